@@ -1,0 +1,1 @@
+"""What talks to a person. No logic: flags become settings, records become progress, results become pictures."""

@@ -1,0 +1,1 @@
+"""Files: images, pairs of image and mask, models, checkpoints. Knows no network."""
