@@ -1,7 +1,7 @@
 """The base of all settings: frozen, closed, checked.
 
-Each settings class stands beside the thing it sets (``nn/unet.py`` has the network's). A value out of range, a wrong type
-or an unknown name is refused when the object is made, so code that receives settings need not check them again.
+Each settings class stands beside the thing it sets (``nn/unet.py`` has the network's). A value out of range, a wrong
+type or an unknown name is refused when the object is made, so code that receives settings need not check them again.
 """
 
 from __future__ import annotations
