@@ -1,0 +1,145 @@
+"""What a long job says while it works: small frozen records, yielded in order.
+
+The command line, the pictures and the tests all iterate over the same records; no job calls anything back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from septum.jobs.check import Report
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The data was checked: what was found, and what is mended in memory."""
+
+    report: Report
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The plan of the training, one plain sentence a line."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should know; the job goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """An earlier run in the same folder is continued after `step` steps, from the checkpoint `path`."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training is done.
+
+    Attributes
+    ----------
+    step, total : int
+        Steps done, and steps of the whole training (fitted to the time while a budget is measured).
+    loss : float
+        Weighted cross entropy of this step's tiles, >= 0.
+    rate : float
+        Learning rate of this step.
+    seconds : float
+        Seconds since the start of the run, all sessions of a resumed run together.
+    """
+
+    step: int
+    total: int
+    loss: float
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The held-out images were predicted and scored after `step` of `total` steps; `best`: none earlier is better."""
+
+    step: int
+    total: int
+    scores: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model or checkpoint is whole on the disk."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The last record of a training: the model file, its validation scores, steps and seconds of all sessions."""
+
+    model: Path
+    scores: dict[str, float]
+    steps: int
+    seconds: float
+
+
+Record = Checked | Planned | Warned | Resumed | Step | Validated | Saved | Trained
+
+
+@dataclass(frozen=True)
+class ImageStarted:
+    """Image `index` (from 0) of `count` is begun; it takes `tiles` tiles."""
+
+    path: Path
+    index: int
+    count: int
+    tiles: int
+
+
+@dataclass(frozen=True)
+class TileDone:
+    """`tile` of the `tiles` tiles of image `path` are done."""
+
+    path: Path
+    tile: int
+    tiles: int
+
+
+@dataclass(frozen=True)
+class ImageDone:
+    """The result of image `path` is whole in the file `output`; `objects` is None unless object ids were written."""
+
+    path: Path
+    output: Path
+    seconds: float
+    objects: int | None
+
+
+@dataclass(frozen=True)
+class ImageFailed:
+    """Image `path` could not be predicted and why, in one sentence; the others are done all the same."""
+
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The last record of a prediction: images done, images failed, seconds in all."""
+
+    done: int
+    failed: int
+    seconds: float
+
+
+PredictRecord = ImageStarted | TileDone | ImageDone | ImageFailed | Warned | Predicted
