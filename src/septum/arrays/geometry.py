@@ -1,0 +1,159 @@
+"""Sides and context of a U-Net, in whole numbers, one axis at a time.
+
+A U-Net of depth ``d`` along an axis pools that axis ``d`` times. Every level has two convolutions of side 3 on the way
+down and two on the way up. Without padding the network turns a side ``n`` into ``n - 2 c``; the paper has ``d = 4``,
+``c = 92``, 572 -> 388. An axis may be shallower than the network (``d`` smaller than the number of levels): its finest
+levels then neither pool nor convolve along it, which is how thin stacks and anisotropic volumes are treated. ``d = 0``
+leaves only the two convolutions at the bottom.
+
+Everything else about size (the network, the tiles, the memory) follows from these functions; the network checks itself
+against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Padding = Literal["valid", "same"]
+
+
+def trace_sides(side: int, depth: int) -> list[int]:
+    """Follow one axis through a network without padding.
+
+    Parameters
+    ----------
+    side
+        Input side in pixels.
+    depth
+        Number of poolings along this axis, 0 or more.
+
+    Returns
+    -------
+    list of int
+        The side after the second convolution of each level: down (``depth`` values), bottom (1), up (``depth``). For
+        572 and depth 4: 568, 280, 136, 64, 28, 52, 100, 196, 388 (Ronneberger et al. 2015, Fig. 1).
+
+    Raises
+    ------
+    ValueError
+        If a map to be pooled is odd or a map has no pixel left.
+    """
+    sides = []
+    n = side
+    for level in range(depth):
+        n -= 4
+        if n < 2 or n % 2:
+            raise ValueError(f"side {side}: the map at level {level} would have {n} pixels, not an even number >= 2")
+        sides.append(n)
+        n //= 2
+    n -= 4
+    sides.append(n)
+    for _ in range(depth):
+        n = 2 * n - 4
+        sides.append(n)
+    if min(sides) < 1:
+        raise ValueError(f"side {side} is smaller than the smallest input {smallest_input(depth)}")
+    return sides
+
+
+def smallest_input(depth: int) -> int:
+    """Return the smallest input side of a network without padding: 188 for the paper's depth 4."""
+    return 12 * (1 << depth) - 4 if depth else 5
+
+
+def context(depth: int, padding: Padding = "valid") -> int:
+    """Return how many pixels around an output pixel the network may look at, on each side.
+
+    Without padding this is half of what the network takes away: ``6 * 2**depth - 4`` (92 at depth 4). With padding it
+    is the reach of the receptive field from any place of the pooling grid, rounded up to a multiple of ``2**depth`` so
+    that a tile with its context begins on that grid.
+    """
+    if padding == "valid":
+        return 6 * (1 << depth) - 4
+    grid = 1 << depth
+    reach = max(max(a - lo, hi - a) for a in range(grid) for lo, hi in [_needed(a, a, depth)])
+    return -(-reach // grid) * grid
+
+
+def _needed(lo: int, hi: int, depth: int) -> tuple[int, int]:
+    """Return the input interval that the output interval lo..hi depends on, pooling grid at even places."""
+    if depth == 0:
+        return lo - 2, hi + 2
+    lo, hi = lo - 2, hi + 2
+    below_lo, below_hi = _needed(lo // 2, hi // 2, depth - 1)
+    return min(lo, 2 * below_lo) - 2, max(hi, 2 * below_hi + 1) + 2
+
+
+def is_valid_input(side: int, depth: int, padding: Padding = "valid") -> bool:
+    """Say whether a network takes this input side.
+
+    Without padding these are ``2**depth * k - 4`` from `smallest_input` on (16 k + 60 >= 188 in the paper); with
+    padding the multiples of ``2**depth``.
+    """
+    if padding == "same":
+        return side >= (1 << depth) and side % (1 << depth) == 0
+    return side >= smallest_input(depth) and (side + 4) % (1 << depth) == 0
+
+
+def output_side(side: int, depth: int, padding: Padding = "valid") -> int:
+    """Return the output side for a valid input side; raise `ValueError` for any other."""
+    if not is_valid_input(side, depth, padding):
+        raise ValueError(
+            f"side {side} does not fit depth {depth}; the next that does is {next_input(side, depth, padding)}"
+        )
+    return side if padding == "same" else side - 2 * context(depth)
+
+
+def next_input(side: int, depth: int, padding: Padding = "valid") -> int:
+    """Return the smallest valid input side that is at least `side`."""
+    grid = 1 << depth
+    if padding == "same":
+        return max(grid, -(-side // grid) * grid)
+    side = max(side, smallest_input(depth))
+    return -(-(side + 4) // grid) * grid - 4
+
+
+def input_for_output(wanted: int, depth: int, padding: Padding = "valid") -> int:
+    """Return the smallest valid input side that gives at least `wanted` output pixels with their whole context."""
+    return next_input(wanted + 2 * context(depth, padding), depth, padding)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Depth per axis and padding of one network.
+
+    Parameters
+    ----------
+    depths
+        Poolings along each spatial axis, ``(Y, X)`` or ``(Z, Y, X)``.
+    padding
+        ``"valid"``: unpadded convolutions, as in the paper. ``"same"``: zero padding.
+    """
+
+    depths: tuple[int, ...]
+    padding: Padding = "valid"
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Context per axis in pixels."""
+        return tuple(context(d, self.padding) for d in self.depths)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Side of the coarsest pooling cell per axis: outputs laid at its multiples see the same pooling grid."""
+        return tuple(1 << d for d in self.depths)
+
+    @property
+    def crop(self) -> tuple[int, ...]:
+        """Where, per axis, the first output pixel with its whole context lies in the network's output."""
+        return self.contexts if self.padding == "same" else (0,) * len(self.depths)
+
+    def output(self, sides: Sequence[int]) -> tuple[int, ...]:
+        """Return the network's output sides for these input sides; raise `ValueError` where one does not fit."""
+        return tuple(output_side(n, d, self.padding) for n, d in zip(sides, self.depths, strict=True))
+
+    def input_for(self, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Return the smallest input sides that give at least these output sides with their whole context."""
+        return tuple(input_for_output(n, d, self.padding) for n, d in zip(wanted, self.depths, strict=True))

@@ -1,0 +1,147 @@
+"""Overlap-tile: cut an image of any size into tiles whose results fit together without a seam.
+
+::
+
+    read        |<------------ input side of the network ------------>|
+                |  context  |======== write ========| spare|  context |
+    next read                                |  context  |======== write ...
+
+The written parts touch and do not overlap, so each output pixel is computed once. They begin at multiples of
+``2**depth``, so each tile has the same pooling grid as the network would have on the whole mirrored image: the stitched
+result equals the whole result to float rounding. What a tile reads outside the image is mirrored (the border pixel
+itself is not repeated), as in Ronneberger et al. 2015, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile.
+
+    Parameters
+    ----------
+    read
+        ``(start, stop)`` per axis in image coordinates; may lie outside of the image.
+    write
+        The part of the image that this tile alone is responsible for.
+    keep
+        The part of the network's output that is written there.
+    """
+
+    read: tuple[tuple[int, int], ...]
+    write: tuple[slice, ...]
+    keep: tuple[slice, ...]
+
+
+def plan_tiles(shape: Sequence[int], geometry: Geometry, max_output: Sequence[int]) -> list[Tile]:
+    """Cut an image into tiles of equal input size.
+
+    Parameters
+    ----------
+    shape
+        Sides of the image in pixels, ``(Y, X)`` or ``(Z, Y, X)``, each 1 or more.
+    geometry
+        The network's depths and padding.
+    max_output
+        Largest side per axis that a tile may write. It is rounded down to the pooling grid (but never to zero), and
+        made smaller where that divides the image more evenly.
+
+    Returns
+    -------
+    list of Tile
+        In reading order; their written parts cover the image once.
+
+    Raises
+    ------
+    ValueError
+        If a side is smaller than 1 or the ranks differ.
+    """
+    if not len(shape) == len(geometry.depths) == len(max_output) or min(shape) < 1 or min(max_output) < 1:
+        raise ValueError(f"shape {tuple(shape)}, depths {geometry.depths}, largest output {tuple(max_output)}")
+    strides = tuple(
+        _even_stride(side, grid, limit) for side, grid, limit in zip(shape, geometry.grid, max_output, strict=True)
+    )
+    sides = geometry.input_for(strides)
+    axes = [
+        [
+            (
+                (start - context, start - context + side),
+                slice(start, min(start + stride, length)),
+                slice(crop, crop + min(stride, length - start)),
+            )
+            for start in range(0, length, stride)
+        ]
+        for length, stride, side, context, crop in zip(
+            shape, strides, sides, geometry.contexts, geometry.crop, strict=True
+        )
+    ]
+    return [Tile(*(tuple(part) for part in zip(*combination, strict=True))) for combination in product(*axes)]
+
+
+def _even_stride(side: int, grid: int, limit: int) -> int:
+    """Return the stride that cuts `side` into as few equal parts as the limit allows, on the pooling grid."""
+    if side <= limit:
+        return side
+    largest = max(grid, limit // grid * grid)
+    parts = -(-side // largest)
+    return -(-side // (parts * grid)) * grid
+
+
+def tile_input(tiles: Sequence[Tile]) -> tuple[int, ...]:
+    """Return the input sides that all tiles of a plan share."""
+    return tuple(stop - start for start, stop in tiles[0].read)
+
+
+def overhead(shape: Sequence[int], tiles: Sequence[Tile]) -> float:
+    """Return the pixels read by all tiles as a multiple of the image's pixels."""
+    return len(tiles) * prod(tile_input(tiles)) / prod(shape)
+
+
+def mirror_index(start: int, stop: int, length: int) -> NDArray[np.intp]:
+    """Return the image index for each place start..stop-1 on an axis mirrored at its first and last pixel.
+
+    The border pixel is not repeated; places any distance outside are folded back as often as it takes. An axis of one
+    pixel repeats it.
+    """
+    places = np.arange(start, stop)
+    if length == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    period = 2 * (length - 1)
+    folded = np.mod(places, period)
+    index: NDArray[np.intp] = np.minimum(folded, period - folded).astype(np.intp)
+    return index
+
+
+def read_mirrored(image: NDArray[np.generic], read: Sequence[tuple[int, int]]) -> NDArray[np.generic]:
+    """Cut a region out of an image, mirrored where it lies outside.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, any dtype.
+    read
+        ``(start, stop)`` for each axis of ``*S``.
+
+    Returns
+    -------
+    ndarray
+        ``(C, *tile)``, the image's dtype; a view where the region lies inside the image.
+    """
+    for axis, (start, stop) in enumerate(read, start=1):
+        length = image.shape[axis]
+        if start >= 0 and stop <= length:
+            image = image[(slice(None),) * axis + (slice(start, stop),)]
+        else:
+            image = np.take(image, mirror_index(start, stop, length), axis=axis)
+    return image

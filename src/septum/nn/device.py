@@ -1,0 +1,79 @@
+"""Where the network runs: the device found, and why."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from septum.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and how it is used.
+
+    Parameters
+    ----------
+    torch
+        The device for tensors.
+    name
+        For people: ``"NVIDIA H100"``, ``"CPU, 2 threads"``.
+    why
+        One sentence that says why it was chosen.
+    bfloat16
+        Whether training computes in bfloat16 (weights stay float32). Never float16, whose range is too small for the
+        loss.
+    """
+
+    torch: torch.device
+    name: str
+    why: str
+    bfloat16: bool
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which training computes: bfloat16 where it pays, float32 elsewhere."""
+        return torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
+    """Choose the device.
+
+    Parameters
+    ----------
+    wanted
+        ``"auto"`` (CUDA, then Apple's MPS, then CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    local_rank
+        Number of this process on its machine; with ``"auto"`` and ``"cuda"`` it takes the GPU of that number.
+
+    Raises
+    ------
+    UsageError
+        If the wanted device does not exist here.
+    """
+    try:
+        kind = torch.device("cpu" if wanted == "auto" else wanted).type
+    except RuntimeError:
+        raise UsageError(f"device {wanted!r}", "auto, cpu, cuda, cuda:N or mps", "leave --device out") from None
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if wanted == "auto":
+        kind = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+        why = {"cuda": "a CUDA GPU was found", "mps": "an Apple GPU was found", "cpu": "no GPU was found"}[kind]
+    else:
+        why = "asked for"
+    if kind not in ("cpu", "cuda", "mps") or (kind == "cuda" and not has_cuda) or (kind == "mps" and not has_mps):
+        raise UsageError(
+            f"device {wanted!r}",
+            "a device that this machine has",
+            "use --device auto; `septum info` lists what is here",
+        )
+    if kind == "cuda":
+        device = torch.device(wanted if ":" in wanted else f"cuda:{local_rank % torch.cuda.device_count()}")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise UsageError(f"device {wanted!r}", f"cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        return Device(device, torch.cuda.get_device_name(device), why, torch.cuda.is_bf16_supported())
+    if kind == "mps":
+        return Device(torch.device("mps"), "Apple GPU", why, False)
+    threads = torch.get_num_threads()
+    return Device(torch.device("cpu"), f"CPU, {threads} thread{'s' * (threads != 1)}", why, False)

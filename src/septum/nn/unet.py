@@ -1,0 +1,244 @@
+"""The U-Net of Ronneberger, Fischer and Brox (2015), in 2D and 3D.
+
+``UNet(UNetSettings.paper())`` is the paper's network: 23 convolutional layers, 31,030,658 parameters, 572 -> 388.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from septum.arrays.geometry import Geometry
+from septum.settings import Settings
+
+
+class UNetSettings(Settings):
+    """The network's shape.
+
+    Parameters
+    ----------
+    channels
+        Image channels.
+    classes
+        Classes, background among them.
+    depths
+        Poolings along each spatial axis, ``(Y, X)`` or ``(Z, Y, X)``; the largest is the number of levels above the
+        bottom and is 1 or more. A shallower axis is neither pooled nor convolved along in the finest levels.
+    width
+        Features of the first level; each level doubles them.
+    padding
+        ``"valid"`` as in the paper, or ``"same"``.
+    batch_norm
+        Batch normalization after each 3x3 convolution; folded into the convolution at prediction.
+    dropout
+        Probability of drop-out at the end of the contracting path (second convolution of the last two levels).
+    leak
+        Slope of the ReLU below zero; 0 in the paper, 0.1 in the authors' Fiji plugin.
+    """
+
+    channels: int = Field(default=1, ge=1)
+    classes: int = Field(default=2, ge=2, le=255)
+    depths: tuple[int, ...] = (4, 4)
+    width: int = Field(default=64, ge=1)
+    padding: Literal["valid", "same"] = "valid"
+    batch_norm: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    leak: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _depths_fit(self) -> Self:
+        if len(self.depths) not in (2, 3) or min(self.depths) < 0 or not 1 <= max(self.depths) <= 8:
+            raise ValueError(f"depths {self.depths}: 2 or 3 numbers from 0 to 8, at least one of them not 0")
+        return self
+
+    @classmethod
+    def paper(cls, *, channels: int = 1, classes: int = 2, rank: int = 2) -> UNetSettings:
+        """Return the paper's network: depth 4, width 64, unpadded, drop-out 0.5."""
+        return cls(channels=channels, classes=classes, depths=(4,) * rank, dropout=0.5)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes and context of this network."""
+        return Geometry(self.depths, self.padding)
+
+
+class Dropout(nn.Module):
+    """Drop-out whose mask comes from an explicit generator on the CPU, the same for any device.
+
+    `seed` must be called before each training step; in evaluation the module does nothing.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self._generator = torch.Generator()
+
+    def seed(self, number: int) -> None:
+        """Set the mask of the next forward pass."""
+        self._generator.manual_seed(number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with each value set to 0 with the given probability, the others scaled up."""
+        if not self.training:
+            return x
+        keep = 1.0 - self.probability
+        mask = torch.rand(x.shape, generator=self._generator) < keep
+        return x * mask.to(x.device).to(x.dtype).div_(keep)
+
+
+def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSettings, dropout: bool) -> nn.Sequential:
+    """Two convolutions, each followed by (batch normalization and) ReLU; drop-out at the end where asked for."""
+    rank = len(kernel)
+    conv = (nn.Conv2d, nn.Conv3d)[rank - 2]
+    norm = (nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2]
+    padding = tuple(k // 2 for k in kernel) if settings.padding == "same" else 0
+    layers: list[nn.Module] = []
+    for features in (inside, outside):
+        # Batch normalization brings its own offset; a bias before it would be a parameter without effect.
+        layers.append(conv(features, outside, kernel, padding=padding, bias=not settings.batch_norm))  # type: ignore[arg-type]
+        if settings.batch_norm:
+            layers.append(norm(outside))
+        layers.append(nn.LeakyReLU(settings.leak, inplace=True) if settings.leak else nn.ReLU(inplace=True))
+    if dropout and settings.dropout:
+        layers.append(Dropout(settings.dropout))
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Contracting path, bottom, expanding path with skip connections, 1x1 convolution to the classes.
+
+    Parameters
+    ----------
+    settings
+        The network's shape.
+    seed
+        Seed of the initial weights.
+    """
+
+    def __init__(self, settings: UNetSettings, *, seed: int = 0) -> None:
+        super().__init__()
+        self.settings = settings
+        self.geometry = settings.geometry
+        levels, width = max(settings.depths), settings.width
+        rank = len(settings.depths)
+        up = (nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 2]
+        conv = (nn.Conv2d, nn.Conv3d)[rank - 2]
+
+        def at(level: int, value: int) -> tuple[int, ...]:
+            """Return the kernel of a level: `value` along the axes that have begun to be pooled there, 1 elsewhere."""
+            return tuple(value if level >= levels - depth else 1 for depth in settings.depths)
+
+        self.pools = [at(level, 2) for level in range(levels)]
+        features = [settings.channels] + [width * 2**level for level in range(levels + 1)]
+        # The paper's release drops out after the last level before the bottom and after the bottom.
+        self.down = nn.ModuleList(
+            _block(features[k], features[k + 1], at(k, 3), settings, k == levels - 1) for k in range(levels)
+        )
+        self.bottom = _block(features[levels], features[levels + 1], at(levels, 3), settings, True)
+        self.up = nn.ModuleList(
+            up(features[k + 2], features[k + 1], self.pools[k], stride=self.pools[k])  # type: ignore[arg-type]
+            for k in range(levels)
+        )
+        self.merge = nn.ModuleList(
+            _block(features[k + 2], features[k + 1], at(k, 3), settings, False) for k in range(levels)
+        )
+        self.head = conv(width, settings.classes, 1)
+        initialize(self, seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits.
+
+        Parameters
+        ----------
+        x
+            ``(B, C, *tile)``, normalized; the sides must satisfy `Geometry.output`.
+
+        Returns
+        -------
+        Tensor
+            ``(B, K, *output)``, logits of the classes.
+
+        Raises
+        ------
+        ValueError
+            If a side does not fit the depth.
+        """
+        expected = self.geometry.output(x.shape[2:])
+        pool = (torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[len(self.settings.depths) - 2]
+        skips = []
+        for block, window in zip(self.down, self.pools, strict=True):
+            x = block(x)
+            skips.append(x)
+            x = pool(x, window)
+        x = self.bottom(x)
+        for level in reversed(range(len(skips))):
+            x = self.up[level](x)
+            x = self.merge[level](torch.cat([center_crop(skips[level], x.shape[2:]), x], dim=1))
+        x = self.head(x)
+        assert x.shape[2:] == expected, (x.shape, expected)
+        return x
+
+    def seed_dropout(self, number: int) -> None:
+        """Set the drop-out masks of the next forward pass from one number."""
+        for offset, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
+            module.seed((number + offset) % 2**63)
+
+
+def center_crop(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return the central part of ``(B, C, *S)`` with the given sides; sides differ by even numbers."""
+    for axis, side in enumerate(sides, start=2):
+        x = x.narrow(axis, (x.shape[axis] - side) // 2, side)
+    return x
+
+
+def initialize(network: nn.Module, seed: int) -> None:
+    """Set weights to Gaussians of standard deviation sqrt(2 / N), N the incoming nodes of a neuron; biases to 0.
+
+    Source: Ronneberger et al. 2015, section 3 (He et al. 2015). A 3x3 convolution of 64 features has N = 576. Each
+    pixel of an up-convolution with stride equal to its kernel sees one pixel of each feature, so its N is the number of
+    features.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            transposed = isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d)
+            incoming = module.in_channels * (1 if transposed else prod(module.kernel_size))
+            with torch.no_grad():
+                module.weight.normal_(0.0, sqrt(2.0 / incoming), generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+
+
+def fold_batch_norm(network: UNet) -> UNet:
+    """Return the same network without batch normalization, for prediction.
+
+    Each convolution takes over the scale and offset of the normalization after it, computed in float64. The result's
+    outputs equal the evaluated original's to float rounding.
+    """
+    if not network.settings.batch_norm:
+        return network
+    folded = UNet(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
+    with torch.no_grad():
+        for source, target in zip(_blocks(network), _blocks(folded), strict=True):
+            convs = [m for m in source if isinstance(m, nn.Conv2d | nn.Conv3d)]
+            norms = [m for m in source if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+            plain = [m for m in target if isinstance(m, nn.Conv2d | nn.Conv3d)]
+            for conv, norm, out in zip(convs, norms, plain, strict=True):
+                assert norm.running_var is not None and norm.running_mean is not None and out.bias is not None
+                scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+                out.weight.copy_(conv.weight.double() * scale.reshape(-1, *([1] * (conv.weight.ndim - 1))))
+                out.bias.copy_(norm.bias.double() - norm.running_mean.double() * scale)
+        folded.up.load_state_dict(network.up.state_dict())
+        folded.head.load_state_dict(network.head.state_dict())
+    return folded.to(next(network.parameters()).device).eval()
+
+
+def _blocks(network: UNet) -> list[nn.Sequential]:
+    """Return the blocks of two convolutions in a fixed order."""
+    blocks = [*network.down, network.bottom, *network.merge]
+    return [b for b in blocks if isinstance(b, nn.Sequential)]
