@@ -1,0 +1,223 @@
+"""The contingency table: how many pixels each pair of a true and a predicted label shares.
+
+Rand, information, matching, SEG, DET and the pixel scores are all functions of this one sparse table, so an image is
+walked once however many scores are asked for. The walk goes slab by slab over runs of equal labels: its memory is that
+of a slab and of the pairs found, not of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.errors import DataError
+
+SLAB_PIXELS = 1 << 19
+LARGEST_ID = (1 << 32) - 1
+
+
+class Overlaps(NamedTuple):
+    """The Q pairs of a true and a predicted object that share pixels, each field ``(Q,) int64``.
+
+    Attributes
+    ----------
+    row, column
+        Place of the true and of the predicted object in `Table.truth_objects` and `Table.predicted_objects`.
+    shared, union
+        Pixels in both, pixels in either.
+    """
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    shared: NDArray[np.int64]
+    union: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Pixels shared by true label i and predicted label j, for the pairs that occur; label 0 is background.
+
+    Attributes
+    ----------
+    truth, predicted
+        ``(P,) int64``, the labels of each pair, 0 among them, sorted by truth, then by predicted.
+    count
+        ``(P,) int64``, pixels of each pair, 1 or more. Ignored pixels are in no pair.
+    """
+
+    truth: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that count, background among them."""
+        return int(self.count.sum())
+
+    @cached_property
+    def truth_objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """True objects: ids ``(n,)`` in rising order, 0 left out, and their sizes ``(n,)`` in pixels."""
+        return _sizes(self.truth, self.count)
+
+    @cached_property
+    def predicted_objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Predicted objects: ids ``(n,)`` in rising order, 0 left out, and their sizes ``(n,)`` in pixels."""
+        return _sizes(self.predicted, self.count)
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """The pairs of two objects, background left out."""
+        both = (self.truth > 0) & (self.predicted > 0)
+        ids_true, sizes_true = self.truth_objects
+        ids_predicted, sizes_predicted = self.predicted_objects
+        row = np.searchsorted(ids_true, self.truth[both])
+        column = np.searchsorted(ids_predicted, self.predicted[both])
+        shared = self.count[both]
+        return Overlaps(row, column, shared, sizes_true[row] + sizes_predicted[column] - shared)
+
+
+def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bool_] | None = None) -> Table:
+    """Count the pixels that each pair of labels shares.
+
+    Parameters
+    ----------
+    truth, predicted
+        ``(*S)`` labels of any integer type or bool, ids 0 to 2^32 - 1, any number of axes. Negative labels of the
+        truth mark pixels that are not annotated: they do not count.
+    ignore
+        ``(*S)`` bool, true where a pixel does not count; None: all count.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ, a label is not an integer, or a predicted label is negative.
+    """
+    _check(truth, predicted, ignore)
+    keys: list[NDArray[np.uint64]] = []
+    counts: list[NDArray[np.int64]] = []
+    held = 0
+    for slab in _slabs(truth.shape):
+        key, count = _runs(truth[slab], predicted[slab], None if ignore is None else ignore[slab])
+        keys.append(key)
+        counts.append(count)
+        held += key.size
+        # Labels that change at every pixel fill the lists as fast as the image is read; joined early they stay small.
+        if held > SLAB_PIXELS:
+            key, count = _join(keys, counts)
+            keys, counts, held = [key], [count], 0
+    key, count = _join(keys, counts)
+    return Table((key >> np.uint64(32)).astype(np.int64), (key & np.uint64(LARGEST_ID)).astype(np.int64), count)
+
+
+def centroids(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the mean position of every object.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integer labels; 0 and negative ones are no objects.
+
+    Returns
+    -------
+    ids
+        ``(n,) int64`` in rising order.
+    centroid
+        ``(n, len(S)) float64`` in pixels, the first pixel's center at 0.
+    """
+    ids_of: list[NDArray[np.int64]] = []
+    sums_of: list[NDArray[np.float64]] = []
+    for slab in _slabs(labels.shape):
+        place = np.nonzero(labels[slab] > 0)
+        ids, which = np.unique(labels[slab][place].astype(np.int64), return_inverse=True)
+        offset = (slab.start,) + (0,) * (labels.ndim - 1)
+        columns = [np.bincount(which, p + o, ids.size) for p, o in zip(place, offset, strict=True)]
+        ids_of.append(ids)
+        sums_of.append(np.stack([*columns, np.bincount(which, minlength=ids.size).astype(np.float64)], axis=1))
+    ids, which = np.unique(np.concatenate(ids_of), return_inverse=True)
+    total = np.zeros((ids.size, labels.ndim + 1))
+    np.add.at(total, which, np.concatenate(sums_of))
+    return ids, total[:, :-1] / total[:, -1:]
+
+
+def _check(truth: NDArray[Any], predicted: NDArray[Any], ignore: NDArray[np.bool_] | None) -> None:
+    for name, other in (("prediction", predicted), ("ignore mask", ignore)):
+        if other is not None and other.shape != truth.shape:
+            raise DataError(
+                f"truth of {_shape(truth)} pixels, {name} of {_shape(other)}",
+                "the same size",
+                "compare images that belong to each other",
+            )
+    for name, labels in (("truth", truth), ("prediction", predicted)):
+        if labels.dtype.kind not in "iub":
+            raise DataError(
+                f"{name} of type {labels.dtype}", "labels, which are integers", "threshold or round it first"
+            )
+
+
+def _shape(array: NDArray[Any]) -> str:
+    return " x ".join(map(str, array.shape))
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Cut the first axis into slabs of about `SLAB_PIXELS` pixels; one empty slab for an empty image."""
+    per_row = max(1, int(np.prod(shape[1:], dtype=np.int64)))
+    rows = max(1, SLAB_PIXELS // per_row)
+    for start in range(0, max(1, shape[0]), rows):
+        yield slice(start, min(start + rows, shape[0]))
+
+
+def _runs(
+    truth: NDArray[Any], predicted: NDArray[Any], ignore: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the label pairs of one slab, each packed into one number, and their pixels."""
+    flat = [a.reshape(-1) for a in (truth, predicted, ignore) if a is not None]
+    changes = np.ones(flat[0].size, np.bool_)
+    np.not_equal(flat[0][1:], flat[0][:-1], out=changes[1:])
+    for labels in flat[1:]:
+        changes[1:] |= labels[1:] != labels[:-1]
+    start = np.flatnonzero(changes)
+    length = np.diff(start, append=flat[0].size)
+    t, p = (labels[start].astype(np.int64) for labels in flat[:2])
+    kept = t >= 0
+    if ignore is not None:
+        kept &= ~flat[2][start].astype(np.bool_)
+    if not kept.all():
+        t, p, length = t[kept], p[kept], length[kept]
+    if t.size and (p.min() < 0 or max(t.max(), p.max()) > LARGEST_ID):
+        raise DataError(
+            f"labels from {min(t.min(), p.min())} to {max(t.max(), p.max())}",
+            f"0 to {LARGEST_ID}, where 0 is background",
+            "renumber the objects",
+        )
+    return _sum((t.astype(np.uint64) << np.uint64(32)) | p.astype(np.uint64), length)
+
+
+def _join(
+    keys: list[NDArray[np.uint64]], counts: list[NDArray[np.int64]]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    if len(keys) == 1:
+        return keys[0], counts[0]
+    return _sum(np.concatenate(keys), np.concatenate(counts))
+
+
+def _sum(key: NDArray[np.uint64], count: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Sort the keys and add the counts of equal ones."""
+    if not key.size:
+        return key, count
+    order = np.argsort(key)
+    key = key[order]
+    first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    return key[first], np.add.reduceat(count[order], first)
+
+
+def _sizes(labels: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ids, which = np.unique(labels, return_inverse=True)
+    sizes = np.zeros(ids.size, np.int64)
+    np.add.at(sizes, which, count)
+    objects = ids > 0
+    return ids[objects], sizes[objects]
