@@ -1,0 +1,225 @@
+"""The command ``septum``: flags become settings, records become progress, results become lines or one JSON document.
+
+Nothing heavy is imported before a command runs, so that ``septum --help`` answers at once.
+Exit codes: 0 done, 1 some inputs failed, 2 usage or data error, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from septum import __version__
+from septum.app.options import (
+    DataArgument,
+    DeviceOption,
+    JsonOption,
+    KindOption,
+    QuietOption,
+    duration_s,
+    planned,
+    run_folder,
+    settings_of,
+)
+from septum.app.progress import Progress, follow_prediction, follow_training
+from septum.app.tables import json_text, scores_text, seconds_text
+from septum.errors import SeptumError, UsageError
+
+DEFAULT_BUDGET_S = 1800.0
+
+app = typer.Typer(
+    name="septum",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code; what a user can cause is printed without a traceback."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that the terminal cannot show
+    try:
+        app(args=arguments)
+    except SeptumError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        raise SystemExit(2) from None
+
+
+@contextmanager
+def stoppable(farewell: str) -> Iterator[None]:
+    """Leave with a sentence and code 130 when a person presses Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped: {farewell}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"septum {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def septum(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Find cells and other objects in microscope images, with a U-Net trained on your own examples."""
+
+
+@app.command(no_args_is_help=True)
+def train(
+    data: DataArgument,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="RUN", show_default="runs/NAME", help="Folder of this run."),
+    ] = None,
+    preset: Annotated[
+        Literal["auto", "paper", "fiji"],
+        typer.Option(help="auto fits your data; paper is the U-Net of 2015, fiji its ImageJ plugin."),
+    ] = "auto",
+    budget: Annotated[
+        float | None,
+        typer.Option(parser=duration_s, metavar="TIME", show_default="30m", help="How long: 90s, 20m, 1.5h."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, show_default=False, help="How many steps, instead of a time.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same model.")] = 0,
+    kind: KindOption = None,
+    width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
+    depth: Annotated[int | None, planned("Levels of the network.")] = None,
+    tile: Annotated[int | None, planned("Side of a training tile in pixels.")] = None,
+    batch: Annotated[int | None, planned("Tiles in a step.")] = None,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on annotated images.
+
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks.
+    The data is checked first, and what is safe to mend is mended in memory. The same command on the same run goes on
+    where it was stopped.
+
+    Example: septum train cells -o runs/cells --budget 20m
+    """
+    from septum.jobs import train as job
+
+    if steps is not None and budget is not None:
+        raise UsageError("both --steps and --budget", "one of them", "leave one out")
+    run = out or run_folder(data)
+    settings = settings_of(
+        job.TrainSettings,
+        data=tuple(data),
+        out=run,
+        preset=preset,
+        steps=steps,
+        budget_s=(budget or DEFAULT_BUDGET_S) if steps is None else None,
+        seed=seed,
+        kind=kind,
+        width=width,
+        depth=depth,
+        tile=tile,
+        batch=batch,
+        device=device,
+    )
+    with (
+        stoppable(f"the same command goes on from the last checkpoint in {run}, if one was reached"),
+        Progress("steps", quiet=quiet or as_json) as progress,
+    ):
+        result = follow_training(job.train(settings), progress)
+    if as_json:
+        typer.echo(json_text({"command": "train", **vars(result), "warnings": progress.warnings}))
+        return
+    scores = f"{scores_text(result.scores)}; " if result.scores else ""
+    typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
+
+
+@app.command(no_args_is_help=True)
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", hidden=True)],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", hidden=True)],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for the results.")],
+    labels: Annotated[bool, typer.Option("--labels", help="Write numbered objects.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probability of each class, 0 to 1.")
+    ] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over turned and mirrored images: slower, better.")
+    ] = False,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES", show_default="as the files say", help="What the dimensions of the files are: ZYX, TYX, YXC."
+        ),
+    ] = None,
+    format_: Annotated[
+        Literal["tif", "png", "nii.gz", "npy"] | None,
+        typer.Option("--format", show_default="as the input", help="File type of the results."),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        planned("Side of a tile in pixels; a smaller one needs less memory."),
+    ] = None,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Segment images with a trained model.
+
+    MODEL is the model.safetensors of a run. INPUT is any number of images, folders of images, or patterns ('*.tif').
+    The results are as the training masks were: numbered objects, or classes.
+
+    Example: septum predict runs/cells/model.safetensors new/ -o results
+    """
+    from septum.jobs import predict as job
+
+    if labels and probabilities:
+        raise UsageError("both --labels and --probabilities", "one of them", "run the command twice to get both")
+    settings = settings_of(
+        job.PredictSettings,
+        model=model,
+        inputs=tuple(inputs),
+        out=out,
+        output="labels" if labels else "probabilities" if probabilities else "auto",
+        tta=tta,
+        axes=axes,
+        device=device,
+        tile=tile,
+        format=format_,
+    )
+    with (
+        stoppable(f"the results in {out} are whole; the same command makes the others"),
+        Progress("images", quiet=quiet or as_json) as progress,
+    ):
+        last, done, failed = follow_prediction(job.predict_files(settings), progress)
+    for image in failed:
+        typer.echo(f"failed: {image.path}: {image.message}", err=True)
+    if as_json:
+        document = {"images": done, "failed": failed, "seconds": last.seconds, "warnings": progress.warnings}
+        typer.echo(json_text({"command": "predict", **document}))
+    else:
+        words = f"{last.done} image{'s' * (last.done != 1)} in {seconds_text(last.seconds)}, results in {out}"
+        typer.echo(words + (f"; {last.failed} failed" if last.failed else ""))
+    if last.failed:
+        raise typer.Exit(1 if last.done else 2)

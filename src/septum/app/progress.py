@@ -1,0 +1,182 @@
+"""Records of long jobs become a progress bar on a terminal, and plain lines elsewhere.
+
+All that happens on the way goes to the standard error stream; the standard output is left to the result, so that
+``septum predict ... --json > result.json`` holds the result and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+from septum.app.tables import scores_text, seconds_text
+from septum.jobs import records as r
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 10.0
+LINE_EVERY_PERCENT = 10
+
+
+class Progress:
+    """A bar with rate and time left on a terminal; elsewhere a line every 10 percent, or every 10 s and one percent.
+
+    Parameters
+    ----------
+    unit
+        What is counted: ``"steps"``, ``"images"``.
+    quiet
+        Show warnings only.
+    """
+
+    def __init__(self, unit: str, *, quiet: bool = False) -> None:
+        self.unit = unit
+        self.quiet = quiet
+        self.warnings: list[str] = []
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._begun: tuple[float, float] | None = None  # time and count when counting began
+        self._line: tuple[float, float] = (-math.inf, -math.inf)  # time and percent of the last plain line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line, above the bar where there is one; nothing if quiet."""
+        if not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """Print one warning, quiet or not, and remember it for the result."""
+        self.warnings.append(text)
+        self._print(f"warning: {text}")
+
+    def show(self, done: float, total: int, *, note: str = "") -> None:
+        """Say that `done` of `total` units are done; `note` is a short text such as ``"loss 0.21"``."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = (now, done)
+        if self._terminal:
+            self._show_bar(done, total, note)
+        else:
+            self._show_line(now, done, total, note)
+
+    def _print(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def _show_bar(self, done: float, total: int, note: str) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.fields[count]} {task.fields[unit]}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("left  {task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("", total=total, count="", unit=self.unit, rate="", note="")
+            self._bar.start()
+            self._bar.update(self._task, completed=done)
+        assert self._task is not None
+        speed = self._bar.tasks[0].speed
+        rate = rate_text(speed, self.unit) if speed else ""
+        count = f"{int(done)}/{total}"
+        self._bar.update(self._task, completed=done, total=total, note=note, count=count, rate=rate)
+
+    def _show_line(self, now: float, done: float, total: int, note: str) -> None:
+        percent = 100.0 * done / total if total else 100.0
+        last_time, last_percent = self._line
+        decade = percent // LINE_EVERY_PERCENT > last_percent // LINE_EVERY_PERCENT
+        if not decade and (now - last_time < LINE_EVERY_S or percent - last_percent < 1):
+            return
+        self._line = (now, percent)
+        parts = [f"{int(done)}/{total} {self.unit}"]
+        assert self._begun is not None
+        begun, first = self._begun
+        if done > first and now > begun:
+            speed = (done - first) / (now - begun)
+            parts += [rate_text(speed, self.unit), f"{seconds_text(max(0.0, total - done) / speed)} left"]
+        self._print("  ".join([*parts, note] if note else parts))
+
+
+def rate_text(speed: float, unit: str) -> str:
+    """Return a rate in `unit` per second as a person says it: ``"3.2 steps/s"``, below 1 ``"4.1 s/step"``."""
+    return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit.removesuffix('s')}"
+
+
+def follow_training(job: Iterable[r.Record], progress: Progress) -> r.Trained:
+    """Run a training to its end, showing each record; return the last one."""
+    last: r.Trained | None = None
+    note = ""
+    for record in job:
+        match record:
+            case r.Planned(lines):
+                for line in lines:
+                    progress.say(line)
+            case r.Warned(text):
+                progress.warn(text)
+            case r.Resumed(step, path):
+                progress.say(f"going on after step {step} from {path}")
+            case r.Step(step, total, loss):
+                progress.show(step, total, note=f"loss {loss:.3f}{note}")
+            case r.Validated(step, total, scores, best):
+                progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
+            case r.Trained():
+                last = record
+            case r.Checked() | r.Saved():
+                pass
+    assert last is not None, "a training ends with Trained"
+    return last
+
+
+def follow_prediction(
+    job: Iterable[r.PredictRecord], progress: Progress
+) -> tuple[r.Predicted, list[r.ImageDone], list[r.ImageFailed]]:
+    """Run a prediction to its end, showing each record; return the last one, the images done and those that failed."""
+    last: r.Predicted | None = None
+    done: list[r.ImageDone] = []
+    failed: list[r.ImageFailed] = []
+    index = count = 0
+    for record in job:
+        match record:
+            case r.ImageStarted(path, index, count):
+                progress.show(index, count, note=path.name)
+            case r.TileDone(path, tile, tiles):
+                progress.show(index + tile / tiles, count, note=path.name)
+            case r.ImageDone(path, output, seconds, objects):
+                done.append(record)
+                found = "" if objects is None else f", {objects} objects"
+                progress.show(index + 1, count, note=path.name)
+                progress.say(f"{path} -> {output}  {seconds_text(seconds)}{found}")
+            case r.ImageFailed(path):
+                failed.append(record)
+                progress.show(index + 1, count, note=path.name)
+            case r.Warned(text):
+                progress.warn(text)
+            case r.Predicted():
+                last = record
+    assert last is not None, "a prediction ends with Predicted"
+    return last, done, failed
