@@ -110,7 +110,7 @@ class Progress:
         percent = 100.0 * done / total if total else 100.0
         last_time, last_percent = self._line
         decade = percent // LINE_EVERY_PERCENT > last_percent // LINE_EVERY_PERCENT
-        if not decade and (now - last_time < LINE_EVERY_S or percent - last_percent < 1):
+        if not decade and (now - last_time < LINE_EVERY_S or abs(percent - last_percent) < 1):
             return
         self._line = (now, percent)
         parts = [f"{int(done)}/{total} {self.unit}"]
@@ -165,7 +165,7 @@ def follow_prediction(
             case r.ImageStarted(path, index, count):
                 progress.show(index, count, note=path.name)
             case r.TileDone(path, tile, tiles):
-                progress.show(index + tile / tiles, count, note=path.name)
+                progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
             case r.ImageDone(path, output, seconds, objects):
                 done.append(record)
                 found = "" if objects is None else f", {objects} objects"
