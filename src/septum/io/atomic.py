@@ -1,0 +1,100 @@
+"""Files that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from septum.errors import FileError
+from septum.io.names import shown
+
+_PREFIX = ".septum-part-"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write `path` so that no reader ever sees half of it, whatever happens.
+
+    The body writes to the name it is given, which lies in the same folder, is hidden and ends as `path` ends (libraries
+    choose the format by the suffix). When the body succeeds, the file is synced, renamed to `path` (an older file is
+    replaced in one stroke) and the folder is synced. When it fails, the temporary file is removed and an older file at
+    `path` is left as it was.
+
+    Parameters
+    ----------
+    path
+        The file to be. Its folder must exist.
+
+    Yields
+    ------
+    Path
+        The temporary name to write to.
+
+    Raises
+    ------
+    FileError
+        If the folder is missing, may not be written, or the disk is full: every `OSError`, in words.
+    """
+    ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
+    try:
+        yield temporary
+        _sync(temporary)
+        # A link is written through, not replaced by a file.
+        temporary.replace(path.resolve() if path.is_symlink() and path.exists() else path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _in_words(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove temporary files that a killed process left in `folder`. Call it where no other process writes."""
+    for part in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            part.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut may forget the rename. Windows cannot open folders, some network drives cannot sync them.
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _in_words(path: Path, error: OSError) -> FileError:
+    name = shown(path)
+    reason = error.strerror or str(error)
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            given, todo = f"{name}: the disk is full", "free some space or choose another folder, then run again"
+        case errno.ENOENT | errno.ENOTDIR:
+            given, todo = f"{name}: the folder {shown(path.parent)} does not exist", "create the folder first"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            given, todo = f"{name}: may not be written ({reason})", "choose a folder that you may write to"
+        case errno.ENAMETOOLONG:
+            given, todo = f"{name}: the name is too long", "choose a shorter name"
+        case errno.EISDIR:
+            given, todo = f"{name}: is a folder", "name a file"
+        case _:
+            given, todo = f"{name}: cannot be written ({reason})", "check the disk and the free space, then run again"
+    return FileError(given, "a file that can be written", todo)

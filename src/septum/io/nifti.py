@@ -1,0 +1,126 @@
+"""NIfTI: volumes of medical scanners, with millimeters and the position in the scanner."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.errors import FileError
+from septum.io.decoded import DAMAGE, DEFLATE, STORED, Affine, Decoded, check_claim, damaged
+from septum.io.names import shown
+
+_AXES = "XYZTC"
+_MICROMETERS = {"mm": 1000.0, "micron": 1.0, "meter": 1e6, "unknown": 1000.0}
+
+
+def read_nifti(path: Path, *, axes: str | None) -> Decoded:
+    """Read a ``.nii`` or ``.nii.gz`` (NIfTI-1 or -2) as it is stored: dimensions ``X Y Z T C``, no reorientation.
+
+    Slope and intercept are applied where the file has them (the values are then float64). Millimeters become
+    micrometers. Packed RGB becomes three channels.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged, cut off, claims more than it can hold, or holds complex numbers.
+    """
+    import nibabel as nib
+    from nibabel.spatialimages import HeaderDataError, ImageDataError
+
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            head = stream.read(544)
+            kind = nib.Nifti2Image if head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
+            header = kind.header_class(head[: kind.header_class.sizeof_hdr])
+            shape, dtype = header.get_data_shape(), header.get_data_dtype()
+            claimed = math.prod(shape) * dtype.itemsize + int(header["vox_offset"])
+            check_claim(path, "NIfTI", shape=shape, claimed=claimed, length=length, ratio=DEFLATE if packed else STORED)
+            # To the end: only there gzip proves that nothing was damaged on the way.
+            image = kind.from_stream(io.BytesIO(head + stream.read()))
+        array = np.asanyarray(image.dataobj)
+        micrometers = _MICROMETERS[header.get_xyzt_units()[0]]
+        zooms = [
+            float(str(z)) for z in header.get_zooms()
+        ]  # the shortest decimal of a float32: 0.0005, not 0.00050000002
+        affine = tuple(tuple(float(v) for v in row) for row in image.affine)
+    except (*DAMAGE, ImageDataError, HeaderDataError) as error:
+        raise damaged(path, "NIfTI", error) from error
+    array, names = _plain(path, array)
+    if header.get_xyzt_units()[0] == "unknown" and all(z == 1 for z in zooms[:3]):
+        zooms = []
+    size = {a: z * micrometers for a, z in zip("XYZ", zooms, strict=False) if math.isfinite(z) and z > 0}
+    return Decoded(array, axes or names, size, affine)
+
+
+def _plain(path: Path, array: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Return numbers and their axes; dimensions of length 1 behind the third are dropped."""
+    color = array.dtype.names is not None
+    if array.dtype.names is not None:
+        array = np.stack([array[n] for n in array.dtype.names[:3]], axis=-1)
+    last = array.ndim - color
+    while last > 3 and array.shape[last - 1] == 1:
+        array = array.reshape(*array.shape[: last - 1], *array.shape[last:])
+        last -= 1
+    if not 2 <= last <= 5 or (color and last > 4):
+        raise FileError(f"{shown(path)}: {last} dimensions {array.shape}", "2 to 5: X Y Z T C", "split the file")
+    return array, _AXES[:last] + "C" * color
+
+
+def write_nifti(
+    file: Path,
+    array: NDArray[Any],
+    axes: str,
+    *,
+    pixel_size_um: Mapping[str, float],
+    affine: Affine | None,
+    name: Path,
+) -> None:
+    """Write a NIfTI-1 (NIfTI-2 if a side is longer than 32767).
+
+    Parameters
+    ----------
+    array
+        In canonical order without superfluous axes. bool is written as uint8, float16 as float32.
+    affine
+        Index (x, y, z, 1) to scanner millimeters, as read from the image that `array` belongs to. Without it, the pixel
+        size makes one.
+    name
+        The name for messages.
+
+    Raises
+    ------
+    FileError
+        If NIfTI does not know the dtype.
+    """
+    import nibabel as nib
+    from nibabel.spatialimages import HeaderDataError
+
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    last = max(_AXES.index(a) for a in axes)
+    order = [a for a in _AXES if a in axes]
+    array = array.transpose([axes.index(a) for a in order])
+    array = np.expand_dims(array, [i for i, a in enumerate(_AXES[: last + 1]) if a not in axes])
+    steps = [pixel_size_um.get(a, 1000.0) / 1000.0 for a in "XYZ"]
+    matrix = np.diag([*steps, 1.0]) if affine is None else np.asarray(affine, dtype=np.float64)
+    kind = nib.Nifti2Image if max(array.shape) > 32767 else nib.Nifti1Image
+    try:
+        image = kind(array, matrix, dtype=array.dtype)
+    except HeaderDataError as error:
+        raise FileError(
+            f"{shown(name)}: {array.dtype} values in a NIfTI file", "numbers that it knows", str(error)
+        ) from error
+    image.header.set_xyzt_units("mm")
+    image.to_filename(file)

@@ -1,0 +1,261 @@
+"""TIFF: plain, ImageJ and OME, one page or many, gray or color, classic or BigTIFF."""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.errors import FileError
+from septum.io.decoded import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, Decoded, check_claim, damaged
+from septum.io.names import shown
+
+_RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
+_MICROMETERS = {
+    **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
+    **dict.fromkeys(("nm", "nanometer"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter"), 1e3),
+    **dict.fromkeys(("cm", "centimeter"), 1e4),
+    **dict.fromkeys(("m", "meter"), 1e6),
+    **dict.fromkeys(("å", "angstrom"), 1e-4),
+    **dict.fromkeys(("pm", "picometer"), 1e-6),
+    **dict.fromkeys(("in", "inch"), 25400.0),
+}
+_MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # what programs write that know no size
+_BIG = 2 << 30
+
+
+def read_tiff(path: Path, *, axes: str | None) -> Decoded:
+    """Read the one image of a TIFF, all pages of it.
+
+    Pages without a named axis are ``T``; ``Z`` comes from OME or ImageJ metadata only; color samples are ``C``.
+    Declared alpha is dropped. Palettes are not applied (microscopes keep intensities as indices), nor is "white is
+    zero".
+
+    Raises
+    ------
+    FileError
+        If the file is damaged or cut off, claims more than it can hold, or holds several images of different shapes.
+    """
+    import tifffile
+
+    # What tifffile logs about damaged files is said by our own errors.
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    length = path.stat().st_size
+    try:
+        _walk_pages(path, length)
+        with tifffile.TiffFile(path) as file:
+            series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
+            if len({(s.axes, s.shape) for s in series}) != 1 or len(series) > 1:
+                raise _several(path, [s.shape for s in series])
+            _check_series(path, series[0], length)
+            array = np.asarray(series[0].asarray())
+            names = series[0].axes
+            array, names = _without_alpha(array, names, series[0].keyframe)
+            size = _pixel_size(file)
+    except DAMAGE as error:
+        raise damaged(path, "TIFF", error) from error
+    if axes is not None:
+        return Decoded(array, axes, size)
+    array, names = _named(path, array, names)
+    return Decoded(array, names, {a: v for a, v in size.items() if a in names})
+
+
+def _several(path: Path, shapes: list[tuple[int, ...]]) -> FileError:
+    listed = ", ".join(" x ".join(map(str, s)) for s in shapes[:4]) + (", ..." if len(shapes) > 4 else "")
+    return FileError(
+        f"{shown(path)}: holds {len(shapes)} separate images ({listed})",
+        "one image, or pages of one size",
+        "save each image as a file of its own",
+    )
+
+
+def _walk_pages(path: Path, length: int) -> None:
+    """Follow the chain of page headers to its end: a library that finds it broken silently returns fewer pages."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        big = struct.unpack(order + "H", head[2:4])[0] == 43
+        count_format, offset_format, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+        count_size, offset_size = struct.calcsize("=" + count_format), struct.calcsize("=" + offset_format)
+        offset = struct.unpack(order + offset_format, head[8:16] if big else head[4:8])[0]
+        if not offset:
+            raise ValueError("no page")
+        seen = set()
+        while offset:
+            if offset in seen:
+                raise ValueError("the chain of pages runs in a circle")
+            seen.add(offset)
+            file.seek(offset)
+            count = struct.unpack(order + count_format, file.read(count_size))[0]
+            after = offset + count_size + count * entry
+            if after + offset_size > length:
+                raise ValueError(f"page {len(seen)} lies beyond the end of the file")
+            file.seek(after)
+            offset = struct.unpack(order + offset_format, file.read(offset_size))[0]
+
+
+def _check_series(path: Path, series: Any, length: int) -> None:
+    page = series.keyframe
+    compression = int(page.compression)
+    shape = tuple(int(n) for n in series.shape)
+    bits = math.prod(shape) * (page.bitspersample if compression == 1 else 8 * series.dtype.itemsize)
+    ratio = _RATIO.get(compression, UNBOUNDED)
+    check_claim(path, "TIFF", shape=shape, claimed=bits // 8, length=length, ratio=ratio)
+    if series.dataoffset is not None:  # one block of plain values
+        if series.dataoffset + series.nbytes > length:
+            raise ValueError("the last values are missing")
+        return
+    for number, part in enumerate(series.pages):
+        if part is None:
+            raise ValueError(f"page {number + 1} of {len(series.pages)} is missing")
+        ends = (o + n for o, n in zip(part.dataoffsets, part.databytecounts, strict=True))
+        if part.parent is page.parent and max(ends, default=0) > length:
+            raise ValueError(f"the values of page {number + 1} lie beyond the end of the file")
+
+
+def _without_alpha(array: NDArray[Any], axes: str, page: Any) -> tuple[NDArray[Any], str]:
+    alpha = [int(e) in (1, 2) for e in page.extrasamples]
+    if "S" not in axes or not any(alpha):
+        return array, axes
+    where = axes.index("S")
+    first = array.shape[where] - len(alpha)
+    kept = [i for i in range(array.shape[where]) if i < first or not alpha[i - first]]
+    return np.take(array, kept, axis=where), axes
+
+
+def _named(path: Path, array: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
+    """Give every dimension one letter of ``TCZYX``: samples are channels, unnamed pages are time."""
+    if "S" in axes and "C" in axes:  # channels of color samples: one axis of channels
+        array = np.moveaxis(array, axes.index("S"), -1)
+        axes = axes.replace("S", "") + "S"
+        array = np.moveaxis(array, axes.index("C"), -2)
+        axes = axes.replace("C", "")[:-1] + "C"
+        array = array.reshape(*array.shape[:-2], -1)
+    axes = axes.replace("S", "C")
+    unknown = [i for i, a in enumerate(axes) if a not in "TCZYX"]
+    if len(unknown) == 1 and "T" not in axes:
+        axes = axes.replace(axes[unknown[0]], "T")
+        unknown = []
+    if unknown:
+        raise FileError(
+            f"{shown(path)}: {array.ndim} dimensions {array.shape} that the file names {axes}",
+            "axes out of T C Z Y X",
+            "name the axes, one letter of TCZYX per dimension, such as --axes TZYX",
+        )
+    return array, axes
+
+
+def _pixel_size(file: Any) -> dict[str, float]:
+    if file.is_ome:
+        return _ome_size(file.ome_metadata)
+    tags = file.pages[0].tags
+    step = {a: _step(tags.get(f"{a}Resolution")) for a in "YX"}
+    unit_tag = tags.get("ResolutionUnit")
+    unit = int(unit_tag.value) if unit_tag is not None else 2
+    if file.is_imagej:
+        meta = file.imagej_metadata or {}
+        scale = _MICROMETERS.get(str(meta.get("unit", "")).casefold())
+        if scale is not None:
+            spacing = meta.get("spacing")
+            step["Z"] = float(spacing) if isinstance(spacing, int | float) else 0.0
+            return {a: abs(step[a]) * scale for a in "ZYX" if step[a]}
+    scale = {2: 25400.0, 3: 10000.0}.get(unit, 0.0)
+    if unit == 2 and any(round(1 / s, 3) in _MEANINGLESS_DPI for s in step.values() if s):
+        return {}
+    if unit == 3 and any(round(2.54 / s, 1) in _MEANINGLESS_DPI or s == 1 for s in step.values() if s):
+        return {}
+    return {a: s * scale for a, s in step.items() if s and scale}
+
+
+def _step(tag: Any) -> float:
+    """Return units per pixel of a resolution tag (pixels per unit, a fraction), 0 if it says nothing."""
+    if tag is None or not isinstance(tag.value, tuple) or len(tag.value) != 2:
+        return 0.0
+    pixels, units = tag.value
+    return units / pixels if pixels and units else 0.0
+
+
+def _ome_size(xml: str) -> dict[str, float]:
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return {}
+    pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
+    size = {}
+    for axis in "ZYX" if pixels is not None else "":
+        value = pixels.get(f"PhysicalSize{axis}") if pixels is not None else None
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm") if pixels is not None else ""
+        scale = _MICROMETERS.get(unit.casefold())
+        try:
+            micrometers = float(value or 0) * (scale or 0)
+        except ValueError:
+            continue
+        if micrometers > 0 and math.isfinite(micrometers):
+            size[axis] = micrometers
+    return size
+
+
+def write_tiff(file: Path, array: NDArray[Any], axes: str, *, pixel_size_um: Mapping[str, float], name: Path) -> None:
+    """Write an OME-TIFF with axes and pixel size, compressed by deflate, as BigTIFF where it is larger than 2 GB.
+
+    Parameters
+    ----------
+    array
+        In canonical order without superfluous axes. bool is written as uint8, float16 as float32, 64-bit integers as
+        32-bit ones; three channels of uint8 or uint16 as RGB.
+    name
+        The name for messages.
+
+    Raises
+    ------
+    FileError
+        If 64-bit integers do not fit into 32 bits, or the dtype is none that OME-TIFF knows.
+    """
+    import tifffile
+
+    array = _storable(name, array)
+    rgb = "C" in axes and array.shape[axes.index("C")] == 3 and array.dtype in (np.uint8, np.uint16)
+    if rgb:
+        array = np.moveaxis(array, axes.index("C"), -1)
+        axes = axes.replace("C", "") + "S"
+    metadata: dict[str, Any] = {"axes": axes}
+    for axis, micrometers in pixel_size_um.items():
+        if axis in "ZYX" and axis in axes:
+            metadata |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}
+    tifffile.imwrite(
+        file,
+        np.ascontiguousarray(array),
+        ome=True,
+        metadata=metadata,
+        photometric="rgb" if rgb else "minisblack",
+        compression="zlib",
+        # Differences of neighbors compress intensities; labels are flat already.
+        predictor=array.dtype.kind == "f" or array.dtype in (np.uint8, np.uint16),
+        bigtiff=array.nbytes > _BIG,
+    )
+
+
+def _storable(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low >= -(2**31) and high < 2**31:
+            return array.astype(np.int32)
+        if low >= 0 and high < 2**32:
+            return array.astype(np.uint32)
+        raise FileError(
+            f"{shown(path)}: values from {low} to {high}", "values of 32 bits", "write to a name ending in .npy"
+        )
+    return array
