@@ -27,9 +27,10 @@ from septum.app.options import (
     run_folder,
     settings_of,
 )
-from septum.app.progress import Progress, follow_prediction, follow_training
+from septum.app.progress import Outcome, Progress, follow_prediction, follow_training
 from septum.app.tables import json_text, scores_text, seconds_text
 from septum.errors import SeptumError, UsageError
+from septum.jobs.records import ImageFailed
 
 DEFAULT_BUDGET_S = 1800.0
 
@@ -208,18 +209,28 @@ def predict(
         tile=tile,
         format=format_,
     )
-    with (
-        stoppable(f"the results in {out} are whole; the same command makes the others"),
-        Progress("images", quiet=quiet or as_json) as progress,
-    ):
-        last, done, failed = follow_prediction(job.predict_files(settings), progress)
-    for image in failed:
-        typer.echo(f"failed: {image.path}: {image.message}", err=True)
+    outcome = Outcome()
+    try:
+        with (
+            stoppable(f"the results in {out} are whole; the same command makes the others"),
+            Progress("images", quiet=quiet or as_json) as progress,
+        ):
+            follow_prediction(job.predict_files(settings), progress, outcome)
+    except SeptumError as error:
+        _say_failures([image for image in outcome.failed if image.message != str(error)])
+        raise
+    _say_failures(outcome.failed)
     if as_json:
-        document = {"images": done, "failed": failed, "seconds": last.seconds, "warnings": progress.warnings}
-        typer.echo(json_text({"command": "predict", **document}))
+        typer.echo(json_text({"command": "predict", **vars(outcome), "warnings": progress.warnings}))
     else:
-        words = f"{last.done} image{'s' * (last.done != 1)} in {seconds_text(last.seconds)}, results in {out}"
-        typer.echo(words + (f"; {last.failed} failed" if last.failed else ""))
-    if last.failed:
-        raise typer.Exit(1 if last.done else 2)
+        count = len(outcome.done)
+        words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {out}"
+        typer.echo(words + (f"; {len(outcome.failed)} failed" if outcome.failed else ""))
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _say_failures(failed: Sequence[ImageFailed]) -> None:
+    for image in failed:
+        reason = image.message.removeprefix(f"{image.path}: ").replace("\n", "\n  ")
+        typer.echo(f"failed: {image.path}: {reason}", err=True)

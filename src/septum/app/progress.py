@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from septum.app.tables import scores_text, seconds_text
@@ -152,13 +153,17 @@ def follow_training(job: Iterable[r.Record], progress: Progress) -> r.Trained:
     return last
 
 
-def follow_prediction(
-    job: Iterable[r.PredictRecord], progress: Progress
-) -> tuple[r.Predicted, list[r.ImageDone], list[r.ImageFailed]]:
-    """Run a prediction to its end, showing each record; return the last one, the images done and those that failed."""
-    last: r.Predicted | None = None
-    done: list[r.ImageDone] = []
-    failed: list[r.ImageFailed] = []
+@dataclass
+class Outcome:
+    """What came of a prediction: the images done and those that failed, in order, and the seconds of all."""
+
+    done: list[r.ImageDone] = field(default_factory=list)
+    failed: list[r.ImageFailed] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def follow_prediction(job: Iterable[r.PredictRecord], progress: Progress, outcome: Outcome) -> None:
+    """Run a prediction, showing each record; `outcome` is filled on the way, so it holds where the job raises."""
     index = count = 0
     for record in job:
         match record:
@@ -167,16 +172,14 @@ def follow_prediction(
             case r.TileDone(path, tile, tiles):
                 progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
             case r.ImageDone(path, output, seconds, objects):
-                done.append(record)
-                found = "" if objects is None else f", {objects} objects"
+                outcome.done.append(record)
+                found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
                 progress.show(index + 1, count, note=path.name)
                 progress.say(f"{path} -> {output}  {seconds_text(seconds)}{found}")
             case r.ImageFailed(path):
-                failed.append(record)
-                progress.show(index + 1, count, note=path.name)
+                outcome.failed.append(record)
+                progress.say(f"{path} failed")
             case r.Warned(text):
                 progress.warn(text)
-            case r.Predicted():
-                last = record
-    assert last is not None, "a prediction ends with Predicted"
-    return last, done, failed
+            case r.Predicted(seconds=seconds):
+                outcome.seconds = seconds
