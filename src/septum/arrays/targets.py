@@ -20,6 +20,16 @@ IGNORED = 255
 """A pixel of a target (uint8) that is not annotated."""
 
 
+def check_labels(labels: NDArray[np.integer[Any]]) -> None:
+    """Raise `DataError` if a value of a mask of objects, ``(*S)`` integers, is negative and not `IGNORE`."""
+    if labels.size and (lowest := int(labels.min())) < IGNORE:
+        raise DataError(
+            f"a mask with the value {lowest}",
+            f"0 for background, {IGNORE} for pixels that are not annotated, ids of 1 and more for objects",
+            "run `septum check` on the data, it names the file",
+        )
+
+
 def consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Give objects the numbers 1 .. N, in the order of their ids.
 
@@ -42,12 +52,7 @@ def consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], ND
     """
     if labels.size == 0:
         return labels.astype(np.int32), np.empty(0, np.int64)
-    if (lowest := int(labels.min())) < IGNORE:
-        raise DataError(
-            f"a mask with the value {lowest}",
-            f"0 for background, {IGNORE} for pixels that are not annotated, ids of 1 and more for objects",
-            "run `septum check` on the data, it names the file",
-        )
+    check_labels(labels)
     # A table is linear in the pixels, but its length is the highest id: ids such as 10^9 are sorted instead.
     # Entry 0 of the table is IGNORE, entry 1 background; no copy of the mask is masked or compared per object.
     shifted = labels.astype(np.int64).ravel() + 1
