@@ -1,0 +1,62 @@
+"""An image and its truth, as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its truth.
+
+    Attributes
+    ----------
+    name
+        Unique among the pairs; for reports and outputs.
+    image
+        The image file.
+    mask
+        The truth to train on; None if the image is not annotated, or another pair of the same image has the mask.
+    gold
+        The truth to score with where it differs from `mask`; None otherwise.
+    gold_slice
+        `gold` is this Z slice of a 3D image. If `mask` is the same file, so is the mask.
+    group
+        Images of one sequence, stack or folder of sections share a group; ``""`` is an image on its own.
+    position
+        Frame or section number in the group.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+    gold: Path | None = None
+    gold_slice: int | None = None
+    group: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All pairs of a data set.
+
+    Attributes
+    ----------
+    pairs
+        In natural order of their names.
+    layout
+        How the files lay: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, or ``"files"`` (told apart by suffix).
+    unmatched_images, unmatched_masks
+        Files without a partner, in natural order. Frames of a Cell Tracking Challenge sequence that are not annotated
+        are pairs without a mask instead, since most of them never are.
+    objects
+        True where the layout says that masks hold object ids; None where it does not say.
+    """
+
+    pairs: tuple[Pair, ...]
+    layout: Literal["folders", "stacks", "ctc", "files"]
+    unmatched_images: tuple[Path, ...] = ()
+    unmatched_masks: tuple[Path, ...] = ()
+    objects: bool | None = None
