@@ -1,0 +1,329 @@
+"""Augmentation: a training tile is one gather from the whole image through one coordinate field.
+
+`draw` turns random numbers into a small `Draw`; `training_batch` applies draws on the device of the images. Nothing
+else is random, so a tile is known by its draw: the same on any device, in any order and any batch.
+
+Position, rotation, mirroring, scale and elastic displacement are composed before anything is interpolated
+(`septum.nn.deform`), the image is mirrored at its borders (`septum.nn.gather`), and gray values are changed at the end
+(`septum.nn.gray`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from septum.nn.deform import Deformation, grids, reach
+from septum.nn.gather import buffer, mirrored_part, sample
+from septum.nn.gray import Gray, change_gray
+from septum.settings import Settings
+
+# Volumes whose pixels are longer than this times the shortest are rotated and deformed in the plane only.
+THICK = 3.0
+
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class AugmentSettings(Settings):
+    """What is drawn for each training tile; the defaults change nothing.
+
+    Parameters
+    ----------
+    rotate
+        Any angle (2D) or any orientation (3D), all equally likely.
+    mirror
+        Mirror each axis with probability 1/2.
+    scale
+        Smallest and largest magnification, drawn on a logarithmic scale; 2 shows objects twice as large.
+    elastic_sigma_px
+        Standard deviation of the displacement vectors' components, in pixels of the finest axis; 0 for none.
+    elastic_grid
+        Displacement vectors along each axis of the tile (the paper: 3), or None with `elastic_spacing_px`.
+    elastic_spacing_px
+        Distance of displacement vectors in pixels of the finest axis (the Fiji plugin: 150), or None.
+    brightness
+        Half-width of the range of what is added to the gray values.
+    contrast
+        Half-width of the range, around 1, of the factor by which values depart from `middle`.
+    middle
+        Gray value that contrast leaves in place: 0.5 for images in [0, 1], 0 for images of zero mean.
+    black, white
+        Half-width of the range, around 0 and 1, of what black (0) and white (1) become.
+    slope
+        Range of the slope of the gray value curve half-way between black and white; (1, 1) with `black` and `white` 0
+        is a straight line.
+    gamma
+        Range of the exponent.
+    noise
+        Largest standard deviation of Gaussian noise, in units of the gray values.
+    blur_px
+        Largest standard deviation of the blur, in pixels of the finest axis.
+    chance
+        Share of tiles that get gamma, share that get noise, share that get blur (independently).
+    """
+
+    rotate: bool = False
+    mirror: bool = False
+    scale: Range = (1.0, 1.0)
+    elastic_sigma_px: float = Field(default=0.0, ge=0)
+    elastic_grid: int | None = Field(default=3, ge=1)
+    elastic_spacing_px: float | None = Field(default=None, gt=0)
+    brightness: float = Field(default=0.0, ge=0)
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+    middle: float = 0.0
+    black: float = Field(default=0.0, ge=0, lt=0.5)
+    white: float = Field(default=0.0, ge=0, lt=0.5)
+    slope: Range | None = None
+    gamma: Range = (1.0, 1.0)
+    noise: float = Field(default=0.0, ge=0)
+    blur_px: float = Field(default=0.0, ge=0, le=0.7)
+    chance: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.elastic_grid is None) == (self.elastic_spacing_px is None):
+            raise ValueError("give elastic_grid or elastic_spacing_px, and None for the other")
+        for name, pair in (("scale", self.scale), ("gamma", self.gamma), ("slope", self.slope)):
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name}: the first number is larger than the second")
+        return self
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return settings that change nothing: tiles are exact crops."""
+        return cls()
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's augmentation, for images in [0, 1].
+
+        Shift, rotation and a 3 x 3 grid of displacement vectors with 10 px standard deviation are published (section
+        3.1); of the gray values only that they vary. Here mildly: brightness and contrast by a tenth.
+        """
+        return cls(rotate=True, elastic_sigma_px=10.0, brightness=0.1, contrast=0.1, middle=0.5)
+
+    @classmethod
+    def fiji(cls) -> Self:
+        """Return the augmentation of the authors' Fiji plugin (Falk et al. 2019), for images in [0, 1]."""
+        return cls(
+            rotate=True,
+            elastic_sigma_px=10.0,
+            elastic_grid=None,
+            elastic_spacing_px=150.0,
+            black=0.05,
+            white=0.05,
+            slope=(0.8, 1.2),
+        )
+
+    @classmethod
+    def auto(cls) -> Self:
+        """Return the augmentation of the preset ``auto``, for images of zero mean and unit standard deviation."""
+        return cls(
+            rotate=True,
+            mirror=True,
+            scale=(0.8, 1.25),
+            elastic_sigma_px=10.0,
+            elastic_grid=None,
+            elastic_spacing_px=150.0,
+            brightness=0.2,
+            contrast=0.25,
+            gamma=(0.7, 1.5),
+            noise=0.2,
+            blur_px=0.7,
+            chance=0.2,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Draw(Deformation):
+    """All that is random about one training tile: where its pixels lie, and `gray`, what becomes of its values."""
+
+    gray: Gray
+
+
+def draw(
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    *,
+    center: Sequence[float],
+    tile: Sequence[int],
+    spacing: Sequence[float] | None = None,
+) -> Draw:
+    """Draw one training tile.
+
+    Parameters
+    ----------
+    settings
+        What to draw.
+    rng
+        ``septum.seeding.generator(seed, "augment", step, index)``.
+    center
+        ``D`` coordinates in pixels of the image; the tile's pixel ``n // 2`` lies there. Whole numbers give exact crops
+        where nothing else is drawn.
+    tile
+        Sides of the network's input in pixels; the grid of displacement vectors spans them.
+    spacing
+        Size of a pixel along each axis in any unit, where axes differ. Rotation and scale keep shapes in this unit.
+        Axes more than 3 times coarser than the finest are mirrored, but neither rotated nor scaled nor deformed.
+
+    Returns
+    -------
+    Draw
+    """
+    rank = len(tile)
+    ratio = np.ones(rank) if spacing is None else np.asarray(spacing, dtype=np.float64) / min(spacing)
+    fine = [axis for axis in range(rank) if ratio[axis] <= THICK]
+    # The numbers are drawn in fixed order whatever the settings, so that changing one leaves the others as they were.
+    turn = _rotation(rng, len(fine))
+    signs = rng.choice([-1.0, 1.0], size=rank)
+    low, high = np.log(settings.scale)
+    magnification = math.exp(rng.uniform(low, high))
+    gray = _draw_gray(settings, rng, tuple(1.0 / ratio[axis] if axis in fine else 0.0 for axis in range(rank)))
+    matrix = np.eye(rank)  # in units of the finest axis
+    matrix[np.ix_(fine, fine)] = (turn if settings.rotate else np.eye(len(fine))) / magnification
+    if settings.mirror:
+        matrix *= signs
+    grid_px, points = _grid(settings, tile, ratio)
+    vectors = rng.normal(0.0, settings.elastic_sigma_px, (rank, *points)).astype(np.float32)
+    reduced = np.array([1.0 / ratio[axis] if axis in fine else 0.0 for axis in range(rank)], dtype=np.float32)
+    return Draw(
+        center=np.asarray(center, dtype=np.float64),
+        matrix=matrix * ratio / ratio[:, None],
+        displacement=vectors * reduced.reshape(-1, *[1] * rank),
+        grid_px=grid_px,
+        gray=gray,
+    )
+
+
+def training_tile(
+    image: Tensor, target: Tensor, weight: Tensor, drawn: Draw, *, tile: Sequence[int], output: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make one training tile; `training_batch` says how."""
+    x, y, w = training_batch([image], [target], [weight], [drawn], tile=tile, output=output)
+    return x[0], y[0], w[0]
+
+
+@torch.no_grad()
+def training_batch(
+    images: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    draws: Sequence[Draw],
+    *,
+    tile: Sequence[int],
+    output: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make a batch of training tiles on the device of the images.
+
+    Parameters
+    ----------
+    images
+        ``B`` images ``(C, *S) float32``, normalized; sizes may differ, and may be smaller than the tile. Borders are
+        mirrored.
+    targets
+        ``B`` times ``(*S) uint8``, classes, 255 for ignored.
+    weights
+        ``B`` times ``(*S) float32``.
+    draws
+        ``B`` draws with the same settings and `tile`.
+    tile
+        Sides of the network's input.
+    output
+        Sides of the network's output, the middle of the input: ``tile - output`` is even.
+
+    Returns
+    -------
+    x : Tensor
+        ``(B, C, *tile) float32``, linearly interpolated, gray values changed.
+    y : Tensor
+        ``(B, *output) uint8``, nearest pixel.
+    w : Tensor
+        ``(B, *output) float32``, linearly interpolated.
+    """
+    context = [(n - m) // 2 for n, m in zip(tile, output, strict=True)]
+    assert all(n - m == 2 * c >= 0 for n, m, c in zip(tile, output, context, strict=True)), (tile, output)
+    device, channels = images[0].device, images[0].shape[0]
+    boxes = [reach(d, tile) for d in draws]
+    sizes = [max(sides) for sides in zip(*(sides for _, sides in boxes), strict=True)]
+    # One buffer holds image, weight and target as channels: one box is cut, with one set of coordinates.
+    room = buffer(len(draws), channels + 2, sizes, device)
+    for b, (low, sides) in enumerate(boxes):
+        place = room[b][(slice(None), *map(slice, sides))]
+        place[:channels] = mirrored_part(images[b], low, sides)
+        place[channels:-1] = mirrored_part(weights[b][None], low, sides)
+        place[-1:] = mirrored_part(targets[b][None], low, sides)
+    with torch.autocast(device.type, enabled=False):  # coordinates need float32 whatever the network computes in
+        grid = grids(draws, tile, origins=[low for low, _ in boxes], room=sizes, device=device)
+        middle = grid[(slice(None), *(slice(c, c + m) for c, m in zip(context, output, strict=True)))]
+        x = sample(room[:, :channels], grid, "linear")
+        w = sample(room[:, channels:-1], middle, "linear")[:, 0]
+        y = sample(room[:, -1:], middle, "nearest")[:, 0].to(torch.uint8)
+    for b, drawn in enumerate(draws):
+        change_gray(x[b], drawn.gray)
+    return x, y, w
+
+
+def _rotation(rng: np.random.Generator, rank: int) -> NDArray[np.float64]:
+    """Return a rotation matrix, all rotations of the circle (rank 2) or the sphere (rank 3) equally likely."""
+    w, x, y, z = (q := rng.standard_normal(4)) / np.linalg.norm(q)
+    if rank == 3:  # a unit quaternion
+        return np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+    if rank == 2:
+        cosine, sine = np.array([w, x]) / np.hypot(w, x)
+        return np.array([[cosine, -sine], [sine, cosine]])
+    return np.eye(rank)
+
+
+def _grid(
+    settings: AugmentSettings, tile: Sequence[int], ratio: NDArray[np.float64]
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return distance (in pixels of each axis) and number of displacement vectors along each axis.
+
+    A coarse axis gets one: its planes are displaced alike.
+    """
+    distances, counts = [], []
+    for n, r in zip(tile, ratio, strict=True):
+        if settings.elastic_spacing_px is None:
+            count = settings.elastic_grid or 1
+            distance = n / max(count - 1, 1)
+        else:
+            distance = settings.elastic_spacing_px / float(r)
+            count = math.ceil(n / distance) + 1
+        distances.append(distance)
+        counts.append(count if r <= THICK else 1)
+    return tuple(distances), tuple(counts)
+
+
+def _draw_gray(settings: AugmentSettings, rng: np.random.Generator, reduced: Sequence[float]) -> Gray:
+    """Draw the gray values; `reduced` is the blur along each axis for a blur of 1."""
+    sides = rng.uniform(-1.0, 1.0, size=4)
+    factor = 1.0 + settings.contrast * sides[0]
+    summand = settings.brightness * sides[1] + settings.middle * (1.0 - factor)
+    black, white = settings.black * sides[2], 1.0 + settings.white * sides[3]
+    slope = rng.uniform(*(settings.slope or (1.0, 1.0)))
+    gamma = math.exp(rng.uniform(*np.log(settings.gamma)))
+    noise, blur = settings.noise * rng.random(), settings.blur_px * rng.random()
+    has_gamma, has_noise, has_blur = rng.random(3) < settings.chance
+    return Gray(
+        blur_px=tuple(blur * r for r in reduced) if has_blur and blur else (),
+        gain=factor * (white - black),
+        offset=factor * black + summand,
+        bend=2.0 * (slope / (white - black) - 1.0) if settings.slope else 0.0,
+        gamma=gamma if has_gamma else 1.0,
+        noise=noise if has_noise else 0.0,
+        noise_seed=int(rng.integers(0, 2**63 - 1)),
+    )
