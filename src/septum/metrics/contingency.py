@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 
-SLAB_PIXELS = 1 << 19
+SLAB_PIXELS = 1 << 18
 LARGEST_ID = (1 << 32) - 1
 
 
@@ -100,16 +100,16 @@ def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bo
     _check(truth, predicted, ignore)
     keys: list[NDArray[np.uint64]] = []
     counts: list[NDArray[np.int64]] = []
-    held = 0
+    held, limit = 0, SLAB_PIXELS
     for slab in _slabs(truth.shape):
         key, count = _runs(truth[slab], predicted[slab], None if ignore is None else ignore[slab])
         keys.append(key)
         counts.append(count)
         held += key.size
         # Labels that change at every pixel fill the lists as fast as the image is read; joined early they stay small.
-        if held > SLAB_PIXELS:
+        if held > limit:
             key, count = _join(keys, counts)
-            keys, counts, held = [key], [count], 0
+            keys, counts, held, limit = [key], [count], key.size, max(SLAB_PIXELS, 2 * key.size)
     key, count = _join(keys, counts)
     return Table((key >> np.uint64(32)).astype(np.int64), (key & np.uint64(LARGEST_ID)).astype(np.int64), count)
 
