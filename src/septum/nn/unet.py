@@ -214,28 +214,31 @@ def initialize(network: nn.Module, seed: int) -> None:
                     module.bias.zero_()
 
 
-def fold_batch_norm(network: UNet) -> UNet:
-    """Return the same network without batch normalization, for prediction.
+def for_prediction(network: UNet) -> UNet:
+    """Return a copy of the network for prediction: in evaluation mode, batch normalization folded away.
 
-    Each convolution takes over the scale and offset of the normalization after it, computed in float64. The result's
-    outputs equal the evaluated original's to float rounding.
+    Each convolution takes over the scale and offset of the normalization after it, computed in float64. The copy's
+    outputs equal those of the original in evaluation mode to float rounding. It is on the original's device.
     """
-    if not network.settings.batch_norm:
-        return network
-    folded = UNet(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
+    copy = UNet(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
     with torch.no_grad():
-        for source, target in zip(_blocks(network), _blocks(folded), strict=True):
+        for source, target in zip(_blocks(network), _blocks(copy), strict=True):
             convs = [m for m in source if isinstance(m, nn.Conv2d | nn.Conv3d)]
-            norms = [m for m in source if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+            norms: list[nn.Module | None] = [m for m in source if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
             plain = [m for m in target if isinstance(m, nn.Conv2d | nn.Conv3d)]
-            for conv, norm, out in zip(convs, norms, plain, strict=True):
-                assert norm.running_var is not None and norm.running_mean is not None and out.bias is not None
-                scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-                out.weight.copy_(conv.weight.double() * scale.reshape(-1, *([1] * (conv.weight.ndim - 1))))
-                out.bias.copy_(norm.bias.double() - norm.running_mean.double() * scale)
-        folded.up.load_state_dict(network.up.state_dict())
-        folded.head.load_state_dict(network.head.state_dict())
-    return folded.to(next(network.parameters()).device).eval()
+            for conv, norm, out in zip(convs, norms or [None] * len(convs), plain, strict=True):
+                weight, bias = conv.weight.double(), None if conv.bias is None else conv.bias.double()
+                if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+                    assert norm.running_var is not None and norm.running_mean is not None
+                    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+                    weight = weight * scale.reshape(-1, *([1] * (weight.ndim - 1)))
+                    bias = norm.bias.double() - norm.running_mean.double() * scale
+                assert out.bias is not None and bias is not None
+                out.weight.copy_(weight)
+                out.bias.copy_(bias)
+        copy.up.load_state_dict(network.up.state_dict())
+        copy.head.load_state_dict(network.head.state_dict())
+    return copy.to(next(network.parameters()).device).eval()
 
 
 def _blocks(network: UNet) -> list[nn.Sequential]:

@@ -1,0 +1,170 @@
+"""A trained model: the network and all that is needed to use it, in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from septum import seeding
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
+from septum.errors import ModelError
+from septum.io.model_file import read_model, write_model
+from septum.nn.device import Device, find_device
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+from septum.settings import Settings
+
+# The stored test pair must be met to this difference of logits, relative to their largest value. Another processor or
+# library version differs by some 1e-6; a wrong weight by far more.
+_TEST_TOLERANCE = 1e-3
+
+
+class ModelHeader(Settings):
+    """What a model file says beside its weights.
+
+    Parameters
+    ----------
+    network
+        The network's shape.
+    normalization
+        How intensities were normalized in training.
+    kind
+        Whether it was trained on object ids or on classes.
+    class_values
+        Value of each class in the training masks, background first; written again at prediction.
+    gray_as_color
+        Gray images were repeated into the color channels in training, so they may be at prediction.
+    pixel_size_um
+        Median pixel size of the training images per axis, in micrometers; empty if unknown.
+    objects
+        How probabilities become objects, tuned on the validation images.
+    scores
+        Scores on the validation images; empty if there were none.
+    training
+        How it was made: preset, seed, steps, seconds, fingerprint of the data, versions.
+    """
+
+    network: UNetSettings
+    normalization: NormalizeSettings
+    kind: Literal["objects", "classes"]
+    class_values: tuple[int, ...]
+    gray_as_color: bool = False
+    pixel_size_um: dict[str, float] = {}
+    objects: ObjectSettings
+    scores: dict[str, float] = {}
+    training: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to predict: batch normalization folded, in evaluation mode, on its device."""
+
+    header: ModelHeader
+    network: UNet
+    device: Device
+
+    @property
+    def rank(self) -> int:
+        """Return 2 for images, 3 for volumes."""
+        return len(self.header.network.depths)
+
+
+def save_model(path: Path, network: UNet, header: ModelHeader) -> None:
+    """Write a model file with a small test pair that is verified whenever it is opened.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.safetensors``; appears only when it is whole.
+    network
+        As trained, batch normalization not folded; on any device.
+    header
+        Its `network` settings are the network's.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    assert header.network == network.settings
+    tensors = {f"network.{name}": t.detach().cpu().numpy() for name, t in network.state_dict().items()}
+    image = _test_image(header.network)
+    device = next(network.parameters()).device
+    tensors["test.input"] = image
+    tensors["test.output"] = _logits(for_prediction(network), image, device)
+    write_model(path, tensors, header.model_dump(mode="json"))
+
+
+def open_model(path: Path, device: str = "auto") -> Model:
+    """Open a model file and verify its test pair.
+
+    Parameters
+    ----------
+    path
+        A file written by `save_model`.
+    device
+        See `septum.nn.device.find_device`.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, foreign, or does not reproduce its test pair here.
+    UsageError
+        If the device does not exist.
+    """
+    found = find_device(device)
+    tensors, raw = read_model(path)
+    try:
+        header = ModelHeader.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        raise ModelError(
+            f"{path}: the header does not fit this version of Septum ({what})",
+            "a Septum model file",
+            "train it again, or use the version that wrote it",
+        ) from None
+    network = UNet(header.network)
+    weights = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise ModelError(
+            f"{path}: the weights do not fit the network in the header", "a Septum model file", "copy the file again"
+        ) from None
+    folded = for_prediction(network).to(found.torch)
+    _verify(path, folded, tensors, found)
+    return Model(header, folded, found)
+
+
+def _verify(path: Path, network: UNet, tensors: dict[str, NDArray[Any]], device: Device) -> None:
+    """Raise `ModelError` unless the network gives the stored output for the stored input."""
+    expected = tensors.get("test.output")
+    image = tensors.get("test.input")
+    if expected is None or image is None:
+        raise ModelError(f"{path}: no test pair inside", "a Septum model file", "copy the file again")
+    difference = float(np.abs(_logits(network, image, device.torch) - expected).max())
+    if not difference <= _TEST_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ModelError(
+            f"{path}: the network differs from its stored test output by {difference:.2g} on {device.name}",
+            "the same result as on the machine that trained it",
+            "try --device cpu; if that works, this device computes wrongly",
+        )
+
+
+def _test_image(settings: UNetSettings) -> NDArray[np.float32]:
+    """Return a small normalized image of noise, ``(1, C, *S) float32``."""
+    sides = settings.geometry.input_for((1,) * len(settings.depths))
+    return seeding.generator(0, "test pair").standard_normal((1, settings.channels, *sides), dtype=np.float32)
+
+
+def _logits(network: UNet, image: NDArray[Any], device: torch.device) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        out: NDArray[np.float32] = network(torch.from_numpy(image).to(device)).float().cpu().numpy()
+    return out

@@ -1,0 +1,299 @@
+"""Choose how to train: from the data, the device and the preset to one frozen plan, each choice with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from septum.arrays.geometry import input_for_output
+from septum.arrays.normalize import NormalizeSettings
+from septum.errors import UsageError
+from septum.nn.augment import AugmentSettings
+from septum.nn.unet import UNetSettings
+from septum.settings import Settings
+
+if TYPE_CHECKING:
+    from septum.jobs.load import Sample
+
+Preset = Literal["auto", "paper", "fiji"]
+
+
+class OptimizerSettings(Settings):
+    """How weights move.
+
+    Parameters
+    ----------
+    method
+        ``"sgd"`` with `momentum`, ``"adam"`` or ``"adamw"`` with `momentum` as the first beta.
+    rate
+        Learning rate at the beginning.
+    momentum
+        Share of the last step that goes on.
+    decay
+        Weight decay (AdamW only).
+    schedule
+        ``"cosine"``: up over the first 2 % of the training, then down to 0 along a cosine. ``"constant"``: `rate`
+        throughout.
+    """
+
+    method: Literal["sgd", "adam", "adamw"] = "adamw"
+    rate: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+
+class WeightSettings(Settings):
+    """The weight map w(x) of the loss.
+
+    Parameters
+    ----------
+    method
+        ``"paper"``: equation 2, class balance plus separation border. ``"fiji"``: the authors' plugin, which also
+        lowers the weight of background far from objects.
+    w0, sigma_px
+        Height and width of the separation border.
+    """
+
+    method: Literal["paper", "fiji"] = "paper"
+    w0: float = Field(default=10.0, ge=0)
+    sigma_px: float = Field(default=5.0, gt=0)
+
+
+class Plan(Settings):
+    """All that decides a training beside the data and the seed.
+
+    Parameters
+    ----------
+    network, normalization, augmentation, optimizer, weights
+        Settings of the parts.
+    tile
+        Sides of the network's input in training, in pixels.
+    batch
+        Tiles a step, over all devices.
+    sampler
+        Where tiles are drawn: ``"uniform"`` everywhere alike; ``"objects"`` half of them around a random object or
+        class, so that small and rare ones are reached; ``"density"`` 1 in the foreground, 0.1 in the background, 0
+        where ignored (Fiji).
+    validations
+        How often the held-out images are predicted and scored.
+    """
+
+    network: UNetSettings
+    normalization: NormalizeSettings
+    augmentation: AugmentSettings
+    optimizer: OptimizerSettings
+    weights: WeightSettings
+    tile: tuple[int, ...]
+    batch: int = Field(ge=1)
+    sampler: Literal["uniform", "objects", "density"] = "uniform"
+    validations: int = Field(default=10, ge=1)
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """Sides of the network's output in training."""
+        return self.network.geometry.output(self.tile)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the plan is made from.
+
+    Parameters
+    ----------
+    channels, classes
+        Of images and masks.
+    sides
+        Median sides of the images per axis, in pixels, ``(Y, X)`` or ``(Z, Y, X)``.
+    anisotropy
+        Median pixel size per axis relative to the smallest, 1 where unknown.
+    object_px
+        Median diameter of objects in pixels; None for classes.
+    gpu
+        Whether a GPU computes.
+    """
+
+    channels: int
+    classes: int
+    sides: tuple[int, ...]
+    anisotropy: tuple[float, ...]
+    object_px: float | None
+    gpu: bool
+
+
+def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool) -> Facts:
+    """Sum up samples for the planner.
+
+    Parameters
+    ----------
+    samples
+        All annotated images.
+    kind
+        ``"objects"`` or ``"classes"``.
+    classes
+        Number of classes for ``"classes"``.
+    gpu
+        Whether a GPU computes.
+    """
+    rank = samples[0].mask.ndim
+    known = [s.spacing_um for s in samples if s.spacing_um is not None]
+    spacing = np.median(np.asarray(known), axis=0) if known else np.ones(rank)
+    sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples] if kind == "objects" else []
+    measure = np.concatenate([np.zeros(0), *sizes])
+    # Diameter of the disk or ball of equal size.
+    diameters = 2 * np.sqrt(measure / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * measure / np.pi)
+    return Facts(
+        channels=samples[0].image.shape[0],
+        classes=2 if kind == "objects" else classes,
+        sides=tuple(int(v) for v in np.median([s.mask.shape for s in samples], axis=0)),
+        anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
+        object_px=float(np.median(diameters)) if len(diameters) else None,
+        gpu=gpu,
+    )
+
+
+def make_plan(
+    facts: Facts,
+    *,
+    preset: Preset = "auto",
+    width: int | None = None,
+    depth: int | None = None,
+    tile: int | None = None,
+    batch: int | None = None,
+) -> tuple[Plan, tuple[str, ...]]:
+    """Choose a plan.
+
+    Parameters
+    ----------
+    facts
+        What is known of the data and the machine.
+    preset
+        ``"paper"`` and ``"fiji"`` are fixed; ``"auto"`` follows the facts.
+    width, depth, tile, batch
+        Values given by a person; they win over the preset. `tile` is a wish for the input side; it grows to the next
+        side that fits the depth.
+
+    Returns
+    -------
+    plan, reasons
+        The plan and, for people, one sentence a choice.
+
+    Raises
+    ------
+    UsageError
+        If the preset does not exist for volumes.
+    """
+    if preset != "auto" and len(facts.sides) == 3:
+        raise UsageError(
+            f"--preset {preset} with volumes", "--preset auto", "the published settings are for 2D images only"
+        )
+    chosen, reasons = {"auto": _auto, "paper": _paper, "fiji": _fiji}[preset](facts, depth)
+    network = chosen.network.model_copy(update={"width": width} if width else {})
+    sides = chosen.tile
+    if tile is not None:
+        sides = tuple(
+            input_for_output(max(1, tile - 2 * c), d)
+            for d, c in zip(network.depths, network.geometry.contexts, strict=True)
+        )
+        reasons += (f"tile {_times(sides)}: asked for {tile}",)
+    plan = chosen.model_copy(update={"network": network, "tile": sides, "batch": batch or chosen.batch})
+    plan = Plan.model_validate(plan.model_dump())
+    reasons += (
+        f"network: depth {_times(network.depths)}, width {network.width}, "
+        f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
+        f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step",
+    )
+    return plan, reasons
+
+
+def _paper(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
+    """Ronneberger et al. 2015. The learning rate is not published; 0.001 with the loss averaged over pixels is ours."""
+    depths = (depth or 4,) * 2
+    network = UNetSettings.paper(channels=facts.channels, classes=facts.classes).model_copy(update={"depths": depths})
+    plan = Plan(
+        network=network,
+        normalization=NormalizeSettings(method="range"),
+        augmentation=AugmentSettings.paper(),
+        optimizer=OptimizerSettings(method="sgd", rate=1e-3, momentum=0.99, schedule="constant"),
+        weights=WeightSettings(w0=10.0, sigma_px=5.0),
+        tile=tuple(input_for_output(388, d) for d in depths),
+        batch=1,
+    )
+    return plan, (
+        "preset paper: network, weight map, augmentation and momentum as published in 2015; rate 0.001 is ours",
+    )
+
+
+def _fiji(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
+    """Falk et al. 2019, the authors' plugin (see there for each figure)."""
+    depths = (depth or 4,) * 2
+    plan = Plan(
+        network=UNetSettings(channels=facts.channels, classes=facts.classes, depths=depths, leak=0.1),
+        normalization=NormalizeSettings(method="range"),
+        augmentation=AugmentSettings.fiji(),
+        optimizer=OptimizerSettings(method="adam", rate=1e-5, momentum=0.9, schedule="constant"),
+        weights=WeightSettings(method="fiji", w0=50.0, sigma_px=6.0),
+        tile=tuple(input_for_output(356, d) for d in depths),
+        batch=1,
+        sampler="density",
+    )
+    return plan, ("preset fiji: network, weight map, augmentation and Adam as in the authors' Fiji plugin of 2019",)
+
+
+def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
+    """Follow the data and the device."""
+    rank = len(facts.sides)
+    depths, reasons = _auto_depths(facts, depth)
+    width = (32 if rank == 3 else 64) if facts.gpu else 16
+    reasons.append(f"width {width}: {'a GPU computes' if facts.gpu else 'no GPU, so that steps stay short'}")
+    # A tile larger than the image would only show its mirror image again.
+    limit = 388 if rank == 2 else 64
+    sides = tuple(input_for_output(min(s, limit), d) for s, d in zip(facts.sides, depths, strict=True))
+    network = UNetSettings(channels=facts.channels, classes=facts.classes, depths=depths, width=width, batch_norm=True)
+    pixels, goal = 1, limit**rank
+    for side in network.geometry.output(sides):
+        pixels *= side
+    batch = max(1, min(8, round(goal / pixels)))
+    plan = Plan(
+        network=network,
+        normalization=NormalizeSettings(method="standardize"),
+        augmentation=AugmentSettings.auto(),
+        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2),
+        weights=WeightSettings(w0=10.0, sigma_px=5.0),
+        tile=sides,
+        batch=batch,
+        sampler="objects",
+    )
+    return plan, tuple(reasons)
+
+
+def _auto_depths(facts: Facts, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
+    """Choose the poolings per axis: enough to see an object, no more than the image and its pixel size allow."""
+    if depth is not None:
+        return (depth,) * len(facts.sides), [f"depth {depth}: asked for"]
+    wanted = 4 if len(facts.sides) == 2 else 3
+    reason = "the paper's depth"
+    if len(facts.sides) == 2 and facts.object_px is not None and facts.object_px < 40:
+        wanted, reason = 3, f"objects are about {facts.object_px:.0f} px wide"
+    depths = []
+    for side, ratio in zip(facts.sides, facts.anisotropy, strict=True):
+        d = wanted
+        while d > 1 and side < 12 * 2**d:  # the coarsest map should still have a dozen pixels
+            d -= 1
+        while d > 0 and ratio >= 2:  # a coarse axis is pooled once less for each doubling of its pixel size
+            d, ratio = d - 1, ratio / 2
+        depths.append(d)
+    if max(depths) == 0:
+        depths[depths.index(max(depths))] = 1
+    text = f"depth {_times(depths)}: {reason}"
+    if min(depths) < wanted:
+        text += f", as far as sides {_times(facts.sides)} and pixel sizes {_times(facts.anisotropy)} allow"
+    return tuple(depths), [text]
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{v:g}" for v in values)

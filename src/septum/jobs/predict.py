@@ -1,0 +1,299 @@
+"""Predict files: open, tile, compute, write; one bad file never stops the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from septum.arrays.instances import label_objects
+from septum.arrays.tiles import plan_tiles
+from septum.axes import spatial
+from septum.errors import DataError, ModelError, SeptumError, UsageError
+from septum.io.images import Image, list_images, read_image, write_image
+from septum.jobs.infer import image_probabilities, largest_output, tile_probabilities, turn, versions
+from septum.jobs.model import Model, open_model
+from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone
+from septum.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+# What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
+# hold them.
+_ENDING = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".tiff": ".tif"}
+
+
+class PredictSettings(Settings):
+    """What to predict and how.
+
+    Parameters
+    ----------
+    model
+        The model file.
+    inputs
+        Files, folders or patterns.
+    out
+        Folder for the results; made if missing.
+    output
+        ``"auto"`` writes what the training masks were: object ids, or the masks' class values. ``"labels"`` writes
+        object ids,
+        ``"probabilities"`` float32 maps: one (of the object or second class) for two classes, else one a class.
+    tta
+        Average over rotated and mirrored versions: about eight times the work.
+    axes
+        What the files' dimensions mean, where they do not say it themselves or say it wrongly.
+    device
+        See `septum.nn.device.find_device`.
+    tile
+        Largest side that a tile writes, in pixels; chosen from the memory where not given.
+    format
+        Ending of the results; that of the input where not given, with lossy formats replaced by PNG.
+    """
+
+    model: Path
+    inputs: tuple[str, ...]
+    out: Path
+    output: Literal["auto", "labels", "probabilities"] = "auto"
+    tta: bool = False
+    axes: str | None = None
+    device: str = "auto"
+    tile: int | None = Field(default=None, ge=1)
+    format: Literal["tif", "png", "nii.gz", "npy"] | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    source: Path
+    target: Path
+
+
+def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
+    """Predict images and write the results under the images' names.
+
+    Yields
+    ------
+    ImageStarted, TileDone, ImageDone or ImageFailed for each image; Predicted at the end.
+
+    Raises
+    ------
+    SeptumError
+        Before anything is written, where the model, the inputs or the options are wrong; at the end, the first image's
+        error if no image could be predicted.
+    """
+    begin = time.monotonic()
+    model = open_model(settings.model, settings.device)
+    _check_output(settings, model)
+    tasks = _tasks(settings)
+    failures: list[SeptumError] = []
+    for index, task in enumerate(tasks):
+        started = time.monotonic()
+        try:
+            objects = yield from _predict_file(task, model, settings, index, len(tasks))
+        except SeptumError as error:
+            failures.append(error)
+            yield ImageFailed(task.source, str(error))
+        else:
+            yield ImageDone(task.source, task.target, time.monotonic() - started, objects)
+    if len(failures) == len(tasks):
+        raise failures[0]
+    yield Predicted(len(tasks) - len(failures), len(failures), time.monotonic() - begin)
+
+
+def _check_output(settings: PredictSettings, model: Model) -> None:
+    """Refuse object ids from a model of several classes."""
+    classes = model.header.network.classes
+    if settings.output == "labels" and classes > 2:
+        raise UsageError(
+            f"--labels with a model of {classes} classes",
+            "a model of objects or of two classes",
+            "leave --labels out to write the class of each pixel",
+        )
+
+
+def _tasks(settings: PredictSettings) -> list[_Task]:
+    """Pair inputs with result files; refuse two results of one name and the overwriting of an input."""
+    tasks: dict[Path, _Task] = {}
+    for source in list_images(settings.inputs):
+        name = source.name.removesuffix(".gz")
+        stem, ending = name[: -len(Path(name).suffix)], source.name[len(Path(name).stem) :].lower()
+        wanted = f".{settings.format}" if settings.format else _result_ending(ending, settings)
+        target = settings.out / (stem + wanted)
+        if target.resolve() == source.resolve():
+            raise UsageError(f"{source}: the result would overwrite the input", "another folder", "give another -o")
+        if target in tasks:
+            raise UsageError(
+                f"{tasks[target].source} and {source} would both be written to {target}",
+                "inputs of different names",
+                "predict them into different folders",
+            )
+        tasks[target] = _Task(source, target)
+    return list(tasks.values())
+
+
+def _result_ending(ending: str, settings: PredictSettings) -> str:
+    ending = _ENDING.get(ending, ending)
+    if settings.output == "probabilities" and ending == ".png":
+        return ".tif"  # PNG holds no float32
+    return ending
+
+
+def _predict_file(
+    task: _Task, model: Model, settings: PredictSettings, index: int, count: int
+) -> Generator[PredictRecord, None, int | None]:
+    """Predict one file frame by frame; return the number of objects where object ids are written."""
+    image = read_image(task.source, axes=settings.axes)
+    frames = split_frames(image, model)
+    limit = (settings.tile,) * model.rank if settings.tile else largest_output(model.header.network, model.device)
+    tiles = len(plan_tiles(frames[0].shape[1:], model.network.geometry, limit))
+    rounds = len(versions(model.network.geometry)) if settings.tta else 1
+    total = tiles * len(frames) * rounds
+    yield ImageStarted(task.source, index, count, total)
+    results, done = [], 0
+    for frame in frames:
+        probabilities = np.zeros((model.header.network.classes, *frame.shape[1:]), np.float32)
+        for version in versions(model.network.geometry)[:rounds]:
+            turned = turn(probabilities, version)
+            steps = tile_probabilities(
+                model.network,
+                turn(frame, version),
+                device=model.device,
+                normalization=model.header.normalization,
+                max_output=limit,
+            )
+            for tile, _, part in steps:
+                turned[(slice(None), *tile.write)] += part / rounds  # a view: turning moves no pixel
+                done += 1
+                yield TileDone(task.source, done, total)
+        results.append(finish(probabilities, model, settings.output))
+    objects = sum(int(r.max()) for r in results) if _writes_objects(model, settings.output) else None
+    write_image(
+        task.target,
+        _join_frames(results, image, model.rank),
+        axes=image.axes,
+        pixel_size_um=image.pixel_size_um,
+        affine=image.affine,
+    )
+    return objects
+
+
+def split_frames(image: Image, model: Model) -> list[NDArray[np.generic]]:
+    """Cut an image into what the network takes: ``(C, Y, X)`` each along T and Z, or ``(C, Z, Y, X)`` each along T.
+
+    Raises
+    ------
+    ModelError
+        If the channels or the axes do not fit the model.
+    DataError
+        If a pixel is not a finite number.
+    """
+    array, axes, wanted = image.array, image.axes, model.header.network.channels
+    where = image.path or "the image"
+    if model.rank == 3 and "Z" not in axes:
+        raise ModelError(
+            f"{where}: axes {image.file_axes}, no Z",
+            "a volume, as the model was trained on volumes",
+            "say what the dimensions are, for example --axes ZYX",
+        )
+    channel = axes.index("C")
+    if array.shape[channel] == 1 and wanted == 3 and model.header.gray_as_color:
+        array = np.repeat(array, 3, axis=channel)
+    if array.shape[channel] != wanted:
+        raise ModelError(
+            f"{where}: {array.shape[channel]} channel{'s' * (array.shape[channel] != 1)}",
+            f"{wanted} channel{'s' * (wanted != 1)}, as in training",
+            "convert the image, or say what its dimensions are with --axes",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where}: some pixels are NaN or infinite", "finite intensities", "replace them by numbers")
+    walked = [a for a in axes if a == "T" or (a == "Z" and model.rank == 2)]
+    array = np.moveaxis(array, [axes.index(a) for a in walked], range(len(walked)))
+    return list(array.reshape(-1, *array.shape[len(walked) :]))
+
+
+def _join_frames(results: list[NDArray[np.generic]], image: Image, rank: int) -> NDArray[np.generic]:
+    """Put the frames' results ``(C', *S)`` back into the image's axes."""
+    lengths = dict(zip(image.axes, image.array.shape, strict=True))
+    walked = [a for a in image.axes if a == "T" or (a == "Z" and rank == 2)]
+    stack = np.stack(results)
+    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
+    now = [*walked, "C", *spatial(image.axes)[-rank:]]
+    return stack.transpose([now.index(a) for a in image.axes])
+
+
+def _writes_objects(model: Model, output: str) -> bool:
+    return output == "labels" or (output == "auto" and model.header.kind == "objects")
+
+
+def finish(probabilities: NDArray[np.float32], model: Model, output: str) -> NDArray[np.generic]:
+    """Turn class probabilities into what is written.
+
+    Parameters
+    ----------
+    probabilities
+        ``(K, *S) float32``.
+    model
+        Says how objects are made and which value each class has.
+    output
+        ``"auto"``, ``"labels"`` or ``"probabilities"``; see `PredictSettings`.
+
+    Returns
+    -------
+    ndarray
+        ``(1, *S)`` object ids or class values in the smallest integer type that holds them, or ``(1, *S)`` or ``(K,
+        *S)`` float32 probabilities.
+    """
+    if output == "probabilities":
+        return probabilities[1:] if len(probabilities) == 2 else probabilities
+    if _writes_objects(model, output):
+        labels = label_objects(probabilities[1], model.header.objects)
+        return labels[None].astype(smallest_integer(0, int(labels.max())))
+    values = model.header.class_values
+    table = np.asarray(values, dtype=smallest_integer(min(values), max(values)))
+    return table[probabilities.argmax(axis=0)][None]
+
+
+def smallest_integer(low: int, high: int) -> DTypeLike:
+    """Return the smallest integer type that holds low..high, unsigned where it can be."""
+    kinds = (np.uint8, np.uint16, np.uint32, np.uint64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
+    return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+
+
+def predict_array(model: Model, image: NDArray[np.generic], output: str = "auto") -> NDArray[np.generic]:
+    """Predict one array in memory.
+
+    Parameters
+    ----------
+    model
+        From `septum.jobs.model.open_model`.
+    image
+        ``(*S)`` for one channel, or ``(C, *S)``; raw intensities.
+    output
+        See `PredictSettings`.
+
+    Returns
+    -------
+    ndarray
+        ``(*S)`` object ids or class values; ``(K, *S)`` (or ``(*S)`` for two classes) float32 probabilities.
+
+    Raises
+    ------
+    ModelError
+        If the dimensions or channels do not fit the model.
+    """
+    if image.ndim not in (model.rank, model.rank + 1):
+        raise ModelError(f"an array of {image.ndim} dimensions", f"{model.rank}, or {model.rank + 1}, channels first")
+    axes = "CZYX" if model.rank == 3 else "CYX"
+    array = image if image.ndim == model.rank + 1 else image[None]
+    (frame,) = split_frames(Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None), model)
+    probabilities = image_probabilities(
+        model.network, frame, device=model.device, normalization=model.header.normalization
+    )
+    result = finish(probabilities, model, output)
+    return result[0] if len(result) == 1 else result

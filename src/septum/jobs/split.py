@@ -1,0 +1,57 @@
+"""Set images aside for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from septum import seeding
+
+if TYPE_CHECKING:
+    from septum.jobs.load import Sample
+
+
+def hold_out(samples: Sequence[Sample], *, seed: int) -> tuple[list[int], list[int]]:
+    """Choose the images for training and those for validation.
+
+    Of each stack or sequence the contiguous last fifth is held out: neighbors are alike, a random choice would test on
+    near copies of what was trained on. Of independent images it is a seeded fifth. At least one image is held out,
+    unless there is only one.
+
+    Parameters
+    ----------
+    samples
+        All annotated images.
+    seed
+        Of the run.
+
+    Returns
+    -------
+    train, held_out
+        Indices into `samples`, rising; together all of them.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(sample.group, []).append(index)
+    single = groups.pop("", [])
+    held = {single[i] for i in seeding.generator(seed, "hold out").permutation(len(single))[: _fifth(len(single))]}
+    for members in groups.values():
+        members.sort(key=lambda i: samples[i].position)
+        held.update(members[len(members) - _fifth(len(members)) :])
+    if not held and len(samples) > 1:
+        held = {max(range(len(samples)), key=lambda i: (samples[i].group, samples[i].position))}
+    return [i for i in range(len(samples)) if i not in held], sorted(held)
+
+
+def _fifth(count: int) -> int:
+    """Return a fifth, rounded; one of 2 to 7, none of one."""
+    return max(1, round(count / 5)) if count > 1 else 0
+
+
+def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
+    """Say in one sentence what is held out."""
+    if not held_out:
+        return "one image only: none is held out, so no score can be given"
+    names = [samples[i].name for i in held_out]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: {shown}"

@@ -1,0 +1,298 @@
+"""The state of one training and what can be done with it: step, undo, validate, save, restore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from septum import seeding
+from septum.arrays.instances import ObjectSettings
+from septum.errors import DataError
+from septum.io.checkpoint import save_checkpoint
+from septum.jobs.clock import Clock
+from septum.jobs.infer import image_probabilities
+from septum.jobs.prepare import Prepared, draw_place, image_chances
+from septum.jobs.records import Warned
+from septum.jobs.validate import Probabilities, merit, score_classes, score_objects, tune_objects
+from septum.nn.augment import draw, training_batch
+from septum.nn.device import Device
+from septum.nn.loss import weighted_cross_entropy
+from septum.nn.parallel import Processes
+from septum.nn.unet import UNet, for_prediction
+
+if TYPE_CHECKING:
+    from septum.jobs.check import Rules
+    from septum.jobs.load import Sample
+    from septum.jobs.plan import OptimizerSettings, Plan
+
+# Held-out images scored during training; all of them are scored at the end.
+_SCORED = 24
+# The state to go back to when the loss is no longer a number is renewed after so many steps.
+_KEEP_STEPS = 25
+_MOST_UNDONE = 3
+# Validation during a time budget takes at most this share of it.
+_VALIDATION_SHARE = 0.15
+
+
+@dataclass
+class Trainer:
+    """All that a training is made of and all that changes in it.
+
+    Parameters
+    ----------
+    plan, seed, device, processes
+        How it is done.
+    images
+        Prepared training images.
+    held_out
+        Samples for validation; may be empty.
+    rules
+        What the masks mean.
+    """
+
+    plan: Plan
+    seed: int
+    device: Device
+    processes: Processes
+    images: tuple[Prepared, ...]
+    held_out: tuple[Sample, ...]
+    rules: Rules
+    step: int = 0
+    progress: float = 0.0
+    rate: float = 0.0
+    undone: int = 0
+    validated: int = 0
+    best: float = -math.inf
+    best_step: int = 0
+    _best_weights: dict[str, Tensor] = field(default_factory=dict)
+    _kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+    _each_s: float = 0.0
+    _end_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
+        self.network = network.to(self.device.torch)
+        if self.device.torch.type == "cuda" and len(self.plan.network.depths) == 2:
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._parallel = self.processes.wrap(self.network, self.device.torch)
+        self.optimizer = make_optimizer(self.network, self.plan.optimizer)
+        self._chances = image_chances(self.images, self.plan)
+
+    @property
+    def objects(self) -> bool:
+        """Whether masks hold object ids."""
+        return self.rules.kind == "objects"
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores that validation gives."""
+        if not self.held_out:
+            return ()
+        return ("SEG", "AP50", "AP") if self.objects else ("dice", "iou", "pixel_error")
+
+    def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw this process's tiles of a step, on the device; tile `i` depends on (seed, step, i) only."""
+        images, targets, weights, draws = [], [], [], []
+        for index in range(self.processes.rank, self.plan.batch, self.processes.world):
+            rng = seeding.generator(self.seed, "augment", step, index)
+            number, center = draw_place(self.images, self.plan, rng, self._chances)
+            chosen = self.images[number]
+            draws.append(
+                draw(
+                    self.plan.augmentation,
+                    rng,
+                    center=[float(c) for c in center],
+                    tile=self.plan.tile,
+                    spacing=chosen.spacing,
+                )
+            )
+            images.append(torch.from_numpy(chosen.image).to(self.device.torch))
+            targets.append(torch.from_numpy(chosen.target).to(self.device.torch))
+            weights.append(torch.from_numpy(chosen.weight).to(self.device.torch))
+        return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self.plan.output)
+
+    def training_step(self, rate_factor: float) -> float:
+        """Do one step and return its loss: the energy divided by the annotated pixels, over all processes.
+
+        Parameters
+        ----------
+        rate_factor
+            The schedule's share of the highest learning rate, 0..1.
+        """
+        self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.undone
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.network.train()
+        self.network.seed_dropout(seeding.number(self.seed, "drop-out", self.step, self.processes.rank))
+        x, y, w = self.draw_batch(self.step)
+        with self.device.autocast():
+            logits = self._parallel(x)
+        energy, annotated = weighted_cross_entropy(logits, y, w)
+        share = energy / self.processes.sum(annotated).clamp(min=1)
+        self.optimizer.zero_grad(set_to_none=True)
+        (share * self.processes.world).backward()  # gradients are averaged over the processes, the energy is summed
+        loss = float(self.processes.sum(share.detach()))
+        if math.isfinite(loss):
+            self.optimizer.step()
+            self.step += 1
+            if self.step % _KEEP_STEPS == 0:
+                self.keep()
+        return loss
+
+    def keep(self) -> None:
+        """Keep the state in memory, to go back to."""
+        tensors, state = self._snapshot()
+        self._kept = {k: v.clone() for k, v in tensors.items()}, state
+
+    def undo(self) -> Warned:
+        """Go back to the kept state and halve the rate.
+
+        Raises
+        ------
+        DataError
+            If this did not help three times.
+        """
+        assert self._kept is not None
+        failed, undone = self.step, self.undone + 1
+        if undone > _MOST_UNDONE:
+            raise DataError(
+                f"the loss was not a finite number at step {failed}, even at an eighth of the learning rate",
+                "a finite loss",
+                "look at the images with `septum check`; extreme intensities are the usual cause",
+            )
+        self.restore(*self._kept)
+        self.undone = undone
+        self.keep()
+        return Warned(
+            f"step {failed}: the loss was not a finite number; back to step {self.step} with half the learning rate"
+        )
+
+    def plan_validations(self, clock: Clock) -> int:
+        """Return how often to validate; with a time budget, as often as a share of it allows.
+
+        The time of one validation is measured on one held-out image.
+        """
+        if not self.held_out or clock.budget_s is None:
+            return self.plan.validations
+        network = for_prediction(self.network)
+        self._score(network, self.held_out[:1])  # the first time sets things up
+        begin = clock.seconds
+        self._score(network, self.held_out[:1])
+        one = clock.seconds - begin
+        self._each_s = one * min(len(self.held_out), _SCORED)
+        # At the end all held-out images are predicted once, and objects are made of them with a few settings.
+        self._end_s = one * len(self.held_out) * (3 if self.objects else 1.2) + 1.0
+        possible = int((_VALIDATION_SHARE * clock.budget_s - self._end_s) / max(self._each_s, 1e-3))
+        return max(1, min(self.plan.validations, possible))
+
+    def time_to_reserve(self, validations: int) -> float:
+        """Return the seconds that the validations still to come and the end will take."""
+        return max(0, validations - self.validated) * self._each_s + self._end_s
+
+    def validate(self) -> tuple[dict[str, float], bool]:
+        """Score the held-out images (at most 24 of them, evenly chosen) and keep the weights if they are the best.
+
+        Returns
+        -------
+        scores, best
+            The scores, empty without held-out images; whether no earlier ones were better.
+        """
+        self.validated += 1
+        if not self.held_out:
+            return {}, False
+        places = np.unique(np.linspace(0, len(self.held_out) - 1, min(len(self.held_out), _SCORED)).astype(int))
+        scores = self._score(for_prediction(self.network), [self.held_out[i] for i in places])
+        best = merit(scores) >= self.best
+        if best:
+            self.best, self.best_step = merit(scores), self.step
+            self._best_weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+        return scores, best
+
+    def best_network(self) -> UNet:
+        """Return the network with the best weights; the last ones without held-out images."""
+        if not self._best_weights:
+            self.best_step = self.step
+            return self.network
+        best = UNet(self.plan.network)
+        best.load_state_dict(self._best_weights)
+        return best.to(self.device.torch)
+
+    def final_scores(self, network: UNet) -> tuple[ObjectSettings, dict[str, float]]:
+        """Score all held-out images; for objects, after choosing how to make them of the probabilities."""
+        if not self.held_out:
+            return ObjectSettings(), {}
+        folded = for_prediction(network)
+        if self.objects:
+            return tune_objects(self.held_out, [self._foreground(folded, s) for s in self.held_out])
+        return ObjectSettings(), self._score(folded, self.held_out)
+
+    def _score(self, folded: UNet, samples: Sequence[Sample]) -> dict[str, float]:
+        """Score samples with the predictor that users get."""
+        if self.objects:
+            return score_objects(samples, (self._foreground(folded, s) for s in samples), ObjectSettings())
+        maps = (self._probabilities(folded, s).argmax(axis=0).astype(np.uint8) for s in samples)
+        return score_classes(samples, maps, self.plan.network.classes)
+
+    def _foreground(self, folded: UNet, sample: Sample) -> Probabilities:
+        return self._probabilities(folded, sample)[1].astype(np.float16)
+
+    def _probabilities(self, folded: UNet, sample: Sample) -> NDArray[np.float32]:
+        return image_probabilities(folded, sample.image, device=self.device, normalization=self.plan.normalization)
+
+    def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that changes: tensors (not copied), and numbers that JSON holds exactly."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
+        tensors |= {f"best.{k}": v for k, v in self._best_weights.items()}
+        numbers = ("step", "progress", "undone", "validated", "best", "best_step")
+        return tensors, {name: getattr(self, name) for name in numbers}
+
+    def save(self, folder: Path, seconds: float) -> Path:
+        """Write a checkpoint and return its path.
+
+        Raises
+        ------
+        FileError
+            If the disk is full or the folder cannot be written.
+        """
+        tensors, state = self._snapshot()
+        arrays = {k: v.detach().cpu().numpy() for k, v in tensors.items()}
+        state["best"] = None if math.isinf(self.best) else self.best  # JSON has no infinity
+        return save_checkpoint(folder, self.step, arrays, {**state, "seconds": seconds})
+
+    def restore(self, tensors: Mapping[str, Tensor | NDArray[Any]], state: Mapping[str, Any]) -> None:
+        """Go back to a state from `_snapshot` or a checkpoint, bit for bit."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}}
+        for name, value in tensors.items():
+            kind, key = name.split(".", 1)
+            parts[kind][key] = torch.as_tensor(value)
+        self.network.load_state_dict(parts["network"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            number, key = name.split(".", 1)
+            slots.setdefault(int(number), {})[key] = tensor.clone()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self._best_weights = parts["best"]
+        for name in ("step", "progress", "undone", "validated", "best", "best_step"):
+            setattr(self, name, state[name])
+        self.best = -math.inf if state["best"] is None else state["best"]
+
+
+def make_optimizer(network: UNet, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of a plan; the rate is set before each step."""
+    parameters = list(network.parameters())
+    if settings.method == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum)
+    betas = (settings.momentum, 0.999)
+    if settings.method == "adam":
+        return torch.optim.Adam(parameters, lr=settings.rate, betas=betas)
+    return torch.optim.AdamW(parameters, lr=settings.rate, betas=betas, weight_decay=settings.decay)
