@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from septum.nn.deform import Deformation, grids, reach
+from septum.nn.deform import Deformation, grid, reach
 from septum.nn.gather import buffer, mirrored_part, sample
 from septum.nn.gray import Gray, change_gray
 from septum.settings import Settings
@@ -203,15 +203,55 @@ def draw(
     )
 
 
+@torch.no_grad()
 def training_tile(
     image: Tensor, target: Tensor, weight: Tensor, drawn: Draw, *, tile: Sequence[int], output: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make one training tile; `training_batch` says how."""
-    x, y, w = training_batch([image], [target], [weight], [drawn], tile=tile, output=output)
-    return x[0], y[0], w[0]
+    """Make one training tile on the device of the image.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S) float32``, normalized; may be smaller than the tile. Borders are mirrored.
+    target
+        ``(*S) uint8``, classes, 255 for ignored.
+    weight
+        ``(*S) float32``.
+    drawn
+        From `draw`, with the same `tile`.
+    tile
+        Sides of the network's input.
+    output
+        Sides of the network's output, the middle of the input: ``tile - output`` is even.
+
+    Returns
+    -------
+    x : Tensor
+        ``(C, *tile) float32``, linearly interpolated, gray values changed.
+    y : Tensor
+        ``(*output) uint8``, nearest pixel.
+    w : Tensor
+        ``(*output) float32``, linearly interpolated.
+    """
+    context = [(n - m) // 2 for n, m in zip(tile, output, strict=True)]
+    assert all(n - m == 2 * c >= 0 for n, m, c in zip(tile, output, context, strict=True)), (tile, output)
+    device, channels = image.device, image.shape[0]
+    low, sizes = reach(drawn, tile)
+    # One buffer holds image, weight and target as channels: one box is cut, with one set of coordinates.
+    room, box = buffer(channels + 2, sizes, device)
+    box[:channels] = mirrored_part(image, low, sizes)
+    box[-2:-1] = mirrored_part(weight[None], low, sizes)
+    box[-1:] = mirrored_part(target[None], low, sizes)
+    with torch.autocast(device.type, enabled=False):  # coordinates need float32 whatever the network computes in
+        coords = grid(drawn, tile, low=low, sizes=sizes, device=device)
+        middle = coords[tuple(slice(c, c + m) for c, m in zip(context, output, strict=True))]
+        x = sample(room[:channels], coords, "linear")
+        w = sample(room[-2:-1], middle, "linear")[0]
+        y = sample(room[-1:], middle, "nearest")[0].to(torch.uint8)
+    change_gray(x, drawn.gray)
+    return x, y, w
 
 
-@torch.no_grad()
 def training_batch(
     images: Sequence[Tensor],
     targets: Sequence[Tensor],
@@ -221,53 +261,25 @@ def training_batch(
     tile: Sequence[int],
     output: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make a batch of training tiles on the device of the images.
+    """Make a batch of training tiles: `training_tile` of each, so that no tile depends on the others by one bit.
 
     Parameters
     ----------
-    images
-        ``B`` images ``(C, *S) float32``, normalized; sizes may differ, and may be smaller than the tile. Borders are
-        mirrored.
-    targets
-        ``B`` times ``(*S) uint8``, classes, 255 for ignored.
-    weights
-        ``B`` times ``(*S) float32``.
-    draws
-        ``B`` draws with the same settings and `tile`.
-    tile
-        Sides of the network's input.
-    output
-        Sides of the network's output, the middle of the input: ``tile - output`` is even.
+    images, targets, weights, draws
+        ``B`` of each, as `training_tile` takes them; sizes of images may differ.
+    tile, output
+        Sides of the network's input and output.
 
     Returns
     -------
-    x : Tensor
-        ``(B, C, *tile) float32``, linearly interpolated, gray values changed.
-    y : Tensor
-        ``(B, *output) uint8``, nearest pixel.
-    w : Tensor
-        ``(B, *output) float32``, linearly interpolated.
+    x, y, w : Tensor
+        ``(B, C, *tile) float32``, ``(B, *output) uint8``, ``(B, *output) float32``.
     """
-    context = [(n - m) // 2 for n, m in zip(tile, output, strict=True)]
-    assert all(n - m == 2 * c >= 0 for n, m, c in zip(tile, output, context, strict=True)), (tile, output)
-    device, channels = images[0].device, images[0].shape[0]
-    boxes = [reach(d, tile) for d in draws]
-    sizes = [max(sides) for sides in zip(*(sides for _, sides in boxes), strict=True)]
-    # One buffer holds image, weight and target as channels: one box is cut, with one set of coordinates.
-    room = buffer(len(draws), channels + 2, sizes, device)
-    for b, (low, sides) in enumerate(boxes):
-        place = room[b][(slice(None), *map(slice, sides))]
-        place[:channels] = mirrored_part(images[b], low, sides)
-        place[channels:-1] = mirrored_part(weights[b][None], low, sides)
-        place[-1:] = mirrored_part(targets[b][None], low, sides)
-    with torch.autocast(device.type, enabled=False):  # coordinates need float32 whatever the network computes in
-        grid = grids(draws, tile, origins=[low for low, _ in boxes], room=sizes, device=device)
-        middle = grid[(slice(None), *(slice(c, c + m) for c, m in zip(context, output, strict=True)))]
-        x = sample(room[:, :channels], grid, "linear")
-        w = sample(room[:, channels:-1], middle, "linear")[:, 0]
-        y = sample(room[:, -1:], middle, "nearest")[:, 0].to(torch.uint8)
-    for b, drawn in enumerate(draws):
-        change_gray(x[b], drawn.gray)
+    tiles = [
+        training_tile(image, target, weight, drawn, tile=tile, output=output)
+        for image, target, weight, drawn in zip(images, targets, weights, draws, strict=True)
+    ]
+    x, y, w = (torch.stack(part) for part in zip(*tiles, strict=True))
     return x, y, w
 
 

@@ -175,81 +175,67 @@ def coordinates(deformation: Deformation, sides: Sequence[int], *, device: torch
         ``(D, *sides) float32``, pixels of the image, whole numbers at pixel centers.
     """
     low, _ = reach(deformation, sides)
-    grid = _field([deformation], sides, [low], [(1.0, 0.0)] * len(sides), torch.device(device))
+    field = _field(deformation, sides, low, [(1.0, 0.0)] * len(sides), torch.device(device))
     first = torch.tensor(low, dtype=torch.float32, device=device).view(-1, *[1] * len(sides))
-    return grid[0].movedim(-1, 0).flip(0) + first
+    return field.movedim(-1, 0).flip(0) + first
 
 
-def grids(
-    deformations: Sequence[Deformation],
-    sides: Sequence[int],
-    *,
-    origins: Sequence[Sequence[int]],
-    room: Sequence[int],
-    device: torch.device,
+def grid(
+    deformation: Deformation, sides: Sequence[int], *, low: Sequence[int], sizes: Sequence[int], device: torch.device
 ) -> Tensor:
-    """Return the coordinates of a batch of tiles as `septum.nn.gather.sample` takes them.
+    """Return the coordinates of a tile as `septum.nn.gather.sample` takes them.
 
     Parameters
     ----------
-    deformations
-        One for each tile, drawn with the same settings.
+    deformation
+        Where the tile lies.
     sides
-        Sides of the tiles in pixels.
-    origins
-        ``B x D``, the image pixel that each tile's buffer begins with.
-    room
-        Sides that the buffer was made with.
+        Sides of the tile in pixels.
+    low, sizes
+        First pixel and sides of the box in the buffer, from `reach`.
     device
         Where they are computed.
 
     Returns
     -------
     Tensor
-        ``(B, *sides, D) float32``.
+        ``(*sides, D) float32``.
     """
-    return _field(deformations, sides, origins, grid_scale(room), device)
+    return _field(deformation, sides, low, grid_scale(sizes), device)
 
 
 def _field(
-    deformations: Sequence[Deformation],
+    deformation: Deformation,
     sides: Sequence[int],
-    origins: Sequence[Sequence[int]],
+    origin: Sequence[int],
     scale: Sequence[tuple[float, float]],
     device: torch.device,
 ) -> Tensor:
-    """Return ``factor * (coordinate - origin) + summand``, ``(B, *sides, D) float32``, last axis first."""
-    batch, rank = len(deformations), len(sides)
+    """Return ``factor * (coordinate - origin) + summand``, ``(*sides, D) float32``, last axis first."""
+    rank = len(sides)
     factor, summand = np.array(scale).T
     # A linear map is a sum of one term for each axis. Those of mirrors and quarter turns are whole: nothing is rounded.
-    matrix = np.stack([d.matrix for d in deformations]) * factor[:, None]
-    constant = np.stack([d.center - origin for d, origin in zip(deformations, origins, strict=True)]) * factor + summand
-    terms = []
-    for axis, n in enumerate(sides):
-        term = matrix[:, :, axis, None] * (np.arange(n) - n // 2)
-        if axis == 0:
-            term = term + constant[:, :, None]
-        terms.append(_tensor(term, device).view(batch, rank, *[n if a == axis else 1 for a in range(rank)]))
-    slow, fast = sum(terms[1:-1], terms[0]), terms[-1]
-    displacement = np.stack([d.displacement for d in deformations])
+    matrix = deformation.matrix * factor[:, None]
+    terms = [matrix[:, axis, None] * (np.arange(n) - n // 2) for axis, n in enumerate(sides)]
+    terms[0] += ((deformation.center - origin) * factor + summand)[:, None]
+    parts = [
+        _tensor(term, device).view(rank, *[n if a == axis else 1 for a in range(rank)])
+        for axis, (n, term) in enumerate(zip(sides, terms, strict=True))
+    ]
+    others = sum(parts[1:-1], parts[0])
     bent = None
-    if displacement.any():
-        scaled = displacement * factor.reshape(-1, *[1] * rank)
-        bent = _interpolated(_tensor(scaled, device), sides, deformations[0].grid_px)
-    field = torch.empty(batch, *sides, rank, dtype=torch.float32, device=device)
+    if deformation.displacement.any():
+        points = _tensor(deformation.displacement * factor.reshape(-1, *[1] * rank), device)
+        for n, px in zip(sides, deformation.grid_px, strict=True):  # the first grid axis becomes the last pixel axis
+            points = torch.tensordot(points, _cubic_tensor(n, px, points.shape[1], device), dims=([1], [1]))
+        bent = points
+    field = torch.empty(*sides, rank, dtype=torch.float32, device=device)
     for axis in range(rank):
         out = field[..., rank - 1 - axis]
-        torch.add(slow[:, axis], fast[:, axis], out=out)
+        torch.add(others[axis], parts[-1][axis], out=out)
         if bent is not None:
-            out += bent[:, axis]
+            out += bent[axis]
     return field
-
-
-def _interpolated(points: Tensor, sides: Sequence[int], grid_px: Sequence[float]) -> Tensor:
-    """Interpolate ``(B, D, *G)`` at every pixel, one axis after the other: ``(B, D, *sides)``."""
-    for n, px in zip(sides, grid_px, strict=True):  # the first remaining grid axis becomes the last pixel axis
-        points = torch.tensordot(points, _cubic_tensor(n, px, points.shape[2], points.device), dims=([2], [1]))
-    return points
 
 
 @functools.lru_cache(maxsize=64)

@@ -62,18 +62,23 @@ def mirrored_part(image: Tensor, low: Sequence[int], sizes: Sequence[int]) -> Te
     return part
 
 
-def buffer(batch: int, channels: int, sizes: Sequence[int], device: torch.device) -> Tensor:
-    """Return uninitialized room for boxes of up to `sizes`: ``(batch, channels, *P) float32``, ``P`` powers of two.
+def buffer(channels: int, sizes: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return uninitialized room for a box.
 
-    Only ``[..., :sizes[0], :sizes[1], ...]`` is memory of its own: write there and read there. The rest of the
-    view exists by strides alone, so the room takes little more memory than the boxes.
+    Returns
+    -------
+    room
+        ``(channels, *P) float32``, ``P`` the powers of two that hold `sizes`: what `sample` reads. It exists by strides
+        alone and takes little more memory than the box; outside the box it must not be read.
+    box
+        ``(channels, *sizes)``, its first corner: what is written.
     """
     sides = [_power_of_two(size) for size in sizes]
     strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
     volume = math.prod(sizes)
     spill = sum((side - size) * stride for side, size, stride in zip(sides, sizes, strides, strict=True))
-    memory = torch.empty(batch * channels * volume + spill, dtype=torch.float32, device=device)
-    return memory.as_strided((batch, channels, *sides), (channels * volume, volume, *strides))
+    memory = torch.empty(channels * volume + spill, dtype=torch.float32, device=device)
+    return memory.as_strided((channels, *sides), (volume, *strides)), memory[: channels * volume].view(channels, *sizes)
 
 
 def grid_scale(sizes: Sequence[int]) -> list[tuple[float, float]]:
@@ -87,20 +92,22 @@ def sample(room: Tensor, grid: Tensor, mode: Mode) -> Tensor:
     Parameters
     ----------
     room
-        ``(B, C, *P) float32`` from `buffer`.
+        ``(C, *P) float32`` from `buffer`.
     grid
-        ``(B, *T, D) float32``, coordinates scaled by `grid_scale`, last axis first (x, y, z).
+        ``(*T, D) float32``, coordinates scaled by `grid_scale`, last axis first (x, y, z).
     mode
         ``"linear"`` or ``"nearest"``.
 
     Returns
     -------
     Tensor
-        ``(B, C, *T) float32``.
+        ``(C, *T) float32``.
     """
     # "border" is never reached (the buffer holds every neighbor); it is the cheapest mode that is safe for any grid.
     kernel = "bilinear" if mode == "linear" else "nearest"
-    return torch.nn.functional.grid_sample(room, grid, mode=kernel, padding_mode="border", align_corners=False)
+    return torch.nn.functional.grid_sample(
+        room[None], grid[None], mode=kernel, padding_mode="border", align_corners=False
+    )[0]
 
 
 @torch.no_grad()
@@ -126,10 +133,10 @@ def gather(image: Tensor, coords: Tensor, mode: Mode = "linear") -> Tensor:
     low = [int(v) for v in coords.amin(tuple(axes)).floor()]
     high = [int(v) for v in coords.amax(tuple(axes)).floor()]
     sizes = [last - first + 2 for first, last in zip(low, high, strict=True)]
-    room = buffer(1, image.shape[0], sizes, image.device)
-    room[0][(slice(None), *map(slice, sizes))] = mirrored_part(image, low, sizes)
+    room, box = buffer(image.shape[0], sizes, image.device)
+    box.copy_(mirrored_part(image, low, sizes))
     scaled = [(coords[axis] - low[axis]) * factor + summand for axis, (factor, summand) in enumerate(grid_scale(sizes))]
-    values = sample(room, torch.stack(scaled[::-1], dim=-1)[None], mode)[0]
+    values = sample(room, torch.stack(scaled[::-1], dim=-1), mode)
     return values if mode == "linear" else values.to(image.dtype)
 
 
