@@ -64,11 +64,12 @@ def smallest_input(depth: int) -> int:
 
 
 def context(depth: int, padding: Padding = "valid") -> int:
-    """Return how many pixels around an output pixel the network may look at, on each side.
+    """Return how much image a tile needs around its output, on each side.
 
-    Without padding this is half of what the network takes away: ``6 * 2**depth - 4`` (92 at depth 4). With padding it
-    is the reach of the receptive field from any place of the pooling grid, rounded up to a multiple of ``2**depth`` so
-    that a tile with its context begins on that grid.
+    Without padding this is half of what the network takes away: ``6 * 2**depth - 4`` (92 at depth 4). A single pixel
+    may look up to ``2**depth - 1`` further to one side, towards the other end of its pooling cell, never out of its
+    tile. With padding it is the reach of the receptive field from any place of the pooling grid, rounded up to a
+    multiple of ``2**depth`` so that a tile with its context begins on that grid.
     """
     if padding == "valid":
         return 6 * (1 << depth) - 4

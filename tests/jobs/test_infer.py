@@ -1,0 +1,94 @@
+"""Tiled equals whole: the promise that the tiles never show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from septum.arrays.normalize import NormalizeSettings
+from septum.arrays.tiles import plan_tiles
+from septum.jobs.infer import image_probabilities, largest_output, turn, versions
+from septum.nn.device import find_device
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+
+DEVICE = find_device("cpu")
+PLAIN = NormalizeSettings()
+
+
+def _network(depths: tuple[int, ...], padding: str, *, batch_norm: bool = False) -> UNet:
+    settings = UNetSettings(channels=2, classes=3, depths=depths, width=4, padding=padding, batch_norm=batch_norm)
+    return for_prediction(UNet(settings, seed=1))
+
+
+def _whole(network: UNet, image: np.ndarray) -> np.ndarray:
+    """The network on the whole mirrored image, built without the tile planner."""
+    geometry, shape = network.geometry, image.shape[1:]
+    sides = geometry.input_for(shape)
+    pads = [(c, side - n - c) for n, c, side in zip(shape, geometry.contexts, sides, strict=True)]
+    values = image.astype(np.float64)
+    for channel in values:
+        cut = np.clip(channel, *np.quantile(channel, [0.005, 0.995]))
+        cut = cut if cut.std() else channel.copy()
+        channel -= cut.mean()
+        channel /= cut.std() or 1.0
+    padded = values
+    for axis, pad in enumerate(pads, start=1):
+        width = [(0, 0)] * padded.ndim
+        width[axis] = pad
+        padded = np.pad(padded, width, mode="reflect" if shape[axis - 1] > 1 else "edge")
+    with torch.no_grad():
+        out = torch.softmax(network.double()(torch.from_numpy(padded[None])), dim=1)[0].numpy()
+    network.float()
+    keep = tuple(slice(c, c + n) for c, n in zip(geometry.crop, shape, strict=True))
+    return out[(slice(None), *keep)]
+
+
+CASES = [
+    ((4, 4), (70, 1), 16),
+    ((3, 3), (61, 97), 24),
+    ((2, 2), (1, 1), 8),
+    ((2, 3), (33, 50), 16),
+    ((1, 1), (7, 64), 2),
+    ((2, 2, 2), (9, 17, 5), 8),
+    ((0, 2, 2), (3, 21, 30), 8),
+    ((1, 2, 2), (1, 13, 26), 4),
+]
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("depths", "shape", "limit"), CASES)
+def test_tiled_equals_whole(depths: tuple[int, ...], shape: tuple[int, ...], limit: int, padding: str) -> None:
+    image = np.random.default_rng(0).normal(100, 20, (2, *shape)).astype(np.float32)
+    network = _network(depths, padding)
+    tiled = image_probabilities(network, image, device=DEVICE, normalization=PLAIN, max_output=(limit,) * len(shape))
+    assert tiled.dtype == np.float32
+    assert np.abs(tiled - _whole(network, image)).max() <= 1e-5
+    np.testing.assert_allclose(tiled.sum(axis=0), 1, atol=1e-5)
+    assert np.ptp(tiled) > 0.05 or image[0].size == 1  # not constant, so that equality means something
+
+
+def test_several_tiles_were_used_and_their_size_does_not_matter() -> None:
+    image = np.random.default_rng(1).integers(0, 60_000, (2, 90, 75)).astype(np.uint16)
+    network = _network((3, 3), "valid", batch_norm=True)
+    assert len(plan_tiles((90, 75), network.geometry, (16, 16))) == 30
+    results = [
+        image_probabilities(network, image, device=DEVICE, normalization=PLAIN, max_output=(n, n))
+        for n in (16, 40, 500)
+    ]
+    assert max(np.abs(results[0] - r).max() for r in results[1:]) <= 1e-5
+
+
+def test_largest_output_shrinks_with_width_and_is_never_below_the_grid() -> None:
+    sides = [largest_output(UNetSettings(width=w), DEVICE)[0] for w in (16, 64, 100_000)]
+    assert sides[0] > sides[1] > sides[2] == 16
+
+
+def test_versions_turn_and_mirror_exactly() -> None:
+    geometry = UNetSettings().geometry
+    array = np.arange(6).reshape(1, 2, 3)
+    seen = {turn(array, v).tobytes() + bytes(turn(array, v).shape) for v in versions(geometry)}
+    assert len(seen) == 8
+    np.testing.assert_array_equal(turn(array, (1, False))[0], np.rot90(array[0]))
+    np.testing.assert_array_equal(turn(array, (0, True))[0], array[0, :, ::-1])
+    assert len(versions(UNetSettings(depths=(3, 4)).geometry)) == 4

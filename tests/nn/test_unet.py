@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from septum.nn.unet import Dropout, UNet, UNetSettings, center_crop, for_prediction
+
+
+def test_center_crop_takes_the_middle() -> None:
+    x = torch.arange(36.0).reshape(1, 1, 6, 6)
+    assert center_crop(x, (2, 4)).tolist() == [[[[13, 14, 15, 16], [19, 20, 21, 22]]]]
+
+
+@pytest.mark.parametrize("depths", [(2, 2), (1, 3), (1, 2, 2), (0, 1, 1)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_output_has_the_sides_that_geometry_says(depths: tuple[int, ...], padding: str) -> None:
+    settings = UNetSettings(channels=3, classes=4, depths=depths, width=2, padding=padding)
+    sides = settings.geometry.input_for((5,) * len(depths))
+    out = UNet(settings)(torch.zeros(1, 3, *sides))
+    assert tuple(out.shape) == (1, 4, *settings.geometry.output(sides))
+
+
+def test_an_output_pixel_depends_on_its_context_and_on_nothing_beyond() -> None:
+    for depths, padding in [((2, 2), "valid"), ((2, 2), "same"), ((1, 3), "same"), ((0, 1), "valid")]:
+        settings = UNetSettings(depths=depths, width=3, padding=padding)
+        network = UNet(settings, seed=1).eval()
+        # Smooth instead of ReLU and mean instead of maximum, so that every dependence shows in the gradient.
+        for module in network.modules():
+            if isinstance(module, nn.Sequential):
+                for i, layer in enumerate(module):
+                    if isinstance(layer, nn.ReLU):
+                        module[i] = nn.Softplus()
+        geometry = settings.geometry
+        sides = geometry.input_for((24, 24))
+        x = torch.randn(1, 1, *sides, dtype=torch.float64, requires_grad=True)
+        with torch.no_grad():
+            network.double()
+        at = [c + 8 for c in geometry.crop]
+        network(x)[0, 0, at[0], at[1]].backward()
+        assert x.grad is not None
+        touched = x.grad[0, 0].abs() > 0
+        for axis in range(2):
+            place = 8 + geometry.contexts[axis]  # of the output pixel in input coordinates; it begins a pooling cell
+            cell = geometry.grid[axis] if padding == "valid" else 1
+            lines = torch.nonzero(touched.any(dim=1 - axis)).flatten()
+            assert int(lines.min()) >= place - geometry.contexts[axis]
+            assert int(lines.max()) <= place + geometry.contexts[axis] + cell - 1
+
+
+def test_for_prediction_folds_batch_norm_to_the_same_outputs() -> None:
+    settings = UNetSettings(depths=(2, 2), width=4, batch_norm=True, dropout=0.3, leak=0.1)
+    network = UNet(settings)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        network(torch.randn(1, 1, 44, 44, generator=generator))  # moves the running statistics
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+            nn.init.normal_(module.bias)
+    folded = for_prediction(network)
+    assert not any(isinstance(m, nn.BatchNorm2d | Dropout) for m in folded.modules())
+    x = torch.randn(1, 1, 60, 44, generator=generator)
+    with torch.no_grad():
+        expected = network.eval()(x)
+        torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-4)
+    assert float(expected.std()) > 0.01
+
+
+def test_for_prediction_without_batch_norm_copies_the_weights() -> None:
+    network = UNet(UNetSettings(depths=(1, 1), width=2, dropout=0.5), seed=3)
+    x = torch.randn(1, 1, 20, 20)
+    with torch.no_grad():
+        assert torch.equal(for_prediction(network)(x), network.eval()(x))
+
+
+def test_dropout_repeats_with_its_seed_and_drops_the_stated_share() -> None:
+    dropout = Dropout(0.25)
+    x = torch.ones(100_000)
+    dropout.seed(7)
+    first = dropout(x)
+    dropout.seed(7)
+    assert torch.equal(first, dropout(x))
+    dropout.seed(8)
+    assert not torch.equal(first, dropout(x))
+    assert float((first == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert float(first.max()) == pytest.approx(1 / 0.75)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_weights_follow_from_the_seed_alone() -> None:
+    a, b, c = (UNet(UNetSettings(depths=(1, 1), width=2), seed=s) for s in (5, 5, 6))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert any(not torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depths": (2,)},
+        {"depths": (0, 0)},
+        {"width": 0},
+        {"classes": 1},
+        {"dropout": 1.0},
+        {"padding": "reflect"},
+        {"levels": 3},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        UNetSettings.model_validate(wrong)
