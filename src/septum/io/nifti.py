@@ -18,6 +18,7 @@ from septum.io.names import shown
 
 _AXES = "XYZTC"
 _MICROMETERS = {"mm": 1000.0, "micron": 1.0, "meter": 1e6, "unknown": 1000.0}
+_NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540, the size of its header
 
 
 def read_nifti(path: Path, *, axes: str | None) -> Decoded:
@@ -31,35 +32,37 @@ def read_nifti(path: Path, *, axes: str | None) -> Decoded:
     FileError
         If the file is damaged, cut off, claims more than it can hold, or holds complex numbers.
     """
-    import nibabel as nib
-    from nibabel.spatialimages import HeaderDataError, ImageDataError
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+    from nibabel.spatialimages import HeaderDataError
 
     length = path.stat().st_size
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
-            head = stream.read(544)
-            kind = nib.Nifti2Image if head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
-            header = kind.header_class(head[: kind.header_class.sizeof_hdr])
+            head = stream.read(540)
+            kind = Nifti2Header if head[:4] in _NIFTI2 else Nifti1Header
+            # Without nibabel's own check, which talks to the terminal, also about files that are sound.
+            header = kind(head[: kind.sizeof_hdr], check=False)
+            if header["magic"].item()[:2] != b"n+":
+                raise ValueError("it is not NIfTI in one file")
             shape, dtype = header.get_data_shape(), header.get_data_dtype()
-            claimed = math.prod(shape) * dtype.itemsize + int(header["vox_offset"])
+            claimed = math.prod(shape) * dtype.itemsize + header.get_data_offset()
             check_claim(path, "NIfTI", shape=shape, claimed=claimed, length=length, ratio=DEFLATE if packed else STORED)
             # To the end: only there gzip proves that nothing was damaged on the way.
-            image = kind.from_stream(io.BytesIO(head + stream.read()))
-        array = np.asanyarray(image.dataobj)
-        micrometers = _MICROMETERS[header.get_xyzt_units()[0]]
-        zooms = [
-            float(str(z)) for z in header.get_zooms()
-        ]  # the shortest decimal of a float32: 0.0005, not 0.00050000002
-        affine = tuple(tuple(float(v) for v in row) for row in image.affine)
-    except (*DAMAGE, ImageDataError, HeaderDataError) as error:
+            array = np.asanyarray(header.data_from_fileobj(io.BytesIO(head + stream.read())))
+        unit = header.get_xyzt_units()[0]
+        zooms = [abs(float(str(z))) for z in header.get_zooms()]  # shortest decimals: 0.0005, not 0.0005000000237
+        affine = tuple(tuple(float(v) for v in row) for row in header.get_best_affine())
+    except (*DAMAGE, HeaderDataError) as error:
         raise damaged(path, "NIfTI", error) from error
     array, names = _plain(path, array)
-    if header.get_xyzt_units()[0] == "unknown" and all(z == 1 for z in zooms[:3]):
+    if unit == "unknown" and all(z == 1 for z in zooms[:3]):
         zooms = []
-    size = {a: z * micrometers for a, z in zip("XYZ", zooms, strict=False) if math.isfinite(z) and z > 0}
-    return Decoded(array, axes or names, size, affine)
+    size = {a: z * _MICROMETERS[unit] for a, z in zip("XYZ", zooms, strict=False) if math.isfinite(z) and z > 0}
+    finite = bool(np.isfinite(affine).all())
+    return Decoded(array, axes or names, size, affine if finite else None)
 
 
 def _plain(path: Path, array: NDArray[Any]) -> tuple[NDArray[Any], str]:

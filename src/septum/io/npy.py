@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def read_npy(path: Path, *, axes: str | None) -> Decoded:
         claimed = math.prod(shape) * dtype.itemsize
         check_claim(path, "npy", shape=shape, claimed=claimed, length=held, ratio=STORED)
         array = np.load(path, allow_pickle=False)
-    except DAMAGE as error:
+    except (*DAMAGE, tokenize.TokenError) as error:
         raise damaged(path, "npy", error) from error
     return Decoded(array, axes or _guess(path, array.shape))
 

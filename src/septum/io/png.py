@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def read_png(path: Path, *, labels: bool) -> Decoded:
     shape = (height, width, channels)
     check_claim(path, "PNG", shape=shape, claimed=claimed, length=length, ratio=DEFLATE)
     try:
+        _check_chunks(path)
         array = _decode_deep(path) if depth == 16 and color else _decode_png(path, depth, color, labels)
     except DAMAGE as error:
         raise damaged(path, "PNG", error) from error
@@ -50,6 +52,20 @@ def read_png(path: Path, *, labels: bool) -> Decoded:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     return Decoded(array, "YX" if array.ndim == 2 else "YXC")
+
+
+def _check_chunks(path: Path) -> None:
+    """Verify the checksums to the last chunk: Pillow does not look at those of pixels, nor misses the end."""
+    with path.open("rb") as file:
+        file.seek(8)
+        name = b""
+        while name != b"IEND":
+            size, name = struct.unpack(">I4s", file.read(8))
+            data = file.read(size)
+            (checksum,) = struct.unpack(">I", file.read(4))
+            # Lower case: notes such as text and time, which some programs write carelessly.
+            if name[:1].isupper() and zlib.crc32(data, zlib.crc32(name)) != checksum:
+                raise ValueError(f"the checksum of its {name.decode('ascii', 'replace')} chunk is wrong")
 
 
 def _decode_deep(path: Path) -> NDArray[Any]:

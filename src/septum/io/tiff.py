@@ -29,6 +29,8 @@ _MICROMETERS = {
 }
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # what programs write that know no size
 _BIG = 2 << 30
+# Bytes per value by TIFF's number of the type.
+_TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
 def read_tiff(path: Path, *, axes: str | None) -> Decoded:
@@ -77,28 +79,32 @@ def _several(path: Path, shapes: list[tuple[int, ...]]) -> FileError:
 
 
 def _walk_pages(path: Path, length: int) -> None:
-    """Follow the chain of page headers to its end: a library that finds it broken silently returns fewer pages."""
+    """Follow the chain of page headers to its end: a library that finds it broken returns fewer pages, or no axes."""
     with path.open("rb") as file:
         head = file.read(16)
         order = "<" if head[:2] == b"II" else ">"
         big = struct.unpack(order + "H", head[2:4])[0] == 43
-        count_format, offset_format, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
-        count_size, offset_size = struct.calcsize("=" + count_format), struct.calcsize("=" + offset_format)
-        offset = struct.unpack(order + offset_format, head[8:16] if big else head[4:8])[0]
-        if not offset:
-            raise ValueError("no page")
-        seen = set()
-        while offset:
-            if offset in seen:
-                raise ValueError("the chain of pages runs in a circle")
+        number, offset_format, entry = ("Q", "Q", "HHQ") if big else ("H", "I", "HHI")
+        sizes = [struct.calcsize("=" + f) for f in (number, offset_format, entry)]
+        (offset,) = struct.unpack(order + offset_format, head[8:16] if big else head[4:8])
+        seen = {0}
+        while offset not in seen:
             seen.add(offset)
             file.seek(offset)
-            count = struct.unpack(order + count_format, file.read(count_size))[0]
-            after = offset + count_size + count * entry
-            if after + offset_size > length:
-                raise ValueError(f"page {len(seen)} lies beyond the end of the file")
-            file.seek(after)
-            offset = struct.unpack(order + offset_format, file.read(offset_size))[0]
+            (count,) = struct.unpack(order + number, file.read(sizes[0]))
+            width = sizes[1] + sizes[2]
+            if offset + sizes[0] + count * width + sizes[1] > length:
+                raise ValueError(f"the header of page {len(seen) - 1} ends beyond the file")
+            block = file.read(count * width)
+            for start in range(0, len(block), width):
+                _, kind, values = struct.unpack_from(order + entry, block, start)
+                (where,) = struct.unpack_from(order + offset_format, block, start + sizes[2])
+                held = values * _TAG_SIZES.get(kind, 0)
+                if held > sizes[1] and where + held > length:
+                    raise ValueError(f"notes of page {len(seen) - 1} lie beyond the end of the file")
+            (offset,) = struct.unpack(order + offset_format, file.read(sizes[1]))
+        if offset or len(seen) == 1:
+            raise ValueError("the chain of pages runs in a circle" if offset else "no page")
 
 
 def _check_series(path: Path, series: Any, length: int) -> None:
