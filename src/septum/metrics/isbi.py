@@ -25,6 +25,37 @@ from septum.metrics.rand import Rand
 THRESHOLDS = (0.0, *accumulate(repeat(0.1, 10)))
 WARPING_THRESHOLDS = 10
 
+SCORES = {
+    "V_Rand": True,
+    "V_Rand split": True,
+    "V_Rand merge": True,
+    "V_Info": True,
+    "V_Info split": True,
+    "V_Info merge": True,
+    "warping error": False,
+    "Rand error": False,
+    "pixel error": False,
+    "Rand error (2014)": False,
+    "warping error (all)": False,
+    "V_Rand (pooled)": True,
+    "V_Info (not thinned)": True,
+}
+"""The challenge's scores, and whether more is better.
+
+``V_Rand`` and ``V_Info``: after thinning, mean of F over sections, best over thresholds. ``warping error``: splits and
+mergers per pixel, pooled, least over the first ten thresholds; ``(all)``: every mismatch left, mean over sections.
+``Rand error``: 1 - best F of pairs pooled over sections, not thinned; ``(2014)``: counted as until 2015. ``pixel
+error``: 1 - best F of the inside pixels, pooled.
+"""
+
+_PARTS = ("split", "merge")
+COLUMNS = (
+    "sections",
+    *(f"{s} {c}" for s in ("rand", "info") for c in ("f", "split", "split known", "merge", "merge known")),
+    *(f"{s}{c}" for s in ("", "raw ", "2014 ") for c in ("joint", "both")),
+    *("undefined", "info raw f", "tp", "wrong", "pixels", "warped", "torn"),
+)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -63,29 +94,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Best:
-    """A score and the threshold at which it is reached; split and merge belong to the same threshold (means)."""
+    """A score, and the threshold at which it is reached."""
 
     value: float
     threshold: float
-    split: float = float("nan")
-    merge: float = float("nan")
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """Scores of a stack of sections. V_Rand and V_Info: 1 is best; errors: 0 is best; warping None where not asked."""
-
-    v_rand: Best
-    v_info: Best
-    v_rand_pooled: Best
-    v_info_raw: Best
-    rand_error: Best
-    rand_error_2014: Best
-    pixel_error: Best
-    warping_error: Best | None
-    """Splits and mergers per pixel, pooled over sections, least over the first ten thresholds."""
-    warping_full: Best | None
-    """All mismatches left by warping per pixel, mean over sections, least over all thresholds."""
 
 
 def section(
@@ -144,8 +156,59 @@ def section(
     return Section(tuple(levels), truth.size)
 
 
-def combine(sections: Sequence[Section]) -> Challenge:
-    """Return the challenge's scores of a stack; every score chooses one threshold for all its sections.
+def columns(part: Section) -> NDArray[np.float64]:
+    """Return what one section adds to the scores of a stack: ``(11, len(COLUMNS)) float64``, see `finish`."""
+    return np.array([_row(level, part.pixels) for level in part.levels])
+
+
+def finish(totals: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.intp]]]:
+    """Turn sums of `columns` over sections into the scores of the stack.
+
+    Every score chooses one threshold for all its sections; split and merge are means over the sections where they are
+    defined, at the threshold of their F.
+
+    Parameters
+    ----------
+    totals
+        ``(..., 11, len(COLUMNS))``; leading axes are stacks of their own (one per section, one per bootstrap sample).
+
+    Returns
+    -------
+    dict
+        Name to value ``(...)`` and place of its threshold in `THRESHOLDS` ``(...)``. `SCORES` says what the names are.
+    """
+    at = {name: totals[..., k] for k, name in enumerate(COLUMNS)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = {n: at[n] / at["sections"] for n in ("rand f", "info f", "info raw f", "warped")}
+        raw = np.where(at["undefined"] > 0, 0.0, 2 * at["raw joint"] / at["raw both"])
+        thinned = np.where(at["undefined"] > 0, 0.0, 2 * at["joint"] / at["both"])
+        error_2014 = np.where(at["2014 both"] > 0, 1 - 2 * at["2014 joint"] / at["2014 both"], 0.0)
+        pixel_f = np.where(at["tp"] > 0, 2 * at["tp"] / (2 * at["tp"] + at["wrong"]), 0.0)
+        parts = {(s, part): at[f"{s} {part}"] / at[f"{s} {part} known"] for s in ("rand", "info") for part in _PARTS}
+        torn = at["torn"] / at["pixels"]
+    found = {
+        "V_Rand": _most(means["rand f"]),
+        "V_Info": _most(means["info f"]),
+        "warping error": _most(-torn[..., :WARPING_THRESHOLDS]),
+        "Rand error": _most(np.nan_to_num(raw) - 1),
+        "pixel error": _most(pixel_f - 1),
+        "Rand error (2014)": _most(-error_2014),
+        "warping error (all)": _most(-means["warped"]),
+        "V_Rand (pooled)": _most(np.nan_to_num(thinned)),
+        "V_Info (not thinned)": _most(means["info raw f"]),
+    }
+    scores = {name: (value if SCORES[name] else -value, k) for name, (value, k) in found.items()}
+    for (s, part), values in parts.items():
+        name = "V_Rand" if s == "rand" else "V_Info"
+        k = found[name][1]
+        scores[f"{name} {part}"] = np.take_along_axis(values, k[..., None], axis=-1)[..., 0], k
+    return {name: scores[name] for name in SCORES}
+
+
+def combine(sections: Sequence[Section]) -> dict[str, Best]:
+    """Return the challenge's scores of a stack, by the names in `SCORES`.
+
+    The warping errors are NaN where warping was not asked for.
 
     Raises
     ------
@@ -154,27 +217,28 @@ def combine(sections: Sequence[Section]) -> Challenge:
     """
     if not sections:
         raise DataError("no section", "at least one", "name a folder or stack that holds images")
-    levels = list(zip(*(s.levels for s in sections), strict=True))
-    pixels = np.array([s.pixels for s in sections], np.float64)
-    warped = sections[0].levels[0].mismatches is not None
-    thinned = [[x.rand_thinned for x in level] for level in levels]
-    informed = [[x.information_thinned for x in level] for level in levels]
-    return Challenge(
-        v_rand=_with_parts([np.mean([x.f for x in level]) for level in thinned], thinned),
-        v_info=_with_parts([np.mean([x.f for x in level]) for level in informed], informed),
-        v_rand_pooled=_best([rand.pool(level).f for level in thinned]),
-        v_info_raw=_best([float(np.mean([x.information_raw.f for x in level])) for level in levels]),
-        rand_error=_least([1 - rand.pool(x.rand_raw for x in level).f for level in levels]),
-        rand_error_2014=_least([rand.error_2014(x.rand_2014 for x in level) for level in levels]),
-        pixel_error=_least([1 - _pixel_f([x.pixel for x in level]) for level in levels]),
-        warping_error=_least(
-            [sum(x.splits_and_mergers or 0 for x in level) / pixels.sum() for level in levels[:WARPING_THRESHOLDS]]
-        )
-        if warped
-        else None,
-        warping_full=_least([float(np.mean([x.mismatches or 0 for x in level] / pixels)) for level in levels])
-        if warped
-        else None,
+    scores = finish(np.sum([columns(s) for s in sections], axis=0))
+    return {name: Best(float(value), THRESHOLDS[int(k)]) for name, (value, k) in scores.items()}
+
+
+def _row(level: Level, pixels: int) -> tuple[float, ...]:
+    row: list[float] = [1.0]
+    for score in (level.rand_thinned, level.information_thinned):
+        row.append(score.f)
+        for value in (score.split, score.merge):
+            row += [value, 1.0] if value == value else [0.0, 0.0]
+    pairs = (level.rand_thinned, level.rand_raw, level.rand_2014)
+    row += [v for p in pairs for v in (p.joint, p.truth + p.proposal)]
+    nan = float("nan")
+    return (
+        *row,
+        float(level.rand_raw.pixels == 0),
+        level.information_raw.f,
+        level.pixel.tp,
+        level.pixel.fp + level.pixel.fn,
+        pixels,
+        nan if level.mismatches is None else level.mismatches / pixels,
+        nan if level.splits_and_mergers is None else level.splits_and_mergers,
     )
 
 
@@ -197,32 +261,7 @@ def _check(truth: NDArray[np.bool_], proposal: NDArray[np.float32]) -> None:
         )
 
 
-def _pixel_f(parts: Sequence[ClassScores]) -> float:
-    tp, wrong = sum(p.tp for p in parts), sum(p.fp + p.fn for p in parts)
-    return 2 * tp / (2 * tp + wrong) if tp else 0.0
-
-
-def _with_parts(f: Sequence[float], levels: Sequence[Sequence[Rand | Information]]) -> Best:
-    k = int(np.argmax(f))
-    return Best(
-        float(f[k]),
-        THRESHOLDS[k],
-        split=_mean_defined([part.split for part in levels[k]]),
-        merge=_mean_defined([part.merge for part in levels[k]]),
-    )
-
-
-def _mean_defined(values: Sequence[float]) -> float:
-    """Mean of the numbers among `values`, NaN without any."""
-    defined = [v for v in values if v == v]
-    return sum(defined) / len(defined) if defined else float("nan")
-
-
-def _best(values: Sequence[float]) -> Best:
-    k = int(np.argmax(values))
-    return Best(float(values[k]), THRESHOLDS[k])
-
-
-def _least(values: Sequence[float]) -> Best:
-    k = int(np.argmin(values))
-    return Best(float(values[k]), THRESHOLDS[k])
+def _most(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return the largest value along the thresholds and its place; the first of equals."""
+    k = np.argmax(values, axis=-1)
+    return np.take_along_axis(values, k[..., None], axis=-1)[..., 0], k
