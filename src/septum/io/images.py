@@ -17,6 +17,8 @@ from septum.io.atomic import whole_file
 from septum.io.decoded import Affine, Decoded, damaged
 from septum.io.names import NIFTI, NPY, SUFFIXES, TIFF, image_suffix, natural_key, shown
 
+# The size of the header, 348 or 540, in either byte order; or gzip.
+_NIFTI_MAGIC = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c", b"\x1f\x8b")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -159,7 +161,7 @@ def _decode(path: Path, axes: str | None, labels: bool) -> Decoded:
     """Choose the reader by the first bytes: names lie more often than they do."""
     try:
         with path.open("rb") as file:
-            head = file.read(352)
+            head = file.read(64)
     except IsADirectoryError as error:
         raise FileError(f"{shown(path)}: is a folder", "an image", "name a file in it") from error
     except FileNotFoundError as error:
@@ -180,7 +182,7 @@ def _decode(path: Path, axes: str | None, labels: bool) -> Decoded:
         from septum.io.npy import read_npy
 
         return read_npy(path, axes=axes)
-    if head[:2] == b"\x1f\x8b" or head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
+    if head.startswith(_NIFTI_MAGIC):
         from septum.io.nifti import read_nifti
 
         return read_nifti(path, axes=axes)

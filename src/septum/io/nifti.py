@@ -125,5 +125,5 @@ def write_nifti(
         raise FileError(
             f"{shown(name)}: {array.dtype} values in a NIfTI file", "numbers that it knows", str(error)
         ) from error
-    image.header.set_xyzt_units("mm")
+    image.header.set_xyzt_units("mm" if pixel_size_um or affine is not None else "unknown")
     image.to_filename(file)

@@ -159,7 +159,7 @@ def write_png(file: Path, array: NDArray[Any], axes: str, *, name: Path) -> None
         array = array.astype(np.uint8)
     from PIL import Image
 
-    array = np.ascontiguousarray(array)
+    array = array.copy(order="C")  # not ascontiguousarray, which leaves strange strides where a side is 1
     if array.dtype == np.uint16 and array.ndim == 3:
         import imagecodecs
 
