@@ -43,6 +43,8 @@ def read_nifti(path: Path, *, axes: str | None) -> Decoded:
         with gzip.open(path) if packed else path.open("rb") as stream:
             head = stream.read(540)
             kind = Nifti2Header if head[:4] in _NIFTI2 else Nifti1Header
+            if len(head) < kind.sizeof_hdr:
+                raise EOFError("the header ends too early")
             # Without nibabel's own check, which talks to the terminal, also about files that are sound.
             header = kind(head[: kind.sizeof_hdr], check=False)
             if header["magic"].item()[:2] != b"n+":
