@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from septum.nn.deform import Deformation, grid, reach
-from septum.nn.gather import buffer, mirrored_part, sample
+from septum.nn.gather import buffer, cut_box, sample
 from septum.nn.gray import Gray, change_gray
 from septum.settings import Settings
 
@@ -239,12 +239,12 @@ def training_tile(
     low, sizes = reach(drawn, tile)
     # One buffer holds image, weight and target as channels: one box is cut, with one set of coordinates.
     room, box = buffer(channels + 2, sizes, device)
-    box[:channels] = mirrored_part(image, low, sizes)
-    box[-2:-1] = mirrored_part(weight[None], low, sizes)
-    box[-1:] = mirrored_part(target[None], low, sizes)
+    cut_box(image, low, box[:channels])
+    cut_box(weight[None], low, box[-2:-1])
+    cut_box(target[None], low, box[-1:])
     with torch.autocast(device.type, enabled=False):  # coordinates need float32 whatever the network computes in
         coords = grid(drawn, tile, low=low, sizes=sizes, device=device)
-        middle = coords[tuple(slice(c, c + m) for c, m in zip(context, output, strict=True))]
+        middle = coords[(slice(None), *(slice(c, c + m) for c, m in zip(context, output, strict=True)))]
         x = sample(room[:channels], coords, "linear")
         w = sample(room[-2:-1], middle, "linear")[0]
         y = sample(room[-1:], middle, "nearest")[0].to(torch.uint8)

@@ -177,7 +177,7 @@ def coordinates(deformation: Deformation, sides: Sequence[int], *, device: torch
     low, _ = reach(deformation, sides)
     field = _field(deformation, sides, low, [(1.0, 0.0)] * len(sides), torch.device(device))
     first = torch.tensor(low, dtype=torch.float32, device=device).view(-1, *[1] * len(sides))
-    return field.movedim(-1, 0).flip(0) + first
+    return field.flip(0) + first
 
 
 def grid(
@@ -199,7 +199,7 @@ def grid(
     Returns
     -------
     Tensor
-        ``(*sides, D) float32``.
+        ``(D, *sides) float32``, last axis first.
     """
     return _field(deformation, sides, low, grid_scale(sizes), device)
 
@@ -211,30 +211,24 @@ def _field(
     scale: Sequence[tuple[float, float]],
     device: torch.device,
 ) -> Tensor:
-    """Return ``factor * (coordinate - origin) + summand``, ``(*sides, D) float32``, last axis first."""
+    """Return ``factor * (coordinate - origin) + summand``, ``(D, *sides) float32``, last axis first."""
     rank = len(sides)
     factor, summand = np.array(scale).T
     # A linear map is a sum of one term for each axis. Those of mirrors and quarter turns are whole: nothing is rounded.
     matrix = deformation.matrix * factor[:, None]
     terms = [matrix[:, axis, None] * (np.arange(n) - n // 2) for axis, n in enumerate(sides)]
     terms[0] += ((deformation.center - origin) * factor + summand)[:, None]
-    parts = [
-        _tensor(term, device).view(rank, *[n if a == axis else 1 for a in range(rank)])
+    first, *others = (
+        _tensor(term[::-1], device).view(rank, *[n if a == axis else 1 for a in range(rank)])
         for axis, (n, term) in enumerate(zip(sides, terms, strict=True))
-    ]
-    others = sum(parts[1:-1], parts[0])
-    bent = None
-    if deformation.displacement.any():
-        points = _tensor(deformation.displacement * factor.reshape(-1, *[1] * rank), device)
-        for n, px in zip(sides, deformation.grid_px, strict=True):  # the first grid axis becomes the last pixel axis
-            points = torch.tensordot(points, _cubic_tensor(n, px, points.shape[1], device), dims=([1], [1]))
-        bent = points
-    field = torch.empty(*sides, rank, dtype=torch.float32, device=device)
-    for axis in range(rank):
-        out = field[..., rank - 1 - axis]
-        torch.add(others[axis], parts[-1][axis], out=out)
-        if bent is not None:
-            out += bent[axis]
+    )
+    if not deformation.displacement.any():
+        return sum(others, first)
+    field = _tensor((deformation.displacement * factor.reshape(-1, *[1] * rank))[::-1], device)
+    for n, px in zip(sides, deformation.grid_px, strict=True):  # the first grid axis becomes the last pixel axis
+        field = torch.tensordot(field, _cubic_tensor(n, px, field.shape[1], device), dims=([1], [1]))
+    for term in (sum(others[:-1], first), others[-1]):
+        field += term
     return field
 
 

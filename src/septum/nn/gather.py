@@ -31,8 +31,8 @@ def mirrored(low: int, size: int, length: int, device: torch.device) -> Tensor:
     return last - (positions - last).abs_()
 
 
-def mirrored_part(image: Tensor, low: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """Cut a box from an image that is mirrored at its borders.
+def cut_box(image: Tensor, low: Sequence[int], box: Tensor) -> None:
+    """Copy a box from an image that is mirrored at its borders.
 
     Parameters
     ----------
@@ -40,26 +40,24 @@ def mirrored_part(image: Tensor, low: Sequence[int], sizes: Sequence[int]) -> Te
         ``(C, *S)``, any dtype.
     low
         First position of the box along each axis of ``*S``; may lie outside, at any distance.
-    sizes
-        Sides of the box in pixels.
-
-    Returns
-    -------
-    Tensor
-        ``(C, *sizes)``; a view of `image` where the box lies inside.
+    box
+        ``(C, *sizes)``, written.
     """
     part = image
-    for axis, (start, size) in enumerate(zip(low, sizes, strict=True), 1):
-        length = image.shape[axis]
+    for axis, start in enumerate(low[:-1], 1):
+        size, length = box.shape[axis], image.shape[axis]
         if start >= 0 and start + size <= length:
             part = part.narrow(axis, start, size)
-            continue
-        index = mirrored(start, size, length, image.device)
-        if axis < image.ndim - 1:
-            part = part.index_select(axis, index)
-        else:  # along the last axis torch.gather is three times faster than index_select
-            part = torch.gather(part, axis, index.expand(*part.shape[:-1], size))
-    return part
+        else:
+            part = part.index_select(axis, mirrored(start, size, length, image.device))
+    start, size, length = low[-1], box.shape[-1], image.shape[-1]
+    first = min(max(-start, 0), size)  # what lies inside the image along the last axis: first .. last - 1
+    last = max(min(length - start, size), first)
+    box[..., first:last] = part[..., start + first : start + last]
+    for a, b in ((0, first), (last, size)):
+        if a < b:
+            index = mirrored(start + a, b - a, length, image.device)
+            box[..., a:b] = torch.gather(part, -1, index.expand(*part.shape[:-1], b - a))
 
 
 def buffer(channels: int, sizes: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -94,7 +92,8 @@ def sample(room: Tensor, grid: Tensor, mode: Mode) -> Tensor:
     room
         ``(C, *P) float32`` from `buffer`.
     grid
-        ``(*T, D) float32``, coordinates scaled by `grid_scale`, last axis first (x, y, z).
+        ``(D, *T) float32``, coordinates scaled by `grid_scale`, last axis first (x, y, z). One plane for each axis is
+        the layout that ``grid_sample`` reads fastest on a CPU.
     mode
         ``"linear"`` or ``"nearest"``.
 
@@ -106,7 +105,7 @@ def sample(room: Tensor, grid: Tensor, mode: Mode) -> Tensor:
     # "border" is never reached (the buffer holds every neighbor); it is the cheapest mode that is safe for any grid.
     kernel = "bilinear" if mode == "linear" else "nearest"
     return torch.nn.functional.grid_sample(
-        room[None], grid[None], mode=kernel, padding_mode="border", align_corners=False
+        room[None], grid.movedim(0, -1)[None], mode=kernel, padding_mode="border", align_corners=False
     )[0]
 
 
@@ -134,9 +133,9 @@ def gather(image: Tensor, coords: Tensor, mode: Mode = "linear") -> Tensor:
     high = [int(v) for v in coords.amax(tuple(axes)).floor()]
     sizes = [last - first + 2 for first, last in zip(low, high, strict=True)]
     room, box = buffer(image.shape[0], sizes, image.device)
-    box.copy_(mirrored_part(image, low, sizes))
+    cut_box(image, low, box)
     scaled = [(coords[axis] - low[axis]) * factor + summand for axis, (factor, summand) in enumerate(grid_scale(sizes))]
-    values = sample(room, torch.stack(scaled[::-1], dim=-1), mode)
+    values = sample(room, torch.stack(scaled[::-1]), mode)
     return values if mode == "linear" else values.to(image.dtype)
 
 

@@ -59,8 +59,8 @@ def change_gray(tile: Tensor, gray: Gray) -> None:
     if any(gray.blur_px):
         _blur(tile, gray.blur_px)
     if gray.bend:
-        c = tile.clamp(0, 1)
-        tile.add_(c * (1 - c) * (2 * c - 1), alpha=gray.bend)
+        u = tile.clamp(0, 1).sub_(0.5)  # c (1 - c) (2 c - 1) = u (1/2 - 2 u^2)
+        tile.addcmul_(u, u.square().mul_(-2).add_(0.5), value=gray.bend)
     if (gray.gain, gray.offset) != (1.0, 0.0):
         tile.mul_(gray.gain).add_(gray.offset)
     if gray.gamma != 1.0:
