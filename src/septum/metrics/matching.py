@@ -114,10 +114,18 @@ def scores(
     UsageError
         If a threshold is not in (0, 1].
     """
-    limits = [exact(t) for t in thresholds]
     images = [tables] if isinstance(tables, Table) else list(tables)
-    found = [_all_thresholds(t, limits) for t in images]
-    return tuple(_pool([f[k] for f in found], t, by_image=by_image) for k, t in enumerate(thresholds))
+    rows = np.array([columns(t, thresholds=thresholds) for t in images]).reshape(-1, len(thresholds), 4)
+    pooled = rows.sum(axis=0)
+    values = shares(pooled)
+    if by_image and images:
+        values = {name: v.mean(axis=0) for name, v in shares(rows).items()}
+    found = []
+    for k, threshold in enumerate(thresholds):
+        tp, true, predicted = (int(n) for n in pooled[k, :3])
+        ratios = {name: float(v[k]) for name, v in values.items()}
+        found.append(Scores(threshold=float(threshold), tp=tp, fp=predicted - tp, fn=true - tp, **ratios))
+    return tuple(found)
 
 
 def ious(table: Table) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
@@ -205,25 +213,28 @@ def _assigned(table: Table, limit: Fraction) -> NDArray[np.int64]:
     return np.sort(np.concatenate(taken))
 
 
-def _pool(matches: Sequence[Match], threshold: float, *, by_image: bool) -> Scores:
-    hit, truth, predicted, quality = (
-        np.array([(m.truth.size, m.n_truth, m.n_predicted, m.iou.sum()) for m in matches], np.float64).reshape(-1, 4).T
-    )
-    total, true, found = (int(a.sum()) for a in (hit, truth, predicted))
-    if not by_image:
-        hit, truth, predicted, quality = (a.sum(keepdims=True) for a in (hit, truth, predicted, quality))
-    shares = {
-        "precision": _share(hit, predicted),
-        "recall": _share(hit, truth),
-        "f1": _share(2 * hit, truth + predicted),
-        "ap": _share(hit, truth + predicted - hit),
-        "mean_matched_iou": _share(quality, hit),
-        "mean_true_iou": _share(quality, truth),
-        "panoptic_quality": _share(2 * quality, truth + predicted),
+def columns(table: Table, *, thresholds: Sequence[float] = THRESHOLDS) -> NDArray[np.float64]:
+    """Return what one image adds to the scores.
+
+    Returns
+    -------
+    ``(len(thresholds), 4) float64``: matches, true objects, predicted objects, sum of the matches' IoU.
+    """
+    found = _all_thresholds(table, [exact(t) for t in thresholds])
+    return np.array([(m.truth.size, m.n_truth, m.n_predicted, m.iou.sum()) for m in found], np.float64)
+
+
+def shares(totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Turn sums of `columns` into scores: ``(..., 4)`` to name and ``(...)``, 0 where a divisor is 0."""
+    hit, truth, predicted, quality = np.moveaxis(totals, -1, 0)
+    ratios = {
+        "precision": (hit, predicted),
+        "recall": (hit, truth),
+        "f1": (2 * hit, truth + predicted),
+        "ap": (hit, truth + predicted - hit),
+        "mean_matched_iou": (quality, hit),
+        "mean_true_iou": (quality, truth),
+        "panoptic_quality": (2 * quality, truth + predicted),
     }
-    return Scores(threshold=float(threshold), tp=total, fp=found - total, fn=true - total, **shares)
-
-
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
-    """Mean over images of part / whole, 0 where the whole is empty."""
-    return float(np.mean(np.where(whole > 0, part / np.maximum(whole, 1), 0.0))) if whole.size else 0.0
+    # A divisor counts objects: it is 0 or at least 1.
+    return {name: np.where(whole > 0, part / np.maximum(whole, 1), 0.0) for name, (part, whole) in ratios.items()}
