@@ -6,6 +6,8 @@ the image has them. Files use other orders and other letters; `canonical` says h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 ORDER = "TCZYX"
 CANONICAL = ("CYX", "CZYX", "TCYX", "TCZYX")
 
@@ -48,3 +50,8 @@ def canonical(axes: str) -> tuple[str, tuple[int, ...]]:
     permutation = tuple(axes.index(a) for a in ORDER if a in axes)
     full = "".join(a for a in ORDER if a in axes or a == "C")
     return full, permutation
+
+
+def relative_spacing(spacing_um: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return pixel sizes as multiples of the smallest one; None where they are unknown."""
+    return None if spacing_um is None else tuple(size / min(spacing_um) for size in spacing_um)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
 
 def tile_probabilities(
     network: UNet,
-    image: NDArray[np.generic],
+    image: NDArray[Any],
     *,
     device: Device,
     normalization: NormalizeSettings,
@@ -73,7 +74,7 @@ def tile_probabilities(
 
 def image_probabilities(
     network: UNet,
-    image: NDArray[np.generic],
+    image: NDArray[Any],
     *,
     device: Device,
     normalization: NormalizeSettings,
@@ -97,9 +98,8 @@ def versions(geometry: Geometry) -> list[tuple[int, bool]]:
     return list(product(turns, (False, True)))
 
 
-def turn(array: NDArray[np.generic], version: tuple[int, bool]) -> NDArray[np.generic]:
+def turn(array: NDArray[Any], version: tuple[int, bool]) -> NDArray[Any]:
     """Return ``(..., Y, X)`` turned by quarter turns and then mirrored along X, as `version` says."""
     quarters, mirrored = version
     turned = np.rot90(array, quarters, axes=(-2, -1))
     return turned[..., ::-1] if mirrored else turned
-

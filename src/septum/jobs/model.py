@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from septum import seeding
 from septum.arrays.instances import ObjectSettings
@@ -55,10 +55,10 @@ class ModelHeader(Settings):
     kind: Literal["objects", "classes"]
     class_values: tuple[int, ...]
     gray_as_color: bool = False
-    pixel_size_um: dict[str, float] = {}
+    pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
-    scores: dict[str, float] = {}
-    training: dict[str, Any] = {}
+    scores: dict[str, float] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from pydantic import Field
 
 from septum.arrays.instances import label_objects
 from septum.arrays.tiles import plan_tiles
-from septum.axes import spatial
+from septum.axes import relative_spacing, spatial
 from septum.errors import DataError, ModelError, SeptumError, UsageError
 from septum.io.images import Image, list_images, read_image, write_image
-from septum.jobs.infer import image_probabilities, largest_output, tile_probabilities, turn, versions
+from septum.jobs.infer import largest_output, tile_probabilities, turn, versions
 from septum.jobs.model import Model, open_model
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone
 from septum.settings import Settings
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
 # hold them.
 _ENDING = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".tiff": ".tif"}
+
+Output = Literal["auto", "labels", "probabilities"]
 
 
 class PredictSettings(Settings):
@@ -60,7 +62,7 @@ class PredictSettings(Settings):
     model: Path
     inputs: tuple[str, ...]
     out: Path
-    output: Literal["auto", "labels", "probabilities"] = "auto"
+    output: Output = "auto"
     tta: bool = False
     axes: str | None = None
     device: str = "auto"
@@ -89,7 +91,7 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
     """
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
-    _check_output(settings, model)
+    _check_output(settings.output, model)
     tasks = _tasks(settings)
     failures: list[SeptumError] = []
     for index, task in enumerate(tasks):
@@ -106,10 +108,10 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
     yield Predicted(len(tasks) - len(failures), len(failures), time.monotonic() - begin)
 
 
-def _check_output(settings: PredictSettings, model: Model) -> None:
+def _check_output(output: Output, model: Model) -> None:
     """Refuse object ids from a model of several classes."""
     classes = model.header.network.classes
-    if settings.output == "labels" and classes > 2:
+    if output == "labels" and classes > 2:
         raise UsageError(
             f"--labels with a model of {classes} classes",
             "a model of objects or of two classes",
@@ -147,35 +149,23 @@ def _result_ending(ending: str, settings: PredictSettings) -> str:
 def _predict_file(
     task: _Task, model: Model, settings: PredictSettings, index: int, count: int
 ) -> Generator[PredictRecord, None, int | None]:
-    """Predict one file frame by frame; return the number of objects where object ids are written."""
+    """Predict one file and write the result; return the number of objects where object ids are written."""
     image = read_image(task.source, axes=settings.axes)
     frames = split_frames(image, model)
     limit = (settings.tile,) * model.rank if settings.tile else largest_output(model.header.network, model.device)
-    tiles = len(plan_tiles(frames[0].shape[1:], model.network.geometry, limit))
-    rounds = len(versions(model.network.geometry)) if settings.tta else 1
-    total = tiles * len(frames) * rounds
+    total = count_tiles(frames, model, limit, tta=settings.tta)
     yield ImageStarted(task.source, index, count, total)
     results, done = [], 0
     for frame in frames:
-        probabilities = np.zeros((model.header.network.classes, *frame.shape[1:]), np.float32)
-        for version in versions(model.network.geometry)[:rounds]:
-            turned = turn(probabilities, version)
-            steps = tile_probabilities(
-                model.network,
-                turn(frame, version),
-                device=model.device,
-                normalization=model.header.normalization,
-                max_output=limit,
-            )
-            for tile, _, part in steps:
-                turned[(slice(None), *tile.write)] += part / rounds  # a view: turning moves no pixel
-                done += 1
-                yield TileDone(task.source, done, total)
-        results.append(finish(probabilities, model, settings.output))
+        probabilities = np.empty(0, np.float32)
+        for filled in frame_probabilities(frame, model, limit, tta=settings.tta):
+            probabilities, done = filled, done + 1
+            yield TileDone(task.source, done, total)
+        results.append(finish(probabilities, model, settings.output, spacing=_spacing(image, model.rank)))
     objects = sum(int(r.max()) for r in results) if _writes_objects(model, settings.output) else None
     write_image(
         task.target,
-        _join_frames(results, image, model.rank),
+        join_frames(results, image, model.rank),
         axes=image.axes,
         pixel_size_um=image.pixel_size_um,
         affine=image.affine,
@@ -183,7 +173,83 @@ def _predict_file(
     return objects
 
 
-def split_frames(image: Image, model: Model) -> list[NDArray[np.generic]]:
+def count_tiles(frames: list[NDArray[Any]], model: Model, limit: tuple[int, ...], *, tta: bool) -> int:
+    """Return how many tiles all frames of an image take."""
+    rounds = len(versions(model.network.geometry)) if tta else 1
+    return rounds * len(frames) * len(plan_tiles(frames[0].shape[1:], model.network.geometry, limit))
+
+
+def frame_probabilities(
+    frame: NDArray[Any], model: Model, limit: tuple[int, ...], *, tta: bool
+) -> Iterator[NDArray[np.float32]]:
+    """Predict one frame.
+
+    Parameters
+    ----------
+    frame
+        ``(C, *S)``, raw intensities.
+    model
+        The model.
+    limit
+        Largest sides that a tile may write.
+    tta
+        Average over `versions`.
+
+    Yields
+    ------
+    ndarray
+        After each tile the array that is being filled, ``(K, *S) float32``; its values are probabilities after the
+        last.
+    """
+    chosen = versions(model.network.geometry) if tta else [(0, False)]
+    probabilities = np.zeros((model.header.network.classes, *frame.shape[1:]), np.float32)
+    for version in chosen:
+        turned = turn(probabilities, version)  # a view: what is added there arrives in its place
+        steps = tile_probabilities(
+            model.network,
+            turn(frame, version),
+            device=model.device,
+            normalization=model.header.normalization,
+            max_output=limit,
+        )
+        for tile, _, part in steps:
+            turned[(slice(None), *tile.write)] += part / len(chosen)
+            yield probabilities
+
+
+def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDArray[Any]:
+    """Predict one image in memory.
+
+    Parameters
+    ----------
+    model
+        From `septum.jobs.model.open_model`.
+    image
+        In canonical axes.
+    output
+        See `PredictSettings`.
+
+    Returns
+    -------
+    ndarray
+        In the image's axes: object ids or class values (one channel), or float32 probabilities (one channel for two
+        classes, else one a class).
+
+    Raises
+    ------
+    ModelError
+        If the dimensions or channels do not fit the model, or objects are asked of a model of several classes.
+    """
+    _check_output(output, model)
+    limit = largest_output(model.header.network, model.device)
+    results = []
+    for frame in split_frames(image, model):
+        *_, probabilities = frame_probabilities(frame, model, limit, tta=False)
+        results.append(finish(probabilities, model, output, spacing=_spacing(image, model.rank)))
+    return join_frames(results, image, model.rank)
+
+
+def split_frames(image: Image, model: Model) -> list[NDArray[Any]]:
     """Cut an image into what the network takes: ``(C, Y, X)`` each along T and Z, or ``(C, Z, Y, X)`` each along T.
 
     Raises
@@ -217,21 +283,30 @@ def split_frames(image: Image, model: Model) -> list[NDArray[np.generic]]:
     return list(array.reshape(-1, *array.shape[len(walked) :]))
 
 
-def _join_frames(results: list[NDArray[np.generic]], image: Image, rank: int) -> NDArray[np.generic]:
+def _spacing(image: Image, rank: int) -> tuple[float, ...] | None:
+    """Return the relative pixel sizes of an image's spatial axes; None unless all are known."""
+    sizes = [image.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
+    return relative_spacing([s for s in sizes if s is not None]) if None not in sizes else None
+
+
+def join_frames(results: list[NDArray[Any]], image: Image, rank: int) -> NDArray[Any]:
     """Put the frames' results ``(C', *S)`` back into the image's axes."""
     lengths = dict(zip(image.axes, image.array.shape, strict=True))
     walked = [a for a in image.axes if a == "T" or (a == "Z" and rank == 2)]
     stack = np.stack(results)
     stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
     now = [*walked, "C", *spatial(image.axes)[-rank:]]
-    return stack.transpose([now.index(a) for a in image.axes])
+    joined: NDArray[Any] = stack.transpose([now.index(a) for a in image.axes])
+    return joined
 
 
-def _writes_objects(model: Model, output: str) -> bool:
+def _writes_objects(model: Model, output: Output) -> bool:
     return output == "labels" or (output == "auto" and model.header.kind == "objects")
 
 
-def finish(probabilities: NDArray[np.float32], model: Model, output: str) -> NDArray[np.generic]:
+def finish(
+    probabilities: NDArray[np.float32], model: Model, output: Output, *, spacing: tuple[float, ...] | None = None
+) -> NDArray[Any]:
     """Turn class probabilities into what is written.
 
     Parameters
@@ -242,6 +317,8 @@ def finish(probabilities: NDArray[np.float32], model: Model, output: str) -> NDA
         Says how objects are made and which value each class has.
     output
         ``"auto"``, ``"labels"`` or ``"probabilities"``; see `PredictSettings`.
+    spacing
+        Pixel size per axis relative to the smallest; None where unknown.
 
     Returns
     -------
@@ -252,48 +329,16 @@ def finish(probabilities: NDArray[np.float32], model: Model, output: str) -> NDA
     if output == "probabilities":
         return probabilities[1:] if len(probabilities) == 2 else probabilities
     if _writes_objects(model, output):
-        labels = label_objects(probabilities[1], model.header.objects)
-        return labels[None].astype(smallest_integer(0, int(labels.max())))
+        labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
+        small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
+        return small
     values = model.header.class_values
-    table = np.asarray(values, dtype=smallest_integer(min(values), max(values)))
-    return table[probabilities.argmax(axis=0)][None]
+    table: NDArray[Any] = np.asarray(values, dtype=smallest_integer(min(values), max(values)))
+    mapped: NDArray[Any] = table[probabilities.argmax(axis=0)][None]
+    return mapped
 
 
 def smallest_integer(low: int, high: int) -> DTypeLike:
     """Return the smallest integer type that holds low..high, unsigned where it can be."""
     kinds = (np.uint8, np.uint16, np.uint32, np.uint64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
     return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-
-
-def predict_array(model: Model, image: NDArray[np.generic], output: str = "auto") -> NDArray[np.generic]:
-    """Predict one array in memory.
-
-    Parameters
-    ----------
-    model
-        From `septum.jobs.model.open_model`.
-    image
-        ``(*S)`` for one channel, or ``(C, *S)``; raw intensities.
-    output
-        See `PredictSettings`.
-
-    Returns
-    -------
-    ndarray
-        ``(*S)`` object ids or class values; ``(K, *S)`` (or ``(*S)`` for two classes) float32 probabilities.
-
-    Raises
-    ------
-    ModelError
-        If the dimensions or channels do not fit the model.
-    """
-    if image.ndim not in (model.rank, model.rank + 1):
-        raise ModelError(f"an array of {image.ndim} dimensions", f"{model.rank}, or {model.rank + 1}, channels first")
-    axes = "CZYX" if model.rank == 3 else "CYX"
-    array = image if image.ndim == model.rank + 1 else image[None]
-    (frame,) = split_frames(Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None), model)
-    probabilities = image_probabilities(
-        model.network, frame, device=model.device, normalization=model.header.normalization
-    )
-    result = finish(probabilities, model, output)
-    return result[0] if len(result) == 1 else result

@@ -14,6 +14,7 @@ from septum import seeding
 from septum.arrays.normalize import normalize, statistics
 from septum.arrays.targets import class_target, components, object_target, separate
 from septum.arrays.weightmap import class_balance, fiji_weight_map, weight_map
+from septum.axes import relative_spacing
 
 if TYPE_CHECKING:
     from septum.jobs.load import Sample
@@ -72,7 +73,7 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
         objects = mask
         if kind == "classes":
             objects = np.where(mask < 0, mask, components(mask == 1)) if classes == 2 else np.minimum(mask, 0)
-        spacing = None if sample.spacing_um is None else tuple(v / min(sample.spacing_um) for v in sample.spacing_um)
+        spacing = relative_spacing(sample.spacing_um)
         yield Prepared(
             image=normalize(sample.image, statistics(sample.image, plan.normalization)),
             target=target,
@@ -155,8 +156,9 @@ def draw_place(
 def image_chances(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
     """Return the chance of each image: as many parts as tiles cover it, so that large images are seen more often."""
     parts = [np.prod([-(-n // o) for n, o in zip(p.target.shape, plan.output, strict=True)]) for p in images]
-    chances = np.asarray(parts, dtype=np.float64)
-    return chances / chances.sum()
+    chances: NDArray[np.float64] = np.asarray(parts, dtype=np.float64)
+    chances /= chances.sum()
+    return chances
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -164,6 +166,6 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for sample in samples:
         digest.update(f"{sample.name} {sample.image.shape} {sample.mask.shape}".encode())
-        digest.update(np.ascontiguousarray(sample.image))
-        digest.update(np.ascontiguousarray(sample.mask))
+        digest.update(np.ascontiguousarray(sample.image).data)
+        digest.update(np.ascontiguousarray(sample.mask).data)
     return digest.hexdigest()

@@ -179,7 +179,7 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, 
 def _finish(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, Any]) -> Iterator[Record]:
     """Tune on the held-out images with the best weights and write the model."""
     network = trainer.best_network()
-    objects, scores = trainer.final_scores(network)
+    objects, scores = trainer.final_scores(network, clock)
     if not trainer.processes.first:
         return
     rules = trainer.rules

@@ -76,6 +76,7 @@ class Trainer:
     _kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
     _each_s: float = 0.0
     _end_s: float = 1.0
+    _tune_s: float = 0.0
 
     def __post_init__(self) -> None:
         network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
@@ -138,7 +139,8 @@ class Trainer:
         energy, annotated = weighted_cross_entropy(logits, y, w)
         share = energy / self.processes.sum(annotated).clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
-        (share * self.processes.world).backward()  # gradients are averaged over the processes, the energy is summed
+        # Gradients are averaged over the processes; the energy is summed.
+        torch.autograd.backward(share * self.processes.world)
         loss = float(self.processes.sum(share.detach()))
         if math.isfinite(loss):
             self.optimizer.step()
@@ -188,8 +190,9 @@ class Trainer:
         self._score(network, self.held_out[:1])
         one = clock.seconds - begin
         self._each_s = one * min(len(self.held_out), _SCORED)
-        # At the end all held-out images are predicted once, and objects are made of them with a few settings.
-        self._end_s = one * len(self.held_out) * (3 if self.objects else 1.2) + 1.0
+        # At the end all held-out images are predicted once more, and objects are made of some with many settings.
+        self._tune_s = 0.04 * clock.budget_s if self.objects else 0.0
+        self._end_s = one * (len(self.held_out) + (_SCORED if self.objects else 0)) + self._tune_s + 1.0
         possible = int((_VALIDATION_SHARE * clock.budget_s - self._end_s) / max(self._each_s, 1e-3))
         return max(1, min(self.plan.validations, possible))
 
@@ -208,9 +211,8 @@ class Trainer:
         self.validated += 1
         if not self.held_out:
             return {}, False
-        places = np.unique(np.linspace(0, len(self.held_out) - 1, min(len(self.held_out), _SCORED)).astype(int))
-        scores = self._score(for_prediction(self.network), [self.held_out[i] for i in places])
-        best = merit(scores) >= self.best
+        scores = self._score(for_prediction(self.network), self._some_held_out())
+        best = bool(merit(scores) >= self.best)
         if best:
             self.best, self.best_step = merit(scores), self.step
             self._best_weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
@@ -225,24 +227,41 @@ class Trainer:
         best.load_state_dict(self._best_weights)
         return best.to(self.device.torch)
 
-    def final_scores(self, network: UNet) -> tuple[ObjectSettings, dict[str, float]]:
+    def final_scores(self, network: UNet, clock: Clock) -> tuple[ObjectSettings, dict[str, float]]:
         """Score all held-out images; for objects, after choosing how to make them of the probabilities."""
         if not self.held_out:
             return ObjectSettings(), {}
         folded = for_prediction(network)
-        if self.objects:
-            return tune_objects(self.held_out, [self._foreground(folded, s) for s in self.held_out])
-        return ObjectSettings(), self._score(folded, self.held_out)
+        if not self.objects:
+            return ObjectSettings(), self._score(folded, self.held_out)
+        chosen = self._some_held_out()
+        end = None if clock.budget_s is None else clock.seconds + self._tune_s
+        settings = tune_objects(
+            chosen,
+            (self._foreground(folded, s) for s in chosen),
+            enough=lambda: end is not None and clock.seconds > end,
+        )
+        return settings, self._score(folded, self.held_out, settings)
 
-    def _score(self, folded: UNet, samples: Sequence[Sample]) -> dict[str, float]:
+    def _some_held_out(self) -> list[Sample]:
+        """Return the held-out images, at most 24 of them, evenly chosen."""
+        places = np.linspace(0, len(self.held_out) - 1, min(len(self.held_out), _SCORED))
+        return [self.held_out[i] for i in np.unique(places.astype(int))]
+
+    def _score(
+        self, folded: UNet, samples: Sequence[Sample], objects: ObjectSettings | None = None
+    ) -> dict[str, float]:
         """Score samples with the predictor that users get."""
         if self.objects:
-            return score_objects(samples, (self._foreground(folded, s) for s in samples), ObjectSettings())
-        maps = (self._probabilities(folded, s).argmax(axis=0).astype(np.uint8) for s in samples)
-        return score_classes(samples, maps, self.plan.network.classes)
+            maps = (self._foreground(folded, s) for s in samples)
+            return score_objects(samples, maps, objects or ObjectSettings())
+        classes = (self._probabilities(folded, s).argmax(axis=0).astype(np.uint8) for s in samples)
+        return score_classes(samples, classes, self.plan.network.classes)
 
     def _foreground(self, folded: UNet, sample: Sample) -> Probabilities:
-        return self._probabilities(folded, sample)[1].astype(np.float16)
+        # Half precision: all held-out images are kept for tuning, and three digits are enough there.
+        foreground: Probabilities = self._probabilities(folded, sample)[1].astype(np.float16)
+        return foreground
 
     def _probabilities(self, folded: UNet, sample: Sample) -> NDArray[np.float32]:
         return image_probabilities(folded, sample.image, device=self.device, normalization=self.plan.normalization)

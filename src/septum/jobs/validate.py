@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import ObjectSettings, candidates, label_objects
+from septum.arrays.instances import ObjectSettings, candidates, label_each, label_objects
+from septum.axes import relative_spacing
 from septum.metrics import ctc, matching, pixel
-from septum.metrics.contingency import table
+from septum.metrics.contingency import Table, table
 
 if TYPE_CHECKING:
     from septum.jobs.load import Sample
@@ -40,9 +41,15 @@ def score_objects(
     """
     gold, full = [], []
     for sample, probabilities in zip(samples, foreground, strict=True):
-        labels = label_objects(probabilities.astype(np.float32), settings)
+        labels = label_objects(
+            probabilities.astype(np.float32), **settings.model_dump(), spacing=relative_spacing(sample.spacing_um)
+        )
         full.append(table(sample.mask, labels))
         gold.append(full[-1] if sample.gold is None else table(sample.gold, labels))
+    return _object_scores(gold, full)
+
+
+def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
     found = matching.scores(full)
     seg = ctc.seg(gold)
     return {
@@ -88,19 +95,30 @@ def merit(scores: dict[str, float]) -> float:
 
 
 def tune_objects(
-    samples: Sequence[Sample], foreground: Sequence[Probabilities]
-) -> tuple[ObjectSettings, dict[str, float]]:
-    """Choose the object settings of highest `merit` on the held-out images; of equals the first.
+    samples: Sequence[Sample], foreground: Iterable[Probabilities], *, enough: Callable[[], bool] = lambda: False
+) -> ObjectSettings:
+    """Choose the object settings of highest `merit`; of equals the first.
 
-    Returns
-    -------
-    settings, scores
-        The choice and its scores.
+    Parameters
+    ----------
+    samples
+        Held-out images.
+    foreground
+        ``(*S)`` probability of the object class for each sample; taken one by one.
+    enough
+        Asked after each image; where it says yes, the images so far decide.
     """
-    best: tuple[ObjectSettings, dict[str, float]] | None = None
-    for settings in candidates():
-        scores = score_objects(samples, foreground, settings)
-        if best is None or merit(scores) > merit(best[1]):
-            best = settings, scores
-    assert best is not None
-    return best
+    sizes = np.concatenate([np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples])
+    choices = candidates(sizes)
+    gold: list[list[Table]] = [[] for _ in choices]
+    full: list[list[Table]] = [[] for _ in choices]
+    for sample, probabilities in zip(samples, foreground, strict=True):
+        spacing = relative_spacing(sample.spacing_um)
+        made = label_each(probabilities.astype(np.float32), choices, spacing=spacing)
+        for number, (_, labels) in enumerate(made):
+            full[number].append(table(sample.mask, labels))
+            gold[number].append(full[number][-1] if sample.gold is None else table(sample.gold, labels))
+        if enough():
+            break
+    merits = [merit(_object_scores(g, f)) for g, f in zip(gold, full, strict=True)]
+    return choices[int(np.argmax(merits))]

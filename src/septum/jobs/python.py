@@ -1,0 +1,110 @@
+"""The verbs as seen from Python: arrays or paths in, a model or arrays out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.errors import DataError
+from septum.io.images import Image, read_image
+from septum.jobs.model import Model
+from septum.jobs.model import open_model as open_model
+from septum.jobs.predict import Output, predict_image
+from septum.jobs.train import TrainSettings
+from septum.jobs.train import train as train_run
+
+Arrays = Sequence[NDArray[Any]] | NDArray[Any]
+
+
+def train(
+    images: str | Path | Arrays,
+    masks: str | Path | Arrays | None = None,
+    *,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Model:
+    """Train a model.
+
+    Parameters
+    ----------
+    images
+        A folder or stack of images; or a list of arrays ``(*S)`` or ``(C, *S)``, or one array whose first axis counts
+        images.
+    masks
+        The same for the masks, ``(*S)`` integers; None where `images` is a folder that holds both.
+    out
+        Run folder, for going on after a stop; a temporary one that is removed where not given.
+    **settings
+        Fields of `septum.jobs.train.TrainSettings`: ``steps``, ``budget_s``, ``seed``, ``preset``, ``width`` ...
+
+    Returns
+    -------
+    Model
+        Ready for `predict`.
+
+    Raises
+    ------
+    SeptumError
+        See `septum.jobs.train.train`.
+    """
+    with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
+        data = [_as_folder(images, Path(temporary) / "images")]
+        if masks is not None:
+            data.append(_as_folder(masks, Path(temporary) / "masks"))
+        folder = Path(out) if out is not None else Path(temporary) / "run"
+        for _ in train_run(TrainSettings(data=tuple(data), out=folder, **settings)):
+            pass
+        return open_model(folder / "model.safetensors", settings.get("device", "auto"))
+
+
+def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, output: Output = "auto") -> NDArray[Any]:
+    """Predict one image.
+
+    Parameters
+    ----------
+    model
+        From `train` or `open_model`, or the path of a model file.
+    image
+        A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities.
+    output
+        ``"auto"``: what the training masks were; ``"labels"``: object ids; ``"probabilities"``.
+
+    Returns
+    -------
+    ndarray
+        ``(*S)`` integers; for probabilities float32 in 0..1: ``(*S)`` (of the object or second class) for two classes,
+        ``(K, *S)`` for more. A file with T, or with Z for a model of images, gives these axes in front.
+
+    Raises
+    ------
+    ModelError
+        If the image's channels or dimensions do not fit the model.
+    """
+    opened = model if isinstance(model, Model) else open_model(Path(model))
+    if isinstance(image, str | Path):
+        found = read_image(Path(image))
+    else:
+        axes = "CZYX" if opened.rank == 3 else "CYX"
+        if image.ndim not in (opened.rank, opened.rank + 1):
+            expected = f"{opened.rank} dimensions, or {opened.rank + 1} with channels first"
+            raise DataError(f"an array of {image.ndim} dimensions", expected)
+        array = image if image.ndim == opened.rank + 1 else image[None]
+        found = Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None)
+    result = predict_image(opened, found, output=output)
+    channel = found.axes.index("C")
+    return result.squeeze(channel) if result.shape[channel] == 1 else result
+
+
+def _as_folder(data: str | Path | Arrays, folder: Path) -> Path:
+    """Return the path as it is; write arrays as files, so that they go the same way as a person's images."""
+    if isinstance(data, str | Path):
+        return Path(data)
+    folder.mkdir()
+    for number, array in enumerate(data):
+        np.save(folder / f"image-{number:06d}.npy", array, allow_pickle=False)
+    return folder
