@@ -128,4 +128,9 @@ def write_nifti(
             f"{shown(name)}: {array.dtype} values in a NIfTI file", "numbers that it knows", str(error)
         ) from error
     image.header.set_xyzt_units("mm" if pixel_size_um or affine is not None else "unknown")
-    image.to_filename(file)
+    with file.open("wb") as raw:
+        if file.suffix.lower() != ".gz":
+            image.to_stream(raw)
+        else:  # no time in it: the same image gives the same bytes
+            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed:
+                image.to_stream(packed)
