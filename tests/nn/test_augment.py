@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,3 +286,14 @@ def test_gray_values_come_after_the_gather():
     )
     torch.testing.assert_close(x, image[:, 6:14, 6:14] * 2 + 1)
     assert torch.equal(w, weight[8:12, 8:12])
+
+
+def test_the_page_and_the_example_run(tmp_path):
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "augmentation.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {})  # noqa: S102
+    script = runpy.run_path(str(root / "examples" / "augmentation.py"))
+    script["main"](tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -120,8 +120,8 @@ def reach(deformation: Deformation, sides: Sequence[int]) -> tuple[list[int], li
 def window(deformation: Deformation, sides: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
     """Return the part of an image that a tile needs, mirrored borders included.
 
-    ``image[:, *window]`` with ``shifted(deformation, window)`` gives the same tile as the whole image: this is how
-    tiles are read from images too large for the device or the memory.
+    ``image[:, *window]`` with ``shifted(deformation, window)`` gives the same tile as the whole image, to the bit
+    where the center is a whole pixel: this is how tiles are read from images too large for the device or the memory.
 
     Parameters
     ----------
