@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +82,18 @@ def test_slabs_do_not_show(rank, monkeypatch):
     monkeypatch.setattr(_two_nearest, "SLAB_PIXELS", 1)
     assert np.array_equal(border_term(labels, sigma_px=1.5), whole)
     assert np.abs(whole - slow_border(labels, sigma=1.5)).max() <= 10 * EPS
+
+
+def test_loops_are_compiled_where_no_cache_can_be_kept():
+    from septum.arrays._compiled import compiled
+
+    def twice(x):
+        return x + x
+
+    twice.__code__ = twice.__code__.replace(co_filename="<nowhere>")  # no file, so no place beside it
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(twice)
+    assert compiled(twice)(21) == 42
 
 
 def test_axes_are_equal():

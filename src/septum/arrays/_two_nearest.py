@@ -7,22 +7,21 @@ than ``B`` is nearer to ``x`` as well, so only the nearest object of ``x`` can b
 
 Along the first axis the candidates are carried by two sweeps. Along the others a pixel looks at its line outward, and
 stops where the step alone is longer than what it has found: few steps where objects are dense, `reach` where not.
-This module is imported only where it is used: numba takes half a second, and the first use on a machine compiles.
+Import this module where it is used: numba takes half a second, and the first use on a machine compiles.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-Pairs = tuple[NDArray[Any], ...]  # (id1 int32, square1 float32, id2 int32, square2 float32), all of one shape
-Function = TypeVar("Function")
+from septum.arrays._compiled import compiled
 
+Pairs = tuple[NDArray[Any], ...]  # (id1 int32, square1 float32, id2 int32, square2 float32), all of one shape
 SLAB_PIXELS = 2**20  # what is searched at a time, without its margins: 16 MiB of candidates
 
 
@@ -75,13 +74,7 @@ def _lines(pairs: Pairs, shape: tuple[int, ...], order: tuple[int, ...]) -> Pair
     return tuple(part.reshape(-1, part.shape[-1]) for part in turned)
 
 
-def _compiled(function: Function) -> Function:
-    """Compile at the first call, keep the machine code for later runs, and let other threads run meanwhile."""
-    compiled: Function = njit(cache=True, nogil=True)(function)
-    return compiled
-
-
-@_compiled
+@compiled
 def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, Any, int, Any]:
     """Take a candidate in: the two nearest of (a, da), (b, db) and (label, d), of different objects."""
     if label == a:
@@ -95,7 +88,7 @@ def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, A
     return a, da, b, db
 
 
-@_compiled
+@compiled
 def _sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach: float) -> Pairs:
     """Find the pairs of rows ``start .. stop - 1`` of ``(n, P)`` labels along the first axis."""
     n, columns = labels.shape
@@ -129,7 +122,7 @@ def _sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach:
     return id1, square1, id2, square2
 
 
-@_compiled
+@compiled
 def _farthest(da: Any, db: Any, reach: float, summed: bool) -> Any:
     """Say at which squared step the search ends: no better candidate, or none with which the sum is within reach.
 
@@ -141,7 +134,7 @@ def _farthest(da: Any, db: Any, reach: float, summed: bool) -> Any:
     return db
 
 
-@_compiled
+@compiled
 def _scan(pairs: Pairs, labels: NDArray[np.int32], step: float, reach: float, summed: bool) -> Pairs:
     """Complete the pairs along the lines of ``(N, X)`` matrices, where `labels` is 0."""
     id1, square1, id2, square2 = pairs

@@ -53,7 +53,7 @@ def border_term(
     if not (w0 >= 0 and sigma_px > 0):
         raise UsageError(f"w0 = {w0}, sigma_px = {sigma_px}", "w0 of 0 or more, sigma_px above 0")
     check_labels(labels)
-    sizes = _relative(spacing, labels.ndim)
+    sizes = relative_spacing(spacing, labels.ndim)
     term = np.zeros(labels.shape, np.float32)
     if w0 <= NEGLIGIBLE or labels.size == 0:
         return term
@@ -203,7 +203,7 @@ def fiji_weight_map(
             f"background = {background}, background_sigma_px = {background_sigma_px}",
             "a background weight between 0 and 1, background_sigma_px above 0",
         )
-    sizes = _relative(spacing, labels.ndim)
+    sizes = relative_spacing(spacing, labels.ndim)
     outside = np.ascontiguousarray(labels <= 0)
     square = np.asarray(edt.edtsq(outside, anisotropy=sizes, black_border=False), np.float32)
     weight: NDArray[np.float32] = np.exp(square / np.float32(-2 * background_sigma_px**2))
@@ -215,8 +215,26 @@ def fiji_weight_map(
     return weight
 
 
-def _relative(spacing: Sequence[float] | None, rank: int) -> tuple[float, ...]:
-    """Return the pixel size along each axis in units of the smallest."""
+def relative_spacing(spacing: Sequence[float] | None, rank: int) -> tuple[float, ...]:
+    """Express the pixel size along each axis in units of the smallest.
+
+    Parameters
+    ----------
+    spacing
+        One number above 0 per axis, in any unit; None: all equal.
+    rank
+        Number of axes.
+
+    Returns
+    -------
+    sizes
+        `rank` numbers of 1 and more.
+
+    Raises
+    ------
+    UsageError
+        If the number of values is not `rank`, or one is not above 0 and finite.
+    """
     sizes = (1.0,) * rank if spacing is None else tuple(float(size) for size in spacing)
     if len(sizes) != rank or not all(0 < size < math.inf for size in sizes):
         raise UsageError(f"spacing {spacing} for {rank} axes", f"{rank} numbers above 0, one per axis")

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
+
+from septum.arrays._basins import basins
+from septum.arrays.instances import ObjectSettings, candidates, label_each, label_objects
+from septum.arrays.targets import components, separate
+from septum.errors import UsageError
+
+
+def disks(shape, centers, radius):
+    """Labels 1 .. N of disks or balls; later ones lie on top."""
+    labels = np.zeros(shape, np.int32)
+    for i, center in enumerate(centers, 1):
+        labels[sum((g - c) ** 2 for g, c in zip(np.indices(shape), center, strict=True)) <= radius**2] = i
+    return labels
+
+
+def probability(labels, sigma=1.0):
+    return gaussian_filter((labels > 0).astype(np.float32), sigma)
+
+
+def iou(truth, labels):
+    """IoU of each true object with the object that covers its center of mass, and that object's label."""
+    result = []
+    for i in range(1, truth.max() + 1):
+        center = tuple(np.round(np.argwhere(truth == i).mean(0)).astype(int))
+        own = labels == labels[center] if labels[center] else np.zeros(labels.shape, bool)
+        result.append(((truth == i) & own).sum() / ((truth == i) | own).sum())
+    return np.array(result)
+
+
+TOUCHING = disks((40, 60), [(20, 15), (20, 33), (18, 50)], 10)
+
+
+@pytest.mark.parametrize("neck", [0.0, 0.5])
+def test_touching_disks_with_borders(neck):
+    labels = label_objects(probability(separate(TOUCHING), 0.7), neck=neck)
+    assert labels.max() == 3 and labels.dtype == np.int32
+    assert np.all(iou(TOUCHING, labels) > 0.9)
+
+
+def test_touching_disks_without_borders_are_divided_at_the_necks():
+    foreground = probability(TOUCHING)
+    assert label_objects(foreground, neck=0).max() == 1
+    labels = label_objects(foreground, neck=0.7)
+    assert labels.max() == 3 and np.all(iou(TOUCHING, labels) > 0.85)
+
+
+def test_three_dimensions_with_thick_slices():
+    truth = disks((24, 24, 44), [(12, 12, 12), (12, 12, 31)], 10)
+    thin = probability(separate(truth), 0.7)
+    labels = label_objects(thin)
+    assert labels.max() == 2 and np.all(iou(truth, labels) > 0.85)
+    # Every second slice of the same volume, said to be twice as thick, is divided at the same place.
+    touching = probability(truth)[::2]
+    labels = label_objects(touching, neck=0.7, spacing=(2, 1, 1))
+    assert labels.max() == 2 and np.all(iou(truth[::2], labels) > 0.85)
+
+
+def test_borders_by_a_low_probability_between_high_ones():
+    foreground = np.full((9, 31), 0.95, np.float32)
+    foreground[:, 15] = 0.6
+    labels = label_objects(foreground, min_size_px=0)
+    assert np.all(labels[:, :15] == 1) and np.all(labels[:, 16:] == 2)
+    assert label_objects(foreground, seed_level=0.5, min_size_px=0).max() == 1
+    assert np.all(label_objects(foreground, threshold=0.6)[:, 15] == 0)
+
+
+def test_piece_below_the_seed_level_is_one_object():
+    foreground = np.zeros((8, 16), np.float32)
+    foreground[1:6, 1:6], foreground[1:6, 8:14] = 0.7, 0.99
+    labels = label_objects(foreground)
+    assert np.array_equal(labels > 0, foreground > 0) and labels[1, 1] != labels[1, 8] and labels.max() == 2
+
+
+def test_specks_go_or_join_their_neighbor():
+    foreground = np.zeros((12, 30), np.float32)
+    foreground[2:10, 2:10] = 0.99  # 64 pixels
+    foreground[5:7, 10:13] = 0.6
+    foreground[5:7, 13:15] = 0.99  # 4 pixels, joined to the square by pixels below the seed level
+    foreground[5:7, 20:22] = 0.99  # 4 pixels alone
+    with_specks = label_objects(foreground, min_size_px=0)
+    assert with_specks.max() == 3
+    labels = label_objects(foreground, min_size_px=8)
+    assert labels.max() == 1
+    assert np.array_equal(labels == 1, (foreground > 0.5) & (np.arange(30) < 20))
+    assert label_objects(foreground, min_size_px=500).max() == 0
+
+
+def test_growing_closes_gaps_and_leaves_outlines():
+    square = np.zeros((9, 21), np.int32)
+    square[2:7, 2:10], square[2:7, 10:19] = 1, 2
+    apart = separate(square)
+    assert np.count_nonzero(apart) == np.count_nonzero(square) - 5
+    foreground = (apart > 0).astype(np.float32)
+    assert np.array_equal(label_objects(foreground), apart)
+    grown = label_objects(foreground, grow_px=1)
+    # The column is given back, and the two ends of the gap, which see both objects as well.
+    square[[1, 7], 10] = 2
+    assert np.array_equal(grown, square)
+    # Slices four pixels thick are out of reach.
+    stacked = np.zeros((3, 9, 9), np.float32)
+    stacked[0, 2:7, 2:7] = stacked[2, 2:7, 2:7] = 1
+    assert np.all(label_objects(stacked, grow_px=2, spacing=(4, 1, 1))[1] == 0)
+    assert np.all(label_objects(stacked, grow_px=2)[1, 2:7, 2:7] > 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (1, 9), (3, 4, 5), (1, 1, 1), (0, 3)])
+def test_nothing_and_everything(shape):
+    assert not label_objects(np.zeros(shape, np.float32)).any()
+    full = label_objects(np.ones(shape, np.float32), min_size_px=1, grow_px=1)
+    assert np.all(full == 1)
+    assert full.shape == shape
+
+
+def test_one_pixel():
+    foreground = np.zeros((5, 5), np.float32)
+    foreground[2, 3] = 0.99
+    assert np.array_equal(label_objects(foreground, min_size_px=1), foreground > 0)
+    assert not label_objects(foreground, min_size_px=2).any()
+
+
+@given(
+    arrays(np.float32, array_shapes(min_dims=2, max_dims=3, max_side=7), elements=st.floats(0, 1, width=32)),
+    st.sampled_from([0.0, 0.3, 0.6]),
+    st.sampled_from([0.5, 0.8]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+@settings(deadline=None, max_examples=100)
+def test_objects_partition_the_mask(foreground, threshold, seed_level, neck):
+    labels = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=0)
+    assert np.array_equal(labels > 0, foreground > threshold)
+    numbers = np.unique(labels[labels > 0])
+    assert np.array_equal(numbers, np.arange(1, len(numbers) + 1))
+    for i in numbers:
+        assert components(labels == i).max() == 1
+    assert len(numbers) >= components(foreground > threshold).max()
+    larger = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=3)
+    assert np.all(np.bincount(larger.ravel(), minlength=2)[1:] >= 3) or not larger.any()
+    assert np.all(foreground[larger > 0] > threshold)
+
+
+def test_candidates_are_settings_and_share_work_without_changing_results():
+    choices = candidates([40, 44, 80, 100] * 30)
+    assert len(choices) == len(set(choices)) == 32 and {c.min_size_px for c in choices} == {10}
+    assert {c.min_size_px for c in candidates()} == {ObjectSettings().min_size_px}
+    draw = np.random.Generator(np.random.Philox(3))
+    foreground = np.clip(probability(separate(TOUCHING)) + draw.normal(0, 0.1, TOUCHING.shape), 0, 1).astype(np.float32)
+    for choice, labels in label_each(foreground, choices):
+        assert np.array_equal(labels, label_objects(foreground, **choice.model_dump())), choice
+
+
+def test_settings_are_closed_and_frozen():
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        ObjectSettings(threshold=1.5)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        ObjectSettings.model_validate({"tresh": 0.5})
+    with pytest.raises(UsageError, match="spacing"):
+        label_objects(np.zeros((4, 4), np.float32), spacing=(1, 1, 1))
+
+
+def test_basins_by_hand():
+    depth = np.array([[3, 2, 1, 2, 4, 0, 5, 5]], np.float32)
+    assert basins(depth, neck=0).tolist() == [[1, 1, 1, 1, 1, 0, 2, 2]]
+    # The neck is 1 deep, the narrower part 3: divided if 1 < neck * 3.
+    assert basins(depth, neck=0.3).tolist() == [[1, 1, 1, 1, 1, 0, 2, 2]]
+    parts = basins(depth, neck=0.4)
+    assert parts[0, :2].tolist() == [1, 1] and parts[0, 3:].tolist() == [2, 2, 0, 3, 3]
+    assert basins(np.array([[1, 1], [1, 1]], np.float32), neck=1).tolist() == [[1, 1], [1, 1]]
+    corner = np.array([[2, 0], [0, 2]], np.float32)
+    assert basins(corner, neck=0).tolist() == [[1, 0], [0, 2]]
