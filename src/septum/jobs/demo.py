@@ -1,0 +1,193 @@
+"""The demo: make images, train on some, predict the others, and compare with a method that does not learn.
+
+::
+
+    OUT/training/images, masks     what the model learns from
+    OUT/test/images, masks         what it never sees before it is asked
+    OUT/run                        the training (see `septum.jobs.run_folder`)
+    OUT/predicted                  the model's objects of the test images
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from septum import seeding
+from septum.arrays.cells import generate
+from septum.arrays.threshold import otsu_watershed
+from septum.errors import FileError
+from septum.io.images import read_image, write_image
+from septum.jobs.records import PredictRecord, Record
+from septum.metrics import ctc, matching
+from septum.metrics.contingency import Table, table
+from septum.settings import Settings
+
+BASELINE = "Otsu + watershed"
+
+
+class DemoSettings(Settings):
+    """What the demo makes and how long it trains.
+
+    Parameters
+    ----------
+    out
+        Folder for everything; made if missing. The same demo on the same folder goes on where it stopped.
+    seed
+        Of the images and of the training.
+    budget_s
+        Seconds for the training; all else takes about a quarter of a minute.
+    training, tests
+        How many images to learn from and to be scored on.
+    device
+        See `septum.nn.device.find_device`.
+    """
+
+    out: Path = Path("septum-demo")
+    seed: int = Field(default=0, ge=0)
+    budget_s: float = Field(default=110.0, gt=0)
+    training: int = Field(default=16, ge=2)
+    tests: int = Field(default=4, ge=1)
+    device: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One test image with its truth and what both methods found.
+
+    Attributes
+    ----------
+    name : str
+        The name of its files, without ending.
+    image : ndarray
+        ``(1, Y, X)`` float32, 0..255.
+    truth, predicted, baseline : ndarray
+        ``(Y, X)`` int32 object ids: the truth, the model's objects, those of Otsu and watershed.
+    seg, ap50, baseline_seg, baseline_ap50 : float
+        SEG and AP at IoU 0.5 of the model and of the baseline on this image, 0..1.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    truth: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+    baseline: NDArray[np.int32]
+    seg: float
+    ap50: float
+    baseline_seg: float
+    baseline_ap50: float
+
+
+@dataclass(frozen=True)
+class DemoDone:
+    """The last record of a demo.
+
+    Attributes
+    ----------
+    rows : tuple
+        Name of the method, SEG and AP at IoU 0.5 on all test images together: the model first, then the baseline.
+    folder : Path
+        Where everything lies; the run with its ``log.csv`` is ``folder/run``.
+    seconds : float
+        Of the whole demo.
+    """
+
+    rows: tuple[tuple[str, float, float], ...]
+    folder: Path
+    seconds: float
+
+
+DemoRecord = Record | PredictRecord | Compared | DemoDone
+
+
+def demo(settings: DemoSettings) -> Iterator[DemoRecord]:
+    """Run the demo.
+
+    Yields
+    ------
+    The records of `septum.jobs.train.train`, those of `septum.jobs.predict.predict_files` for the test images, one
+    `Compared` for each of them, and `DemoDone` at the end.
+
+    Raises
+    ------
+    SeptumError
+        If the folder cannot be written, or holds a demo of another seed or length.
+    """
+    # These two import torch, which the command line must not wait for before it has said anything.
+    from septum.jobs.predict import PredictSettings, predict_files
+    from septum.jobs.train import TrainSettings, train
+
+    begin = time.monotonic()
+    out = settings.out
+    _write_images(out / "training", "cells", settings.seed, settings.training)
+    tests = _write_images(out / "test", "test", settings.seed, settings.tests)
+    yield from train(
+        TrainSettings(
+            data=(out / "training",),
+            out=out / "run",
+            budget_s=settings.budget_s,
+            seed=settings.seed,
+            device=settings.device,
+        )
+    )
+    yield from predict_files(
+        PredictSettings(
+            model=out / "run" / "model.safetensors",
+            inputs=(str(out / "test" / "images"),),
+            out=out / "predicted",
+            device=settings.device,
+        )
+    )
+    rows = yield from _compare(tests, out)
+    yield DemoDone(rows, out, time.monotonic() - begin)
+
+
+def _write_images(folder: Path, name: str, seed: int, count: int) -> list[Path]:
+    """Write `count` images and masks as a data folder; return the images."""
+    paths = []
+    for part in ("images", "masks"):
+        try:
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(
+                f"{folder / part}: {error.strerror}", "a folder that can be written", "give another -o"
+            ) from None
+    for index in range(count):
+        image, labels = generate(seeding.number(seed, f"demo {name}", index))
+        file = f"{name}-{index + 1:02d}.png"
+        write_image(folder / "images" / file, image.astype(np.uint8), axes="CYX")
+        write_image(folder / "masks" / file, labels.astype(np.uint16), axes="YX")
+        paths.append(folder / "images" / file)
+    return paths
+
+
+def _compare(tests: list[Path], out: Path) -> Generator[Compared, None, tuple[tuple[str, float, float], ...]]:
+    """Score the model and the baseline on every test image; return the rows of `DemoDone`."""
+    model, baseline = [], []
+    for path in tests:
+        image = np.asarray(read_image(path).array, np.float32)
+        truth, predicted = (_labels(folder / path.name) for folder in (path.parent.parent / "masks", out / "predicted"))
+        found = otsu_watershed(image)
+        model.append(table(truth, predicted))
+        baseline.append(table(truth, found))
+        seg, ap50 = _scores([model[-1]])
+        baseline_seg, baseline_ap50 = _scores([baseline[-1]])
+        yield Compared(path.stem, image, truth, predicted, found, seg, ap50, baseline_seg, baseline_ap50)
+    return (("Septum", *_scores(model)), (BASELINE, *_scores(baseline)))
+
+
+def _labels(path: Path) -> NDArray[np.int32]:
+    array: NDArray[Any] = read_image(path, labels=True).array
+    return np.asarray(array[0], np.int32)
+
+
+def _scores(tables: list[Table]) -> tuple[float, float]:
+    """Return SEG and AP at IoU 0.5, over the objects of all images."""
+    return ctc.seg(tables), matching.scores(tables, thresholds=(0.5,))[0].ap
