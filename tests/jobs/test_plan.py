@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from septum.errors import UsageError
+from septum.jobs.plan import Facts, make_plan
+
+FACTS = Facts(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
+
+
+def test_paper_is_the_paper() -> None:
+    plan, _ = make_plan(FACTS, preset="paper")
+    assert (plan.tile, plan.output, plan.batch) == ((572, 572), (388, 388), 1)
+    assert (plan.network.width, plan.network.depths, plan.network.dropout) == (64, (4, 4), 0.5)
+    assert not plan.network.batch_norm
+    assert (plan.optimizer.method, plan.optimizer.momentum) == ("sgd", 0.99)
+    assert (plan.weights.w0, plan.weights.sigma_px) == (10, 5)
+
+
+def test_fiji_is_the_plugin() -> None:
+    plan, _ = make_plan(FACTS, preset="fiji")
+    assert plan.network.leak == 0.1
+    assert (plan.optimizer.method, plan.optimizer.rate) == ("adam", 1e-5)
+    assert plan.weights.method == "fiji"
+    assert plan.sampler == "density"
+
+
+def test_auto_follows_size_objects_and_device() -> None:
+    plan, reasons = make_plan(FACTS)
+    assert (plan.network.depths, plan.network.width, plan.network.batch_norm) == ((4, 4), 16, True)
+    assert make_plan(replace(FACTS, gpu=True))[0].network.width == 64
+    assert make_plan(replace(FACTS, object_px=20.0))[0].network.depths == (3, 3)
+    small, _ = make_plan(replace(FACTS, sides=(40, 300)))
+    assert small.network.depths == (1, 4)
+    assert small.output[0] < 60 <= small.output[1]
+    assert any("depth" in r for r in reasons)
+
+
+def test_auto_pools_a_coarse_axis_less() -> None:
+    facts = replace(FACTS, sides=(60, 256, 256), anisotropy=(4.0, 1.0, 1.0))
+    assert make_plan(facts)[0].network.depths == (0, 3, 3)
+
+
+def test_a_persons_values_win() -> None:
+    plan, _ = make_plan(FACTS, width=5, depth=2, tile=100, batch=3)
+    assert (plan.network.width, plan.network.depths, plan.tile, plan.batch) == (5, (2, 2), (100, 100), 3)
+    assert make_plan(FACTS, depth=2, tile=101)[0].tile == (104, 104)
+    assert make_plan(FACTS, preset="paper", width=8)[0].network.width == 8
+
+
+@pytest.mark.parametrize("preset", ["paper", "fiji"])
+def test_published_presets_refuse_volumes(preset: str) -> None:
+    with pytest.raises(UsageError, match="auto"):
+        make_plan(replace(FACTS, sides=(9, 9, 9), anisotropy=(1, 1, 1)), preset=preset)  # type: ignore[arg-type]
