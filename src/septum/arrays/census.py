@@ -1,0 +1,166 @@
+"""Count what a mask holds: values, pieces, sizes, and which objects touch.
+
+One pass over a mask, small numbers out. Nothing here knows whether values are ids of objects or classes; the figures
+are what that is decided by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.targets import IGNORE, consecutive
+
+FEW = 64
+"""Up to so many values, where each lies and how bright it is, is kept as well."""
+
+WHOLE = 0.95
+"""A value counts as one piece if its largest piece holds this share of its pixels; specks are no second object."""
+
+
+@dataclass(frozen=True)
+class Trait:
+    """Where a value lies in one image.
+
+    Attributes
+    ----------
+    center
+        Center of mass per axis, 0 .. 1 of the side.
+    share
+        Share of the image's pixels, 0 .. 1.
+    brightness
+        Mean over pixels and channels of the image standardized to mean 0 and deviation 1; 0 without an image.
+    """
+
+    center: tuple[float, ...]
+    share: float
+    brightness: float
+
+
+@dataclass(frozen=True)
+class Census:
+    """What one mask of one plane or volume holds.
+
+    Attributes
+    ----------
+    values, counts
+        Values other than 0 and `IGNORE`, rising, and their pixels.
+    background, ignored
+        Pixels that are 0, and that are `IGNORE`.
+    pieces
+        Connected pieces of equal value (8 neighbors in 2D, 26 in 3D) without background.
+    whole
+        Values that are one piece (see `WHOLE`).
+    split
+        Values in two or more pieces of which the second is larger than 1 - `WHOLE` of all.
+    touching
+        Values that touch another one, not counting background.
+    median_value_px, median_piece_px
+        Median pixels of a value, and of a piece; 0 if there is none.
+    traits
+        One per value if there are no more than `FEW`; else empty.
+    """
+
+    values: tuple[int, ...]
+    counts: tuple[int, ...]
+    background: int
+    ignored: int
+    pieces: int
+    whole: int
+    touching: int
+    median_value_px: float
+    median_piece_px: float
+    traits: tuple[Trait, ...] = ()
+
+    @property
+    def split(self) -> int:
+        """Values that are not one piece."""
+        return len(self.values) - self.whole
+
+
+def census(labels: NDArray[np.integer[Any]], image: NDArray[Any] | None = None) -> Census:
+    """Count what a mask holds.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integers, two or three axes, 0 background, `IGNORE` not annotated.
+    image
+        ``(C, *S)``, finite; gives the brightness of each value.
+
+    Raises
+    ------
+    DataError
+        If a value is negative and not `IGNORE`.
+    """
+    numbers, ids = consecutive(labels)
+    ignored = int(np.count_nonzero(numbers == IGNORE)) if numbers.size and numbers.min() < 0 else 0
+    if ignored:
+        numbers = np.maximum(numbers, 0)
+    sizes = np.bincount(numbers.ravel(), minlength=len(ids) + 1)
+    if not len(ids):
+        return Census((), (), int(sizes[0]) - ignored, ignored, 0, 0, 0, 0.0, 0.0)
+    piece_sizes, largest = _pieces(numbers, len(ids))
+    return Census(
+        values=tuple(ids.tolist()),
+        counts=tuple(sizes[1:].tolist()),
+        background=int(sizes[0]) - ignored,
+        ignored=ignored,
+        pieces=len(piece_sizes),
+        whole=int(np.count_nonzero(largest >= WHOLE * sizes[1:])),
+        touching=len(_touching(numbers)),
+        median_value_px=float(np.median(sizes[1:])),
+        median_piece_px=float(np.median(piece_sizes)),
+        traits=_traits(numbers, sizes, image) if len(ids) <= FEW else (),
+    )
+
+
+def _pieces(numbers: NDArray[np.int32], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the sizes of all pieces, and the largest piece of each number 1 .. `count`."""
+    import cc3d
+
+    found, total = cc3d.connected_components(numbers, connectivity=8 if numbers.ndim == 2 else 26, return_N=True)
+    sizes = np.bincount(found.ravel(), minlength=total + 1)[1:]
+    owner = np.zeros(total + 1, np.int32)
+    owner[found.ravel()] = numbers.ravel()
+    largest = np.zeros(count + 1, np.int64)
+    np.maximum.at(largest, owner[1:], sizes)
+    return sizes, largest[1:]
+
+
+def _touching(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the numbers that have a pixel of another number beside them, along axes or diagonals."""
+    found: list[NDArray[np.int32]] = []
+    for step in product((-1, 0, 1), repeat=numbers.ndim):
+        if step <= (0,) * numbers.ndim:  # the other half is the same pairs
+            continue
+        here = numbers[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
+        there = numbers[tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
+        pairs = (here != there) & (here > 0) & (there > 0)
+        found += [np.unique(here[pairs]), np.unique(there[pairs])]
+    return np.unique(np.concatenate(found))
+
+
+def _traits(numbers: NDArray[np.int32], sizes: NDArray[np.int64], image: NDArray[Any] | None) -> tuple[Trait, ...]:
+    flat, count = numbers.ravel(), len(sizes)
+    centers = []
+    for axis, side in enumerate(numbers.shape):
+        shape = [1] * numbers.ndim
+        shape[axis] = side
+        place = np.broadcast_to(((np.arange(side) + 0.5) / side).reshape(shape), numbers.shape)
+        centers.append(np.bincount(flat, weights=place.ravel(), minlength=count) / np.maximum(sizes, 1))
+    brightness = np.zeros(count)
+    if image is not None:
+        gray = image.mean(axis=0, dtype=np.float64)
+        deviation = float(gray.std())
+        if deviation > 0:
+            total = np.bincount(flat, weights=((gray - gray.mean()) / deviation).ravel(), minlength=count)
+            brightness = total / np.maximum(sizes, 1)
+    return tuple(
+        Trait(tuple(float(c[i]) for c in centers), float(sizes[i] / numbers.size), float(brightness[i]))
+        for i in range(1, count)
+    )

@@ -1,0 +1,152 @@
+"""Open checked data for training: mended in memory, one sample per image or volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.mend import fill_holes, match_channels, to_classes
+from septum.arrays.targets import IGNORE, components
+from septum.jobs.survey import image_frames, read_mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from septum.jobs.check import Report, Rules
+    from septum.jobs.survey import Item
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image or volume ready for training.
+
+    Attributes
+    ----------
+    name
+        Unique; pages of a stack are ``NAME_t003``, sections of a volume that is read flat ``NAME_z003``.
+    group, position
+        Samples of one sequence or stack share a group, in which `position` rises; ``""`` is an image on its own.
+    image
+        ``(C, *S)`` float32, raw intensities, finite.
+    mask
+        ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `IGNORE` where not annotated.
+    gold
+        ``(*S)`` int32, truth for scoring where it differs: ids of some of the objects, `IGNORE` where nothing is known.
+        None where `mask` is the truth.
+    spacing_um
+        Micrometers per pixel along ``*S``; None if unknown.
+    """
+
+    name: str
+    group: str
+    position: int
+    image: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    gold: NDArray[np.int32] | None
+    spacing_um: tuple[float, ...] | None
+
+
+def load_samples(report: Report) -> Iterator[Sample]:
+    """Open the pairs of a report one after the other.
+
+    Only the samples that the caller keeps stay in memory. What the report names as mended is mended.
+
+    Parameters
+    ----------
+    report
+        From `septum.jobs.check.check`.
+
+    Raises
+    ------
+    DataError
+        If the report holds errors.
+    FileError
+        If a file has become unreadable since the check.
+    """
+    report.refuse_errors()
+    for item in report.items:
+        yield from open_item(item, report.rules)
+
+
+def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
+    """Open one pair: one sample, or one per page (T) and, for rank 2, per section (Z).
+
+    Parameters
+    ----------
+    item
+        A usable pair of a report.
+    rules
+        The report's rules.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    """
+    from septum.io.images import read_image
+
+    image = read_image(item.image)
+    frames = image_frames(image)
+    masks = _truth(item.masks, item, rules, frames)
+    golds = _truth(item.golds, item, rules, frames) if item.golds and item.golds != item.masks else None
+    facts = item.image_facts
+    spacing = facts.spacing_um[-rules.rank :] if facts and facts.spacing_um else None
+    walks_z = rules.rank == 2 and frames.ndim == 5
+    places = [(t, z) for t in range(len(frames)) for z in (range(frames.shape[2]) if walks_z else (None,))]
+    for number, (t, z) in enumerate(places):
+        frame = frames[t] if z is None else frames[t, :, z]
+        many = len(places) > 1
+        suffix = (f"_t{t:03d}" if len(frames) > 1 else "") + ("" if z is None else f"_z{z:03d}")
+        yield Sample(
+            name=item.name + suffix,
+            group=item.group or (item.name if many else ""),
+            position=item.position * (len(places) if item.group else 1) + number if many else item.position,
+            image=match_channels(fill_holes(frame), rules.channels).astype(np.float32),
+            mask=masks[t] if z is None else masks[t, z],
+            gold=None if golds is None else golds[t] if z is None else golds[t, z],
+            spacing_um=spacing,
+        )
+
+
+def _truth(
+    files: tuple[tuple[Path, int | None], ...], item: Item, rules: Rules, frames: NDArray[Any]
+) -> NDArray[np.int32]:
+    """Return ``(T, *S)`` int32 from files that are all of the truth, or Z slices of it."""
+    shape = (frames.shape[0], *frames.shape[2:])
+    whole = np.full(shape, IGNORE, np.int32)
+    for path, section in files:
+        axes = item.image_facts.axes if item.image_facts else ""
+        found = np.stack([meant(labels.array, rules) for labels in read_mask(path, axes)[1]])
+        if section is not None:
+            whole[:, section] = found
+        else:
+            whole[:] = np.swapaxes(found, -1, -2) if item.swapped else found
+    return whole
+
+
+def meant(labels: NDArray[np.int32], rules: Rules) -> NDArray[np.int32]:
+    """Turn labels as read from a file into ids of objects or numbers of classes.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32 from `septum.arrays.mend.read_labels`.
+    rules
+        What the values mean.
+
+    Returns
+    -------
+    mask
+        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `IGNORE` where not annotated.
+    """
+    if rules.kind == "classes":
+        if rules.mixed:
+            return np.where(labels > 0, np.int32(1), labels)
+        return to_classes(labels, rules.mask_values, rules.ignore)
+    if rules.pieces:
+        return np.where(labels == IGNORE, np.int32(IGNORE), components(labels > 0))
+    return labels
