@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_no_half_image(small_disk: Path, suffix: str) -> None
     path = small_disk / f"image{suffix}"
     write_image(path, noise[:8, :8], axes="YX")
     before = path.read_bytes()
-    with pytest.raises(FileError, match=r"the disk is full|cannot be written"):
+    with pytest.raises(FileError, match="the disk is full"):
         write_image(path, noise, axes="YX")
     assert path.read_bytes() == before
     assert list(small_disk.iterdir()) == [path]

@@ -85,7 +85,7 @@ def _in_words(path: Path, error: OSError) -> FileError:
     name = shown(path)
     reason = error.strerror or str(error)
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
+        case errno.ENOSPC | errno.EDQUOT | None:  # None: NumPy says only "... requested and ... written"
             given, todo = f"{name}: the disk is full", "free some space or choose another folder, then run again"
         case errno.ENOENT | errno.ENOTDIR:
             given, todo = f"{name}: the folder {shown(path.parent)} does not exist", "create the folder first"

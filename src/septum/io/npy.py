@@ -56,4 +56,4 @@ def _guess(path: Path, shape: tuple[int, ...]) -> str:
 def write_npy(file: Path, array: NDArray[Any]) -> None:
     """Write `array` as it is."""
     with file.open("wb") as out:
-        np.save(out, np.ascontiguousarray(array) if array.ndim else array, allow_pickle=False)
+        np.save(out, array, allow_pickle=False)

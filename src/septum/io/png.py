@@ -63,8 +63,7 @@ def _check_chunks(path: Path) -> None:
             size, name = struct.unpack(">I4s", file.read(8))
             data = file.read(size)
             (checksum,) = struct.unpack(">I", file.read(4))
-            # Lower case: notes such as text and time, which some programs write carelessly.
-            if name[:1].isupper() and zlib.crc32(data, zlib.crc32(name)) != checksum:
+            if zlib.crc32(data, zlib.crc32(name)) != checksum:
                 raise ValueError(f"the checksum of its {name.decode('ascii', 'replace')} chunk is wrong")
 
 
