@@ -15,7 +15,7 @@ from pydantic import Field
 from septum.arrays.instances import label_objects
 from septum.arrays.tiles import plan_tiles
 from septum.axes import relative_spacing, spatial
-from septum.errors import DataError, ModelError, SeptumError, UsageError
+from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.io.images import Image, list_images, read_image, write_image
 from septum.jobs.infer import largest_output, tile_probabilities, turn, versions
 from septum.jobs.model import Model, open_model
@@ -93,6 +93,11 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
     model = open_model(settings.model, settings.device)
     _check_output(settings.output, model)
     tasks = _tasks(settings)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        given = f"{settings.out}: {error.strerror}"
+        raise FileError(given, "a folder that can be written", "give another -o") from None
     failures: list[SeptumError] = []
     for index, task in enumerate(tasks):
         started = time.monotonic()
