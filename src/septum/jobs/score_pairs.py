@@ -52,6 +52,8 @@ class Items:
 
     Attributes
     ----------
+    predicted
+        Where the predictions are.
     items
         In natural order.
     challenge
@@ -62,6 +64,7 @@ class Items:
         Predictions without truth: how many.
     """
 
+    predicted: Path
     items: tuple[Item, ...]
     challenge: bool
     missing: tuple[Path, ...]
@@ -97,7 +100,7 @@ def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> I
     elif truth.is_dir():
         found = _folders(predicted, truth)
     else:
-        found = Items((Item(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0)
+        found = Items(predicted, (Item(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0)
     return found if ignore is None else _with_ignored(found, ignore)
 
 
@@ -117,7 +120,7 @@ def _folders(predicted: Path, truth: Path) -> Items:
             "rename the predictions after the truth",
         )
     items = tuple(Item(image_stem(t), p, t) for p, t in pairs)
-    return Items(items, challenge=False, missing=tuple(missing), unscored=unscored)
+    return Items(predicted, items, challenge=False, missing=tuple(missing), unscored=unscored)
 
 
 def _sequences(truth: Path) -> dict[str, Path]:
@@ -167,7 +170,7 @@ def _challenge(predicted: Path, folders: dict[str, Path]) -> Items:
             "results named by frame, such as mask002.tif or t002.tif",
             "name the folder that holds them",
         )
-    return Items(tuple(items), challenge=True, missing=tuple(missing), unscored=unscored)
+    return Items(predicted, tuple(items), challenge=True, missing=tuple(missing), unscored=unscored)
 
 
 def _results(predicted: Path, sequence: str, *, alone: bool) -> Path:
@@ -211,16 +214,17 @@ def _with_ignored(found: Items, ignore: Path) -> Items:
         masks = dict(match([i.truth for i in found.items], list_images([ignore])).pairs)
         if lacking := [i.truth for i in found.items if i.truth not in masks]:
             raise DataError(
-                f"{shown(ignore)}: no mask for {_some(lacking)}",
+                f"{shown(ignore)}: no mask for {some(lacking)}",
                 "one mask for each truth, named alike",
                 "add an empty mask where every pixel counts",
             )
     items = tuple(
         Item(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in found.items
     )
-    return Items(items, found.challenge, found.missing, found.unscored)
+    return Items(found.predicted, items, found.challenge, found.missing, found.unscored)
 
 
-def _some(paths: Sequence[Path]) -> str:
+def some(paths: Sequence[Path]) -> str:
+    """Return the first names and how many follow."""
     listed = ", ".join(shown(p.name) for p in paths[:3])
     return listed if len(paths) <= 3 else f"{listed} and {len(paths) - 3} more"

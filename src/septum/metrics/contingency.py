@@ -114,6 +114,16 @@ def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bo
     return Table((key >> np.uint64(32)).astype(np.int64), (key & np.uint64(LARGEST_ID)).astype(np.int64), count)
 
 
+def values(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the values of ``(*S)`` integer labels in rising order, 0 and negative ones among them."""
+    found = [np.zeros(0, np.int64)]
+    for slab in _slabs(labels.shape):
+        flat = labels[slab].reshape(-1)
+        starts = np.append(np.ones(min(1, flat.size), np.bool_), flat[1:] != flat[:-1])
+        found.append(np.unique(flat[starts]).astype(np.int64))
+    return np.unique(np.concatenate(found))
+
+
 def centroids(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the mean position of every object.
 
