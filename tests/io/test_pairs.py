@@ -246,14 +246,14 @@ def test_what_is_no_data_set_is_told_in_words(tmp_path: Path) -> None:
         ("missing", UsageError, "does not exist"),
         ("empty", DataError, "empty"),
         ("many", UsageError, "in subfolders: deep/ctc, train|in subfolders: train, deep/ctc"),
-        ("plain", DataError, "2 images, but no masks"),
+        ("plain", DataError, "only images (2), no masks"),
         ("texts", DataError, "a.txt"),
         ("none", DataError, "holds no image (1 .txt)"),
         ("json", DataError, "holds no image (1 .json)"),
         ("strange", DataError, "no mask fits an image by name: images a.png"),
         ("both", DataError, "both labels and masks"),
         ("one", DataError, "no images and masks, but images"),
-        ("one/images", DataError, "1 images, but no masks"),
+        ("one/images", DataError, "only images (1), no masks"),
         ("plain/a.png", UsageError, "a.png"),
     ]:
         error = refused(tmp_path / name, kind=kind)

@@ -107,7 +107,7 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
         todo = (
             f"name both: {folder} {beside[0]}" if beside else "put the masks into a folder of their own and name both"
         )
-        return DataError(f"{shown(folder)}: {len(files)} images, but no masks", _LAYOUTS, todo)
+        return DataError(f"{shown(folder)}: only images ({len(files)}), no masks", _LAYOUTS, todo)
     if not any(folder.iterdir()):
         return DataError(f"{shown(folder)}: the folder is empty", _LAYOUTS, "name the folder that holds the data")
     listed = ", ".join(shown(p.name) for p in sorted(folder.iterdir(), key=natural_key)[:6])
