@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from septum.app.progress import Progress, follow_prediction, follow_training, rate_text
+from septum.app.progress import Outcome, Progress, follow_prediction, follow_training, rate_text
 from septum.jobs import records as r
 
 
@@ -132,7 +132,10 @@ def test_prediction_is_followed_to_its_end(capsys: pytest.CaptureFixture[str], c
         r.Predicted(1, 1, 0.6),
     ]
     with Progress("images") as progress:
-        assert follow_prediction(iter(job), progress) == (job[-1], [done], [failed])
+        outcome = Outcome()
+        follow_prediction(iter(job), progress, outcome)
+    assert outcome == Outcome([done], [failed], 0.6)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["0/2 images  a.png", "0/2 images  a.png, tile 1 of 2"]
     assert "a.png -> out/a.tif  0.5 s, 3 objects" in lines
+    assert lines[-1] == "b.png failed"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,10 +27,10 @@ from septum.app.options import (
     run_folder,
     settings_of,
 )
-from septum.app.progress import Outcome, Progress, follow_prediction, follow_training
-from septum.app.tables import json_text, scores_text, seconds_text
+from septum.app.progress import Outcome, Progress, follow_prediction, follow_training, show_training
+from septum.app.tables import aligned, described, evaluation_lines, json_text, scores_text, seconds_text
 from septum.errors import SeptumError, UsageError
-from septum.jobs.records import ImageFailed
+from septum.jobs.records import ImageFailed, Record
 
 DEFAULT_BUDGET_S = 1800.0
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that the terminal cannot show
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="septum")
     except SeptumError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def stoppable(farewell: str) -> Iterator[None]:
+def stoppable(farewell: Callable[[], str]) -> Iterator[None]:
     """Leave with a sentence and code 130 when a person presses Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nstopped: {farewell}", err=True)
+        typer.echo(f"\nstopped: {farewell()}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -84,6 +84,30 @@ def septum(
     ] = False,
 ) -> None:
     """Find cells and other objects in microscope images, with a U-Net trained on your own examples."""
+
+
+@app.command(no_args_is_help=True)
+def check(
+    data: DataArgument,
+    *,
+    kind: KindOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out what is wrong with images and masks.
+
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks.
+
+    Example: septum check cells
+    """
+    from septum.jobs import check as job
+
+    with stoppable(lambda: "nothing was changed"):
+        report = job.check(data, kind=kind)
+    typer.echo(json_text({"command": "check", **report.as_dict()}) if as_json else "\n".join(report.lines()))
+    if report.errors:
+        raise typer.Exit(2)
+    if any(finding.code == "unreadable" for finding in report.findings):
+        raise typer.Exit(1)
 
 
 @app.command(no_args_is_help=True)
@@ -124,6 +148,7 @@ def train(
     Example: septum train cells -o runs/cells --budget 20m
     """
     from septum.jobs import train as job
+    from septum.nn.parallel import join_processes
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
@@ -143,16 +168,22 @@ def train(
         batch=batch,
         device=device,
     )
-    with (
-        stoppable(f"the same command goes on from the last checkpoint in {run}, if one was reached"),
-        Progress("steps", quiet=quiet or as_json) as progress,
-    ):
+    first = join_processes().first
+    with stoppable(lambda: _how_to_go_on(run)), Progress("steps", quiet=quiet or as_json or not first) as progress:
         result = follow_training(job.train(settings), progress)
+    if result is None:  # one of several processes, not the one that speaks
+        return
     if as_json:
         typer.echo(json_text({"command": "train", **vars(result), "warnings": progress.warnings}))
         return
     scores = f"{scores_text(result.scores)}; " if result.scores else ""
     typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
+
+
+def _how_to_go_on(run: Path) -> str:
+    if any((run / "checkpoints").glob("step-*")):
+        return f"the same command goes on from the last checkpoint in {run}"
+    return "no checkpoint was written yet; the same command begins again"
 
 
 @app.command(no_args_is_help=True)
@@ -212,7 +243,7 @@ def predict(
     outcome = Outcome()
     try:
         with (
-            stoppable(f"the results in {out} are whole; the same command makes the others"),
+            stoppable(lambda: f"the results in {out} are whole; the same command makes the others"),
             Progress("images", quiet=quiet or as_json) as progress,
         ):
             follow_prediction(job.predict_files(settings), progress, outcome)
@@ -234,3 +265,117 @@ def _say_failures(failed: Sequence[ImageFailed]) -> None:
     for image in failed:
         reason = image.message.removeprefix(f"{image.path}: ").replace("\n", "\n  ")
         typer.echo(f"failed: {image.path}: {reason}", err=True)
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(metavar="PREDICTED TRUTH", hidden=True)],
+    *,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            show_default="chosen from the truth",
+            help="isbi, ctc, instances, pixels; several by commas.",
+        ),
+    ] = None,
+    ignore: Annotated[
+        Path | None,
+        typer.Option(metavar="MASK", show_default=False, help="A mask, or a folder of them: its pixels do not count."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="OUT", show_default=False, help="Folder for tables of all images and objects."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score results against the truth.
+
+    PREDICTED and TRUTH are two images, or two folders whose images are named alike. With three paths the second
+    prediction is compared with the first: A B TRUTH.
+
+    Example: septum evaluate results/ cells/masks/
+    """
+    from septum.jobs import evaluate as job
+    from septum.jobs.evaluation import EvaluateSettings
+
+    if len(paths) not in (2, 3):
+        raise UsageError(f"{len(paths)} paths", "PREDICTED TRUTH, or A B TRUTH", "name the predictions, then the truth")
+    settings = settings_of(
+        EvaluateSettings,
+        predicted=tuple(paths[:-1]),
+        truth=paths[-1],
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else None,
+        ignore=ignore,
+        out=out,
+    )
+    with stoppable(lambda: "nothing was scored"):
+        found = job.evaluate(settings)
+    for note in found.notes:
+        typer.echo(note, err=True)
+    for result in found.results:
+        for failure in result.failures:
+            typer.echo(f"failed: {failure.name}: {failure.message}", err=True)
+    if as_json:
+        typer.echo(json_text({"command": "evaluate", **vars(found)}))
+    else:
+        typer.echo("\n".join(evaluation_lines(found)))
+        for path in found.files:
+            typer.echo(f"written: {path}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", hidden=True)] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model is, or what this computer offers.
+
+    MODEL is the model.safetensors of a run; without it, versions and the device that would compute are shown.
+
+    Example: septum info runs/cells/model.safetensors
+    """
+    from septum.jobs.info import describe_model, installation
+
+    facts = installation() if model is None else {"model": str(model), **describe_model(model)}
+    typer.echo(json_text({"command": "info", **facts}) if as_json else "\n".join(described(facts)))
+
+
+@app.command()
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for everything.")] = Path(
+        "septum-demo"
+    ),
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed makes other cells.")] = 0,
+) -> None:
+    """See it work on made images of cells.
+
+    Makes images, trains on some of them, finds the cells in the others, and compares with a threshold method. Takes
+    about three minutes. The same command goes on where it was stopped.
+
+    Example: septum demo -o septum-demo
+    """
+    from septum.app.report.curves import curves
+    from septum.app.report.pictures import draw_demo
+    from septum.jobs import demo as job
+
+    settings = settings_of(job.DemoSettings, out=out, seed=seed)
+    with stoppable(lambda: _how_to_go_on(out / "run")), Progress("steps") as progress:
+        for record in job.demo(settings):
+            if isinstance(record, job.Compared):
+                progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
+            elif isinstance(record, job.DemoDone):
+                picture = curves(out / "run" / "log.csv", out / "curves.png")
+                progress.say(f"curves: {picture}")
+                rows = [["on images never seen", "SEG", "AP50"], *record.rows]
+                seconds = record.seconds
+            elif isinstance(record, Record):
+                show_training(record, progress)
+    typer.echo("\n".join(aligned(rows)))
+    typer.echo(f"done in {seconds_text(seconds)}; everything lies in {out}")

@@ -128,29 +128,38 @@ def rate_text(speed: float, unit: str) -> str:
     return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit.removesuffix('s')}"
 
 
-def follow_training(job: Iterable[r.Record], progress: Progress) -> r.Trained:
-    """Run a training to its end, showing each record; return the last one."""
+def follow_training(job: Iterable[r.Record], progress: Progress) -> r.Trained | None:
+    """Run a training to its end, showing each record; return the last one, which the first of several processes has."""
     last: r.Trained | None = None
-    note = ""
     for record in job:
-        match record:
-            case r.Planned(lines):
-                for line in lines:
-                    progress.say(line)
-            case r.Warned(text):
-                progress.warn(text)
-            case r.Resumed(step, path):
-                progress.say(f"going on after step {step} from {path}")
-            case r.Step(step, total, loss):
-                progress.show(step, total, note=f"loss {loss:.3f}{note}")
-            case r.Validated(step, total, scores, best):
-                progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
-            case r.Trained():
-                last = record
-            case r.Checked() | r.Saved():
-                pass
-    assert last is not None, "a training ends with Trained"
+        show_training(record, progress)
+        if isinstance(record, r.Trained):
+            last = record
     return last
+
+
+def show_training(record: r.Record, progress: Progress) -> None:
+    """Show one record of a training."""
+    match record:
+        case r.Checked(report):
+            for line in report.lines():
+                if line.startswith("warning: "):
+                    progress.warn(line.removeprefix("warning: "))
+                elif not line.startswith("error: "):  # errors end the training; they are said then
+                    progress.say(line)
+        case r.Planned(lines):
+            for line in lines:
+                progress.say(line)
+        case r.Warned(text):
+            progress.warn(text)
+        case r.Resumed(step, path):
+            progress.say(f"going on after step {step} from {path}")
+        case r.Step(step, total, loss):
+            progress.show(step, total, note=f"loss {loss:.3f}")
+        case r.Validated(step, total, scores, best):
+            progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
+        case r.Saved() | r.Trained():
+            pass
 
 
 @dataclass

@@ -7,6 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from septum.jobs.evaluation import Difference, Evaluation
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -47,6 +51,64 @@ def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
         texts = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *texts]).rstrip())
     return lines
+
+
+def evaluation_lines(found: Evaluation) -> list[str]:
+    """Return the headline scores as a table; with two predictions also what the second gains, with its interval."""
+    first = found.results[0]
+    shown = [score for score in first.scores if score.headline] or list(first.scores)
+    if len(found.results) == 1:
+        rows = [["score", "value", "95 % interval"]]
+        rows += [[s.name, number_text(s.value), interval_text(s.low, s.high)] for s in shown]
+        return aligned(rows)
+    second = {(s.metric, s.name): s for s in found.results[1].scores}
+    differences = {(d.metric, d.name): d for d in found.differences}
+    rows = [["score", *(str(r.predicted) for r in found.results), "difference", "95 % interval", ""]]
+    for score in shown:
+        other, change = second.get((score.metric, score.name)), differences.get((score.metric, score.name))
+        row = [score.name, number_text(score.value), number_text(other.value if other else None)]
+        if change is None:
+            rows.append([*row, "-", "-", ""])
+            continue
+        rows.append([*row, f"{change.value:+.3f}", interval_text(change.low, change.high), _verdict(change)])
+    return aligned(rows)
+
+
+def told(value: object) -> str:
+    """Return a value of a model's description in words: numbers short, mappings as ``name value, name value``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    if isinstance(value, Mapping):
+        flat = {
+            key: item for key, item in value.items() if not isinstance(item, Mapping) and item not in (None, [], "")
+        }
+        return ", ".join(f"{str(key).replace('_', ' ')} {told(item)}" for key, item in flat.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(told(item) for item in value)
+    return str(value)
+
+
+def described(facts: Mapping[str, object]) -> list[str]:
+    """Return named facts as lines ``name  value``, those without a value left out."""
+    lines = {key.replace("_", " "): told(value) for key, value in facts.items()}
+    width = max(len(key) for key in lines)
+    return [f"{key:<{width}}  {text}" for key, text in lines.items() if text]
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval: ``"0.790 to 0.840"``; a dash where there is none."""
+    return "-" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
+
+
+def _verdict(change: Difference) -> str:
+    """Say whether the second prediction is better; only where the interval leaves 0 out."""
+    if math.isnan(change.low) or change.low <= 0 <= change.high:
+        return "no clear difference"
+    return "second better" if (change.value > 0) == change.higher_is_better else "first better"
 
 
 def plain(value: object) -> Json:
