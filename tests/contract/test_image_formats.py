@@ -99,7 +99,13 @@ def test_values_dtype_and_axes_come_back(tmp_path: Path, kind: Format, dtype: ty
         np.testing.assert_array_equal(image.array, wanted)
         narrow = dtype is bool and (not kind.keeps_bool or (kind.suffix == ".png" and 3 in shape and axes == "CYX"))
         assert image.array.dtype == (np.uint8 if narrow else dtype), (axes, shape)
-        assert image.array.flags.c_contiguous and image.array.dtype.isnative
+        assert image.array.flags.c_contiguous and image.array.flags.writeable and image.array.dtype.isnative
+
+
+@each_format
+def test_foreign_byte_order_is_written_right(tmp_path: Path, kind: Format) -> None:
+    array = np.array([[1, 2, 300]], ">u2")
+    assert round_trip(tmp_path, kind, array, "YX").array.tolist() == [[[1, 2, 300]]]
 
 
 @each_format

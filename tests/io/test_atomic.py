@@ -76,6 +76,15 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "real.txt").read_text() == "new"
 
 
+def test_a_link_may_point_to_another_disk_or_to_nothing_yet(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.txt").symlink_to("far/real.txt")
+    with whole_file(tmp_path / "link.txt") as temporary:
+        assert temporary.parent == tmp_path / "far"
+        temporary.write_text("new")
+    assert (tmp_path / "far" / "real.txt").read_text() == "new"
+
+
 def test_file_and_folder_are_synced_around_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, done = tmp_path / "a.txt", []
     sync = os.fsync

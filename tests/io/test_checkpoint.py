@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +102,29 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(FileError, match="cannot be made"):
         save_checkpoint(tmp_path / "checkpoints", 1, {}, {})
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    code = (
+        "import sys, itertools; from pathlib import Path; import numpy as np\n"
+        "from septum.io.checkpoint import save_checkpoint\n"
+        "weights = np.arange(300_000, dtype=np.float32)\n"
+        "for step in itertools.count(int(sys.argv[2])):\n"
+        "    save_checkpoint(Path(sys.argv[1]), step, {'w': weights + step}, {'step': step})\n"
+    )
+    last = 0
+    for wait in (0.05, 0.011, 0.023):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(last + 1)])
+        while not (tmp_path / f"step-{last + 2:08d}.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        found, skipped = newest_checkpoint(tmp_path)
+        assert found is not None and skipped == []
+        assert found.step > last and found.state == {"step": found.step}
+        np.testing.assert_array_equal(found.tensors["w"], np.arange(300_000, dtype=np.float32) + np.float32(found.step))
+        last = found.step
+    save_checkpoint(tmp_path, last + 1, {}, {})
+    assert all(name.startswith("step-") for name in steps(tmp_path)) and len(steps(tmp_path)) == 2

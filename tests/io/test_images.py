@@ -8,6 +8,7 @@ import pytest
 from septum.errors import DataError, FileError, UsageError
 from septum.io.images import is_image, list_images, read_image, write_image
 from septum.io.names import image_stem, natural_key, shown
+from septum.io.pairs import find_pairs
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -75,6 +76,19 @@ def test_nothing_to_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given:
     with pytest.raises(UsageError, match=said) as raised:
         list_images(["a.png", given])
     assert given in raised.value.given and raised.value.todo
+
+
+def test_what_may_not_be_read_is_an_error_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="too long"):
+        list_images(["n" * 300 + ".png"])
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    for call in (list_images, find_pairs):
+        with pytest.raises(UsageError, match="Permission denied"):
+            call([tmp_path])
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:

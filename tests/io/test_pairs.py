@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from septum.errors import DataError, SeptumError, UsageError
+from septum.io.matching import match
 from septum.io.pairs import Pairing, find_pairs
 
 
@@ -188,8 +192,8 @@ def test_one_sequence_and_its_truth_by_name(tmp_path: Path, monkeypatch: pytest.
     ctc_data(tmp_path)
     sequence = find_pairs([tmp_path / "01"])
     assert [p.name for p in sequence.pairs] == [f"01_t{n:03d}" for n in range(12)]
-    for given in ("01_ST", "01_ST/SEG"):
-        pairing = find_pairs([tmp_path / "01", tmp_path / given])
+    for truth in ("01_ST", "01_ST/SEG"):
+        pairing = find_pairs([tmp_path / "01", tmp_path / truth])
         assert {p.gold for p in pairing.pairs} == {None}
         assert [p.mask for p in pairing.pairs] == [p.mask for p in sequence.pairs]
     gold = find_pairs([tmp_path / "01", tmp_path / "01_GT"])
@@ -269,3 +273,16 @@ def test_hidden_files_and_odd_names(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{f}/{n}" for f in ("images", "masks") for n in names), "images/._a b.png", "masks/.DS_Store")
     touch(tmp_path, "images/.hidden.png")
     assert partners(find_pairs([tmp_path])) == {n: n for n in names}
+
+
+@given(st.sets(st.integers(0, 300), min_size=2), st.sets(st.integers(0, 300), min_size=2), st.randoms())
+def test_numbers_match_exactly_the_same_numbers_in_any_order(images: set[int], masks: set[int], random: Random) -> None:
+    image_files = [Path(f"images/frame{n}.tif") for n in images]
+    mask_files = [Path(f"masks/{n:04d}_truth7.png") for n in masks]
+    random.shuffle(image_files)
+    random.shuffle(mask_files)
+    found = match(image_files, mask_files)
+    common = sorted(images & masks)
+    assert found.pairs == [(Path(f"images/frame{n}.tif"), Path(f"masks/{n:04d}_truth7.png")) for n in common]
+    assert found.images_left == [Path(f"images/frame{n}.tif") for n in sorted(images - masks)]
+    assert found.masks_left == [Path(f"masks/{n:04d}_truth7.png") for n in sorted(masks - images)]

@@ -39,14 +39,17 @@ def whole_file(path: Path) -> Iterator[Path]:
     FileError
         If the folder is missing, may not be written, or the disk is full: every `OSError`, in words.
     """
+    try:
+        target = path.resolve() if path.is_symlink() else path  # a link is written through, not replaced
+    except OSError as error:
+        raise _in_words(path, error) from error
     ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
-    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
+    temporary = target.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
     try:
         yield temporary
         _sync(temporary)
-        # A link is written through, not replaced by a file.
-        temporary.replace(path.resolve() if path.is_symlink() and path.exists() else path)
-        _sync_folder(path.parent)
+        temporary.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise _in_words(path, error) from error
     finally:

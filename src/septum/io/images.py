@@ -72,25 +72,34 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            matches = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and is_image(p)]
-        elif path.exists():
-            matches = [path] if is_image(path) else []
-        elif any(c in str(given) for c in "*?["):
-            matches = [Path(p) for p in glob.glob(str(given), recursive=True)]  # noqa: PTH207 - absolute patterns too
-            matches = [p for p in matches if p.is_file() and is_image(p)]
-        else:
-            raise UsageError(f"{shown(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
-        if not matches:
-            kind = "a folder without images" if path.is_dir() else "no image"
-            raise UsageError(
-                f"{shown(path)}: {kind}",
-                "files that end in " + " ".join(SUFFIXES),
-                "name a folder of images, or save them in one of these formats",
-            )
+        try:
+            matches = _matches(given)
+        except OSError as error:
+            raise UsageError(f"{shown(given)}: {error.strerror}", "images you may read", "check the name") from error
         found.update(dict.fromkeys(sorted(matches, key=natural_key)))
     return list(found)
+
+
+def _matches(given: str | Path) -> list[Path]:
+    """Return the images that one file, folder or pattern names."""
+    path = Path(given)
+    if path.is_dir():
+        matches = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and is_image(p)]
+    elif path.exists():
+        matches = [path] if is_image(path) else []
+    elif any(c in str(given) for c in "*?["):
+        matches = [Path(p) for p in glob.glob(str(given), recursive=True)]  # noqa: PTH207 - absolute patterns too
+        matches = [p for p in matches if p.is_file() and is_image(p)]
+    else:
+        raise UsageError(f"{shown(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
+    if not matches:
+        kind = "a folder without images" if path.is_dir() else "no image"
+        raise UsageError(
+            f"{shown(path)}: {kind}",
+            "files that end in " + " ".join(SUFFIXES),
+            "name a folder of images, or save them in one of these formats",
+        )
+    return matches
 
 
 def read_image(path: Path, *, axes: str | None = None, labels: bool = False) -> Image:
@@ -108,7 +117,7 @@ def read_image(path: Path, *, axes: str | None = None, labels: bool = False) -> 
     Returns
     -------
     Image
-        In canonical order, native byte order, contiguous.
+        In canonical order, native byte order, contiguous, writable.
 
     Raises
     ------
@@ -154,7 +163,10 @@ def _native(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype.newbyteorder("=")
     if dtype.kind == "f" and dtype.itemsize > 8:
         dtype = np.dtype(np.float64)
-    return np.ascontiguousarray(array, dtype=dtype)
+    try:
+        return np.require(array, dtype, ["C", "W"])
+    except MemoryError as error:
+        raise damaged(path, "image", error) from error
 
 
 def _decode(path: Path, axes: str | None, labels: bool) -> Decoded:
@@ -244,6 +256,7 @@ def write_image(
         If the suffix is none of the above.
     """
     path, array = Path(path), np.asarray(array)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     suffix = image_suffix(path)
     if suffix not in (*TIFF, *NIFTI, *NPY, ".png", ".ome.tif", ".ome.tiff"):
         raise UsageError(

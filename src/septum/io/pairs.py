@@ -47,6 +47,14 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
         If a folder holds no image, no name fits another, or two files claim the same partner.
     """
     paths = [Path(p) for p in data]
+    try:
+        return _find(paths)
+    except OSError as error:
+        name = shown(error.filename or ", ".join(map(str, paths)))
+        raise UsageError(f"{name}: {error.strerror}", "folders you may read", "check names and rights") from error
+
+
+def _find(paths: list[Path]) -> Pairing:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown(path)} does not exist", _LAYOUTS, "check the spelling")

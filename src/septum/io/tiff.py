@@ -29,6 +29,8 @@ _MICROMETERS = {
 }
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # what programs write that know no size
 _BIG = 2 << 30
+# What tifffile logs about damaged files is said by our own errors.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Bytes per value by TIFF's number of the type.
 _TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -47,8 +49,6 @@ def read_tiff(path: Path, *, axes: str | None) -> Decoded:
     """
     import tifffile
 
-    # What tifffile logs about damaged files is said by our own errors.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     length = path.stat().st_size
     try:
         _walk_pages(path, length)
