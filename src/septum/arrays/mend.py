@@ -68,12 +68,17 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
         problem = f"the value {lowest}, where only {IGNORE} (not annotated) may be negative"
     if problem:
         return Labels(np.zeros(mask.shape[1:], np.int32), (), problem)
-    smooth = unsmooth(planes, force=lossy) if lowest >= 0 else None
-    if smooth is not None and not (lossy and len(smooth[1]) > 2):
-        planes = smooth[0]
+    smooth = None
+    if lossy and _distinct(planes) > 2:
+        smooth = two_levels(planes)
+        if smooth is None:
+            return Labels(np.zeros(mask.shape[1:], np.int32), (), "saved as JPEG, which changed its values")
+    elif lowest >= 0:
+        found = unsmooth(planes)
+        smooth = None if found is None else found[0]
+    if smooth is not None:
+        planes = smooth
         mends.append("mask-smoothed")
-    elif lossy and _distinct(planes) > 2:
-        return Labels(np.zeros(mask.shape[1:], np.int32), (), "saved as JPEG, which changed its values")
     labels = planes[0] if planes.shape[0] == 1 else _packed(planes)
     if labels.size and labels.max() > _LARGEST:
         labels = consecutive(labels)[0].astype(np.int64)
@@ -128,7 +133,9 @@ def _one_or_three(planes: NDArray[np.int64], mends: list[str]) -> tuple[NDArray[
 
 def _packed(planes: NDArray[np.int64]) -> NDArray[np.int64]:
     red, green, blue = planes
-    packed: NDArray[np.int64] = np.where((red == green) & (red == blue), red, COLOR + 65536 * red + 256 * green + blue)
+    packed: NDArray[np.int64] = COLOR + 65536 * red + 256 * green + blue
+    gray = (red == green) & (red == blue)
+    packed[gray] = red[gray]
     return packed
 
 
@@ -144,8 +151,9 @@ def _distinct(planes: NDArray[np.int64]) -> int:
 
 
 def _codes(planes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one number per pixel that tells colors apart."""
-    return planes[0] if planes.shape[0] == 1 else (planes[0] * 256 + planes[1]) * 256 + planes[2]
+    """Return one number per pixel that tells colors apart; ``(C, *S)`` to ``(*S)``."""
+    codes: NDArray[np.int64] = planes[0] if len(planes) == 1 else (planes[0] * 256 + planes[1]) * 256 + planes[2]
+    return codes
 
 
 # A smoothed mask, found by its borders. In a clean mask hardly any pixel lies strictly between the lowest and the
@@ -157,17 +165,13 @@ _LEVELS = 3  # distinct values in between; fewer may be thin classes
 _COVER = 0.9  # share of the even areas (without the largest value) that main values explain
 
 
-def unsmooth(
-    planes: NDArray[np.int64], *, force: bool = False
-) -> tuple[NDArray[np.int64], tuple[tuple[int, ...], ...]] | None:
+def unsmooth(planes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[tuple[int, ...], ...]] | None:
     """Undo the smoothing of a mask of a few well separated values.
 
     Parameters
     ----------
     planes
         ``(C, *S)`` int64 of 0 and more: gray (C = 1) or colors (C = 3).
-    force
-        Take it for smoothed whatever its borders look like (JPEG).
 
     Returns
     -------
@@ -182,18 +186,45 @@ def unsmooth(
         return None
     codes = _codes(planes)
     distinct = len(np.unique(codes))
-    if distinct < 2 + (1 if force else _LEVELS):
+    if distinct < 2 + _LEVELS:
         return None
     window = (1,) + (3,) * (planes.ndim - 1)
     low, high = minimum_filter(planes, size=window, mode="nearest"), maximum_filter(planes, size=window, mode="nearest")
     even = (low == high).all(axis=0)
     between = ((low < planes) & (planes < high)).any(axis=0)
-    if not force and np.count_nonzero(between) < _BETWEEN * np.count_nonzero(~even):
+    if np.count_nonzero(between) < _BETWEEN * np.count_nonzero(~even):
         return None
     main = _main_values(planes[:, even], span)
-    if main is None or len(main) < 2 or (not force and distinct - len(main) < _LEVELS):
+    if main is None or len(main) < 2 or distinct - len(main) < _LEVELS:
         return None
     return _to_main(planes, main, span), tuple(tuple(int(v) for v in row) for row in main)
+
+
+def two_levels(planes: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Undo what JPEG did to a mask of two values.
+
+    Parameters
+    ----------
+    planes
+        ``(1, *S)`` int64, gray.
+
+    Returns
+    -------
+    planes
+        ``(1, *S)`` int64: each pixel the closer one of the most frequent value of the lower half of the range and that of
+        the upper half. None if the mask is in color, the two are closer than 32, or as many pixels as a quarter of
+        the rarer half lie in the middle third: then there may have been a third value.
+    """
+    low, high = int(planes.min()), int(planes.max())
+    if len(planes) > 1 or high - low < _SPAN:
+        return None
+    counts = np.bincount(planes.ravel() - low)
+    half, third = len(counts) // 2, len(counts) // 3
+    if counts[third:-third].sum() > min(counts[:half].sum(), counts[half:].sum()) / 4:
+        return None
+    levels = np.array([low + counts[:half].argmax(), low + half + counts[half:].argmax()], np.int64)
+    restored: NDArray[np.int64] = levels[(planes > levels.mean()).astype(np.int64)]
+    return restored
 
 
 def _main_values(colors: NDArray[np.int64], span: int) -> NDArray[np.int64] | None:
