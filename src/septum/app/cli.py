@@ -28,7 +28,7 @@ from septum.app.options import (
     settings_of,
 )
 from septum.app.progress import Outcome, Progress, follow_prediction, follow_training, show_training
-from septum.app.tables import aligned, described, evaluation_lines, json_text, scores_text, seconds_text
+from septum.app.tables import aligned, described, evaluation_lines, fixed_lines, json_text, scores_text, seconds_text
 from septum.errors import SeptumError, UsageError
 from septum.jobs.records import ImageFailed, Record
 
@@ -91,22 +91,39 @@ def check(
     data: DataArgument,
     *,
     kind: KindOption = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", metavar="OUT", show_default=False, help="Write a mended copy into this new folder."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out what is wrong with images and masks.
 
-    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks.
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks. The data
+    itself is never changed.
 
-    Example: septum check cells
+    Example: septum check cells --fix cells-mended
     """
     from septum.jobs import check as job
+    from septum.jobs import fix as mending
 
-    with stoppable(lambda: "nothing was changed"):
+    farewell = f"the files in {fix} are whole, others are missing" if fix else "nothing was written"
+    with stoppable(lambda: farewell), Progress("files", waiting="opening every file"):
         report = job.check(data, kind=kind)
-    typer.echo(json_text({"command": "check", **report.as_dict()}) if as_json else "\n".join(report.lines()))
-    if report.errors:
+    if not as_json:
+        typer.echo("\n".join(report.lines()))
+    with stoppable(lambda: farewell), Progress("files", waiting="writing the copy"):
+        fixed = [] if fix is None else list(mending.fix(report, fix))
+    if as_json:
+        written = {} if fix is None else {"fixed": fixed}
+        typer.echo(json_text({"command": "check", **report.as_dict(), **written}))
+    elif fix is not None:
+        typer.echo("\n".join(fixed_lines(fixed, fix)))
+    elif report.mended or report.left_out:
+        typer.echo("training does this in memory; --fix OUT writes a mended copy")
+    if report.errors and fix is None:
         raise typer.Exit(2)
-    if any(finding.code == "unreadable" for finding in report.findings):
+    if report.left_out:
         raise typer.Exit(1)
 
 
@@ -169,7 +186,10 @@ def train(
         device=device,
     )
     first = join_processes().first
-    with stoppable(lambda: _how_to_go_on(run)), Progress("steps", quiet=quiet or as_json or not first) as progress:
+    with (
+        stoppable(lambda: _how_to_go_on(run)),
+        Progress("steps", quiet=quiet or as_json or not first, waiting="preparing the images") as progress,
+    ):
         result = follow_training(job.train(settings), progress)
     if result is None:  # one of several processes, not the one that speaks
         return
@@ -244,7 +264,7 @@ def predict(
     try:
         with (
             stoppable(lambda: f"the results in {out} are whole; the same command makes the others"),
-            Progress("images", quiet=quiet or as_json) as progress,
+            Progress("images", quiet=quiet or as_json, waiting="opening the model") as progress,
         ):
             follow_prediction(job.predict_files(settings), progress, outcome)
     except SeptumError as error:
@@ -311,7 +331,7 @@ def evaluate(
         ignore=ignore,
         out=out,
     )
-    with stoppable(lambda: "nothing was scored"):
+    with stoppable(lambda: "nothing was written"), Progress("files", waiting="opening every file"):
         found = job.evaluate(settings)
     for note in found.notes:
         typer.echo(note, err=True)
@@ -366,7 +386,7 @@ def demo(
     from septum.jobs import demo as job
 
     settings = settings_of(job.DemoSettings, out=out, seed=seed)
-    with stoppable(lambda: _how_to_go_on(out / "run")), Progress("steps") as progress:
+    with stoppable(lambda: _how_to_go_on(out / "run")), Progress("steps", waiting="making images") as progress:
         for record in job.demo(settings):
             if isinstance(record, job.Compared):
                 progress.say(f"picture: {draw_demo(record, out / 'pictures')}")

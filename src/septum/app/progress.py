@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+    from rich.status import Status
 
 LINE_EVERY_S = 10.0
 LINE_EVERY_PERCENT = 10
@@ -35,26 +36,36 @@ class Progress:
         What is counted: ``"steps"``, ``"images"``.
     quiet
         Show warnings only.
+    waiting
+        What is done before there is anything to count, beside a turning mark on a terminal: ``"opening the images"``.
     """
 
-    def __init__(self, unit: str, *, quiet: bool = False) -> None:
+    def __init__(self, unit: str, *, quiet: bool = False, waiting: str = "") -> None:
         self.unit = unit
         self.quiet = quiet
+        self.waiting = waiting
         self.warnings: list[str] = []
         self._terminal = sys.stderr.isatty() and not quiet
+        self._mark: Status | None = None
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
         self._begun: tuple[float, float] | None = None  # time and count when counting began
         self._line: tuple[float, float] = (-math.inf, -math.inf)  # time and percent of the last plain line
 
     def __enter__(self) -> Self:
+        if self._terminal and self.waiting:
+            from rich.console import Console
+
+            self._mark = Console(stderr=True).status(self.waiting)
+            self._mark.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        for shown in (self._mark, self._bar):
+            if shown is not None:
+                shown.stop()
 
     def say(self, text: str) -> None:
         """Print one line, above the bar where there is one; nothing if quiet."""
@@ -79,12 +90,16 @@ class Progress:
             self._show_line(now, done, total, note)
 
     def _print(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        live = self._bar or self._mark
+        if live is not None:
+            live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
 
     def _show_bar(self, done: float, total: int, note: str) -> None:
+        if self._mark is not None:
+            self._mark.stop()
+            self._mark = None
         if self._bar is None:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from septum.jobs.evaluation import Difference, Evaluation
+    from septum.jobs.fix import FixRecord
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -51,6 +52,20 @@ def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
         texts = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *texts]).rstrip())
     return lines
+
+
+def fixed_lines(fixed: Sequence[FixRecord], out: Path) -> list[str]:
+    """Return what was done to make a mended copy: each file that was changed or left out, and the sum of all."""
+    lines = []
+    for record in fixed:
+        done = ", ".join(record.done)
+        if record.written is None:
+            lines.append(f"left out: {record.source}: {done}")
+        elif record.done:
+            lines.append(f"mended: {record.source} -> {record.written}: {done}")
+    written = [record for record in fixed if record.written is not None]
+    mended = sum(bool(record.done) for record in written)
+    return [*lines, f"{out}: {len(written)} files, {mended} of them mended; {len(fixed) - len(written)} left out"]
 
 
 def evaluation_lines(found: Evaluation) -> list[str]:
