@@ -173,8 +173,7 @@ def _tensors(path: Path, kind: Kind, blob: bytes) -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load
 
     try:
-        # Copies, since arrays on a bytes object cannot be written to.
-        return {name: np.array(tensor) for name, tensor in load(blob).items()}
+        return {name: np.require(tensor, requirements="W") for name, tensor in load(blob).items()}
     except (SafetensorError, ValueError, TypeError, LookupError) as error:
         raise _damaged(path, kind, str(error)) from error
 
