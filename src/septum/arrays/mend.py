@@ -211,8 +211,8 @@ def two_levels(planes: NDArray[np.int64]) -> NDArray[np.int64] | None:
     Returns
     -------
     planes
-        ``(1, *S)`` int64: each pixel the closer one of the most frequent value of the lower half of the range and that of
-        the upper half. None if the mask is in color, the two are closer than 32, or as many pixels as a quarter of
+        ``(1, *S)`` int64: each pixel the closer one of the most frequent value of the lower half of the range and that
+        of the upper half. None if the mask is in color, the two are closer than 32, or as many pixels as a quarter of
         the rarer half lie in the middle third: then there may have been a third value.
     """
     low, high = int(planes.min()), int(planes.max())

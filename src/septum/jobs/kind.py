@@ -16,6 +16,7 @@ Kind = Literal["objects", "classes"]
 _WHOLE = 0.75  # share of values in one piece, from which masks may hold ids
 _MANY = 64  # more values than this are no classes, unless someone says so
 _FEW = 4
+_ATTACHED = 0.8  # share of the images
 _SURE = 8  # images, from which statistics over images are no guess
 _STEADY = 0.12  # deviation of a value's center over images, in parts of the side; 0.29 is anywhere
 _EXPLAINED = 0.5  # share of the variance that the value explains
@@ -67,11 +68,12 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
     3. Values that mostly lie in several pieces each: classes, since an id names one thing. More than 64 of them are
        neither (smoothed masks look so).
     4. Values in one piece each: ids, unless each value lies at its own place in every image (deviation of its center
-       below 0.12 of the side on every axis) and there are up to four of them or their sizes differ as those of organs
-       do (deviation above a factor of 2; ids that follow cells through time keep their place as well, but cells are
-       alike); or, of up to four values, size or brightness tell them apart (explain half of the variance over images).
-       These are classes such as parts of an organ. Up to four values in one piece, or fewer than eight images of
-       classes in one piece, are a guess, and said to be one.
+       below 0.12 of the side on every axis) and there are up to four of them, or most images hold most of them and
+       their sizes differ as those of organs do (deviation above a factor of 2; ids that follow cells through time keep
+       their place as well, but cells come and go and are alike); or, of up to four values, size or brightness tell
+       them apart (explain half of the variance over images), or they touch one another nearly wherever several are
+       in an image, as parts of one thing do. These are classes. What rests on fewer than eight images, on touching, or
+       reads up to four values as ids, is a guess, and said to be one.
 
     Parameters
     ----------
@@ -106,6 +108,8 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
     if len(values) <= _MANY and _anatomy(filled, values):
         reason = classes.reason + ", each with a place or look of its own"
         return Meaning("classes", tuple(every), ignore, reason, guess=len(filled) < _SURE)
+    if len(values) <= _FEW and _attached(filled):
+        return Meaning("classes", tuple(every), ignore, classes.reason + ", which touch one another", guess=True)
     most = max(len(m.values) for m in filled)
     return _ids(filled, values, guess=most <= _FEW)
 
@@ -144,12 +148,20 @@ def _anatomy(masks: Sequence[Census], values: Sequence[int]) -> bool:
         return False
     spread = [max(np.std([t.center for t in group], axis=0)) for group in common.values()]
     sizes = [np.log([t.share for t in group]) for group in common.values()]
-    if max(spread) < _STEADY and (len(values) <= _FEW or np.std([s.mean() for s in sizes]) > np.log(2)):
+    usual = float(np.median([len(m.values) for m in masks])) > len(values) / 2
+    unlike = float(np.std([s.mean() for s in sizes])) > np.log(2)
+    if max(spread) < _STEADY and (len(values) <= _FEW or (usual and unlike)):
         return True
     if len(values) > _FEW or min(len(s) for s in sizes) < 4:
         return False
     brightness = [np.array([t.brightness for t in group]) for group in common.values()]
     return max(_explained(sizes), _explained(brightness)) > _EXPLAINED
+
+
+def _attached(masks: Sequence[Census]) -> bool:
+    """Say whether all values touch another one in nearly all images that hold several."""
+    several = [m for m in masks if len(m.values) > 1]
+    return bool(several) and sum(m.touching == len(m.values) for m in several) > _ATTACHED * len(several)
 
 
 def _explained(groups: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> float:
