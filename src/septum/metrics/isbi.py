@@ -197,7 +197,7 @@ def finish(totals: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], 
         "V_Rand (pooled)": _most(np.nan_to_num(thinned)),
         "V_Info (not thinned)": _most(means["info raw f"]),
     }
-    scores = {name: (value if SCORES[name] else -value, k) for name, (value, k) in found.items()}
+    scores = {name: (value if SCORES[name] else 0.0 - value, k) for name, (value, k) in found.items()}
     for (s, part), values in parts.items():
         name = "V_Rand" if s == "rand" else "V_Info"
         k = found[name][1]
