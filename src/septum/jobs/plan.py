@@ -193,6 +193,10 @@ def make_plan(
         )
     chosen, reasons = {"auto": _auto, "paper": _paper, "fiji": _fiji}[preset](facts, depth)
     network = chosen.network.model_copy(update={"width": width} if width else {})
+    if width is not None:
+        reasons += (f"width {width}: asked for",)
+    elif preset == "auto":
+        reasons += (f"width {network.width}: {'a GPU computes' if facts.gpu else 'no GPU, so that steps stay short'}",)
     sides = chosen.tile
     if tile is not None:
         sides = tuple(
@@ -249,7 +253,6 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     rank = len(facts.sides)
     depths, reasons = _auto_depths(facts, depth)
     width = (32 if rank == 3 else 64) if facts.gpu else 16
-    reasons.append(f"width {width}: {'a GPU computes' if facts.gpu else 'no GPU, so that steps stay short'}")
     # A tile larger than the image would only show its mirror image again.
     limit = 388 if rank == 2 else 64
     sides = tuple(input_for_output(min(s, limit), d) for s, d in zip(facts.sides, depths, strict=True))

@@ -154,7 +154,8 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, 
             clock.progress = trainer.progress
             continue
         clock.finish_step(trainer.step)
-        clock.progress = trainer.progress = trainer.processes.agree(clock.progress)
+        clock.progress = trainer.processes.agree(clock.progress)
+        trainer.advance(clock.progress)
         row: dict[str, float | int] = {
             "step": trainer.step,
             "loss": loss,

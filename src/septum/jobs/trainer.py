@@ -145,9 +145,13 @@ class Trainer:
         if math.isfinite(loss):
             self.optimizer.step()
             self.step += 1
-            if self.step % _KEEP_STEPS == 0:
-                self.keep()
         return loss
+
+    def advance(self, progress: float) -> None:
+        """Note how far the training is, and now and then keep the state in memory."""
+        self.progress = progress
+        if self.step % _KEEP_STEPS == 0:
+            self.keep()
 
     def keep(self) -> None:
         """Keep the state in memory, to go back to."""

@@ -1,0 +1,7 @@
+"""Tests compute with one thread: networks here are too small for more, and two test runs then do not slow each other."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
