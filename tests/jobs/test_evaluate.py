@@ -333,3 +333,39 @@ def test_settings_are_checked():
         EvaluateSettings(predicted=(), truth=Path("t"))
     with pytest.raises(ValueError, match="metrics"):
         EvaluateSettings(predicted=(Path("p"),), truth=Path("t"), metrics=("dice",))
+
+
+def test_a_truth_of_one_value_is_taken_by_its_pieces(tmp_path):
+    truth = (grid(ids=7) > 0).astype(np.uint8)
+    given = save(tmp_path / "p", {"a": grid(ids=7)}), save(tmp_path / "t", {"a": truth})
+    result = run(*given, metrics=("instances",))
+    assert scores(result)["AP"].value == 1 and any("each connected piece" in n for n in result.notes)
+    white = save(tmp_path / "w", {"a": truth * 255}, suffix=".png")
+    assert scores(run(white, given[0], metrics=("instances",)))["AP"].value == 1
+    doubtful = run(given[1], given[0], metrics=("instances",))
+    assert scores(doubtful)["AP"].value == 0 and any("class map" in n for n in doubtful.notes)
+
+
+def test_255_after_running_classes_is_not_annotated(tmp_path):
+    truth = np.array([[0, 0, 1, 1, 2, 2, 255, 255]] * 4, np.uint8)
+    predicted = np.array([[0, 0, 1, 1, 2, 2, 1, 2]] * 4, np.uint8)
+    result = run(save(tmp_path / "p", {"a": predicted}), save(tmp_path / "t", {"a": truth}), metrics=("pixels",))
+    assert any("255" in n and "do not count" in n for n in result.notes)
+    assert scores(result)["Dice"].value == 1 and "Dice 255" not in scores(result)
+
+
+def test_truths_of_0_and_1_beside_0_and_255_mean_the_same(tmp_path):
+    mask = (grid() > 0).astype(np.uint8)
+    result = run(
+        save(tmp_path / "p", {"a": mask, "b": mask}),
+        save(tmp_path / "t", {"a": mask, "b": mask * 255}),
+        metrics=("pixels",),
+    )
+    assert scores(result)["Dice"].value == scores(result)["Dice 255"].value == 1
+
+
+def test_values_that_are_no_class_count_as_wrong(tmp_path):
+    truth, predicted = np.array([[0, 1, 2, 2]] * 4, np.uint8), np.array([[0, 1, 7, 2]] * 4, np.uint8)
+    result = run(save(tmp_path / "p", {"a": predicted}), save(tmp_path / "t", {"a": truth}), metrics=("pixels",))
+    assert any("no class of the truth count as wrong: 7" in n for n in result.notes)
+    assert scores(result)["wrong pixels"].value == 0.25 and scores(result)["recall 2"].value == 0.5

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from septum.jobs.evaluation import (
     Score,
     Scored,
 )
+from septum.jobs.kind import decide
 from septum.jobs.score_files import write_results
 from septum.jobs.score_frames import (
     Finish,
@@ -40,8 +42,11 @@ from septum.jobs.score_frames import (
 )
 from septum.jobs.score_images import Frame, labels_of, open_frames
 from septum.jobs.score_pairs import Items, find_items, some
-from septum.metrics import bootstrap, contingency, isbi
+from septum.metrics import bootstrap, isbi
 from septum.metrics.calibration import BINS
+
+if TYPE_CHECKING:
+    from septum.arrays.census import Census
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 
@@ -119,49 +124,49 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 
 def _task(settings: EvaluateSettings, found: Items) -> tuple[Task, list[str]]:
-    """Choose the metrics, and collect the class values of all truths, in one look at each."""
+    """Choose the metrics, and decide what the truth's values mean, in one look at each file."""
     sequences = tuple(sorted({i.sequence for i in found.items}))
-    metrics = settings.metrics
-    if metrics is not None and "pixels" not in metrics:
-        return Task(metrics, sequences=sequences), []
-    if metrics is None and found.challenge:
+    if settings.metrics is None and found.challenge:
         note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
         return Task(("ctc",), sequences=sequences), [note]
-    values = _truth_values(found)
-    classes = tuple(sorted(set().union(*values)))
-    if metrics is not None:
-        return Task(metrics, classes, sequences), []
-    objects = _are_objects(values)
-    chosen: tuple[Metric, ...] = ("instances",) if objects else ("pixels",)
-    listed = ", ".join(map(str, classes[:6])) + (", ..." if len(classes) > 6 else "")
-    what = "object ids" if objects else "classes"
-    return Task(chosen, classes, sequences), [
-        f"metrics: {chosen[0]}, for the truth's values look like {what}: {listed}"
-    ]
+    if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
+        return Task(settings.metrics, sequences=sequences), []
+    masks = _censuses(found)
+    notes: list[str] = []
+    metrics: tuple[Metric, ...] = settings.metrics or ()
+    if not metrics:
+        meaning = decide(masks)
+        metrics = ("instances",) if meaning.kind == "objects" else ("pixels",)
+        doubt = meaning.unclear or ("a guess" if meaning.guess else "")
+        notes.append(f"metrics: {metrics[0]}, for the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else ""))
+    classes, objects = decide(masks, kind="classes"), decide(masks, kind="objects")
+    if objects.pieces and "instances" in metrics:
+        notes.append("the truth has one value for all objects: each connected piece was taken as one")
+    if classes.ignore and "pixels" in metrics:
+        notes.append(f"pixels of value {', '.join(map(str, classes.ignore))} in the truth do not count")
+    task = Task(
+        metrics=metrics,
+        classes=classes.values,
+        unknown=classes.ignore,
+        mixed=classes.mixed,
+        pieces=objects.pieces,
+        sequences=sequences,
+    )
+    return task, notes
 
 
-def _truth_values(found: Items) -> list[set[int]]:
-    """Return the values of each truth that can be read; those that cannot be fail when they are scored."""
-    values = []
+def _censuses(found: Items) -> list[Census]:
+    """Count the values of each truth that can be read; those that cannot be fail when they are scored."""
+    from septum.arrays.census import census
+
+    counted = []
     for path in dict.fromkeys(i.truth for i in found.items):
         try:
-            labels, _ = labels_of(read_image(path, labels=True))
+            labels, axes = labels_of(read_image(path, labels=True))
+            counted += [census(part) for part in (labels if "T" in axes else labels[None])]
         except SeptumError:
             continue
-        values.append({v for v in contingency.values(labels).tolist() if v >= 0})
-    return values
-
-
-def _are_objects(values: Sequence[set[int]]) -> bool:
-    """Tell ids from classes: ids are many, or run from 1 to another number in each image."""
-    foreground = [v - {0} for v in values]
-    every = set().union(*foreground)
-    if len(every) <= 1:
-        return False
-    if len(every) > 16:
-        return True
-    running = all(f == set(range(1, len(f) + 1)) for f in foreground)
-    return running and len({len(f) for f in foreground}) > 1
+    return counted
 
 
 def _collect(found: Items, task: Task) -> _Collected:

@@ -28,10 +28,29 @@ EXTRA_BELOW = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """What is scored: the metrics, the class values of all truths (for pixels), the sequences (for ctc)."""
+    """What is scored, and what the truth's values mean.
+
+    Attributes
+    ----------
+    metrics
+        Which scores.
+    classes
+        Class values of all truths, rising (pixels).
+    unknown
+        Values of the truth whose pixels do not count (pixels).
+    mixed
+        Some truths are of 0 and 1, others of 0 and 255, and mean the same (pixels).
+    pieces
+        The truth has one value for all objects: each connected piece is one (instances).
+    sequences
+        Names of the challenge's sequences (ctc).
+    """
 
     metrics: tuple[Metric, ...]
     classes: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
+    mixed: bool = False
+    pieces: bool = False
     sequences: tuple[str, ...] = ()
 
 
@@ -58,9 +77,9 @@ def score_frame(frame: Frame, task: Task) -> Rows:
     if "ctc" in task.metrics:
         _score_ctc(frame, task.sequences, rows)
     if "instances" in task.metrics:
-        _score_instances(frame, rows)
+        _score_instances(frame, task, rows)
     if "pixels" in task.metrics:
-        _score_pixels(frame, task.classes, rows)
+        _score_pixels(frame, task, rows)
     return rows
 
 
@@ -115,16 +134,17 @@ def _score_ctc(frame: Frame, sequences: Sequence[str], rows: Rows) -> None:
         ids, jaccard = ctc.seg_objects(table)
         columns[place, :2] = jaccard.sum(), jaccard.size
         _, _, partner = matching.ious(table)
-        rows.objects += _true_objects(frame, table, ids, jaccard, partner)
+        rows.objects += _true_objects(frame.name, frame.truth, table, ids, jaccard, partner)
     rows.columns["ctc"] = columns
 
 
-def _score_instances(frame: Frame, rows: Rows) -> None:
-    truth, predicted = (_pieces(a, rows, who) for a, who in ((frame.truth, "truth"), (_integers(frame), "prediction")))
+def _score_instances(frame: Frame, task: Task, rows: Rows) -> None:
+    truth = thinning.components(frame.truth > 0) if task.pieces else frame.truth
+    predicted = _pieces(_integers(frame), rows)
     table = contingency.table(truth, predicted, ignore=frame.ignore)
     rows.columns["instances"] = matching.columns(table)
     if not rows.objects:
-        rows.objects += _true_objects(frame, table, *matching.ious(table))
+        rows.objects += _true_objects(frame.name, truth, table, *matching.ious(table))
     _, column, shared, union = table.overlaps
     ids, sizes = table.predicted_objects
     best = np.zeros(ids.size)
@@ -137,22 +157,30 @@ def _score_instances(frame: Frame, rows: Rows) -> None:
 
 
 def _true_objects(
-    frame: Frame, table: Table, ids: NDArray[np.int64], iou: Array, partner: NDArray[np.int64]
+    name: str,
+    truth: NDArray[np.integer[Any]],
+    table: Table,
+    ids: NDArray[np.int64],
+    iou: Array,
+    partner: NDArray[np.int64],
 ) -> list[ObjectScore]:
-    numbers, centers = contingency.centroids(_pieces(frame.truth, Rows(), ""))
+    numbers, centers = contingency.centroids(truth)
     places = np.searchsorted(numbers, ids)
     sizes = table.truth_objects[1]
     return [
-        ObjectScore(frame.name, "true", int(i), int(p), float(v), int(n), tuple(c.tolist()))
+        ObjectScore(name, "true", int(i), int(p), float(v), int(n), tuple(c.tolist()))
         for i, p, v, n, c in zip(ids, partner, iou, sizes, centers[places], strict=True)
     ]
 
 
-def _pieces(labels: NDArray[np.integer[Any]], rows: Rows, who: str) -> NDArray[np.integer[Any]]:
-    """Return the connected pieces of a mask that is only 0 and 255 (no object has that number alone), else `labels`."""
-    if labels.size and labels.max() == WHITE and not ((labels > 0) & (labels < WHITE)).any():
-        rows.notes.append(f"the {who} is 0 and 255: each connected piece was taken as an object")
+def _pieces(labels: NDArray[np.integer[Any]], rows: Rows) -> NDArray[np.integer[Any]]:
+    """Return a prediction of only 0 and 255 with its pieces numbered, others as they are; doubts become notes."""
+    values = contingency.values(labels)
+    if values.tolist() in ([0, WHITE], [WHITE]):
+        rows.notes.append("the prediction is 0 and 255: each connected piece was taken as an object")
         return thinning.components(labels > 0)
+    if values.tolist() == [0, 1] and thinning.components(labels > 0).max() > 1:
+        rows.notes.append("the prediction is 0 and 1, one object in several pieces; if it is a class map, number them")
     return labels
 
 
@@ -166,23 +194,30 @@ def _integers(frame: Frame) -> NDArray[np.integer[Any]]:
     return frame.predicted
 
 
-def _score_pixels(frame: Frame, classes: Sequence[int], rows: Rows) -> None:
+def _score_pixels(frame: Frame, task: Task, rows: Rows) -> None:
+    classes, truth = task.classes, _class_truth(frame.truth, task)
     predicted = _class_map(frame, classes, rows)
-    scores = pixel.scores(frame.truth, predicted, classes=classes, ignore=frame.ignore)
+    scores = pixel.scores(truth, predicted, classes=classes, ignore=frame.ignore)
     columns = np.zeros((len(classes) + 1, 9))
-    unknown = frame.truth < 0
+    unknown = truth < 0
     ignore = frame.ignore if not unknown.any() else unknown if frame.ignore is None else unknown | frame.ignore
     for k, (value, found) in enumerate(zip(classes, scores.classes, strict=True)):
         columns[k, :3] = found.tp, found.fp, found.fn
         if k:
-            columns[k, 3:] = _distances(frame.truth == value, predicted == value, frame.spacing_um, ignore)
+            columns[k, 3:] = _distances(truth == value, predicted == value, frame.spacing_um, ignore)
     columns[-1, :2] = scores.wrong, scores.pixels
     rows.columns["pixels"] = columns
     if frame.probability is not None and len(frame.probability) in (1, len(classes)):
-        places = np.searchsorted(np.asarray(classes), frame.truth)
+        places = np.searchsorted(np.asarray(classes), truth)
         rows.columns["calibration"] = calibration.columns(
             frame.probability, np.where(unknown, -1, places), ignore=frame.ignore
         )
+
+
+def _class_truth(truth: NDArray[np.integer[Any]], task: Task) -> NDArray[np.integer[Any]]:
+    if task.mixed:
+        return np.where(truth > 0, WHITE, truth)
+    return np.where(np.isin(truth, task.unknown), -1, truth.astype(np.int64)) if task.unknown else truth
 
 
 def _distances(
