@@ -121,6 +121,11 @@ def ignore_255(image: Path, mask: Path, number: int) -> None:
     as_png(mask, labels)
 
 
+def one_binary(image: Path, mask: Path, number: int) -> None:
+    if number == 1:
+        as_png(mask, binary(mask))
+
+
 def holes(image: Path, mask: Path, number: int) -> None:
     values = tifffile.imread(image).astype(np.float32)
     values[0, :3] = np.nan, np.inf, -np.inf
@@ -193,6 +198,7 @@ MENDED = [
     ("class-values", binary_255),
     ("mask-mixed", binary_mixed),
     ("ignore-255", ignore_255),
+    ("mask-binary", one_binary),
     ("image-holes", holes),
     ("channels-repeated", some_gray),
     ("sizes-swapped", swapped),

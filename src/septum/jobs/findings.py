@@ -72,7 +72,8 @@ KINDS: Mapping[str, Kind] = {
         "each pixel goes back to a main value",
     ),
     "mask-large-ids": Kind("mended", "mask", "with ids above 2^31", "numbered from 1"),
-    "mask-empty": Kind("warning", "mask", "without any object"),
+    "mask-binary": Kind("mended", "mask", "of one value among masks of ids", "each connected piece is one object"),
+    "mask-empty": Kind("warning", "mask", "that holds background only"),
     "mask-unannotated": Kind("warning", "mask", "in which nothing is annotated", _LEFT_OUT, leaves_out=True),
     "object-split": Kind("warning", "mask", "with objects in several pieces; each id counts as one object"),
     # What the values mean
@@ -138,7 +139,9 @@ class Finding:
         """Return the finding as one sentence that names up to five files."""
         parts = []
         for path, detail in zip(self.files[:_SHOWN], self.details, strict=False):
-            parts.append(f"{path.name} ({detail})" if detail else path.name)
+            # Image and mask often have the same name.
+            name = path.name if KINDS[self.code].noun != "file" else f"{path.parent.name}/{path.name}"
+            parts.append(f"{name} ({detail})" if detail else name)
         more = len(self.files) - len(parts)
         names = ", ".join(parts) + (f" and {more} more" if more > 0 else "")
         text = self.message + (f": {names}" if names else "")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.arrays.mend import fill_holes, match_channels
 from septum.errors import DataError, FileError, UsageError
 from septum.jobs.findings import KINDS
-from septum.jobs.load import meant
+from septum.jobs.load import meant_frames
 from septum.jobs.survey import LOSSY, image_frames, mask_frames, read_mask
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
         if kind.leaves_out != leaves_out or (not leaves_out and finding.severity != "mended"):
             continue
         for path, detail in zip(finding.files, finding.details, strict=True):
-            text = kind.text + (f" ({detail})" if detail else "")
+            text = f"{kind.noun} {kind.text}" + (f" ({detail})" if detail else "")
             phrases.setdefault(path, []).append(text if leaves_out else f"{text}: {finding.mend}")
     return phrases
 
@@ -140,7 +140,7 @@ def _write_mask(
     target = _place(item, report, out, name=path.name, role=role)
     axes = item.image_facts.axes if item.image_facts else ""
     mask, labels = read_mask(path, axes)
-    frames = np.stack([meant(found.array, report.rules) for found in labels])
+    frames = meant_frames(labels, report.rules, item.binary if path == item.mask else ())
     if path == item.mask and item.swapped:
         frames = np.swapaxes(frames, -1, -2)
     raw = mask_frames(mask, axes)

@@ -44,6 +44,8 @@ class Meaning:
         Objects are the connected pieces of a mask that has only one value for all of them.
     mixed
         Some masks hold 0 and 1, others 0 and 255, and both mean the same.
+    sure
+        The layout of the folders says that masks hold ids, so they do.
     """
 
     kind: Kind
@@ -54,6 +56,7 @@ class Meaning:
     unclear: str = ""
     pieces: bool = False
     mixed: bool = False
+    sure: bool = False
 
 
 def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None) -> Meaning:
@@ -89,7 +92,7 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
     background = any(m.background for m in masks)
     every = ([0] if background else []) + values
     if kind == "objects" or (kind is None and objects):
-        return _ids(filled, values, said="as asked" if kind else "as the layout says")
+        return _ids(filled, values, said="as asked" if kind else "as the layout says", sure=kind is None)
     mixed = values == [1, 255] and background and all(len(m.values) == 1 for m in filled)
     if mixed:
         return Meaning("classes", (0, 255), (), "0 and 1 in some, 0 and 255 in others, read as the same", mixed=True)
@@ -114,21 +117,34 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
     return _ids(filled, values, guess=most <= _FEW)
 
 
+def binary(mask: Census, meaning: Meaning) -> bool:
+    """Say whether a mask of objects has one value for all of them, so that its pieces are the objects.
+
+    In a set of ids a single value in several pieces is no id if it is the largest of 8 or 16 bits, or if there are
+    four pieces and more: an object that is split has two or three.
+    """
+    if meaning.kind != "objects" or meaning.sure or meaning.pieces or len(mask.values) != 1 or mask.whole:
+        return False
+    return mask.values[0] in (255, 65535) or mask.pieces >= 4
+
+
 def _name(value: int) -> str:
     from septum.arrays.mend import COLOR, color_of
 
     return str(value) if value < COLOR else "#" + "".join(f"{c:02x}" for c in color_of(value))
 
 
-def _ids(masks: Sequence[Census], values: Sequence[int], *, said: str = "", guess: bool = False) -> Meaning:
-    """Read the values as ids; where all masks have the same single value, as one object per piece."""
+def _ids(
+    masks: Sequence[Census], values: Sequence[int], *, said: str = "", guess: bool = False, sure: bool = False
+) -> Meaning:
+    """Read the values as ids; where all masks have the same single value (and unless `sure`), as one object a piece."""
     pieces = len(values) == 1 or (list(values) == [1, 255] and all(len(m.values) == 1 for m in masks))
-    pieces = pieces and any(m.pieces > 1 for m in masks)
+    pieces = pieces and not sure and any(m.pieces > 1 for m in masks)
     counts = [m.pieces if pieces else len(m.values) for m in masks] or [0]
     span = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     what = "objects, one per connected piece" if pieces else "object ids"
     reason = f"{what}, {span} per image" + (f" ({said})" if said else "")
-    return Meaning("objects", (), (), reason, guess=guess, pieces=pieces)
+    return Meaning("objects", (), (), reason, guess=guess, pieces=pieces, sure=sure)
 
 
 def _ignore(every: Sequence[int]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from septum.jobs.survey import image_frames, read_mask
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from septum.arrays.mend import Labels
     from septum.jobs.check import Report, Rules
     from septum.jobs.survey import Item
 
@@ -120,7 +121,7 @@ def _truth(
     whole = np.full(shape, IGNORE, np.int32)
     for path, section in files:
         axes = item.image_facts.axes if item.image_facts else ""
-        found = np.stack([meant(labels.array, rules) for labels in read_mask(path, axes)[1]])
+        found = meant_frames(read_mask(path, axes)[1], rules, item.binary if path == item.mask else ())
         if section is not None:
             whole[:, section] = found
         else:
@@ -128,7 +129,12 @@ def _truth(
     return whole
 
 
-def meant(labels: NDArray[np.int32], rules: Rules) -> NDArray[np.int32]:
+def meant_frames(frames: Sequence[Labels], rules: Rules, binary: Sequence[int]) -> NDArray[np.int32]:
+    """Return ``(T, *S)`` int32 from the frames of a mask; those in `binary` have one value for all objects."""
+    return np.stack([meant(f.array, rules, pieces=rules.pieces or t in binary) for t, f in enumerate(frames)])
+
+
+def meant(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> NDArray[np.int32]:
     """Turn labels as read from a file into ids of objects or numbers of classes.
 
     Parameters
@@ -137,6 +143,8 @@ def meant(labels: NDArray[np.int32], rules: Rules) -> NDArray[np.int32]:
         ``(*S)`` int32 from `septum.arrays.mend.read_labels`.
     rules
         What the values mean.
+    pieces
+        Objects are the connected pieces, whatever their values.
 
     Returns
     -------
@@ -147,6 +155,6 @@ def meant(labels: NDArray[np.int32], rules: Rules) -> NDArray[np.int32]:
         if rules.mixed:
             return np.where(labels > 0, np.int32(1), labels)
         return to_classes(labels, rules.mask_values, rules.ignore)
-    if rules.pieces:
+    if pieces:
         return np.where(labels == IGNORE, np.int32(IGNORE), components(labels > 0))
     return labels

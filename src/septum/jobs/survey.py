@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,8 @@ class Item:
         Figures; None if the file could not be read. Of several masks (slices) the first.
     unreadable
         Files that could not be read, with the reason.
+    binary
+        Frames whose objects are the connected pieces of one value, although the data set has ids.
     """
 
     name: str
@@ -112,7 +114,8 @@ class Item:
     golds: tuple[tuple[Path, int | None], ...]
     image_facts: ImageFacts | None = None
     mask_facts: MaskFacts | None = None
-    unreadable: tuple[tuple[Path, str], ...] = field(default=())
+    unreadable: tuple[tuple[Path, str], ...] = ()
+    binary: tuple[int, ...] = ()
 
     @property
     def mask(self) -> Path:
@@ -140,8 +143,6 @@ def items_of(pairs: Sequence[Pair]) -> Iterator[Item]:
 
 def survey(item: Item) -> Item:
     """Read the files of an item, one after the other, and add the figures."""
-    from dataclasses import replace
-
     from septum.io.images import read_image
 
     unreadable: list[tuple[Path, str]] = []
