@@ -174,8 +174,8 @@ def _collect(found: Items, task: Task) -> _Collected:
     collected = _Collected()
     first: SeptumError | None = None
     if found.missing:
-        listed = some(found.missing)
-        collected.failures.append(Failure(listed, f"{listed}: in the truth, but not in {shown(found.predicted)}"))
+        message = f"no prediction in {shown(found.predicted)}; the scores are of the other images"
+        collected.failures.append(Failure(some(found.missing), message))
     for item in found.items:
         if item.markers and "ctc" not in task.metrics:
             continue
