@@ -64,6 +64,16 @@ def test_three_dimensions_with_thick_slices():
     assert labels.max() == 2 and np.all(iou(truth[::2], labels) > 0.85)
 
 
+def test_necks_are_measured_in_real_widths():
+    # Two bricks of 9 x 9 pixels joined by a bridge 3 wide, all 3 slices thick. In pixels the bricks are as thin as the
+    # bridge (half-width 2); with slices of 4 pixels they are 5 deep, and the bridge is a neck.
+    foreground = np.zeros((5, 11, 26), np.float32)
+    foreground[1:4, 1:10, 1:10] = foreground[1:4, 1:10, 16:25] = foreground[1:4, 4:7, 10:16] = 1
+    assert label_objects(foreground).max() == 1
+    labels = label_objects(foreground, spacing=(4, 1, 1))
+    assert labels.max() == 2 and np.all(labels[1:4, 1:10, 1:10] == 1) and np.all(labels[1:4, 1:10, 16:25] == 2)
+
+
 def test_borders_by_a_low_probability_between_high_ones():
     foreground = np.full((9, 31), 0.95, np.float32)
     foreground[:, 15] = 0.6

@@ -81,8 +81,6 @@ def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, A
         da = min(d, da)
     elif d < da:
         a, da, b, db = label, d, a, da
-    elif label == b:
-        db = min(d, db)
     elif d < db:
         b, db = label, d
     return a, da, b, db
