@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -23,9 +23,14 @@ from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, 
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.split import hold_out, split_sentence
 from septum.jobs.trainer import Trainer
+from septum.jobs.validate import HeldOut
 from septum.nn.device import find_device
 from septum.nn.parallel import join_processes
+from septum.nn.unet import for_prediction
 from septum.settings import Settings
+
+if TYPE_CHECKING:
+    from septum.jobs.check import Rules
 
 # A checkpoint is written after so many seconds; when it is written changes nothing about the training.
 _SAVE_SECONDS = 60.0
@@ -126,13 +131,14 @@ def train(settings: TrainSettings) -> Iterator[Record]:
         device=device,
         processes=processes,
         images=tuple(prepare([samples[i] for i in chosen], plan, kind=report.rules.kind)),
-        held_out=tuple(samples[i] for i in held_out),
-        rules=report.rules,
+        held_out=HeldOut(tuple(samples[i] for i in held_out), report.rules.kind == "objects", plan, device),
     )
-    yield from _loop(trainer, folder, clock, made_of)
+    yield from _loop(trainer, folder, clock)
+    if processes.first:
+        yield from _finish(trainer, folder, clock, report.rules, made_of)
 
 
-def _loop(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, Any]) -> Iterator[Record]:
+def _loop(trainer: Trainer, folder: RunFolder, clock: Clock) -> Iterator[Record]:
     """Step until the steps are done or the time is up; validate, keep and save on the way."""
     checkpoint, complaints = newest_checkpoint(folder.checkpoints)
     for complaint in complaints:
@@ -141,9 +147,9 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, 
         trainer.restore(checkpoint.tensors, checkpoint.state)
         clock.resume(trainer.progress, float(str(checkpoint.state["seconds"])))
         yield Resumed(trainer.step, checkpoint.path)
-    log = folder.open_log(trainer.score_names, after=trainer.step)
-    validations = trainer.plan_validations(clock)
-    clock.reserved_s = trainer.time_to_reserve(validations)
+    log = folder.open_log(trainer.held_out.score_names, after=trainer.step)
+    validations = trainer.held_out.plan_validations(for_prediction(trainer.network), clock)
+    clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
     trainer.keep()
     saved = clock.seconds
     while clock.progress < 1:
@@ -168,22 +174,22 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, 
             if scores:
                 yield Validated(trainer.step, clock.total(trainer.step), scores, best)
             row |= scores
-            clock.reserved_s = trainer.time_to_reserve(validations)
+            clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
         if trainer.processes.first:
             log.append(row)
             if clock.seconds - saved > _SAVE_SECONDS:
                 saved = clock.seconds
                 yield Saved(trainer.save(folder.checkpoints, clock.seconds))
-    yield from _finish(trainer, folder, clock, made_of)
 
 
-def _finish(trainer: Trainer, folder: RunFolder, clock: Clock, made_of: dict[str, Any]) -> Iterator[Record]:
+def _finish(
+    trainer: Trainer, folder: RunFolder, clock: Clock, rules: Rules, made_of: dict[str, Any]
+) -> Iterator[Record]:
     """Tune on the held-out images with the best weights and write the model."""
     network = trainer.best_network()
-    objects, scores = trainer.final_scores(network, clock)
-    if not trainer.processes.first:
-        return
-    rules = trainer.rules
+    objects, scores, scored = trainer.held_out.finish(for_prediction(network), clock)
+    if scored < len(trainer.held_out.samples):
+        yield Warned(f"scores are of {scored} of {len(trainer.held_out.samples)} held-out images, to keep the budget")
     training = {**made_of, "steps": trainer.step, "best_step": trainer.best_step, "seconds": round(clock.seconds, 1)}
     training |= {"septum": septum.__version__, "torch": torch.__version__, "plan": trainer.plan.model_dump(mode="json")}
     header = ModelHeader(

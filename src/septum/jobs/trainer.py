@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from septum import seeding
-from septum.arrays.instances import ObjectSettings
 from septum.errors import DataError
 from septum.io.checkpoint import save_checkpoint
-from septum.jobs.clock import Clock
-from septum.jobs.infer import image_probabilities
 from septum.jobs.prepare import Prepared, draw_place, image_chances
 from septum.jobs.records import Warned
-from septum.jobs.validate import Probabilities, merit, score_classes, score_objects, tune_objects
+from septum.jobs.validate import HeldOut, merit
 from septum.nn.augment import draw, training_batch
 from septum.nn.device import Device
 from septum.nn.loss import weighted_cross_entropy
@@ -29,17 +25,11 @@ from septum.nn.parallel import Processes
 from septum.nn.unet import UNet, for_prediction
 
 if TYPE_CHECKING:
-    from septum.jobs.check import Rules
-    from septum.jobs.load import Sample
     from septum.jobs.plan import OptimizerSettings, Plan
 
-# Held-out images scored during training; all of them are scored at the end.
-_SCORED = 24
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
 _KEEP_STEPS = 25
 _MOST_UNDONE = 3
-# Validation during a time budget takes at most this share of it.
-_VALIDATION_SHARE = 0.15
 
 
 @dataclass
@@ -53,9 +43,7 @@ class Trainer:
     images
         Prepared training images.
     held_out
-        Samples for validation; may be empty.
-    rules
-        What the masks mean.
+        The images for validation; may be none.
     """
 
     plan: Plan
@@ -63,8 +51,7 @@ class Trainer:
     device: Device
     processes: Processes
     images: tuple[Prepared, ...]
-    held_out: tuple[Sample, ...]
-    rules: Rules
+    held_out: HeldOut
     step: int = 0
     progress: float = 0.0
     rate: float = 0.0
@@ -74,9 +61,6 @@ class Trainer:
     best_step: int = 0
     _best_weights: dict[str, Tensor] = field(default_factory=dict)
     _kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-    _each_s: float = 0.0
-    _end_s: float = 1.0
-    _tune_s: float = 0.0
 
     def __post_init__(self) -> None:
         network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
@@ -86,18 +70,6 @@ class Trainer:
         self._parallel = self.processes.wrap(self.network, self.device.torch)
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
         self._chances = image_chances(self.images, self.plan)
-
-    @property
-    def objects(self) -> bool:
-        """Whether masks hold object ids."""
-        return self.rules.kind == "objects"
-
-    @property
-    def score_names(self) -> tuple[str, ...]:
-        """Names of the scores that validation gives."""
-        if not self.held_out:
-            return ()
-        return ("SEG", "AP50", "AP") if self.objects else ("dice", "iou", "pixel_error")
 
     def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw this process's tiles of a step, on the device; tile `i` depends on (seed, step, i) only."""
@@ -181,31 +153,8 @@ class Trainer:
             f"step {failed}: the loss was not a finite number; back to step {self.step} with half the learning rate"
         )
 
-    def plan_validations(self, clock: Clock) -> int:
-        """Return how often to validate; with a time budget, as often as a share of it allows.
-
-        The time of one validation is measured on one held-out image.
-        """
-        if not self.held_out or clock.budget_s is None:
-            return self.plan.validations
-        network = for_prediction(self.network)
-        self._score(network, self.held_out[:1])  # the first time sets things up
-        begin = clock.seconds
-        self._score(network, self.held_out[:1])
-        one = clock.seconds - begin
-        self._each_s = one * min(len(self.held_out), _SCORED)
-        # At the end all held-out images are predicted once more, and objects are made of some with many settings.
-        self._tune_s = 0.04 * clock.budget_s if self.objects else 0.0
-        self._end_s = one * (len(self.held_out) + (_SCORED if self.objects else 0)) + self._tune_s + 1.0
-        possible = int((_VALIDATION_SHARE * clock.budget_s - self._end_s) / max(self._each_s, 1e-3))
-        return max(1, min(self.plan.validations, possible))
-
-    def time_to_reserve(self, validations: int) -> float:
-        """Return the seconds that the validations still to come and the end will take."""
-        return max(0, validations - self.validated) * self._each_s + self._end_s
-
     def validate(self) -> tuple[dict[str, float], bool]:
-        """Score the held-out images (at most 24 of them, evenly chosen) and keep the weights if they are the best.
+        """Score held-out images and keep the weights if they are the best.
 
         Returns
         -------
@@ -213,9 +162,9 @@ class Trainer:
             The scores, empty without held-out images; whether no earlier ones were better.
         """
         self.validated += 1
-        if not self.held_out:
+        if not self.held_out.samples:
             return {}, False
-        scores = self._score(for_prediction(self.network), self._some_held_out())
+        scores = self.held_out.score(for_prediction(self.network))
         best = bool(merit(scores) >= self.best)
         if best:
             self.best, self.best_step = merit(scores), self.step
@@ -230,45 +179,6 @@ class Trainer:
         best = UNet(self.plan.network)
         best.load_state_dict(self._best_weights)
         return best.to(self.device.torch)
-
-    def final_scores(self, network: UNet, clock: Clock) -> tuple[ObjectSettings, dict[str, float]]:
-        """Score all held-out images; for objects, after choosing how to make them of the probabilities."""
-        if not self.held_out:
-            return ObjectSettings(), {}
-        folded = for_prediction(network)
-        if not self.objects:
-            return ObjectSettings(), self._score(folded, self.held_out)
-        chosen = self._some_held_out()
-        end = None if clock.budget_s is None else clock.seconds + self._tune_s
-        settings = tune_objects(
-            chosen,
-            (self._foreground(folded, s) for s in chosen),
-            enough=lambda: end is not None and clock.seconds > end,
-        )
-        return settings, self._score(folded, self.held_out, settings)
-
-    def _some_held_out(self) -> list[Sample]:
-        """Return the held-out images, at most 24 of them, evenly chosen."""
-        places = np.linspace(0, len(self.held_out) - 1, min(len(self.held_out), _SCORED))
-        return [self.held_out[i] for i in np.unique(places.astype(int))]
-
-    def _score(
-        self, folded: UNet, samples: Sequence[Sample], objects: ObjectSettings | None = None
-    ) -> dict[str, float]:
-        """Score samples with the predictor that users get."""
-        if self.objects:
-            maps = (self._foreground(folded, s) for s in samples)
-            return score_objects(samples, maps, objects or ObjectSettings())
-        classes = (self._probabilities(folded, s).argmax(axis=0).astype(np.uint8) for s in samples)
-        return score_classes(samples, classes, self.plan.network.classes)
-
-    def _foreground(self, folded: UNet, sample: Sample) -> Probabilities:
-        # Half precision: all held-out images are kept for tuning, and three digits are enough there.
-        foreground: Probabilities = self._probabilities(folded, sample)[1].astype(np.float16)
-        return foreground
-
-    def _probabilities(self, folded: UNet, sample: Sample) -> NDArray[np.float32]:
-        return image_probabilities(folded, sample.image, device=self.device, normalization=self.plan.normalization)
 
     def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that changes: tensors (not copied), and numbers that JSON holds exactly."""

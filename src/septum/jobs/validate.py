@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +11,132 @@ from numpy.typing import NDArray
 
 from septum.arrays.instances import ObjectSettings, candidates, label_each, label_objects
 from septum.axes import relative_spacing
+from septum.jobs.infer import image_probabilities
 from septum.metrics import ctc, matching, pixel
 from septum.metrics.contingency import Table, table
 
 if TYPE_CHECKING:
+    from septum.jobs.clock import Clock
     from septum.jobs.load import Sample
+    from septum.jobs.plan import Plan
+    from septum.nn.device import Device
+    from septum.nn.unet import UNet
 
 Probabilities = NDArray[np.float16]
+
+# Images scored in one validation during training, and for tuning; the final scores are of all.
+_SCORED = 24
+# With a time budget: shares of it that all validations on the way, the final scores, and tuning may take.
+_ON_THE_WAY, _FINAL, _TUNING = 0.10, 0.10, 0.04
+
+
+@dataclass
+class HeldOut:
+    """The held-out images: scored on the way, and at the end with what was tuned on them.
+
+    Parameters
+    ----------
+    samples
+        May be empty: then there are no scores.
+    objects
+        Whether masks hold object ids.
+    plan
+        The training's plan.
+    device
+        Where networks given to the methods are.
+    """
+
+    samples: tuple[Sample, ...]
+    objects: bool
+    plan: Plan
+    device: Device
+    _scored: int = _SCORED
+    _finally: int | None = None
+    _each_s: float = 0.0
+    _end_s: float = 1.0
+    _tune_s: float | None = None
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores."""
+        if not self.samples:
+            return ()
+        return ("SEG", "AP50", "AP") if self.objects else ("dice", "iou", "pixel_error")
+
+    def plan_validations(self, network: UNet, clock: Clock) -> int:
+        """Return how often to validate; fit the number of images and the time to reserve to a time budget.
+
+        Parameters
+        ----------
+        network
+            Any network of the training, for prediction: one held-out image is timed with it.
+        clock
+            The training's.
+        """
+        wanted = self.plan.validations
+        if not self.samples or clock.budget_s is None:
+            return wanted
+        self._score(network, self.samples[:1])  # the first time sets things up
+        begin = clock.seconds
+        self._score(network, self.samples[:1])
+        one = clock.seconds - begin
+        self._scored = min(_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
+        self._finally = min(len(self.samples), max(2, int(_FINAL * clock.budget_s / one)))
+        self._tune_s = _TUNING * clock.budget_s if self.objects else 0.0
+        self._each_s = one * self._scored
+        self._end_s = one * self._finally + self._tune_s + 1.0
+        return max(1, min(wanted, int(_ON_THE_WAY * clock.budget_s / self._each_s)))
+
+    def time_to_reserve(self, validations: int) -> float:
+        """Return the seconds that so many more validations and the end will take."""
+        return max(0, validations) * self._each_s + self._end_s
+
+    def score(self, network: UNet) -> dict[str, float]:
+        """Score some of the images, evenly chosen, with a network for prediction."""
+        return self._score(network, self._some(self._scored))
+
+    def finish(self, network: UNet, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
+        """Tune how objects are made and score.
+
+        Returns
+        -------
+        settings, scores, number
+            The choice, the scores with it, and of how many images they are: all, unless a time budget is too short.
+        """
+        if not self.samples:
+            return ObjectSettings(), {}, 0
+        chosen = self._some(self._finally or len(self.samples))
+        if not self.objects:
+            return ObjectSettings(), self._score(network, chosen), len(chosen)
+        maps = [self._foreground(network, s) for s in chosen]
+        begin, limit = clock.seconds, self._tune_s
+        order = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _SCORED)).astype(int))
+        settings = tune_objects(
+            [chosen[i] for i in order],
+            (maps[i] for i in order),
+            enough=lambda: limit is not None and clock.seconds - begin > limit,
+        )
+        return settings, score_objects(chosen, maps, settings), len(chosen)
+
+    def _some(self, number: int) -> list[Sample]:
+        """Return so many of the images, evenly chosen."""
+        places = np.linspace(0, len(self.samples) - 1, min(len(self.samples), number))
+        return [self.samples[i] for i in np.unique(places.astype(int))]
+
+    def _score(self, network: UNet, samples: Sequence[Sample]) -> dict[str, float]:
+        """Score samples with the predictor that users get."""
+        if self.objects:
+            return score_objects(samples, (self._foreground(network, s) for s in samples), ObjectSettings())
+        classes = (self._probabilities(network, s).argmax(axis=0).astype(np.uint8) for s in samples)
+        return score_classes(samples, classes, self.plan.network.classes)
+
+    def _foreground(self, network: UNet, sample: Sample) -> Probabilities:
+        # Half precision: all held-out images are kept for tuning, and three digits are enough there.
+        foreground: Probabilities = self._probabilities(network, sample)[1].astype(np.float16)
+        return foreground
+
+    def _probabilities(self, network: UNet, sample: Sample) -> NDArray[np.float32]:
+        return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
 
 
 def score_objects(
