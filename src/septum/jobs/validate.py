@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import ObjectSettings, candidates, label_each, label_objects
+from septum.arrays.instances import ObjectSettings, candidates, label_each
 from septum.axes import relative_spacing
 from septum.jobs.infer import image_probabilities
 from septum.metrics import ctc, matching, pixel
@@ -52,9 +55,19 @@ class HeldOut:
     device: Device
     _scored: int = _SCORED
     _finally: int | None = None
-    _each_s: float = 0.0
-    _end_s: float = 1.0
     _tune_s: float | None = None
+    _predict_s: float = 0.0
+    _score_s: float = 0.0
+
+    @cached_property
+    def _choices(self) -> tuple[ObjectSettings, ...]:
+        sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in self.samples]
+        return candidates(np.concatenate(sizes))
+
+    @cached_property
+    def _few(self) -> tuple[ObjectSettings, ...]:
+        """Settings tried on the way: what is too timid with one of them may be the best model with another."""
+        return tuple(c for c in self._choices if c.threshold in (0.5, 0.8) and c.neck > 0 and not c.grow_px)
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -77,19 +90,22 @@ class HeldOut:
         if not self.samples or clock.budget_s is None:
             return wanted
         self._score(network, self.samples[:1])  # the first time sets things up
-        begin = clock.seconds
         self._score(network, self.samples[:1])
-        one = clock.seconds - begin
+        one = self._predict_s + self._score_s
         self._scored = min(_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
         self._finally = min(len(self.samples), max(2, int(_FINAL * clock.budget_s / one)))
-        self._tune_s = _TUNING * clock.budget_s if self.objects else 0.0
-        self._each_s = one * self._scored
-        self._end_s = one * self._finally + self._tune_s + 1.0
-        return max(1, min(wanted, int(_ON_THE_WAY * clock.budget_s / self._each_s)))
+        self._tune_s = _TUNING * clock.budget_s
+        return max(1, min(wanted, int(_ON_THE_WAY * clock.budget_s / (self._scored * one))))
 
     def time_to_reserve(self, validations: int) -> float:
-        """Return the seconds that so many more validations and the end will take."""
-        return max(0, validations) * self._each_s + self._end_s
+        """Return the seconds that so many more validations and the end will take, from what the last validation took."""
+        each = self._scored * (self._predict_s + self._score_s)
+        end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few)))
+        if self.objects and self._tune_s is not None:
+            # Settings share work, so all of them together take less than their number says.
+            tuning = self._score_s * len(self._choices) / max(1, len(self._few))
+            end += min(self._tune_s, min(self._finally or 0, _SCORED) * tuning)
+        return max(0, validations) * each + end
 
     def score(self, network: UNet) -> dict[str, float]:
         """Score some of the images, evenly chosen, with a network for prediction."""
@@ -111,12 +127,13 @@ class HeldOut:
         maps = [self._foreground(network, s) for s in chosen]
         begin, limit = clock.seconds, self._tune_s
         order = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _SCORED)).astype(int))
-        settings = tune_objects(
+        settings, _ = tune_objects(
             [chosen[i] for i in order],
             (maps[i] for i in order),
+            self._choices,
             enough=lambda: limit is not None and clock.seconds - begin > limit,
         )
-        return settings, score_objects(chosen, maps, settings), len(chosen)
+        return settings, tune_objects(chosen, maps, [settings])[1], len(chosen)
 
     def _some(self, number: int) -> list[Sample]:
         """Return so many of the images, evenly chosen."""
@@ -125,10 +142,18 @@ class HeldOut:
 
     def _score(self, network: UNet, samples: Sequence[Sample]) -> dict[str, float]:
         """Score samples with the predictor that users get."""
+        begin = time.monotonic()
         if self.objects:
-            return score_objects(samples, (self._foreground(network, s) for s in samples), ObjectSettings())
-        classes = (self._probabilities(network, s).argmax(axis=0).astype(np.uint8) for s in samples)
-        return score_classes(samples, classes, self.plan.network.classes)
+            maps = [self._foreground(network, s) for s in samples]
+            predicted = time.monotonic()
+            scores = tune_objects(samples, maps, self._few)[1]
+        else:
+            classes = [self._probabilities(network, s).argmax(axis=0).astype(np.uint8) for s in samples]
+            predicted = time.monotonic()
+            scores = score_classes(samples, classes, self.plan.network.classes)
+        self._predict_s = (predicted - begin) / len(samples)
+        self._score_s = (time.monotonic() - predicted) / len(samples)
+        return scores
 
     def _foreground(self, network: UNet, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough there.
@@ -139,37 +164,12 @@ class HeldOut:
         return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
 
 
-def score_objects(
-    samples: Sequence[Sample], foreground: Iterable[Probabilities], settings: ObjectSettings
-) -> dict[str, float]:
-    """Score predicted objects.
-
-    Parameters
-    ----------
-    samples
-        The held-out images. Where gold truth exists, SEG is taken from it (it may name only some objects); the other
-        scores need every object and are taken from the mask.
-    foreground
-        ``(*S)`` probability of the object class for each sample.
-    settings
-        How probabilities become objects.
-
-    Returns
-    -------
-    dict
-        ``SEG``, ``AP50`` and ``AP`` (mean over IoU 0.5 to 0.95), each in 0..1.
-    """
-    gold, full = [], []
-    for sample, probabilities in zip(samples, foreground, strict=True):
-        labels = label_objects(
-            probabilities.astype(np.float32), **settings.model_dump(), spacing=relative_spacing(sample.spacing_um)
-        )
-        full.append(table(sample.mask, labels))
-        gold.append(full[-1] if sample.gold is None else table(sample.gold, labels))
-    return _object_scores(gold, full)
-
-
 def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
+    """Score objects of several images: ``SEG``, ``AP50`` and ``AP`` (mean over IoU 0.5 to 0.95), each in 0..1.
+
+    SEG is taken from gold truth where that exists, which may name only some objects; the others need every object and
+    are taken from the masks.
+    """
     found = matching.scores(full)
     seg = ctc.seg(gold)
     return {
@@ -215,8 +215,12 @@ def merit(scores: dict[str, float]) -> float:
 
 
 def tune_objects(
-    samples: Sequence[Sample], foreground: Iterable[Probabilities], *, enough: Callable[[], bool] = lambda: False
-) -> ObjectSettings:
+    samples: Sequence[Sample],
+    foreground: Iterable[Probabilities],
+    choices: Sequence[ObjectSettings],
+    *,
+    enough: Callable[[], bool] = lambda: False,
+) -> tuple[ObjectSettings, dict[str, float]]:
     """Choose the object settings of highest `merit`; of equals the first.
 
     Parameters
@@ -225,11 +229,16 @@ def tune_objects(
         Held-out images.
     foreground
         ``(*S)`` probability of the object class for each sample; taken one by one.
+    choices
+        Settings to choose from; neighbors should share much (see `septum.arrays.instances.label_each`).
     enough
         Asked after each image; where it says yes, the images so far decide.
+
+    Returns
+    -------
+    settings, scores
+        The choice, and its scores as in `score_objects`.
     """
-    sizes = np.concatenate([np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples])
-    choices = candidates(sizes)
     gold: list[list[Table]] = [[] for _ in choices]
     full: list[list[Table]] = [[] for _ in choices]
     for sample, probabilities in zip(samples, foreground, strict=True):
@@ -240,5 +249,6 @@ def tune_objects(
             gold[number].append(full[number][-1] if sample.gold is None else table(sample.gold, labels))
         if enough():
             break
-    merits = [merit(_object_scores(g, f)) for g, f in zip(gold, full, strict=True)]
-    return choices[int(np.argmax(merits))]
+    scores = [_object_scores(g, f) for g, f in zip(gold, full, strict=True)]
+    best = int(np.argmax([merit(s) for s in scores]))
+    return choices[best], scores[best]

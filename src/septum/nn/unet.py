@@ -102,7 +102,8 @@ def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSet
         # Batch normalization brings its own offset; a bias before it would be a parameter without effect.
         layers.append(conv(features, outside, kernel, padding=padding, bias=not settings.batch_norm))  # type: ignore[arg-type]
         if settings.batch_norm:
-            layers.append(norm(outside))
+            # One tile a step: statistics for prediction are averaged over more steps than the usual ten.
+            layers.append(norm(outside, momentum=0.03))
         layers.append(nn.LeakyReLU(settings.leak, inplace=True) if settings.leak else nn.ReLU(inplace=True))
     if dropout and settings.dropout:
         layers.append(Dropout(settings.dropout))
