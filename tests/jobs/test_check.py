@@ -276,6 +276,41 @@ def test_smoothed_beyond_repair_is_refused(tmp_path: Path) -> None:
     assert check([tmp_path], kind="objects").errors == ()
 
 
+def bright(mask: np.ndarray, seed: int) -> np.ndarray:
+    """Return an image in which the objects of `mask` are bright."""
+    noise = np.random.default_rng(seed).integers(0, 30, mask.shape)
+    return (40 + 150 * (mask > 0) + noise).astype(np.uint8)
+
+
+def test_masks_of_other_images_are_suspicious(tmp_path: Path) -> None:
+    masks = [cells(9, seed=n) for n in range(8)]
+    for n, mask in enumerate(masks):
+        pair(tmp_path, f"a{n}", mask, bright(masks[{2: 5, 5: 2}.get(n, n)], n))
+    assert found(check([tmp_path]), "mask-astray") == ["a2.tif", "a5.tif"]
+    for n, mask in enumerate(masks):
+        pair(tmp_path, f"a{n}", mask, bright(masks[n - 1], n))
+    assert "masks-astray" in codes(check([tmp_path]))
+
+
+def test_masks_that_are_all_shifted(tmp_path: Path) -> None:
+    for n in range(6):
+        mask = cells(9, seed=n)
+        pair(tmp_path, f"a{n}", np.roll(mask, 1, axis=1), bright(mask, n))
+    report = check([tmp_path])
+    assert [f.message for f in report.warnings] == ["masks fit better if moved by 0 pixels along Y and -1 along X"]
+
+
+def test_a_rotated_mask_is_not_transposed(tmp_path: Path) -> None:
+    for n in range(3):
+        mask = cells(12, seed=n)[:, :40]
+        pair(tmp_path, f"a{n}", np.rot90(mask).copy() if n == 1 else mask, bright(mask, n))
+    report = check([tmp_path])
+    assert [f.line() for f in report.errors] == [
+        "1 pair whose image and mask differ in size: a1.tif (image 48 x 40, mask 40 x 48, rotated by 90 degrees); "
+        "fix leaves them out"
+    ]
+
+
 def test_palette_is_read_as_indices(tmp_path: Path) -> None:
     for n in range(3):
         pair(tmp_path, f"a{n}", cells(4 + n, seed=n))

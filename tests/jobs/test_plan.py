@@ -33,7 +33,7 @@ def test_auto_follows_size_objects_and_device() -> None:
     assert make_plan(replace(FACTS, gpu=True))[0].network.width == 64
     assert make_plan(replace(FACTS, object_px=20.0))[0].network.depths == (3, 3)
     small, _ = make_plan(replace(FACTS, sides=(40, 300)))
-    assert small.network.depths == (1, 4)
+    assert small.network.depths == (2, 4)
     assert small.output[0] < 60 <= small.output[1]
     assert any("depth" in r for r in reasons)
 

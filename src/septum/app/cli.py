@@ -99,7 +99,8 @@ def check(
 ) -> None:
     """Find out what is wrong with images and masks.
 
-    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks. The data
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks; or a data
+    set of the Cell Tracking Challenge. The data
     itself is never changed.
 
     Example: septum check cells --fix cells-mended
@@ -158,7 +159,8 @@ def train(
 ) -> None:
     """Train a model on annotated images.
 
-    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks.
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks; or a data
+    set of the Cell Tracking Challenge.
     The data is checked first, and what is safe to mend is mended in memory. The same command on the same run goes on
     where it was stopped.
 

@@ -13,6 +13,7 @@ from septum.arrays.mend import COLOR
 from septum.errors import DataError
 from septum.jobs.findings import KINDS, Finding, counted, gather, times
 from septum.jobs.judge import (
+    agreement_remarks,
     channel_remarks,
     common_channels,
     common_rank,
@@ -188,6 +189,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
     used = {index: with_binary(item, meaning) for index, item in used.items()}
     remarks += meaning_remarks(meaning, masks, list(used.values()))
     remarks += set_remarks(list(used.values()))
+    remarks += agreement_remarks(list(used.values()))
     findings = gather(remarks)
     return Report(
         pairing=pairing,

@@ -57,6 +57,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "duplicate": Kind("warning", "pair", "equal to another one", _LEFT_OUT, leaves_out=True),
     "duplicate-conflict": Kind("warning", "image", "equal to another one, but with a different mask"),
+    "mask-astray": Kind("warning", "mask", "whose outlines do not follow the image as in the others: the right mask?"),
+    "masks-astray": Kind("warning", "", ""),
+    "masks-shifted": Kind("warning", "", ""),
     "one-image": Kind("warning", "", "only one image: none can be held out to validate with"),
     "gold-only": Kind("warning", "frame", "with gold truth only, which may not name every object"),
     # Masks

@@ -257,7 +257,8 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     limit = 388 if rank == 2 else 64
     sides = tuple(input_for_output(min(s, limit), d) for s, d in zip(facts.sides, depths, strict=True))
     network = UNetSettings(channels=facts.channels, classes=facts.classes, depths=depths, width=width, batch_norm=True)
-    pixels, goal = 1, limit**rank
+    # One large tile in 2D, as in the paper; of volumes two or more small ones, for a steady gradient.
+    pixels, goal = 1, 388**2 if rank == 2 else 48**3
     for side in network.geometry.output(sides):
         pixels *= side
     batch = max(1, min(8, round(goal / pixels)))
@@ -285,7 +286,7 @@ def _auto_depths(facts: Facts, depth: int | None) -> tuple[tuple[int, ...], list
     depths = []
     for side, ratio in zip(facts.sides, facts.anisotropy, strict=True):
         d = wanted
-        while d > 1 and side < 12 * 2**d:  # the coarsest map should still have a dozen pixels
+        while d > 1 and side < 8 * 2**d:  # the coarsest map should still have eight pixels
             d -= 1
         while d > 0 and ratio >= 2:  # a coarse axis is pooled once less for each doubling of its pixel size
             d, ratio = d - 1, ratio / 2

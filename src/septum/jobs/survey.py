@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.agreement import Agreement, agreement, turned
 from septum.arrays.census import Census, census
 from septum.arrays.mend import Labels, fill_holes, read_labels
 from septum.errors import SeptumError
@@ -75,6 +76,10 @@ class MaskFacts:
         Codes of `septum.arrays.mend.Labels`.
     problem
         Why it cannot be read as labels; ``""`` if it can.
+    agreement
+        How outlines and edges agree, in the first frame that has labels; None for volumes.
+    turned
+        Y and X are swapped, and rotated by 90 degrees it would fit better than transposed.
     """
 
     dtype: str
@@ -85,6 +90,8 @@ class MaskFacts:
     mends: tuple[str, ...]
     problem: str
     census: tuple[Census, ...]
+    agreement: Agreement | None
+    turned: bool
     digest: str
 
 
@@ -124,9 +131,9 @@ class Item:
 
     @property
     def swapped(self) -> bool:
-        """The mask has the image's sides with Y and X swapped, and these differ."""
+        """The mask has the image's sides with Y and X swapped, these differ, and transposing it is right."""
         image, mask = self.image_facts, self.mask_facts
-        if image is None or mask is None or self.masks[0][1] is not None or image.sides == mask.sides:
+        if image is None or mask is None or self.masks[0][1] is not None or image.sides == mask.sides or mask.turned:
             return False
         return (*mask.sides[:-2], mask.sides[-1], mask.sides[-2]) == image.sides
 
@@ -244,6 +251,7 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
     for number, found in enumerate(labels if not problem else ()):
         image = fill_holes(images[number]) if fits and images is not None else None
         counted.append(census(found.array, image))
+    agreed, is_turned = _agreement(labels, images) if not problem else (None, False)
     return MaskFacts(
         dtype=str(frames.dtype),
         axes=mask.axes,
@@ -253,8 +261,24 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
         mends=tuple(sorted({code for found in labels for code in found.mends})),
         problem=problem,
         census=tuple(counted),
+        agreement=agreed,
+        turned=is_turned,
         digest=_digest(frames),
     )
+
+
+def _agreement(labels: Sequence[Labels], images: NDArray[Any] | None) -> tuple[Agreement | None, bool]:
+    """Compare the first frame that has labels with its image; see `MaskFacts`."""
+    if images is None or images.ndim != 4 or len(labels) != len(images):
+        return None, False
+    number = next((n for n, found in enumerate(labels) if found.array.max(initial=0) > 0), None)
+    if number is None:
+        return None, False
+    image, mask = fill_holes(images[number]), labels[number].array
+    if mask.shape == image.shape[1:]:
+        return agreement(image, mask), False
+    swapped = mask.shape == image.shape[:0:-1]
+    return None, swapped and turned(image, mask)
 
 
 def _digest(array: NDArray[Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,7 +61,7 @@ class HeldOut:
     @cached_property
     def _choices(self) -> tuple[ObjectSettings, ...]:
         sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in self.samples]
-        return candidates(np.concatenate(sizes))
+        return candidates(np.concatenate([np.zeros(0), *sizes]))
 
     @cached_property
     def _few(self) -> tuple[ObjectSettings, ...]:
@@ -98,10 +97,10 @@ class HeldOut:
         return max(1, min(wanted, int(_ON_THE_WAY * clock.budget_s / (self._scored * one))))
 
     def time_to_reserve(self, validations: int) -> float:
-        """Return the seconds that so many more validations and the end will take, from what the last validation took."""
+        """Return the seconds that so many more validations and the end will take, judged by the last one."""
         each = self._scored * (self._predict_s + self._score_s)
         end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few)))
-        if self.objects and self._tune_s is not None:
+        if self.objects and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
             tuning = self._score_s * len(self._choices) / max(1, len(self._few))
             end += min(self._tune_s, min(self._finally or 0, _SCORED) * tuning)
