@@ -122,7 +122,7 @@ def train(settings: TrainSettings) -> Iterator[Record]:
     folder = RunFolder(settings.out)
     made_of = {"data_fingerprint": fingerprint(samples), "seed": settings.seed, "preset": settings.preset}
     if processes.first:
-        folder.claim({**settings.model_dump(mode="json", exclude={"out", "device"}), **made_of})
+        folder.claim({**settings.model_dump(mode="json", exclude={"data", "out", "device"}), **made_of})
         names = [samples[i].name for i in held_out]
         folder.write_json("plan.json", {"plan": plan.model_dump(mode="json"), "reasons": reasons, "held_out": names})
     yield Planned((split_sentence(samples, held_out), *reasons, f"device: {device.name} ({device.why})"))

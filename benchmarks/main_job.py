@@ -1,0 +1,111 @@
+"""The main job on public data: train with nothing but a budget, predict the held-out images, score them.
+
+    python benchmarks/main_job.py DATA OUT isbi2012=20m fluorescence=5m brightfield=5m hela=5m u373=5m hippocampus=5m
+
+DATA holds the sets under the names of `SETS` below (docs/results.md says where each is to be had). Each set is trained
+by ``septum train``, its held-out images are predicted by ``septum predict`` and scored by ``septum evaluate``, as a
+person would do it; figures and commands go to benchmarks/results/main_job.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SETS = {
+    "isbi2012": ("isbi2012/train", "isbi,pixels"),
+    "fluorescence": ("dsb2018/fluorescence", "instances"),
+    "brightfield": ("dsb2018/brightfield", "instances"),
+    "hela": ("ctc/DIC-C2DH-HeLa", "ctc"),
+    "u373": ("ctc/PhC-C2DH-U373", "ctc"),
+    "hippocampus": ("hippocampus", "pixels"),
+}
+RESULTS = Path(__file__).parent / "results" / "main_job.json"
+
+
+def held_out_files(data: Path, names: list[str], out: Path, metrics: str) -> tuple[list[Path], Path]:
+    """Return the held-out images, and a folder with the truth of these only."""
+    truth = out / "truth"
+    shutil.rmtree(truth, ignore_errors=True)
+    truth.mkdir(parents=True)
+    images = []
+    for name in names:
+        if metrics == "ctc":
+            sequence, frame = name.split("_t")
+            images.append(data / sequence / f"t{frame}.tif")
+            gold = data / f"{sequence}_GT" / "SEG" / f"man_seg{frame}.tif"
+            if gold.exists():
+                shutil.copy(gold, truth / gold.name)
+            else:
+                images.pop()  # only gold truth is scored
+        else:
+            images += (data / "images").glob(f"{name}.*")
+            for mask in (data / "masks").glob(f"{name}.*"):
+                shutil.copy(mask, truth / mask.name)
+    return images, truth
+
+
+def septum(*words: str | Path) -> tuple[str, float, str]:
+    """Run one command; return what it printed, its seconds and itself."""
+    command = ["septum", *map(str, words)]
+    begin = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}")
+    return done.stdout, time.monotonic() - begin, " ".join(command)
+
+
+def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
+    """Train, predict and evaluate one set."""
+    folder, metrics = SETS[name]
+    where, result = data / folder, out / name
+    trained, train_s, train_command = septum(
+        "train", where, "--budget", budget, "--seed", "0", "-o", result, "--json", "--quiet"
+    )
+    plan = json.loads((result / "plan.json").read_text())
+    images, truth = held_out_files(where, plan["held_out"], result, metrics)
+    kinds = ["--probabilities"] if metrics.startswith("isbi") else []
+    _, predict_s, predict_command = septum(
+        "predict", result / "model.safetensors", *images, "-o", result / "predicted", *kinds, "--quiet"
+    )
+    scores, evaluate_s, evaluate_command = septum(
+        "evaluate", result / "predicted", truth, "--metrics", metrics, "--json"
+    )
+    shown = (
+        predict_command
+        if len(images) < 4
+        else predict_command.replace(" ".join(map(str, images)), f"{len(images)} held-out images")
+    )
+    return {
+        "set": folder,
+        "budget": budget,
+        "train_s": round(train_s, 1),
+        "predict_s": round(predict_s, 1),
+        "evaluate_s": round(evaluate_s, 1),
+        "images_scored": len(list(truth.iterdir())),
+        "training": json.loads(trained),
+        "reasons": plan["reasons"],
+        "evaluation": json.loads(scores),
+        "commands": [train_command, shown, evaluate_command],
+    }
+
+
+def main(data: Path, out: Path, jobs: list[str]) -> None:
+    """Run the jobs named ``set=budget`` and add their figures to the results."""
+    for job in jobs:
+        name, budget = job.split("=")
+        figures = run(data, out, name, budget)
+        table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        table[f"{name} {budget}"] = figures
+        text = json.dumps(table, indent=1).replace(f"{data}{os.sep}", "DATA/").replace(f"{out}{os.sep}", "OUT/")
+        RESULTS.write_text(text + "\n")
+        print(name, budget, figures["training"], flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
+from septum.errors import ModelError
+from septum.io.model_file import read_model, write_model
+from septum.jobs.info import describe_model, installation
+from septum.jobs.model import ModelHeader, open_model, save_model
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+
+SETTINGS = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
+
+
+def _header(**changes: object) -> ModelHeader:
+    given: dict[str, object] = {
+        "network": SETTINGS,
+        "normalization": NormalizeSettings(),
+        "kind": "objects",
+        "class_values": (0, 1),
+        "objects": ObjectSettings(threshold=0.4),
+        "scores": {"SEG": 0.5},
+    }
+    return ModelHeader.model_validate(given | changes)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_model(path, UNet(SETTINGS, seed=4), _header())
+    return path
+
+
+def test_a_model_comes_back_as_it_was(model: Path) -> None:
+    opened = open_model(model, "cpu")
+    assert opened.header == _header()
+    x = torch.randn(1, 1, 24, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(opened.network(x), for_prediction(UNet(SETTINGS, seed=4))(x))
+
+
+def test_a_changed_weight_or_byte_is_refused(model: Path, tmp_path: Path) -> None:
+    raw = bytearray(model.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    tampered = tmp_path / "tampered.safetensors"
+    tampered.write_bytes(raw)
+    with pytest.raises(ModelError, match="tampered"):
+        open_model(tampered, "cpu")
+
+
+def test_weights_that_do_not_reproduce_the_test_pair_are_refused(model: Path, tmp_path: Path) -> None:
+    tensors, header = read_model(model)
+    name = next(n for n in tensors if n.endswith("head.weight"))
+    tensors[name] = tensors[name] + np.float32(0.1)
+    wrong = tmp_path / "wrong.safetensors"
+    write_model(wrong, tensors, header)  # a whole file with a right checksum, made by a wrong program
+    with pytest.raises(ModelError, match="test output"):
+        open_model(wrong, "cpu")
+
+
+@pytest.mark.parametrize("change", [{"kind": "cells"}, {"surprise": 1}, {"network": {"depths": [9, 9]}}])
+def test_a_header_that_does_not_fit_is_refused(model: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    tensors, header = read_model(model)
+    other = tmp_path / "other.safetensors"
+    write_model(other, tensors, {**header, **change})
+    with pytest.raises(ModelError, match="header"):
+        open_model(other, "cpu")
+
+
+def test_weights_of_another_network_are_refused(model: Path, tmp_path: Path) -> None:
+    tensors, header = read_model(model)
+    other = tmp_path / "other.safetensors"
+    network = SETTINGS.model_copy(update={"width": 3}).model_dump(mode="json")
+    write_model(other, tensors, {**header, "network": network})
+    with pytest.raises(ModelError, match="weights do not fit"):
+        open_model(other, "cpu")
+
+
+def test_info_says_what_is_inside(model: Path) -> None:
+    said = describe_model(model)
+    assert said["parameters"] == sum(p.numel() for p in for_prediction(UNet(SETTINGS)).parameters())
+    assert said["context_px"] == [8, 8]
+    assert said["scores"] == {"SEG": 0.5}
+    assert installation()["torch"] == torch.__version__

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+
+from septum import seeding
+from septum.arrays.targets import IGNORE
+from septum.jobs.load import Sample
+from septum.jobs.plan import Facts, Plan, make_plan
+from septum.jobs.prepare import draw_place, fingerprint, image_chances, prepare
+
+
+def _plan(classes: int = 2, sampler: str = "objects") -> Plan:
+    facts = Facts(channels=1, classes=classes, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
+    plan, _ = make_plan(facts, width=2, depth=1, tile=36)
+    return plan.model_copy(update={"sampler": sampler})
+
+
+def _sample(mask: np.ndarray, name: str = "a") -> Sample:
+    image = np.random.default_rng(0).normal(9, 3, (1, *mask.shape)).astype(np.float32)
+    return Sample(name, "", 0, image, mask.astype(np.int32), None, None)
+
+
+def _touching() -> np.ndarray:
+    mask = np.zeros((40, 40), np.int32)
+    mask[10:20, 5:15] = 3
+    mask[10:20, 15:25] = 7
+    mask[30:, 30:] = IGNORE
+    return mask
+
+
+def test_touching_objects_are_set_apart_and_the_border_weighs_most() -> None:
+    (prepared,) = prepare([_sample(_touching())], _plan(), kind="objects")
+    gap = (prepared.target == 0) & (_touching() > 0)
+    assert gap.any()
+    assert gap[:, 14:16].sum() == gap.sum()
+    assert prepared.weight[gap].min() > 3 * np.median(prepared.weight)
+    assert (prepared.target[30:, 30:] == 255).all()
+    assert (prepared.weight[30:, 30:] == 0).all()
+    assert abs(float(prepared.image.mean())) < 0.1
+    assert abs(float(prepared.image.std()) - 1) < 0.1
+    assert len(prepared.places) == 2
+
+
+def test_classes_of_two_values_get_a_border_between_their_pieces_and_more_classes_none() -> None:
+    mask = np.zeros((40, 40), np.int32)
+    mask[5:20, 5:18] = 1
+    mask[5:20, 20:35] = 1
+    (two,) = prepare([_sample(mask)], _plan(), kind="classes")
+    between = two.weight[8:17, 18:20]
+    assert between.min() > two.weight[30, 2] + 5
+    mask[30:35, 30:35] = 2
+    (three,) = prepare([_sample(mask)], _plan(3), kind="classes")
+    assert len(np.unique(three.weight)) == 3
+    assert three.weight[32, 32] > three.weight[10, 10] > three.weight[0, 0]  # the rarer, the heavier
+
+
+def test_the_sampler_reaches_every_object_at_many_places_of_the_tile() -> None:
+    mask = np.zeros((200, 200), np.int32)
+    mask[3, 4] = 1
+    mask[100:160, 100:160] = 2
+    plan = _plan()
+    images = list(prepare([_sample(mask)], plan, kind="objects"))
+    chances = image_chances(images, plan)
+    offsets = []
+    for step in range(400):
+        _, center = draw_place(images, plan, seeding.generator(0, "augment", step, 0), chances)
+        offset = np.array([3, 4]) - center
+        if (np.abs(offset) <= np.array(plan.output) / 2).all():
+            offsets.append(offset)
+    assert len(offsets) > 60  # a quarter of the draws are for the single pixel; by area it would be one in 100
+    assert np.std(offsets, axis=0).min() > plan.output[0] / 5
+
+
+def test_density_sampling_prefers_the_foreground_and_avoids_what_is_ignored() -> None:
+    mask = np.zeros((100, 100), np.int32)
+    mask[:, :50] = 1
+    mask[:, 90:] = IGNORE
+    plan = _plan(sampler="density")
+    images = list(prepare([_sample(mask)], plan, kind="objects"))
+    chances = image_chances(images, plan)
+    centers = [draw_place(images, plan, seeding.generator(0, "a", i), chances)[1] for i in range(400)]
+    x = np.rint([c[1] for c in centers])
+    assert (x < 90).all()
+    assert 0.85 < np.mean(x < 50) < 0.99  # 50 columns of density 1 against 40 of 0.1: 0.93
+
+
+def test_large_images_are_seen_more_often() -> None:
+    plan = _plan()
+    images = list(prepare([_sample(np.ones((20, 20))), _sample(np.ones((200, 200)))], plan, kind="objects"))
+    chances = image_chances(images, plan)
+    assert chances.sum() == 1
+    assert chances[1] > 20 * chances[0]
+
+
+def test_the_fingerprint_tells_data_apart() -> None:
+    a, b = _sample(_touching()), _sample(_touching() * 1)
+    assert fingerprint([a]) == fingerprint([b])
+    b.mask[0, 0] = 9
+    assert fingerprint([a]) != fingerprint([b])
+    assert fingerprint([a]) != fingerprint([_sample(_touching(), "b")])
