@@ -65,7 +65,7 @@ def tile_probabilities(
     tiles = plan_tiles(image.shape[1:], network.geometry, max_output or largest_output(network.settings, device))
     for tile in tiles:
         part = normalize(read_mirrored(image, tile.read), stats)
-        with torch.inference_mode():
+        with torch.inference_mode(), device.exact():
             logits = network(torch.from_numpy(part[None]).to(device.torch))
             kept = logits[(0, slice(None), *tile.keep)]
             probabilities = torch.softmax(kept.float(), dim=0).cpu().numpy()

@@ -95,6 +95,8 @@ class Trainer:
     def training_step(self, rate_factor: float) -> float:
         """Do one step and return its loss: the energy divided by the annotated pixels, over all processes.
 
+        Nothing moves where the loss or a gradient is not a finite number; the loss returned is then not finite either.
+
         Parameters
         ----------
         rate_factor
@@ -106,18 +108,27 @@ class Trainer:
         self.network.train()
         self.network.seed_dropout(seeding.number(self.seed, "drop-out", self.step, self.processes.rank))
         x, y, w = self.draw_batch(self.step)
-        with self.device.autocast():
-            logits = self._parallel(x)
-        energy, annotated = weighted_cross_entropy(logits, y, w)
-        share = energy / self.processes.sum(annotated).clamp(min=1)
-        self.optimizer.zero_grad(set_to_none=True)
-        # Gradients are averaged over the processes; the energy is summed.
-        torch.autograd.backward(share * self.processes.world)
+        with self.device.exact():
+            with self.device.autocast():
+                logits = self._parallel(x)
+            energy, annotated = weighted_cross_entropy(logits, y, w)
+            share = energy / self.processes.sum(annotated).clamp(min=1)
+            self.optimizer.zero_grad(set_to_none=True)
+            # Gradients are averaged over the processes; the energy is summed.
+            torch.autograd.backward(share * self.processes.world)
         loss = float(self.processes.sum(share.detach()))
+        if math.isfinite(loss) and not self._gradients_are_finite():
+            # The weights would be ruined now and the loss only with the next tile, when they may have been kept.
+            loss = math.nan
         if math.isfinite(loss):
             self.optimizer.step()
             self.step += 1
         return loss
+
+    def _gradients_are_finite(self) -> bool:
+        """Say whether all gradients are finite numbers; the same on all processes."""
+        norms = [torch.linalg.vector_norm(p.grad) for p in self.network.parameters() if p.grad is not None]
+        return bool(torch.stack(norms).isfinite().all())
 
     def advance(self, progress: float) -> None:
         """Note how far the training is, and now and then keep the state in memory."""

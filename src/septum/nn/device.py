@@ -36,6 +36,14 @@ class Device:
         """Return the context in which training computes: bfloat16 where it pays, float32 elsewhere."""
         return torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16)
 
+    def exact(self) -> AbstractContextManager[None]:
+        """Return the context in which every network runs, forward and backward.
+
+        On NVIDIA GPUs cuDNN otherwise rounds what float32 convolutions multiply to 10 bits (TF32), which the tiles of
+        an image would show, and takes algorithms that add in an order of their own, so that no training would repeat.
+        """
+        return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
 
 def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
     """Choose the device.
@@ -72,8 +80,13 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
         device = torch.device(wanted if ":" in wanted else f"cuda:{local_rank % torch.cuda.device_count()}")
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UsageError(f"device {wanted!r}", f"cuda:0 to cuda:{torch.cuda.device_count() - 1}")
-        return Device(device, torch.cuda.get_device_name(device), why, torch.cuda.is_bf16_supported())
+        return Device(device, torch.cuda.get_device_name(device), why, _has_bfloat16())
     if kind == "mps":
         return Device(torch.device("mps"), "Apple GPU", why, False)
     threads = torch.get_num_threads()
     return Device(torch.device("cpu"), f"CPU, {threads} thread{'s' * (threads != 1)}", why, False)
+
+
+def _has_bfloat16() -> bool:
+    """Say whether the GPU itself computes in bfloat16; PyTorch also counts those that imitate it, more slowly."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -44,8 +44,7 @@ class Processes:
         """Return the first process's value in all of them."""
         if self.world == 1:
             return value
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        shared = torch.tensor(value, dtype=torch.float64)
         torch.distributed.broadcast(shared, 0)
         return float(shared)
 
@@ -66,6 +65,7 @@ def join_processes() -> Processes:
     rank = int(env.get("RANK", env.get("SLURM_PROCID", "0")))
     local_rank = int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "0")))
     if not torch.distributed.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # Gloo as well where there are GPUs: for numbers on the CPU, and for training there with --device cpu.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, rank=rank, world_size=world)
     return Processes(rank, world, local_rank)

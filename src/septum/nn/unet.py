@@ -218,28 +218,34 @@ def initialize(network: nn.Module, seed: int) -> None:
 def for_prediction(network: UNet) -> UNet:
     """Return a copy of the network for prediction: in evaluation mode, batch normalization folded away.
 
-    Each convolution takes over the scale and offset of the normalization after it, computed in float64. The copy's
+    Each convolution takes over the scale and offset of the normalization after it, computed in float64 (on the CPU, as
+    Apple GPUs have none). The copy's
     outputs equal those of the original in evaluation mode to float rounding. It is on the original's device.
     """
     copy = UNet(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
+    device = next(network.parameters()).device
     with torch.no_grad():
         for source, target in zip(_blocks(network), _blocks(copy), strict=True):
             convs = [m for m in source if isinstance(m, nn.Conv2d | nn.Conv3d)]
             norms: list[nn.Module | None] = [m for m in source if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
             plain = [m for m in target if isinstance(m, nn.Conv2d | nn.Conv3d)]
             for conv, norm, out in zip(convs, norms or [None] * len(convs), plain, strict=True):
-                weight, bias = conv.weight.double(), None if conv.bias is None else conv.bias.double()
+                weight, bias = _float64(conv.weight), None if conv.bias is None else _float64(conv.bias)
                 if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
                     assert norm.running_var is not None and norm.running_mean is not None
-                    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+                    scale = _float64(norm.weight) / torch.sqrt(_float64(norm.running_var) + norm.eps)
                     weight = weight * scale.reshape(-1, *([1] * (weight.ndim - 1)))
-                    bias = norm.bias.double() - norm.running_mean.double() * scale
+                    bias = _float64(norm.bias) - _float64(norm.running_mean) * scale
                 assert out.bias is not None and bias is not None
                 out.weight.copy_(weight)
                 out.bias.copy_(bias)
         copy.up.load_state_dict(network.up.state_dict())
         copy.head.load_state_dict(network.head.state_dict())
-    return copy.to(next(network.parameters()).device).eval()
+    return copy.to(device).eval()
+
+
+def _float64(tensor: Tensor) -> Tensor:
+    return tensor.cpu().double()
 
 
 def _blocks(network: UNet) -> list[nn.Sequential]:

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from septum.errors import UsageError
+from septum.nn.device import find_device
+
+
+def _machine(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, apple: bool = False, native: bool = True) -> None:
+    """Pretend to be another machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+
+
+def test_auto_takes_cuda_then_apple_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch)
+    found = find_device()
+    assert (found.torch.type, found.why, found.bfloat16) == ("cpu", "no GPU was found", False)
+    assert found.name.startswith("CPU, ")
+    _machine(monkeypatch, apple=True)
+    found = find_device()
+    assert (found.torch.type, found.bfloat16) == ("mps", False)
+    _machine(monkeypatch, gpus=2, apple=True)
+    found = find_device()
+    assert (found.torch, found.name, found.why, found.bfloat16) == (
+        torch.device("cuda:0"),
+        "GPU 0",
+        "a CUDA GPU was found",
+        True,
+    )
+
+
+def test_each_process_takes_a_gpu_of_its_own_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch, gpus=2)
+    chosen = [find_device(wanted, local_rank=rank).torch.index for wanted in ("auto", "cuda") for rank in (0, 1, 3)]
+    assert chosen == [0, 1, 1, 0, 1, 1]
+    assert find_device("cuda:1", local_rank=0).torch.index == 1
+    assert find_device("cpu").why == "asked for"
+
+
+def test_gpus_that_only_imitate_bfloat16_train_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch, gpus=1, native=False)
+    assert not find_device().bfloat16
+
+
+@pytest.mark.parametrize("wanted", ["cuda:2", "gpu", "cuda:-1", "meta", "", "mps"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    _machine(monkeypatch, gpus=2)
+    with pytest.raises(UsageError) as caught:
+        find_device(wanted)
+    assert repr(wanted) in str(caught.value)
+    assert "expected:" in str(caught.value)
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch)
+    with pytest.raises(UsageError, match="--device auto"):
+        find_device("cuda")
+
+
+def test_the_cpu_trains_in_float32_and_autocast_changes_nothing_there() -> None:
+    with find_device("cpu").autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_exact_asks_for_full_precision_and_repeatable_algorithms_and_puts_the_settings_back() -> None:
+    flags = torch.backends.cudnn
+    before = (flags.enabled, flags.deterministic, flags.allow_tf32, flags.benchmark)
+    with find_device("cpu").exact():
+        assert (flags.enabled, flags.deterministic, flags.allow_tf32, flags.benchmark) == (True, True, False, False)
+    assert (flags.enabled, flags.deterministic, flags.allow_tf32, flags.benchmark) == before

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from septum.nn.loss import weighted_cross_entropy
+
+
+def _batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3, 4, 5, generator=generator)
+    target = torch.randint(0, 3, (2, 4, 5), generator=generator).to(torch.uint8)
+    weight = torch.rand(2, 4, 5, generator=generator) * 10
+    return logits, target, weight
+
+
+def test_energy_is_equation_1_with_its_sign() -> None:
+    logits, target, weight = _batch()
+    e = np.exp(logits.double().numpy())
+    p = e / e.sum(axis=1, keepdims=True)
+    chosen = np.take_along_axis(p, target.long().numpy()[:, None], axis=1)[:, 0]
+    energy, annotated = weighted_cross_entropy(logits, target, weight)
+    assert float(energy) == pytest.approx(float((-weight.numpy() * np.log(chosen)).sum()), rel=1e-5)
+    assert float(annotated) == 40
+    assert energy.dtype == torch.float32
+
+
+def test_one_pixel_by_hand() -> None:
+    logits = torch.tensor([0.0, math.log(3.0)]).reshape(1, 2, 1, 1)  # probabilities 1/4 and 3/4
+    for label, expected in ((0, 2 * math.log(4)), (1, 2 * math.log(4 / 3))):
+        energy, annotated = weighted_cross_entropy(
+            logits, torch.full((1, 1, 1), label, dtype=torch.uint8), torch.full((1, 1, 1), 2.0)
+        )
+        assert (float(energy), float(annotated)) == (pytest.approx(expected), 1.0)
+
+
+def test_ignored_pixels_give_no_energy_no_gradient_and_are_not_counted() -> None:
+    logits, target, weight = _batch()
+    target[0, :2] = 255
+    learned = logits.clone().requires_grad_()
+    energy, annotated = weighted_cross_entropy(learned, target, weight)
+    (gradient,) = torch.autograd.grad(energy, learned)
+    assert float(annotated) == 30
+    assert float(gradient[0, :, :2].abs().max()) == 0
+    assert float(gradient[0, :, 2:].abs().min()) > 0
+    rest = weighted_cross_entropy(logits[0:1, :, 2:], target[0:1, 2:], weight[0:1, 2:])[0]
+    rest += weighted_cross_entropy(logits[1:], target[1:], weight[1:])[0]
+    assert float(energy.detach()) == pytest.approx(float(rest), rel=1e-6)
+
+
+def test_nothing_annotated_is_no_energy_at_all() -> None:
+    logits, target, weight = _batch()
+    energy, annotated = weighted_cross_entropy(logits, torch.full_like(target, 255), weight)
+    assert (float(energy), float(annotated)) == (0.0, 0.0)
+
+
+def test_volumes_and_half_precision_logits_are_computed_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 2, 3, 4, 5, generator=generator).to(torch.bfloat16)
+    target = torch.randint(0, 2, (1, 3, 4, 5), generator=generator).to(torch.uint8)
+    weight = torch.ones(1, 3, 4, 5)
+    energy, _ = weighted_cross_entropy(logits, target, weight)
+    assert torch.equal(energy, weighted_cross_entropy(logits.float(), target, weight)[0])
+    assert energy.dtype == torch.float32
