@@ -42,8 +42,8 @@ def test_contexts_by_depth() -> None:
 
 
 def test_padded_context_begins_on_the_pooling_grid_and_is_not_smaller_than_the_reach() -> None:
-    # By hand for depth 1: an even pixel a sees conv pixels a-2..a+2, pooled pixels a/2-1..a/2+1 grown by two convolutions
-    # to a/2-3..a/2+3, that is a-6..a+7 before pooling, a-8..a+9 in the image; an odd one a-7-2..a+6+2.
+    # By hand for depth 1: an even pixel a sees conv pixels a-2..a+2, pooled pixels a/2-1..a/2+1 grown by two more
+    # convolutions to a/2-3..a/2+3: a-6..a+7 before pooling, a-8..a+9 in the image; an odd one a-7-2..a+6+2.
     assert geometry.context(1, "same") == 10
     for depth in range(6):
         assert geometry.context(depth, "same") % 2**depth == 0

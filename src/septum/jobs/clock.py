@@ -21,17 +21,15 @@ class Clock:
         Steps of the whole training; None: the budget decides.
     budget_s
         Seconds for the whole training, loading and saving included; None: the steps decide.
-    spent_s
-        Seconds that earlier sessions of this run took.
     """
 
-    def __init__(self, steps: int | None, budget_s: float | None, *, spent_s: float = 0.0) -> None:
+    def __init__(self, steps: int | None, budget_s: float | None) -> None:
         assert (steps is None) != (budget_s is None)
         self.steps = steps
         self.budget_s = budget_s
         self.progress = 0.0
         self.reserved_s = 0.0
-        self._begin = time.monotonic() - spent_s
+        self._begin = time.monotonic()
         self._durations: deque[float] = deque(maxlen=25)
         self._last = time.monotonic()
 

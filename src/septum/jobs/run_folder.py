@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ class RunFolder:
         now = json.loads(json.dumps(asked))
         if file.exists():
             try:
-                before = json.loads(file.read_text())
-            except (OSError, ValueError):
+                before = dict(json.loads(file.read_text()))
+            except (OSError, ValueError, TypeError):
                 raise FileError(f"{file}: damaged", "the settings of this run", "give another -o") from None
             changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
             if changed:
@@ -92,7 +93,7 @@ class Log:
         rows: list[dict[str, str]] = []
         if after and path.exists():
             with path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if (r["step"] or "0").isdigit() and int(r["step"]) <= after]
+                rows = [r for r in csv.DictReader(file) if _step(r) <= after]
         with whole_file(path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, extrasaction="ignore", restval="")
             writer.writeheader()
@@ -114,3 +115,11 @@ class Log:
             raise FileError(
                 f"{self._path}: {error.strerror}", "a folder that can be written", "make room and repeat the command"
             ) from None
+
+
+def _step(row: Mapping[str, str]) -> float:
+    """Return the step of a line of the log; infinity where a crash has left something else there."""
+    try:
+        return int(row["step"])
+    except (KeyError, TypeError, ValueError):
+        return math.inf

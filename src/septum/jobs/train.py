@@ -134,6 +134,7 @@ def train(settings: TrainSettings) -> Iterator[Record]:
         images=tuple(prepare([samples[i] for i in chosen], plan, kind=report.rules.kind)),
         held_out=HeldOut(tuple(samples[i] for i in held_out), report.rules.kind == "objects", plan, device),
     )
+    del samples  # training reads the prepared copies; what is held out is kept by its user
     yield from _loop(trainer, folder, clock)
     if processes.first:
         yield from _finish(trainer, folder, clock, report.rules, made_of)
@@ -148,7 +149,8 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock) -> Iterator[Record]
         trainer.restore(checkpoint.tensors, checkpoint.state)
         clock.resume(trainer.progress, float(str(checkpoint.state["seconds"])))
         yield Resumed(trainer.step, checkpoint.path)
-    log = folder.open_log(trainer.held_out.score_names, after=trainer.step)
+    first = trainer.processes.first
+    log = folder.open_log(trainer.held_out.score_names, after=trainer.step) if first else None
     validations = trainer.held_out.plan_validations(for_prediction(trainer.network), clock)
     clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
     trainer.keep()
@@ -176,7 +178,7 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock) -> Iterator[Record]
                 yield Validated(trainer.step, clock.total(trainer.step), scores, best)
             row |= scores
             clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
-        if trainer.processes.first:
+        if log is not None:
             log.append(row)
             if clock.seconds - saved > _SAVE_SECONDS:
                 saved = clock.seconds
@@ -205,7 +207,8 @@ def _finish(
         training=training,
     )
     save_model(folder.model, network, header)
-    folder.write_json("scores.json", scores)
+    # JSON has no NaN: the Dice coefficient of a class that is nowhere.
+    folder.write_json("scores.json", {k: v if math.isfinite(v) else None for k, v in scores.items()})
     yield Saved(trainer.save(folder.checkpoints, clock.seconds))
     yield Saved(folder.model)
     yield Trained(folder.model, scores, trainer.step, clock.seconds)

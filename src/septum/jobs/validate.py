@@ -236,7 +236,7 @@ def tune_objects(
     Returns
     -------
     settings, scores
-        The choice, and its scores as in `score_objects`.
+        The choice, and its ``SEG``, ``AP50`` and ``AP`` as in `_object_scores`.
     """
     gold: list[list[Table]] = [[] for _ in choices]
     full: list[list[Table]] = [[] for _ in choices]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from septum.arrays import normalize as module
+from septum.arrays.normalize import NormalizeSettings, normalize, statistics
+
+STANDARD, RANGE = NormalizeSettings(), NormalizeSettings(method="range")
+
+
+def test_range_brings_each_channel_to_0_and_1_by_itself() -> None:
+    image = np.array([[[10, 20], [30, 50]], [[7, 7], [7, 9]]], dtype=np.uint8)
+    stats = statistics(image, RANGE)
+    assert stats.tolist() == [[10, 40], [7, 2]]
+    found = normalize(image, stats)
+    np.testing.assert_allclose(found, [[[0, 0.25], [0.5, 1]], [[0, 0], [0, 1]]])
+    assert found.dtype == np.float32
+
+
+def test_standardize_gives_mean_0_and_deviation_1_of_what_was_not_cut_off() -> None:
+    values = np.random.default_rng(0).normal(300, 20, (1, 100, 100))
+    low, high = np.quantile(values, [0.005, 0.995])
+    cut = np.clip(values, low, high)
+    offset, scale = statistics(values, STANDARD)[0]
+    assert offset == pytest.approx(cut.mean(), rel=1e-6)
+    assert scale == pytest.approx(cut.std(), rel=1e-6)
+    found = normalize(np.clip(values, low, high), np.array([[offset, scale]], np.float32))
+    assert abs(float(found.mean())) < 1e-4
+    assert float(found.std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_few_hot_pixels_do_not_set_the_scale() -> None:
+    clean = np.random.default_rng(1).normal(100, 10, (1, 100, 100))
+    hot = clean.copy()
+    hot[0, 5, :20] = 65_535
+    np.testing.assert_allclose(statistics(hot, STANDARD), statistics(clean, STANDARD), rtol=0.02)
+    assert statistics(hot, RANGE)[0, 1] > 60_000  # the paper's scale has no such protection
+
+
+@pytest.mark.parametrize("settings", [STANDARD, RANGE])
+@pytest.mark.parametrize("value", [0, 255, 65_535])
+def test_a_constant_image_becomes_0_everywhere(settings: NormalizeSettings, value: int) -> None:
+    image = np.full((2, 4, 5), value, np.uint16)
+    stats = statistics(image, settings)
+    assert stats[:, 1].tolist() == [1, 1]
+    assert not normalize(image, stats).any()
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-30, -3e30])
+def test_a_constant_image_of_a_number_that_rounds_stays_finite(value: float) -> None:
+    image = np.full((1, 7, 9), value, np.float32)
+    for settings in (STANDARD, RANGE):
+        assert np.isfinite(normalize(image, statistics(image, settings))).all()
+
+
+def test_rare_bright_pixels_on_nothing_still_have_a_scale() -> None:
+    image = np.zeros((1, 100, 100), np.uint8)
+    image[0, 3, 3:6] = 200  # less than the 0.5 % that are cut off
+    offset, scale = statistics(image, STANDARD)[0]
+    assert offset == pytest.approx(image.mean())
+    assert scale == pytest.approx(image.std())
+
+
+def test_one_pixel() -> None:
+    image = np.full((1, 1, 1), 9, np.uint8)
+    assert normalize(image, statistics(image, STANDARD)).tolist() == [[[0]]]
+
+
+@given(st.floats(0.1, 1000), st.floats(-1000, 1000), st.sampled_from(["standardize", "range"]))
+def test_the_unit_of_the_intensities_does_not_matter(gain: float, offset: float, method: str) -> None:
+    settings = NormalizeSettings.model_validate({"method": method})
+    image = np.random.default_rng(2).uniform(0, 1, (2, 8, 8))
+    found = [normalize(i, statistics(i, settings)) for i in (image, image * gain + offset)]
+    np.testing.assert_allclose(found[1], found[0], atol=0.02)
+
+
+def test_a_tile_is_normalized_as_the_whole_image_and_the_image_is_left_alone() -> None:
+    image = np.random.default_rng(3).integers(0, 4000, (2, 6, 30, 40)).astype(np.uint16)
+    before = image.copy()
+    stats = statistics(image, STANDARD)
+    part = normalize(image[:, 1:3, 5:9, 7:20], stats)
+    np.testing.assert_array_equal(part, normalize(image, stats)[:, 1:3, 5:9, 7:20])
+    np.testing.assert_array_equal(image, before)
+
+
+def test_a_float32_tile_is_copied_not_changed() -> None:
+    image = np.ones((1, 3, 3), np.float32)
+    normalize(image, np.array([[1, 2]], np.float32))
+    assert (image == 1).all()
+
+
+def test_statistics_of_a_sample_are_close_to_those_of_all_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(4).gamma(2.0, 50, (1, 300, 301)).astype(np.float32)
+    whole = statistics(image, STANDARD)
+    monkeypatch.setattr(module, "_SAMPLE", 10_000)
+    sampled = statistics(image, STANDARD)
+    assert (sampled != whole).any()
+    np.testing.assert_allclose(sampled, whole, rtol=0.03)
+
+
+def test_the_range_is_of_all_pixels_however_large_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", 10)
+    image = np.zeros((1, 50, 50), np.uint8)
+    image[0, 31, 17] = 9
+    assert statistics(image, RANGE).tolist() == [[0, 9]]
