@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -17,6 +18,7 @@ from septum.arrays.tiles import plan_tiles
 from septum.axes import relative_spacing, spatial
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.io.images import Image, list_images, read_image, write_image
+from septum.io.names import image_stem, image_suffix
 from septum.jobs.infer import largest_output, tile_probabilities, turn, versions
 from septum.jobs.model import Model, open_model
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 # What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
 # hold them.
-_ENDING = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".tiff": ".tif"}
+_ENDING = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".gif": ".png", ".tiff": ".tif", ".ome.tiff": ".ome.tif"}
 
 Output = Literal["auto", "labels", "probabilities"]
 
@@ -91,7 +93,7 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
     """
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
-    _check_output(settings.output, model)
+    _check_output(settings.output, model, settings.format)
     tasks = _tasks(settings)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,9 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
         except SeptumError as error:
             failures.append(error)
             yield ImageFailed(task.source, str(error))
+        except (MemoryError, torch.OutOfMemoryError):
+            failures.append(_too_large(task.source, model))
+            yield ImageFailed(task.source, str(failures[-1]))
         else:
             yield ImageDone(task.source, task.target, time.monotonic() - started, objects)
     if len(failures) == len(tasks):
@@ -113,8 +118,10 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
     yield Predicted(len(tasks) - len(failures), len(failures), time.monotonic() - begin)
 
 
-def _check_output(output: Output, model: Model) -> None:
-    """Refuse object ids from a model of several classes."""
+def _check_output(output: Output, model: Model, form: str | None = None) -> None:
+    """Refuse object ids from a model of several classes, and a format that cannot hold the result."""
+    if output == "probabilities" and form == "png":
+        raise UsageError("--probabilities with --format png", "tif, nii.gz or npy", "PNG holds no float32")
     classes = model.header.network.classes
     if output == "labels" and classes > 2:
         raise UsageError(
@@ -128,10 +135,8 @@ def _tasks(settings: PredictSettings) -> list[_Task]:
     """Pair inputs with result files; refuse two results of one name and the overwriting of an input."""
     tasks: dict[Path, _Task] = {}
     for source in list_images(settings.inputs):
-        name = source.name.removesuffix(".gz")
-        stem, ending = name[: -len(Path(name).suffix)], source.name[len(Path(name).stem) :].lower()
-        wanted = f".{settings.format}" if settings.format else _result_ending(ending, settings)
-        target = settings.out / (stem + wanted)
+        wanted = f".{settings.format}" if settings.format else _result_ending(image_suffix(source), settings)
+        target = settings.out / (image_stem(source) + wanted)
         if target.resolve() == source.resolve():
             raise UsageError(f"{source}: the result would overwrite the input", "another folder", "give another -o")
         if target in tasks:
@@ -168,14 +173,19 @@ def _predict_file(
             yield TileDone(task.source, done, total)
         results.append(finish(probabilities, model, settings.output, spacing=_spacing(image, model.rank)))
     objects = sum(int(r.max()) for r in results) if _writes_objects(model, settings.output) else None
-    write_image(
-        task.target,
-        join_frames(results, image, model.rank),
-        axes=image.axes,
-        pixel_size_um=image.pixel_size_um,
-        affine=image.affine,
-    )
+    joined, axes = join_frames(results, image, model.rank), image.axes
+    if joined.shape[axes.index("C")] == 1:  # also in formats that do not say what their dimensions are
+        joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
+    write_image(task.target, joined, axes=axes, pixel_size_um=image.pixel_size_um, affine=image.affine)
     return objects
+
+
+def _too_large(source: Path, model: Model) -> SeptumError:
+    return DataError(
+        f"{source}: the image and its result do not fit into the memory of this machine ({model.device.name})",
+        "an image that fits",
+        "use a smaller --tile, cut the image into parts, or use a machine with more memory",
+    )
 
 
 def count_tiles(frames: list[NDArray[Any]], model: Model, limit: tuple[int, ...], *, tta: bool) -> int:
