@@ -80,6 +80,33 @@ def test_check_exit_codes(run: Run, cells: Path, tmp_path: Path) -> None:
     assert "differ in size" in out
 
 
+def test_check_fix_writes_a_copy(run: Run, cells: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for path in sorted((cells / part).iterdir())[:3]:
+            (tmp_path / "data" / part / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "data" / "images" / "cell0.png").write_text("not an image")
+    labels = read_image(cells / "masks" / "cell1.png", labels=True).array[0]
+    (tmp_path / "data" / "masks" / "cell1.png").unlink()
+    write_image(tmp_path / "data" / "masks" / "cell1.tif", labels.astype(np.float32), axes="YX")
+    code, out, _ = run("check", tmp_path / "data", "--fix", tmp_path / "mended")
+    assert code == 1
+    assert "left out: " in out
+    assert f"{tmp_path / 'mended'}: 4 files, 1 of them mended; 2 left out" in out
+    mended = read_image(tmp_path / "mended" / "masks" / "cell1.tif", labels=True).array[0]
+    assert mended.dtype.kind == "u"
+    np.testing.assert_array_equal(mended, labels)
+    code, out, _ = run("check", tmp_path / "mended")
+    assert code == 0
+    assert "nothing is wrong" in out
+    code, out, err = run("check", tmp_path / "data", "--fix", tmp_path / "mended")
+    assert code == 2
+    assert "not empty" in err
+    code, out, _ = run("check", tmp_path / "data", "--fix", tmp_path / "again", "--json")
+    assert code == 1
+    assert len(json.loads(out)["fixed"]) == 6
+
+
 def test_training_leaves_a_run_and_goes_on_when_repeated(run: Run, cells: Path, tmp_path: Path) -> None:
     code, out, err = run("train", cells, "-o", tmp_path / "run", *SMALL)
     assert code == 0

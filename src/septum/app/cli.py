@@ -120,6 +120,8 @@ def check(
         typer.echo(json_text({"command": "check", **report.as_dict(), **written}))
     elif fix is not None:
         typer.echo("\n".join(fixed_lines(fixed, fix)))
+    elif report.errors:
+        typer.echo("training refuses these data until the errors are gone")
     elif report.mended or report.left_out:
         typer.echo("training does this in memory; --fix OUT writes a mended copy")
     if report.errors and fix is None:
