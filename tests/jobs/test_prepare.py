@@ -98,3 +98,21 @@ def test_the_fingerprint_tells_data_apart() -> None:
     b.mask[0, 0] = 9
     assert fingerprint([a]) != fingerprint([b])
     assert fingerprint([a]) != fingerprint([_sample(_touching(), "b")])
+
+
+def test_fiji_weighs_every_class_of_foreground_alike_with_the_plans_border() -> None:
+    mask = np.zeros((60, 60), np.int32)
+    mask[10:20, 10:20], mask[10:20, 22:32], mask[50:, :5] = 1, 2, IGNORE
+    plan = _plan(3)
+    for w0 in (50.0, 7.0):
+        weights = plan.weights.model_copy(update={"method": "fiji", "w0": w0, "sigma_px": 6.0})
+        fiji = plan.model_copy(update={"weights": weights})
+        (three,) = prepare([_sample(mask)], fiji, kind="classes")
+        assert set(np.unique(three.weight[mask > 0])) == {1.0}
+        assert (three.weight[mask == IGNORE] == 0).all()
+        assert three.weight[0, 59] < 0.2  # background far from all objects
+        two = fiji.model_copy(update={"network": _plan().network})
+        (objects,) = prepare([_sample(mask)], two, kind="objects")
+        d = np.array([1, 2]).sum()
+        expected = 0.1 + 0.9 * np.exp(-1 / 200) + w0 * np.exp(-(d**2) / 72)
+        assert abs(float(objects.weight[15, 20]) - expected) < 1e-3 * expected

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 import septum
@@ -148,6 +149,25 @@ def test_a_loss_that_is_no_number_is_undone_with_half_the_rate_and_given_up_afte
     broken = set(range(3, 1000))
     with pytest.raises(DataError, match="not a finite number"):
         list(train(_settings(data, tmp_path / "b", steps=5)))
+
+
+def test_a_gradient_that_is_no_number_moves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = trainer_module.weighted_cross_entropy, []
+
+    def sometimes_without_gradient(logits: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, annotated = real(logits, *rest)
+        calls.append(1)
+        # The root of 0 is 0, its slope is not a finite number.
+        return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
+
+    monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_without_gradient)
+    monkeypatch.setattr(trainer_module, "_KEEP_STEPS", 1)  # the state after every step is kept
+    records = list(train(_settings(data, tmp_path / "run", steps=3)))
+    assert [s for s, _, _ in _steps(records)] == [1, 2, 3]
+    assert sum(isinstance(r, Warned) for r in records) == 1
+    assert all(math.isfinite(loss) for _, loss, _ in _steps(records))
 
 
 def test_a_budget_is_kept(data: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
         target = object_target(mask) if kind == "objects" else class_target(mask)
         objects = mask
         if kind == "classes":
-            objects = np.where(mask < 0, mask, components(mask == 1)) if classes == 2 else np.minimum(mask, 0)
+            objects = np.where(mask < 0, mask, components(mask == 1)) if classes == 2 else np.minimum(mask, 1)
         spacing = relative_spacing(sample.spacing_um)
         yield Prepared(
             image=normalize(sample.image, statistics(sample.image, plan.normalization)),
@@ -92,7 +92,7 @@ def _weight(
 ) -> NDArray[np.float32]:
     """Return the plan's weight map; several classes have no separation border, only the class balance."""
     if plan.weights.method == "fiji":
-        return fiji_weight_map(objects)
+        return fiji_weight_map(objects, w0=plan.weights.w0, sigma_px=plan.weights.sigma_px, spacing=spacing)
     w0 = plan.weights.w0 if len(balance) == 2 else 0.0
     return weight_map(objects, target, balance, w0=w0, sigma_px=plan.weights.sigma_px, spacing=spacing)
 

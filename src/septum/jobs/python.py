@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import DataError
-from septum.io.images import Image, read_image
+from septum.io.images import Image, read_image, write_image
 from septum.jobs.model import Model
 from septum.jobs.model import open_model as open_model
 from septum.jobs.predict import Output, predict_image
@@ -36,7 +36,8 @@ def train(
         A folder or stack of images; or a list of arrays ``(*S)`` or ``(C, *S)``, or one array whose first axis counts
         images.
     masks
-        The same for the masks, ``(*S)`` integers; None where `images` is a folder that holds both.
+        The same for the masks, ``(*S)`` integers, whose dimensions say what those of the images are; None where
+        `images` is a folder that holds both.
     out
         Run folder, for going on after a stop; a temporary one that is removed where not given.
     **settings
@@ -53,9 +54,10 @@ def train(
         See `septum.jobs.train.train`.
     """
     with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
-        data = [_as_folder(images, Path(temporary) / "images")]
+        rank = None if masks is None or isinstance(masks, str | Path) or len(masks) == 0 else np.ndim(masks[0])
+        data = [_as_folder(images, Path(temporary) / "images", rank)]
         if masks is not None:
-            data.append(_as_folder(masks, Path(temporary) / "masks"))
+            data.append(_as_folder(masks, Path(temporary) / "masks", rank))
         folder = Path(out) if out is not None else Path(temporary) / "run"
         for _ in train_run(TrainSettings(data=tuple(data), out=folder, **settings)):
             pass
@@ -100,11 +102,19 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
     return result.squeeze(channel) if result.shape[channel] == 1 else result
 
 
-def _as_folder(data: str | Path | Arrays, folder: Path) -> Path:
-    """Return the path as it is; write arrays as files, so that they go the same way as a person's images."""
+def _as_folder(data: str | Path | Arrays, folder: Path, rank: int | None) -> Path:
+    """Return the path as it is; write arrays as files, so that they go the same way as a person's images.
+
+    The files name their axes: an array alone does not say whether its first axis is color, depth or time.
+    """
     if isinstance(data, str | Path):
         return Path(data)
     folder.mkdir()
     for number, array in enumerate(data):
-        np.save(folder / f"image-{number:06d}.npy", array, allow_pickle=False)
+        spatial = "ZYX"[-(rank or 2) :]
+        if array.ndim not in (len(spatial), len(spatial) + 1):
+            expected = f"{len(spatial)} dimensions as its mask, or {len(spatial) + 1} with channels first"
+            raise DataError(f"{folder.name}: array {number} has {array.ndim} dimensions", expected)
+        axes = spatial if array.ndim == len(spatial) else "C" + spatial
+        write_image(folder / f"image-{number:06d}.tif", array, axes=axes)
     return folder
