@@ -28,26 +28,28 @@ SETS = {
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 
 
-def held_out_files(data: Path, names: list[str], out: Path, metrics: str) -> tuple[list[Path], Path]:
-    """Return the held-out images, and a folder with the truth of these only."""
-    truth = out / "truth"
-    shutil.rmtree(truth, ignore_errors=True)
-    truth.mkdir(parents=True)
-    images = []
+def held_out_files(data: Path, names: list[str], out: Path, metrics: str) -> tuple[list[Path], list[Path]]:
+    """Return the held-out images, and folders with the truth of these only: for sequences gold, then silver."""
+    images: list[Path] = []
+    masks: dict[str, list[Path]] = {"gold": [], "silver": []} if metrics == "ctc" else {"truth": []}
     for name in names:
         if metrics == "ctc":
             sequence, frame = name.split("_t")
             images.append(data / sequence / f"t{frame}.tif")
-            gold = data / f"{sequence}_GT" / "SEG" / f"man_seg{frame}.tif"
-            if gold.exists():
-                shutil.copy(gold, truth / gold.name)
-            else:
-                images.pop()  # only gold truth is scored
+            for kind, folder in (("gold", "GT"), ("silver", "ST")):
+                masks[kind].append(data / f"{sequence}_{folder}" / "SEG" / f"man_seg{frame}.tif")
         else:
             images += (data / "images").glob(f"{name}.*")
-            for mask in (data / "masks").glob(f"{name}.*"):
-                shutil.copy(mask, truth / mask.name)
-    return images, truth
+            masks["truth"] += (data / "masks").glob(f"{name}.*")
+    folders = []
+    for kind, files in masks.items():
+        folders.append(out / kind)
+        shutil.rmtree(folders[-1], ignore_errors=True)
+        folders[-1].mkdir(parents=True)
+        for file in files:
+            if file.exists():
+                shutil.copy(file, folders[-1] / file.name)
+    return images, folders
 
 
 def septum(*words: str | Path) -> tuple[str, float, str]:
@@ -68,14 +70,14 @@ def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
         "train", where, "--budget", budget, "--seed", "0", "-o", result, "--json", "--quiet"
     )
     plan = json.loads((result / "plan.json").read_text())
-    images, truth = held_out_files(where, plan["held_out"], result, metrics)
+    images, truths = held_out_files(where, plan["held_out"], result, metrics)
     kinds = ["--probabilities"] if metrics.startswith("isbi") else []
     _, predict_s, predict_command = septum(
         "predict", result / "model.safetensors", *images, "-o", result / "predicted", *kinds, "--quiet"
     )
-    scores, evaluate_s, evaluate_command = septum(
-        "evaluate", result / "predicted", truth, "--metrics", metrics, "--json"
-    )
+    evaluations = {
+        truth.name: septum("evaluate", result / "predicted", truth, "--metrics", metrics, "--json") for truth in truths
+    }
     shown = (
         predict_command
         if len(images) < 4
@@ -86,12 +88,12 @@ def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
         "budget": budget,
         "train_s": round(train_s, 1),
         "predict_s": round(predict_s, 1),
-        "evaluate_s": round(evaluate_s, 1),
-        "images_scored": len(list(truth.iterdir())),
+        "evaluate_s": round(sum(seconds for _, seconds, _ in evaluations.values()), 1),
+        "images_scored": {truth.name: len(list(truth.iterdir())) for truth in truths},
         "training": json.loads(trained),
         "reasons": plan["reasons"],
-        "evaluation": json.loads(scores),
-        "commands": [train_command, shown, evaluate_command],
+        "evaluation": {kind: json.loads(scores) for kind, (scores, _, _) in evaluations.items()},
+        "commands": [train_command, shown, *(command for _, _, command in evaluations.values())],
     }
 
 
