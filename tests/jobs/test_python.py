@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import septum
-from septum.errors import DataError
+from septum.errors import DataError, UsageError
 from septum.io.images import read_image
 from septum.jobs.python import _as_folder
 
@@ -52,6 +52,13 @@ def test_arrays_of_other_dimensions_are_refused() -> None:
     image, mask = _pair(20, 24)
     with pytest.raises(DataError, match="array 1 has 4 dimensions"):
         septum.train([image, image[None, None]], [mask, mask], **SMALL)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 3}, {"steps": 0}, {"steps": 1, "budget_s": 5.0}])
+def test_wrong_settings_are_an_error_in_words(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        septum.train(tmp_path, **wrong)
+    assert next(iter(wrong)) in str(caught.value)
 
 
 def test_an_attribute_that_is_none_is_named() -> None:

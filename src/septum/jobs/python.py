@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from septum.errors import DataError
+from septum.errors import DataError, UsageError
 from septum.io.images import Image, read_image, write_image
 from septum.jobs.model import Model
 from septum.jobs.model import open_model as open_model
@@ -59,7 +60,14 @@ def train(
         if masks is not None:
             data.append(_as_folder(masks, Path(temporary) / "masks", rank))
         folder = Path(out) if out is not None else Path(temporary) / "run"
-        for _ in train_run(TrainSettings(data=tuple(data), out=folder, **settings)):
+        try:
+            chosen = TrainSettings(data=tuple(data), out=folder, **settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            fields = ", ".join(k for k in TrainSettings.model_fields if k not in ("data", "out"))
+            raise UsageError(f"{name}: {first['msg']}".removeprefix(": "), f"settings out of {fields}") from None
+        for _ in train_run(chosen):
             pass
         return open_model(folder / "model.safetensors", settings.get("device", "auto"))
 
@@ -84,14 +92,16 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
 
     Raises
     ------
-    ModelError
-        If the image's channels or dimensions do not fit the model.
+    DataError, ModelError
+        If the image's channels or dimensions do not fit the model, or a pixel is not a finite number.
     """
     opened = model if isinstance(model, Model) else open_model(Path(model))
     if isinstance(image, str | Path):
         found = read_image(Path(image))
     else:
         axes = "CZYX" if opened.rank == 3 else "CYX"
+        if image.size == 0:
+            raise DataError(f"an array without pixels, {image.shape}", "at least one pixel")
         if image.ndim not in (opened.rank, opened.rank + 1):
             expected = f"{opened.rank} dimensions, or {opened.rank + 1} with channels first"
             raise DataError(f"an array of {image.ndim} dimensions", expected)

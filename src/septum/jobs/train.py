@@ -25,7 +25,7 @@ from septum.jobs.split import hold_out, split_sentence
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
 from septum.nn.device import find_device
-from septum.nn.parallel import join_processes
+from septum.nn.parallel import Processes, join_processes
 from septum.nn.unet import for_prediction
 from septum.settings import Settings
 
@@ -91,7 +91,8 @@ def train(settings: TrainSettings) -> Iterator[Record]:
 
     Yields
     ------
-    Checked, Planned, then Step, Validated, Saved and Warned while it goes on, Trained at the end.
+    Checked, Planned, then Step, Validated, Saved and Warned while it goes on, Trained at the end. Of several processes
+    only the first yields; the others work while they are iterated over.
 
     Raises
     ------
@@ -100,6 +101,13 @@ def train(settings: TrainSettings) -> Iterator[Record]:
     """
     clock = Clock(settings.steps, settings.budget_s)
     processes = join_processes()
+    for record in _train(settings, clock, processes):
+        if processes.first:
+            yield record
+
+
+def _train(settings: TrainSettings, clock: Clock, processes: Processes) -> Iterator[Record]:
+    """Check, plan, prepare, loop, finish."""
     device = find_device(settings.device, local_rank=processes.local_rank)
     report = check(settings.data, kind=settings.kind)
     yield Checked(report)
