@@ -92,9 +92,24 @@ def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
         "images_scored": {truth.name: len(list(truth.iterdir())) for truth in truths},
         "training": json.loads(trained),
         "reasons": plan["reasons"],
-        "evaluation": {kind: json.loads(scores) for kind, (scores, _, _) in evaluations.items()},
+        "evaluation": {kind: json.loads(text)["results"][0]["scores"] for kind, (text, _, _) in evaluations.items()},
         "commands": [train_command, shown, *(command for _, _, command in evaluations.values())],
     }
+
+
+def show() -> None:
+    """Print the table of docs/results.md from the kept figures."""
+    wanted = ("AP", "AP@0.50", "SEG", "V_rand", "V_info", "pixel error", "dice", "Dice")
+    for job, figures in json.loads(RESULTS.read_text()).items():
+        training = figures["training"]
+        for kind, scores in figures["evaluation"].items():
+            told = [
+                f"{s['name']} {s['value']:.3f}" + ("" if s["low"] is None else f" ({s['low']:.3f}-{s['high']:.3f})")
+                for s in scores
+                if s["name"].startswith(wanted) and s["value"] is not None
+            ]
+            number = figures["images_scored"][kind]
+            print(f"| {job} | {training['steps']} | {training['seconds']:.0f} | {number} {kind} | {', '.join(told)} |")
 
 
 def main(data: Path, out: Path, jobs: list[str]) -> None:
@@ -110,4 +125,6 @@ def main(data: Path, out: Path, jobs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    if len(sys.argv) > 3:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    show()

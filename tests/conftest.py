@@ -1,4 +1,4 @@
-"""Tests compute with one thread: networks here are too small for more, and two test runs then do not slow each other."""
+"""Tests compute with one thread: networks here are too small for more, and two test runs do not slow each other."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     data: Path, whole: tuple[Path, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     monkeypatch.setattr(train_module, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     out = tmp_path / "run"
     first: list[Record] = []
     for record in train(_settings(data, out)):
@@ -136,7 +137,7 @@ def test_a_loss_that_is_no_number_is_undone_with_half_the_rate_and_given_up_afte
         return (energy * math.inf if len(calls) in broken else energy), annotated
 
     monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_infinite)
-    monkeypatch.setattr(trainer_module, "_KEEP_STEPS", 2)
+    monkeypatch.setattr(trainer_module, "KEEP_STEPS", 2)
     broken = {4}  # the fourth step; states are kept after every second
     records = list(train(_settings(data, tmp_path / "a", steps=5)))
     steps = _steps(records)
@@ -163,7 +164,7 @@ def test_a_gradient_that_is_no_number_moves_nothing(
         return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
 
     monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_without_gradient)
-    monkeypatch.setattr(trainer_module, "_KEEP_STEPS", 1)  # the state after every step is kept
+    monkeypatch.setattr(trainer_module, "KEEP_STEPS", 1)  # the state after every step is kept
     records = list(train(_settings(data, tmp_path / "run", steps=3)))
     assert [s for s, _, _ in _steps(records)] == [1, 2, 3]
     assert sum(isinstance(r, Warned) for r in records) == 1

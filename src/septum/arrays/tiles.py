@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,16 +95,6 @@ def _even_stride(side: int, grid: int, limit: int) -> int:
     largest = max(grid, limit // grid * grid)
     parts = -(-side // largest)
     return -(-side // (parts * grid)) * grid
-
-
-def tile_input(tiles: Sequence[Tile]) -> tuple[int, ...]:
-    """Return the input sides that all tiles of a plan share."""
-    return tuple(stop - start for start, stop in tiles[0].read)
-
-
-def overhead(shape: Sequence[int], tiles: Sequence[Tile]) -> float:
-    """Return the pixels read by all tiles as a multiple of the image's pixels."""
-    return len(tiles) * prod(tile_input(tiles)) / prod(shape)
 
 
 def mirror_index(start: int, stop: int, length: int) -> NDArray[np.intp]:

@@ -15,8 +15,8 @@ def hold_out(samples: Sequence[Sample], *, seed: int) -> tuple[list[int], list[i
     """Choose the images for training and those for validation.
 
     Of each stack or sequence the contiguous last fifth is held out: neighbors are alike, a random choice would test on
-    near copies of what was trained on. Of independent images it is a seeded fifth. At least one image is held out,
-    unless there is only one.
+    near copies of what was trained on. Of independent images (and groups of one) it is a seeded fifth. At least one
+    image is held out, unless there is only one.
 
     Parameters
     ----------
@@ -33,13 +33,12 @@ def hold_out(samples: Sequence[Sample], *, seed: int) -> tuple[list[int], list[i
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
         groups.setdefault(sample.group, []).append(index)
-    single = groups.pop("", [])
+    single = [i for group, members in groups.items() if not group or len(members) == 1 for i in members]
+    groups = {group: members for group, members in groups.items() if group and len(members) > 1}
     held = {single[i] for i in seeding.generator(seed, "hold out").permutation(len(single))[: _fifth(len(single))]}
     for members in groups.values():
         members.sort(key=lambda i: samples[i].position)
         held.update(members[len(members) - _fifth(len(members)) :])
-    if not held and len(samples) > 1:
-        held = {max(range(len(samples)), key=lambda i: (samples[i].group, samples[i].position))}
     return [i for i in range(len(samples)) if i not in held], sorted(held)
 
 

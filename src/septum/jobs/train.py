@@ -22,7 +22,7 @@ from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.split import hold_out, split_sentence
-from septum.jobs.trainer import Trainer
+from septum.jobs.trainer import KEEP_STEPS, Trainer
 from septum.jobs.validate import HeldOut
 from septum.nn.device import find_device
 from septum.nn.parallel import Processes, join_processes
@@ -188,7 +188,8 @@ def _loop(trainer: Trainer, folder: RunFolder, clock: Clock) -> Iterator[Record]
             clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
         if log is not None:
             log.append(row)
-            if clock.seconds - saved > _SAVE_SECONDS:
+            # Only where the state is kept in memory as well: a resumed run then goes back to the same state if it must.
+            if clock.seconds - saved > _SAVE_SECONDS and trainer.step % KEEP_STEPS == 0:
                 saved = clock.seconds
                 yield Saved(trainer.save(folder.checkpoints, clock.seconds))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from septum.jobs.plan import OptimizerSettings, Plan
 
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
-_KEEP_STEPS = 25
+KEEP_STEPS = 25
 _MOST_UNDONE = 3
 
 
@@ -133,7 +133,7 @@ class Trainer:
     def advance(self, progress: float) -> None:
         """Note how far the training is, and now and then keep the state in memory."""
         self.progress = progress
-        if self.step % _KEEP_STEPS == 0:
+        if self.step % KEEP_STEPS == 0:
             self.keep()
 
     def keep(self) -> None:
