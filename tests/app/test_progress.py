@@ -68,6 +68,16 @@ def test_resumed_runs_count_the_rate_from_where_they_go_on(
     assert capsys.readouterr().err.splitlines()[1] == "901/1000 steps  2.0 steps/s  50 s left"
 
 
+def test_the_rate_is_that_of_the_last_half_minute(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with Progress("steps") as progress:
+        for step in range(1, 601):  # 0.1 s a step to begin with, then 1 s: another program needs the computer
+            clock[0] += 0.1 if step <= 500 else 1.0
+            progress.show(step, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert "500/1000 steps  10.0 steps/s  50 s left" in lines
+    assert lines[-1] == "600/1000 steps  1.0 steps/s  6 min 40 s left"
+
+
 def test_quiet_shows_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("steps", quiet=True) as progress:
         progress.say("plan")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 LINE_EVERY_PERCENT = 10
+RATE_OVER_S = 30.0  # speeds change: the rate is that of the last half minute
 
 
 class Progress:
@@ -49,7 +51,9 @@ class Progress:
         self._mark: Status | None = None
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._begun: tuple[float, float] | None = None  # time and count when counting began
+        self._counts: deque[tuple[float, float]] = (
+            deque()
+        )  # time and count: one before the last half minute, those in it
         self._line: tuple[float, float] = (-math.inf, -math.inf)  # time and percent of the last plain line
 
     def __enter__(self) -> Self:
@@ -82,8 +86,9 @@ class Progress:
         if self.quiet:
             return
         now = time.monotonic()
-        if self._begun is None:
-            self._begun = (now, done)
+        self._counts.append((now, done))
+        while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_OVER_S:
+            self._counts.popleft()
         if self._terminal:
             self._show_bar(done, total, note)
         else:
@@ -130,8 +135,7 @@ class Progress:
             return
         self._line = (now, percent)
         parts = [f"{int(done)}/{total} {self.unit}"]
-        assert self._begun is not None
-        begun, first = self._begun
+        begun, first = self._counts[0]
         if done > first and now > begun:
             speed = (done - first) / (now - begun)
             parts += [rate_text(speed, self.unit), f"{seconds_text(max(0.0, total - done) / speed)} left"]
