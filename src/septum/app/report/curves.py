@@ -37,6 +37,7 @@ def curves(log: Path, picture: Path) -> Path:
         If the log is missing, damaged or has no line.
     """
     from matplotlib.figure import Figure  # no pyplot: it keeps a global state, and may look for a screen
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from septum.io.atomic import whole_file
 
@@ -49,6 +50,9 @@ def curves(log: Path, picture: Path) -> Path:
     rows[0].plot(steps, smoothed(loss), color=COLORS[0], linewidth=1.8, label="running mean")
     if np.nanmin(loss, initial=math.inf) > 0:
         rows[0].set_yscale("log")
+        rows[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        rows[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        rows[0].yaxis.set_minor_formatter(NullFormatter())
     rows[0].set_ylabel("training loss")
     if scores:
         for (name, values), color in zip(scores.items(), COLORS * len(scores), strict=False):
