@@ -10,14 +10,17 @@ import math
 import sys
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+
+import typer
 
 from septum.app.tables import scores_text, seconds_text
 from septum.jobs import records as r
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from rich.progress import Progress as RichProgress
@@ -211,3 +214,13 @@ def follow_prediction(job: Iterable[r.PredictRecord], progress: Progress, outcom
                 progress.warn(text)
             case r.Predicted(seconds=seconds):
                 outcome.seconds = seconds
+
+
+@contextmanager
+def stoppable(farewell: Callable[[], str]) -> Iterator[None]:
+    """Leave with a sentence and code 130 when a person presses Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped: {farewell()}", err=True)
+        raise typer.Exit(130) from None

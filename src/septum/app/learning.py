@@ -1,0 +1,180 @@
+"""The commands that learn from annotated images: check, train, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from septum.app.options import (
+    DataArgument,
+    DeviceOption,
+    JsonOption,
+    KindOption,
+    QuietOption,
+    duration_s,
+    planned,
+    run_folder,
+    settings_of,
+)
+from septum.app.progress import Progress, follow_training, show_training, stoppable
+from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text
+from septum.errors import UsageError
+from septum.jobs.records import Record
+
+DEFAULT_BUDGET_S = 1800.0
+
+
+def check(
+    data: DataArgument,
+    *,
+    kind: KindOption = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", metavar="OUT", show_default=False, help="Write a mended copy into this new folder."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out what is wrong with images and masks.
+
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks; or a data
+    set of the Cell Tracking Challenge. The data
+    itself is never changed.
+
+    Example: septum check cells --fix cells-mended
+    """
+    from septum.jobs import check as job
+    from septum.jobs import fix as mending
+
+    farewell = f"the files in {fix} are whole, others are missing" if fix else "nothing was written"
+    with stoppable(lambda: farewell), Progress("files", waiting="opening every file"):
+        report = job.check(data, kind=kind)
+    if not as_json:
+        typer.echo("\n".join(report.lines()))
+    with stoppable(lambda: farewell), Progress("files", waiting="writing the copy"):
+        fixed = [] if fix is None else list(mending.fix(report, fix))
+    if as_json:
+        written = {} if fix is None else {"fixed": fixed}
+        typer.echo(json_text({"command": "check", **report.as_dict(), **written}))
+    elif fix is not None:
+        typer.echo("\n".join(fixed_lines(fixed, fix)))
+    elif report.errors:
+        typer.echo("training refuses these data until the errors are gone")
+    elif report.mended or report.left_out:
+        typer.echo("training does this in memory; --fix OUT writes a mended copy")
+    if report.errors and fix is None:
+        raise typer.Exit(2)
+    if report.left_out:
+        raise typer.Exit(1)
+
+
+def train(
+    data: DataArgument,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="RUN", show_default="runs/NAME", help="Folder of this run."),
+    ] = None,
+    preset: Annotated[
+        Literal["auto", "paper", "fiji"],
+        typer.Option(help="auto fits your data; paper is the U-Net of 2015, fiji its ImageJ plugin."),
+    ] = "auto",
+    budget: Annotated[
+        float | None,
+        typer.Option(parser=duration_s, metavar="TIME", show_default="30m", help="How long: 90s, 20m, 1.5h."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, show_default=False, help="How many steps, instead of a time.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same model.")] = 0,
+    kind: KindOption = None,
+    width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
+    depth: Annotated[int | None, planned("Levels of the network.")] = None,
+    tile: Annotated[int | None, planned("Side of a training tile in pixels.")] = None,
+    batch: Annotated[int | None, planned("Tiles in a step.")] = None,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on annotated images.
+
+    DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks; or a data
+    set of the Cell Tracking Challenge.
+    The data is checked first, and what is safe to mend is mended in memory. The same command on the same run goes on
+    where it was stopped.
+
+    Example: septum train cells -o runs/cells --budget 20m
+    """
+    from septum.jobs import train as job
+
+    if steps is not None and budget is not None:
+        raise UsageError("both --steps and --budget", "one of them", "leave one out")
+    run = out or run_folder(data)
+    settings = settings_of(
+        job.TrainSettings,
+        data=tuple(data),
+        out=run,
+        preset=preset,
+        steps=steps,
+        budget_s=(budget or DEFAULT_BUDGET_S) if steps is None else None,
+        seed=seed,
+        kind=kind,
+        width=width,
+        depth=depth,
+        tile=tile,
+        batch=batch,
+        device=device,
+    )
+    with (
+        stoppable(lambda: _how_to_go_on(run)),
+        Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
+    ):
+        result = follow_training(job.train(settings), progress)
+    if result is None:  # one of several processes: only the first speaks
+        return
+    if as_json:
+        typer.echo(json_text({"command": "train", **vars(result), "warnings": progress.warnings}))
+        return
+    scores = f"{scores_text(result.scores)}; " if result.scores else ""
+    typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for everything.")] = Path(
+        "septum-demo"
+    ),
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed makes other cells.")] = 0,
+) -> None:
+    """See it work on made images of cells.
+
+    Makes images, trains on some of them, finds the cells in the others, and compares with a threshold method. Takes
+    about three minutes. The same command goes on where it was stopped.
+
+    Example: septum demo -o septum-demo
+    """
+    from septum.app.report.curves import curves
+    from septum.app.report.pictures import draw_demo
+    from septum.jobs import demo as job
+
+    settings = settings_of(job.DemoSettings, out=out, seed=seed)
+    with stoppable(lambda: _how_to_go_on(out / "run")), Progress("steps", waiting="making images") as progress:
+        for record in job.demo(settings):
+            if isinstance(record, job.Compared):
+                progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
+            elif isinstance(record, job.DemoDone):
+                picture = curves(out / "run" / "log.csv", out / "curves.png")
+                progress.say(f"curves: {picture}")
+                rows = [["on images never seen", "SEG", "AP50"], *record.rows]
+                seconds = record.seconds
+            elif isinstance(record, Record):
+                show_training(record, progress)
+    typer.echo("\n".join(aligned(rows)))
+    typer.echo(f"done in {seconds_text(seconds)}; everything lies in {out}")
+
+
+def _how_to_go_on(run: Path) -> str:
+    if any((run / "checkpoints").glob("step-*")):
+        return f"the same command goes on from the last checkpoint in {run}"
+    return "no checkpoint was written yet; the same command begins again"

@@ -1,0 +1,172 @@
+"""The commands that use a model and judge what it gives: predict, evaluate, info."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from septum.app.options import DeviceOption, JsonOption, QuietOption, planned, settings_of
+from septum.app.progress import Outcome, Progress, follow_prediction, stoppable
+from septum.app.tables import described, evaluation_lines, json_text, seconds_text
+from septum.errors import SeptumError, UsageError
+from septum.jobs.records import ImageFailed
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", hidden=True)],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", hidden=True)],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for the results.")],
+    labels: Annotated[bool, typer.Option("--labels", help="Write numbered objects.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probability of each class, 0 to 1.")
+    ] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over turned and mirrored images: slower, better.")
+    ] = False,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES", show_default="as the files say", help="What the dimensions of the files are: ZYX, TYX, YXC."
+        ),
+    ] = None,
+    format_: Annotated[
+        Literal["tif", "png", "nii.gz", "npy"] | None,
+        typer.Option("--format", show_default="as the input", help="File type of the results."),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        planned("Side of a tile in pixels; a smaller one needs less memory."),
+    ] = None,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Segment images with a trained model.
+
+    MODEL is the model.safetensors of a run. INPUT is any number of images, folders of images, or patterns ('*.tif').
+    The results are as the training masks were: numbered objects, or classes.
+
+    Example: septum predict runs/cells/model.safetensors new/ -o results
+    """
+    from septum.jobs import predict as job
+
+    if labels and probabilities:
+        raise UsageError("both --labels and --probabilities", "one of them", "run the command twice to get both")
+    settings = settings_of(
+        job.PredictSettings,
+        model=model,
+        inputs=tuple(inputs),
+        out=out,
+        output="labels" if labels else "probabilities" if probabilities else "auto",
+        tta=tta,
+        axes=axes,
+        device=device,
+        tile=tile,
+        format=format_,
+    )
+    outcome = Outcome()
+    try:
+        with (
+            stoppable(lambda: f"the results in {out} are whole; the same command makes the others"),
+            Progress("images", quiet=quiet or as_json, waiting="opening the model") as progress,
+        ):
+            follow_prediction(job.predict_files(settings), progress, outcome)
+    except SeptumError as error:
+        _say_failures([image for image in outcome.failed if image.message != str(error)])
+        raise
+    _say_failures(outcome.failed)
+    if as_json:
+        typer.echo(json_text({"command": "predict", **vars(outcome), "warnings": progress.warnings}))
+    else:
+        count = len(outcome.done)
+        words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {out}"
+        typer.echo(words + (f"; {len(outcome.failed)} failed" if outcome.failed else ""))
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(metavar="PREDICTED TRUTH", hidden=True)],
+    *,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            show_default="chosen from the truth",
+            help="isbi, ctc, instances, pixels; several by commas.",
+        ),
+    ] = None,
+    ignore: Annotated[
+        Path | None,
+        typer.Option(metavar="MASK", show_default=False, help="A mask, or a folder of them: its pixels do not count."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="OUT", show_default=False, help="Folder for tables of all images and objects."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score results against the truth.
+
+    PREDICTED and TRUTH are two images, or two folders whose images are named alike. With three paths the second
+    prediction is compared with the first: A B TRUTH.
+
+    Example: septum evaluate results/ cells/masks/
+    """
+    from septum.jobs import evaluate as job
+    from septum.jobs.evaluation import EvaluateSettings
+
+    if len(paths) not in (2, 3):
+        raise UsageError(f"{len(paths)} paths", "PREDICTED TRUTH, or A B TRUTH", "name the predictions, then the truth")
+    settings = settings_of(
+        EvaluateSettings,
+        predicted=tuple(paths[:-1]),
+        truth=paths[-1],
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else None,
+        ignore=ignore,
+        out=out,
+    )
+    with stoppable(lambda: "nothing was written"), Progress("files", waiting="opening every file"):
+        found = job.evaluate(settings)
+    for note in found.notes:
+        typer.echo(note, err=True)
+    for result in found.results:
+        for failure in result.failures:
+            typer.echo(f"failed: {failure.name}: {failure.message}", err=True)
+    if as_json:
+        typer.echo(json_text({"command": "evaluate", **vars(found)}))
+    else:
+        typer.echo("\n".join(evaluation_lines(found)))
+        for path in found.files:
+            typer.echo(f"written: {path}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def info(
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", hidden=True)] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model is, or what this computer offers.
+
+    MODEL is the model.safetensors of a run; without it, versions and the device that would compute are shown.
+
+    Example: septum info runs/cells/model.safetensors
+    """
+    from septum.jobs.info import describe_model, installation
+
+    facts = installation() if model is None else {"model": str(model), **describe_model(model)}
+    typer.echo(json_text({"command": "info", **facts}) if as_json else "\n".join(described(facts)))
+
+
+def _say_failures(failed: Sequence[ImageFailed]) -> None:
+    for image in failed:
+        reason = image.message.removeprefix(f"{image.path}: ").replace("\n", "\n  ")
+        typer.echo(f"failed: {image.path}: {reason}", err=True)
