@@ -1,10 +1,14 @@
 """Made cells: what the picture and its truth promise."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import cc3d
 import numpy as np
 import pytest
+from PIL import Image
 
 from septum.arrays.cells import generate
 from septum.arrays.threshold import otsu_watershed
@@ -114,3 +118,11 @@ def test_a_picture_is_made_quickly():
         generate(seed)
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.2  # 0.04 s on one free core; others may be at work
+
+
+def test_the_example_writes_a_data_folder(tmp_path):
+    program = Path(__file__).parents[2] / "examples" / "make_cells.py"
+    subprocess.run([sys.executable, program, tmp_path / "cells", "2", "64"], check=True, capture_output=True)
+    image, labels = generate(1, shape=(64, 64))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "cells" / "images" / "cells-02.png")), image[0])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "cells" / "masks" / "cells-02.png")), labels)

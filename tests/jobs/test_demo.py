@@ -1,6 +1,7 @@
 """The demo from end to end, on few images and for a few seconds: what it writes and says, not how good it is."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,13 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="file"):
         next(iter(demo(DemoSettings(out=tmp_path / "file"))))
+
+
+def test_the_code_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 1
+    names: dict = {}
+    exec(blocks[0], names)  # noqa: S102 - our own page
+    assert names["found"].max() > 30
+    assert names["volume"].shape == (1, *names["cells"].shape)
