@@ -57,11 +57,14 @@ class WeightSettings(Settings):
         lowers the weight of background far from objects.
     w0, sigma_px
         Height and width of the separation border.
+    balance
+        How many times the weight of the most frequent class a rarer one may get at most; 1 weighs all pixels alike.
     """
 
     method: Literal["paper", "fiji"] = "paper"
     w0: float = Field(default=10.0, ge=0)
     sigma_px: float = Field(default=5.0, gt=0)
+    balance: float = Field(default=10.0, ge=1)
 
 
 class Plan(Settings):

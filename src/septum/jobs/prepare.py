@@ -67,7 +67,7 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
     for mask in labels:
         target = object_target(mask) if kind == "objects" else class_target(mask)
         counts += np.bincount(target[target != 255], minlength=classes)[:classes]
-    balance = class_balance(counts)
+    balance = class_balance(counts, cap=plan.weights.balance)
     for number, (sample, mask) in enumerate(zip(samples, labels, strict=True)):
         target = object_target(mask) if kind == "objects" else class_target(mask)
         objects = mask
