@@ -42,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         target = path.resolve() if path.is_symlink() else path  # a link is written through, not replaced
     except OSError as error:
-        raise _in_words(path, error) from error
+        raise in_words(path, error) from error
     ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
     temporary = target.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
     try:
@@ -51,7 +51,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise _in_words(path, error) from error
+        raise in_words(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _in_words(path: Path, error: OSError) -> FileError:
+def in_words(path: Path, error: OSError) -> FileError:
     name = shown(path)
     reason = error.strerror or str(error)
     match error.errno:

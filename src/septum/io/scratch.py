@@ -1,0 +1,80 @@
+"""Arrays on the disk that a long job works on: plain Zarr, cut into pieces that are each written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from septum.errors import FileError
+from septum.io.atomic import in_words, whole_file
+from septum.io.names import shown
+
+
+class Scratch:
+    """One array on the disk. Writers that own whole shards may work side by side, in several processes.
+
+    Parameters
+    ----------
+    path
+        The folder of an array made by `create`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import zarr
+
+        self.path = path
+        self._array: Any = zarr.open_array(str(path), mode="r+")
+
+    @classmethod
+    def create(
+        cls, path: Path, shape: Sequence[int], dtype: DTypeLike, *, chunk: Sequence[int], shard: Sequence[int]
+    ) -> Scratch:
+        """Make an array of zeros; `shard` is a multiple of `chunk`, the piece that is written at once."""
+        import zarr
+
+        try:
+            zarr.create_array(
+                str(path), shape=tuple(shape), dtype=np.dtype(dtype), chunks=tuple(chunk), shards=tuple(shard)
+            )
+        except OSError as error:
+            raise in_words(path, error) from error
+        return cls(path)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sides."""
+        return tuple(self._array.shape)
+
+    def read(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        """Return a part; raise `FileError` where a piece is damaged."""
+        try:
+            return np.asarray(self._array[index])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise FileError(
+                f"{shown(self.path)}: a piece cannot be read ({' '.join(str(error).split())[:200]})",
+                "the pieces as they were written",
+                f"delete {shown(self.path.parent)} and run the command again",
+            ) from error
+
+    def write(self, index: tuple[int | slice, ...], values: NDArray[Any]) -> None:
+        """Write whole shards; raise `FileError` where the disk is full or may not be written."""
+        try:
+            self._array[index] = values
+        except OSError as error:
+            raise in_words(self.path, error) from error
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as a whole or not at all; `path` ends in ``.npz``."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what `save_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
