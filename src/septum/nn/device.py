@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from septum.errors import UsageError
+from septum.errors import SeptumError, UsageError
+
+
+class MemoryShortageError(SeptumError):
+    """The memory of the device is not enough."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,76 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
         return Device(torch.device("mps"), "Apple GPU", why, False)
     threads = torch.get_num_threads()
     return Device(torch.device("cpu"), f"CPU, {threads} thread{'s' * (threads != 1)}", why, False)
+
+
+@contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Let PyTorch use repeatable algorithms only while the body runs, where `wanted`.
+
+    On NVIDIA GPUs some results are otherwise sums in an order that changes from run to run. cuBLAS needs its work space
+    set for that before it is first used (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
+
+    Raises
+    ------
+    UsageError
+        If an operation of the body has no repeatable algorithm on its device.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise UsageError(
+            f"--deterministic: {str(error).splitlines()[0].split(',')[0]}",
+            "operations that repeat to the last bit on this device",
+            "leave --deterministic out, or use --device cpu, which always repeats",
+        ) from None
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, on a GPU or, which PyTorch says in words only, on the CPU."""
+    words = ("not enough memory", "can't allocate memory", "could not create a memory", "bad_alloc")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+    )
+
+
+@contextmanager
+def enough_memory(what: str, todo: str) -> Iterator[None]:
+    """Say in words that the memory was not enough for the body.
+
+    Parameters
+    ----------
+    what, todo
+        What needed it, and what to do.
+
+    Raises
+    ------
+    MemoryShortageError
+        Where memory runs out in the body.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryShortageError(f"not enough memory for {what}", "memory that is free", todo) from None
+
+
+def free_bytes(device: Device) -> int | None:
+    """Return what a GPU of its own memory has free for tiles; None where tiles lie in the process's memory."""
+    if device.torch.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device.torch)
+    return int(0.85 * (free + torch.cuda.memory_reserved(device.torch) - torch.cuda.memory_allocated(device.torch)))
 
 
 def _has_bfloat16() -> bool:
