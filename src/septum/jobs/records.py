@@ -84,6 +84,14 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """The last record of a training that was asked to stop: the state after `step` steps is saved in `folder`."""
+
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Trained:
     """The last record of a training: the model file, its validation scores, steps and seconds of all sessions."""
 
@@ -93,7 +101,7 @@ class Trained:
     seconds: float
 
 
-Record = Checked | Planned | Warned | Resumed | Step | Validated | Saved | Trained
+Record = Checked | Planned | Warned | Resumed | Step | Validated | Saved | Stopped | Trained
 
 
 @dataclass(frozen=True)
