@@ -43,7 +43,8 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, failur
     ("number", "said"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EDQUOT, "the disk is full"),
+        (errno.EDQUOT, "your disk quota is used up"),
+        (errno.EFBIG, "larger than files may be here"),
         (errno.EACCES, "may not be written"),
         (errno.EROFS, "may not be written"),
         (errno.EIO, "cannot be written (Input/output error)"),

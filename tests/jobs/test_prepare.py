@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from septum import seeding
 from septum.arrays.targets import IGNORE
 from septum.jobs.load import Sample
 from septum.jobs.plan import Facts, Plan, make_plan
-from septum.jobs.prepare import draw_place, fingerprint, image_chances, prepare
+from septum.jobs.prepare import draw_place, fingerprint, fingerprints, image_chances, prepare
 
 
 def _plan(classes: int = 2, sampler: str = "objects") -> Plan:
@@ -92,12 +94,23 @@ def test_large_images_are_seen_more_often() -> None:
     assert chances[1] > 20 * chances[0]
 
 
-def test_the_fingerprint_tells_data_apart() -> None:
-    a, b = _sample(_touching()), _sample(_touching() * 1)
-    assert fingerprint([a]) == fingerprint([b])
-    b.mask[0, 0] = 9
-    assert fingerprint([a]) != fingerprint([b])
-    assert fingerprint([a]) != fingerprint([_sample(_touching(), "b")])
+def test_the_fingerprints_tell_data_apart_and_name_the_image_that_differs() -> None:
+    a, b, other = _sample(_touching()), _sample(_touching() * 1), _sample(_touching(), "b")
+    assert fingerprints([a]) == fingerprints([b])
+    assert fingerprint(fingerprints([a, other])) == fingerprint(fingerprints([other, b]))
+    changes = [
+        {"mask": a.mask + 1},
+        {"image": a.image + 1},
+        {"gold": a.mask},
+        {"spacing_um": (1.0, 2.0)},
+        {"group": "movie", "position": 3},
+    ]
+    hashes = {fingerprints([replace(a, **change)])["a"] for change in [{}, *changes]}
+    assert len(hashes) == 6
+    before, after = fingerprints([a, other]), fingerprints([replace(a, mask=a.mask + 1), other])
+    assert [name for name in before if before[name] != after[name]] == ["a"]
+    assert fingerprint(before) != fingerprint(after)
+    assert fingerprint(fingerprints([a])) != fingerprint(fingerprints([other]))
 
 
 def test_fiji_weighs_every_class_of_foreground_alike_with_the_plans_border() -> None:

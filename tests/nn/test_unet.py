@@ -77,12 +77,14 @@ def test_for_prediction_without_batch_norm_copies_the_weights() -> None:
 
 def test_dropout_repeats_with_its_seed_and_drops_the_stated_share() -> None:
     dropout = Dropout(0.25)
-    x = torch.ones(100_000)
-    dropout.seed(7)
+    x = torch.ones(2, 100_000)
+    dropout.seed([7, 9])
     first = dropout(x)
-    dropout.seed(7)
+    dropout.seed([7, 9])
     assert torch.equal(first, dropout(x))
-    dropout.seed(8)
+    dropout.seed([9])
+    assert torch.equal(first[1:], dropout(x[1:]))  # a sample's mask does not depend on its neighbors in the batch
+    dropout.seed([8, 9])
     assert not torch.equal(first, dropout(x))
     assert float((first == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
     assert float(first.max()) == pytest.approx(1 / 0.75)

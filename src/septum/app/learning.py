@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +26,10 @@ from septum.app.options import (
 from septum.app.progress import Progress, follow_training, show_training, stoppable
 from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text
 from septum.errors import UsageError
+from septum.io.names import shown
+from septum.jobs.launch import launch, starts_processes
 from septum.jobs.records import Record
+from septum.jobs.stopping import Stop, stop_on_signals
 
 DEFAULT_BUDGET_S = 1800.0
 
@@ -94,6 +102,13 @@ def train(
     tile: Annotated[int | None, planned("Side of a training tile in pixels.")] = None,
     batch: Annotated[int | None, planned("Tiles in a step.")] = None,
     device: DeviceOption = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Train with so many processes here, each on a GPU of its own."),
+    ] = 1,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Results on a GPU that repeat to the last bit; slower.")
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -111,6 +126,8 @@ def train(
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
     run = out or run_folder(data)
+    if starts_processes(devices):
+        raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     settings = settings_of(
         job.TrainSettings,
         data=tuple(data),
@@ -125,12 +142,13 @@ def train(
         tile=tile,
         batch=batch,
         device=device,
+        deterministic=deterministic,
     )
     with (
-        stoppable(lambda: _how_to_go_on(run)),
+        _orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
-        result = follow_training(job.train(settings), progress)
+        result = follow_training(job.train(settings, stop), progress)
     if result is None:  # one of several processes: only the first speaks
         return
     if as_json:
@@ -159,8 +177,8 @@ def demo(
     from septum.jobs import demo as job
 
     settings = settings_of(job.DemoSettings, out=out, seed=seed)
-    with stoppable(lambda: _how_to_go_on(out / "run")), Progress("steps", waiting="making images") as progress:
-        for record in job.demo(settings):
+    with _orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
+        for record in job.demo(settings, stop):
             if isinstance(record, job.Compared):
                 progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
             elif isinstance(record, job.DemoDone):
@@ -174,7 +192,21 @@ def demo(
     typer.echo(f"done in {seconds_text(seconds)}; everything lies in {out}")
 
 
+@contextmanager
+def _orderly(run: Path) -> Iterator[Stop]:
+    """Let Ctrl-C and the signal to terminate end a training in order; leave with how to go on and 128 + signal."""
+    with stop_on_signals() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            stop.ask()
+    if stop.asked:
+        if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
+            typer.echo(f"\nstopped: {_how_to_go_on(run)}", err=True)
+        raise typer.Exit(128 + (stop.number or signal.SIGTERM))
+
+
 def _how_to_go_on(run: Path) -> str:
     if any((run / "checkpoints").glob("step-*")):
-        return f"the same command goes on from the last checkpoint in {run}"
+        return f"the same command goes on from the last checkpoint in {shown(run)}"
     return "no checkpoint was written yet; the same command begins again"

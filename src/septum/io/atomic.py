@@ -85,11 +85,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 def in_words(path: Path, error: OSError) -> FileError:
+    """Return the error of a file that could not be written as a sentence that says what to do."""
     name = shown(path)
     reason = error.strerror or str(error)
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | None:  # None: NumPy says only "... requested and ... written"
+        case errno.ENOSPC | None:  # None: NumPy says only "... requested and ... written"
             given, todo = f"{name}: the disk is full", "free some space or choose another folder, then run again"
+        case errno.EDQUOT:
+            given, todo = f"{name}: your disk quota is used up", "delete files or ask for more, then run again"
+        case errno.EFBIG:
+            given, todo = f"{name}: larger than files may be here", "raise the limit (`ulimit -f`), then run again"
         case errno.ENOENT | errno.ENOTDIR:
             given, todo = f"{name}: the folder {shown(path.parent)} does not exist", "create the folder first"
         case errno.EACCES | errno.EPERM | errno.EROFS:

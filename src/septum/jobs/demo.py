@@ -25,7 +25,8 @@ from septum.arrays.cells import generate
 from septum.arrays.threshold import otsu_watershed
 from septum.errors import FileError
 from septum.io.images import read_image, write_image
-from septum.jobs.records import PredictRecord, Record
+from septum.jobs.records import PredictRecord, Record, Stopped
+from septum.jobs.stopping import Stop
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import Table, table
 from septum.settings import Settings
@@ -109,8 +110,15 @@ class DemoDone:
 DemoRecord = Record | PredictRecord | Compared | DemoDone
 
 
-def demo(settings: DemoSettings) -> Iterator[DemoRecord]:
+def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecord]:
     """Run the demo.
+
+    Parameters
+    ----------
+    settings
+        What to make.
+    stop
+        See `septum.jobs.train.train`.
 
     Yields
     ------
@@ -130,7 +138,7 @@ def demo(settings: DemoSettings) -> Iterator[DemoRecord]:
     out = settings.out
     _write_images(out / "training", "cells", settings.seed, settings.training)
     tests = _write_images(out / "test", "test", settings.seed, settings.tests)
-    yield from train(
+    training = train(
         TrainSettings(
             data=(out / "training",),
             out=out / "run",
@@ -138,8 +146,13 @@ def demo(settings: DemoSettings) -> Iterator[DemoRecord]:
             seed=settings.seed,
             batch=BATCH,
             device=settings.device,
-        )
+        ),
+        stop,
     )
+    for record in training:
+        yield record
+        if isinstance(record, Stopped):
+            return
     yield from predict_files(
         PredictSettings(
             model=out / "run" / "model.safetensors",

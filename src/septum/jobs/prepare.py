@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -161,11 +162,19 @@ def image_chances(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]
     return chances
 
 
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """Return a hash of names and pixels of all samples, for telling data sets apart."""
-    digest = hashlib.blake2b(digest_size=16)
+def fingerprints(samples: Sequence[Sample]) -> dict[str, str]:
+    """Return a hash of all that training and scoring take from each sample, by its name."""
+    found = {}
     for sample in samples:
-        digest.update(f"{sample.name} {sample.image.shape} {sample.mask.shape}".encode())
-        digest.update(np.ascontiguousarray(sample.image).data)
-        digest.update(np.ascontiguousarray(sample.mask).data)
-    return digest.hexdigest()
+        said = f"{sample.group!r} {sample.position} {sample.spacing_um} {sample.image.shape} {sample.mask.shape}"
+        digest = hashlib.blake2b(said.encode(errors="surrogateescape"), digest_size=16)
+        for array in (sample.image, sample.mask, *([] if sample.gold is None else [sample.gold])):
+            digest.update(np.ascontiguousarray(array).data)
+        found[sample.name] = digest.hexdigest()
+    return found
+
+
+def fingerprint(images: Mapping[str, str]) -> str:
+    """Return one hash of a whole data set from the `fingerprints` of its images."""
+    said = json.dumps(sorted(images.items())).encode()
+    return hashlib.blake2b(said, digest_size=16).hexdigest()

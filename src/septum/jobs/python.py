@@ -16,6 +16,8 @@ from septum.io.images import Image, read_image, write_image
 from septum.jobs.model import Model
 from septum.jobs.model import open_model as open_model
 from septum.jobs.predict import Output, predict_image
+from septum.jobs.records import Stopped
+from septum.jobs.stopping import stop_on_signals
 from septum.jobs.train import TrainSettings
 from septum.jobs.train import train as train_run
 
@@ -67,8 +69,10 @@ def train(
             name = ".".join(str(part) for part in first["loc"])
             fields = ", ".join(k for k in TrainSettings.model_fields if k not in ("data", "out"))
             raise UsageError(f"{name}: {first['msg']}".removeprefix(": "), f"settings out of {fields}") from None
-        for _ in train_run(chosen):
-            pass
+        with stop_on_signals() as stop:
+            for record in train_run(chosen, stop):
+                if isinstance(record, Stopped):
+                    raise KeyboardInterrupt(f"the state after step {record.step} is saved in {record.folder}")
         return open_model(folder / "model.safetensors", settings.get("device", "auto"))
 
 

@@ -2,26 +2,36 @@
 
 ::
 
-    RUN/settings.json      what was asked for, and the fingerprint of the data: a second start must match
-    RUN/plan.json          the plan and its reasons
+    RUN/settings.json      what was asked for, and fingerprints of the images: a second start must match
+    RUN/plan.json          the plan and its reasons; a second start follows it
     RUN/log.csv            one line a step; scores where the held-out images were scored
     RUN/checkpoints/       the last two states
+    RUN/scores.json        the scores of the model
     RUN/model.safetensors  the result
+    RUN/.lock              held while a process trains here
+    RUN/.trained-by.json   which process that is; left behind where it was killed
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-from collections.abc import Mapping, Sequence
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from septum.errors import FileError, UsageError
-from septum.io.atomic import whole_file
+from pydantic import ValidationError
 
-_COLUMNS = ("step", "loss", "rate", "seconds")
+from septum.errors import FileError, UsageError
+from septum.io.atomic import in_words, remove_parts, whole_file
+from septum.io.names import shown
+from septum.jobs.log import Log
+from septum.jobs.plan import Plan
+
+_WRITTEN = ("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock")
+_MOST_LINES = 10
 
 
 class RunFolder:
@@ -30,12 +40,12 @@ class RunFolder:
     Parameters
     ----------
     path
-        The folder; made if missing.
+        The folder; made if missing. It may be a link, but nothing in it may.
 
     Raises
     ------
     FileError
-        If it cannot be made or is a file.
+        If it cannot be made, is a file, or holds links where this program writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,36 +53,122 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model.safetensors"
         self.log = path / "log.csv"
+        for name in _WRITTEN:
+            if (path / name).is_symlink():
+                # A run folder that came from elsewhere must not make us write, or remove, files anywhere else.
+                raise FileError(
+                    f"{shown(path / name)}: is a link", "a run folder without links in it", "give another -o"
+                )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"{path}: {error.strerror}", "a folder that can be written", "give another -o") from None
+            reason = in_words(path, error)
+            raise FileError(reason.given, "a folder that can be written", "give another -o") from None
 
-    def claim(self, asked: Mapping[str, Any]) -> None:
+    @contextmanager
+    def held(self) -> Iterator[str]:
+        """Hold the folder, so that no second process trains in it. A process that dies lets go of it.
+
+        Yields
+        ------
+        str
+            What a person should know, or ``""``: the drive knows no locks, or a machine elsewhere may still train here.
+
+        Raises
+        ------
+        UsageError
+            If another process trains in this folder.
+        FileError
+            If nothing can be written there.
+        """
+        from filelock import FileLock, Timeout
+
+        note, owner = self.path / ".trained-by.json", _owner(self.path / ".trained-by.json")
+        lock, warning = FileLock(self.path / ".lock", timeout=0, thread_local=False), ""
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"{shown(self.path)}: is being trained by another process"
+                + (f" (process {owner['process']} on {owner['host']})" if owner else ""),
+                "one training in a folder",
+                "wait until it is done, stop it, or give another -o",
+            ) from None
+        except NotImplementedError:
+            warning = f"{shown(self.path)}: this drive knows no locks; see yourself that no other process trains here"
+        except OSError as error:
+            raise in_words(self.path / ".lock", error) from None
+        try:
+            if owner and owner["host"] != socket.gethostname():
+                warning = (
+                    f"{shown(self.path)} was trained on {shown(owner['host'])} and no end was noted: make sure that it "
+                    "does not go on there, because not every network drive tells us"
+                )
+            with whole_file(note) as part:
+                part.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid()}) + "\n")
+            remove_parts(self.path)
+            yield warning
+        finally:
+            with suppress(OSError):
+                note.unlink(missing_ok=True)
+            lock.release()
+
+    def claim(self, asked: Mapping[str, Any], images: Mapping[str, str]) -> None:
         """Write what is asked for, or check that an earlier start asked for the same.
+
+        Parameters
+        ----------
+        asked
+            Settings, by the name of their option.
+        images
+            A fingerprint of each image and its mask, by name.
 
         Raises
         ------
         UsageError
             If the folder holds a run of other settings or data; the difference is shown.
+        FileError
+            If what it holds is damaged or cannot be written.
         """
-        file = self.path / "settings.json"
-        now = json.loads(json.dumps(asked))
-        if file.exists():
-            try:
-                before = dict(json.loads(file.read_text()))
-            except (OSError, ValueError, TypeError):
-                raise FileError(f"{file}: damaged", "the settings of this run", "give another -o") from None
-            changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-            if changed:
-                lines = "\n".join(f"  {k}: {before.get(k)} -> {now.get(k)}" for k in changed)
-                raise UsageError(
-                    f"{self.path} holds a run with other settings or data:\n{lines}",
-                    "the same command to go on",
-                    "repeat the earlier command, or give a new folder with -o",
-                )
-        else:
+        now = json.loads(json.dumps({**asked, "images": dict(images)}))
+        before = self._read_json("settings.json")
+        if before is None:
             self.write_json("settings.json", now)
+            return
+        if before == now:
+            return
+        changed = [k for k in sorted({*before, *now} - {"images"}) if before.get(k) != now.get(k)]
+        lines = [f"  {k}: {before.get(k)} -> {now.get(k)}" for k in changed]
+        lines += _changed_images(before.get("images"), now["images"])
+        todo = "repeat the earlier command, or give a new folder with -o"
+        if set(changed) <= {"steps", "budget_s"} and before.get("images") == now["images"]:
+            todo = (
+                "repeat the earlier command, or give a new folder with -o; a run cannot be made longer or shorter, "
+                "because its learning rate was planned for the end that was asked for"
+            )
+        if not lines:
+            raise self._damaged("settings.json")
+        raise UsageError(
+            f"{shown(self.path)} holds a run with other settings or data:\n" + "\n".join(lines),
+            "the same command and data to go on",
+            todo,
+        )
+
+    def read_plan(self) -> tuple[Plan, tuple[str, ...]] | None:
+        """Return the plan of an earlier start and its reasons; None at the first.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
+        said = self._read_json("plan.json")
+        if said is None:
+            return None
+        try:
+            return Plan.model_validate(said["plan"]), tuple(str(reason) for reason in said["reasons"])
+        except (ValidationError, KeyError, TypeError):
+            raise self._damaged("plan.json") from None
 
     def write_json(self, name: str, content: object) -> None:
         """Write one JSON file, whole or not at all."""
@@ -83,43 +179,33 @@ class RunFolder:
         """Open the log for appending, cut back to the first `after` steps."""
         return Log(self.log, scores, after=after)
 
-
-class Log:
-    """`log.csv`: one line a step, appended at once."""
-
-    def __init__(self, path: Path, scores: Sequence[str], *, after: int) -> None:
-        self._path = path
-        self._columns = [*_COLUMNS, *scores]
-        rows: list[dict[str, str]] = []
-        if after and path.exists():
-            with path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if _step(r) <= after]
-        with whole_file(path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore", restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def append(self, row: Mapping[str, float | int]) -> None:
-        """Add one line.
-
-        Raises
-        ------
-        FileError
-            If the disk is full or the file is gone.
-        """
-        values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+    def _read_json(self, name: str) -> dict[str, Any] | None:
         try:
-            with self._path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns, restval="").writerow(values)
-        except OSError as error:
-            raise FileError(
-                f"{self._path}: {error.strerror}", "a folder that can be written", "make room and repeat the command"
-            ) from None
+            return dict(json.loads((self.path / name).read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, RecursionError):
+            raise self._damaged(name) from None
+
+    def _damaged(self, name: str) -> FileError:
+        return FileError(f"{shown(self.path / name)}: damaged", "the file that training wrote", "give another -o")
 
 
-def _step(row: Mapping[str, str]) -> float:
-    """Return the step of a line of the log; infinity where a crash has left something else there."""
+def _owner(note: Path) -> dict[str, str] | None:
+    """Return host and process of the last training that did not note its end."""
     try:
-        return int(row["step"])
-    except (KeyError, TypeError, ValueError):
-        return math.inf
+        said = json.loads(note.read_text())
+        return {"host": str(said["host"])[:100], "process": str(int(said["process"]))}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _changed_images(before: object, now: Mapping[str, str]) -> list[str]:
+    """Return a line for each image that is new, gone or changed, the first of them by name."""
+    old = before if isinstance(before, dict) else {}
+    lines = [
+        f"  image {shown(name)}: {'new' if name not in old else 'gone' if name not in now else 'changed'}"
+        for name in sorted({*old, *now})
+        if old.get(name) != now.get(name)
+    ]
+    return lines if len(lines) <= _MOST_LINES else [*lines[:_MOST_LINES], f"  and {len(lines) - _MOST_LINES} more"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from septum import seeding
+from septum.io.names import shown
 
 if TYPE_CHECKING:
     from septum.jobs.load import Sample
@@ -51,6 +52,6 @@ def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
     """Say in one sentence what is held out."""
     if not held_out:
         return "one image only: none is held out, so no score can be given"
-    names = [samples[i].name for i in held_out]
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: {shown}"
+    names = [shown(samples[i].name) for i in held_out]
+    some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: {some}"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from septum import seeding
-from septum.errors import DataError
-from septum.io.checkpoint import save_checkpoint
+from septum.errors import DataError, ModelError
+from septum.io.checkpoint import Checkpoint, save_checkpoint
+from septum.io.names import shown
 from septum.jobs.prepare import Prepared, draw_place, image_chances
 from septum.jobs.records import Warned
 from septum.jobs.validate import HeldOut, merit
@@ -26,10 +26,13 @@ from septum.nn.unet import UNet, for_prediction
 
 if TYPE_CHECKING:
     from septum.jobs.plan import OptimizerSettings, Plan
+    from septum.jobs.stopping import Stop
 
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
 KEEP_STEPS = 25
 _MOST_UNDONE = 3
+# The numbers of a state; `best` and `row` are special.
+_NUMBERS = ("step", "progress", "undone", "validated", "best_step")
 
 
 @dataclass
@@ -44,6 +47,19 @@ class Trainer:
         Prepared training images.
     held_out
         The images for validation; may be none.
+
+    Attributes
+    ----------
+    step, progress
+        Steps done, and the share of the training, 0..1.
+    rate
+        Learning rate of the last step.
+    undone
+        How often the training went back and halved its rate.
+    validated, best, best_step
+        Validations done, `septum.jobs.validate.merit` of the best, and its step.
+    row
+        The line of the log of a step whose validation is not done yet; None between steps.
     """
 
     plan: Plan
@@ -59,6 +75,7 @@ class Trainer:
     validated: int = 0
     best: float = -math.inf
     best_step: int = 0
+    row: dict[str, float | int] | None = None
     _best_weights: dict[str, Tensor] = field(default_factory=dict)
     _kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
@@ -74,7 +91,7 @@ class Trainer:
     def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw this process's tiles of a step, on the device; tile `i` depends on (seed, step, i) only."""
         images, targets, weights, draws = [], [], [], []
-        for index in range(self.processes.rank, self.plan.batch, self.processes.world):
+        for index in self.processes.share(self.plan.batch):
             rng = seeding.generator(self.seed, "augment", step, index)
             number, center = draw_place(self.images, self.plan, rng, self._chances)
             chosen = self.images[number]
@@ -106,7 +123,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.network.train()
-        self.network.seed_dropout(seeding.number(self.seed, "drop-out", self.step, self.processes.rank))
+        own = self.processes.share(self.plan.batch)
+        self.network.seed_dropout([seeding.number(self.seed, "drop-out", self.step, index) for index in own])
         x, y, w = self.draw_batch(self.step)
         with self.device.exact():
             with self.device.autocast():
@@ -130,12 +148,6 @@ class Trainer:
         norms = [torch.linalg.vector_norm(p.grad) for p in self.network.parameters() if p.grad is not None]
         return bool(torch.stack(norms).isfinite().all())
 
-    def advance(self, progress: float) -> None:
-        """Note how far the training is, and now and then keep the state in memory."""
-        self.progress = progress
-        if self.step % KEEP_STEPS == 0:
-            self.keep()
-
     def keep(self) -> None:
         """Keep the state in memory, to go back to."""
         tensors, state = self._snapshot()
@@ -157,26 +169,27 @@ class Trainer:
                 "a finite loss",
                 "look at the images with `septum check`; extreme intensities are the usual cause",
             )
-        self.restore(*self._kept)
+        self._go_to(*self._kept)
         self.undone = undone
         self.keep()
         return Warned(
             f"step {failed}: the loss was not a finite number; back to step {self.step} with half the learning rate"
         )
 
-    def validate(self) -> tuple[dict[str, float], bool]:
+    def validate(self, stop: Stop) -> tuple[dict[str, float], bool] | None:
         """Score held-out images and keep the weights if they are the best.
 
         Returns
         -------
         scores, best
-            The scores, empty without held-out images; whether no earlier ones were better.
+            The scores, empty without held-out images; whether no earlier ones were better. None where `stop` was asked
+            for before the end: then nothing has changed.
         """
+        scores = self.held_out.score(for_prediction(self.network), stop) if self.held_out.samples else {}
+        if scores is None:
+            return None
         self.validated += 1
-        if not self.held_out.samples:
-            return {}, False
-        scores = self.held_out.score(for_prediction(self.network))
-        best = bool(merit(scores) >= self.best)
+        best = bool(scores) and bool(merit(scores) >= self.best)
         if best:
             self.best, self.best_step = merit(scores), self.step
             self._best_weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
@@ -197,11 +210,13 @@ class Trainer:
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
         tensors |= {f"best.{k}": v for k, v in self._best_weights.items()}
-        numbers = ("step", "progress", "undone", "validated", "best", "best_step")
-        return tensors, {name: getattr(self, name) for name in numbers}
+        state = {name: getattr(self, name) for name in _NUMBERS}
+        return tensors, {**state, "best": None if math.isinf(self.best) else self.best, "row": self.row}
 
     def save(self, folder: Path, seconds: float) -> Path:
         """Write a checkpoint and return its path.
+
+        It holds the state to go back to as well, unless that is this one: so a resumed run does what this one would do.
 
         Raises
         ------
@@ -209,26 +224,100 @@ class Trainer:
             If the disk is full or the folder cannot be written.
         """
         tensors, state = self._snapshot()
+        state |= {"seconds": seconds, "plan": self.plan.model_dump(mode="json"), "made_on": self.made_on}
+        if self._kept is not None and (self._kept[1]["step"] != self.step or self.row is not None):
+            tensors |= {f"kept.{k}": v for k, v in self._kept[0].items()}
+            state["kept"] = self._kept[1]
         arrays = {k: v.detach().cpu().numpy() for k, v in tensors.items()}
-        state["best"] = None if math.isinf(self.best) else self.best  # JSON has no infinity
-        return save_checkpoint(folder, self.step, arrays, {**state, "seconds": seconds})
+        return save_checkpoint(folder, self.step, arrays, state)
 
-    def restore(self, tensors: Mapping[str, Tensor | NDArray[Any]], state: Mapping[str, Any]) -> None:
-        """Go back to a state from `_snapshot` or a checkpoint, bit for bit."""
+    @property
+    def made_on(self) -> str:
+        """What decides the last bits of a result beside data, plan and seed."""
+        processes = f"{self.processes.world} process{'es' * (self.processes.world > 1)}"
+        return f"{self.device.name}, {processes}, torch {torch.__version__}"
+
+    def restore(self, checkpoint: Checkpoint) -> str:
+        """Go on from a checkpoint, bit for bit.
+
+        Returns
+        -------
+        str
+            What a person should know, or ``""``: the run began on another device, so the last bits will differ.
+
+        Raises
+        ------
+        ModelError
+            If the checkpoint is of another plan, or not one of this program.
+        """
+        state: dict[str, Any] = dict(checkpoint.state)
+        kept = {}
+        if state.get("plan") != self.plan.model_dump(mode="json"):
+            raise ModelError(
+                f"{shown(checkpoint.path)}: a state of another network or plan than this run's",
+                "checkpoints of this run",
+                "give another -o, or remove the checkpoints to begin again",
+            )
+        try:
+            for name, value in checkpoint.tensors.items():
+                if name.startswith("kept."):
+                    kept[name.removeprefix("kept.")] = torch.as_tensor(value)
+            now = {k: torch.as_tensor(v) for k, v in checkpoint.tensors.items() if not k.startswith("kept.")}
+            if "kept" in state:
+                self._go_to(kept, _checked(state["kept"]))
+                self.keep()
+            self._go_to(now, _checked(state))
+            if "kept" not in state:
+                self.keep()
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ModelError(
+                f"{shown(checkpoint.path)}: does not hold the state of this training ({str(error).splitlines()[0]})",
+                "checkpoints as training wrote them",
+                "give another -o, or remove the checkpoints to begin again",
+            ) from None
+        before = str(state.get("made_on"))
+        if before == self.made_on:
+            return ""
+        return f"this run was computed on {before}, now on {self.made_on}: results are as good, but differ in rounding"
+
+    def _go_to(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Go to a state from `_snapshot`."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}}
         for name, value in tensors.items():
             kind, key = name.split(".", 1)
-            parts[kind][key] = torch.as_tensor(value)
+            parts[kind][key] = value
         self.network.load_state_dict(parts["network"])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             number, key = name.split(".", 1)
             slots.setdefault(int(number), {})[key] = tensor.clone()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        self._best_weights = parts["best"]
-        for name in ("step", "progress", "undone", "validated", "best", "best_step"):
+        self._best_weights = {k: v.clone() for k, v in parts["best"].items()}
+        for name in _NUMBERS:
             setattr(self, name, state[name])
         self.best = -math.inf if state["best"] is None else state["best"]
+        self.row = state["row"]
+
+
+def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the numbers of a state.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If one is missing or cannot be.
+    """
+    for name in ("step", "undone", "validated", "best_step"):
+        if not isinstance(state[name], int) or state[name] < 0:
+            raise ValueError(f"{name} is {state[name]!r}")
+    for name in ("progress", "best"):
+        number = state[name]
+        if not (name == "best" and number is None) and not 0 <= float(number) <= 1:
+            raise ValueError(f"{name} is {number!r}")
+    row = state["row"]
+    if row is not None and not all(isinstance(v, int | float) for v in dict(row).values()):
+        raise ValueError("a line of the log holds no numbers")
+    return state
 
 
 def make_optimizer(network: UNet, settings: OptimizerSettings) -> torch.optim.Optimizer:

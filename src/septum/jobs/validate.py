@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,19 @@ from septum.axes import relative_spacing
 from septum.jobs.infer import image_probabilities
 from septum.metrics import ctc, matching, pixel
 from septum.metrics.contingency import Table, table
+from septum.nn.parallel import Processes
 
 if TYPE_CHECKING:
     from septum.jobs.clock import Clock
     from septum.jobs.load import Sample
     from septum.jobs.plan import Plan
+    from septum.jobs.stopping import Stop
     from septum.nn.device import Device
     from septum.nn.unet import UNet
 
 Probabilities = NDArray[np.float16]
+# Of each image, by its number, a table with the gold truth and one with the full truth for each setting of objects.
+Tables = dict[int, list[tuple[Table, Table]]]
 
 # Images scored in one validation during training, and for tuning; the final scores are of all.
 _SCORED = 24
@@ -46,12 +50,15 @@ class HeldOut:
         The training's plan.
     device
         Where networks given to the methods are.
+    processes
+        Among which the images are shared out. All of them call the methods, and all get the same results.
     """
 
     samples: tuple[Sample, ...]
     objects: bool
     plan: Plan
     device: Device
+    processes: Processes = field(default_factory=Processes)
     _scored: int = _SCORED
     _finally: int | None = None
     _tune_s: float | None = None
@@ -88,9 +95,10 @@ class HeldOut:
         wanted = self.plan.validations
         if not self.samples or clock.budget_s is None:
             return wanted
-        self._score(network, self.samples[:1])  # the first time sets things up
-        self._score(network, self.samples[:1])
-        one = self._predict_s + self._score_s
+        for _ in range(2):  # the first time sets things up
+            self._tables(network, self.samples[:1], self._few, processes=Processes())
+        # The first process's clock decides, or they would validate at different steps.
+        one = self.processes.agree(self._predict_s + self._score_s) / self.processes.world
         self._scored = min(_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
         self._finally = min(len(self.samples), max(2, int(_FINAL * clock.budget_s / one)))
         self._tune_s = _TUNING * clock.budget_s
@@ -98,17 +106,22 @@ class HeldOut:
 
     def time_to_reserve(self, validations: int) -> float:
         """Return the seconds that so many more validations and the end will take, judged by the last one."""
-        each = self._scored * (self._predict_s + self._score_s)
-        end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few)))
+        shared = 1 / self.processes.world
+        each = self._scored * (self._predict_s + self._score_s) * shared
+        end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few))) * shared
         if self.objects and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
-            tuning = self._score_s * len(self._choices) / max(1, len(self._few))
+            tuning = self._score_s * len(self._choices) / max(1, len(self._few)) * shared
             end += min(self._tune_s, min(self._finally or 0, _SCORED) * tuning)
         return max(0, validations) * each + end
 
-    def score(self, network: UNet) -> dict[str, float]:
-        """Score some of the images, evenly chosen, with a network for prediction."""
-        return self._score(network, self._some(self._scored))
+    def score(self, network: UNet, stop: Stop) -> dict[str, float] | None:
+        """Score some of the images, evenly chosen, with a network for prediction; None if `stop` was asked for."""
+        chosen = self._some(self._scored)
+        tables = self._tables(network, chosen, self._few, stop=stop)
+        if self.processes.any(stop.asked and len(tables) < len(chosen)):
+            return None
+        return self._scores_of(tables)[1]
 
     def finish(self, network: UNet, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
         """Tune how objects are made and score.
@@ -122,37 +135,59 @@ class HeldOut:
             return ObjectSettings(), {}, 0
         chosen = self._some(self._finally or len(self.samples))
         if not self.objects:
-            return ObjectSettings(), self._score(network, chosen), len(chosen)
-        maps = [self._foreground(network, s) for s in chosen]
+            return ObjectSettings(), self._scores_of(self._tables(network, chosen, ()))[1], len(chosen)
+        own = self.processes.share(len(chosen))
+        maps = {i: self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
-        order = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _SCORED)).astype(int))
-        settings, _ = tune_objects(
-            [chosen[i] for i in order],
-            (maps[i] for i in order),
-            self._choices,
-            enough=lambda: limit is not None and clock.seconds - begin > limit,
-        )
-        return settings, tune_objects(chosen, maps, [settings])[1], len(chosen)
+        some = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _SCORED)).astype(int)).tolist()
+        tables: Tables = {}
+        for index in sorted(set(some) & set(own)):
+            tables[index] = object_tables(chosen[index], maps[index], self._choices)
+            if limit is not None and clock.seconds - begin > limit:
+                break
+        best, _ = choose(gathered(self.processes, tables))
+        settings = self._choices[best]
+        tables = {i: object_tables(chosen[i], maps[i], [settings]) for i in own}
+        return settings, choose(gathered(self.processes, tables))[1], len(chosen)
 
     def _some(self, number: int) -> list[Sample]:
         """Return so many of the images, evenly chosen."""
         places = np.linspace(0, len(self.samples) - 1, min(len(self.samples), number))
         return [self.samples[i] for i in np.unique(places.astype(int))]
 
-    def _score(self, network: UNet, samples: Sequence[Sample]) -> dict[str, float]:
-        """Score samples with the predictor that users get."""
-        begin = time.monotonic()
+    def _tables(
+        self,
+        network: UNet,
+        samples: Sequence[Sample],
+        choices: Sequence[ObjectSettings],
+        *,
+        stop: Stop | None = None,
+        processes: Processes | None = None,
+    ) -> Tables:
+        """Compare samples with what users would get, each in the process whose share it is; gather from all."""
+        processes = processes or self.processes
+        predict_s, begin, tables = 0.0, time.monotonic(), Tables()
+        for index in processes.share(len(samples)):
+            if stop is not None and stop.asked:
+                break
+            sample, start = samples[index], time.monotonic()
+            if self.objects:
+                foreground = self._foreground(network, sample)
+                predict_s += time.monotonic() - start
+                tables[index] = object_tables(sample, foreground, choices)
+            else:
+                classes = self._probabilities(network, sample).argmax(axis=0).astype(np.uint8)
+                predict_s += time.monotonic() - start
+                tables[index] = [(both := table(sample.mask, classes), both)]
+        if tables:
+            self._predict_s = predict_s / len(tables)
+            self._score_s = (time.monotonic() - begin - predict_s) / len(tables)
+        return gathered(processes, tables)
+
+    def _scores_of(self, tables: Tables) -> tuple[int, dict[str, float]]:
         if self.objects:
-            maps = [self._foreground(network, s) for s in samples]
-            predicted = time.monotonic()
-            scores = tune_objects(samples, maps, self._few)[1]
-        else:
-            classes = [self._probabilities(network, s).argmax(axis=0).astype(np.uint8) for s in samples]
-            predicted = time.monotonic()
-            scores = score_classes(samples, classes, self.plan.network.classes)
-        self._predict_s = (predicted - begin) / len(samples)
-        self._score_s = (time.monotonic() - predicted) / len(samples)
-        return scores
+            return choose(tables)
+        return 0, class_scores([tables[i][0][1] for i in sorted(tables)], self.plan.network.classes)
 
     def _foreground(self, network: UNet, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough there.
@@ -178,15 +213,13 @@ def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, fl
     }
 
 
-def score_classes(samples: Sequence[Sample], maps: Iterable[NDArray[np.uint8]], classes: int) -> dict[str, float]:
+def class_scores(tables: Sequence[Table], classes: int) -> dict[str, float]:
     """Score predicted classes, pixels of all images pooled.
 
     Parameters
     ----------
-    samples
-        The held-out images.
-    maps
-        ``(*S) uint8`` class of each pixel for each sample.
+    tables
+        True and predicted classes of each held-out image.
     classes
         Number of classes.
 
@@ -195,11 +228,7 @@ def score_classes(samples: Sequence[Sample], maps: Iterable[NDArray[np.uint8]], 
     dict
         ``dice`` and ``iou`` (mean over all classes but the first, the background) and ``pixel_error``, each in 0..1.
     """
-    parts = [
-        pixel.scores(sample.mask, predicted, classes=range(1, classes))
-        for sample, predicted in zip(samples, maps, strict=True)
-    ]
-    pooled = pixel.pool(parts)
+    pooled = pixel.pool([pixel.of_table(t, classes=range(1, classes)) for t in tables])
     return {"dice": pooled.mean("dice"), "iou": pooled.mean("iou"), "pixel_error": pooled.pixel_error}
 
 
@@ -213,41 +242,58 @@ def merit(scores: dict[str, float]) -> float:
     return scores["dice"] if np.isfinite(scores["dice"]) else 0.0
 
 
-def tune_objects(
-    samples: Sequence[Sample],
-    foreground: Iterable[Probabilities],
-    choices: Sequence[ObjectSettings],
-    *,
-    enough: Callable[[], bool] = lambda: False,
-) -> tuple[ObjectSettings, dict[str, float]]:
-    """Choose the object settings of highest `merit`; of equals the first.
+def object_tables(
+    sample: Sample, foreground: Probabilities, choices: Sequence[ObjectSettings]
+) -> list[tuple[Table, Table]]:
+    """Compare the objects that each setting makes with the truth.
 
     Parameters
     ----------
-    samples
-        Held-out images.
+    sample
+        A held-out image.
     foreground
-        ``(*S)`` probability of the object class for each sample; taken one by one.
+        ``(*S)`` probability of the object class.
     choices
-        Settings to choose from; neighbors should share much (see `septum.arrays.instances.label_each`).
-    enough
-        Asked after each image; where it says yes, the images so far decide.
+        Settings; neighbors should share much (see `septum.arrays.instances.label_each`).
 
     Returns
     -------
-    settings, scores
-        The choice, and its ``SEG``, ``AP50`` and ``AP`` as in `_object_scores`.
+    list of (gold, full)
+        For each setting the table with the gold truth, which is the mask where there is none, and with the mask.
     """
-    gold: list[list[Table]] = [[] for _ in choices]
-    full: list[list[Table]] = [[] for _ in choices]
-    for sample, probabilities in zip(samples, foreground, strict=True):
-        spacing = relative_spacing(sample.spacing_um)
-        made = label_each(probabilities.astype(np.float32), choices, spacing=spacing)
-        for number, (_, labels) in enumerate(made):
-            full[number].append(table(sample.mask, labels))
-            gold[number].append(full[number][-1] if sample.gold is None else table(sample.gold, labels))
-        if enough():
-            break
-    scores = [_object_scores(g, f) for g, f in zip(gold, full, strict=True)]
+    made = label_each(foreground.astype(np.float32), choices, spacing=relative_spacing(sample.spacing_um))
+    tables = []
+    for _, labels in made:
+        full = table(sample.mask, labels)
+        tables.append((full if sample.gold is None else table(sample.gold, labels), full))
+    return tables
+
+
+def choose(tables: Tables) -> tuple[int, dict[str, float]]:
+    """Return which setting has the highest `merit`, of equals the first, and its scores (see `_object_scores`)."""
+    images = [tables[i] for i in sorted(tables)]
+    scores = [
+        _object_scores([gold for gold, _ in settings], [full for _, full in settings])
+        for settings in zip(*images, strict=True)
+    ]
     best = int(np.argmax([merit(s) for s in scores]))
-    return choices[best], scores[best]
+    return best, scores[best]
+
+
+def gathered(processes: Processes, tables: Tables) -> Tables:
+    """Return the tables of all processes in each of them."""
+    if processes.world == 1:
+        return tables
+    packed = []
+    for index, pairs in tables.items():
+        parts = [np.stack([t.truth, t.predicted, t.count]) for pair in pairs for t in pair]
+        lengths = [part.shape[1] for part in parts]
+        packed.append(np.concatenate([[index, len(parts)], lengths, *(part.reshape(-1) for part in parts)]))
+    found: Tables = {}
+    for flat in (array for arrays in processes.gather(packed) for array in arrays):
+        index, count = int(flat[0]), int(flat[1])
+        sizes, rest = flat[2 : 2 + count], flat[2 + count :]
+        ends = 3 * np.cumsum(sizes)
+        made = [Table(*rest[end - 3 * size : end].reshape(3, size)) for size, end in zip(sizes, ends, strict=True)]
+        found[index] = list(zip(made[::2], made[1::2], strict=True))
+    return found

@@ -68,7 +68,7 @@ class UNetSettings(Settings):
 
 
 class Dropout(nn.Module):
-    """Drop-out whose mask comes from an explicit generator on the CPU, the same for any device.
+    """Drop-out whose masks come from explicit generators on the CPU, the same for any device and number of processes.
 
     `seed` must be called before each training step; in evaluation the module does nothing.
     """
@@ -76,18 +76,20 @@ class Dropout(nn.Module):
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
-        self._generator = torch.Generator()
+        self._numbers: tuple[int, ...] = ()
 
-    def seed(self, number: int) -> None:
-        """Set the mask of the next forward pass."""
-        self._generator.manual_seed(number)
+    def seed(self, numbers: Sequence[int]) -> None:
+        """Set the masks of the next forward pass, one number a sample."""
+        self._numbers = tuple(numbers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with each value set to 0 with the given probability, the others scaled up."""
         if not self.training:
             return x
+        assert len(self._numbers) == len(x), f"{len(self._numbers)} seeds for {len(x)} samples"
         keep = 1.0 - self.probability
-        mask = torch.rand(x.shape, generator=self._generator) < keep
+        chances = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(n)) for n in self._numbers]
+        mask = torch.stack(chances) < keep
         return x * mask.to(x.device).to(x.dtype).div_(keep)
 
 
@@ -184,10 +186,10 @@ class UNet(nn.Module):
         assert x.shape[2:] == expected, (x.shape, expected)
         return x
 
-    def seed_dropout(self, number: int) -> None:
-        """Set the drop-out masks of the next forward pass from one number."""
+    def seed_dropout(self, numbers: Sequence[int]) -> None:
+        """Set the drop-out masks of the next forward pass from one number a sample."""
         for offset, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
-            module.seed((number + offset) % 2**63)
+            module.seed([(number + offset) % 2**63 for number in numbers])
 
 
 def center_crop(x: Tensor, sides: Sequence[int]) -> Tensor:
