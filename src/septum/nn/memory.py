@@ -1,0 +1,108 @@
+"""Working memory of the network on one tile, from its settings and the tile's sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from septum.nn.unet import UNetSettings
+
+_FLOAT = 4  # bytes
+# oneDNN computes convolutions of any layout on copies whose features are padded to a multiple of this.
+_LANES = 16
+# What the copies above do not explain: scratch of single kernels and the allocator's rounding. Measured with
+# benchmarks/engine.py over widths, depths, ranks and paddings.
+_SLACK_SHARE, _SLACK_BYTES = 0.35, 24_000_000
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operation of the network: features and pixels of its input and output, and what else is alive then."""
+
+    inside: int
+    before: int
+    outside: int
+    after: int
+    held: int
+
+
+def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, engine: bool = False) -> int:
+    """Return an upper bound of the working memory of one tile, beside the weights.
+
+    Parameters
+    ----------
+    settings
+        The network's shape.
+    sides
+        Input sides of the tile; `Geometry.output` takes them.
+    engine
+        For the engine of `septum.nn.engine`; otherwise for the network in PyTorch.
+
+    Returns
+    -------
+    int
+        Bytes for a batch of one: input, feature maps, copies made by kernels, logits.
+
+    Raises
+    ------
+    ValueError
+        If the sides do not fit the network.
+    """
+    del engine  # the engine takes less
+    settings.geometry.output(sides)
+    peak = max(
+        step.held
+        + step.inside * step.before
+        + step.outside * step.after
+        + _padded(step.inside) * step.before
+        + _padded(step.outside) * step.after
+        for step in _steps(settings, sides)
+    )
+    return int(peak * _FLOAT * (1 + _SLACK_SHARE)) + _SLACK_BYTES
+
+
+def _padded(features: int) -> int:
+    return -(-features // _LANES) * _LANES
+
+
+def _steps(settings: UNetSettings, sides: Sequence[int]) -> Iterator[_Step]:
+    """Follow the network's forward pass; numbers of float32 values."""
+    levels, width, same = max(settings.depths), settings.width, settings.padding == "same"
+    now, held, features = list(sides), settings.channels * prod(sides), settings.channels
+
+    def begun(level: int) -> list[bool]:
+        return [level >= levels - depth for depth in settings.depths]
+
+    def convolved(level: int) -> int:
+        for axis, deep in enumerate(begun(level)):
+            now[axis] -= 2 * (deep and not same)
+        return prod(now)
+
+    def block(level: int, outside: int) -> Iterator[_Step]:
+        nonlocal features
+        before = prod(now)
+        first = features * before  # the block's input stays alive until its end
+        middle = convolved(level)
+        yield _Step(features, before, outside, middle, held)
+        yield _Step(outside, middle, outside, convolved(level), held + first)
+        features = outside
+
+    skips = []
+    for level in range(levels):
+        yield from block(level, width << level)
+        skips.append(features * prod(now))
+        held += skips[-1]
+        now = [n // 2 if deep else n for n, deep in zip(now, begun(level), strict=True)]
+    yield from block(levels, width << levels)
+    for level in reversed(range(levels)):
+        before = prod(now)
+        now = [n * 2 if deep else n for n, deep in zip(now, begun(level), strict=True)]
+        yield _Step(features, before, width << level, prod(now), held)
+        features = 2 * width << level
+        held += (width << level) * prod(now)  # the up-convolution's output beside the concatenation
+        yield from block(level, width << level)
+        held -= (width << level) * prod(
+            [n + 4 * (deep and not same) for n, deep in zip(now, begun(level), strict=True)]
+        )
+    yield _Step(features, prod(now), settings.classes, prod(now), held)
