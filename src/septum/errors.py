@@ -34,6 +34,9 @@ class SeptumError(Exception):
         self.todo = todo
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[type[SeptumError], tuple[str, str, str]]:
+        return type(self), (self.given, self.expected, self.todo)  # it travels between processes
+
     def __str__(self) -> str:
         lines = [self.given]
         if self.expected:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from septum.arrays import normalize as module
-from septum.arrays.normalize import NormalizeSettings, normalize, statistics
+from septum.arrays.normalize import NormalizeSettings, join_samples, normalize, sample, statistics
 
 STANDARD, RANGE = NormalizeSettings(), NormalizeSettings(method="range")
 
@@ -106,3 +108,17 @@ def test_the_range_is_of_all_pixels_however_large_the_image(monkeypatch: pytest.
     image = np.zeros((1, 50, 50), np.uint8)
     image[0, 31, 17] = 9
     assert statistics(image, RANGE).tolist() == [[0, 9]]
+
+
+@pytest.mark.parametrize("settings", [STANDARD, RANGE])
+@pytest.mark.parametrize("shape", [(37, 41), (5, 19, 23), (1, 1), (3, 300)])
+@pytest.mark.parametrize("most", [50, 10_000])
+def test_statistics_of_parts_are_those_of_the_whole_to_the_last_bit(
+    settings: NormalizeSettings, shape: tuple[int, ...], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", most)
+    image = np.random.default_rng(0).normal(5, 2, (2, *shape)).astype(np.float32)
+    cuts = [[slice(a, a + 9) for a in range(0, n, 9)] for n in shape]
+    regions = list(itertools.product(*cuts))
+    parts = [sample(image[(slice(None), *r)], [s.start for s in r], shape, settings) for r in regions]
+    np.testing.assert_array_equal(join_samples(parts[::-1], settings), statistics(image, settings))

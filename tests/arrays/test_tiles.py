@@ -71,3 +71,28 @@ def test_read_inside_is_a_view() -> None:
 def test_impossible_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="shape"):
         plan_tiles(shape, Geometry((2, 2)), (16, 16))
+
+
+def test_a_region_has_the_tiles_context_of_its_place_in_the_image() -> None:
+    geometry = Geometry((2, 2))
+    tiles = plan_tiles((10, 8), geometry, (4, 8), origin=(16, 4))
+    assert [t.write for t in tiles] == [(slice(y, min(y + 4, 26)), slice(4, 12)) for y in (16, 20, 24)]
+    context = geometry.contexts[0]
+    assert all(t.read[0][0] == t.write[0].start - context for t in tiles)
+    with pytest.raises(ValueError, match="pooling grid"):
+        plan_tiles((10, 8), geometry, (4, 8), origin=(2, 0))
+
+
+def test_only_what_is_needed_is_read_and_once() -> None:
+    class Counting:
+        shape = (1, 50, 60)
+        asked: list[tuple[slice, ...]] = []  # noqa: RUF012
+
+        def __getitem__(self, index: tuple[slice, ...], /) -> np.ndarray:
+            self.asked.append(index)
+            return image[index]
+
+    image = np.random.default_rng(0).normal(size=(1, 50, 60))
+    part = read_mirrored(Counting(), ((-7, 12), (50, 64)))
+    np.testing.assert_array_equal(part, np.pad(image, ((0, 0), (7, 0), (0, 4)), mode="reflect")[:, :19, 50:])
+    assert Counting.asked == [(slice(None), slice(0, 12), slice(50, 60))]

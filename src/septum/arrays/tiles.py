@@ -17,11 +17,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.geometry import Geometry
+
+
+class Readable(Protocol):
+    """An image from which parts are taken: an array, or a file of which only what is asked for is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sides, channels first: ``(C, *S)``."""
+
+    def __getitem__(self, index: tuple[slice, ...], /) -> NDArray[Any]:
+        """Return a part: one slice per axis, inside the image, steps of 1."""
 
 
 @dataclass(frozen=True)
@@ -43,52 +55,59 @@ class Tile:
     keep: tuple[slice, ...]
 
 
-def plan_tiles(shape: Sequence[int], geometry: Geometry, max_output: Sequence[int]) -> list[Tile]:
-    """Cut an image into tiles of equal input size.
+def plan_tiles(
+    shape: Sequence[int], geometry: Geometry, max_output: Sequence[int], *, origin: Sequence[int] | None = None
+) -> list[Tile]:
+    """Cut an image, or a region of one, into tiles of equal input size.
 
     Parameters
     ----------
     shape
-        Sides of the image in pixels, ``(Y, X)`` or ``(Z, Y, X)``, each 1 or more.
+        Sides of the image or region in pixels, ``(Y, X)`` or ``(Z, Y, X)``, each 1 or more.
     geometry
         The network's depths and padding.
     max_output
         Largest side per axis that a tile may write. It is rounded down to the pooling grid (but never to zero), and
         made smaller where that divides the image more evenly.
+    origin
+        Where the region begins in the image, on the pooling grid; the image's first pixel where not given.
 
     Returns
     -------
     list of Tile
-        In reading order; their written parts cover the image once.
+        In reading order; their written parts cover the region once.
 
     Raises
     ------
     ValueError
-        If a side is smaller than 1 or the ranks differ.
+        If a side is smaller than 1, the ranks differ, or `origin` is not on the grid.
     """
     if not len(shape) == len(geometry.depths) == len(max_output) or min(shape) < 1 or min(max_output) < 1:
         raise ValueError(f"shape {tuple(shape)}, depths {geometry.depths}, largest output {tuple(max_output)}")
+    first = tuple(origin) if origin is not None else (0,) * len(shape)
+    if any(start % grid for start, grid in zip(first, geometry.grid, strict=True)):
+        raise ValueError(f"origin {first} is not a multiple of the pooling grid {geometry.grid}")
     strides = tuple(
-        _even_stride(side, grid, limit) for side, grid, limit in zip(shape, geometry.grid, max_output, strict=True)
+        even_stride(side, grid, limit) for side, grid, limit in zip(shape, geometry.grid, max_output, strict=True)
     )
     sides = geometry.input_for(strides)
     axes = [
         [
             (
                 (start - context, start - context + side),
-                slice(start, min(start + stride, length)),
-                slice(crop, crop + min(stride, length - start)),
+                slice(start, min(start + stride, begin + length)),
+                slice(crop, crop + min(stride, begin + length - start)),
             )
-            for start in range(0, length, stride)
+            for start in range(begin, begin + length, stride)
         ]
-        for length, stride, side, context, crop in zip(
-            shape, strides, sides, geometry.contexts, geometry.crop, strict=True
+        for begin, length, stride, side, context, crop in zip(
+            first, shape, strides, sides, geometry.contexts, geometry.crop, strict=True
         )
     ]
     return [Tile(*(tuple(part) for part in zip(*combination, strict=True))) for combination in product(*axes)]
 
 
-def _even_stride(side: int, grid: int, limit: int) -> int:
+def even_stride(side: int, grid: int, limit: int) -> int:
     """Return the stride that cuts `side` into as few equal parts as the limit allows, on the pooling grid."""
     if side <= limit:
         return side
@@ -112,25 +131,32 @@ def mirror_index(start: int, stop: int, length: int) -> NDArray[np.intp]:
     return index
 
 
-def read_mirrored(image: NDArray[np.generic], read: Sequence[tuple[int, int]]) -> NDArray[np.generic]:
+def read_mirrored(image: Readable, read: Sequence[tuple[int, int]]) -> NDArray[Any]:
     """Cut a region out of an image, mirrored where it lies outside.
 
     Parameters
     ----------
     image
-        ``(C, *S)``, any dtype.
+        ``(C, *S)``, any dtype; only the part that is needed is read, once.
     read
         ``(start, stop)`` for each axis of ``*S``.
 
     Returns
     -------
     ndarray
-        ``(C, *tile)``, the image's dtype; a view where the region lies inside the image.
+        ``(C, *tile)``, the image's dtype; a view where the image is an array and the region lies inside it.
     """
+    inside: list[slice] = []
+    folded: list[tuple[int, NDArray[np.intp]]] = []
     for axis, (start, stop) in enumerate(read, start=1):
         length = image.shape[axis]
         if start >= 0 and stop <= length:
-            image = image[(slice(None),) * axis + (slice(start, stop),)]
+            inside.append(slice(start, stop))
         else:
-            image = np.take(image, mirror_index(start, stop, length), axis=axis)
-    return image
+            index = mirror_index(start, stop, length)
+            inside.append(slice(int(index.min()), int(index.max()) + 1))
+            folded.append((axis, index - index.min()))
+    part = image[(slice(None), *inside)]
+    for axis, index in folded:
+        part = np.take(part, index, axis=axis)
+    return part
