@@ -95,8 +95,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
 def test_a_stopped_run_goes_on_to_the_same_bits(
     data: Path, whole: tuple[Path, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
     out = tmp_path / "run"
     first: list[Record] = []
     for record in train(_settings(data, out)):
@@ -122,7 +122,7 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(
         (changed / kind).mkdir(parents=True)
         for file in (data / kind).iterdir():
             np.save(changed / kind / file.name, np.load(file) + (kind == "images"))
-    with pytest.raises(UsageError, match="data_fingerprint"):
+    with pytest.raises(UsageError, match="image cella: changed"):
         list(train(_settings(changed, out)))
 
 
@@ -137,7 +137,7 @@ def test_a_loss_that_is_no_number_is_undone_with_half_the_rate_and_given_up_afte
         return (energy * math.inf if len(calls) in broken else energy), annotated
 
     monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_infinite)
-    monkeypatch.setattr(trainer_module, "KEEP_STEPS", 2)
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 2)
     broken = {4}  # the fourth step; states are kept after every second
     records = list(train(_settings(data, tmp_path / "a", steps=5)))
     steps = _steps(records)
@@ -164,7 +164,7 @@ def test_a_gradient_that_is_no_number_moves_nothing(
         return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
 
     monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_without_gradient)
-    monkeypatch.setattr(trainer_module, "KEEP_STEPS", 1)  # the state after every step is kept
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)  # the state after every step is kept
     records = list(train(_settings(data, tmp_path / "run", steps=3)))
     assert [s for s, _, _ in _steps(records)] == [1, 2, 3]
     assert sum(isinstance(r, Warned) for r in records) == 1

@@ -27,7 +27,7 @@ from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, 
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.split import hold_out, split_sentence
 from septum.jobs.stopping import Stop
-from septum.jobs.trainer import KEEP_STEPS, Trainer
+from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
 from septum.nn.device import Device, enough_memory, find_device, repeatable
 from septum.nn.parallel import Processes, processes_of_this_training
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # A checkpoint is written after so many seconds; when it is written changes nothing about the training.
 _SAVE_SECONDS = 60.0
+# The state to go back to when the loss is no longer a number is renewed after so many steps.
+_KEEP_STEPS = 25
 
 
 class TrainSettings(Settings):
@@ -299,7 +301,7 @@ def _loop(
         if log is not None:
             log.append(row)
         trainer.row = None
-        if trainer.step % KEEP_STEPS == 0:
+        if trainer.step % _KEEP_STEPS == 0:
             trainer.keep()
             if first and clock.seconds - saved > _SAVE_SECONDS:
                 saved = clock.seconds
@@ -362,8 +364,9 @@ def _finish(
         scores=scores,
         training=training,
     )
-    save_model(folder.model, network, header)
     # JSON has no NaN: the Dice coefficient of a class that is nowhere.
     folder.write_json("scores.json", {k: v if math.isfinite(v) else None for k, v in scores.items()})
+    # The model comes last: where it is, all is done.
+    save_model(folder.model, network, header)
     yield Saved(folder.model)
     yield Trained(folder.model, scores, trainer.step, clock.seconds)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from septum.jobs.plan import OptimizerSettings, Plan
     from septum.jobs.stopping import Stop
 
-# The state to go back to when the loss is no longer a number is renewed after so many steps.
-KEEP_STEPS = 25
 _MOST_UNDONE = 3
 # The numbers of a state; `best` and `row` are special.
 _NUMBERS = ("step", "progress", "undone", "validated", "best_step")

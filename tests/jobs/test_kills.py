@@ -1,0 +1,62 @@
+"""A training that is killed, or stopped, at any moments ends as one that was left alone: the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from septum.io.model_file import read_model
+
+KILLS = 20
+
+
+def _write_data(folder: Path) -> None:
+    """Five images of two touching disks."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:44, :44]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for name in "abcde":
+        cy, cx = rng.uniform(14, 28, 2)
+        mask = np.where((y - cy) ** 2 + (x - cx) ** 2 < 49, 1, np.where((y - cy) ** 2 + (x - cx - 14) ** 2 < 49, 2, 0))
+        image = 100.0 * (mask > 0) + rng.normal(50, 5, mask.shape)
+        np.save(folder / "masks" / f"{name}.npy", mask.astype(np.uint8))
+        np.save(folder / "images" / f"{name}.npy", image.astype(np.float32))
+
+
+def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str, object]]:
+    """Weights, log without the seconds, scores, and the header of the model without the seconds."""
+    tensors, header = read_model(run / "model.safetensors")
+    training = header.pop("training")
+    assert isinstance(training, dict)
+    training.pop("seconds")
+    log = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
+    place = log[0].index("seconds")
+    rows = [[*line[:place], *line[place + 1 :]] for line in log]
+    weights = {name: tensor.tobytes() for name, tensor in tensors.items()}
+    return weights, rows, (run / "scores.json").read_text(), {**header, "training": training}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
+def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+    _write_data(tmp_path / "data")
+    program = Path(__file__).with_name("killed_trainings.py")
+    command = [sys.executable, str(program), str(tmp_path / "data"), str(tmp_path), str(KILLS), "1"]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["kills"] == KILLS
+    assert said["stops"] > 0
+    assert len(set(said["killed_at"])) > 8, said  # a step, a validation, a file, a record ...
+    whole = _result(tmp_path / "whole")
+    assert [row[0] for row in whole[1][1:]] == [str(step) for step in range(1, 9)]
+    for number in range(1, said["runs"] + 1):
+        run = tmp_path / f"killed-{number}"
+        assert _result(run) == whole, f"run {number}: {said}"
+        assert not list(run.rglob(".septum-part-*"))  # what kills have left is gone
