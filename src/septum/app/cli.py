@@ -30,6 +30,9 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code; what a user can cause is printed without a traceback."""
+    # Threads that wait for each other spin; on a machine with other work they would take its time for up to 14 times
+    # longer steps. So short a spin costs nothing on an idle one. Read when PyTorch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that the terminal cannot show
     try:
