@@ -8,26 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from septum.io.model_file import read_model
 
 KILLS = 20
-
-
-def _write_data(folder: Path) -> None:
-    """Five images of two touching disks."""
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[:44, :44]
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    for name in "abcde":
-        cy, cx = rng.uniform(14, 28, 2)
-        mask = np.where((y - cy) ** 2 + (x - cx) ** 2 < 49, 1, np.where((y - cy) ** 2 + (x - cx - 14) ** 2 < 49, 2, 0))
-        image = 100.0 * (mask > 0) + rng.normal(50, 5, mask.shape)
-        np.save(folder / "masks" / f"{name}.npy", mask.astype(np.uint8))
-        np.save(folder / "images" / f"{name}.npy", image.astype(np.float32))
 
 
 def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str, object]]:
@@ -44,10 +29,9 @@ def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
-def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
-    _write_data(tmp_path / "data")
+def test_twenty_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path) -> None:
     program = Path(__file__).with_name("killed_trainings.py")
-    command = [sys.executable, str(program), str(tmp_path / "data"), str(tmp_path), str(KILLS), "1"]
+    command = [sys.executable, str(program), str(disks), str(tmp_path), str(KILLS), "1"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
