@@ -63,7 +63,7 @@ class Decoded:
     affine: Affine | None = None
 
 
-def damaged(path: Path, kind: str, why: object) -> FileError:
+def damaged(path: Path | str, kind: str, why: object) -> FileError:
     """Return the error for a file of `kind` whose bytes cannot be decoded."""
     if isinstance(why, MemoryError):
         return FileError(
@@ -79,7 +79,15 @@ def damaged(path: Path, kind: str, why: object) -> FileError:
     )
 
 
-def check_claim(path: Path, kind: str, *, shape: tuple[int, ...], claimed: int, length: int, ratio: int) -> None:
+def check_memory(path: Path | str, needed: int) -> None:
+    """Raise `FileError` if an image of `needed` bytes does not fit into the memory that is free."""
+    import psutil
+
+    if needed > psutil.virtual_memory().available:
+        raise damaged(path, "image", MemoryError())
+
+
+def check_claim(path: Path | str, kind: str, *, shape: tuple[int, ...], claimed: int, length: int, ratio: int) -> None:
     """Refuse a file that claims more pixels than its bytes can hold, before any memory is taken.
 
     Parameters

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from septum.axes import canonical
-from septum.errors import FileError, UsageError
+from septum.errors import UsageError
 from septum.io.atomic import whole_file
-from septum.io.decoded import Affine, Decoded, damaged
-from septum.io.names import NIFTI, NPY, SUFFIXES, TIFF, image_suffix, natural_key, shown
-
-# The size of the header, 348 or 540, in either byte order; or gzip.
-_NIFTI_MAGIC = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c", b"\x1f\x8b")
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from septum.io.decoded import Affine, Decoded
+from septum.io.formats import Kind, find_kind
+from septum.io.names import NIFTI, NPY, SUFFIXES, TIFF, image_suffix, local_path, natural_key, shown, url_of
+from septum.io.opened import check_axes, find_places, native
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def read_image(path: Path, *, axes: str | None = None, labels: bool = False) -> 
     Parameters
     ----------
     path
-        PNG, JPEG, BMP, GIF, TIFF (OME, ImageJ, plain), NIfTI or .npy.
+        PNG, JPEG, BMP, GIF, TIFF (OME, ImageJ, plain), NIfTI, .npy, or a folder of OME-Zarr; a URL of OME-Zarr or TIFF.
     axes
         Names of the dimensions of the file, one letter of ``TCZYX`` each, if the file does not say them right.
     labels
@@ -122,106 +120,45 @@ def read_image(path: Path, *, axes: str | None = None, labels: bool = False) -> 
     Raises
     ------
     FileError
-        If the file is missing, empty, damaged, cut off, forged, or no image.
+        If the file is missing, empty, damaged, cut off, forged, no image, or larger than the memory.
     UsageError
         If `axes` do not fit the dimensions of the file.
     """
-    path = Path(path)
-    if axes is not None:
-        axes = axes.upper()
-        try:
-            canonical(axes)
-        except ValueError as error:
-            raise UsageError(
-                f"axes {axes!r}", "each letter of TCZYX at most once, Y and X always", "such as ZYX"
-            ) from error
-    decoded = _decode(path, axes, labels)
-    array, file_axes = decoded.array, decoded.axes
-    if len(file_axes) != array.ndim:
-        raise UsageError(
-            f"axes {file_axes!r} for {shown(path)}, which has {array.ndim} dimensions: {array.shape}",
-            f"{array.ndim} letters of TCZYX",
-            "name one axis per dimension",
-        )
-    if 0 in array.shape:
-        raise FileError(f"{shown(path)}: an image without pixels, {array.shape}", "at least one pixel", "save it anew")
-    full, permutation = canonical(file_axes)
-    array = array.transpose(permutation)
-    if "C" not in file_axes:
-        array = np.expand_dims(array, full.index("C"))
-    if axes is None:
-        single = [i for i, a in enumerate(full) if a in "TZ" and array.shape[i] == 1]
-        array = array.squeeze(tuple(single))
-        full = "".join(a for i, a in enumerate(full) if i not in single)
-    size = {a: decoded.pixel_size_um[a] for a in "ZYX" if a in full and a in decoded.pixel_size_um}
-    return Image(_native(path, array), full, file_axes, size, path, decoded.affine)
+    axes = check_axes(axes)
+    place = url_of(path) or local_path(path)
+    decoded = decode(place, find_kind(place), axes=axes, labels=labels)
+    places = find_places(place, decoded.array.shape, decoded.axes, named=axes is not None)
+    array = native(place, places.arrange(decoded.array))
+    size = {a: decoded.pixel_size_um[a] for a in "ZYX" if a in places.axes and a in decoded.pixel_size_um}
+    return Image(array, places.axes, decoded.axes, size, Path(path), decoded.affine)
 
 
-def _native(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.kind not in "biuf":
-        raise FileError(f"{shown(path)}: {array.dtype} values", "whole or real numbers", "save the image as numbers")
-    dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype.newbyteorder("=")
-    if dtype.kind == "f" and dtype.itemsize > 8:
-        dtype = np.dtype(np.float64)
-    try:
-        return np.require(array, dtype, ["C", "W"])
-    except MemoryError as error:
-        raise damaged(path, "image", error) from error
+def decode(place: Path | str, kind: Kind, *, axes: str | None, labels: bool) -> Decoded:
+    """Read the whole of a file or folder of `kind`, as it is stored; `place` is a path, or a URL as `str`."""
+    if kind is Kind.ZARR:
+        from septum.io.ngff import read_zarr
 
+        return read_zarr(place, axes=axes)
+    if isinstance(place, str):
+        from septum.io.tiff_parts import read_remote_tiff
 
-def _decode(path: Path, axes: str | None, labels: bool) -> Decoded:
-    """Choose the reader by the first bytes: names lie more often than they do."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except IsADirectoryError as error:
-        raise FileError(f"{shown(path)}: is a folder", "an image", "name a file in it") from error
-    except FileNotFoundError as error:
-        raise FileError(f"{shown(path)} does not exist", "an image", "check the name") from error
-    except OSError as error:
-        raise FileError(
-            f"{shown(path)}: cannot be read ({error.strerror})", "a file you may read", "check it"
-        ) from error
-    if not head:
-        raise FileError(
-            f"{shown(path)}: the file is empty (0 bytes)", "an image", "copy it again from where it came from"
-        )
-    if head[:4] in _TIFF_MAGIC:
+        return read_remote_tiff(place, axes=axes)
+    if kind is Kind.TIFF:
         from septum.io.tiff import read_tiff
 
-        return read_tiff(path, axes=axes)
-    if head.startswith(b"\x93NUMPY"):
+        return read_tiff(place, axes=axes)
+    if kind is Kind.NPY:
         from septum.io.npy import read_npy
 
-        return read_npy(path, axes=axes)
-    if head.startswith(_NIFTI_MAGIC):
+        return read_npy(place, axes=axes)
+    if kind is Kind.NIFTI:
         from septum.io.nifti import read_nifti
 
-        return read_nifti(path, axes=axes)
+        return read_nifti(place, axes=axes)
     from septum.io.png import read_photo, read_png
 
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        decoded = read_png(path, labels=labels)
-    elif head.startswith((b"\xff\xd8\xff", b"GIF8")) or (head[:2] == b"BM" and image_suffix(path) == ".bmp"):
-        decoded = read_photo(path, labels=labels)
-    else:
-        raise _no_image(path, head)
+    decoded = read_png(place, labels=labels) if kind is Kind.PNG else read_photo(place, labels=labels)
     return decoded if axes is None else Decoded(decoded.array, axes, decoded.pixel_size_um)
-
-
-def _no_image(path: Path, head: bytes) -> FileError:
-    suffix = image_suffix(path)
-    if head.startswith(b"version https://git-lfs"):
-        return FileError(f"{shown(path)}: a Git LFS pointer, not the image", "the image itself", "run: git lfs pull")
-    if suffix in SUFFIXES and any(head.startswith(m[:2]) for m in (*_TIFF_MAGIC, b"\x89PNG", b"\xff\xd8")):
-        return damaged(path, suffix[1:], "its first bytes are wrong")
-    text = all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])
-    what = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
-    return FileError(
-        f"{shown(path)}: no image, but {what}",
-        "PNG, JPEG, BMP, GIF, TIFF, NIfTI or .npy",
-        "export the image in one of these formats",
-    )
 
 
 def write_image(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, STORED, Affine, Decoded, check_claim, damaged
 from septum.io.names import shown
+from septum.io.opened import Opened, in_memory
+from septum.io.plain import plain_reader
 
 _AXES = "XYZTC"
 _MICROMETERS = {"mm": 1000.0, "micron": 1.0, "meter": 1e6, "unknown": 1000.0}
@@ -32,39 +34,86 @@ def read_nifti(path: Path, *, axes: str | None) -> Decoded:
     FileError
         If the file is damaged, cut off, claims more than it can hold, or holds complex numbers.
     """
+    from nibabel.spatialimages import HeaderDataError
+
+    header, size, affine = _read_header(path)
+    try:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as stream:
+            # To the end: only there gzip proves that nothing was damaged on the way.
+            array = np.asanyarray(header.data_from_fileobj(io.BytesIO(stream.read())))
+    except (*DAMAGE, HeaderDataError) as error:
+        raise damaged(path, "NIfTI", error) from error
+    array, names = _plain(path, array)
+    return Decoded(array, axes or names, size, affine)
+
+
+def open_nifti(path: Path, *, axes: str | None) -> Opened:
+    """Open a volume as `read_nifti` reads it; of a packed one the whole is read, of others parts by their place."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    if _is_packed(path):
+        return in_memory(read_nifti(path, axes=axes))
+    header, size, affine = _read_header(path)
+    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header.get_data_offset())
+    sample, names = _plain(path, np.zeros((1,) * 2 + shape[2:], dtype)[:1, :1])
+    slope, inter = (1.0 if v is None else v for v in header.get_slope_inter())
+    shape = (*shape[:2], *sample.shape[2:])
+    colored = dtype.names is not None
+    read_stored = plain_reader(path, shape[:-1] if colored else shape, dtype, offset=offset, order="F")
+
+    def read(index: tuple[slice, ...]) -> NDArray[Any]:
+        part = read_stored(index[:-1] if colored else index)
+        if dtype.names is not None:
+            return np.stack([part[n] for n in dtype.names[:3]], axis=-1)[..., index[-1]]
+        scaled: NDArray[Any] = apply_read_scaling(part, slope, inter)
+        return scaled
+
+    return Opened(
+        shape=shape,
+        dtype=read(tuple(slice(0, 1) for _ in shape)).dtype,
+        axes=axes or names,
+        read=read,
+        chunks=(shape[0], *(1 for _ in shape[1:])),
+        pixel_size_um=size,
+        affine=affine,
+    )
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _read_header(path: Path) -> tuple[Any, dict[str, float], Affine | None]:
+    """Return the header, the pixel size and the affine; raise `FileError` where they cannot be."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
     from nibabel.spatialimages import HeaderDataError
 
     length = path.stat().st_size
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+    packed = _is_packed(path)
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
             head = stream.read(540)
-            kind = Nifti2Header if head[:4] in _NIFTI2 else Nifti1Header
-            if len(head) < kind.sizeof_hdr:
-                raise EOFError("the header ends too early")
-            # Without nibabel's own check, which talks to the terminal, also about files that are sound.
-            header = kind(head[: kind.sizeof_hdr], check=False)
-            if header["magic"].item()[:2] != b"n+":
-                raise ValueError("it is not NIfTI in one file")
-            shape, dtype = header.get_data_shape(), header.get_data_dtype()
-            claimed = math.prod(shape) * dtype.itemsize + header.get_data_offset()
-            check_claim(path, "NIfTI", shape=shape, claimed=claimed, length=length, ratio=DEFLATE if packed else STORED)
-            # To the end: only there gzip proves that nothing was damaged on the way.
-            array = np.asanyarray(header.data_from_fileobj(io.BytesIO(head + stream.read())))
+        kind = Nifti2Header if head[:4] in _NIFTI2 else Nifti1Header
+        if len(head) < kind.sizeof_hdr:
+            raise EOFError("the header ends too early")
+        # Without nibabel's own check, which talks to the terminal, also about files that are sound.
+        header = kind(head[: kind.sizeof_hdr], check=False)
+        if header["magic"].item()[:2] != b"n+":
+            raise ValueError("it is not NIfTI in one file")
+        shape, dtype = header.get_data_shape(), header.get_data_dtype()
+        claimed = math.prod(shape) * dtype.itemsize + header.get_data_offset()
+        check_claim(path, "NIfTI", shape=shape, claimed=claimed, length=length, ratio=DEFLATE if packed else STORED)
         unit = header.get_xyzt_units()[0]
         zooms = [abs(float(str(z))) for z in header.get_zooms()]  # shortest decimals: 0.0005, not 0.0005000000237
         affine = tuple(tuple(float(v) for v in row) for row in header.get_best_affine())
     except (*DAMAGE, HeaderDataError) as error:
         raise damaged(path, "NIfTI", error) from error
-    array, names = _plain(path, array)
     if unit == "unknown" and all(z == 1 for z in zooms[:3]):
         zooms = []
     size = {a: z * _MICROMETERS[unit] for a, z in zip("XYZ", zooms, strict=False) if math.isfinite(z) and z > 0}
-    finite = bool(np.isfinite(affine).all())
-    return Decoded(array, axes or names, size, affine if finite else None)
+    return header, size, affine if np.isfinite(affine).all() else None
 
 
 def _plain(path: Path, array: NDArray[Any]) -> tuple[NDArray[Any], str]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, STORED, Decoded, check_claim, damaged
 from septum.io.names import shown
+from septum.io.opened import Opened
+from septum.io.plain import open_plain
 
 
 def read_npy(path: Path, *, axes: str | None) -> Decoded:
@@ -23,25 +25,43 @@ def read_npy(path: Path, *, axes: str | None) -> Decoded:
     FileError
         If the file is damaged, cut off, or holds Python objects (which are never loaded).
     """
+    _check(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (*DAMAGE, tokenize.TokenError) as error:
+        raise damaged(path, "npy", error) from error
+    return Decoded(array, axes or guess_axes(path, array.shape))
+
+
+def open_npy(path: Path, *, axes: str | None) -> Opened:
+    """Open an array as `read_npy` reads it; parts are read by their place in the file."""
+    shape, fortran, dtype, offset = _check(path)
+    return open_plain(
+        path, shape, dtype, offset=offset, order="F" if fortran else "C", axes=axes or guess_axes(path, shape)
+    )
+
+
+def _check(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether the first dimension runs fastest, dtype and offset; raise `FileError` if they cannot be."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             read_header = (
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             )
-            shape, _, dtype = read_header(file)
-            held = path.stat().st_size - file.tell()
+            shape, fortran, dtype = read_header(file)
+            offset = file.tell()
         if dtype.hasobject:
             raise FileError(f"{shown(path)}: holds Python objects", "an array of numbers", "save it as a plain array")
-        claimed = math.prod(shape) * dtype.itemsize
+        claimed, held = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
         check_claim(path, "npy", shape=shape, claimed=claimed, length=held, ratio=STORED)
-        array = np.load(path, allow_pickle=False)
     except (*DAMAGE, tokenize.TokenError) as error:
         raise damaged(path, "npy", error) from error
-    return Decoded(array, axes or _guess(path, array.shape))
+    return shape, fortran, dtype, offset
 
 
-def _guess(path: Path, shape: tuple[int, ...]) -> str:
+def guess_axes(path: Path | str, shape: tuple[int, ...]) -> str:
+    """Return the axes of an array that nothing names, as `read_npy` does; raise `FileError` above 3 dimensions."""
     if len(shape) == 2:
         return "YX"
     if len(shape) == 3:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,9 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, Decoded, check_claim, damaged
 from septum.io.names import shown
+from septum.io.units import MICROMETERS
 
-_RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
-_MICROMETERS = {
-    **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
-    **dict.fromkeys(("nm", "nanometer"), 1e-3),
-    **dict.fromkeys(("mm", "millimeter"), 1e3),
-    **dict.fromkeys(("cm", "centimeter"), 1e4),
-    **dict.fromkeys(("m", "meter"), 1e6),
-    **dict.fromkeys(("å", "angstrom"), 1e-4),
-    **dict.fromkeys(("pm", "picometer"), 1e-6),
-    **dict.fromkeys(("in", "inch"), 25400.0),
-}
+RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # what programs write that know no size
 _BIG = 2 << 30
 # What tifffile logs about damaged files is said by our own errors.
@@ -51,25 +43,32 @@ def read_tiff(path: Path, *, axes: str | None) -> Decoded:
 
     length = path.stat().st_size
     try:
-        _walk_pages(path, length)
+        with path.open("rb") as stream:
+            walk_pages(stream, length)
         with tifffile.TiffFile(path) as file:
-            series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
-            if len({(s.axes, s.shape) for s in series}) != 1 or len(series) > 1:
-                raise _several(path, [s.shape for s in series])
-            _check_series(path, series[0], length)
-            array = np.asarray(series[0].asarray())
-            names = series[0].axes
-            array, names = _without_alpha(array, names, series[0].keyframe)
-            size = _pixel_size(file)
+            series = find_series(path, file, length)
+            array = np.asarray(series.asarray())
+            array, names = without_alpha(array, series.axes, series.keyframe)
+            size = pixel_size(file)
     except DAMAGE as error:
         raise damaged(path, "TIFF", error) from error
     if axes is not None:
         return Decoded(array, axes, size)
-    array, names = _named(path, array, names)
+    merged = Merged.of(names)
+    array, names = merged.apply(array), name_axes(path, merged.axes, merged.sides(array.shape))
     return Decoded(array, names, {a: v for a, v in size.items() if a in names})
 
 
-def _several(path: Path, shapes: list[tuple[int, ...]]) -> FileError:
+def find_series(path: Path | str, file: Any, length: int) -> Any:
+    """Return the one image of a file, all of whose values lie within its `length` bytes."""
+    series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
+    if len({(s.axes, s.shape) for s in series}) != 1 or len(series) > 1:
+        raise _several(path, [s.shape for s in series])
+    _check_series(path, series[0], length)
+    return series[0]
+
+
+def _several(path: Path | str, shapes: list[tuple[int, ...]]) -> FileError:
     listed = ", ".join(" x ".join(map(str, s)) for s in shapes[:4]) + (", ..." if len(shapes) > 4 else "")
     return FileError(
         f"{shown(path)}: holds {len(shapes)} separate images ({listed})",
@@ -78,41 +77,40 @@ def _several(path: Path, shapes: list[tuple[int, ...]]) -> FileError:
     )
 
 
-def _walk_pages(path: Path, length: int) -> None:
+def walk_pages(file: IO[bytes], length: int) -> None:
     """Follow the chain of page headers to its end: a library that finds it broken returns fewer pages, or no axes."""
-    with path.open("rb") as file:
-        head = file.read(16)
-        order = "<" if head[:2] == b"II" else ">"
-        big = struct.unpack(order + "H", head[2:4])[0] == 43
-        number, offset_format, entry = ("Q", "Q", "HHQ") if big else ("H", "I", "HHI")
-        sizes = [struct.calcsize("=" + f) for f in (number, offset_format, entry)]
-        (offset,) = struct.unpack(order + offset_format, head[8:16] if big else head[4:8])
-        seen = {0}
-        while offset not in seen:
-            seen.add(offset)
-            file.seek(offset)
-            (count,) = struct.unpack(order + number, file.read(sizes[0]))
-            width = sizes[1] + sizes[2]
-            if offset + sizes[0] + count * width + sizes[1] > length:
-                raise ValueError(f"the header of page {len(seen) - 1} ends beyond the file")
-            block = file.read(count * width)
-            for start in range(0, len(block), width):
-                _, kind, values = struct.unpack_from(order + entry, block, start)
-                (where,) = struct.unpack_from(order + offset_format, block, start + sizes[2])
-                held = values * _TAG_SIZES.get(kind, 0)
-                if held > sizes[1] and where + held > length:
-                    raise ValueError(f"notes of page {len(seen) - 1} lie beyond the end of the file")
-            (offset,) = struct.unpack(order + offset_format, file.read(sizes[1]))
-        if offset or len(seen) == 1:
-            raise ValueError("the chain of pages runs in a circle" if offset else "no page")
+    head = file.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    big = struct.unpack(order + "H", head[2:4])[0] == 43
+    number, offset_format, entry = ("Q", "Q", "HHQ") if big else ("H", "I", "HHI")
+    sizes = [struct.calcsize("=" + f) for f in (number, offset_format, entry)]
+    (offset,) = struct.unpack(order + offset_format, head[8:16] if big else head[4:8])
+    seen = {0}
+    while offset not in seen:
+        seen.add(offset)
+        file.seek(offset)
+        (count,) = struct.unpack(order + number, file.read(sizes[0]))
+        width = sizes[1] + sizes[2]
+        if offset + sizes[0] + count * width + sizes[1] > length:
+            raise ValueError(f"the header of page {len(seen) - 1} ends beyond the file")
+        block = file.read(count * width)
+        for start in range(0, len(block), width):
+            _, kind, values = struct.unpack_from(order + entry, block, start)
+            (where,) = struct.unpack_from(order + offset_format, block, start + sizes[2])
+            held = values * _TAG_SIZES.get(kind, 0)
+            if held > sizes[1] and where + held > length:
+                raise ValueError(f"notes of page {len(seen) - 1} lie beyond the end of the file")
+        (offset,) = struct.unpack(order + offset_format, file.read(sizes[1]))
+    if offset or len(seen) == 1:
+        raise ValueError("the chain of pages runs in a circle" if offset else "no page")
 
 
-def _check_series(path: Path, series: Any, length: int) -> None:
+def _check_series(path: Path | str, series: Any, length: int) -> None:
     page = series.keyframe
     compression = int(page.compression)
     shape = tuple(int(n) for n in series.shape)
     bits = math.prod(shape) * (page.bitspersample if compression == 1 else 8 * series.dtype.itemsize)
-    ratio = _RATIO.get(compression, UNBOUNDED)
+    ratio = RATIO.get(compression, UNBOUNDED)
     check_claim(path, "TIFF", shape=shape, claimed=bits // 8, length=length, ratio=ratio)
     if series.dataoffset is not None:  # one block of plain values
         if series.dataoffset + series.nbytes > length:
@@ -126,24 +124,59 @@ def _check_series(path: Path, series: Any, length: int) -> None:
             raise ValueError(f"the values of page {number + 1} lie beyond the end of the file")
 
 
-def _without_alpha(array: NDArray[Any], axes: str, page: Any) -> tuple[NDArray[Any], str]:
+def without_alpha(array: NDArray[Any], axes: str, page: Any) -> tuple[NDArray[Any], str]:
+    """Return the array without samples that the page declares to be alpha."""
+    kept = kept_samples(array.shape, axes, page)
+    return (array if kept is None else np.take(array, kept, axis=axes.index("S"))), axes
+
+
+def kept_samples(shape: tuple[int, ...], axes: str, page: Any) -> list[int] | None:
+    """Return the samples that are no alpha; None if none is."""
     alpha = [int(e) in (1, 2) for e in page.extrasamples]
     if "S" not in axes or not any(alpha):
-        return array, axes
-    where = axes.index("S")
-    first = array.shape[where] - len(alpha)
-    kept = [i for i in range(array.shape[where]) if i < first or not alpha[i - first]]
-    return np.take(array, kept, axis=where), axes
+        return None
+    first = shape[axes.index("S")] - len(alpha)
+    return [i for i in range(first + len(alpha)) if i < first or not alpha[i - first]]
 
 
-def _named(path: Path, array: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
+@dataclass(frozen=True)
+class Merged:
+    """Channels of color samples as one axis of channels, the last.
+
+    Attributes
+    ----------
+    stored
+        The axes before.
+    axes
+        The axes after.
+    """
+
+    stored: str
+    axes: str
+
+    @classmethod
+    def of(cls, axes: str) -> Merged:
+        """Say how `axes` are merged; unless both samples and channels are among them, they stay."""
+        both = "S" in axes and "C" in axes
+        return cls(axes, axes.replace("S", "").replace("C", "") + "C" if both else axes)
+
+    def sides(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the sides of an array whose stored axes are merged."""
+        if self.axes == self.stored:
+            return tuple(shape)
+        side = dict(zip(self.stored, shape, strict=True))
+        return (*(side[a] for a in self.axes[:-1]), side["C"] * side["S"])
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array of the stored axes with merged ones."""
+        if self.axes == self.stored:
+            return array
+        order = [self.stored.index(a) for a in self.axes[:-1] + "CS"]
+        return array.transpose(order).reshape(self.sides(array.shape))
+
+
+def name_axes(path: Path | str, axes: str, shape: tuple[int, ...]) -> str:
     """Give every dimension one letter of ``TCZYX``: samples are channels, unnamed pages are time."""
-    if "S" in axes and "C" in axes:  # channels of color samples: one axis of channels
-        array = np.moveaxis(array, axes.index("S"), -1)
-        axes = axes.replace("S", "") + "S"
-        array = np.moveaxis(array, axes.index("C"), -2)
-        axes = axes.replace("C", "")[:-1] + "C"
-        array = array.reshape(*array.shape[:-2], -1)
     axes = axes.replace("S", "C")
     unknown = [i for i, a in enumerate(axes) if a not in "TCZYX"]
     if len(unknown) == 1 and "T" not in axes:
@@ -151,14 +184,15 @@ def _named(path: Path, array: NDArray[Any], axes: str) -> tuple[NDArray[Any], st
         unknown = []
     if unknown:
         raise FileError(
-            f"{shown(path)}: {array.ndim} dimensions {array.shape} that the file names {axes}",
+            f"{shown(path)}: {len(shape)} dimensions {shape} that the file names {axes}",
             "axes out of T C Z Y X",
             "name the axes, one letter of TCZYX per dimension, such as --axes TZYX",
         )
-    return array, axes
+    return axes
 
 
-def _pixel_size(file: Any) -> dict[str, float]:
+def pixel_size(file: Any) -> dict[str, float]:
+    """Return micrometers per pixel by axis, as far as the file says them."""
     if file.is_ome:
         return _ome_size(file.ome_metadata)
     tags = file.pages[0].tags
@@ -167,7 +201,7 @@ def _pixel_size(file: Any) -> dict[str, float]:
     unit = int(unit_tag.value) if unit_tag is not None else 2
     if file.is_imagej:
         meta = file.imagej_metadata or {}
-        scale = _MICROMETERS.get(str(meta.get("unit", "")).casefold())
+        scale = MICROMETERS.get(str(meta.get("unit", "")).casefold())
         if scale is not None:
             spacing = meta.get("spacing")
             step["Z"] = float(spacing) if isinstance(spacing, int | float) else 0.0
@@ -200,7 +234,7 @@ def _ome_size(xml: str) -> dict[str, float]:
     for axis in "ZYX" if pixels is not None else "":
         value = pixels.get(f"PhysicalSize{axis}") if pixels is not None else None
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm") if pixels is not None else ""
-        scale = _MICROMETERS.get(unit.casefold())
+        scale = MICROMETERS.get(unit.casefold())
         try:
             micrometers = float(value or 0) * (scale or 0)
         except ValueError:
