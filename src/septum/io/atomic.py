@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,34 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder so that no reader ever sees half of it, as `whole_file` does a file.
+
+    An older folder at `path` is renamed and removed when the new one is complete. Files are not synced one by one: the
+    writers do that where it matters.
+
+    Yields
+    ------
+    Path
+        A new folder beside `path`, with a hidden name of the same ending.
+
+    Raises
+    ------
+    FileError
+        Every `OSError`, in words.
+    """
+    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        replace_folder(temporary, path)
+    except OSError as error:
+        raise in_words(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_parts(folder: Path) -> None:
     """Remove temporary files that a killed process left in `folder`. Call it where no other process writes."""
     for part in folder.glob(f"{_PREFIX}*"):
@@ -70,6 +99,29 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give the finished folder `new` the name `path`; an older folder or file of that name goes.
+
+    Raises
+    ------
+    FileError
+        If the names lie on different disks, or may not be written.
+    """
+    old = path.with_name(f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}")
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise in_words(path, error) from error
+    finally:
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
