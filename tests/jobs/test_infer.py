@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from septum.arrays.normalize import NormalizeSettings
+from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.arrays.tiles import plan_tiles
-from septum.jobs.infer import image_probabilities, largest_output, turn, versions
+from septum.errors import DataError
+from septum.jobs.infer import (
+    Tiler,
+    Turned,
+    halved_text,
+    image_probabilities,
+    largest_output,
+    region_probabilities,
+    turn,
+    versions,
+)
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 
@@ -92,3 +105,88 @@ def test_versions_turn_and_mirror_exactly() -> None:
     np.testing.assert_array_equal(turn(array, (1, False))[0], np.rot90(array[0]))
     np.testing.assert_array_equal(turn(array, (0, True))[0], array[0, :, ::-1])
     assert len(versions(UNetSettings(depths=(3, 4)).geometry)) == 4
+
+
+def _regions(shape: tuple[int, ...], side: int) -> list[tuple[slice, ...]]:
+    return list(itertools.product(*([slice(a, min(a + side, n)) for a in range(0, n, side)] for n in shape)))
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize(("depths", "shape"), [((2, 2), (61, 83)), ((0, 2, 2), (3, 21, 30))])
+def test_regions_put_together_equal_the_whole(depths: tuple[int, ...], shape: tuple[int, ...], tta: bool) -> None:
+    image = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
+    network = _network(depths, "valid")
+    stats = statistics(image, PLAIN)
+    mean = np.zeros((3, *shape))
+    chosen = versions(network.geometry) if tta else [(0, False)]
+    for version in chosen:
+        turned = np.ascontiguousarray(turn(image, version))
+        turn(mean, version)[...] += image_probabilities(network, turned, device=DEVICE, normalization=PLAIN)
+    mean /= len(chosen)
+    tiler = Tiler(network, DEVICE, (16,) * len(shape))
+    for region in _regions(shape, 24):
+        *_, (part, left) = region_probabilities(tiler, image, stats, region, tta=tta)
+        assert left == 0
+        assert np.abs(part - mean[(slice(None), *region)]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("version", versions(UNetSettings().geometry))
+def test_a_turned_image_is_read_in_parts_as_if_it_had_been_turned(version: tuple[int, bool]) -> None:
+    image = np.random.default_rng(3).normal(size=(2, 5, 7))
+    whole, lazy = turn(image, version), Turned(image, version)
+    assert lazy.shape == whole.shape
+    index = (slice(0, 2), slice(1, 4), slice(2, 5))
+    np.testing.assert_array_equal(lazy[index], whole[index])
+
+
+class _Small(torch.nn.Module):
+    """A device on which only small tiles find room."""
+
+    def __init__(self, network: UNet, most: int, error: Exception) -> None:
+        super().__init__()
+        self.network, self.most, self.error, self.failed = network, most, error, 0
+        self.geometry, self.settings = network.geometry, network.settings
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x[0, 0].numel() > self.most:
+            self.failed += 1
+            raise self.error
+        return self.network(x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: 7"),
+        MemoryError(),
+    ],
+)
+def test_when_memory_runs_out_tiles_are_halved_and_nothing_is_lost(error: Exception) -> None:
+    image = np.random.default_rng(4).normal(size=(2, 90, 90)).astype(np.float32)
+    network = _network((2, 2), "valid")
+    stats, whole = statistics(image, PLAIN), (slice(0, 90), slice(0, 90))
+    small = _Small(network, 70 * 70, error)
+    tiler = Tiler(small, DEVICE, (90, 90))  # type: ignore[arg-type]
+    *_, (found, _) = region_probabilities(tiler, image, stats, whole)
+    expected = image_probabilities(network, image, device=DEVICE, normalization=PLAIN)
+    assert np.abs(found - expected).max() <= 1e-5
+    assert tiler.halved == [(44, 44), (16, 16)]
+    assert "16 x 16" in halved_text(Path("a.tif"), tiler)
+    list(region_probabilities(tiler, image, stats, whole))
+    assert small.failed == 2  # the smaller tiles are kept: nothing is tried in vain again
+
+
+def test_a_device_without_room_for_the_smallest_tile_is_said_so() -> None:
+    image = np.zeros((2, 20, 20), np.float32)
+    tiler = Tiler(_Small(_network((2, 2), "valid"), 0, MemoryError()), DEVICE, (20, 20))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="smallest tile"):
+        list(region_probabilities(tiler, image, statistics(image, PLAIN), (slice(0, 20), slice(0, 20))))
+
+
+def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None:
+    image = np.zeros((2, 20, 20), np.float32)
+    tiler = Tiler(_Small(_network((2, 2), "valid"), 0, RuntimeError("wrong")), DEVICE, (20, 20))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="wrong"):
+        list(region_probabilities(tiler, image, statistics(image, PLAIN), (slice(0, 20), slice(0, 20))))
+    assert tiler.halved == []

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from septum.arrays.instances import ObjectSettings
-from septum.arrays.normalize import NormalizeSettings
+from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.io.images import Image, read_image, write_image
+from septum.io.source import Source
 from septum.jobs import predict as module
-from septum.jobs.infer import image_probabilities
+from septum.jobs.frames import Frame
+from septum.jobs.infer import Tiler, image_probabilities, region_probabilities
 from septum.jobs.model import Model, ModelHeader, open_model, save_model
-from septum.jobs.predict import PredictSettings, frame_probabilities, predict_files, predict_image
+from septum.jobs.predict import PredictSettings, predict_files, predict_image
 from septum.jobs.python import predict
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone
 from septum.nn.unet import UNet, UNetSettings
@@ -69,6 +71,14 @@ def _plain(model: Model, frame: np.ndarray) -> np.ndarray:
     return image_probabilities(model.network, frame, device=model.device, normalization=model.header.normalization)[1]
 
 
+def _tiled(model: Model, frame: np.ndarray, side: int, *, tta: bool) -> np.ndarray:
+    """All classes, by tiles of a side."""
+    tiler = Tiler(model.network, model.device, (side, side))
+    whole = tuple(slice(0, n) for n in frame.shape[1:])
+    *_, (found, _) = region_probabilities(tiler, frame, statistics(frame, model.header.normalization), whole, tta=tta)
+    return found
+
+
 def _run(model: Path, inputs: list[Path], out: Path, **more: object) -> list[PredictRecord]:
     given = {"model": model, "inputs": tuple(map(str, inputs)), "out": out, "device": "cpu"}
     return list(predict_files(PredictSettings.model_validate(given | more)))
@@ -101,7 +111,7 @@ def test_a_3d_model_refuses_a_flat_image(solid: Path) -> None:
 def test_tta_is_the_mean_over_turned_and_mirrored_versions_turned_back(flat: Path) -> None:
     model = open_model(flat, "cpu")
     frame = _noise(1, 13, 21)
-    *_, averaged = frame_probabilities(frame, model, (8, 8), tta=True)
+    averaged = _tiled(model, frame, 8, tta=True)
     expected = np.zeros(frame.shape[1:])
     for quarters in range(4):
         for mirrored in (False, True):
@@ -110,15 +120,15 @@ def test_tta_is_the_mean_over_turned_and_mirrored_versions_turned_back(flat: Pat
             expected += np.rot90(found[:, ::-1] if mirrored else found, -quarters) / 8
     np.testing.assert_allclose(averaged[1], expected, atol=1e-5)
     np.testing.assert_allclose(averaged.sum(axis=0), 1, atol=1e-5)
-    *_, plain = frame_probabilities(frame, model, (8, 8), tta=False)
+    plain = _tiled(model, frame, 8, tta=False)
     assert np.abs(averaged - plain).max() > 1e-3
 
 
 def test_with_tta_a_turned_image_gives_the_turned_result(flat: Path) -> None:
     model = open_model(flat, "cpu")
     frame = _noise(1, 12, 18)
-    *_, first = frame_probabilities(frame, model, (16, 16), tta=True)
-    *_, turned = frame_probabilities(np.rot90(frame, 1, axes=(1, 2)), model, (16, 16), tta=True)
+    first = _tiled(model, frame, 16, tta=True)
+    turned = _tiled(model, np.rot90(frame, 1, axes=(1, 2)), 16, tta=True)
     np.testing.assert_allclose(turned, np.rot90(first, 1, axes=(1, 2)), atol=1e-5)
 
 
@@ -197,7 +207,10 @@ def test_records_count_images_and_tiles(flat: Path, tmp_path: Path) -> None:
     assert [r.tile for r in records if isinstance(r, TileDone)] == [*range(1, 49)] * 2
     done = [r for r in records if isinstance(r, ImageDone)]
     assert [r.objects for r in done] == [int(np.load(r.output).max()) for r in done]
-    assert records[-1] == Predicted(2, 0, records[-1].seconds)  # type: ignore[union-attr]
+    last = records[-1]
+    assert isinstance(last, Predicted)
+    assert (last.done, last.failed) == (2, 0)
+    assert 50 << 20 < last.peak_bytes < 8 << 30
 
 
 @pytest.mark.parametrize(
@@ -277,10 +290,10 @@ def test_an_image_too_large_for_the_memory_does_not_stop_the_others(
     np.save(tmp_path / "small.npy", _noise(8, 8))
     real = module.split_frames
 
-    def limited(image: Image, model: Model) -> list[np.ndarray]:
-        if image.array.size > 100:
+    def limited(source: Source, model: Model) -> list[Frame]:
+        if source.shape[-1] > 10:
             raise error
-        return real(image, model)
+        return real(source, model)
 
     monkeypatch.setattr(module, "split_frames", limited)
     records = _run(flat, [tmp_path], tmp_path / "out")

@@ -18,6 +18,7 @@ import typer
 
 from septum.app.tables import scores_text, seconds_text
 from septum.jobs import records as r
+from septum.jobs.memory import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,7 @@ class Progress:
         self.quiet = quiet
         self.waiting = waiting
         self.warnings: list[str] = []
+        self._stage = ""
         self._terminal = sys.stderr.isatty() and not quiet
         self._mark: Status | None = None
         self._bar: RichProgress | None = None
@@ -96,6 +98,18 @@ class Progress:
             self._show_bar(done, total, note)
         else:
             self._show_line(now, done, total, note)
+
+    def show_stage(self, stage: str, done: float, total: int, *, note: str = "") -> None:
+        """Say that `done` of `total` blocks have passed a stage of many; the count and the rate begin anew with each."""
+        if stage != self._stage:
+            self._stage = stage
+            self.unit = "blocks"
+            self._counts.clear()
+            self._line = (-math.inf, -math.inf)
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = self._task = None
+        self.show(done, total, note=f"{stage}  {note}")
 
     def _print(self, text: str) -> None:
         live = self._bar or self._mark
@@ -186,11 +200,12 @@ def show_training(record: r.Record, progress: Progress) -> None:
 
 @dataclass
 class Outcome:
-    """What came of a prediction: the images done and those that failed, in order, and the seconds of all."""
+    """What came of a prediction: images done and failed, in order, seconds of all, and the most memory held."""
 
     done: list[r.ImageDone] = field(default_factory=list)
     failed: list[r.ImageFailed] = field(default_factory=list)
     seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 def follow_prediction(job: Iterable[r.PredictRecord], progress: Progress, outcome: Outcome) -> None:
@@ -199,21 +214,43 @@ def follow_prediction(job: Iterable[r.PredictRecord], progress: Progress, outcom
     for record in job:
         match record:
             case r.ImageStarted(path, index, count):
+                if index == 0 or record.blocks:  # of many small images the first speaks for all
+                    progress.say(layout_text(record))
                 progress.show(index, count, note=path.name)
             case r.TileDone(path, tile, tiles):
                 progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
+            case r.BlockDone(path, stage, done, blocks):
+                progress.show_stage(stage, done, blocks, note=path.name)
             case r.ImageDone(path, output, seconds, objects):
                 outcome.done.append(record)
                 found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
                 progress.show(index + 1, count, note=path.name)
                 progress.say(f"{path} -> {output}  {seconds_text(seconds)}{found}")
+            case r.ShardDone(path, left):
+                what = f"{left} blocks are left to other parts" if left else "all parts are done"
+                progress.say(
+                    f"{path}: this part is done, {what}; put them together with the same command without --shard"
+                )
             case r.ImageFailed(path):
                 outcome.failed.append(record)
                 progress.say(f"{path} failed")
             case r.Warned(text):
                 progress.warn(text)
-            case r.Predicted(seconds=seconds):
-                outcome.seconds = seconds
+            case r.Predicted(seconds=seconds, peak_bytes=peak):
+                outcome.seconds, outcome.peak_bytes = seconds, peak
+
+
+def layout_text(record: r.ImageStarted) -> str:
+    """Return one line on how an image will be predicted, and what that takes."""
+    sides = " x ".join(map(str, record.sides))
+    words = [f"{record.tiles} tile{'s' * (record.tiles != 1)} of {sides} pixels"]
+    if record.blocks:
+        words.append(f"{record.blocks} block{'s' * (record.blocks != 1)}")
+    words.append(f"at most {bytes_text(record.peak_bytes)} of memory")
+    if record.seconds is not None:
+        words.append(f"about {seconds_text(record.seconds)}")
+    start = "goes on: " if record.resumed else ""
+    return f"{record.path}: {start}{', '.join(words)}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from septum.app.options import DeviceOption, JsonOption, QuietOption, planned, s
 from septum.app.progress import Outcome, Progress, follow_prediction, stoppable
 from septum.app.tables import described, evaluation_lines, json_text, seconds_text
 from septum.errors import SeptumError, UsageError
+from septum.jobs.memory import bytes_text, parse_bytes
 from septum.jobs.records import ImageFailed
 
 
@@ -34,12 +36,36 @@ def predict(
         ),
     ] = None,
     format_: Annotated[
-        Literal["tif", "png", "nii.gz", "npy"] | None,
+        Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None,
         typer.Option("--format", show_default="as the input", help="File type of the results."),
     ] = None,
-    tile: Annotated[
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", show_default="most of what is free", help="Memory to take at most: 2G, 800M."),
+    ] = None,
+    tile: Annotated[int | None, planned("Side of a tile in pixels.")] = None,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Work block by block even where the image fits: when stopped, it goes on.")
+    ] = False,
+    workers: Annotated[
         int | None,
-        planned("Side of a tile in pixels; a smaller one needs less memory."),
+        typer.Option(metavar="N", min=1, show_default=False, help="Share the work among N processes of this machine."),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Share the work among a Dask cluster's workers: tcp://host:8786.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            show_default=False,
+            help="Do part I of N, in a job array; without it, put the parts together.",
+        ),
     ] = None,
     device: DeviceOption = "auto",
     quiet: QuietOption = False,
@@ -48,7 +74,8 @@ def predict(
     """Segment images with a trained model.
 
     MODEL is the model.safetensors of a run. INPUT is any number of images, folders of images, or patterns ('*.tif').
-    The results are as the training masks were: numbered objects, or classes.
+    The results are as the training masks were: numbered objects, or classes. An image that does not fit into the memory
+    is done block by block; if that is stopped, the same command goes on where it was.
 
     Example: septum predict runs/cells/model.safetensors new/ -o results
     """
@@ -67,11 +94,16 @@ def predict(
         device=device,
         tile=tile,
         format=format_,
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
+        blocks=blocks,
+        workers=workers,
+        dask=dask,
+        shard=None if shard is None else _part(shard),
     )
     outcome = Outcome()
     try:
         with (
-            stoppable(lambda: f"the results in {out} are whole; the same command makes the others"),
+            stoppable(lambda: f"the results in {out} are whole; the same command goes on with the others"),
             Progress("images", quiet=quiet or as_json, waiting="opening the model") as progress,
         ):
             follow_prediction(job.predict_files(settings), progress, outcome)
@@ -82,9 +114,7 @@ def predict(
     if as_json:
         typer.echo(json_text({"command": "predict", **vars(outcome), "warnings": progress.warnings}))
     else:
-        count = len(outcome.done)
-        words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {out}"
-        typer.echo(words + (f"; {len(outcome.failed)} failed" if outcome.failed else ""))
+        typer.echo(_outcome_text(outcome, out))
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -164,6 +194,21 @@ def info(
 
     facts = installation() if model is None else {"model": str(model), **describe_model(model)}
     typer.echo(json_text({"command": "info", **facts}) if as_json else "\n".join(described(facts)))
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Return the numbers of a part such as ``3/8``."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise UsageError(f"--shard {text}", "part I of N, such as 3/8", "count the parts from 1")
+    return int(match[1]), int(match[2])
+
+
+def _outcome_text(outcome: Outcome, out: Path) -> str:
+    count = len(outcome.done)
+    words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {out}"
+    words += f"; at most {bytes_text(outcome.peak_bytes)} of memory"
+    return words + (f"; {len(outcome.failed)} failed" if outcome.failed else "")
 
 
 def _say_failures(failed: Sequence[ImageFailed]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,35 @@ class Scratch:
     def create(
         cls, path: Path, shape: Sequence[int], dtype: DTypeLike, *, chunk: Sequence[int], shard: Sequence[int]
     ) -> Scratch:
-        """Make an array of zeros; `shard` is a multiple of `chunk`, the piece that is written at once."""
-        import zarr
+        """Make an array of zeros, unless another process has made it meanwhile.
 
+        Parameters
+        ----------
+        chunk
+            What is compressed together.
+        shard
+            The piece that is written at once, a multiple of `chunk`.
+        """
+        import zarr
+        from zarr.codecs import ZstdCodec
+
+        new = path.with_name(f"{path.name}-{secrets.token_hex(4)}.partial")
         try:
-            zarr.create_array(
-                str(path), shape=tuple(shape), dtype=np.dtype(dtype), chunks=tuple(chunk), shards=tuple(shard)
-            )
+            if not path.exists():
+                zarr.create_array(
+                    str(new),
+                    shape=tuple(shape),
+                    dtype=np.dtype(dtype),
+                    chunks=tuple(chunk),
+                    shards=tuple(shard),
+                    compressors=ZstdCodec(level=1),
+                )
+                new.rename(path)
         except OSError as error:
-            raise in_words(path, error) from error
+            if not path.exists():
+                raise in_words(path, error) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
         return cls(path)
 
     @property
@@ -71,7 +93,7 @@ class Scratch:
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays as a whole or not at all; `path` ends in ``.npz``."""
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **dict[str, Any](arrays))
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

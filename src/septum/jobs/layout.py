@@ -139,7 +139,8 @@ def plan_layout(
         If not even the smallest tile fits.
     """
     tried: list[Layout] = []
-    for choices in [[] if blocks else [None], _blocks(demand.shape)]:
+    whole: list[tuple[int, ...] | None] = [] if blocks else [None]
+    for choices in (whole, [*_blocks(demand.shape)]):
         found = [
             _layout(demand, network, block, side, base, device_limit)
             for block in choices

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from septum.arrays.instances import label_objects
-from septum.arrays.tiles import plan_tiles
-from septum.axes import relative_spacing, spatial
-from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
-from septum.io.images import Image, list_images, read_image, write_image
+from septum.arrays.normalize import statistics
+from septum.errors import DataError, FileError, SeptumError, UsageError
+from septum.io.images import Image, list_images, write_image
 from septum.io.names import image_stem, image_suffix
-from septum.jobs.infer import largest_output, tile_probabilities, turn, versions
+from septum.io.source import Source, open_image, source_of
+from septum.jobs.answer import Answer, Output, answer_of, finish
+from septum.jobs.block_run import Asked, predict_in_blocks
+from septum.jobs.crew import Alone, Crew, gather
+from septum.jobs.frames import Frame, frame_spacing, join_frames, split_frames
+from septum.jobs.infer import Tiler, halved_text, largest_output, region_probabilities, versions
+from septum.jobs.layout import Demand, Layout, plan_layout
+from septum.jobs.memory import bytes_text, resident_bytes, usual_limit
 from septum.jobs.model import Model, open_model
-from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone
+from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone, Warned
+from septum.nn.device import free_bytes
 from septum.settings import Settings
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 # What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
 # hold them.
-_ENDING = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".gif": ".png", ".tiff": ".tif", ".ome.tiff": ".ome.tif"}
-
-Output = Literal["auto", "labels", "probabilities"]
+_ENDING = {
+    ".jpg": ".png",
+    ".jpeg": ".png",
+    ".bmp": ".png",
+    ".gif": ".png",
+    ".tiff": ".tif",
+    ".ome.tiff": ".ome.tif",
+    ".zarr": ".ome.zarr",
+}
+_BY_BLOCKS = (".tif", ".ome.tif", ".ome.zarr")  # formats that are written piece by piece
 
 
 class PredictSettings(Settings):
@@ -59,6 +70,17 @@ class PredictSettings(Settings):
         Largest side that a tile writes, in pixels; chosen from the memory where not given.
     format
         Ending of the results; that of the input where not given, with lossy formats replaced by PNG.
+    max_memory
+        The most memory in bytes that this process may hold; most of what is free where not given. Images that do not
+        fit are predicted block by block.
+    blocks
+        Work block by block even where the image fits: a prediction that is stopped can then go on.
+    workers
+        Processes of this machine that share the blocks (Dask); this one alone where neither this nor `dask` is given.
+    dask
+        Address of a Dask scheduler whose workers share the blocks.
+    shard
+        ``(i, n)``: do part `i` of `n` only, 1 to n; a later start without it does what is left and puts all together.
     """
 
     model: Path
@@ -69,7 +91,12 @@ class PredictSettings(Settings):
     axes: str | None = None
     device: str = "auto"
     tile: int | None = Field(default=None, ge=1)
-    format: Literal["tif", "png", "nii.gz", "npy"] | None = None
+    format: Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None = None
+    max_memory: int | None = Field(default=None, ge=1)
+    blocks: bool = False
+    workers: int | None = Field(default=None, ge=1)
+    dask: str | None = None
+    shard: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,7 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
 
     Yields
     ------
-    ImageStarted, TileDone, ImageDone or ImageFailed for each image; Predicted at the end.
+    ImageStarted, TileDone or BlockDone, ImageDone or ImageFailed for each image; Predicted at the end.
 
     Raises
     ------
@@ -92,8 +119,11 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
         error if no image could be predicted.
     """
     begin = time.monotonic()
+    _check_shares(settings)
     model = open_model(settings.model, settings.device)
-    _check_output(settings.output, model, settings.format)
+    if settings.output == "probabilities" and settings.format == "png":
+        raise UsageError("--probabilities with --format png", "tif, ome.zarr, nii.gz or npy", "PNG holds no float32")
+    answer = answer_of(settings.output, model)
     tasks = _tasks(settings)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -101,34 +131,69 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
         given = f"{settings.out}: {error.strerror}"
         raise FileError(given, "a folder that can be written", "give another -o") from None
     failures: list[SeptumError] = []
+    with gather(settings.workers, settings.dask, settings.device) as crew:
+        for record in _predict_all(tasks, model, answer, settings, crew):
+            if isinstance(record, _Failure):
+                failures.append(record.error)
+                yield ImageFailed(record.path, str(record.error))
+            else:
+                yield record
+        if len(failures) == len(tasks):
+            raise failures[0]
+        seconds = time.monotonic() - begin
+        yield Predicted(len(tasks) - len(failures), len(failures), seconds, crew.peak_bytes())
+
+
+@dataclass(frozen=True)
+class _Failure:
+    path: Path
+    error: SeptumError
+
+
+def _predict_all(
+    tasks: list[_Task], model: Model, answer: Answer, settings: PredictSettings, crew: Crew
+) -> Iterator[PredictRecord | _Failure]:
+    """Predict every image; an image that fails does not stop the others."""
+    whole: list[tuple[PredictSettings, _Task]] = []
     for index, task in enumerate(tasks):
-        started = time.monotonic()
         try:
-            objects = yield from _predict_file(task, model, settings, index, len(tasks))
+            with open_image(task.source, axes=settings.axes) as source:
+                job = _plan_file(task, source, model, answer, settings, crew, several=len(tasks) >= crew.processes)
+                if job.layout.block is not None:
+                    yield from predict_in_blocks(job.asked, source, model, job.layout, crew, (index, len(tasks)))
+                elif crew.shared:
+                    whole.append((settings, task))
+                elif settings.shard is None or index % settings.shard[1] == settings.shard[0] - 1:
+                    yield from _predict_in_memory(job, source, model, (index, len(tasks)))
         except SeptumError as error:
-            failures.append(error)
-            yield ImageFailed(task.source, str(error))
+            yield _Failure(task.source, error)
         except (MemoryError, torch.OutOfMemoryError):
-            failures.append(_too_large(task.source, model))
-            yield ImageFailed(task.source, str(failures[-1]))
-        else:
-            yield ImageDone(task.source, task.target, time.monotonic() - started, objects)
-    if len(failures) == len(tasks):
-        raise failures[0]
-    yield Predicted(len(tasks) - len(failures), len(failures), time.monotonic() - begin)
+            yield _Failure(task.source, _too_large(task.source, model))
+    for records in crew.map(_predict_elsewhere, whole):
+        yield from records
 
 
-def _check_output(output: Output, model: Model, form: str | None = None) -> None:
-    """Refuse object ids from a model of several classes, and a format that cannot hold the result."""
-    if output == "probabilities" and form == "png":
-        raise UsageError("--probabilities with --format png", "tif, nii.gz or npy", "PNG holds no float32")
-    classes = model.header.network.classes
-    if output == "labels" and classes > 2:
-        raise UsageError(
-            f"--labels with a model of {classes} classes",
-            "a model of objects or of two classes",
-            "leave --labels out to write the class of each pixel",
-        )
+@lru_cache(maxsize=1)
+def _opened(path: Path, device: str) -> Model:
+    """Open a model once a worker."""
+    return open_model(path, device)
+
+
+def _predict_elsewhere(work: tuple[PredictSettings, _Task]) -> list[PredictRecord | _Failure]:
+    """Predict one whole image on a worker; return what it said, but the tiles."""
+    settings, task = work
+    alone = settings.model_copy(update={"workers": None, "dask": None})
+    model = _opened(settings.model, settings.device)
+    records = _predict_all([task], model, answer_of(settings.output, model), alone, Alone())
+    return [r for r in records if not isinstance(r, TileDone | ImageStarted)]
+
+
+def _check_shares(settings: PredictSettings) -> None:
+    chosen = [name for name in ("workers", "dask", "shard") if getattr(settings, name) is not None]
+    if len(chosen) > 1:
+        raise UsageError(" and ".join(f"--{name}" for name in chosen), "one of them", "leave the others out")
+    if settings.shard is not None and not 1 <= settings.shard[0] <= settings.shard[1]:
+        raise UsageError(f"--shard {settings.shard[0]}/{settings.shard[1]}", "1/N to N/N", "count the parts from 1")
 
 
 def _tasks(settings: PredictSettings) -> list[_Task]:
@@ -156,80 +221,106 @@ def _result_ending(ending: str, settings: PredictSettings) -> str:
     return ending
 
 
-def _predict_file(
-    task: _Task, model: Model, settings: PredictSettings, index: int, count: int
-) -> Generator[PredictRecord, None, int | None]:
-    """Predict one file and write the result; return the number of objects where object ids are written."""
-    image = read_image(task.source, axes=settings.axes)
-    frames = split_frames(image, model)
-    limit = (settings.tile,) * model.rank if settings.tile else largest_output(model.header.network, model.device)
-    total = count_tiles(frames, model, limit, tta=settings.tta)
-    yield ImageStarted(task.source, index, count, total)
+@dataclass(frozen=True)
+class _Job:
+    """One image and how it is predicted."""
+
+    asked: Asked
+    frames: list[Frame]
+    layout: Layout
+
+
+def _plan_file(
+    task: _Task,
+    source: Source,
+    model: Model,
+    answer: Answer,
+    settings: PredictSettings,
+    crew: Crew,
+    *,
+    several: bool,
+) -> _Job:
+    """Say how one image is predicted: in memory where it fits, else block by block.
+
+    Workers that share the work get blocks of an image; of `several` images each gets a whole one.
+    """
+    frames = split_frames(source, model)
+    demand = Demand(
+        shape=frames[0].shape[1:],
+        frames=len(frames),
+        channels=frames[0].shape[0],
+        itemsize=source.dtype.itemsize,
+        held=not source.lazy,
+        maps=model.header.network.classes,
+        raw=answer == "probabilities",
+        objects=answer == "labels",
+        rounds=len(versions(model.network.geometry)) if settings.tta else 1,
+    )
+    piecewise = image_suffix(task.target) in _BY_BLOCKS
+    layout = plan_layout(
+        demand,
+        model.header.network,
+        base=resident_bytes(),
+        limit=_limit(settings) // crew.processes,
+        device_limit=free_bytes(model.device),
+        tile=settings.tile,
+        blocks=piecewise and (settings.blocks or (crew.shared and not several)),
+    )
+    if layout.block is not None and not piecewise:
+        raise UsageError(
+            f"{task.target.name}: the image and its result do not fit into {bytes_text(_limit(settings))}",
+            "a format that is written piece by piece",
+            "write --format tif or ome.zarr, or give more with --max-memory",
+        )
+    asked = Asked(task.source, task.target, settings.model, settings.axes, answer, settings.tta, settings.shard)
+    return _Job(asked, frames, layout)
+
+
+def _limit(settings: PredictSettings) -> int:
+    return settings.max_memory or usual_limit()
+
+
+def _predict_in_memory(job: _Job, source: Source, model: Model, place: tuple[int, int]) -> Iterator[PredictRecord]:
+    """Predict frame by frame, each held in memory, and write the result at once."""
+    begin = time.monotonic()
+    asked, layout = job.asked, job.layout
+    tiler = Tiler(model.network, model.device, layout.tile)
+    seconds = tiler.seconds(layout.sides, layout.tiles)
+    yield ImageStarted(asked.source, *place, layout.tiles, layout.sides, 0, layout.peak_bytes, seconds)
     results, done = [], 0
-    for frame in frames:
+    for number, frame in enumerate(job.frames, start=1):
         probabilities = np.empty(0, np.float32)
-        for filled in frame_probabilities(frame, model, limit, tta=settings.tta):
+        for filled, left in frame_probabilities(tiler, frame, model, tta=asked.tta):
             probabilities, done = filled, done + 1
-            yield TileDone(task.source, done, total)
-        results.append(finish(probabilities, model, settings.output, spacing=_spacing(image, model.rank)))
-    objects = sum(int(r.max()) for r in results) if _writes_objects(model, settings.output) else None
-    joined, axes = join_frames(results, image, model.rank), image.axes
+            later = (len(job.frames) - number) * layout.tiles // len(job.frames)
+            yield TileDone(asked.source, done, done + left + later)
+        results.append(finish(probabilities, model, asked.answer, spacing=frame_spacing(source, model.rank)))
+    if tiler.halved:
+        yield Warned(halved_text(asked.source, tiler))
+    joined, axes = join_frames(results, source, model.rank), source.axes
     if joined.shape[axes.index("C")] == 1:  # also in formats that do not say what their dimensions are
         joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
-    write_image(task.target, joined, axes=axes, pixel_size_um=image.pixel_size_um, affine=image.affine)
-    return objects
+    write_image(asked.target, joined, axes=axes, pixel_size_um=source.pixel_size_um, affine=source.affine)
+    objects = sum(int(r.max()) for r in results) if asked.answer == "labels" else None
+    yield ImageDone(asked.source, asked.target, time.monotonic() - begin, objects)
+
+
+def frame_probabilities(
+    tiler: Tiler, frame: Frame, model: Model, *, tta: bool = False
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Predict one frame that is held in memory; see `septum.jobs.infer.region_probabilities`."""
+    whole = tuple(slice(0, n) for n in frame.shape[1:])
+    image = frame[(slice(None), *whole)]
+    stats = statistics(image, model.header.normalization)
+    return region_probabilities(tiler, image, stats, whole, tta=tta)
 
 
 def _too_large(source: Path, model: Model) -> SeptumError:
     return DataError(
         f"{source}: the image and its result do not fit into the memory of this machine ({model.device.name})",
         "an image that fits",
-        "use a smaller --tile, cut the image into parts, or use a machine with more memory",
+        "say how much memory may be taken with --max-memory, and write --format ome.zarr or tif",
     )
-
-
-def count_tiles(frames: list[NDArray[Any]], model: Model, limit: tuple[int, ...], *, tta: bool) -> int:
-    """Return how many tiles all frames of an image take."""
-    rounds = len(versions(model.network.geometry)) if tta else 1
-    return rounds * len(frames) * len(plan_tiles(frames[0].shape[1:], model.network.geometry, limit))
-
-
-def frame_probabilities(
-    frame: NDArray[Any], model: Model, limit: tuple[int, ...], *, tta: bool
-) -> Iterator[NDArray[np.float32]]:
-    """Predict one frame.
-
-    Parameters
-    ----------
-    frame
-        ``(C, *S)``, raw intensities.
-    model
-        The model.
-    limit
-        Largest sides that a tile may write.
-    tta
-        Average over `versions`.
-
-    Yields
-    ------
-    ndarray
-        After each tile the array that is being filled, ``(K, *S) float32``; its values are probabilities after the
-        last.
-    """
-    chosen = versions(model.network.geometry) if tta else [(0, False)]
-    probabilities = np.zeros((model.header.network.classes, *frame.shape[1:]), np.float32)
-    for version in chosen:
-        turned = turn(probabilities, version)  # a view: what is added there arrives in its place
-        steps = tile_probabilities(
-            model.network,
-            turn(frame, version),
-            device=model.device,
-            normalization=model.header.normalization,
-            max_output=limit,
-        )
-        for tile, _, part in steps:
-            turned[(slice(None), *tile.write)] += part / len(chosen)
-            yield probabilities
 
 
 def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDArray[Any]:
@@ -253,107 +344,15 @@ def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDA
     Raises
     ------
     ModelError
-        If the dimensions or channels do not fit the model, or objects are asked of a model of several classes.
+        If the dimensions or channels do not fit the model.
+    UsageError
+        If objects are asked of a model of several classes.
     """
-    _check_output(output, model)
-    limit = largest_output(model.header.network, model.device)
+    answer = answer_of(output, model)
+    source = source_of(image)
+    tiler = Tiler(model.network, model.device, largest_output(model.header.network, model.device))
     results = []
-    for frame in split_frames(image, model):
-        *_, probabilities = frame_probabilities(frame, model, limit, tta=False)
-        results.append(finish(probabilities, model, output, spacing=_spacing(image, model.rank)))
-    return join_frames(results, image, model.rank)
-
-
-def split_frames(image: Image, model: Model) -> list[NDArray[Any]]:
-    """Cut an image into what the network takes: ``(C, Y, X)`` each along T and Z, or ``(C, Z, Y, X)`` each along T.
-
-    Raises
-    ------
-    ModelError
-        If the channels or the axes do not fit the model.
-    DataError
-        If a pixel is not a finite number.
-    """
-    array, axes, wanted = image.array, image.axes, model.header.network.channels
-    where = image.path or "the image"
-    if model.rank == 3 and "Z" not in axes:
-        raise ModelError(
-            f"{where}: axes {image.file_axes}, no Z",
-            "a volume, as the model was trained on volumes",
-            "say what the dimensions are, for example --axes ZYX",
-        )
-    channel = axes.index("C")
-    if array.shape[channel] == 1 and wanted == 3 and model.header.gray_as_color:
-        array = np.repeat(array, 3, axis=channel)
-    if array.shape[channel] != wanted:
-        raise ModelError(
-            f"{where}: {array.shape[channel]} channel{'s' * (array.shape[channel] != 1)}",
-            f"{wanted} channel{'s' * (wanted != 1)}, as in training",
-            "convert the image, or say what its dimensions are with --axes",
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{where}: some pixels are NaN or infinite", "finite intensities", "replace them by numbers")
-    walked = [a for a in axes if a == "T" or (a == "Z" and model.rank == 2)]
-    array = np.moveaxis(array, [axes.index(a) for a in walked], range(len(walked)))
-    return list(array.reshape(-1, *array.shape[len(walked) :]))
-
-
-def _spacing(image: Image, rank: int) -> tuple[float, ...] | None:
-    """Return the relative pixel sizes of an image's spatial axes; None unless all are known."""
-    sizes = [image.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None]) if None not in sizes else None
-
-
-def join_frames(results: list[NDArray[Any]], image: Image, rank: int) -> NDArray[Any]:
-    """Put the frames' results ``(C', *S)`` back into the image's axes."""
-    lengths = dict(zip(image.axes, image.array.shape, strict=True))
-    walked = [a for a in image.axes if a == "T" or (a == "Z" and rank == 2)]
-    stack = np.stack(results)
-    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
-    now = [*walked, "C", *spatial(image.axes)[-rank:]]
-    joined: NDArray[Any] = stack.transpose([now.index(a) for a in image.axes])
-    return joined
-
-
-def _writes_objects(model: Model, output: Output) -> bool:
-    return output == "labels" or (output == "auto" and model.header.kind == "objects")
-
-
-def finish(
-    probabilities: NDArray[np.float32], model: Model, output: Output, *, spacing: tuple[float, ...] | None = None
-) -> NDArray[Any]:
-    """Turn class probabilities into what is written.
-
-    Parameters
-    ----------
-    probabilities
-        ``(K, *S) float32``.
-    model
-        Says how objects are made and which value each class has.
-    output
-        ``"auto"``, ``"labels"`` or ``"probabilities"``; see `PredictSettings`.
-    spacing
-        Pixel size per axis relative to the smallest; None where unknown.
-
-    Returns
-    -------
-    ndarray
-        ``(1, *S)`` object ids or class values in the smallest integer type that holds them, or ``(1, *S)`` or ``(K,
-        *S)`` float32 probabilities.
-    """
-    if output == "probabilities":
-        return probabilities[1:] if len(probabilities) == 2 else probabilities
-    if _writes_objects(model, output):
-        labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
-        small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
-        return small
-    values = model.header.class_values
-    table: NDArray[Any] = np.asarray(values, dtype=smallest_integer(min(values), max(values)))
-    mapped: NDArray[Any] = table[probabilities.argmax(axis=0)][None]
-    return mapped
-
-
-def smallest_integer(low: int, high: int) -> DTypeLike:
-    """Return the smallest integer type that holds low..high, unsigned where it can be."""
-    kinds = (np.uint8, np.uint16, np.uint32, np.uint64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
-    return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+    for frame in split_frames(source, model):
+        *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
+        results.append(finish(probabilities, model, answer, spacing=frame_spacing(source, model.rank)))
+    return join_frames(results, source, model.rank)

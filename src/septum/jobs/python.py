@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from septum.errors import DataError, UsageError
 from septum.io.images import Image, read_image, write_image
+from septum.jobs.answer import Output
 from septum.jobs.model import Model
 from septum.jobs.model import open_model as open_model
-from septum.jobs.predict import Output, predict_image
+from septum.jobs.predict import predict_image
 from septum.jobs.records import Stopped
 from septum.jobs.stopping import stop_on_signals
 from septum.jobs.train import TrainSettings

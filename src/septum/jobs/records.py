@@ -106,12 +106,37 @@ Record = Checked | Planned | Warned | Resumed | Step | Validated | Saved | Stopp
 
 @dataclass(frozen=True)
 class ImageStarted:
-    """Image `index` (from 0) of `count` is begun; it takes `tiles` tiles."""
+    """Image `index` (from 0) of `count` is begun.
+
+    Attributes
+    ----------
+    path : Path
+        The image.
+    index, count : int
+        Which of how many.
+    tiles : int
+        Tiles of all its frames and versions.
+    sides : tuple of int
+        Input sides of most tiles.
+    blocks : int
+        Blocks of all frames; 0: the frames are held in memory.
+    peak_bytes : int
+        The most memory that the process will hold.
+    seconds : float or None
+        About how long it will take; None where that is too short to be told.
+    resumed : bool
+        Whether an unfinished result is continued.
+    """
 
     path: Path
     index: int
     count: int
     tiles: int
+    sides: tuple[int, ...]
+    blocks: int
+    peak_bytes: int
+    seconds: float | None
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,16 @@ class TileDone:
     path: Path
     tile: int
     tiles: int
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """`done` of the `blocks` blocks of image `path` have passed a stage; a part of a block counts as a part."""
+
+    path: Path
+    stage: str
+    done: float
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -134,6 +169,14 @@ class ImageDone:
 
 
 @dataclass(frozen=True)
+class ShardDone:
+    """Part I of N of image `path` is done; `left` blocks of the network's work are left to other parts."""
+
+    path: Path
+    left: int
+
+
+@dataclass(frozen=True)
 class ImageFailed:
     """Image `path` could not be predicted and why, in one sentence; the others are done all the same."""
 
@@ -143,11 +186,12 @@ class ImageFailed:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The last record of a prediction: images done, images failed, seconds in all."""
+    """The last record of a prediction: images done, images failed, seconds in all, most memory held."""
 
     done: int
     failed: int
     seconds: float
+    peak_bytes: int
 
 
-PredictRecord = ImageStarted | TileDone | ImageDone | ImageFailed | Warned | Predicted
+PredictRecord = ImageStarted | TileDone | BlockDone | ImageDone | ShardDone | ImageFailed | Warned | Predicted

@@ -192,9 +192,9 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stamp(location: str | Path) -> str:
+def stamp(location: str | Path | None) -> str:
     """Return what tells whether an image has changed: size and time of the file, or of what describes the folder."""
-    path = Path(location)
+    path = Path(location or "")
     for part in (path / "zarr.json", path / ".zattrs", path / ".zarray", path):
         if part.is_file():
             state = part.stat()
