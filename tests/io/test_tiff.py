@@ -209,7 +209,7 @@ def test_compressed_and_marked_as_ome(tmp_path: Path) -> None:
 
 
 def test_large_files_are_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "_BIG", 1000)
+    monkeypatch.setattr(tiff, "BIG", 1000)
     write_image(tmp_path / "a.tif", np.zeros((50, 50), np.uint8), axes="YX")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff

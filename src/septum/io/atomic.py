@@ -90,7 +90,7 @@ def remove_parts(folder: Path) -> None:
     """Remove temporary files that a killed process left in `folder`. Call it where no other process writes."""
     for part in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            part.unlink()
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def _sync(path: Path) -> None:

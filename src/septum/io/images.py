@@ -16,7 +16,20 @@ from septum.errors import UsageError
 from septum.io.atomic import whole_file
 from septum.io.decoded import Affine, Decoded
 from septum.io.formats import Kind, find_kind
-from septum.io.names import NIFTI, NPY, SUFFIXES, TIFF, image_suffix, local_path, natural_key, shown, url_of
+from septum.io.names import (
+    NIFTI,
+    NPY,
+    SUFFIXES,
+    TIFF,
+    ZARR,
+    image_suffix,
+    is_image_file,
+    is_zarr,
+    local_path,
+    natural_key,
+    shown,
+    url_of,
+)
 from septum.io.opened import check_axes, find_places, native
 
 
@@ -61,7 +74,9 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
     ----------
     inputs
         Files, folders (the images directly inside), or patterns with ``*``, ``?``, ``[...]`` and ``**``. Hidden files
-        are left out of folders and patterns. A file named twice is listed once.
+        are left out of folders and patterns. A file named twice is listed once. A folder of Zarr is an image. URLs
+        (``s3://``, ``https://``) name images, folders and patterns too; they are listed as paths, of which
+        `septum.io.names.url_of` gives the URL back.
 
     Raises
     ------
@@ -79,25 +94,47 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def _matches(given: str | Path) -> list[Path]:
-    """Return the images that one file, folder or pattern names."""
-    path = Path(given)
-    if path.is_dir():
-        matches = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and is_image(p)]
+    """Return the images that one file, folder, pattern or URL names."""
+    url = url_of(given)
+    if url is not None:
+        return _remote_matches(url)
+    path = local_path(given)
+    if is_zarr(path):
+        matches = [path]
+    elif path.is_dir():
+        matches = [p for p in path.iterdir() if not p.name.startswith(".") and is_image_file(p)]
     elif path.exists():
         matches = [path] if is_image(path) else []
-    elif any(c in str(given) for c in "*?["):
-        matches = [Path(p) for p in glob.glob(str(given), recursive=True)]  # noqa: PTH207 - absolute patterns too
-        matches = [p for p in matches if p.is_file() and is_image(p)]
+    elif any(c in str(path) for c in "*?["):
+        matches = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
+        matches = [p for p in matches if is_image_file(p)]
     else:
         raise UsageError(f"{shown(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
-    if not matches:
-        kind = "a folder without images" if path.is_dir() else "no image"
-        raise UsageError(
-            f"{shown(path)}: {kind}",
-            "files that end in " + " ".join(SUFFIXES),
-            "name a folder of images, or save them in one of these formats",
-        )
-    return matches
+    return matches or _none(path, folder=path.is_dir())
+
+
+def _remote_matches(url: str) -> list[Path]:
+    """Return images by URL; one that is named is believed, of a folder or pattern those that lie there."""
+    from septum.io.remote import glob_urls, list_folder
+
+    if image_suffix(Path(url)):
+        if not any(c in url for c in "*["):  # a question mark begins the query of a URL
+            return [Path(url)]
+        matches = [Path(found) for found in glob_urls(url)]
+    elif any(part.endswith(ZARR) for part in url.split("/")):
+        return [Path(url)]  # an image inside, such as .../labels/cells
+    else:
+        matches = [Path(found) for found in list_folder(url)]
+    matches = [p for p in matches if image_suffix(p) and not p.name.startswith(".")]
+    return matches or _none(Path(url), folder=True)
+
+
+def _none(path: Path, *, folder: bool) -> list[Path]:
+    raise UsageError(
+        f"{shown(path)}: {'a folder without images' if folder else 'no image'}",
+        "files that end in " + " ".join(SUFFIXES),
+        "name a folder of images, or save them in one of these formats",
+    )
 
 
 def read_image(path: Path, *, axes: str | None = None, labels: bool = False) -> Image:
@@ -168,6 +205,7 @@ def write_image(
     axes: str,
     pixel_size_um: Mapping[str, float] | None = None,
     affine: Affine | None = None,
+    labels: bool = False,
 ) -> None:
     """Write an image as a whole or not at all; the suffix decides the format.
 
@@ -175,7 +213,7 @@ def write_image(
     ----------
     path
         ``.tif``/``.tiff`` (OME-TIFF with axes and pixel size), ``.png`` (one plane of whole numbers), ``.nii``/
-        ``.nii.gz``, ``.npy`` (as it is: neither axes nor pixel size).
+        ``.nii.gz``, ``.npy`` (as it is: neither axes nor pixel size), ``.zarr`` (OME-Zarr 0.5 with a pyramid).
     array
         One dimension per letter of `axes`; put into canonical order, ``C`` of length 1 is left out.
     axes
@@ -184,6 +222,8 @@ def write_image(
         Micrometers per pixel by axis.
     affine
         Position in the scanner of a NIfTI image, as `read_image` gave it; other formats cannot keep it.
+    labels
+        The values are ids: OME-Zarr says so, and its coarser levels never mix them.
 
     Raises
     ------
@@ -195,10 +235,12 @@ def write_image(
     path, array = Path(path), np.asarray(array)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     suffix = image_suffix(path)
-    if suffix not in (*TIFF, *NIFTI, *NPY, ".png", ".ome.tif", ".ome.tiff"):
+    if suffix not in (*TIFF, *NIFTI, *NPY, *ZARR, ".png", ".ome.tif", ".ome.tiff"):
         raise UsageError(
-            f"{shown(path)}: cannot write {path.suffix or 'no suffix'}", ".tif .png .nii.gz .npy", "rename it"
+            f"{shown(path)}: cannot write {path.suffix or 'no suffix'}", ".tif .png .nii.gz .npy .ome.zarr", "rename it"
         )
+    if url_of(path) is not None:
+        raise UsageError(f"{shown(path)}: cannot write to URLs", "a path on this machine", "copy the result there")
     assert len(axes) == array.ndim, f"axes {axes} for shape {array.shape}"
     _, permutation = canonical(axes)
     if suffix not in NPY:
@@ -207,6 +249,11 @@ def write_image(
         if "C" in axes and array.shape[axes.index("C")] == 1:
             array, axes = array.squeeze(axes.index("C")), axes.replace("C", "")
     size = dict(pixel_size_um or {})
+    if suffix in ZARR:
+        from septum.io.pyramid import write_zarr
+
+        write_zarr(path, array, axes, pixel_size_um=size, labels=labels)
+        return
     with whole_file(path) as temporary:
         if suffix in NPY:
             from septum.io.npy import write_npy

@@ -43,6 +43,12 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (image_suffix(path) in ZARR or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
 
 
+def is_image_file(path: Path) -> bool:
+    """Say whether `path` is there and named as an image: a file, or a folder of Zarr."""
+    suffix = image_suffix(path)
+    return bool(suffix) and (path.is_dir() if suffix in ZARR else path.is_file())
+
+
 def image_suffix(path: Path) -> str:
     """Return the image suffix of `path` in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
     name = path.name.lower()

@@ -55,7 +55,7 @@ def open_nifti(path: Path, *, axes: str | None) -> Opened:
         return in_memory(read_nifti(path, axes=axes))
     header, size, affine = _read_header(path)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header.get_data_offset())
-    sample, names = _plain(path, np.zeros((1,) * 2 + shape[2:], dtype)[:1, :1])
+    sample, names = _plain(path, np.zeros([1 if i < 2 else n for i, n in enumerate(shape)], dtype))
     slope, inter = (1.0 if v is None else v for v in header.get_slope_inter())
     shape = (*shape[:2], *sample.shape[2:])
     colored = dtype.names is not None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, whole_file
+from septum.io.atomic import in_words, whole_file, whole_folder
 from septum.io.names import image_stem, shown
 from septum.io.ngff import Multiscale, read_multiscale
 from septum.io.opened import Index, cuts
@@ -179,17 +178,11 @@ def create_zarr(
     if path.exists():
         raise FileError(f"{shown(path)} exists", "a name that is free", "choose another name, or delete it")
     dtype = np.dtype(np.uint8) if np.dtype(dtype) == np.bool_ else np.dtype(dtype)
-    new = path.with_name(f".septum-part-{secrets.token_hex(6)}.zarr")
     size = {a: float(v) for a, v in (pixel_size_um or {}).items() if a in axes and a in "ZYX"}
-    try:
-        new.mkdir()
+    notes = describe(name or image_stem(path), axes, [tuple(shape)], size, labels=labels)
+    with whole_folder(path) as new:
         create_level(new, 0, shape, axes=axes, dtype=dtype, chunks=chunks, shards=shards)
-        write_group(new, describe(name or image_stem(path), axes, [tuple(shape)], size, labels=labels))
-        new.rename(path)
-    except OSError as error:
-        raise in_words(path, error) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        write_group(new, notes)
     return ZarrTarget(path)
 
 

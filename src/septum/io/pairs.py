@@ -9,7 +9,7 @@ from pathlib import Path
 from septum.errors import DataError, UsageError
 from septum.io import ctc
 from septum.io.matching import Matches, image_key, mask_key, match, names_a_mask
-from septum.io.names import SUFFIXES, image_stem, image_suffix, natural_key, shown
+from septum.io.names import SUFFIXES, image_stem, image_suffix, is_image_file, is_zarr, natural_key, shown
 from septum.io.pair import Pair, Pairing
 
 __all__ = ["Pair", "Pairing", "find_pairs"]
@@ -58,11 +58,12 @@ def _find(paths: list[Path]) -> Pairing:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown(path)} does not exist", _LAYOUTS, "check the spelling")
-    if len(paths) == 1 and paths[0].is_dir():
+    folders = [p.is_dir() and not is_zarr(p) for p in paths]
+    if len(paths) == 1 and folders[0]:
         return _one_folder(paths[0])
-    if len(paths) == 2 and all(p.is_dir() for p in paths):
+    if len(paths) == 2 and all(folders):
         return _two_folders(*paths)
-    if len(paths) >= 2 and all(p.is_file() for p in paths):
+    if len(paths) >= 2 and not any(folders):
         return _two_files(*paths) if len(paths) == 2 else _many_files(paths)
     given = ", ".join(shown(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing"
     raise UsageError(f"training data: {given}", _LAYOUTS, "name a folder, two folders, or images and masks")
@@ -88,12 +89,12 @@ def _one_folder(folder: Path) -> Pairing:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key)
+    inside = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_zarr(p))
+    return sorted(inside, key=natural_key)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (p for p in folder.iterdir() if image_suffix(p) and not p.name.startswith(".") and p.is_file())
-    return sorted(found, key=natural_key)
+    return sorted((p for p in folder.iterdir() if not p.name.startswith(".") and is_image_file(p)), key=natural_key)
 
 
 def _looks_right(folder: Path) -> bool:
@@ -173,7 +174,7 @@ def _two_files(image: Path, mask: Path) -> Pairing:
     if image.resolve() == mask.resolve():
         raise UsageError(f"{shown(image)} twice", "an image and its mask", "name the mask second")
     for path in (image, mask):
-        if not image_suffix(path):
+        if not image_suffix(path) and not is_zarr(path):
             raise UsageError(f"{shown(path)}: no image", "a file that ends in " + " ".join(SUFFIXES), "export it so")
     folders = image.parent.name.casefold() in _MASK_FOLDERS and mask.parent.name.casefold() in _IMAGE_FOLDERS
     if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
@@ -183,7 +184,7 @@ def _two_files(image: Path, mask: Path) -> Pairing:
 
 
 def _many_files(paths: Sequence[Path]) -> Pairing:
-    foreign = [p for p in paths if not image_suffix(p)]
+    foreign = [p for p in paths if not image_suffix(p) and not is_zarr(p)]
     if foreign:
         raise UsageError(f"{shown(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out")
     masks = [p for p in paths if p.parent.name.casefold() in _MASK_FOLDERS]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words
-from septum.io.names import shown
+from septum.io.atomic import in_words, whole_folder
+from septum.io.names import image_stem, shown
 from septum.io.omezarr import ZarrTarget, create_level, describe, mark_complete, write_group
 from septum.io.zarr_store import read_node
 
@@ -82,7 +82,7 @@ def halve(part: NDArray[Any], factors: Sequence[int], *, labels: bool) -> NDArra
 def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
     """Complete an image that `create_zarr` has made and that is wholly written: make its coarser levels.
 
-    Memory for one shard of a level and one chunk's worth of the level before it. Stopped at any moment, the image is one
+    Takes memory for one shard of a level, and for what becomes one chunk of it. Stopped at any moment, the image is one
     without coarser levels, and doing it again makes them anew.
 
     Parameters
@@ -131,6 +131,24 @@ def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
         mark_complete(path, level)
     _register(image, shapes, factors)
     yield 1.0
+
+
+def write_zarr(path: Path, array: NDArray[Any], axes: str, *, pixel_size_um: Mapping[str, float], labels: bool) -> None:
+    """Write an array as a complete OME-Zarr image, as a whole or not at all; an older one at `path` is replaced.
+
+    Parameters
+    ----------
+    array
+        In canonical order without superfluous axes. bool is written as uint8.
+    """
+    notes = describe(image_stem(path), axes, [array.shape], pixel_size_um, labels=labels)
+    stored = array.astype(np.uint8) if array.dtype == np.bool_ else array
+    with whole_folder(path) as new:
+        create_level(new, 0, array.shape, axes=axes, dtype=stored.dtype)
+        write_group(new, notes)
+        ZarrTarget(new).write((), stored)
+        for _ in add_pyramid(new):
+            pass
 
 
 def _fill(source: ZarrTarget, target: ZarrTarget, steps: tuple[int, ...]) -> Iterator[int]:

@@ -20,7 +20,7 @@ from septum.io.units import MICROMETERS
 
 RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # what programs write that know no size
-_BIG = 2 << 30
+BIG = 2 << 30
 # What tifffile logs about damaged files is said by our own errors.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Bytes per value by TIFF's number of the type.
@@ -263,25 +263,39 @@ def write_tiff(file: Path, array: NDArray[Any], axes: str, *, pixel_size_um: Map
     import tifffile
 
     array = _storable(name, array)
-    rgb = "C" in axes and array.shape[axes.index("C")] == 3 and array.dtype in (np.uint8, np.uint16)
+    rgb = "C" in axes and is_color(array.shape[axes.index("C")], array.dtype)
     if rgb:
         array = np.moveaxis(array, axes.index("C"), -1)
         axes = axes.replace("C", "") + "S"
-    metadata: dict[str, Any] = {"axes": axes}
-    for axis, micrometers in pixel_size_um.items():
-        if axis in "ZYX" and axis in axes:
-            metadata |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}
     tifffile.imwrite(
         file,
         np.ascontiguousarray(array),
         ome=True,
-        metadata=metadata,
+        metadata=ome_notes(axes, pixel_size_um),
         photometric="rgb" if rgb else "minisblack",
         compression="zlib",
-        # Differences of neighbors compress intensities; labels are flat already.
-        predictor=array.dtype.kind == "f" or array.dtype in (np.uint8, np.uint16),
-        bigtiff=array.nbytes > _BIG,
+        predictor=wants_predictor(array.dtype),
+        bigtiff=array.nbytes > BIG,
     )
+
+
+def is_color(channels: int, dtype: np.dtype[Any]) -> bool:
+    """Say whether an image is written as RGB: three channels of 8 or 16 bits."""
+    return channels == 3 and dtype in (np.uint8, np.uint16)
+
+
+def wants_predictor(dtype: np.dtype[Any]) -> bool:
+    """Say whether differences of neighbors are compressed: those of intensities are small; labels are flat already."""
+    return dtype.kind == "f" or dtype in (np.uint8, np.uint16)
+
+
+def ome_notes(axes: str, pixel_size_um: Mapping[str, float]) -> dict[str, Any]:
+    """Return what tifffile writes into the OME description."""
+    notes: dict[str, Any] = {"axes": axes}
+    for axis, micrometers in pixel_size_um.items():
+        if axis in "ZYX" and axis in axes:
+            notes |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}
+    return notes
 
 
 def _storable(path: Path, array: NDArray[Any]) -> NDArray[Any]:

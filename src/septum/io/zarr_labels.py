@@ -1,0 +1,120 @@
+"""Label images inside an OME-Zarr image: ``image.ome.zarr/labels/NAME``, where viewers look for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from septum.errors import FileError, UsageError
+from septum.io.atomic import in_words
+from septum.io.names import shown
+from septum.io.ngff import read_multiscale
+from septum.io.omezarr import VERSION, write_group
+from septum.io.zarr_store import read_description, read_node
+
+
+def labels_place(image: Path, name: str) -> Path:
+    """Return where a label image of `image` lies, after checking that it may be put there.
+
+    Parameters
+    ----------
+    image
+        The folder of an OME-Zarr 0.5 image.
+    name
+        Of the label image: a folder to be.
+
+    Raises
+    ------
+    UsageError
+        If `image` is no OME-Zarr 0.5 image, the name is none, or a label image of this name is there.
+    """
+    node = read_node(image) if image.is_dir() else None
+    if node is None or read_multiscale(node) is None:
+        raise UsageError(f"{shown(image)}: no OME-Zarr image", "one to write labels into", "write a file of their own")
+    if node.version != 3:
+        raise UsageError(
+            f"{shown(image)}: an OME-Zarr 0.4 image, and labels are written as 0.5; one store cannot hold both",
+            "an OME-Zarr 0.5 image",
+            "write the labels as an image of their own, or convert the image to 0.5",
+        )
+    if not name or name in (".", "..") or set(name) & set("/\\:") or name.startswith((".", "__")):
+        raise UsageError(f"the name {name!r} of a label image", "a name of a folder", "such as cells")
+    place = image / "labels" / name
+    if place.exists():
+        raise UsageError(f"{shown(place)} exists", "a name that is free", "choose another name, or delete it")
+    return place
+
+
+def add_labels(image: Path, name: str, made: Path) -> Path:
+    """Move a label image that is made into an OME-Zarr 0.5 image, and name it in the image's list of labels.
+
+    Parameters
+    ----------
+    image
+        The folder of the image.
+    name
+        Of the label image.
+    made
+        A complete label image (`septum.io.omezarr.create_zarr`, `septum.io.pyramid.add_pyramid`) on the same disk.
+
+    Returns
+    -------
+    Path
+        Where it lies now: ``image/labels/name``.
+
+    Raises
+    ------
+    UsageError
+        See `labels_place`.
+    FileError
+        If `made` is no label image, or the image may not be written.
+    """
+    place = labels_place(image, name)
+    node = read_node(made)
+    multiscale = read_multiscale(node) if node is not None else None
+    if node is None or multiscale is None or not multiscale.labels:
+        raise FileError(f"{shown(made)}: no label image", "an OME-Zarr image of ids", "make it with labels")
+    notes = dict(node.attributes["ome"])
+    notes["image-label"] = {**notes["image-label"], "source": {"image": "../../"}}
+    try:
+        write_group(made, notes)
+        with _alone(image / "labels"):
+            made.rename(place)
+            _register(image, name)
+    except OSError as error:
+        raise in_words(place, error) from error
+    return place
+
+
+def _register(image: Path, name: str) -> None:
+    """Name a label image in the list of labels; the list is replaced in one stroke."""
+    folder = image / "labels"
+    node = read_node(folder)
+    notes = dict(node.attributes.get("ome") or {}) if node is not None else {}
+    others = {k: v for k, v in node.attributes.items() if k != "ome"} if node is not None else {}
+    there = [n for n in notes.get("labels") or [] if n != name]
+    write_group(folder, {**notes, "version": VERSION, "labels": [*there, name]}, marks=others)
+    if (read_description(image, "zarr.json") or {}).get("consolidated_metadata"):
+        import zarr
+
+        # A list of everything in the store, which some writers keep beside it, would hide what is new.
+        zarr.consolidate_metadata(str(image), zarr_format=3)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time change the list of labels in `folder`, which is made if it is missing."""
+    folder.mkdir(exist_ok=True)
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
