@@ -26,7 +26,7 @@ import numpy as np
 
 from septum.arrays.cells import generate
 from septum.arrays.instances import label_objects
-from septum.io.images import read_image, write_image
+from septum.io.images import write_image
 from septum.io.omezarr import create_zarr
 from septum.io.source import open_image
 from septum.jobs.infer import region_probabilities
@@ -138,7 +138,7 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
     one_to_one = len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
     return {
         "side": PART,
-        "objects": int(len(np.unique(expected[complete]))),
+        "objects": len(np.unique(expected[complete])),
         "pixels_compared": int(complete.sum()),
         "equal_up_to_numbers": bool(one_to_one),
         "pixels_of_other_objects": int(complete.sum()) - _agreeing(expected[complete], found[complete]),

@@ -100,7 +100,7 @@ class Progress:
             self._show_line(now, done, total, note)
 
     def show_stage(self, stage: str, done: float, total: int, *, note: str = "") -> None:
-        """Say that `done` of `total` blocks have passed a stage of many; the count and the rate begin anew with each."""
+        """Say that `done` of `total` blocks have passed a stage; count and rate begin anew with each stage."""
         if stage != self._stage:
             self._stage = stage
             self.unit = "blocks"

@@ -175,9 +175,9 @@ class Blocks:
         steps = region_probabilities(
             self.tiler, self.frames[frame], table["statistics"], region, tta=self.work.plan.tta
         )
-        done = 0
-        for probabilities, left in steps:
-            done += 1
+        probabilities = np.empty(0, np.float32)
+        for done, (filled, left) in enumerate(steps, start=1):
+            probabilities = filled
             if left:
                 yield done / (done + left)
         if self.makes_objects:

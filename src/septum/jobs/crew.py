@@ -42,7 +42,7 @@ class Crew(Protocol):
 
 
 class Alone:
-    """This process does everything."""
+    """One process, the calling one, does everything."""
 
     processes = 1
     shared = False
