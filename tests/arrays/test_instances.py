@@ -8,8 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from septum.arrays._basins import basins
-from septum.arrays.instances import ObjectSettings, candidates, label_each, label_objects
+from septum.arrays.instances import LEVELS, ObjectSettings, candidates, label_each, label_objects, levels
 from septum.arrays.targets import components, separate
 from septum.errors import UsageError
 
@@ -146,15 +145,18 @@ def test_one_pixel():
 @settings(deadline=None, max_examples=100)
 def test_objects_partition_the_mask(foreground, threshold, seed_level, neck):
     labels = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=0)
-    assert np.array_equal(labels > 0, foreground > threshold)
+    mask = levels(foreground) > round(threshold * LEVELS)
+    assert np.all(mask == (foreground > threshold), where=np.abs(foreground - threshold) > 1 / LEVELS)
+    assert np.array_equal(labels > 0, mask)
     numbers = np.unique(labels[labels > 0])
     assert np.array_equal(numbers, np.arange(1, len(numbers) + 1))
+    assert np.all(np.diff([np.flatnonzero(labels == i)[0] for i in numbers]) > 0)
     for i in numbers:
         assert components(labels == i).max() == 1
-    assert len(numbers) >= components(foreground > threshold).max()
+    assert len(numbers) >= components(mask).max()
     larger = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=3)
     assert np.all(np.bincount(larger.ravel(), minlength=2)[1:] >= 3) or not larger.any()
-    assert np.all(foreground[larger > 0] > threshold)
+    assert not np.any(larger[~mask])
 
 
 def test_candidates_are_settings_and_share_work_without_changing_results():
@@ -174,15 +176,3 @@ def test_settings_are_closed_and_frozen():
         ObjectSettings.model_validate({"tresh": 0.5})
     with pytest.raises(UsageError, match="spacing"):
         label_objects(np.zeros((4, 4), np.float32), spacing=(1, 1, 1))
-
-
-def test_basins_by_hand():
-    depth = np.array([[3, 2, 1, 2, 4, 0, 5, 5]], np.float32)
-    assert basins(depth, neck=0).tolist() == [[1, 1, 1, 1, 1, 0, 2, 2]]
-    # The neck is 1 deep, the narrower part 3: divided if 1 < neck * 3.
-    assert basins(depth, neck=0.3).tolist() == [[1, 1, 1, 1, 1, 0, 2, 2]]
-    parts = basins(depth, neck=0.4)
-    assert parts[0, :2].tolist() == [1, 1] and parts[0, 3:].tolist() == [2, 2, 0, 3, 3]
-    assert basins(np.array([[1, 1], [1, 1]], np.float32), neck=1).tolist() == [[1, 1], [1, 1]]
-    corner = np.array([[2, 0], [0, 2]], np.float32)
-    assert basins(corner, neck=0).tolist() == [[1, 0], [0, 2]]

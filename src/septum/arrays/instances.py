@@ -1,19 +1,27 @@
-"""From the probability of foreground to objects: threshold, seeds, watershed, cleaning."""
+"""From the probability of foreground to objects: threshold, seeds, flood, cleaning.
+
+Every step has one answer for each image, whatever part of it is looked at: `septum.arrays.stitch` makes the same
+objects of an image in blocks.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from septum.arrays.targets import components, consecutive
+from septum.arrays.depth import squared_depth
+from septum.arrays.flood import flood
 from septum.arrays.weightmap import relative_spacing
 from septum.settings import Settings
+
+LEVELS = 2**16 - 1
+"""Probabilities are made objects of in steps of one of so many."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -57,9 +65,10 @@ def label_objects(
 ) -> NDArray[np.int32]:
     """Turn the probability of foreground into objects.
 
-    The pixels above `threshold` are flooded (watershed on the probability) from seeds: the parts of the pixels above
+    The pixels above `threshold` are flooded (see `septum.arrays.flood`) from seeds: the parts of the pixels above
     `seed_level` that are joined at most by necks. A face-connected component without a seed is one object. Then specks
-    are removed, gaps are closed, and the objects numbered. The same input gives the same output on any machine.
+    are removed, the objects numbered, and gaps are closed. The same input gives the same output on any machine.
+    Probabilities are rounded to `LEVELS`, squares of pixel sizes as `septum.arrays.depth` says.
 
     Parameters
     ----------
@@ -73,12 +82,13 @@ def label_objects(
     Returns
     -------
     labels
-        ``(*S)`` int32: 0 background, 1 .. N objects.
+        ``(*S)`` int32: 0 background, 1 .. N objects, in the order in which a scan of the image meets them (before
+        gaps are closed).
 
     Raises
     ------
     UsageError
-        If `spacing` does not fit the axes.
+        If `spacing` does not fit the axes, or the image has more pixels than can be flooded in one piece.
     """
     choice = ObjectSettings(
         threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=min_size_px, grow_px=grow_px
@@ -91,8 +101,8 @@ def label_each(
 ) -> Iterator[tuple[ObjectSettings, NDArray[np.int32]]]:
     """Make the objects of one image with each of several settings, as `label_objects` does.
 
-    What consecutive settings share (components, seeds, watershed) is computed once: the settings of `candidates` take
-    about half the time of single calls.
+    What settings share (depths, seeds, floods) is computed once: the settings of `candidates` take a third of the time
+    of single calls.
 
     Parameters
     ----------
@@ -114,22 +124,28 @@ def label_each(
         If `spacing` does not fit the axes.
     """
     sizes = relative_spacing(spacing, foreground.ndim)
+    values = levels(foreground)
+
+    @lru_cache(maxsize=2)
+    def depths(sure: int) -> NDArray[np.int32]:
+        return squared_depth(values > sure, sizes)
+
+    @lru_cache(maxsize=4)
+    def seeds(sure: int, neck: float) -> NDArray[np.int32]:
+        return flood(depths(sure) if neck > 0 else (values > sure).astype(np.uint32), ratio=neck**2)[0]
 
     @lru_cache(maxsize=1)
-    def pieces(threshold: float) -> NDArray[np.int32]:
-        return components(foreground > threshold)
+    def divided(threshold: int, sure: int, neck: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        return flood(above(values, threshold), seeds=seeds(sure, neck))
 
     @lru_cache(maxsize=1)
-    def divided(threshold: float, seed_level: float, neck: float) -> NDArray[np.int32]:
-        return _flood(foreground, pieces(threshold), _seeds(foreground > max(seed_level, threshold), neck, sizes))
-
-    @lru_cache(maxsize=1)
-    def cleaned(threshold: float, seed_level: float, neck: float, min_size_px: int) -> NDArray[np.int32]:
-        return _without_specks(foreground, divided(threshold, seed_level, neck), pieces(threshold), min_size_px)
+    def cleaned(threshold: int, sure: int, neck: float, min_size_px: int) -> NDArray[np.int32]:
+        labels, pixels = divided(threshold, sure, neck)
+        return _without_specks(values, labels, pixels, min_size_px)
 
     for choice in choices:
-        labels = cleaned(choice.threshold, choice.seed_level, choice.neck, choice.min_size_px)
-        yield choice, consecutive(_grown(labels, choice.grow_px, sizes))[0]
+        threshold, sure = bounds(choice)
+        yield choice, grown(cleaned(threshold, sure, choice.neck, choice.min_size_px), choice.grow_px, sizes)
 
 
 def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
@@ -156,58 +172,56 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
     )
 
 
-def _seeds(sure: NDArray[np.bool_], neck: float, sizes: tuple[float, ...]) -> NDArray[np.int32]:
-    """Divide the pixels that are surely foreground into one part per object; ``(*S)`` int32."""
-    if neck == 0:
-        return components(sure)
-    import edt
-
-    from septum.arrays._basins import basins
-
-    # The border of the image is no outline: half an object is as deep as the whole. A full image has no outline
-    # at all, and infinite depth.
-    depth = np.asarray(edt.edt(np.ascontiguousarray(sure), anisotropy=sizes, black_border=False), np.float32)
-    return basins(np.minimum(depth, np.float32(sum(sure.shape)) * max(sizes)), neck=neck)
+def levels(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
+    """Round probabilities 0 .. 1 of any shape to whole numbers of 0 .. `LEVELS`."""
+    scaled = np.multiply(foreground, LEVELS, dtype=np.float32)
+    rounded: NDArray[np.uint16] = np.rint(scaled, out=scaled).astype(np.uint16)
+    return rounded
 
 
-def _flood(foreground: NDArray[np.float32], pieces: NDArray[np.int32], seeds: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Divide `pieces` among their `seeds`, which lie inside them; a piece with no seed stays whole; ``(*S)`` int32."""
-    from skimage.segmentation import watershed
+def bounds(choice: ObjectSettings) -> tuple[int, int]:
+    """Return the levels above which a pixel belongs to an object, and surely does."""
+    threshold, sure = (round(share * LEVELS) for share in (choice.threshold, choice.seed_level))
+    return threshold, max(threshold, sure)
 
-    count = int(pieces.max(initial=0))
-    inside = seeds > 0
-    piece_of_seed = np.zeros(int(seeds.max(initial=0)) + 1, np.int64)
-    piece_of_seed[seeds[inside]] = pieces[inside]
-    number = np.zeros(count + 1, np.int32)
-    number[piece_of_seed] = np.arange(len(piece_of_seed))  # the only seed where there is one
-    seeds_in = np.bincount(piece_of_seed, minlength=count + 1)
-    seeds_in[0] = number[0] = 0
-    unseeded = np.flatnonzero(seeds_in[1:] == 0) + 1
-    number[unseeded] = len(piece_of_seed) + np.arange(len(unseeded))
-    labels = number[pieces]
-    if seeds_in.max() > 1:
-        contested = (seeds_in > 1)[pieces]
-        flooded = watershed(-foreground, np.where(contested, seeds, 0), mask=contested)
-        labels = np.where(contested, flooded, labels).astype(np.int32)
-    return labels
+
+def above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]:
+    """Return the levels above `threshold`, 0 for others; of any shape, uint32."""
+    return np.multiply(values, values > threshold, dtype=np.uint32)
 
 
 def _without_specks(
-    foreground: NDArray[np.float32], labels: NDArray[np.int32], pieces: NDArray[np.int32], min_size_px: int
+    values: NDArray[np.uint16], labels: NDArray[np.int32], sizes: NDArray[np.int64], min_size_px: int
 ) -> NDArray[np.int32]:
-    """Remove objects of fewer than `min_size_px` pixels; larger objects of the same piece take their pixels."""
-    speck = np.bincount(labels.ravel(), minlength=1) < min_size_px
-    speck[0] = False
-    if not speck.any():
+    """Remove objects of fewer than `min_size_px` pixels; larger objects that they touch take their pixels."""
+    large = np.concatenate([[False], sizes >= min_size_px])
+    if large[1:].all():
         return labels
-    kept = np.where(speck[labels], np.int32(0), labels)
-    shared = np.zeros(int(pieces.max()) + 1, bool)
-    shared[pieces[kept > 0]] = True
-    return _flood(foreground, np.where(shared[pieces], pieces, np.int32(0)), kept)
+    kept = np.where(large, np.arange(len(large), dtype=np.int32), np.int32(0))[labels]
+    merged = flood(np.where(labels > 0, values, np.uint16(0)), seeds=kept)[0]
+    # What no large object reached has a number of its own: numbers of pixels that were kept stay, in their order.
+    stays = np.zeros(int(merged.max(initial=0)) + 1, np.int32)
+    stays[merged[kept > 0]] = 1
+    return np.take(np.cumsum(stays, dtype=np.int32) * stays, merged)
 
 
-def _grown(labels: NDArray[np.int32], grow_px: int, sizes: tuple[float, ...]) -> NDArray[np.int32]:
-    """Give background with two objects within `grow_px` to the nearer; of equally near ones to the higher number."""
+def grown(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) -> NDArray[np.int32]:
+    """Give background with two objects within `grow_px` to the nearer; of equally near ones to the higher number.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32.
+    grow_px
+        In pixels of the finest axis.
+    sizes
+        Pixel size along each axis in pixels of the finest.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32. What is farther than `grow_reach` from a pixel does not matter to it.
+    """
     from scipy.ndimage import maximum_filter
 
     windows = [int(grow_px / size) for size in sizes]
@@ -222,3 +236,9 @@ def _grown(labels: NDArray[np.int32], grow_px: int, sizes: tuple[float, ...]) ->
         nearby = maximum_filter(labels, size=[min(3, width) for width in around])
         labels = np.where(gap & (labels == 0), nearby, labels)
     return labels
+
+
+def grow_reach(grow_px: int, sizes: Sequence[float]) -> tuple[int, ...]:
+    """Return how far `grown` looks along each axis, in pixels."""
+    windows = [int(grow_px / size) for size in sizes]
+    return tuple(window + min(1, window) * max(windows) for window in windows)
