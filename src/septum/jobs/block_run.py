@@ -108,7 +108,8 @@ def deliver(work: Work, target: Path) -> Iterator[float]:
         remove_leftovers(work.result)
         replace_folder(work.result, target)
     else:
-        yield from write_tiff_from(open_target(work.result), target)
+        result = open_target(work.result)
+        yield from write_tiff_from(result, target, labels=result.labels)
     shutil.rmtree(work.folder, ignore_errors=True)
 
 
