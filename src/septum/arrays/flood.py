@@ -61,7 +61,7 @@ class Flooded:
     open
         ``(N + 1,)`` bool, of the basins that stand for clusters: what is outside of the block matters to them.
     links
-        ``(2, L)`` int32: pixels of the block to whose basins pixels outside may belong, and the basins.
+        ``(2, L)`` int32: pixels of the block, not of seeds, to whose basins pixels outside may belong, and the basins.
     meetings
         ``(5, M)`` int64, in order: value, later pixel, step, and the two clusters. Those whose outcome is open.
     """
@@ -182,7 +182,8 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
     packed = _flood.meetings(key, seed, seeds_max, up, steps, sides, ring)
     packed.sort()
     cluster, left = _flood.merge(packed, up, steps, height, is_open, ratio if seeds is None else 1.0)
-    links = np.unique(inner[earlier]).astype(np.int32)
+    links = np.unique(inner[earlier])
+    links = links[seed[links] == 0] if seeds_max else links  # a pixel of a seed has its name already
     return Flooded(
         basins=np.negative(up.reshape(ringed.shape)[(slice(1, -1),) * ringed.ndim]),
         cluster=cluster,
