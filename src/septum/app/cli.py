@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -39,13 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="septum")
     except SeptumError as error:
         typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+        _leave(2)
+    except SystemExit as left:
+        _leave(left.code if isinstance(left.code, int) else int(left.code is not None))
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:
         typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
         raise SystemExit(2) from None
+
+
+def _leave(code: int) -> NoReturn:
+    """Leave with an exit code; at once where other processes of a training are gone, for whom a thread still waits."""
+    parallel = sys.modules.get("septum.nn.parallel")
+    if parallel is not None and parallel.torn():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code) from None
 
 
 def _version(wanted: bool) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,8 +107,11 @@ class Processes:
             return network
         share_normalization(network)
         ids = [device.index] if device.type == "cuda" else None
-        # Running statistics are those of all tiles, so the same everywhere: nothing to broadcast.
-        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+        # Running statistics are those of all tiles, so the same everywhere: nothing to broadcast. PyTorch renamed this.
+        names = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        options: dict[str, Any] = {"device_ids": ids, buffers: False}
+        return DistributedDataParallel(network, **options)
 
 
 def _unpacked(flat: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -150,6 +156,7 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
     try:
         yield processes
     except RuntimeError as error:
+        _keep_forever(distributed.group.WORLD)
         if not _is_about_the_others(error):
             raise
         raise ProcessesError(
@@ -158,8 +165,30 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
             "all processes to work until the end",
             "look for what the other process said; the same command goes on from the last checkpoint",
         ) from None
+    except BaseException:
+        _keep_forever(distributed.group.WORLD)
+        raise
     finally:
         distributed.destroy_process_group()
+
+
+def torn() -> bool:
+    """Say whether this process left its group in the middle of something; it should then end without waiting."""
+    return _torn
+
+
+_torn = False
+
+
+def _keep_forever(group: object) -> None:
+    """Let a group that was left in the middle of something never be destroyed.
+
+    Its destructor holds Python's lock and waits for a thread that may need this lock to give up what was not finished:
+    the process would hang instead of ending with a message.
+    """
+    global _torn
+    _torn = True
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 def _described() -> Processes:
