@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,13 +25,14 @@ from septum.app.options import (
 )
 from septum.app.progress import Progress, follow_training, show_training, stoppable
 from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text
-from septum.errors import UsageError
+from septum.errors import SeptumError, UsageError
 from septum.io.names import shown
 from septum.jobs.launch import launch, starts_processes
-from septum.jobs.records import Record
+from septum.jobs.records import Record, Warned
 from septum.jobs.stopping import Stop, stop_on_signals
 
 DEFAULT_BUDGET_S = 1800.0
+REPORT = "report.html"
 
 
 def check(
@@ -122,6 +123,7 @@ def train(
     Example: septum train cells -o runs/cells --budget 20m
     """
     from septum.jobs import train as job
+    from septum.jobs.run_report import reported
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
@@ -148,11 +150,13 @@ def train(
         _orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
-        result = follow_training(job.train(settings, stop), progress)
+        result = follow_training(_with_page(reported(settings, job.train(settings, stop)), progress), progress)
     if result is None:  # one of several processes: only the first speaks
         return
     if as_json:
-        typer.echo(json_text({"command": "train", **vars(result), "warnings": progress.warnings}))
+        page = run / REPORT
+        report = {"report": page if page.exists() else None}
+        typer.echo(json_text({"command": "train", **vars(result), **report, "warnings": progress.warnings}))
         return
     scores = f"{scores_text(result.scores)}; " if result.scores else ""
     typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
@@ -178,7 +182,7 @@ def demo(
 
     settings = settings_of(job.DemoSettings, out=out, seed=seed)
     with _orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
-        for record in job.demo(settings, stop):
+        for record in _with_page(job.demo(settings, stop), progress):
             if isinstance(record, job.Compared):
                 progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
             elif isinstance(record, job.DemoDone):
@@ -190,6 +194,25 @@ def demo(
                 show_training(record, progress)
     typer.echo("\n".join(aligned(rows)))
     typer.echo(f"done in {seconds_text(seconds)}; everything lies in {out}")
+
+
+def _with_page(records: Iterable[Any], progress: Progress) -> Iterator[Any]:
+    """Pass on records; draw the report of a run where its values are among them, and say where it is."""
+    from septum.app.report.page import write_page
+    from septum.jobs.report_values import RunReport
+    from septum.jobs.run_report import Reporting
+
+    for record in records:
+        match record:
+            case Reporting(count=count):
+                progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
+            case RunReport():
+                try:
+                    progress.say(f"report: {shown(write_page(record))}")
+                except SeptumError as error:  # the model is whole: that is what was asked for
+                    yield Warned(f"no report of this run: {error}")
+            case _:
+                yield record
 
 
 @contextmanager

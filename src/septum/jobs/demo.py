@@ -122,34 +122,32 @@ def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecor
 
     Yields
     ------
-    The records of `septum.jobs.train.train`, those of `septum.jobs.predict.predict_files` for the test images, one
-    `Compared` for each of them, and `DemoDone` at the end.
+    The records of `septum.jobs.run_report.reported`, those of `septum.jobs.predict.predict_files` for the test images,
+    one `Compared` for each of them, and `DemoDone` at the end.
 
     Raises
     ------
     SeptumError
         If the folder cannot be written, or holds a demo of another seed or length.
     """
-    # These two import torch, which the command line must not wait for before it has said anything.
+    # These import torch, which the command line must not wait for before it has said anything.
     from septum.jobs.predict import PredictSettings, predict_files
+    from septum.jobs.run_report import reported
     from septum.jobs.train import TrainSettings, train
 
     begin = time.monotonic()
     out = settings.out
     _write_images(out / "training", "cells", settings.seed, settings.training)
     tests = _write_images(out / "test", "test", settings.seed, settings.tests)
-    training = train(
-        TrainSettings(
-            data=(out / "training",),
-            out=out / "run",
-            budget_s=settings.budget_s,
-            seed=settings.seed,
-            batch=BATCH,
-            device=settings.device,
-        ),
-        stop,
+    asked = TrainSettings(
+        data=(out / "training",),
+        out=out / "run",
+        budget_s=settings.budget_s,
+        seed=settings.seed,
+        batch=BATCH,
+        device=settings.device,
     )
-    for record in training:
+    for record in reported(asked, train(asked, stop)):
         yield record
         if isinstance(record, Stopped):
             return

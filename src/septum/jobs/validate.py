@@ -32,8 +32,10 @@ Tables = dict[int, list[tuple[Table, Table]]]
 
 # Images scored in one validation during training, and for tuning; the final scores are of all.
 _SCORED = 24
-# With a time budget: shares of it that all validations on the way, the final scores, and tuning may take.
-_ON_THE_WAY, _FINAL, _TUNING = 0.10, 0.10, 0.04
+# With a time budget: shares of it that all validations on the way, the final scores, tuning, and the report may take.
+_ON_THE_WAY, _FINAL, _TUNING, _REPORT = 0.10, 0.10, 0.04, 0.03
+# Seconds that the report takes beside predictions.
+_DRAWING = 2.0
 
 
 @dataclass
@@ -62,6 +64,7 @@ class HeldOut:
     _scored: int = _SCORED
     _finally: int | None = None
     _tune_s: float | None = None
+    _report_s: float = 0.0
     _predict_s: float = 0.0
     _score_s: float = 0.0
 
@@ -102,6 +105,7 @@ class HeldOut:
         self._scored = min(_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
         self._finally = min(len(self.samples), max(2, int(_FINAL * clock.budget_s / one)))
         self._tune_s = _TUNING * clock.budget_s
+        self._report_s = _REPORT * clock.budget_s
         return max(1, min(wanted, int(_ON_THE_WAY * clock.budget_s / (self._scored * one))))
 
     def time_to_reserve(self, validations: int) -> float:
@@ -113,6 +117,8 @@ class HeldOut:
             # Settings share work, so all of them together take less than their number says.
             tuning = self._score_s * len(self._choices) / max(1, len(self._few)) * shared
             end += min(self._tune_s, min(self._finally or 0, _SCORED) * tuning)
+        # The report predicts some images again, in the first process alone.
+        end += min(self._report_s, _DRAWING + min(_SCORED, len(self.samples)) * (self._predict_s + self._score_s))
         return max(0, validations) * each + end
 
     def score(self, network: UNet, stop: Stop) -> dict[str, float] | None:

@@ -47,10 +47,10 @@ def overlay(
     ndarray
         ``(Y, X, 3)`` uint8, reduced or enlarged as `panel` does.
     """
-    size = _panel_size(image.shape[-2:])
-    picture = _resized(shown_image(image), size)
+    size = panel_size(image.shape[-2:])
+    picture = resized(shown_image(image), size)
     lines = [
-        np.zeros(size, np.bool_) if labels is None else _outlines(_nearest(_middle(labels), size))
+        np.zeros(size, np.bool_) if labels is None else outlines(nearest(_middle(labels), size))
         for labels in (truth, predicted)
     ]
     picture[lines[0]] = TRUTH_COLOR
@@ -88,19 +88,19 @@ def panel(
 
     from septum.io.atomic import whole_file
 
-    size = _panel_size(image.shape[-2:])
+    size = panel_size(image.shape[-2:])
     gray = shown_image(image)
     objects = [_middle(m) for m in maps.values() if m.dtype.kind in "iu" and kind == "objects"]
     highest = max((int(m.max(initial=0)) for m in maps.values() if m.dtype.kind in "iu"), default=0)
-    pictures = [_resized(gray, size)]
+    pictures = [resized(gray, size)]
     for array in map(_middle, maps.values()):
         if array.dtype.kind == "f":
-            pictures.append(_nearest(_gray(np.clip(array, 0, 1) * 255), size))
+            pictures.append(nearest(_gray(np.clip(array, 0, 1) * 255), size))
         elif kind == "classes":
             levels = np.where(array < 0, IGNORED_GRAY, array * (255.0 / max(highest, 1)))
-            pictures.append(_nearest(_gray(levels), size))
+            pictures.append(nearest(_gray(levels), size))
         else:
-            pictures.append(_painted(_resized(gray, size), _nearest(array, size), _colors(array, objects[0])))
+            pictures.append(painted(resized(gray, size), nearest(array, size), matched_colors(array, objects[0])))
     with whole_file(path) as part:
         Image.fromarray(_row(pictures, [title, *maps])).save(part, optimize=True)
     return path
@@ -147,7 +147,7 @@ def color(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _colors(labels: NDArray[Any], first: NDArray[Any]) -> dict[int, tuple[int, int, int]]:
+def matched_colors(labels: NDArray[Any], first: NDArray[Any]) -> dict[int, tuple[int, int, int]]:
     """Choose the color of each object of `labels`: that of the object of `first` it shares most pixels with.
 
     Each color is given once, the largest overlaps first; objects left over get colors of their own.
@@ -174,18 +174,18 @@ def _colors(labels: NDArray[Any], first: NDArray[Any]) -> dict[int, tuple[int, i
     return {name: color(number) for name, number in given.items()}
 
 
-def _painted(picture: RGB, labels: NDArray[Any], colors: Mapping[int, tuple[int, int, int]]) -> RGB:
+def painted(picture: RGB, labels: NDArray[Any], colors: Mapping[int, tuple[int, int, int]]) -> RGB:
     """Lay the colors of objects over a darkened picture, outlines in full color: ``(Y, X, 3)``."""
     ids = np.unique(labels)
     table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], np.float32)
     full = table[np.searchsorted(ids, labels)]
     mixed = np.where((labels > 0)[..., None], 0.55 * full + 0.35 * picture, 0.6 * picture)
     mixed[labels < 0] = IGNORED_GRAY
-    mixed[_outlines(labels)] = full[_outlines(labels)]
+    mixed[outlines(labels)] = full[outlines(labels)]
     return np.rint(mixed).clip(0, 255).astype(np.uint8)
 
 
-def _outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
+def outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the pixels of objects that have another label beside them: ``(Y, X)``."""
     edge = np.zeros(labels.shape, np.bool_)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
@@ -207,15 +207,15 @@ def _gray(levels: NDArray[Any]) -> RGB:
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
-def _panel_size(sides: tuple[int, ...]) -> tuple[int, int]:
-    """Return height and width of the panel for an image of `sides` pixels."""
+def panel_size(sides: tuple[int, ...], *, largest: int = LARGEST_PX) -> tuple[int, int]:
+    """Return height and width of the panel for an image of `sides` pixels, no side longer than `largest`."""
     longest = max(sides)
-    factor = LARGEST_PX / longest if longest > LARGEST_PX else max(1, round(SMALLEST_PX / longest))
+    factor = largest / longest if longest > largest else max(1, min(round(SMALLEST_PX / longest), largest // longest))
     height, width = (max(1, round(side * factor)) for side in sides)
     return height, width
 
 
-def _nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Return `array` ``(Y, X, ...)`` at another size; each pixel is one of the old, so labels stay labels."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, array.shape, strict=False)
@@ -223,12 +223,12 @@ def _nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(array[rows[:, None], columns])
 
 
-def _resized(picture: RGB, size: tuple[int, int]) -> RGB:
+def resized(picture: RGB, size: tuple[int, int]) -> RGB:
     """Return `picture` at another size: averaged where it shrinks, in squares where it grows."""
     from PIL import Image
 
     if size[0] >= picture.shape[0]:
-        return np.array(_nearest(picture, size))
+        return np.array(nearest(picture, size))
     return np.array(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BOX))
 
 

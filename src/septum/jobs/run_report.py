@@ -1,0 +1,223 @@
+"""What a run is to be judged by, collected at its end: values and pictures' material; `septum.app.report` draws them.
+
+The held-out images are predicted once more with the finished model, by the same code as `septum predict`, so that the
+report shows what a user will get.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from septum.errors import FileError, SeptumError
+from septum.io.names import shown
+from septum.jobs.memory import peak_bytes
+from septum.jobs.model import Model, open_model
+from septum.jobs.records import Checked, Planned, Step, Trained, Warned
+from septum.jobs.report_images import MOST_IMAGES, Gallery
+from septum.jobs.report_scores import Scored, estimates, object_figures, reliability
+from septum.jobs.report_values import RunReport, remarks
+
+if TYPE_CHECKING:
+    from septum.jobs.check import Report
+    from septum.jobs.train import TrainSettings
+
+# Seconds that drawing the page takes, and the least that predicting for it may take.
+_DRAWING_S, _LEAST_S = 1.0, 1.0
+# Without a time budget, predicting for the report takes about this share of the training at most, or so many seconds.
+_SHARE, _MOST_S = 0.05, 60.0
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """The report of the run in `folder` is begun: up to `count` held-out images are predicted for it."""
+
+    folder: Path
+    count: int
+
+
+@dataclass
+class _Seen:
+    """What the records of a training said."""
+
+    report: Report | None = None
+    planned: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    stepped: bool = False
+    trained: Trained | None = None
+
+
+def reported(settings: TrainSettings, training: Iterable[Any]) -> Iterator[Any]:
+    """Pass on the records of a training and add what its report needs.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    training
+        Its records, `septum.jobs.train.train`; others may be among them.
+
+    Yields
+    ------
+    The records; after the last one of a training that came to its end `Reporting` and `RunReport`, or `Warned` where
+    no report can be made. A run that has its report (``metrics.json``, written last) does not get another one.
+    """
+    seen = _Seen()
+    for record in training:
+        yield record
+        match record:
+            case Checked(report):
+                seen.report = report
+            case Planned(lines):
+                seen.planned = lines
+            case Warned(text):
+                seen.warnings.append(text)
+            case Step():
+                seen.stepped = True
+            case Trained():
+                seen.trained = record
+    if seen.trained is None or seen.report is None:
+        return
+    if not seen.stepped and (settings.out / "metrics.json").exists():
+        return
+    try:
+        yield from _collect(settings, seen, seen.report, seen.trained)
+    except (SeptumError, MemoryError) as error:
+        # The model is whole: that is what was asked for.
+        yield Warned(f"no report of this run: {str(error) or 'not enough memory'}")
+
+
+def _collect(
+    settings: TrainSettings, seen: _Seen, report: Report, trained: Trained
+) -> Iterator[Reporting | Warned | RunReport]:
+    begin = time.monotonic()
+    said = _plan_file(settings.out)
+    names = [str(name) for name in said.get("held_out", [])]
+    number = min(MOST_IMAGES, len(names))
+    yield Reporting(settings.out, number)
+    model = open_model(trained.model, settings.device)
+    gallery = Gallery(model)
+    warnings = list(seen.warnings)
+    for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
+        warnings.append(problem)
+        yield Warned(problem)
+    header, images = model.header, gallery.images
+    values = header.class_values
+    found = RunReport(
+        folder=settings.out,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        kind=header.kind,
+        class_values=values,
+        facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
+        findings=tuple((f.severity, f.line()) for f in report.findings),
+        split=seen.planned[0] if seen.planned else "",
+        reasons=tuple(str(reason) for reason in said.get("reasons", [])),
+        plan=header.training.get("plan", {}),
+        device=seen.planned[-1].removeprefix("device: ") if seen.planned else model.device.name,
+        warnings=tuple(warnings),
+        steps=trained.steps,
+        best_step=int(header.training.get("best_step", trained.steps)),
+        seconds=trained.seconds,
+        budget_s=settings.budget_s,
+        held_out=len(names),
+        model_scores=trained.scores,
+        scores=estimates(images, header.kind, values=values, seed=settings.seed) if images else {},
+        images=tuple(gallery.lines()),
+        worst=tuple(gallery.worst),
+        best=tuple(gallery.best),
+        objects=object_figures(images) if images and header.kind == "objects" else None,
+        reliability=reliability(images) if images else None,
+        timing=_timing(settings.out, trained, images, begin),
+        memory=_memory(model, measured=seen.stepped),
+        versions=_versions(model),
+        command=command(settings),
+        seed=settings.seed,
+        fingerprint=str(header.training.get("data_fingerprint", "")),
+    )
+    yield replace(found, remarks=tuple(remarks(found)))
+
+
+def _plan_file(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise FileError(f"{shown(folder / 'plan.json')}: cannot be read", "the plan that training wrote") from None
+
+
+def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
+    """Return how long held-out images may be predicted for the report."""
+    if settings.budget_s is None:
+        return max(_MOST_S, _SHARE * trained.seconds)
+    return max(_LEAST_S, settings.budget_s - trained.seconds - _DRAWING_S)
+
+
+def _timing(folder: Path, trained: Trained, images: Sequence[Scored], begin: float) -> dict[str, float | None]:
+    """Return seconds: of the training, of a step, of an image's prediction, of collecting this."""
+    seconds = []
+    try:
+        with (folder / "log.csv").open(newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError):
+        pass  # a damaged log costs this one figure
+    steps = np.diff(seconds)
+    steps = steps[steps > 0]
+    return {
+        "training_s": trained.seconds,
+        "step_s": float(np.median(steps)) if steps.size else None,
+        "predict_image_s": float(np.median([i.seconds for i in images])) if images else None,
+        "predict_mpixel_per_s": _speed(images),
+        "report_s": time.monotonic() - begin,
+    }
+
+
+def _speed(images: Sequence[Scored]) -> float | None:
+    spent = sum(i.seconds for i in images)
+    return sum(math.prod(i.sides) for i in images) / 1e6 / spent if spent > 0 else None
+
+
+def _memory(model: Model, *, measured: bool) -> dict[str, int | None]:
+    """Return the most bytes held by this process and on the GPU; None where another process trained, or no GPU did."""
+    import torch
+
+    gpu = None
+    if measured and model.device.torch.type == "cuda":
+        gpu = int(torch.cuda.max_memory_allocated(model.device.torch))
+    return {"peak_bytes": peak_bytes() if measured else None, "gpu_peak_bytes": gpu}
+
+
+def _versions(model: Model) -> dict[str, str]:
+    made = model.header.training
+    return {
+        "septum": str(made.get("septum", "")),
+        "torch": str(made.get("torch", "")),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "device": model.device.name,
+    }
+
+
+def command(settings: TrainSettings) -> str:
+    """Return the command line that repeats a training, quoted for a POSIX shell."""
+    words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
+    if settings.preset != "auto":
+        words += ["--preset", settings.preset]
+    words += ["--budget", f"{settings.budget_s:g}s"] if settings.steps is None else ["--steps", str(settings.steps)]
+    words += ["--seed", str(settings.seed)]
+    for name in ("kind", "width", "depth", "tile", "batch"):
+        if getattr(settings, name) is not None:
+            words += [f"--{name}", str(getattr(settings, name))]
+    if settings.device != "auto":
+        words += ["--device", settings.device]
+    return shlex.join([*words, *(["--deterministic"] if settings.deterministic else [])])
