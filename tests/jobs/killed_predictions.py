@@ -69,6 +69,7 @@ def session(settings: PredictSettings, fatal: int | None, note: Path) -> bool:
 
 def main(model: Path, image: Path, out: Path, kills: int, seed: int) -> None:
     """Print how many kills were survived in how many runs."""
+    os.fsync = lambda descriptor: None  # a killed process needs no sync, and it takes most of the time
     layout.CHUNK[2] = (16, 16)
     layout._BLOCK_CHUNKS[2] = (1, 2)
     layout._LARGEST_BLOCK = 16 * 32

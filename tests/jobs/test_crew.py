@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "a.tif"
-    write_image(path, np.random.default_rng(0).integers(0, 4000, (70, 83)).astype(np.uint16), axes="YX")
+    write_image(path, np.random.default_rng(0).integers(0, 4000, (40, 44)).astype(np.uint16), axes="YX")
     return path
 
 
@@ -59,7 +59,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(model: Path, image: Path, t
     list(predict_files(settings))
     expected = read_image(tmp_path / "alone/a.tif").array
     np.testing.assert_array_equal(read_image(tmp_path / "out/a.tif").array, expected)
-    assert expected.max() > 20
+    assert expected.max() > 10
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
 
 

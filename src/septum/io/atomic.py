@@ -48,7 +48,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = target.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
     try:
         yield temporary
-        _sync(temporary)
+        sync_file(temporary)
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -93,7 +93,8 @@ def remove_parts(folder: Path) -> None:
             shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until a file is on the disk."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

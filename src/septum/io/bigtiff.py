@@ -160,7 +160,7 @@ class _Job:
                     photometric="rgb" if rgb else "minisblack",
                     compression="zlib",
                     predictor=not self.labels and tiff.wants_predictor(dtype),
-                    metadata=tiff.ome_notes(written, self.pixel_size_um) if level == 0 else None,
+                    metadata=tiff.ome_notes(self.path.name, written, self.pixel_size_um) if level == 0 else None,
                     subifds=len(self.shapes) - 1 if level == 0 else None,
                     subfiletype=1 if level else 0,
                     buffersize=_BUFFER,

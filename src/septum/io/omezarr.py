@@ -6,7 +6,6 @@ Source: "Next-generation file formats (NGFF)", version 0.5, https://ngff.openmic
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, whole_file, whole_folder
+from septum.io.atomic import in_words, sync_file, whole_file, whole_folder
 from septum.io.names import image_stem, shown
 from septum.io.ngff import Multiscale, read_multiscale
 from septum.io.opened import Index, cuts
@@ -98,7 +97,8 @@ class ZarrTarget:
         try:
             self._array[where] = stored
             for piece in self._pieces(where):
-                _sync(piece)
+                with suppress(FileNotFoundError):
+                    sync_file(piece)
         except OSError as error:
             raise in_words(self.path, error) from error
 
@@ -311,12 +311,3 @@ def _array_node(folder: Path) -> Node:
     if node is None or node.array is None:
         raise FileError(f"{shown(folder)}: no Zarr array", "the level of an image", "delete it and run again")
     return node
-
-
-def _sync(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

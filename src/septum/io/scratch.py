@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, whole_file
+from septum.io.atomic import in_words, sync_file, whole_file
 from septum.io.names import shown
 
 
@@ -83,9 +84,21 @@ class Scratch:
             ) from error
 
     def write(self, index: tuple[int | slice, ...], values: NDArray[Any]) -> None:
-        """Write whole shards; raise `FileError` where the disk is full or may not be written."""
+        """Write a shard, or the part of it that lies in the array; it is on the disk when this returns.
+
+        Raises
+        ------
+        FileError
+            If the disk is full or may not be written.
+        """
+        cell = [
+            part // side if isinstance(part, int) else part.start // side
+            for part, side in zip(index, self._array.shards, strict=True)
+        ]
         try:
             self._array[index] = values
+            with suppress(FileNotFoundError):  # a piece of zeros is no file
+                sync_file(self.path / self._array.metadata.encode_chunk_key(tuple(cell)))
         except OSError as error:
             raise in_words(self.path, error) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +272,7 @@ def write_tiff(file: Path, array: NDArray[Any], axes: str, *, pixel_size_um: Map
         file,
         np.ascontiguousarray(array),
         ome=True,
-        metadata=ome_notes(axes, pixel_size_um),
+        metadata=ome_notes(name.name, axes, pixel_size_um),
         photometric="rgb" if rgb else "minisblack",
         compression="zlib",
         predictor=wants_predictor(array.dtype),
@@ -289,9 +290,10 @@ def wants_predictor(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype in (np.uint8, np.uint16)
 
 
-def ome_notes(axes: str, pixel_size_um: Mapping[str, float]) -> dict[str, Any]:
-    """Return what tifffile writes into the OME description."""
-    notes: dict[str, Any] = {"axes": axes}
+def ome_notes(name: str, axes: str, pixel_size_um: Mapping[str, float]) -> dict[str, Any]:
+    """Return what tifffile writes into the OME description of a file called `name`."""
+    # Made of the name: with one drawn at random, as is usual, the same result would never have the same bytes.
+    notes: dict[str, Any] = {"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"septum:{name}"))}
     for axis, micrometers in pixel_size_um.items():
         if axis in "ZYX" and axis in axes:
             notes |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}

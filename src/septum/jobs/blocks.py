@@ -132,7 +132,9 @@ class Blocks:
         writes_result = stage == (self.stages[-1] if self.makes_objects else PROBABILITIES)
         if writes_result and not self.work.result.exists():
             self._create_result()
-        return True
+        if stage in (STATISTICS, PROBABILITIES):
+            return True
+        return any(stitch.needed(stage, self._tables(frame)) for frame in range(self.work.plan.frames))
 
     def _create_result(self) -> None:
         axes, sides = self.source.axes, dict(zip(self.source.axes, self.source.shape, strict=True))

@@ -16,9 +16,10 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +114,7 @@ class Work:
     def table(self, stage: str, frame: int) -> Arrays | None:
         """Return what came of all blocks of a frame together; None if they are not joined yet."""
         path = self.folder / "tables" / stage / f"{frame}.npz"
-        return load_arrays(path) if path.exists() else None
+        return _load_table(path, path.stat().st_mtime_ns) if path.exists() else None
 
     def save_table(self, stage: str, frame: int, table: Arrays) -> None:
         """Keep what came of all blocks of a frame together."""
@@ -123,6 +124,11 @@ class Work:
 
     def _done(self, task: Task) -> Path:
         return self.folder / "done" / task.stage / f"{task.frame}-{task.block}.npz"
+
+
+@lru_cache(maxsize=6)  # many blocks look into the same tables
+def _load_table(path: Path, written_ns: int) -> Arrays:
+    return load_arrays(path)
 
 
 def open_work(folder: Path) -> Work:
@@ -208,8 +214,10 @@ def pending(work: Work, stage: str, frames: int, blocks: int) -> list[Task]:
     return [task for task in tasks if not work.is_done(task)]
 
 
-def remove_leftovers(folder: Path, endings: Sequence[str] = ("partial",)) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of writers that were killed."""
-    for ending in endings:
-        for path in folder.rglob(f"*.{ending}"):
+    for path in [*folder.rglob("*.partial"), *folder.rglob(".septum-part-*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
