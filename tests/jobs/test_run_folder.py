@@ -17,10 +17,10 @@ def _rows(folder: RunFolder) -> list[dict[str, str]]:
 
 def test_the_same_request_goes_on_and_another_is_refused_with_what_differs(tmp_path: Path) -> None:
     asked = {"seed": 0, "preset": "auto", "data": ["a", "b"]}
-    RunFolder(tmp_path / "run").claim(asked)
-    RunFolder(tmp_path / "run").claim({"data": ("a", "b"), "preset": "auto", "seed": 0})  # JSON knows no tuples
+    RunFolder(tmp_path / "run").claim(asked, {})
+    RunFolder(tmp_path / "run").claim({"data": ("a", "b"), "preset": "auto", "seed": 0}, {})  # JSON knows no tuples
     with pytest.raises(UsageError) as caught:
-        RunFolder(tmp_path / "run").claim(asked | {"seed": 3, "new": True})
+        RunFolder(tmp_path / "run").claim(asked | {"seed": 3, "new": True}, {})
     assert "seed: 0 -> 3" in str(caught.value)
     assert "new: None -> True" in str(caught.value)
     assert "preset" not in str(caught.value)
@@ -32,7 +32,7 @@ def test_damaged_settings_are_named(tmp_path: Path, content: str) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "settings.json").write_text(content)
     with pytest.raises(FileError, match=r"settings\.json: damaged"):
-        folder.claim({"seed": 0})
+        folder.claim({"seed": 0}, {})
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_for_prediction_folds_batch_norm_to_the_same_outputs() -> None:
     settings = UNetSettings(depths=(2, 2), width=4, batch_norm=True, dropout=0.3, leak=0.1)
     network = UNet(settings)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
+    for number in range(3):
+        network.seed_dropout([number])
         network(torch.randn(1, 1, 44, 44, generator=generator))  # moves the running statistics
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
