@@ -37,7 +37,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[train_job.TrainSettings]:
     """A training that does nothing but remember its settings."""
     seen: list[train_job.TrainSettings] = []
 
-    def train(settings: train_job.TrainSettings) -> Iterator[r.Record]:
+    def train(settings: train_job.TrainSettings, _stop: object = None) -> Iterator[r.Record]:
         seen.append(settings)
         yield r.Planned(("two steps",))
         yield r.Warned("one image only: nothing is held out")
@@ -58,13 +58,13 @@ def fake_prediction(monkeypatch: pytest.MonkeyPatch, *, good: int, bad: int) -> 
         seen.append(settings)
         for index in range(good + bad):
             path = Path(f"image{index}.png")
-            yield r.ImageStarted(path, index, good + bad, 1)
+            yield r.ImageStarted(path, index, good + bad, 1, (572, 572), 0, 1 << 29, None)
             if index < good:
                 yield r.TileDone(path, 1, 1)
                 yield r.ImageDone(path, settings.out / f"image{index}.tif", 0.5, 7)
             else:
                 yield r.ImageFailed(path, "not an image")
-        yield r.Predicted(good, bad, 1.0)
+        yield r.Predicted(good, bad, 1.0, 1 << 29)
 
     monkeypatch.setattr(predict_job, "predict_files", predict_files)
     return seen
@@ -97,7 +97,7 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
-    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3}
+    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), **wanted, **sizes}
 
 
@@ -139,6 +139,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         "scores": {"SEG": 0.8119},
         "steps": 2,
         "seconds": 2.0,
+        "report": None,
         "warnings": ["one image only: nothing is held out"],
     }
 
@@ -181,9 +182,9 @@ def test_wrong_usage_is_explained(
 @pytest.mark.parametrize(
     ("good", "bad", "code", "line"),
     [
-        (3, 0, 0, "3 images in 1.0 s, results in out\n"),
-        (1, 0, 0, "1 image in 1.0 s, results in out\n"),
-        (2, 1, 1, "2 images in 1.0 s, results in out; 1 failed\n"),
+        (3, 0, 0, "3 images in 1.0 s, results in out; at most 512 MB of memory\n"),
+        (1, 0, 0, "1 image in 1.0 s, results in out; at most 512 MB of memory\n"),
+        (2, 1, 1, "2 images in 1.0 s, results in out; at most 512 MB of memory; 1 failed\n"),
     ],
 )
 def test_predict_exit_codes(
@@ -201,7 +202,7 @@ def test_where_all_images_fail_each_is_named_once(run: Run, monkeypatch: pytest.
     def predict_files(settings: predict_job.PredictSettings) -> Iterator[r.PredictRecord]:
         errors = [FileError(f"{name}.png: not an image", "a PNG file") for name in "ab"]
         for index, (name, error) in enumerate(zip("ab", errors, strict=True)):
-            yield r.ImageStarted(Path(f"{name}.png"), index, 2, 1)
+            yield r.ImageStarted(Path(f"{name}.png"), index, 2, 1, (572, 572), 0, 1 << 29, None)
             yield r.ImageFailed(Path(f"{name}.png"), str(error))
         raise errors[0]
 
@@ -225,6 +226,7 @@ def test_json_of_a_prediction_is_one_document(run: Run, monkeypatch: pytest.Monk
         "done": [{"path": "image0.png", "output": str(Path("out/image0.tif")), "seconds": 0.5, "objects": 7}],
         "failed": [{"path": "image1.png", "message": "not an image"}],
         "seconds": 1.0,
+        "peak_bytes": 1 << 29,
         "warnings": [],
     }
     assert err == "failed: image1.png: not an image\n"
@@ -257,7 +259,7 @@ def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.Monke
 
 
 def fails_with(error: BaseException) -> Callable[[object], Iterator[r.Record]]:
-    def train(settings: object) -> Iterator[r.Record]:
+    def train(settings: object, _stop: object = None) -> Iterator[r.Record]:
         yield r.Planned(("a plan",))
         raise error
 

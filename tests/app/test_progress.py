@@ -133,19 +133,20 @@ def test_prediction_is_followed_to_its_end(capsys: pytest.CaptureFixture[str], c
     a, b = Path("a.png"), Path("b.png")
     done, failed = r.ImageDone(a, Path("out/a.tif"), 0.5, 3), r.ImageFailed(b, "not an image")
     job = [
-        r.ImageStarted(a, 0, 2, 2),
+        r.ImageStarted(a, 0, 2, 2, (572, 572), 0, 1 << 29, None),
         r.TileDone(a, 1, 2),
         r.TileDone(a, 2, 2),
         done,
-        r.ImageStarted(b, 1, 2, 0),
+        r.ImageStarted(b, 1, 2, 0, (572, 572), 0, 1 << 29, None),
         failed,
-        r.Predicted(1, 1, 0.6),
+        r.Predicted(1, 1, 0.6, 1 << 29),
     ]
     with Progress("images") as progress:
         outcome = Outcome()
         follow_prediction(iter(job), progress, outcome)
-    assert outcome == Outcome([done], [failed], 0.6)
+    assert outcome == Outcome([done], [failed], 0.6, 1 << 29)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["0/2 images  a.png", "0/2 images  a.png, tile 1 of 2"]
+    assert lines[0] == "a.png: 2 tiles of 572 x 572 pixels, at most 512 MB of memory"
+    assert lines[1:3] == ["0/2 images  a.png", "0/2 images  a.png, tile 1 of 2"]
     assert "a.png -> out/a.tif  0.5 s, 3 objects" in lines
     assert lines[-1] == "b.png failed"

@@ -18,7 +18,19 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def test_images_are_known_by_their_suffix() -> None:
-    for name in ("a.png", "a.PNG", "a.Tif", "a.tiff", "a.ome.tif", "a.nii", "a.nii.gz", "a.NII.GZ", "a.jpeg", "a.npy", "a.zarr"):
+    for name in (
+        "a.png",
+        "a.PNG",
+        "a.Tif",
+        "a.tiff",
+        "a.ome.tif",
+        "a.nii",
+        "a.nii.gz",
+        "a.NII.GZ",
+        "a.jpeg",
+        "a.npy",
+        "a.zarr",
+    ):
         assert is_image(Path(name)), name
     for name in ("a.txt", "a.gz", "png", ".png", "a.tif.txt", "a.zar", "a.npz", "a.tif~"):
         assert not is_image(Path(name)), name

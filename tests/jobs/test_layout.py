@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 import pytest
@@ -73,7 +74,7 @@ def test_more_memory_never_means_more_work() -> None:
     network = UNetSettings(width=32)
     works = [_plan(_demand(9000, 9000), network, limit * GB, blocks=True).pixels for limit in (1, 2, 4, 16)]
     assert works[0] > works[-1]
-    assert all(later <= 1.04 * earlier for earlier, later in zip(works, works[1:], strict=False))
+    assert all(later <= 1.04 * earlier for earlier, later in pairwise(works))
 
 
 def test_a_tile_that_was_asked_for_is_taken() -> None:

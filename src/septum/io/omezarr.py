@@ -64,7 +64,9 @@ class ZarrTarget:
         self.pixel_size_um = multiscale.pixel_size_um
         self._folder = path / str(level)
         try:
-            self._array: Any = zarr.open_array(str(self._folder), mode="r+", config={"write_empty_chunks": True})
+            # Given to `open_array` itself, the setting is lost (zarr 3.1).
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                self._array: Any = zarr.open_array(str(self._folder), mode="r+")
         except Exception as error:
             raise FileError(
                 f"{shown(self._folder)}: cannot be opened to be written ({' '.join(str(error).split())[:200]})",

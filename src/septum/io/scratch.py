@@ -1,4 +1,4 @@
-"""Arrays on the disk that a long job works on: plain Zarr, cut into pieces that are each written whole or not at all."""
+"""Arrays on the disk that a long job works on: plain Zarr, in pieces that are each written whole or not at all."""
 
 from __future__ import annotations
 

@@ -14,12 +14,14 @@ from math import prod
 
 from septum.arrays.geometry import input_for_output
 
-OBJECT_BYTES = {2: 48, 3: 56}
 from septum.arrays.tiles import even_stride
 from septum.errors import UsageError
 from septum.jobs.memory import bytes_text
 from septum.nn.memory import tile_bytes
 from septum.nn.unet import UNetSettings
+
+# Bytes that the stages of `septum.arrays.stitch` take for each pixel of a block, by the number of axes.
+OBJECT_BYTES = {2: 60, 3: 70}
 
 # A block owns whole shards of the result, and is a multiple of these sides: chunks of the result.
 CHUNK = {2: (512, 512), 3: (32, 128, 128)}
