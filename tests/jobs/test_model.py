@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +89,47 @@ def test_info_says_what_is_inside(model: Path) -> None:
     assert said["context_px"] == [8, 8]
     assert said["scores"] == {"SEG": 0.5}
     assert installation()["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 10**6}, {"channels": 10**9}, {"depths": (8, 8), "width": 4096}, {"classes": 255}]
+)
+def test_a_header_alone_does_not_take_the_memory(model: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    tensors, header = read_model(model)
+    other = tmp_path / "other.safetensors"
+    network = SETTINGS.model_copy(update=change).model_dump(mode="json")
+    write_model(other, tensors, {**header, "network": network})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="weights do not fit"):
+            open_model(other, "cpu")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update({"test.input": np.zeros((1, 1, 3, 3), np.float32)}),
+        lambda t: t.update({"test.input": np.zeros((2, 5), np.float32)}),
+        lambda t: t.update({"test.input": np.zeros((1, 7, 20, 20), np.float32)}),
+        lambda t: t.update({"test.output": np.zeros((1, 1, 1, 99), np.float32)}),
+        lambda t: t.update({"test.input": t["test.input"].astype(np.int8)}),
+        lambda t: t.update({"test.output": np.full_like(t["test.output"], np.nan)}),
+        lambda t: t.pop("test.output"),
+        lambda t: t.pop("network.head.weight"),
+        lambda t: t.update({"network.more": np.zeros(3)}),
+        lambda t: t.update({"network.head.weight": np.zeros((2, 2), np.float32)}),
+        lambda t: t.clear(),
+    ],
+)
+def test_tensors_that_a_forger_sealed_are_refused(
+    model: Path, tmp_path: Path, change: Callable[[dict[str, np.ndarray]], object]
+) -> None:
+    tensors, header = read_model(model)
+    change(tensors)
+    other = tmp_path / "other.safetensors"
+    write_model(other, tensors, header)
+    with pytest.raises(ModelError):
+        open_model(other, "cpu")

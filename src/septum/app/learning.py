@@ -226,7 +226,7 @@ def _orderly(run: Path) -> Iterator[Stop]:
     if stop.asked:
         if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
             typer.echo(f"\nstopped: {_how_to_go_on(run)}", err=True)
-        raise typer.Exit(128 + (stop.number or signal.SIGTERM))
+        raise typer.Exit(128 + (stop.number or signal.SIGINT))
 
 
 def _how_to_go_on(run: Path) -> str:

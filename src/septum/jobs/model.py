@@ -129,11 +129,12 @@ def open_model(path: Path, device: str = "auto") -> Model:
             "a Septum model file",
             "train it again, or use the version that wrote it",
         ) from None
-    network = UNet(header.network)
     weights = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
     try:
+        _is_as_large_as_it_says(header.network, weights)
+        network = UNet(header.network)
         network.load_state_dict(weights)
-    except RuntimeError:
+    except (RuntimeError, KeyError, ValueError):
         raise ModelError(
             f"{path}: the weights do not fit the network in the header", "a Septum model file", "copy the file again"
         ) from None
@@ -142,13 +143,34 @@ def open_model(path: Path, device: str = "auto") -> Model:
     return Model(header, folded, found)
 
 
+def _is_as_large_as_it_says(settings: UNetSettings, weights: dict[str, torch.Tensor]) -> None:
+    """Raise `ValueError` or `KeyError` unless the widest and the outermost weights in the file are those of `settings`.
+
+    A header alone must not make us ask for the memory of a network that the file does not hold.
+    """
+    widest = settings.width * 2 ** max(settings.depths)
+    expected = {
+        "down.0.0.weight": (settings.width, settings.channels),
+        "bottom.3.weight" if settings.batch_norm else "bottom.2.weight": (widest, widest),
+        "head.weight": (settings.classes, settings.width),
+    }
+    for name, sides in expected.items():
+        if tuple(weights[name].shape[:2]) != sides:
+            raise ValueError(f"{name} is {tuple(weights[name].shape)}")
+
+
 def _verify(path: Path, network: UNet, tensors: dict[str, NDArray[Any]], device: Device) -> None:
     """Raise `ModelError` unless the network gives the stored output for the stored input."""
     expected = tensors.get("test.output")
     image = tensors.get("test.input")
     if expected is None or image is None:
         raise ModelError(f"{path}: no test pair inside", "a Septum model file", "copy the file again")
-    difference = float(np.abs(_logits(network, image, device) - expected).max())
+    try:
+        difference = float(np.abs(_logits(network, image, device) - expected).max())
+    except (ValueError, RuntimeError, TypeError):
+        raise ModelError(
+            f"{path}: its test pair does not fit its network", "a Septum model file", "copy the file again"
+        ) from None
     if not difference <= _TEST_TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ModelError(
             f"{path}: the network differs from its stored test output by {difference:.2g} on {device.name}",
