@@ -225,7 +225,7 @@ def create_level(
         dtype=dtype,
         chunks=tuple(fitting),
         shards=tuple(files) if shards is not None else None,
-        compressors=ZstdCodec(level=3),
+        compressors=ZstdCodec(level=3, checksum=True),
         fill_value=0,
         dimension_names=[a.lower() for a in axes],
         config={"write_empty_chunks": True},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,9 @@ def _register(image: Path, name: str) -> None:
         import zarr
 
         # A list of everything in the store, which some writers keep beside it, would hide what is new.
-        zarr.consolidate_metadata(str(image), zarr_format=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that such a list is no part of the format: the image has one already
+            zarr.consolidate_metadata(str(image), zarr_format=3)
 
 
 @contextmanager
