@@ -13,7 +13,6 @@ from itertools import product
 from math import prod
 
 from septum.arrays.geometry import input_for_output
-
 from septum.arrays.tiles import even_stride
 from septum.errors import UsageError
 from septum.jobs.memory import bytes_text
