@@ -126,25 +126,36 @@ def meetings(
     packed = np.empty(0, np.uint64)
     for turn in range(2):  # count, then fill
         found = 0
-        for z in range(ring, depth - ring):
-            for y in range(1, height - 1):
-                for x in range(1, width - 1):
-                    p = (z * height + y) * width + x
-                    if up[p] == 0:
-                        continue
-                    own = key[p]
-                    for s in range(len(steps)):
-                        n = p + steps[s]
-                        if up[n] == up[p] or key[n] < own or (key[n] == own and n > p):
+        for axis in range(1 - ring, 3):
+            forward = (height * width, width, 1)[axis]
+            outward = len(steps) // 2 + 2 - axis  # the number of the step forward; that of the step back mirrors it
+            z0, y0, x0 = (ring if axis > 0 else 0), int(axis != 1), int(axis != 2)
+            for z in range(z0, depth - ring):
+                for y in range(y0, height - 1):
+                    for x in range(x0, width - 1):
+                        p = (z * height + y) * width + x
+                        n = p + forward
+                        if up[p] == up[n] or up[p] == 0 or up[n] == 0:
+                            continue
+                        if turn == 0:
+                            found += 1
                             continue
                         if seeds > 0 and seed[p] > 0 and seed[n] > 0:
                             continue  # never one
-                        if turn == 1:
-                            packed[found] = (np.uint64(TOP - own) << np.uint64(34)) | np.uint64(8 * p + s)
+                        place = (z, y, x)[axis]
+                        if key[p] >= key[n]:
+                            if outside(place + 1, sides[axis], 1):
+                                continue  # a pixel of the ring is the later one
+                            later, step = n, len(steps) - 1 - outward
+                        else:
+                            if place == 0:
+                                continue
+                            later, step = p, outward
+                        packed[found] = (np.uint64(TOP - key[later]) << np.uint64(34)) | np.uint64(8 * later + step)
                         found += 1
         if turn == 0:
             packed = np.empty(found, np.uint64)
-    return packed
+    return packed[:found]
 
 
 @compiled

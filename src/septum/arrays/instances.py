@@ -222,20 +222,42 @@ def grown(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) -> ND
     labels
         ``(*S)`` int32. What is farther than `grow_reach` from a pixel does not matter to it.
     """
-    from scipy.ndimage import maximum_filter
-
     windows = [int(grow_px / size) for size in sizes]
-    top = int(labels.max(initial=0))
-    if max(windows) == 0 or top < 2:
+    if max(windows) == 0 or int(labels.max(initial=0)) < 2:
         return labels
-    around = [2 * window + 1 for window in windows]
-    highest = maximum_filter(labels, size=around)
-    lowest = top + 1 - maximum_filter(np.where(labels > 0, top + 1 - labels, 0), size=around)
-    gap = (labels == 0) & (highest > lowest)
+    highest, lowest = labels.copy(), (labels - 1).astype(np.uint32)  # background becomes the highest number there is
+    for axis, window in enumerate(windows):
+        _spread(highest, axis, window, np.maximum)
+        _spread(lowest, axis, window, np.minimum)
+    gap = (labels == 0) & ((highest - 1).astype(np.uint32) > lowest)
+    del highest, lowest
+    ringed = np.pad(labels, 1)
+    flat = ringed.ravel()
+    left = np.flatnonzero(np.pad(gap, 1))
+    strides = [stride // ringed.itemsize for stride in ringed.strides]
+    steps = [
+        sum(step)
+        for step in itertools.product(*[(-s, 0, s) if w else (0,) for s, w in zip(strides, windows, strict=True)])
+    ]
     for _ in range(max(windows)):
-        nearby = maximum_filter(labels, size=[min(3, width) for width in around])
-        labels = np.where(gap & (labels == 0), nearby, labels)
-    return labels
+        nearby = flat[left]
+        for step in steps:
+            np.maximum(nearby, flat[left + step], out=nearby)
+        flat[left] = nearby
+        left = left[nearby == 0]
+    return np.ascontiguousarray(ringed[(slice(1, -1),) * labels.ndim])
+
+
+def _spread(values: NDArray[Any], axis: int, window: int, choose: np.ufunc) -> None:
+    """Replace each value by the chosen one of those within `window` pixels along an axis."""
+    turned = np.moveaxis(values, axis, 0)
+    reached = 0
+    while reached < window:
+        step = min(2 * reached + 1, window - reached)
+        before = turned.copy()
+        choose(turned[step:], before[:-step], out=turned[step:])
+        choose(turned[:-step], before[step:], out=turned[:-step])
+        reached += step
 
 
 def grow_reach(grow_px: int, sizes: Sequence[float]) -> tuple[int, ...]:
