@@ -144,6 +144,28 @@ def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monk
     assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["a.tif"]
 
 
+def test_a_prediction_goes_on_in_its_blocks_whatever_memory_there_is_now(
+    flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = _image(tmp_path / "a.tif", 70, 83)
+    _run(flat, image, tmp_path / "whole")
+    monkeypatch.setattr(layout, "_LARGEST_BLOCK", 32 * 32)
+    with monkeypatch.context() as more:
+        more.setitem(layout._BLOCK_CHUNKS, 2, (2,))
+        records = _run(flat, image, tmp_path / "out", blocks=True, shard=(1, 3))
+    begun = next(r.blocks for r in records if isinstance(r, ImageStarted))
+    small = next(r.blocks for r in _run(flat, image, tmp_path / "small", blocks=True) if isinstance(r, ImageStarted))
+    assert small > begun  # what would be chosen now
+    started = next(
+        r for r in _run(flat, image, tmp_path / "out", blocks=True, shard=(2, 3)) if isinstance(r, ImageStarted)
+    )
+    assert (started.resumed, started.blocks) == (True, begun)
+    started = next(r for r in _run(flat, image, tmp_path / "out") if isinstance(r, ImageStarted))  # fits as a whole
+    assert (started.resumed, started.blocks) == (True, begun)
+    np.testing.assert_array_equal(read_image(tmp_path / "out/a.tif").array, read_image(tmp_path / "whole/a.tif").array)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
+
+
 def _content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

@@ -24,7 +24,7 @@ from septum.jobs.infer import Tiler, halved_text
 from septum.jobs.layout import Layout
 from septum.jobs.model import Model
 from septum.jobs.records import BlockDone, ImageDone, ImageStarted, PredictRecord, ShardDone, Warned
-from septum.jobs.work import BlockPlan, Task, Work, digest, pending, remove_leftovers, stamp, start_work
+from septum.jobs.work import BlockPlan, Task, Work, digest, pending, remove_leftovers, stamp, start_work, work_folder
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def predict_in_blocks(
     """
     begin = time.monotonic()
     plan = _plan(asked, source, model, layout)
-    work, resumed = start_work(asked.target.with_name(asked.target.name + ".unfinished"), plan)
+    work, resumed = start_work(work_folder(asked.target), plan)
     blocks = Blocks(work, model, source)
     each = len(blocks.regions)
     count = each * work.plan.frames

@@ -113,7 +113,7 @@ def plan_layout(
     limit: int,
     device_limit: int | None = None,
     tile: int | None = None,
-    blocks: bool = False,
+    blocks: bool | tuple[int, ...] = False,
 ) -> Layout:
     """Choose tiles and blocks.
 
@@ -132,7 +132,7 @@ def plan_layout(
     tile
         Largest side that a tile writes; chosen where not given.
     blocks
-        Work block by block even where a whole frame fits.
+        Work block by block even where a whole frame fits; sides: in blocks of these, as they were begun.
 
     Raises
     ------
@@ -140,8 +140,8 @@ def plan_layout(
         If not even the smallest tile fits.
     """
     tried: list[Layout] = []
-    whole: list[tuple[int, ...] | None] = [] if blocks else [None]
-    for choices in (whole, [*_blocks(demand.shape)]):
+    divided = [blocks] if isinstance(blocks, tuple) else _blocks(demand.shape)
+    for choices in ([] if blocks else [None], divided):
         found = [
             _layout(demand, network, block, side, base, device_limit)
             for block in choices

@@ -28,6 +28,7 @@ from septum.jobs.layout import Demand, Layout, plan_layout
 from septum.jobs.memory import bytes_text, resident_bytes, usual_limit
 from septum.jobs.model import Model, open_model
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone, Warned
+from septum.jobs.work import block_of_unfinished
 from septum.nn.device import free_bytes
 from septum.settings import Settings
 
@@ -257,6 +258,7 @@ def _plan_file(
         rounds=len(versions(model.network.geometry)) if settings.tta else 1,
     )
     piecewise = image_suffix(task.target) in _BY_BLOCKS
+    begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
     layout = plan_layout(
         demand,
         model.header.network,
@@ -264,7 +266,7 @@ def _plan_file(
         limit=_limit(settings) // crew.processes,
         device_limit=free_bytes(model.device),
         tile=settings.tile,
-        blocks=piecewise and (settings.blocks or (crew.shared and not several)),
+        blocks=begun or (piecewise and (settings.blocks or (crew.shared and not several))),
     )
     if layout.block is not None and not piecewise:
         raise UsageError(

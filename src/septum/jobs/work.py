@@ -131,6 +131,23 @@ def _load_table(path: Path, written_ns: int) -> Arrays:
     return load_arrays(path)
 
 
+def work_folder(target: Path) -> Path:
+    """Return the folder in which a result is made."""
+    return target.with_name(f"{target.name}.unfinished")
+
+
+def block_of_unfinished(target: Path) -> tuple[int, ...] | None:
+    """Return the sides of the blocks in which a result was begun; None if it was not.
+
+    Raises
+    ------
+    FileError
+        If the plan is missing or damaged.
+    """
+    folder = work_folder(target)
+    return open_work(folder).plan.block if folder.exists() else None
+
+
 def open_work(folder: Path) -> Work:
     """Open a work folder that exists.
 
