@@ -2,18 +2,23 @@
 
     python -m venv fuzz && fuzz/bin/pip install atheris . && fuzz/bin/python benchmarks/fuzz.py tiff 600
 
-The first argument is ``model``, ``tiff`` or ``nifti``, the second the seconds. A finding ends the run with a traceback
-and leaves the input in a file whose name begins with ``crash-``; memory of more than 2 GB is a finding as well.
+The first argument is ``model``, ``header``, ``tiff`` or ``nifti``, the second the seconds. ``header`` puts forged
+headers of a model under a checksum that fits, so that they are believed as far as they can be. A finding ends the run
+with a traceback and leaves the input in a file whose name begins with ``crash-``; memory of more than 2 GB is a finding
+as well.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import atheris
 
@@ -22,8 +27,12 @@ with atheris.instrument_imports(include=["septum", "safetensors", "tifffile", "n
     import numpy as np
     import tifffile
 
+    from septum.arrays.instances import ObjectSettings
+    from septum.arrays.normalize import NormalizeSettings
     from septum.errors import SeptumError
     from septum.io import images, model_file, nifti, sealed, tiff  # noqa: F401 - instrumented
+    from septum.jobs import model
+    from septum.nn.unet import UNet, UNetSettings
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="septum-fuzz-"))
 
@@ -39,6 +48,55 @@ def _reader(read: Callable[[Path], object], suffix: str) -> Callable[[bytes], No
             assert error.given
 
     return one
+
+
+def _header_reader(corpus: Path) -> Callable[[bytes], None]:
+    """Open a small model whose header is the input."""
+    path = _FOLDER / "whole.safetensors"
+    shape = UNetSettings(depths=(1, 1), width=1)
+    said = model.ModelHeader(
+        network=shape, normalization=NormalizeSettings(), kind="objects", class_values=(0, 1), objects=ObjectSettings()
+    )
+    model.save_model(path, UNet(shape, seed=0), said)
+    tensors, header = model_file.read_model(path)
+    (corpus / "header").write_text(json.dumps(header))
+
+    def one(data: bytes) -> None:
+        try:
+            forged = json.loads(data)
+            model_file.write_model(path, tensors, forged)
+        except (ValueError, RecursionError):
+            return  # no JSON: what ``model`` tries
+        try:
+            model.open_model(path, "cpu")
+        except SeptumError as error:
+            assert error.given
+
+    return one
+
+
+def _forged(data: bytes, most: int, seed: int) -> bytes:
+    """Change, remove or add a value somewhere in a JSON text; the values are those that programs stumble over.
+
+    Often in the whole header, because the fuzzer prefers short inputs.
+    """
+    rng = random.Random(seed)
+    try:
+        root = json.loads((_FOLDER / "corpus/header").read_bytes() if rng.random() < 0.7 else data)
+    except (ValueError, RecursionError):
+        root = {}
+    node: Any = {"": root}
+    key: Any = ""
+    while isinstance(node[key], dict | list) and node[key] and rng.random() < 0.8:
+        node = node[key]
+        key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+    if rng.random() < 0.2:
+        del node[key]
+    else:
+        some = [0, -1, 1, 2, 3, 2**31, 2**63, 10**40, 0.5, 1e308, float("nan"), None, True, "", "valid", [], [1, 2], {}]
+        node[key] = rng.choice(some)
+    changed = json.dumps(root).encode()
+    return changed if len(changed) <= most else data[:most]
 
 
 def _seeds(folder: Path) -> None:
@@ -60,13 +118,18 @@ def main() -> None:
     kind, seconds = sys.argv[1], sys.argv[2]
     warnings.simplefilter("ignore")
     suffixes = {"model": ".safetensors", "tiff": ".tif", "nifti": ".nii"}
-    read = model_file.read_model if kind == "model" else images.read_image
     corpus = _FOLDER / "corpus"
     corpus.mkdir()
-    _seeds(_FOLDER)
-    for file in _FOLDER.iterdir():
-        if file.name.endswith(suffixes[kind]) or (kind == "nifti" and file.name.endswith(".nii.gz")):
-            file.rename(corpus / file.name)
+    more: dict[str, Any] = {}
+    if kind == "header":
+        test = _header_reader(corpus)
+        more["custom_mutator"] = _forged
+    else:
+        test = _reader(model_file.read_model if kind == "model" else images.read_image, suffixes[kind])
+        _seeds(_FOLDER)
+        for file in _FOLDER.iterdir():
+            if file.name.endswith(suffixes[kind]) or (kind == "nifti" and file.name.endswith(".nii.gz")):
+                file.rename(corpus / file.name)
     limits = [
         f"-max_total_time={seconds}",
         "-rss_limit_mb=2048",
@@ -74,7 +137,7 @@ def main() -> None:
         "-timeout=20",
         "-print_final_stats=1",
     ]
-    atheris.Setup([sys.argv[0], *limits, str(corpus)], _reader(read, suffixes[kind]))
+    atheris.Setup([sys.argv[0], *limits, str(corpus)], test, **more)
     os.nice(15)
     atheris.Fuzz()
 
