@@ -1,10 +1,10 @@
-# What CI runs, a person runs: make check, make test, make demo. Each makes .venv on first use.
+# What CI runs, a person runs: make check, make test. Each target makes .venv on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install check test demo clean
+.PHONY: install check test demo package audit lock clean
 
 install: $(STAMP)
 
@@ -26,5 +26,28 @@ test: install
 demo: install
 	$(BIN)/septum demo
 
+# A wheel made of the source archive, installed with nothing but what it asks for, must run the demo.
+package: install
+	rm -rf build dist
+	$(BIN)/hatchling build -t sdist
+	mkdir -p build/source && tar -xzf dist/*.tar.gz -C build/source --strip-components 1
+	cd build/source && ../../$(BIN)/hatchling build -t wheel -d ../../dist
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
+	build/installed/bin/python -m pip check
+	cd build && installed/bin/septum demo -o demo
+
+# Known vulnerabilities of what the lock pins; asks the Python Packaging Advisory Database.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit -r requirements.lock --no-deps --disable-pip
+
+# Pins anew, with the newest versions that pyproject.toml allows.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip hatchling '.[dev]'
+	build/lock/bin/python -m pip freeze --all --exclude septum --exclude pip | sed 's/+.*//' > requirements.lock
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build dist
