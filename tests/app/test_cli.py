@@ -153,7 +153,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         (["train", "cells", "--steps", "3", "--budget", "5m"], ["error: both --steps and --budget", "expected: one"]),
         (["train", "cells", "--preset", "best"], ["--preset", "'auto', 'paper'"]),
         (["train", "cells", "--seed", "-1"], ["--seed"]),
-        (["predict", "m.safetensors", "a.png"], ["Missing option", "--out"]),
+        (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --inside", "name a folder with -o"]),
         (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
         (
             ["predict", "m.safetensors", "a.png", "-o", "out", "--labels", "--probabilities"],

@@ -59,7 +59,7 @@ def _image(path: Path, *shape: int, axes: str = "YX", seed: int = 0) -> Path:
     return path
 
 
-def _run(model: Path, image: Path, out: Path, **more: object) -> list[PredictRecord]:
+def _run(model: Path, image: Path, out: Path | None, **more: object) -> list[PredictRecord]:
     given = {"model": model, "inputs": (str(image),), "out": out, "device": "cpu", "tile": 16}
     return list(predict_files(PredictSettings.model_validate(given | more)))
 
@@ -168,6 +168,40 @@ def test_a_prediction_goes_on_in_its_blocks_whatever_memory_there_is_now(
 
 def _content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_objects_as_a_label_image_inside_the_image(flat: Path, tmp_path: Path, blocks: bool) -> None:
+    image = _image(tmp_path / "a.ome.zarr", 2, 70, 83, axes="TYX")
+    raw = read_image(image).array
+    _run(flat, image, tmp_path / "out", blocks=blocks)
+    records = _run(flat, image, None, inside="cells", blocks=blocks)
+    place = image / "labels/cells"
+    assert [r.output for r in records if isinstance(r, ImageDone)] == [place]
+    expected = read_image(tmp_path / "out/a.ome.zarr").array
+    np.testing.assert_array_equal(read_image(place).array, expected)
+    assert expected.max() > 20
+    np.testing.assert_array_equal(read_image(image).array, raw)
+    assert sorted(p.name for p in (image / "labels").iterdir()) == ["cells", "zarr.json"]
+    for made in (place, tmp_path / "out/a.ome.zarr"):  # coarser levels hold ids, never means of ids
+        notes = json.loads((made / "zarr.json").read_text())["attributes"]["ome"]
+        assert notes["multiscales"][0]["type"] == "nearest"
+        assert "image-label" in notes
+    with pytest.raises(UsageError, match="exists"):
+        _run(flat, image, None, inside="cells")
+
+
+def test_label_images_inside_go_only_into_ome_zarr(flat: Path, tmp_path: Path) -> None:
+    image = _image(tmp_path / "a.tif", 20, 20)
+    with pytest.raises(UsageError, match="no OME-Zarr image"):
+        _run(flat, image, None, inside="cells")
+    with pytest.raises(UsageError, match="neither -o nor --inside"):
+        _run(flat, image, None)
+    with pytest.raises(UsageError, match="both -o and --inside"):
+        _run(flat, image, tmp_path / "out", inside="cells")
+    with pytest.raises(UsageError, match="--inside with --probabilities"):
+        _run(flat, image, None, inside="cells", output="probabilities")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")

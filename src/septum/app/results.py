@@ -21,7 +21,15 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", hidden=True)],
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", hidden=True)],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for the results.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="Folder for the results.")
+    ] = None,
+    inside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="In place of -o: a label image in each input, an OME-Zarr image."
+        ),
+    ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="Write numbered objects.")] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write the probability of each class, 0 to 1.")
@@ -88,6 +96,7 @@ def predict(
         model=model,
         inputs=tuple(inputs),
         out=out,
+        inside=inside,
         output="labels" if labels else "probabilities" if probabilities else "auto",
         tta=tta,
         axes=axes,
@@ -100,10 +109,11 @@ def predict(
         dask=dask,
         shard=None if shard is None else _part(shard),
     )
+    place = str(out) if inside is None else f"labels/{inside} of each image"
     outcome = Outcome()
     try:
         with (
-            stoppable(lambda: f"the results in {out} are whole; the same command goes on with the others"),
+            stoppable(lambda: f"the results in {place} are whole; the same command goes on with the others"),
             Progress("images", quiet=quiet or as_json, waiting="opening the model") as progress,
         ):
             follow_prediction(job.predict_files(settings), progress, outcome)
@@ -114,7 +124,7 @@ def predict(
     if as_json:
         typer.echo(json_text({"command": "predict", **vars(outcome), "warnings": progress.warnings}))
     else:
-        typer.echo(_outcome_text(outcome, out))
+        typer.echo(_outcome_text(outcome, place))
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -204,9 +214,9 @@ def _part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _outcome_text(outcome: Outcome, out: Path) -> str:
+def _outcome_text(outcome: Outcome, place: str) -> str:
     count = len(outcome.done)
-    words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {out}"
+    words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {place}"
     words += f"; at most {bytes_text(outcome.peak_bytes)} of memory"
     return words + (f"; {len(outcome.failed)} failed" if outcome.failed else "")
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
 from septum.io.atomic import in_words
 from septum.io.names import shown
 from septum.io.ngff import read_multiscale
 from septum.io.omezarr import VERSION, write_group
+from septum.io.pyramid import write_zarr
 from septum.io.zarr_store import read_description, read_node
 
 
@@ -87,6 +93,47 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
     except OSError as error:
         raise in_words(place, error) from error
     return place
+
+
+def write_labels(
+    image: Path, name: str, array: NDArray[Any], *, axes: str, pixel_size_um: Mapping[str, float] | None = None
+) -> Path:
+    """Write an array of ids into an OME-Zarr 0.5 image, as a whole or not at all.
+
+    Parameters
+    ----------
+    image, name
+        See `add_labels`.
+    array
+        Whole numbers, one dimension per letter of `axes`.
+    axes
+        Letters of ``TCZYX`` in this order.
+    pixel_size_um
+        Micrometers per pixel by axis.
+
+    Returns
+    -------
+    Path
+        Where it lies: ``image/labels/name``.
+
+    Raises
+    ------
+    UsageError
+        See `labels_place`.
+    FileError
+        If the image may not be written, or the disk is full.
+    """
+    place = labels_place(image, name)
+    part = place.with_name(f".septum-part-{secrets.token_hex(6)}")
+    made = part / name
+    try:
+        part.mkdir(parents=True)
+        write_zarr(made, array, axes, pixel_size_um=dict(pixel_size_um or {}), labels=True)
+        return add_labels(image, name, made)
+    except OSError as error:
+        raise in_words(place, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _register(image: Path, name: str) -> None:

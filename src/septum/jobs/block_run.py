@@ -16,6 +16,7 @@ from septum.io.names import ZARR, image_suffix
 from septum.io.omezarr import open_target
 from septum.io.pyramid import add_pyramid
 from septum.io.source import Source
+from septum.io.zarr_labels import add_labels
 from septum.jobs.answer import Answer
 from septum.jobs.blocks import PROBABILITIES, Blocks
 from septum.jobs.crew import Crew
@@ -41,6 +42,8 @@ class Asked:
         What is written.
     tta
         Average over rotated and mirrored versions.
+    inside
+        `target` is a label image inside the image `source`.
     shard
         ``(i, n)``: part `i` of `n` only, from 1; None for all.
     """
@@ -51,6 +54,7 @@ class Asked:
     axes: str | None
     answer: Answer
     tta: bool
+    inside: bool
     shard: tuple[int, int] | None
 
 
@@ -95,21 +99,24 @@ def predict_in_blocks(
             blocks.join(stage, frame)
     yield from _halved(asked.source, blocks.tiler)
     found = sum(blocks.object_counts()) if blocks.makes_objects else None
-    for share in deliver(work, asked.target):
+    for share in deliver(work, asked):
         yield BlockDone(asked.source, "writing", count * share, count)
     yield ImageDone(asked.source, asked.target, time.monotonic() - begin, found)
 
 
-def deliver(work: Work, target: Path) -> Iterator[float]:
+def deliver(work: Work, asked: Asked) -> Iterator[float]:
     """Complete the result, put it in its place, and remove the work folder; yield the share that is done."""
     remove_leftovers(work.result)
-    if image_suffix(target) in ZARR:
+    if asked.inside or image_suffix(asked.target) in ZARR:
         yield from add_pyramid(work.result)
         remove_leftovers(work.result)
-        replace_folder(work.result, target)
+        if asked.inside:
+            add_labels(asked.source, asked.target.name, work.result)
+        else:
+            replace_folder(work.result, asked.target)
     else:
         result = open_target(work.result)
-        yield from write_tiff_from(result, target, labels=result.labels)
+        yield from write_tiff_from(result, asked.target, labels=result.labels)
     shutil.rmtree(work.folder, ignore_errors=True)
 
 

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, FileError, SeptumError, UsageError
 from septum.io.images import Image, list_images, write_image
 from septum.io.names import image_stem, image_suffix
 from septum.io.source import Source, open_image, source_of
+from septum.io.zarr_labels import labels_place, write_labels
 from septum.jobs.answer import Answer, Output, answer_of, finish
 from septum.jobs.block_run import Asked, predict_in_blocks
 from septum.jobs.crew import Alone, Crew, gather
@@ -56,7 +57,9 @@ class PredictSettings(Settings):
     inputs
         Files, folders or patterns.
     out
-        Folder for the results; made if missing.
+        Folder for the results; made if missing. Exactly one of it and `inside`.
+    inside
+        Name of the label image that is written into each input, an OME-Zarr 0.5 image: where viewers look for it.
     output
         ``"auto"`` writes what the training masks were: object ids, or the masks' class values. ``"labels"`` writes
         object ids,
@@ -86,7 +89,8 @@ class PredictSettings(Settings):
 
     model: Path
     inputs: tuple[str, ...]
-    out: Path
+    out: Path | None = None
+    inside: str | None = None
     output: Output = "auto"
     tta: bool = False
     axes: str | None = None
@@ -98,6 +102,18 @@ class PredictSettings(Settings):
     workers: int | None = Field(default=None, ge=1)
     dask: str | None = None
     shard: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.out is None) == (self.inside is None):
+            given = "neither -o nor --inside" if self.out is None else "both -o and --inside"
+            raise UsageError(given, "one of them", "name a folder with -o, or a label image with --inside")
+        if self.inside is not None and (self.output == "probabilities" or self.format is not None):
+            what = "--probabilities" if self.output == "probabilities" else "--format"
+            raise UsageError(
+                f"--inside with {what}", "objects or classes, written as OME-Zarr", f"leave {what} out, or give -o"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -126,11 +142,12 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
         raise UsageError("--probabilities with --format png", "tif, ome.zarr, nii.gz or npy", "PNG holds no float32")
     answer = answer_of(settings.output, model)
     tasks = _tasks(settings)
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        given = f"{settings.out}: {error.strerror}"
-        raise FileError(given, "a folder that can be written", "give another -o") from None
+    if settings.out is not None:
+        try:
+            settings.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            given = f"{settings.out}: {error.strerror}"
+            raise FileError(given, "a folder that can be written", "give another -o") from None
     failures: list[SeptumError] = []
     with gather(settings.workers, settings.dask, settings.device) as crew:
         for record in _predict_all(tasks, model, answer, settings, crew):
@@ -201,6 +218,10 @@ def _tasks(settings: PredictSettings) -> list[_Task]:
     """Pair inputs with result files; refuse two results of one name and the overwriting of an input."""
     tasks: dict[Path, _Task] = {}
     for source in list_images(settings.inputs):
+        if settings.out is None:
+            target = labels_place(source, str(settings.inside))
+            tasks[target] = _Task(source, target)
+            continue
         wanted = f".{settings.format}" if settings.format else _result_ending(image_suffix(source), settings)
         target = settings.out / (image_stem(source) + wanted)
         if target.resolve() == source.resolve():
@@ -257,7 +278,8 @@ def _plan_file(
         objects=answer == "labels",
         rounds=len(versions(model.network.geometry)) if settings.tta else 1,
     )
-    piecewise = image_suffix(task.target) in _BY_BLOCKS
+    inside = settings.inside is not None
+    piecewise = inside or image_suffix(task.target) in _BY_BLOCKS
     begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
     layout = plan_layout(
         demand,
@@ -274,7 +296,7 @@ def _plan_file(
             "a format that is written piece by piece",
             "write --format tif or ome.zarr, or give more with --max-memory",
         )
-    asked = Asked(task.source, task.target, settings.model, settings.axes, answer, settings.tta, settings.shard)
+    asked = Asked(task.source, task.target, settings.model, settings.axes, answer, settings.tta, inside, settings.shard)
     return _Job(asked, frames, layout)
 
 
@@ -302,7 +324,12 @@ def _predict_in_memory(job: _Job, source: Source, model: Model, place: tuple[int
     joined, axes = join_frames(results, source, model.rank), source.axes
     if joined.shape[axes.index("C")] == 1:  # also in formats that do not say what their dimensions are
         joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
-    write_image(asked.target, joined, axes=axes, pixel_size_um=source.pixel_size_um, affine=source.affine)
+    size = source.pixel_size_um
+    if asked.inside:
+        write_labels(asked.source, asked.target.name, joined, axes=axes, pixel_size_um=size)
+    else:
+        ids = asked.answer != "probabilities"
+        write_image(asked.target, joined, axes=axes, pixel_size_um=size, affine=source.affine, labels=ids)
     objects = sum(int(r.max()) for r in results) if asked.answer == "labels" else None
     yield ImageDone(asked.source, asked.target, time.monotonic() - begin, objects)
 
