@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from septum.jobs import crew as module
 from septum.jobs.crew import Alone, gather
 from septum.jobs.model import ModelHeader, save_model
 from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.work import Task
 from septum.nn.unet import UNet, UNetSettings
 
 ALONE = {"OMP_NUM_THREADS": "1"}
@@ -102,3 +104,15 @@ def test_a_worker_refuses_another_model_than_the_one_begun_with(model: Path, ima
     plan.write_text(plan.read_text().replace('"model_sha256": "', '"model_sha256": "0'))
     with pytest.raises(UsageError, match="another model"):
         module._opened(str(folder), "cpu")
+
+
+def test_a_worker_without_the_device_says_so(model: Path, image: Path, tmp_path: Path) -> None:
+    settings = PredictSettings(
+        model=model, inputs=(str(image),), out=tmp_path / "out", device="cpu", blocks=True, shard=(1, 2)
+    )
+    list(predict_files(settings))
+    (folder,) = (tmp_path / "out").iterdir()
+    with pytest.raises(UsageError, match=r"device 'cuda:7'[\s\S]*septum info") as caught:
+        module._do((str(folder), "cuda:7", Task("probabilities", 0, 1)))
+    arrived = pickle.loads(pickle.dumps(caught.value))  # as Dask brings it to the process that asked
+    assert (type(arrived), str(arrived)) == (UsageError, str(caught.value))

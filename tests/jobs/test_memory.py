@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
+from septum.io.images import write_image
 from septum.jobs import memory
+from septum.jobs.layout import Demand, plan_layout
 from septum.jobs.memory import bytes_text, parse_bytes, peak_bytes, resident_bytes, usual_limit
+from septum.jobs.model import ModelHeader, save_model
+from septum.nn.unet import UNet, UNetSettings
 
 
 @pytest.mark.parametrize(
@@ -45,3 +54,24 @@ def test_the_usual_limit_leaves_room_and_knows_control_groups(monkeypatch: pytes
     assert resident_bytes() < usual_limit() < psutil.virtual_memory().total
     monkeypatch.setattr(memory, "_group_free", lambda: [100 << 20])
     assert usual_limit() - resident_bytes() <= 71 << 20
+
+
+def test_a_prediction_keeps_the_memory_it_was_given(tmp_path: Path) -> None:
+    network = UNetSettings(depths=(1, 1), width=2)
+    header = ModelHeader(
+        network=network,
+        normalization=NormalizeSettings(),
+        kind="objects",
+        class_values=(0, 1),
+        objects=ObjectSettings(threshold=0.5, seed_level=0.5, min_size_px=1),
+    )
+    save_model(tmp_path / "model.safetensors", UNet(network, seed=2), header)
+    pixels = np.random.default_rng(0).integers(0, 255, (2560, 2048), np.uint8)
+    write_image(tmp_path / "large.ome.zarr", pixels, axes="YX")
+    command = [sys.executable, "-m", "septum", "predict", "model.safetensors", "large.ome.zarr", "-o", "out"]
+    done = subprocess.run([*command, "--max-memory", "550M", "--json"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["peak_bytes"] <= parse_bytes("550M")
+    demand = Demand(pixels.shape, 1, 1, 1, held=False, maps=2, raw=False, objects=True)
+    whole = plan_layout(demand, network, base=300 << 20, limit=8 << 30)
+    assert whole.block is None and whole.peak_bytes > parse_bytes("550M")  # so that the limit means something
