@@ -48,7 +48,7 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0):
                 labels = np.zeros(foreground.shape, numbers.dtype) if labels is None else labels
                 labels[cores[i]] = numbers
             rests.append(rest)
-            most = max(most, sum(len(v.T) for k, v in rest.items() if k not in ("ids", "sizes", "firsts")))
+            most = max(most, sum(len(v.T) for k, v in rest.items() if k not in ("ids", "sizes", "firsts", "specks")))
         tables[stage] = stitch.join(stage, rests, division, tables)
     return labels, tables, most
 
@@ -137,10 +137,29 @@ def test_specks_are_needed_only_where_there_are_some():
     foreground[2:8, 2:12] = foreground[2:8, 20:25] = 1
     _, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=30))
     assert not stitch.needed("specks", tables) and tables["specks"] == {} and stitch.count(tables) == 2
+    assert tables["divide"]["specks"] == 0
     assert tables["divide"]["numbers"].tolist() == [1, 2]
     labels, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=31))
     assert stitch.needed("specks", tables) and stitch.count(tables) == 1
     assert np.array_equal(labels == 1, (foreground > 0) & (np.arange(30) < 15))
+
+
+def test_specks_inside_a_block_are_counted_and_not_listed():
+    foreground = np.zeros((64, 64), np.float32)
+    foreground[1::4, 1::4] = 1  # 256 specks of one pixel, of which none is on the border of a block of 32
+    foreground[30:36, 30:36] = 1
+    objects = ObjectSettings(min_size_px=10)
+    division = stitch.Division(foreground.shape, (32, 32), objects)
+    store = Memory(levels(foreground))
+    cores = [(slice(y, y + 32), slice(x, x + 32)) for y in (0, 32) for x in (0, 32)]
+    tables = {
+        "seeds": stitch.join("seeds", [stitch.run_block("seeds", c, store, division, {}) for c in cores], division, {})
+    }
+    rests = [stitch.run_block("divide", core, store, division, tables) for core in cores]
+    assert [len(rest["ids"]) for rest in rests] == [1, 1, 1, 1]
+    assert sum(int(rest["specks"].sum()) for rest in rests) == 253  # two of 256 touch the square, one lies in it
+    table = stitch.join("divide", iter(rests), division, tables)
+    assert (len(table["ids"]), int(table["specks"])) == (1, sum(int(rest["specks"].sum()) for rest in rests))
 
 
 def test_spacing_that_does_not_fit():

@@ -14,13 +14,13 @@ not know without their neighbors becomes a table:
 
 Between stages, a pixel has the id (int64) of its cluster: 1 plus the flat index, in the image, of a pixel of it that
 its block knew to belong to it. The table says which ids turned out to be the same. Why that is exact:
-`septum.arrays.flood`. A task takes memory in proportion to its block (`block_bytes`), a join in proportion to the
-borders of the blocks and the number of objects.
+`septum.arrays.flood`. A task takes memory in proportion to its block, a join in proportion to the borders of the blocks
+and the number of objects that are large enough; specks that one block knows wholly are counted there and not listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -115,7 +115,7 @@ def run_block(stage: str, core: Region, store: BlockStore, division: Division, t
     return {"numbers": _numbers(core, store, division, tables)}
 
 
-def join(stage: str, rests: Sequence[Arrays], division: Division, tables: Mapping[str, Arrays]) -> Arrays:
+def join(stage: str, rests: Iterable[Arrays], division: Division, tables: Mapping[str, Arrays]) -> Arrays:
     """Join what the blocks of a stage left open.
 
     Parameters
@@ -123,7 +123,7 @@ def join(stage: str, rests: Sequence[Arrays], division: Division, tables: Mappin
     stage
         One of `STAGES`.
     rests
-        What `run_block` returned for all blocks, in any order.
+        What `run_block` returned for all blocks, in any order; each is looked at once and let go.
     division, tables
         As for `run_block`.
 
@@ -131,32 +131,34 @@ def join(stage: str, rests: Sequence[Arrays], division: Division, tables: Mappin
     -------
     table
         ``old`` and ``new``: sorted ids that are others now. From ``divide`` on also ``ids``, ``firsts`` and ``numbers``
-        of the objects, sorted by id, and for ``divide`` ``specks``, the ids of those that are too small. Empty if the
-        stage was not needed.
+        of the objects that are large enough, sorted by id, and for ``divide`` ``specks``, how many are not. Empty if
+        the stage was not needed.
     """
     if stage == "numbers" or not needed(stage, tables):
         return {}
-    table = _joined(rests, division.objects.neck**2 if stage == "seeds" else 1.0, forget=stage == "specks")
+    said = _gathered(rests)
+    table = _joined(said, division.objects.neck**2 if stage == "seeds" else 1.0, forget=stage == "specks")
     if stage == "seeds":
         return table
-    ids, firsts, sizes = (_gathered(rests, name) for name in ("ids", "firsts", "sizes"))
+    ids, firsts, sizes = (said.pop(name) for name in ("ids", "firsts", "sizes"))
     if stage == "specks":  # objects have only grown, and blocks without specks say nothing
         known = tables["divide"]
-        large = ~np.isin(known["ids"], known["specks"], assume_unique=True)
-        ids, firsts = np.concatenate([known["ids"][large], ids]), np.concatenate([known["firsts"][large], firsts])
+        ids, firsts = np.concatenate([known["ids"], ids]), np.concatenate([known["firsts"], firsts])
         sizes = np.zeros(len(ids), np.int64)
     ids, which = np.unique(_looked_up(ids, table["old"], table["new"]), return_inverse=True)
     first = np.full(len(ids), np.iinfo(np.int64).max)
     np.minimum.at(first, which, firsts)
     size = np.zeros(len(ids), np.int64)
     np.add.at(size, which, sizes)
-    ids, first, size = ids[ids > 0], first[ids > 0], size[ids > 0]
+    del which, firsts, sizes
+    kept = ids > 0
+    if stage == "divide":
+        kept &= size >= division.objects.min_size_px
+        table["specks"] = said["specks"].sum() + np.count_nonzero(ids[~kept])
+    ids, first = ids[kept], first[kept]
     numbers = np.empty(len(ids), np.int64)
     numbers[np.argsort(first)] = np.arange(1, len(ids) + 1)
-    table |= {"ids": ids, "firsts": first, "numbers": numbers}
-    if stage == "divide":
-        table["specks"] = ids[size < division.objects.min_size_px]
-    return table
+    return table | {"ids": ids, "firsts": first, "numbers": numbers}
 
 
 def needed(stage: str, tables: Mapping[str, Arrays]) -> bool:
@@ -164,7 +166,7 @@ def needed(stage: str, tables: Mapping[str, Arrays]) -> bool:
 
     If not, it need not be run nor joined; where it is all the same, nothing is read or written.
     """
-    return stage != "specks" or len(tables["divide"]["specks"]) > 0
+    return stage != "specks" or bool(tables["divide"]["specks"] > 0)
 
 
 def count(tables: Mapping[str, Arrays]) -> int:
@@ -199,13 +201,14 @@ def _divide(core: Region, store: BlockStore, division: Division, table: Arrays) 
     del values, seeds
     names = _names(found, core, division.shape, seed_ids)
     store.write_ids("divide", core, np.take(names[found.cluster], found.basins))
-    return _rest(found, names, core, division.shape) | _objects(found, names, core, division.shape)
+    listed = _objects(found, names, core, division.shape, least=division.objects.min_size_px)
+    return _rest(found, names, core, division.shape) | listed
 
 
 def _specks(core: Region, store: BlockStore, division: Division, table: Arrays) -> Arrays:
     around = _around(core, division.shape)
     objects, ids = _compact(store.ids("divide", around), table["old"], table["new"])
-    large = ~np.isin(ids, table["specks"])
+    large = (_looked_up(ids, table["ids"], table["ids"], missing=-1) == ids) | (ids == 0)
     if large.all():
         inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
         store.write_ids("specks", core, np.take(ids, objects[inner]))
@@ -283,24 +286,50 @@ def _rest(found: Flooded, names: NDArray[np.int64], core: Region, shape: Sequenc
     }
 
 
-def _objects(found: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int]) -> Arrays:
-    """Return the ids of the clusters in a block, how many pixels of each are in it, and their first there."""
+def _objects(found: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int], *, least: int = 0) -> Arrays:
+    """Return the ids of the clusters in a block, how many pixels of each are in it, and their first there.
+
+    Clusters of fewer than `least` pixels that are wholly in the block are counted only (``specks``).
+    """
     which, sizes, first = found.clusters()
     kept = names[which] > 0
-    return {"ids": names[which[kept]], "sizes": sizes[kept], "firsts": _in_image(first[kept], core, shape)}
+    specks = kept & (sizes < least) & ~_reaching(found)[which]
+    kept &= ~specks
+    return {
+        "ids": names[which[kept]],
+        "sizes": sizes[kept],
+        "firsts": _in_image(first[kept], core, shape),
+        "specks": np.array([np.count_nonzero(specks)]),
+    }
 
 
-def _gathered(rests: Sequence[Arrays], name: str) -> NDArray[Any]:
-    """Join what blocks say under one name along the last axis; blocks may say nothing."""
-    found = [rest[name] for rest in rests if name in rest]
-    nothing = np.zeros(
-        {"links": (2, 0), "meetings": (5, 0)}.get(name, 0), np.float64 if name == "heights" else np.int64
-    )
-    return np.concatenate(found, axis=-1) if found else nothing
+def _reaching(found: Flooded) -> NDArray[np.bool_]:
+    """Say of the basins that stand for clusters whether these have pixels, or may win some, outside of the block."""
+    faces = [np.take(found.basins, (0, -1), axis=axis).ravel() for axis in range(found.basins.ndim)]
+    touched = np.concatenate([*faces, found.links[1], np.flatnonzero(found.leaves)])
+    reaching: NDArray[np.bool_] = found.open & (found.seed == 0)
+    reaching[found.cluster[touched]] = True
+    reaching[found.meetings[3:].ravel()] = True
+    return reaching
 
 
-def _joined(rests: Sequence[Arrays], ratio: float, *, forget: bool) -> Arrays:
-    """Process what blocks left open, and return which ids are others.
+_NOTHING = {"links": (2, 0), "meetings": (5, 0)}  # shapes of what no block says; else (0,)
+
+
+def _gathered(rests: Iterable[Arrays]) -> Arrays:
+    """Join what blocks say under each name along the last axis; blocks may say nothing."""
+    found: dict[str, list[NDArray[Any]]] = {
+        name: [np.zeros(_NOTHING.get(name, 0), np.float64 if name == "heights" else np.int64)]
+        for name in ("ends", "heights", "leaving", "links", "meetings", "ids", "sizes", "firsts", "specks")
+    }
+    for rest in rests:
+        for name, values in rest.items():
+            found[name].append(values)
+    return {name: np.concatenate(found.pop(name), axis=-1) for name in list(found)}
+
+
+def _joined(said: Arrays, ratio: float, *, forget: bool) -> Arrays:
+    """Process what blocks left open (`_gathered`), and return which ids are others.
 
     Blocks give clusters that end in them (``ends``) and their ``heights``; ids by which pixels leave a block
     (``leaving``); where these lead (``links``: from, to); and ``meetings``: value, later pixel, step, the two ids. With
@@ -308,13 +337,13 @@ def _joined(rests: Sequence[Arrays], ratio: float, *, forget: bool) -> Arrays:
     """
     from septum.arrays import _flood
 
-    ends, leaving, links, meetings = (_gathered(rests, name) for name in ("ends", "leaving", "links", "meetings"))
+    ends, leaving, links, meetings = (said[name] for name in ("ends", "leaving", "links", "meetings"))
     written = np.concatenate([ends, leaving])
     ids = np.unique(np.concatenate([written, links.ravel(), meetings[3:].ravel()]))
     parent = np.arange(len(ids), dtype=np.int32)
     parent[np.searchsorted(ids, links[0])] = np.searchsorted(ids, links[1])
     heights = np.full(len(ids), -1.0)
-    heights[np.searchsorted(ids, ends)] = _gathered(rests, "heights")
+    heights[np.searchsorted(ids, ends)] = said["heights"]
     value, _, _, a, b = meetings[:, np.lexsort((meetings[2], meetings[1], -meetings[0]))]
     root = _flood.join(value, np.searchsorted(ids, a), np.searchsorted(ids, b), parent, heights, ratio)
     old = np.unique(written)

@@ -124,7 +124,7 @@ class Blocks:
         elif stage == PROBABILITIES:
             table = {}
         else:
-            table = stitch.join(stage, list(rests), self.objects, self._tables(frame))
+            table = stitch.join(stage, rests, self.objects, self._tables(frame))
         self.work.save_table(stage, frame, table)
 
     def prepare(self, stage: str) -> bool:
