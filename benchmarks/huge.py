@@ -3,7 +3,7 @@
 Usage: python benchmarks/huge.py FOLDER [--side 40000] [--memory 2G] [--write]
 
 FOLDER keeps the image, the model and the result (about 6 GB free are needed); what is there is used again. The network
-is narrow (width 4, depth 3) and trained for half a minute on made cells. The prediction runs in a control group
+is narrow (width 4, depth 3) and trained for 300 steps on made cells. The prediction runs in a control group
 (Linux, as root) that kills it above the limit; where none can be made it runs without, and the result says so.
 """
 
@@ -46,7 +46,7 @@ def make_model(folder: Path) -> Path:
             for kind, values in (("images", image[0].astype(np.uint8)), ("masks", labels.astype(np.uint16))):
                 (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
                 write_image(folder / "data" / kind / f"{number}.tif", values, axes="YX")
-        options = ["--width", "4", "--depth", "3", "--budget", "40s", "-o", str(folder / "run")]
+        options = ["--width", "4", "--depth", "3", "--steps", "300", "-o", str(folder / "run")]
         subprocess.run(["septum", "train", str(folder / "data"), *options], check=True)
     return model
 
