@@ -394,6 +394,18 @@ def test_cells_followed_through_time_are_objects() -> None:
     assert (meaning.kind, meaning.guess) == ("objects", False)
 
 
+def test_cells_that_keep_their_places_through_one_stack_are_objects() -> None:
+    rng = np.random.default_rng(2)
+    start = np.zeros((48, 48), np.uint16)
+    for number in range(24):
+        y, x = 8 * (number // 6), 7 * (number % 6)
+        start[y : y + rng.integers(1, 8), x : x + rng.integers(1, 7)] = number + 1
+    pages = of(*(np.roll(start, n // 3, axis=1) for n in range(10)))
+    assert decide(pages).kind == "classes"  # of ten images on their own
+    assert decide(pages, things=1).kind == "objects"
+    assert decide(of(*(np.where(start < 9, start, 0) for _ in range(10))), things=1).kind == "classes"
+
+
 def test_255_after_consecutive_classes_is_ignored_but_three_gray_levels_are_classes() -> None:
     labels = np.where(cells(9) > 0, 1 + cells(9) % 2, 0)
     labels[:, :2] = 255

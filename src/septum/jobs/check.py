@@ -185,7 +185,8 @@ def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
         remarks += channel_remarks(index, item, channels)
     used = without(items, remarks)
     masks = [census for item in used.values() if item.mask_facts for census in item.mask_facts.census]
-    meaning = decide(masks, objects=pairing.objects, kind=kind)
+    things = len({item.group or f"/{item.name}" for item in used.values()})
+    meaning = decide(masks, objects=pairing.objects, kind=kind, things=things)
     used = {index: with_binary(item, meaning) for index, item in used.items()}
     remarks += meaning_remarks(meaning, masks, list(used.values()))
     remarks += set_remarks(list(used.values()))
@@ -230,6 +231,7 @@ def _pairs_line(report: Report) -> str:
         "stacks": "an image and its mask",
         "ctc": "Cell Tracking Challenge",
         "files": "files side by side",
+        "objects": "a folder for each image, a mask file for each object",
     }
     return f"{counted(len(report.items), 'pair')}{left} ({layouts[report.pairing.layout]})"
 

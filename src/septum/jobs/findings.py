@@ -48,6 +48,9 @@ KINDS: Mapping[str, Kind] = {
     "unpaired-mask": Kind("warning", "mask", "without an image", _LEFT_OUT),
     "unreadable": Kind("warning", "file", "that cannot be read", _LEFT_OUT, leaves_out=True),
     "gold-unreadable": Kind("warning", "gold mask", "that cannot be read", "not scored with"),
+    "second-annotator": Kind("mended", "mask", "of a second annotator", "the first one's are taken"),
+    "field-of-view": Kind("mended", "mask", "of the field of view", "not used; the drawn masks are taken"),
+    "mask-folder": Kind("mended", "mask", "with a file for each object", "each file is one object"),
     "sizes-swapped": Kind("mended", "mask", "with width and height swapped", "transposed"),
     "sizes-differ": Kind(
         "error", "pair", "whose image and mask differ in size", "fix leaves them out", leaves_out=True

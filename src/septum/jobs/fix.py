@@ -113,7 +113,7 @@ def _place(item: Item, report: Report, out: Path, *, name: str, role: str) -> Pa
         sequence = item.group if item.group.isdecimal() else "01"
         folders = {"images": sequence, "masks": f"{sequence}_ST/SEG", "golds": f"{sequence}_GT/SEG"}
         return out / folders[role] / name
-    return out / role / (item.name + image_suffix(Path(name)))
+    return out / role / (item.name + (image_suffix(Path(name)) or ".tif"))
 
 
 def _write_image(item: Item, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
@@ -145,7 +145,7 @@ def _write_mask(
         frames = np.swapaxes(frames, -1, -2)
     raw = mask_frames(mask, axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
-    if same and path.suffix.lower() not in LOSSY:
+    if same and path.is_file() and path.suffix.lower() not in LOSSY:
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     spatial = "ZYX"[-(frames.ndim - 1) :]

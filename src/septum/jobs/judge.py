@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from septum.arrays.mend import COLOR, fits_channels
-from septum.jobs.findings import KINDS, Remark, times
+from septum.jobs.findings import KINDS, Remark, counted, times
 from septum.jobs.kind import Meaning, binary
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]
         yield Remark("unpaired-image", path)
     for path in pairing.unmatched_masks:
         yield Remark("unpaired-mask", path)
+    for path, what in pairing.set_aside:
+        yield Remark("second-annotator" if what == "second annotator" else "field-of-view", path)
+    for index, item in enumerate(items):
+        if item.mask.is_dir() and item.mask_facts is not None:
+            yield Remark("mask-folder", item.mask, counted(len(item.mask_facts.census[0].values), "object"), item=index)
     if pairing.layout == "ctc":
         for index, item in enumerate(items):
             if item.masks == item.golds:

@@ -205,8 +205,9 @@ def read_mask(path: Path, axes: str) -> tuple[Image, list[Labels]]:
         If the file cannot be read.
     """
     from septum.io.images import read_image
+    from septum.io.object_masks import is_object_folder, read_object_masks
 
-    mask = read_image(path, labels=True)
+    mask = read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
     lossy = path.suffix.lower() in LOSSY
     return mask, [read_labels(frame, lossy=lossy) for frame in mask_frames(mask, axes)]
 
