@@ -234,9 +234,10 @@ def test_split_objects_are_counted(tmp_path: Path) -> None:
     mask[mask == 2] = 1
     pair(tmp_path, "a", mask)
     pair(tmp_path, "b", cells(9, seed=1))
+    mask[30:34, 2:6], mask[30:34, 8:12] = 9, 9  # two pieces side by side: one object, perhaps behind another
+    pair(tmp_path, "a", mask)
     report = check([tmp_path])
-    (finding,) = [f for f in report.findings if f.code == "object-split"]
-    assert finding.details == ("1 of 7",)
+    assert [f.details for f in report.findings if f.code == "object-split"] == [("1 of 8",)]
 
 
 def test_outlier_of_intensity(tmp_path: Path) -> None:
@@ -297,7 +298,11 @@ def test_masks_that_are_all_shifted(tmp_path: Path) -> None:
         mask = cells(9, seed=n)
         pair(tmp_path, f"a{n}", np.roll(mask, 1, axis=1), bright(mask, n))
     report = check([tmp_path])
-    assert [f.message for f in report.warnings] == ["masks fit better if moved by 0 pixels along Y and -1 along X"]
+    assert report.warnings == ()
+    assert [f.details[0] for f in report.mended] == ["shifted by 1 pixels along X"]
+    for n, sample in enumerate(load_samples(report)):
+        np.testing.assert_array_equal(sample.mask[:, :-1], cells(9, seed=n)[:, :-1])
+        assert (sample.mask[:, -1] == -1).all()
 
 
 def test_a_rotated_mask_is_not_transposed(tmp_path: Path) -> None:

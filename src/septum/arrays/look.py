@@ -59,3 +59,33 @@ def usual_distance(known: Sequence[NDArray[np.float64]]) -> float:
         return least
     own = [distance(curve, [*known[:i], *known[i + 1 :]]) for i, curve in enumerate(known)]
     return max(least, _TIMES * float(np.quantile(own, 0.95)))
+
+
+_SIDE = {2: 16, 3: 8}  # cells of a thumbnail along each axis
+
+
+def thumbnail(image: NDArray[Any]) -> tuple[float, ...]:
+    """Return an image as 16 x 16 (volumes 8 x 8 x 8) means, standardized: copies have nearly the same.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, finite.
+
+    Returns
+    -------
+    means
+        In scan order; their mean is 0, the sum of their squares 1. Empty for images with fewer than twice as many
+        pixels along an axis, and for constant ones.
+    """
+    means = image.mean(axis=0, dtype=np.float64)
+    count = _SIDE[means.ndim]
+    if min(means.shape) < 2 * count:
+        return ()
+    for axis, side in enumerate(means.shape):
+        starts = np.arange(count) * side // count
+        lengths = np.diff([*starts, side]).reshape([-1 if a == axis else 1 for a in range(means.ndim)])
+        means = np.add.reduceat(means, starts, axis=axis) / lengths
+    means -= means.mean()
+    length = float(np.linalg.norm(means))
+    return tuple((means / length).ravel().tolist()) if length > 0 else ()

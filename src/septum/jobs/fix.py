@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.arrays.mend import fill_holes, match_channels
 from septum.errors import DataError, FileError, UsageError
 from septum.jobs.findings import KINDS
-from septum.jobs.load import meant_frames
+from septum.jobs.load import meant_frames, put_right
 from septum.jobs.survey import LOSSY, image_frames, mask_frames, read_mask
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ def _write_mask(
     axes = item.image_facts.axes if item.image_facts else ""
     mask, labels = read_mask(path, axes)
     frames = meant_frames(labels, report.rules, item.binary if path == item.mask else ())
-    if path == item.mask and item.swapped:
-        frames = np.swapaxes(frames, -1, -2)
+    frames = put_right(frames, item, path)
     raw = mask_frames(mask, axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
     if same and path.is_file() and path.suffix.lower() not in LOSSY:
