@@ -193,7 +193,10 @@ def _farthest(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> tuple[t
     middle = float(np.median(strength))
     deviation = 1.4826 * float(np.median(np.abs(strength - middle)))
     clear = (float(strength.max()) - middle) / max(deviation, 1e-9)
-    return shift, _contrast(edges, placed(outline, Placement((0, 1), (False, False), shift))), clear
+    # What a shift leaves without a mask is no place off the outlines.
+    to = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(shift, edges.shape, strict=True))
+    moved = placed(outline, Placement((0, 1), (False, False), shift))
+    return shift, _contrast(edges[to], moved[to]), clear
 
 
 def _separation(gray: NDArray[np.float32], labeled: NDArray[np.bool_]) -> float:

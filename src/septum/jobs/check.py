@@ -26,7 +26,7 @@ from septum.jobs.judge import (
 )
 from septum.jobs.kind import Kind, Meaning, decide
 from septum.jobs.likeness import copies, unlike_remarks
-from septum.jobs.survey import Item, items_of, survey
+from septum.jobs.survey import Item, items_of, survey, with_channels
 
 if TYPE_CHECKING:
     from septum.io.pairs import Pairing
@@ -173,7 +173,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
     from septum.io.pairs import find_pairs
 
     pairing = find_pairs([Path(d) for d in data])
-    items = [survey(item) for item in items_of(pairing.pairs)]
+    items = with_channels([survey(item) for item in items_of(pairing.pairs)])
     remarks = list(pairing_remarks(pairing, items))
     for index, item in enumerate(items):
         remarks += item_remarks(index, item)

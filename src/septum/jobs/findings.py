@@ -58,6 +58,9 @@ KINDS: Mapping[str, Kind] = {
     "pages-differ": Kind(
         "error", "pair", "whose image and mask differ in the number of pages", "fix leaves them out", leaves_out=True
     ),
+    "pages-channels": Kind(
+        "mended", "image", "whose channels were taken for pages, told by the masks", "read as channels"
+    ),
     "axes-swapped": Kind("mended", "mask", "with axes in another order", "put in the order of the image's"),
     "mask-turned": Kind("mended", "mask", "turned against the image", "turned back"),
     "mask-shifted": Kind("mended", "mask", "shifted against the image", "moved back; its new edge is not annotated"),

@@ -122,7 +122,7 @@ def _write_image(item: Item, report: Report, out: Path, done: dict[Path, list[st
     target = _place(item, report, out, name=item.image.name, role="images")
     if item.image not in done:
         return _copy(item.image, target)
-    image = read_image(item.image)
+    image = read_image(item.image, axes=item.axes)
     frames = np.stack([match_channels(fill_holes(f), report.rules.channels) for f in image_frames(image)])
     array = frames if "T" in image.axes else frames[0]
     target = _lossless(target, array, image.axes)

@@ -54,6 +54,8 @@ def item_remarks(index: int, item: Item) -> Iterator[Remark]:
     image, mask = item.image_facts, item.mask_facts
     if image is None or mask is None:
         return
+    if item.axes is not None:
+        yield Remark("pages-channels", item.image, f"--axes {item.axes}", item=index)
     if mask.problem:
         yield Remark("mask-no-labels", item.mask, mask.problem, item=index)
     if image.constant:

@@ -95,7 +95,7 @@ def _same(one: Item, other: Item, turn: int, likeness: float) -> bool:
 
     details = []
     for item, how in ((one, turn), (other, 0)):
-        flat = fill_holes(read_image(item.image).array).mean(axis=0, dtype=np.float32)
+        flat = fill_holes(read_image(item.image, axes=item.axes).array).mean(axis=0, dtype=np.float32)
         flat = _turn(flat, how) if flat.ndim == 2 else flat
         middle = tuple(slice(max(0, (n - _SIDE) // 2), max(0, (n - _SIDE) // 2) + _SIDE) for n in flat.shape)
         details.append(flat[middle] - uniform_filter(flat[middle], 5))

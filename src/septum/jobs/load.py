@@ -95,7 +95,7 @@ def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
     """
     from septum.io.images import read_image
 
-    image = read_image(item.image)
+    image = read_image(item.image, axes=item.axes)
     frames = image_frames(image)
     masks = _truth(item.masks, item, rules, frames)
     golds = _truth(item.golds, item, rules, frames) if item.golds and item.golds != item.masks else None

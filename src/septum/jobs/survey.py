@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _SAMPLE = 1_000_000
 
 _FRAMES = 8  # of a stack are compared with their masks
+_MOST_CHANNELS = 5  # that are taken for channels although the file says pages
 _CLEARLY = 1.15  # times the contrast of the next best order of axes
 
 LOSSY = (".jpg", ".jpeg")
@@ -138,6 +139,8 @@ class Item:
         Frames whose objects are the connected pieces of one value, although the data set has ids.
     mend
         How the mask has to be put on its image, found by comparing it with the others.
+    axes
+        Names of the dimensions of the image file, where it does not say them right; None where it does.
     copy_of
         Name of the first pair of which the image is a copy; ``""`` if there is none.
     """
@@ -153,6 +156,7 @@ class Item:
     unreadable: tuple[tuple[Path, str], ...] = ()
     binary: tuple[int, ...] = ()
     mend: Placement | None = None
+    axes: str | None = None
     copy_of: str = ""
 
     @property
@@ -186,7 +190,7 @@ def survey(item: Item) -> Item:
     image_facts = mask_facts = None
     frames: NDArray[Any] | None = None
     try:
-        image = read_image(item.image)
+        image = read_image(item.image, axes=item.axes)
         frames = image_frames(image)
         image_facts = _image_facts(image, frames)
     except SeptumError as error:
@@ -206,6 +210,31 @@ def survey(item: Item) -> Item:
     return replace(
         item, image_facts=image_facts, mask_facts=mask_facts, golds=tuple(golds), unreadable=tuple(unreadable)
     )
+
+
+def with_channels(items: Sequence[Item]) -> list[Item]:
+    """Read images again as channels whose pages are no pages: in all pairs alike the mask has one page.
+
+    Files that name no axes are read as pages. So many of them as there are in every image, and a mask of one page for
+    them all, are channels: first or last of the dimensions.
+    """
+    wanted = {_channel_axes(item) for item in items if item.image_facts and item.mask_facts}
+    if len(items) < 2 or len(wanted) != 1 or None in wanted:
+        return list(items)
+    axes = next(w[0] for w in wanted if w is not None)
+    return [survey(replace(item, axes=axes)) if item.image_facts else item for item in items]
+
+
+def _channel_axes(item: Item) -> tuple[str, int] | None:
+    """Return the axes that make channels of an image's pages, and their number; None if they are no channels."""
+    image, mask = item.image_facts, item.mask_facts
+    if image is None or mask is None or image.axes != "TCYX" or image.channels > 1 or mask.axes != "CYX":
+        return None
+    if image.sides == mask.sides and image.frames <= _MOST_CHANNELS:
+        return "CYX", image.frames
+    if (image.frames, image.sides[0]) == mask.sides and image.sides[1] <= _MOST_CHANNELS:
+        return "YXC", image.sides[1]
+    return None
 
 
 def image_frames(image: Image) -> NDArray[Any]:
@@ -294,7 +323,8 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
     is_turned = False
     if images is not None and images.shape[0] == len(labels) and not problem:
         orientation = _orientation(labels, images)
-        is_turned = images.shape[2:] == frames.shape[:1:-1] != frames.shape[2:] and _turned(labels, images)
+        swapped = images.ndim == 4 and images.shape[2:] == frames.shape[:1:-1] != frames.shape[2:]
+        is_turned = swapped and _turned(labels, images)
         reorder = None if is_turned else _reorder(frames.shape[2:], images.shape[2:], orientation)
     apart = {i for found, c in zip(labels, counted, strict=False) if c.split for i in set_apart(found.array)[1]}
     return MaskFacts(
