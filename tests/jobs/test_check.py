@@ -273,6 +273,15 @@ def test_smoothed_beyond_repair_is_refused(tmp_path: Path) -> None:
         sharp = np.where(cells(9, seed=n) > 0, 255.0, 0.0)
         pair(tmp_path, f"a{n}", np.rint(ndimage.gaussian_filter(sharp, 2)).astype(np.uint8))
     report = check([tmp_path])
+    assert [f.code for f in report.errors] == ["mask-no-labels", "nothing-left"]
+    assert "smeared, as by JPEG or smoothing" in report.errors[0].line()
+
+
+def test_many_values_in_pieces_are_neither(tmp_path: Path) -> None:
+    for n in range(2):
+        values = np.random.default_rng(n).integers(1, 81, (20, 20)).astype(np.uint8)
+        pair(tmp_path, f"a{n}", np.kron(values, np.pad(np.ones((6, 6), np.uint8), 1)))
+    report = check([tmp_path])
     assert [f.code for f in report.errors] == ["kind-unclear"]
     assert check([tmp_path], kind="objects").errors == ()
 

@@ -254,7 +254,9 @@ def test_copies_of_stacks_are_trained_on(tmp_path: Path) -> None:
 
 
 def test_one_image_and_its_copies_are_not_split(tmp_path: Path) -> None:
-    report = check([make(tmp_path, lambda n, p: (np.clip(nuclei(0)[0] + 3 * n, 0, 255).astype(np.uint8), nuclei(0)[1]), 3)])
+    report = check(
+        [make(tmp_path, lambda n, p: (np.clip(nuclei(0)[0] + 3 * n, 0, 255).astype(np.uint8), nuclei(0)[1]), 3)]
+    )
     assert hold_out(list(load_samples(report)), seed=0) == ([0, 1, 2], [])
 
 
@@ -316,7 +318,6 @@ def test_a_stack_of_which_one_page_is_annotated_is_no_image_of_channels(tmp_path
         np.save(tmp_path / f"images/{number}a.npy", np.stack([image] * (2 + number)))
         np.save(tmp_path / f"masks/{number}a.npy", mask)
     assert "pages-differ" in codes(check([tmp_path]))
-
 
 
 def colored(value: int | None, *numbers: int) -> Callable[[int, Pair], Pair]:
