@@ -80,7 +80,8 @@ def _common(every: Sequence[Agreement]) -> Placement | None:
     gain = float(np.median([a.turned.contrast / max(a.contrast, 1e-9) for a in every]))
     if turn.words() and count >= _AGREED * len(every) and gain > _TURN:
         return turn
-    shift, count = Counter(a.far for a in every).most_common(1)[0]
+    shift = (int(np.median([a.far[0] for a in every])), int(np.median([a.far[1] for a in every])))
+    count = sum(max(abs(a.far[0] - shift[0]), abs(a.far[1] - shift[1])) <= 1 for a in every)
     gain = float(np.median([a.far_contrast / max(a.contrast, 1e-9) for a in every]))
     if any(shift) and count >= _AGREED * len(every) and gain > _SURE_GAIN:
         return Placement((0, 1), (False, False), shift)
