@@ -34,6 +34,10 @@ _TURN_GAIN, _TURN_CLEAR = 1.4, 1.15
 # A mask drawn a little outside of its objects has no edges under its outline, but still tells bright from dark.
 _SEPARATES, _AS_USUAL = 0.3, 0.6
 
+# The masks of all images are strangers to them: outlines lie anywhere; a little more is chance where brightness has
+# nothing to do with the labels either.
+_ANYWHERE, _STRANGERS, _NOTHING = 1.05, 1.3, 0.1
+
 
 def fit(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
     """Find masks that are turned or shifted against their images, mend what is certain, and say what is suspicious.
@@ -128,7 +132,7 @@ def _suspicious(items: Mapping[int, Item], found: Mapping[int, Sequence[Agreemen
         return []
     separation = float(np.median([np.mean([a.separation for a in agreements]) for agreements in found.values()]))
     tells = abs(separation) > _SEPARATES
-    if usual < 1.05 and not tells:
+    if usual < (_STRANGERS if abs(separation) < _NOTHING else _ANYWHERE) and not tells:
         text = "outlines in the masks do not follow edges in the images: are these the pairs?"
         return [Remark("masks-astray", text=text)]
     if usual <= _FOLLOWS:
