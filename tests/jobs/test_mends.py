@@ -260,6 +260,18 @@ def test_one_image_and_its_copies_are_not_split(tmp_path: Path) -> None:
     assert hold_out(list(load_samples(report)), seed=0) == ([0, 1, 2], [])
 
 
+def test_frames_that_hardly_change_are_a_sequence(tmp_path: Path) -> None:
+    base, mask = nuclei(0)
+    frames = [
+        (base + np.random.default_rng(n).normal(0, 1, base.shape)).clip(0, 255).astype(np.uint8) for n in range(9)
+    ]
+    report = check([make(tmp_path, lambda n, _: (frames[n], mask))])
+    assert [f.message for f in report.warnings] == [
+        "9 of 9 images look like frames of one sequence: the last fifth of them is held out"
+    ]
+    assert hold_out(list(load_samples(report)), seed=3)[1] == [7, 8]
+
+
 # Images unlike the others
 
 

@@ -65,6 +65,7 @@ KINDS: Mapping[str, Kind] = {
     "mask-turned": Kind("mended", "mask", "turned against the image", "turned back"),
     "mask-shifted": Kind("mended", "mask", "shifted against the image", "moved back; its new edge is not annotated"),
     "near-copy": Kind("warning", "image", "nearly equal to another one; copies are never on both sides of the split"),
+    "sequence": Kind("warning", "", ""),
     "duplicate": Kind("warning", "pair", "equal to another one", _LEFT_OUT, leaves_out=True),
     "duplicate-conflict": Kind(
         "warning", "image", "equal to another one, but with a different mask; never on both sides of the split"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ _ENOUGH = 8  # images, to say what is usual
 # Thumbnails of copies (other brightness, JPEG, another size) correlate by 0.99 and more; of neighboring frames of a
 # time lapse by up to 0.997 as well, so the fine detail decides: copies 0.6 and more.
 _ALIKE, _SURELY, _DETAIL = 0.98, 0.999, 0.6
+_SEQUENCE = 0.8  # of the images
 _SIDE = 1024  # of larger images the middle part is compared
 _UNLIKE = 4.0  # times the 95th percentile of the distances to the nearest other image
 _UNLIKE_LEAST = 0.3  # standard deviations
@@ -56,7 +58,18 @@ def copies(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
     for index, first, how in _near_copies(left):
         remarks.append(Remark("near-copy", items[index].image, f"= {items[first].image.name}{how}", item=index))
         marked = _marked(marked, first, index)
-    return marked, remarks
+    return _sequence(marked, remarks)
+
+
+def _sequence(items: dict[int, Item], remarks: list[Remark]) -> tuple[dict[int, Item], list[Remark]]:
+    """Take nearly all images for frames of one sequence where they are alike: else none could be held out."""
+    name, count = Counter(i.copy_of for i in items.values() if i.copy_of).most_common(1)[0] if remarks else ("", 0)
+    if count < _ENOUGH or count < _SEQUENCE * len(items):
+        return items, remarks
+    frames = {k: replace(i, copy_of="", group=name, position=k) for k, i in items.items() if i.copy_of == name}
+    text = f"{count} of {len(items)} images look like frames of one sequence: the last fifth of them is held out"
+    kept = [r for r in remarks if r.code != "near-copy"]
+    return items | frames, [*kept, Remark("sequence", text=text)]
 
 
 def _marked(items: dict[int, Item], first: int, index: int) -> dict[int, Item]:
