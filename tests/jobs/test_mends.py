@@ -15,7 +15,7 @@ from scipy import ndimage
 from septum.jobs.check import Report, check
 from septum.jobs.fix import fix
 from septum.jobs.load import load_samples
-from septum.jobs.split import hold_out
+from septum.jobs.split import hold_out, split_sentence
 
 SIDE, COUNT = 96, 9
 Pair = tuple[np.ndarray, np.ndarray]
@@ -257,7 +257,9 @@ def test_one_image_and_its_copies_are_not_split(tmp_path: Path) -> None:
     report = check(
         [make(tmp_path, lambda n, p: (np.clip(nuclei(0)[0] + 3 * n, 0, 255).astype(np.uint8), nuclei(0)[1]), 3)]
     )
-    assert hold_out(list(load_samples(report)), seed=0) == ([0, 1, 2], [])
+    samples = list(load_samples(report))
+    assert hold_out(samples, seed=0) == ([0, 1, 2], [])
+    assert split_sentence(samples, []).startswith("all images are copies of one: none is held out")
 
 
 def test_frames_that_hardly_change_are_a_sequence(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def _fifth(count: int) -> int:
 def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
     """Say in one sentence what is held out."""
     if not held_out:
-        return "one image only: none is held out, so no score can be given"
+        only = "one image only" if len(samples) == 1 else "all images are copies of one"
+        return f"{only}: none is held out, so no score can be given"
     names = [shown(samples[i].name) for i in held_out]
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: {some}"
