@@ -13,8 +13,10 @@ from septum.arrays.targets import consecutive
 # object is wide. Closer pieces may be one object behind another one; specks are no objects. Pieces that are cut by the
 # same side of the image may meet outside, and have to be three times as far apart.
 _SHARE = 0.25
-_MOST = 4  # pieces; more of one value are no mistake in an id
+_MOST = 4  # pieces of an id, also on average; more are no mistake in an id
 _BEYOND = 3
+
+Box = tuple[tuple[int, int], ...]
 
 
 def set_apart(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], tuple[int, ...]]:
@@ -37,11 +39,12 @@ def set_apart(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], tupl
     numbers, ids = consecutive(np.maximum(labels, 0))
     pieces, total = cc3d.connected_components(numbers, connectivity=8 if numbers.ndim == 2 else 26, return_N=True)
     own: NDArray[np.int32] = labels.astype(np.int32)
-    if total == len(ids):
+    if total == len(ids) or total > _MOST * len(ids):  # all whole, or no ids at all
         return own, ()
     stats = cc3d.statistics(pieces)
     sizes = stats["voxel_counts"].astype(np.int64)
-    boxes = [tuple((s.start, s.stop) for s in box) for box in stats["bounding_boxes"]]
+    boxes: list[Box] = [()]  # of the background, which may be nowhere
+    boxes += [tuple((s.start, s.stop) for s in box) for box in stats["bounding_boxes"][1:]]
     owner = np.zeros(total + 1, np.int64)
     owner[pieces.ravel()] = numbers.ravel()
     by_id = np.argsort(owner[1:], kind="stable") + 1
@@ -64,9 +67,6 @@ def set_apart(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], tupl
         if len(kept) > 1:
             wrong.append(int(ids[owner[kept[0]] - 1]))
     return own, tuple(sorted(wrong))
-
-
-Box = tuple[tuple[int, int], ...]
 
 
 def _width(size: int, rank: int) -> float:

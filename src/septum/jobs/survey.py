@@ -326,7 +326,8 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
         swapped = images.ndim == 4 and images.shape[2:] == frames.shape[:1:-1] != frames.shape[2:]
         is_turned = swapped and _turned(labels, images)
         reorder = None if is_turned else _reorder(frames.shape[2:], images.shape[2:], orientation)
-    apart = {i for found, c in zip(labels, counted, strict=False) if c.split for i in set_apart(found.array)[1]}
+    ids = [found.array for found, c in zip(labels, counted, strict=False) if c.split and c.pieces <= 4 * len(c.values)]
+    apart = {i for array in ids for i in set_apart(array)[1]}
     return MaskFacts(
         dtype=str(frames.dtype),
         axes=mask.axes,
