@@ -79,7 +79,7 @@ def placed(labels: NDArray[Any], placement: Placement) -> NDArray[Any]:
     if not any(placement.shift):
         return np.ascontiguousarray(turned)
     moved = np.full(turned.shape, False if turned.dtype == np.bool_ else IGNORE, turned.dtype)
-    to = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(placement.shift, turned.shape, strict=True))
-    source = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(placement.shift, turned.shape, strict=True))
+    to = tuple(slice(max(0, s), max(0, n + min(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
+    source = tuple(slice(max(0, -s), max(0, n - max(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
     moved[to] = turned[source]
     return moved
