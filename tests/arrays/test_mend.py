@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 from scipy import ndimage
 
 from septum.arrays.census import census
@@ -21,6 +24,7 @@ from septum.arrays.mend import (
     two_levels,
     unsmooth,
 )
+from septum.arrays.smeared import smeared
 from septum.errors import DataError
 
 
@@ -139,6 +143,49 @@ def test_two_levels() -> None:
     np.testing.assert_array_equal(two_levels(noisy), [[[0, 0, 0, 0, 255, 255, 255, 255, 255]]])
     assert two_levels(np.array([[[0, 3, 1, 0, 128, 128, 255, 249]]], np.int64)) is None
     assert two_levels(np.array([[[0, 1, 2, 3]]], np.int64)) is None
+
+
+def through_jpeg(array: np.ndarray, quality: int) -> np.ndarray:
+    """Return ``(C, Y, X)`` of an image ``(Y, X)`` or ``(Y, X, 3)`` after JPEG; the file may be called anything now."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "JPEG", quality=quality)
+    found = np.asarray(Image.open(buffer))
+    return found[None] if found.ndim == 2 else np.moveaxis(found, -1, 0)
+
+
+def many(seed: int) -> np.ndarray:
+    """Return ids 1 .. 16 of squares of different sizes, ``(96, 96)`` uint8."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((96, 96), np.uint8)
+    for number in range(16):
+        y, x = 24 * (number // 4), 24 * (number % 4)
+        labels[y + 3 : y + rng.integers(12, 21), x + 2 : x + rng.integers(12, 22)] = number + 1
+    return labels
+
+
+@pytest.mark.parametrize("quality", [60, 75, 95])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_was_jpeg_once_is_told_in_the_pixels(quality: int, seed: int) -> None:
+    labels = many(seed)
+    binary = np.where(labels > 0, 255, 0).astype(np.uint8)
+    restored = read_labels(through_jpeg(binary, quality))
+    np.testing.assert_array_equal(restored.array, binary)
+    assert "mask-smoothed" in restored.mends
+    colors = np.random.default_rng(seed).integers(40, 256, (17, 3), np.uint8)
+    colors[0] = 0
+    # At the best quality ids of a few gray values change by one or two, which is not told in a single mask.
+    for spoiled in (10 * labels, colors[labels], colors[(labels > 0).astype(int)], *([labels] * (quality < 95))):
+        assert "smeared" in read_labels(through_jpeg(spoiled, quality)).problem
+    assert read_labels(labels[None]).problem == read_labels(np.moveaxis(colors[labels], -1, 0)).problem == ""
+
+
+def test_tiny_objects_and_many_classes_are_not_smeared() -> None:
+    ids = np.zeros((90, 90), np.int64)
+    ids[::3, ::3] = np.arange(900).reshape(30, 30)
+    assert not smeared(ids)
+    assert not smeared(np.kron(np.arange(144).reshape(12, 12), np.ones((7, 7), int)))
+    assert not smeared(np.kron(np.arange(400).reshape(20, 20), np.pad(np.ones((3, 3), int), 1)))
+    assert not smeared(np.zeros((5, 90), np.int64))
 
 
 def test_jpeg_of_ids_is_a_problem() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.smeared import smeared
 from septum.arrays.targets import IGNORE, consecutive
 from septum.errors import DataError
 
@@ -55,7 +56,8 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
     mask
         ``(C, *S)``, any real dtype, C = 1, 3 or 4.
     lossy
-        The file format changes values (JPEG): two main values can be restored, more cannot.
+        The file format changes values (JPEG): two main values can be restored, more cannot. Masks that were JPEG
+        before are told by `septum.arrays.smeared.smeared`.
     """
     mends: list[str] = []
     planes, problem = _whole_numbers(mask, mends)
@@ -68,14 +70,9 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
         problem = f"the value {lowest}, where only {IGNORE} (not annotated) may be negative"
     if problem:
         return Labels(np.zeros(mask.shape[1:], np.int32), (), problem)
-    smooth = None
-    if lossy and _distinct(planes) > 2:
-        smooth = two_levels(planes)
-        if smooth is None:
-            return Labels(np.zeros(mask.shape[1:], np.int32), (), "saved as JPEG, which changed its values")
-    elif lowest >= 0:
-        found = unsmooth(planes)
-        smooth = None if found is None else found[0]
+    smooth, problem = _sharpened(planes, lossy=lossy) if lowest >= 0 else (None, "")
+    if problem:
+        return Labels(np.zeros(mask.shape[1:], np.int32), (), problem)
     if smooth is not None:
         planes = smooth
         mends.append("mask-smoothed")
@@ -129,6 +126,19 @@ def _one_or_three(planes: NDArray[np.int64], mends: list[str]) -> tuple[NDArray[
         return planes, "colors of more than 8 bits"
     mends.append("mask-colors")
     return color, ""
+
+
+def _sharpened(planes: NDArray[np.int64], *, lossy: bool) -> tuple[NDArray[np.int64] | None, str]:
+    """Return main values only where a mask was smoothed, None where it was not, and why it cannot be undone."""
+    if lossy and _distinct(planes) > 2:
+        smooth = two_levels(planes)
+        return smooth, "" if smooth is not None else "saved as JPEG, which changed its values; export it as PNG or TIFF"
+    if (found := unsmooth(planes)) is not None:
+        return found[0], ""
+    if not smeared(_codes(planes)):
+        return None, ""
+    smooth = two_levels(planes)
+    return smooth, "" if smooth is not None else "smeared, as by JPEG or smoothing; export it anew as PNG or TIFF"
 
 
 def _packed(planes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,26 +12,32 @@ from septum.errors import DataError
 from septum.io.names import image_stem, natural_key, shown
 
 _MASK_WORDS = (
-    "cp_masks?|masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|truth|annotations?|annot|target|instances?|objects?"
+    "cp_masks?|masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|truth|annotations?|annot?|target|instances?|objects?"
+    "|(?:1st|2nd|first|second)_?(?:manual|ho)|manual_?[12]?"
 )
 _IMAGE_WORDS = "images?|img|im|raw|volume|vol|input|data"
 
 
 def _affix(words: str) -> re.Pattern[str]:
-    return re.compile(rf"^(?:{words})[ ._-]+(?=.)|(?<=.)[ ._-]+(?:{words})$", re.IGNORECASE)
+    return re.compile(rf"^(?:{words})$|^(?:{words})[ ._-]+(?=.)|(?<=.)[ ._-]+(?:{words})$", re.IGNORECASE)
 
 
 _MASK_AFFIX = _affix(_MASK_WORDS)
 _IMAGE_AFFIX = _affix(_IMAGE_WORDS)
+_SECOND = re.compile(r"[ ._-](?:(?:2nd|second)_?(?:manual|ho)|manual_?2)$", re.IGNORECASE)
 
 
 @dataclass
 class Matches:
-    """Pairs of (image, mask) and what is left over, each in natural order."""
+    """Pairs of (image, mask) and what is left over, each in natural order.
+
+    `seconds` are masks of a second annotator, where the first one's are there as well.
+    """
 
     pairs: list[tuple[Path, Path]] = field(default_factory=list)
     images_left: list[Path] = field(default_factory=list)
     masks_left: list[Path] = field(default_factory=list)
+    seconds: list[Path] = field(default_factory=list)
 
 
 def image_key(path: Path) -> str:
@@ -60,12 +66,23 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
     DataError
         If two files claim the same partner; the message names both.
     """
-    found = Matches(images_left=sorted(images, key=natural_key), masks_left=sorted(masks, key=natural_key))
+    seconds = [m for m in masks if _SECOND.search(image_stem(m))]
+    if len(seconds) < len(masks):
+        firsts = {mask_key(m) for m in masks if m not in set(seconds)}
+        seconds = [m for m in seconds if mask_key(m) in firsts]
+    else:
+        seconds = []
+    found = Matches(
+        images_left=sorted(images, key=natural_key),
+        masks_left=sorted(set(masks) - set(seconds), key=natural_key),
+        seconds=sorted(seconds, key=natural_key),
+    )
     _take(found, image_stem, image_stem)
+    _take(found, lambda p: image_stem(p).casefold(), mask_key)
     _take(found, image_key, mask_key)
     if not found.pairs:
         _match_numbers(found)
-    taken = {image_key(image): (image, mask) for image, mask in found.pairs}
+    taken = {key: pair for pair in found.pairs for key in (image_key(pair[0]), image_stem(pair[0]).casefold())}
     for mask in found.masks_left:
         if mask_key(mask) in taken:
             image, other = taken[mask_key(mask)]

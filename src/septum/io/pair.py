@@ -47,16 +47,21 @@ class Pairing:
     pairs
         In natural order of their names.
     layout
-        How the files lay: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, or ``"files"`` (told apart by suffix).
+        How the files lay: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, ``"files"`` (told apart by suffix), or
+        ``"objects"`` (a folder for each image, with one mask file for each object; `Pair.mask` is the folder of them).
     unmatched_images, unmatched_masks
         Files without a partner, in natural order. Frames of a Cell Tracking Challenge sequence that are not annotated
         are pairs without a mask instead, since most of them never are.
     objects
         True where the layout says that masks hold object ids; None where it does not say.
+    set_aside
+        Files that are there and not trained on, with what they are: masks of a ``"second annotator"``, or of the
+        ``"field of view"``.
     """
 
     pairs: tuple[Pair, ...]
-    layout: Literal["folders", "stacks", "ctc", "files"]
+    layout: Literal["folders", "stacks", "ctc", "files", "objects"]
     unmatched_images: tuple[Path, ...] = ()
     unmatched_masks: tuple[Path, ...] = ()
     objects: bool | None = None
+    set_aside: tuple[tuple[Path, str], ...] = ()

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
 from septum.io import ctc
+from septum.io.folders import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    images_in,
+    object_folders,
+    role_folders,
+    set_aside,
+    subfolders,
+)
 from septum.io.matching import Matches, image_key, mask_key, match, names_a_mask
-from septum.io.names import SUFFIXES, image_stem, image_suffix, is_image_file, is_zarr, natural_key, shown
+from septum.io.names import SUFFIXES, image_stem, image_suffix, is_zarr, natural_key, shown
 from septum.io.pair import Pair, Pairing
 
 __all__ = ["Pair", "Pairing", "find_pairs"]
 
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img")
-_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
 _LAYOUTS = """one of
     DATA/images/ and DATA/masks/ (or labels/, annotations/, gt/), names alike: cell1.tif and cell1.tif or cell1_mask.tif
     DATA/ with cell1.png and cell1_mask.png side by side
+    DATA/a/images/a.png and DATA/a/masks/*.png, one file an object
     DATA/01/t000.tif and DATA/01_GT/SEG/man_seg000.tif (Cell Tracking Challenge)
     two folders IMAGES MASKS, or two files IMAGE MASK"""
 
@@ -30,8 +39,9 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
     ----------
     data
         One folder: with ``images/`` and ``masks/`` (also ``labels/``, ``annotations/``, ``gt/``, in any case), with
-        images and masks side by side told apart by suffix (``a.png``, ``a_mask.png``), a Cell Tracking Challenge data
-        set or one sequence of it. Or two folders, or two files (image, mask), or a list of files.
+        images and masks side by side told apart by suffix (``a.png``, ``a_mask.png``), a folder for each image with
+        ``images/`` and a mask file for each object in ``masks/``, a Cell Tracking Challenge data set or one sequence
+        of it. Or two folders, or two files (image, mask), or a list of files.
 
     Returns
     -------
@@ -72,47 +82,36 @@ def _find(paths: list[Path]) -> Pairing:
 def _one_folder(folder: Path) -> Pairing:
     if ctc.is_sequence(folder):
         return ctc.pair_sequences([folder])
-    inside = _subfolders(folder)
-    images, masks = ([p for p in inside if p.name.casefold() in names] for names in (_IMAGE_FOLDERS, _MASK_FOLDERS))
-    for found in (images, masks):
-        if len(found) > 1 and images and masks:
-            listed = " and ".join(shown(p.name) for p in found)
-            raise DataError(f"{shown(folder)}: holds both {listed}", "one of them", f"name two: {images[0]} {masks[0]}")
-    if images and masks:
-        return _two_folders(images[0], masks[0])
+    if roles := role_folders(folder):
+        return _two_folders(*roles)
+    if samples := object_folders(folder):
+        return _object_masks(samples)
     if annotated := ctc.sequences(folder):
         return ctc.pair_sequences(annotated)
-    files = _images_in(folder)
+    files = images_in(folder)
     if any(names_a_mask(p) for p in files):
         return _side_by_side(files, str(folder))
     raise _nothing(folder, files)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    inside = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_zarr(p))
-    return sorted(inside, key=natural_key)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".") and is_image_file(p)), key=natural_key)
-
-
 def _looks_right(folder: Path) -> bool:
-    names = {p.name.casefold() for p in folder.iterdir() if p.is_dir()}
-    return bool(names & set(_IMAGE_FOLDERS) and names & set(_MASK_FOLDERS)) or bool(ctc.sequences(folder))
+    try:
+        return bool(role_folders(folder) or object_folders(folder) or ctc.sequences(folder))
+    except DataError:
+        return False
 
 
 def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
     """Say why a folder is no data set, and what is near that is one."""
-    inside = _subfolders(folder)
-    right = [p for p in (*inside, *(q for p in inside for q in _subfolders(p))) if _looks_right(p)]
+    inside = subfolders(folder)
+    right = [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _looks_right(p)]
     if right:
         names = ", ".join(shown(p.relative_to(folder)) for p in right[:8])
         return UsageError(
             f"{shown(folder)}: holds data sets in subfolders: {names}", "one data set", f"name {right[0]}"
         )
     if files:
-        beside = [p for p in _subfolders(folder.absolute().parent) if p.name.casefold() in _MASK_FOLDERS]
+        beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
         todo = (
             f"name both: {folder} {beside[0]}" if beside else "put the masks into a folder of their own and name both"
         )
@@ -126,22 +125,29 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
 def _two_folders(images: Path, masks: Path) -> Pairing:
     if images.resolve() == masks.resolve():
         raise UsageError(f"{shown(images)} twice", "a folder of images and one of masks", f"name it once: {images}")
-    if images.name.casefold() in _MASK_FOLDERS and masks.name.casefold() in _IMAGE_FOLDERS:
+    if images.name.casefold() in MASK_FOLDERS and masks.name.casefold() in IMAGE_FOLDERS:
         raise UsageError(f"{shown(images)} {shown(masks)}", "images first, then masks", f"turn round: {masks} {images}")
     truth = ctc.truth_folder(masks)
     if truth is not None and ctc.has_frames(images):
         is_gold = "_GT" in f"{truth.parent.name} {truth.name}".upper()
         pairs, strays = ctc.pair_frames(images, gold=truth if is_gold else None, silver=None if is_gold else truth)
         return Pairing(tuple(pairs), "ctc", unmatched_masks=tuple(strays), objects=True)
-    files = [_some_images(folder) for folder in (images, masks)]
-    found = match(*files)
+    files = _some_images(images)
+    inside = [] if images_in(masks) else [p for p in subfolders(masks) if images_in(p)]
+    found = match(files, inside or _some_images(masks))
     if not found.pairs:
-        raise _no_partner(files[0], files[1])
-    return _pairing(found, "folders", sections=_sections(files[0]), group=images.absolute().name)
+        raise _no_partner(files, inside or images_in(masks))
+    pairing = _pairing(found, "folders", sections=_sections(files), group=images.absolute().name)
+    return replace(pairing, objects=True if inside else None, set_aside=tuple(set_aside(images, masks)))
+
+
+def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:
+    pairs = [Pair(masks.parent.name, image, masks) for image, masks in samples]
+    return Pairing(tuple(pairs), "objects", objects=True)
 
 
 def _some_images(folder: Path) -> list[Path]:
-    files = _images_in(folder)
+    files = images_in(folder)
     if not files:
         kinds = Counter(p.suffix for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds.most_common(4)) or "no file"
@@ -176,7 +182,7 @@ def _two_files(image: Path, mask: Path) -> Pairing:
     for path in (image, mask):
         if not image_suffix(path) and not is_zarr(path):
             raise UsageError(f"{shown(path)}: no image", "a file that ends in " + " ".join(SUFFIXES), "export it so")
-    folders = image.parent.name.casefold() in _MASK_FOLDERS and mask.parent.name.casefold() in _IMAGE_FOLDERS
+    folders = image.parent.name.casefold() in MASK_FOLDERS and mask.parent.name.casefold() in IMAGE_FOLDERS
     if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
         raise UsageError(f"{shown(image)} {shown(mask)}", "the image first, then the mask", "turn them round")
     name = image_stem(image)
@@ -187,7 +193,7 @@ def _many_files(paths: Sequence[Path]) -> Pairing:
     foreign = [p for p in paths if not image_suffix(p) and not is_zarr(p)]
     if foreign:
         raise UsageError(f"{shown(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out")
-    masks = [p for p in paths if p.parent.name.casefold() in _MASK_FOLDERS]
+    masks = [p for p in paths if p.parent.name.casefold() in MASK_FOLDERS]
     if masks:
         images = [p for p in paths if p not in set(masks)]
         found = match(images, masks)
@@ -222,4 +228,5 @@ def _pairing(found: Matches, layout: str, *, sections: dict[Path, int] | None = 
         "folders" if layout == "folders" else "files",
         unmatched_images=tuple(found.images_left),
         unmatched_masks=tuple(found.masks_left),
+        set_aside=tuple((p, "second annotator") for p in found.seconds),
     )

@@ -12,12 +12,11 @@ import numpy as np
 from septum.arrays.mend import COLOR
 from septum.errors import DataError
 from septum.jobs.findings import KINDS, Finding, counted, gather, times
+from septum.jobs.fitting import fit
 from septum.jobs.judge import (
-    agreement_remarks,
     channel_remarks,
     common_channels,
     common_rank,
-    duplicate_remarks,
     item_remarks,
     meaning_remarks,
     pairing_remarks,
@@ -26,7 +25,8 @@ from septum.jobs.judge import (
     without,
 )
 from septum.jobs.kind import Kind, Meaning, decide
-from septum.jobs.survey import Item, items_of, survey
+from septum.jobs.likeness import copies, unlike_remarks
+from septum.jobs.survey import Item, items_of, survey, with_channels
 
 if TYPE_CHECKING:
     from septum.io.pairs import Pairing
@@ -173,23 +173,27 @@ def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
     from septum.io.pairs import find_pairs
 
     pairing = find_pairs([Path(d) for d in data])
-    items = [survey(item) for item in items_of(pairing.pairs)]
+    items = with_channels([survey(item) for item in items_of(pairing.pairs)])
     remarks = list(pairing_remarks(pairing, items))
     for index, item in enumerate(items):
         remarks += item_remarks(index, item)
     used = without(items, remarks)
-    remarks += duplicate_remarks(used)
-    used = without(items, remarks)
+    marked, found = copies(used)
+    remarks += found
+    used = {index: marked[index] for index in without(items, remarks)}
     channels = common_channels(list(used.values()))
     for index, item in used.items():
         remarks += channel_remarks(index, item, channels)
-    used = without(items, remarks)
+    used = {index: used[index] for index in without(items, remarks)}
     masks = [census for item in used.values() if item.mask_facts for census in item.mask_facts.census]
-    meaning = decide(masks, objects=pairing.objects, kind=kind)
+    things = len({item.group or f"/{item.name}" for item in used.values()})
+    meaning = decide(masks, objects=pairing.objects, kind=kind, things=things)
     used = {index: with_binary(item, meaning) for index, item in used.items()}
     remarks += meaning_remarks(meaning, masks, list(used.values()))
     remarks += set_remarks(list(used.values()))
-    remarks += agreement_remarks(list(used.values()))
+    remarks += unlike_remarks(list(used.values()), objects=meaning.kind == "objects" and not meaning.pieces)
+    used, found = fit(used)
+    remarks += found
     findings = gather(remarks)
     return Report(
         pairing=pairing,
@@ -230,6 +234,7 @@ def _pairs_line(report: Report) -> str:
         "stacks": "an image and its mask",
         "ctc": "Cell Tracking Challenge",
         "files": "files side by side",
+        "objects": "a folder for each image, a mask file for each object",
     }
     return f"{counted(len(report.items), 'pair')}{left} ({layouts[report.pairing.layout]})"
 
@@ -250,7 +255,8 @@ def _figures(item: Item) -> dict[str, object]:
     """Return the figures of one pair for JSON; ids are counted, not listed."""
     census = item.mask_facts.census if item.mask_facts else ()
     image = asdict(item.image_facts) if item.image_facts else {}
-    image.pop("digest", None)
+    for key in ("digest", "curve", "thumbnail"):
+        image.pop(key, None)
     masks = [
         {k: v for k, v in asdict(c).items() if k not in ("values", "counts", "traits")} | {"values": len(c.values)}
         for c in census

@@ -48,6 +48,9 @@ KINDS: Mapping[str, Kind] = {
     "unpaired-mask": Kind("warning", "mask", "without an image", _LEFT_OUT),
     "unreadable": Kind("warning", "file", "that cannot be read", _LEFT_OUT, leaves_out=True),
     "gold-unreadable": Kind("warning", "gold mask", "that cannot be read", "not scored with"),
+    "second-annotator": Kind("mended", "mask", "of a second annotator", "the first one's are taken"),
+    "field-of-view": Kind("mended", "mask", "of the field of view", "not used; the drawn masks are taken"),
+    "mask-folder": Kind("mended", "mask", "with a file for each object", "each file is one object"),
     "sizes-swapped": Kind("mended", "mask", "with width and height swapped", "transposed"),
     "sizes-differ": Kind(
         "error", "pair", "whose image and mask differ in size", "fix leaves them out", leaves_out=True
@@ -55,8 +58,18 @@ KINDS: Mapping[str, Kind] = {
     "pages-differ": Kind(
         "error", "pair", "whose image and mask differ in the number of pages", "fix leaves them out", leaves_out=True
     ),
+    "pages-channels": Kind(
+        "mended", "image", "whose channels were taken for pages, told by the masks", "read as channels"
+    ),
+    "axes-swapped": Kind("mended", "mask", "with axes in another order", "put in the order of the image's"),
+    "mask-turned": Kind("mended", "mask", "turned against the image", "turned back"),
+    "mask-shifted": Kind("mended", "mask", "shifted against the image", "moved back; its new edge is not annotated"),
+    "near-copy": Kind("warning", "image", "nearly equal to another one; copies are never on both sides of the split"),
+    "sequence": Kind("warning", "", ""),
     "duplicate": Kind("warning", "pair", "equal to another one", _LEFT_OUT, leaves_out=True),
-    "duplicate-conflict": Kind("warning", "image", "equal to another one, but with a different mask"),
+    "duplicate-conflict": Kind(
+        "warning", "image", "equal to another one, but with a different mask; never on both sides of the split"
+    ),
     "mask-astray": Kind("warning", "mask", "whose outlines do not follow the image as in the others: the right mask?"),
     "masks-astray": Kind("warning", "", ""),
     "masks-shifted": Kind("warning", "", ""),
@@ -78,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     "mask-binary": Kind("mended", "mask", "of one value among masks of ids", "each connected piece is one object"),
     "mask-empty": Kind("warning", "mask", "that holds background only"),
     "mask-unannotated": Kind("warning", "mask", "in which nothing is annotated", _LEFT_OUT, leaves_out=True),
+    "object-apart": Kind("mended", "mask", "with one id on objects far apart", "each gets an id of its own"),
     "object-split": Kind("warning", "mask", "with objects in several pieces; each id counts as one object"),
     # What the values mean
     "class-values": Kind("mended", "", "", "numbered from 0"),
@@ -94,9 +108,12 @@ KINDS: Mapping[str, Kind] = {
     "image-holes": Kind(
         "mended", "image", "with NaN or infinity", "NaN becomes the median, infinity the largest or smallest value"
     ),
-    "intensity-outlier": Kind(
-        "warning", "image", "much brighter or darker than the others; each image is scaled by itself"
-    ),
+    "intensity-outlier": Kind("warning", "image", "much dimmer than the others, with few gray values"),
+    "intensity-unlike": Kind("warning", "image", "with intensities distributed unlike those of all others"),
+    "size-outlier": Kind("warning", "image", "much smaller or larger than the others"),
+    "object-size-outlier": Kind("warning", "mask", "with objects much smaller or larger than in the others"),
+    "channel-constant": Kind("warning", "", ""),
+    "channel-empty": Kind("warning", "image", "with the same value everywhere in a channel, unlike the others"),
     "channels-repeated": Kind("mended", "gray image", "among color images", "the gray channel is repeated"),
     "channels-spare": Kind("mended", "image", "with a constant alpha channel", "the alpha channel is dropped"),
     "channels-differ": Kind(

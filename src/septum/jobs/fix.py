@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.arrays.mend import fill_holes, match_channels
 from septum.errors import DataError, FileError, UsageError
 from septum.jobs.findings import KINDS
-from septum.jobs.load import meant_frames
+from septum.jobs.load import meant_frames, put_right
 from septum.jobs.survey import LOSSY, image_frames, mask_frames, read_mask
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _place(item: Item, report: Report, out: Path, *, name: str, role: str) -> Pa
         sequence = item.group if item.group.isdecimal() else "01"
         folders = {"images": sequence, "masks": f"{sequence}_ST/SEG", "golds": f"{sequence}_GT/SEG"}
         return out / folders[role] / name
-    return out / role / (item.name + image_suffix(Path(name)))
+    return out / role / (item.name + (image_suffix(Path(name)) or ".tif"))
 
 
 def _write_image(item: Item, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
@@ -122,7 +122,7 @@ def _write_image(item: Item, report: Report, out: Path, done: dict[Path, list[st
     target = _place(item, report, out, name=item.image.name, role="images")
     if item.image not in done:
         return _copy(item.image, target)
-    image = read_image(item.image)
+    image = read_image(item.image, axes=item.axes)
     frames = np.stack([match_channels(fill_holes(f), report.rules.channels) for f in image_frames(image)])
     array = frames if "T" in image.axes else frames[0]
     target = _lossless(target, array, image.axes)
@@ -141,11 +141,10 @@ def _write_mask(
     axes = item.image_facts.axes if item.image_facts else ""
     mask, labels = read_mask(path, axes)
     frames = meant_frames(labels, report.rules, item.binary if path == item.mask else ())
-    if path == item.mask and item.swapped:
-        frames = np.swapaxes(frames, -1, -2)
+    frames = put_right(frames, item, path)
     raw = mask_frames(mask, axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
-    if same and path.suffix.lower() not in LOSSY:
+    if same and path.is_file() and path.suffix.lower() not in LOSSY:
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     spatial = "ZYX"[-(frames.ndim - 1) :]

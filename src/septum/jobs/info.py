@@ -50,7 +50,7 @@ def describe_model(path: Path) -> dict[str, object]:
 
     model = open_model(path)
     return {
-        **model.header.model_dump(mode="json"),
+        **model.header.model_dump(mode="json", exclude={"seen": {"curves"}}),  # hundreds of numbers for no person
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "context_px": list(model.network.geometry.contexts),
         "device": model.device.name,

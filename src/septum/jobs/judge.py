@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from septum.arrays.mend import COLOR, fits_channels
-from septum.jobs.findings import KINDS, Remark, times
+from septum.jobs.findings import KINDS, Remark, counted, times
 from septum.jobs.kind import Meaning, binary
 
 if TYPE_CHECKING:
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
     from septum.jobs.survey import Item
 
 _TINY = 8  # pixels
-_ENOUGH = 5  # images, to say what is usual
-_AGREED = 0.75  # share of the images that have to be shifted in the same direction
-_GAIN = 1.015  # in edge strength; masks of real data are off by half a pixel and gain up to 1.007
 _MOST_CLASSES = 254  # a target is uint8, and 255 is ignored
 
 
@@ -40,6 +35,11 @@ def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]
         yield Remark("unpaired-image", path)
     for path in pairing.unmatched_masks:
         yield Remark("unpaired-mask", path)
+    for path, what in pairing.set_aside:
+        yield Remark("second-annotator" if what == "second annotator" else "field-of-view", path)
+    for index, item in enumerate(items):
+        if item.mask.is_dir() and item.mask_facts is not None:
+            yield Remark("mask-folder", item.mask, counted(len(item.mask_facts.census[0].values), "object"), item=index)
     if pairing.layout == "ctc":
         for index, item in enumerate(items):
             if item.masks == item.golds:
@@ -54,6 +54,8 @@ def item_remarks(index: int, item: Item) -> Iterator[Remark]:
     image, mask = item.image_facts, item.mask_facts
     if image is None or mask is None:
         return
+    if item.axes is not None:
+        yield Remark("pages-channels", item.image, f"--axes {item.axes}", item=index)
     if mask.problem:
         yield Remark("mask-no-labels", item.mask, mask.problem, item=index)
     if image.constant:
@@ -65,8 +67,9 @@ def item_remarks(index: int, item: Item) -> Iterator[Remark]:
     section = item.masks[0][1] is not None
     if not section and image.frames != mask.frames:
         yield Remark("pages-differ", item.image, f"image {image.frames}, mask {mask.frames}", item=index)
-    elif item.swapped:
-        yield Remark("sizes-swapped", item.mask, f"{times(mask.sides)} for {times(image.sides)}", item=index)
+    elif not section and mask.reorder is not None:
+        code = "sizes-swapped" if len(mask.sides) == 2 else "axes-swapped"
+        yield Remark(code, item.mask, f"{times(mask.sides)} for {times(image.sides)}", item=index)
     elif image.sides[1:] != mask.sides if section else image.sides != mask.sides:
         detail = f"image {times(image.sides)}, mask {times(mask.sides)}" + ", rotated by 90 degrees" * mask.turned
         yield Remark("sizes-differ", item.image, detail, item=index)
@@ -89,19 +92,6 @@ def _short(reason: str, path: Path) -> str:
     """Take the name of the file, which is said already, from the reason."""
     first = reason.splitlines()[0]
     return first.split(": ", 1)[1] if first.startswith(str(path)) and ": " in first else first
-
-
-def duplicate_remarks(used: dict[int, Item]) -> Iterator[Remark]:
-    """Find images that are equal to an earlier one."""
-    seen: dict[str, Item] = {}
-    for index, item in used.items():
-        if item.image_facts is None or item.mask_facts is None:
-            continue
-        first = seen.setdefault(item.image_facts.digest, item)
-        if first is item:
-            continue
-        same = first.mask_facts is not None and first.mask_facts.digest == item.mask_facts.digest
-        yield Remark("duplicate" if same else "duplicate-conflict", item.image, f"= {first.image.name}", item=index)
 
 
 def common_channels(items: Sequence[Item]) -> int:
@@ -169,7 +159,12 @@ def _object_remarks(meaning: Meaning, items: Sequence[Item]) -> Iterator[Remark]
         census = item.mask_facts.census if item.mask_facts else ()
         if item.binary:
             yield Remark("mask-binary", item.mask)
-        elif split := sum(c.split for c in census):
+            continue
+        apart = item.mask_facts.apart if item.mask_facts else ()
+        if apart:
+            listed = ", ".join(map(str, apart[:3])) + (" ..." if len(apart) > 3 else "")
+            yield Remark("object-apart", item.mask, f"id {listed}")
+        if (split := sum(c.split for c in census) - len(apart)) > 0:
             yield Remark("object-split", item.mask, f"{split} of {sum(len(c.values) for c in census)}")
 
 
@@ -183,45 +178,16 @@ def set_remarks(items: Sequence[Item]) -> Iterator[Remark]:
         for path, f in facts:
             if len(f.sides) == 3 and flat:
                 yield Remark("ranks-differ", path, times(f.sides))
-    ranges = np.log10([max(f.percentiles[2] - f.percentiles[0], 1e-12) for _, f in facts])
-    if len(facts) >= 8:
-        middle = np.median(ranges)
-        usual = max(3.5 * 1.4826 * float(np.median(np.abs(ranges - middle))), np.log10(8))
-        for (path, _), value in zip(facts, ranges, strict=True):
-            if abs(value - middle) > usual:
-                factor = 10 ** abs(value - middle)
-                yield Remark(
-                    "intensity-outlier", path, f"contrast {'x' if value > middle else '1/'}{factor:.2g} of the median"
-                )
-
-
-def agreement_remarks(items: Sequence[Item]) -> Iterator[Remark]:
-    """Find masks that do not follow their images, and shifts that all masks have in common.
-
-    A mask is suspicious if its contrast is below the fourth root of what is usual in the data set. Measured on
-    electron, phase contrast and fluorescence microscopy and stained tissue: right pairs 1.7 to 20 (usual 1.9 to 8.4),
-    masks of another image mostly 0.5 to 1.5.
-    """
-    found = [(i.mask, i.mask_facts.agreement) for i in items if i.mask_facts and i.mask_facts.agreement]
-    if len(found) < _ENOUGH:
-        return
-    usual = float(np.median([a.contrast for _, a in found]))
-    if usual < 1.05:
-        yield Remark(
-            "masks-astray", text="outlines in the masks do not follow edges in the images: are these the pairs?"
-        )
-        return
-    if usual > 1.4:
-        for path, a in found:
-            if a.contrast < usual**0.25:
-                yield Remark("mask-astray", path)
-    shift = [int(np.median([a.shift[axis] for _, a in found])) for axis in (0, 1)]
-    agree = [np.mean([np.sign(a.shift[axis]) == np.sign(shift[axis]) for _, a in found]) for axis in (0, 1)]
-    moved = [m if share >= _AGREED else 0 for m, share in zip(shift, agree, strict=True)]
-    if any(moved) and float(np.median([a.gain for _, a in found])) > _GAIN:
-        yield Remark(
-            "masks-shifted", text=f"masks fit better if moved by {moved[0]} pixels along Y and {moved[1]} along X"
-        )
+    several = [f for _, f in facts if f.channels > 1]
+    for channel in sorted({c for f in several for c in f.flat}):
+        with_it = [(path, f) for path, f in facts if f.channels > 1 and channel < f.channels - f.spare]
+        empty = [path for path, f in with_it if channel in f.flat]
+        if len(empty) == len(with_it) > 0:
+            text = f"channel {channel + 1} has the same value everywhere in all images; it does no harm"
+            yield Remark("channel-constant", text=text)
+        else:
+            for path in empty:
+                yield Remark("channel-empty", path, f"channel {channel + 1}")
 
 
 def common_rank(items: Sequence[Item]) -> int:

@@ -16,6 +16,7 @@ Kind = Literal["objects", "classes"]
 _WHOLE = 0.75  # share of values in one piece, from which masks may hold ids
 _MANY = 64  # more values than this are no classes, unless someone says so
 _FEW = 4
+_MOST_PARTS = 16  # of one thing seen again and again; more values are cells followed through a stack
 _ATTACHED = 0.8  # share of the images
 _SURE = 8  # images, from which statistics over images are no guess
 _STEADY = 0.12  # deviation of a value's center over images, in parts of the side; 0.29 is anywhere
@@ -59,7 +60,9 @@ class Meaning:
     sure: bool = False
 
 
-def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None) -> Meaning:
+def decide(
+    masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None, things: int | None = None
+) -> Meaning:
     """Decide what the values of masks mean.
 
     What is asked for (`kind`) and what the layout of the folders says (`objects`) win. Otherwise, in this order, with
@@ -76,7 +79,9 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
        their place as well, but cells come and go and are alike); or, of up to four values, size or brightness tell
        them apart (explain half of the variance over images), or they touch one another nearly wherever several are
        in an image, as parts of one thing do. These are classes. What rests on fewer than eight images, on touching, or
-       reads up to four values as ids, is a guess, and said to be one.
+       reads up to four values as ids, is a guess, and said to be one. Pages of one stack show the same thing again, in
+       which ids keep their places as organs do: from fewer than three stacks or images of their own no more than 16
+       values are classes.
 
     Parameters
     ----------
@@ -86,6 +91,8 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
         What the layout says, or None.
     kind
         What the user says, or None.
+    things
+        Stacks, sequences and images on their own that the masks are of; as many as masks where not given.
     """
     filled = [m for m in masks if m.values]
     values = sorted({v for m in masks for v in m.values})
@@ -108,7 +115,8 @@ def decide(masks: Sequence[Census], *, objects: bool | None = None, kind: Kind |
             return classes
         unclear = f"{len(values)} values, most of them in several pieces: neither object ids nor classes"
         return Meaning("objects", (), (), "object ids", guess=True, unclear=unclear)
-    if len(values) <= _MANY and _anatomy(filled, values):
+    again = things is not None and things < 3 and len(values) > _MOST_PARTS
+    if len(values) <= _MANY and not again and _anatomy(filled, values):
         reason = classes.reason + ", each with a place or look of its own"
         return Meaning("classes", tuple(every), ignore, reason, guess=len(filled) < _SURE)
     if len(values) <= _FEW and _attached(filled):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.apart import set_apart
 from septum.arrays.mend import fill_holes, match_channels, to_classes
+from septum.arrays.placement import placed
 from septum.arrays.targets import IGNORE, components
 from septum.jobs.survey import image_frames, read_mask
 
@@ -40,6 +42,8 @@ class Sample:
         None where `mask` is the truth.
     spacing_um
         Micrometers per pixel along ``*S``; None if unknown.
+    copy_of
+        Images of the same name here are copies of one another, and stay together; ``""`` is no copy.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Sample:
     mask: NDArray[np.int32]
     gold: NDArray[np.int32] | None
     spacing_um: tuple[float, ...] | None
+    copy_of: str = ""
 
 
 def load_samples(report: Report) -> Iterator[Sample]:
@@ -90,7 +95,7 @@ def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
     """
     from septum.io.images import read_image
 
-    image = read_image(item.image)
+    image = read_image(item.image, axes=item.axes)
     frames = image_frames(image)
     masks = _truth(item.masks, item, rules, frames)
     golds = _truth(item.golds, item, rules, frames) if item.golds and item.golds != item.masks else None
@@ -110,6 +115,7 @@ def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
             mask=masks[t] if z is None else masks[t, z],
             gold=None if golds is None else golds[t] if z is None else golds[t, z],
             spacing_um=spacing,
+            copy_of=item.copy_of,
         )
 
 
@@ -125,8 +131,16 @@ def _truth(
         if section is not None:
             whole[:, section] = found
         else:
-            whole[:] = np.swapaxes(found, -1, -2) if item.swapped else found
+            whole[:] = put_right(found, item, path)
     return whole
+
+
+def put_right(frames: NDArray[np.int32], item: Item, path: Path) -> NDArray[np.int32]:
+    """Turn and move the frames ``(T, *S)`` of a mask as its item says; other truth of the item has its own place."""
+    placement = item.placement
+    if placement is None or (path != item.mask and placement == item.mend):
+        return frames
+    return np.stack([placed(frame, placement) for frame in frames])
 
 
 def meant_frames(frames: Sequence[Labels], rules: Rules, binary: Sequence[int]) -> NDArray[np.int32]:
@@ -157,4 +171,4 @@ def meant(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> N
         return to_classes(labels, rules.mask_values, rules.ignore)
     if pieces:
         return np.where(labels == IGNORE, np.int32(IGNORE), components(labels > 0))
-    return labels
+    return set_apart(labels)[0] if "object-apart" in rules.mends else labels

@@ -16,6 +16,7 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
 from septum.io.model_file import read_model, write_model
+from septum.jobs.familiar import Seen
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.settings import Settings
@@ -46,6 +47,8 @@ class ModelHeader(Settings):
         How probabilities become objects, tuned on the validation images.
     scores
         Scores on the validation images; empty if there were none.
+    seen
+        What the training images were like; None in files written before it was kept.
     training
         How it was made: preset, seed, steps, seconds, fingerprint of the data, versions.
     """
@@ -58,6 +61,7 @@ class ModelHeader(Settings):
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
     scores: dict[str, float] = Field(default_factory=dict)
+    seen: Seen | None = None
     training: dict[str, Any] = Field(default_factory=dict)
 
 

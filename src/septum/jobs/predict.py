@@ -23,6 +23,7 @@ from septum.io.zarr_labels import labels_place, write_labels
 from septum.jobs.answer import Answer, Output, answer_of, finish
 from septum.jobs.block_run import Asked, predict_in_blocks
 from septum.jobs.crew import Alone, Crew, gather
+from septum.jobs.familiar import unfamiliar
 from septum.jobs.frames import Frame, frame_spacing, join_frames, split_frames
 from septum.jobs.infer import Tiler, halved_text, largest_output, region_probabilities, versions
 from septum.jobs.layout import Demand, Layout, plan_layout
@@ -149,13 +150,16 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
             given = f"{settings.out}: {error.strerror}"
             raise FileError(given, "a folder that can be written", "give another -o") from None
     failures: list[SeptumError] = []
+    said: set[str] = set()
     with gather(settings.workers, settings.dask, settings.device) as crew:
         for record in _predict_all(tasks, model, answer, settings, crew):
             if isinstance(record, _Failure):
                 failures.append(record.error)
                 yield ImageFailed(record.path, str(record.error))
-            else:
+            elif not (isinstance(record, Warned) and record.cause in said):
                 yield record
+                if isinstance(record, Warned) and record.cause:
+                    said.add(record.cause)
         if len(failures) == len(tasks):
             raise failures[0]
         seconds = time.monotonic() - begin
@@ -177,6 +181,8 @@ def _predict_all(
         try:
             with open_image(task.source, axes=settings.axes) as source:
                 job = _plan_file(task, source, model, answer, settings, crew, several=len(tasks) >= crew.processes)
+                if job.layout.block is not None or not crew.shared:  # whole images are looked at where they are read
+                    yield from _unlike(job, source, model)
                 if job.layout.block is not None:
                     yield from predict_in_blocks(job.asked, source, model, job.layout, crew, (index, len(tasks)))
                 elif crew.shared:
@@ -298,6 +304,14 @@ def _plan_file(
         )
     asked = Asked(task.source, task.target, settings.model, settings.axes, answer, settings.tta, inside, settings.shard)
     return _Job(asked, frames, layout)
+
+
+def _unlike(job: _Job, source: Source, model: Model) -> Iterator[Warned]:
+    """Say in what an image is unlike those of the training; of a series the middle frame is looked at."""
+    if model.header.seen is not None:
+        frame = job.frames[len(job.frames) // 2]
+        for cause, text in unfamiliar(frame, str(job.asked.source), source.pixel_size_um, model.header.seen):
+            yield Warned(f"{text} (said once, also for other images of this kind)", cause)
 
 
 def _limit(settings: PredictSettings) -> int:

@@ -30,9 +30,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something a person should know; the job goes on."""
+    """Something a person should know; the job goes on.
+
+    What has the same `cause` in several images is said once.
+    """
 
     text: str
+    cause: str = ""
 
 
 @dataclass(frozen=True)

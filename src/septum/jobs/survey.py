@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.agreement import Agreement, agreement, turned
+from septum.arrays.agreement import Agreement, Turned, agreement, best_orientation, turned
+from septum.arrays.apart import set_apart
 from septum.arrays.census import Census, census
+from septum.arrays.look import look, thumbnail
 from septum.arrays.mend import Labels, fill_holes, read_labels
+from septum.arrays.placement import Placement, orientations
 from septum.errors import SeptumError
 
 if TYPE_CHECKING:
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 # Percentiles and brightness come from a regular sample of this many pixels per channel.
 _SAMPLE = 1_000_000
+
+_FRAMES = 8  # of a stack are compared with their masks
+_MOST_CHANNELS = 5  # that are taken for channels although the file says pages
+_CLEARLY = 1.15  # times the contrast of the next best order of axes
 
 LOSSY = (".jpg", ".jpeg")
 
@@ -43,11 +50,17 @@ class ImageFacts:
     constant
         All finite values are equal.
     spare
-        The last of several channels is constant (an alpha channel that hides nothing).
+        The last of two or four channels is constant and not 0: an alpha channel that hides nothing.
+    flat
+        Channels that are constant, from 0.
     spacing_um
         Micrometers per pixel along `sides`; None if unknown.
     digest
         Of shape and values: equal images have equal digests.
+    curve, levels
+        See `septum.arrays.look.look`; the channels one after another.
+    thumbnail
+        See `septum.arrays.look.thumbnail`; of the first frame, empty for stacks.
     """
 
     dtype: str
@@ -62,8 +75,12 @@ class ImageFacts:
     holes: int
     constant: bool
     spare: bool
+    flat: tuple[int, ...]
     spacing_um: tuple[float, ...] | None
     digest: str
+    curve: tuple[float, ...]
+    levels: int
+    thumbnail: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -76,10 +93,16 @@ class MaskFacts:
         Codes of `septum.arrays.mend.Labels`.
     problem
         Why it cannot be read as labels; ``""`` if it can.
-    agreement
-        How outlines and edges agree, in the first frame that has labels; None for volumes.
+    agreements
+        How outlines and edges agree, in up to eight frames that have labels; empty for volumes.
+    orientation
+        The order of axes in which a volume's mask fits best; None for images.
+    reorder
+        What brings the sides of the mask to those of the image; None if they are equal, or it is not certain.
     turned
         Y and X are swapped, and rotated by 90 degrees it would fit better than transposed.
+    apart
+        Ids that several objects far apart have; see `septum.arrays.apart.set_apart`.
     """
 
     dtype: str
@@ -90,8 +113,11 @@ class MaskFacts:
     mends: tuple[str, ...]
     problem: str
     census: tuple[Census, ...]
-    agreement: Agreement | None
+    agreements: tuple[Agreement, ...]
+    orientation: Turned | None
+    reorder: Placement | None
     turned: bool
+    apart: tuple[int, ...]
     digest: str
 
 
@@ -111,6 +137,12 @@ class Item:
         Files that could not be read, with the reason.
     binary
         Frames whose objects are the connected pieces of one value, although the data set has ids.
+    mend
+        How the mask has to be put on its image, found by comparing it with the others.
+    axes
+        Names of the dimensions of the image file, where it does not say them right; None where it does.
+    copy_of
+        Name of the first pair of which the image is a copy; ``""`` if there is none.
     """
 
     name: str
@@ -123,6 +155,9 @@ class Item:
     mask_facts: MaskFacts | None = None
     unreadable: tuple[tuple[Path, str], ...] = ()
     binary: tuple[int, ...] = ()
+    mend: Placement | None = None
+    axes: str | None = None
+    copy_of: str = ""
 
     @property
     def mask(self) -> Path:
@@ -130,12 +165,11 @@ class Item:
         return self.masks[0][0]
 
     @property
-    def swapped(self) -> bool:
-        """The mask has the image's sides with Y and X swapped, these differ, and transposing it is right."""
-        image, mask = self.image_facts, self.mask_facts
-        if image is None or mask is None or self.masks[0][1] is not None or image.sides == mask.sides or mask.turned:
-            return False
-        return (*mask.sides[:-2], mask.sides[-1], mask.sides[-2]) == image.sides
+    def placement(self) -> Placement | None:
+        """What has to be done with the mask so that it fits its image; None if nothing."""
+        if self.mask_facts is None or self.masks[0][1] is not None:
+            return None
+        return self.mask_facts.reorder or self.mend
 
 
 def items_of(pairs: Sequence[Pair]) -> Iterator[Item]:
@@ -156,7 +190,7 @@ def survey(item: Item) -> Item:
     image_facts = mask_facts = None
     frames: NDArray[Any] | None = None
     try:
-        image = read_image(item.image)
+        image = read_image(item.image, axes=item.axes)
         frames = image_frames(image)
         image_facts = _image_facts(image, frames)
     except SeptumError as error:
@@ -176,6 +210,31 @@ def survey(item: Item) -> Item:
     return replace(
         item, image_facts=image_facts, mask_facts=mask_facts, golds=tuple(golds), unreadable=tuple(unreadable)
     )
+
+
+def with_channels(items: Sequence[Item]) -> list[Item]:
+    """Read images again as channels whose pages are no pages: in all pairs alike the mask has one page.
+
+    Files that name no axes are read as pages. So many of them as there are in every image, and a mask of one page for
+    them all, are channels: first or last of the dimensions.
+    """
+    wanted = {_channel_axes(item) for item in items if item.image_facts and item.mask_facts}
+    if len(items) < 2 or len(wanted) != 1 or None in wanted:
+        return list(items)
+    axes = next(w[0] for w in wanted if w is not None)
+    return [survey(replace(item, axes=axes)) if item.image_facts else item for item in items]
+
+
+def _channel_axes(item: Item) -> tuple[str, int] | None:
+    """Return the axes that make channels of an image's pages, and their number; None if they are no channels."""
+    image, mask = item.image_facts, item.mask_facts
+    if image is None or mask is None or image.axes != "TCYX" or image.channels > 1 or mask.axes != "CYX":
+        return None
+    if image.sides == mask.sides and image.frames <= _MOST_CHANNELS:
+        return "CYX", image.frames
+    if (image.frames, image.sides[0]) == mask.sides and image.sides[1] <= _MOST_CHANNELS:
+        return "YXC", image.sides[1]
+    return None
 
 
 def image_frames(image: Image) -> NDArray[Any]:
@@ -205,8 +264,9 @@ def read_mask(path: Path, axes: str) -> tuple[Image, list[Labels]]:
         If the file cannot be read.
     """
     from septum.io.images import read_image
+    from septum.io.object_masks import is_object_folder, read_object_masks
 
-    mask = read_image(path, labels=True)
+    mask = read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
     lossy = path.suffix.lower() in LOSSY
     return mask, [read_labels(frame, lossy=lossy) for frame in mask_frames(mask, axes)]
 
@@ -223,7 +283,10 @@ def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:
     quantiles = np.quantile(sample, [0.01, 0.5, 0.99])
     spatial = [a for a in image.axes if a in "ZYX"]
     sizes = [image.pixel_size_um.get(a) for a in spatial]
-    last = frames[:, -1]
+    flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
+    last = frames.shape[1] - 1
+    filled = frames if not holes else np.stack([fill_holes(frame) for frame in frames])
+    curve, levels = look(np.moveaxis(filled, 1, 0))
     return ImageFacts(
         dtype=str(frames.dtype),
         axes=image.axes,
@@ -236,9 +299,13 @@ def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:
         percentiles=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
         holes=holes,
         constant=low == high,
-        spare=frames.shape[1] > 1 and bool(last.min() == last.max()),
+        spare=last in (1, 3) and last in flat and bool(frames[:, last].any()),
+        flat=flat,
         spacing_um=None if None in sizes else tuple(float(s) for s in sizes if s is not None),
         digest=_digest(frames),
+        curve=tuple(curve.ravel().tolist()),
+        levels=levels,
+        thumbnail=thumbnail(filled[0]) if len(frames) == 1 else (),
     )
 
 
@@ -251,7 +318,16 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
     for number, found in enumerate(labels if not problem else ()):
         image = fill_holes(images[number]) if fits and images is not None else None
         counted.append(census(found.array, image))
-    agreed, is_turned = _agreement(labels, images) if not problem else (None, False)
+    agreed = _agreements(labels, images) if fits and images is not None and not problem else ()
+    orientation = reorder = None
+    is_turned = False
+    if images is not None and images.shape[0] == len(labels) and not problem:
+        orientation = _orientation(labels, images)
+        swapped = images.ndim == 4 and images.shape[2:] == frames.shape[:1:-1] != frames.shape[2:]
+        is_turned = swapped and _turned(labels, images)
+        reorder = None if is_turned else _reorder(frames.shape[2:], images.shape[2:], orientation)
+    ids = [found.array for found, c in zip(labels, counted, strict=False) if c.split and c.pieces <= 4 * len(c.values)]
+    apart = {i for array in ids for i in set_apart(array)[1]}
     return MaskFacts(
         dtype=str(frames.dtype),
         axes=mask.axes,
@@ -261,24 +337,48 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
         mends=tuple(sorted({code for found in labels for code in found.mends})),
         problem=problem,
         census=tuple(counted),
-        agreement=agreed,
+        agreements=agreed,
+        orientation=orientation,
+        reorder=reorder,
         turned=is_turned,
+        apart=tuple(sorted(apart)),
         digest=_digest(frames),
     )
 
 
-def _agreement(labels: Sequence[Labels], images: NDArray[Any] | None) -> tuple[Agreement | None, bool]:
-    """Compare the first frame that has labels with its image; see `MaskFacts`."""
-    if images is None or images.ndim != 4 or len(labels) != len(images):
-        return None, False
-    number = next((n for n, found in enumerate(labels) if found.array.max(initial=0) > 0), None)
-    if number is None:
-        return None, False
-    image, mask = fill_holes(images[number]), labels[number].array
-    if mask.shape == image.shape[1:]:
-        return agreement(image, mask), False
-    swapped = mask.shape == image.shape[:0:-1]
-    return None, swapped and turned(image, mask)
+def _labeled(labels: Sequence[Labels]) -> list[int]:
+    """Return up to eight of the frames that have labels, evenly spread."""
+    numbers = [n for n, found in enumerate(labels) if found.array.max(initial=0) > 0]
+    return [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, _FRAMES).round().astype(int)) if numbers]
+
+
+def _agreements(labels: Sequence[Labels], images: NDArray[Any]) -> tuple[Agreement, ...]:
+    if images.ndim != 4:
+        return ()
+    found = (agreement(fill_holes(images[n]), labels[n].array) for n in _labeled(labels))
+    return tuple(a for a in found if a is not None)
+
+
+def _orientation(labels: Sequence[Labels], images: NDArray[Any]) -> Turned | None:
+    """Return the best order of axes of the first frame that has labels; None for images."""
+    if images.ndim != 5 or not (numbers := _labeled(labels)):
+        return None
+    return best_orientation(fill_holes(images[numbers[0]]), labels[numbers[0]].array)
+
+
+def _turned(labels: Sequence[Labels], images: NDArray[Any]) -> bool:
+    numbers = _labeled(labels)
+    return bool(numbers) and turned(fill_holes(images[numbers[0]]), labels[numbers[0]].array)
+
+
+def _reorder(mask: tuple[int, ...], image: tuple[int, ...], orientation: Turned | None) -> Placement | None:
+    """Return the order of axes that gives the image's sides, if there is one only or one is clearly the best."""
+    if mask == image or len(mask) != len(image):
+        return None
+    orders = list({p.order: p for p in orientations(mask, image)}.values())
+    if len(orders) > 1 and orientation is not None and orientation.contrast > _CLEARLY * orientation.other:
+        return orientation.placement
+    return orders[0] if len(orders) == 1 else None
 
 
 def _digest(array: NDArray[Any]) -> str:

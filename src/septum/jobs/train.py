@@ -19,6 +19,7 @@ from septum.io.model_file import read_model
 from septum.io.names import shown
 from septum.jobs.check import check
 from septum.jobs.clock import Clock, rate_factor
+from septum.jobs.familiar import Seen, seen_in
 from septum.jobs.load import Sample, load_samples
 from septum.jobs.model import ModelHeader, save_model
 from septum.jobs.plan import Plan, Preset, find_facts, make_plan
@@ -160,6 +161,7 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
             if done is not None:
                 yield done
             return
+        seen = seen_in(samples, find_facts(samples, report.rules.kind, classes=2, gpu=False).object_px)
         trainer = Trainer(
             plan=plan,
             seed=settings.seed,
@@ -174,7 +176,7 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
         with stop.waits():
             stopped = yield from _loop(trainer, folder, clock, checkpoint, stop)
         if not stopped:
-            yield from _finish(trainer, folder, clock, report.rules, made_of)
+            yield from _finish(trainer, folder, clock, report.rules, made_of, seen)
 
 
 def _see_the_same(images: dict[str, str], processes: Processes) -> None:
@@ -342,7 +344,7 @@ def _seconds(checkpoint: Checkpoint) -> float:
 
 
 def _finish(
-    trainer: Trainer, folder: RunFolder, clock: Clock, rules: Rules, made_of: dict[str, Any]
+    trainer: Trainer, folder: RunFolder, clock: Clock, rules: Rules, made_of: dict[str, Any], seen: Seen
 ) -> Iterator[Record]:
     """Tune on the held-out images with the best weights and write the model."""
     network = trainer.best_network()
@@ -362,6 +364,7 @@ def _finish(
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
         scores=scores,
+        seen=seen,
         training=training,
     )
     # JSON has no NaN: the Dice coefficient of a class that is nowhere.
