@@ -97,6 +97,23 @@ def train(
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="How many steps, instead of a time.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same model.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            show_default=False,
+            help="Hold each image out once: N networks that predict together, scores of all images.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            show_default=False,
+            help="Images whose names match alike, such as 'patient(..)', stay on one side.",
+        ),
+    ] = None,
     kind: KindOption = None,
     width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
     depth: Annotated[int | None, planned("Levels of the network.")] = None,
@@ -123,7 +140,9 @@ def train(
     Example: septum train cells -o runs/cells --budget 20m
     """
     from septum.jobs import train as job
+    from septum.jobs.folds import train_folds
     from septum.jobs.run_report import reported
+    from septum.jobs.split import SplitSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
@@ -144,13 +163,20 @@ def train(
         tile=tile,
         batch=batch,
         device=device,
+        split=settings_of(SplitSettings, group=group),
         deterministic=deterministic,
     )
+
+    def records(stop: Stop) -> Iterator[Any]:
+        if folds is not None:
+            return train_folds(settings, folds, stop)
+        return reported(settings, job.train(settings, stop))
+
     with (
         _orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
-        result = follow_training(_with_page(reported(settings, job.train(settings, stop)), progress), progress)
+        result = follow_training(_with_page(records(stop), progress), progress)
     if result is None:  # one of several processes: only the first speaks
         return
     if as_json:
@@ -230,6 +256,6 @@ def _orderly(run: Path) -> Iterator[Stop]:
 
 
 def _how_to_go_on(run: Path) -> str:
-    if any((run / "checkpoints").glob("step-*")):
+    if any(run.glob("checkpoints/step-*")) or any(run.glob("*/checkpoints/step-*")):
         return f"the same command goes on from the last checkpoint in {shown(run)}"
     return "no checkpoint was written yet; the same command begins again"

@@ -99,16 +99,20 @@ class Progress:
         else:
             self._show_line(now, done, total, note)
 
+    def begin(self, unit: str) -> None:
+        """Count something else from now on: count and rate begin anew."""
+        self.unit = unit
+        self._counts.clear()
+        self._line = (-math.inf, -math.inf)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
     def show_stage(self, stage: str, done: float, total: int, *, note: str = "") -> None:
         """Say that `done` of `total` blocks have passed a stage; count and rate begin anew with each stage."""
         if stage != self._stage:
             self._stage = stage
-            self.unit = "blocks"
-            self._counts.clear()
-            self._line = (-math.inf, -math.inf)
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = self._task = None
+            self.begin("blocks")
         self.show(done, total, note=f"{stage}  {note}")
 
     def _print(self, text: str) -> None:
@@ -194,6 +198,16 @@ def show_training(record: r.Record, progress: Progress) -> None:
             progress.show(step, total, note=f"loss {loss:.3f}")
         case r.Validated(step, total, scores, best):
             progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
+        case r.PartStarted(title, index, count):
+            progress.begin("steps")
+            progress.say(f"--- {title}")
+        case r.PartTrained(title, trained):
+            said = f"{scores_text(trained.scores)}; " if trained.scores else ""
+            progress.say(f"{title}: {said}{trained.steps} steps, {seconds_text(trained.seconds)}")
+        case r.HeldOutDone(done, total):
+            if progress.unit != "images":
+                progress.begin("images")
+            progress.show(done, total, note="predicted by the network that was not trained on them")
         case r.Saved() | r.Trained():
             pass
 

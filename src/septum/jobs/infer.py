@@ -19,7 +19,8 @@ from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
 from septum.nn.device import Device
-from septum.nn.unet import UNet, UNetSettings
+from septum.nn.ensemble import Predictor
+from septum.nn.unet import UNetSettings
 
 Region = tuple[slice, ...]
 
@@ -57,7 +58,7 @@ class Tiler:
         The sides after each halving, for people.
     """
 
-    network: UNet
+    network: Predictor
     device: Device
     max_output: tuple[int, ...]
     halved: list[tuple[int, ...]] = field(default_factory=list)
@@ -192,7 +193,7 @@ def region_probabilities(
 
 
 def image_probabilities(
-    network: UNet,
+    network: Predictor,
     image: NDArray[Any],
     *,
     device: Device,

@@ -101,7 +101,45 @@ class Trained:
     seconds: float
 
 
-Record = Checked | Planned | Warned | Resumed | Step | Validated | Saved | Stopped | Trained
+@dataclass(frozen=True)
+class PartStarted:
+    """Training `index` (from 0) of the `count` that a run consists of is begun; `title` names it: ``"fold 2 of 5"``."""
+
+    title: str
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class PartTrained:
+    """The training `title` of a run of several came to its end."""
+
+    title: str
+    trained: Trained
+
+
+@dataclass(frozen=True)
+class HeldOutDone:
+    """`done` of `total` held-out images of a run of several trainings are predicted and written."""
+
+    done: int
+    total: int
+
+
+Record = (
+    Checked
+    | Planned
+    | Warned
+    | Resumed
+    | Step
+    | Validated
+    | Saved
+    | Stopped
+    | Trained
+    | PartStarted
+    | PartTrained
+    | HeldOutDone
+)
 
 
 @dataclass(frozen=True)

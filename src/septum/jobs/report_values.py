@@ -35,7 +35,7 @@ class RunReport:
     warnings, remarks : tuple of str
         What was said on the way, and what stands out in the results.
     steps, best_step, seconds, budget_s
-        Of the training; `budget_s` is None where steps were asked for.
+        Of the training; `budget_s` is None where steps were asked for. Of several trainings together `best_step` is 0.
     held_out : int
         Images that were held out.
     model_scores : dict
@@ -58,6 +58,8 @@ class RunReport:
         Of the run.
     fingerprint : str
         Of the data.
+    note : str
+        What the scores are of, where there is more to say; ``""`` otherwise.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class RunReport:
     command: str
     seed: int
     fingerprint: str
+    note: str = ""
     remarks: tuple[str, ...] = ()
 
 
