@@ -24,7 +24,7 @@ from septum.app.options import (
     settings_of,
 )
 from septum.app.progress import Progress, follow_training, show_training, stoppable
-from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text
+from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text, seeds_lines, series
 from septum.errors import SeptumError, UsageError
 from septum.io.names import shown
 from septum.jobs.launch import launch, starts_processes
@@ -114,6 +114,15 @@ def train(
             help="Images whose names match alike, such as 'patient(..)', stay on one side.",
         ),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            show_default=False,
+            help="Train with N seeds on the same images: mean and spread of the scores.",
+        ),
+    ] = None,
     kind: KindOption = None,
     width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
     depth: Annotated[int | None, planned("Levels of the network.")] = None,
@@ -142,10 +151,13 @@ def train(
     from septum.jobs import train as job
     from septum.jobs.folds import train_folds
     from septum.jobs.run_report import reported
+    from septum.jobs.seeds import train_seeds
     from septum.jobs.split import SplitSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
+    if folds is not None and seeds is not None:
+        raise UsageError("both --folds and --seeds", "one of them", "train folds with another --seed to see the spread")
     run = out or run_folder(data)
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
@@ -168,6 +180,8 @@ def train(
     )
 
     def records(stop: Stop) -> Iterator[Any]:
+        if seeds is not None:
+            return train_seeds(settings, seeds, stop)
         if folds is not None:
             return train_folds(settings, folds, stop)
         return reported(settings, job.train(settings, stop))
@@ -176,14 +190,19 @@ def train(
         _orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
-        result = follow_training(_with_page(records(stop), progress), progress)
+        learned = follow_training(_with_page(records(stop), progress), progress)
+    result = learned.trained
     if result is None:  # one of several processes: only the first speaks
         return
     if as_json:
         page = run / REPORT
         report = {"report": page if page.exists() else None}
-        typer.echo(json_text({"command": "train", **vars(result), **report, "warnings": progress.warnings}))
+        typer.echo(
+            json_text({"command": "train", **vars(result), **report, **series(learned), "warnings": progress.warnings})
+        )
         return
+    if learned.compared is not None and result.scores:
+        typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
     scores = f"{scores_text(result.scores)}; " if result.scores else ""
     typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
 

@@ -168,14 +168,28 @@ def rate_text(speed: float, unit: str) -> str:
     return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit.removesuffix('s')}"
 
 
-def follow_training(job: Iterable[r.Record], progress: Progress) -> r.Trained | None:
-    """Run a training to its end, showing each record; return the last one, which the first of several processes has."""
-    last: r.Trained | None = None
+@dataclass
+class Learned:
+    """What came of a training: its end, which the first of several processes has, and what a series is made of."""
+
+    trained: r.Trained | None = None
+    parts: list[r.PartTrained] = field(default_factory=list)
+    compared: r.SeedsCompared | None = None
+
+
+def follow_training(job: Iterable[r.Record], progress: Progress) -> Learned:
+    """Run a training to its end, showing each record; return what came of it."""
+    learned = Learned()
     for record in job:
         show_training(record, progress)
-        if isinstance(record, r.Trained):
-            last = record
-    return last
+        match record:
+            case r.Trained():
+                learned.trained = record
+            case r.PartTrained():
+                learned.parts.append(record)
+            case r.SeedsCompared():
+                learned.compared = record
+    return learned
 
 
 def show_training(record: r.Record, progress: Progress) -> None:
@@ -198,7 +212,7 @@ def show_training(record: r.Record, progress: Progress) -> None:
             progress.show(step, total, note=f"loss {loss:.3f}")
         case r.Validated(step, total, scores, best):
             progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
-        case r.PartStarted(title, index, count):
+        case r.PartStarted(title):
             progress.begin("steps")
             progress.say(f"--- {title}")
         case r.PartTrained(title, trained):
@@ -207,8 +221,8 @@ def show_training(record: r.Record, progress: Progress) -> None:
         case r.HeldOutDone(done, total):
             if progress.unit != "images":
                 progress.begin("images")
-            progress.show(done, total, note="predicted by the network that was not trained on them")
-        case r.Saved() | r.Trained():
+            progress.show(done, total, note="held-out images")
+        case r.Saved() | r.Trained() | r.SeedsCompared():
             pass
 
 

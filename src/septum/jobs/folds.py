@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from pydantic import ValidationError
-
-from septum.arrays.instances import ObjectSettings
-from septum.errors import ModelError, UsageError
+from septum.errors import UsageError
 from septum.jobs.check import check
-from septum.jobs.model import Model, ModelHeader, open_model, save_model, trained_networks
-from septum.jobs.out_of_fold import OutOfFold
-from septum.jobs.prepare import fingerprint
-from septum.jobs.records import Checked, Planned, Saved, Trained, Warned
-from septum.jobs.report_images import Gallery, labels_of
-from septum.jobs.report_scores import estimates
-from septum.jobs.run_report import assembled, command, read_plan_file
+from septum.jobs.ensemble import Ending, finish, finished
+from septum.jobs.held_out_files import OUT_OF_FOLD, HeldOutFiles, Share
+from septum.jobs.load import Loaded, load_data
+from septum.jobs.model import open_model
+from septum.jobs.records import Checked, Planned, Trained
+from septum.jobs.report_values import json_ready
+from septum.jobs.run_folder import RunFolder
+from septum.jobs.run_report import command
 from septum.jobs.series import Part, Series, claimed, refuse_processes
 from septum.jobs.split import Split, folds_sentence, grouped, make_folds
 from septum.jobs.stopping import Stop
-from septum.jobs.train import Loaded, TrainSettings, load
+from septum.jobs.train import TrainSettings
 from septum.nn.device import enough_memory
 
-if TYPE_CHECKING:
-    from septum.jobs.load import Sample
-    from septum.jobs.run_folder import RunFolder
-
-MAIN_SCORES = {"objects": ("SEG", "AP50", "AP"), "classes": ("dice", "iou", "pixel_error")}
+_NOTE = (
+    "Every image was predicted by the one network that was not trained on it; the model holds all networks and "
+    "averages them, which is mostly a little better."
+)
 
 
 def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -> Iterator[Any]:
@@ -71,122 +67,44 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
         report = check(settings.data, kind=settings.kind)
         yield Checked(report)
         series.seen.hear(Checked(report))
-        loaded = load(report)
+        loaded = load_data(report)
         samples = grouped(loaded.samples, settings.split.group) if settings.split.group else loaded.samples
         seed = settings.seed if settings.split.seed is None else settings.split.seed
         dealt = make_folds(samples, folds, seed=seed, whole=settings.split.group is not None)
         sentence = folds_sentence(dealt, samples)
         yield Planned((sentence,))
-        if done := finished(series, folder, loaded, folds):
-            yield done
-            return
         series.ends = len(samples)
         trained = yield from series.trainings(loaded, stop or Stop())
-        if trained is not None:
-            series.seen.planned = (sentence, *series.seen.planned[1:])
-            yield from _finish(series, folder, loaded, dealt, trained)
-
-
-def finished(series: Series, folder: RunFolder, loaded: Loaded, members: int) -> Trained | None:
-    """Return the result of a series that has come to its end, report and all; None if it has not."""
-    try:
-        header = open_model(folder.model, series.settings.device).header
-    except (ModelError, ValidationError):
-        return None
-    made = header.training
-    if header.members != members or made.get("data_fingerprint") != fingerprint(loaded.images):
-        return None
-    if not (folder.path / "metrics.json").exists():
-        return None
-    return Trained(folder.model, header.scores, int(made.get("steps", 0)), float(made.get("seconds", 0.0)))
+        if trained is None:
+            return
+        series.seen.planned = (sentence, *series.seen.planned[1:])
+        done = finished(series, folder, loaded)
+        if done is None:
+            done = yield from _finish(series, folder, loaded, dealt, trained)
+        yield done
 
 
 def _finish(
     series: Series, folder: RunFolder, loaded: Loaded, dealt: Sequence[Split], trained: Sequence[Trained]
-) -> Iterator[Any]:
-    """Predict every image out of its fold, tune and score all as one, write the ensemble."""
-    begin, settings, samples = time.monotonic(), series.settings, loaded.samples
-    out = OutOfFold(settings.out)
-    shares = [(one.model, [samples[i] for i in fold.held_out]) for one, fold in zip(trained, dealt, strict=True)]
-    left = None if series.seconds_left is None else max(1.0, series.seconds_left - 2 * (series.tuning_s or 0.0))
-    yield from out.predict(shares, device=settings.device, limit_s=left)
-    first = open_model(trained[0].model, settings.device)
-    objects = ObjectSettings()
-    if first.header.kind == "objects":
-        objects = out.tune(samples, limit_s=series.tuning_s)
-    header = ensemble_header(first.header, series, trained, objects=objects)
-    gallery = Gallery(Model(header, first.network, first.device))
-    number = yield from _score(out, gallery, samples)
-    if number < len(samples):
-        text = f"scores are of {number} of {len(samples)} images, to keep the budget"
-        series.seen.warnings.append(text)
-        yield Warned(text)
-    found = estimates(gallery.images, header.kind, values=header.class_values, seed=settings.seed)
-    scores = {name: found[name].value for name in MAIN_SCORES[header.kind]}
-    header = header.model_copy(update={"scores": scores})
-    said = read_plan_file(series.folder(series.parts[0]))
-    names = [[samples[i].name for i in fold.held_out] for fold in dealt]
-    folder.write_json("plan.json", {**said, "held_out": [s.name for s in samples], "folds": names})
-    folder.write_json("folds.json", {"scores": plain_scores(scores), "folds": folds_told(series, names, trained)})
-    yield from write_ensemble(series, folder, header, trained)
-    series.seen.trained = Trained(folder.model, scores, sum(t.steps for t in trained), series.seconds)
-    note = (
-        "Every image was predicted by the one network that was not trained on it; the model holds all networks and "
-        "averages them, which is mostly a little better."
-    )
-    yield assembled(settings, series.seen, gallery, begin=begin, again=series.again, note=note)
-    yield series.seen.trained
-
-
-def _score(out: OutOfFold, gallery: Gallery, samples: Sequence[Sample]) -> Generator[Any, None, int]:
-    """Make and write the labels of what is predicted, and score them; return how many there are."""
-    number = 0
-    for sample in samples:
-        probabilities = out.read(sample)
-        if probabilities is None:
-            continue
-        labels = labels_of(probabilities, gallery.model, sample)
-        out.write_labels(sample, labels, gallery.model)
-        gallery.add(sample, probabilities, labels, seconds=out.seconds.get(sample.name, math.nan))
-        number += 1
-        yield Saved(out.path(sample))
-    return number
-
-
-def ensemble_header(
-    first: ModelHeader, series: Series, trained: Sequence[Trained], *, objects: ObjectSettings
-) -> ModelHeader:
-    """Return the header of the networks of a series together, without scores."""
-    made = {k: v for k, v in first.training.items() if k != "best_step"}
-    made |= {"steps": sum(t.steps for t in trained), "seconds": round(series.seconds, 1)}
-    made |= {"parts": [part.title for part in series.parts]}
-    return first.model_copy(update={"members": len(trained), "objects": objects, "scores": {}, "training": made})
-
-
-def write_ensemble(
-    series: Series, folder: RunFolder, header: ModelHeader, trained: Sequence[Trained]
-) -> Iterator[Saved]:
-    """Write the scores, and last the networks of all parts as one model."""
-    folder.write_json("scores.json", plain_scores(header.scores))
-    networks = [network for one in trained for network in trained_networks(one.model)]
-    save_model(folder.model, networks, header)
-    yield Saved(folder.model)
-
-
-def folds_told(series: Series, names: Sequence[Sequence[str]], trained: Sequence[Trained]) -> list[dict[str, Any]]:
-    """Return what came of each fold, ready for JSON."""
-    return [
+) -> Generator[Any, None, Trained]:
+    """Predict every image out of its fold, score all as one, write the networks as one model."""
+    samples, settings = loaded.samples, series.settings
+    held = [[samples[i] for i in fold.held_out] for fold in dealt]
+    names = [[sample.name for sample in some] for some in held]
+    shares = [
+        Share(partial(open_model, one.model, settings.device), some) for one, some in zip(trained, held, strict=True)
+    ]
+    ending = Ending(HeldOutFiles(settings.out / OUT_OF_FOLD), shares, {"folds": names}, _NOTE)
+    done = yield from finish(series, folder, ending, trained)
+    told = [
         {
             "folder": part.folder,
-            "held_out": list(held),
-            "scores": plain_scores(one.scores),
+            "held_out": some,
+            "scores": one.scores,
             "steps": one.steps,
             "seconds": round(one.seconds, 1),
         }
-        for part, held, one in zip(series.parts, names, trained, strict=True)
+        for part, some, one in zip(series.parts, names, trained, strict=True)
     ]
-
-
-def plain_scores(scores: dict[str, float]) -> dict[str, float | None]:
-    """Return scores as JSON holds them, None where not defined."""
-    return {k: v if math.isfinite(v) else None for k, v in scores.items()}
+    folder.write_json("folds.json", json_ready({"scores": done.scores, "folds": told}))
+    return done

@@ -5,6 +5,7 @@ The command line, the pictures and the tests all iterate over the same records; 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,31 @@ class HeldOutDone:
     total: int
 
 
+@dataclass(frozen=True)
+class SeedsCompared:
+    """The same training with several seeds.
+
+    Attributes
+    ----------
+    seeds : tuple of int
+        In order.
+    scores : dict
+        By name, the score of each seed's network alone on the same held-out images.
+    """
+
+    seeds: tuple[int, ...]
+    scores: dict[str, tuple[float, ...]]
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a score over the seeds; NaN where one is not defined."""
+        return math.fsum(self.scores[name]) / len(self.seeds)
+
+    def deviation(self, name: str) -> float:
+        """Return the standard deviation of a score over the seeds (n - 1)."""
+        mean = self.mean(name)
+        return math.sqrt(math.fsum((v - mean) ** 2 for v in self.scores[name]) / (len(self.seeds) - 1))
+
+
 Record = (
     Checked
     | Planned
@@ -139,6 +165,7 @@ Record = (
     | PartStarted
     | PartTrained
     | HeldOutDone
+    | SeedsCompared
 )
 
 

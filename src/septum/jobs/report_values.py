@@ -149,7 +149,7 @@ def metrics(report: RunReport) -> dict[str, Any]:
     if objects is not None:
         counts = {k: getattr(objects, k) for k in ("true", "predicted", "missed", "false", "merged", "split")}
         found["objects"] = {**counts, "by_size": [asdict(part) for part in objects.by_size]}
-    plain = _plain(found)
+    plain = json_ready(found)
     assert isinstance(plain, dict)
     return plain
 
@@ -168,9 +168,10 @@ def write_metrics(report: RunReport) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
+    """Return a value as JSON holds it: tuples as lists, numbers that are not finite as None."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [json_ready(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import UsageError
+from septum.jobs.load import Loaded
 from septum.jobs.records import (
     Checked,
     PartStarted,
@@ -35,7 +36,7 @@ from septum.jobs.run_folder import RunFolder
 from septum.jobs.run_report import Seen, read_plan_file, reported
 from septum.jobs.split import SplitSettings
 from septum.jobs.stopping import Stop
-from septum.jobs.train import Loaded, TrainSettings, train
+from septum.jobs.train import TrainSettings, train
 from septum.nn.parallel import described_processes
 
 # Share of a budget that is kept for the end until the first training has shown how long predictions take, and the most

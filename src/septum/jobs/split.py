@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from septum import seeding
-from septum.errors import DataError, UsageError
+from septum.errors import DataError
 from septum.io.names import shown
 from septum.settings import Settings
 
@@ -174,12 +175,12 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, whole: bool
         train = tuple(i for i in range(len(samples)) if i not in apart and i not in set(mine))
         if not train:
             raise DataError(
-                f"fold {place + 1} of {number}: no image is left to train on, as those next to the held-out ones do not "
-                "count",
+                f"fold {place + 1} of {number}: no image to train on that is not next to a held-out one",
                 "more images in the sequence",
                 "give another number of --folds, or annotate more images",
             )
-        folds.append(Split(train, tuple(sorted(mine)), _fold_sentence(samples, place, number, train, mine, len(apart))))
+        sentence = _fold_sentence(samples, f"fold {place + 1} of {number}", train, mine, len(apart))
+        folds.append(Split(train, tuple(sorted(mine)), sentence))
     return folds
 
 
@@ -252,12 +253,11 @@ def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
 
 
 def _fold_sentence(
-    samples: Sequence[Sample], place: int, number: int, train: Sequence[int], held_out: Sequence[int], apart: int
+    samples: Sequence[Sample], fold: str, train: Sequence[int], held_out: Sequence[int], apart: int
 ) -> str:
     left = f" ({apart} next to them left out)" if apart else ""
     return (
-        f"fold {place + 1} of {number}: {len(train)} images for training{left}, {len(held_out)} held out: "
-        f"{_some(samples, sorted(held_out))}"
+        f"{fold}: {len(train)} images for training{left}, {len(held_out)} held out: {_some(samples, sorted(held_out))}"
     )
 
 
@@ -294,7 +294,7 @@ def _blocks(groups: Sequence[Sequence[int]], number: int, seed: int) -> list[lis
     for members in groups:
         if len(members) >= number:
             ends = [round(len(members) * k / number) for k in range(number + 1)]
-            for fold, (start, end) in zip(held, zip(ends, ends[1:], strict=False), strict=True):
+            for fold, (start, end) in zip(held, pairwise(ends), strict=True):
                 fold.extend(members[start:end])
     short = [members for members in groups if len(members) < number]
     for members in (short[int(i)] for i in seeding.generator(seed, "folds").permutation(len(short))):
@@ -313,7 +313,7 @@ def _neighbors(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> Ma
     near: dict[int, list[int]] = {}
     for members in groups:
         if samples[members[0]].group:
-            for before, after in zip(members, members[1:], strict=False):
+            for before, after in pairwise(members):
                 near.setdefault(before, []).append(after)
                 near.setdefault(after, []).append(before)
     return near

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,10 +19,10 @@ from septum.io.model_file import read_model
 from septum.io.names import shown
 from septum.jobs.check import check
 from septum.jobs.clock import Clock, rate_factor
-from septum.jobs.load import Sample, load_samples
+from septum.jobs.load import Loaded, Sample, load_data
 from septum.jobs.model import ModelHeader, save_model
 from septum.jobs.plan import Plan, Preset, find_facts, make_plan
-from septum.jobs.prepare import fingerprint, fingerprints, prepare
+from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.split import SplitSettings, split
@@ -36,7 +35,7 @@ from septum.nn.unet import for_prediction
 from septum.settings import Settings
 
 if TYPE_CHECKING:
-    from septum.jobs.check import Report, Rules
+    from septum.jobs.check import Rules
     from septum.jobs.log import Log
 
 # A checkpoint is written after so many seconds; when it is written changes nothing about the training.
@@ -101,29 +100,6 @@ class TrainSettings(Settings):
         return self
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Data that were checked and opened: the report, the samples, and a fingerprint of each by its name."""
-
-    report: Report
-    samples: tuple[Sample, ...]
-    images: dict[str, str]
-
-
-def load(report: Report) -> Loaded:
-    """Open checked data for a training.
-
-    Raises
-    ------
-    SeptumError
-        If the report holds errors, a file has become unreadable, or no image is usable.
-    """
-    samples = tuple(load_samples(report))
-    if not samples:
-        raise DataError("no image with a usable mask", "at least one", "`septum check DATA` says what is wrong")
-    return Loaded(report, samples, fingerprints(samples))
-
-
 def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded | None = None) -> Iterator[Record]:
     """Train a model.
 
@@ -165,7 +141,7 @@ def _train(
     device = find_device(settings.device, local_rank=processes.local_rank)
     report = loaded.report if loaded is not None else check(settings.data, kind=settings.kind)
     yield Checked(report)
-    loaded = loaded or load(report)
+    loaded = loaded or load_data(report)
     samples, images = loaded.samples, loaded.images
     _see_the_same(images, processes)
     folder = RunFolder(settings.out)

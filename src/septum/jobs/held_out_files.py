@@ -1,4 +1,4 @@
-"""Out-of-fold predictions: each image predicted by the network that was not trained on it, kept as files.
+"""Predictions of held-out images as files, kept with the run: for a person, and for what looks at them later.
 
 ::
 
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,35 @@ from numpy.typing import NDArray
 
 from septum.arrays.instances import ObjectSettings
 from septum.errors import SeptumError
+from septum.io.atomic import in_words
 from septum.io.images import read_image, write_image
 from septum.jobs.answer import class_table, smallest_integer
 from septum.jobs.load import Sample
-from septum.jobs.model import Model, open_model
+from septum.jobs.model import Model
 from septum.jobs.records import HeldOutDone
 from septum.jobs.report_images import in_turn, predicted_sample
 from septum.jobs.validate import MOST_SCORED, choose, object_choices, object_tables, spread
 
-FOLDER, PROBABILITIES = "out-of-fold", "probabilities"
+OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
+_PROBABILITIES = "probabilities"
 
 
 @dataclass(frozen=True)
-class OutOfFold:
+class Share:
+    """Images, and how the model that predicts them is opened: one that was not trained on them."""
+
+    open: Callable[[], Model]
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class HeldOutFiles:
     """The predictions of a run.
 
     Parameters
     ----------
-    run
-        The run folder.
+    folder
+        `OUT_OF_FOLD` or `HELD_OUT` in the run folder.
 
     Attributes
     ----------
@@ -45,43 +55,48 @@ class OutOfFold:
         That the prediction of each image took, by its name, of those predicted now.
     """
 
-    run: Path
+    folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     def path(self, sample: Sample) -> Path:
         """Return the file of a sample's labels."""
-        return self.run / FOLDER / f"{sample.name}.tif"
+        return self.folder / f"{sample.name}.tif"
 
     def read(self, sample: Sample) -> NDArray[np.float32] | None:
         """Return the probabilities of a sample, as `septum.jobs.report_images.predicted_sample`; None if not there."""
-        path = self.run / FOLDER / PROBABILITIES / f"{sample.name}.tif"
+        path = self.folder / _PROBABILITIES / f"{sample.name}.tif"
         try:
             found = np.asarray(read_image(path).array, np.float32)
         except SeptumError:
             return None
         return found if found.shape[1:] == sample.mask.shape else None
 
-    def predict(
-        self, shares: Sequence[tuple[Path, Sequence[Sample]]], *, device: str, limit_s: float | None
-    ) -> Iterator[HeldOutDone]:
-        """Predict what is not there yet, the images of a share with its model.
+    def predict(self, shares: Sequence[Share], *, limit_s: float | None) -> Iterator[HeldOutDone]:
+        """Predict what is not there yet.
 
         Parameters
         ----------
         shares
-            For each fold its model file and its held-out samples.
-        device
-            See `septum.nn.device.find_device`.
+            All images.
         limit_s
-            For all; then the images that were reached are spread over each share.
+            For all of them; the images that were reached then are spread over each share.
+
+        Raises
+        ------
+        FileError
+            If a file cannot be written.
         """
-        (self.run / FOLDER / PROBABILITIES).mkdir(parents=True, exist_ok=True)
-        begin, done, total = time.monotonic(), 0, sum(len(samples) for _, samples in shares)
-        for number, (path, samples) in enumerate(shares, start=1):
+        folder = self.folder / _PROBABILITIES
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise in_words(folder, error) from None
+        begin, done, total = time.monotonic(), 0, sum(len(share.samples) for share in shares)
+        for number, share in enumerate(shares, start=1):
             until = None if limit_s is None else begin + limit_s * number / len(shares)
-            missing = [s for s in in_turn(samples) if self.read(s) is None]
-            model = open_model(path, device) if missing else None
-            done += len(samples) - len(missing)
+            missing = [s for s in in_turn(share.samples) if self.read(s) is None]
+            model = share.open() if missing else None
+            done += len(share.samples) - len(missing)
             for place, sample in enumerate(missing):
                 if until is not None and place and time.monotonic() > until:
                     break
@@ -89,7 +104,7 @@ class OutOfFold:
                 start = time.monotonic()
                 probabilities, _ = predicted_sample(model, sample)
                 self.seconds[sample.name] = time.monotonic() - start
-                self._write(f"{PROBABILITIES}/{sample.name}", probabilities, sample)
+                self._write(f"{_PROBABILITIES}/{sample.name}", probabilities, sample)
                 done += 1
                 yield HeldOutDone(done, total)
 
@@ -116,5 +131,5 @@ class OutOfFold:
         axes = "ZYX"[-sample.mask.ndim :]
         size = dict(zip(axes, sample.spacing_um or (), strict=False))
         one = array.shape[0] == 1
-        target = self.run / FOLDER / f"{name}.tif"
+        target = self.folder / f"{name}.tif"
         write_image(target, array[0] if one else array, axes=axes if one else "C" + axes, pixel_size_um=size)
