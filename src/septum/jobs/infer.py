@@ -153,7 +153,13 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def region_probabilities(
-    tiler: Tiler, image: Readable, stats: NDArray[np.float32], region: Region, *, tta: bool = False
+    tiler: Tiler,
+    image: Readable,
+    stats: NDArray[np.float32],
+    region: Region,
+    *,
+    tta: bool = False,
+    only: tuple[int, bool] = (0, False),
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Predict a region, with `tta` averaged over `versions` of the image.
 
@@ -165,6 +171,8 @@ def region_probabilities(
         As in `Tiler.tiles`.
     tta
         Average over rotated and mirrored versions.
+    only
+        Without `tta`: the version that is predicted.
 
     Yields
     ------
@@ -173,7 +181,7 @@ def region_probabilities(
         values are probabilities after the last.
     """
     geometry = tiler.network.geometry
-    chosen = versions(geometry) if tta else [(0, False)]
+    chosen = versions(geometry) if tta else [only]
     shape = tuple(s.stop - s.start for s in region)
     out = np.zeros((tiler.network.settings.classes, *shape), np.float32)
     for number, version in enumerate(chosen):
