@@ -24,7 +24,16 @@ from septum.app.options import (
     settings_of,
 )
 from septum.app.progress import Progress, follow_training, show_training, stoppable
-from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text, seeds_lines, series
+from septum.app.tables import (
+    aligned,
+    curve_lines,
+    fixed_lines,
+    json_text,
+    scores_text,
+    seconds_text,
+    seeds_lines,
+    series,
+)
 from septum.errors import SeptumError, UsageError
 from septum.io.names import shown
 from septum.jobs.launch import launch, starts_processes
@@ -123,6 +132,10 @@ def train(
             help="Train with N seeds on the same images: mean and spread of the scores.",
         ),
     ] = None,
+    learning_curve: Annotated[
+        bool,
+        typer.Option("--learning-curve", help="Train on parts of the images too, and say what more would bring."),
+    ] = False,
     kind: KindOption = None,
     width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
     depth: Annotated[int | None, planned("Levels of the network.")] = None,
@@ -150,14 +163,18 @@ def train(
     """
     from septum.jobs import train as job
     from septum.jobs.folds import train_folds
+    from septum.jobs.learning_curve import train_curve
     from septum.jobs.run_report import reported
     from septum.jobs.seeds import train_seeds
     from septum.jobs.split import SplitSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
-    if folds is not None and seeds is not None:
-        raise UsageError("both --folds and --seeds", "one of them", "train folds with another --seed to see the spread")
+    asked = {"--folds": folds is not None, "--seeds": seeds is not None, "--learning-curve": learning_curve}
+    if sum(asked.values()) > 1:
+        raise UsageError(
+            " and ".join(name for name, wanted in asked.items() if wanted), "one of them", "give each a run of its own"
+        )
     run = out or run_folder(data)
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
@@ -180,6 +197,8 @@ def train(
     )
 
     def records(stop: Stop) -> Iterator[Any]:
+        if learning_curve:
+            return train_curve(settings, stop)
         if seeds is not None:
             return train_seeds(settings, seeds, stop)
         if folds is not None:
@@ -203,6 +222,8 @@ def train(
         return
     if learned.compared is not None and result.scores:
         typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
+    if learned.curve is not None:
+        typer.echo("\n".join(curve_lines(learned.curve)))
     scores = f"{scores_text(result.scores)}; " if result.scores else ""
     typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
 

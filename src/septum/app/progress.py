@@ -175,6 +175,7 @@ class Learned:
     trained: r.Trained | None = None
     parts: list[r.PartTrained] = field(default_factory=list)
     compared: r.SeedsCompared | None = None
+    curve: r.Curve | None = None
 
 
 def follow_training(job: Iterable[r.Record], progress: Progress) -> Learned:
@@ -189,6 +190,8 @@ def follow_training(job: Iterable[r.Record], progress: Progress) -> Learned:
                 learned.parts.append(record)
             case r.SeedsCompared():
                 learned.compared = record
+            case r.Curve():
+                learned.curve = record
     return learned
 
 
@@ -222,7 +225,7 @@ def show_training(record: r.Record, progress: Progress) -> None:
             if progress.unit != "images":
                 progress.begin("images")
             progress.show(done, total, note="held-out images")
-        case r.Saved() | r.Trained() | r.SeedsCompared():
+        case r.Saved() | r.Trained() | r.SeedsCompared() | r.Curve():
             pass
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from septum.app.progress import Learned
     from septum.jobs.evaluation import Difference, Evaluation
     from septum.jobs.fix import FixRecord
-    from septum.jobs.records import SeedsCompared
+    from septum.jobs.records import Curve, SeedsCompared
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -99,6 +99,15 @@ def seeds_lines(compared: SeedsCompared, averaged: Mapping[str, float]) -> list[
     return [*aligned(rows), f"kept: the average of the {len(compared.seeds)} networks"]
 
 
+def curve_lines(curve: Curve) -> list[str]:
+    """Return a learning curve as a table, and what it says in one sentence."""
+    rows: list[list[object]] = [["training images", curve.score, "95 % interval"]]
+    for n, value, (low, high) in zip(curve.images, curve.values, curve.intervals, strict=True):
+        rows.append([str(n), value, interval_text(low, high)])
+    rows += [[f"{n}, expected", value, interval_text(low, high)] for n, value, low, high in curve.ahead]
+    return [*aligned(rows), curve.words]
+
+
 def series(learned: Learned) -> dict[str, object]:
     """Return what a run of several trainings adds to its JSON document; nothing for a single one."""
     found: dict[str, object] = {}
@@ -110,6 +119,8 @@ def series(learned: Learned) -> dict[str, object]:
             name: {"values": values, "mean": compared.mean(name), "deviation": compared.deviation(name)}
             for name, values in compared.scores.items()
         }
+    if learned.curve is not None:
+        found["learning_curve"] = learned.curve
     return found
 
 

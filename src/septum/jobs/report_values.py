@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from septum.io.atomic import whole_file
+from septum.jobs.records import Curve
 from septum.jobs.report_images import Case, ImageLine
 from septum.jobs.report_scores import Estimate, Objects, Reliability
 
@@ -60,6 +61,8 @@ class RunReport:
         Of the data.
     note : str
         What the scores are of, where there is more to say; ``""`` otherwise.
+    curve : Curve or None
+        The learning curve, where one was made.
     """
 
     folder: Path
@@ -92,6 +95,7 @@ class RunReport:
     seed: int
     fingerprint: str
     note: str = ""
+    curve: Curve | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -145,6 +149,7 @@ def metrics(report: RunReport) -> dict[str, Any]:
         "timing": report.timing,
         "memory": report.memory,
         "versions": report.versions,
+        "learning_curve": None if report.curve is None else asdict(report.curve),
     }
     if objects is not None:
         counts = {k: getattr(objects, k) for k in ("true", "predicted", "missed", "false", "merged", "split")}
