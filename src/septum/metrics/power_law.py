@@ -2,8 +2,7 @@
 
 s(n) = a - b n^-c: a the score that endless images would give, c how fast it is approached. Source: Figueroa,
 Zeng-Treitler, Kandula and Ngo 2012, "Predicting sample size required for classification performance", BMC Medical
-Informatics and Decision Making 12:8, equation 1; Viering and Loog 2022, "The shape of learning curves: a review",
-section 4, where it is the best of the simple laws.
+Informatics and Decision Making 12:8.
 """
 
 from __future__ import annotations
