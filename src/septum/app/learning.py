@@ -24,6 +24,7 @@ from septum.app.options import (
     settings_of,
 )
 from septum.app.progress import Progress, follow_training, show_training, stoppable
+from septum.app.suspicion import judge, suspect_lines, suspects_told
 from septum.app.tables import (
     aligned,
     curve_lines,
@@ -52,6 +53,12 @@ def check(
         Path | None,
         typer.Option("--fix", metavar="OUT", show_default=False, help="Write a mended copy into this new folder."),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", metavar="RUN", show_default=False, help="A run on these data: name the labels that it doubts."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out what is wrong with images and masks.
@@ -70,17 +77,24 @@ def check(
         report = job.check(data, kind=kind)
     if not as_json:
         typer.echo("\n".join(report.lines()))
+    doubted = None
+    if run is not None and not report.errors:
+        with stoppable(lambda: "nothing was written"):
+            doubted = judge(report, run, quiet=as_json)
     with stoppable(lambda: farewell), Progress("files", waiting="writing the copy"):
         fixed = [] if fix is None else list(mending.fix(report, fix))
     if as_json:
         written = {} if fix is None else {"fixed": fixed}
-        typer.echo(json_text({"command": "check", **report.as_dict(), **written}))
+        suspicious = {} if doubted is None else {"suspects": suspects_told(doubted)}
+        typer.echo(json_text({"command": "check", **report.as_dict(), **written, **suspicious}))
     elif fix is not None:
         typer.echo("\n".join(fixed_lines(fixed, fix)))
     elif report.errors:
         typer.echo("training refuses these data until the errors are gone")
     elif report.mended or report.left_out:
         typer.echo("training does this in memory; --fix OUT writes a mended copy")
+    if doubted is not None and run is not None and not as_json:
+        typer.echo("\n".join(suspect_lines(report, doubted, run)))
     if report.errors and fix is None:
         raise typer.Exit(2)
     if report.left_out:
