@@ -24,7 +24,7 @@ from septum.jobs.records import PartStarted, PartTrained, Planned, Resumed, Step
 from septum.jobs.report_images import predicted_sample
 from septum.jobs.report_values import RunReport, metrics
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings
+from septum.jobs.train import TrainSettings, train
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
@@ -169,3 +169,13 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     with pytest.raises(UsageError, match="--folds with several processes"):
         list(train_folds(_settings(disks, tmp_path / "c"), 2))
     assert not (tmp_path / "b").exists()
+
+
+def test_what_was_refused_can_be_asked_for_rightly_in_the_same_folder(disks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match="9 folds"):
+        list(train_folds(_settings(disks, out), 9))
+    with pytest.raises(DataError, match="does not match"):
+        list(train(_settings(disks, out, split={"group": "mouse"})))
+    records = train_folds(_settings(disks, out), 2)
+    assert any(isinstance(r, Step) for r in records)

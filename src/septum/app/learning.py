@@ -180,6 +180,7 @@ def train(
     from septum.jobs.learning_curve import train_curve
     from septum.jobs.run_report import reported
     from septum.jobs.seeds import train_seeds
+    from septum.jobs.series import several_processes
     from septum.jobs.split import SplitSettings
 
     if steps is not None and budget is not None:
@@ -189,6 +190,8 @@ def train(
         raise UsageError(
             " and ".join(name for name, wanted in asked.items() if wanted), "one of them", "give each a run of its own"
         )
+    if devices > 1 and any(asked.values()):
+        raise several_processes(next(name for name, wanted in asked.items() if wanted))
     run = out or run_folder(data)
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))

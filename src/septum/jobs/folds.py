@@ -16,7 +16,7 @@ from septum.jobs.records import Checked, Planned, Trained
 from septum.jobs.report_values import json_ready
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.run_report import command
-from septum.jobs.series import Part, Series, claimed, refuse_processes
+from septum.jobs.series import Part, Series, claim, held, refuse_processes
 from septum.jobs.split import Split, folds_sentence, grouped, make_folds
 from septum.jobs.stopping import Stop
 from septum.jobs.train import TrainSettings
@@ -61,7 +61,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
     series = Series(settings, parts, command(settings, ["--folds", str(folds)]), 0)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
-        claimed(settings, {"folds": folds}) as (folder, warnings),
+        held(settings) as (folder, warnings),
     ):
         yield from warnings
         report = check(settings.data, kind=settings.kind)
@@ -71,6 +71,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
         samples = grouped(loaded.samples, settings.split.group) if settings.split.group else loaded.samples
         seed = settings.seed if settings.split.seed is None else settings.split.seed
         dealt = make_folds(samples, folds, seed=seed, whole=settings.split.group is not None)
+        claim(folder, settings, "folds", folds)
         sentence = folds_sentence(dealt, samples)
         yield Planned((sentence,))
         series.ends = len(samples)

@@ -29,7 +29,7 @@ from septum.jobs.report_scores import Scored, estimates, resampled
 from septum.jobs.report_values import json_ready
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.run_report import assembled, command, read_plan_file
-from septum.jobs.series import Part, Series, claimed, refuse_processes
+from septum.jobs.series import Part, Series, claim, held, refuse_processes
 from septum.jobs.split import split
 from septum.jobs.stopping import Stop
 from septum.jobs.train import TrainSettings
@@ -67,7 +67,7 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
     series = Series(settings, [], command(settings, ["--learning-curve"]), 0)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
-        claimed(settings, {"learning_curve": True}) as (folder, warnings),
+        held(settings) as (folder, warnings),
     ):
         yield from warnings
         report = check(settings.data, kind=settings.kind)
@@ -76,6 +76,7 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
         loaded = load_data(report)
         chosen = split(loaded.samples, settings.split, seed=settings.seed)
         sizes = subsets(len(chosen.train), len(chosen.held_out))
+        claim(folder, settings, "learning_curve", True)
         some = {n: settings.split.model_copy(update={"limit": n}) for n in sizes}
         series.parts = [Part(f"images-{n}", f"{n} of {sizes[-1]} images", some[n], settings.seed) for n in sizes]
         said = ", ".join(map(str, sizes[:-1])) + f" and {sizes[-1]}"

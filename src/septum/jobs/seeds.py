@@ -16,7 +16,7 @@ from septum.jobs.records import Checked, Planned, SeedsCompared, Trained, Warned
 from septum.jobs.report_values import json_ready
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.run_report import command
-from septum.jobs.series import Part, Series, claimed, refuse_processes
+from septum.jobs.series import Part, Series, claim, held, refuse_processes
 from septum.jobs.split import split
 from septum.jobs.stopping import Stop
 from septum.jobs.train import TrainSettings
@@ -60,7 +60,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: Stop | None = None) -
     series = Series(settings, parts, command(settings, ["--seeds", str(seeds)]), 0)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
-        claimed(settings, {"seeds": seeds}) as (folder, warnings),
+        held(settings) as (folder, warnings),
     ):
         yield from warnings
         report = check(settings.data, kind=settings.kind)
@@ -68,6 +68,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: Stop | None = None) -
         series.seen.hear(Checked(report))
         loaded = load_data(report)
         chosen = split(loaded.samples, same, seed=first)
+        claim(folder, settings, "seeds", seeds)
         yield Planned((f"{seeds} trainings with seeds {parts[0].seed} to {parts[-1].seed} on the same images",))
         series.ends = len(chosen.held_out)
         trained = yield from series.trainings(loaded, stop or Stop())

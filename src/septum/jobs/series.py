@@ -139,7 +139,7 @@ class Series:
         if self.settings.budget_s is not None:
             before = RunFolder(self.folder(part)).read_asked().get("budget_s")
             share = (self.settings.budget_s - self.seconds - self._reserved_s) / left
-            asked["budget_s"] = before if isinstance(before, float) else max(1.0, round(share, 1))
+            asked["budget_s"] = before if isinstance(before, float) else max(1.0, int(share * 10) / 10)
         return self.settings.model_copy(update=asked)
 
     def _share_plan(self, folder: Path) -> None:
@@ -160,19 +160,24 @@ class Series:
         return record
 
 
+def several_processes(what: str) -> UsageError:
+    """Return the error that says that a series trains in one process."""
+    return UsageError(
+        f"{what} with several processes",
+        "one process",
+        f"leave --devices out, and start one run for each GPU, or train without {what}",
+    )
+
+
 def refuse_processes(what: str) -> None:
     """Raise `UsageError` in one of several processes: a series trains in one process."""
     if described_processes().world > 1:
-        raise UsageError(
-            f"{what} with several processes",
-            "one process",
-            f"leave --devices out, and start one run for each GPU, or train without {what}",
-        )
+        raise several_processes(what)
 
 
 @contextmanager
-def claimed(settings: TrainSettings, asked: dict[str, Any]) -> Iterator[tuple[RunFolder, list[Warned]]]:
-    """Hold the folder of a series, and see that an earlier start asked for the same.
+def held(settings: TrainSettings) -> Iterator[tuple[RunFolder, list[Warned]]]:
+    """Hold the folder of a series.
 
     Yields
     ------
@@ -181,12 +186,16 @@ def claimed(settings: TrainSettings, asked: dict[str, Any]) -> Iterator[tuple[Ru
     Raises
     ------
     UsageError
-        If it holds another run, or another process trains there.
+        If another process trains there.
     FileError
         If it cannot be written.
     """
     folder = RunFolder(settings.out, parts=True)
     with folder.held() as warning:
-        said = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
-        folder.claim({**said, **asked}, {})
         yield folder, [Warned(warning)] if warning else []
+
+
+def claim(folder: RunFolder, settings: TrainSettings, kind: str, value: int | bool) -> None:
+    """See that an earlier start asked for the same; the data are compared by each training."""
+    said = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
+    folder.claim({**said, kind: value}, {})

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from septum import seeding
 from septum.errors import DataError
@@ -43,15 +43,21 @@ class SplitSettings(Settings):
     seed: int | None = Field(default=None, ge=0)
     limit: int | None = Field(default=None, ge=1)
 
-    @model_validator(mode="after")
-    def _can_be(self) -> Self:
-        if self.fold is not None and not 1 <= self.fold[0] <= self.fold[1] > 1:
-            raise ValueError(f"fold {self.fold[0]} of {self.fold[1]}: count from 1")
+    @field_validator("fold")
+    @classmethod
+    def _is_one_of_several(cls, fold: tuple[int, int] | None) -> tuple[int, int] | None:
+        if fold is not None and not 1 <= fold[0] <= fold[1] > 1:
+            raise ValueError(f"fold {fold[0]} of {fold[1]}: count from 1")
+        return fold
+
+    @field_validator("group")
+    @classmethod
+    def _can_be_searched_for(cls, group: str | None) -> str | None:
         try:
-            re.compile(self.group or "")
+            re.compile(group or "")
         except re.error as error:
-            raise ValueError(f"group {self.group!r} is no regular expression ({error})") from None
-        return self
+            raise ValueError(f"a regular expression ({error})") from None
+        return group
 
 
 @dataclass(frozen=True)

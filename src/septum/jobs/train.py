@@ -144,6 +144,7 @@ def _train(
     loaded = loaded or load_data(report)
     samples, images = loaded.samples, loaded.images
     _see_the_same(images, processes)
+    chosen = split(samples, settings.split, seed=settings.seed)
     folder = RunFolder(settings.out)
     with folder.held() if processes.first else nullcontext("") as warning:
         if warning:
@@ -152,7 +153,6 @@ def _train(
         if processes.first:
             asked = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
             folder.claim({**asked, **made_of}, images)
-        chosen = split(samples, settings.split, seed=settings.seed)
         plan, reasons = _plan(settings, samples, report.rules, folder, device, processes)
         if processes.first:
             names = [samples[i].name for i in chosen.held_out]
