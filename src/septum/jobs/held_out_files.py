@@ -111,7 +111,7 @@ class HeldOutFiles:
     def tune(self, samples: Sequence[Sample], *, limit_s: float | None) -> ObjectSettings:
         """Return the settings of objects with the best scores over samples that are predicted."""
         choices, begin, tables = object_choices(samples), time.monotonic(), {}
-        for index in spread(len(samples), MOST_SCORED):
+        for index in in_turn(spread(len(samples), MOST_SCORED)):
             probabilities = self.read(samples[index])
             if probabilities is not None:
                 tables[index] = object_tables(samples[index], probabilities[0].astype(np.float16), choices)
