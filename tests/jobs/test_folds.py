@@ -92,21 +92,22 @@ def test_the_model_is_taken_by_predict_and_info(run: tuple[Path, list[Any]], dis
     assert model.header.members == 2
     assert model.header.training["parts"] == ["fold 1 of 2", "fold 2 of 2"]
     single = [open_model(out / f"fold-{k}" / "model.safetensors", "cpu") for k in (1, 2)]
-    list(
-        predict_files(
-            PredictSettings(
-                model=out / "model.safetensors",
-                inputs=(str(disks / "images"),),
-                out=tmp_path / "p",
-                output="probabilities",
-                device="cpu",
-                tile=24,
-            )
-        )
+    asked = PredictSettings(
+        model=out / "model.safetensors",
+        inputs=(str(disks / "images"),),
+        out=tmp_path / "p",
+        output="probabilities",
+        device="cpu",
+        tile=24,
+        format="tif",
     )
+    list(predict_files(asked))
+    list(predict_files(asked.model_copy(update={"out": tmp_path / "blocks", "blocks": True})))
     for sample in load_samples(check([disks])):
         mean = np.mean([predicted_sample(m, sample)[0] for m in single], axis=0)
-        np.testing.assert_allclose(read_image(tmp_path / "p" / f"{sample.name}.npy").array, mean, atol=2e-6)
+        for folder in ("p", "blocks"):
+            found = read_image(tmp_path / folder / f"{sample.name}.tif").array
+            np.testing.assert_allclose(found, mean, atol=2e-6)
     assert describe_model(out / "model.safetensors")["parameters"] == 2 * sum(
         p.numel() for p in single[0].network.parameters()
     )
