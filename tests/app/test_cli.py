@@ -98,7 +98,88 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
     sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False}
-    assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), **wanted, **sizes}
+    split = {"fold": None, "group": None, "limit": None, "seed": None}
+    assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
+
+
+@pytest.fixture
+def series(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Trainings of several kinds that do nothing but remember what was asked."""
+    seen: list[tuple[object, ...]] = []
+
+    def pretend(kind: str) -> Callable[..., Iterator[r.Record]]:
+        def job(settings: train_job.TrainSettings, *given: object) -> Iterator[r.Record]:
+            seen.append((kind, settings.split.group, *given[:-1]))
+            one = r.Trained(settings.out / "part" / "model.safetensors", {"SEG": 0.7}, 2, 2.0)
+            yield r.PartStarted("part 1", 0, 1)
+            yield r.Step(1, 1, 0.5, 1e-3, 1.0)
+            yield r.PartTrained("part 1", one)
+            yield r.HeldOutDone(1, 1)
+            if kind == "seeds":
+                yield r.SeedsCompared((0, 1), {"SEG": (0.7, 0.8)})
+            if kind == "curve":
+                interval = (0.6, 0.8)
+                ahead = ((6, 0.75, 0.72, 0.77),)
+                yield r.Curve("SEG", (1, 2, 4), (0.5, 0.6, 0.7), (interval,) * 3, (0.9, 0.4, 0.5), 2, ahead, True, "so")
+            yield r.Trained(settings.out / "model.safetensors", {"SEG": 0.81}, 4, 4.0)
+
+        return job
+
+    monkeypatch.setattr("septum.jobs.folds.train_folds", pretend("folds"))
+    monkeypatch.setattr("septum.jobs.seeds.train_seeds", pretend("seeds"))
+    monkeypatch.setattr("septum.jobs.learning_curve.train_curve", pretend("curve"))
+    return seen
+
+
+def test_several_trainings_are_asked_for_by_options(run: Run, series: list[tuple[object, ...]]) -> None:
+    code, out, err = run("train", "cells", "-o", "run", "--folds", "3", "--group", "p.")
+    assert (code, series[0]) == (0, ("folds", "p.", 3))
+    assert err.splitlines() == [
+        "--- part 1",
+        "1/1 steps  loss 0.500",
+        "part 1: SEG 0.700; 2 steps, 2.0 s",
+        "1/1 images  held-out images",
+    ]
+    assert out == f"model: {Path('run/model.safetensors')}  (SEG 0.810; 4 steps, 4.0 s)\n"
+    _, out, _ = run("train", "cells", "-o", "run", "--seeds", "2")
+    assert out.splitlines()[:3] == [
+        "held-out images  seed 0  seed 1   mean     sd  averaged",
+        "SEG               0.700   0.800  0.750  0.071     0.810",
+        "kept: the average of the 2 networks",
+    ]
+    _, out, _ = run("train", "cells", "-o", "run", "--learning-curve")
+    assert out.splitlines()[:6] == [
+        "training images    SEG   95 % interval",
+        "1                0.500  0.600 to 0.800",
+        "2                0.600  0.600 to 0.800",
+        "4                0.700  0.600 to 0.800",
+        "6, expected      0.750  0.720 to 0.770",
+        "so",
+    ]
+
+
+def test_json_of_several_trainings_tells_of_each(run: Run, series: list[tuple[object, ...]]) -> None:
+    _, out, _ = run("train", "cells", "-o", "run", "--seeds", "2", "--json")
+    said = json.loads(out)
+    assert said["parts"][0]["scores"] == {"SEG": 0.7}
+    assert said["seeds"]["SEG"] == {"values": [0.7, 0.8], "mean": 0.75, "deviation": pytest.approx(0.0707107)}
+    _, out, _ = run("train", "cells", "-o", "run", "--learning-curve", "--json")
+    assert json.loads(out)["learning_curve"]["ahead"] == [[6, 0.75, 0.72, 0.77]]
+
+
+def test_several_kinds_of_several_trainings_are_refused(run: Run, series: list[tuple[object, ...]]) -> None:
+    code, _, err = run("train", "cells", "--folds", "3", "--learning-curve")
+    assert code == 2
+    assert err.startswith("error: --folds and --learning-curve")
+    code, _, err = run("train", "cells", "--seeds", "3", "--devices", "2")
+    assert (code, err.splitlines()[0]) == (2, "error: --seeds with several processes")
+    code, _, err = run("train", "cells", "--group", "(")
+    assert code == 2
+    assert err.splitlines()[:2] == [
+        "error: --group (",
+        "expected: a regular expression (missing ), unterminated subpattern at position 0)",
+    ]
+    assert not series
 
 
 def test_train_defaults(run: Run, trained: list[train_job.TrainSettings]) -> None:

@@ -119,7 +119,7 @@ def test_training_is_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> 
         ]
     )
     with Progress("steps") as progress:
-        assert follow_training(job, progress) is end
+        assert follow_training(job, progress).trained is end
     assert capsys.readouterr().err.splitlines() == [
         "2 steps of 1 tile",
         "warning: one image has no mask",

@@ -36,6 +36,15 @@ def _plan(demand: Demand, network: UNetSettings, limit: int, **more: object) -> 
     return plan_layout(demand, network, base=BASE, limit=limit, **more)  # type: ignore[arg-type]
 
 
+def test_networks_that_are_averaged_are_planned_with_the_memory_of_their_sum() -> None:
+    network = UNetSettings(width=16)
+    one, five = (_plan(_demand(3000, 3000, members=n), network, 3 * GB) for n in (1, 5))
+    assert five.peak_bytes <= 3 * GB
+    assert five.peak_bytes >= BASE + tile_bytes(network, five.sides, members=5)
+    if one.tile == five.tile:
+        assert one.peak_bytes < five.peak_bytes < 1.1 * one.peak_bytes
+
+
 @given(
     st.integers(1, 50_000),
     st.integers(1, 50_000),

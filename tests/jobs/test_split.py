@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from septum.errors import DataError
 from septum.jobs.load import Sample
-from septum.jobs.split import hold_out, split_sentence
+from septum.jobs.split import Split, SplitSettings, folds_sentence, hold_out, make_folds, split, split_sentence
 
 
 def _samples(*groups: tuple[str, int]) -> list[Sample]:
@@ -53,3 +56,99 @@ def test_the_sentence_counts() -> None:
     samples = _samples(("s", 30))
     assert split_sentence(samples, [24, 25, 26, 27, 28, 29]).startswith("24 images for training, 6 held out")
     assert "one image only" in split_sentence(samples[:1], [])
+
+
+def _neighbors(samples: list[Sample], fold: Split) -> bool:
+    """Say whether an image that is trained on is next to one that is held out."""
+    places = {(samples[i].group, samples[i].position) for i in fold.train if samples[i].group}
+    return any((samples[i].group, samples[i].position + d) in places for i in fold.held_out for d in (-1, 1))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 15)),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda g: g[0],
+    ),
+    st.integers(2, 5),
+)
+def test_folds_hold_every_image_out_once_and_no_neighbor_is_trained_on(
+    groups: list[tuple[str, int]], number: int
+) -> None:
+    samples = _samples(*groups)
+    try:
+        folds = make_folds(samples, number, seed=0)
+    except DataError:
+        return
+    assert sorted(i for fold in folds for i in fold.held_out) == list(range(len(samples)))
+    for fold in folds:
+        assert fold.train and not set(fold.train) & set(fold.held_out)
+        assert not _neighbors(samples, fold)
+
+
+def test_a_stack_is_cut_into_blocks_whose_neighbors_are_left_out() -> None:
+    samples = _samples(("stack", 30))
+    folds = make_folds(samples, 5, seed=0)
+    assert [fold.held_out for fold in folds] == [tuple(range(k, k + 6)) for k in range(0, 30, 6)]
+    assert folds[1].train == (*range(5), *range(13, 30))
+    assert folds[1].sentence == (
+        "fold 2 of 5: 22 images for training (2 next to them left out), 6 held out: stack6, stack7, stack8, stack9 "
+        "and 2 more"
+    )
+    assert folds_sentence(folds, samples) == (
+        "5 folds of 6 images: contiguous blocks, those next to a block are left out of its training"
+    )
+
+
+def test_as_many_sequences_as_folds_stay_whole() -> None:
+    samples = _samples(("a", 9), ("b", 4), ("c", 5))
+    folds = make_folds(samples, 2, seed=0)
+    assert [{samples[i].group for i in fold.held_out} for fold in folds] == [{"a"}, {"b", "c"}]
+    assert folds_sentence(folds, samples) == "2 folds of 9 images: groups stay whole"
+
+
+def test_independent_images_are_dealt_out_evenly_and_by_the_seed() -> None:
+    samples = _samples(("", 13))
+    first, again, other = ([f.held_out for f in make_folds(samples, 5, seed=s)] for s in (0, 0, 1))
+    assert first == again != other
+    assert sorted(map(len, first)) == [2, 2, 3, 3, 3]
+
+
+def test_copies_are_never_on_both_sides_of_a_fold() -> None:
+    samples = [replace(s, copy_of="x" if i in (2, 7) else "") for i, s in enumerate(_samples(("", 10)))]
+    for fold in make_folds(samples, 5, seed=0):
+        assert len({2, 7} & set(fold.held_out)) in (0, 2)
+
+
+def test_a_pattern_groups_images_and_no_group_is_on_both_sides() -> None:
+    samples = [replace(s, name=f"patient{i % 3}_image{i}") for i, s in enumerate(_samples(("", 9)))]
+    for k in (1, 2, 3):
+        fold = split(samples, SplitSettings(fold=(k, 3), group=r"patient(\d)"), seed=0)
+        held, trained = ({samples[i].name[:8] for i in part} for part in (fold.held_out, fold.train))
+        assert (len(held), held & trained) == (1, set())
+    once = split(samples, SplitSettings(group="patient."), seed=0)
+    assert len({samples[i].name[:8] for i in once.held_out}) == 1
+    with pytest.raises(DataError, match="3 groups for 4 folds"):
+        split(samples, SplitSettings(fold=(1, 4), group="patient."), seed=0)
+    with pytest.raises(DataError, match="does not match 9 of 9 names"):
+        split(samples, SplitSettings(group="mouse"), seed=0)
+    with pytest.raises(ValueError, match="a regular expression"):
+        SplitSettings(group="(")
+
+
+def test_too_few_images_for_the_folds_are_refused() -> None:
+    with pytest.raises(DataError, match="2 annotated images for 3 folds"):
+        make_folds(_samples(("", 2)), 3, seed=0)
+    with pytest.raises(DataError, match="no image to train on that is not next to"):
+        make_folds(_samples(("stack", 3)), 3, seed=0)
+
+
+def test_parts_of_the_training_images_are_nested_and_the_held_out_ones_stay() -> None:
+    samples = _samples(("", 20), ("a", 10))
+    whole = split(samples, SplitSettings(), seed=0)
+    parts = [split(samples, SplitSettings(limit=n), seed=0) for n in (2, 5, 12)]
+    assert [len(part.train) for part in parts] == [2, 5, 12]
+    assert set(parts[0].train) < set(parts[1].train) < set(parts[2].train) < set(whole.train)
+    assert {part.held_out for part in parts} == {whole.held_out}
+    assert parts[1].sentence.startswith("5 of 24 images for training, 6 held out for validation: ")

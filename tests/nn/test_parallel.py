@@ -100,7 +100,7 @@ def test_tasks_of_slurm_are_understood(bare: pytest.MonkeyPatch) -> None:
         bare.setenv(name, value)
     from septum.nn import parallel
 
-    assert parallel._described() == Processes(5, 8, 1)
+    assert parallel.described_processes() == Processes(5, 8, 1)
 
 
 def test_nobody_at_the_address_and_nonsense_are_refused_in_words(bare: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import typer
 from septum import __version__
 from septum.app.learning import check, demo, train
 from septum.app.results import evaluate, info, predict
+from septum.app.suggestions import suggest
 from septum.errors import SeptumError
 
 app = typer.Typer(
@@ -79,5 +80,6 @@ app.command(no_args_is_help=True)(check)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(predict)
 app.command(no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(suggest)
 app.command()(info)
 app.command()(demo)

@@ -24,7 +24,17 @@ from septum.app.options import (
     settings_of,
 )
 from septum.app.progress import Progress, follow_training, show_training, stoppable
-from septum.app.tables import aligned, fixed_lines, json_text, scores_text, seconds_text
+from septum.app.suspicion import judge, suspect_lines, suspects_told
+from septum.app.tables import (
+    aligned,
+    curve_lines,
+    fixed_lines,
+    json_text,
+    scores_text,
+    seconds_text,
+    seeds_lines,
+    series,
+)
 from septum.errors import SeptumError, UsageError
 from septum.io.names import shown
 from septum.jobs.launch import launch, starts_processes
@@ -42,6 +52,12 @@ def check(
     fix: Annotated[
         Path | None,
         typer.Option("--fix", metavar="OUT", show_default=False, help="Write a mended copy into this new folder."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", metavar="RUN", show_default=False, help="A run on these data: name the labels that it doubts."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,17 +77,24 @@ def check(
         report = job.check(data, kind=kind)
     if not as_json:
         typer.echo("\n".join(report.lines()))
+    doubted = None
+    if run is not None and not report.errors:
+        with stoppable(lambda: "nothing was written"):
+            doubted = judge(report, run, quiet=as_json)
     with stoppable(lambda: farewell), Progress("files", waiting="writing the copy"):
         fixed = [] if fix is None else list(mending.fix(report, fix))
     if as_json:
         written = {} if fix is None else {"fixed": fixed}
-        typer.echo(json_text({"command": "check", **report.as_dict(), **written}))
+        suspicious = {} if doubted is None else {"suspects": suspects_told(doubted)}
+        typer.echo(json_text({"command": "check", **report.as_dict(), **written, **suspicious}))
     elif fix is not None:
         typer.echo("\n".join(fixed_lines(fixed, fix)))
     elif report.errors:
         typer.echo("training refuses these data until the errors are gone")
     elif report.mended or report.left_out:
         typer.echo("training does this in memory; --fix OUT writes a mended copy")
+    if doubted is not None and run is not None and not as_json:
+        typer.echo("\n".join(suspect_lines(report, doubted, run)))
     if report.errors and fix is None:
         raise typer.Exit(2)
     if report.left_out:
@@ -97,6 +120,36 @@ def train(
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="How many steps, instead of a time.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same model.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            show_default=False,
+            help="Hold each image out once: N networks that predict together, scores of all images.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            show_default=False,
+            help="Images whose names match alike, such as 'patient(..)', stay on one side.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            show_default=False,
+            help="Train with N seeds on the same images: mean and spread of the scores.",
+        ),
+    ] = None,
+    learning_curve: Annotated[
+        bool,
+        typer.Option("--learning-curve", help="Train on parts of the images too, and say what more would bring."),
+    ] = False,
     kind: KindOption = None,
     width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
     depth: Annotated[int | None, planned("Levels of the network.")] = None,
@@ -123,10 +176,22 @@ def train(
     Example: septum train cells -o runs/cells --budget 20m
     """
     from septum.jobs import train as job
+    from septum.jobs.folds import train_folds
+    from septum.jobs.learning_curve import train_curve
     from septum.jobs.run_report import reported
+    from septum.jobs.seeds import train_seeds
+    from septum.jobs.series import several_processes
+    from septum.jobs.split import SplitSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
+    asked = {"--folds": folds is not None, "--seeds": seeds is not None, "--learning-curve": learning_curve}
+    if sum(asked.values()) > 1:
+        raise UsageError(
+            " and ".join(name for name, wanted in asked.items() if wanted), "one of them", "give each a run of its own"
+        )
+    if devices > 1 and any(asked.values()):
+        raise several_processes(next(name for name, wanted in asked.items() if wanted))
     run = out or run_folder(data)
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
@@ -144,20 +209,38 @@ def train(
         tile=tile,
         batch=batch,
         device=device,
+        split=settings_of(SplitSettings, group=group),
         deterministic=deterministic,
     )
+
+    def records(stop: Stop) -> Iterator[Any]:
+        if learning_curve:
+            return train_curve(settings, stop)
+        if seeds is not None:
+            return train_seeds(settings, seeds, stop)
+        if folds is not None:
+            return train_folds(settings, folds, stop)
+        return reported(settings, job.train(settings, stop))
+
     with (
         _orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
-        result = follow_training(_with_page(reported(settings, job.train(settings, stop)), progress), progress)
+        learned = follow_training(_with_page(records(stop), progress), progress)
+    result = learned.trained
     if result is None:  # one of several processes: only the first speaks
         return
     if as_json:
         page = run / REPORT
         report = {"report": page if page.exists() else None}
-        typer.echo(json_text({"command": "train", **vars(result), **report, "warnings": progress.warnings}))
+        typer.echo(
+            json_text({"command": "train", **vars(result), **report, **series(learned), "warnings": progress.warnings})
+        )
         return
+    if learned.compared is not None and result.scores:
+        typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
+    if learned.curve is not None:
+        typer.echo("\n".join(curve_lines(learned.curve)))
     scores = f"{scores_text(result.scores)}; " if result.scores else ""
     typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
 
@@ -230,6 +313,6 @@ def _orderly(run: Path) -> Iterator[Stop]:
 
 
 def _how_to_go_on(run: Path) -> str:
-    if any((run / "checkpoints").glob("step-*")):
+    if any(run.glob("checkpoints/step-*")) or any(run.glob("*/checkpoints/step-*")):
         return f"the same command goes on from the last checkpoint in {shown(run)}"
     return "no checkpoint was written yet; the same command begins again"

@@ -24,6 +24,12 @@ KindOption = Annotated[
     typer.Option(show_default="read from the masks", help="What the masks hold: numbered objects, or classes."),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")]
+AxesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AXES", show_default="as the files say", help="What the dimensions of the files are: ZYX, TYX, YXC."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and the last line only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 

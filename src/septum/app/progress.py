@@ -99,16 +99,20 @@ class Progress:
         else:
             self._show_line(now, done, total, note)
 
+    def begin(self, unit: str) -> None:
+        """Count something else from now on: count and rate begin anew."""
+        self.unit = unit
+        self._counts.clear()
+        self._line = (-math.inf, -math.inf)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
     def show_stage(self, stage: str, done: float, total: int, *, note: str = "") -> None:
         """Say that `done` of `total` blocks have passed a stage; count and rate begin anew with each stage."""
         if stage != self._stage:
             self._stage = stage
-            self.unit = "blocks"
-            self._counts.clear()
-            self._line = (-math.inf, -math.inf)
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = self._task = None
+            self.begin("blocks")
         self.show(done, total, note=f"{stage}  {note}")
 
     def _print(self, text: str) -> None:
@@ -164,14 +168,31 @@ def rate_text(speed: float, unit: str) -> str:
     return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit.removesuffix('s')}"
 
 
-def follow_training(job: Iterable[r.Record], progress: Progress) -> r.Trained | None:
-    """Run a training to its end, showing each record; return the last one, which the first of several processes has."""
-    last: r.Trained | None = None
+@dataclass
+class Learned:
+    """What came of a training: its end, which the first of several processes has, and what a series is made of."""
+
+    trained: r.Trained | None = None
+    parts: list[r.PartTrained] = field(default_factory=list)
+    compared: r.SeedsCompared | None = None
+    curve: r.Curve | None = None
+
+
+def follow_training(job: Iterable[r.Record], progress: Progress) -> Learned:
+    """Run a training to its end, showing each record; return what came of it."""
+    learned = Learned()
     for record in job:
         show_training(record, progress)
-        if isinstance(record, r.Trained):
-            last = record
-    return last
+        match record:
+            case r.Trained():
+                learned.trained = record
+            case r.PartTrained():
+                learned.parts.append(record)
+            case r.SeedsCompared():
+                learned.compared = record
+            case r.Curve():
+                learned.curve = record
+    return learned
 
 
 def show_training(record: r.Record, progress: Progress) -> None:
@@ -194,7 +215,17 @@ def show_training(record: r.Record, progress: Progress) -> None:
             progress.show(step, total, note=f"loss {loss:.3f}")
         case r.Validated(step, total, scores, best):
             progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
-        case r.Saved() | r.Trained():
+        case r.PartStarted(title):
+            progress.begin("steps")
+            progress.say(f"--- {title}")
+        case r.PartTrained(title, trained):
+            said = f"{scores_text(trained.scores)}; " if trained.scores else ""
+            progress.say(f"{title}: {said}{trained.steps} steps, {seconds_text(trained.seconds)}")
+        case r.HeldOutDone(done, total):
+            if progress.unit != "images":
+                progress.begin("images")
+            progress.show(done, total, note="held-out images")
+        case r.Saved() | r.Trained() | r.SeedsCompared() | r.Curve():
             pass
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from septum.app.options import DeviceOption, JsonOption, QuietOption, planned, settings_of
+from septum.app.options import AxesOption, DeviceOption, JsonOption, QuietOption, planned, settings_of
 from septum.app.progress import Outcome, Progress, follow_prediction, stoppable
 from septum.app.tables import described, evaluation_lines, json_text, seconds_text
 from septum.errors import SeptumError, UsageError
@@ -37,12 +37,7 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over turned and mirrored images: slower, better.")
     ] = False,
-    axes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AXES", show_default="as the files say", help="What the dimensions of the files are: ZYX, TYX, YXC."
-        ),
-    ] = None,
+    axes: AxesOption = None,
     format_: Annotated[
         Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None,
         typer.Option("--format", show_default="as the input", help="File type of the results."),

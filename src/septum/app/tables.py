@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from septum.app.progress import Learned
     from septum.jobs.evaluation import Difference, Evaluation
     from septum.jobs.fix import FixRecord
+    from septum.jobs.records import Curve, SeedsCompared
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -87,6 +89,39 @@ def evaluation_lines(found: Evaluation) -> list[str]:
             continue
         rows.append([*row, f"{change.value:+.3f}", interval_text(change.low, change.high), _verdict(change)])
     return aligned(rows)
+
+
+def seeds_lines(compared: SeedsCompared, averaged: Mapping[str, float]) -> list[str]:
+    """Return the scores of the same training with several seeds as a table, and which model is kept."""
+    rows: list[list[object]] = [["held-out images", *(f"seed {s}" for s in compared.seeds), "mean", "sd", "averaged"]]
+    for name, values in compared.scores.items():
+        rows.append([name, *values, compared.mean(name), compared.deviation(name), averaged[name]])
+    return [*aligned(rows), f"kept: the average of the {len(compared.seeds)} networks"]
+
+
+def curve_lines(curve: Curve) -> list[str]:
+    """Return a learning curve as a table, and what it says in one sentence."""
+    rows: list[list[object]] = [["training images", curve.score, "95 % interval"]]
+    for n, value, (low, high) in zip(curve.images, curve.values, curve.intervals, strict=True):
+        rows.append([str(n), value, interval_text(low, high)])
+    rows += [[f"{n}, expected", value, interval_text(low, high)] for n, value, low, high in curve.ahead]
+    return [*aligned(rows), curve.words]
+
+
+def series(learned: Learned) -> dict[str, object]:
+    """Return what a run of several trainings adds to its JSON document; nothing for a single one."""
+    found: dict[str, object] = {}
+    if learned.parts:
+        found["parts"] = [{"title": part.title, **vars(part.trained)} for part in learned.parts]
+    if learned.compared is not None:
+        compared = learned.compared
+        found["seeds"] = {
+            name: {"values": values, "mean": compared.mean(name), "deviation": compared.deviation(name)}
+            for name, values in compared.scores.items()
+        }
+    if learned.curve is not None:
+        found["learning_curve"] = learned.curve
+    return found
 
 
 def told(value: object) -> str:

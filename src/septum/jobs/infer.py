@@ -19,7 +19,8 @@ from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
 from septum.nn.device import Device
-from septum.nn.unet import UNet, UNetSettings
+from septum.nn.ensemble import Predictor
+from septum.nn.unet import UNetSettings
 
 Region = tuple[slice, ...]
 
@@ -57,7 +58,7 @@ class Tiler:
         The sides after each halving, for people.
     """
 
-    network: UNet
+    network: Predictor
     device: Device
     max_output: tuple[int, ...]
     halved: list[tuple[int, ...]] = field(default_factory=list)
@@ -152,7 +153,13 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def region_probabilities(
-    tiler: Tiler, image: Readable, stats: NDArray[np.float32], region: Region, *, tta: bool = False
+    tiler: Tiler,
+    image: Readable,
+    stats: NDArray[np.float32],
+    region: Region,
+    *,
+    tta: bool = False,
+    only: tuple[int, bool] = (0, False),
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Predict a region, with `tta` averaged over `versions` of the image.
 
@@ -164,6 +171,8 @@ def region_probabilities(
         As in `Tiler.tiles`.
     tta
         Average over rotated and mirrored versions.
+    only
+        Without `tta`: the version that is predicted.
 
     Yields
     ------
@@ -172,7 +181,7 @@ def region_probabilities(
         values are probabilities after the last.
     """
     geometry = tiler.network.geometry
-    chosen = versions(geometry) if tta else [(0, False)]
+    chosen = versions(geometry) if tta else [only]
     shape = tuple(s.stop - s.start for s in region)
     out = np.zeros((tiler.network.settings.classes, *shape), np.float32)
     for number, version in enumerate(chosen):
@@ -192,7 +201,7 @@ def region_probabilities(
 
 
 def image_probabilities(
-    network: UNet,
+    network: Predictor,
     image: NDArray[Any],
     *,
     device: Device,

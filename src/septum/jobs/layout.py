@@ -64,6 +64,8 @@ class Demand:
         Whether object ids are made of them.
     rounds
         Versions of each frame that are averaged; 1 without.
+    members
+        Networks whose probabilities are averaged; 1 without.
     """
 
     shape: tuple[int, ...]
@@ -75,6 +77,7 @@ class Demand:
     raw: bool
     objects: bool
     rounds: int = 1
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def _layout(
         sides.append(max(inputs))
         tiles *= sum(counts)
         pixels *= sum(n * side for n, side in zip(counts, inputs, strict=True))
-    one = tile_bytes(network, sides)
+    one = tile_bytes(network, sides, members=demand.members)
     io = prod(sides) * demand.channels * (demand.itemsize + 4) + prod(strides) * demand.maps * 4 * 2
     host = io + (one if device_limit is None else 0)
     peak = base + _SLACK + (_frame_bytes(demand, host) if block is None else _block_bytes(demand, block, host))

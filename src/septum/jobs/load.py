@@ -13,6 +13,8 @@ from septum.arrays.apart import set_apart
 from septum.arrays.mend import fill_holes, match_channels, to_classes
 from septum.arrays.placement import placed
 from septum.arrays.targets import IGNORE, components
+from septum.errors import DataError
+from septum.jobs.prepare import fingerprints
 from septum.jobs.survey import image_frames, read_mask
 
 if TYPE_CHECKING:
@@ -54,6 +56,29 @@ class Sample:
     gold: NDArray[np.int32] | None
     spacing_um: tuple[float, ...] | None
     copy_of: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Data that were checked and opened: the report, the samples, and a fingerprint of each by its name."""
+
+    report: Report
+    samples: tuple[Sample, ...]
+    images: dict[str, str]
+
+
+def load_data(report: Report) -> Loaded:
+    """Open checked data for training, all at once.
+
+    Raises
+    ------
+    SeptumError
+        As `load_samples`; and if no image is usable.
+    """
+    samples = tuple(load_samples(report))
+    if not samples:
+        raise DataError("no image with a usable mask", "at least one", "`septum check DATA` says what is wrong")
+    return Loaded(report, samples, fingerprints(samples))
 
 
 def load_samples(report: Report) -> Iterator[Sample]:

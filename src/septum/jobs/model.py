@@ -1,7 +1,8 @@
-"""A trained model: the network and all that is needed to use it, in one file."""
+"""A trained model: one network or several, and all that is needed to use them, in one file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +19,14 @@ from septum.errors import ModelError
 from septum.io.model_file import read_model, write_model
 from septum.jobs.familiar import Seen
 from septum.nn.device import Device, find_device
+from septum.nn.ensemble import Ensemble, Predictor
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.settings import Settings
 
 # The stored test pair must be met to this difference of logits, relative to their largest value. Another processor or
 # library version differs by some 1e-6; a wrong weight by far more.
 _TEST_TOLERANCE = 1e-3
+_MOST_MEMBERS = 99
 
 
 class ModelHeader(Settings):
@@ -33,6 +36,8 @@ class ModelHeader(Settings):
     ----------
     network
         The network's shape.
+    members
+        Networks of this shape in the file; the mean of their probabilities is predicted.
     normalization
         How intensities were normalized in training.
     kind
@@ -54,6 +59,7 @@ class ModelHeader(Settings):
     """
 
     network: UNetSettings
+    members: int = Field(default=1, ge=1, le=_MOST_MEMBERS)
     normalization: NormalizeSettings
     kind: Literal["objects", "classes"]
     class_values: tuple[int, ...]
@@ -70,7 +76,7 @@ class Model:
     """A model ready to predict: batch normalization folded, in evaluation mode, on its device."""
 
     header: ModelHeader
-    network: UNet
+    network: Predictor
     device: Device
 
     @property
@@ -79,28 +85,35 @@ class Model:
         return len(self.header.network.depths)
 
 
-def save_model(path: Path, network: UNet, header: ModelHeader) -> None:
+def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader) -> None:
     """Write a model file with a small test pair, made on the CPU, that is verified whenever it is opened.
+
+    The output of the pair is that of each network.
 
     Parameters
     ----------
     path
         Ends in ``.safetensors``; appears only when it is whole.
     network
-        As trained, batch normalization not folded; on any device.
+        As trained, batch normalization not folded; on any device. Several make an ensemble.
     header
-        Its `network` settings are the network's.
+        Its `network` settings are the networks', `members` is their number.
 
     Raises
     ------
     FileError
         If the file cannot be written.
     """
-    assert header.network == network.settings
-    tensors = {f"network.{name}": t.detach().cpu().numpy() for name, t in network.state_dict().items()}
+    networks = [network] if isinstance(network, UNet) else list(network)
+    assert header.members == len(networks) and all(header.network == n.settings for n in networks)
+    tensors = {
+        _place(number, len(networks)) + name: tensor.detach().cpu().numpy()
+        for number, one in enumerate(networks)
+        for name, tensor in one.state_dict().items()
+    }
     image = _test_image(header.network)
     tensors["test.input"] = image
-    tensors["test.output"] = _logits(for_prediction(network).cpu(), image, find_device("cpu"))
+    tensors["test.output"] = _logits([for_prediction(n).cpu() for n in networks], image, find_device("cpu"))
     write_model(path, tensors, header.model_dump(mode="json"))
 
 
@@ -122,9 +135,28 @@ def open_model(path: Path, device: str = "auto") -> Model:
         If the device does not exist.
     """
     found = find_device(device)
+    header, tensors = _read(path)
+    folded = [for_prediction(n).to(found.torch) for n in _networks(path, header, tensors)]
+    _verify(path, folded, tensors, found)
+    return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), found)
+
+
+def trained_networks(path: Path) -> list[UNet]:
+    """Return the networks of a model file as they were trained, on the CPU; to be written into another one.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or foreign.
+    """
+    header, tensors = _read(path)
+    return _networks(path, header, tensors)
+
+
+def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
     tensors, raw = read_model(path)
     try:
-        header = ModelHeader.model_validate(raw)
+        return ModelHeader.model_validate(raw), tensors
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
@@ -133,18 +165,29 @@ def open_model(path: Path, device: str = "auto") -> Model:
             "a Septum model file",
             "train it again, or use the version that wrote it",
         ) from None
-    weights = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
+
+
+def _place(number: int, members: int) -> str:
+    """Return what the names of a network's weights begin with in the file."""
+    return "network." if members == 1 else f"network{number + 1}."
+
+
+def _networks(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[Any]]) -> list[UNet]:
+    """Make the networks of a file."""
+    networks = []
     try:
-        _is_as_large_as_it_says(header.network, weights)
-        network = UNet(header.network)
-        network.load_state_dict(weights)
+        for number in range(header.members):
+            begin = _place(number, header.members)
+            weights = {k.removeprefix(begin): torch.from_numpy(v) for k, v in tensors.items() if k.startswith(begin)}
+            _is_as_large_as_it_says(header.network, weights)
+            network = UNet(header.network)
+            network.load_state_dict(weights)
+            networks.append(network)
     except (RuntimeError, KeyError, ValueError):
         raise ModelError(
             f"{path}: the weights do not fit the network in the header", "a Septum model file", "copy the file again"
         ) from None
-    folded = for_prediction(network).to(found.torch)
-    _verify(path, folded, tensors, found)
-    return Model(header, folded, found)
+    return networks
 
 
 def _is_as_large_as_it_says(settings: UNetSettings, weights: dict[str, torch.Tensor]) -> None:
@@ -163,14 +206,14 @@ def _is_as_large_as_it_says(settings: UNetSettings, weights: dict[str, torch.Ten
             raise ValueError(f"{name} is {tuple(weights[name].shape)}")
 
 
-def _verify(path: Path, network: UNet, tensors: dict[str, NDArray[Any]], device: Device) -> None:
-    """Raise `ModelError` unless the network gives the stored output for the stored input."""
+def _verify(path: Path, networks: Sequence[UNet], tensors: Mapping[str, NDArray[Any]], device: Device) -> None:
+    """Raise `ModelError` unless each network gives its stored output for the stored input."""
     expected = tensors.get("test.output")
     image = tensors.get("test.input")
     if expected is None or image is None:
         raise ModelError(f"{path}: no test pair inside", "a Septum model file", "copy the file again")
     try:
-        difference = float(np.abs(_logits(network, image, device) - expected).max())
+        difference = float(np.abs(_logits(networks, image, device) - expected).max())
     except (ValueError, RuntimeError, TypeError):
         raise ModelError(
             f"{path}: its test pair does not fit its network", "a Septum model file", "copy the file again"
@@ -189,7 +232,9 @@ def _test_image(settings: UNetSettings) -> NDArray[np.float32]:
     return seeding.generator(0, "test pair").standard_normal((1, settings.channels, *sides), dtype=np.float32)
 
 
-def _logits(network: UNet, image: NDArray[Any], device: Device) -> NDArray[np.float32]:
+def _logits(networks: Sequence[UNet], image: NDArray[Any], device: Device) -> NDArray[np.float32]:
+    """Return the output of each network, ``(members, K, *S)``."""
     with torch.inference_mode(), device.exact():
-        out: NDArray[np.float32] = network(torch.from_numpy(image).to(device.torch)).float().cpu().numpy()
+        x = torch.from_numpy(image).to(device.torch)
+        out: NDArray[np.float32] = torch.cat([network(x).float().cpu() for network in networks]).numpy()
     return out

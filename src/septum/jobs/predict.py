@@ -283,6 +283,7 @@ def _plan_file(
         raw=answer == "probabilities",
         objects=answer == "labels",
         rounds=len(versions(model.network.geometry)) if settings.tta else 1,
+        members=model.header.members,
     )
     inside = settings.inside is not None
     piecewise = inside or image_suffix(task.target) in _BY_BLOCKS

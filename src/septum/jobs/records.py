@@ -5,6 +5,7 @@ The command line, the pictures and the tests all iterate over the same records; 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,107 @@ class Trained:
     seconds: float
 
 
-Record = Checked | Planned | Warned | Resumed | Step | Validated | Saved | Stopped | Trained
+@dataclass(frozen=True)
+class PartStarted:
+    """Training `index` (from 0) of the `count` that a run consists of is begun; `title` names it: ``"fold 2 of 5"``."""
+
+    title: str
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class PartTrained:
+    """The training `title` of a run of several came to its end."""
+
+    title: str
+    trained: Trained
+
+
+@dataclass(frozen=True)
+class HeldOutDone:
+    """`done` of `total` held-out images of a run of several trainings are predicted and written."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class SeedsCompared:
+    """The same training with several seeds.
+
+    Attributes
+    ----------
+    seeds : tuple of int
+        In order.
+    scores : dict
+        By name, the score of each seed's network alone on the same held-out images.
+    """
+
+    seeds: tuple[int, ...]
+    scores: dict[str, tuple[float, ...]]
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a score over the seeds; NaN where one is not defined."""
+        return math.fsum(self.scores[name]) / len(self.seeds)
+
+    def deviation(self, name: str) -> float:
+        """Return the standard deviation of a score over the seeds (n - 1)."""
+        mean = self.mean(name)
+        return math.sqrt(math.fsum((v - mean) ** 2 for v in self.scores[name]) / (len(self.seeds) - 1))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a score grows with the number of training images, and what more of them would bring.
+
+    Attributes
+    ----------
+    score : str
+        Name of the score.
+    images, values : tuple
+        Numbers of training images, rising, and the score of the model of each on the same held-out images.
+    intervals : tuple
+        (low, high) of each, 95 % over held-out images.
+    fit : tuple of float
+        a, b and c of a - b n^-c.
+    more : int
+        So many more images are spoken of in `words`.
+    ahead : tuple
+        Numbers of images beyond those there are, the score expected with them, and its interval: (n, value, low, high).
+    clear : bool
+        Whether the curve says what more images would bring.
+    words : str
+        The result in one sentence.
+    """
+
+    score: str
+    images: tuple[int, ...]
+    values: tuple[float, ...]
+    intervals: tuple[tuple[float, float], ...]
+    fit: tuple[float, float, float]
+    more: int
+    ahead: tuple[tuple[int, float, float, float], ...]
+    clear: bool
+    words: str
+
+
+Record = (
+    Checked
+    | Planned
+    | Warned
+    | Resumed
+    | Step
+    | Validated
+    | Saved
+    | Stopped
+    | Trained
+    | PartStarted
+    | PartTrained
+    | HeldOutDone
+    | SeedsCompared
+    | Curve
+)
 
 
 @dataclass(frozen=True)

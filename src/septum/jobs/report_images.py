@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from septum.jobs.check import Report
     from septum.jobs.load import Sample
     from septum.jobs.model import Model
+
+T = TypeVar("T")
 
 MOST_IMAGES = 24  # held-out images that are predicted again
 CASES = 4  # so many of the worst, and of the best, are shown
@@ -86,13 +88,14 @@ class Gallery:
         """Predict up to `MOST_IMAGES` of the named samples, evenly chosen, within a time; yield what went wrong."""
         begin, number = time.monotonic(), min(MOST_IMAGES, len(names))
         chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, number).astype(int))] if names else []
-        for place, name in enumerate(_spread(chosen)):
+        for place, name in enumerate(in_turn(chosen)):
             spent = time.monotonic() - begin
             if place and spent * (place + 1) / place > limit_s:
                 yield f"the report shows {place} of {len(names)} held-out images, to keep the time"
                 return
             try:
-                self._add(open_sample(report, name))
+                sample, begun = open_sample(report, name), time.monotonic()
+                self.add(sample, *predicted_sample(self.model, sample), seconds=time.monotonic() - begun)
             except SeptumError as error:
                 yield f"a held-out image is not in the report: {error}"
 
@@ -113,10 +116,11 @@ class Gallery:
             scores, _ = own_scores(image, self.model.header.kind, values=self.model.header.class_values)
             yield ImageLine(image.name, scores, image.sides, image.seconds)
 
-    def _add(self, sample: Sample) -> None:
-        header, begin = self.model.header, time.monotonic()
-        probabilities, predicted = predicted_sample(self.model, sample)
-        seconds = time.monotonic() - begin
+    def add(
+        self, sample: Sample, probabilities: NDArray[np.float32], predicted: NDArray[np.int32], *, seconds: float
+    ) -> None:
+        """Score a sample that was predicted (see `predicted_sample`) in so many seconds, and keep it if it is shown."""
+        header = self.model.header
         full = table(sample.mask, predicted)
         # What the network was taught: a thin background between objects that touch.
         taught = separate(sample.mask) if header.kind == "objects" else sample.mask
@@ -151,11 +155,16 @@ def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32],
     size = dict(zip("ZYX"[-model.rank :], sample.spacing_um or (), strict=False))
     image = Image(array=sample.image, axes=axes, file_axes=axes, pixel_size_um=size)
     probabilities = predict_image(model, image, output="probabilities")
+    return probabilities, labels_of(probabilities, model, sample)
+
+
+def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) -> NDArray[np.int32]:
+    """Return the labels of `predicted_sample` from its probabilities."""
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
     if model.header.kind == "classes":
-        return probabilities, both.argmax(axis=0).astype(np.int32)
+        return np.asarray(both.argmax(axis=0), np.int32)
     labels = finish(both, model, "labels", spacing=relative_spacing(sample.spacing_um))
-    return probabilities, labels[0].astype(np.int32)
+    return np.asarray(labels[0], np.int32)
 
 
 def _case(
@@ -197,8 +206,8 @@ def open_sample(report: Report, name: str) -> Sample:
     raise FileError(f"{name}: not found again", "the images that training began with")
 
 
-def _spread(names: Sequence[str]) -> list[str]:
-    """Return all names so that the first ones are spread over the whole: halves first, then quarters ..."""
-    bits = max(1, (len(names) - 1).bit_length())
-    order = sorted(range(len(names)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
-    return [names[i] for i in order]
+def in_turn(things: Sequence[T]) -> list[T]:
+    """Return all things so that the first ones are spread over the whole: halves first, then quarters ..."""
+    bits = max(1, (len(things) - 1).bit_length())
+    order = sorted(range(len(things)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
+    return [things[i] for i in order]

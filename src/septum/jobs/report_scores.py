@@ -166,9 +166,21 @@ def estimates(
     found = {name: float(value) for name, value in _finish(rows.sum(axis=0), kind, values).items()}
     if len(images) < 2:
         return {name: Estimate(value, float("nan"), float("nan")) for name, value in found.items()}
-    strata = np.unique([image.group for image in images], return_inverse=True)[1].astype(np.int64)
-    samples = _finish(bootstrap.resample(rows, bootstrap.weights(strata, seed=seed)), kind, values)
+    samples = resampled(images, kind, values=values, seed=seed)
     return {name: Estimate(value, *bootstrap.interval(samples[name])) for name, value in found.items()}
+
+
+def resampled(
+    images: Sequence[Scored], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+) -> dict[str, Array]:
+    """Return the scores of `estimates` for each bootstrap sample, ``(bootstrap.REPEATS,)`` each.
+
+    The same seed draws the same images: predictions of two models of the same images, in the same order, can be
+    compared draw by draw.
+    """
+    rows = np.stack([_columns(image, kind, len(values)) for image in images])
+    strata = np.unique([image.group for image in images], return_inverse=True)[1].astype(np.int64)
+    return _finish(bootstrap.resample(rows, bootstrap.weights(strata, seed=seed)), kind, values)
 
 
 def own_scores(

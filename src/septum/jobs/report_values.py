@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from septum.io.atomic import whole_file
+from septum.jobs.records import Curve
 from septum.jobs.report_images import Case, ImageLine
 from septum.jobs.report_scores import Estimate, Objects, Reliability
 
@@ -35,7 +36,7 @@ class RunReport:
     warnings, remarks : tuple of str
         What was said on the way, and what stands out in the results.
     steps, best_step, seconds, budget_s
-        Of the training; `budget_s` is None where steps were asked for.
+        Of the training; `budget_s` is None where steps were asked for. Of several trainings together `best_step` is 0.
     held_out : int
         Images that were held out.
     model_scores : dict
@@ -58,6 +59,10 @@ class RunReport:
         Of the run.
     fingerprint : str
         Of the data.
+    note : str
+        What the scores are of, where there is more to say; ``""`` otherwise.
+    curve : Curve or None
+        The learning curve, where one was made.
     """
 
     folder: Path
@@ -89,6 +94,8 @@ class RunReport:
     command: str
     seed: int
     fingerprint: str
+    note: str = ""
+    curve: Curve | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -142,11 +149,12 @@ def metrics(report: RunReport) -> dict[str, Any]:
         "timing": report.timing,
         "memory": report.memory,
         "versions": report.versions,
+        "learning_curve": None if report.curve is None else asdict(report.curve),
     }
     if objects is not None:
         counts = {k: getattr(objects, k) for k in ("true", "predicted", "missed", "false", "merged", "split")}
         found["objects"] = {**counts, "by_size": [asdict(part) for part in objects.by_size]}
-    plain = _plain(found)
+    plain = json_ready(found)
     assert isinstance(plain, dict)
     return plain
 
@@ -165,9 +173,10 @@ def write_metrics(report: RunReport) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
+    """Return a value as JSON holds it: tuples as lists, numbers that are not finite as None."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [json_ready(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -41,6 +41,8 @@ class RunFolder:
     ----------
     path
         The folder; made if missing. It may be a link, but nothing in it may.
+    parts
+        It holds trainings in folders of their own, and no states.
 
     Raises
     ------
@@ -48,7 +50,7 @@ class RunFolder:
         If it cannot be made, is a file, or holds links where this program writes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, parts: bool = False) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.model = path / "model.safetensors"
@@ -60,7 +62,7 @@ class RunFolder:
                     f"{shown(path / name)}: is a link", "a run folder without links in it", "give another -o"
                 )
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            (path if parts else self.checkpoints).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = in_words(path, error)
             raise FileError(reason.given, "a folder that can be written", "give another -o") from None
@@ -169,6 +171,16 @@ class RunFolder:
             return Plan.model_validate(said["plan"]), tuple(str(reason) for reason in said["reasons"])
         except (ValidationError, KeyError, TypeError):
             raise self._damaged("plan.json") from None
+
+    def read_asked(self) -> dict[str, Any]:
+        """Return what an earlier start asked for, as `claim` wrote it; empty at the first.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
+        return self._read_json("settings.json") or {}
 
     def write_json(self, name: str, content: object) -> None:
         """Write one JSON file, whole or not at all."""

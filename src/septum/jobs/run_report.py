@@ -48,7 +48,7 @@ class Reporting:
 
 
 @dataclass
-class _Seen:
+class Seen:
     """What the records of a training said."""
 
     report: Report | None = None
@@ -57,8 +57,22 @@ class _Seen:
     stepped: bool = False
     trained: Trained | None = None
 
+    def hear(self, record: object) -> None:
+        """Keep what a record says."""
+        match record:
+            case Checked(report):
+                self.report = report
+            case Planned(lines):
+                self.planned = lines
+            case Warned(text):
+                self.warnings.append(text)
+            case Step():
+                self.stepped = True
+            case Trained():
+                self.trained = record
 
-def reported(settings: TrainSettings, training: Iterable[Any]) -> Iterator[Any]:
+
+def reported(settings: TrainSettings, training: Iterable[Any], *, again: str = "") -> Iterator[Any]:
     """Pass on the records of a training and add what its report needs.
 
     Parameters
@@ -67,51 +81,69 @@ def reported(settings: TrainSettings, training: Iterable[Any]) -> Iterator[Any]:
         Of the training.
     training
         Its records, `septum.jobs.train.train`; others may be among them.
+    again
+        The command that repeats it, where that is not `command` of the settings.
 
     Yields
     ------
     The records; after the last one of a training that came to its end `Reporting` and `RunReport`, or `Warned` where
     no report can be made. A run that has its report (``metrics.json``, written last) does not get another one.
     """
-    seen = _Seen()
+    seen = Seen()
     for record in training:
         yield record
-        match record:
-            case Checked(report):
-                seen.report = report
-            case Planned(lines):
-                seen.planned = lines
-            case Warned(text):
-                seen.warnings.append(text)
-            case Step():
-                seen.stepped = True
-            case Trained():
-                seen.trained = record
+        seen.hear(record)
     if seen.trained is None or seen.report is None:
         return
     if not seen.stepped and (settings.out / "metrics.json").exists():
         return
     try:
-        yield from _collect(settings, seen, seen.report, seen.trained)
+        yield from _collect(settings, seen, seen.report, seen.trained, again)
     except (SeptumError, MemoryError) as error:
         # The model is whole: that is what was asked for.
         yield Warned(f"no report of this run: {str(error) or 'not enough memory'}")
 
 
 def _collect(
-    settings: TrainSettings, seen: _Seen, report: Report, trained: Trained
+    settings: TrainSettings, seen: Seen, report: Report, trained: Trained, again: str
 ) -> Iterator[Reporting | Warned | RunReport]:
     begin = time.monotonic()
-    said = _plan_file(settings.out)
-    names = [str(name) for name in said.get("held_out", [])]
-    number = min(MOST_IMAGES, len(names))
-    yield Reporting(settings.out, number)
-    model = open_model(trained.model, settings.device)
-    gallery = Gallery(model)
-    warnings = list(seen.warnings)
+    names = [str(name) for name in read_plan_file(settings.out).get("held_out", [])]
+    yield Reporting(settings.out, min(MOST_IMAGES, len(names)))
+    gallery = Gallery(open_model(trained.model, settings.device))
     for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
-        warnings.append(problem)
+        seen.warnings.append(problem)
         yield Warned(problem)
+    yield assembled(settings, seen, gallery, begin=begin, again=again)
+
+
+def assembled(
+    settings: TrainSettings, seen: Seen, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
+) -> RunReport:
+    """Put together the report of a run that came to its end.
+
+    Parameters
+    ----------
+    settings
+        Of the run; its folder holds ``plan.json``.
+    seen
+        What was said on the way; it holds a report and the end.
+    gallery
+        The held-out images.
+    begin
+        When collecting began, of `time.monotonic`.
+    again
+        The command that repeats the run, where that is not `command` of the settings.
+    note
+        What the scores are of, where there is more to say than that they are of held-out images.
+
+    Raises
+    ------
+    FileError
+        If the plan cannot be read.
+    """
+    assert seen.report is not None and seen.trained is not None
+    said, report, trained, model = read_plan_file(settings.out), seen.report, seen.trained, gallery.model
     header, images = model.header, gallery.images
     values = header.class_values
     found = RunReport(
@@ -124,13 +156,13 @@ def _collect(
         split=seen.planned[0] if seen.planned else "",
         reasons=tuple(str(reason) for reason in said.get("reasons", [])),
         plan=header.training.get("plan", {}),
-        device=seen.planned[-1].removeprefix("device: ") if seen.planned else model.device.name,
-        warnings=tuple(warnings),
+        device=seen.planned[-1].removeprefix("device: ") if len(seen.planned) > 1 else model.device.name,
+        warnings=tuple(seen.warnings),
         steps=trained.steps,
-        best_step=int(header.training.get("best_step", trained.steps)),
+        best_step=int(header.training.get("best_step", 0)),
         seconds=trained.seconds,
         budget_s=settings.budget_s,
-        held_out=len(names),
+        held_out=len(said.get("held_out", [])),
         model_scores=trained.scores,
         scores=estimates(images, header.kind, values=values, seed=settings.seed) if images else {},
         images=tuple(gallery.lines()),
@@ -141,14 +173,22 @@ def _collect(
         timing=_timing(settings.out, trained, images, begin),
         memory=_memory(model, measured=seen.stepped),
         versions=_versions(model),
-        command=command(settings),
+        command=again or command(settings),
         seed=settings.seed,
         fingerprint=str(header.training.get("data_fingerprint", "")),
+        note=note,
     )
-    yield replace(found, remarks=tuple(remarks(found)))
+    return replace(found, remarks=tuple(remarks(found)))
 
 
-def _plan_file(folder: Path) -> dict[str, Any]:
+def read_plan_file(folder: Path) -> dict[str, Any]:
+    """Return what ``plan.json`` of a run holds: plan, reasons, names of the held-out images.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read.
+    """
     try:
         return dict(json.loads((folder / "plan.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -172,11 +212,12 @@ def _timing(folder: Path, trained: Trained, images: Sequence[Scored], begin: flo
         pass  # a damaged log costs this one figure
     steps = np.diff(seconds)
     steps = steps[steps > 0]
+    timed = [image for image in images if math.isfinite(image.seconds)]
     return {
         "training_s": trained.seconds,
         "step_s": float(np.median(steps)) if steps.size else None,
-        "predict_image_s": float(np.median([i.seconds for i in images])) if images else None,
-        "predict_mpixel_per_s": _speed(images),
+        "predict_image_s": float(np.median([i.seconds for i in timed])) if timed else None,
+        "predict_mpixel_per_s": _speed(timed),
         "report_s": time.monotonic() - begin,
     }
 
@@ -208,8 +249,8 @@ def _versions(model: Model) -> dict[str, str]:
     }
 
 
-def command(settings: TrainSettings) -> str:
-    """Return the command line that repeats a training, quoted for a POSIX shell."""
+def command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
+    """Return the command line that repeats a training, quoted for a POSIX shell; `more` are words to add to it."""
     words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
     if settings.preset != "auto":
         words += ["--preset", settings.preset]
@@ -220,4 +261,6 @@ def command(settings: TrainSettings) -> str:
             words += [f"--{name}", str(getattr(settings, name))]
     if settings.device != "auto":
         words += ["--device", settings.device]
-    return shlex.join([*words, *(["--deterministic"] if settings.deterministic else [])])
+    if settings.split.group is not None:
+        words += ["--group", settings.split.group]
+    return shlex.join([*words, *more, *(["--deterministic"] if settings.deterministic else [])])

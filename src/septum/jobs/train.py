@@ -20,13 +20,13 @@ from septum.io.names import shown
 from septum.jobs.check import check
 from septum.jobs.clock import Clock, rate_factor
 from septum.jobs.familiar import Seen, seen_in
-from septum.jobs.load import Sample, load_samples
+from septum.jobs.load import Loaded, Sample, load_data
 from septum.jobs.model import ModelHeader, save_model
 from septum.jobs.plan import Plan, Preset, find_facts, make_plan
-from septum.jobs.prepare import fingerprint, fingerprints, prepare
+from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
-from septum.jobs.split import hold_out, split_sentence
+from septum.jobs.split import SplitSettings, split
 from septum.jobs.stopping import Stop
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
@@ -66,6 +66,8 @@ class TrainSettings(Settings):
         Values that win over the plan.
     device
         See `septum.nn.device.find_device`.
+    split
+        What is held out.
     deterministic
         Use repeatable algorithms only; slower on GPUs, refused where there are none. CPUs always repeat.
     """
@@ -82,6 +84,7 @@ class TrainSettings(Settings):
     tile: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    split: SplitSettings = SplitSettings()
     deterministic: bool = False
 
     @model_validator(mode="before")
@@ -98,7 +101,7 @@ class TrainSettings(Settings):
         return self
 
 
-def train(settings: TrainSettings, stop: Stop | None = None) -> Iterator[Record]:
+def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded | None = None) -> Iterator[Record]:
     """Train a model.
 
     Parameters
@@ -107,6 +110,8 @@ def train(settings: TrainSettings, stop: Stop | None = None) -> Iterator[Record]
         What to do.
     stop
         Asked between steps and between held-out images; where it was asked for, the training saves its state and ends.
+    loaded
+        The data, where they are open already.
 
     Yields
     ------
@@ -125,21 +130,22 @@ def train(settings: TrainSettings, stop: Stop | None = None) -> Iterator[Record]
         processes_of_this_training() as processes,
         repeatable(settings.deterministic),
     ):
-        for record in _train(settings, clock, processes, stop or Stop()):
+        for record in _train(settings, clock, processes, stop or Stop(), loaded):
             if processes.first:
                 yield record
 
 
-def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: Stop) -> Iterator[Record]:
+def _train(
+    settings: TrainSettings, clock: Clock, processes: Processes, stop: Stop, loaded: Loaded | None
+) -> Iterator[Record]:
     """Check, plan, prepare, loop, finish."""
     device = find_device(settings.device, local_rank=processes.local_rank)
-    report = check(settings.data, kind=settings.kind)
+    report = loaded.report if loaded is not None else check(settings.data, kind=settings.kind)
     yield Checked(report)
-    samples = list(load_samples(report))
-    if not samples:
-        raise DataError("no image with a usable mask", "at least one", "`septum check DATA` says what is wrong")
-    images = fingerprints(samples)
+    loaded = loaded or load_data(report)
+    samples, images = loaded.samples, loaded.images
     _see_the_same(images, processes)
+    chosen = split(samples, settings.split, seed=settings.seed)
     folder = RunFolder(settings.out)
     with folder.held() if processes.first else nullcontext("") as warning:
         if warning:
@@ -148,13 +154,12 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
         if processes.first:
             asked = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
             folder.claim({**asked, **made_of}, images)
-        chosen, held_out = hold_out(samples, seed=settings.seed)
         plan, reasons = _plan(settings, samples, report.rules, folder, device, processes)
         if processes.first:
-            names = [samples[i].name for i in held_out]
+            names = [samples[i].name for i in chosen.held_out]
             said = {"plan": plan.model_dump(mode="json"), "reasons": reasons, "held_out": names}
             folder.write_json("plan.json", said)
-        yield Planned((split_sentence(samples, held_out), *reasons, f"device: {device.name} ({device.why})"))
+        yield Planned((chosen.sentence, *reasons, f"device: {device.name} ({device.why})"))
         checkpoint = yield from _newest(folder, processes)
         done = _finished(folder, checkpoint, made_of) if processes.first else None
         if processes.any(done is not None):
@@ -167,12 +172,12 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
             seed=settings.seed,
             device=device,
             processes=processes,
-            images=tuple(prepare([samples[i] for i in chosen], plan, kind=report.rules.kind)),
+            images=tuple(prepare([samples[i] for i in chosen.train], plan, kind=report.rules.kind)),
             held_out=HeldOut(
-                tuple(samples[i] for i in held_out), report.rules.kind == "objects", plan, device, processes
+                tuple(samples[i] for i in chosen.held_out), report.rules.kind == "objects", plan, device, processes
             ),
         )
-        del samples  # training reads the prepared copies; what is held out is kept by its user
+        del samples, loaded  # training reads the prepared copies; what is held out is kept by its user
         with stop.waits():
             stopped = yield from _loop(trainer, folder, clock, checkpoint, stop)
         if not stopped:

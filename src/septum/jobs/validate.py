@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from septum.jobs.plan import Plan
     from septum.jobs.stopping import Stop
     from septum.nn.device import Device
-    from septum.nn.unet import UNet
+    from septum.nn.ensemble import Predictor
 
 Probabilities = NDArray[np.float16]
 # Of each image, by its number, a table with the gold truth and one with the full truth for each setting of objects.
 Tables = dict[int, list[tuple[Table, Table]]]
 
 # Images scored in one validation during training, and for tuning; the final scores are of all.
-_SCORED = 24
+MOST_SCORED = 24
 # With a time budget: shares of it that all validations on the way, the final scores, tuning, and the report may take.
 _ON_THE_WAY, _FINAL, _TUNING, _REPORT = 0.10, 0.10, 0.04, 0.03
 # Seconds that the report takes beside predictions.
@@ -61,7 +61,7 @@ class HeldOut:
     plan: Plan
     device: Device
     processes: Processes = field(default_factory=Processes)
-    _scored: int = _SCORED
+    _scored: int = MOST_SCORED
     _finally: int | None = None
     _tune_s: float | None = None
     _report_s: float = 0.0
@@ -70,8 +70,7 @@ class HeldOut:
 
     @cached_property
     def _choices(self) -> tuple[ObjectSettings, ...]:
-        sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in self.samples]
-        return candidates(np.concatenate([np.zeros(0), *sizes]))
+        return object_choices(self.samples)
 
     @cached_property
     def _few(self) -> tuple[ObjectSettings, ...]:
@@ -85,7 +84,7 @@ class HeldOut:
             return ()
         return ("SEG", "AP50", "AP") if self.objects else ("dice", "iou", "pixel_error")
 
-    def plan_validations(self, network: UNet, clock: Clock) -> int:
+    def plan_validations(self, network: Predictor, clock: Clock) -> int:
         """Return how often to validate; fit the number of images and the time to reserve to a time budget.
 
         Parameters
@@ -102,7 +101,7 @@ class HeldOut:
             self._tables(network, self.samples[:1], self._few, processes=Processes())
         # The first process's clock decides, or they would validate at different steps.
         one = self.processes.agree(self._predict_s + self._score_s) / self.processes.world
-        self._scored = min(_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
+        self._scored = min(MOST_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
         self._finally = min(len(self.samples), max(2, int(_FINAL * clock.budget_s / one)))
         self._tune_s = _TUNING * clock.budget_s
         self._report_s = _REPORT * clock.budget_s
@@ -116,12 +115,12 @@ class HeldOut:
         if self.objects and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
             tuning = self._score_s * len(self._choices) / max(1, len(self._few)) * shared
-            end += min(self._tune_s, min(self._finally or 0, _SCORED) * tuning)
+            end += min(self._tune_s, min(self._finally or 0, MOST_SCORED) * tuning)
         # The report predicts some images again, in the first process alone.
-        end += min(self._report_s, _DRAWING + min(_SCORED, len(self.samples)) * (self._predict_s + self._score_s))
+        end += min(self._report_s, _DRAWING + min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s))
         return max(0, validations) * each + end
 
-    def score(self, network: UNet, stop: Stop) -> dict[str, float] | None:
+    def score(self, network: Predictor, stop: Stop) -> dict[str, float] | None:
         """Score some of the images, evenly chosen, with a network for prediction; None if `stop` was asked for."""
         chosen = self._some(self._scored)
         tables = self._tables(network, chosen, self._few, stop=stop)
@@ -129,7 +128,7 @@ class HeldOut:
             return None
         return self._scores_of(tables)[1]
 
-    def finish(self, network: UNet, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
+    def finish(self, network: Predictor, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
         """Tune how objects are made and score.
 
         Returns
@@ -145,7 +144,7 @@ class HeldOut:
         own = self.processes.share(len(chosen))
         maps = {i: self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
-        some = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _SCORED)).astype(int)).tolist()
+        some = spread(len(chosen), MOST_SCORED)
         tables: Tables = {}
         for index in sorted(set(some) & set(own)):
             tables[index] = object_tables(chosen[index], maps[index], self._choices)
@@ -158,12 +157,11 @@ class HeldOut:
 
     def _some(self, number: int) -> list[Sample]:
         """Return so many of the images, evenly chosen."""
-        places = np.linspace(0, len(self.samples) - 1, min(len(self.samples), number))
-        return [self.samples[i] for i in np.unique(places.astype(int))]
+        return [self.samples[i] for i in spread(len(self.samples), number)]
 
     def _tables(
         self,
-        network: UNet,
+        network: Predictor,
         samples: Sequence[Sample],
         choices: Sequence[ObjectSettings],
         *,
@@ -195,13 +193,25 @@ class HeldOut:
             return choose(tables)
         return 0, class_scores([tables[i][0][1] for i in sorted(tables)], self.plan.network.classes)
 
-    def _foreground(self, network: UNet, sample: Sample) -> Probabilities:
+    def _foreground(self, network: Predictor, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough there.
         foreground: Probabilities = self._probabilities(network, sample)[1].astype(np.float16)
         return foreground
 
-    def _probabilities(self, network: UNet, sample: Sample) -> NDArray[np.float32]:
+    def _probabilities(self, network: Predictor, sample: Sample) -> NDArray[np.float32]:
         return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
+
+
+def spread(count: int, number: int) -> list[int]:
+    """Return so many of the numbers 0 .. count - 1, evenly chosen; all where there are no more."""
+    places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
+    return places
+
+
+def object_choices(samples: Sequence[Sample]) -> tuple[ObjectSettings, ...]:
+    """Return the settings of objects to choose from, for objects of these sizes."""
+    sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples]
+    return candidates(np.concatenate([np.zeros(0), *sizes]))
 
 
 def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:

@@ -27,7 +27,7 @@ class _Step:
     held: int
 
 
-def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, engine: bool = False) -> int:
+def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, members: int = 1, engine: bool = False) -> int:
     """Return an upper bound of the working memory of one tile, beside the weights.
 
     Parameters
@@ -36,6 +36,8 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, engine: bool = F
         The network's shape.
     sides
         Input sides of the tile; `Geometry.output` takes them.
+    members
+        Networks that are applied one after the other (`septum.nn.ensemble`).
     engine
         For the engine of `septum.nn.engine`; otherwise for the network in PyTorch.
 
@@ -50,7 +52,9 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, engine: bool = F
         If the sides do not fit the network.
     """
     del engine  # the engine takes less
-    settings.geometry.output(sides)
+    written = settings.classes * prod(settings.geometry.output(sides))
+    # Of several networks the sum so far is held while the next one runs; three more maps are made to add to it.
+    summed = written if members > 1 else 0
     peak = max(
         step.held
         + step.inside * step.before
@@ -59,6 +63,7 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, engine: bool = F
         + _padded(step.outside) * step.after
         for step in _steps(settings, sides)
     )
+    peak = max(peak + summed, 4 * summed)
     return int(peak * _FLOAT * (1 + _SLACK_SHARE)) + _SLACK_BYTES
 
 

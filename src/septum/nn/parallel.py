@@ -136,7 +136,7 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
     ProcessesError
         If one of the others has ended or does not answer; also for what the body was doing then.
     """
-    processes = _described()
+    processes = described_processes()
     if processes.world == 1:
         yield processes
         return
@@ -191,7 +191,7 @@ def _keep_forever(group: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
-def _described() -> Processes:
+def described_processes() -> Processes:
     """Return what ``torchrun`` or SLURM says of this process."""
     env = os.environ
     try:

@@ -150,8 +150,10 @@ def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
 def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
     """Return the plots, None where there is nothing to draw."""
     found: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
-        ("loss_plot", "scores_plot", "sizes_plot", "reliability_plot", "score_lines")
+        ("loss_plot", "scores_plot", "sizes_plot", "reliability_plot", "score_lines", "curve_plot")
     )
+    if report.curve is not None:
+        found["curve_plot"] = plots.curve_plot(report.curve)
     try:
         columns = read_log(report.folder / "log.csv")
     except FileError:

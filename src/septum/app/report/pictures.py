@@ -102,7 +102,7 @@ def panel(
         else:
             pictures.append(painted(resized(gray, size), nearest(array, size), matched_colors(array, objects[0])))
     with whole_file(path) as part:
-        Image.fromarray(_row(pictures, [title, *maps])).save(part, optimize=True)
+        Image.fromarray(row(pictures, [title, *maps])).save(part, optimize=True)
     return path
 
 
@@ -232,7 +232,7 @@ def resized(picture: RGB, size: tuple[int, int]) -> RGB:
     return np.array(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BOX))
 
 
-def _row(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
+def row(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
     """Lay pictures of one size side by side on white, each under its caption."""
     from PIL import Image, ImageDraw, ImageFont
 

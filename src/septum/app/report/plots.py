@@ -8,12 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from septum.app.report.curves import smoothed
+
+if TYPE_CHECKING:
+    from septum.jobs.records import Curve
 
 Array = NDArray[np.float64]
 
@@ -160,6 +164,32 @@ def scores_plot(steps: Array, scores: Mapping[str, Array], best_step: int) -> Ma
         dots = zip(frame.xs(x), frame.ys(y), strict=True)
         marks += [f'<circle class="dot c{number}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in dots]
     return frame.drawing(f"Scores of held-out images over steps: {', '.join(scores)}", marks)
+
+
+def curve_plot(curve: Curve) -> Markup:
+    """Draw scores over numbers of training images with their intervals, the fitted law, and where it leads."""
+    a, b, c = curve.fit
+    last, ahead = curve.images[-1], curve.ahead
+    images = np.array([*curve.images, *(n for n, *_ in ahead)], np.float64)
+    ends = [v for pair in (*curve.intervals, *((low, high) for _, _, low, high in ahead)) for v in pair]
+    score = axis(f"{curve.score} on held-out images", np.array([*curve.values, *(v for _, v, *_ in ahead), *ends]))
+    frame = Frame(axis("training images", images, log=True), score)
+    places = np.geomspace(images.min(), images.max(), 60)
+    shift = curve.values[-1] - (a - b * last**-c)  # what is ahead is counted from the score that was measured
+    beyond = np.array([last, *(n for n, *_ in ahead)], np.float64)
+    low, high = (np.array([curve.values[-1], *(one[k] for one in ahead)]) for k in (2, 3))
+    band = frame.path(beyond, high) + frame.path(beyond[::-1], low[::-1]).replace("M", "L", 1) + "Z"
+    inside = places <= last
+    marks = [
+        f'<path class="band" d="{band}"/>',
+        f'<path class="line c0" d="{frame.path(places[inside], a - b * places[inside] ** -c)}"/>',
+        f'<path class="mark" d="{frame.path(places[~inside], a - b * places[~inside] ** -c + shift)}"/>',
+    ]
+    for n, value, (bottom, top) in zip(curve.images, curve.values, curve.intervals, strict=True):
+        x, *ys = *frame.xs(np.array([float(n)])), *frame.ys(np.array([value, bottom, top]))
+        marks.append(f'<path class="ci" d="M{x:.1f} {ys[1]:.1f}V{ys[2]:.1f}"/>' if math.isfinite(sum(ys)) else "")
+        marks.append(f'<circle class="dot c0" cx="{x:.1f}" cy="{ys[0]:.1f}" r="4"/>')
+    return frame.drawing(f"{curve.score} over the number of training images; the band is what more may bring", marks)
 
 
 def sizes_plot(diameter_px: Array, iou: Array, found: NDArray[np.bool_]) -> Markup:

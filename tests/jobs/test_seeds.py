@@ -1,0 +1,87 @@
+"""Seeds: the same training by chance otherwise, compared on the same images, and averaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septum.errors import UsageError
+from septum.io.images import read_image
+from septum.io.model_file import read_model
+from septum.jobs.check import check
+from septum.jobs.load import load_samples
+from septum.jobs.model import open_model
+from septum.jobs.records import PartTrained, SeedsCompared, Trained
+from septum.jobs.report_images import predicted_sample
+from septum.jobs.seeds import train_seeds
+from septum.jobs.train import TrainSettings, train
+
+
+def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
+    given = {"data": (data,), "out": out, "steps": 10, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}
+    return TrainSettings.model_validate(given | changes)
+
+
+@pytest.fixture(scope="module")
+def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    out = tmp_path_factory.mktemp("seeds") / "run"
+    return out, list(train_seeds(_settings(disks, out, seed=4), 3))
+
+
+def test_the_first_seed_is_the_single_training_and_the_split_is_the_same_for_all(
+    run: tuple[Path, list[Any]], disks: Path, tmp_path: Path
+) -> None:
+    out, _ = run
+    list(train(_settings(disks, tmp_path / "single", seed=4)))
+    single, first, second = (
+        {k: v.tobytes() for k, v in read_model(path / "model.safetensors")[0].items()}
+        for path in (tmp_path / "single", out / "seed-4", out / "seed-5")
+    )
+    assert single == first != second
+    held = [json.loads((out / f"seed-{s}" / "plan.json").read_text())["held_out"] for s in (4, 5, 6)]
+    assert held[0] == held[1] == held[2] == json.loads((out / "plan.json").read_text())["held_out"]
+
+
+def test_mean_and_spread_are_those_of_the_single_scores(run: tuple[Path, list[Any]]) -> None:
+    out, records = run
+    compared = next(r for r in records if isinstance(r, SeedsCompared))
+    singles = [r.trained.scores for r in records if isinstance(r, PartTrained)]
+    written = json.loads((out / "seeds.json").read_text())
+    assert compared.seeds == (4, 5, 6)
+    for name in ("SEG", "AP50", "AP"):
+        values = [scores[name] for scores in singles]
+        assert compared.scores[name] == tuple(values)
+        assert compared.mean(name) == pytest.approx(np.mean(values))
+        assert compared.deviation(name) == pytest.approx(np.std(values, ddof=1))
+        assert written["single"][name]["deviation"] == compared.deviation(name)
+    assert written["averaged"] == records[-1].scores
+
+
+def test_the_model_is_the_mean_of_the_networks_and_so_are_the_predictions_that_are_kept(
+    run: tuple[Path, list[Any]], disks: Path
+) -> None:
+    out, records = run
+    model = open_model(out / "model.safetensors", "cpu")
+    assert (model.header.members, model.header.training["steps"]) == (3, 30)
+    name = json.loads((out / "plan.json").read_text())["held_out"][0]
+    sample = next(s for s in load_samples(check([disks])) if s.name == name)
+    singles = [open_model(out / f"seed-{s}" / "model.safetensors", "cpu") for s in (4, 5, 6)]
+    mean = np.mean([predicted_sample(one, sample)[0] for one in singles], axis=0)
+    probabilities, labels = predicted_sample(model, sample)
+    np.testing.assert_allclose(probabilities, mean, atol=2e-6)
+    np.testing.assert_array_equal(read_image(out / "held-out" / f"{name}.tif", labels=True).array[0], labels)
+    assert model.header.scores == pytest.approx(records[-1].scores)
+
+
+def test_the_same_command_gives_the_comparison_again(run: tuple[Path, list[Any]], disks: Path) -> None:
+    out, records = run
+    for folder in (".", "seed-4", "seed-5", "seed-6"):
+        (out / folder / "metrics.json").write_text("{}")
+    again = list(train_seeds(_settings(disks, out, seed=4), 3))
+    assert again[-2:] == [records[-2], Trained(out / "model.safetensors", records[-1].scores, 30, again[-1].seconds)]
+    with pytest.raises(UsageError, match="seeds: 3 -> 2"):
+        list(train_seeds(_settings(disks, out, seed=4), 2))
