@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from septum.errors import UsageError
 from septum.jobs.load import Sample
-from septum.jobs.split import hold_out, split_sentence
+from septum.jobs.split import hold_out, named, split_sentence
 
 
 def _samples(*groups: tuple[str, int]) -> list[Sample]:
@@ -53,3 +54,14 @@ def test_the_sentence_counts() -> None:
     samples = _samples(("s", 30))
     assert split_sentence(samples, [24, 25, 26, 27, 28, 29]).startswith("24 images for training, 6 held out")
     assert "one image only" in split_sentence(samples[:1], [])
+
+
+def test_named_images_are_held_out_and_all_may_be_trained_on() -> None:
+    samples = _samples(("a", 3), ("", 1))
+    assert named(samples, ["a2", "0"]) == ([0, 1], [2, 3])
+    assert named(samples, []) == ([0, 1, 2, 3], [])
+    assert split_sentence(samples, []) == "4 images for training: none is held out, so no score can be given"
+    with pytest.raises(UsageError, match="no image b7"):
+        named(samples, ["b7", "a1"])
+    with pytest.raises(UsageError, match="all images"):
+        named(samples, ["a0", "a1", "a2", "0"])

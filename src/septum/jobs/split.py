@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from septum import seeding
+from septum.errors import UsageError
 from septum.io.names import shown
 
 if TYPE_CHECKING:
@@ -43,6 +44,22 @@ def hold_out(samples: Sequence[Sample], *, seed: int) -> tuple[list[int], list[i
     return [i for i in range(len(samples)) if i not in held], sorted(held)
 
 
+def named(samples: Sequence[Sample], names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the split in which the samples of these names are held out; of none, all are for training.
+
+    Raises
+    ------
+    UsageError
+        If a name is not among the samples, or none is left to train on.
+    """
+    held = [i for i, sample in enumerate(samples) if sample.name in set(names)]
+    if lacking := sorted(set(names) - {samples[i].name for i in held}):
+        raise UsageError(f"no image {shown(lacking[0])} to hold out", "names as `septum check` has them", "look there")
+    if len(held) == len(samples):
+        raise UsageError("all images held out", "some to train on", "hold out fewer")
+    return [i for i in range(len(samples)) if i not in set(held)], held
+
+
 def _fifth(count: int) -> int:
     """Return a fifth, rounded; one of 2 to 7, none of one."""
     return max(1, round(count / 5)) if count > 1 else 0
@@ -51,7 +68,8 @@ def _fifth(count: int) -> int:
 def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
     """Say in one sentence what is held out."""
     if not held_out:
-        return "one image only: none is held out, so no score can be given"
+        many = "one image only" if len(samples) == 1 else f"{len(samples)} images for training"
+        return f"{many}: none is held out, so no score can be given"
     names = [shown(samples[i].name) for i in held_out]
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: {some}"

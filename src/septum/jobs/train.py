@@ -25,7 +25,7 @@ from septum.jobs.plan import Plan, Preset, find_facts, make_plan
 from septum.jobs.prepare import fingerprint, fingerprints, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
-from septum.jobs.split import hold_out, split_sentence
+from septum.jobs.split import hold_out, named, split_sentence
 from septum.jobs.stopping import Stop
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
@@ -63,6 +63,8 @@ class TrainSettings(Settings):
         What masks hold; read from their values where not given.
     width, depth, tile, batch
         Values that win over the plan.
+    held_out
+        Names of the images to hold out, as `septum check` has them; may be none. Chosen where not given.
     device
         See `septum.nn.device.find_device`.
     deterministic
@@ -80,6 +82,7 @@ class TrainSettings(Settings):
     depth: int | None = Field(default=None, ge=1, le=8)
     tile: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
+    held_out: tuple[str, ...] | None = None
     device: str = "auto"
     deterministic: bool = False
 
@@ -147,11 +150,12 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
         if processes.first:
             asked = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
             folder.claim({**asked, **made_of}, images)
-        chosen, held_out = hold_out(samples, seed=settings.seed)
+        names = settings.held_out
+        chosen, held_out = hold_out(samples, seed=settings.seed) if names is None else named(samples, names)
         plan, reasons = _plan(settings, samples, report.rules, folder, device, processes)
         if processes.first:
-            names = [samples[i].name for i in held_out]
-            said = {"plan": plan.model_dump(mode="json"), "reasons": reasons, "held_out": names}
+            said = {"plan": plan.model_dump(mode="json"), "reasons": reasons}
+            said["held_out"] = [samples[i].name for i in held_out]
             folder.write_json("plan.json", said)
         yield Planned((split_sentence(samples, held_out), *reasons, f"device: {device.name} ({device.why})"))
         checkpoint = yield from _newest(folder, processes)
