@@ -15,6 +15,7 @@ import typer
 
 from septum import __version__
 from septum.app.learning import check, demo, train
+from septum.app.reproducing import data, reproduce
 from septum.app.results import evaluate, info, predict
 from septum.errors import SeptumError
 
@@ -81,3 +82,5 @@ app.command(no_args_is_help=True)(predict)
 app.command(no_args_is_help=True)(evaluate)
 app.command()(info)
 app.command()(demo)
+app.command(no_args_is_help=True)(data)
+app.command(no_args_is_help=True)(reproduce)

@@ -147,7 +147,7 @@ def train(
         deterministic=deterministic,
     )
     with (
-        _orderly(run) as stop,
+        orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
         result = follow_training(_with_page(reported(settings, job.train(settings, stop)), progress), progress)
@@ -181,7 +181,7 @@ def demo(
     from septum.jobs import demo as job
 
     settings = settings_of(job.DemoSettings, out=out, seed=seed)
-    with _orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
+    with orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
         for record in _with_page(job.demo(settings, stop), progress):
             if isinstance(record, job.Compared):
                 progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
@@ -216,7 +216,7 @@ def _with_page(records: Iterable[Any], progress: Progress) -> Iterator[Any]:
 
 
 @contextmanager
-def _orderly(run: Path) -> Iterator[Stop]:
+def orderly(run: Path) -> Iterator[Stop]:
     """Let Ctrl-C and the signal to terminate end a training in order; leave with how to go on and 128 + signal."""
     with stop_on_signals() as stop:
         try:
@@ -230,6 +230,6 @@ def _orderly(run: Path) -> Iterator[Stop]:
 
 
 def _how_to_go_on(run: Path) -> str:
-    if any((run / "checkpoints").glob("step-*")):
+    if any(run.rglob("checkpoints/step-*")):
         return f"the same command goes on from the last checkpoint in {shown(run)}"
     return "no checkpoint was written yet; the same command begins again"

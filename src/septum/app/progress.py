@@ -99,11 +99,11 @@ class Progress:
         else:
             self._show_line(now, done, total, note)
 
-    def show_stage(self, stage: str, done: float, total: int, *, note: str = "") -> None:
-        """Say that `done` of `total` blocks have passed a stage; count and rate begin anew with each stage."""
+    def show_stage(self, stage: str, done: float, total: int, *, note: str = "", unit: str = "blocks") -> None:
+        """Say that `done` of `total` units have passed a stage; count and rate begin anew with each stage."""
         if stage != self._stage:
             self._stage = stage
-            self.unit = "blocks"
+            self.unit = unit
             self._counts.clear()
             self._line = (-math.inf, -math.inf)
             if self._bar is not None:

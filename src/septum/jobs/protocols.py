@@ -83,8 +83,8 @@ class Protocol:
 
 
 _CTC_DIFFERS = (
-    "The paper's figure is of the challenge's own test sequences, whose truth is secret; ours are of training sequences "
-    "that the model never saw."
+    "The paper's figure is of the challenge's own test sequences, whose truth is secret; ours are of frames of its "
+    "training sequences that the model never saw."
 )
 PROTOCOLS = {
     p.name: p
@@ -103,8 +103,8 @@ PROTOCOLS = {
             ),
             tta=True,
             differs=(
-                "The paper's figures are of the 30 test sections, ours of the 30 training sections, each predicted by a "
-                "model that saw neither it nor its block of neighbors."
+                "The paper's figures are of the 30 test sections, ours of the 30 training sections, each predicted by "
+                "a model that saw neither it nor its block of neighbors."
             ),
         ),
         Protocol(
