@@ -1,6 +1,7 @@
 """Reproductions from end to end on tiny data: splits, what is scored, going on, refusals; not how good they are."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -142,8 +143,9 @@ def of(records, kind):
     return [r for r in records if isinstance(r, kind)]
 
 
-def test_every_part_is_trained_and_predicted_in_order(ran):
-    _, records = ran
+def test_every_part_is_trained_on_all_it_has_and_predicted_in_order(ran):
+    out, records = ran
+    assert json.loads((out / "fold-1" / "run" / "plan.json").read_text())["held_out"] == []
     assert [p.name for p in of(records, PartStarted)] == ["fold-1", "fold-2", "final"]
     assert len(of(records, Trained)) == 3
     assert len(of(records, ImageDone)) == 8
@@ -242,6 +244,15 @@ def test_stacks_as_the_challenge_gave_them_are_taken(sections, tmp_path):
     job.close()
     for place in ("train/images/05.png", "train/masks/00.png", "test/images/01.png"):
         assert np.array_equal(read_image(tmp_path / "out" / "data" / place).array, read_image(sections / place).array)
+
+
+def test_predictions_of_a_model_that_is_gone_are_made_anew(alone, tmp_path):
+    first = list(reproduce(tiny("phc-u373", alone, tmp_path, variant="gold")))
+    shutil.rmtree(tmp_path / "train-01" / "run")
+    (tmp_path / "predicted" / "01_RES" / "t018.tif").write_bytes(b"of another model")
+    again = list(reproduce(tiny("phc-u373", alone, tmp_path, variant="gold")))
+    assert len(of(again, ImageDone)) == 2
+    assert again[-1].results == first[-1].results
 
 
 @pytest.mark.parametrize(

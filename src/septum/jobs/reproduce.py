@@ -28,7 +28,7 @@ from septum.io.images import read_image, write_image
 from septum.io.names import image_stem, shown
 from septum.jobs.protocols import PROTOCOLS, Part, Protocol, find_data, section_parts, sequence_parts, stacks_at
 from septum.jobs.public_data import arrange_sections
-from septum.jobs.records import ImageFailed, PredictRecord, Record, Stopped, Trained
+from septum.jobs.records import ImageFailed, PredictRecord, Record, Step, Stopped, Trained
 from septum.jobs.reproduction import (
     Example,
     Line,
@@ -174,9 +174,12 @@ def _train(
         device=settings.device,
         width=settings.width,
     )
-    trained = None
+    trained, again = None, False
     for record in train(asked, stop):
         yield record
+        if isinstance(record, Step) and not again:
+            again = True
+            _forget(settings, part)
         if isinstance(record, Trained):
             trained = record
         if isinstance(record, Stopped):
@@ -184,11 +187,23 @@ def _train(
     return trained
 
 
+def _results(settings: ReproduceSettings, part: Part) -> Path:
+    return settings.out / "test" if part.test else settings.out / "predicted" / part.results
+
+
+def _forget(settings: ReproduceSettings, part: Part) -> None:
+    """Remove predictions of an earlier model: they are not those of the one that is being trained."""
+    for path in part.inputs:
+        (_results(settings, part) / f"{image_stem(path)}.tif").unlink(missing_ok=True)
+    if part.test:
+        (settings.out / "test.tif").unlink(missing_ok=True)
+
+
 def _predict(settings: ReproduceSettings, protocol: Protocol, part: Part) -> Iterator[PredictRecord]:
     """Predict a part's images with its model, but those whose result is whole already."""
     from septum.jobs.predict import PredictSettings, predict_files
 
-    folder = settings.out / "test" if part.test else settings.out / "predicted" / part.results
+    folder = _results(settings, part)
     missing = [p for p in part.inputs if not (folder / f"{image_stem(p)}.tif").exists()]
     if missing:
         asked = PredictSettings(
