@@ -17,7 +17,16 @@ from septum.arrays.cells import generate
 from septum.io.images import write_image
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "docs/index.md", "docs/getting-started.md", "docs/command-line.md")]
+PAGES = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "docs/index.md",
+        "docs/getting-started.md",
+        "docs/command-line.md",
+        "docs/reproduction.md",
+    )
+]
 COMMANDS = [info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands]
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septum.errors import DataError
+from septum.errors import DataError, UsageError
 from septum.jobs.load import Sample
-from septum.jobs.split import Split, SplitSettings, folds_sentence, hold_out, make_folds, split, split_sentence
+from septum.jobs.split import Split, SplitSettings, folds_sentence, hold_out, make_folds, named, split, split_sentence
 
 
 def _samples(*groups: tuple[str, int]) -> list[Sample]:
@@ -152,3 +152,14 @@ def test_parts_of_the_training_images_are_nested_and_the_held_out_ones_stay() ->
     assert set(parts[0].train) < set(parts[1].train) < set(parts[2].train) < set(whole.train)
     assert {part.held_out for part in parts} == {whole.held_out}
     assert parts[1].sentence.startswith("5 of 24 images for training, 6 held out for validation: ")
+
+
+def test_named_images_are_held_out_and_all_may_be_trained_on() -> None:
+    samples = _samples(("a", 3), ("", 1))
+    assert named(samples, ["a2", "0"]) == ([0, 1], [2, 3])
+    assert named(samples, []) == ([0, 1, 2, 3], [])
+    assert split_sentence(samples, []) == "4 images for training: none is held out, so no score can be given"
+    with pytest.raises(UsageError, match="no image b7"):
+        named(samples, ["b7", "a1"])
+    with pytest.raises(UsageError, match="all images"):
+        named(samples, ["a0", "a1", "a2", "0"])

@@ -15,6 +15,7 @@ import typer
 
 from septum import __version__
 from septum.app.learning import check, demo, train
+from septum.app.reproducing import data, reproduce
 from septum.app.results import evaluate, info, predict
 from septum.app.suggestions import suggest
 from septum.errors import SeptumError
@@ -83,3 +84,5 @@ app.command(no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(suggest)
 app.command()(info)
 app.command()(demo)
+app.command(no_args_is_help=True)(data)
+app.command(no_args_is_help=True)(reproduce)

@@ -223,7 +223,7 @@ def train(
         return reported(settings, job.train(settings, stop))
 
     with (
-        _orderly(run) as stop,
+        orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
         learned = follow_training(_with_page(records(stop), progress), progress)
@@ -264,7 +264,7 @@ def demo(
     from septum.jobs import demo as job
 
     settings = settings_of(job.DemoSettings, out=out, seed=seed)
-    with _orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
+    with orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
         for record in _with_page(job.demo(settings, stop), progress):
             if isinstance(record, job.Compared):
                 progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
@@ -299,7 +299,7 @@ def _with_page(records: Iterable[Any], progress: Progress) -> Iterator[Any]:
 
 
 @contextmanager
-def _orderly(run: Path) -> Iterator[Stop]:
+def orderly(run: Path) -> Iterator[Stop]:
     """Let Ctrl-C and the signal to terminate end a training in order; leave with how to go on and 128 + signal."""
     with stop_on_signals() as stop:
         try:
@@ -313,6 +313,6 @@ def _orderly(run: Path) -> Iterator[Stop]:
 
 
 def _how_to_go_on(run: Path) -> str:
-    if any(run.glob("checkpoints/step-*")) or any(run.glob("*/checkpoints/step-*")):
+    if any(run.rglob("checkpoints/step-*")):
         return f"the same command goes on from the last checkpoint in {shown(run)}"
     return "no checkpoint was written yet; the same command begins again"

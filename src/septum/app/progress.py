@@ -108,11 +108,11 @@ class Progress:
             self._bar.stop()
             self._bar = self._task = None
 
-    def show_stage(self, stage: str, done: float, total: int, *, note: str = "") -> None:
-        """Say that `done` of `total` blocks have passed a stage; count and rate begin anew with each stage."""
+    def show_stage(self, stage: str, done: float, total: int, *, note: str = "", unit: str = "blocks") -> None:
+        """Say that `done` of `total` units have passed a stage; count and rate begin anew with each stage."""
         if stage != self._stage:
             self._stage = stage
-            self.begin("blocks")
+            self.begin(unit)
         self.show(done, total, note=f"{stage}  {note}")
 
     def _print(self, text: str) -> None:

@@ -37,6 +37,11 @@ def number_text(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def digits(value: float | None) -> str:
+    """Return the format of a score beside published ones: four places, three digits that count where it is tiny."""
+    return ".3g" if value is not None and 0 < abs(value) < 0.01 else ".4f"
+
+
 def scores_text(scores: Mapping[str, float]) -> str:
     """Return scores in one line: ``"SEG 0.812, AP50 0.790"``."""
     return ", ".join(f"{name} {number_text(value)}" for name, value in scores.items())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from septum import seeding
-from septum.errors import DataError
+from septum.errors import DataError, UsageError
 from septum.io.names import shown
 from septum.settings import Settings
 
@@ -28,6 +28,8 @@ class SplitSettings(Settings):
     ----------
     fold
         ``(k, n)``: the `k`-th of `n` folds is held out, from 1; see `make_folds`. None: see `hold_out`.
+    names
+        Names of the images to hold out, as `septum check` has them; may be none.
     group
         Regular expression that is searched for in the names of the images; those with an equal match (of its first
         group in parentheses, where it has one) belong together, and no group lies on both sides.
@@ -39,6 +41,7 @@ class SplitSettings(Settings):
     """
 
     fold: tuple[int, int] | None = None
+    names: tuple[str, ...] | None = None
     group: str | None = None
     seed: int | None = Field(default=None, ge=0)
     limit: int | None = Field(default=None, ge=1)
@@ -97,7 +100,10 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int) -> S
     chosen = settings.seed if settings.seed is not None else seed
     if settings.group is not None:
         samples = grouped(samples, settings.group)
-    if settings.fold is not None:
+    if settings.names is not None:
+        train, held_out = named(samples, settings.names)
+        found = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
+    elif settings.fold is not None:
         found = make_folds(samples, settings.fold[1], seed=chosen, whole=settings.group is not None)[
             settings.fold[0] - 1
         ]
@@ -253,6 +259,22 @@ def hold_out(samples: Sequence[Sample], *, seed: int) -> tuple[list[int], list[i
     return [i for i in range(len(samples)) if i not in held], sorted(held)
 
 
+def named(samples: Sequence[Sample], names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the split in which the samples of these names are held out; of none, all are for training.
+
+    Raises
+    ------
+    UsageError
+        If a name is not among the samples, or none is left to train on.
+    """
+    held = [i for i, sample in enumerate(samples) if sample.name in set(names)]
+    if lacking := sorted(set(names) - {samples[i].name for i in held}):
+        raise UsageError(f"no image {shown(lacking[0])} to hold out", "names as `septum check` has them", "look there")
+    if len(held) == len(samples):
+        raise UsageError("all images held out", "some to train on", "hold out fewer")
+    return [i for i in range(len(samples)) if i not in set(held)], held
+
+
 def _copies(samples: Sequence[Sample]) -> list[list[int]]:
     """Return the indices of images that are copies of one another, together; most are alone."""
     same: dict[tuple[str, int], list[int]] = {}
@@ -274,8 +296,10 @@ def _draw(copies: Sequence[Sequence[int]], seed: int) -> set[int]:
 def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
     """Say in one sentence what is held out."""
     if not held_out:
-        only = "one image only" if len(samples) == 1 else "all images are copies of one"
-        return f"{only}: none is held out, so no score can be given"
+        many = "one image only" if len(samples) == 1 else f"{len(samples)} images for training"
+        if len(samples) > 1 and len({s.copy_of for s in samples}) == 1 and samples[0].copy_of:
+            many = "all images are copies of one"
+        return f"{many}: none is held out, so no score can be given"
     return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: " + _some(
         samples, held_out
     )

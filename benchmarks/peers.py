@@ -1,0 +1,221 @@
+"""Septum beside nnU-Net 2D: the same splits, the same scores, the same wall time for each.
+
+    python3 -m venv peer && peer/bin/pip install nnunetv2
+    python benchmarks/peers.py DATA OUT --peer peer/bin/python [--budget 60m] [--only isbi2012 dsb2018]
+
+DATA holds the sets as docs/reproduction.md names them, and dsb2018/fluorescence/{images,masks}. The parts of each set
+are those of `septum reproduce`; DSB 2018 is split by the names in benchmarks/splits. The budget of a set is shared out
+among its parts, for both alike, planning and preprocessing included. nnU-Net makes its own plan and trains as it does
+(benchmarks/peers_nnunet.py), but for a schedule that is shortened to the wall time; its probabilities become objects by
+the same step as Septum's, with that step's defaults, and it learns from masks whose touching objects are set apart by
+one pixel, as Septum does. What is done is not done again. Figures go to benchmarks/results/peers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum import seeding
+from septum.app.options import duration_s
+from septum.arrays.instances import ObjectSettings, label_objects
+from septum.arrays.mend import fill_holes, match_channels
+from septum.arrays.targets import class_target, object_target, separate
+from septum.io.images import list_images, read_image, write_image
+from septum.jobs.check import Report, check
+from septum.jobs.evaluate import EvaluateSettings, evaluate
+from septum.jobs.load import load_samples
+from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
+from septum.jobs.records import ImageFailed, Trained
+from septum.jobs.train import TrainSettings, train
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "peers.json"
+SPLIT = HERE / "splits" / "dsb2018_fluorescence.json"
+SETS = ("isbi2012", "dic-hela", "phc-u373", "dsb2018")
+METRICS = {"isbi2012": "isbi", "dic-hela": "ctc", "phc-u373": "ctc", "dsb2018": "instances"}
+TEST_SHARE = 0.2
+
+
+def parts_of(name: str, data: Path) -> list[Part]:
+    """Return the parts of a set: what is trained on, what is predicted, and its truth."""
+    if name == "dsb2018":
+        return [dsb_part(data / "dsb2018" / "fluorescence")]
+    folder = find_data(PROTOCOLS[name], data if name != "dic-hela" and name != "phc-u373" else _ctc(data))
+    if name == "isbi2012":
+        return [part for part in section_parts(folder, 5) if not part.test]
+    return sequence_parts(folder, "silver")
+
+
+def _ctc(data: Path) -> Path:
+    return data / "ctc" if (data / "ctc").is_dir() else data
+
+
+def dsb_part(data: Path) -> Part:
+    """Return the one part of DSB 2018 fluorescence; its split is made once, by seed, and kept by names."""
+    images = {p.stem: p for p in list_images([data / "images"])}
+    masks = {p.stem: p for p in list_images([data / "masks"])}
+    if not SPLIT.exists():
+        order = seeding.generator(0, "dsb2018 split").permutation(sorted(images)).tolist()
+        count = round(TEST_SHARE * len(order))
+        SPLIT.parent.mkdir(exist_ok=True)
+        split = {"seed": 0, "test": sorted(order[:count]), "train": sorted(order[count:])}
+        SPLIT.write_text(json.dumps(split, indent=0) + "\n")
+    split = json.loads(SPLIT.read_text())
+    files = [(images[n], f"images/{images[n].name}") for n in split["train"]]
+    files += [(masks[n], f"masks/{masks[n].name}") for n in split["train"]]
+    return Part(
+        name="train",
+        says="trains on 80 %, predicts 20 %",
+        training=tuple(files),
+        held_out=None,
+        inputs=tuple(images[n] for n in split["test"]),
+        truth=tuple((masks[n], masks[n].name) for n in split["test"]),
+    )
+
+
+def copy(files: tuple[tuple[Path, str], ...], folder: Path) -> Path:
+    """Copy files to their places; what is there is left."""
+    for source, place in files:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / place).exists():
+            shutil.copyfile(source, folder / place)
+    return folder
+
+
+def run_septum(name: str, part: Part, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
+    """Train Septum on a part and predict its inputs."""
+    kind = "classes" if name == "isbi2012" else "objects"
+    settings = TrainSettings(
+        data=(where / "data",), out=where / "run", budget_s=budget_s, kind=kind, held_out=part.held_out
+    )
+    (trained,) = [r for r in train(settings) if isinstance(r, Trained)]
+    asked = PredictSettings(
+        model=trained.model,
+        inputs=tuple(map(str, part.inputs)),
+        out=predicted,
+        output="probabilities" if kind == "classes" else "labels",
+        tta=kind == "classes",
+        format="tif",
+    )
+    failed = [r for r in predict_files(asked) if isinstance(r, ImageFailed)]
+    assert not failed, failed
+    return {"steps": trained.steps, "train_s": round(trained.seconds, 1)}
+
+
+def nnunet_with(python: str) -> Callable[..., dict[str, Any]]:
+    """Return the function that runs nnU-Net by another Python, which has it."""
+
+    def run(name: str, part: Part, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
+        report = check([where / "data"], kind="classes" if name == "isbi2012" else "objects")
+        raw = where / "nnunet"
+        if not (raw / "job.json").exists():
+            write_cases(report, part, raw)
+        subprocess.run([python, str(HERE / "peers_nnunet.py"), str(raw), str(budget_s)], check=True)
+        predicted.mkdir(parents=True, exist_ok=True)
+        for path in part.inputs:
+            inside = np.load(raw / "out" / f"{path.stem}.npy", allow_pickle=False)
+            write_image(predicted / f"{path.stem}.tif", answer(inside, name), axes="YX")
+        return dict(json.loads((raw / "done.json").read_text()))
+
+    return run
+
+
+def answer(inside: NDArray[np.float32], name: str) -> NDArray[Any]:
+    """Return what is scored: the probability of the inside of cells, or objects."""
+    if name == "isbi2012":
+        return inside.clip(0, 1)
+    return label_objects(inside, **ObjectSettings().model_dump()).astype(np.uint16)
+
+
+def write_cases(report: Report, part: Part, raw: Path) -> None:
+    """Write training cases and inputs as nnU-Net takes them: one TIFF a channel, classes from 0."""
+    for folder in ("cases", "labels", "inputs"):
+        (raw / folder).mkdir(parents=True, exist_ok=True)
+    count = 0
+    for count, sample in enumerate(load_samples(report), start=1):
+        objects = report.rules.kind == "objects"
+        target = object_target(separate(sample.mask)) if objects else class_target(sample.mask)
+        write_image(raw / "labels" / f"case_{count:04d}.tif", np.where(target == 1, 1, 0).astype(np.uint8), axes="YX")
+        write_channels(raw / "cases" / f"case_{count:04d}", sample.image)
+    for path in part.inputs:
+        frame = match_channels(fill_holes(read_image(path).array), report.rules.channels)
+        write_channels(raw / "inputs" / path.stem, frame)
+    job = {"training": count, "channels": report.rules.channels}
+    (raw / "job.json").write_text(json.dumps(job) + "\n")
+
+
+def write_channels(path: Path, image: NDArray[Any]) -> None:
+    """Write ``(C, Y, X)`` as one float TIFF a channel."""
+    for number, channel in enumerate(image):
+        write_image(path.with_name(f"{path.name}_{number:04d}.tif"), channel.astype(np.float32), axes="YX")
+
+
+def run_set(
+    name: str, method: str, runs: Callable[..., dict[str, Any]], data: Path, out: Path, budget_s: float
+) -> dict[str, Any]:
+    """Run one method on one set and score it."""
+    parts, where = parts_of(name, data), out / name / method
+    told = []
+    for part in parts:
+        note = where / part.name / "done.json"
+        if not note.exists():
+            copy(part.training, where / part.name / "data")
+            begin = time.monotonic()
+            said = runs(name, part, where / part.name, where / "predicted" / part.results, budget_s / len(parts))
+            said["wall_s"] = round(time.monotonic() - begin, 1)
+            note.write_text(json.dumps(said) + "\n")
+        told.append({"part": part.name, **json.loads(note.read_text())})
+        print(name, method, told[-1], flush=True)
+    truth = copy(tuple(pair for part in parts for pair in part.truth), where / "truth")
+    found = evaluate(EvaluateSettings(predicted=(where / "predicted",), truth=truth, metrics=(METRICS[name],)))
+    assert not found.failed, found.results[0].failures
+    scores = {s.name: [s.value, s.low, s.high] for s in found.results[0].scores if s.headline}
+    return {"parts": told, "images": len(found.results[0].images), "scores": scores}
+
+
+def rows() -> Iterator[str]:
+    """Yield the table of what is kept."""
+    yield "| set | method | budget | steps | score | value (95 %) |"
+    yield "|---|---|---|---|---|---|"
+    for key, found in json.loads(RESULTS.read_text()).items():
+        for score, (value, low, high) in found["scores"].items():
+            interval = "" if low is None or low != low else f" ({low:.3f}-{high:.3f})"
+            steps = sum(p["steps"] for p in found["parts"])
+            name, method = key.split()
+            yield f"| {name} | {method} | {found['budget_s'] / 60:g} min | {steps} | {score} | {value:.4f}{interval} |"
+
+
+def main() -> None:
+    """Run what is asked for, add it to the results and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--peer", required=True, help="the Python that has nnunetv2")
+    parser.add_argument("--budget", type=duration_s, default=3600.0)
+    parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--methods", nargs="+", choices=("septum", "nnunet"), default=("septum", "nnunet"))
+    asked = parser.parse_args()
+    runs = {"septum": run_septum, "nnunet": nnunet_with(asked.peer)}
+    for name in asked.only:
+        for method in asked.methods:
+            found = run_set(name, method, runs[method], asked.data, asked.out, asked.budget)
+            found |= {"budget_s": asked.budget, "command": f"benchmarks/peers.py DATA OUT --budget {asked.budget:g}s"}
+            table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            table[f"{name} {method}"] = found
+            RESULTS.write_text(json.dumps(table, indent=1) + "\n")
+    print("\n".join(rows()))
+
+
+if __name__ == "__main__":
+    main()
