@@ -1,0 +1,123 @@
+"""Weights of the engine: transformed for Winograd's convolution and packed in the order in which they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from septum.nn._vectors import LANES
+
+_ALIGNMENT = 64
+
+# G of F(4x4, 3x3): Lavin and Gray 2016, section 4.3.
+_FILTER = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+
+
+def aligned(count: int) -> NDArray[np.float32]:
+    """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
+    raw = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    found: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    return found
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights of one layer.
+
+    Parameters
+    ----------
+    weights
+        ``(panels, matrices, features, columns) float32``, flat.
+    bias
+        ``(outputs,) float32`` and zeros to the end of the last panel.
+    panels
+        How many there are.
+    single
+        Whether a panel has the columns of one vector, not of two.
+    features
+        Rows of each matrix: input features, padded to whole vectors.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    panels: int
+    single: bool
+    features: int
+
+
+def convolution(conv: nn.Conv2d, sources: int) -> Packed:
+    """Pack a 3x3 convolution, transformed for F(4x4, 3x3); its input features come from `sources` maps of equal size."""
+    weight = conv.weight.detach().double()
+    outputs, inputs = weight.shape[:2]
+    transform = torch.from_numpy(_FILTER)
+    each = inputs // sources
+    padded = _up(each, LANES)
+    columns = _columns(outputs)
+    panels = _up(outputs, columns) // columns
+    packed = aligned(panels * 36 * sources * padded * columns)
+    view = torch.from_numpy(packed).view(panels, 36, sources * padded, columns)
+    for panel in range(panels):  # one by one: in float64 all of them would take eight times the memory of the weights
+        part = weight[panel * columns : (panel + 1) * columns]
+        products = torch.einsum("ai,ocij,bj->abco", transform, part, transform).flatten(0, 1)
+        for source in range(sources):
+            rows = slice(source * padded, source * padded + each)
+            view[panel, :, rows, : part.shape[0]] = products[:, source * each : (source + 1) * each].float()
+    return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
+
+
+def image_convolution(conv: nn.Conv2d) -> Packed:
+    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, ..."""
+    return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
+
+
+def up_convolution(conv: nn.ConvTranspose2d) -> Packed:
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, lower right."""
+    weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
+    return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
+
+
+def head(conv: nn.Conv2d) -> Packed:
+    """Pack a 1x1 convolution."""
+    return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
+
+
+def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> Packed:
+    """Pack ``(matrices, features, outputs)``, the panels of one matrix after those of the other."""
+    count, inputs, _ = matrices.shape
+    features, columns = _up(inputs, LANES), _columns(outputs)
+    panels = _up(outputs, columns) // columns
+    packed = aligned(count * panels * features * columns)
+    view = torch.from_numpy(packed).view(count, panels, features, columns)
+    for panel in range(panels):
+        part = matrices[:, :, panel * columns : (panel + 1) * columns]
+        view[:, panel, :inputs, : part.shape[2]] = part
+    return Packed(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
+
+
+def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
+    assert bias is not None
+    padded = aligned(count)
+    padded[: len(bias)] = bias.detach().numpy()
+    return padded
+
+
+def _columns(outputs: int) -> int:
+    return LANES if outputs <= LANES else 2 * LANES
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
