@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from septum.nn.unet import UNetSettings
 
@@ -76,6 +75,8 @@ class Map:
 
     def make_room(self, needed: int, end: int) -> None:
         """Move the window so that rows up to `end` (without the border) fit; rows before `needed` are given up."""
+        if self.rows == self.height + 2 * self.border:  # all of it is there
+            return
         if end + 2 * self.border - self.first > self.rows:
             kept = self.filled - needed
             if kept > 0:
@@ -127,6 +128,8 @@ class Plan:
     ----------
     levels
         From the finest to the bottom, whose `skip` is its second convolution.
+    maps
+        All of them.
     bands
         Rows that each level computes at a time.
     bytes
@@ -134,6 +137,7 @@ class Plan:
     """
 
     levels: tuple[LevelMaps, ...]
+    maps: tuple[Map, ...]
     bands: tuple[int, ...]
     bytes: int
 
@@ -192,5 +196,4 @@ def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixel
                 new(last, features, up, up + (k > 0), None if k else window),
             )
         )
-    assert all(a.skip.dies > b.skip.dies for a, b in pairwise(found))
-    return Plan(tuple(found), bands, place(made))
+    return Plan(tuple(found), tuple(made), bands, place(made))

@@ -9,30 +9,22 @@ that is used and are read where they lie. And what lies between two convolutions
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from septum.arrays.geometry import Geometry
-from septum.nn import _kernels as k
-from septum.nn._maps import LevelMaps, Map, Plan, plan
-from septum.nn._packed import Packed, aligned, convolution, head, image_convolution, up_convolution
-from septum.nn._vectors import LANES, ROWS, STEP
+from septum.nn import _stages as stages
+from septum.nn._maps import LevelMaps, plan
+from septum.nn._packed import aligned, convolution, head, image_convolution, up_convolution
+from septum.nn._stages import Stage, Workshop
+from septum.nn._threads import Threads
+from septum.nn._vectors import LANES
 from septum.nn.unet import UNet, UNetSettings
 
-Kernel = Callable[[object, float, int, int], None]
-
-# Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
-_CACHE_BYTES = 500_000
-# From this size of transformed weights on, all threads share one block of tiles, so that weights are read once.
-_SHARED_WEIGHTS = 8_000_000
-_SHARED_BLOCK = 4
-_PIXEL_BLOCK = 4
 # A band gives each thread so many pixels: some ten blocks of tiles.
 _BAND_PIXELS = 8_000
 
@@ -46,78 +38,18 @@ def unsupported(settings: UNetSettings) -> str | None:
     return None
 
 
-@dataclass
-class _Stage:
-    """A layer and how far it has come.
+@dataclass(frozen=True)
+class _Chain:
+    """Stages that feed each other, and the rows that the last is advanced by at a time."""
 
-    Parameters
-    ----------
-    run
-        Compute output rows from .. to.
-    height
-        Output rows.
-    grain
-        It computes so many rows at a time.
-    out
-        The map of which a window is kept; none where all of the output is.
-    feeder
-        The stage that makes its input, if that keeps a window.
-    reads
-        Input rows needed for so many output rows.
-    """
+    last: Stage
+    band: int
 
-    run: Callable[[int, int], None]
-    height: int
-    grain: int
-    out: Map | None
-    feeder: _Stage | None
-    reads: Callable[[int], int]
-    reader: _Stage | None = None
-    done: int = 0
-
-    def advance(self, end: int) -> None:
-        """Compute rows until `end`, and before that what they need."""
-        end = min(self.height, -(-end // self.grain) * self.grain)
-        if end <= self.done:
-            return
-        if self.feeder is not None:
-            self.feeder.advance(self.reads(end))
-        if self.out is not None:
-            self.out.make_room(self.reader.done if self.reader is not None else 0, end)
-        self.run(self.done, end)
-        self.done = end
-
-
-@dataclass
-class _Threads:
-    """Threads that run one loop together, with scratch memory each."""
-
-    count: int
-    scratch_bytes: int = 0
-    _pool: ThreadPoolExecutor | None = None
-    _counter: np.ndarray[tuple[int], np.dtype[np.int64]] = field(default_factory=lambda: np.zeros(16, np.int64))
-    _scratch: list[np.ndarray[tuple[int], np.dtype[np.float32]]] = field(default_factory=list)
-
-    def reserve(self, size: int) -> None:
-        """Have at least so many bytes of scratch memory for each thread."""
-        if size > self.scratch_bytes:
-            self.scratch_bytes = size
-            self._scratch = [aligned(size // 4 + 16) for _ in range(self.count)]
-
-    def run(self, kernel: Kernel, description: object, leak: float) -> None:
-        """Run a loop to its end."""
-        self._counter[0] = 0
-        counter = self._counter.ctypes.data
-        if self.count > 1 and self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count - 1, "septum-engine")
-        others = [
-            self._pool.submit(kernel, description, leak, counter, scratch.ctypes.data)
-            for scratch in self._scratch[1:]
-            if self._pool is not None
-        ]
-        kernel(description, leak, counter, self._scratch[0].ctypes.data)
-        for other in others:
-            other.result()
+    def run(self) -> None:
+        """Compute all rows of the last stage."""
+        self.last.begin()
+        for end in range(self.band, self.last.height + self.band, self.band):
+            self.last.advance(end)
 
 
 class Engine:
@@ -143,7 +75,9 @@ class Engine:
         assert not network.settings.batch_norm, "of the network from for_prediction"
         self.settings = network.settings
         self.geometry: Geometry = network.geometry
-        self._threads = _Threads(threads if threads is not None else torch.get_num_threads())
+        self._shop = Workshop(
+            Threads(threads if threads is not None else torch.get_num_threads()), np.float32(network.settings.leak)
+        )
         self._lock = threading.Lock()
         self._first = image_convolution(_conv(network.down[0], 0))
         self._down = [
@@ -154,10 +88,9 @@ class Engine:
         self._merge = [(convolution(_conv(block, 0), 2), convolution(_conv(block, 1), 1)) for block in network.merge]
         assert isinstance(network.head, nn.Conv2d)
         self._head = head(network.head)
-        self._leak = np.float32(network.settings.leak)
-        self._plan: tuple[tuple[int, ...], Plan] | None = None
         self._arena = aligned(0)
-        self._shared = aligned(0)
+        self._sides: tuple[int, ...] = ()
+        self._chains: list[_Chain] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map images to logits.
@@ -182,8 +115,55 @@ class Engine:
         out = torch.empty(x.shape[0], self.settings.classes, *expected)
         border = int(self.settings.padding == "same")
         with self._lock:
-            maps = self._prepared(tuple(x.shape[2:]))
+            if tuple(x.shape[2:]) != self._sides:
+                self._prepare(tuple(x.shape[2:]))
             for one, logits in zip(x, out, strict=True):
                 image = nn.functional.pad(one, (border,) * 4) if border else one.contiguous()
-                self._compute(maps, image.numpy(), logits.numpy())
+                self._shop.image, self._shop.logits = image.data_ptr(), logits.data_ptr()
+                for chain in self._chains:
+                    chain.run()
         return out
+
+    def _prepare(self, sides: tuple[int, ...]) -> None:
+        """Lay out the memory for tiles of these sides, and the way through it."""
+        self._sides = ()  # of nothing, should memory run out
+        planned = plan(self.settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * self._shop.threads.count)
+        if self._arena.nbytes < planned.bytes:
+            self._arena = aligned(0)
+            self._arena = aligned(planned.bytes // 4)
+        for one in planned.maps:
+            one.address += self._arena.ctypes.data
+        levels = planned.levels
+        self._chains = [self._descend(levels, k, planned.bands[k]) for k in range(len(levels))]
+        self._chains += [self._ascend(levels, k, planned.bands[k]) for k in reversed(range(len(levels) - 1))]
+        self._sides = sides
+
+    def _descend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
+        """Return the two convolutions of a level on the way down, and the pooling."""
+        shop, maps, (first, second) = self._shop, levels[k], self._down[k]
+        if first is None:
+            feeder = stages.convolve_image(shop, self._first, self.settings.channels, maps.first)
+        else:
+            pooled = levels[k - 1].pooled
+            assert pooled is not None
+            feeder = stages.convolve(shop, first, [pooled], maps.first)
+        last = stages.convolve(shop, second, [maps.first], maps.skip, pooled=maps.pooled, feeder=feeder)
+        return _Chain(last, band)
+
+    def _ascend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
+        """Return the up-convolution and the two convolutions of a level on the way up, at last to the classes."""
+        shop, maps, (first, second) = self._shop, levels[k], self._merge[k]
+        below = levels[k + 1].out or levels[k + 1].skip
+        assert maps.enlarged is not None and maps.merged is not None and maps.out is not None
+        feeder = stages.enlarge(shop, self._up[k], below, maps.enlarged)
+        feeder = stages.convolve(shop, first, [maps.skip, maps.enlarged], maps.merged, feeder=feeder)
+        last = stages.convolve(shop, second, [maps.merged], maps.out, feeder=feeder)
+        if k == 0:
+            last = stages.classify(shop, self._head, maps.out, self.settings.classes, last)
+        return _Chain(last, band)
+
+
+def _conv(block: nn.Module, number: int) -> nn.Conv2d:
+    """Return the first or second convolution of a block."""
+    found = [module for module in block.children() if isinstance(module, nn.Conv2d)]
+    return found[number]
