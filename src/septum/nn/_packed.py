@@ -9,22 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from septum.arrays._compiled import compiled
 from septum.nn._vectors import LANES
 
 _ALIGNMENT = 64
-
-# G of F(4x4, 3x3): Lavin and Gray 2016, section 4.3.
-_FILTER = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-
 
 def aligned(count: int) -> NDArray[np.float32]:
     """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
@@ -61,22 +49,41 @@ class Packed:
 
 def convolution(conv: nn.Conv2d, sources: int) -> Packed:
     """Pack a 3x3 convolution, transformed for F(4x4, 3x3); its input features come from `sources` maps of equal size."""
-    weight = conv.weight.detach().double()
+    weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]
-    transform = torch.from_numpy(_FILTER)
-    each = inputs // sources
-    padded = _up(each, LANES)
-    columns = _columns(outputs)
+    padded, columns = _up(inputs // sources, LANES), _columns(outputs)
     panels = _up(outputs, columns) // columns
     packed = aligned(panels * 36 * sources * padded * columns)
-    view = torch.from_numpy(packed).view(panels, 36, sources * padded, columns)
-    for panel in range(panels):  # one by one: in float64 all of them would take eight times the memory of the weights
-        part = weight[panel * columns : (panel + 1) * columns]
-        products = torch.einsum("ai,ocij,bj->abco", transform, part, transform).flatten(0, 1)
-        for source in range(sources):
-            rows = slice(source * padded, source * padded + each)
-            view[panel, :, rows, : part.shape[0]] = products[:, source * each : (source + 1) * each].float()
+    _transform(weight, packed.reshape(panels, 36, sources, padded, columns))
     return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
+
+
+@compiled
+def _six(a: float, b: float, c: float) -> tuple[float, float, float, float, float, float]:
+    """Return G (a, b, c) of F(4x4, 3x3): Lavin and Gray 2016, section 4.3."""
+    return a / 4, (a + b + c) / -6, (a - b + c) / -6, (a + 2 * b + 4 * c) / 24, (a - 2 * b + 4 * c) / 24, c
+
+
+@compiled
+def _transform(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Set ``(panels, 36, sources, features, columns)`` to G g G^T of each filter g, computed in float64."""
+    sources, columns = out.shape[2], out.shape[4]
+    each = weight.shape[1] // sources
+    half = np.empty((6, 3, columns))
+    for panel in range(out.shape[0]):
+        count = min(columns, weight.shape[0] - panel * columns)
+        for feature in range(weight.shape[1]):
+            for column in range(count):
+                g = weight[panel * columns + column, feature]
+                for j in range(3):
+                    six = _six(np.float64(g[0, j]), np.float64(g[1, j]), np.float64(g[2, j]))
+                    for i in range(6):
+                        half[i, j, column] = six[i]
+            for i in range(6):
+                for column in range(count):
+                    six = _six(half[i, 0, column], half[i, 1, column], half[i, 2, column])
+                    for j in range(6):
+                        out[panel, 6 * i + j, feature // each, feature % each, column] = six[j]
 
 
 def image_convolution(conv: nn.Conv2d) -> Packed:

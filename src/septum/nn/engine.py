@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,13 +80,14 @@ class Engine:
             Threads(threads if threads is not None else torch.get_num_threads()), np.float32(network.settings.leak)
         )
         self._lock = threading.Lock()
-        self._first = image_convolution(_conv(network.down[0], 0))
-        self._down = [
-            (None if level == 0 else convolution(_conv(block, 0), 1), convolution(_conv(block, 1), 1))
-            for level, block in enumerate([*network.down, network.bottom])
-        ]
+        levels = len(network.down)
+        blocks = [*network.down, network.bottom, *network.merge]
+        convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
+        with ThreadPoolExecutor(self._shop.threads.count) as pool:
+            packed = [image_convolution(convs[0][0]), *pool.map(lambda job: convolution(*job), convs[1:])]
+        pairs = list(zip(packed[::2], packed[1::2], strict=True))
+        self._down, self._merge = pairs[: levels + 1], pairs[levels + 1 :]
         self._up = [up_convolution(up) for up in network.up if isinstance(up, nn.ConvTranspose2d)]
-        self._merge = [(convolution(_conv(block, 0), 2), convolution(_conv(block, 1), 1)) for block in network.merge]
         assert isinstance(network.head, nn.Conv2d)
         self._head = head(network.head)
         self._arena = aligned(0)
@@ -141,8 +143,8 @@ class Engine:
     def _descend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
         """Return the two convolutions of a level on the way down, and the pooling."""
         shop, maps, (first, second) = self._shop, levels[k], self._down[k]
-        if first is None:
-            feeder = stages.convolve_image(shop, self._first, self.settings.channels, maps.first)
+        if k == 0:
+            feeder = stages.convolve_image(shop, first, self.settings.channels, maps.first)
         else:
             pooled = levels[k - 1].pooled
             assert pooled is not None
