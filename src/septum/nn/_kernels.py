@@ -2,13 +2,16 @@
 
 Feature maps lie with their features together (channels-last), padded to whole vectors. Each loop takes the description
 of a layer, ``(SIZE,) int64``, whose places are named below; addresses are in bytes, and those of maps are of the pixel
-(0, 0), which need not be in memory if only later rows are. Threads take blocks of tiles or pixels from a shared counter.
-What a block gives depends on nothing but its inputs, so results repeat whatever the number and timing of threads.
+(0, 0), which need not be in memory if only later rows are. Threads take blocks of tiles or pixels from a counter that
+they share. What a block gives depends on nothing but its inputs, so results repeat whatever the number and timing of
+threads.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from septum.arrays._compiled import compiled
 from septum.nn._vectors import (
@@ -96,7 +99,7 @@ def _multiply(d: Description, left: int, blocks: int, panel: int, target: int) -
 
 
 @compiled
-def _scatter(d: Description, leak: float, source: int, first: int, count: int, panel: int, patch: int) -> None:
+def _scatter(d: Description, leak: np.float32, source: int, first: int, count: int, panel: int, patch: int) -> None:
     """Transform products into the outputs of some tiles; store what is wanted of them, and their maxima of 2x2."""
     begin, height, width, across = d[BEGIN], d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
     top, bottom, left, right = d[TOP], d[BOTTOM], d[LEFT], d[RIGHT]
@@ -129,7 +132,7 @@ def _scatter(d: Description, leak: float, source: int, first: int, count: int, p
 
 
 @compiled
-def winograd(d: Description, leak: float, counter: int, scratch: int) -> None:
+def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 3x3 convolution, each thread its blocks of tiles from the inputs to the outputs."""
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     left = scratch + PRODUCTS * STEP
@@ -147,7 +150,7 @@ def winograd(d: Description, leak: float, counter: int, scratch: int) -> None:
 
 
 @compiled
-def winograd_inputs(d: Description, leak: float, counter: int, scratch: int) -> None:
+def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
     chunks = d[CHUNKS0] + d[CHUNKS1]
     while True:
@@ -159,7 +162,7 @@ def winograd_inputs(d: Description, leak: float, counter: int, scratch: int) -> 
 
 
 @compiled
-def winograd_outputs(d: Description, leak: float, counter: int, scratch: int) -> None:
+def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Second half: each thread takes panels of the weights, for all or a part of the tiles."""
     chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
@@ -190,7 +193,7 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
 
 
 @compiled
-def image(d: Description, leak: float, counter: int, scratch: int) -> None:
+def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the 3x3 convolution of an image of planes."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
@@ -232,7 +235,7 @@ def _pack(d: Description, first: int, count: int, target: int) -> None:
 
 
 @compiled
-def enlarge(d: Description, leak: float, counter: int, scratch: int) -> None:
+def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
 
     The panels of the weights are those of the upper left pixel, then the upper right, the lower left, the lower right.
@@ -259,7 +262,7 @@ def enlarge(d: Description, leak: float, counter: int, scratch: int) -> None:
 
 
 @compiled
-def head(d: Description, leak: float, counter: int, scratch: int) -> None:
+def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 1x1 convolution to planes, without activation."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS

@@ -158,9 +158,9 @@ def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixel
         convolutions need not be held whole.
     """
     levels, border, cut = max(settings.depths), int(settings.padding == "same"), 2 * (settings.padding == "valid")
-    downs = [tuple(sides)]
+    downs = [(sides[0], sides[1])]
     for _ in range(levels):
-        downs.append((((downs[-1][0] - 2 * cut) // 2), (downs[-1][1] - 2 * cut) // 2))
+        downs.append(((downs[-1][0] - 2 * cut) // 2, (downs[-1][1] - 2 * cut) // 2))
     ups = [(downs[-1][0] - 2 * cut, downs[-1][1] - 2 * cut)]  # of the map that is enlarged
     for _ in range(levels):
         ups.append((2 * ups[-1][0] - 2 * cut, 2 * ups[-1][1] - 2 * cut))

@@ -14,6 +14,7 @@ from septum.nn._vectors import LANES
 
 _ALIGNMENT = 64
 
+
 def aligned(count: int) -> NDArray[np.float32]:
     """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
     raw = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
@@ -48,7 +49,7 @@ class Packed:
 
 
 def convolution(conv: nn.Conv2d, sources: int) -> Packed:
-    """Pack a 3x3 convolution, transformed for F(4x4, 3x3); its input features come from `sources` maps of equal size."""
+    """Pack a 3x3 convolution, transformed for F(4x4, 3x3), whose input comes from `sources` maps of equal size."""
     weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]
     padded, columns = _up(inputs // sources, LANES), _columns(outputs)
@@ -92,7 +93,7 @@ def image_convolution(conv: nn.Conv2d) -> Packed:
 
 
 def up_convolution(conv: nn.ConvTranspose2d) -> Packed:
-    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, lower right."""
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left and right."""
     weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
     return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
 

@@ -18,7 +18,7 @@ from septum.nn._vectors import LANES, ROWS, STEP
 _CACHE_BYTES = 500_000
 # From this size of transformed weights on, all threads share one block of tiles, so that weights are read once.
 _SHARED_WEIGHTS = 8_000_000
-_SHARED_BLOCK = 4
+_SHARED_BLOCK = 8
 _PIXEL_BLOCK = 4
 
 

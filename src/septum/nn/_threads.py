@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,16 @@ class Threads:
     ----------
     count
         How many, the calling one among them.
+
+    Attributes
+    ----------
+    lock
+        Held by who runs loops, as they share memory.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self.lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._counter = np.zeros(1, np.int64)
         self._scratch: list[NDArray[np.float32]] = []
@@ -60,7 +67,8 @@ class Threads:
                 other.result()
 
     def forget(self) -> None:
-        """Give up threads that exist in the parent process only."""
+        """Give up threads that exist in the parent process only, and a lock that one of them may have held."""
+        self.lock = threading.Lock()
         self._pool = None
 
 

@@ -11,9 +11,10 @@ section 4.3: from 6x6 inputs and a transformed 3x3 filter, 36 products give 4x4 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -32,7 +33,7 @@ _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
 _UNROLLED = 4
 
-Function = TypeVar("Function")
+Given = ParamSpec("Given")
 Value = Any  # llvmlite has no types
 Builder = Any
 
@@ -62,7 +63,7 @@ def _all(number: float) -> Value:
 
 
 def _fma(b: Builder, x: Value, y: Value, z: Value) -> Value:
-    name = f"llvm.fma.v{LANES}f32"
+    name = f"llvm.fmuladd.v{LANES}f32"  # fused where the processor can
     function = b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), name)
     return b.call(function, [x, y, z])
 
@@ -81,8 +82,9 @@ def _code(emit: Callable[[Builder, Sequence[Value]], None], *kinds: Any) -> tupl
     return types.void(*kinds), codegen
 
 
-def _in_place(function: Function) -> Function:
-    made: Function = intrinsic(function)
+def _in_place(function: Callable[Concatenate[Any, Given], Any]) -> Callable[Given, Any]:
+    """Let compiled loops call a function whose code is written in their place; they do not see its first argument."""
+    made: Callable[Given, Any] = intrinsic(function)
     return made
 
 
@@ -214,7 +216,7 @@ def _emit_transform_out(b: Builder, args: Sequence[Value]) -> None:
 
 @_in_place
 def transform_out(
-    typing: Any, source: int, stride: int, bias: int, leak: float, target: int, row: int, pixel: int
+    typing: Any, source: int, stride: int, bias: int, leak: np.float32, target: int, row: int, pixel: int
 ) -> Any:
     """Transform 36 vectors of products, `stride` bytes apart, into 4x4 outputs; add bias, apply leaky ReLU."""
     return _code(_emit_transform_out, *[_ADDRESS] * 3, _NUMBER, *[_ADDRESS] * 3)
@@ -226,7 +228,7 @@ def _emit_finish(b: Builder, args: Sequence[Value]) -> None:
 
 
 @_in_place
-def finish(typing: Any, source: int, bias: int, leak: float, target: int) -> Any:
+def finish(typing: Any, source: int, bias: int, leak: np.float32, target: int) -> Any:
     """Add the bias to a vector, apply leaky ReLU, store."""
     return _code(_emit_finish, *[_ADDRESS] * 2, _NUMBER, _ADDRESS)
 

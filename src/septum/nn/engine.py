@@ -1,14 +1,14 @@
 """The U-Net on processors, without PyTorch's layers: two to four times faster, in a fraction of the memory.
 
-Three things make the difference. 3x3 convolutions are Winograd's F(4x4, 3x3), a quarter of the multiplications, from the
-transform of the inputs to bias, ReLU and pooling in one pass over each block of tiles, while it is in the cache. Feature
-maps keep their features together in memory that is planned once per size of tile; skip connections store only the part
-that is used and are read where they lie. And what lies between two convolutions of a level is computed in bands of rows.
+Three things make the difference. 3x3 convolutions are Winograd's F(4x4, 3x3), a quarter of the multiplications, from
+the transform of the inputs to bias, ReLU and pooling in one pass over each block of tiles, while it is in the cache.
+Feature maps keep their features together in memory that is planned once per size of tile; skip connections store only
+the part that is used and are read where they lie. And what lies between two convolutions of a level is computed in
+bands of rows.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,7 +59,8 @@ class Engine:
     Parameters
     ----------
     network
-        From `septum.nn.unet.for_prediction`, on the CPU. Weights are copied.
+        From `septum.nn.unet.for_prediction`, on the CPU. Its weights are copied, so that they must not change. It
+        computes what results in values that are not finite, as it does with images of such values.
     threads
         How many compute; None for as many as PyTorch takes.
 
@@ -74,12 +75,12 @@ class Engine:
         if reason is not None:
             raise ValueError(reason)
         assert not network.settings.batch_norm, "of the network from for_prediction"
+        self._network = network
         self.settings = network.settings
         self.geometry: Geometry = network.geometry
         self._shop = Workshop(
             Threads(threads if threads is not None else torch.get_num_threads()), np.float32(network.settings.leak)
         )
-        self._lock = threading.Lock()
         levels = len(network.down)
         blocks = [*network.down, network.bottom, *network.merge]
         convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
@@ -116,7 +117,7 @@ class Engine:
         assert x.shape[1] == self.settings.channels and x.dtype == torch.float32, (x.shape, x.dtype)
         out = torch.empty(x.shape[0], self.settings.classes, *expected)
         border = int(self.settings.padding == "same")
-        with self._lock:
+        with self._shop.threads.lock:
             if tuple(x.shape[2:]) != self._sides:
                 self._prepare(tuple(x.shape[2:]))
             for one, logits in zip(x, out, strict=True):
@@ -124,7 +125,8 @@ class Engine:
                 self._shop.image, self._shop.logits = image.data_ptr(), logits.data_ptr()
                 for chain in self._chains:
                     chain.run()
-        return out
+        # Winograd's sums carry what is no number further than direct ones do, and large numbers overflow in them first.
+        return out if torch.isfinite(out).all() else self._network(x)
 
     def _prepare(self, sides: tuple[int, ...]) -> None:
         """Lay out the memory for tiles of these sides, and the way through it."""
