@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from septum.arrays.geometry import Geometry
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
 from septum.nn.device import Device
-from septum.nn.unet import UNet, UNetSettings
+from septum.nn.unet import UNetSettings
 
 Region = tuple[slice, ...]
 
@@ -41,6 +42,21 @@ def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
     return tuple(max(g, side - 2 * c) for g, c in zip(geometry.grid, geometry.contexts, strict=True))
 
 
+class Network(Protocol):
+    """What computes tiles: a network in PyTorch, or the engine of one."""
+
+    @property
+    def settings(self) -> UNetSettings:
+        """The network's shape."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Its sizes and context."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Map images to logits; see `septum.nn.unet.UNet.forward`."""
+
+
 @dataclass
 class Tiler:
     """A network that is applied tile by tile; when the device's memory runs out the tiles are halved.
@@ -57,7 +73,7 @@ class Tiler:
         The sides after each halving, for people.
     """
 
-    network: UNet
+    network: Network
     device: Device
     max_output: tuple[int, ...]
     halved: list[tuple[int, ...]] = field(default_factory=list)
@@ -121,7 +137,7 @@ class Tiler:
         part = read_mirrored(image, tile.read)
         with torch.inference_mode(), self.device.exact():
             logits = self.network(torch.from_numpy(normalize(part, stats)[None]).to(self.device.torch))
-            kept = logits[(0, slice(None), *tile.keep)]
+            kept = logits[0][(slice(None), *tile.keep)]
             probabilities: NDArray[np.float32] = torch.softmax(kept.float(), dim=0).cpu().numpy()
         return probabilities
 
@@ -192,7 +208,7 @@ def region_probabilities(
 
 
 def image_probabilities(
-    network: UNet,
+    network: Network,
     image: NDArray[Any],
     *,
     device: Device,

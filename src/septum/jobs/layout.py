@@ -95,6 +95,8 @@ class Layout:
         Input pixels of all tiles.
     peak_bytes
         The most memory that the process will hold.
+    engine
+        Septum's engine computes, not PyTorch.
     """
 
     tile: tuple[int, ...]
@@ -103,6 +105,7 @@ class Layout:
     tiles: int
     pixels: int
     peak_bytes: int
+    engine: bool = False
 
 
 def plan_layout(
@@ -114,6 +117,7 @@ def plan_layout(
     device_limit: int | None = None,
     tile: int | None = None,
     blocks: bool = False,
+    engine: bool = False,
 ) -> Layout:
     """Choose tiles and blocks.
 
@@ -133,6 +137,8 @@ def plan_layout(
         Largest side that a tile writes; chosen where not given.
     blocks
         Work block by block even where a whole frame fits.
+    engine
+        Septum's engine computes, not PyTorch.
 
     Raises
     ------
@@ -143,7 +149,7 @@ def plan_layout(
     whole: list[tuple[int, ...] | None] = [] if blocks else [None]
     for choices in (whole, [*_blocks(demand.shape)]):
         found = [
-            _layout(demand, network, block, side, base, device_limit)
+            _layout(demand, network, block, side, base, device_limit, engine)
             for block in choices
             for side in _limits(demand, block, tile)
         ]
@@ -198,6 +204,7 @@ def _layout(
     limit: int,
     base: int,
     device_limit: int | None,
+    engine: bool,
 ) -> tuple[Layout, int]:
     """Return the layout with tiles that write at most `limit` along each side, and the bytes of one tile."""
     geometry = network.geometry
@@ -212,12 +219,12 @@ def _layout(
         sides.append(max(inputs))
         tiles *= sum(counts)
         pixels *= sum(n * side for n, side in zip(counts, inputs, strict=True))
-    one = tile_bytes(network, sides)
+    one = tile_bytes(network, sides, engine=engine)
     io = prod(sides) * demand.channels * (demand.itemsize + 4) + prod(strides) * demand.maps * 4 * 2
     host = io + (one if device_limit is None else 0)
     peak = base + _SLACK + (_frame_bytes(demand, host) if block is None else _block_bytes(demand, block, host))
     times = demand.frames * demand.rounds
-    found = Layout((limit,) * len(sides), tuple(sides), block, tiles * times, pixels * times, peak)
+    found = Layout((limit,) * len(sides), tuple(sides), block, tiles * times, pixels * times, peak, engine)
     return found, one
 
 

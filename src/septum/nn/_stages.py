@@ -143,8 +143,7 @@ def convolve(
     if pooled is not None:
         d[[k.POOLED_ROW, k.POOLED_PIXEL]] = pooled.row_bytes, pooled.pixel_bytes
     _describe(d, packed, out)
-    shared = packed.weights.nbytes >= _SHARED_WEIGHTS
-    block = _reserve_tiles(shop, d, packed, tiles, shared)
+    block, shared = _reserve_tiles(shop, d, packed, tiles)
 
     def run(begin: int, end: int) -> None:
         for one, place in zip(sources, (k.INPUT0, k.INPUT1), strict=False):
@@ -225,21 +224,46 @@ def _columns(packed: Packed) -> int:
     return LANES if packed.single else 2 * LANES
 
 
-def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: Packed, tiles: int, shared: bool) -> int:
-    """Choose how many tiles a block has, have memory for one, and return their number."""
+def tile_block(features: int, outputs: int) -> tuple[int, bool]:
+    """Return the most products of `ROWS` tiles that a block has, and whether threads share it.
+
+    Parameters
+    ----------
+    features, outputs
+        Input and output features of a 3x3 convolution, padded to whole vectors and panels.
+    """
+    if 4 * k.PRODUCTS * features * outputs >= _SHARED_WEIGHTS:
+        return _SHARED_BLOCK, True
+    return max(1, _CACHE_BYTES // (4 * k.PRODUCTS * ROWS * (features + min(outputs, 2 * LANES)))), False
+
+
+def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[int, int]:
+    """Return the bytes that a convolution takes of each thread's scratch memory and of the memory they share."""
+    inside, outside = (k.PRODUCTS * (4 * block * ROWS * n + STEP) for n in (features, min(outputs, 2 * LANES)))
+    patch = k.PRODUCTS * STEP
+    return (patch + outside, inside) if shared else (patch + inside + outside, 0)
+
+
+def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: Packed, tiles: int) -> tuple[int, bool]:
+    """Choose how many tiles a block has; have memory for one; return their number and whether threads share it."""
     columns = _columns(packed)
-    most = _SHARED_BLOCK if shared else _CACHE_BYTES // (4 * k.PRODUCTS * ROWS * (packed.features + columns))
-    block = max(1, min(most, -(-tiles // ROWS)))
+    most, shared = tile_block(packed.features, packed.panels * columns)
+    block = min(most, -(-tiles // ROWS))
     # A vector more than needed: else the 36 places that a transform writes to would share lines of the first cache.
     stride_in, stride_out = (4 * block * ROWS * n + STEP for n in (packed.features, columns))
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, stride_in, stride_out
     d[k.PARTS] = min(block, -(-4 * shop.threads.count // packed.panels))
-    shop.threads.reserve(k.PRODUCTS * (STEP + stride_out + (0 if shared else stride_in)))
-    if shared:
-        shop.reserve(k.PRODUCTS * stride_in)
-    return block * ROWS
+    scratch, common = tile_memory(packed.features, packed.panels * columns, block, shared)
+    shop.threads.reserve(scratch)
+    shop.reserve(common)
+    return block * ROWS, shared
+
+
+def pixel_memory(features: int) -> int:
+    """Return the bytes of each thread's scratch memory that other layers of so many input features take at most."""
+    return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
 
 
 def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: Packed) -> None:
     d[k.BLOCK] = _PIXEL_BLOCK
-    shop.threads.reserve(4 * _PIXEL_BLOCK * ROWS * (packed.features + _columns(packed)))
+    shop.threads.reserve(pixel_memory(packed.features))

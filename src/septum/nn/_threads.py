@@ -44,10 +44,11 @@ class Threads:
             self._scratch = []
             self._scratch = [aligned(size // 4) for _ in range(self.count)]
 
-    @property
-    def scratch_bytes(self) -> int:
-        """Bytes of all threads' scratch memory."""
-        return sum(one.nbytes for one in self._scratch)
+    def resize(self, count: int) -> None:
+        """Be so many from now on."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.count, self._pool, self._scratch = count, None, []
 
     def run(self, kernel: Kernel, description: NDArray[np.int64], leak: np.float32) -> None:
         """Run a loop to its end."""

@@ -62,7 +62,7 @@ class Engine:
         From `septum.nn.unet.for_prediction`, on the CPU. Its weights are copied, so that they must not change. It
         computes what results in values that are not finite, as it does with images of such values.
     threads
-        How many compute; None for as many as PyTorch takes.
+        How many compute; None for as many as PyTorch takes at each call.
 
     Raises
     ------
@@ -78,9 +78,8 @@ class Engine:
         self._network = network
         self.settings = network.settings
         self.geometry: Geometry = network.geometry
-        self._shop = Workshop(
-            Threads(threads if threads is not None else torch.get_num_threads()), np.float32(network.settings.leak)
-        )
+        self._threads = threads
+        self._shop = Workshop(Threads(threads or torch.get_num_threads()), np.float32(network.settings.leak))
         levels = len(network.down)
         blocks = [*network.down, network.bottom, *network.merge]
         convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
@@ -118,6 +117,9 @@ class Engine:
         out = torch.empty(x.shape[0], self.settings.classes, *expected)
         border = int(self.settings.padding == "same")
         with self._shop.threads.lock:
+            if self._shop.threads.count != (count := self._threads or torch.get_num_threads()):
+                self._shop.threads.resize(count)
+                self._sides = ()
             if tuple(x.shape[2:]) != self._sides:
                 self._prepare(tuple(x.shape[2:]))
             for one, logits in zip(x, out, strict=True):
@@ -165,6 +167,54 @@ class Engine:
         if k == 0:
             last = stages.classify(shop, self._head, maps.out, self.settings.classes, last)
         return _Chain(last, band)
+
+
+def working_bytes(settings: UNetSettings, sides: Sequence[int], threads: int) -> int:
+    """Return an upper bound of the memory that a tile takes beside the weights.
+
+    Parameters
+    ----------
+    settings
+        The network's shape.
+    sides
+        Input sides of the tile.
+    threads
+        How many compute.
+
+    Returns
+    -------
+    int
+        Bytes for a batch of one: input, feature maps, scratch memory, logits.
+    """
+    maps = plan(settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * threads).bytes
+    scratch, common = 0, 0
+    for inside, outside in _convolutions(settings):
+        one, both = stages.tile_memory(inside, outside, *stages.tile_block(inside, outside))
+        scratch, common = max(scratch, one), max(common, both)
+    most = max(LANES, settings.width << max(settings.depths))
+    scratch = max(scratch, stages.pixel_memory(most), stages.pixel_memory(9 * settings.channels))
+    # The image comes with a border and is copied if it has none; what PyTorch does to logits copies them.
+    planes = 4 * (2 * settings.channels + 2 * settings.classes) * (sides[0] + 2) * (sides[1] + 2)
+    return maps + threads * scratch + common + planes
+
+
+def weight_bytes(settings: UNetSettings) -> int:
+    """Return the memory of the engine's weights, beside PyTorch's: about four times as much as those."""
+    return sum(4 * 36 * inside * outside for inside, outside in _convolutions(settings))
+
+
+def _convolutions(settings: UNetSettings) -> list[tuple[int, int]]:
+    """Return the input and output features of the 3x3 convolutions but the first, padded as the engine does."""
+    widths = [settings.width << level for level in range(max(settings.depths) + 1)]
+    whole = [-(-n // LANES) * LANES for n in widths]
+    out = [n if n <= LANES else -(-n // (2 * LANES)) * 2 * LANES for n in whole]
+    down = [(i, o) for i, o in zip(whole, out[1:], strict=False)]
+    return [
+        *zip(whole, out, strict=True),
+        *down,
+        *((2 * i, o) for i, o in zip(whole[:-1], out[:-1], strict=True)),
+        *zip(whole[:-1], out[:-1], strict=True),
+    ]
 
 
 def _conv(block: nn.Module, number: int) -> nn.Conv2d:
