@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
+from septum.io.images import read_image, write_image
 from septum.jobs import engines
 from septum.jobs.engines import Checked, Speed, cache_file, checked, choose, for_scores, known_speed, known_speeds
 from septum.jobs.infer import image_probabilities
+from septum.jobs.info import describe_model, installation
+from septum.jobs.model import ModelHeader, open_model, save_model
+from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.python import predict
 from septum.nn.device import Device, find_device
 from septum.nn.engine import Engine
 from septum.nn.memory import operations, tile_bytes
@@ -196,6 +202,56 @@ def test_tiles_do_not_show(padding: str, shape: tuple[int, int]) -> None:
     for side in (4, 20):
         tiled = image_probabilities(engine, image, max_output=(side, side), **given)  # type: ignore[arg-type]
         np.testing.assert_allclose(tiled, whole, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    header = ModelHeader(
+        network=SETTINGS.model_copy(update={"batch_norm": True}),
+        normalization=NormalizeSettings(),
+        kind="objects",
+        class_values=(0, 1),
+        objects=ObjectSettings(min_size_px=1),
+    )
+    save_model(path, UNet(header.network, seed=1), header)
+    return path
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_prediction_gives_the_same_with_either(model_file: Path, tmp_path: Path, blocks: bool) -> None:
+    image = np.random.default_rng(1).integers(0, 4000, (70, 90)).astype(np.uint16)
+    write_image(tmp_path / "a.tif", image, axes="YX")
+    found = []
+    for engine in ("torch", "septum"):
+        given = {"model": model_file, "inputs": (str(tmp_path / "a.tif"),), "out": tmp_path / engine, "device": "cpu"}
+        settings = {"engine": engine, "output": "probabilities", "tile": 40, "blocks": blocks}
+        list(predict_files(PredictSettings.model_validate(given | settings)))
+        found.append(read_image(tmp_path / engine / "a.tif").array)
+    np.testing.assert_allclose(*found, atol=1e-4)
+    assert not np.array_equal(*found)  # so both computed
+
+
+def test_small_predictions_add_up_until_measuring_pays(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _measured(monkeypatch, 3.0, 1.0)
+    each = operations(SETTINGS, SETTINGS.geometry.input_for((100, 100)))
+    monkeypatch.setattr(engines, "_WORTH_COMPILING", 30 * each)
+    model = open_model(model_file, "cpu")
+    image = np.zeros((100, 100), np.uint8)
+    for _ in range(29):
+        predict(model, image)
+    assert not calls
+    for _ in range(2):
+        assert predict(model, image).shape == (100, 100)
+        assert len(calls) == 1
+
+
+def test_info_says_what_computes_a_model_and_why(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "`septum info MODEL` measures" in installation()["prediction on CPU"]
+    _measured(monkeypatch, 3.0, 1.0)
+    said = "measured here to be 3.0 times faster than PyTorch"
+    assert describe_model(model_file)["computed_by"] == f"Septum's engine: {said}"
+    assert f"width 8, depth 2, padding valid: {said}" in installation()["prediction on CPU"]
 
 
 def test_operations_and_bytes_of_the_paper_network() -> None:
