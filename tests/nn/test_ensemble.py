@@ -24,8 +24,8 @@ def test_an_ensemble_gives_the_mean_of_the_probabilities() -> None:
     with torch.inference_mode():
         each = [torch.softmax(member(x), dim=1) for member in members]
         torch.testing.assert_close(torch.softmax(Ensemble(members)(x), dim=1), sum(each) / 3)
-    assert members_of(Ensemble(members)) == members
-    assert members_of(members[0]) == [members[0]]
+    assert members_of(Ensemble(members)) == tuple(members)
+    assert members_of(members[0]) == (members[0],)
 
 
 def test_probabilities_that_no_float_holds_are_no_hindrance() -> None:

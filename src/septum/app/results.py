@@ -71,6 +71,10 @@ def predict(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    engine: Annotated[
+        Literal["auto", "torch", "septum"],
+        typer.Option(help="What computes on a CPU: PyTorch, Septum's own code, or the faster one."),
+    ] = "auto",
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,6 +100,7 @@ def predict(
         tta=tta,
         axes=axes,
         device=device,
+        engine=engine,
         tile=tile,
         format=format_,
         max_memory=None if max_memory is None else parse_bytes(max_memory),
@@ -191,7 +196,8 @@ def info(
 ) -> None:
     """Show what a model is, or what this computer offers.
 
-    MODEL is the model.safetensors of a run; without it, versions and the device that would compute are shown.
+    MODEL is the model.safetensors of a run; without it, versions and the device that would compute are shown. With it,
+    what computes the model on a CPU is chosen, if need be by measuring, and remembered for predictions.
 
     Example: septum info runs/cells/model.safetensors
     """

@@ -139,6 +139,7 @@ def _plan(asked: Asked, source: Source, model: Model, layout: Layout) -> BlockPl
         tta=asked.tta,
         tile=layout.tile,
         block=layout.block,
+        engine=layout.engine,
     )
 
 

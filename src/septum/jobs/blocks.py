@@ -76,7 +76,7 @@ class Blocks:
     @cached_property
     def tiler(self) -> Tiler:
         """The network on this process's device."""
-        return Tiler(self.model.network, self.model.device, self.work.plan.tile)
+        return Tiler(self.model.computed_by(self.work.plan.engine), self.model.device, self.work.plan.tile)
 
     @property
     def makes_objects(self) -> bool:

@@ -19,7 +19,7 @@ from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
 from septum.nn.device import Device
-from septum.nn.ensemble import Predictor
+from septum.nn.ensemble import Network
 from septum.nn.unet import UNetSettings
 
 Region = tuple[slice, ...]
@@ -58,7 +58,7 @@ class Tiler:
         The sides after each halving, for people.
     """
 
-    network: Predictor
+    network: Network
     device: Device
     max_output: tuple[int, ...]
     halved: list[tuple[int, ...]] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Tiler:
         part = read_mirrored(image, tile.read)
         with torch.inference_mode(), self.device.exact():
             logits = self.network(torch.from_numpy(normalize(part, stats)[None]).to(self.device.torch))
-            kept = logits[(0, slice(None), *tile.keep)]
+            kept = logits[0][(slice(None), *tile.keep)]
             probabilities: NDArray[np.float32] = torch.softmax(kept.float(), dim=0).cpu().numpy()
         return probabilities
 
@@ -201,7 +201,7 @@ def region_probabilities(
 
 
 def image_probabilities(
-    network: Predictor,
+    network: Network,
     image: NDArray[Any],
     *,
     device: Device,

@@ -98,6 +98,8 @@ class Layout:
         Input pixels of all tiles.
     peak_bytes
         The most memory that the process will hold.
+    engine
+        Septum's engine computes, not PyTorch.
     """
 
     tile: tuple[int, ...]
@@ -106,6 +108,7 @@ class Layout:
     tiles: int
     pixels: int
     peak_bytes: int
+    engine: bool = False
 
 
 def plan_layout(
@@ -117,6 +120,7 @@ def plan_layout(
     device_limit: int | None = None,
     tile: int | None = None,
     blocks: bool | tuple[int, ...] = False,
+    engine: bool = False,
 ) -> Layout:
     """Choose tiles and blocks.
 
@@ -136,6 +140,8 @@ def plan_layout(
         Largest side that a tile writes; chosen where not given.
     blocks
         Work block by block even where a whole frame fits; sides: in blocks of these, as they were begun.
+    engine
+        Septum's engine computes, not PyTorch.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def plan_layout(
     divided = [blocks] if isinstance(blocks, tuple) else _blocks(demand.shape)
     for choices in ([] if blocks else [None], divided):
         found = [
-            _layout(demand, network, block, side, base, device_limit)
+            _layout(demand, network, block, side, base, device_limit, engine)
             for block in choices
             for side in _limits(demand, block, tile)
         ]
@@ -201,6 +207,7 @@ def _layout(
     limit: int,
     base: int,
     device_limit: int | None,
+    engine: bool,
 ) -> tuple[Layout, int]:
     """Return the layout with tiles that write at most `limit` along each side, and the bytes of one tile."""
     geometry = network.geometry
@@ -215,12 +222,12 @@ def _layout(
         sides.append(max(inputs))
         tiles *= sum(counts)
         pixels *= sum(n * side for n, side in zip(counts, inputs, strict=True))
-    one = tile_bytes(network, sides, members=demand.members)
+    one = tile_bytes(network, sides, members=demand.members, engine=engine)
     io = prod(sides) * demand.channels * (demand.itemsize + 4) + prod(strides) * demand.maps * 4 * 2
     host = io + (one if device_limit is None else 0)
     peak = base + _SLACK + (_frame_bytes(demand, host) if block is None else _block_bytes(demand, block, host))
     times = demand.frames * demand.rounds
-    found = Layout((limit,) * len(sides), tuple(sides), block, tiles * times, pixels * times, peak)
+    found = Layout((limit,) * len(sides), tuple(sides), block, tiles * times, pixels * times, peak, engine)
     return found, one
 
 

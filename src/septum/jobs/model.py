@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +19,10 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
 from septum.io.model_file import read_model, write_model
+from septum.jobs.engines import Checked, Choice, Wanted, checked, choose
 from septum.jobs.familiar import Seen
 from septum.nn.device import Device, find_device
-from septum.nn.ensemble import Ensemble, Predictor
+from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.settings import Settings
 
@@ -76,8 +79,27 @@ class Model:
     """A model ready to predict: batch normalization folded, in evaluation mode, on its device."""
 
     header: ModelHeader
-    network: Predictor
+    network: Network
     device: Device
+    _work: list[float] = field(default_factory=list, repr=False, compare=False)
+
+    def choose(self, wanted: Wanted = "auto", *, work: float = inf, room: float = inf) -> Choice:
+        """Choose what computes the network; see `septum.jobs.engines.choose`.
+
+        Work adds up: what is too little in one call may be enough in several.
+        """
+        self._work[:] = [sum(self._work) + work]
+        return choose(
+            self.network, self.device, wanted=wanted, work=self._work[0], room=room, make=lambda: self._checked
+        )
+
+    def computed_by(self, engine: bool) -> Network:
+        """Return what computes the network: Septum's engine if it was chosen, and never elsewhere than on a CPU."""
+        return self._checked.engine if engine and self.device.torch.type == "cpu" else self.network
+
+    @cached_property
+    def _checked(self) -> Checked:
+        return checked(self.network)
 
     @property
     def rank(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from septum.io.zarr_labels import labels_place, write_labels
 from septum.jobs.answer import Answer, Output, answer_of, finish
 from septum.jobs.block_run import Asked, predict_in_blocks
 from septum.jobs.crew import Alone, Crew, gather
+from septum.jobs.engines import Wanted
 from septum.jobs.familiar import unfamiliar
 from septum.jobs.frames import Frame, frame_spacing, join_frames, split_frames
 from septum.jobs.infer import Tiler, halved_text, largest_output, region_probabilities, versions
@@ -32,6 +33,7 @@ from septum.jobs.model import Model, open_model
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone, Warned
 from septum.jobs.work import block_of_unfinished
 from septum.nn.device import free_bytes
+from septum.nn.memory import operations
 from septum.settings import Settings
 
 # What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
@@ -71,6 +73,8 @@ class PredictSettings(Settings):
         What the files' dimensions mean, where they do not say it themselves or say it wrongly.
     device
         See `septum.nn.device.find_device`.
+    engine
+        What computes on a processor: ``"septum"``, its own code; ``"torch"``, PyTorch; ``"auto"``, what is faster.
     tile
         Largest side that a tile writes, in pixels; chosen from the memory where not given.
     format
@@ -96,6 +100,7 @@ class PredictSettings(Settings):
     tta: bool = False
     axes: str | None = None
     device: str = "auto"
+    engine: Wanted = "auto"
     tile: int | None = Field(default=None, ge=1)
     format: Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None = None
     max_memory: int | None = Field(default=None, ge=1)
@@ -288,14 +293,18 @@ def _plan_file(
     inside = settings.inside is not None
     piecewise = inside or image_suffix(task.target) in _BY_BLOCKS
     begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
+    limit = _limit(settings) // crew.processes
+    work = _operations(model, demand.shape) * demand.frames * demand.rounds * demand.members
+    choice = model.choose(settings.engine, work=work, room=limit - resident_bytes())
     layout = plan_layout(
         demand,
         model.header.network,
         base=resident_bytes(),
-        limit=_limit(settings) // crew.processes,
+        limit=limit,
         device_limit=free_bytes(model.device),
         tile=settings.tile,
         blocks=begun or (piecewise and (settings.blocks or (crew.shared and not several))),
+        engine=choice.name == "septum",
     )
     if layout.block is not None and not piecewise:
         raise UsageError(
@@ -315,6 +324,11 @@ def _unlike(job: _Job, source: Source, model: Model) -> Iterator[Warned]:
             yield Warned(f"{text} (said once, also for other images of this kind)", cause)
 
 
+def _operations(model: Model, shape: Sequence[int]) -> int:
+    """Return about how many operations an image takes, done at once."""
+    return operations(model.header.network, model.network.geometry.input_for(shape))
+
+
 def _limit(settings: PredictSettings) -> int:
     return settings.max_memory or usual_limit()
 
@@ -323,7 +337,7 @@ def _predict_in_memory(job: _Job, source: Source, model: Model, place: tuple[int
     """Predict frame by frame, each held in memory, and write the result at once."""
     begin = time.monotonic()
     asked, layout = job.asked, job.layout
-    tiler = Tiler(model.network, model.device, layout.tile)
+    tiler = Tiler(model.computed_by(layout.engine), model.device, layout.tile)
     seconds = tiler.seconds(layout.sides, layout.tiles)
     yield ImageStarted(asked.source, *place, layout.tiles, layout.sides, 0, layout.peak_bytes, seconds)
     results, done = [], 0
@@ -394,9 +408,12 @@ def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDA
     """
     answer = answer_of(output, model)
     source = source_of(image)
-    tiler = Tiler(model.network, model.device, largest_output(model.header.network, model.device))
+    frames = split_frames(source, model)
+    work = sum(_operations(model, frame.shape[1:]) for frame in frames)
+    network = model.computed_by(model.choose(work=work).name == "septum")
+    tiler = Tiler(network, model.device, largest_output(model.header.network, model.device))
     results = []
-    for frame in split_frames(source, model):
+    for frame in frames:
         *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
         results.append(finish(probabilities, model, answer, spacing=frame_spacing(source, model.rank)))
     return join_frames(results, source, model.rank)

@@ -19,6 +19,7 @@ from septum.io.model_file import read_model
 from septum.io.names import shown
 from septum.jobs.check import check
 from septum.jobs.clock import Clock, rate_factor
+from septum.jobs.engines import for_scores
 from septum.jobs.familiar import Seen, seen_in
 from septum.jobs.load import Loaded, Sample, load_data
 from septum.jobs.model import ModelHeader, save_model
@@ -32,7 +33,6 @@ from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
 from septum.nn.device import Device, enough_memory, find_device, repeatable
 from septum.nn.parallel import Processes, processes_of_this_training
-from septum.nn.unet import for_prediction
 from septum.settings import Settings
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def _loop(
         log = folder.open_log(trainer.held_out.score_names, after=trainer.step - (trainer.row is not None))
         if log.missing:
             yield Warned(f"{shown(folder.log)}: {log.missing} steps before step {trainer.step} were lost from the log")
-    validations = trainer.held_out.plan_validations(for_prediction(trainer.network), clock)
+    validations = trainer.held_out.plan_validations(for_scores(trainer.network, trainer.device), clock)
     clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
     if checkpoint is None:
         trainer.keep()
@@ -353,7 +353,7 @@ def _finish(
 ) -> Iterator[Record]:
     """Tune on the held-out images with the best weights and write the model."""
     network = trainer.best_network()
-    objects, scores, scored = trainer.held_out.finish(for_prediction(network), clock)
+    objects, scores, scored = trainer.held_out.finish(for_scores(network, trainer.device), clock)
     if not trainer.processes.first:
         return
     if scored < len(trainer.held_out.samples):

@@ -15,6 +15,7 @@ from septum import seeding
 from septum.errors import DataError, ModelError
 from septum.io.checkpoint import Checkpoint, save_checkpoint
 from septum.io.names import shown
+from septum.jobs.engines import for_scores
 from septum.jobs.prepare import Prepared, draw_place, image_chances
 from septum.jobs.records import Warned
 from septum.jobs.validate import HeldOut, merit
@@ -22,7 +23,7 @@ from septum.nn.augment import draw, training_batch
 from septum.nn.device import Device
 from septum.nn.loss import weighted_cross_entropy
 from septum.nn.parallel import Processes
-from septum.nn.unet import UNet, for_prediction
+from septum.nn.unet import UNet
 
 if TYPE_CHECKING:
     from septum.jobs.plan import OptimizerSettings, Plan
@@ -183,7 +184,7 @@ class Trainer:
             The scores, empty without held-out images; whether no earlier ones were better. None where `stop` was asked
             for before the end: then nothing has changed.
         """
-        scores = self.held_out.score(for_prediction(self.network), stop) if self.held_out.samples else {}
+        scores = self.held_out.score(for_scores(self.network, self.device), stop) if self.held_out.samples else {}
         if scores is None:
             return None
         self.validated += 1

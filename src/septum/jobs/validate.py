@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from septum.jobs.plan import Plan
     from septum.jobs.stopping import Stop
     from septum.nn.device import Device
-    from septum.nn.ensemble import Predictor
+    from septum.nn.ensemble import Network
 
 Probabilities = NDArray[np.float16]
 # Of each image, by its number, a table with the gold truth and one with the full truth for each setting of objects.
@@ -84,7 +84,7 @@ class HeldOut:
             return ()
         return ("SEG", "AP50", "AP") if self.objects else ("dice", "iou", "pixel_error")
 
-    def plan_validations(self, network: Predictor, clock: Clock) -> int:
+    def plan_validations(self, network: Network, clock: Clock) -> int:
         """Return how often to validate; fit the number of images and the time to reserve to a time budget.
 
         Parameters
@@ -120,7 +120,7 @@ class HeldOut:
         end += min(self._report_s, _DRAWING + min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s))
         return max(0, validations) * each + end
 
-    def score(self, network: Predictor, stop: Stop) -> dict[str, float] | None:
+    def score(self, network: Network, stop: Stop) -> dict[str, float] | None:
         """Score some of the images, evenly chosen, with a network for prediction; None if `stop` was asked for."""
         chosen = self._some(self._scored)
         tables = self._tables(network, chosen, self._few, stop=stop)
@@ -128,7 +128,7 @@ class HeldOut:
             return None
         return self._scores_of(tables)[1]
 
-    def finish(self, network: Predictor, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
+    def finish(self, network: Network, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
         """Tune how objects are made and score.
 
         Returns
@@ -161,7 +161,7 @@ class HeldOut:
 
     def _tables(
         self,
-        network: Predictor,
+        network: Network,
         samples: Sequence[Sample],
         choices: Sequence[ObjectSettings],
         *,
@@ -193,12 +193,12 @@ class HeldOut:
             return choose(tables)
         return 0, class_scores([tables[i][0][1] for i in sorted(tables)], self.plan.network.classes)
 
-    def _foreground(self, network: Predictor, sample: Sample) -> Probabilities:
+    def _foreground(self, network: Network, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough there.
         foreground: Probabilities = self._probabilities(network, sample)[1].astype(np.float16)
         return foreground
 
-    def _probabilities(self, network: Predictor, sample: Sample) -> NDArray[np.float32]:
+    def _probabilities(self, network: Network, sample: Sample) -> NDArray[np.float32]:
         return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
 
 

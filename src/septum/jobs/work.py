@@ -59,6 +59,8 @@ class BlockPlan(Settings):
         Averaged over rotated and mirrored versions.
     tile, block
         As in `septum.jobs.layout.Layout`.
+    engine
+        Septum's engine computes the network, where that is a processor's work; see `septum.jobs.engines`.
     """
 
     version: str
@@ -76,6 +78,7 @@ class BlockPlan(Settings):
     tta: bool
     tile: tuple[int, ...]
     block: tuple[int, ...]
+    engine: bool = False
 
 
 class Task(NamedTuple):
@@ -196,7 +199,7 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
         finally:
             shutil.rmtree(new, ignore_errors=True)
     work = open_work(folder)
-    free = {"tile", "version"}  # any tile gives the same result
+    free = {"tile", "version", "engine"}  # any of them gives the same result
     ours, theirs = (json.loads(p.model_dump_json(exclude=free)) for p in (plan, work.plan))
     changed = [name for name in ours if ours[name] != theirs[name]]
     if changed:

@@ -1,17 +1,34 @@
-"""Several networks of one shape that predict together: the mean of their probabilities."""
+"""What computes tiles: one network, or several of one shape that predict together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from septum.nn.unet import UNet
+from septum.arrays.geometry import Geometry
+from septum.nn.unet import UNetSettings
 
 
-class Ensemble(nn.Module):
+class Network(Protocol):
+    """What computes tiles: a network in PyTorch, the engine of one, or several of either."""
+
+    @property
+    def settings(self) -> UNetSettings:
+        """The network's shape."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Its sizes and context."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Map images to logits; see `septum.nn.unet.UNet.forward`."""
+
+
+class Ensemble:
     """Networks applied to the same tile one after the other; in all else it is used as one of them.
 
     Parameters
@@ -20,14 +37,13 @@ class Ensemble(nn.Module):
         Networks for prediction (see `septum.nn.unet.for_prediction`) of equal settings, at least two.
     """
 
-    def __init__(self, members: Sequence[UNet]) -> None:
-        super().__init__()
+    def __init__(self, members: Sequence[Network]) -> None:
         assert len(members) > 1 and all(member.settings == members[0].settings for member in members)
-        self.members = nn.ModuleList(members)
+        self.members = tuple(members)
         self.settings = members[0].settings
         self.geometry = members[0].geometry
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, /) -> Tensor:
         """Map images to the logarithm of the mean probability, which is to a soft-max as good as logits.
 
         Parameters
@@ -48,16 +64,11 @@ class Ensemble(nn.Module):
         # Sums of logarithms: a probability too small for a float does not become 0, and no more than one member's
         # output is held beside the sum.
         total = torch.log_softmax(self.members[0](x).float(), dim=1)
-        for member in list(self.members)[1:]:
+        for member in self.members[1:]:
             total = torch.logaddexp(total, torch.log_softmax(member(x).float(), dim=1))
         return total - log(len(self.members))
 
 
-Predictor = UNet | Ensemble
-
-
-def members_of(network: Predictor) -> list[UNet]:
-    """Return the single networks of a predictor."""
-    return (
-        [network] if isinstance(network, UNet) else [member for member in network.members if isinstance(member, UNet)]
-    )
+def members_of(network: Network) -> tuple[Network, ...]:
+    """Return the single networks."""
+    return network.members if isinstance(network, Ensemble) else (network,)

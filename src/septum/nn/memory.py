@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
+
 from septum.nn.unet import UNetSettings
 
 _FLOAT = 4  # bytes
@@ -15,11 +17,25 @@ _LANES = 16
 # benchmarks/engine.py over widths, depths, ranks and paddings.
 _SLACK_SHARE, _SLACK_BYTES = 0.35, 24_000_000
 
+# What the allocator keeps and rounds up of the engine's few blocks.
+_ENGINE_SLACK = 8_000_000
+
 
 @dataclass(frozen=True)
 class _Step:
-    """One operation of the network: features and pixels of its input and output, and what else is alive then."""
+    """One operation of the network.
 
+    Parameters
+    ----------
+    taps
+        Input pixels of one output pixel.
+    inside, before, outside, after
+        Features and pixels of its input and output.
+    held
+        What else is alive then.
+    """
+
+    taps: int
     inside: int
     before: int
     outside: int
@@ -51,10 +67,14 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, members: int = 1
     ValueError
         If the sides do not fit the network.
     """
-    del engine  # the engine takes less
     written = settings.classes * prod(settings.geometry.output(sides))
     # Of several networks the sum so far is held while the next one runs; three more maps are made to add to it.
     summed = written if members > 1 else 0
+    if engine:
+        from septum.nn.engine import working_bytes
+
+        one = working_bytes(settings, sides, torch.get_num_threads()) + _ENGINE_SLACK
+        return members * one + 4 * summed * _FLOAT  # each engine keeps its memory
     peak = max(
         step.held
         + step.inside * step.before
@@ -65,6 +85,11 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, members: int = 1
     )
     peak = max(peak + summed, 4 * summed)
     return int(peak * _FLOAT * (1 + _SLACK_SHARE)) + _SLACK_BYTES
+
+
+def operations(settings: UNetSettings, sides: Sequence[int]) -> int:
+    """Return the additions and multiplications of one tile of these input sides: 301e9 in the paper at 572."""
+    return sum(2 * step.taps * step.inside * step.outside * step.after for step in _steps(settings, sides))
 
 
 def _padded(features: int) -> int:
@@ -89,8 +114,9 @@ def _steps(settings: UNetSettings, sides: Sequence[int]) -> Iterator[_Step]:
         before = prod(now)
         first = features * before  # the block's input stays alive until its end
         middle = convolved(level)
-        yield _Step(features, before, outside, middle, held)
-        yield _Step(outside, middle, outside, convolved(level), held + first)
+        taps = 3 ** sum(begun(level))
+        yield _Step(taps, features, before, outside, middle, held)
+        yield _Step(taps, outside, middle, outside, convolved(level), held + first)
         features = outside
 
     skips = []
@@ -103,11 +129,11 @@ def _steps(settings: UNetSettings, sides: Sequence[int]) -> Iterator[_Step]:
     for level in reversed(range(levels)):
         before = prod(now)
         now = [n * 2 if deep else n for n, deep in zip(now, begun(level), strict=True)]
-        yield _Step(features, before, width << level, prod(now), held)
+        yield _Step(1, features, before, width << level, prod(now), held)
         features = 2 * width << level
         held += (width << level) * prod(now)  # the up-convolution's output beside the concatenation
         yield from block(level, width << level)
         held -= (width << level) * prod(
             [n + 4 * (deep and not same) for n, deep in zip(now, begun(level), strict=True)]
         )
-    yield _Step(features, prod(now), settings.classes, prod(now), held)
+    yield _Step(1, features, prod(now), settings.classes, prod(now), held)

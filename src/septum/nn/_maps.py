@@ -1,0 +1,199 @@
+"""Feature maps of the engine and where they lie in its memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from septum.nn.unet import UNetSettings
+
+_ALIGNMENT = 4096
+
+
+@dataclass
+class Map:
+    """A feature map, features together, of which a window of rows is in memory.
+
+    Parameters
+    ----------
+    height, width
+        Pixels without the border.
+    chunks
+        Vectors of a pixel.
+    step
+        Bytes of a vector.
+    border
+        Pixels of zeros around it: 1 in networks with padding.
+    rows
+        Rows in memory, border included.
+    born, dies
+        The first and the last chain of layers that use it.
+    """
+
+    height: int
+    width: int
+    chunks: int
+    step: int
+    border: int
+    rows: int
+    born: int
+    dies: int
+    address: int = 0
+    first: int = field(default=0, init=False)  # row in memory at the address, the upper border being row 0
+    filled: int = field(default=0, init=False)  # rows ever written, border included
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes from a pixel to the next."""
+        return self.chunks * self.step
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from a row to the next."""
+        return (self.width + 2 * self.border) * self.pixel_bytes
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the rows in memory."""
+        return self.rows * self.row_bytes
+
+    def at(self, y: int, x: int) -> int:
+        """Return the address of a pixel, counted without the border; of rows that are not in memory as if they were."""
+        return self.address + (y + self.border - self.first) * self.row_bytes + (x + self.border) * self.pixel_bytes
+
+    def begin(self) -> None:
+        """Forget what was here and set the border to zeros."""
+        self.first = self.filled = 0
+        if self.border:
+            ctypes.memset(self.address, 0, self.row_bytes)
+            for row in range(self.rows):
+                line = self.address + row * self.row_bytes
+                ctypes.memset(line, 0, self.pixel_bytes)
+                ctypes.memset(line + self.row_bytes - self.pixel_bytes, 0, self.pixel_bytes)
+            self._end_border()
+
+    def make_room(self, needed: int, end: int) -> None:
+        """Move the window so that rows up to `end` (without the border) fit; rows before `needed` are given up."""
+        if self.rows == self.height + 2 * self.border:  # all of it is there
+            return
+        if end + 2 * self.border - self.first > self.rows:
+            kept = self.filled - needed
+            if kept > 0:
+                source = self.address + (needed - self.first) * self.row_bytes
+                ctypes.memmove(self.address, source, kept * self.row_bytes)
+            self.first = needed
+            assert end + 2 * self.border - self.first <= self.rows, (needed, end, self)
+            self._end_border()
+        self.filled = end + self.border
+
+    def _end_border(self) -> None:
+        last = self.height + 1
+        if self.border and last - self.first < self.rows:
+            ctypes.memset(self.address + (last - self.first) * self.row_bytes, 0, self.row_bytes)
+
+
+def place(maps: Sequence[Map]) -> int:
+    """Set the maps' addresses, beginning at 0, so that maps alive together do not overlap; return the bytes needed."""
+    placed: list[Map] = []
+    for one in sorted(maps, key=lambda m: -m.bytes):
+        others = sorted((m for m in placed if m.born <= one.dies and one.born <= m.dies), key=lambda m: m.address)
+        one.address = 0
+        for other in others:
+            if one.address + one.bytes <= other.address:
+                break
+            end = other.address + other.bytes
+            one.address = max(one.address, -(-end // _ALIGNMENT) * _ALIGNMENT)
+        placed.append(one)
+    return max((m.address + m.bytes for m in maps), default=0)
+
+
+@dataclass(frozen=True)
+class LevelMaps:
+    """Maps of a level: on the way down first convolution, second and pooled; on the way up enlarged, first, second."""
+
+    first: Map
+    skip: Map
+    pooled: Map | None = None
+    enlarged: Map | None = None
+    merged: Map | None = None
+    out: Map | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All maps of one tile.
+
+    Parameters
+    ----------
+    levels
+        From the finest to the bottom, whose `skip` is its second convolution.
+    maps
+        All of them.
+    bands
+        Rows that each level computes at a time.
+    bytes
+        Memory of all of them.
+    """
+
+    levels: tuple[LevelMaps, ...]
+    maps: tuple[Map, ...]
+    bands: tuple[int, ...]
+    bytes: int
+
+
+def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixels: int) -> Plan:
+    """Plan the memory of one tile.
+
+    Parameters
+    ----------
+    settings
+        A 2D network of equal depths.
+    sides
+        Input sides of the tile.
+    lanes
+        Values of a vector: features are padded to multiples.
+    band_pixels
+        Levels are computed in bands of about so many pixels (rows in fours), so that what lies between two
+        convolutions need not be held whole.
+    """
+    levels, border, cut = max(settings.depths), int(settings.padding == "same"), 2 * (settings.padding == "valid")
+    downs = [(sides[0], sides[1])]
+    for _ in range(levels):
+        downs.append(((downs[-1][0] - 2 * cut) // 2, (downs[-1][1] - 2 * cut) // 2))
+    ups = [(downs[-1][0] - 2 * cut, downs[-1][1] - 2 * cut)]  # of the map that is enlarged
+    for _ in range(levels):
+        ups.append((2 * ups[-1][0] - 2 * cut, 2 * ups[-1][1] - 2 * cut))
+    bands = tuple(max(4, -(-band_pixels // (4 * w)) * 4) for _, w in downs)
+    made: list[Map] = []
+
+    def new(shape: tuple[int, int], features: int, born: int, dies: int, rows: int | None = None) -> Map:
+        height, width = shape
+        rows = height + 2 * border if rows is None else min(rows, height) + 2 * border
+        chunks = -(-features // lanes)
+        made.append(Map(height, width, chunks, 4 * lanes, border, rows, born, dies))
+        return made[-1]
+
+    found = []
+    for k in range(levels + 1):
+        height, width = downs[k]
+        features, up, window = settings.width << k, 2 * levels - k, bands[k] + 8
+        first = new((height - cut, width - cut), features, k, k, window)
+        if k == levels:
+            found.append(LevelMaps(first, new((height - 2 * cut, width - 2 * cut), features, k, k + 1)))
+            break
+        below = ups[levels - k - 1]
+        joined = (2 * below[0], 2 * below[1])
+        merged = (joined[0] - cut, joined[1] - cut)
+        last = (joined[0] - 2 * cut, joined[1] - 2 * cut)
+        found.append(
+            LevelMaps(
+                first,
+                new(joined, features, k, up),
+                new(downs[k + 1], features, k, k + 1),
+                new(joined, features, up, up, window),
+                new(merged, features, up, up, window),
+                new(last, features, up, up + (k > 0), None if k else window),
+            )
+        )
+    return Plan(tuple(found), tuple(made), bands, place(made))
