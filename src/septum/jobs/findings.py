@@ -78,6 +78,8 @@ KINDS: Mapping[str, Kind] = {
     "mask-binary": Kind("mended", "mask", "of one value among masks of ids", "each connected piece is one object"),
     "mask-empty": Kind("warning", "mask", "that holds background only"),
     "mask-unannotated": Kind("warning", "mask", "in which nothing is annotated", _LEFT_OUT, leaves_out=True),
+    "page-unannotated": Kind("warning", "mask", "with pages in which nothing is annotated", "these pages are left out"),
+    "ignored": Kind("mended", "mask", "with values that --ignore names", "not annotated there"),
     "object-split": Kind("warning", "mask", "with objects in several pieces; each id counts as one object"),
     # What the values mean
     "class-values": Kind("mended", "", "", "numbered from 0"),

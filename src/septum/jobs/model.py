@@ -118,9 +118,29 @@ def open_model(path: Path, device: str = "auto") -> Model:
         If the device does not exist.
     """
     found = find_device(device)
+    header, tensors = _read(path)
+    (network,) = _networks(path, header, tensors)
+    folded = for_prediction(network).to(found.torch)
+    _verify(path, folded, tensors, found)
+    return Model(header, folded, found)
+
+
+def trained_networks(path: Path) -> list[UNet]:
+    """Return the networks of a model file as they were trained, on the CPU; to be written into another one.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or foreign.
+    """
+    header, tensors = _read(path)
+    return _networks(path, header, tensors)
+
+
+def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
     tensors, raw = read_model(path)
     try:
-        header = ModelHeader.model_validate(raw)
+        return ModelHeader.model_validate(raw), tensors
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
@@ -129,6 +149,10 @@ def open_model(path: Path, device: str = "auto") -> Model:
             "a Septum model file",
             "train it again, or use the version that wrote it",
         ) from None
+
+
+def _networks(path: Path, header: ModelHeader, tensors: dict[str, NDArray[Any]]) -> list[UNet]:
+    """Make the networks of a file."""
     weights = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
     try:
         _is_as_large_as_it_says(header.network, weights)
@@ -138,9 +162,7 @@ def open_model(path: Path, device: str = "auto") -> Model:
         raise ModelError(
             f"{path}: the weights do not fit the network in the header", "a Septum model file", "copy the file again"
         ) from None
-    folded = for_prediction(network).to(found.torch)
-    _verify(path, folded, tensors, found)
-    return Model(header, folded, found)
+    return [network]
 
 
 def _is_as_large_as_it_says(settings: UNetSettings, weights: dict[str, torch.Tensor]) -> None:

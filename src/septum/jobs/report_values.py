@@ -35,7 +35,7 @@ class RunReport:
     warnings, remarks : tuple of str
         What was said on the way, and what stands out in the results.
     steps, best_step, seconds, budget_s
-        Of the training; `budget_s` is None where steps were asked for.
+        Of the training; `budget_s` is None where no time was asked for.
     held_out : int
         Images that were held out.
     model_scores : dict
