@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from septum.errors import UsageError
 from septum.jobs.facts import data_facts
+from septum.jobs.machine import fit_memory, fit_width, training_limit
 from septum.jobs.plan import Plan, find_facts, make_plan, plan_lines
 from septum.jobs.start import Start, see_it_fits
-from septum.jobs.timing import fit_width
 
 if TYPE_CHECKING:
     from septum.jobs.check import Rules
@@ -94,6 +94,10 @@ def _new_plan(
         batch=settings.batch,
         values=settings.set,
     )
+    named = {value.partition("=")[0].strip() for value in settings.set}
+    if settings.preset == "auto" and settings.tile is None and settings.batch is None and not named & {"tile", "batch"}:
+        plan, limited = fit_memory(plan, training_limit(device))
+        reasons += limited
     if settings.budget_s is not None and _width_is_free(settings, start):
         plan, reason = fit_width(plan, device, settings.budget_s)
         reasons = (reason, *(line for line in reasons if not line.startswith("width ")))

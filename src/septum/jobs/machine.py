@@ -1,4 +1,4 @@
-"""How long a training step takes here, and how wide a network the time allows."""
+"""What the machine allows: how wide a network in the time that is given, how many and how large tiles in its memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from septum import seeding
+from septum.jobs.memory import bytes_text, total_bytes
+from septum.jobs.plan import fitted
 from septum.nn.loss import weighted_cross_entropy
+from septum.nn.memory import training_bytes
 from septum.nn.unet import UNet
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ WORTH_WIDER = 4000
 """A wider network is taken where so many of its steps fit into the budget."""
 
 WIDTHS = (16, 24, 32, 48, 64)
+
+# No tile is divided whose output has no side of more pixels.
+_SMALLEST = 16
 
 # Of the budget: what timing may take, and what of the rest goes into steps.
 _TIMING, _STEPS = 0.02, 0.75
@@ -93,6 +99,47 @@ def fit_width(plan: Plan, device: Device, budget_s: float) -> tuple[Plan, str]:
         f"width {chosen.network.width}: a step takes {seconds:.2g} s, about {fitting} of them fit into the time; "
         f"a wider one is taken from {WORTH_WIDER} on"
     )
+
+
+def training_limit(device: Device) -> int:
+    """Return how many bytes a step may take: half of the machine's memory, or three quarters of the GPU's.
+
+    It is taken from all the memory, not from what is free now, so that the same command has the same plan.
+    """
+    if device.torch.type == "cuda":
+        return int(0.75 * torch.cuda.get_device_properties(device.torch).total_memory)
+    return total_bytes() // 2
+
+
+def fit_memory(plan: Plan, limit: int) -> tuple[Plan, tuple[str, ...]]:
+    """Take fewer, then smaller tiles until a step fits into the memory.
+
+    Parameters
+    ----------
+    plan
+        As it was chosen without a look at the memory.
+    limit
+        Bytes.
+
+    Returns
+    -------
+    plan, reasons
+        The plan, and a sentence if it was changed. A tile of an output of 16 pixels or less is not divided further.
+    """
+    before = (plan.tile, plan.batch)
+    while (needed := training_bytes(plan.network, plan.tile, plan.batch)) > limit:
+        if plan.batch > 1:
+            plan = plan.model_copy(update={"batch": plan.batch - 1})
+            continue
+        longest = max(plan.output)
+        if longest <= _SMALLEST:
+            break
+        wanted = tuple(side // 2 if side == longest else side for side in plan.output)
+        plan = plan.model_copy(update={"tile": fitted(plan.network, wanted)})
+    if (plan.tile, plan.batch) == before:
+        return plan, ()
+    sides = " x ".join(map(str, plan.tile))
+    return plan, (f"tile {sides}, {plan.batch} a step: {bytes_text(needed)} of memory, of {bytes_text(limit)}",)
 
 
 def _with_width(plan: Plan, width: int) -> Plan:
