@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from septum.jobs.load import Sample
-from septum.jobs.split import hold_out, split_sentence
+from septum.jobs.split import hold_out, split_sentence, with_every_class
 
 
 def _samples(*groups: tuple[str, int]) -> list[Sample]:
@@ -53,3 +55,16 @@ def test_the_sentence_counts() -> None:
     samples = _samples(("s", 30))
     assert split_sentence(samples, [24, 25, 26, 27, 28, 29]).startswith("24 images for training, 6 held out")
     assert "one image only" in split_sentence(samples[:1], [])
+
+
+def test_a_held_out_image_that_alone_holds_a_class_is_trained_on() -> None:
+    samples = _samples(("", 5))
+    for i, values in enumerate([[0], [0, 1], [0, 2], [0, 2, 2], [0, 1, 3]]):
+        samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
+    assert with_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
+    train, held_out, said = with_every_class(samples, [0, 1], [2, 3, 4])
+    assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2 that with more of it
+    assert said == (
+        "3 is trained on: no other training image holds class 2",
+        "4 is trained on: no other training image holds class 3",
+    )

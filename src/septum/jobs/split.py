@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from septum import seeding
 from septum.io.names import shown
 
@@ -55,3 +57,39 @@ def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
     names = [shown(samples[i].name) for i in held_out]
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return f"{len(samples) - len(held_out)} images for training, {len(held_out)} held out for validation: {some}"
+
+
+def with_every_class(
+    samples: Sequence[Sample], train: Sequence[int], held_out: Sequence[int]
+) -> tuple[list[int], list[int], tuple[str, ...]]:
+    """Train on every class: a held-out image that alone holds one is trained on.
+
+    Parameters
+    ----------
+    samples
+        All annotated images; masks hold classes.
+    train, held_out
+        From `hold_out`.
+
+    Returns
+    -------
+    train, held_out, sentences
+        Indices into `samples`, rising, and one sentence for each image that was moved.
+    """
+    held = {i: _classes(samples[i]) for i in held_out}
+    known = {value for i in train for value in _classes(samples[i])}
+    moved, sentences = list(train), []
+    for value in sorted({v for values in held.values() for v in values} - known):
+        if value in known:
+            continue
+        index = max((i for i in held if value in held[i]), key=lambda i: held[i][value])
+        known |= set(held.pop(index))
+        moved.append(index)
+        sentences.append(f"{shown(samples[index].name)} is trained on: no other training image holds class {value}")
+    return sorted(moved), sorted(held), tuple(sentences)
+
+
+def _classes(sample: Sample) -> dict[int, int]:
+    """Return the annotated pixels of each class that a mask holds."""
+    values, counts = np.unique(sample.mask[sample.mask >= 0], return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}

@@ -25,7 +25,7 @@ from septum.jobs.planning import plan_of_run
 from septum.jobs.prepare import fingerprint, fingerprints, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
-from septum.jobs.split import hold_out, split_sentence
+from septum.jobs.split import hold_out, split_sentence, with_every_class
 from septum.jobs.start import read_start
 from septum.jobs.stopping import Stop
 from septum.jobs.trainer import Trainer
@@ -162,6 +162,9 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
     images = fingerprints(samples)
     _see_the_same(images, processes)
     chosen, held_out = hold_out(samples, seed=settings.seed)
+    moved: tuple[str, ...] = ()
+    if report.rules.kind == "classes":
+        chosen, held_out, moved = with_every_class(samples, chosen, held_out)
     if settings.plateau and not held_out:
         raise UsageError(
             "a training to a plateau without held-out images",
@@ -190,7 +193,7 @@ def _train(settings: TrainSettings, clock: Clock, processes: Processes, stop: St
             names = [samples[i].name for i in held_out]
             said = {"plan": plan.model_dump(mode="json"), "reasons": reasons, "held_out": names}
             folder.write_json("plan.json", said)
-        yield Planned((split_sentence(samples, held_out), *reasons, f"device: {device.name} ({device.why})"))
+        yield Planned((split_sentence(samples, held_out), *moved, *reasons, f"device: {device.name} ({device.why})"))
         checkpoint = yield from _newest(folder, processes)
         done = _finished(folder, checkpoint, made_of) if processes.first else None
         if processes.any(done is not None):
