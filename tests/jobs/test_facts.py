@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.jobs.facts import data_facts, touching_ids
+from septum.jobs.facts import data_facts, oriented, touching_ids
 from septum.jobs.load import Sample
 from septum.jobs.records import Planned
 from septum.jobs.train import TrainSettings, train
@@ -65,3 +65,25 @@ def test_the_plan_is_said_and_kept_with_its_reasons_and_the_data(disks: Path, tm
     said = json.loads((tmp_path / "plan.json").read_text())
     assert said["reasons"] == list(lines[1:-1])
     assert said["plan"]["weights"]["w0"] == 0
+
+
+def _arranged(direction: np.ndarray) -> Sample:
+    """Two disks of classes 1 and 2, the second from the first in a direction."""
+    place = np.indices((60, 60)) - 30.0
+    mask = np.zeros((60, 60), int)
+    for value, side in ((1, -10), (2, 10)):
+        mask[np.linalg.norm(place - side * direction[:, None, None], axis=0) < 8] = value
+    return _sample(mask)
+
+
+def test_classes_that_lie_the_same_way_around_are_told_from_those_that_lie_anyhow() -> None:
+    rng = np.random.default_rng(1)
+    angles = rng.uniform(0, 2 * np.pi, 12)
+    anyhow = [_arranged(np.array([np.sin(a), np.cos(a)])) for a in angles]
+    alike = [_arranged(np.array([np.sin(a), np.cos(a)])) for a in 0.5 + 0.1 * rng.standard_normal(12)]
+    around = [_sample(np.where((d := np.hypot(*(np.indices((60, 60)) - c))) < 5, 2, d < 12)) for c in range(20, 40, 2)]
+    assert oriented(alike, classes=3)
+    assert not oriented(anyhow, classes=3)
+    assert not oriented(around, classes=3)  # a nucleus in its cell
+    assert not oriented(alike[:4], classes=3)  # too few to say
+    assert not oriented([], classes=2)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Intensities are taken from a regular sample of so many pixels of an image.
 _PIXELS = 100_000
+# Images, length in parts of a side, and length of the mean direction, from which classes lie the same way around.
+_ENOUGH, _APART, _AGREED = 5, 0.05, 0.9
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,47 @@ def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
         meet = (a != b) & (a > 0) & (b > 0)
         met += [np.unique(a[meet]), np.unique(b[meet])]
     return np.unique(np.concatenate(met)).astype(np.int32)
+
+
+def oriented(samples: Sequence[Sample], *, classes: int) -> bool:
+    """Say whether classes lie the same way around in all images, as parts of an organ do.
+
+    Then a turned or mirrored image shows what there never is, and takes from the network what tells the classes apart.
+
+    Parameters
+    ----------
+    samples
+        All annotated images; masks hold classes.
+    classes
+        Number of classes.
+
+    Returns
+    -------
+    bool
+        Whether for two classes beside the background, in five images or more, the line from the center of one to that
+        of the other has nearly one direction (the mean of the unit vectors is longer than 0.9) and on average more than
+        a twentieth of the sides.
+    """
+    centers = [_centers(sample.mask, classes) for sample in samples]
+    for one in range(1, classes):
+        for other in range(one + 1, classes):
+            lines = [c[other] - c[one] for c in centers if one in c and other in c]
+            lengths = np.linalg.norm(lines, axis=1) if lines else np.zeros(0)
+            if len(lines) < _ENOUGH or lengths.mean() < _APART or (lengths == 0).any():
+                continue
+            if np.linalg.norm((np.asarray(lines) / lengths[:, None]).mean(axis=0)) > _AGREED:
+                return True
+    return False
+
+
+def _centers(mask: NDArray[np.int32], classes: int) -> dict[int, NDArray[np.float64]]:
+    """Return the center of each class but the background that a mask holds, per axis in parts of the side."""
+    found = {}
+    for value in range(1, classes):
+        places = np.argwhere(mask == value)
+        if len(places):
+            found[value] = places.mean(axis=0) / np.asarray(mask.shape)
+    return found
 
 
 def _some(image: NDArray[np.float32]) -> NDArray[np.float32]:

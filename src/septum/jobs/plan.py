@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from septum.arrays.geometry import input_for_output, next_input
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
-from septum.jobs.facts import diameters
+from septum.jobs.facts import diameters, oriented
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
@@ -126,6 +126,8 @@ class Facts:
         Median diameter of objects in pixels; None for classes.
     gpu
         Whether a GPU computes.
+    oriented
+        Whether classes lie the same way around in all images (see `septum.jobs.facts.oriented`).
     network, normalization
         Of the model that training starts from; None where it starts anew.
     """
@@ -136,6 +138,7 @@ class Facts:
     anisotropy: tuple[float, ...]
     object_px: float | None
     gpu: bool
+    oriented: bool = False
     network: UNetSettings | None = None
     normalization: NormalizeSettings | None = None
 
@@ -166,6 +169,7 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool)
         anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
         object_px=float(np.median(wide)) if len(wide) else None,
         gpu=gpu,
+        oriented=kind == "classes" and oriented(samples, classes=classes),
     )
 
 
@@ -302,8 +306,22 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     width = (32 if rank == 3 else 64) if facts.gpu else 16
     # A tile larger than the image would only show its mirror image again.
     limit = 388 if rank == 2 else 64
-    sides = tuple(input_for_output(min(s, limit), d) for s, d in zip(facts.sides, depths, strict=True))
-    network = UNetSettings(channels=facts.channels, classes=facts.classes, depths=depths, width=width, batch_norm=True)
+    # Around a small volume there is more context than volume: without padding most of a step would be spent on it.
+    network = UNetSettings(
+        channels=facts.channels,
+        classes=facts.classes,
+        depths=depths,
+        width=width,
+        padding="valid" if rank == 2 else "same",
+        batch_norm=True,
+    )
+    if rank == 3:
+        reasons.append("same padding: in volumes the context of a tile is larger than the tile")
+    sides = fitted(network, [min(s, limit) for s in facts.sides])
+    augmentation = AugmentSettings.auto()
+    if facts.oriented:
+        augmentation = augmentation.model_copy(update={"rotate": False, "mirror": False})
+        reasons.append("neither rotated nor mirrored: classes lie the same way around in all images")
     # One large tile in 2D, as in the paper; of volumes two or more small ones, for a steady gradient.
     pixels, goal = 1, 388**2 if rank == 2 else 48**3
     for side in network.geometry.output(sides):
@@ -312,7 +330,7 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     plan = Plan(
         network=network,
         normalization=NormalizeSettings(method="standardize"),
-        augmentation=AugmentSettings.auto(),
+        augmentation=augmentation,
         optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2),
         weights=WeightSettings(w0=10.0, sigma_px=5.0),
         tile=sides,
