@@ -72,10 +72,10 @@ def test_it_goes_on_while_it_gets_better(disks: Path, tmp_path: Path, monkeypatc
 
 def test_early_stop_ends_steps_sooner(disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _scored(monkeypatch, [0.5])
-    settings = _settings(disks, tmp_path / "run", steps=60, early_stop=True, set=("validations=30",))
+    settings = _settings(disks, tmp_path / "run", steps=60, early_stop=True)
     *_, last = train(settings)
     assert isinstance(last, Trained)
-    assert last.steps == 12 + 4  # validations at every second step: the first gains, five do not
+    assert last.steps == 18 + 6  # 20 scorings, at every third step: the first gains, five do not
     *_, whole = train(_settings(disks, tmp_path / "whole", steps=20))
     assert isinstance(whole, Trained)
     assert whole.steps == 20

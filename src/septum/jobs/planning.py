@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from septum.nn.device import Device
     from septum.nn.parallel import Processes
 
+# Scorings of a training that may end early: a plateau is five of them.
+_TO_SEE_A_PLATEAU = 20
+
 Reasoned = tuple[Plan, tuple[str, ...]]
 
 
@@ -98,6 +101,8 @@ def _new_plan(
     if settings.preset == "auto" and settings.tile is None and settings.batch is None and not named & {"tile", "batch"}:
         plan, limited = fit_memory(plan, training_limit(device))
         reasons += limited
+    if settings.early_stop and "validations" not in named:
+        plan = plan.model_copy(update={"validations": _TO_SEE_A_PLATEAU})
     if settings.budget_s is not None and _width_is_free(settings, start):
         plan, reason = fit_width(plan, device, settings.budget_s)
         reasons = (reason, *(line for line in reasons if not line.startswith("width ")))
