@@ -91,5 +91,5 @@ def with_every_class(
 
 def _classes(sample: Sample) -> dict[int, int]:
     """Return the annotated pixels of each class that a mask holds."""
-    values, counts = np.unique(sample.mask[sample.mask >= 0], return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+    counts = np.bincount(sample.mask[sample.mask >= 0])
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
