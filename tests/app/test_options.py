@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,15 @@ class Small(Settings):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90.0), ("20m", 1200.0), ("1.5h", 5400.0), ("1h30m", 5400.0), ("0.5s", 0.5), ("2m05s", 125.0)],
+    [
+        ("90s", 90.0),
+        ("20m", 1200.0),
+        ("1.5h", 5400.0),
+        ("1h30m", 5400.0),
+        ("0.5s", 0.5),
+        ("2m05s", 125.0),
+        ("none", math.inf),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds
@@ -30,7 +39,7 @@ def test_durations(text: str, seconds: float) -> None:
     "text", ["20 minutes", "30", "", "m", "-5m", "0s", "0m0s", "5m x", "1,5h", "10 m", "5d", "nan"]
 )
 def test_wrong_durations_say_how_to_write_one(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match=r"write 90s, 20m or 1\.5h"):
+    with pytest.raises(typer.BadParameter, match=r"write 90s, 20m, 1\.5h or none"):
         duration_s(text)
 
 

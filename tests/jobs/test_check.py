@@ -470,3 +470,51 @@ def test_real_data(tmp_path: Path, name: str, kind: str, values: tuple[int, ...]
     told = {"kind-guess", "mask-astray", "masks-astray", "masks-shifted", "mask-shifted", "mask-turned", "object-apart"}
     told |= {"near-copy", "sequence", "intensity-outlier", "intensity-unlike", "size-outlier", "object-size-outlier"}
     assert not told & codes(report)
+    assert not {"mask-astray", "masks-astray", "masks-shifted", "kind-guess"} & codes(report)
+
+
+def test_a_value_that_ignore_names_is_not_annotated_in_objects_and_classes(tmp_path: Path) -> None:
+    for n in range(4):
+        mask = cells(5 + n, seed=n).astype(np.uint16)
+        mask[40:] = 9999
+        pair(tmp_path, f"a{n}", mask)
+    report = check([tmp_path], ignore=[9999])
+    assert (report.rules.kind, report.rules.ignore) == ("objects", (9999,))
+    assert found(report, "ignored") == ["a0.tif", "a1.tif", "a2.tif", "a3.tif"]
+    for sample in load_samples(report):
+        assert (sample.mask[40:] == -1).all()
+        assert sample.mask[:40].min() == 0
+        assert sample.mask.max() < 9999
+    with pytest.raises(UsageError, match="--ignore 77: no mask holds it"):
+        check([tmp_path], ignore=[77])
+
+
+def test_scribbles_are_classes_where_0_is_not_annotated(tmp_path: Path) -> None:
+    for n in range(3):
+        mask = np.zeros((48, 48), np.uint8)
+        mask[5, 3:30] = 1  # background
+        mask[20 + n, 8:20] = 2
+        pair(tmp_path, f"a{n}", mask)
+    report = check([tmp_path], ignore=[0])
+    assert (report.rules.kind, report.rules.class_values) == ("classes", (1, 2))
+    first = next(iter(load_samples(report))).mask
+    assert (first[5, 3:30] == 0).all()
+    assert (first[20, 8:20] == 1).all()
+    assert np.count_nonzero(first != -1) == 27 + 12
+    with pytest.raises(UsageError, match="--kind classes"):
+        check([tmp_path], ignore=[0], kind="objects")
+
+
+def test_pages_without_annotation_are_left_out_and_said(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (4, 48, 48)).astype(np.uint8)
+    mask = np.stack([cells(4, seed=n) for n in range(4)]).astype(np.int16)
+    mask[[1, 3]] = -1
+    for role, array in (("images", image), ("masks", mask)):
+        (tmp_path / role).mkdir()
+        tifffile.imwrite(tmp_path / role / "film.tif", array, photometric="minisblack", metadata={"axes": "TYX"})
+    report = check([tmp_path])
+    (finding,) = [f for f in report.findings if f.code == "page-unannotated"]
+    assert finding.line() == (
+        "1 mask with pages in which nothing is annotated: film.tif (2 of 4); these pages are left out"
+    )
+    assert [(s.name, s.position) for s in load_samples(report)] == [("film_t000", 0), ("film_t002", 2)]

@@ -62,3 +62,60 @@ def test_rate_rises_then_falls_to_zero() -> None:
     assert factors[2:] == sorted(factors[2:], reverse=True)
     assert factors[-1] == pytest.approx(0, abs=1e-12)
     assert rate_factor(0.9, "constant") == 1.0
+
+
+def test_without_an_end_progress_waits_for_the_plateau_and_then_takes_a_third_of_the_steps() -> None:
+    clock = Clock(None, None, plateau=True)
+    assert clock.open
+    factors = []
+    step = 0
+    while clock.progress < 1:
+        factors.append(clock.rate_factor(step, "cosine"))
+        clock.start_step()
+        step += 1
+        clock.finish_step(step)
+        if step == 300:
+            assert clock.progress == 0
+            clock.cool(step, "cosine")
+    assert step == 400
+    assert factors[:100] == [pytest.approx((k + 1) / 100) for k in range(100)]
+    assert set(factors[100:301]) == {1.0}
+    assert factors[300:] == sorted(factors[300:], reverse=True)
+    assert factors[350] == pytest.approx(0.5, abs=0.02)
+    assert factors[-1] < 0.001
+
+
+def test_a_plateau_ends_a_number_of_steps_sooner_but_never_later() -> None:
+    for plateau_at, end in ((60, 80), (90, 100), (None, 100)):
+        clock, step, seen = Clock(100, None, plateau=True), 0, []
+        while clock.progress < 1:
+            clock.start_step()
+            step += 1
+            clock.finish_step(step)
+            seen.append(clock.progress)
+            if step == plateau_at:
+                clock.cool(step, "cosine")
+        assert step == end
+        assert seen == sorted(seen)
+
+
+def test_a_constant_rate_ends_at_the_plateau() -> None:
+    clock = Clock(None, None, plateau=True)
+    assert clock.rate_factor(0, "constant") == 1
+    clock.finish_step(1)
+    clock.cool(1, "constant")
+    assert clock.progress == 1
+
+
+def test_a_budget_with_early_stop_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = _Time(monkeypatch)
+    clock, step = Clock(None, 100.0, plateau=True), 0
+    while clock.progress < 1:
+        clock.start_step()
+        time.now += 0.5
+        step += 1
+        clock.finish_step(step)
+        if clock.cooling is None and clock.progress >= clock_module.LATEST:
+            clock.cool(step, "cosine")
+    assert 190 <= step <= 200
+    assert clock.seconds <= 100

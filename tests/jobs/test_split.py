@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from septum.errors import DataError, UsageError
 from septum.jobs.load import Sample
-from septum.jobs.split import Split, SplitSettings, folds_sentence, hold_out, make_folds, named, split, split_sentence
+from septum.jobs.split import (
+    Split,
+    SplitSettings,
+    folds_sentence,
+    hold_out,
+    make_folds,
+    named,
+    split,
+    split_sentence,
+    with_every_class,
+)
 
 
 def _samples(*groups: tuple[str, int]) -> list[Sample]:
@@ -163,3 +173,16 @@ def test_named_images_are_held_out_and_all_may_be_trained_on() -> None:
         named(samples, ["b7", "a1"])
     with pytest.raises(UsageError, match="all images"):
         named(samples, ["a0", "a1", "a2", "0"])
+
+
+def test_a_held_out_image_that_alone_holds_a_class_is_trained_on() -> None:
+    samples = _samples(("", 5))
+    for i, values in enumerate([[0], [0, 1], [0, 2], [0, 2, 2], [0, 1, 3]]):
+        samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
+    assert with_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
+    train, held_out, said = with_every_class(samples, [0, 1], [2, 3, 4])
+    assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2 that with more of it
+    assert said == (
+        "3 is trained on: no other training image holds class 2",
+        "4 is trained on: no other training image holds class 3",
+    )

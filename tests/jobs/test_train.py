@@ -17,7 +17,18 @@ from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs.model import open_model
 from septum.jobs.predict import PredictSettings, predict_files
-from septum.jobs.records import ImageDone, ImageFailed, Predicted, Record, Resumed, Step, Trained, Validated, Warned
+from septum.jobs.records import (
+    ImageDone,
+    ImageFailed,
+    Planned,
+    Predicted,
+    Record,
+    Resumed,
+    Step,
+    Trained,
+    Validated,
+    Warned,
+)
 from septum.jobs.train import TrainSettings, train
 
 
@@ -192,7 +203,7 @@ def test_one_image_trains_without_a_score(data: Path, tmp_path: Path) -> None:
 def test_training_learns_and_prediction_separates_touching_disks(tmp_path: Path) -> None:
     images, labels = zip(*(disks(n, 60) for n in range(6)), strict=True)
     model = septum.train(
-        list(images), list(labels), steps=150, width=4, depth=2, tile=68, batch=2, out=tmp_path / "run", device="cpu"
+        list(images), list(labels), steps=200, width=4, depth=2, tile=68, batch=2, out=tmp_path / "run", device="cpu"
     )
     image, truth = disks(99, 60)
     found = septum.predict(model, image)
@@ -231,3 +242,62 @@ def test_prediction_of_files_keeps_going_and_names_what_failed(
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrainSettings.model_validate({"data": ("x",), "out": "y"} | wrong)
+
+
+def _write(folder: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Path:
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number, (image, mask) in enumerate(pairs):
+        np.save(folder / "images" / f"n{number}.npy", image)
+        np.save(folder / "masks" / f"n{number}.npy", mask)
+    return folder
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_one_to_three_images_train_and_it_is_said_what_is_held_out(tmp_path: Path, count: int) -> None:
+    data = _write(tmp_path / "data", [disks(n) for n in range(count)])
+    records = list(train(_settings(data, tmp_path / "run", steps=2, kind="objects")))
+    assert isinstance(records[-1], Trained)
+    (split,) = [r.lines[0] for r in records if isinstance(r, Planned)]
+    if count == 1:
+        assert split == "one image only: none is held out, so no score can be given"
+        assert records[-1].scores == {}
+    else:
+        assert split.startswith(f"{count - 1} image")
+        assert 0 <= records[-1].scores["SEG"] <= 1
+
+
+def test_scribbles_alone_teach_to_tell_bright_from_dark(tmp_path: Path) -> None:
+    pairs = []
+    for number in range(4):
+        image, labels = disks(number, 60)
+        mask = np.zeros(labels.shape, np.uint8)  # 0: nobody said
+        mask[2:4, 5:50] = 1
+        mask[55, 10:50] = 1
+        y, x = np.argwhere(labels > 0)[::40].T
+        mask[y, x] = 2
+        pairs.append((image, mask))
+    data = _write(tmp_path / "data", pairs)
+    settings = _settings(data, tmp_path / "run", steps=60, width=4, tile=60, ignore=(0,), set=("optimizer.rate=0.01",))
+    *_, last = train(settings)
+    assert isinstance(last, Trained)
+    assert last.scores["dice"] > 0.9  # of the held-out scribbles
+    image, labels = disks(9, 60)
+    found = septum.predict(last.model, image)
+    assert set(np.unique(found)) == {1, 2}
+    assert np.mean(found[labels > 0] == 2) > 0.9
+    assert np.mean(found[labels == 0] == 1) > 0.9
+
+
+def test_classes_may_be_missing_in_some_images(tmp_path: Path) -> None:
+    pairs = []
+    for number in range(5):
+        image, labels = disks(number)
+        mask = (labels > 0).astype(np.uint8)
+        mask[35:40, 5:12] = 2 * (number % 2)
+        pairs.append((image, mask))
+    data = _write(tmp_path / "data", pairs)
+    *_, last = train(_settings(data, tmp_path / "run", steps=3, kind="classes"))
+    assert isinstance(last, Trained)
+    assert open_model(last.model, "cpu").header.class_values == (0, 1, 2)
+    assert 0 <= last.scores["dice"] <= 1

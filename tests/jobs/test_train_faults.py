@@ -21,6 +21,7 @@ import torch
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.io.checkpoint import newest_checkpoint, save_checkpoint
 from septum.io.model_file import read_model
+from septum.jobs import planning
 from septum.jobs import train as train_module
 from septum.jobs.records import Planned, Record, Resumed, Step, Stopped, Trained, Warned
 from septum.jobs.run_folder import RunFolder
@@ -297,14 +298,14 @@ def test_a_clock_that_jumps_changes_nothing(
 def test_a_weight_that_explodes_is_given_up_in_words(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = train_module.make_plan
+    plan = planning.make_plan
 
     def wild(*args: object, **kwargs: object) -> object:
         made, reasons = plan(*args, **kwargs)  # type: ignore[arg-type]
         fast = made.optimizer.model_copy(update={"rate": 1e30, "schedule": "constant", "method": "sgd"})
         return made.model_copy(update={"optimizer": fast}), reasons
 
-    monkeypatch.setattr(train_module, "make_plan", wild)
+    monkeypatch.setattr(planning, "make_plan", wild)
     for _ in range(2):  # the same command says the same again
         with pytest.raises(DataError, match="not a finite number") as caught:
             list(train(_settings(disks, tmp_path / "run", steps=50)))
@@ -409,8 +410,8 @@ class TestThePlanStays:
     ) -> None:
         settings = _settings(disks, tmp_path / "run")
         _stop_after(3, settings)
-        made = train_module.make_plan
-        monkeypatch.setattr(train_module, "make_plan", lambda facts, **kw: made(facts, **{**kw, "width": 8}))
+        made = planning.make_plan
+        monkeypatch.setattr(planning, "make_plan", lambda facts, **kw: made(facts, **{**kw, "width": 8}))
         _goes_on_to(whole, settings)
 
     @pytest.mark.parametrize("content", ["", "{}", '{"plan": {}, "reasons": []}', "[[[", '{"plan": 1}', "[" * 100_000])

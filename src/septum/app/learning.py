@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import typer
 from septum.app.options import (
     DataArgument,
     DeviceOption,
+    IgnoreOption,
     JsonOption,
     KindOption,
     QuietOption,
@@ -49,6 +51,7 @@ def check(
     data: DataArgument,
     *,
     kind: KindOption = None,
+    ignore: IgnoreOption = None,
     fix: Annotated[
         Path | None,
         typer.Option("--fix", metavar="OUT", show_default=False, help="Write a mended copy into this new folder."),
@@ -74,7 +77,7 @@ def check(
 
     farewell = f"the files in {fix} are whole, others are missing" if fix else "nothing was written"
     with stoppable(lambda: farewell), Progress("files", waiting="opening every file"):
-        report = job.check(data, kind=kind)
+        report = job.check(data, kind=kind, ignore=ignore or ())
     if not as_json:
         typer.echo("\n".join(report.lines()))
     doubted = None
@@ -114,11 +117,19 @@ def train(
     ] = "auto",
     budget: Annotated[
         float | None,
-        typer.Option(parser=duration_s, metavar="TIME", show_default="30m", help="How long: 90s, 20m, 1.5h."),
+        typer.Option(
+            parser=duration_s,
+            metavar="TIME",
+            show_default="30m",
+            help="How long: 90s, 20m, 1.5h; none: until it gets no better.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="How many steps, instead of a time.")
     ] = None,
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop", help="End sooner where the held-out images get no better.")
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same model.")] = 0,
     folds: Annotated[
         int | None,
@@ -151,10 +162,21 @@ def train(
         typer.Option("--learning-curve", help="Train on parts of the images too, and say what more would bring."),
     ] = False,
     kind: KindOption = None,
+    ignore: IgnoreOption = None,
     width: Annotated[int | None, planned("Features of the first level of the network.")] = None,
     depth: Annotated[int | None, planned("Levels of the network.")] = None,
     tile: Annotated[int | None, planned("Side of a training tile in pixels.")] = None,
     batch: Annotated[int | None, planned("Tiles in a step.")] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", show_default=False, help="Any other value of the plan. May repeat."
+        ),
+    ] = None,
+    from_model: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="MODEL", show_default=False, help="Start from the weights of this model."),
+    ] = None,
     device: DeviceOption = "auto",
     devices: Annotated[
         int,
@@ -201,13 +223,17 @@ def train(
         out=run,
         preset=preset,
         steps=steps,
-        budget_s=(budget or DEFAULT_BUDGET_S) if steps is None else None,
+        budget_s=None if steps is not None or budget == math.inf else budget or DEFAULT_BUDGET_S,
+        early_stop=early_stop,
         seed=seed,
         kind=kind,
+        ignore=tuple(ignore or ()),
         width=width,
         depth=depth,
         tile=tile,
         batch=batch,
+        from_model=from_model,
+        set=tuple(values or ()),
         device=device,
         split=settings_of(SplitSettings, group=group),
         deterministic=deterministic,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -22,6 +23,14 @@ DataArgument = Annotated[list[Path], typer.Argument(metavar="DATA", hidden=True)
 KindOption = Annotated[
     Kind | None,
     typer.Option(show_default="read from the masks", help="What the masks hold: numbered objects, or classes."),
+]
+IgnoreOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="VALUE",
+        show_default=False,
+        help="A value of the masks that means: not annotated. 0 for scribbles. May be repeated.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")]
 AxesOption = Annotated[
@@ -45,17 +54,19 @@ _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def duration_s(text: str) -> float:
-    """Return the seconds of a duration such as ``90s``, ``20m``, ``1.5h`` or ``1h30m``.
+    """Return the seconds of a duration such as ``90s``, ``20m``, ``1.5h`` or ``1h30m``; infinity for ``none``.
 
     Raises
     ------
     typer.BadParameter
         If `text` is no duration or not longer than 0.
     """
+    if text == "none":
+        return math.inf
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 20m or 1.5h")
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 20m, 1.5h or none")
     return seconds
 
 

@@ -37,11 +37,14 @@ class Labels:
         ``"mask-smoothed"``, ``"mask-large-ids"``.
     problem
         Why the mask cannot be read, as a phrase; ``""`` if it can.
+    ignored
+        Values that became `IGNORE` because a person said that they mean not annotated.
     """
 
     array: NDArray[np.int32]
     mends: tuple[str, ...] = ()
     problem: str = ""
+    ignored: tuple[int, ...] = ()
 
 
 def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from septum.arrays.mend import COLOR
-from septum.errors import DataError
+from septum.errors import DataError, UsageError
 from septum.jobs.findings import KINDS, Finding, counted, gather, times
 from septum.jobs.fitting import fit
 from septum.jobs.judge import (
@@ -31,6 +31,8 @@ from septum.jobs.survey import Item, items_of, survey, with_channels
 if TYPE_CHECKING:
     from septum.io.pairs import Pairing
 
+_VALUES = 8  # values of masks named in an error
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -46,7 +48,7 @@ class Rules:
     mask_values
         Value of class k in the masks as `septum.arrays.mend.read_labels` gives them; empty for objects.
     ignore
-        Mask values that mean not annotated, beside -1.
+        Mask values that mean not annotated, beside -1: what was asked for and what was found.
     pieces
         All objects have one value: each connected piece becomes an object.
     mixed
@@ -152,7 +154,7 @@ class Report:
         }
 
 
-def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
+def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[int] = ()) -> Report:
     """Check a data set: find the pairs, open each file once, judge all of it.
 
     One file is held in memory at a time.
@@ -164,16 +166,22 @@ def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
     kind
         ``"objects"`` or ``"classes"`` if known; otherwise read from the values of all masks
         (`septum.jobs.kind.decide` says how).
+    ignore
+        Values that mean not annotated, beside those that say so themselves. Where 0 is among them there is no
+        background, so the values are classes.
 
     Raises
     ------
     UsageError, DataError
-        If nothing is there to be checked: a missing or empty folder, no pairs. All else is a finding.
+        If nothing is there to be checked: a missing or empty folder, no pairs; or no mask holds a value of `ignore`.
+        All else is a finding.
     """
     from septum.io.pairs import find_pairs
 
     pairing = find_pairs([Path(d) for d in data])
-    items = with_channels([survey(item) for item in items_of(pairing.pairs)])
+    kind = _kind_without(ignore, kind)
+    items = with_channels([survey(item, ignore=ignore) for item in items_of(pairing.pairs)])
+    _see_ignored(ignore, items)
     remarks = list(pairing_remarks(pairing, items))
     for index, item in enumerate(items):
         remarks += item_remarks(index, item)
@@ -198,14 +206,40 @@ def check(data: Sequence[Path], *, kind: Kind | None = None) -> Report:
     return Report(
         pairing=pairing,
         meaning=meaning,
-        rules=_rules(meaning, list(used.values()), channels, findings),
+        rules=_rules(meaning, list(used.values()), channels, findings, tuple(ignore)),
         findings=findings,
         items=tuple(used.values()),
         left_out=tuple(item for index, item in enumerate(items) if index not in used),
     )
 
 
-def _rules(meaning: Meaning, items: Sequence[Item], channels: int, findings: Sequence[Finding]) -> Rules:
+def _kind_without(ignore: Sequence[int], kind: Kind | None) -> Kind | None:
+    """Return what masks hold; without 0 they hold no background, so that only classes can be told apart."""
+    if 0 not in ignore:
+        return kind
+    if kind == "objects":
+        raise UsageError(
+            "--ignore 0 with --kind objects",
+            "some background to tell objects from",
+            "give the background a value of its own (1, say) and the objects another, and use --kind classes",
+        )
+    return "classes"
+
+
+def _see_ignored(ignore: Sequence[int], items: Sequence[Item]) -> None:
+    """Raise `UsageError` if a value is in no mask: it is a slip, and would go unnoticed."""
+    facts = [item.mask_facts for item in items if item.mask_facts]
+    met = {value for fact in facts for value in fact.ignored}
+    for value in ignore:
+        if facts and value not in met:
+            held = sorted({v for fact in facts for c in fact.census for v in c.values})
+            some = ", ".join(map(str, held[:_VALUES])) + (" ..." if len(held) > _VALUES else "")
+            raise UsageError(f"--ignore {value}: no mask holds it", f"a value of the masks, such as {some}")
+
+
+def _rules(
+    meaning: Meaning, items: Sequence[Item], channels: int, findings: Sequence[Finding], ignore: tuple[int, ...]
+) -> Rules:
     rank = common_rank(items)
     sizes = [i.image_facts.spacing_um[-rank:] for i in items if i.image_facts and i.image_facts.spacing_um]
     size = np.median(np.asarray(sizes), axis=0) if sizes else np.empty(0)
@@ -216,7 +250,7 @@ def _rules(meaning: Meaning, items: Sequence[Item], channels: int, findings: Seq
         kind=meaning.kind,
         class_values=classes if meaning.kind == "classes" else (0, 1),
         mask_values=meaning.values,
-        ignore=meaning.ignore,
+        ignore=(*ignore, *(value for value in meaning.ignore if value not in ignore)),
         pieces=meaning.pieces,
         mixed=meaning.mixed,
         channels=channels,

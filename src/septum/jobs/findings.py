@@ -92,6 +92,8 @@ KINDS: Mapping[str, Kind] = {
     "mask-empty": Kind("warning", "mask", "that holds background only"),
     "mask-unannotated": Kind("warning", "mask", "in which nothing is annotated", _LEFT_OUT, leaves_out=True),
     "object-apart": Kind("mended", "mask", "with one id on objects far apart", "each gets an id of its own"),
+    "page-unannotated": Kind("warning", "mask", "with pages in which nothing is annotated", "these pages are left out"),
+    "ignored": Kind("mended", "mask", "with values that --ignore names", "not annotated there"),
     "object-split": Kind("warning", "mask", "with objects in several pieces; each id counts as one object"),
     # What the values mean
     "class-values": Kind("mended", "", "", "numbered from 0"),

@@ -139,7 +139,7 @@ def _write_mask(
     role = "golds" if (path, section) in item.golds and report.pairing.layout == "ctc" else "masks"
     target = _place(item, report, out, name=path.name, role=role)
     axes = item.image_facts.axes if item.image_facts else ""
-    mask, labels = read_mask(path, axes)
+    mask, labels = read_mask(path, axes, ignore=report.rules.ignore)
     frames = meant_frames(labels, report.rules, item.binary if path == item.mask else ())
     frames = put_right(frames, item, path)
     raw = mask_frames(mask, axes)

@@ -64,7 +64,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)

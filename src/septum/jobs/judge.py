@@ -82,7 +82,12 @@ def _census_remarks(index: int, item: Item, frames: Sequence[Census]) -> Iterato
     if frames and all(not c.values and not c.background for c in frames):
         yield Remark("mask-unannotated", item.mask, item=index)
         return
-    empty = [number for number, c in enumerate(frames) if not c.values]
+    unknown = [number for number, c in enumerate(frames) if not c.values and not c.background]
+    if unknown:
+        yield Remark("page-unannotated", item.mask, f"{len(unknown)} of {len(frames)}", item=index)
+    if item.mask_facts and item.mask_facts.ignored:
+        yield Remark("ignored", item.mask, item=index)
+    empty = [number for number, c in enumerate(frames) if not c.values and c.background]
     if empty:
         pages = ", ".join(map(str, empty[:5])) + (" ..." if len(empty) > 5 else "")
         yield Remark("mask-empty", item.mask, f"page {pages}" if len(frames) > 1 else "", item=index)

@@ -70,7 +70,7 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)

@@ -104,7 +104,7 @@ def load_samples(report: Report) -> Iterator[Sample]:
 
 
 def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
-    """Open one pair: one sample, or one per page (T) and, for rank 2, per section (Z).
+    """Open one pair: one sample, or one per annotated page (T) and, for rank 2, per annotated section (Z).
 
     Parameters
     ----------
@@ -131,14 +131,18 @@ def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
     for number, (t, z) in enumerate(places):
         frame = frames[t] if z is None else frames[t, :, z]
         many = len(places) > 1
+        truth = masks[t] if z is None else masks[t, z]
+        gold = None if golds is None else golds[t] if z is None else golds[t, z]
+        if (truth == IGNORE).all() and (gold is None or (gold == IGNORE).all()):
+            continue  # a page that nobody annotated: nothing to learn from and nothing to score
         suffix = (f"_t{t:03d}" if len(frames) > 1 else "") + ("" if z is None else f"_z{z:03d}")
         yield Sample(
             name=item.name + suffix,
             group=item.group or (item.name if many else ""),
             position=item.position * (len(places) if item.group else 1) + number if many else item.position,
             image=match_channels(fill_holes(frame), rules.channels).astype(np.float32),
-            mask=masks[t] if z is None else masks[t, z],
-            gold=None if golds is None else golds[t] if z is None else golds[t, z],
+            mask=truth,
+            gold=gold,
             spacing_um=spacing,
             copy_of=item.copy_of,
         )
@@ -152,7 +156,9 @@ def _truth(
     whole = np.full(shape, IGNORE, np.int32)
     for path, section in files:
         axes = item.image_facts.axes if item.image_facts else ""
-        found = meant_frames(read_mask(path, axes)[1], rules, item.binary if path == item.mask else ())
+        found = meant_frames(
+            read_mask(path, axes, ignore=rules.ignore)[1], rules, item.binary if path == item.mask else ()
+        )
         if section is not None:
             whole[:, section] = found
         else:

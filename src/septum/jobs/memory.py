@@ -67,8 +67,20 @@ def usual_limit() -> int:
     return resident_bytes() + int(_SHARE * max(0, free))
 
 
+def total_bytes() -> int:
+    """Return the memory of the machine, or of the container or job (control group) if that has less."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _groups())])
+
+
 def _group_free() -> list[int]:
     """Return what the control groups of this process leave free: one number for each that has a limit."""
+    return [limit - used for limit, used in _groups()]
+
+
+def _groups() -> list[tuple[int, int]]:
+    """Return limit and use, in bytes, of each control group of this process that has a limit."""
     found = []
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -84,7 +96,7 @@ def _group_free() -> list[int]:
                 with suppress(OSError, ValueError):  # "max" is no number: no limit
                     limit, used = (int((folder / name).read_text()) for name in names)
                     if limit < 1 << 60:
-                        found.append(limit - used)
+                        found.append((limit, used))
     return found
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from septum.arrays.geometry import input_for_output
+from septum.arrays.geometry import input_for_output, next_input
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
+from septum.jobs.facts import diameters, oriented
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
@@ -96,6 +97,13 @@ class Plan(Settings):
     sampler: Literal["uniform", "objects", "density"] = "uniform"
     validations: int = Field(default=10, ge=1)
 
+    @model_validator(mode="after")
+    def _tile_fits(self) -> Self:
+        if len(self.tile) != len(self.network.depths):
+            raise ValueError(f"a tile of {len(self.tile)} sides for {len(self.network.depths)} axes")
+        self.network.geometry.output(self.tile)
+        return self
+
     @property
     def output(self) -> tuple[int, ...]:
         """Sides of the network's output in training."""
@@ -118,6 +126,10 @@ class Facts:
         Median diameter of objects in pixels; None for classes.
     gpu
         Whether a GPU computes.
+    oriented
+        Whether classes lie the same way around in all images (see `septum.jobs.facts.oriented`).
+    network, normalization
+        Of the model that training starts from; None where it starts anew.
     """
 
     channels: int
@@ -126,6 +138,9 @@ class Facts:
     anisotropy: tuple[float, ...]
     object_px: float | None
     gpu: bool
+    oriented: bool = False
+    network: UNetSettings | None = None
+    normalization: NormalizeSettings | None = None
 
 
 def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool) -> Facts:
@@ -146,16 +161,15 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool)
     known = [s.spacing_um for s in samples if s.spacing_um is not None]
     spacing = np.median(np.asarray(known), axis=0) if known else np.ones(rank)
     sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples] if kind == "objects" else []
-    measure = np.concatenate([np.zeros(0), *sizes])
-    # Diameter of the disk or ball of equal size.
-    diameters = 2 * np.sqrt(measure / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * measure / np.pi)
+    wide = diameters(np.concatenate([np.zeros(0, np.int64), *sizes]), rank)
     return Facts(
         channels=samples[0].image.shape[0],
         classes=2 if kind == "objects" else classes,
         sides=tuple(int(v) for v in np.median([s.mask.shape for s in samples], axis=0)),
         anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
-        object_px=float(np.median(diameters)) if len(diameters) else None,
+        object_px=float(np.median(wide)) if len(wide) else None,
         gpu=gpu,
+        oriented=kind == "classes" and oriented(samples, classes=classes),
     )
 
 
@@ -167,6 +181,7 @@ def make_plan(
     depth: int | None = None,
     tile: int | None = None,
     batch: int | None = None,
+    values: Sequence[str] = (),
 ) -> tuple[Plan, tuple[str, ...]]:
     """Choose a plan.
 
@@ -179,6 +194,8 @@ def make_plan(
     width, depth, tile, batch
         Values given by a person; they win over the preset. `tile` is a wish for the input side; it grows to the next
         side that fits the depth.
+    values
+        Any other value of the plan, ``"name=value"`` each (see `septum.jobs.overrides.with_values`).
 
     Returns
     -------
@@ -188,33 +205,64 @@ def make_plan(
     Raises
     ------
     UsageError
-        If the preset does not exist for volumes.
+        If the preset does not exist for volumes, or one of `values` is none of a plan.
     """
+    from septum.jobs.overrides import network_with_values, with_values
+
     if preset != "auto" and len(facts.sides) == 3:
         raise UsageError(
             f"--preset {preset} with volumes", "--preset auto", "the published settings are for 2D images only"
         )
     chosen, reasons = {"auto": _auto, "paper": _paper, "fiji": _fiji}[preset](facts, depth)
     network = chosen.network.model_copy(update={"width": width} if width else {})
-    if width is not None:
+    if facts.network is not None:
+        network = facts.network
+        fit = {"tile": fitted(network, chosen.output), "normalization": facts.normalization or chosen.normalization}
+        chosen = chosen.model_copy(update=fit)
+    elif width is not None:
         reasons += (f"width {width}: asked for",)
     elif preset == "auto":
         reasons += (f"width {network.width}: {'a GPU computes' if facts.gpu else 'no GPU, so that steps stay short'}",)
     sides = chosen.tile
     if tile is not None:
-        sides = tuple(
-            input_for_output(max(1, tile - 2 * c), d)
-            for d, c in zip(network.depths, network.geometry.contexts, strict=True)
-        )
+        sides = tuple(next_input(tile, d, network.padding) for d in network.depths)
         reasons += (f"tile {_times(sides)}: asked for {tile}",)
     plan = chosen.model_copy(update={"network": network, "tile": sides, "batch": batch or chosen.batch})
     plan = Plan.model_validate(plan.model_dump())
-    reasons += (
-        f"network: depth {_times(network.depths)}, width {network.width}, "
-        f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
-        f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step",
-    )
+    if values:
+        # The network first: its tile is fitted to it where none was asked for.
+        network = network_with_values(plan.network, values)
+        plan = with_values(plan.model_copy(update={"network": network, "tile": fitted(network, plan.output)}), values)
+        reasons += (f"asked for: {', '.join(values)}",)
     return plan, reasons
+
+
+def plan_lines(plan: Plan) -> tuple[str, ...]:
+    """Return the plan in plain words, one sentence a part."""
+    network, weights, optimizer, drawn = plan.network, plan.weights, plan.optimizer, plan.augmentation
+    border = "no border weight" if weights.w0 == 0 else f"border weight {weights.w0:g} over {weights.sigma_px:g} px"
+    balance = "all classes alike" if weights.balance == 1 else f"rare classes up to {weights.balance:g} times"
+    changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
+    changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
+    changes += [f"deform by {drawn.elastic_sigma_px:g} px"] if drawn.elastic_sigma_px else []
+    return (
+        f"network: depth {_times(network.depths)}, width {network.width}, {network.padding} padding, "
+        f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
+        f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step, drawn by {plan.sampler}",
+        f"loss: {border}" + (f", {balance}" if weights.method == "paper" else ", as the Fiji plugin's"),
+        f"augmentation: {', '.join(changes) or 'none'}, gray values",
+        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}",
+    )
+
+
+def fitted(network: UNetSettings, output: Sequence[int]) -> tuple[int, ...]:
+    """Return the smallest sides of a training tile whose output has at least these sides.
+
+    With padding a tile needs no context: what lies outside it is 0 at every convolution, in training.
+    """
+    if network.padding == "same":
+        return tuple(next_input(n, d, "same") for n, d in zip(output, network.depths, strict=True))
+    return network.geometry.input_for(output)
 
 
 def _paper(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
@@ -254,12 +302,26 @@ def _fiji(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
 def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     """Follow the data and the device."""
     rank = len(facts.sides)
-    depths, reasons = _auto_depths(facts, depth)
+    depths, reasons = (facts.network.depths, []) if facts.network else _auto_depths(facts, depth)
     width = (32 if rank == 3 else 64) if facts.gpu else 16
     # A tile larger than the image would only show its mirror image again.
     limit = 388 if rank == 2 else 64
-    sides = tuple(input_for_output(min(s, limit), d) for s, d in zip(facts.sides, depths, strict=True))
-    network = UNetSettings(channels=facts.channels, classes=facts.classes, depths=depths, width=width, batch_norm=True)
+    # Around a small volume there is more context than volume: without padding most of a step would be spent on it.
+    network = UNetSettings(
+        channels=facts.channels,
+        classes=facts.classes,
+        depths=depths,
+        width=width,
+        padding="valid" if rank == 2 else "same",
+        batch_norm=True,
+    )
+    if rank == 3:
+        reasons.append("same padding: in volumes the context of a tile is larger than the tile")
+    sides = fitted(network, [min(s, limit) for s in facts.sides])
+    augmentation = AugmentSettings.auto()
+    if facts.oriented:
+        augmentation = augmentation.model_copy(update={"rotate": False, "mirror": False})
+        reasons.append("neither rotated nor mirrored: classes lie the same way around in all images")
     # One large tile in 2D, as in the paper; of volumes two or more small ones, for a steady gradient.
     pixels, goal = 1, 388**2 if rank == 2 else 48**3
     for side in network.geometry.output(sides):
@@ -268,7 +330,7 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     plan = Plan(
         network=network,
         normalization=NormalizeSettings(method="standardize"),
-        augmentation=AugmentSettings.auto(),
+        augmentation=augmentation,
         optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2),
         weights=WeightSettings(w0=10.0, sigma_px=5.0),
         tile=sides,

@@ -254,11 +254,18 @@ def command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
     words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
     if settings.preset != "auto":
         words += ["--preset", settings.preset]
-    words += ["--budget", f"{settings.budget_s:g}s"] if settings.steps is None else ["--steps", str(settings.steps)]
+    if settings.steps is not None:
+        words += ["--steps", str(settings.steps)]
+    else:
+        words += ["--budget", "none" if settings.budget_s is None else f"{settings.budget_s:g}s"]
+    words += ["--early-stop"] if settings.early_stop else []
     words += ["--seed", str(settings.seed)]
     for name in ("kind", "width", "depth", "tile", "batch"):
         if getattr(settings, name) is not None:
             words += [f"--{name}", str(getattr(settings, name))]
+    words += [word for value in settings.ignore for word in ("--ignore", str(value))]
+    words += [word for value in settings.set for word in ("--set", value)]
+    words += ["--from", str(settings.from_model)] if settings.from_model is not None else []
     if settings.device != "auto":
         words += ["--device", settings.device]
     if settings.split.group is not None:

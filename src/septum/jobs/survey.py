@@ -17,6 +17,7 @@ from septum.arrays.census import Census, census
 from septum.arrays.look import look, thumbnail
 from septum.arrays.mend import Labels, fill_holes, read_labels
 from septum.arrays.placement import Placement, orientations
+from septum.arrays.targets import IGNORE
 from septum.errors import SeptumError
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class MaskFacts:
         Y and X are swapped, and rotated by 90 degrees it would fit better than transposed.
     apart
         Ids that several objects far apart have; see `septum.arrays.apart.set_apart`.
+    ignored
+        Values that were asked to mean not annotated and are in the mask.
     """
 
     dtype: str
@@ -119,6 +122,7 @@ class MaskFacts:
     turned: bool
     apart: tuple[int, ...]
     digest: str
+    ignored: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,8 +186,8 @@ def items_of(pairs: Sequence[Pair]) -> Iterator[Item]:
             yield Item(same[0].name, same[0].group, same[0].position, image, masks, golds)
 
 
-def survey(item: Item) -> Item:
-    """Read the files of an item, one after the other, and add the figures."""
+def survey(item: Item, *, ignore: Sequence[int] = ()) -> Item:
+    """Read the files of an item, one after the other, and add the figures; `ignore` as in `read_mask`."""
     from septum.io.images import read_image
 
     unreadable: list[tuple[Path, str]] = []
@@ -196,7 +200,7 @@ def survey(item: Item) -> Item:
     except SeptumError as error:
         unreadable.append((item.image, error.given))
     try:
-        mask_facts = _mask_facts(item.mask, image_facts.axes if image_facts else "", frames)
+        mask_facts = _mask_facts(item.mask, image_facts.axes if image_facts else "", frames, ignore)
     except SeptumError as error:
         unreadable.append((item.mask, error.given))
     golds = []
@@ -255,8 +259,17 @@ def mask_frames(mask: Image, axes: str) -> NDArray[Any]:
     return image_frames(mask)
 
 
-def read_mask(path: Path, axes: str) -> tuple[Image, list[Labels]]:
-    """Read a mask file as labels, one per frame; `axes` are those of its image.
+def read_mask(path: Path, axes: str, *, ignore: Sequence[int] = ()) -> tuple[Image, list[Labels]]:
+    """Read a mask file as labels, one per frame.
+
+    Parameters
+    ----------
+    path
+        The file.
+    axes
+        Those of its image.
+    ignore
+        Values that mean not annotated, beside -1.
 
     Raises
     ------
@@ -268,7 +281,15 @@ def read_mask(path: Path, axes: str) -> tuple[Image, list[Labels]]:
 
     mask = read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
     lossy = path.suffix.lower() in LOSSY
-    return mask, [read_labels(frame, lossy=lossy) for frame in mask_frames(mask, axes)]
+    return mask, [_without(read_labels(frame, lossy=lossy), ignore) for frame in mask_frames(mask, axes)]
+
+
+def _without(labels: Labels, ignore: Sequence[int]) -> Labels:
+    """Set the values that mean not annotated to `IGNORE`."""
+    met = tuple(value for value in ignore if (labels.array == value).any())
+    if not met:
+        return labels
+    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(IGNORE), labels.array), ignored=met)
 
 
 def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:
@@ -309,8 +330,8 @@ def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:
     )
 
 
-def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts:
-    mask, labels = read_mask(path, axes)
+def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None, ignore: Sequence[int]) -> MaskFacts:
+    mask, labels = read_mask(path, axes, ignore=ignore)
     frames = mask_frames(mask, axes)
     problem = next((found.problem for found in labels if found.problem), "")
     fits = images is not None and images.shape[0] == len(labels) and images.shape[2:] == frames.shape[2:]
@@ -343,6 +364,7 @@ def _mask_facts(path: Path, axes: str, images: NDArray[Any] | None) -> MaskFacts
         turned=is_turned,
         apart=tuple(sorted(apart)),
         digest=_digest(frames),
+        ignored=tuple(sorted({value for found in labels for value in found.ignored})),
     )
 
 

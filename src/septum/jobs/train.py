@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,20 +17,22 @@ from septum.io.checkpoint import Checkpoint, newest_checkpoint
 from septum.io.model_file import read_model
 from septum.io.names import shown
 from septum.jobs.check import check
-from septum.jobs.clock import Clock, rate_factor
+from septum.jobs.clock import LATEST, PATIENCE, Clock
 from septum.jobs.engines import for_scores
 from septum.jobs.familiar import Seen, seen_in
-from septum.jobs.load import Loaded, Sample, load_data
+from septum.jobs.load import Loaded, load_data
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.plan import Plan, Preset, find_facts, make_plan
+from septum.jobs.plan import Preset, find_facts
+from septum.jobs.planning import plan_of_run
 from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.split import SplitSettings, split
+from septum.jobs.start import read_start
 from septum.jobs.stopping import Stop
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
-from septum.nn.device import Device, enough_memory, find_device, repeatable
+from septum.nn.device import enough_memory, find_device, repeatable
 from septum.nn.parallel import Processes, processes_of_this_training
 from septum.settings import Settings
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _SAVE_SECONDS = 60.0
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
 _KEEP_STEPS = 25
+# What may change between two starts of a run. Of the model to start from not the place counts, but what it holds.
+_ELSEWHERE = {"data", "out", "device", "deterministic", "from_model"}
 
 
 class TrainSettings(Settings):
@@ -57,13 +60,22 @@ class TrainSettings(Settings):
     preset
         ``"auto"`` follows the data; ``"paper"`` and ``"fiji"`` are fixed.
     steps, budget_s
-        Exactly one: the number of steps, or seconds for the whole training.
+        The number of steps, or seconds for the whole training; both None: until the scores no longer get better.
+    early_stop
+        End where the held-out scores no longer get better, before the steps or the time are over; always where neither
+        is given (see `septum.jobs.clock.Clock`).
     seed
         Of everything random.
     kind
         What masks hold; read from their values where not given.
+    ignore
+        Values of the masks that mean not annotated.
     width, depth, tile, batch
         Values that win over the plan.
+    set
+        Any other value of the plan, ``"weights.w0=5"``; see `septum.jobs.overrides.with_values`.
+    from_model
+        A model file whose weights the training starts from.
     device
         See `septum.nn.device.find_device`.
     split
@@ -77,12 +89,16 @@ class TrainSettings(Settings):
     preset: Preset = "auto"
     steps: int | None = Field(default=None, ge=1)
     budget_s: float | None = Field(default=1800.0, gt=0)
+    early_stop: bool = False
     seed: int = Field(default=0, ge=0)
     kind: Literal["objects", "classes"] | None = None
+    ignore: tuple[int, ...] = ()
     width: int | None = Field(default=None, ge=1)
     depth: int | None = Field(default=None, ge=1, le=8)
     tile: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
+    set: tuple[str, ...] = ()
+    from_model: Path | None = None
     device: str = "auto"
     split: SplitSettings = SplitSettings()
     deterministic: bool = False
@@ -96,9 +112,14 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
-        if (self.steps is None) == (self.budget_s is None):
-            raise ValueError("give steps or budget_s, not both and not neither")
+        if self.steps is not None and self.budget_s is not None:
+            raise ValueError("give steps or budget_s, not both")
         return self
+
+    @property
+    def plateau(self) -> bool:
+        """Whether the scores decide when the training ends."""
+        return self.early_stop or (self.steps is None and self.budget_s is None)
 
 
 def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded | None = None) -> Iterator[Record]:
@@ -124,7 +145,7 @@ def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded |
         If the data, an option, the device or the run folder is wrong, the memory is not enough, another process ended,
         or the loss stops being a number time and again.
     """
-    clock = Clock(settings.steps, settings.budget_s)
+    clock = Clock(settings.steps, settings.budget_s, plateau=settings.plateau)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         processes_of_this_training() as processes,
@@ -140,22 +161,38 @@ def _train(
 ) -> Iterator[Record]:
     """Check, plan, prepare, loop, finish."""
     device = find_device(settings.device, local_rank=processes.local_rank)
-    report = loaded.report if loaded is not None else check(settings.data, kind=settings.kind)
+    report = check(settings.data, kind=settings.kind, ignore=settings.ignore) if loaded is None else loaded.report
     yield Checked(report)
+    start = None if settings.from_model is None else read_start(settings.from_model)
     loaded = loaded or load_data(report)
     samples, images = loaded.samples, loaded.images
     _see_the_same(images, processes)
-    chosen = split(samples, settings.split, seed=settings.seed)
+    chosen = split(samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
+    if settings.plateau and not chosen.held_out:
+        raise UsageError(
+            "a training to a plateau without held-out images",
+            "at least two annotated images, to see by one of them when it gets no better",
+            "give --budget TIME or --steps N, without --early-stop",
+        )
     folder = RunFolder(settings.out)
     with folder.held() if processes.first else nullcontext("") as warning:
         if warning:
             yield Warned(warning)
         made_of = {"data_fingerprint": fingerprint(images), "seed": settings.seed, "preset": settings.preset}
+        made_of |= {} if start is None else {"from": start.provenance()}
+        # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
+        plan, reasons = plan_of_run(
+            settings,
+            samples,
+            rules=report.rules,
+            start=start,
+            folder=folder,
+            device=device,
+            processes=processes,
+        )
         if processes.first:
-            asked = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
+            asked = settings.model_dump(mode="json", exclude=_ELSEWHERE)
             folder.claim({**asked, **made_of}, images)
-        plan, reasons = _plan(settings, samples, report.rules, folder, device, processes)
-        if processes.first:
             names = [samples[i].name for i in chosen.held_out]
             said = {"plan": plan.model_dump(mode="json"), "reasons": reasons, "held_out": names}
             folder.write_json("plan.json", said)
@@ -177,6 +214,8 @@ def _train(
                 tuple(samples[i] for i in chosen.held_out), report.rules.kind == "objects", plan, device, processes
             ),
         )
+        if start is not None:
+            start.fill(trainer.network, keep_head=start.keeps_head(report.rules.class_values))
         del samples, loaded  # training reads the prepared copies; what is held out is kept by its user
         with stop.waits():
             stopped = yield from _loop(trainer, folder, clock, checkpoint, stop)
@@ -193,46 +232,6 @@ def _see_the_same(images: dict[str, str], processes: Processes) -> None:
             "one data set on a drive that all machines share",
             "copy the data to such a drive, or to the same place on all machines",
         )
-
-
-def _plan(
-    settings: TrainSettings,
-    samples: Sequence[Sample],
-    rules: Rules,
-    folder: RunFolder,
-    device: Device,
-    processes: Processes,
-) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan of an earlier start of this run, or make one; the same in all processes.
-
-    A run that goes on elsewhere, with or without a GPU, keeps its network and its batch.
-    """
-    plan, reasons = (folder.read_plan() if processes.first else None) or _new_plan(settings, samples, rules, device)
-    if settings.batch is None and not (folder.path / "plan.json").exists():
-        plan = plan.model_copy(update={"batch": -(-plan.batch // processes.world) * processes.world})
-    said = json.loads(processes.tell(json.dumps([plan.model_dump(mode="json"), reasons])))
-    plan, reasons = Plan.model_validate(said[0]), tuple(said[1])
-    if plan.batch < processes.world:
-        raise UsageError(
-            f"{processes.world} processes for {plan.batch} tile{'s' * (plan.batch > 1)} a step",
-            "at least one tile for each process",
-            f"start {plan.batch} process{'es' * (plan.batch > 1)}, or a new run with a larger --batch",
-        )
-    return plan, reasons
-
-
-def _new_plan(
-    settings: TrainSettings, samples: Sequence[Sample], rules: Rules, device: Device
-) -> tuple[Plan, tuple[str, ...]]:
-    facts = find_facts(samples, rules.kind, classes=len(rules.class_values), gpu=device.torch.type != "cpu")
-    return make_plan(
-        facts,
-        preset=settings.preset,
-        width=settings.width,
-        depth=settings.depth,
-        tile=settings.tile,
-        batch=settings.batch,
-    )
 
 
 def _newest(folder: RunFolder, processes: Processes) -> Generator[Record, None, Checkpoint | None]:
@@ -275,6 +274,7 @@ def _loop(
         if warning := trainer.restore(checkpoint):
             yield Warned(warning)
         clock.resume(trainer.progress, _seconds(checkpoint))
+        _follow(clock, trainer)
         yield Resumed(trainer.step, checkpoint.path)
     log = None
     if first:
@@ -283,6 +283,7 @@ def _loop(
             yield Warned(f"{shown(folder.log)}: {log.missing} steps before step {trainer.step} were lost from the log")
     validations = trainer.held_out.plan_validations(for_scores(trainer.network, trainer.device), clock)
     clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
+    clock.to_plateau = (PATIENCE - trainer.stale) * trainer.pass_steps
     if checkpoint is None:
         trainer.keep()
     saved = clock.seconds
@@ -296,7 +297,7 @@ def _loop(
                 continue
         assert trainer.row is not None
         row = trainer.row
-        if clock.progress >= (trainer.validated + 1) / validations or clock.progress >= 1:
+        if _due(trainer, clock, validations):
             found = trainer.validate(stop)
             if found is None:
                 break
@@ -305,6 +306,9 @@ def _loop(
                 yield Validated(trainer.step, clock.total(trainer.step), scores, best)
             row |= scores
             clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
+            clock.to_plateau = (PATIENCE - trainer.stale) * trainer.pass_steps
+        if clock.plateau and clock.cooling is None and (trainer.stale >= PATIENCE or clock.progress >= LATEST):
+            _cool(trainer, clock)
         if log is not None:
             log.append(row)
         trainer.row = None
@@ -322,13 +326,37 @@ def _loop(
     return False
 
 
+def _due(trainer: Trainer, clock: Clock, validations: int) -> bool:
+    """Say whether held-out images are to be scored now."""
+    if clock.open and trainer.step % trainer.pass_steps == 0:
+        return True
+    return clock.progress >= 1 or (not clock.open and clock.progress >= (trainer.validated + 1) / validations)
+
+
+def _cool(trainer: Trainer, clock: Clock) -> None:
+    """Let the rate go down, and keep since when with the state of the training."""
+    clock.cool(trainer.step, trainer.plan.optimizer.schedule)
+    trainer.progress, trainer.cooling, trainer.cooling_end = (
+        clock.progress,
+        clock.cooling or 0.0,
+        clock.cooling_end or 0,
+    )
+
+
+def _follow(clock: Clock, trainer: Trainer) -> None:
+    """Set the clock to the state that a training has gone to."""
+    clock.progress = trainer.progress
+    clock.cooling = None if trainer.cooling < 0 else trainer.cooling
+    clock.cooling_end = None if trainer.cooling < 0 else trainer.cooling_end
+
+
 def _step(trainer: Trainer, clock: Clock) -> Step | Warned:
     """Do one step; or go back where its loss is not a number."""
     clock.start_step()
-    loss = trainer.training_step(rate_factor(clock.progress, trainer.plan.optimizer.schedule))
+    loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
     if not math.isfinite(loss):
         warned = trainer.undo()
-        clock.progress = trainer.progress
+        _follow(clock, trainer)
         return warned
     clock.finish_step(trainer.step)
     trainer.progress = clock.progress = trainer.processes.agree(clock.progress)

@@ -15,8 +15,9 @@ from septum import seeding
 from septum.errors import DataError, ModelError
 from septum.io.checkpoint import Checkpoint, save_checkpoint
 from septum.io.names import shown
+from septum.jobs.clock import GAIN
 from septum.jobs.engines import for_scores
-from septum.jobs.prepare import Prepared, draw_place, image_chances
+from septum.jobs.prepare import Prepared, Sampler, tiles_of
 from septum.jobs.records import Warned
 from septum.jobs.validate import HeldOut, merit
 from septum.nn.augment import draw, training_batch
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from septum.jobs.stopping import Stop
 
 _MOST_UNDONE = 3
+# A training without an end is validated after each pass through the images, of so many steps.
+_PASS = (100, 2000)
 # The numbers of a state; `best` and `row` are special.
-_NUMBERS = ("step", "progress", "undone", "validated", "best_step")
+_NUMBERS = ("step", "progress", "undone", "validated", "best_step", "stale", "reference", "cooling", "cooling_end")
 
 
 @dataclass
@@ -57,6 +60,10 @@ class Trainer:
         How often the training went back and halved its rate.
     validated, best, best_step
         Validations done, `septum.jobs.validate.merit` of the best, and its step.
+    stale, reference
+        Validations since the score last gained more than `septum.jobs.clock.GAIN`, and what it was then.
+    cooling, cooling_end
+        Those of `septum.jobs.clock.Clock`; -1 and 0 where it has none.
     row
         The line of the log of a step whose validation is not done yet; None between steps.
     """
@@ -74,6 +81,10 @@ class Trainer:
     validated: int = 0
     best: float = -math.inf
     best_step: int = 0
+    stale: int = 0
+    reference: float = 0.0
+    cooling: float = -1.0
+    cooling_end: int = 0
     row: dict[str, float | int] | None = None
     _best_weights: dict[str, Tensor] = field(default_factory=dict)
     _kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -85,14 +96,20 @@ class Trainer:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parallel = self.processes.wrap(self.network, self.device.torch)
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
-        self._chances = image_chances(self.images, self.plan)
+        self._sampler = Sampler(self.images, self.plan)
+
+    @property
+    def pass_steps(self) -> int:
+        """Steps in which about every place of the training images is seen once, `_PASS` at least and at most."""
+        low, high = _PASS
+        return max(low, min(high, round(float(tiles_of(self.images, self.plan).sum()) / self.plan.batch)))
 
     def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw this process's tiles of a step, on the device; tile `i` depends on (seed, step, i) only."""
         images, targets, weights, draws = [], [], [], []
         for index in self.processes.share(self.plan.batch):
             rng = seeding.generator(self.seed, "augment", step, index)
-            number, center = draw_place(self.images, self.plan, rng, self._chances)
+            number, center = self._sampler.draw(rng)
             chosen = self.images[number]
             draws.append(
                 draw(
@@ -188,6 +205,10 @@ class Trainer:
         if scores is None:
             return None
         self.validated += 1
+        if scores:
+            gained = merit(scores) > self.reference + GAIN
+            self.stale = 0 if gained else self.stale + 1
+            self.reference = merit(scores) if gained else self.reference
         best = bool(scores) and bool(merit(scores) >= self.best)
         if best:
             self.best, self.best_step = merit(scores), self.step
@@ -306,10 +327,12 @@ def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
     ValueError, TypeError, KeyError
         If one is missing or cannot be.
     """
-    for name in ("step", "undone", "validated", "best_step"):
+    for name in ("step", "undone", "validated", "best_step", "stale", "cooling_end"):
         if not isinstance(state[name], int) or state[name] < 0:
             raise ValueError(f"{name} is {state[name]!r}")
-    for name in ("progress", "best"):
+    if state["cooling"] != -1.0 and not 0 <= float(state["cooling"]) <= 1:
+        raise ValueError(f"cooling is {state['cooling']!r}")
+    for name in ("progress", "best", "reference"):
         number = state[name]
         if not (name == "best" and number is None) and not 0 <= float(number) <= 1:
             raise ValueError(f"{name} is {number!r}")

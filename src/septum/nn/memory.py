@@ -16,6 +16,8 @@ _LANES = 16
 # What the copies above do not explain: scratch of single kernels and the allocator's rounding. Measured with
 # benchmarks/engine.py over widths, depths, ranks and paddings.
 _SLACK_SHARE, _SLACK_BYTES = 0.35, 24_000_000
+# Of each convolution in training: its output, that of the normalization, and the part of a concatenation.
+_KEPT, _MOMENTS = 3, 4
 
 # What the allocator keeps and rounds up of the engine's few blocks.
 _ENGINE_SLACK = 8_000_000
@@ -90,6 +92,37 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, members: int = 1
 def operations(settings: UNetSettings, sides: Sequence[int]) -> int:
     """Return the additions and multiplications of one tile of these input sides: 301e9 in the paper at 572."""
     return sum(2 * step.taps * step.inside * step.outside * step.after for step in _steps(settings, sides))
+
+
+def training_bytes(settings: UNetSettings, sides: Sequence[int], batch: int) -> int:
+    """Return about how much memory a training step takes: an upper bound of what it keeps for the gradients.
+
+    Parameters
+    ----------
+    settings
+        The network's shape.
+    sides
+        Input sides of a tile; `Geometry.output` takes them.
+    batch
+        Tiles of one process.
+
+    Returns
+    -------
+    int
+        Bytes: each convolution's output, its normalization's and its input's copies, and of each weight its value,
+        gradient and two moments.
+
+    Raises
+    ------
+    ValueError
+        If the sides do not fit the network.
+    """
+    settings.geometry.output(sides)
+    steps = list(_steps(settings, sides))
+    kept = settings.channels * prod(sides) + sum(_KEPT * step.outside * step.after for step in steps)
+    kernel = int(3 ** len(settings.depths))
+    weights = sum(step.inside * step.outside * kernel for step in steps)
+    return _FLOAT * (batch * kept + _MOMENTS * weights) + _SLACK_BYTES
 
 
 def _padded(features: int) -> int:

@@ -1,0 +1,236 @@
+"""What a choice of the plan is worth: the same training with one value changed, on public data.
+
+    python benchmarks/ablation.py DATA OUT SET [--seconds 60] [--seed 0] [--variants "base;classes alike"]
+    python benchmarks/ablation.py --show OUT [--write]
+
+DATA holds the sets as in benchmarks/main_job.py, of which a regular part is taken, to afford many cells. A cell is one
+set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
+steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights on all
+held-out images, for objects with the best of the settings that training tries. Finished cells are kept in OUT and not
+computed again. Soft Dice and averaged weights are not in the product; they are added to its trainer here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from septum.jobs import clock as clock_module
+from septum.jobs import trainer as trainer_module
+from septum.jobs import validate
+from septum.jobs.check import check
+from septum.jobs.clock import Clock
+from septum.jobs.infer import image_probabilities
+from septum.jobs.load import Sample, load_samples
+from septum.jobs.plan import Plan, find_facts, make_plan
+from septum.jobs.prepare import prepare
+from septum.jobs.split import hold_out
+from septum.jobs.trainer import Trainer
+from septum.metrics.isbi import combine, section
+from septum.nn.device import find_device
+from septum.nn.parallel import Processes
+from septum.nn.unet import UNet, for_prediction
+
+RESULTS = Path(__file__).parent / "results" / "ablation.json"
+
+# Folder, and every how many of its images.
+SETS = {
+    "hippocampus": ("hippocampus", 3),
+    "fluorescence": ("dsb2018/fluorescence", 8),
+    "brightfield": ("dsb2018/brightfield", 3),
+    "hela": ("ctc/DIC-C2DH-HeLa", 6),
+    "u373": ("ctc/PhC-C2DH-U373", 8),
+    "isbi2012": ("isbi2012/train", 2),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Values of the plan, the weight of a soft Dice loss beside the cross entropy, the decay of averaged weights."""
+
+    values: tuple[str, ...] = ()
+    dice: float = 0.0
+    average: float = 0.0
+
+
+SAME = "network.padding=same"
+FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
+ALIKE = "weights.balance=1"
+VARIANTS = {
+    "base": Variant(),
+    "same padding": Variant((SAME,)),
+    "no rotation or mirroring": Variant(FIXED),
+    "classes alike": Variant((ALIKE,)),
+    "balance up to 3": Variant(("weights.balance=3",)),
+    "soft Dice added": Variant(dice=1.0),
+    "averaged weights": Variant(average=0.99),
+    "no border weight": Variant(("weights.w0=0",)),
+    "border weight 5": Variant(("weights.w0=5",)),
+    "rate 0.003": Variant(("optimizer.rate=0.003",)),
+    "rate 0.0003": Variant(("optimizer.rate=0.0003",)),
+    "width 8": Variant(("network.width=8",)),
+    "width 24": Variant(("network.width=24",)),
+    "one tile a step": Variant(("batch=1",)),
+    "range normalization": Variant(("normalization.method=range",)),
+    "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),
+    "same, alike": Variant((SAME, ALIKE)),
+    "same, not rotated": Variant((SAME, *FIXED)),
+    "same, not rotated, alike": Variant((SAME, *FIXED, ALIKE)),
+    "same, not rotated, Dice": Variant((SAME, *FIXED), dice=1.0),
+    "same, not rotated, alike, Dice": Variant((SAME, *FIXED, ALIKE), dice=1.0),
+    "same, rate 0.003": Variant((SAME, "optimizer.rate=0.003")),
+}
+
+
+def part_of(data: Path, out: Path, name: str) -> Path:
+    """Link every n-th image and mask of a set into a folder of its own."""
+    folder, every = SETS[name]
+    source, target = data / folder, out / "data" / name
+    if target.exists():
+        return target
+    for parent, _, files in os.walk(source):
+        chosen = sorted(f for f in files if not f.startswith("."))
+        if "GT" in parent or "ST" in parent:  # the masks of the frames that are taken
+            chosen = [f for f in chosen if int("".join(c for c in f if c.isdigit())) % every == 0]
+        else:
+            chosen = chosen[::every]
+        for file in chosen:
+            link = target / Path(parent).relative_to(source) / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((Path(parent) / file).resolve())
+    return target
+
+
+def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Return 1 minus the mean soft Dice of all classes but the background, pixels of the batch pooled."""
+    known = (target != 255)[:, None]
+    p = torch.softmax(logits.float(), dim=1) * known
+    truth = torch.nn.functional.one_hot(torch.where(known[:, 0], target, 0).long(), logits.shape[1])
+    truth = truth.movedim(-1, 1) * known
+    axes = (0, *range(2, logits.ndim))
+    return 1 - ((2 * (p * truth).sum(axes) + 1) / (p.sum(axes) + truth.sum(axes) + 1))[1:].mean()
+
+
+def with_dice(share: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the loss of the product with so much soft Dice added to it."""
+    from septum.nn.loss import weighted_cross_entropy
+
+    def loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        energy, annotated = weighted_cross_entropy(logits, target, weight)
+        return (energy + share * annotated * soft_dice(logits, target) if share else energy), annotated
+
+    return loss
+
+
+def trained(trainer: Trainer, variant: Variant, seconds: float) -> UNet:
+    """Step until the time is up; return the network with its last, or averaged, weights."""
+    trainer_module.weighted_cross_entropy = with_dice(variant.dice)
+    clock, averaged = Clock(None, seconds), {}
+    while clock.progress < 1:
+        clock.start_step()
+        loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
+        assert math.isfinite(loss)
+        clock.finish_step(trainer.step)
+        if variant.average:
+            decay = min(variant.average, (1 + trainer.step) / (10 + trainer.step))
+            for name, value in trainer.network.state_dict().items():
+                kept = averaged.setdefault(name, value.clone())
+                if value.is_floating_point():
+                    kept.lerp_(value, 1 - decay)
+    if averaged:
+        trainer.network.load_state_dict(averaged)
+    return for_prediction(trainer.network)
+
+
+def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[str, float]:
+    """Score as the ISBI challenge does."""
+    sections = []
+    for sample in samples:
+        found = image_probabilities(network, sample.image, device=find_device("cpu"), normalization=plan.normalization)
+        sections.append(section(sample.mask > 0, found[1], warp=False))
+    best = combine(sections)
+    return {name: best[name].value for name in ("V_Rand", "V_Info")}
+
+
+def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, seconds: float) -> None:
+    """Compute the cells of one set and seed that are left."""
+    left = {v: out / "cells" / f"{name}.{v}.{seed}.json" for v in variants}
+    left = {v: file for v, file in left.items() if not file.exists()}
+    if not left:
+        return
+    torch.set_num_threads(1)
+    device = find_device("cpu")
+    report = check((part_of(data, out, name),))
+    samples = list(load_samples(report))
+    chosen, held = hold_out(samples, seed=seed)
+    kind, classes = report.rules.kind, len(report.rules.class_values)
+    facts = find_facts(samples, kind, classes=classes, gpu=False)
+    scored = tuple(samples[i] for i in held)
+    # Processor time, so that other work on the machine does not matter.
+    clock_module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
+    for label, file in left.items():
+        variant = VARIANTS[label]
+        plan, _ = make_plan(facts, values=variant.values)
+        held_out = validate.HeldOut(scored, kind == "objects", plan, device)
+        images = tuple(prepare([samples[i] for i in chosen], plan, kind=kind))
+        trainer = Trainer(plan=plan, seed=seed, device=device, processes=Processes(), images=images, held_out=held_out)
+        network = trained(trainer, variant, seconds)
+        scores = held_out.finish(network, Clock(1, None))[1]
+        if name == "isbi2012":
+            scores |= membranes(network, scored, plan)
+        figures: dict[str, Any] = {"seconds": seconds, "steps": trainer.step, "batch": plan.batch, "tile": plan.tile}
+        figures |= {"images": len(scored), "scores": {k: round(float(v), 4) for k, v in scores.items()}}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(figures) + "\n")
+        print(file.stem, trainer.step, figures["scores"], flush=True)
+
+
+def show(out: Path, *, write: bool) -> None:
+    """Print the table of docs/training.md; keep the figures of all cells."""
+    found: dict[str, Any] = {}
+    for file in sorted((out / "cells").glob("*.json")):
+        name, label, seed = file.stem.split(".")[0], ".".join(file.stem.split(".")[1:-1]), file.stem.split(".")[-1]
+        found.setdefault(name, {}).setdefault(label, {})[seed] = json.loads(file.read_text())
+    if write:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    for name, table in found.items():
+        keys = {"hippocampus": ("dice",), "isbi2012": ("V_Rand", "pixel_error")}.get(name, ("SEG", "AP50"))
+        for label, seeds in table.items():
+            means = [np.mean([cell["scores"][k] for cell in seeds.values()]) for k in keys]
+            steps = np.mean([cell["steps"] for cell in seeds.values()])
+            told = ", ".join(f"{k} {m:.3f}" for k, m in zip(keys, means, strict=True))
+            print(f"| {name} | {label} | {steps:.0f} | {told} | {len(seeds)} |")
+
+
+def main() -> None:
+    """Compute or show."""
+    words = argparse.ArgumentParser()
+    words.add_argument("paths", nargs="*", help="DATA OUT SET, or with --show OUT")
+    words.add_argument("--seconds", type=float, default=60.0)
+    words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--variants", default=";".join(VARIANTS))
+    words.add_argument("--show", action="store_true")
+    words.add_argument("--write", action="store_true")
+    asked = words.parse_args()
+    if asked.show:
+        show(Path(asked.paths[0]), write=asked.write)
+        return
+    data, out, name = asked.paths
+    variants = [v.strip() for v in asked.variants.split(";")]
+    cells(Path(data), Path(out), name, variants=variants, seed=asked.seed, seconds=asked.seconds)
+
+
+if __name__ == "__main__":
+    main()
