@@ -21,7 +21,15 @@ class Small(Settings):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90.0), ("20m", 1200.0), ("1.5h", 5400.0), ("1h30m", 5400.0), ("0.5s", 0.5), ("2m05s", 125.0), ("none", math.inf)],
+    [
+        ("90s", 90.0),
+        ("20m", 1200.0),
+        ("1.5h", 5400.0),
+        ("1h30m", 5400.0),
+        ("0.5s", 0.5),
+        ("2m05s", 125.0),
+        ("none", math.inf),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds
