@@ -236,9 +236,7 @@ def test_prediction_of_files_keeps_going_and_names_what_failed(
         list(predict_files(settings.model_copy(update={"inputs": (str(images / "broken.npy"),)})))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"steps": 5, "budget_s": 10}, {"steps": None, "budget_s": None}, {"epochs": 3}]
-)
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 5, "budget_s": 10}, {"epochs": 3}])
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrainSettings.model_validate({"data": ("x",), "out": "y"} | wrong)
