@@ -90,10 +90,10 @@ def _finish(
 ) -> Generator[Any, None, Trained]:
     """Predict every image out of its fold, score all as one, write the networks as one model."""
     samples, settings = loaded.samples, series.settings
-    held = [[samples[i] for i in fold.held_out] for fold in dealt]
-    names = [[sample.name for sample in some] for some in held]
+    images = [[samples[i] for i in fold.held_out] for fold in dealt]
+    names = [[sample.name for sample in some] for some in images]
     shares = [
-        Share(partial(open_model, one.model, settings.device), some) for one, some in zip(trained, held, strict=True)
+        Share(partial(open_model, one.model, settings.device), some) for one, some in zip(trained, images, strict=True)
     ]
     ending = Ending(HeldOutFiles(settings.out / OUT_OF_FOLD), shares, {"folds": names}, _NOTE)
     done = yield from finish(series, folder, ending, trained)
