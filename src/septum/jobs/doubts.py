@@ -149,7 +149,8 @@ def _pairs(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> Iterator[t
         mine = np.flatnonzero(row == place)
         best = mine[np.argmax(fit[mine])]
         if fit[best] < _WELL_OUTLINED:
-            owns = fit[best] >= fit[column == column[best]].max()
+            inside = np.flatnonzero(column == column[best])
+            owns = best == inside[np.argmax(fit[inside])]
             yield "outline", int(labels[place]), int(numbers[column[best]]) if owns else 0
 
 
