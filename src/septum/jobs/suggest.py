@@ -61,7 +61,7 @@ class SuggestSettings(Settings):
 
 @dataclass(frozen=True)
 class Box:
-    """A region of an image: along each axis the first pixel and the one after the last; its mean disagreement in bits."""
+    """A region of an image: its first pixel and the one after its last, and its mean disagreement in bits."""
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
