@@ -47,11 +47,19 @@ def test_where_the_model_is_not_sure_or_nothing_is_known_there_is_no_doubt() -> 
     assert object_doubts(truth, predicted, foreground, usual_px=100) == []
 
 
-def test_an_object_that_the_mask_divides_is_doubted() -> None:
+def test_objects_that_only_one_of_the_two_keeps_apart_are_not_judged() -> None:
     truth, predicted, foreground = _scene()
     truth[5:15, 10:15] = np.where(truth[5:15, 10:15] == 1, 11, 0)
-    doubts = object_doubts(truth, predicted, foreground, usual_px=100)
-    assert {(d.kind, d.label, d.predicted) for d in doubts} == {("outline", 1, 1), ("outline", 11, 1)}
+    predicted[35:45, 10:15] = np.where(predicted[35:45, 10:15] == 4, 14, 0)
+    assert object_doubts(truth, predicted, foreground, usual_px=100) == []
+
+
+def test_what_a_large_prediction_adds_is_held_against_one_object_only() -> None:
+    truth, predicted, foreground = _scene()
+    predicted[5:15, 5:45] = 1  # over the first two, and the 20 pixels between them
+    foreground[5:15, 5:45] = 0.9
+    (doubt,) = object_doubts(truth, predicted, foreground, usual_px=100)
+    assert (doubt.kind, doubt.label, doubt.predicted, doubt.area_px) == ("outline", 1, 1, 200)
 
 
 def test_volumes_are_compared_alike() -> None:

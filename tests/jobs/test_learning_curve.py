@@ -128,7 +128,11 @@ def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list
     assert (written["values"], written["words"]) == (list(found.values), found.words)
     report = [r for r in records if isinstance(r, RunReport)][-1]
     assert metrics(report)["learning_curve"]["ahead"][0][1] == found.ahead[0][1]
-    assert found.words[1:] in page(report)
+    text = page(report)
+    assert found.words[1:] in text
+    plot = text[text.index('<section id="more">') :]
+    plot = plot[: plot.index("</figure>")]
+    assert (plot.count('class="dot c0"'), plot.count('class="ci"'), plot.count('path class="band"')) == (4, 4, 1)
 
 
 def test_the_same_command_gives_the_curve_again(run: tuple[TrainSettings, list[Any]]) -> None:

@@ -85,3 +85,12 @@ def test_the_same_command_gives_the_comparison_again(run: tuple[Path, list[Any]]
     assert again[-2:] == [records[-2], Trained(out / "model.safetensors", records[-1].scores, 30, again[-1].seconds)]
     with pytest.raises(UsageError, match="seeds: 3 -> 2"):
         list(train_seeds(_settings(disks, out, seed=4), 2))
+
+
+def test_without_held_out_images_the_networks_are_averaged_all_the_same(disks: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "one" / kind).mkdir(parents=True)
+        np.save(tmp_path / "one" / kind / "a.npy", np.load(disks / kind / "a.npy"))
+    records = list(train_seeds(_settings(tmp_path / "one", tmp_path / "run", steps=2), 2))
+    assert (records[-1].scores, next(r for r in records if isinstance(r, SeedsCompared)).scores) == ({}, {})
+    assert open_model(tmp_path / "run" / "model.safetensors", "cpu").header.members == 2

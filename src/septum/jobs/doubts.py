@@ -78,19 +78,14 @@ def object_doubts(
     """
     from scipy.ndimage import find_objects
 
-    known = truth >= 0
     sure = np.where(predicted > 0, foreground, 1 - foreground)
-    boxes = find_objects(np.where(known, truth, 0)), find_objects(predicted)
+    boxes = find_objects(np.maximum(truth, 0)), find_objects(predicted)
     found = []
     for kind, label, other in _pairs(truth, predicted):
         region = _around(boxes[0][label - 1] if label else None, boxes[1][other - 1] if other else None)
         true, said = (truth[region] == label) & (label > 0), (predicted[region] == other) & (other > 0)
-        if kind == "extra":
-            differs = true & (predicted[region] == 0)
-        elif kind == "missing":
-            differs = said & (truth[region] == 0)
-        else:
-            differs = (true ^ said) & known[region]
+        # Where both see objects, but not the same ones, the model errs as often as the mask: that is not judged.
+        differs = (true & (predicted[region] == 0)) | (said & (truth[region] == 0))
         found.append(_doubt(kind, label, other, region, differs, sure[region], usual_px))
     return sorted((d for d in found if d is not None), key=lambda d: -d.strength)
 
@@ -135,7 +130,11 @@ def class_doubts(
 
 
 def _pairs(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> Iterator[tuple[Kind, int, int]]:
-    """Return what to compare: objects without a partner, and pairs that are not outlined alike."""
+    """Return what to compare: objects without a partner, and pairs that are not outlined alike.
+
+    A predicted object that holds several true ones is compared with the one that fits it best; 0 stands in its place
+    for the others.
+    """
     both = table(truth, predicted)
     row, column, shared, union = both.overlaps
     labels, sizes = both.truth_objects
@@ -145,11 +144,14 @@ def _pairs(truth: NDArray[np.int32], predicted: NDArray[np.int32]) -> Iterator[t
         yield "missing", 0, int(numbers[place])
     for place in np.flatnonzero(covered < _APART * sizes):
         yield "extra", int(labels[place]), 0
+    fit = shared / union
     for place in np.flatnonzero(covered >= _APART * sizes):
         mine = np.flatnonzero(row == place)
-        best = mine[np.argmax(shared[mine] / union[mine])]
-        if shared[best] < _WELL_OUTLINED * union[best]:
-            yield "outline", int(labels[place]), int(numbers[column[best]])
+        best = mine[np.argmax(fit[mine])]
+        if fit[best] < _WELL_OUTLINED:
+            inside = np.flatnonzero(column == column[best])
+            owns = best == inside[np.argmax(fit[inside])]
+            yield "outline", int(labels[place]), int(numbers[column[best]]) if owns else 0
 
 
 def _around(one: tuple[slice, ...] | None, other: tuple[slice, ...] | None) -> tuple[slice, ...]:

@@ -17,7 +17,7 @@ from septum.jobs.report_values import json_ready
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.run_report import command
 from septum.jobs.series import Part, Series, claim, held, refuse_processes
-from septum.jobs.split import Split, folds_sentence, grouped, make_folds
+from septum.jobs.split import folds_sentence, grouped, make_folds
 from septum.jobs.stopping import Stop
 from septum.jobs.train import TrainSettings
 from septum.nn.device import enough_memory
@@ -81,19 +81,19 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
         series.seen.planned = (sentence, *series.seen.planned[1:])
         done = finished(series, folder, loaded)
         if done is None:
-            done = yield from _finish(series, folder, loaded, dealt, trained)
+            done = yield from _finish(series, folder, loaded, trained)
         yield done
 
 
 def _finish(
-    series: Series, folder: RunFolder, loaded: Loaded, dealt: Sequence[Split], trained: Sequence[Trained]
+    series: Series, folder: RunFolder, loaded: Loaded, trained: Sequence[Trained]
 ) -> Generator[Any, None, Trained]:
     """Predict every image out of its fold, score all as one, write the networks as one model."""
-    samples, settings = loaded.samples, series.settings
-    held = [[samples[i] for i in fold.held_out] for fold in dealt]
-    names = [[sample.name for sample in some] for some in held]
+    settings = series.settings
+    images = [series.held_out(part, loaded) for part in series.parts]
+    names = [[sample.name for sample in some] for some in images]
     shares = [
-        Share(partial(open_model, one.model, settings.device), some) for one, some in zip(trained, held, strict=True)
+        Share(partial(open_model, one.model, settings.device), some) for one, some in zip(trained, images, strict=True)
     ]
     ending = Ending(HeldOutFiles(settings.out / OUT_OF_FOLD), shares, {"folds": names}, _NOTE)
     done = yield from finish(series, folder, ending, trained)

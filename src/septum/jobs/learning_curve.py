@@ -88,7 +88,7 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
         if (earlier := _earlier(folder, loaded)) is not None:
             yield from earlier
         else:
-            yield from _finish(series, folder, [loaded.samples[i] for i in chosen.held_out], sizes, trained)
+            yield from _finish(series, folder, series.held_out(series.parts[-1], loaded), sizes, trained)
 
 
 def _earlier(folder: RunFolder, loaded: Loaded) -> tuple[Curve, Trained] | None:

@@ -80,8 +80,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: Stop | None = None) -
         )
         done = finished(series, folder, loaded)
         if done is None:
-            held_out = [loaded.samples[i] for i in chosen.held_out]
-            done = yield from _finish(series, folder, held_out, trained, compared)
+            done = yield from _finish(series, folder, series.held_out(parts[0], loaded), trained, compared)
         yield compared
         yield done
 

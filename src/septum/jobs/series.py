@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import UsageError
-from septum.jobs.load import Loaded
+from septum.jobs.load import Loaded, Sample
 from septum.jobs.records import (
     Checked,
     PartStarted,
@@ -99,6 +99,17 @@ class Series:
     def folder(self, part: Part) -> Path:
         """Return the run folder of a part."""
         return self.settings.out / part.folder
+
+    def held_out(self, part: Part, loaded: Loaded) -> list[Sample]:
+        """Return the images that a training held out, by what it wrote itself.
+
+        Raises
+        ------
+        FileError
+            If its plan cannot be read.
+        """
+        names = set(read_plan_file(self.folder(part)).get("held_out", []))
+        return [sample for sample in loaded.samples if sample.name in names]
 
     def trainings(self, loaded: Loaded, stop: Stop) -> Generator[Any, None, list[Trained] | None]:
         """Train every part, or go on where it was stopped; return what came of them, None where `stop` was asked for.

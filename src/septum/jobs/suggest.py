@@ -61,7 +61,7 @@ class SuggestSettings(Settings):
 
 @dataclass(frozen=True)
 class Box:
-    """A region of an image: first and last-but-one pixel along each axis, and its mean disagreement in bits."""
+    """A region of an image: its first pixel and the one after its last, and its mean disagreement in bits."""
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
@@ -79,7 +79,7 @@ class Suggestion:
     place
         Its number along each walked axis, ``{"T": 3}``; empty for an image of one frame.
     disagreement
-        What it is ranked by; see `judge`.
+        What it is ranked by: the mean of `information`.
     regions
         Where in it most is disagreed on, the strongest first.
     image, information
@@ -184,15 +184,10 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
             yield probabilities
 
 
-def judge(information: NDArray[np.float32], entropy: NDArray[np.float32]) -> float:
-    """Return the number by which images are ranked, from `septum.arrays.disagreement.mutual_information`."""
-    return float(information.mean(dtype=np.float64))
-
-
 def _judge_frame(path: Path, source: Source, frame: Frame, model: Model, settings: SuggestSettings) -> Suggestion:
     _refuse_too_large(path, frame, model)
     image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
-    information, entropy = mutual_information(votes(model, image))
+    information, _ = mutual_information(votes(model, image))
     sides = (settings.region or _BOX_PX[model.rank],) * model.rank
     boxes = [
         Box(tuple(s.start for s in region), tuple(s.stop for s in region), mean)
@@ -200,7 +195,7 @@ def _judge_frame(path: Path, source: Source, frame: Frame, model: Model, setting
     ]
     names, lengths = walked_axes(source.axes, model.rank), dict(zip(source.axes, source.shape, strict=True))
     place = {a: p for a, p in zip(names, frame.place, strict=True) if lengths[a] > 1}
-    return Suggestion(path, place, judge(information, entropy), tuple(boxes), image, information)
+    return Suggestion(path, place, float(information.mean(dtype=np.float64)), tuple(boxes), image, information)
 
 
 def _refuse_too_large(path: Path, frame: Frame, model: Model) -> None:
