@@ -41,14 +41,13 @@ def rows(name: str, found: dict[str, Any]) -> list[str]:
         if settings["name"] != "isbi2012"
         else settings["preset"]
     )
-    spent = sum(t["seconds"] for t in found["trainings"])
     steps = sum(t["steps"] for t in found["trainings"])
     for result in found["results"]:
         for line in result["lines"]:
             interval = "" if line["low"] is None else f" ({number(line['low'])}-{number(line['high'])})"
             many = f"{result['images']} images" + (f", {result['objects']} objects" if result["objects"] else "")
             lines.append(
-                f"| {name} | {how} | {spent / 60:.0f} min, {steps} steps | {many} | {line['score']} | "
+                f"| {name} | {how} | {steps} | {many} | {line['score']} | "
                 f"{number(line['value'])}{interval} | {number(line['unet_2015'])} | {number(line['next_best'])} |"
             )
     return lines
@@ -58,7 +57,7 @@ def main(folders: list[Path]) -> None:
     """Keep what is given, and print what is kept."""
     for folder in folders:
         keep(folder)
-    print("| run | preset, truth | trainings | scored | score | ours (95 %) | U-Net 2015 | next best then |")
+    print("| run | preset, truth | steps | scored | score | ours (95 %) | U-Net 2015 | next best then |")
     print("|---|---|---|---|---|---|---|---|")
     for path in sorted(RESULTS.glob("*.json")):
         print("\n".join(rows(path.stem, json.loads(path.read_text(encoding="utf-8")))))
