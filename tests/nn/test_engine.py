@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from septum.nn._maps import Map, place, plan
-from septum.nn.engine import Engine, unsupported
+from septum.nn.engine import Engine, unsupported, weight_bytes, working_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 
 
@@ -273,3 +273,15 @@ def test_weights_are_those_of_winograd() -> None:
     expected = [[a * b / 24 for b in g] for a in g]
     torch.testing.assert_close(torch.from_numpy(matrix), torch.tensor(expected))
     assert not packed.weights.reshape(36, packed.features, -1)[:, 1:].any()
+
+
+@pytest.mark.parametrize(("width", "padding"), [(3, "same"), (20, "valid"), (48, "same")])
+def test_the_memory_is_what_was_said(width: int, padding: str) -> None:
+    shape = UNetSettings(width=width, padding=padding, depths=(3, 3), channels=2)
+    sides = shape.geometry.input_for((60, 200))
+    engine = Engine(for_prediction(UNet(shape)), threads=2)
+    engine(torch.zeros(1, 2, *sides))
+    taken = engine._arena.nbytes + engine._shop.shared.nbytes + sum(s.nbytes for s in engine._shop.threads._scratch)
+    assert taken <= working_bytes(shape, sides, 2) < 2 * taken + 4_000_000
+    packed = [one for pair in [*engine._down, *engine._merge] for one in pair][1:]
+    assert sum(one.weights.nbytes for one in packed) == weight_bytes(shape)
