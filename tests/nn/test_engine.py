@@ -111,20 +111,22 @@ def test_tiles_of_changing_sizes_and_batches_do_not_disturb_each_other() -> None
 
 
 def test_results_do_not_depend_on_threads_or_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    from septum.nn import _stages
+    from septum.nn import _packed
     from septum.nn import engine as module
 
     for padding in ("valid", "same"):
         network = _network(width=20, depths=(2, 2), padding=padding)
         x = _image(1, *network.geometry.input_for((90, 41)))
-        first = Engine(network, threads=1)(x)
-        with monkeypatch.context() as changed:
-            for threads, pixels, shared in ((2, 8_000, 10**9), (5, 100, 10**9), (3, 100, 0), (1, 1, 0)):
-                changed.setattr(module, "_BAND_PIXELS", pixels)
-                changed.setattr(_stages, "_SHARED_WEIGHTS", shared)
-                engine = Engine(network, threads=threads)
-                for _ in range(3):
-                    assert torch.equal(engine(x), first), (padding, threads, pixels, shared)
+        for wide in (10**9, 0):  # filters that are transformed beforehand, and for each block
+            with monkeypatch.context() as changed:
+                changed.setattr(_packed, "_WIDE", wide)
+                first = Engine(network, threads=1)(x)
+                for threads, pixels in ((2, 8_000), (5, 100), (1, 1)):
+                    changed.setattr(module, "_BAND_PIXELS", pixels)
+                    engine = Engine(network, threads=threads)
+                    for _ in range(3):
+                        assert torch.equal(engine(x), first), (padding, wide, threads, pixels)
+            assert _difference(network, engine, x) < 1e-4
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
