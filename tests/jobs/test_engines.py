@@ -130,6 +130,17 @@ def test_for_little_work_nothing_is_compiled_or_measured(monkeypatch: pytest.Mon
     assert len(calls) == 2
 
 
+def test_for_very_little_work_the_engine_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    _measured(monkeypatch, 3.0, 1.0)
+    choose(_network(), CPU)
+    assert engines._loaded()
+    monkeypatch.setattr(engines, "_loaded", lambda: False)
+    measured = operations(SETTINGS, SETTINGS.geometry.input_for((96, 96)))
+    choice = choose(_network(), CPU, work=0.2 * measured)  # 0.4 s less
+    assert choice.name == "torch" and "loading" in choice.why
+    assert choose(_network(), CPU, work=0.4 * measured).name == "septum"
+
+
 def test_what_a_person_asks_for_is_done() -> None:
     network = _network()
     assert choose(network, CPU, wanted="torch").why == "asked for"

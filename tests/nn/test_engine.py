@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from septum.nn._maps import Map, place, plan
-from septum.nn.engine import Engine, unsupported
+from septum.nn.engine import Engine, unsupported, weight_bytes, working_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 
 
@@ -111,20 +111,22 @@ def test_tiles_of_changing_sizes_and_batches_do_not_disturb_each_other() -> None
 
 
 def test_results_do_not_depend_on_threads_or_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    from septum.nn import _stages
+    from septum.nn import _packed
     from septum.nn import engine as module
 
     for padding in ("valid", "same"):
         network = _network(width=20, depths=(2, 2), padding=padding)
         x = _image(1, *network.geometry.input_for((90, 41)))
-        first = Engine(network, threads=1)(x)
-        with monkeypatch.context() as changed:
-            for threads, pixels, shared in ((2, 8_000, 10**9), (5, 100, 10**9), (3, 100, 0), (1, 1, 0)):
-                changed.setattr(module, "_BAND_PIXELS", pixels)
-                changed.setattr(_stages, "_SHARED_WEIGHTS", shared)
-                engine = Engine(network, threads=threads)
-                for _ in range(3):
-                    assert torch.equal(engine(x), first), (padding, threads, pixels, shared)
+        for wide in (10**9, 0):  # filters that are transformed beforehand, and for each block
+            with monkeypatch.context() as changed:
+                changed.setattr(_packed, "_WIDE", wide)
+                first = Engine(network, threads=1)(x)
+                for threads, pixels in ((2, 8_000), (5, 100), (1, 1)):
+                    changed.setattr(module, "_BAND_PIXELS", pixels)
+                    engine = Engine(network, threads=threads)
+                    for _ in range(3):
+                        assert torch.equal(engine(x), first), (padding, wide, threads, pixels)
+            assert _difference(network, engine, x) < 1e-4
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
@@ -273,3 +275,15 @@ def test_weights_are_those_of_winograd() -> None:
     expected = [[a * b / 24 for b in g] for a in g]
     torch.testing.assert_close(torch.from_numpy(matrix), torch.tensor(expected))
     assert not packed.weights.reshape(36, packed.features, -1)[:, 1:].any()
+
+
+@pytest.mark.parametrize(("width", "padding"), [(3, "same"), (20, "valid"), (48, "same")])
+def test_the_memory_is_what_was_said(width: int, padding: str) -> None:
+    shape = UNetSettings(width=width, padding=padding, depths=(3, 3), channels=2)
+    sides = shape.geometry.input_for((60, 200))
+    engine = Engine(for_prediction(UNet(shape)), threads=2)
+    engine(torch.zeros(1, 2, *sides))
+    taken = engine._arena.nbytes + engine._shop.shared.nbytes + sum(s.nbytes for s in engine._shop.threads._scratch)
+    assert taken <= working_bytes(shape, sides, 2) < 2 * taken + 4_000_000
+    packed = [one for pair in [*engine._down, *engine._merge] for one in pair][1:]
+    assert sum(one.weights.nbytes for one in packed) == weight_bytes(shape)

@@ -42,6 +42,8 @@ TOLERANCE = 1e-4
 
 # Compiling takes about five seconds, once for a machine. PyTorch needs as long for so many operations.
 _WORTH_COMPILING = 1_500_000_000_000
+# Loading what is compiled takes so long, once for a process.
+_LOADING_S = 0.6
 # A measurement may cost so much of the work that it is for.
 _WORTH_MEASURING = 0.3
 _MEASURED_SIDE = 96  # output pixels
@@ -156,6 +158,8 @@ def choose(
         return Choice("torch", refusal)
     if speed is not None and speed.torch_s <= speed.engine_s:
         return Choice("torch", f"Septum's engine was {speed.text}")
+    if speed is not None and not _loaded() and _saved_s(speed, network, work) < _LOADING_S:
+        return Choice("torch", "too little to do for loading Septum's engine")
     if _bytes(network, measuring=speed is None) > room:
         return Choice("torch", "the weights of Septum's engine do not fit into the memory that may be taken")
     found = make()
@@ -236,6 +240,16 @@ def _not_worth(settings: UNetSettings, work: float) -> str | None:
     if work < _WORTH_COMPILING and not known_speeds():
         return "too little to do for compiling Septum's engine, once for this machine; `septum info MODEL` does it"
     return None
+
+
+def _loaded() -> bool:
+    return "septum.nn.engine" in sys.modules
+
+
+def _saved_s(speed: Speed, network: Network, work: float) -> float:
+    """Return by how many seconds the engine is faster with so many operations."""
+    measured = operations(network.settings, _measured_sides(network.settings))
+    return (speed.torch_s - speed.engine_s) * work / measured
 
 
 def _bytes(network: Network, *, measuring: bool) -> int:

@@ -27,6 +27,7 @@ from septum.nn._vectors import (
     product1,
     product2,
     take,
+    transform_filter,
     transform_in,
     transform_out,
 )
@@ -83,19 +84,24 @@ def _gather(d: Description, first: int, count: int, target: int, patch: int) -> 
 
 
 @compiled
-def _multiply(d: Description, left: int, blocks: int, panel: int, target: int) -> None:
-    """Multiply the 36 matrices of some blocks of tiles with one panel of the weights."""
+def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, target: int) -> None:
+    """Multiply the 36 matrices of some blocks of tiles with those of one panel, `apart` bytes from each other."""
     chunks, stride_in, stride_out, single = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[STRIDE_OUT], d[SINGLE]
     columns = STEP if single else 2 * STEP
-    right = d[WEIGHTS] + panel * PRODUCTS * chunks * LANES * columns
     for p in range(PRODUCTS):
         for block in range(blocks):
             source = left + p * stride_in + block * chunks * ROWS * STEP
             to = target + p * stride_out + block * ROWS * columns
             if single:
-                product1(source, right + p * chunks * LANES * columns, to, chunks)
+                product1(source, right + p * apart, to, chunks)
             else:
-                product2(source, right + p * chunks * LANES * columns, to, chunks)
+                product2(source, right + p * apart, to, chunks)
+
+
+@compiled
+def _matrix_bytes(d: Description) -> Any:
+    """Return the bytes of one of the matrices of a panel of the weights."""
+    return (d[CHUNKS0] + d[CHUNKS1]) * LANES * (STEP if d[SINGLE] else 2 * STEP)
 
 
 @compiled
@@ -137,7 +143,7 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     left = scratch + PRODUCTS * STEP
     products = left + PRODUCTS * d[STRIDE_IN]
-    size = d[BLOCK] * ROWS
+    size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
     while True:
         first = take(counter) * size
         if first >= tiles:
@@ -145,7 +151,8 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
         count = min(size, tiles - first)
         _gather(d, first, count, left, scratch)
         for panel in range(d[PANELS]):
-            _multiply(d, left, (count + ROWS - 1) // ROWS, panel, products)
+            right = d[WEIGHTS] + panel * PRODUCTS * apart
+            _multiply(d, left, (count + ROWS - 1) // ROWS, right, apart, products)
             _scatter(d, leak, products, first, count, panel, scratch)
 
 
@@ -163,10 +170,13 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
 
 @compiled
 def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Second half: each thread takes panels of the weights, for all or a part of the tiles."""
+    """Second half: each thread takes panels of filters, transforms them, and computes all or a part of the tiles."""
     chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
     products = scratch + PRODUCTS * STEP
+    right = products + PRODUCTS * d[STRIDE_OUT]
+    matrix = _matrix_bytes(d)
+    apart = matrix + STEP  # or all 36 would be written to the same lines of the first cache
     while True:
         item = take(counter)
         if item >= d[PANELS] * d[PARTS]:
@@ -174,7 +184,9 @@ def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: in
         panel, begin = item // d[PARTS], item % d[PARTS] * part
         end = min(blocks, begin + part)
         if begin < end:
-            _multiply(d, d[SHARED] + begin * chunks * ROWS * STEP, end - begin, panel, products)
+            for vector in range(matrix // STEP):
+                transform_filter(d[WEIGHTS] + panel * 9 * matrix + vector * STEP, matrix, right + vector * STEP, apart)
+            _multiply(d, d[SHARED] + begin * chunks * ROWS * STEP, end - begin, right, apart, products)
             count = min(end * ROWS, d[COUNT]) - begin * ROWS
             _scatter(d, leak, products, d[FIRST] + begin * ROWS, count, panel, scratch)
 

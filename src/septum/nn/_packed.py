@@ -14,6 +14,9 @@ from septum.nn._vectors import LANES
 
 _ALIGNMENT = 64
 
+# Bytes of transformed filters.
+_WIDE = 8_000_000
+
 
 def aligned(count: int) -> NDArray[np.float32]:
     """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
@@ -21,6 +24,14 @@ def aligned(count: int) -> NDArray[np.float32]:
     start = -raw.ctypes.data % _ALIGNMENT
     found: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
     return found
+
+
+def is_wide(features: int, outputs: int) -> bool:
+    """Say whether a 3x3 convolution has so many filters that they are transformed for each block of tiles anew.
+
+    That takes a quarter of the memory, and reading less of it makes up for the computing.
+    """
+    return 4 * 36 * features * outputs >= _WIDE
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,17 @@ class Packed:
 
 
 def convolution(conv: nn.Conv2d, sources: int) -> Packed:
-    """Pack a 3x3 convolution, transformed for F(4x4, 3x3), whose input comes from `sources` maps of equal size."""
+    """Pack a 3x3 convolution whose input comes from `sources` maps of equal size.
+
+    Its filters are transformed for F(4x4, 3x3), unless they are so many that this would take too much memory.
+    """
     weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]
     padded, columns = _up(inputs // sources, LANES), _columns(outputs)
     panels = _up(outputs, columns) // columns
-    packed = aligned(panels * 36 * sources * padded * columns)
-    _transform(weight, packed.reshape(panels, 36, sources, padded, columns))
+    count = 9 if is_wide(sources * padded, panels * columns) else 36
+    packed = aligned(panels * count * sources * padded * columns)
+    _pack_filters(weight, packed.reshape(panels, count, sources, padded, columns))
     return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
 
 
@@ -66,14 +81,20 @@ def _six(a: float, b: float, c: float) -> tuple[float, float, float, float, floa
 
 
 @compiled
-def _transform(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Set ``(panels, 36, sources, features, columns)`` to G g G^T of each filter g, computed in float64."""
+def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Set ``(panels, 36, sources, features, columns)`` to G g G^T of each filter g, or 9 to g; computed in float64."""
     sources, columns = out.shape[2], out.shape[4]
     each = weight.shape[1] // sources
     half = np.empty((6, 3, columns))
     for panel in range(out.shape[0]):
         count = min(columns, weight.shape[0] - panel * columns)
         for feature in range(weight.shape[1]):
+            for place in range(9 if out.shape[1] == 9 else 0):
+                for column in range(count):
+                    g = weight[panel * columns + column, feature]
+                    out[panel, place, feature // each, feature % each, column] = g[place // 3, place % 3]
+            if out.shape[1] == 9:
+                continue
             for column in range(count):
                 g = weight[panel * columns + column, feature]
                 for j in range(3):

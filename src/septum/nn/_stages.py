@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from septum.nn import _kernels as k
 from septum.nn._maps import Map
-from septum.nn._packed import Packed, aligned
+from septum.nn._packed import Packed, aligned, is_wide
 from septum.nn._threads import Threads
 from septum.nn._vectors import LANES, ROWS, STEP
 
 # Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
 _CACHE_BYTES = 500_000
-# From this size of transformed weights on, all threads share one block of tiles, so that weights are read once.
-_SHARED_WEIGHTS = 8_000_000
+# Of a convolution of many filters all threads share one block of tiles, so that filters are read once.
 _SHARED_BLOCK = 8
 _PIXEL_BLOCK = 4
 
@@ -232,7 +231,7 @@ def tile_block(features: int, outputs: int) -> tuple[int, bool]:
     features, outputs
         Input and output features of a 3x3 convolution, padded to whole vectors and panels.
     """
-    if 4 * k.PRODUCTS * features * outputs >= _SHARED_WEIGHTS:
+    if is_wide(features, outputs):
         return _SHARED_BLOCK, True
     return max(1, _CACHE_BYTES // (4 * k.PRODUCTS * ROWS * (features + min(outputs, 2 * LANES)))), False
 
@@ -240,8 +239,8 @@ def tile_block(features: int, outputs: int) -> tuple[int, bool]:
 def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[int, int]:
     """Return the bytes that a convolution takes of each thread's scratch memory and of the memory they share."""
     inside, outside = (k.PRODUCTS * (4 * block * ROWS * n + STEP) for n in (features, min(outputs, 2 * LANES)))
-    patch = k.PRODUCTS * STEP
-    return (patch + outside, inside) if shared else (patch + inside + outside, 0)
+    patch, filters = k.PRODUCTS * STEP, k.PRODUCTS * (4 * features * min(outputs, 2 * LANES) + STEP)
+    return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
 
 
 def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: Packed, tiles: int) -> tuple[int, bool]:

@@ -200,6 +200,34 @@ def transform_in(typing: Any, source: int, row: int, pixel: int, target: int, st
     return _code(_emit_transform_in, *[_ADDRESS] * 5)
 
 
+def _of_filter(b: Builder, g: Sequence[Value]) -> list[Value]:
+    """Return G g."""
+    outer, four = b.fadd(g[0], g[2]), _fma(b, _all(4.0), g[2], g[0])
+    return [
+        b.fmul(_all(1 / 4), g[0]),
+        b.fmul(_all(-1 / 6), b.fadd(outer, g[1])),
+        b.fmul(_all(-1 / 6), b.fsub(outer, g[1])),
+        b.fmul(_all(1 / 24), _fma(b, _all(2.0), g[1], four)),
+        b.fmul(_all(1 / 24), _fma(b, _all(-2.0), g[1], four)),
+        g[2],
+    ]
+
+
+def _emit_transform_filter(b: Builder, args: Sequence[Value]) -> None:
+    source, place, target, stride = args
+    g = [_load(b, source, _times(b, place, i)) for i in range(9)]
+    half = [_of_filter(b, g[j::3]) for j in range(3)]
+    for i in range(6):
+        for j, value in enumerate(_of_filter(b, [half[k][i] for k in range(3)])):
+            _store(b, value, target, _times(b, stride, 6 * i + j))
+
+
+@_in_place
+def transform_filter(typing: Any, source: int, place: int, target: int, stride: int) -> Any:
+    """Transform one vector of 3x3 filters, its places `place` bytes apart, into 36 vectors, `stride` bytes apart."""
+    return _code(_emit_transform_filter, *[_ADDRESS] * 4)
+
+
 def _activated(b: Builder, x: Value, leak: Value) -> Value:
     return b.select(b.fcmp_ordered("<", x, _all(0.0)), b.fmul(x, leak), x)  # what is no number stays so
 

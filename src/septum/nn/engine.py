@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from septum.arrays.geometry import Geometry
 from septum.nn import _stages as stages
 from septum.nn._maps import LevelMaps, plan
-from septum.nn._packed import aligned, convolution, head, image_convolution, up_convolution
+from septum.nn._packed import aligned, convolution, head, image_convolution, is_wide, up_convolution
 from septum.nn._stages import Stage, Workshop
 from septum.nn._threads import Threads
 from septum.nn._vectors import LANES
@@ -199,8 +199,8 @@ def working_bytes(settings: UNetSettings, sides: Sequence[int], threads: int) ->
 
 
 def weight_bytes(settings: UNetSettings) -> int:
-    """Return the memory of the engine's weights, beside PyTorch's: about four times as much as those."""
-    return sum(4 * 36 * inside * outside for inside, outside in _convolutions(settings))
+    """Return the memory of the engine's weights, beside PyTorch's: up to four times as much as those."""
+    return sum(4 * (9 if is_wide(*both) else 36) * both[0] * both[1] for both in _convolutions(settings))
 
 
 def _convolutions(settings: UNetSettings) -> list[tuple[int, int]]:
