@@ -17,7 +17,7 @@ from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs.model import open_model
 from septum.jobs.predict import PredictSettings, predict_files
-from septum.jobs.records import ImageDone, ImageFailed, Predicted, Record, Resumed, Step, Trained, Validated, Warned
+from septum.jobs.records import ImageDone, ImageFailed, Planned, Predicted, Record, Resumed, Step, Trained, Validated, Warned
 from septum.jobs.train import TrainSettings, train
 
 
@@ -108,6 +108,42 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert _steps(first)[:stop] + _steps(second) == _steps(whole[1])
     assert _tensors(out / "model.safetensors") == _tensors(whole[0] / "model.safetensors")
     assert second[-1].scores == whole[1][-1].scores  # type: ignore[union-attr]
+
+
+def test_the_precision_is_kept_and_told_when_a_run_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+
+    def matrix_unit(there: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": there}, raising=False)
+
+    def stopped(out: Path) -> list[tuple[int, float, float]]:
+        records: list[Record] = []
+        for record in train(_settings(data, out)):
+            records.append(record)
+            if isinstance(record, Step) and record.step == 4:
+                return _steps(records)[:3]
+        raise AssertionError
+
+    matrix_unit(True)
+    whole = list(train(_settings(data, tmp_path / "whole")))
+    assert json.loads((tmp_path / "whole" / "plan.json").read_text())["plan"]["precision"] == "bfloat16"
+    assert any("precision bfloat16" in line for p in whole if isinstance(p, Planned) for line in p.lines)
+    assert _steps(whole) != _steps(list(train(_settings(data, tmp_path / "full", precision="float32"))))
+    again = stopped(tmp_path / "again") + _steps(list(train(_settings(data, tmp_path / "again"))))
+    assert again == _steps(whole)
+    assert _tensors(tmp_path / "again" / "model.safetensors") == _tensors(tmp_path / "whole" / "model.safetensors")
+    # A processor without the unit goes on in float32 and says so; the plan stays as it was.
+    stopped(tmp_path / "moved")
+    matrix_unit(False)
+    moved = list(train(_settings(data, tmp_path / "moved")))
+    (warned,) = (r.text for r in moved if isinstance(r, Warned))
+    assert "bfloat16, 1 process" in warned and "now on CPU" in warned and "float32, 1 process" in warned
+    assert json.loads((tmp_path / "moved" / "plan.json").read_text())["plan"]["precision"] == "bfloat16"
+    with pytest.raises(UsageError, match="--precision bfloat16 on CPU"):
+        list(train(_settings(data, tmp_path / "refused", precision="bfloat16")))
 
 
 def test_other_settings_or_data_in_the_same_folder_are_refused(

@@ -102,6 +102,10 @@ def train(
     depth: Annotated[int | None, planned("Levels of the network.")] = None,
     tile: Annotated[int | None, planned("Side of a training tile in pixels.")] = None,
     batch: Annotated[int | None, planned("Tiles in a step.")] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        typer.Option(show_default="planned", help="What convolutions compute in; the plan takes the faster."),
+    ] = None,
     device: DeviceOption = "auto",
     devices: Annotated[
         int,
@@ -143,6 +147,7 @@ def train(
         depth=depth,
         tile=tile,
         batch=batch,
+        precision=precision,
         device=device,
         deterministic=deterministic,
     )

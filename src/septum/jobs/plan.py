@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from septum.jobs.load import Sample
 
 Preset = Literal["auto", "paper", "fiji"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class OptimizerSettings(Settings):
@@ -84,6 +85,8 @@ class Plan(Settings):
         where ignored (Fiji).
     validations
         How often the held-out images are predicted and scored.
+    precision
+        What convolutions of a step are computed in; weights, loss and everything but training are in float32.
     """
 
     network: UNetSettings
@@ -95,6 +98,7 @@ class Plan(Settings):
     batch: int = Field(ge=1)
     sampler: Literal["uniform", "objects", "density"] = "uniform"
     validations: int = Field(default=10, ge=1)
+    precision: Precision = "float32"
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -118,6 +122,8 @@ class Facts:
         Median diameter of objects in pixels; None for classes.
     gpu
         Whether a GPU computes.
+    bfloat16
+        Whether what computes is faster in bfloat16 than in float32.
     """
 
     channels: int
@@ -126,9 +132,10 @@ class Facts:
     anisotropy: tuple[float, ...]
     object_px: float | None
     gpu: bool
+    bfloat16: bool = False
 
 
-def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool) -> Facts:
+def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool, bfloat16: bool = False) -> Facts:
     """Sum up samples for the planner.
 
     Parameters
@@ -139,8 +146,8 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool)
         ``"objects"`` or ``"classes"``.
     classes
         Number of classes for ``"classes"``.
-    gpu
-        Whether a GPU computes.
+    gpu, bfloat16
+        Whether a GPU computes, and whether it or the processor is faster in bfloat16.
     """
     rank = samples[0].mask.ndim
     known = [s.spacing_um for s in samples if s.spacing_um is not None]
@@ -156,6 +163,7 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool)
         anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
         object_px=float(np.median(diameters)) if len(diameters) else None,
         gpu=gpu,
+        bfloat16=bfloat16,
     )
 
 
@@ -167,6 +175,7 @@ def make_plan(
     depth: int | None = None,
     tile: int | None = None,
     batch: int | None = None,
+    precision: Precision | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
     """Choose a plan.
 
@@ -176,7 +185,7 @@ def make_plan(
         What is known of the data and the machine.
     preset
         ``"paper"`` and ``"fiji"`` are fixed; ``"auto"`` follows the facts.
-    width, depth, tile, batch
+    width, depth, tile, batch, precision
         Values given by a person; they win over the preset. `tile` is a wish for the input side; it grows to the next
         side that fits the depth.
 
@@ -207,12 +216,16 @@ def make_plan(
             for d, c in zip(network.depths, network.geometry.contexts, strict=True)
         )
         reasons += (f"tile {_times(sides)}: asked for {tile}",)
-    plan = chosen.model_copy(update={"network": network, "tile": sides, "batch": batch or chosen.batch})
+    computed: Precision = precision or ("bfloat16" if facts.bfloat16 else "float32")
+    plan = chosen.model_copy(
+        update={"network": network, "tile": sides, "batch": batch or chosen.batch, "precision": computed}
+    )
     plan = Plan.model_validate(plan.model_dump())
     reasons += (
         f"network: depth {_times(network.depths)}, width {network.width}, "
         f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
         f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step",
+        f"precision {plan.precision}: {_why_precision(facts, precision)}",
     )
     return plan, reasons
 
@@ -300,6 +313,15 @@ def _auto_depths(facts: Facts, depth: int | None) -> tuple[tuple[int, ...], list
     if min(depths) < wanted:
         text += f", as far as sides {_times(facts.sides)} and pixel sizes {_times(facts.anisotropy)} allow"
     return tuple(depths), [text]
+
+
+def _why_precision(facts: Facts, asked: Precision | None) -> str:
+    if asked is not None:
+        return "asked for"
+    where = "GPU" if facts.gpu else "processor"
+    if facts.bfloat16:
+        return f"the {where} is faster in it; weights and loss are float32"
+    return f"the {where} is not faster in bfloat16"
 
 
 def _times(values: Sequence[float]) -> str:

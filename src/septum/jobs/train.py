@@ -21,7 +21,7 @@ from septum.jobs.check import check
 from septum.jobs.clock import Clock, rate_factor
 from septum.jobs.load import Sample, load_samples
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.plan import Plan, Preset, find_facts, make_plan
+from septum.jobs.plan import Plan, Precision, Preset, find_facts, make_plan
 from septum.jobs.prepare import fingerprint, fingerprints, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
@@ -61,7 +61,7 @@ class TrainSettings(Settings):
         Of everything random.
     kind
         What masks hold; read from their values where not given.
-    width, depth, tile, batch
+    width, depth, tile, batch, precision
         Values that win over the plan.
     device
         See `septum.nn.device.find_device`.
@@ -80,6 +80,7 @@ class TrainSettings(Settings):
     depth: int | None = Field(default=None, ge=1, le=8)
     tile: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
+    precision: Precision | None = None
     device: str = "auto"
     deterministic: bool = False
 
@@ -217,7 +218,19 @@ def _plan(
 def _new_plan(
     settings: TrainSettings, samples: Sequence[Sample], rules: Rules, device: Device
 ) -> tuple[Plan, tuple[str, ...]]:
-    facts = find_facts(samples, rules.kind, classes=len(rules.class_values), gpu=device.torch.type != "cpu")
+    if settings.precision == "bfloat16" and not device.bfloat16:
+        raise UsageError(
+            f"--precision bfloat16 on {device.name}",
+            "a GPU that computes in bfloat16, or a processor with a matrix unit for it (AMX)",
+            "leave --precision out",
+        )
+    facts = find_facts(
+        samples,
+        rules.kind,
+        classes=len(rules.class_values),
+        gpu=device.torch.type != "cpu",
+        bfloat16=device.bfloat16,
+    )
     return make_plan(
         facts,
         preset=settings.preset,
@@ -225,6 +238,7 @@ def _new_plan(
         depth=settings.depth,
         tile=settings.tile,
         batch=settings.batch,
+        precision=settings.precision,
     )
 
 

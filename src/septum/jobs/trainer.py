@@ -79,9 +79,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
-        self.network = network.to(self.device.torch)
-        if self.device.torch.type == "cuda" and len(self.plan.network.depths) == 2:
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # A run that goes on where bfloat16 would only be imitated computes in float32, and says so.
+        self._bfloat16 = self.plan.precision == "bfloat16" and self.device.bfloat16
+        self._order = self.device.memory_format(len(self.plan.network.depths), self._bfloat16)
+        self.network = network.to(self.device.torch).to(memory_format=self._order)  # type: ignore[call-overload]
         self._parallel = self.processes.wrap(self.network, self.device.torch)
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
         self._chances = image_chances(self.images, self.plan)
@@ -125,8 +126,8 @@ class Trainer:
         self.network.seed_dropout([seeding.number(self.seed, "drop-out", self.step, index) for index in own])
         x, y, w = self.draw_batch(self.step)
         with self.device.exact():
-            with self.device.autocast():
-                logits = self._parallel(x)
+            with self.device.autocast(self._bfloat16):
+                logits = self._parallel(x.contiguous(memory_format=self._order))
             energy, annotated = weighted_cross_entropy(logits, y, w)
             share = energy / self.processes.sum(annotated).clamp(min=1)
             self.optimizer.zero_grad(set_to_none=True)
@@ -233,7 +234,8 @@ class Trainer:
     def made_on(self) -> str:
         """What decides the last bits of a result beside data, plan and seed."""
         processes = f"{self.processes.world} process{'es' * (self.processes.world > 1)}"
-        return f"{self.device.name}, {processes}, torch {torch.__version__}"
+        precision = "bfloat16" if self._bfloat16 else "float32"
+        return f"{self.device.name}, {precision}, {processes}, torch {torch.__version__}"
 
     def restore(self, checkpoint: Checkpoint) -> str:
         """Go on from a checkpoint, bit for bit.
