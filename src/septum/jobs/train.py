@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # A checkpoint is written after so many seconds; when it is written changes nothing about the training.
 _SAVE_SECONDS = 60.0
+# On a GPU the losses of so many steps are read at once: each reading waits until it has done all that it was given.
+_UNREAD = {"cuda": 10, "mps": 10}
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
 _KEEP_STEPS = 25
 
@@ -295,13 +297,16 @@ def _loop(
     saved = clock.seconds
     while not processes.any(stop.asked) and (trainer.row is not None or clock.progress < 1):
         if trainer.row is None:
-            record = _step(trainer, clock)
-            yield record
-            if isinstance(record, Warned):
+            due = (trainer.validated + 1) / validations
+            rows = yield from _steps(trainer, clock, stop, due)
+            if not rows:
                 if log is not None:
                     log.cut(trainer.step)
                 continue
-        assert trainer.row is not None
+            for row in rows[:-1]:
+                if log is not None:
+                    log.append(row)
+            trainer.row = rows[-1]
         row = trainer.row
         if clock.progress >= (trainer.validated + 1) / validations or clock.progress >= 1:
             found = trainer.validate(stop)
@@ -329,18 +334,40 @@ def _loop(
     return False
 
 
-def _step(trainer: Trainer, clock: Clock) -> Step | Warned:
-    """Do one step; or go back where its loss is not a number."""
-    clock.start_step()
-    loss = trainer.training_step(rate_factor(clock.progress, trainer.plan.optimizer.schedule))
-    if not math.isfinite(loss):
-        warned = trainer.undo()
+def _steps(
+    trainer: Trainer, clock: Clock, stop: Stop, due: float
+) -> Generator[Record, None, list[dict[str, float | int]]]:
+    """Do steps until their losses are to be read: at the latest when progress is `due` or the state will be kept.
+
+    Returns
+    -------
+    list
+        A line of the log for each step; none where a loss was not a number, and all is as it was kept.
+    """
+    rows, losses, first = list[dict[str, float | int]](), list[torch.Tensor](), trainer.step
+    while True:
+        clock.start_step()
+        losses.append(trainer.training_step(rate_factor(clock.progress, trainer.plan.optimizer.schedule)))
+        clock.finish_step(trainer.step)
+        trainer.progress = clock.progress = trainer.processes.agree(clock.progress)
+        rows.append({"step": trainer.step, "rate": trainer.rate, "seconds": clock.seconds})
+        if (
+            len(rows) >= _UNREAD.get(trainer.device.torch.type, 1)
+            or trainer.step % _KEEP_STEPS == 0
+            or clock.progress >= min(due, 1)
+            or trainer.processes.any(stop.asked)
+        ):
+            break
+    values = torch.stack(losses).tolist()
+    failed = next((i for i, loss in enumerate(values) if not math.isfinite(loss)), None)
+    if failed is not None:
+        yield trainer.undo(first + failed)
         clock.progress = trainer.progress
-        return warned
-    clock.finish_step(trainer.step)
-    trainer.progress = clock.progress = trainer.processes.agree(clock.progress)
-    trainer.row = {"step": trainer.step, "loss": loss, "rate": trainer.rate, "seconds": clock.seconds}
-    return Step(trainer.step, clock.total(trainer.step), loss, trainer.rate, clock.seconds)
+        return []
+    for row, loss in zip(rows, values, strict=True):
+        row["loss"] = loss
+        yield Step(int(row["step"]), clock.total(int(row["step"])), loss, row["rate"], row["seconds"])
+    return rows
 
 
 def _save(trainer: Trainer, folder: RunFolder, log: Log | None, clock: Clock) -> Saved:

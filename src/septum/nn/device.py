@@ -42,7 +42,7 @@ class Device:
         """Return the context in which training computes, in bfloat16 or in float32."""
         return torch.autocast(self.torch.type, torch.bfloat16, enabled=bfloat16)
 
-    def memory_format(self, rank: int, bfloat16: bool) -> torch.memory_format:
+    def memory_format(self, rank: int, bfloat16: bool) -> torch.memory_format:  # type: ignore[name-defined]
         """Return the order in which feature maps of images (`rank` 2) or volumes (3) lie in memory in training.
 
         Features innermost is what matrix units want, of GPUs and of processors in bfloat16. In float32 processors
@@ -176,7 +176,8 @@ def free_bytes(device: Device) -> int | None:
 
 def _multiplies_bfloat16() -> bool:
     """Say whether the processor has a matrix unit for bfloat16 (AMX); versions of PyTorch that do not know say no."""
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("amx_bf16", False))
 
 
 def _has_bfloat16() -> bool:

@@ -90,7 +90,9 @@ class Dropout(nn.Module):
         keep = 1.0 - self.probability
         chances = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(n)) for n in self._numbers]
         mask = torch.stack(chances) < keep
-        return x * mask.to(x.device).to(x.dtype).div_(keep)
+        if x.is_cuda:
+            mask = mask.pin_memory()  # from other memory the copy would wait for all that the GPU has been given
+        return x * mask.to(x.device, non_blocking=True).to(x.dtype).div_(keep)
 
 
 def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSettings, dropout: bool) -> nn.Sequential:
