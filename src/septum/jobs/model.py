@@ -132,7 +132,7 @@ def open_model(path: Path, device: str = "auto") -> Model:
     weights = {k.removeprefix("network."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("network.")}
     try:
         _is_as_large_as_it_says(header.network, weights)
-        network = UNet(header.network)
+        network = UNet.unset(header.network)
         network.load_state_dict(weights)
     except (RuntimeError, KeyError, ValueError):
         raise ModelError(

@@ -219,7 +219,7 @@ class Trainer:
         if not self._best_weights:
             self.best_step = self.step
             return self.network
-        best = UNet(self.plan.network)
+        best = UNet.unset(self.plan.network)
         best.load_state_dict(self._best_weights)
         return best.to(self.device.torch)
 
