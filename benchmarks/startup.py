@@ -1,6 +1,9 @@
-"""How long `septum --help` and `import septum` take: medians of nine fresh processes, and the slowest imports.
+"""How long `septum --help`, `import septum` and the prediction of one image take: medians of nine fresh processes.
 
 Usage: python benchmarks/startup.py [--write]      (--write stores benchmarks/results/startup.json)
+
+For the prediction, of a 512 x 512 image with a network of width 16, the limit is on what comes on top of the computing
+itself: the seconds of the same call in a process that has done it before. Also shown: the slowest imports.
 """
 
 from __future__ import annotations
@@ -11,11 +14,38 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 RUNS = 9
-LIMITS_S = {"septum --help": 0.6, "import septum": 0.3}
+ABOVE = "septum predict, above computing"
+LIMITS_S = {"septum --help": 0.6, "import septum": 0.3, ABOVE: 1.5}
+# Makes a model whose answer is objects and an image of disks; prints the seconds of a warm call.
+PREPARE = """
+import sys, time, numpy as np, torch
+from pathlib import Path
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
+from septum.io.images import write_image
+from septum.jobs.model import ModelHeader, save_model
+from septum.jobs.predict import PredictSettings, predict_files
+from septum.nn.unet import UNet, UNetSettings
+folder = Path(sys.argv[1])
+settings = UNetSettings(width=16)
+network = UNet(settings)
+network.head.weight.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+plain = {"network": settings, "normalization": NormalizeSettings(), "kind": "objects", "class_values": (0, 1)}
+save_model(folder / "model.safetensors", network, ModelHeader(**plain, objects=ObjectSettings()))
+y, x = np.mgrid[:512, :512]
+disks = ((y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 400)[None]
+write_image(folder / "image.png", (disks * 200 + 20).astype(np.uint8), axes="CYX")
+asked = PredictSettings(model=folder / "model.safetensors", inputs=(str(folder / "image.png"),), out=folder / "out")
+for _ in range(6):
+    begun = time.perf_counter()
+    list(predict_files(asked))
+    print(time.perf_counter() - begun)
+"""
 COMMANDS = {
     "python, nothing imported": [sys.executable, "-c", ""],
     "import septum": [sys.executable, "-c", "import septum"],
@@ -28,6 +58,19 @@ def seconds(command: list[str]) -> float:
     begun = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - begun
+
+
+def prediction() -> dict[str, float]:
+    """Median seconds of a first prediction, of a warm one, and the difference."""
+    with tempfile.TemporaryDirectory() as name:
+        done = subprocess.run([sys.executable, "-c", PREPARE, name], check=True, capture_output=True, text=True)
+        warm = statistics.median(float(line) for line in done.stdout.split()[1:])
+        septum, model = str(Path(sys.executable).with_name("septum")), str(Path(name) / "model.safetensors")
+        command = [septum, "predict", model, str(Path(name) / "image.png"), "-o", str(Path(name) / "out")]
+        seconds(command)
+        cold = statistics.median(seconds(command) for _ in range(RUNS))
+    found = {"septum predict, one 512 x 512 image": cold, "the same call again": warm, ABOVE: cold - warm}
+    return {key: round(value, 3) for key, value in found.items()}
 
 
 def slowest_imports(count: int = 8) -> list[str]:
@@ -51,6 +94,8 @@ def main() -> None:
         medians[name] = round(statistics.median(seconds(command) for _ in range(RUNS)), 3)
         limit = f"  (limit {LIMITS_S[name]} s)" if name in LIMITS_S else ""
         print(f"{medians[name]:.3f} s  {name}{limit}")
+    medians |= prediction()
+    print(f"{medians[ABOVE]:.3f} s  {ABOVE}  (limit {LIMITS_S[ABOVE]} s)")
     result["median_s"] = medians
     result["limits_s"] = LIMITS_S
     print("slowest imports of the command line, without what they import themselves:")

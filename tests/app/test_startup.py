@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,35 @@ for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["--ve
 def test_nothing_heavy_is_imported(code: str) -> None:
     look = LOOK.format(heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", f"{code}\n{look}"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+PREDICT = """
+import numpy as np
+from pathlib import Path
+from septum.app.cli import main
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
+from septum.io.images import write_image
+from septum.jobs.model import ModelHeader, save_model
+from septum.nn.unet import UNet, UNetSettings
+folder = Path({folder!r})
+settings = UNetSettings(width=2, depths=(1, 1))
+plain = dict(network=settings, normalization=NormalizeSettings(), class_values=(0, 255))
+save_model(folder / "m.safetensors", UNet(settings), ModelHeader(**plain, kind="classes", objects=ObjectSettings()))
+write_image(folder / "image.png", np.arange(400, dtype=np.uint8).reshape(20, 20), axes="YX")
+try:
+    main(["predict", str(folder / "m.safetensors"), str(folder / "image.png"), "-o", str(folder / "out"), "--quiet"])
+except SystemExit as left:
+    assert not left.code
+assert (folder / "out" / "image.png").exists()
+"""
+
+
+def test_a_prediction_imports_what_it_needs_and_no_other_format_or_picture(tmp_path: Path) -> None:
+    unneeded = ["zarr", "tifffile", "imagecodecs", "nibabel", "matplotlib", "skimage", "dask", "pandas", "numba"]
+    code = PREDICT.format(folder=str(tmp_path)) + LOOK.format(heavy=unneeded)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from septum.jobs import log as log_module
 from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
@@ -88,9 +90,9 @@ def lose_a_step() -> None:
     """Make the loss of the sixth step no number, until the training has gone back once."""
     step = trainer_module.Trainer.training_step
 
-    def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> float:
+    def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
         if trainer.step == 5 and not trainer.undone:
-            return math.nan
+            return torch.tensor(math.nan)
         return step(trainer, rate_factor)
 
     trainer_module.Trainer.training_step = sometimes  # type: ignore[method-assign]
@@ -105,7 +107,7 @@ def watch(fatal: int | None, stop: Stop | None) -> Moments:
         (Path, "replace", "rename"),
         (Path, "unlink", "remove"),
         (trainer_module, "weighted_cross_entropy", "loss"),
-        (trainer_module.Trainer, "_gradients_are_finite", "gradient"),
+        (torch.optim.AdamW, "step", "weights"),
         (validate_module, "object_tables", "scores of an image"),
     ):
         moments.around(owner, attribute, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,48 @@ def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None
     with pytest.raises(RuntimeError, match="wrong"):
         list(region_probabilities(tiler, image, statistics(image, PLAIN), (slice(0, 20), slice(0, 20))))
     assert tiler.halved == []
+
+
+def test_tiles_that_are_read_ahead_are_the_same_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = _network((1, 1), "valid"), np.random.default_rng(4).random((2, 64, 64)).astype(np.float32)
+    stats, whole = statistics(image, PLAIN), (slice(0, 64), slice(0, 64))
+    tiler = Tiler(network, DEVICE, (16, 16))
+    one = list(tiler.tiles(image, stats, whole))
+    monkeypatch.setattr(Tiler, "reads_ahead", True)
+    ahead = list(tiler.tiles(image, stats, whole))
+    assert [(write, left) for write, _, left in ahead] == [(write, left) for write, _, left in one]
+    assert all(np.array_equal(a, b) for (_, a, _), (_, b, _) in zip(one, ahead, strict=True))
+    # Memory that runs out in the middle: what was read ahead is of no use, nothing is lost and nothing comes twice.
+    real, calls = Tiler._compute, []
+
+    def short(self: Tiler, part: np.ndarray, tile: object) -> np.ndarray:
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError
+        return real(self, part, tile)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tiler, "_compute", short)
+    filled = np.full((3, 64, 64), np.nan, np.float32)
+    for write, part, _ in tiler.tiles(image, stats, whole):
+        assert np.isnan(filled[(slice(None), *write)]).all()
+        filled[(slice(None), *write)] = part
+    assert tiler.halved == [(8, 8)]
+    expected = image_probabilities(network, image, device=DEVICE, normalization=PLAIN)
+    assert np.abs(filled - expected).max() < 1e-5
+
+
+def test_an_image_that_cannot_be_read_ahead_says_so_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torn:
+        shape = (2, 60, 70)
+
+        def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+            if index[1].stop > 40:
+                raise DataError("a torn file", "a whole one")
+            return np.zeros([2, *(s.stop - s.start for s in index[1:])], np.float32)
+
+    monkeypatch.setattr(Tiler, "reads_ahead", True)
+    stats = statistics(np.random.default_rng(4).random((2, 9, 9)).astype(np.float32), PLAIN)
+    before = threading.active_count()
+    with pytest.raises(DataError, match="torn"):
+        list(Tiler(_network((1, 1), "valid"), DEVICE, (16, 16)).tiles(Torn(), stats, (slice(0, 60), slice(0, 70))))
+    assert threading.active_count() == before

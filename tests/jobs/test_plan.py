@@ -50,6 +50,17 @@ def test_a_persons_values_win() -> None:
     assert make_plan(FACTS, preset="paper", width=8)[0].network.width == 8
 
 
+def test_precision_follows_the_device_unless_a_person_says_otherwise() -> None:
+    plan, reasons = make_plan(FACTS)
+    assert (plan.precision, reasons[-1]) == ("float32", "precision float32: the processor is not faster in bfloat16")
+    able = replace(FACTS, bfloat16=True)
+    plan, reasons = make_plan(able, preset="paper")
+    assert plan.precision == "bfloat16"
+    assert reasons[-1].startswith("precision bfloat16: the processor is faster in it")
+    plan, reasons = make_plan(able, precision="float32")
+    assert (plan.precision, reasons[-1]) == ("float32", "precision float32: asked for")
+
+
 @pytest.mark.parametrize("preset", ["paper", "fiji"])
 def test_published_presets_refuse_volumes(preset: str) -> None:
     with pytest.raises(UsageError, match="auto"):

@@ -121,6 +121,42 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert second[-1].scores == whole[1][-1].scores  # type: ignore[union-attr]
 
 
+def test_the_precision_is_kept_and_told_when_a_run_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+
+    def matrix_unit(there: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": there}, raising=False)
+
+    def stopped(out: Path) -> list[tuple[int, float, float]]:
+        records: list[Record] = []
+        for record in train(_settings(data, out)):
+            records.append(record)
+            if isinstance(record, Step) and record.step == 4:
+                return _steps(records)[:3]
+        raise AssertionError
+
+    matrix_unit(True)
+    whole = list(train(_settings(data, tmp_path / "whole")))
+    assert json.loads((tmp_path / "whole" / "plan.json").read_text())["plan"]["precision"] == "bfloat16"
+    assert any("precision bfloat16" in line for p in whole if isinstance(p, Planned) for line in p.lines)
+    assert _steps(whole) != _steps(list(train(_settings(data, tmp_path / "full", precision="float32"))))
+    again = stopped(tmp_path / "again") + _steps(list(train(_settings(data, tmp_path / "again"))))
+    assert again == _steps(whole)
+    assert _tensors(tmp_path / "again" / "model.safetensors") == _tensors(tmp_path / "whole" / "model.safetensors")
+    # A processor without the unit goes on in float32 and says so; the plan stays as it was.
+    stopped(tmp_path / "moved")
+    matrix_unit(False)
+    moved = list(train(_settings(data, tmp_path / "moved")))
+    (warned,) = (r.text for r in moved if isinstance(r, Warned))
+    assert "bfloat16, 1 process" in warned and "now on CPU" in warned and "float32, 1 process" in warned
+    assert json.loads((tmp_path / "moved" / "plan.json").read_text())["plan"]["precision"] == "bfloat16"
+    with pytest.raises(UsageError, match="--precision bfloat16 on CPU"):
+        list(train(_settings(data, tmp_path / "refused", precision="bfloat16")))
+
+
 def test_other_settings_or_data_in_the_same_folder_are_refused(
     data: Path, whole: tuple[Path, list[Record]], tmp_path: Path
 ) -> None:
@@ -163,6 +199,33 @@ def test_a_loss_that_is_no_number_is_undone_with_half_the_rate_and_given_up_afte
         list(train(_settings(data, tmp_path / "b", steps=5)))
 
 
+@pytest.mark.parametrize("lost", [None, 4])
+def test_losses_that_are_read_later_change_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int | None
+) -> None:
+    real = trainer_module.Trainer.training_step
+
+    def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
+        loss = real(trainer, rate_factor)
+        return loss * math.nan if trainer.step == lost and not trainer.undone else loss
+
+    monkeypatch.setattr(trainer_module.Trainer, "training_step", sometimes)
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 5)
+    validations = {"validations": 2}
+    plan = train_module._new_plan
+    monkeypatch.setattr(train_module, "_new_plan", lambda *a: (plan(*a)[0].model_copy(update=validations), ("a plan",)))
+    found = []
+    for unread in (1, 4):
+        monkeypatch.setattr(train_module, "_UNREAD", {"cpu": unread})
+        out = tmp_path / f"{unread}"
+        records = list(train(_settings(data, out, steps=12)))
+        assert sum(isinstance(r, Warned) for r in records) == (lost is not None)
+        log = [row.rsplit(",", 4) for row in (out / "log.csv").read_text().splitlines()]
+        found.append((_tensors(out / "model.safetensors"), [(row[0], row[2:]) for row in log]))
+    assert len(found[0][1]) == 13
+    assert found[0] == found[1]
+
+
 def test_a_gradient_that_is_no_number_moves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,9 +265,10 @@ def test_one_image_trains_without_a_score(data: Path, tmp_path: Path) -> None:
 
 def test_training_learns_and_prediction_separates_touching_disks(tmp_path: Path) -> None:
     images, labels = zip(*(disks(n, 60) for n in range(6)), strict=True)
-    model = septum.train(
-        list(images), list(labels), steps=200, width=4, depth=2, tile=68, batch=2, out=tmp_path / "run", device="cpu"
-    )
+    shape = {"width": 4, "depth": 2, "tile": 68, "batch": 2}
+    # So short a training ends elsewhere with other rounding.
+    same = {"device": "cpu", "precision": "float32"}
+    model = septum.train(list(images), list(labels), steps=200, out=tmp_path / "run", **shape, **same)
     image, truth = disks(99, 60)
     found = septum.predict(model, image)
     assert found.max() == 2

@@ -269,7 +269,7 @@ def test_memory_that_runs_out(
 ) -> None:
     step = Trainer.training_step
 
-    def short(trainer: Trainer, rate_factor: float) -> float:
+    def short(trainer: Trainer, rate_factor: float) -> torch.Tensor:
         if trainer.step == 4:
             raise shortage
         return step(trainer, rate_factor)

@@ -46,16 +46,16 @@ def _accident(kind: str, stop: Stop) -> None:
 def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
     """Train in this process; return what it said."""
     said: dict[str, Any] = {"losses": [], "last": None, "error": None}
-    stop, steps = Stop(), train_module._step
+    stop, steps = Stop(), train_module._steps
     accident = spec.get("accident")
 
     def step(*args: Any) -> Any:
-        done = steps(*args)
+        done = yield from steps(*args)
         if accident is not None and rank == accident["rank"] and args[0].step == accident["step"]:
             _accident(accident["kind"], stop)
         return done
 
-    train_module._step = step
+    train_module._steps = step
     if "rank_in_data" in spec:
         old = load_module.fingerprints
         load_module.fingerprints = lambda samples: {**old(samples), "rank": str(rank)}

@@ -7,8 +7,11 @@ from septum.errors import UsageError
 from septum.nn.device import find_device
 
 
-def _machine(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, apple: bool = False, native: bool = True) -> None:
+def _machine(
+    monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, apple: bool = False, native: bool = True, amx: bool = False
+) -> None:
     """Pretend to be another machine."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
@@ -62,9 +65,25 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         find_device("cuda")
 
 
-def test_the_cpu_trains_in_float32_and_autocast_changes_nothing_there() -> None:
-    with find_device("cpu").autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+def test_processors_with_a_matrix_unit_train_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch, amx=True)
+    assert find_device().bfloat16
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older versions of PyTorch
+    assert not find_device().bfloat16
+
+
+def test_features_lie_innermost_where_matrix_units_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch, gpus=1)
+    cpu, cuda = find_device("cpu"), find_device("cuda")
+    assert cpu.memory_format(2, False) == cpu.memory_format(3, False) == torch.contiguous_format
+    assert (cpu.memory_format(2, True), cpu.memory_format(3, True)) == (torch.channels_last, torch.channels_last_3d)
+    assert (cuda.memory_format(2, False), cuda.memory_format(3, True)) == (torch.channels_last, torch.contiguous_format)
+
+
+@pytest.mark.parametrize(("bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_training_multiplies_in_what_is_asked_for(bfloat16: bool, dtype: torch.dtype) -> None:
+    with find_device("cpu").autocast(bfloat16):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_exact_asks_for_full_precision_and_repeatable_algorithms_and_puts_the_settings_back() -> None:

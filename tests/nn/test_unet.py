@@ -113,3 +113,19 @@ def test_weights_follow_from_the_seed_alone() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         UNetSettings.model_validate(wrong)
+
+
+def test_a_network_that_is_to_be_loaded_draws_nothing_and_holds_what_it_is_given() -> None:
+    settings = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
+    source = UNet(settings, seed=5)
+    before = torch.random.get_rng_state()
+    loaded = UNet.unset(settings)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    loaded.load_state_dict(source.state_dict())
+    assert loaded.settings == settings
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    assert {t.device.type for t in loaded.state_dict().values()} == {"cpu"}
+    x = torch.randn(1, 1, 44, 44, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(source.eval()(x), loaded.eval()(x))

@@ -177,6 +177,10 @@ def train(
         Path | None,
         typer.Option("--from", metavar="MODEL", show_default=False, help="Start from the weights of this model."),
     ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        typer.Option(show_default="planned", help="What convolutions compute in; the plan takes the faster."),
+    ] = None,
     device: DeviceOption = "auto",
     devices: Annotated[
         int,
@@ -234,6 +238,7 @@ def train(
         batch=batch,
         from_model=from_model,
         set=tuple(values or ()),
+        precision=precision,
         device=device,
         split=settings_of(SplitSettings, group=group),
         deterministic=deterministic,

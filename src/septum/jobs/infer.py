@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -88,17 +89,27 @@ class Tiler:
             If the memory is not enough for the smallest tile.
         """
         queue = deque(self._plan(region))
-        while queue:
-            tile = queue.popleft()
-            try:
-                probabilities = self._compute(image, stats, tile)
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                self._halve(tile)
-                queue = deque(part for whole in (tile, *queue) for part in self._plan(whole.write))
-                continue
-            yield tile.write, probabilities, len(queue)
+        with ThreadPoolExecutor(1, "septum-read") as reader:  # begins no thread before it is given something
+            coming: Future[NDArray[np.float32]] | None = None
+            while queue:
+                tile = queue.popleft()
+                part = _read(image, stats, tile) if coming is None else coming.result()
+                coming = reader.submit(_read, image, stats, queue[0]) if self.reads_ahead and queue else None
+                try:
+                    probabilities = self._compute(part, tile)
+                except (MemoryError, RuntimeError) as error:
+                    if not _out_of_memory(error):
+                        raise
+                    coming = None
+                    self._halve(tile)
+                    queue = deque(part for whole in (tile, *queue) for part in self._plan(whole.write))
+                    continue
+                yield tile.write, probabilities, len(queue)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the next tile is read while one is computed: where the processor would else wait for a GPU."""
+        return self.device.torch.type != "cpu"
 
     def seconds(self, sides: Sequence[int], tiles: int) -> float | None:
         """Return about how long so many tiles of these input sides take, by one; None where that is not worth it."""
@@ -118,10 +129,9 @@ class Tiler:
         shape = [s.stop - s.start for s in region]
         return plan_tiles(shape, self.network.geometry, self.max_output, origin=[s.start for s in region])
 
-    def _compute(self, image: Readable, stats: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
-        part = read_mirrored(image, tile.read)
+    def _compute(self, part: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
         with torch.inference_mode(), self.device.exact():
-            logits = self.network(torch.from_numpy(normalize(part, stats)[None]).to(self.device.torch))
+            logits = self.network(torch.from_numpy(part[None]).to(self.device.torch))
             kept = logits[0][(slice(None), *tile.keep)]
             probabilities: NDArray[np.float32] = torch.softmax(kept.float(), dim=0).cpu().numpy()
         return probabilities
@@ -139,6 +149,10 @@ class Tiler:
         self.halved.append(self.max_output)
         if self.device.torch.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _read(image: Readable, stats: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
+    return normalize(read_mirrored(image, tile.read), stats)
 
 
 def halved_text(path: Path, tiler: Tiler) -> str:

@@ -223,7 +223,8 @@ def _layout(
         tiles *= sum(counts)
         pixels *= sum(n * side for n, side in zip(counts, inputs, strict=True))
     one = tile_bytes(network, sides, members=demand.members, engine=engine)
-    io = prod(sides) * demand.channels * (demand.itemsize + 4) + prod(strides) * demand.maps * 4 * 2
+    read = 1 if device_limit is None else 2  # beside a GPU the next tile is read ahead
+    io = read * prod(sides) * demand.channels * (demand.itemsize + 4) + prod(strides) * demand.maps * 4 * 2
     host = io + (one if device_limit is None else 0)
     peak = base + _SLACK + (_frame_bytes(demand, host) if block is None else _block_bytes(demand, block, host))
     times = demand.frames * demand.rounds

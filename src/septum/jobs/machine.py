@@ -42,11 +42,13 @@ def step_seconds(plan: Plan, device: Device) -> float:
     device
         Where to compute.
     """
-    network = UNet(plan.network).to(device.torch)
+    bfloat16 = plan.precision == "bfloat16" and device.bfloat16
+    order = device.memory_format(len(plan.tile), bfloat16)
+    network: UNet = UNet(plan.network).to(device.torch).to(memory_format=order)  # type: ignore[call-overload]
     network.train()
     draw = seeding.generator(0, "timing")
     x = torch.from_numpy(draw.standard_normal((plan.batch, plan.network.channels, *plan.tile), dtype="float32"))
-    x = x.to(device.torch)
+    x = x.to(device.torch, memory_format=order)
     y = torch.zeros((plan.batch, *plan.output), dtype=torch.uint8, device=device.torch)
     w = torch.ones(y.shape, device=device.torch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
@@ -55,7 +57,7 @@ def step_seconds(plan: Plan, device: Device) -> float:
         network.seed_dropout([number] * plan.batch)
         begin = time.monotonic()
         with device.exact():
-            with device.autocast():
+            with device.autocast(bfloat16):
                 logits = network(x)
             energy, annotated = weighted_cross_entropy(logits, y, w)
             optimizer.zero_grad(set_to_none=True)

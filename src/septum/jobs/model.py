@@ -202,7 +202,7 @@ def _networks(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[Any
             begin = _place(number, header.members)
             weights = {k.removeprefix(begin): torch.from_numpy(v) for k, v in tensors.items() if k.startswith(begin)}
             _is_as_large_as_it_says(header.network, weights)
-            network = UNet(header.network)
+            network = UNet.unset(header.network)
             network.load_state_dict(weights)
             networks.append(network)
     except (RuntimeError, KeyError, ValueError):

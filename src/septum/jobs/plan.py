@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from septum.jobs.load import Sample
 
 Preset = Literal["auto", "paper", "fiji"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class OptimizerSettings(Settings):
@@ -85,6 +86,8 @@ class Plan(Settings):
         where ignored (Fiji).
     validations
         How often the held-out images are predicted and scored.
+    precision
+        What convolutions of a step are computed in; weights, loss and everything but training are in float32.
     """
 
     network: UNetSettings
@@ -96,6 +99,7 @@ class Plan(Settings):
     batch: int = Field(ge=1)
     sampler: Literal["uniform", "objects", "density"] = "uniform"
     validations: int = Field(default=10, ge=1)
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _tile_fits(self) -> Self:
@@ -130,6 +134,8 @@ class Facts:
         Whether classes lie the same way around in all images (see `septum.jobs.facts.oriented`).
     network, normalization
         Of the model that training starts from; None where it starts anew.
+    bfloat16
+        Whether what computes is faster in bfloat16 than in float32.
     """
 
     channels: int
@@ -141,9 +147,10 @@ class Facts:
     oriented: bool = False
     network: UNetSettings | None = None
     normalization: NormalizeSettings | None = None
+    bfloat16: bool = False
 
 
-def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool) -> Facts:
+def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool, bfloat16: bool = False) -> Facts:
     """Sum up samples for the planner.
 
     Parameters
@@ -154,8 +161,8 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool)
         ``"objects"`` or ``"classes"``.
     classes
         Number of classes for ``"classes"``.
-    gpu
-        Whether a GPU computes.
+    gpu, bfloat16
+        Whether a GPU computes, and whether it or the processor is faster in bfloat16.
     """
     rank = samples[0].mask.ndim
     known = [s.spacing_um for s in samples if s.spacing_um is not None]
@@ -170,6 +177,7 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool)
         object_px=float(np.median(wide)) if len(wide) else None,
         gpu=gpu,
         oriented=kind == "classes" and oriented(samples, classes=classes),
+        bfloat16=bfloat16,
     )
 
 
@@ -182,6 +190,7 @@ def make_plan(
     tile: int | None = None,
     batch: int | None = None,
     values: Sequence[str] = (),
+    precision: Precision | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
     """Choose a plan.
 
@@ -191,7 +200,7 @@ def make_plan(
         What is known of the data and the machine.
     preset
         ``"paper"`` and ``"fiji"`` are fixed; ``"auto"`` follows the facts.
-    width, depth, tile, batch
+    width, depth, tile, batch, precision
         Values given by a person; they win over the preset. `tile` is a wish for the input side; it grows to the next
         side that fits the depth.
     values
@@ -227,7 +236,10 @@ def make_plan(
     if tile is not None:
         sides = tuple(next_input(tile, d, network.padding) for d in network.depths)
         reasons += (f"tile {_times(sides)}: asked for {tile}",)
-    plan = chosen.model_copy(update={"network": network, "tile": sides, "batch": batch or chosen.batch})
+    computed: Precision = precision or ("bfloat16" if facts.bfloat16 else "float32")
+    plan = chosen.model_copy(
+        update={"network": network, "tile": sides, "batch": batch or chosen.batch, "precision": computed}
+    )
     plan = Plan.model_validate(plan.model_dump())
     if values:
         # The network first: its tile is fitted to it where none was asked for.
@@ -362,6 +374,15 @@ def _auto_depths(facts: Facts, depth: int | None) -> tuple[tuple[int, ...], list
     if min(depths) < wanted:
         text += f", as far as sides {_times(facts.sides)} and pixel sizes {_times(facts.anisotropy)} allow"
     return tuple(depths), [text]
+
+
+def _why_precision(facts: Facts, asked: Precision | None) -> str:
+    if asked is not None:
+        return "asked for"
+    where = "GPU" if facts.gpu else "processor"
+    if facts.bfloat16:
+        return f"the {where} is faster in it; weights and loss are float32"
+    return f"the {where} is not faster in bfloat16"
 
 
 def _times(values: Sequence[float]) -> str:

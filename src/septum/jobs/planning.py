@@ -81,7 +81,19 @@ def plan_of_run(
 def _new_plan(
     settings: TrainSettings, samples: Sequence[Sample], rules: Rules, start: Start | None, device: Device
 ) -> Reasoned:
-    facts = find_facts(samples, rules.kind, classes=len(rules.class_values), gpu=device.torch.type != "cpu")
+    if settings.precision == "bfloat16" and not device.bfloat16:
+        raise UsageError(
+            f"--precision bfloat16 on {device.name}",
+            "a GPU that computes in bfloat16, or a processor with a matrix unit for it (AMX)",
+            "leave --precision out",
+        )
+    facts = find_facts(
+        samples,
+        rules.kind,
+        classes=len(rules.class_values),
+        gpu=device.torch.type != "cpu",
+        bfloat16=device.bfloat16,
+    )
     said = data_facts(samples, rules.kind, classes=facts.classes).lines()
     if start is not None:
         see_it_fits(start, rank=len(facts.sides), width=settings.width, depth=settings.depth, values=settings.set)
@@ -95,6 +107,7 @@ def _new_plan(
         depth=settings.depth,
         tile=settings.tile,
         batch=settings.batch,
+        precision=settings.precision,
         values=settings.set,
     )
     named = {value.partition("=")[0].strip() for value in settings.set}

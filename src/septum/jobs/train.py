@@ -22,7 +22,7 @@ from septum.jobs.engines import for_scores
 from septum.jobs.familiar import Seen, seen_in
 from septum.jobs.load import Loaded, load_data
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.plan import Preset, find_facts
+from septum.jobs.plan import Precision, Preset, find_facts
 from septum.jobs.planning import plan_of_run
 from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # A checkpoint is written after so many seconds; when it is written changes nothing about the training.
 _SAVE_SECONDS = 60.0
+# On a GPU the losses of so many steps are read at once: each reading waits until it has done all that it was given.
+_UNREAD = {"cuda": 10, "mps": 10}
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
 _KEEP_STEPS = 25
 # What may change between two starts of a run. Of the model to start from not the place counts, but what it holds.
@@ -70,7 +72,7 @@ class TrainSettings(Settings):
         What masks hold; read from their values where not given.
     ignore
         Values of the masks that mean not annotated.
-    width, depth, tile, batch
+    width, depth, tile, batch, precision
         Values that win over the plan.
     set
         Any other value of the plan, ``"weights.w0=5"``; see `septum.jobs.overrides.with_values`.
@@ -99,6 +101,7 @@ class TrainSettings(Settings):
     batch: int | None = Field(default=None, ge=1)
     set: tuple[str, ...] = ()
     from_model: Path | None = None
+    precision: Precision | None = None
     device: str = "auto"
     split: SplitSettings = SplitSettings()
     deterministic: bool = False
@@ -289,13 +292,15 @@ def _loop(
     saved = clock.seconds
     while not processes.any(stop.asked) and (trainer.row is not None or clock.progress < 1):
         if trainer.row is None:
-            record = _step(trainer, clock)
-            yield record
-            if isinstance(record, Warned):
+            rows = yield from _steps(trainer, clock, stop, validations)
+            if not rows:
                 if log is not None:
                     log.cut(trainer.step)
                 continue
-        assert trainer.row is not None
+            for row in rows[:-1]:
+                if log is not None:
+                    log.append(row)
+            trainer.row = rows[-1]
         row = trainer.row
         if _due(trainer, clock, validations):
             found = trainer.validate(stop)
@@ -350,18 +355,41 @@ def _follow(clock: Clock, trainer: Trainer) -> None:
     clock.cooling_end = None if trainer.cooling < 0 else trainer.cooling_end
 
 
-def _step(trainer: Trainer, clock: Clock) -> Step | Warned:
-    """Do one step; or go back where its loss is not a number."""
-    clock.start_step()
-    loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
-    if not math.isfinite(loss):
-        warned = trainer.undo()
+def _steps(
+    trainer: Trainer, clock: Clock, stop: Stop, validations: int
+) -> Generator[Record, None, list[dict[str, float | int]]]:
+    """Do steps until their losses are to be read: at the latest when held-out images are due or the state will be kept.
+
+    Returns
+    -------
+    list
+        A line of the log for each step; none where a loss was not a number, and all is as it was kept.
+    """
+    rows, losses, first = list[dict[str, float | int]](), list[torch.Tensor](), trainer.step
+    while True:
+        clock.start_step()
+        losses.append(trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule)))
+        clock.finish_step(trainer.step)
+        trainer.progress = clock.progress = trainer.processes.agree(clock.progress)
+        rows.append({"step": trainer.step, "rate": trainer.rate, "seconds": clock.seconds})
+        if (
+            len(rows) >= _UNREAD.get(trainer.device.torch.type, 1)
+            or trainer.step % _KEEP_STEPS == 0
+            or _due(trainer, clock, validations)
+            or (clock.plateau and clock.cooling is None and clock.progress >= LATEST)
+            or trainer.processes.any(stop.asked)
+        ):
+            break
+    values = torch.stack(losses).tolist()
+    failed = next((i for i, loss in enumerate(values) if not math.isfinite(loss)), None)
+    if failed is not None:
+        yield trainer.undo(first + failed)
         _follow(clock, trainer)
-        return warned
-    clock.finish_step(trainer.step)
-    trainer.progress = clock.progress = trainer.processes.agree(clock.progress)
-    trainer.row = {"step": trainer.step, "loss": loss, "rate": trainer.rate, "seconds": clock.seconds}
-    return Step(trainer.step, clock.total(trainer.step), loss, trainer.rate, clock.seconds)
+        return []
+    for row, loss in zip(rows, values, strict=True):
+        row["loss"] = loss
+        yield Step(int(row["step"]), clock.total(int(row["step"])), loss, row["rate"], row["seconds"])
+    return rows
 
 
 def _save(trainer: Trainer, folder: RunFolder, log: Log | None, clock: Clock) -> Saved:

@@ -21,7 +21,7 @@ from septum.jobs.prepare import Prepared, Sampler, tiles_of
 from septum.jobs.records import Warned
 from septum.jobs.validate import HeldOut, merit
 from septum.nn.augment import draw, training_batch
-from septum.nn.device import Device
+from septum.nn.device import Device, free_bytes
 from septum.nn.loss import weighted_cross_entropy
 from septum.nn.parallel import Processes
 from septum.nn.unet import UNet
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _MOST_UNDONE = 3
 # A training without an end is validated after each pass through the images, of so many steps.
 _PASS = (100, 2000)
+# Images stay on a GPU if they take no more than this share of what is free there; the rest is for the network.
+_IMAGES_SHARE = 0.25
 # The numbers of a state; `best` and `row` are special.
 _NUMBERS = ("step", "progress", "undone", "validated", "best_step", "stale", "reference", "cooling", "cooling_end")
 
@@ -91,12 +93,15 @@ class Trainer:
 
     def __post_init__(self) -> None:
         network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
-        self.network = network.to(self.device.torch)
-        if self.device.torch.type == "cuda" and len(self.plan.network.depths) == 2:
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # A run that goes on where bfloat16 would only be imitated computes in float32, and says so.
+        self._bfloat16 = self.plan.precision == "bfloat16" and self.device.bfloat16
+        self._order = self.device.memory_format(len(self.plan.network.depths), self._bfloat16)
+        network = network.to(self.device.torch)
+        self.network: UNet = network.to(memory_format=self._order)  # type: ignore[call-overload]
         self._parallel = self.processes.wrap(self.network, self.device.torch)
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
         self._sampler = Sampler(self.images, self.plan)
+        self._on_device = [self._placed(i) for i in self.images] if self._fit() else []
 
     @property
     def pass_steps(self) -> int:
@@ -106,11 +111,12 @@ class Trainer:
 
     def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw this process's tiles of a step, on the device; tile `i` depends on (seed, step, i) only."""
-        images, targets, weights, draws = [], [], [], []
+        tiles, draws = [], []
         for index in self.processes.share(self.plan.batch):
             rng = seeding.generator(self.seed, "augment", step, index)
             number, center = self._sampler.draw(rng)
             chosen = self.images[number]
+            parts = self._on_device[number] if self._on_device else self._placed(chosen)
             draws.append(
                 draw(
                     self.plan.augmentation,
@@ -120,20 +126,36 @@ class Trainer:
                     spacing=chosen.spacing,
                 )
             )
-            images.append(torch.from_numpy(chosen.image).to(self.device.torch))
-            targets.append(torch.from_numpy(chosen.target).to(self.device.torch))
-            weights.append(torch.from_numpy(chosen.weight).to(self.device.torch))
+            tiles.append(parts)
+        images, targets, weights = zip(*tiles, strict=True)
         return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self.plan.output)
 
-    def training_step(self, rate_factor: float) -> float:
+    def _placed(self, image: Prepared) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image, target and weight on the device; on the CPU they share memory with the arrays."""
+        x, y, w = (torch.from_numpy(a).to(self.device.torch) for a in (image.image, image.target, image.weight))
+        return x, y, w
+
+    def _fit(self) -> bool:
+        """Say whether all images may stay on the device: copied anew, each would let a GPU wait."""
+        free = free_bytes(self.device)
+        needed = sum(a.nbytes for i in self.images for a in (i.image, i.target, i.weight))
+        return free is None or needed < _IMAGES_SHARE * free
+
+    def training_step(self, rate_factor: float) -> Tensor:
         """Do one step and return its loss: the energy divided by the annotated pixels, over all processes.
 
-        Nothing moves where the loss or a gradient is not a finite number; the loss returned is then not finite either.
+        Nothing here waits for a GPU; reading the loss does. Where it is not a finite number, the loss or a gradient was
+        not, and the weights are ruined: then `undo`.
 
         Parameters
         ----------
         rate_factor
             The schedule's share of the highest learning rate, 0..1.
+
+        Returns
+        -------
+        Tensor
+            A scalar on the device, not to be changed.
         """
         self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.undone
         for group in self.optimizer.param_groups:
@@ -143,34 +165,33 @@ class Trainer:
         self.network.seed_dropout([seeding.number(self.seed, "drop-out", self.step, index) for index in own])
         x, y, w = self.draw_batch(self.step)
         with self.device.exact():
-            with self.device.autocast():
-                logits = self._parallel(x)
+            with self.device.autocast(self._bfloat16):
+                logits = self._parallel(x.contiguous(memory_format=self._order))
             energy, annotated = weighted_cross_entropy(logits, y, w)
             share = energy / self.processes.sum(annotated).clamp(min=1)
             self.optimizer.zero_grad(set_to_none=True)
             # Gradients are averaged over the processes; the energy is summed.
             torch.autograd.backward(share * self.processes.world)
-        loss = float(self.processes.sum(share.detach()))
-        if math.isfinite(loss) and not self._gradients_are_finite():
-            # The weights would be ruined now and the loss only with the next tile, when they may have been kept.
-            loss = math.nan
-        if math.isfinite(loss):
-            self.optimizer.step()
-            self.step += 1
-        return loss
-
-    def _gradients_are_finite(self) -> bool:
-        """Say whether all gradients are finite numbers; the same on all processes."""
+        loss = self.processes.sum(share.detach())
+        # Of gradients that are not finite the loss would tell with the next tile only, when the state may be kept.
         norms = [torch.linalg.vector_norm(p.grad) for p in self.network.parameters() if p.grad is not None]
-        return bool(torch.stack(norms).isfinite().all())
+        loss = loss + 0 * torch.stack(norms).sum()
+        self.optimizer.step()
+        self.step += 1
+        return loss
 
     def keep(self) -> None:
         """Keep the state in memory, to go back to."""
         tensors, state = self._snapshot()
         self._kept = {k: v.clone() for k, v in tensors.items()}, state
 
-    def undo(self) -> Warned:
+    def undo(self, failed: int) -> Warned:
         """Go back to the kept state and halve the rate.
+
+        Parameters
+        ----------
+        failed
+            How many steps were done before the one whose loss is no number.
 
         Raises
         ------
@@ -178,7 +199,7 @@ class Trainer:
             If this did not help three times.
         """
         assert self._kept is not None
-        failed, undone = self.step, self.undone + 1
+        undone = self.undone + 1
         if undone > _MOST_UNDONE:
             raise DataError(
                 f"the loss was not a finite number at step {failed}, even at an eighth of the learning rate",
@@ -220,7 +241,7 @@ class Trainer:
         if not self._best_weights:
             self.best_step = self.step
             return self.network
-        best = UNet(self.plan.network)
+        best = UNet.unset(self.plan.network)
         best.load_state_dict(self._best_weights)
         return best.to(self.device.torch)
 
@@ -255,7 +276,8 @@ class Trainer:
     def made_on(self) -> str:
         """What decides the last bits of a result beside data, plan and seed."""
         processes = f"{self.processes.world} process{'es' * (self.processes.world > 1)}"
-        return f"{self.device.name}, {processes}, torch {torch.__version__}"
+        precision = "bfloat16" if self._bfloat16 else "float32"
+        return f"{self.device.name}, {precision}, {processes}, torch {torch.__version__}"
 
     def restore(self, checkpoint: Checkpoint) -> str:
         """Go on from a checkpoint, bit for bit.
@@ -308,9 +330,13 @@ class Trainer:
             parts[kind][key] = value
         self.network.load_state_dict(parts["network"])
         slots: dict[int, dict[str, Tensor]] = {}
+        weights = list(self.network.parameters())
         for name, tensor in parts["optimizer"].items():
             number, key = name.split(".", 1)
-            slots.setdefault(int(number), {})[key] = tensor.clone()
+            weight = weights[int(number)]
+            # Laid out as the weight is: otherwise each step would go through one of them in jumps.
+            slot = torch.empty_like(weight if tensor.shape == weight.shape else tensor, requires_grad=False)
+            slots.setdefault(int(number), {})[key] = slot.copy_(tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self._best_weights = {k: v.clone() for k, v in parts["best"].items()}
         for name in _NUMBERS:

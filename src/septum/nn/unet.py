@@ -90,7 +90,9 @@ class Dropout(nn.Module):
         keep = 1.0 - self.probability
         chances = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(n)) for n in self._numbers]
         mask = torch.stack(chances) < keep
-        return x * mask.to(x.device).to(x.dtype).div_(keep)
+        if x.is_cuda:
+            mask = mask.pin_memory()  # from other memory the copy would wait for all that the GPU has been given
+        return x * mask.to(x.device, non_blocking=True).to(x.dtype).div_(keep)
 
 
 def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSettings, dropout: bool) -> nn.Sequential:
@@ -120,10 +122,10 @@ class UNet(nn.Module):
     settings
         The network's shape.
     seed
-        Seed of the initial weights.
+        Seed of the initial weights; None: they are not drawn, see `unset`.
     """
 
-    def __init__(self, settings: UNetSettings, *, seed: int = 0) -> None:
+    def __init__(self, settings: UNetSettings, *, seed: int | None = 0) -> None:
         super().__init__()
         self.settings = settings
         self.geometry = settings.geometry
@@ -151,7 +153,18 @@ class UNet(nn.Module):
             _block(features[k + 2], features[k + 1], at(k, 3), settings, False) for k in range(levels)
         )
         self.head = conv(width, settings.classes, 1)
-        initialize(self, seed)
+        if seed is not None:
+            initialize(self, seed)
+
+    @classmethod
+    def unset(cls, settings: UNetSettings) -> Self:
+        """Return a network on the CPU whose weights hold anything, to be loaded.
+
+        Drawing those of the paper's network would take a third of a second.
+        """
+        with torch.device("meta"):
+            network = cls(settings, seed=None)
+        return network.to_empty(device="cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits.
@@ -224,7 +237,7 @@ def for_prediction(network: UNet) -> UNet:
     Apple GPUs have none). The copy's
     outputs equal those of the original in evaluation mode to float rounding. It is on the original's device.
     """
-    copy = UNet(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
+    copy = UNet.unset(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
     device = next(network.parameters()).device
     with torch.no_grad():
         for source, target in zip(_blocks(network), _blocks(copy), strict=True):
