@@ -246,7 +246,8 @@ def make_plan(
         network = network_with_values(plan.network, values)
         plan = with_values(plan.model_copy(update={"network": network, "tile": fitted(network, plan.output)}), values)
         reasons += (f"asked for: {', '.join(values)}",)
-    return plan, reasons
+    asked = precision if plan.precision == computed else plan.precision
+    return plan, (*reasons, f"precision {plan.precision}: {_why_precision(facts, asked)}")
 
 
 def plan_lines(plan: Plan) -> tuple[str, ...]:
