@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import SeptumError
+from septum.jobs import load as load_module
 from septum.jobs import train as train_module
 from septum.jobs.check import check
 from septum.jobs.load import load_samples
@@ -56,8 +57,8 @@ def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
 
     train_module._step = step
     if "rank_in_data" in spec:
-        old = train_module.fingerprints
-        train_module.fingerprints = lambda samples: {**old(samples), "rank": str(rank)}
+        old = load_module.fingerprints
+        load_module.fingerprints = lambda samples: {**old(samples), "rank": str(rank)}
     try:
         for record in train(TrainSettings.model_validate(spec["settings"]), stop):
             if isinstance(record, Step):
