@@ -8,7 +8,8 @@ The other programs take part where they are installed: onnxruntime, openvino, nc
 the first, second and last of them read the network). All compute the same network in float32 with as many threads as
 PyTorch takes, each in a process of its own, as their threads would disturb each other; one after the other in each of
 seven rounds, so that what else the machine does meets all of them alike. `cpu_s` are processor seconds of all threads,
-those that only wait among them. Figures go to benchmarks/results/engine.json.
+those that only wait among them: with OMP_NUM_THREADS=1 none does, and a busy machine does not count. Figures go to
+benchmarks/results/engine.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -167,14 +168,14 @@ def _ncnn(plain: Plain, x: Tensor, folder: Path) -> Program:
     return compute
 
 
-def serve(case: str, name: str) -> None:
+def serve(case: str, name: str, truth: str) -> None:
     """Tell the error of a program, then compute a tile for each line that is read and tell its seconds."""
     settings, side = CASES[case]
     network = network_of(settings)
     x = torch.randn(1, settings.channels, side, side, generator=torch.Generator().manual_seed(1))
     out, sys.stdout = sys.stdout, sys.stderr  # converters tell much
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        exact = torch.softmax(for_prediction(network).double()(x.double()), dim=1)
+        exact = torch.from_numpy(np.load(truth))
         compute = program(name, network, x, Path(folder))
         found = torch.as_tensor(np.asarray(compute(x))).double()
         print(json.dumps(float((torch.softmax(found, dim=1) - exact).abs().max())), file=out, flush=True)
@@ -184,17 +185,22 @@ def serve(case: str, name: str) -> None:
             print(json.dumps([time.perf_counter() - begin, time.process_time() - used]), file=out, flush=True)
 
 
-def measure(case: str) -> dict[str, object]:
-    """Return seconds and errors of all programs on one tile."""
+def measure(case: str, names: Sequence[str]) -> dict[str, object]:
+    """Return seconds and errors of programs on one tile."""
     settings, side = CASES[case]
     servers, errors = {}, {}
-    for name in PROGRAMS:
-        command = [sys.executable, __file__, "--serve", case, name]
+    truth = Path(tempfile.gettempdir()) / f"septum-benchmark-{os.getpid()}.npy"
+    with torch.inference_mode():
+        x = torch.randn(1, settings.channels, side, side, generator=torch.Generator().manual_seed(1))
+        np.save(truth, torch.softmax(network_of(settings).double()(x.double()), dim=1).numpy())
+    for name in names:
+        command = [sys.executable, __file__, "--serve", case, name, str(truth)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         server = subprocess.Popen(command, **pipes)
         line = _answer(server)
         if line:
             servers[name], errors[name] = server, json.loads(line)
+    truth.unlink()
     times: dict[str, list[list[float]]] = {name: [] for name in servers}
     for _ in range(ROUNDS):
         for name, server in servers.items():
@@ -205,13 +211,15 @@ def measure(case: str) -> dict[str, object]:
     for server in servers.values():
         server.communicate()
     medians = {name: statistics.median(wall for wall, _ in pairs) for name, pairs in times.items()}
+    used = {name: statistics.median(cpu for _, cpu in pairs) for name, pairs in times.items()}
     rows = {
         name: {
             "median_s": round(medians[name], 4),
             "least_s": round(min(wall for wall, _ in pairs), 4),
             "most_s": round(max(wall for wall, _ in pairs), 4),
-            "cpu_s": round(statistics.median(cpu for _, cpu in pairs), 4),
+            "cpu_s": round(used[name], 4),
             "times_faster_than_pytorch": round(medians["PyTorch"] / medians[name], 2),
+            "times_less_cpu_than_pytorch": round(used["PyTorch"] / used[name], 2),
             "largest_error": float(f"{errors[name]:.2g}"),
         }
         for name, pairs in times.items()
@@ -311,8 +319,9 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=[*CASES, "memory", "start"], metavar="CASE")
+    parser.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS, metavar="NAME")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peak:
         print(memory(*given.peak))
@@ -321,11 +330,11 @@ def main() -> None:
         serve(*given.serve)
         return
     for what in given.what:
-        made = {"memory": memories, "start": start}.get(what, lambda what=what: measure(what))()
+        made = {"memory": memories, "start": start}.get(what, lambda what=what: measure(what, given.programs))()
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        known |= {"command": "python benchmarks/engine.py", "threads": torch.get_num_threads()}
-        known["versions"] = known.get("versions", {}) | _versions()
-        known[what] = made
+        known |= {"command": "python benchmarks/engine.py", "versions": known.get("versions", {}) | _versions()}
+        threads = torch.get_num_threads()
+        known[what if what == "memory" else f"{what}, {threads} thread{'s' * (threads > 1)}"] = made
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
         print(what, json.dumps(made, indent=1), flush=True)
 

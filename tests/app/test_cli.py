@@ -100,7 +100,7 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
     sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False}
     wanted |= {"early_stop": True, "ignore": (0, 255), "set": ("weights.w0=5",)}
-    wanted |= {"from_model": Path("start.safetensors")}
+    wanted |= {"from_model": Path("start.safetensors"), "precision": None}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
 

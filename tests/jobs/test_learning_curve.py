@@ -123,7 +123,7 @@ def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list
     found = next(r for r in records if isinstance(r, Curve))
     assert (found.score, found.images) == ("dice", (1, 2, 3, 6))
     parts = [r.trained.scores["dice"] for r in records if isinstance(r, PartTrained)]
-    assert found.values == pytest.approx(parts)
+    assert found.values == pytest.approx(parts, abs=1e-3)  # a pixel may round to the other side
     written = json.loads((settings.out / "curve.json").read_text())
     assert (written["values"], written["words"]) == (list(found.values), found.words)
     report = [r for r in records if isinstance(r, RunReport)][-1]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import septum
 from septum.errors import DataError, SeptumError, UsageError
 from septum.io.model_file import read_model
+from septum.jobs import planning
 from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs.model import open_model
@@ -212,8 +213,8 @@ def test_losses_that_are_read_later_change_nothing(
     monkeypatch.setattr(trainer_module.Trainer, "training_step", sometimes)
     monkeypatch.setattr(train_module, "_KEEP_STEPS", 5)
     validations = {"validations": 2}
-    plan = train_module._new_plan
-    monkeypatch.setattr(train_module, "_new_plan", lambda *a: (plan(*a)[0].model_copy(update=validations), ("a plan",)))
+    plan = planning._new_plan
+    monkeypatch.setattr(planning, "_new_plan", lambda *a: (plan(*a)[0].model_copy(update=validations), ("a plan",)))
     found = []
     for unread in (1, 4):
         monkeypatch.setattr(train_module, "_UNREAD", {"cpu": unread})
