@@ -28,8 +28,8 @@ from septum.jobs.train import TrainSettings, train
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
-    given = {"data": (data,), "out": out, "steps": 25, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}
-    return TrainSettings.model_validate(given | changes)
+    shape = {"width": 4, "depth": 1, "tile": 36, "batch": 2, "device": "cpu", "precision": "float32"}
+    return TrainSettings.model_validate({"data": (data,), "out": out, "steps": 40, **shape, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_run_of_folds_says_what_it_does_and_ends_with_one_model(run: tuple[Pat
     assert len(lines[2]) == 1  # the plan is said once
     last = records[-1]
     assert isinstance(last, Trained)
-    assert (last.model, last.steps) == (out / "model.safetensors", 50)
+    assert (last.model, last.steps) == (out / "model.safetensors", 80)
     parts = [r.trained for r in records if isinstance(r, PartTrained)]
     said = json.loads((out / "folds.json").read_text())
     assert sorted(name for fold in said["folds"] for name in fold["held_out"]) == list("abcde")
@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     assert not (out / "model.safetensors").exists()
     second = list(train_folds(settings, 2))
     assert [r.step for r in second if isinstance(r, Resumed)] == [7]
-    assert [r.step for r in second if isinstance(r, Step)] == list(range(8, 26))
+    assert [r.step for r in second if isinstance(r, Step)] == list(range(8, 41))
     assert _tensors(out / "model.safetensors") == _tensors(run[0] / "model.safetensors")
     assert second[-1].scores == run[1][-1].scores
 

@@ -99,17 +99,19 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], patience_s: float) -> in
     while any(p.poll() is None for p in processes):
         codes = [p.poll() for p in processes]
         if failed is None and any(codes):
-            # Of several that failed, one that was killed is the cause, the others have noticed.
-            failed = min((i for i, code in enumerate(codes) if code), key=lambda i: codes[i] or 0)
+            failed = _cause(codes)
             deadline = time.monotonic() + patience_s
         if failed is not None and time.monotonic() > deadline:
             _send(processes, signal.SIGTERM)
             time.sleep(1.0)
             break
         time.sleep(0.05)
-    if failed is None:
-        failed = next((i for i, p in enumerate(processes) if p.poll()), None)
-    return failed
+    return _cause([p.poll() for p in processes]) if failed is None else failed
+
+
+def _cause(codes: Sequence[int | None]) -> int | None:
+    """Return which of several that failed is the cause: one that was killed, which the others have noticed."""
+    return min((i for i, code in enumerate(codes) if code), key=lambda i: codes[i] or 0, default=None)
 
 
 def _environments(count: int) -> list[dict[str, str]]:
