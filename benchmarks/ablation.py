@@ -1,6 +1,6 @@
 """What a choice of the plan is worth: the same training with one value changed, on public data.
 
-    python benchmarks/ablation.py DATA OUT SET [--seconds 60] [--seed 0] [--variants "base;classes alike"]
+    python benchmarks/ablation.py DATA OUT SET [--seconds 60] [--seed 0] [--variants "the plan;classes alike"]
     python benchmarks/ablation.py --show OUT [--write]
 
 DATA holds the sets as in benchmarks/main_job.py, of which a regular part is taken, to afford many cells. A cell is one
@@ -65,13 +65,19 @@ class Variant:
     average: float = 0.0
 
 
-SAME = "network.padding=same"
+VALID, SAME = "network.padding=valid", "network.padding=same"
+TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
 ALIKE = "weights.balance=1"
 VARIANTS = {
-    "base": Variant(),
-    "same padding": Variant((SAME,)),
-    "no rotation or mirroring": Variant(FIXED),
+    "the plan": Variant(),
+    "padded": Variant((SAME,)),
+    "unpadded, turned": Variant((VALID, *TURNED)),
+    "unpadded, not turned": Variant((VALID, *FIXED)),
+    "padded, turned": Variant((SAME, *TURNED)),
+    "padded, not turned": Variant((SAME, *FIXED)),
+    "padded, not turned, classes alike": Variant((SAME, *FIXED, ALIKE)),
+    "padded, not turned, soft Dice added": Variant((SAME, *FIXED), dice=1.0),
     "classes alike": Variant((ALIKE,)),
     "balance up to 3": Variant(("weights.balance=3",)),
     "soft Dice added": Variant(dice=1.0),
@@ -80,17 +86,10 @@ VARIANTS = {
     "border weight 5": Variant(("weights.w0=5",)),
     "rate 0.003": Variant(("optimizer.rate=0.003",)),
     "rate 0.0003": Variant(("optimizer.rate=0.0003",)),
-    "width 8": Variant(("network.width=8",)),
     "width 24": Variant(("network.width=24",)),
     "one tile a step": Variant(("batch=1",)),
     "range normalization": Variant(("normalization.method=range",)),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),
-    "same, alike": Variant((SAME, ALIKE)),
-    "same, not rotated": Variant((SAME, *FIXED)),
-    "same, not rotated, alike": Variant((SAME, *FIXED, ALIKE)),
-    "same, not rotated, Dice": Variant((SAME, *FIXED), dice=1.0),
-    "same, not rotated, alike, Dice": Variant((SAME, *FIXED, ALIKE), dice=1.0),
-    "same, rate 0.003": Variant((SAME, "optimizer.rate=0.003")),
 }
 
 

@@ -48,6 +48,8 @@ def test_the_tile_follows_the_network_that_is_asked_for() -> None:
         ("weights.w0=-1", r"--set weights.w0=-1\n.*greater than or equal to 0"),
         ("weights.w0=many", r"--set weights.w0=many\n.*valid number"),
         ("optimizer.method=lion", r"--set optimizer.method=lion\n.*'sgd', 'adam' or 'adamw'"),
+        ("network.channels=3", r"--set network.channels=3\n.*NAME=VALUE with one of the names network.depths"),
+        ("network.depths=[2, 2, 2]", r"--set network.depths=\[2, 2, 2\]\n.*2 numbers, one for each axis"),
         ("network.depths=[9, 9]", r"--set network.depths=\[9, 9\]\n.*numbers from 0 to 8"),
     ],
 )

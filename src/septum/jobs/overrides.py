@@ -14,6 +14,8 @@ from septum.jobs.plan import Plan
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
 
+_DATA_SAYS = ("network.channels", "network.classes")
+
 
 def with_values(plan: Plan, values: Sequence[str]) -> Plan:
     """Return a plan with some values set.
@@ -44,10 +46,14 @@ def network_with_values(network: UNetSettings, values: Sequence[str]) -> UNetSet
     said = network.model_dump(mode="json")
     for text in own:
         name, _, value = text.removeprefix("network.").partition("=")
-        if name.strip() in said:  # others are named by `with_values`
+        if name.strip() in said and f"network.{name.strip()}" not in _DATA_SAYS:  # others are named by `with_values`
             said[name.strip()] = _value(value.strip())
     with _named(own):
-        return UNetSettings.model_validate(said)
+        made = UNetSettings.model_validate(said)
+    if len(made.depths) != len(network.depths):
+        asked = next(v for v in own if "depths" in v)
+        raise UsageError(f"--set {asked}", f"{len(network.depths)} numbers, one for each axis of the images")
+    return made
 
 
 def _parsed(plan: Plan, values: Sequence[str]) -> dict[str, Any]:
@@ -74,12 +80,12 @@ def _named(values: Sequence[str]) -> Iterator[None]:
 
 
 def value_names(plan: Plan) -> tuple[str, ...]:
-    """Return the names that `with_values` knows, in the order of the plan."""
+    """Return the names that `with_values` knows, in the order of the plan: all but what the data decide."""
     names: list[str] = []
     for name in type(plan).model_fields:
         part = getattr(plan, name)
         names += [f"{name}.{inner}" for inner in type(part).model_fields] if isinstance(part, Settings) else [name]
-    return tuple(names)
+    return tuple(name for name in names if name not in _DATA_SAYS)
 
 
 def _value(text: str) -> Any:
