@@ -41,6 +41,7 @@ def rows(name: str, found: dict[str, Any]) -> list[str]:
         if settings["name"] != "isbi2012"
         else settings["preset"]
     )
+    how += f", width {settings['width']}" if settings["width"] else ""
     steps = sum(t["steps"] for t in found["trainings"])
     for result in found["results"]:
         for line in result["lines"]:

@@ -58,6 +58,22 @@ def test_the_page_holds_our_figure_beside_the_papers_and_needs_nothing_else(foun
     assert "http" not in re.sub(r"http-equiv", "", page)
 
 
+def test_scores_that_the_paper_does_not_have_are_shown_without_a_rival(found):
+    lines = (
+        Line("V_Rand", 0.95, NAN, NAN, True, None, None),
+        Line("V_Info", 0.98, 0.97, 0.99, True, None, None),
+        Line("warping error", 0.0004, 0.0003, 0.0005, False, 0.000353, 0.000355),
+    )
+    sections = Scores("sections", 30, None, lines)
+    page = write_reproduction(
+        dataclasses.replace(found, protocol=PROTOCOLS["isbi2012"], results=(sections,))
+    ).read_text()
+    assert re.findall(r'<p class="name">([^<]+)</p>', page) == ["V_Rand", "warping error"]
+    assert "Sections: 30 images</h3>" in page
+    assert page.count("no interval") == 2
+    assert '<data value="0.000353">0.000353</data>' in page
+
+
 def test_the_picture_shows_image_truth_and_prediction(found, tmp_path):
     page = write_reproduction(found).read_text()
     (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
