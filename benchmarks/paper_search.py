@@ -25,6 +25,7 @@ from septum.jobs.plan import find_facts, make_plan
 from septum.jobs.predict import PredictSettings, predict_files
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
 from septum.jobs.records import Trained
+from septum.jobs.split import SplitSettings
 from septum.jobs.train import TrainSettings, train
 
 RESULTS = Path(__file__).parent / "results" / "paper_search.json"
@@ -55,7 +56,7 @@ def measure(folder: Path, part: Part, steps: int, width: int) -> dict[str, Any]:
         preset="paper",
         steps=steps,
         kind="classes",
-        held_out=(),
+        split=SplitSettings(names=()),
         width=width,
     )
     try:

@@ -37,6 +37,7 @@ from septum.jobs.load import load_samples
 from septum.jobs.predict import PredictSettings, predict_files
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
 from septum.jobs.records import ImageFailed, Trained
+from septum.jobs.split import SplitSettings
 from septum.jobs.train import TrainSettings, train
 
 HERE = Path(__file__).parent
@@ -97,7 +98,11 @@ def run_septum(name: str, part: Part, where: Path, predicted: Path, budget_s: fl
     """Train Septum on a part and predict its inputs."""
     kind = "classes" if name == "isbi2012" else "objects"
     settings = TrainSettings(
-        data=(where / "data",), out=where / "run", budget_s=budget_s, kind=kind, held_out=part.held_out
+        data=(where / "data",),
+        out=where / "run",
+        budget_s=budget_s,
+        kind=kind,
+        split=SplitSettings(names=part.held_out),
     )
     (trained,) = [r for r in train(settings) if isinstance(r, Trained)]
     asked = PredictSettings(
