@@ -93,11 +93,12 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width
 def test_train_turns_options_into_settings(run: Run, trained: list[train_job.TrainSettings]) -> None:
     options = (
         "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu"
+        " --precision float32"
     )
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
-    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False}
+    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "precision": "float32", "deterministic": False}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), **wanted, **sizes}
 
 
