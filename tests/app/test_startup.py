@@ -66,7 +66,18 @@ assert (folder / "out" / "image.png").exists()
 
 
 def test_a_prediction_imports_what_it_needs_and_no_other_format_or_picture(tmp_path: Path) -> None:
-    unneeded = ["zarr", "tifffile", "imagecodecs", "nibabel", "matplotlib", "skimage", "dask", "pandas", "numba"]
+    unneeded = [
+        "zarr",
+        "tifffile",
+        "imagecodecs",
+        "nibabel",
+        "matplotlib",
+        "skimage",
+        "dask",
+        "pandas",
+        "numba",
+        "sympy",
+    ]
     code = PREDICT.format(folder=str(tmp_path)) + LOOK.format(heavy=unneeded)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -58,8 +58,8 @@ def test_for_prediction_folds_batch_norm_to_the_same_outputs() -> None:
         network(torch.randn(1, 1, 44, 44, generator=generator))  # moves the running statistics
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2.0)
-            nn.init.normal_(module.bias)
+            nn.init.uniform_(module.weight, 0.5, 2.0, generator=generator)
+            nn.init.normal_(module.bias, generator=generator)
     folded = for_prediction(network)
     assert not any(isinstance(m, nn.BatchNorm2d | Dropout) for m in folded.modules())
     x = torch.randn(1, 1, 60, 44, generator=generator)

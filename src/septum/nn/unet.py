@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod, sqrt
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from septum.arrays.geometry import Geometry
 from septum.settings import Settings
@@ -114,6 +115,15 @@ def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSet
     return nn.Sequential(*layers)
 
 
+class _Undrawn(TorchFunctionMode):
+    """While this is entered, layers that are made do not draw weights; a "meta" device would import sympy for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 class UNet(nn.Module):
     """Contracting path, bottom, expanding path with skip connections, 1x1 convolution to the classes.
 
@@ -162,9 +172,8 @@ class UNet(nn.Module):
 
         Drawing those of the paper's network would take a third of a second.
         """
-        with torch.device("meta"):
-            network = cls(settings, seed=None)
-        return network.to_empty(device="cpu")
+        with _Undrawn():
+            return cls(settings, seed=None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits.
