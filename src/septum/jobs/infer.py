@@ -19,7 +19,7 @@ from septum.arrays.geometry import Geometry
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
-from septum.nn.device import Device
+from septum.nn.device import Device, out_of_memory
 from septum.nn.ensemble import Network
 from septum.nn.unet import UNetSettings
 
@@ -98,7 +98,7 @@ class Tiler:
                 try:
                     probabilities = self._compute(part, tile)
                 except (MemoryError, RuntimeError) as error:
-                    if not _out_of_memory(error):
+                    if not out_of_memory(error):
                         raise
                     coming = None
                     self._halve(tile)
@@ -120,7 +120,7 @@ class Tiler:
             with torch.inference_mode(), self.device.exact():
                 self.network(torch.zeros(1, self.network.settings.channels, *sides, device=self.device.torch))[0].cpu()
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None
         return tiles * (time.monotonic() - begin)
@@ -159,11 +159,6 @@ def halved_text(path: Path, tiler: Tiler) -> str:
     """Return the sentence that says which tiles were taken when memory ran out."""
     sides = " x ".join(map(str, tiler.max_output))
     return f"{path}: {tiler.device.name} ran out of memory; went on with tiles that write {sides} pixels at most"
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out, on a GPU or, which PyTorch says in words only, on the CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def region_probabilities(
