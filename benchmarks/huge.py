@@ -180,7 +180,7 @@ def main() -> None:
         "limit_kept_by_the_system": group is not None,
         "peak_of_the_group_with_file_cache_bytes": kept,
         "peak_said": peak[1] if peak else None,
-        "plan_said": next((line for line in said.splitlines() if " tiles of " in line), None),
+        "plan_said": next((Path(line).name for line in said.splitlines() if " tiles of " in line), None),
         "seconds": round(seconds, 1),
         "megapixels_per_second": round(given.side**2 / 1e6 / seconds, 2),
         "part": compare(model, image, out / image.name),
