@@ -7,7 +7,8 @@ DATA holds the sets as in benchmarks/main_job.py, of which a regular part is tak
 set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
 steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights on all
 held-out images, for objects with the best of the settings that training tries. Finished cells are kept in OUT and not
-computed again. Soft Dice and averaged weights are not in the product; they are added to its trainer here.
+computed again. Soft Dice, averaged weights, residual blocks and deep supervision are not in the product; they are added
+to its trainer and network here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from septum.jobs import clock as clock_module
 from septum.jobs import trainer as trainer_module
@@ -41,7 +42,7 @@ from septum.jobs.trainer import Trainer
 from septum.metrics.isbi import combine, section
 from septum.nn.device import find_device
 from septum.nn.parallel import Processes
-from septum.nn.unet import UNet, for_prediction
+from septum.nn.unet import UNet, center_crop, for_prediction, initialize
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 
@@ -58,11 +59,17 @@ SETS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan, the weight of a soft Dice loss beside the cross entropy, the decay of averaged weights."""
+    """Values of the plan, the weight of a soft Dice loss beside the cross entropy, the decay of averaged weights.
+
+    `residual` adds the input of each block to its output; `deep` is the weight of the loss of the level below the
+    finest, a quarter of it for the next.
+    """
 
     values: tuple[str, ...] = ()
     dice: float = 0.0
     average: float = 0.0
+    residual: bool = False
+    deep: float = 0.0
 
 
 VALID, SAME = "network.padding=valid", "network.padding=same"
@@ -81,7 +88,13 @@ VARIANTS = {
     "classes alike": Variant((ALIKE,)),
     "balance up to 3": Variant(("weights.balance=3",)),
     "soft Dice added": Variant(dice=1.0),
+    "soft Dice added, classes alike": Variant((ALIKE,), dice=1.0),
+    "padded, soft Dice added, classes alike": Variant((SAME, ALIKE), dice=1.0),
     "averaged weights": Variant(average=0.99),
+    "residual blocks": Variant(residual=True),
+    "deep supervision": Variant(deep=0.5),
+    "no border weight, classes alike": Variant((ALIKE, "weights.w0=0")),
+    "width 8": Variant(("network.width=8",)),
     "no border weight": Variant(("weights.w0=0",)),
     "border weight 5": Variant(("weights.w0=5",)),
     "rate 0.003": Variant(("optimizer.rate=0.003",)),
@@ -133,9 +146,67 @@ def with_dice(share: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
     return loss
 
 
+class Residual(nn.Module):
+    """A block to whose output its input is added, cropped to its size, through a 1x1 convolution."""
+
+    def __init__(self, block: nn.Sequential) -> None:
+        super().__init__()
+        convs = [m for m in block if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        self.block = block
+        self.through = type(convs[0])(convs[0].in_channels, convs[-1].out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both ways."""
+        y = self.block(x)
+        return y + self.through(center_crop(x, y.shape[2:]))
+
+
+def with_residuals(network: UNet) -> None:
+    """Make all blocks of a network residual."""
+    for blocks in (network.down, network.merge):
+        for i, block in enumerate(blocks):
+            blocks[i] = Residual(block)
+    network.bottom = Residual(network.bottom)  # type: ignore[assignment]
+
+
+def with_deep_supervision(network: UNet, share: float) -> None:
+    """Let two coarser levels of the expanding path predict as well, and their losses be added."""
+    levels = range(1, min(3, len(network.merge)))
+    conv = type(network.head)
+    heads = nn.ModuleList(conv(network.settings.width * 2**k, network.settings.classes, 1) for k in levels)
+    network.add_module("deep_heads", heads)
+    seen: dict[int, Tensor] = {}
+    for k in levels:
+        network.merge[k].register_forward_hook(lambda _m, _i, out, k=k: seen.__setitem__(k, out))
+    plain = trainer_module.weighted_cross_entropy
+
+    def loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        energy, annotated = plain(logits, target, weight)
+        for k, head in zip(levels, heads, strict=True):
+            coarse = head(seen[k].to(head.weight.dtype))
+            factor = [math.prod(pool[axis] for pool in network.pools[:k]) for axis in range(len(network.pools[0]))]
+            fine = torch.nn.functional.interpolate(coarse, scale_factor=factor, mode="nearest")
+            energy = energy + share * 0.25 ** (k - 1) * plain(center_crop(fine, target.shape[1:]), target, weight)[0]
+        return energy, annotated
+
+    trainer_module.weighted_cross_entropy = loss
+
+
+def changed(trainer: Trainer, variant: Variant) -> None:
+    """Change loss and network as a variant asks."""
+    trainer_module.weighted_cross_entropy = with_dice(variant.dice)
+    if variant.residual:
+        with_residuals(trainer.network)
+        initialize(trainer.network, trainer.seed)
+    if variant.deep:
+        with_deep_supervision(trainer.network, variant.deep)
+    if variant.residual or variant.deep:
+        trainer.optimizer = trainer_module.make_optimizer(trainer.network, trainer.plan.optimizer)
+
+
 def trained(trainer: Trainer, variant: Variant, seconds: float) -> UNet:
     """Step until the time is up; return the network with its last, or averaged, weights."""
-    trainer_module.weighted_cross_entropy = with_dice(variant.dice)
+    changed(trainer, variant)
     clock, averaged = Clock(None, seconds), {}
     while clock.progress < 1:
         clock.start_step()
@@ -150,7 +221,7 @@ def trained(trainer: Trainer, variant: Variant, seconds: float) -> UNet:
                     kept.lerp_(value, 1 - decay)
     if averaged:
         trainer.network.load_state_dict(averaged)
-    return for_prediction(trainer.network)
+    return trainer.network.eval() if variant.residual else for_prediction(trainer.network)
 
 
 def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[str, float]:
@@ -175,7 +246,7 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
     samples = list(load_samples(report))
     chosen, held = hold_out(samples, seed=seed)
     kind, classes = report.rules.kind, len(report.rules.class_values)
-    facts = find_facts(samples, kind, classes=classes, gpu=False)
+    facts = find_facts(samples, kind, classes=classes, gpu=False, bfloat16=device.bfloat16)
     scored = tuple(samples[i] for i in held)
     # Processor time, so that other work on the machine does not matter.
     clock_module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]

@@ -7,15 +7,19 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septum.nn._maps import Map, place, plan
@@ -168,6 +172,41 @@ def test_calls_at_the_same_time_are_safe() -> None:
                 assert torch.equal(one, other)
 
 
+def test_who_is_interrupted_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(_network(width=4, depths=(2, 2)), threads=3)
+    x = _image(1, 60, 60)
+    expected = engine(x)
+    last = engine._chains[-1].last
+    with monkeypatch.context() as changed:
+        changed.setattr(last, "run", lambda begin, end: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            engine(x)
+    assert torch.equal(engine(x), expected)
+
+
+def test_threads_that_come_too_late_let_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(_network(width=4, depths=(2, 2)), threads=3)
+    x = _image(1, 60, 60)
+    expected = engine(x)
+    threads, woken = engine._shop.threads, threading.Event()
+    loops, work = threads._number, threads._work
+
+    def late(scratch: NDArray[np.float32], number: int) -> None:
+        if number == 0:
+            woken.wait(60)
+        work(scratch, number)
+
+    monkeypatch.setattr(threads, "_work", late)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(engine, x)
+        deadline = time.monotonic() + 60
+        while threads._number < 2 * loops and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert threads._number == 2 * loops
+        woken.set()
+        assert torch.equal(found.result(60), expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_goes_on_with_threads_of_its_own() -> None:
@@ -206,8 +245,6 @@ def test_a_tile_allocates_its_result_and_little_else() -> None:
 
 
 def test_threads_end_with_their_engine() -> None:
-    import threading
-
     engine = Engine(_network(width=2, depths=(1, 1)), threads=3)
     engine(_image(1, 28, 28))
     assert any("septum-engine" in t.name for t in threading.enumerate())

@@ -18,15 +18,19 @@ from septum.nn._vectors import (
     LANES,
     ROWS,
     STEP,
+    add,
     add_value,
     clear,
     copy,
     copy_value,
     finish,
+    give_way,
     largest,
+    look,
+    pause,
     product1,
     product2,
-    take,
+    tell,
     transform_filter,
     transform_in,
     transform_out,
@@ -51,7 +55,17 @@ TOP, BOTTOM, LEFT, RIGHT, POOLED, POOLED_ROW, POOLED_PIXEL = range(22, 29)
 BLOCK, STRIDE_IN, STRIDE_OUT = range(29, 32)
 # Where tiles that all threads share are transformed to; the first of them and how many; parts they are divided into.
 SHARED, FIRST, COUNT, PARTS = range(32, 36)
-SIZE = 36
+# Which loop it is for: one of those below.
+LOOP = 36
+SIZE = 37
+WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, ENLARGE, HEAD = range(6)
+
+# What threads tell each other, in cache lines of their own: the next block, which loop is open to be joined, how many
+# have joined it.
+COUNTER, OPEN, JOINED, STATE = 0, 8, 16, 24
+CLOSED, OVER = 0, -1
+# Looks at the state of others before a thread lets others have its core.
+_PATIENCE = 1000
 
 
 @compiled
@@ -138,14 +152,14 @@ def _scatter(d: Description, leak: np.float32, source: int, first: int, count: i
 
 
 @compiled
-def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def _winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 3x3 convolution, each thread its blocks of tiles from the inputs to the outputs."""
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     left = scratch + PRODUCTS * STEP
     products = left + PRODUCTS * d[STRIDE_IN]
     size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
     while True:
-        first = take(counter) * size
+        first = add(counter, 1) * size
         if first >= tiles:
             return
         count = min(size, tiles - first)
@@ -157,11 +171,11 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
 
 
 @compiled
-def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def _winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
     chunks = d[CHUNKS0] + d[CHUNKS1]
     while True:
-        block = take(counter)
+        block = add(counter, 1)
         if block * ROWS >= d[COUNT]:
             return
         count = min(ROWS, d[COUNT] - block * ROWS)
@@ -169,7 +183,7 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
 
 
 @compiled
-def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def _winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Second half: each thread takes panels of filters, transforms them, and computes all or a part of the tiles."""
     chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
@@ -178,7 +192,7 @@ def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: in
     matrix = _matrix_bytes(d)
     apart = matrix + STEP  # or all 36 would be written to the same lines of the first cache
     while True:
-        item = take(counter)
+        item = add(counter, 1)
         if item >= d[PANELS] * d[PARTS]:
             return
         panel, begin = item // d[PARTS], item % d[PARTS] * part
@@ -205,13 +219,13 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
 
 
 @compiled
-def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def _image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the 3x3 convolution of an image of planes."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = take(counter) * size
+        first = add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -247,7 +261,7 @@ def _pack(d: Description, first: int, count: int, target: int) -> None:
 
 
 @compiled
-def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def _enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
 
     The panels of the weights are those of the upper left pixel, then the upper right, the lower left, the lower right.
@@ -257,7 +271,7 @@ def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> Non
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = take(counter) * size
+        first = add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -274,13 +288,13 @@ def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> Non
 
 
 @compiled
-def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def _head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 1x1 convolution to planes, without activation."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = take(counter) * size
+        first = add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -293,3 +307,78 @@ def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
                     y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = d[OUTPUT] + k * d[OUT_PIXEL] + y * d[OUT_ROW] + x * 4
                     add_value(products + i * vectors * STEP + (k - begin) * 4, d[BIAS] + 4 * k, to)
+
+
+@compiled
+def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Run the loop of a description, each thread its share."""
+    if d[LOOP] == WINOGRAD:
+        _winograd(d, leak, counter, scratch)
+    elif d[LOOP] == WINOGRAD_INPUTS:
+        _winograd_inputs(d, leak, counter, scratch)
+    elif d[LOOP] == WINOGRAD_OUTPUTS:
+        _winograd_outputs(d, leak, counter, scratch)
+    elif d[LOOP] == IMAGE:
+        _image(d, leak, counter, scratch)
+    elif d[LOOP] == ENLARGE:
+        _enlarge(d, leak, counter, scratch)
+    else:
+        _head(d, leak, counter, scratch)
+
+
+@compiled
+def _patient(looks: int) -> int:
+    """Wait before the next look at the state of other threads; return how many looks there were."""
+    if looks < _PATIENCE:
+        pause()
+    else:
+        give_way()
+    return looks + 1
+
+
+@compiled
+def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
+    """Compute together with other threads.
+
+    A thread that comes late, because the system wakes it late, lets nobody wait: who opens a loop does all of it that
+    no other does, and waits only for those that have joined.
+
+    Parameters
+    ----------
+    d
+        Description of the loop that is open; the same array for all threads.
+    leaks
+        ``(1,) float32`` slope of the ReLU below zero.
+    state
+        Address of ``(STATE,) int64``.
+    scratch
+        Address of the thread's own memory.
+    number
+        1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
+        that is opened, until all is `OVER`.
+    """
+    counter, door, joined = state + 8 * COUNTER, state + 8 * OPEN, state + 8 * JOINED
+    looks = 0
+    if number:
+        tell(door, number)
+        _run(d, leaks[0], counter, scratch)
+        tell(door, CLOSED)
+        while look(joined):
+            looks = _patient(looks)
+        return
+    seen = CLOSED
+    while True:
+        now = look(door)
+        if now == OVER:
+            return
+        if now in (CLOSED, seen):
+            looks = _patient(looks)
+            continue
+        looks = 0
+        add(joined, 1)
+        # It may have been closed meanwhile; if not, who opened it sees this thread and waits.
+        now = look(door)
+        if now not in (CLOSED, OVER):
+            _run(d, leaks[0], counter, scratch)
+            seen = now
+        add(joined, -1)

@@ -150,14 +150,14 @@ def convolve(
         d[[k.BEGIN, k.END, k.OUTPUT]] = begin, end, out.at(-top, -left)
         d[k.POOLED] = 0 if pooled is None else pooled.at(0, 0)
         if not shared:
-            shop.threads.run(k.winograd, d, shop.leak)
+            shop.threads.run(k.WINOGRAD, d, shop.leak)
             return
         d[k.SHARED] = shop.shared.ctypes.data
         count = -(-(end - begin) // 4) * across
         for first in range(0, count, block):
             d[[k.FIRST, k.COUNT]] = first, min(block, count - first)
-            shop.threads.run(k.winograd_inputs, d, shop.leak)
-            shop.threads.run(k.winograd_outputs, d, shop.leak)
+            shop.threads.run(k.WINOGRAD_INPUTS, d, shop.leak)
+            shop.threads.run(k.WINOGRAD_OUTPUTS, d, shop.leak)
 
     return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, lost // 2 + 1)
 
@@ -173,7 +173,7 @@ def convolve_image(shop: Workshop, packed: Packed, channels: int, out: Map) -> S
 
     def run(begin: int, end: int) -> None:
         d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = shop.image, out.at(0, 0), begin, end
-        shop.threads.run(k.image, d, shop.leak)
+        shop.threads.run(k.IMAGE, d, shop.leak)
 
     return Stage(run, out.height, 1, (out,), None, 0)
 
@@ -188,7 +188,7 @@ def enlarge(shop: Workshop, packed: Packed, source: Map, out: Map) -> Stage:
 
     def run(begin: int, end: int) -> None:
         d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
-        shop.threads.run(k.enlarge, d, _LINEAR)
+        shop.threads.run(k.ENLARGE, d, _LINEAR)
 
     return Stage(run, out.height, 2, (out,), None, 0)
 
@@ -204,7 +204,7 @@ def classify(shop: Workshop, packed: Packed, source: Map, classes: int, feeder: 
 
     def run(begin: int, end: int) -> None:
         d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), shop.logits, begin, end
-        shop.threads.run(k.head, d, _LINEAR)
+        shop.threads.run(k.HEAD, d, _LINEAR)
 
     return Stage(run, source.height, 1, (), feeder, 0)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.nn import _kernels as k
 from septum.nn._packed import aligned
-
-Kernel = Callable[[NDArray[np.int64], np.float32, int, int], None]
 
 
 class Threads:
@@ -34,7 +34,10 @@ class Threads:
         self.count = count
         self.lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._counter = np.zeros(1, np.int64)
+        self._state = aligned(2 * k.STATE).view(np.int64)
+        self._open = np.zeros(k.SIZE, np.int64)  # the description of the loop that is open
+        self._leaks = np.zeros(1, np.float32)
+        self._number = 0
         self._scratch: list[NDArray[np.float32]] = []
         _ALL.add(self)
 
@@ -50,27 +53,37 @@ class Threads:
             self._pool.shutdown()
         self.count, self._pool, self._scratch = count, None, []
 
-    def run(self, kernel: Kernel, description: NDArray[np.int64], leak: np.float32) -> None:
-        """Run a loop to its end."""
-        self._counter[0] = 0
-        counter = self._counter.ctypes.data
-        if self.count > 1 and self._pool is None:
-            self._pool = ThreadPoolExecutor(self.count - 1, "septum-engine")
-        others = [
-            self._pool.submit(kernel, description, leak, counter, scratch.ctypes.data)
-            for scratch in self._scratch[1:]
-            if self._pool is not None
-        ]
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have all threads at hand while this is entered: they are woken once, and take part in each `run`."""
+        if self.count == 1:
+            yield
+            return
+        self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
+        self._state[k.OPEN] = k.CLOSED
+        others = [self._pool.submit(self._work, one, 0) for one in self._scratch[1:]]
         try:
-            kernel(description, leak, counter, self._scratch[0].ctypes.data)
+            yield
         finally:
-            for other in others:
-                other.result()
+            self._state[k.OPEN] = k.OVER
+            wait(others)
+            self._state[k.JOINED] = 0
+
+    def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
+        """Run a loop of `septum.nn._kernels` to its end, inside `together`."""
+        self._open[:] = description
+        self._open[k.LOOP], self._leaks[0], self._state[k.COUNTER] = loop, leak, 0
+        self._number += 1
+        self._work(self._scratch[0], self._number)
+
+    def _work(self, scratch: NDArray[np.float32], number: int) -> None:
+        k.work(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
 
     def forget(self) -> None:
         """Give up threads that exist in the parent process only, and a lock that one of them may have held."""
         self.lock = threading.Lock()
         self._pool = None
+        self._state[k.JOINED] = 0
 
 
 _ALL: weakref.WeakSet[Threads] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Vector instructions for loops compiled by numba: the few that `septum.nn._kernels` is made of.
+"""Vector and atomic instructions for loops compiled by numba: the few that `septum.nn._kernels` is made of.
 
 Each function here stands for machine code that numba's own translation of Python would not reach: a small matrix
 product that keeps its sums in registers, and the transforms of Winograd's convolution. They are written as LLVM code
@@ -10,6 +10,8 @@ section 4.3: from 6x6 inputs and a transformed 3x3 filter, 36 products give 4x4 
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
 
@@ -28,6 +30,8 @@ elif _FEATURES.get("avx2") and _FEATURES.get("fma"):  # 16 registers of 8
 else:  # 32 registers of 4, as on ARM; right, if not fast, on any other
     LANES, ROWS = 4, 8
 STEP = 4 * LANES  # bytes of a vector
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
@@ -62,10 +66,14 @@ def _all(number: float) -> Value:
     return ir.Constant(_VECTOR, [number] * LANES)
 
 
+def _outside(b: Builder, name: str, kind: Any) -> Value:
+    """Return a function that LLVM or the system has."""
+    return b.module.globals.get(name) or ir.Function(b.module, kind, name)
+
+
 def _fma(b: Builder, x: Value, y: Value, z: Value) -> Value:
-    name = f"llvm.fmuladd.v{LANES}f32"  # fused where the processor can
-    function = b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), name)
-    return b.call(function, [x, y, z])
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    return b.call(_outside(b, f"llvm.fmuladd.v{LANES}f32", kind), [x, y, z])  # fused where the processor can
 
 
 def _times(b: Builder, value: Value, factor: int) -> Value | int:
@@ -306,11 +314,50 @@ def add_value(typing: Any, first: int, second: int, target: int) -> Any:
     return _code(_emit_add_value, *[_ADDRESS] * 3)
 
 
+def _counted(address: Value, b: Builder) -> Value:
+    return b.inttoptr(address, _I64.as_pointer())
+
+
 @_in_place
-def take(typing: Any, counter: int) -> Any:
-    """Return the 64-bit number at an address and add 1 to it, so that no two threads get the same."""
+def add(typing: Any, address: int, number: int) -> Any:
+    """Add to the 64-bit number at an address and return what it was, so that no two threads get the same."""
 
     def codegen(context: Any, b: Builder, signature: Any, args: Sequence[Value]) -> Value:
-        return b.atomic_rmw("add", b.inttoptr(args[0], _I64.as_pointer()), _I64(1), "monotonic")
+        return b.atomic_rmw("add", _counted(args[0], b), args[1], "seq_cst")
+
+    return types.int64(_ADDRESS, _ADDRESS), codegen
+
+
+@_in_place
+def look(typing: Any, address: int) -> Any:
+    """Return the 64-bit number at an address and see all that was written before it."""
+
+    def codegen(context: Any, b: Builder, signature: Any, args: Sequence[Value]) -> Value:
+        return b.load_atomic(_counted(args[0], b), "seq_cst", 8, typ=_I64)
 
     return types.int64(_ADDRESS), codegen
+
+
+@_in_place
+def tell(typing: Any, address: int, number: int) -> Any:
+    """Set the 64-bit number at an address, after all that was written before."""
+    return _code(lambda b, args: b.store_atomic(args[1], _counted(args[0], b), "seq_cst", 8), _ADDRESS, _ADDRESS)
+
+
+@_in_place
+def pause(typing: Any) -> Any:
+    """Wait a few cycles, for what another core will write."""
+    name, given = ("llvm.x86.sse2.pause", []) if _X86 else ("llvm.aarch64.hint", [_I32(1)])
+    kind = ir.FunctionType(ir.VoidType(), [_I32] * len(given))
+    return _code(lambda b, args: b.call(_outside(b, name, kind), given) if _X86 or _ARM else None)
+
+
+@_in_place
+def give_way(typing: Any) -> Any:
+    """Let another thread have this core; where the system has no such call, `pause` has to do."""
+
+    def emit(b: Builder, args: Sequence[Value]) -> None:
+        if os.name == "posix":
+            b.call(_outside(b, "sched_yield", ir.FunctionType(_I32, [])), [])
+
+    return _code(emit)

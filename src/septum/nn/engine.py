@@ -122,11 +122,12 @@ class Engine:
                 self._sides = ()
             if tuple(x.shape[2:]) != self._sides:
                 self._prepare(tuple(x.shape[2:]))
-            for one, logits in zip(x, out, strict=True):
-                image = nn.functional.pad(one, (border,) * 4) if border else one.contiguous()
-                self._shop.image, self._shop.logits = image.data_ptr(), logits.data_ptr()
-                for chain in self._chains:
-                    chain.run()
+            with self._shop.threads.together():
+                for one, logits in zip(x, out, strict=True):
+                    image = nn.functional.pad(one, (border,) * 4) if border else one.contiguous()
+                    self._shop.image, self._shop.logits = image.data_ptr(), logits.data_ptr()
+                    for chain in self._chains:
+                        chain.run()
         # Winograd's sums carry what is no number further than direct ones do, and large numbers overflow in them first.
         return out if torch.isfinite(out).all() else self._network(x)
 
