@@ -1,6 +1,6 @@
 """``python -m septum`` is the command ``septum``."""
 
-from septum.app.cli import main
+from septum.app.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

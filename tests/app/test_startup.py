@@ -88,3 +88,20 @@ def test_python_m_septum_is_the_command() -> None:
     name, version = done.stdout.split()
     assert name == "septum"
     assert version.count(".") == 2
+
+
+LEFT = """
+import atexit, sys
+from septum.app.cli import command
+atexit.register(lambda: print("what was registered is done"))
+sys.argv = ["septum", *{arguments!r}]
+command()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["predict", "nothing.safetensors", "x"], 2)])
+def test_the_program_is_left_quickly_with_its_code_and_all_that_was_said(arguments: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", LEFT.format(arguments=arguments)], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.endswith("what was registered is done\n")
+    assert ("septum" in done.stdout) if code == 0 else ("error: " in done.stderr)

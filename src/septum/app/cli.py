@@ -6,9 +6,12 @@ Exit codes: 0 done, 1 some inputs failed, 2 usage or data error, 130 stopped wit
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -52,14 +55,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
+def command() -> None:
+    """Be the program ``septum``: `main` in a process of its own, begun and left quickly.
+
+    While modules are loaded, Python would look through all of them for garbage again and again, and at the end it would
+    take them apart one by one: 0.6 s with PyTorch (``benchmarks/startup.py``).
+    """
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        main()
+    except SystemExit as left:
+        atexit._run_exitfuncs()
+        _leave_at_once(left.code if isinstance(left.code, int) else int(left.code is not None))
+
+
 def _leave(code: int) -> NoReturn:
     """Leave with an exit code; at once where other processes of a training are gone, for whom a thread still waits."""
     parallel = sys.modules.get("septum.nn.parallel")
     if parallel is not None and parallel.torn():
+        _leave_at_once(code)
+    raise SystemExit(code) from None
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    with suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    raise SystemExit(code) from None
+    os._exit(code)
 
 
 def _version(wanted: bool) -> None:
