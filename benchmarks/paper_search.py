@@ -26,7 +26,8 @@ from septum.jobs.predict import PredictSettings, predict_files
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
 from septum.jobs.records import Trained
 from septum.jobs.split import SplitSettings
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "paper_search.json"
 SCORES = ("V_Rand", "V_Info", "pixel error")

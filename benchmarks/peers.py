@@ -38,7 +38,8 @@ from septum.jobs.predict import PredictSettings, predict_files
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
 from septum.jobs.records import ImageFailed, Trained
 from septum.jobs.split import SplitSettings
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"

@@ -35,7 +35,8 @@ from septum.jobs.report_scores import (
 )
 from septum.jobs.report_values import RunReport
 from septum.jobs.run_report import Reporting, command, reported
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
 

@@ -26,7 +26,8 @@ from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs import validate as validate_module
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 
 class Moments:

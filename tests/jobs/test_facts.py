@@ -11,7 +11,8 @@ import pytest
 from septum.jobs.facts import data_facts, oriented, touching_ids
 from septum.jobs.load import Sample
 from septum.jobs.records import Planned
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 
 def _sample(mask: np.ndarray, *, low: float = 0.0, high: float = 100.0) -> Sample:

@@ -18,7 +18,8 @@ from septum.jobs.load import Sample
 from septum.jobs.model import ModelHeader, open_model, save_model
 from septum.jobs.predict import PredictSettings, predict_files
 from septum.jobs.records import Warned
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.nn.unet import UNet, UNetSettings
 
 

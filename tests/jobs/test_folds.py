@@ -24,7 +24,8 @@ from septum.jobs.records import PartStarted, PartTrained, Planned, Resumed, Step
 from septum.jobs.report_images import predicted_sample
 from septum.jobs.report_values import RunReport, metrics
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

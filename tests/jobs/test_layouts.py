@@ -15,7 +15,8 @@ from septum.jobs.check import Report, check
 from septum.jobs.fix import fix
 from septum.jobs.load import load_samples
 from septum.jobs.records import Trained
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 SIDE = 64
 

@@ -16,7 +16,7 @@ from septum.jobs.model import open_model
 from septum.jobs.records import Curve, PartStarted, PartTrained, Planned, Step, Trained
 from septum.jobs.report_scores import Scored
 from septum.jobs.report_values import RunReport, metrics
-from septum.jobs.train import TrainSettings
+from septum.jobs.train_settings import TrainSettings
 from septum.metrics.contingency import table
 
 SIZES = [4, 8, 16, 32]

@@ -11,7 +11,8 @@ from septum.jobs import machine, planning
 from septum.jobs.machine import fit_memory, fit_width, step_seconds
 from septum.jobs.plan import Facts, Plan, make_plan
 from septum.jobs.records import Planned, Step
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.nn.device import find_device
 from septum.nn.memory import training_bytes
 from septum.nn.unet import UNet, UNetSettings

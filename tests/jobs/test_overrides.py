@@ -9,7 +9,8 @@ import pytest
 from septum.errors import UsageError
 from septum.jobs.overrides import value_names
 from septum.jobs.plan import Facts, Plan, make_plan
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 FACTS = Facts(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
 

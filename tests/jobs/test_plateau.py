@@ -14,7 +14,8 @@ from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs.records import Record, Step, Trained, Validated
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

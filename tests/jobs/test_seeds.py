@@ -18,7 +18,8 @@ from septum.jobs.model import open_model
 from septum.jobs.records import PartTrained, SeedsCompared, Trained
 from septum.jobs.report_images import predicted_sample
 from septum.jobs.seeds import train_seeds
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

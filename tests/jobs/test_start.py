@@ -15,7 +15,8 @@ from septum.io.model_file import read_model
 from septum.jobs.model import open_model
 from septum.jobs.records import Planned, Record, Step
 from septum.jobs.start import read_start
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.nn.unet import UNet
 
 

@@ -14,7 +14,7 @@ from septum.jobs.model import open_model
 from septum.jobs.records import ImageFailed
 from septum.jobs.seeds import train_seeds
 from septum.jobs.suggest import Judged, Suggested, SuggestSettings, suggest, votes
-from septum.jobs.train import TrainSettings
+from septum.jobs.train_settings import TrainSettings
 
 
 def like_training(seed: int, side: int = 44) -> np.ndarray:

@@ -15,7 +15,8 @@ from septum.io.images import write_image
 from septum.jobs.check import check
 from septum.jobs.folds import train_folds
 from septum.jobs.suspects import Suspects, suspects
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 SIDE = 64
 

@@ -30,7 +30,8 @@ from septum.jobs.records import (
     Validated,
     Warned,
 )
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 
 
 def disks(number: int, side: int = 44) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,8 @@ from septum.jobs import train as train_module
 from septum.jobs.records import Planned, Record, Resumed, Step, Stopped, Trained, Warned
 from septum.jobs.run_folder import RunFolder
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.jobs.trainer import Trainer
 from septum.nn.device import MemoryShortageError
 

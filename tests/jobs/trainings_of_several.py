@@ -24,7 +24,8 @@ from septum.jobs.load import load_samples
 from septum.jobs.plan import find_facts, make_plan
 from septum.jobs.records import Step
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.jobs.validate import HeldOut
 from septum.nn import parallel
 from septum.nn.device import find_device

@@ -208,6 +208,7 @@ def train(
     from septum.jobs.seeds import train_seeds
     from septum.jobs.series import several_processes
     from septum.jobs.split import SplitSettings
+    from septum.jobs.train_settings import TrainSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
@@ -222,7 +223,7 @@ def train(
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     settings = settings_of(
-        job.TrainSettings,
+        TrainSettings,
         data=tuple(data),
         out=run,
         preset=preset,

@@ -133,7 +133,8 @@ def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecor
     # These import torch, which the command line must not wait for before it has said anything.
     from septum.jobs.predict import PredictSettings, predict_files
     from septum.jobs.run_report import reported
-    from septum.jobs.train import TrainSettings, train
+    from septum.jobs.train import train
+    from septum.jobs.train_settings import TrainSettings
 
     begin = time.monotonic()
     out = settings.out

@@ -32,7 +32,7 @@ from septum.jobs.run_report import assembled, command, read_plan_file
 from septum.jobs.series import Part, Series, claim, held, refuse_processes
 from septum.jobs.split import split
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings
+from septum.jobs.train_settings import TrainSettings
 from septum.metrics import bootstrap
 from septum.metrics.power_law import fit_power_law
 from septum.nn.device import enough_memory

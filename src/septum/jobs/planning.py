@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from septum.jobs.check import Rules
     from septum.jobs.load import Sample
     from septum.jobs.run_folder import RunFolder
-    from septum.jobs.train import TrainSettings
+    from septum.jobs.train_settings import TrainSettings
     from septum.nn.device import Device
     from septum.nn.parallel import Processes
 

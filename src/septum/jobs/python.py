@@ -19,8 +19,8 @@ from septum.jobs.model import open_model as open_model
 from septum.jobs.predict import predict_image
 from septum.jobs.records import Stopped
 from septum.jobs.stopping import stop_on_signals
-from septum.jobs.train import TrainSettings
 from septum.jobs.train import train as train_run
+from septum.jobs.train_settings import TrainSettings
 
 Arrays = Sequence[NDArray[Any]] | NDArray[Any]
 
@@ -45,7 +45,7 @@ def train(
     out
         Run folder, for going on after a stop; a temporary one that is removed where not given.
     **settings
-        Fields of `septum.jobs.train.TrainSettings`: ``steps``, ``budget_s``, ``seed``, ``preset``, ``width`` ...
+        Fields of `septum.jobs.train_settings.TrainSettings`: ``steps``, ``budget_s``, ``seed``, ``preset`` ...
 
     Returns
     -------

@@ -159,7 +159,8 @@ def _train(
 ) -> Generator[Record, None, Trained | None]:
     """Train one part and return what came of it; None where it was stopped."""
     from septum.jobs.split import SplitSettings
-    from septum.jobs.train import TrainSettings, train
+    from septum.jobs.train import train
+    from septum.jobs.train_settings import TrainSettings
 
     folder = settings.out / part.name
     _copy_whole(part.training, folder / "data")

@@ -30,7 +30,7 @@ class ReproduceSettings(Settings):
     out
         Folder for everything; the same settings on the same folder go on where they stopped.
     preset
-        See `septum.jobs.train.TrainSettings`.
+        See `septum.jobs.train_settings.TrainSettings`.
     budget_s, steps
         Exactly one: seconds for all trainings together, shared out evenly, or the steps of each. Prediction and scores
         come on top.

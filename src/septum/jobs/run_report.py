@@ -31,7 +31,7 @@ from septum.jobs.report_values import RunReport, remarks
 
 if TYPE_CHECKING:
     from septum.jobs.check import Report
-    from septum.jobs.train import TrainSettings
+    from septum.jobs.train_settings import TrainSettings
 
 # Seconds that drawing the page takes, and the least that predicting for it may take.
 _DRAWING_S, _LEAST_S = 1.0, 1.0

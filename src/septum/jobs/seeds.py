@@ -19,7 +19,7 @@ from septum.jobs.run_report import command
 from septum.jobs.series import Part, Series, claim, held, refuse_processes
 from septum.jobs.split import split
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings
+from septum.jobs.train_settings import TrainSettings
 from septum.jobs.validate import merit
 from septum.nn.device import enough_memory
 

@@ -36,7 +36,8 @@ from septum.jobs.run_folder import RunFolder
 from septum.jobs.run_report import Seen, read_plan_file, reported
 from septum.jobs.split import SplitSettings
 from septum.jobs.stopping import Stop
-from septum.jobs.train import TrainSettings, train
+from septum.jobs.train import train
+from septum.jobs.train_settings import TrainSettings
 from septum.nn.parallel import described_processes
 
 # Share of a budget that is kept for the end until the first training has shown how long predictions take, and the most

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 import septum
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -22,19 +21,19 @@ from septum.jobs.engines import for_scores
 from septum.jobs.familiar import Seen, seen_in
 from septum.jobs.load import Loaded, load_data
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.plan import Precision, Preset, find_facts
+from septum.jobs.plan import find_facts
 from septum.jobs.planning import plan_of_run
 from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
 from septum.jobs.run_folder import RunFolder
-from septum.jobs.split import SplitSettings, split
+from septum.jobs.split import split
 from septum.jobs.start import read_start
 from septum.jobs.stopping import Stop
+from septum.jobs.train_settings import TrainSettings
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
 from septum.nn.device import enough_memory, find_device, repeatable
 from septum.nn.parallel import Processes, processes_of_this_training
-from septum.settings import Settings
 
 if TYPE_CHECKING:
     from septum.jobs.check import Rules
@@ -48,81 +47,6 @@ _UNREAD = {"cuda": 10, "mps": 10}
 _KEEP_STEPS = 25
 # What may change between two starts of a run. Of the model to start from not the place counts, but what it holds.
 _ELSEWHERE = {"data", "out", "device", "deterministic", "from_model"}
-
-
-class TrainSettings(Settings):
-    """What to train on and for how long.
-
-    Parameters
-    ----------
-    data
-        A folder with images and masks, two folders, two stacks, or a Cell Tracking Challenge data set.
-    out
-        Run folder; the same command on the same folder goes on where it stopped.
-    preset
-        ``"auto"`` follows the data; ``"paper"`` and ``"fiji"`` are fixed.
-    steps, budget_s
-        The number of steps, or seconds for the whole training; both None: until the scores no longer get better.
-    early_stop
-        End where the held-out scores no longer get better, before the steps or the time are over; always where neither
-        is given (see `septum.jobs.clock.Clock`).
-    seed
-        Of everything random.
-    kind
-        What masks hold; read from their values where not given.
-    ignore
-        Values of the masks that mean not annotated.
-    width, depth, tile, batch, precision
-        Values that win over the plan.
-    set
-        Any other value of the plan, ``"weights.w0=5"``; see `septum.jobs.overrides.with_values`.
-    from_model
-        A model file whose weights the training starts from.
-    device
-        See `septum.nn.device.find_device`.
-    split
-        What is held out.
-    deterministic
-        Use repeatable algorithms only; slower on GPUs, refused where there are none. CPUs always repeat.
-    """
-
-    data: tuple[Path, ...]
-    out: Path
-    preset: Preset = "auto"
-    steps: int | None = Field(default=None, ge=1)
-    budget_s: float | None = Field(default=1800.0, gt=0)
-    early_stop: bool = False
-    seed: int = Field(default=0, ge=0)
-    kind: Literal["objects", "classes"] | None = None
-    ignore: tuple[int, ...] = ()
-    width: int | None = Field(default=None, ge=1)
-    depth: int | None = Field(default=None, ge=1, le=8)
-    tile: int | None = Field(default=None, ge=1)
-    batch: int | None = Field(default=None, ge=1)
-    set: tuple[str, ...] = ()
-    from_model: Path | None = None
-    precision: Precision | None = None
-    device: str = "auto"
-    split: SplitSettings = SplitSettings()
-    deterministic: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _steps_replace_the_default_budget(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("steps") is not None:
-            return {"budget_s": None, **values}
-        return values
-
-    @model_validator(mode="after")
-    def _one_end(self) -> Self:
-        if self.steps is not None and self.budget_s is not None:
-            raise ValueError("give steps or budget_s, not both")
-        return self
-
-    @property
-    def plateau(self) -> bool:
-        """Whether the scores decide when the training ends."""
-        return self.early_stop or (self.steps is None and self.budget_s is None)
 
 
 def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded | None = None) -> Iterator[Record]:
