@@ -72,35 +72,30 @@ class Variant:
     deep: float = 0.0
 
 
-VALID, SAME = "network.padding=valid", "network.padding=same"
+VALID = "network.padding=valid"
 TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
 ALIKE = "weights.balance=1"
 VARIANTS = {
     "the plan": Variant(),
-    "padded": Variant((SAME,)),
+    "unpadded": Variant((VALID,)),
     "unpadded, turned": Variant((VALID, *TURNED)),
-    "unpadded, not turned": Variant((VALID, *FIXED)),
-    "padded, turned": Variant((SAME, *TURNED)),
-    "padded, not turned": Variant((SAME, *FIXED)),
-    "padded, not turned, classes alike": Variant((SAME, *FIXED, ALIKE)),
-    "padded, not turned, soft Dice added": Variant((SAME, *FIXED), dice=1.0),
+    "turned": Variant(TURNED),
+    "not turned": Variant(FIXED),
     "classes alike": Variant((ALIKE,)),
-    "balance up to 3": Variant(("weights.balance=3",)),
     "soft Dice added": Variant(dice=1.0),
     "soft Dice added, classes alike": Variant((ALIKE,), dice=1.0),
-    "padded, soft Dice added, classes alike": Variant((SAME, ALIKE), dice=1.0),
+    "unpadded, soft Dice added, classes alike": Variant((VALID, ALIKE), dice=1.0),
     "averaged weights": Variant(average=0.99),
     "residual blocks": Variant(residual=True),
     "deep supervision": Variant(deep=0.5),
-    "no border weight, classes alike": Variant((ALIKE, "weights.w0=0")),
-    "width 8": Variant(("network.width=8",)),
     "no border weight": Variant(("weights.w0=0",)),
     "border weight 5": Variant(("weights.w0=5",)),
     "rate 0.003": Variant(("optimizer.rate=0.003",)),
+    "unpadded, rate 0.003": Variant((VALID, "optimizer.rate=0.003")),
     "rate 0.0003": Variant(("optimizer.rate=0.0003",)),
+    "width 8": Variant(("network.width=8",)),
     "width 24": Variant(("network.width=24",)),
-    "one tile a step": Variant(("batch=1",)),
     "range normalization": Variant(("normalization.method=range",)),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),
 }
