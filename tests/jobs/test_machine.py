@@ -101,7 +101,7 @@ def test_memory_takes_fewer_tiles_then_smaller_ones() -> None:
     one = training_bytes(plan.network, plan.tile, 1)
     fewer, reasons = fit_memory(plan, one)
     assert (fewer.batch, fewer.tile) == (1, plan.tile)
-    assert reasons[0].startswith("tile 80 x 80, 1 a step: ")
+    assert reasons[0].startswith("tile 40 x 40, 1 a step: ")
     smaller, _ = fit_memory(plan, one - 1_000_000)
     assert smaller.batch == 1
     assert smaller.output[0] < plan.output[0]

@@ -67,12 +67,13 @@ def test_published_presets_refuse_volumes(preset: str) -> None:
         make_plan(replace(FACTS, sides=(9, 9, 9), anisotropy=(1, 1, 1)), preset=preset)  # type: ignore[arg-type]
 
 
-def test_volumes_are_padded_and_oriented_classes_neither_rotated_nor_mirrored() -> None:
+def test_auto_pads_and_oriented_classes_are_neither_rotated_nor_mirrored() -> None:
     facts = replace(FACTS, sides=(36, 50, 35), anisotropy=(1, 1, 1), classes=3)
     plan, reasons = make_plan(facts)
     assert (plan.network.padding, plan.tile, plan.output) == ("same", (36, 52, 36), (36, 52, 36))
     assert plan.augmentation.rotate and plan.augmentation.mirror
-    assert make_plan(FACTS)[0].network.padding == "valid"
+    assert make_plan(FACTS)[0].network.padding == "same"
+    assert make_plan(FACTS, preset="paper")[0].network.padding == "valid"
     fixed, reasons = make_plan(replace(facts, oriented=True))
     assert not fixed.augmentation.rotate and not fixed.augmentation.mirror
     assert fixed.augmentation.scale == plan.augmentation.scale

@@ -102,12 +102,12 @@ def test_color_weights_on_gray_images_are_those_of_the_gray_repeated(first: Path
 
 
 @pytest.mark.parametrize(
-    "asked", [{"width": 4}, {"depth": 2}, {"set": ("network.padding=same",)}, {"set": ("normalization.method=range",)}]
+    "asked", [{"width": 4}, {"depth": 2}, {"set": ("network.padding=valid",)}, {"set": ("normalization.method=range",)}]
 )
 def test_another_network_than_the_models_is_refused_and_leaves_no_trace(
     disks: Path, first: Path, tmp_path: Path, asked: dict[str, object]
 ) -> None:
-    with pytest.raises(UsageError, match=r"width 3, depth 1 x 1, padding valid"):
+    with pytest.raises(UsageError, match=r"width 3, depth 1 x 1, padding same"):
         list(train(_settings(disks, tmp_path / "run", from_model=first, **asked)))
     assert not (tmp_path / "run" / "settings.json").exists()
     list(train(_settings(disks, tmp_path / "run", from_model=first, width=3, depth=1, steps=1)))
