@@ -56,8 +56,8 @@ def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 def _spec(data: Path, out: Path, world: int, **more: Any) -> dict[str, Any]:
     settings = {"data": [str(data)], "out": str(out), "steps": 50, "width": 2, "depth": 1, "tile": 36, "batch": 4}
-    # In bfloat16 the tiles of one batch and of two halves would be rounded otherwise. Padded, this tiny network doubles
-    # differences of rounding every few steps: after 27 they pass 1e-5.
+    # In bfloat16 the tiles of one batch and of two halves would be rounded otherwise. Padded, rounding
+    # grows faster in this tiny network: after 27 steps it passes 1e-5.
     settings |= {"device": "cpu", "precision": "float32"} | more.pop("settings", {})
     settings = {"set": ["network.padding=valid"]} | settings if "preset" not in settings else settings
     return {"settings": settings, "world": world, **more}

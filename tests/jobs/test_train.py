@@ -342,7 +342,7 @@ def test_scribbles_alone_teach_to_tell_bright_from_dark(tmp_path: Path) -> None:
         mask[y, x] = 2
         pairs.append((image, mask))
     data = _write(tmp_path / "data", pairs)
-    settings = _settings(data, tmp_path / "run", steps=60, width=4, tile=60, ignore=(0,), set=("optimizer.rate=0.01",))
+    settings = _settings(data, tmp_path / "run", steps=100, width=4, tile=60, ignore=(0,), set=("optimizer.rate=0.01",))
     *_, last = train(settings)
     assert isinstance(last, Trained)
     assert last.scores["dice"] > 0.9  # of the held-out scribbles

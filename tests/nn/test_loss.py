@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from septum.nn.loss import weighted_cross_entropy
+from septum.nn.loss import soft_dice, weighted_cross_entropy
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -65,3 +65,30 @@ def test_volumes_and_half_precision_logits_are_computed_in_float32() -> None:
     energy, _ = weighted_cross_entropy(logits, target, weight)
     assert torch.equal(energy, weighted_cross_entropy(logits.float(), target, weight)[0])
     assert energy.dtype == torch.float32
+
+
+def test_soft_dice_is_its_formula_and_tiles_are_apart() -> None:
+    logits, target, _ = _batch()
+    target[0, :2] = 255
+    e = np.exp(logits.double().numpy())
+    p, y, expected = e / e.sum(axis=1, keepdims=True), target.numpy(), []
+    for tile in range(2):
+        known, found = y[tile] != 255, []
+        for k in (1, 2):
+            both, one, other = (p[tile, k] * (y[tile] == k)).sum(), p[tile, k][known].sum(), (y[tile] == k).sum()
+            found.append((2 * both + 1) / (one + other + 1))
+        expected.append((1 - np.mean(found)) * known.sum())
+    assert float(soft_dice(logits, target)) == pytest.approx(sum(expected), rel=1e-5)
+    assert float(soft_dice(logits[1:], target[1:])) == pytest.approx(expected[1], rel=1e-5)
+
+
+def test_soft_dice_of_what_is_right_is_nothing_and_of_what_is_not_annotated_too() -> None:
+    _, target, _ = _batch()
+    sure = 50.0 * torch.nn.functional.one_hot(target.long(), 3).movedim(-1, 1)
+    assert float(soft_dice(sure, target)) < 1e-3
+    learned = torch.randn(2, 3, 4, 5, requires_grad=True)
+    soft_dice(learned, torch.full_like(target, 255)).backward()
+    assert learned.grad is not None and float(learned.grad.abs().max()) == 0.0
+    absent = torch.zeros(1, 2, 4, 4, requires_grad=True)  # a class that is not in the tile, but predicted
+    soft_dice(absent, torch.zeros(1, 4, 4, dtype=torch.uint8)).backward()
+    assert absent.grad is not None and bool((absent.grad[:, 1] > 0).all())

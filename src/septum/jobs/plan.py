@@ -76,6 +76,8 @@ class Plan(Settings):
     ----------
     network, normalization, augmentation, optimizer, weights
         Settings of the parts.
+    dice
+        Share of the soft Dice loss that is added to the weighted cross entropy (see `septum.nn.loss.soft_dice`).
     tile
         Sides of the network's input in training, in pixels.
     batch
@@ -95,6 +97,7 @@ class Plan(Settings):
     augmentation: AugmentSettings
     optimizer: OptimizerSettings
     weights: WeightSettings
+    dice: float = Field(default=0.0, ge=0)
     tile: tuple[int, ...]
     batch: int = Field(ge=1)
     sampler: Literal["uniform", "objects", "density"] = "uniform"
@@ -254,6 +257,7 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
     """Return the plan in plain words, one sentence a part."""
     network, weights, optimizer, drawn = plan.network, plan.weights, plan.optimizer, plan.augmentation
     border = "no border weight" if weights.w0 == 0 else f"border weight {weights.w0:g} over {weights.sigma_px:g} px"
+    dice = f", soft Dice {plan.dice:g}" if plan.dice else ""
     balance = "all classes alike" if weights.balance == 1 else f"rare classes up to {weights.balance:g} times"
     changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
     changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
@@ -262,7 +266,7 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
         f"network: depth {_times(network.depths)}, width {network.width}, {network.padding} padding, "
         f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
         f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step, drawn by {plan.sampler}",
-        f"loss: {border}" + (f", {balance}" if weights.method == "paper" else ", as the Fiji plugin's"),
+        f"loss: {border}" + (f", {balance}{dice}" if weights.method == "paper" else f", as the Fiji plugin's{dice}"),
         f"augmentation: {', '.join(changes) or 'none'}, gray values",
         f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}",
     )
@@ -346,7 +350,9 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
         normalization=NormalizeSettings(method="standardize"),
         augmentation=augmentation,
         optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2),
-        weights=WeightSettings(w0=10.0, sigma_px=5.0),
+        # The overlap of areas sees rare classes; to weigh their pixels as well would draw them too large.
+        weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=1.0),
+        dice=1.0,
         tile=sides,
         batch=batch,
         sampler="objects",

@@ -22,7 +22,7 @@ from septum.jobs.records import Warned
 from septum.jobs.validate import HeldOut, merit
 from septum.nn.augment import draw, training_batch
 from septum.nn.device import Device, free_bytes
-from septum.nn.loss import weighted_cross_entropy
+from septum.nn.loss import soft_dice, weighted_cross_entropy
 from septum.nn.parallel import Processes
 from septum.nn.unet import UNet
 
@@ -142,7 +142,7 @@ class Trainer:
         return free is None or needed < _IMAGES_SHARE * free
 
     def training_step(self, rate_factor: float) -> Tensor:
-        """Do one step and return its loss: the energy divided by the annotated pixels, over all processes.
+        """Do one step and return its loss: energy and overlap divided by the annotated pixels, over all processes.
 
         Nothing here waits for a GPU; reading the loss does. Where it is not a finite number, the loss or a gradient was
         not, and the weights are ruined: then `undo`.
@@ -168,6 +168,8 @@ class Trainer:
             with self.device.autocast(self._bfloat16):
                 logits = self._parallel(x.contiguous(memory_format=self._order))
             energy, annotated = weighted_cross_entropy(logits, y, w)
+            if self.plan.dice:
+                energy = energy + self.plan.dice * soft_dice(logits, y)
             share = energy / self.processes.sum(annotated).clamp(min=1)
             self.optimizer.zero_grad(set_to_none=True)
             # Gradients are averaged over the processes; the energy is summed.
