@@ -105,6 +105,41 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
 
 
+def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_without(
+    run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, dict[str, bool]]] = []
+
+    class Gone:
+        name = "MLflow"
+
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            raise ConnectionError("nobody answers")
+
+    def trackers_of(folder: Path, **which: bool) -> list[Gone]:
+        asked.append((folder, which))
+        return [Gone()] if which["mlflow"] else []
+
+    monkeypatch.setattr("septum.jobs.trackers.trackers_of", trackers_of)
+    code, _, err = run("train", "cells", "-o", "run", "--steps", "2")
+    assert (code, asked) == (0, [(Path("run"), {"tensorboard": False, "mlflow": False})])
+    assert "MLflow" not in err
+    code, out, err = run("train", "cells", "-o", "run", "--steps", "2", "--tensorboard", "--mlflow")
+    assert (code, asked[1]) == (0, (Path("run"), {"tensorboard": True, "mlflow": True}))
+    assert err.count("warning: MLflow failed, the training goes on without it: ") == 1
+    assert out.startswith("model: ")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_logging_to_what_is_not_installed_is_refused_before_anything_is_trained(
+    run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr("septum.jobs.trackers.find_spec", lambda _: None)
+    code, _, err = run("train", "cells", "-o", tmp_path / "run", "--devices", "2", f"--{name}")
+    assert (code, trained, list(tmp_path.iterdir())) == (2, [], [])
+    assert f"pip install 'septum[{name}]'" in err
+
+
 @pytest.fixture
 def series(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Trainings of several kinds that do nothing but remember what was asked."""
@@ -114,7 +149,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         def job(settings: train_job.TrainSettings, *given: object) -> Iterator[r.Record]:
             seen.append((kind, settings.split.group, *given[:-1]))
             one = r.Trained(settings.out / "part" / "model.safetensors", {"SEG": 0.7}, 2, 2.0)
-            yield r.PartStarted("part 1", 0, 1)
+            yield r.PartStarted("part 1", 0, 1, "part-1")
             yield r.Step(1, 1, 0.5, 1e-3, 1.0)
             yield r.PartTrained("part 1", one)
             yield r.HeldOutDone(1, 1)

@@ -46,6 +46,7 @@ def _tensors(model: Path) -> dict[str, bytes]:
 def test_a_run_of_folds_says_what_it_does_and_ends_with_one_model(run: tuple[Path, list[Any]]) -> None:
     out, records = run
     assert [r.title for r in records if isinstance(r, PartStarted)] == ["fold 1 of 2", "fold 2 of 2"]
+    assert [r.folder for r in records if isinstance(r, PartStarted)] == ["fold-1", "fold-2"]
     lines = [r.lines for r in records if isinstance(r, Planned)]
     assert lines[0] == ("2 folds of 2 to 3 images, drawn at random",)
     assert lines[1][0].startswith("fold 1 of 2: 2 images for training, 3 held out: ")

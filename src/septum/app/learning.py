@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,6 +189,15 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Results on a GPU that repeat to the last bit; slower.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log losses and scores for TensorBoard, in RUN/tensorboard.")
+    ] = False,
+    mlflow: Annotated[
+        bool,
+        typer.Option(
+            "--mlflow", help="Log plan, losses, scores, report and model to MLflow, where MLFLOW_TRACKING_URI says."
+        ),
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -208,6 +217,8 @@ def train(
     from septum.jobs.seeds import train_seeds
     from septum.jobs.series import several_processes
     from septum.jobs.split import SplitSettings
+    from septum.jobs.trackers import trackers_of
+    from septum.jobs.tracking import tracked
     from septum.jobs.train_settings import TrainSettings
 
     if steps is not None and budget is not None:
@@ -220,6 +231,7 @@ def train(
     if devices > 1 and any(asked.values()):
         raise several_processes(next(name for name, wanted in asked.items() if wanted))
     run = out or run_folder(data)
+    trackers = trackers_of(run, tensorboard=tensorboard, mlflow=mlflow)
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     settings = settings_of(
@@ -257,8 +269,9 @@ def train(
     with (
         orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
+        closing(tracked(_with_page(records(stop), progress), run, trackers)) as told,
     ):
-        learned = follow_training(_with_page(records(stop), progress), progress)
+        learned = follow_training(told, progress)
     result = learned.trained
     if result is None:  # one of several processes: only the first speaks
         return

@@ -108,11 +108,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class PartStarted:
-    """Training `index` (from 0) of the `count` that a run consists of is begun; `title` names it: ``"fold 2 of 5"``."""
+    """Training `index` (from 0) of the `count` that a run consists of is begun.
+
+    `title` names it, ``"fold 2 of 5"``; `folder` is its folder in that of the run, ``"fold-2"``.
+    """
 
     title: str
     index: int
     count: int
+    folder: str
 
 
 @dataclass(frozen=True)

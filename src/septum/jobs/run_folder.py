@@ -8,6 +8,8 @@
     RUN/checkpoints/       the last two states
     RUN/scores.json        the scores of the model
     RUN/model.safetensors  the result
+    RUN/tensorboard/       events, where TensorBoard was asked for
+    RUN/mlflow.json        what this training is called in MLflow, where that was asked for
     RUN/.lock              held while a process trains here
     RUN/.trained-by.json   which process that is; left behind where it was killed
 """
@@ -30,7 +32,10 @@ from septum.io.names import shown
 from septum.jobs.log import Log
 from septum.jobs.plan import Plan
 
-_WRITTEN = ("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock")
+_WRITTEN = (
+    *("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock"),
+    *("tensorboard", "mlflow.json"),
+)
 _MOST_LINES = 10
 
 

@@ -123,7 +123,7 @@ class Series:
         self._reserved_s = _END * (self.settings.budget_s or 0.0)
         done: list[Trained] = []
         for index, part in enumerate(self.parts):
-            yield PartStarted(part.title, index, len(self.parts))
+            yield PartStarted(part.title, index, len(self.parts), part.folder)
             before = self.seconds
             settings = self._settings(part, len(self.parts) - index)
             if index:
