@@ -7,8 +7,8 @@ DATA holds the sets as in benchmarks/main_job.py, of which a regular part is tak
 set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
 steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights on all
 held-out images, for objects with the best of the settings that training tries. Finished cells are kept in OUT and not
-computed again. Soft Dice, averaged weights, residual blocks and deep supervision are not in the product; they are added
-to its trainer and network here.
+computed again. Averaged weights, residual blocks and deep supervision are not in the product; they are added to its
+trainer and network here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +40,7 @@ from septum.jobs.split import hold_out
 from septum.jobs.trainer import Trainer
 from septum.metrics.isbi import combine, section
 from septum.nn.device import find_device
+from septum.nn.loss import weighted_cross_entropy
 from septum.nn.parallel import Processes
 from septum.nn.unet import UNet, center_crop, for_prediction, initialize
 
@@ -59,14 +59,13 @@ SETS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan, the weight of a soft Dice loss beside the cross entropy, the decay of averaged weights.
+    """Values of the plan, and the decay of averaged weights.
 
     `residual` adds the input of each block to its output; `deep` is the weight of the loss of the level below the
     finest, a quarter of it for the next.
     """
 
     values: tuple[str, ...] = ()
-    dice: float = 0.0
     average: float = 0.0
     residual: bool = False
     deep: float = 0.0
@@ -75,24 +74,26 @@ class Variant:
 VALID = "network.padding=valid"
 TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
-ALIKE = "weights.balance=1"
+NO_DICE, BALANCED = "dice=0", "weights.balance=10"
 VARIANTS = {
     "the plan": Variant(),
     "unpadded": Variant((VALID,)),
-    "unpadded, turned": Variant((VALID, *TURNED)),
+    "no Dice, balance 10": Variant((NO_DICE, BALANCED)),
+    "no Dice, balance 10, unpadded": Variant((NO_DICE, BALANCED, VALID)),
+    "no Dice, balance 10, unpadded, turned": Variant((NO_DICE, BALANCED, VALID, *TURNED)),
+    "no Dice, balance 10, turned": Variant((NO_DICE, BALANCED, *TURNED)),
+    "no Dice, balance 10, rate 0.003": Variant((NO_DICE, BALANCED, "optimizer.rate=0.003")),
+    "no Dice, balance 10, unpadded, rate 0.003": Variant((NO_DICE, BALANCED, VALID, "optimizer.rate=0.003")),
+    "no Dice": Variant((NO_DICE,)),
+    "balance 10": Variant((BALANCED,)),
     "turned": Variant(TURNED),
     "not turned": Variant(FIXED),
-    "classes alike": Variant((ALIKE,)),
-    "soft Dice added": Variant(dice=1.0),
-    "soft Dice added, classes alike": Variant((ALIKE,), dice=1.0),
-    "unpadded, soft Dice added, classes alike": Variant((VALID, ALIKE), dice=1.0),
     "averaged weights": Variant(average=0.99),
     "residual blocks": Variant(residual=True),
     "deep supervision": Variant(deep=0.5),
     "no border weight": Variant(("weights.w0=0",)),
     "border weight 5": Variant(("weights.w0=5",)),
     "rate 0.003": Variant(("optimizer.rate=0.003",)),
-    "unpadded, rate 0.003": Variant((VALID, "optimizer.rate=0.003")),
     "rate 0.0003": Variant(("optimizer.rate=0.0003",)),
     "width 8": Variant(("network.width=8",)),
     "width 24": Variant(("network.width=24",)),
@@ -118,27 +119,6 @@ def part_of(data: Path, out: Path, name: str) -> Path:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((Path(parent) / file).resolve())
     return target
-
-
-def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Return 1 minus the mean soft Dice of all classes but the background, pixels of the batch pooled."""
-    known = (target != 255)[:, None]
-    p = torch.softmax(logits.float(), dim=1) * known
-    truth = torch.nn.functional.one_hot(torch.where(known[:, 0], target, 0).long(), logits.shape[1])
-    truth = truth.movedim(-1, 1) * known
-    axes = (0, *range(2, logits.ndim))
-    return 1 - ((2 * (p * truth).sum(axes) + 1) / (p.sum(axes) + truth.sum(axes) + 1))[1:].mean()
-
-
-def with_dice(share: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the loss of the product with so much soft Dice added to it."""
-    from septum.nn.loss import weighted_cross_entropy
-
-    def loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        energy, annotated = weighted_cross_entropy(logits, target, weight)
-        return (energy + share * annotated * soft_dice(logits, target) if share else energy), annotated
-
-    return loss
 
 
 class Residual(nn.Module):
@@ -173,15 +153,15 @@ def with_deep_supervision(network: UNet, share: float) -> None:
     seen: dict[int, Tensor] = {}
     for k in levels:
         network.merge[k].register_forward_hook(lambda _m, _i, out, k=k: seen.__setitem__(k, out))
-    plain = trainer_module.weighted_cross_entropy
 
     def loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        energy, annotated = plain(logits, target, weight)
+        energy, annotated = weighted_cross_entropy(logits, target, weight)
         for k, head in zip(levels, heads, strict=True):
             coarse = head(seen[k].to(head.weight.dtype))
             factor = [math.prod(pool[axis] for pool in network.pools[:k]) for axis in range(len(network.pools[0]))]
             fine = torch.nn.functional.interpolate(coarse, scale_factor=factor, mode="nearest")
-            energy = energy + share * 0.25 ** (k - 1) * plain(center_crop(fine, target.shape[1:]), target, weight)[0]
+            part = weighted_cross_entropy(center_crop(fine, target.shape[1:]), target, weight)[0]
+            energy = energy + share * 0.25 ** (k - 1) * part
         return energy, annotated
 
     trainer_module.weighted_cross_entropy = loss
@@ -189,7 +169,7 @@ def with_deep_supervision(network: UNet, share: float) -> None:
 
 def changed(trainer: Trainer, variant: Variant) -> None:
     """Change loss and network as a variant asks."""
-    trainer_module.weighted_cross_entropy = with_dice(variant.dice)
+    trainer_module.weighted_cross_entropy = weighted_cross_entropy
     if variant.residual:
         with_residuals(trainer.network)
         initialize(trainer.network, trainer.seed)
