@@ -26,6 +26,7 @@ from septum.jobs.judge import (
 )
 from septum.jobs.kind import Kind, Meaning, decide
 from septum.jobs.likeness import copies, unlike_remarks
+from septum.jobs.partly_named import partly_named
 from septum.jobs.survey import Item, items_of, survey, with_channels
 
 if TYPE_CHECKING:
@@ -197,6 +198,9 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
     things = len({item.group or f"/{item.name}" for item in used.values()})
     meaning = decide(masks, objects=pairing.objects, kind=kind, things=things)
     used = {index: with_binary(item, meaning) for index, item in used.items()}
+    if pairing.layout == "ctc" and meaning.kind == "objects":
+        used, found = partly_named(used)
+        remarks += found
     remarks += meaning_remarks(meaning, masks, list(used.values()))
     remarks += set_remarks(list(used.values()))
     remarks += unlike_remarks(list(used.values()), objects=meaning.kind == "objects" and not meaning.pieces)

@@ -74,7 +74,18 @@ KINDS: Mapping[str, Kind] = {
     "masks-astray": Kind("warning", "", ""),
     "masks-shifted": Kind("warning", "", ""),
     "one-image": Kind("warning", "", "only one image: none can be held out to validate with"),
-    "gold-only": Kind("warning", "frame", "with gold truth only, which may not name every object"),
+    "gold-only": Kind(
+        "warning",
+        "frame",
+        "with gold truth only, which may not name every object",
+        "what it does not name is learned as background",
+    ),
+    "gold-partial": Kind(
+        "warning",
+        "frame",
+        "whose gold truth names far fewer objects than the frames next to it",
+        "there only a thin margin of these is background, the rest is not annotated",
+    ),
     # Masks
     "mask-no-labels": Kind("error", "mask", "whose values are no labels", "fix leaves them out", leaves_out=True),
     "mask-float": Kind("mended", "mask", "saved as real numbers", "read as whole numbers"),

@@ -29,7 +29,7 @@ def without(items: Sequence[Item], remarks: Sequence[Remark]) -> dict[int, Item]
 
 
 def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]:
-    """Say what has no partner, and which sequences have gold truth only."""
+    """Say what has no partner, and what is no mask to train on or one of several files."""
     unannotated = [p.image for p in pairing.pairs if p.mask is None and p.gold is None]
     for path in (*pairing.unmatched_images, *unannotated):
         yield Remark("unpaired-image", path)
@@ -40,10 +40,6 @@ def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]
     for index, item in enumerate(items):
         if item.mask.is_dir() and item.mask_facts is not None:
             yield Remark("mask-folder", item.mask, counted(len(item.mask_facts.census[0].values), "object"), item=index)
-    if pairing.layout == "ctc":
-        for index, item in enumerate(items):
-            if item.masks == item.golds:
-                yield Remark("gold-only", item.mask, item=index)
 
 
 def item_remarks(index: int, item: Item) -> Iterator[Remark]:

@@ -147,6 +147,9 @@ class Item:
         Names of the dimensions of the image file, where it does not say them right; None where it does.
     copy_of
         Name of the first pair of which the image is a copy; ``""`` if there is none.
+    near_px
+        The mask names some of the objects: only what lies within so many pixels of one (of the finest axis) is known
+        to be background. None where it names them all.
     """
 
     name: str
@@ -162,6 +165,7 @@ class Item:
     mend: Placement | None = None
     axes: str | None = None
     copy_of: str = ""
+    near_px: float | None = None
 
     @property
     def mask(self) -> Path:
