@@ -11,6 +11,7 @@ import numpy as np
 
 from septum.arrays.mend import COLOR
 from septum.errors import DataError, UsageError
+from septum.jobs.fields import with_field
 from septum.jobs.findings import KINDS, Finding, counted, gather, times
 from septum.jobs.fitting import fit
 from septum.jobs.judge import (
@@ -182,6 +183,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without(ignore, kind)
     items = with_channels([survey(item, ignore=ignore) for item in items_of(pairing.pairs)])
+    items = [with_field(item) for item in items]
     _see_ignored(ignore, items)
     remarks = list(pairing_remarks(pairing, items))
     for index, item in enumerate(items):

@@ -49,7 +49,8 @@ KINDS: Mapping[str, Kind] = {
     "unreadable": Kind("warning", "file", "that cannot be read", _LEFT_OUT, leaves_out=True),
     "gold-unreadable": Kind("warning", "gold mask", "that cannot be read", "not scored with"),
     "second-annotator": Kind("mended", "mask", "of a second annotator", "the first one's are taken"),
-    "field-of-view": Kind("mended", "mask", "of the field of view", "not used; the drawn masks are taken"),
+    "field-of-view": Kind("mended", "mask", "of the field of view", "what lies outside is not annotated"),
+    "field-unfit": Kind("warning", "mask", "of the field of view that cannot be used", _LEFT_OUT),
     "mask-folder": Kind("mended", "mask", "with a file for each object", "each file is one object"),
     "sizes-swapped": Kind("mended", "mask", "with width and height swapped", "transposed"),
     "sizes-differ": Kind(

@@ -36,7 +36,10 @@ def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]
     for path in pairing.unmatched_masks:
         yield Remark("unpaired-mask", path)
     for path, what in pairing.set_aside:
-        yield Remark("second-annotator" if what == "second annotator" else "field-of-view", path)
+        if what == "second annotator":
+            yield Remark("second-annotator", path)
+        else:
+            yield Remark("field-unfit", path, "no image of this name")
     for index, item in enumerate(items):
         if item.mask.is_dir() and item.mask_facts is not None:
             yield Remark("mask-folder", item.mask, counted(len(item.mask_facts.census[0].values), "object"), item=index)
@@ -50,6 +53,11 @@ def item_remarks(index: int, item: Item) -> Iterator[Remark]:
     image, mask = item.image_facts, item.mask_facts
     if image is None or mask is None:
         return
+    if item.field is not None:
+        yield Remark("field-of-view", item.field, item=index)
+    if item.unfit_field is not None:
+        path, reason = item.unfit_field
+        yield Remark("field-unfit", path, _short(reason, path), item=index)
     if item.axes is not None:
         yield Remark("pages-channels", item.image, f"--axes {item.axes}", item=index)
     if mask.problem:

@@ -15,6 +15,7 @@ from septum.arrays.placement import placed
 from septum.arrays.targets import IGNORE, components, near_objects, without_unknown
 from septum.axes import relative_spacing
 from septum.errors import DataError
+from septum.jobs.fields import outside_unknown
 from septum.jobs.prepare import fingerprints
 from septum.jobs.survey import image_frames, read_mask
 
@@ -176,7 +177,7 @@ def _truth(
             whole[:, section] = found
         else:
             whole[:] = put_right(found, item, path)
-    return whole
+    return outside_unknown(whole, item.field)
 
 
 def put_right(frames: NDArray[np.int32], item: Item, path: Path) -> NDArray[np.int32]:
