@@ -53,8 +53,8 @@ def lines(report: Report, code: str) -> list[str]:
 def test_a_frame_that_names_far_fewer_objects_is_background_only_near_them(tmp_path: Path) -> None:
     report = check([sequence(tmp_path, {0: 12, 3: 11, 4: 12, 7: 3, 9: 12})])
     assert lines(report, "gold-partial") == [
-        "1 frame whose gold truth names far fewer objects than the frames next to it: man_seg007.tif (3 objects, "
-        "usual 12); there only a thin margin of these is background, the rest is not annotated"
+        "1 frame whose gold truth names only some of its objects: man_seg007.tif (3 of about 12); "
+        "there only a thin margin of these is background, the rest is not annotated"
     ]
     assert lines(report, "gold-only") == [
         "4 frames with gold truth only, which may not name every object: man_seg000.tif, man_seg003.tif, "
@@ -112,6 +112,32 @@ def test_a_frame_that_names_nothing_is_left_out(tmp_path: Path) -> None:
     assert [s.position for s in load_samples(report)] == [0, 3, 4]
 
 
+def test_tracking_markers_say_how_many_objects_there_are(tmp_path: Path) -> None:
+    data = sequence(tmp_path / "data", {0: 3, 3: 12, 4: 11, 7: 2})
+    (data / "01_GT/TRA").mkdir()
+    for frame in (0, 3, 4):
+        markers = np.where(ndimage.minimum_filter(grid(frame, 12), 5) > 0, grid(frame, 12), 0)
+        tifffile.imwrite(data / f"01_GT/TRA/man_track{frame:03d}.tif", markers)
+    (data / "01_GT/TRA/man_track007.tif").write_bytes(b"damaged")
+    report = check([data])
+    partial, only = (lines(report, code)[0].partition("; ")[0] for code in ("gold-partial", "gold-only"))
+    assert partial.endswith("some of its objects: man_seg000.tif (3 of 12), man_seg007.tif (2 of about 11.5)")
+    assert only.endswith("may not name every object: man_seg004.tif (11 of 12)")
+    list(fix(report, tmp_path / "copy"))
+    assert (tmp_path / "copy/01_GT/TRA/man_track003.tif").is_file()
+    assert lines(check([tmp_path / "copy"]), "gold-partial") == lines(report, "gold-partial")
+
+
+def test_one_frame_is_judged_by_its_markers(tmp_path: Path) -> None:
+    data = sequence(tmp_path, {7: 12})
+    (data / "01_GT/TRA").mkdir()
+    tifffile.imwrite(data / "01_GT/TRA/man_track007.tif", grid(7, 12))
+    assert not [f for f in check([data]).findings if f.code.startswith("gold")]
+    tifffile.imwrite(data / "01_GT/SEG/man_seg007.tif", grid(7, 5))
+    (sample,) = load_samples(check([data]))
+    assert (sample.mask < 0).any()
+
+
 def test_the_margin_grows_with_the_objects(tmp_path: Path) -> None:
     data = sequence(tmp_path, {0: 12, 3: 12, 7: 3})
     for path in (*(data / "01").iterdir(), *(data / "01_GT/SEG").iterdir()):
@@ -141,7 +167,7 @@ def test_training_says_it_and_the_copy_keeps_the_files(tmp_path: Path) -> None:
     settings = TrainSettings(data=(data,), out=tmp_path / "run", steps=2, width=2, depth=1, batch=1, device="cpu")
     first, *_, last = train(settings)
     assert isinstance(first, Checked)
-    assert any("1 frame whose gold truth names far fewer objects" in line for line in first.report.lines())
+    assert any("1 frame whose gold truth names only some of its objects" in line for line in first.report.lines())
     assert isinstance(last, Trained)
     list(fix(first.report, tmp_path / "copy"))
     again = check([tmp_path / "copy"])

@@ -84,7 +84,7 @@ KINDS: Mapping[str, Kind] = {
     "gold-partial": Kind(
         "warning",
         "frame",
-        "whose gold truth names far fewer objects than the frames next to it",
+        "whose gold truth names only some of its objects",
         "there only a thin margin of these is background, the rest is not annotated",
     ),
     # Masks

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.mend import fill_holes, match_channels
 from septum.errors import DataError, FileError, UsageError
+from septum.io.ctc import markers
 from septum.jobs.fields import outside_unknown
 from septum.jobs.findings import KINDS
 from septum.jobs.load import meant_frames, put_right
@@ -86,6 +87,9 @@ def _write(report: Report, out: Path) -> Iterator[FixRecord]:
         files = dict.fromkeys((*item.masks, *item.golds))
         for path, section in files:
             yield _write_mask(item, path, section, report=report, out=out, done=done)
+        for tracked in (m for path, _ in item.golds if (m := markers(path)) is not None):
+            gold = _place(item, report, out, name=tracked.name, role="golds")
+            yield _copy(tracked, gold.parent.parent / "TRA" / tracked.name)
     reasons = _phrases(report, leaves_out=True)
     for path in dict.fromkeys(p for item in report.left_out for p in (item.image, item.mask)):
         yield FixRecord(path, None, tuple(reasons.get(path, ["its partner is left out"])))

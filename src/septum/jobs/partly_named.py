@@ -1,4 +1,4 @@
-"""Find gold frames of the Cell Tracking Challenge that name some of their objects, told by the frames next to them."""
+"""Find gold frames of the Cell Tracking Challenge that name only some of their objects."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from septum.axes import relative_spacing
+from septum.errors import SeptumError
+from septum.io.ctc import markers
 from septum.jobs.facts import diameters
-from septum.jobs.findings import Remark, counted
+from septum.jobs.findings import Remark
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from septum.jobs.survey import Item
 
-# Cells come and go, but of those in the frames next to one hardly ever half is missing.
-_FEW, _BESIDE, _LEAST = 0.5, 2, 2
+# Less than this share of the tracking markers, or of what the frames next to one name: two on each side, two in all at
+# least. Cells come and go, but hardly ever half of them at once.
+_OF_MARKERS, _OF_OTHERS, _BESIDE, _LEAST = 0.9, 0.5, 2, 2
 # Background is taken within a twentieth of an object's diameter. In a crowded frame the margin must be thin: in frame
 # 67 of DIC-C2DH-HeLa, which names 3 of 18 cells, other cells fill 57 % of what is not named, 50 % of what lies within
 # half a diameter, 21 % within 16 pixels, 8 % within 6. A gap of 10 pixels between two objects, where the border weight
@@ -25,10 +30,11 @@ _MARGIN, _MARGIN_PX = 1 / 20, 5.0
 
 
 def partly_named(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
-    """Find frames without silver truth whose gold truth names far fewer objects than the frames next to them.
+    """Find frames without silver truth whose gold truth names only some of their objects.
 
-    Far fewer are less than half of the median of the two annotated frames before and the two after, of two at least.
-    The whole sequence says less: cells divide.
+    Tracking markers (``01_GT/TRA``) say how many objects there are, of which nine tenths are to be named. Without them
+    it is less than half of the median of the two annotated frames before and the two after that tells; the whole
+    sequence says less, since cells divide.
 
     Parameters
     ----------
@@ -45,16 +51,18 @@ def partly_named(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remar
     for index, item in items.items():
         if item.masks != item.golds:
             continue
-        count, others = _count(item), _beside(item, items)
-        usual = float(np.median(others)) if others else 0.0
-        if count is None or len(others) < _LEAST:
-            remarks.append(Remark("gold-only", item.mask, "too few frames to tell", item=index))
-        elif count >= _FEW * usual:
-            remarks.append(Remark("gold-only", item.mask, item=index))
-        else:
+        count, tracked, others = _count(item), _tracked(item.mask), _beside(item, items)
+        if count is None or (tracked is None and len(others) < _LEAST):
+            why = "too few frames to tell" if count is not None else ""
+            remarks.append(Remark("gold-only", item.mask, why, item=index))
+            continue
+        usual, share = (float(np.median(others)), _OF_OTHERS) if tracked is None else (float(tracked), _OF_MARKERS)
+        detail = f"{count} of {'about ' * (tracked is None)}{usual:g}"
+        if count < share * usual:
             found[index] = replace(item, near_px=margin)
-            detail = f"{counted(count, 'object')}, usual {usual:g}"
             remarks.append(Remark("gold-partial", item.mask, detail, item=index))
+        elif tracked is None or count < tracked:
+            remarks.append(Remark("gold-only", item.mask, "" if tracked is None else detail, item=index))
     return found, remarks
 
 
@@ -63,6 +71,17 @@ def _count(item: Item) -> int | None:
     if item.mask_facts is None or item.masks[0][1] is not None:
         return None
     return sum(len(c.values) for c in item.mask_facts.census)
+
+
+def _tracked(gold: Path) -> int | None:
+    """Return how many tracking markers the frame of a gold mask has; None if there are none that can be read."""
+    from septum.io.images import read_image
+
+    path = markers(gold)
+    try:
+        return None if path is None else int(np.count_nonzero(np.unique(read_image(path, labels=True).array)))
+    except SeptumError:
+        return None
 
 
 def _beside(item: Item, items: Mapping[int, Item]) -> list[int]:
