@@ -10,6 +10,8 @@ traceback and leaves with code 2.
     ├── FileError       a file or folder that cannot be read or written: missing, damaged, full disk
     ├── ModelError      a model file or checkpoint that is damaged, foreign, or does not fit the image
     └── UsageError      an option that contradicts another or lies outside its range
+
+A warning, which stops nothing: `UnfamiliarImageWarning`.
 """
 
 from __future__ import annotations
@@ -60,3 +62,7 @@ class ModelError(SeptumError):
 
 class UsageError(SeptumError):
     """An option that contradicts another or lies outside its range."""
+
+
+class UnfamiliarImageWarning(UserWarning):
+    """An image to predict is unlike those of the training: what to expect of the result, and what to do."""

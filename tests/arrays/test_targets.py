@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from septum.arrays.targets import IGNORE, IGNORED, class_target, components, consecutive, object_target, separate
+from septum.arrays.targets import (
+    IGNORE,
+    IGNORED,
+    class_target,
+    components,
+    consecutive,
+    near_objects,
+    object_target,
+    separate,
+    without_unknown,
+)
 from septum.errors import DataError
 
 MASKS = Path(__file__).parents[2] / "../shared/data/ctc/DIC-C2DH-HeLa/01_ST/SEG"
@@ -144,3 +154,22 @@ def test_components_connect_faces_only():
     volume[0, 0, 0] = volume[1, 0, 0] = volume[1, 1, 1] = True
     assert components(volume).max() == 2
     assert components(np.zeros((0, 3), bool)).shape == (0, 3)
+
+
+def test_background_is_near_an_object():
+    row = np.array([[0, 0, 0, 0, 5, 0, IGNORE, 0, 0]])
+    assert near_objects(row, reach_px=2).tolist() == [[-1, -1, 0, 0, 5, 0, -1, -1, -1]]
+    assert near_objects(row, reach_px=2, spacing=(1, 2)).tolist() == [[-1, -1, -1, 0, 5, 0, -1, -1, -1]]
+    assert near_objects(np.pad(row, ((1, 1), (0, 0))), reach_px=1)[0].tolist() == [-1, -1, -1, -1, 0, -1, -1, -1, -1]
+    assert (near_objects(np.zeros((3, 4), np.int32), reach_px=9) == IGNORE).all()
+    volume = np.zeros((3, 5, 5), np.int32)
+    volume[1, 2, 2] = 1
+    assert int((near_objects(volume, reach_px=1) == 0).sum()) == 6
+
+
+def test_objects_mostly_where_nothing_is_known_are_left_out():
+    truth = np.array([[1, 1, 0, 0, -1, -1, -1]])
+    assert without_unknown(np.array([[3, 3, 0, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 0, 0, 0, 0, 0]]
+    assert without_unknown(np.array([[3, 3, 7, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 7, 7, 7, 7, 0]]  # one half
+    assert without_unknown(np.array([[4, 4, 4, 4, 4, 4, 4]]), truth).tolist() == [[4] * 7]
+    assert without_unknown(np.zeros((1, 7), np.int32), truth).tolist() == [[0] * 7]

@@ -107,6 +107,21 @@ def test_two_files_for_one_partner_are_both_named(tmp_path: Path, files: list[st
     assert all(name in error.given for name in rivals)
 
 
+def test_fields_of_view_are_paired_as_masks_are(tmp_path: Path) -> None:
+    touch(tmp_path, "images/01_test.tif", "images/2_test.tif", "images/03_test.tif")
+    touch(tmp_path, "1st_manual/1_manual1.gif", "1st_manual/02_manual1.gif", "1st_manual/03_manual1.gif")
+    touch(tmp_path, "mask/01_test_mask.gif", "mask/2_test_mask.gif", "mask/10_test_mask.gif")
+    pairing = find_pairs([tmp_path])
+    assert partners(pairing)["01_test.tif"] == "1_manual1.gif"
+    fields = {p.image.name: p.field and p.field.name for p in pairing.pairs}
+    assert fields == {"01_test.tif": "01_test_mask.gif", "2_test.tif": "2_test_mask.gif", "03_test.tif": None}
+    assert pairing.set_aside == ((tmp_path / "mask/10_test_mask.gif", "field of view"),)
+    for path in (tmp_path / "mask").iterdir():
+        path.unlink()
+    touch(tmp_path, "mask/fov1.png", "mask/fov2.png", "mask/fov3.png")
+    assert [p.field and p.field.name for p in find_pairs([tmp_path]).pairs] == ["fov1.png", "fov2.png", "fov3.png"]
+
+
 def test_consecutive_numbers_are_sections_of_one_group(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{f}/{n:02d}.png" for f in ("images", "masks") for n in range(5, 12)))
     (tmp_path / "masks" / "07.png").unlink()

@@ -14,9 +14,11 @@ from scipy import ndimage
 from septum.jobs.check import Report, check
 from septum.jobs.fix import fix
 from septum.jobs.load import load_samples
-from septum.jobs.records import Trained
+from septum.jobs.records import Planned, Trained
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
+from septum.jobs.validate import class_scores
+from septum.metrics.contingency import table
 
 SIDE = 64
 
@@ -218,11 +220,81 @@ def test_masks_of_the_field_of_view_and_of_a_second_annotator_are_named(tmp_path
     assert said(report) == {"second-annotator", "field-of-view"}
     lines = "\n".join(report.lines())
     assert "4 masks of the field of view: 21_training_mask.gif" in lines
+    assert lines.count("what lies outside is not annotated") == 1
     assert "4 masks of a second annotator: 21_manual2.gif" in lines
     assert {i.mask.parent.name for i in report.items} == {"1st_manual"}
     beside = check([vessels_side_by_side(tmp_path / "beside")])
     assert {i.mask.stem[-5:] for i in beside.items} == {"1stHO"}
     assert "second-annotator" in said(beside)
+
+
+def eye() -> np.ndarray:
+    """Return what the fields of view of `vessels` hold, ``(64, 64)`` bool."""
+    return np.hypot(*(np.indices((SIDE, SIDE)) - SIDE / 2)) < SIDE / 2
+
+
+def drawn(n: int) -> np.ndarray:
+    """Return what is drawn in image `n` of `vessels`."""
+    return ndimage.binary_dilation(disks(n) > 0) ^ ndimage.binary_erosion(disks(n) > 0)
+
+
+def test_pixels_outside_the_field_of_view_are_not_annotated(tmp_path: Path) -> None:
+    data = vessels(tmp_path)
+    (data / "mask/22_training_mask.gif").unlink()
+    report = check([data])
+    assert report.warnings == ()
+    for n, sample in enumerate(load_samples(report)):
+        expected = drawn(n).astype(int) if n == 1 else np.where(eye(), drawn(n), -1)
+        np.testing.assert_array_equal(sample.mask, expected)
+
+
+def test_the_frame_around_the_field_of_view_is_neither_learned_nor_scored(tmp_path: Path) -> None:
+    report = check([vessels(tmp_path / "data")])
+    samples = list(load_samples(report))
+    settings = TrainSettings(
+        data=(tmp_path / "data",), out=tmp_path / "run", steps=1, width=2, depth=1, batch=1, device="cpu"
+    )
+    (planned,) = [r for r in train(settings) if isinstance(r, Planned)]
+    assert f"{eye().mean():.1%} of the pixels are annotated" in planned.lines
+    probabilities = np.stack([1 - drawn(0), drawn(0)]).astype(np.float32)
+    probabilities[:, ~eye()] = [[0], [1]]  # a bright frame taken for a vessel
+    found = table(samples[0].mask, probabilities.argmax(axis=0))
+    assert class_scores([found], 2) == {"dice": 1, "iou": 1, "pixel_error": 0}
+    assert found.pixels == eye().sum()
+
+
+def test_fields_of_view_that_do_not_fit_are_named_and_not_used(tmp_path: Path) -> None:
+    data = vessels(tmp_path)
+    save(data / "mask/21_training_mask.gif", np.zeros((SIDE, SIDE), np.uint8))
+    save(data / "mask/22_training_mask.gif", np.full((SIDE, 40), 255, np.uint8))
+    (data / "mask/23_training_mask.gif").write_bytes(b"GIF")
+    save(data / "mask/24_training_mask.gif", 255 * ndimage.binary_dilation(drawn(3)).astype(np.uint8) ^ np.uint8(255))
+    save(data / "mask/25_training_mask.gif", 255 * eye().astype(np.uint8))
+    report = check([data])
+    (finding,) = report.warnings
+    assert finding.message == "5 masks of the field of view that cannot be used"
+    assert finding.mend == "left out"
+    assert dict(zip([p.name for p in finding.files], finding.details, strict=True)) == {
+        "25_training_mask.gif": "no image of this name",
+        "21_training_mask.gif": "nothing is inside",
+        "22_training_mask.gif": "image 64 x 64, field of view 64 x 40",
+        "23_training_mask.gif": "no image, but text that begins 'GIF'",
+        "24_training_mask.gif": "most of what is drawn lies outside",
+    }
+    assert "field-of-view" not in said(report)
+    for n, sample in enumerate(load_samples(report)):
+        np.testing.assert_array_equal(sample.mask, drawn(n))
+
+
+def test_a_copy_holds_the_field_of_view_in_its_masks(tmp_path: Path) -> None:
+    before = check([vessels(tmp_path / "data")])
+    records = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
+    assert all("mask of the field of view: what lies outside is not annotated" in r.done for r in records)
+    after = check([tmp_path / "out"])
+    assert after.findings == ()
+    for old, new in zip(load_samples(before), load_samples(after), strict=True):
+        np.testing.assert_array_equal(new.mask, old.mask)
+        assert (new.mask < 0).any()
 
 
 @pytest.mark.parametrize("make", [object_files, object_files_by_image])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import septum
-from septum.errors import DataError, UsageError
-from septum.io.images import read_image
+from septum.errors import DataError, UnfamiliarImageWarning, UsageError
+from septum.io.images import read_image, write_image
 from septum.jobs.python import _as_folder
 
 SMALL = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu"}
@@ -64,3 +65,40 @@ def test_wrong_settings_are_an_error_in_words(tmp_path: Path, wrong: dict[str, o
 def test_an_attribute_that_is_none_is_named() -> None:
     with pytest.raises(AttributeError, match="fit"):
         septum.fit  # noqa: B018
+
+
+def _told(model: object, *images: object) -> list[warnings.WarningMessage]:
+    """Predict the images one after the other and return what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for image in images:
+            septum.predict(model, image)
+    return caught
+
+
+def test_images_unlike_those_of_the_training_are_told_once_a_kind(tmp_path: Path) -> None:
+    image, mask = _pair(20, 24)
+    for n in range(2):
+        for role, array in (("images", image + n), ("masks", mask)):
+            (tmp_path / role).mkdir(exist_ok=True)
+            write_image(tmp_path / role / f"{n}.tif", array, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
+    model = septum.train(tmp_path, out=tmp_path / "run", kind="objects", **SMALL)
+    like = tmp_path / "images/0.tif"
+    assert _told(model, image, image + 1, like) == []
+    write_image(tmp_path / "large.tif", image, axes="YX", pixel_size_um={"Y": 0.9, "X": 0.9})
+    flat = (mask > 0).astype(np.uint8)
+    # A warning that is made an error is told again, as the image was not predicted.
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UnfamiliarImageWarning)
+            with pytest.raises(UnfamiliarImageWarning, match="only 2 gray values"):
+                septum.predict(model, flat)
+    caught = _told(model, flat, tmp_path / "large.tif", flat, like, tmp_path / "large.tif")
+    assert [w.category for w in caught] == [UnfamiliarImageWarning, UnfamiliarImageWarning]
+    assert {w.filename for w in caught} == {__file__}
+    first, second = (str(w.message) for w in caught)
+    assert first.startswith("the image: only 2 gray values, the training images have ")
+    assert second.startswith(f"{tmp_path / 'large.tif'}: pixels are 3 times larger than in training")
+    assert first.endswith("(said once, also for other images of this kind)")
+    # The same model from its file is the same model.
+    assert _told(tmp_path / "run/model.safetensors", flat, tmp_path / "large.tif") == []

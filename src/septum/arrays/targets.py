@@ -6,6 +6,7 @@ classes holds 0 .. K - 1 and `IGNORE`. A target is uint8, with `IGNORED` in the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,59 @@ def class_target(mask: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     target = mask.astype(np.uint8)
     target[mask == IGNORE] = IGNORED
     return target
+
+
+def near_objects(
+    labels: NDArray[np.integer[Any]], *, reach_px: float, spacing: Sequence[float] | None = None
+) -> NDArray[np.int32]:
+    """Keep as background only what lies near an object: the rest of a mask that names some objects is not annotated.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integers: ids of 1 and more, 0 background, `IGNORE` where not annotated.
+    reach_px
+        Largest distance from the center of a pixel of an object, in pixels of the finest axis.
+    spacing
+        Pixel size along each axis relative to the smallest; None: all equal.
+
+    Returns
+    -------
+    near
+        ``(*S)`` int32: as `labels`, with `IGNORE` for background that is farther away; all of it without an object.
+    """
+    import edt
+
+    free = np.ascontiguousarray(labels <= 0)
+    near: NDArray[np.int32] = labels.astype(np.int32)
+    if free.all():
+        near[:] = IGNORE
+        return near
+    square = edt.edtsq(free, anisotropy=tuple(spacing or (1.0,) * labels.ndim), black_border=False)
+    near[(near == 0) & (square > reach_px**2)] = IGNORE
+    return near
+
+
+def without_unknown(predicted: NDArray[np.int32], truth: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Leave out objects that the truth can say nothing of: more than half of each lies where it is not annotated.
+
+    None of them can be a true object: their intersection over union with any is below one half.
+
+    Parameters
+    ----------
+    predicted
+        ``(*S)``, ids, 0 background.
+    truth
+        ``(*S)`` integers, `IGNORE` where not annotated.
+
+    Returns
+    -------
+    known
+        ``(*S)`` int32, 0 in the place of these objects.
+    """
+    sizes = np.bincount(predicted.ravel(), minlength=1)
+    unknown = np.bincount(predicted[truth == IGNORE], minlength=len(sizes))
+    return np.where(2 * unknown[predicted] > sizes[predicted], np.int32(0), predicted)
 
 
 def components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -41,6 +41,15 @@ def has_frames(folder: Path) -> bool:
     return any(_FRAME.fullmatch(p.name) for p in folder.iterdir())
 
 
+def markers(gold: Path) -> Path | None:
+    """Return the tracking markers of a frame, one for each of its objects, by its gold mask; None if there are none."""
+    hit = _TRUTH.fullmatch(gold.name)
+    if hit is None or hit.group(2) is not None:
+        return None
+    path = gold.parent.parent / "TRA" / f"man_track{hit.group(1)}{gold.suffix}"
+    return path if path.is_file() else None
+
+
 def pair_sequences(folders: Sequence[Path]) -> Pairing:
     """Pair the frames of sequences with the truth beside them.
 

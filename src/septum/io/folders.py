@@ -61,17 +61,22 @@ def role_folders(folder: Path) -> tuple[Path, Path] | None:
     return (images[0], masks[0]) if images and masks else None
 
 
-def set_aside(images: Path, masks: Path) -> list[tuple[Path, str]]:
-    """Return files beside the drawn masks that are no masks to train on, with what they are as a phrase."""
-    if not _DRAWN.fullmatch(masks.name):
-        return []
-    found = []
-    for folder in subfolders(masks.absolute().parent):
-        if folder.name.casefold() in MASK_FOLDERS:
-            found += [(p, "field of view") for p in images_in(folder)]
-        elif folder.name != masks.name and folder.name != images.name and "manual" in folder.name.casefold():
-            found += [(p, "second annotator") for p in images_in(folder)]
-    return found
+def second_annotators(images: Path, masks: Path) -> list[Path]:
+    """Return the masks of other annotators beside the folder of drawn masks that is trained on."""
+    names = (images.name, masks.name)
+    return [
+        p for f in _beside_drawn(masks) if f.name not in names and "manual" in f.name.casefold() for p in images_in(f)
+    ]
+
+
+def fields_of_view(masks: Path) -> list[Path]:
+    """Return the masks of fields of view beside the folder of drawn masks that is trained on."""
+    return [p for f in _beside_drawn(masks) if f.name.casefold() in MASK_FOLDERS for p in images_in(f)]
+
+
+def _beside_drawn(masks: Path) -> list[Path]:
+    """Return the folders beside one that holds what a person drew, as sets of retinal vessels have them."""
+    return subfolders(masks.absolute().parent) if _DRAWN.fullmatch(masks.name) else []
 
 
 def object_folders(folder: Path) -> list[tuple[Path, Path]]:

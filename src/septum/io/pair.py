@@ -27,6 +27,8 @@ class Pair:
         Images of one sequence, stack or folder of sections share a group; ``""`` is an image on its own.
     position
         Frame or section number in the group.
+    field
+        Mask of the field of view: 0 where the image shows nothing; None if there is none.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Pair:
     gold_slice: int | None = None
     group: str = ""
     position: int = 0
+    field: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class Pairing:
     objects
         True where the layout says that masks hold object ids; None where it does not say.
     set_aside
-        Files that are there and not trained on, with what they are: masks of a ``"second annotator"``, or of the
-        ``"field of view"``.
+        Files that are there and not used, with what they are: masks of a ``"second annotator"``, or of the
+        ``"field of view"`` of no image.
     """
 
     pairs: tuple[Pair, ...]

@@ -12,10 +12,11 @@ from septum.io import ctc
 from septum.io.folders import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
+    fields_of_view,
     images_in,
     object_folders,
     role_folders,
-    set_aside,
+    second_annotators,
     subfolders,
 )
 from septum.io.matching import Matches, image_key, mask_key, match, names_a_mask
@@ -138,7 +139,12 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
     if not found.pairs:
         raise _no_partner(files, inside or images_in(masks))
     pairing = _pairing(found, "folders", sections=_sections(files), group=images.absolute().name)
-    return replace(pairing, objects=True if inside else None, set_aside=tuple(set_aside(images, masks)))
+    aside = [(p, "second annotator") for p in second_annotators(images, masks)]
+    fields = match(files, fields_of_view(masks))
+    aside += [(p, "field of view") for p in fields.masks_left]
+    of_image = dict(fields.pairs)
+    seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
+    return replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside))
 
 
 def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:

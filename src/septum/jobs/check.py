@@ -11,6 +11,7 @@ import numpy as np
 
 from septum.arrays.mend import COLOR
 from septum.errors import DataError, UsageError
+from septum.jobs.fields import with_field
 from septum.jobs.findings import KINDS, Finding, counted, gather, times
 from septum.jobs.fitting import fit
 from septum.jobs.judge import (
@@ -26,6 +27,7 @@ from septum.jobs.judge import (
 )
 from septum.jobs.kind import Kind, Meaning, decide
 from septum.jobs.likeness import copies, unlike_remarks
+from septum.jobs.partly_named import partly_named
 from septum.jobs.survey import Item, items_of, survey, with_channels
 
 if TYPE_CHECKING:
@@ -181,6 +183,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without(ignore, kind)
     items = with_channels([survey(item, ignore=ignore) for item in items_of(pairing.pairs)])
+    items = [with_field(item) for item in items]
     _see_ignored(ignore, items)
     remarks = list(pairing_remarks(pairing, items))
     for index, item in enumerate(items):
@@ -197,6 +200,9 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
     things = len({item.group or f"/{item.name}" for item in used.values()})
     meaning = decide(masks, objects=pairing.objects, kind=kind, things=things)
     used = {index: with_binary(item, meaning) for index, item in used.items()}
+    if pairing.layout == "ctc" and meaning.kind == "objects":
+        used, found = partly_named(used)
+        remarks += found
     remarks += meaning_remarks(meaning, masks, list(used.values()))
     remarks += set_remarks(list(used.values()))
     remarks += unlike_remarks(list(used.values()), objects=meaning.kind == "objects" and not meaning.pieces)

@@ -49,7 +49,8 @@ KINDS: Mapping[str, Kind] = {
     "unreadable": Kind("warning", "file", "that cannot be read", _LEFT_OUT, leaves_out=True),
     "gold-unreadable": Kind("warning", "gold mask", "that cannot be read", "not scored with"),
     "second-annotator": Kind("mended", "mask", "of a second annotator", "the first one's are taken"),
-    "field-of-view": Kind("mended", "mask", "of the field of view", "not used; the drawn masks are taken"),
+    "field-of-view": Kind("mended", "mask", "of the field of view", "what lies outside is not annotated"),
+    "field-unfit": Kind("warning", "mask", "of the field of view that cannot be used", _LEFT_OUT),
     "mask-folder": Kind("mended", "mask", "with a file for each object", "each file is one object"),
     "sizes-swapped": Kind("mended", "mask", "with width and height swapped", "transposed"),
     "sizes-differ": Kind(
@@ -74,7 +75,18 @@ KINDS: Mapping[str, Kind] = {
     "masks-astray": Kind("warning", "", ""),
     "masks-shifted": Kind("warning", "", ""),
     "one-image": Kind("warning", "", "only one image: none can be held out to validate with"),
-    "gold-only": Kind("warning", "frame", "with gold truth only, which may not name every object"),
+    "gold-only": Kind(
+        "warning",
+        "frame",
+        "with gold truth only, which may not name every object",
+        "what it does not name is learned as background",
+    ),
+    "gold-partial": Kind(
+        "warning",
+        "frame",
+        "whose gold truth names only some of its objects",
+        "there only a thin margin of these is background, the rest is not annotated",
+    ),
     # Masks
     "mask-no-labels": Kind("error", "mask", "whose values are no labels", "fix leaves them out", leaves_out=True),
     "mask-float": Kind("mended", "mask", "saved as real numbers", "read as whole numbers"),

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from septum.arrays.mend import fill_holes, match_channels
 from septum.errors import DataError, FileError, UsageError
+from septum.io.ctc import markers
+from septum.jobs.fields import outside_unknown
 from septum.jobs.findings import KINDS
 from septum.jobs.load import meant_frames, put_right
 from septum.jobs.survey import LOSSY, image_frames, mask_frames, read_mask
@@ -85,6 +87,9 @@ def _write(report: Report, out: Path) -> Iterator[FixRecord]:
         files = dict.fromkeys((*item.masks, *item.golds))
         for path, section in files:
             yield _write_mask(item, path, section, report=report, out=out, done=done)
+        for tracked in (m for path, _ in item.golds if (m := markers(path)) is not None):
+            gold = _place(item, report, out, name=tracked.name, role="golds")
+            yield _copy(tracked, gold.parent.parent / "TRA" / tracked.name)
     reasons = _phrases(report, leaves_out=True)
     for path in dict.fromkeys(p for item in report.left_out for p in (item.image, item.mask)):
         yield FixRecord(path, None, tuple(reasons.get(path, ["its partner is left out"])))
@@ -141,7 +146,7 @@ def _write_mask(
     axes = item.image_facts.axes if item.image_facts else ""
     mask, labels = read_mask(path, axes, ignore=report.rules.ignore)
     frames = meant_frames(labels, report.rules, item.binary if path == item.mask else ())
-    frames = put_right(frames, item, path)
+    frames = outside_unknown(put_right(frames, item, path), item.field if section is None else None)
     raw = mask_frames(mask, axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
     if same and path.is_file() and path.suffix.lower() not in LOSSY:
@@ -154,7 +159,8 @@ def _write_mask(
     _make_folder(target.parent)
     write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine)
     whole = [f"{f.message}: {f.mend}" for f in report.mended if not f.files]
-    return FixRecord(path, target, (*done.get(path, ()), *whole))
+    seen = done.get(item.field, []) if item.field is not None else []
+    return FixRecord(path, target, (*done.get(path, ()), *seen, *whole))
 
 
 def _copy(source: Path, target: Path) -> FixRecord:

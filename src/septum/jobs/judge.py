@@ -29,21 +29,20 @@ def without(items: Sequence[Item], remarks: Sequence[Remark]) -> dict[int, Item]
 
 
 def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]:
-    """Say what has no partner, and which sequences have gold truth only."""
+    """Say what has no partner, and what is no mask to train on or one of several files."""
     unannotated = [p.image for p in pairing.pairs if p.mask is None and p.gold is None]
     for path in (*pairing.unmatched_images, *unannotated):
         yield Remark("unpaired-image", path)
     for path in pairing.unmatched_masks:
         yield Remark("unpaired-mask", path)
     for path, what in pairing.set_aside:
-        yield Remark("second-annotator" if what == "second annotator" else "field-of-view", path)
+        if what == "second annotator":
+            yield Remark("second-annotator", path)
+        else:
+            yield Remark("field-unfit", path, "no image of this name")
     for index, item in enumerate(items):
         if item.mask.is_dir() and item.mask_facts is not None:
             yield Remark("mask-folder", item.mask, counted(len(item.mask_facts.census[0].values), "object"), item=index)
-    if pairing.layout == "ctc":
-        for index, item in enumerate(items):
-            if item.masks == item.golds:
-                yield Remark("gold-only", item.mask, item=index)
 
 
 def item_remarks(index: int, item: Item) -> Iterator[Remark]:
@@ -54,6 +53,11 @@ def item_remarks(index: int, item: Item) -> Iterator[Remark]:
     image, mask = item.image_facts, item.mask_facts
     if image is None or mask is None:
         return
+    if item.field is not None:
+        yield Remark("field-of-view", item.field, item=index)
+    if item.unfit_field is not None:
+        path, reason = item.unfit_field
+        yield Remark("field-unfit", path, _short(reason, path), item=index)
     if item.axes is not None:
         yield Remark("pages-channels", item.image, f"--axes {item.axes}", item=index)
     if mask.problem:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from septum.arrays.apart import set_apart
 from septum.arrays.mend import fill_holes, match_channels, to_classes
 from septum.arrays.placement import placed
-from septum.arrays.targets import IGNORE, components
+from septum.arrays.targets import IGNORE, components, near_objects, without_unknown
+from septum.axes import relative_spacing
 from septum.errors import DataError
+from septum.jobs.fields import outside_unknown
 from septum.jobs.prepare import fingerprints
 from septum.jobs.survey import image_frames, read_mask
 
@@ -56,6 +58,14 @@ class Sample:
     gold: NDArray[np.int32] | None
     spacing_um: tuple[float, ...] | None
     copy_of: str = ""
+
+
+def judged(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
+    """Return the predicted objects that a sample's mask can judge.
+
+    A gold frame that names some of its objects says nothing of the others; elsewhere all objects are judged.
+    """
+    return labels if sample.gold is None else without_unknown(labels, sample.mask)
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,10 @@ def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
     masks = _truth(item.masks, item, rules, frames)
     golds = _truth(item.golds, item, rules, frames) if item.golds and item.golds != item.masks else None
     facts = item.image_facts
+    if item.near_px is not None:
+        sizes = relative_spacing(facts.spacing_um) if facts else None
+        golds = masks if (masks > 0).any() else None
+        masks = np.stack([near_objects(mask, reach_px=item.near_px, spacing=sizes) for mask in masks])
     spacing = facts.spacing_um[-rules.rank :] if facts and facts.spacing_um else None
     walks_z = rules.rank == 2 and frames.ndim == 5
     places = [(t, z) for t in range(len(frames)) for z in (range(frames.shape[2]) if walks_z else (None,))]
@@ -163,7 +177,7 @@ def _truth(
             whole[:, section] = found
         else:
             whole[:] = put_right(found, item, path)
-    return whole
+    return outside_unknown(whole, item.field)
 
 
 def put_right(frames: NDArray[np.int32], item: Item, path: Path) -> NDArray[np.int32]:

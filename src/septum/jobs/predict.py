@@ -187,7 +187,8 @@ def _predict_all(
             with open_image(task.source, axes=settings.axes) as source:
                 job = _plan_file(task, source, model, answer, settings, crew, several=len(tasks) >= crew.processes)
                 if job.layout.block is not None or not crew.shared:  # whole images are looked at where they are read
-                    yield from _unlike(job, source, model)
+                    for cause, text in unlike(str(task.source), job.frames, source, model):
+                        yield Warned(text, cause)
                 if job.layout.block is not None:
                     yield from predict_in_blocks(job.asked, source, model, job.layout, crew, (index, len(tasks)))
                 elif crew.shared:
@@ -316,12 +317,18 @@ def _plan_file(
     return _Job(asked, frames, layout)
 
 
-def _unlike(job: _Job, source: Source, model: Model) -> Iterator[Warned]:
-    """Say in what an image is unlike those of the training; of a series the middle frame is looked at."""
+def unlike(name: str, frames: Sequence[Frame], source: Source, model: Model) -> Iterator[tuple[str, str]]:
+    """Say in what an image is unlike those of the training; of a series the middle frame is looked at.
+
+    Yields
+    ------
+    cause, text
+        As `septum.jobs.familiar.unfamiliar`; the text says that each cause is said once, which is up to the caller.
+    """
     if model.header.seen is not None:
-        frame = job.frames[len(job.frames) // 2]
-        for cause, text in unfamiliar(frame, str(job.asked.source), source.pixel_size_um, model.header.seen):
-            yield Warned(f"{text} (said once, also for other images of this kind)", cause)
+        frame = frames[len(frames) // 2]
+        for cause, text in unfamiliar(frame, name, source.pixel_size_um, model.header.seen):
+            yield cause, f"{text} (said once, also for other images of this kind)"
 
 
 def _operations(model: Model, shape: Sequence[int]) -> int:

@@ -7,7 +7,6 @@ each split is as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,6 @@ Variant = Literal["gold", "silver"]
 
 # With one sequence only: its first frames train, a gap keeps near copies apart, gold frames of the rest are scored.
 TRAIN_SHARE, GAP_SHARE = 0.6, 0.05
-_NUMBER = re.compile(r"(\d+)\.tiff?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -321,9 +319,7 @@ def _named_in_full(pair: Pair) -> bool:
     """Say whether the gold truth of a frame names as many objects as the tracking markers or the silver truth do."""
     gold = _gold_file(pair)
     assert gold is not None
-    number = _NUMBER.search(pair.image.name)
-    marker = gold.parent.parent / "TRA" / f"man_track{number[1] if number else ''}.tif"
-    every = marker if marker.is_file() else _silver_file(pair)
+    every = ctc.markers(gold) or _silver_file(pair)
     return every is None or _count(gold) >= _count(every)
 
 

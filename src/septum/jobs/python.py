@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from septum.errors import DataError, UsageError
+from septum.errors import DataError, UnfamiliarImageWarning, UsageError
 from septum.io.images import Image, read_image, write_image
+from septum.io.source import source_of
 from septum.jobs.answer import Output
+from septum.jobs.frames import split_frames
 from septum.jobs.model import Model
 from septum.jobs.model import open_model as open_model
-from septum.jobs.predict import predict_image
+from septum.jobs.predict import predict_image, unlike
 from septum.jobs.records import Stopped
 from septum.jobs.stopping import stop_on_signals
 from septum.jobs.train import train as train_run
 from septum.jobs.train_settings import TrainSettings
 
 Arrays = Sequence[NDArray[Any]] | NDArray[Any]
+
+# What was warned of in this process: what the training images of a model were like, and the cause.
+_told: set[tuple[str, str]] = set()
 
 
 def train(
@@ -99,6 +105,12 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
     ------
     DataError, ModelError
         If the image's channels or dimensions do not fit the model, or a pixel is not a finite number.
+
+    Warns
+    -----
+    UnfamiliarImageWarning
+        If the image is unlike those of the training, for each cause once with a model (pixel size, intensities,
+        contrast).
     """
     opened = model if isinstance(model, Model) else open_model(Path(model))
     if isinstance(image, str | Path):
@@ -112,9 +124,21 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
             raise DataError(f"an array of {image.ndim} dimensions", expected)
         array = image if image.ndim == opened.rank + 1 else image[None]
         found = Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None)
+    for cause, text in _news(opened, found, "the image" if isinstance(image, np.ndarray) else str(image)):
+        warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
+        _told.add(cause)
     result = predict_image(opened, found, output=output)
     channel = found.axes.index("C")
     return result.squeeze(channel) if result.shape[channel] == 1 else result
+
+
+def _news(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """Say in what an image is unlike those of the training, with what to remember, where it was not told before."""
+    source = source_of(image)
+    for cause, text in unlike(name, split_frames(source, model), source, model):
+        assert model.header.seen is not None
+        if (known := (model.header.seen.model_dump_json(), cause)) not in _told:
+            yield known, text
 
 
 def _as_folder(data: str | Path | Arrays, folder: Path, rank: int | None) -> Path:

@@ -15,7 +15,7 @@ from septum.axes import relative_spacing
 from septum.errors import FileError, SeptumError
 from septum.io.images import Image
 from septum.jobs.answer import finish
-from septum.jobs.load import open_item
+from septum.jobs.load import judged, open_item
 from septum.jobs.predict import predict_image
 from septum.jobs.report_scores import FOUND, Scored, own_scores
 from septum.metrics import calibration, matching
@@ -121,7 +121,7 @@ class Gallery:
     ) -> None:
         """Score a sample that was predicted (see `predicted_sample`) in so many seconds, and keep it if it is shown."""
         header = self.model.header
-        full = table(sample.mask, predicted)
+        full = table(sample.mask, judged(predicted, sample) if header.kind == "objects" else predicted)
         # What the network was taught: a thin background between objects that touch.
         taught = separate(sample.mask) if header.kind == "objects" else sample.mask
         image = Scored(

@@ -147,6 +147,13 @@ class Item:
         Names of the dimensions of the image file, where it does not say them right; None where it does.
     copy_of
         Name of the first pair of which the image is a copy; ``""`` if there is none.
+    field
+        Mask of the field of view; None if there is none that fits.
+    unfit_field
+        A mask of the field of view that is not used, with the reason.
+    near_px
+        The mask names some of the objects: only what lies within so many pixels of one (of the finest axis) is known
+        to be background. None where it names them all.
     """
 
     name: str
@@ -162,6 +169,9 @@ class Item:
     mend: Placement | None = None
     axes: str | None = None
     copy_of: str = ""
+    field: Path | None = None
+    unfit_field: tuple[Path, str] | None = None
+    near_px: float | None = None
 
     @property
     def mask(self) -> Path:
@@ -183,7 +193,8 @@ def items_of(pairs: Sequence[Pair]) -> Iterator[Item]:
         masks = tuple((p.mask, p.gold_slice if p.mask == p.gold else None) for p in same if p.mask is not None)
         golds = tuple((p.gold, p.gold_slice) for p in same if p.gold is not None)
         if masks:
-            yield Item(same[0].name, same[0].group, same[0].position, image, masks, golds)
+            first = same[0]
+            yield Item(first.name, first.group, first.position, image, masks, golds, field=first.field)
 
 
 def survey(item: Item, *, ignore: Sequence[int] = ()) -> Item:

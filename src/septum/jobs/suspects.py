@@ -14,7 +14,7 @@ from septum.errors import UsageError
 from septum.io.names import shown
 from septum.jobs.doubts import Doubt, class_doubts, object_doubts
 from septum.jobs.held_out_files import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
-from septum.jobs.load import Sample, open_item
+from septum.jobs.load import Sample, judged, open_item
 from septum.jobs.model import Model, open_model
 from septum.jobs.records import HeldOutDone
 from septum.jobs.report_images import labels_of, predicted_sample
@@ -129,7 +129,7 @@ class _Judge:
             probabilities, _ = predicted_sample(self._opened[1], sample)
         labels = labels_of(probabilities, self.model, sample)
         if self.model.header.kind == "objects":
-            return object_doubts(sample.mask, labels, probabilities[0], usual_px=usual_px)
+            return object_doubts(sample.mask, judged(labels, sample), probabilities[0], usual_px=usual_px)
         return class_doubts(sample.mask, labels, probabilities, usual_px=usual_px)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from septum.arrays.instances import ObjectSettings, candidates, label_each
 from septum.axes import relative_spacing
 from septum.jobs.infer import image_probabilities
+from septum.jobs.load import judged
 from septum.metrics import ctc, matching, pixel
 from septum.metrics.contingency import Table, table
 from septum.nn.parallel import Processes
@@ -280,7 +281,7 @@ def object_tables(
     made = label_each(foreground.astype(np.float32), choices, spacing=relative_spacing(sample.spacing_um))
     tables = []
     for _, labels in made:
-        full = table(sample.mask, labels)
+        full = table(sample.mask, judged(labels, sample))
         tables.append((full if sample.gold is None else table(sample.gold, labels), full))
     return tables
 
