@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.jobs.facts import data_facts, oriented, touching_ids
+from septum.jobs.facts import data_facts, lines_between, oriented, touching_ids
 from septum.jobs.load import Sample
 from septum.jobs.records import Planned
 from septum.jobs.train import train
@@ -88,3 +88,13 @@ def test_classes_that_lie_the_same_way_around_are_told_from_those_that_lie_anyho
     assert not oriented(around, classes=3)  # a nucleus in its cell
     assert not oriented(alike[:4], classes=3)  # too few to say
     assert not oriented([], classes=2)
+
+
+def test_lines_between_areas_are_a_background_that_is_the_rarer_class() -> None:
+    cells = np.ones((20, 20), int)
+    cells[::5], cells[:, ::7] = 0, 0
+    assert lines_between([_sample(cells), _sample(cells)])
+    assert not lines_between([_sample(1 - cells)])
+    scribbles = np.full((20, 20), -1)
+    scribbles[3], scribbles[9:11] = 0, 1
+    assert not lines_between([_sample(scribbles)])  # of strokes nobody knows

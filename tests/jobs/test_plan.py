@@ -61,6 +61,16 @@ def test_precision_follows_the_device_unless_a_person_says_otherwise() -> None:
     assert (plan.precision, reasons[-1]) == ("float32", "precision float32: asked for")
 
 
+def test_lines_between_areas_weigh_more_and_everything_else_is_learned_by_overlap_too() -> None:
+    plan, reasons = make_plan(FACTS)
+    assert (plan.dice, plan.weights.balance, plan.weights.w0) == (1.0, 1.0, 10.0)
+    lines, why = make_plan(replace(FACTS, lines=True))
+    assert (lines.dice, lines.weights.balance) == (0.0, 10.0)
+    assert set(why) > set(reasons) - {reasons[-1]} and any("membranes" in line for line in why)
+    paper = make_plan(replace(FACTS, lines=True), preset="paper")[0]
+    assert (paper.dice, paper.weights.balance) == (0.0, 10.0)
+
+
 @pytest.mark.parametrize("preset", ["paper", "fiji"])
 def test_published_presets_refuse_volumes(preset: str) -> None:
     with pytest.raises(UsageError, match="auto"):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PIXELS = 100_000
 # Images, length in parts of a side, and length of the mean direction, from which classes lie the same way around.
 _ENOUGH, _APART, _AGREED = 5, 0.05, 0.9
+# Share of the pixels that is annotated in masks without gaps.
+_ANNOTATED = 0.9
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,16 @@ def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
         meet = (a != b) & (a > 0) & (b > 0)
         met += [np.unique(a[meet]), np.unique(b[meet])]
     return np.unique(np.concatenate(met)).astype(np.int32)
+
+
+def lines_between(samples: Sequence[Sample]) -> bool:
+    """Say whether masks of two classes show areas and the lines between them, as membranes between cells.
+
+    The background is the rarer class then. Of masks that are not annotated throughout it cannot be told.
+    """
+    masks = [s.mask for s in samples]
+    lines, areas = (sum(int((mask == k).sum()) for mask in masks) for k in (0, 1))
+    return lines < areas and lines + areas > _ANNOTATED * sum(mask.size for mask in masks)
 
 
 def oriented(samples: Sequence[Sample], *, classes: int) -> bool:

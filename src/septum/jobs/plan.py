@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from septum.arrays.geometry import input_for_output, next_input
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
-from septum.jobs.facts import diameters, oriented
+from septum.jobs.facts import diameters, lines_between, oriented
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
@@ -135,6 +135,8 @@ class Facts:
         Whether a GPU computes.
     oriented
         Whether classes lie the same way around in all images (see `septum.jobs.facts.oriented`).
+    lines
+        Whether masks show areas and lines between them (see `septum.jobs.facts.lines_between`).
     network, normalization
         Of the model that training starts from; None where it starts anew.
     bfloat16
@@ -148,6 +150,7 @@ class Facts:
     object_px: float | None
     gpu: bool
     oriented: bool = False
+    lines: bool = False
     network: UNetSettings | None = None
     normalization: NormalizeSettings | None = None
     bfloat16: bool = False
@@ -180,6 +183,7 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool,
         object_px=float(np.median(wide)) if len(wide) else None,
         gpu=gpu,
         oriented=kind == "classes" and oriented(samples, classes=classes),
+        lines=kind == "classes" and classes == 2 and lines_between(samples),
         bfloat16=bfloat16,
     )
 
@@ -340,6 +344,10 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     if facts.oriented:
         augmentation = augmentation.model_copy(update={"rotate": False, "mirror": False})
         reasons.append("neither rotated nor mirrored: classes lie the same way around in all images")
+    if facts.lines:
+        reasons.append(
+            "lines between areas, such as membranes: their pixels weigh more, and no soft Dice lets gaps pass"
+        )
     # One large tile in 2D, as in the paper; of volumes two or more small ones, for a steady gradient.
     pixels, goal = 1, 388**2 if rank == 2 else 48**3
     for side in network.geometry.output(sides):
@@ -350,9 +358,10 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
         normalization=NormalizeSettings(method="standardize"),
         augmentation=augmentation,
         optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2),
-        # The overlap of areas sees rare classes; to weigh their pixels as well would draw them too large.
-        weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=1.0),
-        dice=1.0,
+        # The overlap of areas sees rare classes; to weigh their pixels as well would draw them too large. But it lets
+        # gaps pass in lines, which fill few pixels and part much.
+        weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if facts.lines else 1.0),
+        dice=0.0 if facts.lines else 1.0,
         tile=sides,
         batch=batch,
         sampler="objects",
