@@ -74,18 +74,19 @@ class Variant:
 VALID = "network.padding=valid"
 TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
-NO_DICE, BALANCED = "dice=0", "weights.balance=10"
+DICE, BALANCE = ("dice=1", "weights.balance=1"), ("dice=0", "weights.balance=10")
+FAST = "optimizer.rate=0.003"
 VARIANTS = {
     "the plan": Variant(),
     "unpadded": Variant((VALID,)),
-    "no Dice, balance 10": Variant((NO_DICE, BALANCED)),
-    "no Dice, balance 10, unpadded": Variant((NO_DICE, BALANCED, VALID)),
-    "no Dice, balance 10, unpadded, turned": Variant((NO_DICE, BALANCED, VALID, *TURNED)),
-    "no Dice, balance 10, turned": Variant((NO_DICE, BALANCED, *TURNED)),
-    "no Dice, balance 10, rate 0.003": Variant((NO_DICE, BALANCED, "optimizer.rate=0.003")),
-    "no Dice, balance 10, unpadded, rate 0.003": Variant((NO_DICE, BALANCED, VALID, "optimizer.rate=0.003")),
-    "no Dice": Variant((NO_DICE,)),
-    "balance 10": Variant((BALANCED,)),
+    "Dice 1, balance 1": Variant(DICE),
+    "Dice 1, balance 1, unpadded": Variant((*DICE, VALID)),
+    "Dice 0, balance 10": Variant(BALANCE),
+    "Dice 0, balance 10, unpadded": Variant((*BALANCE, VALID)),
+    "Dice 0, balance 10, rate 0.003": Variant((*BALANCE, FAST)),
+    "Dice 0, balance 10, unpadded, rate 0.003": Variant((*BALANCE, VALID, FAST)),
+    "unpadded, rate 0.003": Variant((VALID, FAST)),
+    "Dice 0, balance 1": Variant(("dice=0", "weights.balance=1")),
     "turned": Variant(TURNED),
     "not turned": Variant(FIXED),
     "averaged weights": Variant(average=0.99),
@@ -93,7 +94,7 @@ VARIANTS = {
     "deep supervision": Variant(deep=0.5),
     "no border weight": Variant(("weights.w0=0",)),
     "border weight 5": Variant(("weights.w0=5",)),
-    "rate 0.003": Variant(("optimizer.rate=0.003",)),
+    "rate 0.003": Variant((FAST,)),
     "rate 0.0003": Variant(("optimizer.rate=0.0003",)),
     "width 8": Variant(("network.width=8",)),
     "width 24": Variant(("network.width=24",)),
