@@ -213,6 +213,18 @@ def test_duplicates(tmp_path: Path) -> None:
     assert [i.name for i in report.items] == ["a", "c", "d"]
 
 
+def test_pages_that_are_channels_keep_what_is_ignored(tmp_path: Path) -> None:
+    for n in range(2):
+        mask = (cells(4, seed=n) > 0).astype(np.uint8)
+        mask[:5] = 255
+        pair(tmp_path, f"a{n}", mask)
+        pages = np.random.default_rng(n).integers(0, 255, (3, *mask.shape)).astype(np.uint8)
+        (tmp_path / f"images/a{n}.png").unlink(missing_ok=True)
+        tifffile.imwrite(tmp_path / f"images/a{n}.tif", pages, photometric="minisblack", metadata=None)
+    rules = check([tmp_path], kind="classes", ignore=(255,)).rules
+    assert (rules.channels, rules.class_values) == (3, (0, 1))
+
+
 def test_channels_of_the_minority_are_refused(tmp_path: Path) -> None:
     def channels(count: int) -> np.ndarray:
         return np.random.default_rng(count).integers(0, 255, (count, 48, 48)).astype(np.uint8)

@@ -182,7 +182,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
 
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without(ignore, kind)
-    items = with_channels([survey(item, ignore=ignore) for item in items_of(pairing.pairs)])
+    items = with_channels([survey(item, ignore=ignore) for item in items_of(pairing.pairs)], ignore=ignore)
     items = [with_field(item) for item in items]
     _see_ignored(ignore, items)
     remarks = list(pairing_remarks(pairing, items))

@@ -227,7 +227,7 @@ def survey(item: Item, *, ignore: Sequence[int] = ()) -> Item:
     )
 
 
-def with_channels(items: Sequence[Item]) -> list[Item]:
+def with_channels(items: Sequence[Item], *, ignore: Sequence[int] = ()) -> list[Item]:
     """Read images again as channels whose pages are no pages: in all pairs alike the mask has one page.
 
     Files that name no axes are read as pages. So many of them as there are in every image, and a mask of one page for
@@ -237,7 +237,7 @@ def with_channels(items: Sequence[Item]) -> list[Item]:
     if len(items) < 2 or len(wanted) != 1 or None in wanted:
         return list(items)
     axes = next(w[0] for w in wanted if w is not None)
-    return [survey(replace(item, axes=axes)) if item.image_facts else item for item in items]
+    return [survey(replace(item, axes=axes), ignore=ignore) if item.image_facts else item for item in items]
 
 
 def _channel_axes(item: Item) -> tuple[str, int] | None:

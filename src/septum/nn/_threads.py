@@ -66,7 +66,7 @@ class Threads:
             yield
         finally:
             self._state[k.OPEN] = k.OVER
-            wait(others)
+            wait([other for other in others if not other.cancel()])  # who has not begun need not
             self._state[k.JOINED] = 0
 
     def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
