@@ -32,9 +32,10 @@ from septum.jobs import trainer as trainer_module
 from septum.jobs import validate
 from septum.jobs.check import check
 from septum.jobs.clock import Clock
+from septum.jobs.facts import find_facts
 from septum.jobs.infer import image_probabilities
 from septum.jobs.load import Sample, load_samples
-from septum.jobs.plan import Plan, find_facts, make_plan
+from septum.jobs.plan import Plan, make_plan
 from septum.jobs.prepare import prepare
 from septum.jobs.split import hold_out
 from septum.jobs.trainer import Trainer

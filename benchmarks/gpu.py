@@ -39,8 +39,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training import IMAGES, Tiles, images
 
 from septum.arrays.normalize import NormalizeSettings
+from septum.jobs.facts import Facts
 from septum.jobs.infer import image_probabilities
-from septum.jobs.plan import Facts, Plan, make_plan
+from septum.jobs.plan import Plan, make_plan
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
 from septum.nn.device import Device, find_device

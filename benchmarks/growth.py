@@ -72,7 +72,8 @@ def disks(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def prediction(side: int, folder: Path) -> Callable[[], object]:
     from septum.io.omezarr import create_zarr
-    from septum.jobs.predict import PredictSettings, predict_files
+    from septum.jobs.predict import predict_files
+    from septum.jobs.predict_settings import PredictSettings
 
     path, shard = folder / f"{side}.ome.zarr", min(side, 2048)
     target = create_zarr(path, shape=(side, side), axes="YX", dtype=np.uint8, chunks=(512, 512), shards=(shard, shard))
@@ -89,7 +90,8 @@ def prediction(side: int, folder: Path) -> Callable[[], object]:
 
 def images(count: int, folder: Path) -> Callable[[], object]:
     from septum.io.images import write_image
-    from septum.jobs.predict import PredictSettings, predict_files
+    from septum.jobs.predict import predict_files
+    from septum.jobs.predict_settings import PredictSettings
 
     values = np.random.default_rng(0).integers(0, 255, (512, 512), dtype=np.uint8)
     (folder / "in").mkdir()

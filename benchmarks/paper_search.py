@@ -20,9 +20,11 @@ from typing import Any
 from septum.errors import SeptumError
 from septum.jobs.check import check
 from septum.jobs.evaluate import EvaluateSettings, evaluate
+from septum.jobs.facts import find_facts
 from septum.jobs.load import load_samples
-from septum.jobs.plan import find_facts, make_plan
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.plan import make_plan
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
 from septum.jobs.records import Trained
 from septum.jobs.split import SplitSettings

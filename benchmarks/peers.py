@@ -34,7 +34,8 @@ from septum.io.images import list_images, read_image, write_image
 from septum.jobs.check import Report, check
 from septum.jobs.evaluate import EvaluateSettings, evaluate
 from septum.jobs.load import load_samples
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
 from septum.jobs.records import ImageFailed, Trained
 from septum.jobs.split import SplitSettings

@@ -29,7 +29,8 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.io.images import write_image
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.nn.unet import UNet, UNetSettings
 folder = Path(sys.argv[1])
 settings = UNetSettings(width=16)

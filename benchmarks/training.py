@@ -37,7 +37,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from septum.jobs.plan import Facts, Plan, make_plan
+from septum.jobs.facts import Facts
+from septum.jobs.plan import Plan, make_plan
 from septum.jobs.prepare import Prepared
 from septum.jobs.trainer import Trainer, make_optimizer
 from septum.jobs.validate import HeldOut

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from septum.jobs import layout
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 
 
 class Moments:

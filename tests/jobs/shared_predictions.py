@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from septum.jobs import layout
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.records import BlockDone
 
 

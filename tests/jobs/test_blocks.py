@@ -19,7 +19,8 @@ from septum.jobs import blocks as blocks_module
 from septum.jobs import layout
 from septum.jobs import predict as predict_module
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.records import BlockDone, ImageDone, ImageStarted, PredictRecord, ShardDone
 from septum.nn.unet import UNet, UNetSettings
 

@@ -19,7 +19,8 @@ from septum.io.images import read_image, write_image
 from septum.jobs import crew as module
 from septum.jobs.crew import Alone, gather
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.work import Task
 from septum.nn.unet import UNet, UNetSettings
 

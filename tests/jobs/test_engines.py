@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,8 @@ from septum.jobs.engines import Checked, Speed, cache_file, checked, choose, for
 from septum.jobs.infer import image_probabilities
 from septum.jobs.info import describe_model, installation
 from septum.jobs.model import ModelHeader, open_model, save_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.python import predict
 from septum.nn.device import Device, find_device
 from septum.nn.engine import Engine
@@ -183,6 +186,23 @@ def test_the_check_sees_a_wrong_weight() -> None:
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr("septum.nn.engine.Engine", engines_engine)
         assert not checked(network).right
+
+
+def test_where_little_memory_is_left_the_engine_is_not_even_loaded() -> None:
+    code = """
+import subprocess
+import sys
+from septum.jobs import engines
+from septum.nn.device import find_device
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+engines.known_speed = lambda settings: engines.Speed(3.0, 1.0)
+network, device = for_prediction(UNet(UNetSettings(width=2, depths=(1, 1)))), find_device("cpu")
+made = lambda: engines.Checked(network, 0.0)
+print(engines.choose(network, device, room=250e6, make=made).name, "numba" in sys.modules)
+print(engines.choose(network, device, room=400e6, make=made).name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["torch", "False", "septum"]
 
 
 def test_the_engine_stays_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

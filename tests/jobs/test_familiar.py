@@ -16,7 +16,8 @@ from septum.io.model_file import read_model, write_model
 from septum.jobs.familiar import Seen, seen_in, unfamiliar
 from septum.jobs.load import Sample
 from septum.jobs.model import ModelHeader, open_model, save_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.records import Warned
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings

@@ -19,7 +19,8 @@ from septum.jobs.folds import train_folds
 from septum.jobs.info import describe_model
 from septum.jobs.load import load_samples
 from septum.jobs.model import open_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.records import PartStarted, PartTrained, Planned, Resumed, Step, Stopped, Trained
 from septum.jobs.report_images import predicted_sample
 from septum.jobs.report_values import RunReport, metrics

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from septum.jobs import machine, planning
+from septum.jobs.facts import Facts
 from septum.jobs.machine import fit_memory, fit_width, step_seconds
-from septum.jobs.plan import Facts, Plan, make_plan
+from septum.jobs.plan import Plan, make_plan
 from septum.jobs.records import Planned, Step
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings

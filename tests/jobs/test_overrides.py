@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from septum.errors import UsageError
+from septum.jobs.facts import Facts
 from septum.jobs.overrides import value_names
-from septum.jobs.plan import Facts, Plan, make_plan
+from septum.jobs.plan import Plan, make_plan
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from septum.errors import UsageError
-from septum.jobs.plan import Facts, make_plan
+from septum.jobs.facts import Facts
+from septum.jobs.plan import make_plan
 
 FACTS = Facts(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
 

@@ -17,7 +17,8 @@ from septum.jobs import predict as module
 from septum.jobs.frames import Frame
 from septum.jobs.infer import Tiler, image_probabilities, region_probabilities
 from septum.jobs.model import Model, ModelHeader, open_model, save_model
-from septum.jobs.predict import PredictSettings, predict_files, predict_image
+from septum.jobs.predict import predict_files, predict_image
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.python import predict
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone
 from septum.nn.unet import UNet, UNetSettings

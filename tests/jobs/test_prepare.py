@@ -6,8 +6,9 @@ import numpy as np
 
 from septum import seeding
 from septum.arrays.targets import IGNORE
+from septum.jobs.facts import Facts
 from septum.jobs.load import Sample
-from septum.jobs.plan import Facts, Plan, make_plan
+from septum.jobs.plan import Plan, make_plan
 from septum.jobs.prepare import Sampler, fingerprint, fingerprints, image_chances, prepare
 
 

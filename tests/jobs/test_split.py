@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septum.errors import DataError, UsageError
+from septum.jobs.every_class import with_every_class
 from septum.jobs.load import Sample
-from septum.jobs.split import (
-    Split,
-    SplitSettings,
-    folds_sentence,
-    hold_out,
-    make_folds,
-    named,
-    split,
-    split_sentence,
-    with_every_class,
-)
+from septum.jobs.split import Split, SplitSettings, folds_sentence, hold_out, make_folds, named, split, split_sentence
 
 
 def _samples(*groups: tuple[str, int]) -> list[Sample]:

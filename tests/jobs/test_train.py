@@ -17,7 +17,8 @@ from septum.jobs import planning
 from septum.jobs import train as train_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs.model import open_model
-from septum.jobs.predict import PredictSettings, predict_files
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.records import (
     ImageDone,
     ImageFailed,

@@ -20,8 +20,9 @@ from septum.errors import SeptumError
 from septum.jobs import load as load_module
 from septum.jobs import train as train_module
 from septum.jobs.check import check
+from septum.jobs.facts import find_facts
 from septum.jobs.load import load_samples
-from septum.jobs.plan import find_facts, make_plan
+from septum.jobs.plan import make_plan
 from septum.jobs.records import Step
 from septum.jobs.stopping import Stop
 from septum.jobs.train import train

@@ -87,11 +87,12 @@ def predict(
     Example: septum predict runs/cells/model.safetensors new/ -o results
     """
     from septum.jobs import predict as job
+    from septum.jobs.predict_settings import PredictSettings
 
     if labels and probabilities:
         raise UsageError("both --labels and --probabilities", "one of them", "run the command twice to get both")
     settings = settings_of(
-        job.PredictSettings,
+        PredictSettings,
         model=model,
         inputs=tuple(inputs),
         out=out,

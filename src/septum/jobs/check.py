@@ -14,6 +14,7 @@ from septum.errors import DataError, UsageError
 from septum.jobs.fields import with_field
 from septum.jobs.findings import KINDS, Finding, counted, gather, times
 from septum.jobs.fitting import fit
+from septum.jobs.item import Item
 from septum.jobs.judge import (
     channel_remarks,
     common_channels,
@@ -28,7 +29,7 @@ from septum.jobs.judge import (
 from septum.jobs.kind import Kind, Meaning, decide
 from septum.jobs.likeness import copies, unlike_remarks
 from septum.jobs.partly_named import partly_named
-from septum.jobs.survey import Item, items_of, survey, with_channels
+from septum.jobs.survey import items_of, survey, with_channels
 
 if TYPE_CHECKING:
     from septum.io.pairs import Pairing

@@ -131,7 +131,8 @@ def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecor
         If the folder cannot be written, or holds a demo of another seed or length.
     """
     # These import torch, which the command line must not wait for before it has said anything.
-    from septum.jobs.predict import PredictSettings, predict_files
+    from septum.jobs.predict import predict_files
+    from septum.jobs.predict_settings import PredictSettings
     from septum.jobs.run_report import reported
     from septum.jobs.train import train
     from septum.jobs.train_settings import TrainSettings

@@ -42,8 +42,10 @@ TOLERANCE = 1e-4
 
 # Compiling takes about five seconds, once for a machine. PyTorch needs as long for so many operations.
 _WORTH_COMPILING = 1_500_000_000_000
-# Loading what is compiled takes so long, once for a process.
-_LOADING_S = 0.6
+# Loading what is compiled takes so long and so much memory, once for a process.
+_LOADING_S, _LOADING_BYTES = 0.6, 100_000_000
+# Of the memory that is left the engine may have this share before it computes: the rest is for images and tiles.
+_ROOM = 1 / 3
 # A measurement may cost so much of the work that it is for.
 _WORTH_MEASURING = 0.3
 _MEASURED_SIDE = 96  # output pixels
@@ -134,7 +136,7 @@ def choose(
     work
         Operations that are to be done: for few nothing is compiled or measured.
     room
-        Bytes that may be taken for the engine's weights and for measuring.
+        Bytes that are left: for the engine, its weights and measuring, and for all that a prediction takes.
     make
         Makes the engine; `checked` where not given.
 
@@ -160,8 +162,8 @@ def choose(
         return Choice("torch", f"Septum's engine was {speed.text}")
     if speed is not None and not _loaded() and _saved_s(speed, network, work) < _LOADING_S:
         return Choice("torch", "too little to do for loading Septum's engine")
-    if _bytes(network, measuring=speed is None) > room:
-        return Choice("torch", "the weights of Septum's engine do not fit into the memory that may be taken")
+    if not _fits(network, room, measuring=speed is None):
+        return Choice("torch", "Septum's engine and its weights would take too much of the memory that may be taken")
     found = make()
     if not found.right:
         return Choice("torch", _wrong(found))
@@ -252,13 +254,16 @@ def _saved_s(speed: Speed, network: Network, work: float) -> float:
     return (speed.torch_s - speed.engine_s) * work / measured
 
 
-def _bytes(network: Network, *, measuring: bool) -> int:
+def _fits(network: Network, room: float, *, measuring: bool) -> bool:
+    """Say whether the engine leaves enough of the memory, and do not load it to find that it does not."""
+    left = _ROOM * room - (0 if _loaded() else _LOADING_BYTES)
+    if left <= 0:
+        return False
     from septum.nn.engine import weight_bytes
 
     settings = network.settings
-    return len(members_of(network)) * weight_bytes(settings) + (
-        tile_bytes(settings, _measured_sides(settings)) if measuring else 0
-    )
+    measured = tile_bytes(settings, _measured_sides(settings)) if measuring else 0
+    return len(members_of(network)) * weight_bytes(settings) + measured <= left
 
 
 def _measured_sides(settings: UNetSettings) -> tuple[int, ...]:

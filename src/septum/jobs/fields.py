@@ -18,7 +18,7 @@ from septum.jobs.survey import read_mask
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from septum.jobs.survey import Item
+    from septum.jobs.item import Item
 
 
 def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from septum.jobs.findings import Remark
 
 if TYPE_CHECKING:
     from septum.arrays.agreement import Agreement
-    from septum.jobs.survey import Item
+    from septum.jobs.item import Item
 
 _ENOUGH = 5  # images, or frames of stacks, to say what is usual
 _FOLLOWS = 1.4  # contrast, from which outlines are known to follow edges in this data set

@@ -21,7 +21,7 @@ from septum.jobs.survey import LOSSY, image_frames, mask_frames, read_mask
 
 if TYPE_CHECKING:
     from septum.jobs.check import Report
-    from septum.jobs.survey import Item
+    from septum.jobs.item import Item
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from septum.arrays.census import Census
     from septum.io.pairs import Pairing
-    from septum.jobs.survey import Item
+    from septum.jobs.item import Item
 
 _TINY = 8  # pixels
 _MOST_CLASSES = 254  # a target is uint8, and 255 is ignored

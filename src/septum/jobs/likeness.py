@@ -15,7 +15,7 @@ from septum.arrays.mend import fill_holes
 from septum.jobs.findings import Remark, times
 
 if TYPE_CHECKING:
-    from septum.jobs.survey import ImageFacts, Item
+    from septum.jobs.item import ImageFacts, Item
 
 _ENOUGH = 8  # images, to say what is usual
 # Thumbnails of copies (other brightness, JPEG, another size) correlate by 0.99 and more; of neighboring frames of a

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from septum.arrays.mend import Labels
     from septum.jobs.check import Report, Rules
-    from septum.jobs.survey import Item
+    from septum.jobs.item import Item
 
 
 @dataclass(frozen=True)

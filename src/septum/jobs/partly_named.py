@@ -17,7 +17,7 @@ from septum.jobs.findings import Remark
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from septum.jobs.survey import Item
+    from septum.jobs.item import Item
 
 # Less than this share of the tracking markers, or of what the frames next to one name: two on each side, two in all at
 # least. Cells come and go, but hardly ever half of them at once.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from septum.arrays.geometry import input_for_output, next_input
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
-from septum.jobs.facts import diameters, lines_between, oriented
+from septum.jobs.facts import Facts
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
 
 if TYPE_CHECKING:
-    from septum.jobs.load import Sample
+    pass
 
 Preset = Literal["auto", "paper", "fiji"]
 Precision = Literal["float32", "bfloat16"]
@@ -115,77 +113,6 @@ class Plan(Settings):
     def output(self) -> tuple[int, ...]:
         """Sides of the network's output in training."""
         return self.network.geometry.output(self.tile)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the plan is made from.
-
-    Parameters
-    ----------
-    channels, classes
-        Of images and masks.
-    sides
-        Median sides of the images per axis, in pixels, ``(Y, X)`` or ``(Z, Y, X)``.
-    anisotropy
-        Median pixel size per axis relative to the smallest, 1 where unknown.
-    object_px
-        Median diameter of objects in pixels; None for classes.
-    gpu
-        Whether a GPU computes.
-    oriented
-        Whether classes lie the same way around in all images (see `septum.jobs.facts.oriented`).
-    lines
-        Whether masks show areas and lines between them (see `septum.jobs.facts.lines_between`).
-    network, normalization
-        Of the model that training starts from; None where it starts anew.
-    bfloat16
-        Whether what computes is faster in bfloat16 than in float32.
-    """
-
-    channels: int
-    classes: int
-    sides: tuple[int, ...]
-    anisotropy: tuple[float, ...]
-    object_px: float | None
-    gpu: bool
-    oriented: bool = False
-    lines: bool = False
-    network: UNetSettings | None = None
-    normalization: NormalizeSettings | None = None
-    bfloat16: bool = False
-
-
-def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool, bfloat16: bool = False) -> Facts:
-    """Sum up samples for the planner.
-
-    Parameters
-    ----------
-    samples
-        All annotated images.
-    kind
-        ``"objects"`` or ``"classes"``.
-    classes
-        Number of classes for ``"classes"``.
-    gpu, bfloat16
-        Whether a GPU computes, and whether it or the processor is faster in bfloat16.
-    """
-    rank = samples[0].mask.ndim
-    known = [s.spacing_um for s in samples if s.spacing_um is not None]
-    spacing = np.median(np.asarray(known), axis=0) if known else np.ones(rank)
-    sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples] if kind == "objects" else []
-    wide = diameters(np.concatenate([np.zeros(0, np.int64), *sizes]), rank)
-    return Facts(
-        channels=samples[0].image.shape[0],
-        classes=2 if kind == "objects" else classes,
-        sides=tuple(int(v) for v in np.median([s.mask.shape for s in samples], axis=0)),
-        anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
-        object_px=float(np.median(wide)) if len(wide) else None,
-        gpu=gpu,
-        oriented=kind == "classes" and oriented(samples, classes=classes),
-        lines=kind == "classes" and classes == 2 and lines_between(samples),
-        bfloat16=bfloat16,
-    )
 
 
 def make_plan(

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from septum.errors import UsageError
-from septum.jobs.facts import data_facts
+from septum.jobs.facts import data_facts, find_facts
 from septum.jobs.machine import fit_memory, fit_width, training_limit
-from septum.jobs.plan import Plan, find_facts, make_plan, plan_lines
+from septum.jobs.plan import Plan, make_plan, plan_lines
 from septum.jobs.start import Start, see_it_fits
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, FileError, SeptumError, UsageError
@@ -23,18 +22,17 @@ from septum.io.zarr_labels import labels_place, write_labels
 from septum.jobs.answer import Answer, Output, answer_of, finish
 from septum.jobs.block_run import Asked, predict_in_blocks
 from septum.jobs.crew import Alone, Crew, gather
-from septum.jobs.engines import Wanted
 from septum.jobs.familiar import unfamiliar
 from septum.jobs.frames import Frame, frame_spacing, join_frames, split_frames
 from septum.jobs.infer import Tiler, halved_text, largest_output, region_probabilities, versions
 from septum.jobs.layout import Demand, Layout, plan_layout
 from septum.jobs.memory import bytes_text, resident_bytes, usual_limit
 from septum.jobs.model import Model, open_model
+from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone, Warned
 from septum.jobs.work import block_of_unfinished
 from septum.nn.device import free_bytes
 from septum.nn.memory import operations
-from septum.settings import Settings
 
 # What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
 # hold them.
@@ -48,78 +46,6 @@ _ENDING = {
     ".zarr": ".ome.zarr",
 }
 _BY_BLOCKS = (".tif", ".ome.tif", ".ome.zarr")  # formats that are written piece by piece
-
-
-class PredictSettings(Settings):
-    """What to predict and how.
-
-    Parameters
-    ----------
-    model
-        The model file.
-    inputs
-        Files, folders or patterns.
-    out
-        Folder for the results; made if missing. Exactly one of it and `inside`.
-    inside
-        Name of the label image that is written into each input, an OME-Zarr 0.5 image: where viewers look for it.
-    output
-        ``"auto"`` writes what the training masks were: object ids, or the masks' class values. ``"labels"`` writes
-        object ids,
-        ``"probabilities"`` float32 maps: one (of the object or second class) for two classes, else one a class.
-    tta
-        Average over rotated and mirrored versions: about eight times the work.
-    axes
-        What the files' dimensions mean, where they do not say it themselves or say it wrongly.
-    device
-        See `septum.nn.device.find_device`.
-    engine
-        What computes on a processor: ``"septum"``, its own code; ``"torch"``, PyTorch; ``"auto"``, what is faster.
-    tile
-        Largest side that a tile writes, in pixels; chosen from the memory where not given.
-    format
-        Ending of the results; that of the input where not given, with lossy formats replaced by PNG.
-    max_memory
-        The most memory in bytes that this process may hold; most of what is free where not given. Images that do not
-        fit are predicted block by block.
-    blocks
-        Work block by block even where the image fits: a prediction that is stopped can then go on.
-    workers
-        Processes of this machine that share the blocks (Dask); this one alone where neither this nor `dask` is given.
-    dask
-        Address of a Dask scheduler whose workers share the blocks.
-    shard
-        ``(i, n)``: do part `i` of `n` only, 1 to n; a later start without it does what is left and puts all together.
-    """
-
-    model: Path
-    inputs: tuple[str, ...]
-    out: Path | None = None
-    inside: str | None = None
-    output: Output = "auto"
-    tta: bool = False
-    axes: str | None = None
-    device: str = "auto"
-    engine: Wanted = "auto"
-    tile: int | None = Field(default=None, ge=1)
-    format: Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None = None
-    max_memory: int | None = Field(default=None, ge=1)
-    blocks: bool = False
-    workers: int | None = Field(default=None, ge=1)
-    dask: str | None = None
-    shard: tuple[int, int] | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.out is None) == (self.inside is None):
-            given = "neither -o nor --inside" if self.out is None else "both -o and --inside"
-            raise UsageError(given, "one of them", "name a folder with -o, or a label image with --inside")
-        if self.inside is not None and (self.output == "probabilities" or self.format is not None):
-            what = "--probabilities" if self.output == "probabilities" else "--format"
-            raise UsageError(
-                f"--inside with {what}", "objects or classes, written as OME-Zarr", f"leave {what} out, or give -o"
-            )
-        return self
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ def _forget(settings: ReproduceSettings, part: Part) -> None:
 
 def _predict(settings: ReproduceSettings, protocol: Protocol, part: Part) -> Iterator[PredictRecord]:
     """Predict a part's images with its model, but those whose result is whole already."""
-    from septum.jobs.predict import PredictSettings, predict_files
+    from septum.jobs.predict import predict_files
+    from septum.jobs.predict_settings import PredictSettings
 
     folder = _results(settings, part)
     missing = [p for p in part.inputs if not (folder / f"{image_stem(p)}.tif").exists()]

@@ -18,10 +18,10 @@ from septum.io.names import shown
 from septum.jobs.check import check
 from septum.jobs.clock import LATEST, PATIENCE, Clock
 from septum.jobs.engines import for_scores
+from septum.jobs.facts import find_facts
 from septum.jobs.familiar import Seen, seen_in
 from septum.jobs.load import Loaded, load_data
 from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.plan import find_facts
 from septum.jobs.planning import plan_of_run
 from septum.jobs.prepare import fingerprint, prepare
 from septum.jobs.records import Checked, Planned, Record, Resumed, Saved, Step, Stopped, Trained, Validated, Warned
