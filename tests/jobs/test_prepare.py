@@ -14,7 +14,7 @@ from septum.jobs.prepare import Sampler, fingerprint, fingerprints, image_chance
 
 def _plan(classes: int = 2, sampler: str = "objects") -> Plan:
     facts = Facts(channels=1, classes=classes, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
-    plan, _ = make_plan(facts, width=2, depth=1, tile=36)
+    plan, _ = make_plan(facts, width=2, depth=1, tile=36, values=("weights.balance=10",))
     return plan.model_copy(update={"sampler": sampler})
 
 
