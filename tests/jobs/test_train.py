@@ -124,6 +124,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert second[-1].scores == whole[1][-1].scores  # type: ignore[union-attr]
 
 
+def test_a_stopped_run_goes_on_to_the_same_bits_with_convolutions_of_our_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide: dict[str, object] = {"width": 16, "precision": "float32", "steps": 4}
+    whole = list(train(_settings(data, tmp_path / "whole", **wide)))
+    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    for record in train(_settings(data, tmp_path / "run", **wide)):
+        if isinstance(record, Step) and record.step == 3:
+            break
+    second = list(train(_settings(data, tmp_path / "run", **wide)))
+    assert _steps(second) == _steps(whole)[2:]
+    assert _tensors(tmp_path / "run" / "model.safetensors") == _tensors(tmp_path / "whole" / "model.safetensors")
+
+
 def test_the_precision_is_kept_and_told_when_a_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,7 +262,7 @@ import llvmlite.binding as llvm
 features = llvm.FeatureMap({"4": {}, "8": {"avx2": True, "fma": True}}[sys.argv[1]])
 llvm.get_host_cpu_features = lambda: features
 from septum.nn.engine import Engine
-from septum.nn._vectors import LANES
+from septum.nn._llvm import LANES
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 assert LANES == int(sys.argv[1])
 network = for_prediction(UNet(UNetSettings(width=9, depths=(2, 2), padding=sys.argv[2])))

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from septum.nn.unet import Dropout, UNet, UNetSettings, center_crop, for_prediction
+from septum.nn.unet import Dropout, UNet, UNetSettings, _joined, center_crop, for_prediction
 
 
 def test_center_crop_takes_the_middle() -> None:
@@ -129,3 +129,16 @@ def test_a_network_that_is_to_be_loaded_draws_nothing_and_holds_what_it_is_given
     assert {t.device.type for t in loaded.state_dict().values()} == {"cpu"}
     x = torch.randn(1, 1, 44, 44, generator=torch.Generator().manual_seed(0))
     assert torch.equal(source.eval()(x), loaded.eval()(x))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_joined_features_have_the_gradients_of_their_parts_in_the_same_order(order: torch.memory_format) -> None:
+    parts = [
+        torch.randn(2, c, *s).contiguous(memory_format=order).requires_grad_() for c, s in ((3, (9, 8)), (2, (5, 6)))
+    ]
+    weight = torch.randn(2, 5, 5, 6).contiguous(memory_format=order)
+    found = torch.autograd.grad((_joined(parts[0], parts[1]) * weight).sum(), parts)
+    joined = torch.cat([parts[0][:, :, 2:7, 1:7], parts[1]], dim=1)
+    expected = torch.autograd.grad((joined * weight).sum(), parts)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert found[0].is_contiguous(memory_format=order)

@@ -10,6 +10,7 @@ import torch
 from septum import seeding
 from septum.jobs.memory import bytes_text, total_bytes
 from septum.jobs.plan import fitted
+from septum.nn.convolution import for_training
 from septum.nn.loss import weighted_cross_entropy
 from septum.nn.memory import training_bytes
 from septum.nn.unet import UNet
@@ -43,8 +44,7 @@ def step_seconds(plan: Plan, device: Device) -> float:
         Where to compute.
     """
     bfloat16 = plan.precision == "bfloat16" and device.bfloat16
-    order = device.memory_format(len(plan.tile), bfloat16)
-    network: UNet = UNet(plan.network).to(device.torch).to(memory_format=order)  # type: ignore[call-overload]
+    network, order = for_training(UNet(plan.network), device, bfloat16=bfloat16)
     network.train()
     draw = seeding.generator(0, "timing")
     x = torch.from_numpy(draw.standard_normal((plan.batch, plan.network.channels, *plan.tile), dtype="float32"))

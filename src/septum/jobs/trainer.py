@@ -21,6 +21,7 @@ from septum.jobs.prepare import Prepared, Sampler, tiles_of
 from septum.jobs.records import Warned
 from septum.jobs.validate import HeldOut, merit
 from septum.nn.augment import draw, training_batch
+from septum.nn.convolution import for_training
 from septum.nn.device import Device, free_bytes
 from septum.nn.loss import soft_dice, weighted_cross_entropy
 from septum.nn.parallel import Processes
@@ -95,9 +96,7 @@ class Trainer:
         network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
         # A run that goes on where bfloat16 would only be imitated computes in float32, and says so.
         self._bfloat16 = self.plan.precision == "bfloat16" and self.device.bfloat16
-        self._order = self.device.memory_format(len(self.plan.network.depths), self._bfloat16)
-        network = network.to(self.device.torch)
-        self.network: UNet = network.to(memory_format=self._order)  # type: ignore[call-overload]
+        self.network, self._order = for_training(network, self.device, bfloat16=self._bfloat16)
         self._parallel = self.processes.wrap(self.network, self.device.torch)
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
         self._sampler = Sampler(self.images, self.plan)

@@ -14,23 +14,18 @@ from typing import Any
 import numpy as np
 
 from septum.arrays._compiled import compiled
+from septum.nn._llvm import LANES, ROWS, STEP
+from septum.nn._together import CLOSED, OVER, begin, counter, end, join, leave
 from septum.nn._vectors import (
-    LANES,
-    ROWS,
-    STEP,
     add,
     add_value,
     clear,
     copy,
     copy_value,
     finish,
-    give_way,
     largest,
-    look,
-    pause,
     product1,
     product2,
-    tell,
     transform_filter,
     transform_in,
     transform_out,
@@ -55,24 +50,24 @@ TOP, BOTTOM, LEFT, RIGHT, POOLED, POOLED_ROW, POOLED_PIXEL = range(22, 29)
 BLOCK, STRIDE_IN, STRIDE_OUT = range(29, 32)
 # Where tiles that all threads share are transformed to; the first of them and how many; parts they are divided into.
 SHARED, FIRST, COUNT, PARTS = range(32, 36)
+# Pixels of zeros that count as above and left of the input, without being there.
+MARGIN = 36
+# Where gradients of weights are summed, and into how many sums.
+SUMS, RANGES = 37, 38
 # Which loop it is for: one of those below.
-LOOP = 36
-SIZE = 37
+LOOP = 39
+SIZE = 40
 WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, ENLARGE, HEAD = range(6)
-
-# What threads tell each other, in cache lines of their own: the next block, which loop is open to be joined, how many
-# have joined it.
-COUNTER, OPEN, JOINED, STATE = 0, 8, 16, 24
-CLOSED, OVER = 0, -1
-# Looks at the state of others before a thread lets others have its core.
-_PATIENCE = 1000
+# Those of training, in `septum.nn._gradients` and `septum.nn._norms`.
+PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
+MOMENTS, NORMALIZE, SLOPES, PULL = range(13, 17)
 
 
 @compiled
-def _gather(d: Description, first: int, count: int, target: int, patch: int) -> None:
+def gather(d: Description, first: int, count: int, target: int, patch: int) -> None:
     """Transform the inputs of some tiles; what lies beyond the input's edge counts as zero."""
     begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
-    chunks, stride = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN]
+    chunks, stride, margin = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[MARGIN]
     for side in range(2):
         source, row, pixel, here = d[INPUT0], d[ROW0], d[PIXEL0], d[CHUNKS0]
         offset = target
@@ -80,17 +75,17 @@ def _gather(d: Description, first: int, count: int, target: int, patch: int) -> 
             source, row, pixel, here = d[INPUT1], d[ROW1], d[PIXEL1], d[CHUNKS1]
             offset += d[CHUNKS0] * ROWS * STEP
         for tile in range(count if here else 0):
-            y, x = (first + tile) // across * 4 + begin, (first + tile) % across * 4
+            y, x = (first + tile) // across * 4 + begin - margin, (first + tile) % across * 4 - margin
             start = source + y * row + x * pixel
             to = offset + tile // ROWS * chunks * ROWS * STEP + tile % ROWS * STEP
-            if y + 6 <= height and x + 6 <= width:
+            if y >= 0 and x >= 0 and y + 6 <= height and x + 6 <= width:
                 for chunk in range(here):
                     transform_in(start + chunk * STEP, row, pixel, to + chunk * ROWS * STEP, stride)
                 continue
             for chunk in range(here):
                 for i in range(6):
                     for j in range(6):
-                        if y + i < height and x + j < width:
+                        if 0 <= y + i < height and 0 <= x + j < width:
                             copy(start + i * row + j * pixel + chunk * STEP, patch + (6 * i + j) * STEP)
                         else:
                             clear(patch + (6 * i + j) * STEP)
@@ -152,7 +147,7 @@ def _scatter(d: Description, leak: np.float32, source: int, first: int, count: i
 
 
 @compiled
-def _winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 3x3 convolution, each thread its blocks of tiles from the inputs to the outputs."""
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     left = scratch + PRODUCTS * STEP
@@ -163,7 +158,7 @@ def _winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> N
         if first >= tiles:
             return
         count = min(size, tiles - first)
-        _gather(d, first, count, left, scratch)
+        gather(d, first, count, left, scratch)
         for panel in range(d[PANELS]):
             right = d[WEIGHTS] + panel * PRODUCTS * apart
             _multiply(d, left, (count + ROWS - 1) // ROWS, right, apart, products)
@@ -171,7 +166,7 @@ def _winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> N
 
 
 @compiled
-def _winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
     chunks = d[CHUNKS0] + d[CHUNKS1]
     while True:
@@ -179,11 +174,11 @@ def _winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: in
         if block * ROWS >= d[COUNT]:
             return
         count = min(ROWS, d[COUNT] - block * ROWS)
-        _gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
+        gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
 
 
 @compiled
-def _winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Second half: each thread takes panels of filters, transforms them, and computes all or a part of the tiles."""
     chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
@@ -219,7 +214,22 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
 
 
 @compiled
-def _image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def patches(d: Description, first: int, count: int, target: int) -> None:
+    """Put the 3x3 pixels of all planes around some pixels of an image where products want them."""
+    width, chunks = d[WIDTH], d[CHUNKS0]
+    for i in range(count):
+        y, x = (first + i) // width + d[BEGIN], (first + i) % width
+        to = target + i // ROWS * chunks * ROWS * STEP + i % ROWS * STEP
+        for chunk in range(chunks):
+            clear(to + chunk * ROWS * STEP)
+        for k in range(9 * d[CHUNKS1]):
+            plane, place = k // 9, k % 9
+            source = d[INPUT0] + plane * d[PIXEL0] + (y + place // 3) * d[ROW0] + (x + place % 3) * 4
+            copy_value(source, to + k // LANES * ROWS * STEP + k % LANES * 4)
+
+
+@compiled
+def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the 3x3 convolution of an image of planes."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
@@ -229,15 +239,7 @@ def _image(d: Description, leak: np.float32, counter: int, scratch: int) -> None
         if first >= pixels:
             return
         count = min(size, pixels - first)
-        for i in range(count):
-            y, x = (first + i) // width + d[BEGIN], (first + i) % width
-            to = scratch + i // ROWS * chunks * ROWS * STEP + i % ROWS * STEP
-            for chunk in range(chunks):
-                clear(to + chunk * ROWS * STEP)
-            for k in range(9 * d[CHUNKS1]):
-                plane, place = k // 9, k % 9
-                source = d[INPUT0] + plane * d[PIXEL0] + (y + place // 3) * d[ROW0] + (x + place % 3) * 4
-                copy_value(source, to + k // LANES * ROWS * STEP + k % LANES * 4)
+        patches(d, first, count, scratch)
         for panel in range(d[PANELS]):
             _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
             for vector in range(min(vectors, d[OUT_CHUNKS] - panel * vectors)):
@@ -261,7 +263,7 @@ def _pack(d: Description, first: int, count: int, target: int) -> None:
 
 
 @compiled
-def _enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
 
     The panels of the weights are those of the upper left pixel, then the upper right, the lower left, the lower right.
@@ -288,7 +290,7 @@ def _enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> No
 
 
 @compiled
-def _head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 1x1 convolution to planes, without activation."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
@@ -313,35 +315,22 @@ def _head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
 def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Run the loop of a description, each thread its share."""
     if d[LOOP] == WINOGRAD:
-        _winograd(d, leak, counter, scratch)
+        winograd(d, leak, counter, scratch)
     elif d[LOOP] == WINOGRAD_INPUTS:
-        _winograd_inputs(d, leak, counter, scratch)
+        winograd_inputs(d, leak, counter, scratch)
     elif d[LOOP] == WINOGRAD_OUTPUTS:
-        _winograd_outputs(d, leak, counter, scratch)
+        winograd_outputs(d, leak, counter, scratch)
     elif d[LOOP] == IMAGE:
-        _image(d, leak, counter, scratch)
+        image(d, leak, counter, scratch)
     elif d[LOOP] == ENLARGE:
-        _enlarge(d, leak, counter, scratch)
+        enlarge(d, leak, counter, scratch)
     else:
-        _head(d, leak, counter, scratch)
-
-
-@compiled
-def _patient(looks: int) -> int:
-    """Wait before the next look at the state of other threads; return how many looks there were."""
-    if looks < _PATIENCE:
-        pause()
-    else:
-        give_way()
-    return looks + 1
+        head(d, leak, counter, scratch)
 
 
 @compiled
 def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
     """Compute together with other threads.
-
-    A thread that comes late, because the system wakes it late, lets nobody wait: who opens a loop does all of it that
-    no other does, and waits only for those that have joined.
 
     Parameters
     ----------
@@ -350,35 +339,20 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
     leaks
         ``(1,) float32`` slope of the ReLU below zero.
     state
-        Address of ``(STATE,) int64``.
+        Address of ``(STATE,) int64`` of `septum.nn._together`.
     scratch
         Address of the thread's own memory.
     number
         1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
         that is opened, until all is `OVER`.
     """
-    counter, door, joined = state + 8 * COUNTER, state + 8 * OPEN, state + 8 * JOINED
-    looks = 0
     if number:
-        tell(door, number)
-        _run(d, leaks[0], counter, scratch)
-        tell(door, CLOSED)
-        while look(joined):
-            looks = _patient(looks)
+        begin(state, number)
+        _run(d, leaks[0], counter(state), scratch)
+        end(state)
         return
-    seen = CLOSED
-    while True:
-        now = look(door)
-        if now == OVER:
-            return
-        if now in (CLOSED, seen):
-            looks = _patient(looks)
-            continue
-        looks = 0
-        add(joined, 1)
-        # It may have been closed meanwhile; if not, who opened it sees this thread and waits.
-        now = look(door)
-        if now not in (CLOSED, OVER):
-            _run(d, leaks[0], counter, scratch)
-            seen = now
-        add(joined, -1)
+    seen = join(state, CLOSED)
+    while seen != OVER:
+        _run(d, leaks[0], counter(state), scratch)
+        leave(state)
+        seen = join(state, seen)

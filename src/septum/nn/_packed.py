@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septum.arrays._compiled import compiled
-from septum.nn._vectors import LANES
+from septum.nn._llvm import LANES
 
 _ALIGNMENT = 64
 
@@ -108,9 +108,9 @@ def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None
                         out[panel, 6 * i + j, feature // each, feature % each, column] = six[j]
 
 
-def image_convolution(conv: nn.Conv2d) -> Packed:
+def image_convolution(weight: Tensor, bias: Tensor | None) -> Packed:
     """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, ..."""
-    return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
+    return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
 
 
 def up_convolution(conv: nn.ConvTranspose2d) -> Packed:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.nn import _kernels as k
+from septum.nn._llvm import LANES, ROWS, STEP
 from septum.nn._maps import Map
 from septum.nn._packed import Packed, aligned, is_wide
 from septum.nn._threads import Threads
-from septum.nn._vectors import LANES, ROWS, STEP
 
 # Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
 _CACHE_BYTES = 500_000

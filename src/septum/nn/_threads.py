@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.nn import _kernels as k
+from septum.nn import _together as state
 from septum.nn._packed import aligned
 
 
@@ -23,6 +24,8 @@ class Threads:
     ----------
     count
         How many, the calling one among them.
+    loops
+        What runs one of a set of loops: `septum.nn._kernels.work`, or that of `septum.nn._loops`.
 
     Attributes
     ----------
@@ -30,11 +33,11 @@ class Threads:
         Held by who runs loops, as they share memory.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, loops: Callable[..., None] = k.work) -> None:
+        self.count, self._loops = count, loops
         self.lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._state = aligned(2 * k.STATE).view(np.int64)
+        self._state = aligned(2 * state.STATE).view(np.int64)
         self._open = np.zeros(k.SIZE, np.int64)  # the description of the loop that is open
         self._leaks = np.zeros(1, np.float32)
         self._number = 0
@@ -60,30 +63,30 @@ class Threads:
             yield
             return
         self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
-        self._state[k.OPEN] = k.CLOSED
+        self._state[state.OPEN] = state.CLOSED
         others = [self._pool.submit(self._work, one, 0) for one in self._scratch[1:]]
         try:
             yield
         finally:
-            self._state[k.OPEN] = k.OVER
+            self._state[state.OPEN] = state.OVER
             wait([other for other in others if not other.cancel()])  # who has not begun need not
-            self._state[k.JOINED] = 0
+            self._state[state.JOINED] = 0
 
     def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
-        """Run a loop of `septum.nn._kernels` to its end, inside `together`."""
+        """Run a loop to its end, inside `together`."""
         self._open[:] = description
-        self._open[k.LOOP], self._leaks[0], self._state[k.COUNTER] = loop, leak, 0
+        self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = loop, leak, 0
         self._number += 1
         self._work(self._scratch[0], self._number)
 
     def _work(self, scratch: NDArray[np.float32], number: int) -> None:
-        k.work(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
+        self._loops(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
 
     def forget(self) -> None:
         """Give up threads that exist in the parent process only, and a lock that one of them may have held."""
         self.lock = threading.Lock()
         self._pool = None
-        self._state[k.JOINED] = 0
+        self._state[state.JOINED] = 0
 
 
 _ALL: weakref.WeakSet[Threads] = weakref.WeakSet()

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from septum.arrays.geometry import Geometry
 from septum.nn import _stages as stages
+from septum.nn._llvm import LANES
 from septum.nn._maps import LevelMaps, plan
 from septum.nn._packed import aligned, convolution, head, image_convolution, is_wide, up_convolution
 from septum.nn._stages import Stage, Workshop
 from septum.nn._threads import Threads
-from septum.nn._vectors import LANES
 from septum.nn.unet import UNet, UNetSettings
 
 # A band gives each thread so many pixels: some ten blocks of tiles.
@@ -84,7 +84,10 @@ class Engine:
         blocks = [*network.down, network.bottom, *network.merge]
         convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
         with ThreadPoolExecutor(self._shop.threads.count) as pool:
-            packed = [image_convolution(convs[0][0]), *pool.map(lambda job: convolution(*job), convs[1:])]
+            packed = [
+                image_convolution(convs[0][0].weight, convs[0][0].bias),
+                *pool.map(lambda job: convolution(*job), convs[1:]),
+            ]
         pairs = list(zip(packed[::2], packed[1::2], strict=True))
         self._down, self._merge = pairs[: levels + 1], pairs[levels + 1 :]
         self._up = [up_convolution(up) for up in network.up if isinstance(up, nn.ConvTranspose2d)]

@@ -203,7 +203,7 @@ class UNet(nn.Module):
         x = self.bottom(x)
         for level in reversed(range(len(skips))):
             x = self.up[level](x)
-            x = self.merge[level](torch.cat([center_crop(skips[level], x.shape[2:]), x], dim=1))
+            x = self.merge[level](_joined(skips[level], x))
         x = self.head(x)
         assert x.shape[2:] == expected, (x.shape, expected)
         return x
@@ -212,6 +212,32 @@ class UNet(nn.Module):
         """Set the drop-out masks of the next forward pass from one number a sample."""
         for offset, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
             module.seed([(number + offset) % 2**63 for number in numbers])
+
+
+class _Joined(torch.autograd.Function):
+    """Features of the central part of a skip connection and of what comes from below, whose gradients keep the order.
+
+    PyTorch's own gradient of a part has its features outermost, which layers before it then pay for.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, skip: Tensor, x: Tensor) -> Tensor:
+        ctx.features = skip.shape[1]
+        ctx.margins = [(a - b) // 2 for a, b in zip(skip.shape[2:], x.shape[2:], strict=True)]
+        return torch.cat([center_crop(skip, x.shape[2:]), x], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        around = [margin for margin in reversed(ctx.margins) for _ in range(2)]
+        return nn.functional.pad(gradient[:, : ctx.features], around), gradient[:, ctx.features :]
+
+
+def _joined(skip: Tensor, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and x.requires_grad:
+        joined: Tensor = _Joined.apply(skip, x)  # type: ignore[no-untyped-call]
+        return joined
+    return torch.cat([center_crop(skip, x.shape[2:]), x], dim=1)
 
 
 def center_crop(x: Tensor, sides: Sequence[int]) -> Tensor:
