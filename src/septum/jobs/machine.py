@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 WORTH_WIDER = 4000
 """A wider network is taken where so many of its steps fit into the budget."""
 
-WIDTHS = (16, 24, 32, 48, 64)
+# Whole vectors of a processor: between them networks are trained slower (see `septum.nn.convolution`).
+WIDTHS = (16, 32, 64)
 
 # No tile is divided whose output has no side of more pixels.
 _SMALLEST = 16
