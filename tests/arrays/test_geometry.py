@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from septum.arrays import geometry
@@ -10,6 +10,7 @@ depths = st.integers(0, 6)
 
 
 @given(depths, st.integers(1, 1500))
+@example(1, 18)
 def test_closed_formula_equals_the_walk_through_the_network(depth: int, side: int) -> None:
     try:
         walked = geometry.trace_sides(side, depth)[-1]
