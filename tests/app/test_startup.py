@@ -105,3 +105,22 @@ def test_the_program_is_left_quickly_with_its_code_and_all_that_was_said(argumen
     assert done.returncode == code
     assert done.stdout.endswith("what was registered is done\n")
     assert ("septum" in done.stdout) if code == 0 else ("error: " in done.stderr)
+
+
+FOUND = """
+import atexit, sys
+from septum.app import cli
+cli.main = lambda: sys.exit(0)
+{change}
+cli.command()
+"""
+FULL = "sys.stdout = open('/dev/full', 'w'); atexit.register(lambda: print('said at last'))"
+
+
+@pytest.mark.parametrize(("change", "code", "said"), [("sys.stdout = sys.stderr = None", 0, ""), (FULL, 2, "No space")])
+def test_what_cannot_be_said_at_the_end_is_no_traceback(change: str, code: int, said: str) -> None:
+    if "/dev/full" in change and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    done = subprocess.run([sys.executable, "-c", FOUND.format(change=change)], capture_output=True, text=True)
+    assert done.returncode == code
+    assert said in done.stderr and "Traceback" not in done.stderr

@@ -78,9 +78,16 @@ def _leave(code: int) -> NoReturn:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # a caller may have closed it
+                stream.flush()
+        except BrokenPipeError:  # the reader has seen enough
+            continue
+        except OSError as error:
+            code = code or 2
+            with suppress(OSError):
+                os.write(2, f"error: the output: {error.strerror or error}\n".encode())
     os._exit(code)
 
 
