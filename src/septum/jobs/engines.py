@@ -18,7 +18,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, TypeAdapter
@@ -30,9 +30,6 @@ from septum.nn.device import Device
 from septum.nn.ensemble import Ensemble, Network, members_of
 from septum.nn.memory import operations, tile_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-
-if TYPE_CHECKING:
-    pass
 
 Wanted = Literal["auto", "torch", "septum"]
 Name = Literal["torch", "septum"]
