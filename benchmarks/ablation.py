@@ -6,9 +6,9 @@
 DATA holds the sets as in benchmarks/main_job.py, of which a regular part is taken, to afford many cells. A cell is one
 set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
 steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights on all
-held-out images, for objects with the best of the settings that training tries. Finished cells are kept in OUT and not
-computed again. Averaged weights, residual blocks and deep supervision are not in the product; they are added to its
-trainer and network here.
+held-out images, for objects with the best of the settings that training tries; of averaged weights the averages beside
+the last weights of the same training. Finished cells are kept in OUT and not computed again. Averaged weights, residual
+blocks and deep supervision are not in the product; they are added to its trainer and network here.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ SETS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan, and the decay of averaged weights.
+    """Values of the plan, the decays a step of averaged weights, and tiles in a batch of what side.
 
     `residual` adds the input of each block to its output; `deep` is the weight of the loss of the level below the
     finest, a quarter of it for the next.
     """
 
     values: tuple[str, ...] = ()
-    average: float = 0.0
+    average: tuple[float, ...] = ()
+    tiles: tuple[int, int] | None = None
     residual: bool = False
     deep: float = 0.0
 
@@ -90,7 +91,9 @@ VARIANTS = {
     "Dice 0, balance 1": Variant(("dice=0", "weights.balance=1")),
     "turned": Variant(TURNED),
     "not turned": Variant(FIXED),
-    "averaged weights": Variant(average=0.99),
+    "averaged weights": Variant(average=(0.97, 0.99, 0.997)),
+    "two smaller tiles": Variant(tiles=(2, 288)),
+    "four smaller tiles": Variant(tiles=(4, 208)),
     "residual blocks": Variant(residual=True),
     "deep supervision": Variant(deep=0.5),
     "no border weight": Variant(("weights.w0=0",)),
@@ -181,24 +184,23 @@ def changed(trainer: Trainer, variant: Variant) -> None:
         trainer.optimizer = trainer_module.make_optimizer(trainer.network, trainer.plan.optimizer)
 
 
-def trained(trainer: Trainer, variant: Variant, seconds: float) -> UNet:
-    """Step until the time is up; return the network with its last, or averaged, weights."""
+def trained(trainer: Trainer, variant: Variant, seconds: float) -> dict[float, dict[str, Tensor]]:
+    """Step until the time is up; return the averages of the weights by their decays."""
     changed(trainer, variant)
-    clock, averaged = Clock(None, seconds), {}
+    clock = Clock(None, seconds)
+    averages: dict[float, dict[str, Tensor]] = {decay: {} for decay in variant.average}
     while clock.progress < 1:
         clock.start_step()
         loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
         assert math.isfinite(loss)
         clock.finish_step(trainer.step)
-        if variant.average:
-            decay = min(variant.average, (1 + trainer.step) / (10 + trainer.step))
+        for decay, average in averages.items():
+            share = 1 - min(decay, (1 + trainer.step) / (10 + trainer.step))
             for name, value in trainer.network.state_dict().items():
-                kept = averaged.setdefault(name, value.clone())
+                kept = average.setdefault(name, value.clone())
                 if value.is_floating_point():
-                    kept.lerp_(value, 1 - decay)
-    if averaged:
-        trainer.network.load_state_dict(averaged)
-    return trainer.network.eval() if variant.residual else for_prediction(trainer.network)
+                    kept.lerp_(value, share)
+    return averages
 
 
 def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[str, float]:
@@ -209,6 +211,15 @@ def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[st
         sections.append(section(sample.mask > 0, found[1], warp=False))
     best = combine(sections)
     return {name: best[name].value for name in ("V_Rand", "V_Info")}
+
+
+def scores(trainer: Trainer, variant: Variant, *, membrane: bool) -> dict[str, float]:
+    """Score the network as it is now on the held-out images."""
+    network = trainer.network.eval() if variant.residual else for_prediction(trainer.network)
+    found = trainer.held_out.finish(network, Clock(1, None))[1]
+    if membrane:
+        found |= membranes(network, trainer.held_out.samples, trainer.plan)
+    return {k: round(float(v), 4) for k, v in found.items()}
 
 
 def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, seconds: float) -> None:
@@ -229,16 +240,18 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
     clock_module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
     for label, file in left.items():
         variant = VARIANTS[label]
-        plan, _ = make_plan(facts, values=variant.values)
+        batch, tile = variant.tiles or (None, None)
+        plan, _ = make_plan(facts, values=variant.values, batch=batch, tile=tile)
         held_out = validate.HeldOut(scored, kind == "objects", plan, device)
         images = tuple(prepare([samples[i] for i in chosen], plan, kind=kind))
         trainer = Trainer(plan=plan, seed=seed, device=device, processes=Processes(), images=images, held_out=held_out)
-        network = trained(trainer, variant, seconds)
-        scores = held_out.finish(network, Clock(1, None))[1]
-        if name == "isbi2012":
-            scores |= membranes(network, scored, plan)
+        averages = trained(trainer, variant, seconds)
         figures: dict[str, Any] = {"seconds": seconds, "steps": trainer.step, "batch": plan.batch, "tile": plan.tile}
-        figures |= {"images": len(scored), "scores": {k: round(float(v), 4) for k, v in scores.items()}}
+        figures |= {"images": len(scored), "scores": scores(trainer, variant, membrane=name == "isbi2012")}
+        for decay, average in averages.items():
+            trainer.network.load_state_dict(average)
+            averaged = figures.setdefault("averaged", {})
+            averaged[str(decay)] = scores(trainer, variant, membrane=name == "isbi2012")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(figures) + "\n")
         print(file.stem, trainer.step, figures["scores"], flush=True)

@@ -8,11 +8,11 @@ Measured, each after a warm-up, medians, the device waited for:
 
 - the card's own peak: a bfloat16 matrix product of 8192 x 8192, TFLOP/s
 - training: steps a second of the paper's network on one 572 tile, augmentation and all, as `septum train` does them;
-  the same with the network compiled by `torch.compile`; a plain loop (float32 as PyTorch does it by default, NCHW, a
-  DataLoader with two workers and albumentations); MONAI's U-Net of the same widths in such a loop, and nnU-Net's, where
-  they are installed
-- prediction: tiles of 572, 700 and 1212 a second, alone and through `torch.compile`; a 512 x 512 image from array to
-  array
+  the same compiled by `torch.compile`, as with --compile, and compiled with CUDA graphs; a plain loop (float32 as
+  PyTorch does it by default, NCHW, a DataLoader with two workers and albumentations); MONAI's U-Net of the same widths
+  in such a loop, and nnU-Net's, where they are installed
+- prediction: tiles of 572, 700 and 1212 a second, alone, through `torch.compile` and with CUDA graphs; a 512 x 512
+  image from array to array
 - the share of the peak that each reaches, from the floating point operations of its convolutions
 """
 
@@ -85,10 +85,12 @@ def operations(network: nn.Module, x: torch.Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def trainer_step(plan: Plan, device: Device, *, compiled: bool) -> Callable[[], object]:
-    trainer = Trainer(plan, 0, device, Processes(), images(), HeldOut((), True, plan, device))
-    if compiled:
-        trainer._parallel = torch.compile(trainer.network)  # type: ignore[assignment]
+def trainer_step(plan: Plan, device: Device, *, compiled: bool, graphs: bool = False) -> Callable[[], object]:
+    trainer = Trainer(plan, 0, device, Processes(), images(), HeldOut((), True, plan, device), compile=compiled)
+    if trainer.not_compiled:
+        raise RuntimeError(trainer.not_compiled)
+    if graphs:
+        trainer._parallel = torch.compile(trainer.network, mode="reduce-overhead")
     return lambda: trainer.training_step(1.0)
 
 
@@ -154,6 +156,7 @@ def training(plan: Plan, device: Device, rounds: int, steps: int, *, compiles: b
     contestants: dict[str, Callable[[], Callable[[], object]]] = {
         "septum": lambda: trainer_step(plan, device, compiled=False),
         "septum, compiled": lambda: trainer_step(plan, device, compiled=True),
+        "septum, graphs, compiled": lambda: trainer_step(plan, device, compiled=False, graphs=True),
         "plain loop, same network": lambda: plain_step(plain_network(plan), plan, device),
         "plain loop, MONAI's U-Net": lambda: plain_step(monai_network(widths), plan, device),
         "plain loop, nnU-Net's U-Net": lambda: plain_step(nnunet_network(widths), plan, device),
@@ -180,7 +183,10 @@ def prediction(
     for side in sides:
         x = torch.zeros(1, 1, side, side, device=device.torch)
         flop = operations(network, x)
-        for name, run in (("alone", network), *([("compiled", torch.compile(network))] if compiles else [])):
+        ways: dict[str, Any] = {"alone": network}
+        if compiles:
+            ways |= {"compiled": torch.compile(network), "graphs": torch.compile(network, mode="reduce-overhead")}
+        for name, run in ways.items():
 
             def tile(run: Any = run, x: torch.Tensor = x) -> object:
                 with torch.inference_mode(), device.exact():

@@ -98,7 +98,7 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
-    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False}
+    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False, "compile": False}
     wanted |= {"early_stop": True, "ignore": (0, 255), "set": ("weights.w0=5",)}
     wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}

@@ -281,6 +281,77 @@ def test_one_image_trains_without_a_score(data: Path, tmp_path: Path) -> None:
     assert not any(isinstance(r, Validated) for r in records)
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 0, 0, 1]), (1.0, [0.25] * 4), (0.5, [0.1, 0.2, 0.3, 0.4])])
+def test_the_model_holds_the_mean_of_the_last_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, expected: list[float]
+) -> None:
+    for kind in ("images", "masks"):  # without held-out images, so the last weights are taken
+        (tmp_path / kind).mkdir()
+        np.save(tmp_path / kind / "only.npy", np.load(data / kind / "cella.npy"))
+    real, after = trainer_module.Trainer.training_step, []
+
+    def step(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
+        loss = real(trainer, rate_factor)
+        after.append(trainer.network.head.weight.detach().double().numpy().copy())
+        return loss
+
+    monkeypatch.setattr(trainer_module.Trainer, "training_step", step)
+    asked = (f"optimizer.average={share}", "optimizer.schedule=constant")
+    settings = _settings(tmp_path, tmp_path / "run", steps=4, kind="objects", set=asked)
+    list(train(settings))
+    found = read_model(settings.out / "model.safetensors")[0]["network.head.weight"]
+    np.testing.assert_allclose(found, sum(e * w for e, w in zip(expected, after, strict=True)), rtol=1e-5)
+
+
+def test_compiling_is_refused_without_a_gpu(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--compile with CPU"):
+        list(train(_settings(data, tmp_path / "run", device="cpu", compile=True)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_training_is_the_same_training_and_goes_on_without_a_compiler(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor stands for the GPU; what is compiled is counted."""
+    used: list[int] = []
+
+    class Counted(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            used.append(1)
+            result: torch.Tensor = self.network(x)
+            return result
+
+    def working(network: torch.nn.Module, **_: object) -> torch.nn.Module:
+        return Counted(network)
+
+    def broken(network: torch.nn.Module, **_: object) -> torch.nn.Module:
+        class Broken(Counted):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                super().forward(x)
+                raise ImportError("no Triton here")
+
+        return Broken(network)
+
+    monkeypatch.setattr(train_module, "_refuse_to_compile", lambda *_: None)
+    found = {}
+    for name, compiler in (("plain", None), ("compiled", working), ("broken", broken)):
+        if compiler is not None:
+            monkeypatch.setattr(torch, "compile", compiler)
+        records = list(train(_settings(data, tmp_path / name, compile=compiler is not None)))
+        texts = [r.text for r in records if isinstance(r, Warned)]
+        found[name] = (_steps(records), _tensors(tmp_path / name / "model.safetensors"), texts, len(used))
+        used.clear()
+    assert found["compiled"] == (*found["plain"][:3], 7)  # tried once, then six steps
+    assert found["broken"][:2] == found["plain"][:2] and found["broken"][3] == 1
+    assert found["broken"][2] == [
+        "the network could not be compiled and is trained without: ImportError: no Triton here"
+    ]
+
+
 def test_training_learns_and_prediction_separates_touching_disks(tmp_path: Path) -> None:
     images, labels = zip(*(disks(n, 60) for n in range(6)), strict=True)
     shape = {"width": 4, "depth": 2, "tile": 68, "batch": 2}

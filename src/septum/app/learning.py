@@ -189,6 +189,9 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Results on a GPU that repeat to the last bit; slower.")
     ] = False,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Compile the network for the GPU with torch.compile.")
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log losses and scores for TensorBoard, in RUN/tensorboard.")
     ] = False,
@@ -255,6 +258,7 @@ def train(
         device=device,
         split=settings_of(SplitSettings, group=group),
         deterministic=deterministic,
+        compile=compile_network,
     )
 
     def records(stop: Stop) -> Iterator[Any]:

@@ -255,7 +255,8 @@ def follow_prediction(job: Iterable[r.PredictRecord], progress: Progress, outcom
             case r.ImageDone(path, output, seconds, objects):
                 outcome.done.append(record)
                 found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
-                progress.show(index + 1, count, note=path.name)
+                finished = len(outcome.done) + len(outcome.failed)
+                progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
                 progress.say(f"{path} -> {output}  {seconds_text(seconds)}{found}")
             case r.ShardDone(path, left):
                 what = f"{left} blocks are left to other parts" if left else "all parts are done"

@@ -83,15 +83,14 @@ class Model:
     device: Device
     _work: list[float] = field(default_factory=list, repr=False, compare=False)
 
-    def choose(self, wanted: Wanted = "auto", *, work: float = inf, room: float = inf) -> Choice:
+    def choose(self, wanted: Wanted = "auto", *, work: float = inf, coming: float = 0.0, room: float = inf) -> Choice:
         """Choose what computes the network; see `septum.jobs.engines.choose`.
 
-        Work adds up: what is too little in one call may be enough in several.
+        Work adds up, with what is known to be `coming`: what is too little in one call may be enough in several.
         """
         self._work[:] = [sum(self._work) + work]
-        return choose(
-            self.network, self.device, wanted=wanted, work=self._work[0], room=room, make=lambda: self._checked
-        )
+        work = self._work[0] + coming
+        return choose(self.network, self.device, wanted=wanted, work=work, room=room, make=lambda: self._checked)
 
     def computed_by(self, engine: bool) -> Network:
         """Return what computes the network: Septum's engine if it was chosen, and never elsewhere than on a CPU."""

@@ -38,6 +38,9 @@ class OptimizerSettings(Settings):
     schedule
         ``"cosine"``: up over the first 2 % of the training, then down to 0 along a cosine. ``"constant"``: `rate`
         throughout.
+    average
+        The weights that are scored and kept are a mean over about this share of the steps so far
+        (`septum.nn.average`); 0: the last ones.
     """
 
     method: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -45,6 +48,7 @@ class OptimizerSettings(Settings):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
+    average: float = Field(default=0.0, ge=0, le=1)
 
 
 class WeightSettings(Settings):
@@ -190,6 +194,7 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
     border = "no border weight" if weights.w0 == 0 else f"border weight {weights.w0:g} over {weights.sigma_px:g} px"
     dice = f", soft Dice {plan.dice:g}" if plan.dice else ""
     balance = "all classes alike" if weights.balance == 1 else f"rare classes up to {weights.balance:g} times"
+    averaged = f", weights averaged over the last {optimizer.average:.0%} of the steps" if optimizer.average else ""
     changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
     changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
     changes += [f"deform by {drawn.elastic_sigma_px:g} px"] if drawn.elastic_sigma_px else []
@@ -199,7 +204,7 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
         f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step, drawn by {plan.sampler}",
         f"loss: {border}" + (f", {balance}{dice}" if weights.method == "paper" else f", as the Fiji plugin's{dice}"),
         f"augmentation: {', '.join(changes) or 'none'}, gray values",
-        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}",
+        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}",
     )
 
 
@@ -284,7 +289,7 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
         network=network,
         normalization=NormalizeSettings(method="standardize"),
         augmentation=augmentation,
-        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2),
+        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1),
         # The overlap of areas sees rare classes; to weigh their pixels as well would draw them too large. But it lets
         # gaps pass in lines, which fill few pixels and part much.
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if facts.lines else 1.0),

@@ -1,35 +1,35 @@
-"""Predict files: open, tile, compute, write; one bad file never stops the others."""
+"""Predict files: open, plan, predict whole or block by block; one bad file never stops the others."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from septum.arrays.normalize import statistics
-from septum.errors import DataError, FileError, SeptumError, UsageError
-from septum.io.images import Image, list_images, write_image
+from septum.errors import FileError, SeptumError, UsageError
+from septum.io.images import Image, list_images
 from septum.io.names import image_stem, image_suffix
 from septum.io.source import Source, open_image, source_of
-from septum.io.zarr_labels import labels_place, write_labels
+from septum.io.zarr_labels import labels_place
 from septum.jobs.answer import Answer, Output, answer_of, finish
+from septum.jobs.beside import Ahead, Behind
 from septum.jobs.block_run import Asked, predict_in_blocks
 from septum.jobs.crew import Alone, Crew, gather
 from septum.jobs.familiar import unfamiliar
 from septum.jobs.frames import Frame, frame_spacing, join_frames, split_frames
-from septum.jobs.infer import Tiler, halved_text, largest_output, region_probabilities, versions
-from septum.jobs.layout import Demand, Layout, plan_layout
+from septum.jobs.infer import Tiler, largest_output, versions
+from septum.jobs.layout import Demand, plan_layout
 from septum.jobs.memory import bytes_text, resident_bytes, usual_limit
 from septum.jobs.model import Model, open_model
 from septum.jobs.predict_settings import PredictSettings
-from septum.jobs.records import ImageDone, ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone, Warned
+from septum.jobs.records import ImageFailed, ImageStarted, Predicted, PredictRecord, TileDone, Warned
+from septum.jobs.whole_run import Failure, Job, failure, frame_probabilities, predict_whole
 from septum.jobs.work import block_of_unfinished
 from septum.nn.device import free_bytes
 from septum.nn.memory import operations
@@ -45,6 +45,9 @@ _ENDING = {
     ".ome.tiff": ".ome.tif",
     ".zarr": ".ome.zarr",
 }
+# An image that takes no more than this share of the free memory is written while others are computed; the next is
+# opened meanwhile if its file is so many times smaller than the memory.
+_MODEST, _SMALL_FILE = 0.25, 64
 _BY_BLOCKS = (".tif", ".ome.tif", ".ome.zarr")  # formats that are written piece by piece
 
 
@@ -83,8 +86,8 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
     failures: list[SeptumError] = []
     said: set[str] = set()
     with gather(settings.workers, settings.dask, settings.device) as crew:
-        for record in _predict_all(tasks, model, answer, settings, crew):
-            if isinstance(record, _Failure):
+        for record in _predict_all(tasks, _Run(model, answer, settings, crew, len(tasks))):
+            if isinstance(record, Failure):
                 failures.append(record.error)
                 yield ImageFailed(record.path, str(record.error))
             elif not (isinstance(record, Warned) and record.cause in said):
@@ -98,35 +101,85 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
 
 
 @dataclass(frozen=True)
-class _Failure:
-    path: Path
-    error: SeptumError
+class _Run:
+    """What is the same for all images of a prediction."""
+
+    model: Model
+    answer: Answer
+    settings: PredictSettings
+    crew: Crew
+    count: int
 
 
-def _predict_all(
-    tasks: list[_Task], model: Model, answer: Answer, settings: PredictSettings, crew: Crew
-) -> Iterator[PredictRecord | _Failure]:
+@dataclass(frozen=True)
+class _Opened:
+    """An image, opened, and in what it is unlike those of the training; None where nobody looked."""
+
+    source: Source
+    frames: list[Frame]
+    unlike: list[Warned] | None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+
+
+def _predict_all(tasks: list[_Task], run: _Run) -> Iterator[PredictRecord | Failure]:
     """Predict every image; an image that fails does not stop the others."""
     whole: list[tuple[PredictSettings, _Task]] = []
-    for index, task in enumerate(tasks):
-        try:
-            with open_image(task.source, axes=settings.axes) as source:
-                job = _plan_file(task, source, model, answer, settings, crew, several=len(tasks) >= crew.processes)
-                if job.layout.block is not None or not crew.shared:  # whole images are looked at where they are read
-                    for cause, text in unlike(str(task.source), job.frames, source, model):
-                        yield Warned(text, cause)
-                if job.layout.block is not None:
-                    yield from predict_in_blocks(job.asked, source, model, job.layout, crew, (index, len(tasks)))
-                elif crew.shared:
-                    whole.append((settings, task))
-                elif settings.shard is None or index % settings.shard[1] == settings.shard[0] - 1:
-                    yield from _predict_in_memory(job, source, model, (index, len(tasks)))
-        except SeptumError as error:
-            yield _Failure(task.source, error)
-        except (MemoryError, torch.OutOfMemoryError):
-            yield _Failure(task.source, _too_large(task.source, model))
-    for records in crew.map(_predict_elsewhere, whole):
+    behind = Behind[PredictRecord | Failure]()
+    with Ahead(partial(_open, run=run)) as ahead, behind:
+        for index, task in enumerate(tasks):
+            try:
+                with ahead.take(task.source) as image:
+                    job = _plan_file(task, image, run, index)
+                    if behind.busy and not job.modest:  # what is not written yet takes memory
+                        yield from behind.wait()
+                        job = _plan_file(task, image, run, index)
+                    if job.modest:
+                        _open_next(ahead, tasks[index + 1 :], run)
+                    if job.layout.block is None and run.crew.shared:
+                        whole.append((run.settings, task))
+                        continue
+                    yield from _unlike(image, run) if image.unlike is None else image.unlike
+                    place = (index, len(tasks))
+                    if job.layout.block is not None:
+                        yield from predict_in_blocks(job.asked, image.source, run.model, job.layout, run.crew, place)
+                    elif _own(index, run.settings.shard):
+                        yield from predict_whole(job, image.source, run.model, place, behind)
+            except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
+                yield from behind.wait()
+                yield failure(task.source, error, run.model)
+        yield from behind.wait()
+    for records in run.crew.map(_predict_elsewhere, whole):
         yield from records
+
+
+def _own(index: int, shard: tuple[int, int] | None) -> bool:
+    return shard is None or index % shard[1] == shard[0] - 1
+
+
+def _open(path: Path, run: _Run) -> _Opened:
+    """Open an image and look at it; images that others predict whole are looked at there."""
+    source = open_image(path, axes=run.settings.axes)
+    try:
+        image = _Opened(source, split_frames(source, run.model), None)
+        return image if run.crew.shared else replace(image, unlike=_unlike(image, run))
+    except BaseException:
+        source.close()
+        raise
+
+
+def _unlike(image: _Opened, run: _Run) -> list[Warned]:
+    return [Warned(text, cause) for cause, text in unlike(image.source.name, image.frames, image.source, run.model)]
+
+
+def _open_next(ahead: Ahead[_Opened], tasks: Sequence[_Task], run: _Run) -> None:
+    """Open the next image ahead, unless it may be large: opening can mean reading it."""
+    if tasks and not run.crew.shared:
+        path = tasks[0].source
+        if not path.is_file() or path.stat().st_size <= _limit(run.settings) // _SMALL_FILE:
+            ahead.begin(path)
 
 
 @lru_cache(maxsize=1)
@@ -135,12 +188,12 @@ def _opened(path: Path, device: str) -> Model:
     return open_model(path, device)
 
 
-def _predict_elsewhere(work: tuple[PredictSettings, _Task]) -> list[PredictRecord | _Failure]:
+def _predict_elsewhere(work: tuple[PredictSettings, _Task]) -> list[PredictRecord | Failure]:
     """Predict one whole image on a worker; return what it said, but the tiles."""
     settings, task = work
     alone = settings.model_copy(update={"workers": None, "dask": None})
     model = _opened(settings.model, settings.device)
-    records = _predict_all([task], model, answer_of(settings.output, model), alone, Alone())
+    records = _predict_all([task], _Run(model, answer_of(settings.output, model), alone, Alone(), 1))
     return [r for r in records if not isinstance(r, TileDone | ImageStarted)]
 
 
@@ -181,30 +234,12 @@ def _result_ending(ending: str, settings: PredictSettings) -> str:
     return ending
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One image and how it is predicted."""
+def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
+    """Say how image number `index` is predicted: in memory where it fits, else block by block.
 
-    asked: Asked
-    frames: list[Frame]
-    layout: Layout
-
-
-def _plan_file(
-    task: _Task,
-    source: Source,
-    model: Model,
-    answer: Answer,
-    settings: PredictSettings,
-    crew: Crew,
-    *,
-    several: bool,
-) -> _Job:
-    """Say how one image is predicted: in memory where it fits, else block by block.
-
-    Workers that share the work get blocks of an image; of `several` images each gets a whole one.
+    Workers that share the work get blocks of an image; where there is an image for each, each gets a whole one.
     """
-    frames = split_frames(source, model)
+    model, settings, crew, source, frames = run.model, run.settings, run.crew, image.source, image.frames
     demand = Demand(
         shape=frames[0].shape[1:],
         frames=len(frames),
@@ -212,25 +247,27 @@ def _plan_file(
         itemsize=source.dtype.itemsize,
         held=not source.lazy,
         maps=model.header.network.classes,
-        raw=answer == "probabilities",
-        objects=answer == "labels",
+        raw=run.answer == "probabilities",
+        objects=run.answer == "labels",
         rounds=len(versions(model.network.geometry)) if settings.tta else 1,
         members=model.header.members,
     )
     inside = settings.inside is not None
     piecewise = inside or image_suffix(task.target) in _BY_BLOCKS
     begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
-    limit = _limit(settings) // crew.processes
+    limit, base = _limit(settings) // crew.processes, resident_bytes()
     work = _operations(model, demand.shape) * demand.frames * demand.rounds * demand.members
-    choice = model.choose(settings.engine, work=work, room=limit - resident_bytes())
+    coming = work * (run.count - index - 1) / (settings.shard or (1, 1))[1]  # if all are as large as this one
+    choice = model.choose(settings.engine, work=work, coming=coming, room=limit - base)
+    base = resident_bytes()  # with the engine
     layout = plan_layout(
         demand,
         model.header.network,
-        base=resident_bytes(),
+        base=base,
         limit=limit,
         device_limit=free_bytes(model.device),
         tile=settings.tile,
-        blocks=begun or (piecewise and (settings.blocks or (crew.shared and not several))),
+        blocks=begun or (piecewise and (settings.blocks or (crew.shared and run.count < crew.processes))),
         engine=choice.name == "septum",
     )
     if layout.block is not None and not piecewise:
@@ -239,8 +276,11 @@ def _plan_file(
             "a format that is written piece by piece",
             "write --format tif or ome.zarr, or give more with --max-memory",
         )
-    asked = Asked(task.source, task.target, settings.model, settings.axes, answer, settings.tta, inside, settings.shard)
-    return _Job(asked, frames, layout)
+    asked = Asked(
+        task.source, task.target, settings.model, settings.axes, run.answer, settings.tta, inside, settings.shard
+    )
+    modest = layout.block is None and layout.peak_bytes - base <= (limit - base) * _MODEST
+    return Job(asked, frames, layout, modest)
 
 
 def unlike(name: str, frames: Sequence[Frame], source: Source, model: Model) -> Iterator[tuple[str, str]]:
@@ -264,54 +304,6 @@ def _operations(model: Model, shape: Sequence[int]) -> int:
 
 def _limit(settings: PredictSettings) -> int:
     return settings.max_memory or usual_limit()
-
-
-def _predict_in_memory(job: _Job, source: Source, model: Model, place: tuple[int, int]) -> Iterator[PredictRecord]:
-    """Predict frame by frame, each held in memory, and write the result at once."""
-    begin = time.monotonic()
-    asked, layout = job.asked, job.layout
-    tiler = Tiler(model.computed_by(layout.engine), model.device, layout.tile)
-    seconds = tiler.seconds(layout.sides, layout.tiles)
-    yield ImageStarted(asked.source, *place, layout.tiles, layout.sides, 0, layout.peak_bytes, seconds)
-    results, done = [], 0
-    for number, frame in enumerate(job.frames, start=1):
-        probabilities = np.empty(0, np.float32)
-        for filled, left in frame_probabilities(tiler, frame, model, tta=asked.tta):
-            probabilities, done = filled, done + 1
-            later = (len(job.frames) - number) * layout.tiles // len(job.frames)
-            yield TileDone(asked.source, done, done + left + later)
-        results.append(finish(probabilities, model, asked.answer, spacing=frame_spacing(source, model.rank)))
-    if tiler.halved:
-        yield Warned(halved_text(asked.source, tiler))
-    joined, axes = join_frames(results, source, model.rank), source.axes
-    if joined.shape[axes.index("C")] == 1:  # also in formats that do not say what their dimensions are
-        joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
-    size = source.pixel_size_um
-    if asked.inside:
-        write_labels(asked.source, asked.target.name, joined, axes=axes, pixel_size_um=size)
-    else:
-        ids = asked.answer != "probabilities"
-        write_image(asked.target, joined, axes=axes, pixel_size_um=size, affine=source.affine, labels=ids)
-    objects = sum(int(r.max()) for r in results) if asked.answer == "labels" else None
-    yield ImageDone(asked.source, asked.target, time.monotonic() - begin, objects)
-
-
-def frame_probabilities(
-    tiler: Tiler, frame: Frame, model: Model, *, tta: bool = False
-) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Predict one frame that is held in memory; see `septum.jobs.infer.region_probabilities`."""
-    whole = tuple(slice(0, n) for n in frame.shape[1:])
-    image = frame[(slice(None), *whole)]
-    stats = statistics(image, model.header.normalization)
-    return region_probabilities(tiler, image, stats, whole, tta=tta)
-
-
-def _too_large(source: Path, model: Model) -> SeptumError:
-    return DataError(
-        f"{source}: the image and its result do not fit into the memory of this machine ({model.device.name})",
-        "an image that fits",
-        "say how much memory may be taken with --max-memory, and write --format ome.zarr or tif",
-    )
 
 
 def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDArray[Any]:

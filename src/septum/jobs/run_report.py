@@ -260,7 +260,7 @@ def command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
         words += ["--budget", "none" if settings.budget_s is None else f"{settings.budget_s:g}s"]
     words += ["--early-stop"] if settings.early_stop else []
     words += ["--seed", str(settings.seed)]
-    for name in ("kind", "width", "depth", "tile", "batch"):
+    for name in ("kind", "width", "depth", "tile", "batch", "precision"):
         if getattr(settings, name) is not None:
             words += [f"--{name}", str(getattr(settings, name))]
     words += [word for value in settings.ignore for word in ("--ignore", str(value))]
@@ -270,4 +270,5 @@ def command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
         words += ["--device", settings.device]
     if settings.split.group is not None:
         words += ["--group", settings.split.group]
-    return shlex.join([*words, *more, *(["--deterministic"] if settings.deterministic else [])])
+    words += [*more, *(f"--{name}" for name in ("deterministic", "compile") if getattr(settings, name))]
+    return shlex.join(words)

@@ -209,5 +209,5 @@ def held(settings: TrainSettings) -> Iterator[tuple[RunFolder, list[Warned]]]:
 
 def claim(folder: RunFolder, settings: TrainSettings, kind: str, value: int | bool) -> None:
     """See that an earlier start asked for the same; the data are compared by each training."""
-    said = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic"})
+    said = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic", "compile"})
     folder.claim({**said, kind: value}, {})

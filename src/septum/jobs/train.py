@@ -32,7 +32,7 @@ from septum.jobs.stopping import Stop
 from septum.jobs.train_settings import TrainSettings
 from septum.jobs.trainer import Trainer
 from septum.jobs.validate import HeldOut
-from septum.nn.device import enough_memory, find_device, repeatable
+from septum.nn.device import Device, enough_memory, find_device, repeatable
 from septum.nn.parallel import Processes, processes_of_this_training
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _UNREAD = {"cuda": 10, "mps": 10}
 # The state to go back to when the loss is no longer a number is renewed after so many steps.
 _KEEP_STEPS = 25
 # What may change between two starts of a run. Of the model to start from not the place counts, but what it holds.
-_ELSEWHERE = {"data", "out", "device", "deterministic", "from_model"}
+_ELSEWHERE = {"data", "out", "device", "deterministic", "compile", "from_model"}
 
 
 def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded | None = None) -> Iterator[Record]:
@@ -88,6 +88,8 @@ def _train(
 ) -> Iterator[Record]:
     """Check, plan, prepare, loop, finish."""
     device = find_device(settings.device, local_rank=processes.local_rank)
+    if settings.compile:
+        _refuse_to_compile(device, processes)
     report = check(settings.data, kind=settings.kind, ignore=settings.ignore) if loaded is None else loaded.report
     yield Checked(report)
     start = None if settings.from_model is None else read_start(settings.from_model)
@@ -140,7 +142,10 @@ def _train(
             held_out=HeldOut(
                 tuple(samples[i] for i in chosen.held_out), report.rules.kind == "objects", plan, device, processes
             ),
+            compile=settings.compile,
         )
+        if trainer.not_compiled:
+            yield Warned(f"the network could not be compiled and is trained without: {trainer.not_compiled}")
         if start is not None:
             start.fill(trainer.network, keep_head=start.keeps_head(report.rules.class_values))
         del samples, loaded  # training reads the prepared copies; what is held out is kept by its user
@@ -148,6 +153,13 @@ def _train(
             stopped = yield from _loop(trainer, folder, clock, checkpoint, stop)
         if not stopped:
             yield from _finish(trainer, folder, clock, report.rules, made_of, seen)
+
+
+def _refuse_to_compile(device: Device, processes: Processes) -> None:
+    """Raise `UsageError` where compiling gains nothing or was never tried."""
+    if device.torch.type != "cuda" or processes.world > 1:
+        where = f"{processes.world} processes" if processes.world > 1 else device.name
+        raise UsageError(f"--compile with {where}", "one process with an NVIDIA GPU", "leave --compile out")
 
 
 def _see_the_same(images: dict[str, str], processes: Processes) -> None:

@@ -46,6 +46,8 @@ class TrainSettings(Settings):
         What is held out.
     deterministic
         Use repeatable algorithms only; slower on GPUs, refused where there are none. CPUs always repeat.
+    compile
+        Compile the network for the GPU with `torch.compile`; where that fails, training goes on without and says so.
     """
 
     data: tuple[Path, ...]
@@ -67,6 +69,7 @@ class TrainSettings(Settings):
     device: str = "auto"
     split: SplitSettings = SplitSettings()
     deterministic: bool = False
+    compile: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from septum import seeding
 from septum.errors import DataError, ModelError
@@ -19,8 +19,11 @@ from septum.jobs.clock import GAIN
 from septum.jobs.engines import for_scores
 from septum.jobs.prepare import Prepared, Sampler, tiles_of
 from septum.jobs.records import Warned
+from septum.jobs.trainer_state import NUMBERS, checked
 from septum.jobs.validate import HeldOut, merit
 from septum.nn.augment import draw, training_batch
+from septum.nn.average import WeightAverage
+from septum.nn.compiled import compiled
 from septum.nn.convolution import for_training
 from septum.nn.device import Device, free_bytes
 from septum.nn.loss import soft_dice, weighted_cross_entropy
@@ -36,8 +39,6 @@ _MOST_UNDONE = 3
 _PASS = (100, 2000)
 # Images stay on a GPU if they take no more than this share of what is free there; the rest is for the network.
 _IMAGES_SHARE = 0.25
-# The numbers of a state; `best` and `row` are special.
-_NUMBERS = ("step", "progress", "undone", "validated", "best_step", "stale", "reference", "cooling", "cooling_end")
 
 
 @dataclass
@@ -52,9 +53,13 @@ class Trainer:
         Prepared training images.
     held_out
         The images for validation; may be none.
+    compile
+        Compile the network (`septum.nn.compiled`); with one process only.
 
     Attributes
     ----------
+    not_compiled
+        Why it was not compiled, though it should be; ``""`` otherwise.
     step, progress
         Steps done, and the share of the training, 0..1.
     rate
@@ -77,6 +82,7 @@ class Trainer:
     processes: Processes
     images: tuple[Prepared, ...]
     held_out: HeldOut
+    compile: bool = False
     step: int = 0
     progress: float = 0.0
     rate: float = 0.0
@@ -99,8 +105,13 @@ class Trainer:
         self.network, self._order = for_training(network, self.device, bfloat16=self._bfloat16)
         self._parallel = self.processes.wrap(self.network, self.device.torch)
         self.optimizer = make_optimizer(self.network, self.plan.optimizer)
+        share = self.plan.optimizer.average
+        self._average = WeightAverage(share) if share else None
         self._sampler = Sampler(self.images, self.plan)
         self._on_device = [self._placed(i) for i in self.images] if self._fit() else []
+        self.not_compiled = ""
+        if self.compile:
+            self._parallel, self.not_compiled = compiled(self._parallel, lambda network: self._backward(network, 0))
 
     @property
     def pass_steps(self) -> int:
@@ -140,6 +151,23 @@ class Trainer:
         needed = sum(a.nbytes for i in self.images for a in (i.image, i.target, i.weight))
         return free is None or needed < _IMAGES_SHARE * free
 
+    def _backward(self, network: nn.Module, step: int) -> Tensor:
+        """Go through the network with the tiles of a step, and back; return this process's share of the loss."""
+        self.network.train()
+        own = self.processes.share(self.plan.batch)
+        self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])
+        x, y, w = self.draw_batch(step)
+        with self.device.exact():
+            with self.device.autocast(self._bfloat16):
+                logits = network(x.contiguous(memory_format=self._order))
+            energy, annotated = weighted_cross_entropy(logits, y, w)
+            if self.plan.dice:
+                energy = energy + self.plan.dice * soft_dice(logits, y)
+            share = energy / self.processes.sum(annotated).clamp(min=1)
+            # Gradients are averaged over the processes; the energy is summed.
+            torch.autograd.backward(share * self.processes.world)
+        return share.detach()
+
     def training_step(self, rate_factor: float) -> Tensor:
         """Do one step and return its loss: energy and overlap divided by the annotated pixels, over all processes.
 
@@ -159,26 +187,15 @@ class Trainer:
         self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.undone
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        self.network.train()
-        own = self.processes.share(self.plan.batch)
-        self.network.seed_dropout([seeding.number(self.seed, "drop-out", self.step, index) for index in own])
-        x, y, w = self.draw_batch(self.step)
-        with self.device.exact():
-            with self.device.autocast(self._bfloat16):
-                logits = self._parallel(x.contiguous(memory_format=self._order))
-            energy, annotated = weighted_cross_entropy(logits, y, w)
-            if self.plan.dice:
-                energy = energy + self.plan.dice * soft_dice(logits, y)
-            share = energy / self.processes.sum(annotated).clamp(min=1)
-            self.optimizer.zero_grad(set_to_none=True)
-            # Gradients are averaged over the processes; the energy is summed.
-            torch.autograd.backward(share * self.processes.world)
-        loss = self.processes.sum(share.detach())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.processes.sum(self._backward(self._parallel, self.step))
         # Of gradients that are not finite the loss would tell with the next tile only, when the state may be kept.
         norms = [torch.linalg.vector_norm(p.grad) for p in self.network.parameters() if p.grad is not None]
         loss = loss + 0 * torch.stack(norms).sum()
         self.optimizer.step()
         self.step += 1
+        if self._average is not None:
+            self._average.add(self.network, self.step)
         return loss
 
     def keep(self) -> None:
@@ -223,7 +240,8 @@ class Trainer:
             The scores, empty without held-out images; whether no earlier ones were better. None where `stop` was asked
             for before the end: then nothing has changed.
         """
-        scores = self.held_out.score(for_scores(self.network, self.device), stop) if self.held_out.samples else {}
+        network = self.kept_network()
+        scores = self.held_out.score(for_scores(network, self.device), stop) if self.held_out.samples else {}
         if scores is None:
             return None
         self.validated += 1
@@ -234,25 +252,36 @@ class Trainer:
         best = bool(scores) and bool(merit(scores) >= self.best)
         if best:
             self.best, self.best_step = merit(scores), self.step
-            self._best_weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+            self._best_weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
         return scores, best
+
+    def kept_network(self) -> UNet:
+        """Return the network that is scored and kept: with averaged weights where the plan averages them."""
+        if self._average is None or not self._average.tensors:
+            return self.network
+        return self._with(self._average.tensors)
+
+    def _with(self, weights: dict[str, Tensor]) -> UNet:
+        network = UNet.unset(self.plan.network)
+        network.load_state_dict(weights)
+        return network.to(self.device.torch)
 
     def best_network(self) -> UNet:
         """Return the network with the best weights; the last ones without held-out images."""
         if not self._best_weights:
             self.best_step = self.step
-            return self.network
-        best = UNet.unset(self.plan.network)
-        best.load_state_dict(self._best_weights)
-        return best.to(self.device.torch)
+            return self.kept_network()
+        return self._with(self._best_weights)
 
     def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that changes: tensors (not copied), and numbers that JSON holds exactly."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
+        if self._average is not None:
+            tensors |= {f"average.{k}": v for k, v in self._average.tensors.items()}
         tensors |= {f"best.{k}": v for k, v in self._best_weights.items()}
-        state = {name: getattr(self, name) for name in _NUMBERS}
+        state = {name: getattr(self, name) for name in NUMBERS}
         return tensors, {**state, "best": None if math.isinf(self.best) else self.best, "row": self.row}
 
     def save(self, folder: Path, seconds: float) -> Path:
@@ -278,7 +307,8 @@ class Trainer:
         """What decides the last bits of a result beside data, plan and seed."""
         processes = f"{self.processes.world} process{'es' * (self.processes.world > 1)}"
         precision = "bfloat16" if self._bfloat16 else "float32"
-        return f"{self.device.name}, {precision}, {processes}, torch {torch.__version__}"
+        code = ", compiled" if self.compile and not self.not_compiled else ""
+        return f"{self.device.name}, {precision}{code}, {processes}, torch {torch.__version__}"
 
     def restore(self, checkpoint: Checkpoint) -> str:
         """Go on from a checkpoint, bit for bit.
@@ -307,9 +337,9 @@ class Trainer:
                     kept[name.removeprefix("kept.")] = torch.as_tensor(value)
             now = {k: torch.as_tensor(v) for k, v in checkpoint.tensors.items() if not k.startswith("kept.")}
             if "kept" in state:
-                self._go_to(kept, _checked(state["kept"]))
+                self._go_to(kept, checked(state["kept"]))
                 self.keep()
-            self._go_to(now, _checked(state))
+            self._go_to(now, checked(state))
             if "kept" not in state:
                 self.keep()
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -325,7 +355,7 @@ class Trainer:
 
     def _go_to(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go to a state from `_snapshot`."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "best": {}}
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}, "best": {}}
         for name, value in tensors.items():
             kind, key = name.split(".", 1)
             parts[kind][key] = value
@@ -339,34 +369,13 @@ class Trainer:
             slot = torch.empty_like(weight if tensor.shape == weight.shape else tensor, requires_grad=False)
             slots.setdefault(int(number), {})[key] = slot.copy_(tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        if self._average is not None:
+            self._average.tensors = {k: v.to(self.device.torch, copy=True) for k, v in parts["average"].items()}
         self._best_weights = {k: v.clone() for k, v in parts["best"].items()}
-        for name in _NUMBERS:
+        for name in NUMBERS:
             setattr(self, name, state[name])
         self.best = -math.inf if state["best"] is None else state["best"]
         self.row = state["row"]
-
-
-def _checked(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the numbers of a state.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        If one is missing or cannot be.
-    """
-    for name in ("step", "undone", "validated", "best_step", "stale", "cooling_end"):
-        if not isinstance(state[name], int) or state[name] < 0:
-            raise ValueError(f"{name} is {state[name]!r}")
-    if state["cooling"] != -1.0 and not 0 <= float(state["cooling"]) <= 1:
-        raise ValueError(f"cooling is {state['cooling']!r}")
-    for name in ("progress", "best", "reference"):
-        number = state[name]
-        if not (name == "best" and number is None) and not 0 <= float(number) <= 1:
-            raise ValueError(f"{name} is {number!r}")
-    row = state["row"]
-    if row is not None and not all(isinstance(v, int | float) for v in dict(row).values()):
-        raise ValueError("a line of the log holds no numbers")
-    return state
 
 
 def make_optimizer(network: UNet, settings: OptimizerSettings) -> torch.optim.Optimizer:

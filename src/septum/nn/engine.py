@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -173,7 +174,8 @@ class Engine:
         return _Chain(last, band)
 
 
-def working_bytes(settings: UNetSettings, sides: Sequence[int], threads: int) -> int:
+@lru_cache(maxsize=1024)  # it is asked for many sizes of tiles, again for every image
+def working_bytes(settings: UNetSettings, sides: tuple[int, ...], threads: int) -> int:
     """Return an upper bound of the memory that a tile takes beside the weights.
 
     Parameters

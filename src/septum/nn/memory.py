@@ -75,7 +75,7 @@ def tile_bytes(settings: UNetSettings, sides: Sequence[int], *, members: int = 1
     if engine:
         from septum.nn.engine import working_bytes
 
-        one = working_bytes(settings, sides, torch.get_num_threads()) + _ENGINE_SLACK
+        one = working_bytes(settings, tuple(sides), torch.get_num_threads()) + _ENGINE_SLACK
         return members * one + 4 * summed * _FLOAT  # each engine keeps its memory
     peak = max(
         step.held
