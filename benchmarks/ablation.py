@@ -5,10 +5,10 @@
 
 DATA holds the sets as in benchmarks/main_job.py, of which a regular part is taken, to afford many cells. A cell is one
 set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
-steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights on all
-held-out images, for objects with the best of the settings that training tries; of averaged weights the averages beside
-the last weights of the same training. Finished cells are kept in OUT and not computed again. Averaged weights, residual
-blocks and deep supervision are not in the product; they are added to its trainer and network here.
+steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights and, where
+the plan averages them, the averaged ones of the same training, on all held-out images, for objects with the best of the
+settings that training tries. Finished cells are kept in OUT and not computed again. Residual blocks are not in the
+product; they are added to its network here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from septum.jobs.split import hold_out
 from septum.jobs.trainer import Trainer
 from septum.metrics.isbi import combine, section
 from septum.nn.device import find_device
-from septum.nn.loss import weighted_cross_entropy
 from septum.nn.parallel import Processes
 from septum.nn.unet import UNet, center_crop, for_prediction, initialize
 
@@ -60,17 +59,11 @@ SETS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan, the decays a step of averaged weights, and tiles in a batch of what side.
-
-    `residual` adds the input of each block to its output; `deep` is the weight of the loss of the level below the
-    finest, a quarter of it for the next.
-    """
+    """Values of the plan, how many tiles of what side in a batch, and whether blocks add their input to the output."""
 
     values: tuple[str, ...] = ()
-    average: tuple[float, ...] = ()
     tiles: tuple[int, int] | None = None
     residual: bool = False
-    deep: float = 0.0
 
 
 VALID = "network.padding=valid"
@@ -91,11 +84,11 @@ VARIANTS = {
     "Dice 0, balance 1": Variant(("dice=0", "weights.balance=1")),
     "turned": Variant(TURNED),
     "not turned": Variant(FIXED),
-    "averaged weights": Variant(average=(0.97, 0.99, 0.997)),
+    "no deep supervision": Variant(("deep=0",)),
+    "deep supervision 1": Variant(("deep=1",)),
     "two smaller tiles": Variant(tiles=(2, 288)),
     "four smaller tiles": Variant(tiles=(4, 208)),
     "residual blocks": Variant(residual=True),
-    "deep supervision": Variant(deep=0.5),
     "no border weight": Variant(("weights.w0=0",)),
     "border weight 5": Variant(("weights.w0=5",)),
     "rate 0.003": Variant((FAST,)),
@@ -149,58 +142,18 @@ def with_residuals(network: UNet) -> None:
     network.bottom = Residual(network.bottom)  # type: ignore[assignment]
 
 
-def with_deep_supervision(network: UNet, share: float) -> None:
-    """Let two coarser levels of the expanding path predict as well, and their losses be added."""
-    levels = range(1, min(3, len(network.merge)))
-    conv = type(network.head)
-    heads = nn.ModuleList(conv(network.settings.width * 2**k, network.settings.classes, 1) for k in levels)
-    network.add_module("deep_heads", heads)
-    seen: dict[int, Tensor] = {}
-    for k in levels:
-        network.merge[k].register_forward_hook(lambda _m, _i, out, k=k: seen.__setitem__(k, out))
-
-    def loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        energy, annotated = weighted_cross_entropy(logits, target, weight)
-        for k, head in zip(levels, heads, strict=True):
-            coarse = head(seen[k].to(head.weight.dtype))
-            factor = [math.prod(pool[axis] for pool in network.pools[:k]) for axis in range(len(network.pools[0]))]
-            fine = torch.nn.functional.interpolate(coarse, scale_factor=factor, mode="nearest")
-            part = weighted_cross_entropy(center_crop(fine, target.shape[1:]), target, weight)[0]
-            energy = energy + share * 0.25 ** (k - 1) * part
-        return energy, annotated
-
-    trainer_module.weighted_cross_entropy = loss
-
-
-def changed(trainer: Trainer, variant: Variant) -> None:
-    """Change loss and network as a variant asks."""
-    trainer_module.weighted_cross_entropy = weighted_cross_entropy
+def train(trainer: Trainer, variant: Variant, seconds: float) -> None:
+    """Step until the time is up."""
     if variant.residual:
         with_residuals(trainer.network)
         initialize(trainer.network, trainer.seed)
-    if variant.deep:
-        with_deep_supervision(trainer.network, variant.deep)
-    if variant.residual or variant.deep:
-        trainer.optimizer = trainer_module.make_optimizer(trainer.network, trainer.plan.optimizer)
-
-
-def trained(trainer: Trainer, variant: Variant, seconds: float) -> dict[float, dict[str, Tensor]]:
-    """Step until the time is up; return the averages of the weights by their decays."""
-    changed(trainer, variant)
+        trainer.optimizer = trainer_module.make_optimizer(trainer._supervised, trainer.plan.optimizer)
     clock = Clock(None, seconds)
-    averages: dict[float, dict[str, Tensor]] = {decay: {} for decay in variant.average}
     while clock.progress < 1:
         clock.start_step()
         loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
         assert math.isfinite(loss)
         clock.finish_step(trainer.step)
-        for decay, average in averages.items():
-            share = 1 - min(decay, (1 + trainer.step) / (10 + trainer.step))
-            for name, value in trainer.network.state_dict().items():
-                kept = average.setdefault(name, value.clone())
-                if value.is_floating_point():
-                    kept.lerp_(value, share)
-    return averages
 
 
 def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[str, float]:
@@ -213,12 +166,13 @@ def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[st
     return {name: best[name].value for name in ("V_Rand", "V_Info")}
 
 
-def scores(trainer: Trainer, variant: Variant, *, membrane: bool) -> dict[str, float]:
-    """Score the network as it is now on the held-out images."""
-    network = trainer.network.eval() if variant.residual else for_prediction(trainer.network)
-    found = trainer.held_out.finish(network, Clock(1, None))[1]
+def scores(trainer: Trainer, network: UNet, *, membrane: bool) -> dict[str, float]:
+    """Score a network, one with residual blocks as it is, on the held-out images."""
+    plain = not any(isinstance(m, Residual) for m in network.modules())
+    ready = for_prediction(network) if plain else network.eval()
+    found = trainer.held_out.finish(ready, Clock(1, None))[1]
     if membrane:
-        found |= membranes(network, trainer.held_out.samples, trainer.plan)
+        found |= membranes(ready, trainer.held_out.samples, trainer.plan)
     return {k: round(float(v), 4) for k, v in found.items()}
 
 
@@ -245,20 +199,19 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
         held_out = validate.HeldOut(scored, kind == "objects", plan, device)
         images = tuple(prepare([samples[i] for i in chosen], plan, kind=kind))
         trainer = Trainer(plan=plan, seed=seed, device=device, processes=Processes(), images=images, held_out=held_out)
-        averages = trained(trainer, variant, seconds)
+        train(trainer, variant, seconds)
         figures: dict[str, Any] = {"seconds": seconds, "steps": trainer.step, "batch": plan.batch, "tile": plan.tile}
-        figures |= {"images": len(scored), "scores": scores(trainer, variant, membrane=name == "isbi2012")}
-        for decay, average in averages.items():
-            trainer.network.load_state_dict(average)
-            averaged = figures.setdefault("averaged", {})
-            averaged[str(decay)] = scores(trainer, variant, membrane=name == "isbi2012")
+        figures |= {"images": len(scored), "deep": plan.deep}
+        figures["scores"] = scores(trainer, trainer.network, membrane=name == "isbi2012")
+        if plan.optimizer.average and not variant.residual:
+            figures["averaged"] = scores(trainer, trainer.kept_network(), membrane=name == "isbi2012")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(figures) + "\n")
         print(file.stem, trainer.step, figures["scores"], flush=True)
 
 
 def show(out: Path, *, write: bool) -> None:
-    """Print the table of docs/training.md; keep the figures of all cells."""
+    """Print means over seeds; keep the figures of all cells."""
     found: dict[str, Any] = {}
     for file in sorted((out / "cells").glob("*.json")):
         name, label, seed = file.stem.split(".")[0], ".".join(file.stem.split(".")[1:-1]), file.stem.split(".")[-1]
@@ -268,10 +221,12 @@ def show(out: Path, *, write: bool) -> None:
     for name, table in found.items():
         keys = {"hippocampus": ("dice",), "isbi2012": ("V_Rand", "pixel_error")}.get(name, ("SEG", "AP50"))
         for label, seeds in table.items():
-            means = [np.mean([cell["scores"][k] for cell in seeds.values()]) for k in keys]
-            steps = np.mean([cell["steps"] for cell in seeds.values()])
-            told = ", ".join(f"{k} {m:.3f}" for k, m in zip(keys, means, strict=True))
-            print(f"| {name} | {label} | {steps:.0f} | {told} | {len(seeds)} |")
+            for which in ("scores", "averaged"):
+                rows = [cell for cell in seeds.values() if which in cell]
+                told = [f"{k} {np.mean([cell[which][k] for cell in rows]):.3f}" for k in keys if rows]
+                steps = np.mean([cell["steps"] for cell in rows]) if rows else 0
+                if rows:
+                    print(f"| {name} | {label}, {which} | {steps:.0f} | {', '.join(told)} | {len(rows)} |")
 
 
 def main() -> None:

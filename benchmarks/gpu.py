@@ -90,7 +90,7 @@ def trainer_step(plan: Plan, device: Device, *, compiled: bool, graphs: bool = F
     if trainer.not_compiled:
         raise RuntimeError(trainer.not_compiled)
     if graphs:
-        trainer._parallel = torch.compile(trainer.network, mode="reduce-overhead")
+        trainer._parallel = torch.compile(trainer._parallel, mode="reduce-overhead")
     return lambda: trainer.training_step(1.0)
 
 

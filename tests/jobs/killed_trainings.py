@@ -28,6 +28,7 @@ from septum.jobs import validate as validate_module
 from septum.jobs.stopping import Stop
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
+from septum.nn import supervised as supervised_module
 
 
 class Moments:
@@ -107,7 +108,7 @@ def watch(fatal: int | None, stop: Stop | None) -> Moments:
         (os, "fsync", "sync"),
         (Path, "replace", "rename"),
         (Path, "unlink", "remove"),
-        (trainer_module, "weighted_cross_entropy", "loss"),
+        (supervised_module, "weighted_cross_entropy", "loss"),
         (torch.optim.AdamW, "step", "weights"),
         (validate_module, "object_tables", "scores of an image"),
     ):

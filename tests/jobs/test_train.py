@@ -33,6 +33,7 @@ from septum.jobs.records import (
 )
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
+from septum.nn import supervised as supervised_module
 
 
 def disks(number: int, side: int = 44) -> tuple[np.ndarray, np.ndarray]:
@@ -194,14 +195,14 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(
 def test_a_loss_that_is_no_number_is_undone_with_half_the_rate_and_given_up_after_three_times(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = trainer_module.weighted_cross_entropy, []
+    real, calls = supervised_module.weighted_cross_entropy, []
 
     def sometimes_infinite(*args: object) -> object:
         energy, annotated = real(*args)  # type: ignore[arg-type]
         calls.append(1)
         return (energy * math.inf if len(calls) in broken else energy), annotated
 
-    monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_infinite)
+    monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_infinite)
     monkeypatch.setattr(train_module, "_KEEP_STEPS", 2)
     broken = {4}  # the fourth step; states are kept after every second
     records = list(train(_settings(data, tmp_path / "a", steps=5)))
@@ -247,7 +248,7 @@ def test_losses_that_are_read_later_change_nothing(
 def test_a_gradient_that_is_no_number_moves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = trainer_module.weighted_cross_entropy, []
+    real, calls = supervised_module.weighted_cross_entropy, []
 
     def sometimes_without_gradient(logits: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         energy, annotated = real(logits, *rest)
@@ -255,7 +256,7 @@ def test_a_gradient_that_is_no_number_moves_nothing(
         # The root of 0 is 0, its slope is not a finite number.
         return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
 
-    monkeypatch.setattr(trainer_module, "weighted_cross_entropy", sometimes_without_gradient)
+    monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_without_gradient)
     monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)  # the state after every step is kept
     records = list(train(_settings(data, tmp_path / "run", steps=3)))
     assert [s for s, _, _ in _steps(records)] == [1, 2, 3]

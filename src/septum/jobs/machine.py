@@ -11,8 +11,8 @@ from septum import seeding
 from septum.jobs.memory import bytes_text, total_bytes
 from septum.jobs.plan import fitted
 from septum.nn.convolution import for_training
-from septum.nn.loss import weighted_cross_entropy
 from septum.nn.memory import training_bytes
+from septum.nn.supervised import Supervised
 from septum.nn.unet import UNet
 
 if TYPE_CHECKING:
@@ -46,21 +46,21 @@ def step_seconds(plan: Plan, device: Device) -> float:
     """
     bfloat16 = plan.precision == "bfloat16" and device.bfloat16
     network, order = for_training(UNet(plan.network), device, bfloat16=bfloat16)
-    network.train()
+    supervised = Supervised(network, plan.deep, seed=0).train()
     draw = seeding.generator(0, "timing")
     x = torch.from_numpy(draw.standard_normal((plan.batch, plan.network.channels, *plan.tile), dtype="float32"))
     x = x.to(device.torch, memory_format=order)
     y = torch.zeros((plan.batch, *plan.output), dtype=torch.uint8, device=device.torch)
     w = torch.ones(y.shape, device=device.torch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
+    optimizer = torch.optim.AdamW(supervised.parameters(), lr=1e-6)
     seconds = []
     for number in range(_TIMED):
         network.seed_dropout([number] * plan.batch)
         begin = time.monotonic()
         with device.exact():
             with device.autocast(bfloat16):
-                logits = network(x)
-            energy, annotated = weighted_cross_entropy(logits, y, w)
+                logits = supervised(x)
+            energy, annotated = supervised.loss(logits, y, w, dice=plan.dice)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(energy / annotated)
         optimizer.step()

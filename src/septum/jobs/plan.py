@@ -80,6 +80,8 @@ class Plan(Settings):
         Settings of the parts.
     dice
         Share of the soft Dice loss that is added to the weighted cross entropy (see `septum.nn.loss.soft_dice`).
+    deep
+        Weight of the loss of the level below the finest, a quarter of it for the next (see `septum.nn.supervised`).
     tile
         Sides of the network's input in training, in pixels.
     batch
@@ -100,6 +102,7 @@ class Plan(Settings):
     optimizer: OptimizerSettings
     weights: WeightSettings
     dice: float = Field(default=0.0, ge=0)
+    deep: float = Field(default=0.0, ge=0)
     tile: tuple[int, ...]
     batch: int = Field(ge=1)
     sampler: Literal["uniform", "objects", "density"] = "uniform"
@@ -193,7 +196,9 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
     network, weights, optimizer, drawn = plan.network, plan.weights, plan.optimizer, plan.augmentation
     border = "no border weight" if weights.w0 == 0 else f"border weight {weights.w0:g} over {weights.sigma_px:g} px"
     dice = f", soft Dice {plan.dice:g}" if plan.dice else ""
+    deep = f"; coarser levels {plan.deep:g}" if plan.deep else ""
     balance = "all classes alike" if weights.balance == 1 else f"rare classes up to {weights.balance:g} times"
+    balance = balance if weights.method == "paper" else "as the Fiji plugin's"
     averaged = f", weights averaged over the last {optimizer.average:.0%} of the steps" if optimizer.average else ""
     changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
     changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
@@ -202,7 +207,7 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
         f"network: depth {_times(network.depths)}, width {network.width}, {network.padding} padding, "
         f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
         f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step, drawn by {plan.sampler}",
-        f"loss: {border}" + (f", {balance}{dice}" if weights.method == "paper" else f", as the Fiji plugin's{dice}"),
+        f"loss: {border}, {balance}{dice}{deep}",
         f"augmentation: {', '.join(changes) or 'none'}, gray values",
         f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}",
     )
@@ -294,6 +299,7 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
         # gaps pass in lines, which fill few pixels and part much.
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if facts.lines else 1.0),
         dice=0.0 if facts.lines else 1.0,
+        deep=0.5,
         tile=sides,
         batch=batch,
         sampler="objects",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from septum.jobs.model import Model, open_model
 from septum.jobs.records import ImageFailed
 from septum.nn.ensemble import members_of
 from septum.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 _BOX_PX = {2: 256, 3: 64}  # side of a suggested region where none is given
 _BOXES = 3  # an image

@@ -26,8 +26,8 @@ from septum.nn.average import WeightAverage
 from septum.nn.compiled import compiled
 from septum.nn.convolution import for_training
 from septum.nn.device import Device, free_bytes
-from septum.nn.loss import soft_dice, weighted_cross_entropy
 from septum.nn.parallel import Processes
+from septum.nn.supervised import Supervised
 from septum.nn.unet import UNet
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ class Trainer:
         # A run that goes on where bfloat16 would only be imitated computes in float32, and says so.
         self._bfloat16 = self.plan.precision == "bfloat16" and self.device.bfloat16
         self.network, self._order = for_training(network, self.device, bfloat16=self._bfloat16)
-        self._parallel = self.processes.wrap(self.network, self.device.torch)
-        self.optimizer = make_optimizer(self.network, self.plan.optimizer)
+        heads_seed = seeding.number(self.seed, "deep supervision")
+        self._supervised = Supervised(self.network, self.plan.deep, seed=heads_seed)
+        self._parallel = self.processes.wrap(self._supervised, self.device.torch)
+        self.optimizer = make_optimizer(self._supervised, self.plan.optimizer)
         share = self.plan.optimizer.average
         self._average = WeightAverage(share) if share else None
         self._sampler = Sampler(self.images, self.plan)
@@ -160,9 +162,7 @@ class Trainer:
         with self.device.exact():
             with self.device.autocast(self._bfloat16):
                 logits = network(x.contiguous(memory_format=self._order))
-            energy, annotated = weighted_cross_entropy(logits, y, w)
-            if self.plan.dice:
-                energy = energy + self.plan.dice * soft_dice(logits, y)
+            energy, annotated = self._supervised.loss(logits, y, w, dice=self.plan.dice)
             share = energy / self.processes.sum(annotated).clamp(min=1)
             # Gradients are averaged over the processes; the energy is summed.
             torch.autograd.backward(share * self.processes.world)
@@ -190,7 +190,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.processes.sum(self._backward(self._parallel, self.step))
         # Of gradients that are not finite the loss would tell with the next tile only, when the state may be kept.
-        norms = [torch.linalg.vector_norm(p.grad) for p in self.network.parameters() if p.grad is not None]
+        norms = [torch.linalg.vector_norm(p.grad) for p in self._supervised.parameters() if p.grad is not None]
         loss = loss + 0 * torch.stack(norms).sum()
         self.optimizer.step()
         self.step += 1
@@ -276,6 +276,7 @@ class Trainer:
     def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that changes: tensors (not copied), and numbers that JSON holds exactly."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"heads.{k}": v for k, v in self._supervised.heads.state_dict().items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
         if self._average is not None:
@@ -355,13 +356,14 @@ class Trainer:
 
     def _go_to(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go to a state from `_snapshot`."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "average": {}, "best": {}}
+        parts: dict[str, dict[str, Tensor]] = {k: {} for k in ("network", "heads", "optimizer", "average", "best")}
         for name, value in tensors.items():
             kind, key = name.split(".", 1)
             parts[kind][key] = value
         self.network.load_state_dict(parts["network"])
+        self._supervised.heads.load_state_dict(parts["heads"])
         slots: dict[int, dict[str, Tensor]] = {}
-        weights = list(self.network.parameters())
+        weights = list(self._supervised.parameters())
         for name, tensor in parts["optimizer"].items():
             number, key = name.split(".", 1)
             weight = weights[int(number)]
@@ -378,7 +380,7 @@ class Trainer:
         self.row = state["row"]
 
 
-def make_optimizer(network: UNet, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Return the optimizer of a plan; the rate is set before each step."""
     parameters = list(network.parameters())
     if settings.method == "sgd":

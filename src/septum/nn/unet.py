@@ -194,19 +194,27 @@ class UNet(nn.Module):
             If a side does not fit the depth.
         """
         expected = self.geometry.output(x.shape[2:])
+        x, skips = self.contract(x)
+        while skips:
+            x = self.expand(x, skips.pop(), len(skips))
+        x = self.head(x)
+        assert x.shape[2:] == expected, (x.shape, expected)
+        return x
+
+    def contract(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Go down: return the features of the lowest level, and those of the levels above, the finest first."""
         pool = (torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[len(self.settings.depths) - 2]
         skips = []
         for block, window in zip(self.down, self.pools, strict=True):
             x = block(x)
             skips.append(x)
             x = pool(x, window)
-        x = self.bottom(x)
-        for level in reversed(range(len(skips))):
-            x = self.up[level](x)
-            x = self.merge[level](_joined(skips[level], x))
-        x = self.head(x)
-        assert x.shape[2:] == expected, (x.shape, expected)
-        return x
+        return self.bottom(x), skips
+
+    def expand(self, x: Tensor, skip: Tensor, level: int) -> Tensor:
+        """Go up by one: return the features of a level from those of the level below and its skip connection."""
+        merged: Tensor = self.merge[level](_joined(skip, self.up[level](x)))
+        return merged
 
     def seed_dropout(self, numbers: Sequence[int]) -> None:
         """Set the drop-out masks of the next forward pass from one number a sample."""
