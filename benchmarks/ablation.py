@@ -19,15 +19,20 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from septum.arrays.instances import ObjectSettings, candidates
+from septum.arrays.targets import separate
 from septum.jobs import clock as clock_module
+from septum.jobs import prepare as prepare_module
 from septum.jobs import trainer as trainer_module
 from septum.jobs import validate
 from septum.jobs.check import check
@@ -59,10 +64,15 @@ SETS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Values of the plan, how many tiles of what side in a batch, and whether blocks add their input to the output."""
+    """Values of the plan, and what is not in it.
+
+    `tiles` are how many tiles of what side in a batch; `gap` is how many pixels set touching objects apart, and are
+    given back to them; `residual` adds the input of each block to its output.
+    """
 
     values: tuple[str, ...] = ()
     tiles: tuple[int, int] | None = None
+    gap: int = 1
     residual: bool = False
 
 
@@ -88,6 +98,8 @@ VARIANTS = {
     "deep supervision 1": Variant(("deep=1",)),
     "two smaller tiles": Variant(tiles=(2, 288)),
     "four smaller tiles": Variant(tiles=(4, 208)),
+    "gap of two pixels": Variant(gap=2),
+    "gap of three pixels": Variant(gap=3),
     "residual blocks": Variant(residual=True),
     "no border weight": Variant(("weights.w0=0",)),
     "border weight 5": Variant(("weights.w0=5",)),
@@ -140,6 +152,13 @@ def with_residuals(network: UNet) -> None:
         for i, block in enumerate(blocks):
             blocks[i] = Residual(block)
     network.bottom = Residual(network.bottom)  # type: ignore[assignment]
+
+
+def with_gap(sizes: NDArray[Any], gap: int) -> tuple[ObjectSettings, ...]:
+    """Return the settings of objects to choose from, which give up to `gap` pixels back."""
+    known = candidates(sizes)
+    more = [c.model_copy(update={"grow_px": grow}) for grow in range(2, gap + 1) for c in known if c.grow_px == 1]
+    return (*known, *more)
 
 
 def train(trainer: Trainer, variant: Variant, seconds: float) -> None:
@@ -196,6 +215,8 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
         variant = VARIANTS[label]
         batch, tile = variant.tiles or (None, None)
         plan, _ = make_plan(facts, values=variant.values, batch=batch, tile=tile)
+        prepare_module.separate = partial(separate, gap_px=variant.gap)  # type: ignore[assignment]
+        validate.candidates = partial(with_gap, gap=variant.gap)  # type: ignore[assignment]
         held_out = validate.HeldOut(scored, kind == "objects", plan, device)
         images = tuple(prepare([samples[i] for i in chosen], plan, kind=kind))
         trainer = Trainer(plan=plan, seed=seed, device=device, processes=Processes(), images=images, held_out=held_out)

@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from septum.nn.unet import UNetSettings
 
 _ALIGNMENT = 4096
@@ -66,11 +68,12 @@ class Map:
         """Forget what was here and set the border to zeros."""
         self.first = self.filled = 0
         if self.border:
-            ctypes.memset(self.address, 0, self.row_bytes)
-            for row in range(self.rows):
-                line = self.address + row * self.row_bytes
-                ctypes.memset(line, 0, self.pixel_bytes)
-                ctypes.memset(line + self.row_bytes - self.pixel_bytes, 0, self.pixel_bytes)
+            memory = (ctypes.c_uint64 * (self.bytes // 8)).from_address(self.address)
+            rows = np.frombuffer(memoryview(memory), np.uint64).reshape(self.rows, -1)
+            side = self.border * self.pixel_bytes // 8
+            rows[0] = 0
+            rows[:, :side] = 0
+            rows[:, -side:] = 0
             self._end_border()
 
     def make_room(self, needed: int, end: int) -> None:
