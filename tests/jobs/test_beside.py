@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from septum.io.source import Source
 from septum.jobs import model as model_module
 from septum.jobs import predict as predict_module
 from septum.jobs import whole_run
+from septum.jobs.beside import Ahead
 from septum.jobs.engines import Choice
 from septum.jobs.infer import Tiler
 from septum.jobs.memory import resident_bytes
@@ -180,3 +182,19 @@ def test_of_many_images_the_first_is_computed_by_what_is_faster_for_all(
     _run(model, images)
     one = operations(NETWORK, NETWORK.geometry.input_for((20, 30)))
     assert works == [3 * one] * 3
+
+
+def test_a_person_who_stops_does_not_wait_for_a_slow_drive() -> None:
+    slow = threading.Event()
+
+    def opens(path: Path) -> Source:
+        slow.wait(WAIT_S)
+        raise FileError(f"{path}: gone", "a drive")
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Ahead(opens) as ahead:
+        ahead.begin(Path("far away"))
+        raise KeyboardInterrupt
+    took = time.monotonic() - begin
+    slow.set()
+    assert took < WAIT_S / 2

@@ -54,8 +54,9 @@ class Ahead(Generic[Opened]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown()
-        for coming in self._coming.values():
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._thread.shutdown(wait=not stopped)  # a person does not wait for a slow drive
+        for coming in [] if stopped else self._coming.values():
             if coming.exception() is None:
                 coming.result().close()
 
