@@ -46,6 +46,26 @@ def test_a_model_comes_back_as_it_was(model: Path) -> None:
         torch.testing.assert_close(opened.network(x), for_prediction(UNet(SETTINGS, seed=4))(x))
 
 
+def test_in_half_precision_a_model_takes_half_the_space_and_gives_nearly_the_same(model: Path, tmp_path: Path) -> None:
+    network, half = UNet(SETTINGS, seed=4), tmp_path / "half.safetensors"
+    save_model(half, network, _header(), half=True)
+    full, small = (read_model(path)[0] for path in (model, half))
+    assert {n: v.astype(np.float16).tobytes() for n, v in full.items() if n.startswith("network.") and v.ndim} == {
+        n: v.tobytes() for n, v in small.items() if n.startswith("network.") and v.ndim
+    }
+    opened = open_model(half, "cpu")
+    x = torch.randn(1, 1, 24, 20)
+    with torch.no_grad():
+        for name, value in opened.network.state_dict().items():
+            assert value.dtype == torch.float32, name
+        torch.testing.assert_close(opened.network(x), for_prediction(network)(x), rtol=0, atol=0.01)
+    with torch.no_grad():
+        network.head.weight[0, 0] = 1e5
+    with pytest.raises(ModelError, match="half precision"):
+        save_model(tmp_path / "large.safetensors", network, _header(), half=True)
+    assert not (tmp_path / "large.safetensors").exists()
+
+
 def test_a_changed_weight_or_byte_is_refused(model: Path, tmp_path: Path) -> None:
     raw = bytearray(model.read_bytes())
     raw[len(raw) // 2] ^= 1

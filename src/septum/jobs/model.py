@@ -106,7 +106,7 @@ class Model:
         return len(self.header.network.depths)
 
 
-def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader) -> None:
+def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, *, half: bool = False) -> None:
     """Write a model file with a small test pair, made on the CPU, that is verified whenever it is opened.
 
     The output of the pair is that of each network.
@@ -119,23 +119,38 @@ def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader) 
         As trained, batch normalization not folded; on any device. Several make an ensemble.
     header
         Its `network` settings are the networks', `members` is their number.
+    half
+        Store the weights in half precision (float16), in half the space; the test pair is that of the rounded weights.
 
     Raises
     ------
     FileError
         If the file cannot be written.
+    ModelError
+        If a weight is too large for half precision.
     """
     networks = [network] if isinstance(network, UNet) else list(network)
+    if half:
+        networks = [_rounded(n) for n in networks]
     assert header.members == len(networks) and all(header.network == n.settings for n in networks)
-    tensors = {
-        _place(number, len(networks)) + name: tensor.detach().cpu().numpy()
-        for number, one in enumerate(networks)
-        for name, tensor in one.state_dict().items()
-    }
+    tensors = {}
+    for number, one in enumerate(networks):
+        for name, value in one.state_dict().items():
+            stored = value.half() if half and value.is_floating_point() else value
+            tensors[_place(number, len(networks)) + name] = stored.detach().cpu().numpy()
     image = _test_image(header.network)
     tensors["test.input"] = image
     tensors["test.output"] = _logits([for_prediction(n).cpu() for n in networks], image, find_device("cpu"))
     write_model(path, tensors, header.model_dump(mode="json"))
+
+
+def _rounded(network: UNet) -> UNet:
+    """Return a copy whose weights are those that half precision can hold."""
+    rounded = UNet.unset(network.settings)
+    rounded.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()})
+    if not all(bool(torch.isfinite(v).all()) for v in rounded.state_dict().values()):
+        raise ModelError("a weight beyond 65504", "weights that half precision can hold", "store it in float32")
+    return rounded
 
 
 def open_model(path: Path, device: str = "auto") -> Model:
