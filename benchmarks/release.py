@@ -2,9 +2,9 @@
 
     python benchmarks/release.py DATA OUT dic-hela="hela 10m" phc-u373="u373 10m" isbi2012="isbi2012 10m"
 
-DATA and OUT are the folders of benchmarks/main_job.py, the words after `=` are entries of its results. A model is stored
-in half precision, and predicts the held-out images again; its card says what it was trained on, what it reached, and
-what it is not for.
+DATA and OUT are the folders of benchmarks/main_job.py, the words after `=` are entries of its results. A model is
+stored in half precision, and predicts the held-out images again; its card says what it was trained on, what it reached,
+and what it is not for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INPUTS = {
     "phc-u373": "glioblastoma-astrocytoma U373 cells on polyacrylamide in phase contrast",
 }
 ANSWERS = {
-    "isbi2012": "0 on membranes, 255 inside of cells, as the masks; with `--probabilities` the probability of the inside",
+    "isbi2012": "0 on membranes, 255 inside of cells; with `--probabilities` the probability of the inside",
     "dic-hela": "an id for each cell, touching cells apart",
     "phc-u373": "an id for each cell",
 }
@@ -82,7 +82,8 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         f"Held out: {', '.join(held_out)}.",
         "",
         "**Not for** other kinds of images, other magnifications, or decisions about patients. One data set, one seed",
-        "and ten minutes of training: it shows what Septum makes of these data, and is a start for `septum train --from`.",
+        "and ten minutes of training: it shows what Septum makes of these data, and is a start for",
+        "`septum train --from`.",
     ]
     return "\n".join(lines) + "\n"
 
