@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError
+from septum.io.images import write_image
 from septum.io.source import Source
 from septum.jobs import model as model_module
 from septum.jobs import predict as predict_module
@@ -156,6 +159,30 @@ def test_where_memory_is_short_one_image_is_done_after_the_other(
     assert order == ["opened", "finished"] * 3
     told = [type(r).__name__ for r in records if isinstance(r, ImageStarted | ImageDone)]
     assert told == ["ImageStarted", "ImageDone"] * 3
+
+
+def test_the_memory_that_is_said_holds_for_two_images_at_a_time(model: Path, tmp_path: Path) -> None:
+    """In a process of its own: what others left behind would hide what it takes."""
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (1100, 1300), np.uint8)
+        write_image(tmp_path / f"{number}.png", pixels, axes="YX")
+    code = """
+import sys
+from pathlib import Path
+from septum.jobs.predict import predict_files
+from septum.jobs.predict_settings import PredictSettings
+settings = PredictSettings(model=Path(sys.argv[1]), inputs=tuple(sys.argv[3:]), out=Path(sys.argv[2]))
+records = list(predict_files(settings))
+print(max(r.peak_bytes for r in records[:-1] if hasattr(r, "peak_bytes")), records[-1].peak_bytes)
+"""
+    found = []
+    for names in (["0.png"], [f"{i}.png" for i in range(4)]):
+        words = [sys.executable, "-c", code, str(model), str(tmp_path / "out"), *(str(tmp_path / n) for n in names)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        said, taken = map(int, done.stdout.split())
+        assert taken <= said
+        found.append(said)
+    assert found[1] > found[0] + 50_000_000
 
 
 def test_files_are_closed_where_a_prediction_is_left(

@@ -279,7 +279,10 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     asked = Asked(
         task.source, task.target, settings.model, settings.axes, run.answer, settings.tta, inside, settings.shard
     )
-    modest = layout.block is None and layout.peak_bytes - base <= (limit - base) * _MODEST
+    overlaps = layout.block is None and (run.count > 1 or len(frames) > 1)
+    modest = overlaps and layout.peak_bytes - base <= (limit - base) * _MODEST
+    if modest:  # what is finished and opened beside it takes no more than this image does
+        layout = replace(layout, peak_bytes=2 * layout.peak_bytes - base)
     return Job(asked, frames, layout, modest)
 
 

@@ -50,7 +50,7 @@ class Job:
     layout
         Tiles and memory.
     modest
-        It takes so little of the memory that another image may be there at the same time.
+        There are other images or frames, and it takes so little of the memory that one of them may be there beside it.
     """
 
     asked: Asked
