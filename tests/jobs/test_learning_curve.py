@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from septum.errors import DataError, UsageError
+from septum.jobs import learning_curve
 from septum.jobs.learning_curve import curve, in_words, numbers_ahead, subsets, train_curve
 from septum.jobs.model import open_model
 from septum.jobs.records import Curve, PartStarted, PartTrained, Planned, Step, Trained
 from septum.jobs.report_scores import Scored
 from septum.jobs.report_values import RunReport, metrics
+from septum.jobs.series import Series
 from septum.jobs.train_settings import TrainSettings
 from septum.metrics.contingency import table
 
@@ -69,6 +71,22 @@ def test_a_curve_of_chance_says_that_it_says_nothing() -> None:
         "1 more image would raise Dice from 0.50 to about 0.60 (0.55-0.62)"
     )
     assert not in_words("dice", 1, float("nan"), (2, 0.6, 0.55, 0.62))[0]
+
+
+@pytest.mark.parametrize(("left", "scored"), [(None, 9), (8.0, 9), (2.9, 2)])
+def test_held_out_images_are_scored_while_there_is_time(
+    left: float | None, scored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a budget of 100 s 3 are for the report; what is kept for the end is less than a tenth."""
+    settings = TrainSettings(data=(Path("d"),), out=Path("r"), budget_s=None if left is None else 100.0)
+    series = Series(settings, [], "", 0)
+    monkeypatch.setattr(Series, "seconds_left", property(lambda _: left))
+    monkeypatch.setattr(learning_curve, "predicted_sample", lambda *_: (None, None))
+    added: list[int] = []
+    gallery: Any = SimpleNamespace(model=None, add=lambda sample, *_, **__: added.append(sample))
+    samples: Any = list(range(9))
+    list(learning_curve._predict(series, [gallery, gallery], samples))
+    assert len(added) == 2 * scored and len(set(added)) == scored
 
 
 def test_parts_and_steps_ahead_are_whole_numbers() -> None:

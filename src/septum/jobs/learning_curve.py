@@ -153,7 +153,7 @@ def _predict(series: Series, galleries: Sequence[Gallery], samples: Sequence[Sam
     total, done = len(samples) * len(galleries), 0
     for place, sample in enumerate(in_turn(samples)):
         left = series.seconds_left
-        if left is not None and place >= _LEAST_HELD_OUT and left < 3 * (series.tuning_s or 0.0):
+        if left is not None and place >= _LEAST_HELD_OUT and left < series.report_s:
             return
         for gallery in galleries:
             start = time.monotonic()

@@ -97,6 +97,11 @@ class Series:
         """Seconds that tuning at the end may take; None without a budget."""
         return None if self.settings.budget_s is None else _TUNING * self.settings.budget_s
 
+    @property
+    def report_s(self) -> float:
+        """Return the seconds that the report at the end may take; 0 without a budget."""
+        return _REPORT * (self.settings.budget_s or 0.0)
+
     def folder(self, part: Part) -> Path:
         """Return the run folder of a part."""
         return self.settings.out / part.folder
