@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from septum.arrays.instances import LEVELS, ObjectSettings, candidates, label_each, label_objects, levels
+from septum.arrays.instances import LEVELS, ObjectSettings, candidates, label_each, label_objects, levels, speck_sizes
 from septum.arrays.targets import components, separate
 from septum.errors import UsageError
 
@@ -167,6 +167,13 @@ def test_candidates_are_settings_and_share_work_without_changing_results():
     foreground = np.clip(probability(separate(TOUCHING)) + draw.normal(0, 0.1, TOUCHING.shape), 0, 1).astype(np.float32)
     for choice, labels in label_each(foreground, choices):
         assert np.array_equal(labels, label_objects(foreground, **choice.model_dump())), choice
+
+
+def test_sizes_of_specks_rise_from_far_below_the_smallest_objects_to_the_small_ones():
+    sizes = np.arange(100, 1101)  # 1 % below 110, 5 % below 150, 10 % below 200, a quarter below 350
+    assert speck_sizes(sizes) == [27, 55, 75, 100, 150, 175, 200]
+    assert speck_sizes([9]) == [2, 4, 9]
+    assert speck_sizes() == [ObjectSettings().min_size_px]
 
 
 def test_settings_are_closed_and_frozen():

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from septum.jobs.load import Sample
 from septum.jobs.model import Model
 from septum.jobs.records import HeldOutDone
 from septum.jobs.report_images import in_turn, predicted_sample
-from septum.jobs.validate import MOST_SCORED, choose, object_choices, object_tables, spread
+from septum.jobs.validate import MOST_SCORED, Tables, object_tables, spread, tuned
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"
@@ -110,14 +110,19 @@ class HeldOutFiles:
 
     def tune(self, samples: Sequence[Sample], *, limit_s: float | None) -> ObjectSettings:
         """Return the settings of objects with the best scores over samples that are predicted."""
-        choices, begin, tables = object_choices(samples), time.monotonic(), {}
-        for index in in_turn(spread(len(samples), MOST_SCORED)):
-            probabilities = self.read(samples[index])
-            if probabilities is not None:
-                tables[index] = object_tables(samples[index], probabilities[0].astype(np.float16), choices)
-            if limit_s is not None and time.monotonic() - begin > limit_s:
-                break
-        return choices[choose(tables)[0]] if tables else ObjectSettings()
+        begin, some = time.monotonic(), in_turn(spread(len(samples), MOST_SCORED))
+
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
+            tables: Tables = {}
+            for index in (i for i in some if not again or i in again):
+                probabilities = self.read(samples[index])
+                if probabilities is not None:
+                    tables[index] = object_tables(samples[index], probabilities[0].astype(np.float16), choices)
+                if not again and limit_s is not None and time.monotonic() - begin > limit_s:
+                    break
+            return tables
+
+        return tuned(measure, samples)
 
     def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
         """Write labels ``(*S)``, object ids or classes 0 .. K - 1, as `septum predict` would."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import ObjectSettings, candidates, label_each
+from septum.arrays.instances import ObjectSettings, candidates, label_each, speck_sizes
 from septum.axes import relative_spacing
 from septum.jobs.infer import image_probabilities
 from septum.jobs.load import judged
@@ -71,12 +71,15 @@ class HeldOut:
 
     @cached_property
     def _choices(self) -> tuple[ObjectSettings, ...]:
-        return object_choices(self.samples)
+        return candidates(object_sizes(self.samples))
 
     @cached_property
     def _few(self) -> tuple[ObjectSettings, ...]:
         """Settings tried on the way: what is too timid with one of them may be the best model with another."""
-        return tuple(c for c in self._choices if c.threshold in (0.5, 0.8) and c.neck > 0 and not c.grow_px)
+        few = [c for c in self._choices if c.threshold in (0.5, 0.8) and c.neck > 0 and not c.grow_px]
+        specks = speck_sizes(object_sizes(self.samples))
+        some = sorted({specks[0], specks[len(specks) // 2]})
+        return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in some)
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -145,14 +148,17 @@ class HeldOut:
         own = self.processes.share(len(chosen))
         maps = {i: self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
-        some = spread(len(chosen), MOST_SCORED)
-        tables: Tables = {}
-        for index in sorted(set(some) & set(own)):
-            tables[index] = object_tables(chosen[index], maps[index], self._choices)
-            if limit is not None and clock.seconds - begin > limit:
-                break
-        best, _ = choose(gathered(self.processes, tables))
-        settings = self._choices[best]
+        some = sorted(set(spread(len(chosen), MOST_SCORED)) & set(own))
+
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
+            tables: Tables = {}
+            for index in (i for i in some if not again or i in again):
+                tables[index] = object_tables(chosen[index], maps[index], choices)
+                if not again and limit is not None and clock.seconds - begin > limit:
+                    break
+            return gathered(self.processes, tables)
+
+        settings = tuned(measure, self.samples)
         tables = {i: object_tables(chosen[i], maps[i], [settings]) for i in own}
         return settings, choose(gathered(self.processes, tables))[1], len(chosen)
 
@@ -209,10 +215,33 @@ def spread(count: int, number: int) -> list[int]:
     return places
 
 
-def object_choices(samples: Sequence[Sample]) -> tuple[ObjectSettings, ...]:
-    """Return the settings of objects to choose from, for objects of these sizes."""
+def object_sizes(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Return the sizes of all objects in pixels."""
     sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples]
-    return candidates(np.concatenate([np.zeros(0), *sizes]))
+    return np.concatenate([np.zeros(0), *sizes])
+
+
+def tuned(
+    measure: Callable[[Sequence[ObjectSettings], Collection[int]], Tables], samples: Sequence[Sample]
+) -> ObjectSettings:
+    """Choose how objects are made: by probability and shape first, then what is a speck.
+
+    Parameters
+    ----------
+    measure
+        Compares images with their truth, with each of some settings: as many as there is time for, or just those with
+        the numbers given.
+    samples
+        Images that say how large objects are.
+    """
+    sizes = object_sizes(samples)
+    choices = candidates(sizes)
+    tables = measure(choices, ())
+    if not tables:
+        return ObjectSettings()
+    best = choices[choose(tables)[0]]
+    choices = tuple(best.model_copy(update={"min_size_px": size}) for size in speck_sizes(sizes))
+    return choices[choose(measure(choices, tables.keys()))[0]]
 
 
 def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
