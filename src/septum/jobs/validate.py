@@ -77,9 +77,12 @@ class HeldOut:
     def _few(self) -> tuple[ObjectSettings, ...]:
         """Settings tried on the way: what is too timid with one of them may be the best model with another."""
         few = [c for c in self._choices if c.threshold in (0.5, 0.8) and c.neck > 0 and not c.grow_px]
-        specks = speck_sizes(object_sizes(self.samples))
-        some = sorted({specks[0], specks[len(specks) // 2]})
+        some = sorted({self._specks[0], self._specks[len(self._specks) // 2]})
         return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in some)
+
+    @cached_property
+    def _specks(self) -> list[int]:
+        return speck_sizes(object_sizes(self.samples))
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -118,7 +121,8 @@ class HeldOut:
         end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few))) * shared
         if self.objects and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
-            tuning = self._score_s * len(self._choices) / max(1, len(self._few)) * shared
+            settings = len(self._choices) + len(self._specks)
+            tuning = self._score_s * settings / max(1, len(self._few)) * shared
             end += min(self._tune_s, min(self._finally or 0, MOST_SCORED) * tuning)
         # The report predicts some images again, in the first process alone.
         end += min(self._report_s, _DRAWING + min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s))
