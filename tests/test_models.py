@@ -1,0 +1,30 @@
+"""The models that are kept for release: they open, have a card, are small, and predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from septum.io.images import Image
+from septum.io.public import SETS
+from septum.jobs.model import open_model
+from septum.jobs.predict import predict_image
+
+FOLDER = Path(__file__).parents[1] / "models"
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_a_released_model_is_small_has_a_card_and_predicts(name: str) -> None:
+    path = FOLDER / f"{name}.safetensors"
+    assert path.stat().st_size < 10_000_000
+    model = open_model(path, "cpu")
+    assert model.header.kind == ("classes" if name == "isbi2012" else "objects")
+    card = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert f"septum predict models/{name}.safetensors" in card
+    assert SETS[name].page in card and SETS[name].terms in card
+    assert f"{model.header.training['steps']} steps" in card
+    pixels = np.random.default_rng(0).normal(100, 20, (1, 96, 80)).astype(np.float32)
+    found = predict_image(model, Image(pixels, "CYX", "YX", {}, None))
+    assert found.shape == (1, 96, 80) and set(np.unique(found)) <= set(range(256))
