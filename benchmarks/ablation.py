@@ -7,7 +7,8 @@ DATA holds the sets as in benchmarks/main_job.py, of which a regular part is tak
 set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
 steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights and, where
 the plan averages them, the averaged ones of the same training, on all held-out images, for objects with the best of the
-settings that training tries. Finished cells are kept in OUT and not computed again. Residual blocks are not in the
+settings that training tries. Finished cells are kept in OUT and not computed again; `deep` says with which weight of
+deep supervision, and labels that are no variant here are of plans of before. Residual blocks are not in the
 product; they are added to its network here.
 """
 

@@ -13,6 +13,7 @@ from septum.app.cli import app, main
 from septum.errors import DataError, FileError
 from septum.jobs import predict as predict_job
 from septum.jobs import records as r
+from septum.jobs import series as series_job
 from septum.jobs import train as train_job
 
 Run = Callable[..., tuple[int, str, str]]
@@ -47,6 +48,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[train_job.TrainSettings]:
         yield r.Saved(settings.out / "model.safetensors")
         yield r.Trained(settings.out / "model.safetensors", {"SEG": 0.8119}, 2, 2.0)
 
+    monkeypatch.setattr(series_job, "train", train)  # imported now, it would keep this one for good
     monkeypatch.setattr(train_job, "train", train)
     return seen
 

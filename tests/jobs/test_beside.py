@@ -209,6 +209,28 @@ def test_of_many_images_the_first_is_computed_by_what_is_faster_for_all(
     _run(model, images)
     one = operations(NETWORK, NETWORK.geometry.input_for((20, 30)))
     assert works == [3 * one] * 3
+    settings = PredictSettings(model=model, inputs=(str(images / "0.npy"),), out=images.parent / "out")
+    (task,) = predict_module._tasks(settings)
+    predict_module._predict_elsewhere((settings, task, 4))  # on a worker, to whom four more will come
+    assert works[3:] == [5 * one]
+
+
+def test_an_image_that_cannot_be_looked_at_ahead_fails_in_its_turn(
+    model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(path: Path, *_: object, **__: object) -> None:
+        if path.name == "1.npy":
+            raise PermissionError(13, "no")
+
+    real = predict_module._open_next
+
+    def open_next(*given: Any) -> None:
+        with monkeypatch.context() as patch:
+            _watch(patch, Path, "stat", gone)
+            real(*given)
+
+    monkeypatch.setattr(predict_module, "_open_next", open_next)
+    assert len([r for r in _run(model, images) if isinstance(r, ImageDone)]) == 3
 
 
 def test_a_person_who_stops_does_not_wait_for_a_slow_drive() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -102,13 +103,14 @@ def predict_files(settings: PredictSettings) -> Iterator[PredictRecord]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all images of a prediction."""
+    """What is the same for all images of a prediction: `count` are here, about `later` will come in other calls."""
 
     model: Model
     answer: Answer
     settings: PredictSettings
     crew: Crew
     count: int
+    later: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class _Opened:
 
 def _predict_all(tasks: list[_Task], run: _Run) -> Iterator[PredictRecord | Failure]:
     """Predict every image; an image that fails does not stop the others."""
-    whole: list[tuple[PredictSettings, _Task]] = []
+    whole: list[_Task] = []
     behind = Behind[PredictRecord | Failure]()
     with Ahead(partial(_open, run=run)) as ahead, behind:
         for index, task in enumerate(tasks):
@@ -139,7 +141,7 @@ def _predict_all(tasks: list[_Task], run: _Run) -> Iterator[PredictRecord | Fail
                     if job.modest:
                         _open_next(ahead, tasks[index + 1 :], run)
                     if job.layout.block is None and run.crew.shared:
-                        whole.append((run.settings, task))
+                        whole.append(task)
                         continue
                     yield from _unlike(image, run) if image.unlike is None else image.unlike
                     place = (index, len(tasks))
@@ -151,7 +153,8 @@ def _predict_all(tasks: list[_Task], run: _Run) -> Iterator[PredictRecord | Fail
                 yield from behind.wait()
                 yield failure(task.source, error, run.model)
         yield from behind.wait()
-    for records in run.crew.map(_predict_elsewhere, whole):
+    later = max(0, len(whole) // run.crew.processes - 1)
+    for records in run.crew.map(_predict_elsewhere, [(run.settings, task, later) for task in whole]):
         yield from records
 
 
@@ -176,8 +179,10 @@ def _unlike(image: _Opened, run: _Run) -> list[Warned]:
 
 def _open_next(ahead: Ahead[_Opened], tasks: Sequence[_Task], run: _Run) -> None:
     """Open the next image ahead, unless it may be large: opening can mean reading it."""
-    if tasks and not run.crew.shared:
-        path = tasks[0].source
+    if not tasks or run.crew.shared:
+        return
+    path = tasks[0].source
+    with suppress(OSError):  # what is wrong with it is said when its turn comes
         if not path.is_file() or path.stat().st_size <= _limit(run.settings) // _SMALL_FILE:
             ahead.begin(path)
 
@@ -188,12 +193,12 @@ def _opened(path: Path, device: str) -> Model:
     return open_model(path, device)
 
 
-def _predict_elsewhere(work: tuple[PredictSettings, _Task]) -> list[PredictRecord | Failure]:
-    """Predict one whole image on a worker; return what it said, but the tiles."""
-    settings, task = work
+def _predict_elsewhere(work: tuple[PredictSettings, _Task, int]) -> list[PredictRecord | Failure]:
+    """Predict one whole image on a worker, to whom about so many more will come; return what it said, but the tiles."""
+    settings, task, later = work
     alone = settings.model_copy(update={"workers": None, "dask": None})
     model = _opened(settings.model, settings.device)
-    records = _predict_all([task], _Run(model, answer_of(settings.output, model), alone, Alone(), 1))
+    records = _predict_all([task], _Run(model, answer_of(settings.output, model), alone, Alone(), 1, later))
     return [r for r in records if not isinstance(r, TileDone | ImageStarted)]
 
 
@@ -257,7 +262,9 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
     limit, base = _limit(settings) // crew.processes, resident_bytes()
     work = _operations(model, demand.shape) * demand.frames * demand.rounds * demand.members
-    coming = work * (run.count - index - 1) / (settings.shard or (1, 1))[1]  # if all are as large as this one
+    coming = (
+        work * (run.count - index - 1 + run.later) / (settings.shard or (1, 1))[1]
+    )  # if all are as large as this one
     choice = model.choose(settings.engine, work=work, coming=coming, room=limit - base)
     base = resident_bytes()  # with the engine
     layout = plan_layout(
