@@ -1,14 +1,17 @@
-"""Septum beside nnU-Net 2D: the same splits, the same scores, the same wall time for each.
+"""Septum beside nnU-Net 2D and Cellpose: the same splits, the same scores, the same wall time for each.
 
-    python3 -m venv peer && peer/bin/pip install nnunetv2
-    python benchmarks/peers.py DATA OUT --peer peer/bin/python [--budget 60m] [--only isbi2012 dsb2018]
+    python3 -m venv nnunet && nnunet/bin/pip install nnunetv2
+    python3 -m venv cellpose && cellpose/bin/pip install "cellpose<4"
+    python benchmarks/peers.py DATA OUT --nnunet nnunet/bin/python --cellpose cellpose/bin/python [--budget 60m]
 
 DATA holds the sets as docs/reproduction.md names them, and dsb2018/fluorescence/{images,masks}. The parts of each set
 are those of `septum reproduce`; DSB 2018 is split by the names in benchmarks/splits. The budget of a set is shared out
-among its parts, for both alike, planning and preprocessing included. nnU-Net makes its own plan and trains as it does
-(benchmarks/peers_nnunet.py), but for a schedule that is shortened to the wall time; its probabilities become objects by
-the same step as Septum's, with that step's defaults, and it learns from masks whose touching objects are set apart by
-one pixel, as Septum does. What is done is not done again. Figures go to benchmarks/results/peers.json.
+among its parts, for all alike, planning and preprocessing included. Each peer runs by a Python of its own, and trains
+as it does, but for a schedule that is shortened to the wall time (benchmarks/peers_nnunet.py, peers_cellpose.py).
+nnU-Net's probabilities become objects by the same step as Septum's, with that step's defaults, and it learns from masks
+whose touching objects are set apart by one pixel, as Septum does. Cellpose starts from random weights, as the others,
+and makes objects by its own step; ISBI 2012 has no objects, so it is left out there. What is done is not done again.
+Figures go to benchmarks/results/peers.json.
 """
 
 from __future__ import annotations
@@ -120,40 +123,44 @@ def run_septum(name: str, part: Part, where: Path, predicted: Path, budget_s: fl
     return {"steps": trained.steps, "train_s": round(trained.seconds, 1)}
 
 
-def nnunet_with(python: str) -> Callable[..., dict[str, Any]]:
-    """Return the function that runs nnU-Net by another Python, which has it."""
+def peer(method: str, python: str) -> Callable[..., dict[str, Any]]:
+    """Return the function that runs a peer by another Python, which has it."""
 
     def run(name: str, part: Part, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
         report = check([where / "data"], kind="classes" if name == "isbi2012" else "objects")
-        raw = where / "nnunet"
+        raw = where / "cases"
         if not (raw / "job.json").exists():
-            write_cases(report, part, raw)
-        subprocess.run([python, str(HERE / "peers_nnunet.py"), str(raw), str(budget_s)], check=True)
+            write_cases(report, part, raw, inside=method == "nnunet")
+        subprocess.run([python, str(HERE / f"peers_{method}.py"), str(raw), str(budget_s)], check=True)
         predicted.mkdir(parents=True, exist_ok=True)
         for path in part.inputs:
-            inside = np.load(raw / "out" / f"{path.stem}.npy", allow_pickle=False)
-            write_image(predicted / f"{path.stem}.tif", answer(inside, name), axes="YX")
+            found = np.load(raw / "out" / f"{path.stem}.npy", allow_pickle=False)
+            write_image(predicted / f"{path.stem}.tif", answer(found, name), axes="YX")
         return dict(json.loads((raw / "done.json").read_text()))
 
     return run
 
 
-def answer(inside: NDArray[np.float32], name: str) -> NDArray[Any]:
-    """Return what is scored: the probability of the inside of cells, or objects."""
+def answer(found: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return what is scored: objects, or the probability of the inside of cells, by what a peer found."""
+    if found.dtype.kind != "f":
+        return found.astype(np.uint16)
     if name == "isbi2012":
-        return inside.clip(0, 1)
-    return label_objects(inside, **ObjectSettings().model_dump()).astype(np.uint16)
+        return found.clip(0, 1)
+    return label_objects(found, **ObjectSettings().model_dump()).astype(np.uint16)
 
 
-def write_cases(report: Report, part: Part, raw: Path) -> None:
-    """Write training cases and inputs as nnU-Net takes them: one TIFF a channel, classes from 0."""
+def write_cases(report: Report, part: Part, raw: Path, inside: bool) -> None:
+    """Write training cases and inputs, one TIFF a channel; labels as classes from 0 (`inside`) or as objects."""
     for folder in ("cases", "labels", "inputs"):
         (raw / folder).mkdir(parents=True, exist_ok=True)
     count = 0
     for count, sample in enumerate(load_samples(report), start=1):
-        objects = report.rules.kind == "objects"
-        target = object_target(separate(sample.mask)) if objects else class_target(sample.mask)
-        write_image(raw / "labels" / f"case_{count:04d}.tif", np.where(target == 1, 1, 0).astype(np.uint8), axes="YX")
+        label = sample.mask.clip(0)
+        if inside:
+            objects = report.rules.kind == "objects"
+            label = (object_target(separate(sample.mask)) if objects else class_target(sample.mask)) == 1
+        write_image(raw / "labels" / f"case_{count:04d}.tif", label.astype(np.uint16), axes="YX")
         write_channels(raw / "cases" / f"case_{count:04d}", sample.image)
     for path in part.inputs:
         frame = match_channels(fill_holes(read_image(path).array), report.rules.channels)
@@ -208,14 +215,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--peer", required=True, help="the Python that has nnunetv2")
+    parser.add_argument("--nnunet", help="the Python that has nnunetv2")
+    parser.add_argument("--cellpose", help="the Python that has cellpose 3")
     parser.add_argument("--budget", type=duration_s, default=3600.0)
     parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--methods", nargs="+", choices=("septum", "nnunet"), default=("septum", "nnunet"))
+    parser.add_argument("--methods", nargs="+", choices=("septum", "nnunet", "cellpose"), help="those of them only")
     asked = parser.parse_args()
-    runs = {"septum": run_septum, "nnunet": nnunet_with(asked.peer)}
+    runs: dict[str, Callable[..., dict[str, Any]]] = {"septum": run_septum}
+    runs |= {m: peer(m, python) for m in ("nnunet", "cellpose") if (python := getattr(asked, m))}
     for name in asked.only:
-        for method in asked.methods:
+        for method in asked.methods or runs:
+            if (name, method) == ("isbi2012", "cellpose"):
+                continue
             found = run_set(name, method, runs[method], asked.data, asked.out, asked.budget)
             found |= {"budget_s": asked.budget, "command": f"benchmarks/peers.py DATA OUT --budget {asked.budget:g}s"}
             table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

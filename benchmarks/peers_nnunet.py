@@ -133,7 +133,7 @@ def main(folder: Path, budget_s: float) -> None:
     # No worker processes: they would take the cores from the training.
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     trainer = make_trainer(device)
     steps, seconds = train(trainer, folder, budget_s, float((folder / "prepared").read_text()))
     predict(trainer, folder, job["channels"])
