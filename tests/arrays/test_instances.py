@@ -170,9 +170,9 @@ def test_candidates_are_settings_and_share_work_without_changing_results():
 
 
 def test_sizes_of_specks_rise_from_far_below_the_smallest_objects_to_the_small_ones():
-    sizes = np.arange(100, 1101)  # 1 % below 110, 5 % below 150, 10 % below 200, a quarter below 350
-    assert speck_sizes(sizes) == [27, 55, 75, 100, 150, 175, 200]
-    assert speck_sizes([9]) == [2, 4, 9]
+    sizes = np.arange(100, 1101)  # 1 % below 110, 10 % below 200
+    assert speck_sizes(sizes) == [27, 34, 42, 53, 66, 82, 103, 128, 160, 200]
+    assert speck_sizes([9]) == [2, 3, 4, 6, 7, 9]
     assert speck_sizes() == [ObjectSettings().min_size_px]
 
 

@@ -26,7 +26,7 @@ def _sample(number: int) -> tuple[Sample, np.ndarray]:
 def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
     made = [_sample(i) for i in range(3)]
     samples = [sample for sample, _ in made]
-    assert speck_sizes(object_sizes(samples)) == [25, 50, 100]
+    assert speck_sizes(object_sizes(samples)) == [25, 30, 37, 45, 55, 67, 82, 100]
     calls: list[tuple[int, list[int]]] = []
 
     def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
@@ -35,11 +35,11 @@ def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
         return {i: object_tables(*made[i], choices) for i in chosen}
 
     best = tuned(measure, samples)
-    assert calls == [(32, []), (3, [0, 2])]
+    assert calls == [(32, []), (8, [0, 2])]
     first = choose(measure(candidates(object_sizes(samples)), ()))[1]
     second = choose(measure([best], ()))[1]
     assert (first["AP50"], second["AP50"]) == (0.5, 1.0)
-    assert best.min_size_px == 50
+    assert best.min_size_px == 37  # the lowest that is larger than 36 pixels
 
 
 def test_without_images_the_settings_are_the_usual_ones() -> None:

@@ -23,6 +23,8 @@ from septum.settings import Settings
 LEVELS = 2**16 - 1
 """Probabilities are made objects of in steps of one of so many."""
 
+_SPECK_STEP = 1.25
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -174,13 +176,15 @@ def speck_sizes(object_sizes: ArrayLike = ()) -> list[int]:
 
     From a quarter of the size that 99 % of the true objects exceed up to the size that 90 % do. The lowest alone left
     many specks on the held-out images of four public data sets; tuning among all raised AP50 by 0.03 to 0.14 there.
+    Steps are small, so that the lowest that removes what is false takes little more: images to come may hold smaller
+    true objects than these.
     """
     sizes = np.asarray(object_sizes, np.float64)
     if not sizes.size:
         return [ObjectSettings().min_size_px]
-    tiny, small, few, quarter = np.quantile(sizes, [0.01, 0.05, 0.1, 0.25])
-    found = (tiny / 4, tiny / 2, small / 2, few / 2, quarter / 2, small, few)
-    return sorted({max(1, int(size)) for size in found})
+    tiny, few = np.quantile(sizes, [0.01, 0.1])
+    steps = int(np.ceil(np.log(4 * few / tiny) / np.log(_SPECK_STEP)))
+    return sorted({max(1, int(round(size, 6))) for size in np.geomspace(tiny / 4, few, steps + 1)})
 
 
 def levels(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
