@@ -16,6 +16,7 @@ from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
 from septum.nn.device import find_device
 from septum.nn.memory import training_bytes
+from septum.nn.supervised import Supervised
 from septum.nn.unet import UNet, UNetSettings
 
 FACTS = Facts(channels=1, classes=2, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
@@ -81,6 +82,7 @@ def test_a_step_keeps_no_more_than_is_said_and_more_than_a_third_of_it() -> None
         (UNetSettings(depths=(3, 3), width=8, batch_norm=True), (156, 156)),
         (UNetSettings(depths=(2, 2), width=8), (92, 124)),
         (UNetSettings(depths=(1, 2, 2), width=4, batch_norm=True, padding="same"), (24, 48, 48)),
+        (UNetSettings(depths=(2, 2), width=8, batch_norm=True, padding="same", classes=40), (96, 96)),
     ):
         kept: dict[int, int] = {}
 
@@ -88,10 +90,11 @@ def test_a_step_keeps_no_more_than_is_said_and_more_than_a_third_of_it() -> None
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        network = UNet(settings)
-        x = torch.zeros(2, 1, *tile)
+        network = Supervised(UNet(settings), 0.5, seed=0)
+        output = settings.geometry.output(tile)
+        target, weight = torch.zeros(2, *output, dtype=torch.long), torch.ones(2, *output)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            network(x).sum().backward()
+            network.loss(network(torch.zeros(2, 1, *tile)), target, weight, dice=1.0)[0].backward()
         said = training_bytes(settings, tile, 2) - 24_000_000
         assert said / 3 < sum(kept.values()) < said
 
