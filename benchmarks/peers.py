@@ -242,6 +242,8 @@ def main() -> None:
     asked = parser.parse_args()
     runs: dict[str, Callable[..., dict[str, Any]]] = {"septum": run_septum}
     runs |= {m: peer(m, python) for m in ("nnunet", "cellpose") if (python := getattr(asked, m))}
+    if lacking := [m for m in asked.methods or () if m not in runs]:
+        parser.error(f"--{lacking[0]} is needed for it: the Python that has it")
     for name in asked.only:
         for method in asked.methods or runs:
             if (name, method) == ("isbi2012", "cellpose"):

@@ -23,6 +23,7 @@ from septum.settings import Settings
 LEVELS = 2**16 - 1
 """Probabilities are made objects of in steps of one of so many."""
 
+# Each size below which an object may be a speck is at most so many times the one before.
 _SPECK_STEP = 1.25
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -223,7 +224,7 @@ def _without_specks(
 def grown(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) -> NDArray[np.int32]:
     """Give background with two objects within `grow_px` to the nearer; of equally near ones to the higher number.
 
-    Objects grow through the faces of such pixels: what only corners join would be crumbs along the border.
+    Near is by steps through the faces of such pixels: what only corners join would be crumbs along the border.
 
     Parameters
     ----------

@@ -262,9 +262,8 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
     limit, base = _limit(settings) // crew.processes, resident_bytes()
     work = _operations(model, demand.shape) * demand.frames * demand.rounds * demand.members
-    coming = (
-        work * (run.count - index - 1 + run.later) / (settings.shard or (1, 1))[1]
-    )  # if all are as large as this one
+    # If all images are as large as this one.
+    coming = work * (run.count - index - 1 + run.later) / (settings.shard or (1, 1))[1]
     choice = model.choose(settings.engine, work=work, coming=coming, room=limit - base)
     base = resident_bytes()  # with the engine
     layout = plan_layout(
