@@ -82,6 +82,8 @@ TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
 DICE, BALANCE = ("dice=1", "weights.balance=1"), ("dice=0", "weights.balance=10")
 FAST = "optimizer.rate=0.003"
+LINE = ("augmentation.brightness=0.5", "augmentation.contrast=0.5")
+CURVE = ("augmentation.gamma=[0.5,2]", "augmentation.noise=0.4", "augmentation.chance=0.5")
 VARIANTS = {
     "the plan": Variant(),
     "unpadded": Variant((VALID,)),
@@ -109,6 +111,9 @@ VARIANTS = {
     "width 8": Variant(("network.width=8",)),
     "width 24": Variant(("network.width=24",)),
     "range normalization": Variant(("normalization.method=range",)),
+    "brightness and contrast by a half": Variant(LINE),
+    "gamma, noise and blur: more": Variant(CURVE),
+    "all gray values: more": Variant((*LINE, *CURVE)),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),
 }
 
