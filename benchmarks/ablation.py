@@ -114,6 +114,10 @@ VARIANTS = {
     "brightness and contrast by a half": Variant(LINE),
     "gamma, noise and blur: more": Variant(CURVE),
     "all gray values: more": Variant((*LINE, *CURVE)),
+    "norm settles at the half": Variant(("optimizer.settle=0.5",)),
+    "norm settles at three quarters": Variant(("optimizer.settle=0.25",)),
+    "norm does not settle": Variant(("optimizer.settle=0",)),
+    "all gray values: more, norm settles at three quarters": Variant((*LINE, *CURVE, "optimizer.settle=0.25")),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),
 }
 
@@ -179,6 +183,7 @@ def train(trainer: Trainer, variant: Variant, seconds: float) -> None:
         loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
         assert math.isfinite(loss)
         clock.finish_step(trainer.step)
+        trainer.progress = clock.progress
 
 
 def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[str, float]:

@@ -304,6 +304,26 @@ def test_the_model_holds_the_mean_of_the_last_weights(
     np.testing.assert_allclose(found, sum(e * w for e, w in zip(expected, after, strict=True)), rtol=1e-5)
 
 
+def test_the_last_part_trains_with_the_statistics_that_predict(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, means, biases = trainer_module.Trainer.training_step, list[np.ndarray](), list[np.ndarray]()
+
+    def step(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
+        loss = real(trainer, rate_factor)
+        norm = next(m for m in trainer.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        means.append(norm.running_mean.numpy().copy())
+        biases.append(norm.bias.detach().numpy().copy())
+        return loss
+
+    monkeypatch.setattr(trainer_module.Trainer, "training_step", step)
+    list(train(_settings(data, tmp_path / "run", steps=6, set=("optimizer.settle=0.5", "optimizer.average=0"))))
+    assert [bool(np.array_equal(a, b)) for a, b in zip(means, means[1:], strict=False)] == [False] * 2 + [True] * 3
+    assert not any(np.array_equal(a, b) for a, b in zip(biases, biases[1:], strict=False))
+    stored = read_model(tmp_path / "run" / "model.safetensors")[0]
+    np.testing.assert_allclose(stored["network.down.0.1.running_mean"], means[-1], rtol=1e-6)
+
+
 def test_compiling_is_refused_without_a_gpu(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--compile with CPU"):
         list(train(_settings(data, tmp_path / "run", device="cpu", compile=True)))

@@ -16,7 +16,7 @@ from septum.nn import convolution
 from septum.nn._llvm import LANES
 from septum.nn.convolution import Block, for_training, supports
 from septum.nn.device import Device, find_device
-from septum.nn.unet import UNet, UNetSettings
+from septum.nn.unet import UNet, UNetSettings, settle
 
 WIDTH = LANES
 
@@ -165,6 +165,25 @@ def test_gradients_of_a_block_with_relu_are_those_of_float64(norm: bool, leak: f
     assert _off(block(x), expected(x.double())) < 1e-4
     for one, other in zip(block.parameters(), expected.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None and _off(one.grad, other.grad) < 1e-4
+
+
+def test_settled_normalization_and_its_gradients_are_those_of_float64(device: Device) -> None:
+    plain = _network(depths=(1, 1), leak=0.5, padding="same", batch_norm=True)
+    for number, norm in enumerate(m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(_noise(len(norm.running_mean), seed=number))
+        norm.running_var.copy_(1 + _noise(len(norm.running_var), seed=number) ** 2)
+    settle(plain)
+    expected, before = copy.deepcopy(plain).double(), copy.deepcopy(dict(plain.named_buffers()))
+    x = _noise(2, 1, 24, 24)
+    fast, order = for_training(plain, device, bfloat16=False)
+    found = _stepped(fast, x.contiguous(memory_format=order))
+    assert _off(found, _stepped(expected, x.double())) < 1e-4
+    assert _off(found, copy.deepcopy(expected).eval()(x.double())) < 1e-4  # each image as in prediction
+    for (name, one), other in zip(fast.named_parameters(), expected.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert _off(one.grad, other.grad) < 5e-3, name
+    assert all(torch.equal(b, before[name]) for name, b in fast.named_buffers())
 
 
 def test_normalization_of_another_kind_is_left_to_its_module() -> None:

@@ -41,6 +41,9 @@ class OptimizerSettings(Settings):
     average
         The weights that are scored and kept are a mean over about this share of the steps so far
         (`septum.nn.average`); 0: the last ones.
+    settle
+        Share of the training, at its end, in which batch normalization computes as in prediction
+        (`septum.nn.unet.settle`).
     """
 
     method: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -49,6 +52,7 @@ class OptimizerSettings(Settings):
     decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     average: float = Field(default=0.0, ge=0, le=1)
+    settle: float = Field(default=0.0, ge=0, le=1)
 
 
 class WeightSettings(Settings):

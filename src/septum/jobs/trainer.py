@@ -28,7 +28,7 @@ from septum.nn.convolution import for_training
 from septum.nn.device import Device, free_bytes
 from septum.nn.parallel import Processes
 from septum.nn.supervised import Supervised
-from septum.nn.unet import UNet
+from septum.nn.unet import UNet, settle
 
 if TYPE_CHECKING:
     from septum.jobs.plan import OptimizerSettings, Plan
@@ -156,6 +156,8 @@ class Trainer:
     def _backward(self, network: nn.Module, step: int) -> Tensor:
         """Go through the network with the tiles of a step, and back; return this process's share of the loss."""
         self.network.train()
+        if self.progress >= 1 - self.plan.optimizer.settle:
+            settle(self.network)
         own = self.processes.share(self.plan.batch)
         self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])
         x, y, w = self.draw_batch(step)

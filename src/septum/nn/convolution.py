@@ -186,7 +186,7 @@ class _Rectified(torch.autograd.Function):
 
 
 class _Normalized(torch.autograd.Function):
-    """Batch normalization and leaky ReLU.
+    """Batch normalization and leaky ReLU; with the running statistics where the norm itself is in evaluation mode.
 
     Source of the gradient: Ioffe and Szegedy 2015 (arXiv 1502.03167), section 3.
     """
@@ -195,8 +195,12 @@ class _Normalized(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, leak: float) -> Tensor:
         from septum.nn import _training as t
 
-        mean, variance = t.moments(x)
-        _follow(norm, mean, variance, x.numel() // x.shape[1])
+        ctx.fixed = not norm.training
+        if ctx.fixed:
+            mean, variance = _running(norm)
+        else:
+            mean, variance = t.moments(x)
+            _follow(norm, mean, variance, x.numel() // x.shape[1])
         ctx.scale, ctx.leak, ctx.table = 1 / np.sqrt(variance + norm.eps), leak, t.plain_table(x.shape[1])
         ctx.table[0] = weight.numpy() * ctx.scale
         ctx.table[1] = bias.numpy() - mean * ctx.table[0]
@@ -211,7 +215,8 @@ class _Normalized(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         gradient, count = _innermost(gradients[0]), x.numel() // x.shape[1]
         sums, products = t.slopes(gradient, x, ctx.table, ctx.leak)
-        ctx.table[3], ctx.table[4] = sums / count, products * ctx.scale**2 / count
+        if not ctx.fixed:  # the statistics are of these pixels, and have a gradient
+            ctx.table[3], ctx.table[4] = sums / count, products * ctx.scale**2 / count
         weight, bias = (torch.from_numpy(v.astype(np.float32)) for v in (products * ctx.scale, sums))
         return t.pull(gradient, x, ctx.table, ctx.leak), weight, bias, None, None
 
@@ -250,6 +255,12 @@ class _Enlarged(torch.autograd.Function):
 
 def _innermost(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _running(norm: nn.BatchNorm2d) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and variance as they are in prediction."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean.numpy().astype(np.float64), norm.running_var.numpy().astype(np.float64)
 
 
 def _follow(norm: nn.BatchNorm2d, mean: NDArray[np.float64], variance: NDArray[np.float64], count: int) -> None:

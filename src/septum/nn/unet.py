@@ -273,6 +273,19 @@ def initialize(network: nn.Module, seed: int) -> None:
                     module.bias.zero_()
 
 
+def settle(network: nn.Module) -> None:
+    """Let batch normalization compute with its running statistics, as in prediction, while all else trains.
+
+    With one or two tiles a step, each tile is normalized by little more than itself, and the network learns to count on
+    that; in prediction all images share one mean and variance, and those that look unlike the rest come out too faint or
+    too strong. The last part of a training with fixed statistics removes the difference (Wu and Johnson 2021,
+    https://arxiv.org/abs/2105.07576, section 4). Undone by ``network.train()``.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.eval()
+
+
 def for_prediction(network: UNet) -> UNet:
     """Return a copy of the network for prediction: in evaluation mode, batch normalization folded away.
 
