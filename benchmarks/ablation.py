@@ -7,9 +7,9 @@ DATA holds the sets as in benchmarks/main_job.py, of which a regular part is tak
 set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
 steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights and, where
 the plan averages them, the averaged ones of the same training, on all held-out images, for objects with the best of the
-settings that training tries. Finished cells are kept in OUT and not computed again; `deep` says with which weight of
-deep supervision, and labels that are no variant here are of plans of before. Residual blocks are not in the
-product; they are added to its network here.
+settings that training tries. Finished cells are kept in OUT and not computed again, `--write` adds them to the figures
+that are kept; `deep` says with which weight of deep supervision, and labels that are no variant here are of plans of
+before. Residual blocks are not in the product; they are added to its network here.
 """
 
 from __future__ import annotations
@@ -82,8 +82,10 @@ TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
 DICE, BALANCE = ("dice=1", "weights.balance=1"), ("dice=0", "weights.balance=10")
 FAST = "optimizer.rate=0.003"
-LINE = ("augmentation.brightness=0.5", "augmentation.contrast=0.5")
-CURVE = ("augmentation.gamma=[0.5,2]", "augmentation.noise=0.4", "augmentation.chance=0.5")
+UNSETTLED = "optimizer.settle=0"
+GRAY = tuple(
+    f"augmentation.{value}" for value in ("brightness=0.5", "contrast=0.5", "gamma=[0.5,2]", "noise=0.4", "chance=0.5")
+)
 VARIANTS = {
     "the plan": Variant(),
     "unpadded": Variant((VALID,)),
@@ -111,13 +113,10 @@ VARIANTS = {
     "width 8": Variant(("network.width=8",)),
     "width 24": Variant(("network.width=24",)),
     "range normalization": Variant(("normalization.method=range",)),
-    "brightness and contrast by a half": Variant(LINE),
-    "gamma, noise and blur: more": Variant(CURVE),
-    "all gray values: more": Variant((*LINE, *CURVE)),
+    "norm does not settle": Variant((UNSETTLED,)),
     "norm settles at the half": Variant(("optimizer.settle=0.5",)),
-    "norm settles at three quarters": Variant(("optimizer.settle=0.25",)),
-    "norm does not settle": Variant(("optimizer.settle=0",)),
-    "all gray values: more, norm settles at three quarters": Variant((*LINE, *CURVE, "optimizer.settle=0.25")),
+    "gray values twice as far": Variant(GRAY),
+    "gray values twice as far, norm does not settle": Variant((*GRAY, UNSETTLED)),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),
 }
 
@@ -249,7 +248,9 @@ def show(out: Path, *, write: bool) -> None:
         name, label, seed = file.stem.split(".")[0], ".".join(file.stem.split(".")[1:-1]), file.stem.split(".")[-1]
         found.setdefault(name, {}).setdefault(label, {})[seed] = json.loads(file.read_text())
     if write:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        kept |= {name: kept.get(name, {}) | table for name, table in found.items()}
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     for name, table in found.items():
         keys = {"hippocampus": ("dice",), "isbi2012": ("V_Rand", "pixel_error")}.get(name, ("SEG", "AP50"))
         for label, seeds in table.items():

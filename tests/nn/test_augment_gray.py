@@ -56,16 +56,3 @@ def test_blur_is_the_three_point_kernel_of_that_variance(sigma):
         assert np.sum(kernel * np.array([1, 0, 1])) == pytest.approx(s * s)
         expected = ndimage.correlate1d(expected, kernel, axis=axis, mode="nearest")
     np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_more_blur_than_one_kernel_reaches_is_several_of_equal_variance():
-    found = changed(VALUES, Gray(blur_px=(1.4, 0.0)))
-    kernel = np.array([0.245, 0.51, 0.245])  # four times: 4 * 2 * 0.245 = 1.4^2
-    expected = VALUES.astype(np.float64)
-    for _ in range(4):
-        expected = ndimage.correlate1d(expected, kernel, axis=1, mode="nearest")
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    point = np.zeros((1, 41, 3), np.float32)
-    point[0, 20] = 1
-    spread = changed(point, Gray(blur_px=(1.4, 0.0)))[0, :, 1]
-    assert np.sqrt(np.sum(spread * (np.arange(41) - 20) ** 2)) == pytest.approx(1.4, rel=1e-4)

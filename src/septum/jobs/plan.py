@@ -204,6 +204,8 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
     balance = "all classes alike" if weights.balance == 1 else f"rare classes up to {weights.balance:g} times"
     balance = balance if weights.method == "paper" else "as the Fiji plugin's"
     averaged = f", weights averaged over the last {optimizer.average:.0%} of the steps" if optimizer.average else ""
+    settled = f", normalization as in prediction in the last {optimizer.settle:.0%}"
+    settled = settled if optimizer.settle and network.batch_norm else ""
     changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
     changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
     changes += [f"deform by {drawn.elastic_sigma_px:g} px"] if drawn.elastic_sigma_px else []
@@ -213,7 +215,7 @@ def plan_lines(plan: Plan) -> tuple[str, ...]:
         f"tile {_times(plan.tile)} -> {_times(plan.output)}, {plan.batch} a step, drawn by {plan.sampler}",
         f"loss: {border}, {balance}{dice}{deep}",
         f"augmentation: {', '.join(changes) or 'none'}, gray values",
-        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}",
+        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}{settled}",
     )
 
 
@@ -298,7 +300,8 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
         network=network,
         normalization=NormalizeSettings(method="standardize"),
         augmentation=augmentation,
-        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1),
+        # Without `settle`, images unlike the others were predicted too faint or too strong (benchmarks/ablation.py).
+        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, settle=0.25),
         # The overlap of areas sees rare classes; to weigh their pixels as well would draw them too large. But it lets
         # gaps pass in lines, which fill few pixels and part much.
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if facts.lines else 1.0),

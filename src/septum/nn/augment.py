@@ -84,7 +84,7 @@ class AugmentSettings(Settings):
     slope: Range | None = None
     gamma: Range = (1.0, 1.0)
     noise: float = Field(default=0.0, ge=0)
-    blur_px: float = Field(default=0.0, ge=0, le=4)
+    blur_px: float = Field(default=0.0, ge=0, le=0.7)
     chance: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
