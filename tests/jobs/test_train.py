@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -318,8 +319,8 @@ def test_the_last_part_trains_with_the_statistics_that_predict(
 
     monkeypatch.setattr(trainer_module.Trainer, "training_step", step)
     list(train(_settings(data, tmp_path / "run", steps=6, set=("optimizer.settle=0.5", "optimizer.average=0"))))
-    assert [bool(np.array_equal(a, b)) for a, b in zip(means, means[1:], strict=False)] == [False] * 2 + [True] * 3
-    assert not any(np.array_equal(a, b) for a, b in zip(biases, biases[1:], strict=False))
+    assert [bool(np.array_equal(a, b)) for a, b in pairwise(means)] == [False] * 2 + [True] * 3
+    assert not any(np.array_equal(a, b) for a, b in pairwise(biases))
     stored = read_model(tmp_path / "run" / "model.safetensors")[0]
     np.testing.assert_allclose(stored["network.down.0.1.running_mean"], means[-1], rtol=1e-6)
 

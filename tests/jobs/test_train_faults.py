@@ -423,6 +423,20 @@ class TestThePlanStays:
         with pytest.raises(FileError, match=r"plan\.json: damaged"):
             list(train(settings))
 
+    def test_a_run_of_before_a_value_was_in_the_plan_goes_on(self, disks: Path, tmp_path: Path) -> None:
+        settings = _settings(disks, tmp_path / "run", set=("optimizer.settle=0",))
+        _stop_after(3, settings)
+        path = tmp_path / "run" / "plan.json"
+        said = json.loads(path.read_text())
+        del said["plan"]["optimizer"]["settle"]
+        path.write_text(json.dumps(said))
+        checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+        assert checkpoint is not None
+        state = {**checkpoint.state, "plan": said["plan"]}
+        save_checkpoint(tmp_path / "run" / "checkpoints", checkpoint.step, checkpoint.tensors, state)
+        begun, *_, done = list(train(settings))
+        assert any(isinstance(r, Resumed) for r in (begun, *_)) and isinstance(done, Trained) and done.steps == 6
+
     def test_checkpoints_of_another_network_are_refused(self, disks: Path, whole: Path, tmp_path: Path) -> None:
         settings = _settings(disks, tmp_path / "run", width=4)
         _stop_after(1, settings)

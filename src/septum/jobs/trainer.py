@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from septum import seeding
@@ -328,7 +329,7 @@ class Trainer:
         """
         state: dict[str, Any] = dict(checkpoint.state)
         kept = {}
-        if state.get("plan") != self.plan.model_dump(mode="json"):
+        if not self._is_of_plan(state.get("plan")):
             raise ModelError(
                 f"{shown(checkpoint.path)}: a state of another network or plan than this run's",
                 "checkpoints of this run",
@@ -355,6 +356,13 @@ class Trainer:
         if before == self.made_on:
             return ""
         return f"this run was computed on {before}, now on {self.made_on}: results are as good, but differ in rounding"
+
+    def _is_of_plan(self, said: Any) -> bool:
+        """Say whether a checkpoint is of this plan; what its version did not know yet, is as it was: the default."""
+        try:
+            return type(self.plan).model_validate(said) == self.plan
+        except ValidationError:
+            return False
 
     def _go_to(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go to a state from `_snapshot`."""

@@ -277,8 +277,8 @@ def settle(network: nn.Module) -> None:
     """Let batch normalization compute with its running statistics, as in prediction, while all else trains.
 
     With one or two tiles a step, each tile is normalized by little more than itself, and the network learns to count on
-    that; in prediction all images share one mean and variance, and those that look unlike the rest come out too faint or
-    too strong. The last part of a training with fixed statistics removes the difference (Wu and Johnson 2021,
+    that; in prediction all images share one mean and variance, and those that look unlike the rest come out too faint
+    or too strong. The last part of a training with fixed statistics removes the difference (Wu and Johnson 2021,
     https://arxiv.org/abs/2105.07576, section 4). Undone by ``network.train()``.
     """
     for module in network.modules():
