@@ -14,18 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from settle import train_on
 
 from septum.errors import SeptumError
 from septum.jobs.evaluate import EvaluateSettings, evaluate
 from septum.jobs.predict import predict_files
 from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
-from septum.jobs.records import Trained
-from septum.jobs.split import SplitSettings
-from septum.jobs.train import train
-from septum.jobs.train_settings import TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "paper_search.json"
 SCORES = ("V_Rand", "V_Info", "pixel error")
@@ -33,26 +33,15 @@ SCORES = ("V_Rand", "V_Info", "pixel error")
 
 def measure(folder: Path, part: Part, values: tuple[str, ...], *, steps: int, width: int) -> dict[str, Any]:
     """Train one choice and score its held-out block; a loss that does not stay finite is a result, too."""
-    for name, files in (("data", part.training), ("truth", part.truth)):
-        for source, place in files:
-            (folder / name / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / name / place)
-    settings = TrainSettings(
-        data=(folder / "data",),
-        out=folder / "run",
-        preset="paper",
-        steps=steps,
-        kind="classes",
-        split=SplitSettings(names=()),
-        width=width,
-        set=values,
-    )
+    for source, place in part.truth:
+        (folder / "truth" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / "truth" / place)
     try:
-        (trained,) = [r for r in train(settings) if isinstance(r, Trained)]
+        done = train_on(part, folder, preset="paper", steps=steps, width=width, set=values)
     except SeptumError as error:
         return {"failed": error.given}
     asked = PredictSettings(
-        model=trained.model,
+        model=done.model,
         inputs=tuple(map(str, part.inputs)),
         out=folder / "predicted",
         output="probabilities",
@@ -61,7 +50,7 @@ def measure(folder: Path, part: Part, values: tuple[str, ...], *, steps: int, wi
     list(predict_files(asked))
     found = evaluate(EvaluateSettings(predicted=(folder / "predicted",), truth=folder / "truth", metrics=("isbi",)))
     scores = {s.name: s.value for s in found.results[0].scores}
-    return {name: round(scores[name], 4) for name in SCORES} | {"seconds": round(trained.seconds, 1)}
+    return {name: round(scores[name], 4) for name in SCORES} | {"seconds": round(done.seconds, 1)}
 
 
 def main() -> None:

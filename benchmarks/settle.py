@@ -24,6 +24,7 @@ from septum.arrays.normalize import normalize, statistics
 from septum.io.images import read_image
 from septum.jobs.model import open_model, trained_networks
 from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
+from septum.jobs.records import Trained
 from septum.jobs.split import SplitSettings
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
@@ -32,22 +33,23 @@ from septum.metrics.isbi import Best, Section, combine, section
 RESULTS = Path(__file__).parent / "results" / "settle.json"
 
 
-def trained(folder: Path, part: Part, share: float, budget_s: float) -> Path:
+def train_on(part: Part, folder: Path, **settings: Any) -> Trained:
+    """Train on the sections of a part; none is held out, the last weights are kept."""
+    for source, place in part.training:
+        (folder / "data" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / "data" / place)
+    data, out, none = (folder / "data",), folder / "run", SplitSettings(names=())
+    asked = TrainSettings(data=data, out=out, kind="classes", split=none, **settings)
+    (done,) = [r for r in train(asked) if isinstance(r, Trained)]
+    return done
+
+
+def trained(part: Part, folder: Path, share: float, budget_s: float) -> Path:
     """Return the model of a share, which is trained if it is not there."""
-    if not (folder / "run" / "model.safetensors").exists():
-        for source, place in part.training:
-            (folder / "data" / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / "data" / place)
-        settings = TrainSettings(
-            data=(folder / "data",),
-            out=folder / "run",
-            budget_s=budget_s,
-            kind="classes",
-            split=SplitSettings(names=()),
-            set=(f"optimizer.settle={share}",),
-        )
-        list(train(settings))
-    return folder / "run" / "model.safetensors"
+    model = folder / "run" / "model.safetensors"
+    if not model.exists():
+        train_on(part, folder, budget_s=budget_s, set=(f"optimizer.settle={share}",))
+    return model
 
 
 def scored(model: Path, part: Part, *, own: bool) -> dict[str, Best]:
@@ -81,7 +83,7 @@ def main() -> None:
     part = section_parts(find_data(PROTOCOLS["isbi2012"], asked.data), 5)[asked.block - 1]
     table: dict[str, Any] = {"block": asked.block, "budget_s": asked.budget}
     for share in asked.shares:
-        model = trained(asked.out / f"settle-{share:g}", part, share, asked.budget)
+        model = trained(part, asked.out / f"settle-{share:g}", share, asked.budget)
         row: dict[str, Any] = {"steps": open_model(model, "cpu").header.training["steps"]}
         for name, own in (("as predicted", False), ("own statistics", True)):
             best = scored(model, part, own=own)
