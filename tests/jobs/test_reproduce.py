@@ -8,6 +8,7 @@ import pytest
 
 from septum.errors import UsageError
 from septum.io.images import read_image, write_image
+from septum.jobs.check import check
 from septum.jobs.protocols import PROTOCOLS, find_data, section_parts, sequence_parts
 from septum.jobs.records import ImageDone, Step, Stopped, Trained
 from septum.jobs.reproduce import ReproduceSettings, reproduce
@@ -117,6 +118,23 @@ def test_gold_only_trains_on_frames_that_are_annotated_in_full(both):
     assert not any("_ST" in place for part in (first, second) for _, place in part.training)
     assert any("t005" in note for note in first.notes)
     assert names(second.inputs) == ["t000", "t003", "t005"]  # scored all the same: for the objects it names
+
+
+def test_gold_trains_on_partly_annotated_frames_where_tracking_markers_tell_which_they_are(tmp_path):
+    folder = tmp_path / "DIC-C2DH-HeLa"
+    sequence(folder, "01", 20, {0, 3, 5, 18}, partial={5})
+    for path in (folder / "01_ST" / "SEG").iterdir():  # every cell has a marker
+        write(folder / "01_GT" / "TRA" / path.name.replace("man_seg", "man_track"), read_image(path).array[0])
+    (part,) = sequence_parts(folder, "gold")
+    assert trained_on(part, "01") == ["t000", "t003", "t005"]
+    assert part.notes == sequence_parts(folder, "silver")[0].notes
+    for source, place in part.training:
+        (tmp_path / "train" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, tmp_path / "train" / place)
+    report = check((tmp_path / "train",))
+    assert [(f.code, [p.name for p in f.files]) for f in report.findings if f.code.startswith("gold")] == [
+        ("gold-partial", ["man_seg005.tif"])
+    ]
 
 
 def test_one_sequence_is_split_by_time_with_a_gap(alone):

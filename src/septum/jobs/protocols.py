@@ -231,8 +231,10 @@ def sequence_parts(data: Path, variant: Variant) -> list[Part]:
     data
         The folder with ``01``, ``01_GT``, ...
     variant
-        What is trained on: ``"gold"``, the frames that people annotated in full; ``"silver"``, all frames, with the
-        truth that the challenge computed from the results of its participants.
+        What is trained on: ``"gold"``, the frames that people annotated, with the tracking markers, by which training
+        finds those that name only some of their cells; without markers those that name fewer than the silver truth
+        are left out. ``"silver"``: all frames, with the truth that the challenge computed from the results of its
+        participants.
 
     Raises
     ------
@@ -288,7 +290,7 @@ def _sequence_part(
     files: list[tuple[Path, str]] = []
     used = [p for p in training if (_gold_file(p) if variant == "gold" else _silver_file(p))]
     if variant == "gold":
-        partial = [p for p in used if not _named_in_full(p)]
+        partial = [p for p in used if not _markers(p) and not _named_in_full(p)]
         used = [p for p in used if p not in partial]
         if partial:
             left = ", ".join(p.image.stem for p in partial)
@@ -300,6 +302,8 @@ def _sequence_part(
         gold, silver = _gold_file(pair), _silver_file(pair)
         if gold is not None:
             files.append((gold, f"{one}_GT/SEG/{gold.name}"))
+        if variant == "gold" and (tracked := _markers(pair)):  # they tell training which cells are not named
+            files.append((tracked, f"{one}_GT/TRA/{tracked.name}"))
         if silver is not None and variant == "silver":
             files.append((silver, f"{one}_ST/SEG/{silver.name}"))
     golds = [(gold, f"{other}_GT/SEG/{gold.name}") for p in tests if (gold := _gold_file(p))]
@@ -315,12 +319,16 @@ def _sequence_part(
     )
 
 
-def _named_in_full(pair: Pair) -> bool:
-    """Say whether the gold truth of a frame names as many objects as the tracking markers or the silver truth do."""
+def _markers(pair: Pair) -> Path | None:
     gold = _gold_file(pair)
+    return None if gold is None else ctc.markers(gold)
+
+
+def _named_in_full(pair: Pair) -> bool:
+    """Say whether the gold truth of a frame names as many objects as its silver truth, if it has one."""
+    gold, silver = _gold_file(pair), _silver_file(pair)
     assert gold is not None
-    every = ctc.markers(gold) or _silver_file(pair)
-    return every is None or _count(gold) >= _count(every)
+    return silver is None or _count(gold) >= _count(silver)
 
 
 def _count(path: Path) -> int:
