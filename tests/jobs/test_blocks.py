@@ -118,6 +118,18 @@ def test_classes_and_probabilities_of_several_classes(tmp_path: Path) -> None:
     assert np.abs(whole - blocks).max() <= 1e-5
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.6])
+def test_of_two_classes_the_models_threshold_decides(tmp_path: Path, threshold: float) -> None:
+    objects = ObjectSettings(threshold=threshold)
+    model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255), objects=objects)
+    image = _image(tmp_path / "a.tif", 50, 40)
+    whole, blocks = _both(model, image, tmp_path / "classes")
+    np.testing.assert_array_equal(blocks, whole)
+    maps, _ = _both(model, image, tmp_path / "maps", output="probabilities")
+    np.testing.assert_array_equal(whole, np.where(maps > np.float32(threshold), 255, 7))
+    assert 0.1 < (whole == 255).mean() < 0.9
+
+
 def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = _image(tmp_path / "a.tif", 70, 83)
     _run(flat, image, tmp_path / "whole", blocks=True)

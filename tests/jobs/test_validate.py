@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from septum.arrays.instances import ObjectSettings, candidates, speck_sizes
+from septum.jobs import validate as validate_module
+from septum.jobs.answer import classes_of
+from septum.jobs.clock import Clock
+from septum.jobs.facts import Facts
 from septum.jobs.load import Sample
-from septum.jobs.validate import Tables, choose, object_sizes, object_tables, tuned
+from septum.jobs.plan import make_plan
+from septum.jobs.report_scores import Scored, estimates, own_scores
+from septum.jobs.stopping import Stop
+from septum.jobs.validate import HeldOut, Tables, choose, merit, object_sizes, object_tables, tuned
+from septum.metrics import isbi
+from septum.metrics.contingency import table
+from septum.nn.device import find_device
 
 
 def _sample(number: int) -> tuple[Sample, np.ndarray]:
@@ -44,3 +56,62 @@ def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
 
 def test_without_images_the_settings_are_the_usual_ones() -> None:
     assert tuned(lambda *_: {}, []) == ObjectSettings()
+
+
+def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
+    """Four areas, 1, and a cross of lines between them, 0; with a gap in a line."""
+    inside = np.ones((64, 64), np.int32)
+    inside[31 : 31 + width] = inside[:, 31 : 31 + width] = 0
+    inside[31 : 31 + width, 8 : 8 + gap] = 1
+    return inside
+
+
+LINES = Facts(1, 2, (64, 64), (1.0, 1.0), None, gpu=False, lines=True)
+
+
+def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> HeldOut:
+    """Two images of lines, and networks that answer with these probabilities of the inside."""
+    truth = _membranes()
+    image = np.zeros((1, *truth.shape), np.float32)
+    samples = tuple(Sample(f"{i}", "", i, image, truth, gold=None, spacing_um=None) for i in range(2))
+
+    def probabilities(network: str, *_: object, **__: object) -> np.ndarray:
+        return np.stack([1 - inside[network], inside[network]]).astype(np.float32)
+
+    monkeypatch.setattr(validate_module, "image_probabilities", probabilities)
+    return HeldOut(samples, False, make_plan(LINES, width=2)[0], find_device("cpu"))
+
+
+def test_of_lines_between_areas_a_gap_weighs_more_than_where_the_line_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
+    truth, held_out = _membranes(), _lines_held_out(monkeypatch, made)
+    assert held_out.plan.lines and not make_plan(replace(LINES, lines=False), width=2)[0].lines
+    torn, thick = (held_out.score(name, Stop()) for name in made)  # type: ignore[arg-type]
+    assert torn is not None and thick is not None
+    assert tuple(torn) == held_out.score_names == ("V_Rand", "dice", "iou", "pixel_error")
+    assert torn["dice"] > thick["dice"] > 0.9
+    assert merit(thick) > merit(torn)
+    for name, found in (("torn", torn), ("thick", thick)):
+        official = isbi.combine([isbi.section(truth > 0, made[name].astype(np.float32), warp=False)])
+        assert found["V_Rand"] == pytest.approx(official["V_Rand"].value)
+        # The report says the same.
+        both = table(truth, made[name])
+        areas = isbi.areas(truth, made[name])
+        image_scored = Scored("0", "", truth.shape, 0.0, both, both, np.zeros((15, 3)), areas)
+        told = estimates([image_scored] * 2, "classes", values=(0, 255), seed=0)
+        assert {k: v.value for k, v in told.items()} == pytest.approx(found)
+        assert own_scores(image_scored, "classes", values=(0, 255))[1] == pytest.approx(merit(found))
+
+
+def test_the_level_at_which_lines_part_areas_is_tuned_and_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    faint = np.where(_membranes(gap=4) > 0, 0.97, 0.02)
+    faint[(_membranes(gap=4) > 0) & (_membranes() == 0)] = 0.75  # the line is there, but hardly seen
+    held_out = _lines_held_out(monkeypatch, {"faint": faint})
+    objects, scores, number = held_out.finish("faint", Clock(1, None))  # type: ignore[arg-type]
+    assert (objects.threshold, scores["V_Rand"], scores["dice"], number) == (0.8, 1.0, 1.0, 2)
+    assert held_out.score("faint", Stop()) == scores  # on the way as well
+    both = np.stack([1 - faint, faint]).astype(np.float32)
+    np.testing.assert_array_equal(classes_of(both, objects.threshold), _membranes())
+    np.testing.assert_array_equal(classes_of(both, 0.5), _membranes(gap=4))
+    three = np.stack([faint * 0.6, faint * 0.4, 1 - faint]).astype(np.float32)
+    np.testing.assert_array_equal(classes_of(three, 0.8), three.argmax(axis=0))

@@ -66,8 +66,27 @@ def finish(
         labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
         small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
         return small
-    mapped: NDArray[Any] = class_table(model)[probabilities.argmax(axis=0)][None]
-    return mapped
+    return class_values(probabilities, model)[None]
+
+
+def class_values(probabilities: NDArray[np.float32], model: Model) -> NDArray[Any]:
+    """Return the value of each pixel's class in the training masks, ``(*S)`` in the smallest integer type."""
+    found: NDArray[Any] = class_table(model)[classes_of(probabilities, model.header.objects.threshold)]
+    return found
+
+
+def classes_of(probabilities: NDArray[np.float32], threshold: float) -> NDArray[Any]:
+    """Return the class of each pixel, ``(*S)`` in the smallest integer type.
+
+    Parameters
+    ----------
+    probabilities
+        ``(K, *S) float32``.
+    threshold
+        Of two classes, the second is where its probability is above this; of more, the most probable one is taken.
+    """
+    found = probabilities[1] > threshold if len(probabilities) == 2 else probabilities.argmax(axis=0)
+    return found.astype(smallest_integer(0, len(probabilities) - 1))
 
 
 def class_table(model: Model) -> NDArray[Any]:

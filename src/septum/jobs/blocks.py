@@ -27,7 +27,7 @@ from septum.io.names import image_stem
 from septum.io.omezarr import ZarrTarget, create_zarr, open_target
 from septum.io.scratch import Scratch
 from septum.io.source import Source
-from septum.jobs.answer import class_table, smallest_integer
+from septum.jobs.answer import class_table, class_values, smallest_integer
 from septum.jobs.frames import Frame, frame_spacing, split_frames, walked_axes
 from septum.jobs.infer import Region, Tiler, region_probabilities
 from septum.jobs.layout import CHUNK, block_regions
@@ -185,7 +185,7 @@ class Blocks:
         if self.makes_objects:
             self._scratch("levels").write((frame, *region), stitch.levels(probabilities[1]))
         elif self.work.plan.output == "classes":
-            self._write(frame, region, class_table(self.model)[probabilities.argmax(axis=0)][None])
+            self._write(frame, region, class_values(probabilities, self.model)[None])
         else:
             self._write(frame, region, probabilities[1:] if len(probabilities) == 2 else probabilities)
 

@@ -26,7 +26,7 @@ from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble
 from septum.nn.unet import for_prediction
 
-MAIN_SCORES = {"objects": ("SEG", "AP50", "AP"), "classes": ("dice", "iou", "pixel_error")}
+MAIN_SCORES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def finish(
     left = None if series.seconds_left is None else max(1.0, series.seconds_left - 2 * (series.tuning_s or 0.0))
     yield from ending.files.predict(ending.shares, limit_s=left)
     first = open_model(trained[0].model, settings.device)
-    objects = ObjectSettings()
+    # Where classes are lines and areas, each training has tuned its own threshold: the middle one is taken.
+    thresholds = sorted(open_model(t.model, settings.device).header.objects.threshold for t in trained)
+    objects = ObjectSettings(threshold=thresholds[len(thresholds) // 2])
     if first.header.kind == "objects" and samples:
         objects = ending.files.tune(samples, limit_s=series.tuning_s)
     header = _header(first.header, series, trained, objects)
@@ -116,7 +118,7 @@ def main_scores(images: Sequence[Scored], header: ModelHeader) -> dict[str, floa
     if not images:
         return {}
     found = estimates(images, header.kind, values=header.class_values, seed=0)
-    return {name: found[name].value for name in MAIN_SCORES[header.kind]}
+    return {name: found[name].value for name in MAIN_SCORES[header.kind] if name in found}
 
 
 def _score(files: HeldOutFiles, gallery: Gallery, samples: Sequence[Sample]) -> Iterator[Saved]:

@@ -96,6 +96,9 @@ class Plan(Settings):
         where ignored (Fiji).
     validations
         How often the held-out images are predicted and scored.
+    lines
+        The two classes are lines and the areas between them, in 2D: weights that join areas through gaps in the lines
+        are scored lower (`septum.jobs.validate.merit`).
     precision
         What convolutions of a step are computed in; weights, loss and everything but training are in float32.
     """
@@ -111,6 +114,7 @@ class Plan(Settings):
     batch: int = Field(ge=1)
     sampler: Literal["uniform", "objects", "density"] = "uniform"
     validations: int = Field(default=10, ge=1)
+    lines: bool = False
     precision: Precision = "float32"
 
     @model_validator(mode="after")
@@ -182,9 +186,8 @@ def make_plan(
         sides = tuple(next_input(tile, d, network.padding) for d in network.depths)
         reasons += (f"tile {_times(sides)}: asked for {tile}",)
     computed: Precision = precision or ("bfloat16" if facts.bfloat16 else "float32")
-    plan = chosen.model_copy(
-        update={"network": network, "tile": sides, "batch": batch or chosen.batch, "precision": computed}
-    )
+    made = {"network": network, "tile": sides, "batch": batch or chosen.batch, "precision": computed}
+    plan = chosen.model_copy(update={**made, "lines": facts.lines and len(sides) == 2})
     plan = Plan.model_validate(plan.model_dump())
     if values:
         # The network first: its tile is fitted to it where none was asked for.

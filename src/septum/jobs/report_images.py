@@ -14,11 +14,11 @@ from septum.arrays.targets import separate
 from septum.axes import relative_spacing
 from septum.errors import FileError, SeptumError
 from septum.io.images import Image
-from septum.jobs.answer import finish
+from septum.jobs.answer import classes_of, finish
 from septum.jobs.load import judged, open_item
 from septum.jobs.predict import predict_image
 from septum.jobs.report_scores import FOUND, Scored, own_scores
-from septum.metrics import calibration, matching
+from septum.metrics import calibration, isbi, matching
 from septum.metrics.contingency import table
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class Gallery:
             gold=full if sample.gold is None else table(sample.gold, predicted),
             full=full,
             sure=calibration.columns(probabilities, taught),
+            areas=isbi.areas(sample.mask, predicted) if header.training.get("plan", {}).get("lines") else None,
         )
         scores, rank = own_scores(image, header.kind, values=header.class_values)
         self.images.append(image)
@@ -162,7 +163,7 @@ def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) 
     """Return the labels of `predicted_sample` from its probabilities."""
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
     if model.header.kind == "classes":
-        return np.asarray(both.argmax(axis=0), np.int32)
+        return classes_of(both, model.header.objects.threshold).astype(np.int32)
     labels = finish(both, model, "labels", spacing=relative_spacing(sample.spacing_um))
     return np.asarray(labels[0], np.int32)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.jobs.score_frames import finish_instances
-from septum.metrics import bootstrap, calibration, ctc, matching, pixel
+from septum.metrics import bootstrap, calibration, ctc, matching, pixel, rand
 from septum.metrics.contingency import Table
 
 Array = NDArray[np.float64]
@@ -51,6 +51,8 @@ class Scored:
         classes 0 .. K - 1.
     sure
         ``(BINS, 3) float64`` of `septum.metrics.calibration.columns`.
+    areas
+        Table of `septum.metrics.isbi.areas` where classes are lines and areas, of all images then.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Scored:
     gold: Table
     full: Table
     sure: Array
+    areas: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ def estimates(
     kind
         ``"objects"`` gives ``SEG`` (from the gold truth), ``AP50``, ``AP``, and ``F1``, ``precision``, ``recall``,
         ``PQ`` at IoU 0.5. ``"classes"`` gives ``dice``, ``iou`` (means over all classes but the first),
-        ``pixel_error``, and ``dice V`` of the class with value V where there are several.
+        ``pixel_error``, and ``dice V`` of the class with value V where there are several; before them ``V_Rand`` of
+        lines and areas.
     values
         Value of each class in the masks.
     seed
@@ -188,11 +192,11 @@ def own_scores(
 ) -> tuple[dict[str, float], float]:
     """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
 
-    The rank is the mean of SEG and AP50, or Dice. An image in which there is nothing to find ranks 1 if nothing was
-    found there and 0 if something was.
+    The rank is `septum.jobs.validate.merit`. An image in which there is nothing to find ranks 1 if nothing was found
+    there and 0 if something was.
     """
     scores = {k: float(v) for k, v in _finish(_columns(image, kind, len(values)), kind, values).items()}
-    rank = (scores["SEG"] + scores["AP50"]) / 2 if kind == "objects" else scores["dice"]
+    rank = np.mean([scores[name] for name in ("SEG", "AP50", "V_Rand", "dice") if name in scores])
     if np.isfinite(rank):
         return scores, float(rank)
     return scores, float(not (image.full.predicted > 0).any())
@@ -252,14 +256,15 @@ def reliability(images: Sequence[Scored]) -> Reliability:
 
 
 def _columns(image: Scored, kind: str, classes: int) -> Array:
-    """Return what one image adds: ``(11, 4)`` of objects, SEG in the last row; ``(classes + 1, 3)`` of classes."""
+    """Return what one image adds: ``(11, 4)`` of objects, SEG in the last row; ``(classes + 2, 3)`` of classes."""
     if kind == "objects":
         jaccard = ctc.seg_objects(image.gold)[1]
         last = np.array([[jaccard.sum(), jaccard.size, 0.0, 0.0]])
         return np.concatenate([matching.columns(image.full), last])
     found = pixel.of_table(image.full, classes=range(classes))
     counts = [(c.tp, c.fp, c.fn) for c in found.classes]
-    return np.array([*counts, (found.wrong, found.pixels, 0)], np.float64)
+    areas = (0.0, 0, 0) if image.areas is None else (rand.score(image.areas).f, 1, 0)
+    return np.array([*counts, (found.wrong, found.pixels, 0), areas], np.float64)
 
 
 def _finish(totals: Array, kind: str, values: Sequence[int]) -> dict[str, Array]:
@@ -269,10 +274,11 @@ def _finish(totals: Array, kind: str, values: Sequence[int]) -> dict[str, Array]
             scores = finish_instances(totals[..., :-1, :])
             seg = totals[..., -1, 0] / totals[..., -1, 1]
             return {"SEG": seg, **{name: scores[key] for name, key in _INSTANCE.items()}}
-        tp, fp, fn = np.moveaxis(totals[..., :-1, :], -1, 0)
+        tp, fp, fn = np.moveaxis(totals[..., :-2, :], -1, 0)
         dice, iou = 2 * tp / (2 * tp + fp + fn), tp / (tp + fp + fn)
-        found = {"dice": _mean(dice[..., 1:]), "iou": _mean(iou[..., 1:])}
-        found["pixel_error"] = totals[..., -1, 0] / totals[..., -1, 1]
+        found = {"V_Rand": totals[..., -1, 0] / totals[..., -1, 1]} if totals[..., -1, 1].all() else {}
+        found |= {"dice": _mean(dice[..., 1:]), "iou": _mean(iou[..., 1:])}
+        found["pixel_error"] = totals[..., -2, 0] / totals[..., -2, 1]
     if len(values) > 2:
         found |= {f"dice {value}": dice[..., k] for k, value in enumerate(values) if k}
     return found

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from septum.arrays.instances import ObjectSettings, candidates, label_each, speck_sizes
 from septum.axes import relative_spacing
+from septum.jobs.answer import classes_of
 from septum.jobs.infer import image_probabilities
 from septum.jobs.load import judged
-from septum.metrics import ctc, matching, pixel
+from septum.metrics import ctc, isbi, matching, pixel, rand
 from septum.metrics.contingency import Table, table
 from septum.nn.parallel import Processes
 
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from septum.nn.ensemble import Network
 
 Probabilities = NDArray[np.float16]
-# Of each image, by its number, a table with the gold truth and one with the full truth for each setting of objects.
+# Of each image, by its number, a table with the gold truth and one with the full truth for each setting of objects; of
+# classes one of areas, where there are lines between them, and one of classes.
 Tables = dict[int, list[tuple[Table, Table]]]
 
 # Images scored in one validation during training, and for tuning; the final scores are of all.
 MOST_SCORED = 24
 # With a time budget: shares of it that all validations on the way, the final scores, tuning, and the report may take.
 _ON_THE_WAY, _FINAL, _TUNING, _REPORT = 0.10, 0.10, 0.04, 0.03
+# What is surely inside an area is tried, too: lines are seldom too faint to part areas everywhere.
+_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # Seconds that the report takes beside predictions.
 _DRAWING = 2.0
 
@@ -85,11 +89,18 @@ class HeldOut:
         return speck_sizes(object_sizes(self.samples))
 
     @property
+    def _levels(self) -> tuple[float, ...]:
+        """Probabilities above which a pixel is inside an area; one for classes that are not lines and areas."""
+        return _LEVELS if self.plan.lines else (0.5,)
+
+    @property
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores."""
         if not self.samples:
             return ()
-        return ("SEG", "AP50", "AP") if self.objects else ("dice", "iou", "pixel_error")
+        if self.objects:
+            return ("SEG", "AP50", "AP")
+        return (*(("V_Rand",) if self.plan.lines else ()), "dice", "iou", "pixel_error")
 
     def plan_validations(self, network: Network, clock: Clock) -> int:
         """Return how often to validate; fit the number of images and the time to reserve to a time budget.
@@ -148,7 +159,8 @@ class HeldOut:
             return ObjectSettings(), {}, 0
         chosen = self._some(self._finally or len(self.samples))
         if not self.objects:
-            return ObjectSettings(), self._scores_of(self._tables(network, chosen, ()))[1], len(chosen)
+            best, scores = self._scores_of(self._tables(network, chosen, ()))
+            return ObjectSettings(threshold=self._levels[best]), scores, len(chosen)
         own = self.processes.share(len(chosen))
         maps = {i: self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
@@ -191,9 +203,9 @@ class HeldOut:
                 predict_s += time.monotonic() - start
                 tables[index] = object_tables(sample, foreground, choices)
             else:
-                classes = self._probabilities(network, sample).argmax(axis=0).astype(np.uint8)
+                probabilities = self._probabilities(network, sample)
                 predict_s += time.monotonic() - start
-                tables[index] = [(both := table(sample.mask, classes), both)]
+                tables[index] = class_tables(sample, probabilities, self._levels, lines=self.plan.lines)
         if tables:
             self._predict_s = predict_s / len(tables)
             self._score_s = (time.monotonic() - begin - predict_s) / len(tables)
@@ -202,7 +214,11 @@ class HeldOut:
     def _scores_of(self, tables: Tables) -> tuple[int, dict[str, float]]:
         if self.objects:
             return choose(tables)
-        return 0, class_scores([tables[i][0][1] for i in sorted(tables)], self.plan.network.classes)
+        return choose(tables, self._class_scores)
+
+    def _class_scores(self, areas: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
+        scores = class_scores(full, self.plan.network.classes)
+        return {"V_Rand": float(np.mean([rand.score(t).f for t in areas])), **scores} if self.plan.lines else scores
 
     def _foreground(self, network: Network, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough there.
@@ -283,13 +299,15 @@ def class_scores(tables: Sequence[Table], classes: int) -> dict[str, float]:
 
 
 def merit(scores: dict[str, float]) -> float:
-    """Return the one number by which the best model is kept: mean of SEG and AP50 for objects, Dice for classes.
+    """Return the one number by which the best model is kept.
 
-    SEG alone would not see false objects, AP50 alone not how well outlines fit.
+    It is the mean of SEG and AP50 for objects: SEG alone would not see false objects, AP50 alone not how well outlines
+    fit. For classes it is Dice; where they are lines and areas, the mean of Dice and V_Rand, which sees gaps in lines.
     """
     if "SEG" in scores:
         return (scores["SEG"] + scores["AP50"]) / 2
-    return scores["dice"] if np.isfinite(scores["dice"]) else 0.0
+    dice = scores["dice"] if np.isfinite(scores["dice"]) else 0.0
+    return (scores["V_Rand"] + dice) / 2 if "V_Rand" in scores else dice
 
 
 def object_tables(
@@ -319,13 +337,30 @@ def object_tables(
     return tables
 
 
-def choose(tables: Tables) -> tuple[int, dict[str, float]]:
-    """Return which setting has the highest `merit`, of equals the first, and its scores (see `_object_scores`)."""
+def class_tables(
+    sample: Sample, probabilities: NDArray[np.float32], levels: Sequence[float], *, lines: bool
+) -> list[tuple[Table, Table]]:
+    """Compare the classes with the truth, at each level above which the second of two classes is taken.
+
+    Returns
+    -------
+    list of (areas, full)
+        For each level the table of areas, where classes are `lines` and areas, and that of classes.
+    """
+    tables = []
+    for level in levels:
+        classes = classes_of(probabilities, level)
+        full = table(sample.mask, classes)
+        tables.append((isbi.areas(sample.mask, classes) if lines else full, full))
+    return tables
+
+
+def choose(
+    tables: Tables, score: Callable[[Sequence[Table], Sequence[Table]], dict[str, float]] = _object_scores
+) -> tuple[int, dict[str, float]]:
+    """Return which setting has the highest `merit`, of equals the first, and its scores."""
     images = [tables[i] for i in sorted(tables)]
-    scores = [
-        _object_scores([gold for gold, _ in settings], [full for _, full in settings])
-        for settings in zip(*images, strict=True)
-    ]
+    scores = [score([one for one, _ in pairs], [full for _, full in pairs]) for pairs in zip(*images, strict=True)]
     best = int(np.argmax([merit(s) for s in scores]))
     return best, scores[best]
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 from septum.metrics import contingency, information, pixel, rand, thinning, warping
+from septum.metrics.contingency import Table
 from septum.metrics.information import Information
 from septum.metrics.pixel import ClassScores
 from septum.metrics.rand import Rand
@@ -154,6 +155,17 @@ def section(
             )
         )
     return Section(tuple(levels), truth.size)
+
+
+def areas(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> Table:
+    """Return what true areas share with predicted ones once the lines between these are thinned: V_Rand's table.
+
+    Parameters
+    ----------
+    truth, predicted
+        ``(Y, X)``, 1 inside areas, 0 on lines; negative where the truth is not known.
+    """
+    return contingency.table(thinning.components(truth > 0), thinning.thin(predicted > 0), ignore=truth < 0)
 
 
 def columns(part: Section) -> NDArray[np.float64]:

@@ -42,11 +42,12 @@ MEANINGS = {
     "precision": "share of predicted objects that are true",
     "recall": "share of true objects that were found",
     "PQ": "panoptic quality: F1 times the mean IoU of found objects",
+    "V_Rand": "areas neither joined through gaps in lines nor cut",
     "dice": "overlap, mean over all classes but the background",
     "iou": "intersection over union, mean over all classes but the background",
     "pixel_error": "share of wrong pixels, 0 is best",
 }
-HEADLINES = {"objects": ("SEG", "AP50", "AP"), "classes": ("dice", "iou", "pixel_error")}
+HEADLINES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
 
 
 def write_page(report: RunReport) -> Path:
