@@ -85,7 +85,7 @@ def classes_of(probabilities: NDArray[np.float32], threshold: float) -> NDArray[
     threshold
         Of two classes, the second is where its probability is above this; of more, the most probable one is taken.
     """
-    found = probabilities[1] > threshold if len(probabilities) == 2 else probabilities.argmax(axis=0)
+    found: NDArray[Any] = probabilities[1] > threshold if len(probabilities) == 2 else probabilities.argmax(axis=0)
     return found.astype(smallest_integer(0, len(probabilities) - 1))
 
 
