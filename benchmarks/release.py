@@ -51,6 +51,13 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         for score in found
         if score["value"] is not None and (score["metric"] != "isbi" or score["headline"])
     ]
+    level, own = header.objects.threshold, header.scores
+    inside = (
+        f" The second class is where its probability is above {level:g}, so that areas stay apart: V_Rand "
+        f"{own['V_Rand']:.3f}, Dice {own['dice']:.3f}. Pixel scores below are those at 0.5, others at their best level."
+        if "V_Rand" in own
+        else ""
+    )
     lines = [
         f"# {name}",
         "",
@@ -60,7 +67,7 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         f"septum predict models/{name}.safetensors IMAGES -o predicted",
         "```",
         "",
-        f"- **It writes** {ANSWERS[name]}.",
+        f"- **It writes** {ANSWERS[name]}.{inside}",
         f"- **The file**: models/{name}.safetensors, {size / 1e6:.1f} MB, weights in half precision.",
         f"- **Pixel size** of the training images in micrometers: {sizes or 'not stated in the files'}."
         + (
