@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +60,13 @@ def test_the_tile_follows_the_network_that_is_asked_for() -> None:
 def test_what_a_plan_does_not_know_is_refused_with_what_it_does(value: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _plan(value)
+
+
+@pytest.mark.parametrize("change", [{"classes": 3}, {"sides": (64, 64, 64), "anisotropy": (1, 1, 1)}])
+def test_lines_between_areas_are_of_two_classes_in_2d(change: dict[str, Any]) -> None:
+    assert _plan("lines=true").lines
+    with pytest.raises(UsageError, match=r"--set lines=true\n.*two classes in 2D"):
+        make_plan(replace(FACTS, **change), values=["lines=true"])
 
 
 def test_the_names_are_all_of_the_plan() -> None:

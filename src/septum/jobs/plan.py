@@ -124,6 +124,12 @@ class Plan(Settings):
         self.network.geometry.output(self.tile)
         return self
 
+    @model_validator(mode="after")
+    def _lines_fit(self) -> Self:
+        if self.lines and (self.network.classes != 2 or len(self.tile) != 2):
+            raise ValueError("lines are of two classes in 2D")
+        return self
+
     @property
     def output(self) -> tuple[int, ...]:
         """Sides of the network's output in training."""

@@ -80,6 +80,7 @@ class Gallery:
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._lines = model.header.kind == "classes" and bool(model.header.training.get("plan", {}).get("lines"))
         self.images: list[Scored] = []
         self._ranks: list[float] = []
         self._cases: list[Case] = []
@@ -132,7 +133,7 @@ class Gallery:
             gold=full if sample.gold is None else table(sample.gold, predicted),
             full=full,
             sure=calibration.columns(probabilities, taught),
-            areas=isbi.areas(sample.mask, predicted) if header.training.get("plan", {}).get("lines") else None,
+            areas=isbi.areas(sample.mask, predicted) if self._lines else None,
         )
         scores, rank = own_scores(image, header.kind, values=header.class_values)
         self.images.append(image)
