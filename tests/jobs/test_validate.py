@@ -1,4 +1,5 @@
-"""How objects are made is tuned on held-out images: by probability and shape first, then by what is a speck."""
+"""What is tuned on held-out images: how objects are made, by probability and shape first, then by what is a speck; and
+which probability parts areas with lines between them."""
 
 from __future__ import annotations
 

@@ -192,8 +192,8 @@ def own_scores(
 ) -> tuple[dict[str, float], float]:
     """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
 
-    The rank is `septum.jobs.validate.merit`. An image in which there is nothing to find ranks 1 if nothing was found
-    there and 0 if something was.
+    The rank is the mean of SEG and AP50, of V_Rand and Dice, or Dice, as `septum.jobs.validate.merit` of all images. An
+    image in which there is nothing to find ranks 1 if nothing was found there and 0 if something was.
     """
     scores = {k: float(v) for k, v in _finish(_columns(image, kind, len(values)), kind, values).items()}
     rank = np.mean([scores[name] for name in ("SEG", "AP50", "V_Rand", "dice") if name in scores])

@@ -37,7 +37,7 @@ Tables = dict[int, list[tuple[Table, Table]]]
 MOST_SCORED = 24
 # With a time budget: shares of it that all validations on the way, the final scores, tuning, and the report may take.
 _ON_THE_WAY, _FINAL, _TUNING, _REPORT = 0.10, 0.10, 0.04, 0.03
-# What is surely inside an area is tried, too: lines are seldom too faint to part areas everywhere.
+# Levels above which a pixel may be inside an area: the higher, the fainter the lines that still part areas.
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # Seconds that the report takes beside predictions.
 _DRAWING = 2.0
