@@ -44,7 +44,7 @@ from septum.jobs.records import ImageFailed, Trained
 from septum.jobs.split import SplitSettings
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
-from septum.jobs.validate import Tables, object_tables, spread, tuned
+from septum.jobs.validate import Tables, spread, tables_of, tuned
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
@@ -153,7 +153,7 @@ def tune(raw: Path, samples: dict[str, Sample]) -> ObjectSettings:
     maps = {n: np.load(raw / "out" / f"{n}.npy", allow_pickle=False).astype(np.float16) for n in samples}
 
     def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
-        return {i: object_tables(samples[n], maps[n], choices) for i, n in enumerate(samples)}
+        return {i: tables_of(samples[n], maps[n], choices) for i, n in enumerate(samples)}
 
     return tuned(measure, list(samples.values()))
 

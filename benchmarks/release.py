@@ -51,11 +51,11 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         for score in found
         if score["value"] is not None and (score["metric"] != "isbi" or score["headline"])
     ]
-    level, own = header.objects.threshold, header.scores
+    own = header.scores
     inside = (
-        f" The second class is where its probability is above {level:g}, so that areas stay apart: V_Rand "
-        f"{own['V_Rand']:.3f}, Dice {own['dice']:.3f}. Pixel scores below are those at 0.5, others at their best level."
-        if "V_Rand" in own
+        f" A line is drawn where two areas meet: V_Rand {own['V_Rand']:.3f}, Dice {own['dice']:.3f}. The scores below "
+        "are those of the probabilities: pixel scores at 0.5, others at their best level."
+        if header.lines
         else ""
     )
     lines = [

@@ -20,7 +20,7 @@ from septum.jobs.check import check
 from septum.jobs.infer import image_probabilities
 from septum.jobs.load import load_samples
 from septum.jobs.model import open_model
-from septum.jobs.validate import MOST_SCORED, Tables, choose, merit, object_sizes, object_tables, spread, tuned
+from septum.jobs.validate import MOST_SCORED, Tables, choose, merit, object_sizes, spread, tables_of, tuned
 
 RESULTS = Path(__file__).parent / "results" / "specks.json"
 
@@ -42,7 +42,7 @@ def halves(run: Path, data: Path) -> list[dict[str, float]]:
         some = range(half, len(samples), 2)
 
         def measure(choices: Sequence[ObjectSettings], again: Collection[int], some: range = some) -> Tables:
-            return {i: object_tables(samples[i], maps[i], choices) for i in some}
+            return {i: tables_of(samples[i], maps[i], choices) for i in some}
 
         sizes = object_sizes(samples)
         low = candidates(sizes)[choose(measure(candidates(sizes), ()))[0]]
@@ -50,7 +50,7 @@ def halves(run: Path, data: Path) -> list[dict[str, float]]:
         others = [i for i in range(len(samples)) if i not in some]
         row: dict[str, float] = {"specks_px": best.min_size_px, "lowest_px": low.min_size_px}
         for name, choice in (("lowest", low), ("tuned", best)):
-            scores = choose({i: object_tables(samples[i], maps[i], [choice]) for i in others})[1]
+            scores = choose({i: tables_of(samples[i], maps[i], [choice]) for i in others})[1]
             row |= {f"merit {name}": round(merit(scores), 4), f"AP50 {name}": round(scores["AP50"], 4)}
         found.append(row)
     return found

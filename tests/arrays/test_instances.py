@@ -17,6 +17,7 @@ from septum.arrays.instances import (
     label_objects,
     levels,
     speck_sizes,
+    with_lines,
 )
 from septum.arrays.targets import components, separate
 from septum.errors import UsageError
@@ -206,3 +207,36 @@ def test_settings_are_closed_and_frozen():
         ObjectSettings.model_validate({"tresh": 0.5})
     with pytest.raises(UsageError, match="spacing"):
         label_objects(np.zeros((4, 4), np.float32), spacing=(1, 1, 1))
+
+
+def test_lines_are_drawn_where_areas_touch():
+    labels = np.array(
+        [
+            [1, 1, 1, 2, 2, 2],
+            [1, 1, 1, 2, 2, 0],
+            [1, 1, 0, 0, 0, 3],
+            [4, 4, 0, 5, 0, 3],
+        ],
+        np.int32,
+    )
+    lined = [
+        [1, 1, 1, 0, 2, 2],
+        [1, 1, 1, 0, 2, 0],
+        [1, 1, 0, 0, 0, 0],  # 3 meets 2 by a corner
+        [0, 0, 0, 5, 0, 3],  # 4 lies along 1
+    ]
+    np.testing.assert_array_equal(with_lines(labels), lined)
+    assert with_lines(labels.astype(np.uint8)).dtype == np.uint8
+
+
+@given(arrays(np.int32, array_shapes(min_dims=2, max_dims=3, max_side=7), elements=st.integers(0, 3)))
+def test_no_two_areas_touch_across_a_line_and_what_touches_nothing_stays(labels):
+    lined = with_lines(labels)
+    assert set(np.unique(lined - labels * (lined > 0))) <= {0}
+    for pixel in np.argwhere(labels > 0):
+        around = tuple(slice(max(0, p - 1), p + 2) for p in pixel)
+        here = tuple(pixel)
+        if lined[here]:
+            assert set(np.unique(lined[around])) <= {0, labels[here]}
+        if set(np.unique(labels[around])) <= {0, labels[here]}:
+            assert lined[here] == labels[here]

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
 from septum.arrays.depth import DEEPEST_PX
-from septum.arrays.instances import ObjectSettings, label_objects, levels
+from septum.arrays.instances import ObjectSettings, label_objects, levels, with_lines
 from septum.errors import UsageError
 
 
@@ -32,9 +32,9 @@ class Memory:
         self.written.setdefault(stage, np.full(self.values.shape, -(2**40)))[core] = ids
 
 
-def blockwise(foreground, block, objects, spacing=None, *, seed=0):
+def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
     """Return the labels, the tables, and the largest number of values that a block left to a join."""
-    division = stitch.Division(foreground.shape, block, objects, spacing)
+    division = stitch.Division(foreground.shape, block, objects, spacing, lines)
     axes = [[slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(foreground.shape, block, strict=True)]
     cores = list(itertools.product(*axes))
     order = np.random.Generator(np.random.Philox(seed)).permuted(np.arange(len(cores)))
@@ -86,6 +86,8 @@ def test_objects_of_blocks_are_those_of_the_whole(data, foreground, objects):
     assert np.array_equal(labels, whole)
     assert labels.dtype == np.min_scalar_type(whole.max(initial=0))
     assert stitch.count(tables) == whole.max(initial=0)
+    lined, _, _ = blockwise(foreground, block, objects, spacing, lines=True)
+    assert np.array_equal(lined, with_lines(whole))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])

@@ -110,7 +110,7 @@ def watch(fatal: int | None, stop: Stop | None) -> Moments:
         (Path, "unlink", "remove"),
         (supervised_module, "weighted_cross_entropy", "loss"),
         (torch.optim.AdamW, "step", "weights"),
-        (validate_module, "object_tables", "scores of an image"),
+        (validate_module, "tables_of", "scores of an image"),
     ):
         moments.around(owner, attribute, name)
     return moments

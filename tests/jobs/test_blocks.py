@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import ObjectSettings
+from septum.arrays.instances import AREAS, ObjectSettings, label_objects, with_lines
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.images import read_image, write_image
@@ -118,16 +118,29 @@ def test_classes_and_probabilities_of_several_classes(tmp_path: Path) -> None:
     assert np.abs(whole - blocks).max() <= 1e-5
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.6])
-def test_of_two_classes_the_models_threshold_decides(tmp_path: Path, threshold: float) -> None:
-    objects = ObjectSettings(threshold=threshold)
-    model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255), objects=objects)
+def test_of_two_classes_the_more_probable_one_is_taken(tmp_path: Path) -> None:
+    model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255))
     image = _image(tmp_path / "a.tif", 50, 40)
     whole, blocks = _both(model, image, tmp_path / "classes")
     np.testing.assert_array_equal(blocks, whole)
     maps, _ = _both(model, image, tmp_path / "maps", output="probabilities")
-    np.testing.assert_array_equal(whole, np.where(maps > np.float32(threshold), 255, 7))
+    np.testing.assert_array_equal(whole, np.where(maps > 0.5, 255, 7))
     assert 0.1 < (whole == 255).mean() < 0.9
+
+
+def test_areas_between_lines_are_parted_as_objects_are_where_their_line_is_faint(tmp_path: Path) -> None:
+    objects = AREAS.model_copy(update={"threshold": 0.4, "seed_level": 0.7})
+    model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255), objects=objects, lines=True)
+    image = _image(tmp_path / "a.tif", 70, 83)
+    whole, blocks = _both(model, image, tmp_path / "classes")
+    np.testing.assert_array_equal(blocks, whole)
+    assert blocks.dtype == whole.dtype == np.uint8
+    maps, _ = _both(model, image, tmp_path / "maps", output="probabilities")
+    areas = label_objects(maps, **objects.model_dump())
+    np.testing.assert_array_equal(whole, np.where(with_lines(areas) > 0, 255, 7))
+    assert 500 < (whole == 255).sum() < (areas > 0).sum()
+    ids, _ = _both(model, image, tmp_path / "ids", output="labels")
+    np.testing.assert_array_equal(ids, areas)
 
 
 def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from septum.arrays.instances import area_candidates
 from septum.errors import UsageError
 from septum.io.images import read_image
 from septum.io.model_file import read_model
@@ -20,6 +21,7 @@ from septum.jobs.report_images import predicted_sample
 from septum.jobs.seeds import train_seeds
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
+from septum.jobs.validate import choose, tables_of
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
@@ -95,3 +97,27 @@ def test_without_held_out_images_the_networks_are_averaged_all_the_same(disks: P
     records = list(train_seeds(_settings(tmp_path / "one", tmp_path / "run", steps=2), 2))
     assert (records[-1].scores, next(r for r in records if isinstance(r, SeedsCompared)).scores) == ({}, {})
     assert open_model(tmp_path / "run" / "model.safetensors", "cpu").header.members == 2
+
+
+def test_where_lines_part_areas_the_networks_are_tuned_together(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(6):
+        inside = np.full((48, 48), 1, np.uint8)
+        inside[8 + i :: 16], inside[:, 5 + i :: 16] = 0, 0
+        np.save(tmp_path / "data" / "masks" / f"{i}.npy", inside)
+        np.save(tmp_path / "data" / "images" / f"{i}.npy", inside + generator.normal(0, 0.1, inside.shape))
+    out = tmp_path / "run"
+    records = list(train_seeds(_settings(tmp_path / "data", out, steps=60, width=4), 2))
+    header = open_model(out / "model.safetensors", "cpu").header
+    assert header.lines and header.kind == "classes" and header.members == 2
+    name = json.loads((out / "plan.json").read_text())["held_out"][0]
+    sample = next(s for s in load_samples(check([tmp_path / "data"])) if s.name == name)
+    _, labels = predicted_sample(open_model(out / "model.safetensors", "cpu"), sample)
+    np.testing.assert_array_equal(read_image(out / "held-out" / f"{name}.tif", labels=True).array[0], labels)
+    # What is written has the score that the best of all settings has on the mean of the networks.
+    foreground = read_image(out / "held-out" / "probabilities" / f"{name}.tif").array[0].astype(np.float16)
+    best, scores = choose({0: tables_of(sample, foreground, area_candidates(), lines=True)}, lines=True)
+    assert header.objects == area_candidates()[best]
+    assert records[-1].scores["dice"] == pytest.approx(scores["dice"], abs=2e-3)

@@ -9,19 +9,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from septum.arrays.instances import ObjectSettings, candidates, speck_sizes
+from septum.arrays.instances import AREAS, ObjectSettings, candidates, speck_sizes
+from septum.arrays.normalize import NormalizeSettings
 from septum.jobs import validate as validate_module
 from septum.jobs.answer import classes_of
 from septum.jobs.clock import Clock
 from septum.jobs.facts import Facts
 from septum.jobs.load import Sample
+from septum.jobs.model import ModelHeader
 from septum.jobs.plan import make_plan
 from septum.jobs.report_scores import Scored, estimates, own_scores
 from septum.jobs.stopping import Stop
-from septum.jobs.validate import HeldOut, Tables, choose, merit, object_sizes, object_tables, tuned
-from septum.metrics import isbi
+from septum.jobs.validate import HeldOut, Tables, choose, merit, object_sizes, tables_of, tuned
+from septum.metrics import isbi, pixel
 from septum.metrics.contingency import table
 from septum.nn.device import find_device
+from septum.nn.unet import UNetSettings
+
+
+def _header(objects: ObjectSettings, *, lines: bool) -> ModelHeader:
+    return ModelHeader(
+        network=UNetSettings(depths=(1, 1), width=2),
+        normalization=NormalizeSettings(),
+        kind="classes",
+        class_values=(0, 1),
+        objects=objects,
+        lines=lines,
+    )
 
 
 def _sample(number: int) -> tuple[Sample, np.ndarray]:
@@ -45,7 +59,7 @@ def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
     def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
         calls.append((len(choices), sorted(again)))
         chosen = sorted(again) or [0, 2]  # no time for the other one
-        return {i: object_tables(*made[i], choices) for i in chosen}
+        return {i: tables_of(*made[i], choices) for i in chosen}
 
     best = tuned(measure, samples)
     assert calls == [(32, []), (8, [0, 2])]
@@ -112,7 +126,27 @@ def test_the_level_at_which_lines_part_areas_is_tuned_and_predicts(monkeypatch: 
     assert (objects.threshold, scores["V_Rand"], scores["dice"], number) == (0.8, 1.0, 1.0, 2)
     assert held_out.score("faint", Stop()) == scores  # on the way as well
     both = np.stack([1 - faint, faint]).astype(np.float32)
-    np.testing.assert_array_equal(classes_of(both, objects.threshold), _membranes())
-    np.testing.assert_array_equal(classes_of(both, 0.5), _membranes(gap=4))
+    header = _header(objects, lines=True)
+    np.testing.assert_array_equal(classes_of(both, header), _membranes())
+    np.testing.assert_array_equal(classes_of(both, header.model_copy(update={"lines": False})), _membranes(gap=4))
     three = np.stack([faint * 0.6, faint * 0.4, 1 - faint]).astype(np.float32)
-    np.testing.assert_array_equal(classes_of(three, 0.8), three.argmax(axis=0))
+    np.testing.assert_array_equal(classes_of(three, _header(objects, lines=False)), three.argmax(axis=0))
+
+
+def test_areas_reach_far_and_are_parted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft = np.where(_membranes() > 0, 0.97, 0.02)
+    soft[(_membranes(width=6) == 0) & (_membranes() == 1)] = 0.4  # the outline is uncertain
+    soft[31:37, 8:12] = 0.97
+    soft[31:33, 8:12] = 0.85  # and for a few pixels the line is hardly seen
+    held_out = _lines_held_out(monkeypatch, {"soft": soft})
+    objects, scores, _ = held_out.finish("soft", Clock(1, None))  # type: ignore[arg-type]
+    assert objects.threshold < 0.4 and objects.seed_level >= 0.9
+    assert scores["V_Rand"] == 1.0 and scores["dice"] > 0.995
+    at_a_level = [pixel.of_table(table(_membranes(), soft > level), classes=[1]).mean("dice") for level in (0.5, 0.9)]
+    assert max(at_a_level) < 0.95
+
+
+def test_of_lines_the_usual_settings_look_at_no_shape() -> None:
+    held_out = HeldOut((), False, make_plan(LINES, width=2)[0], find_device("cpu"))
+    assert held_out.finish("any", Clock(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
+    assert AREAS.neck == 0 and AREAS.threshold < 0.5 < AREAS.seed_level

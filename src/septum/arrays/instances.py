@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,6 +54,12 @@ class ObjectSettings(Settings):
     grow_px: int = Field(default=0, ge=0, le=16)
     """Background that has two objects within this many pixels is given to them: closes the gap that the training
     target left between touching objects. Outlines that face open background stay where they are."""
+
+
+AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, neck=0.0, min_size_px=1)
+"""How areas between lines are told apart where nothing was tuned: by how probable the line is, not by shape."""
+
+IntT = TypeVar("IntT", bound=np.integer[Any])
 
 
 def label_objects(
@@ -170,6 +176,37 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
         ObjectSettings(threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=speck, grow_px=grow)
         for threshold, seed_level, neck, grow in grid
     )
+
+
+def area_candidates() -> tuple[ObjectSettings, ...]:
+    """List the settings among which tuning chooses where lines part areas, ordered as `candidates`.
+
+    The threshold says how far areas reach, the seed level how faint a line may be that still parts two of them.
+    """
+    grid = itertools.product((0.2, 0.35, 0.5, 0.65, 0.8), (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
+    return tuple(AREAS.model_copy(update={"threshold": t, "seed_level": s}) for t, s in grid if s >= t)
+
+
+def with_lines(labels: NDArray[IntT]) -> NDArray[IntT]:
+    """Draw lines of background, one pixel wide, where areas touch, so that no two of them do, nor by corners.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integers, 0 background.
+
+    Returns
+    -------
+    labels
+        ``(*S)``, 0 at pixels beside an area of a lower number, as the line is taken from one side. Only the next
+        pixels matter to one.
+    """
+    own = (labels - 1).astype(f"u{labels.itemsize}")  # background becomes the highest number there is
+    lowest = own.copy()
+    for axis in range(labels.ndim):
+        _spread(lowest, axis, 1, np.minimum)
+    lined: NDArray[IntT] = labels * (lowest == own)
+    return lined
 
 
 def speck_sizes(object_sizes: ArrayLike = ()) -> list[int]:

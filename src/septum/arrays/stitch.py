@@ -10,7 +10,8 @@ not know without their neighbors becomes a table:
 ``specks``
     What belonged to objects that are too small, flooded from the others. Needless where there are none.
 ``numbers``
-    Objects get the numbers 1 .. N in the order in which a scan of the image meets them, and gaps are closed.
+    Objects get the numbers 1 .. N in the order in which a scan of the image meets them, and gaps are closed, or lines
+    drawn between them.
 
 Between stages, a pixel has the id (int64) of its cluster: 1 plus the flat index, in the image, of a pixel of it that
 its block knew to belong to it. The table says which ids turned out to be the same. Why that is exact:
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.depth import Region, squared_depth_of
 from septum.arrays.flood import Flooded, flood_block
-from septum.arrays.instances import ObjectSettings, above, bounds, grow_reach, grown
+from septum.arrays.instances import ObjectSettings, above, bounds, grow_reach, grown, with_lines
 from septum.arrays.instances import levels as levels  # what a store keeps
 from septum.arrays.weightmap import relative_spacing
 
@@ -66,6 +67,8 @@ class Division:
         How objects are made.
     spacing
         As for `septum.arrays.instances.label_objects`.
+    lines
+        Lines are drawn where objects touch (`septum.arrays.instances.with_lines`).
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Division:
     block: tuple[int, ...]
     objects: ObjectSettings
     spacing: tuple[float, ...] | None = None
+    lines: bool = False
 
     @cached_property
     def sizes(self) -> tuple[float, ...]:
@@ -225,13 +229,15 @@ def _specks(core: Region, store: BlockStore, division: Division, table: Arrays) 
 
 def _numbers(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> NDArray[Any]:
     stage, table = _last(tables)
-    reach = grow_reach(division.objects.grow_px, division.sizes)
+    reach = tuple(n + division.lines for n in grow_reach(division.objects.grow_px, division.sizes))
     around = _around(core, division.shape, reach)
     heads, lengths, shape = _runs(store.ids(stage, around))
     found = _looked_up(_looked_up(heads, table["old"], table["new"]), table["ids"], table["numbers"], missing=0)
     total = len(table["numbers"])
     kind = np.int32 if total < 2**31 - 1 else np.int64
     labels = grown(np.repeat(found.astype(kind), lengths).reshape(shape), division.objects.grow_px, division.sizes)
+    if division.lines:
+        labels = with_lines(labels)
     inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
     return labels[inner].astype(np.min_scalar_type(total))
 

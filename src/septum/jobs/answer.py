@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import label_objects
+from septum.arrays.instances import label_objects, with_lines
 from septum.errors import UsageError
-from septum.jobs.model import Model
+from septum.jobs.model import Model, ModelHeader
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -36,6 +36,11 @@ def answer_of(output: Output, model: Model) -> Answer:
     if output == "auto":
         return "labels" if model.header.kind == "objects" else "classes"
     return output
+
+
+def makes_objects(answer: str, header: ModelHeader) -> bool:
+    """Say whether probabilities become objects on the way to what is written, be it their ids or the areas they are."""
+    return answer == "labels" or (answer == "classes" and header.lines)
 
 
 def finish(
@@ -66,26 +71,31 @@ def finish(
         labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
         small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
         return small
-    return class_values(probabilities, model)[None]
+    values: NDArray[Any] = class_table(model)[classes_of(probabilities, model.header, spacing=spacing)][None]
+    return values
 
 
-def class_values(probabilities: NDArray[np.float32], model: Model) -> NDArray[Any]:
-    """Return the value of each pixel's class in the training masks, ``(*S)`` in the smallest integer type."""
-    found: NDArray[Any] = class_table(model)[classes_of(probabilities, model.header.objects.threshold)]
-    return found
+def classes_of(
+    probabilities: NDArray[np.float32], header: ModelHeader, *, spacing: tuple[float, ...] | None = None
+) -> NDArray[Any]:
+    """Return the class of each pixel, ``(*S)`` in the smallest integer type: the most probable one.
 
-
-def classes_of(probabilities: NDArray[np.float32], threshold: float) -> NDArray[Any]:
-    """Return the class of each pixel, ``(*S)`` in the smallest integer type.
+    Where the classes are lines and areas, the areas are those of `septum.arrays.instances.label_objects`, and there is
+    a line where two of them meet.
 
     Parameters
     ----------
     probabilities
         ``(K, *S) float32``.
-    threshold
-        Of two classes, the second is where its probability is above this; of more, the most probable one is taken.
+    header
+        Of the model.
+    spacing
+        As for `finish`.
     """
-    found: NDArray[Any] = probabilities[1] > threshold if len(probabilities) == 2 else probabilities.argmax(axis=0)
+    if header.lines:
+        found = with_lines(label_objects(probabilities[1], **header.objects.model_dump(), spacing=spacing)) > 0
+    else:
+        found = probabilities.argmax(axis=0)
     return found.astype(smallest_integer(0, len(probabilities) - 1))
 
 

@@ -98,7 +98,7 @@ def predict_in_blocks(
         for frame in range(work.plan.frames):
             blocks.join(stage, frame)
     yield from _halved(asked.source, blocks.tiler)
-    found = sum(blocks.object_counts()) if blocks.makes_objects else None
+    found = sum(blocks.object_counts()) if asked.answer == "labels" else None
     for share in deliver(work, asked):
         yield BlockDone(asked.source, "writing", count * share, count)
     yield ImageDone(asked.source, asked.target, time.monotonic() - begin, found)

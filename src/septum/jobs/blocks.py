@@ -27,7 +27,7 @@ from septum.io.names import image_stem
 from septum.io.omezarr import ZarrTarget, create_zarr, open_target
 from septum.io.scratch import Scratch
 from septum.io.source import Source
-from septum.jobs.answer import class_table, class_values, smallest_integer
+from septum.jobs.answer import class_table, classes_of, makes_objects, smallest_integer
 from septum.jobs.frames import Frame, frame_spacing, split_frames, walked_axes
 from septum.jobs.infer import Region, Tiler, region_probabilities
 from septum.jobs.layout import CHUNK, block_regions
@@ -81,7 +81,7 @@ class Blocks:
     @property
     def makes_objects(self) -> bool:
         """Whether objects are made of the probabilities."""
-        return self.work.plan.output == "labels"
+        return makes_objects(self.work.plan.output, self.model.header)
 
     @cached_property
     def stages(self) -> tuple[str, ...]:
@@ -96,6 +96,7 @@ class Blocks:
             block=self.work.plan.block,
             objects=self.model.header.objects,
             spacing=frame_spacing(self.source, self.model.rank),
+            lines=self.work.plan.output == "classes",
         )
 
     def steps(self, task: Task) -> Iterator[float]:
@@ -185,7 +186,7 @@ class Blocks:
         if self.makes_objects:
             self._scratch("levels").write((frame, *region), stitch.levels(probabilities[1]))
         elif self.work.plan.output == "classes":
-            self._write(frame, region, class_values(probabilities, self.model)[None])
+            self._write(frame, region, class_table(self.model)[classes_of(probabilities, self.model.header)][None])
         else:
             self._write(frame, region, probabilities[1:] if len(probabilities) == 2 else probabilities)
 
@@ -193,7 +194,9 @@ class Blocks:
         store = _FrameStore(self, task.frame)
         rest = stitch.run_block(task.stage, region, store, self.objects, self._tables(task.frame))
         if task.stage == stitch.STAGES[-1]:
-            self._write(task.frame, region, rest.pop("numbers")[None])
+            numbers = rest.pop("numbers")[None]
+            labels = self.work.plan.output == "labels"
+            self._write(task.frame, region, numbers if labels else class_table(self.model)[(numbers > 0).astype(int)])
         return rest
 
     def _tables(self, frame: int) -> dict[str, Arrays]:

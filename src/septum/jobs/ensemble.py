@@ -87,11 +87,9 @@ def finish(
     left = None if series.seconds_left is None else max(1.0, series.seconds_left - 2 * (series.tuning_s or 0.0))
     yield from ending.files.predict(ending.shares, limit_s=left)
     first = open_model(trained[0].model, settings.device)
-    # Where classes are lines and areas, each training has tuned its own threshold: the middle one is taken.
-    thresholds = sorted(open_model(t.model, settings.device).header.objects.threshold for t in trained)
-    objects = ObjectSettings(threshold=thresholds[len(thresholds) // 2])
-    if first.header.kind == "objects" and samples:
-        objects = ending.files.tune(samples, limit_s=series.tuning_s)
+    objects, lines = first.header.objects, first.header.lines
+    if samples and (first.header.kind == "objects" or lines):
+        objects = ending.files.tune(samples, lines=lines, limit_s=series.tuning_s)
     header = _header(first.header, series, trained, objects)
     gallery = Gallery(Model(header, first.network, first.device))
     yield from _score(ending.files, gallery, samples)

@@ -26,7 +26,7 @@ from septum.jobs.load import Sample
 from septum.jobs.model import Model
 from septum.jobs.records import HeldOutDone
 from septum.jobs.report_images import in_turn, predicted_sample
-from septum.jobs.validate import MOST_SCORED, Tables, object_tables, spread, tuned
+from septum.jobs.validate import MOST_SCORED, Tables, spread, tables_of, tuned
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"
@@ -108,8 +108,8 @@ class HeldOutFiles:
                 done += 1
                 yield HeldOutDone(done, total)
 
-    def tune(self, samples: Sequence[Sample], *, limit_s: float | None) -> ObjectSettings:
-        """Return the settings of objects with the best scores over samples that are predicted."""
+    def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
+        """Return the settings of objects, or of areas between `lines`, with the best scores over predicted samples."""
         begin, some = time.monotonic(), in_turn(spread(len(samples), MOST_SCORED))
 
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
@@ -117,12 +117,13 @@ class HeldOutFiles:
             for index in (i for i in some if not again or i in again):
                 probabilities = self.read(samples[index])
                 if probabilities is not None:
-                    tables[index] = object_tables(samples[index], probabilities[0].astype(np.float16), choices)
+                    foreground = probabilities[0].astype(np.float16)
+                    tables[index] = tables_of(samples[index], foreground, choices, lines=lines)
                 if not again and limit_s is not None and time.monotonic() - begin > limit_s:
                     break
             return tables
 
-        return tuned(measure, samples)
+        return tuned(measure, samples, lines=lines)
 
     def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
         """Write labels ``(*S)``, object ids or classes 0 .. K - 1, as `septum predict` would."""

@@ -52,7 +52,10 @@ class ModelHeader(Settings):
     pixel_size_um
         Median pixel size of the training images per axis, in micrometers; empty if unknown.
     objects
-        How probabilities become objects, tuned on the validation images.
+        How probabilities become objects, or areas between lines, tuned on the validation images.
+    lines
+        The two classes are lines and the areas between them: areas are told apart as objects are, and a line is where
+        two of them meet.
     scores
         Scores on the validation images; empty if there were none.
     seen
@@ -69,6 +72,7 @@ class ModelHeader(Settings):
     gray_as_color: bool = False
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
+    lines: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
     seen: Seen | None = None
     training: dict[str, Any] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ from septum.io.images import Image, list_images
 from septum.io.names import image_stem, image_suffix
 from septum.io.source import Source, open_image, source_of
 from septum.io.zarr_labels import labels_place
-from septum.jobs.answer import Answer, Output, answer_of, finish
+from septum.jobs.answer import Answer, Output, answer_of, finish, makes_objects
 from septum.jobs.beside import Ahead, Behind
 from septum.jobs.block_run import Asked, predict_in_blocks
 from septum.jobs.crew import Alone, Crew, gather
@@ -253,7 +253,7 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
         held=not source.lazy,
         maps=model.header.network.classes,
         raw=run.answer == "probabilities",
-        objects=run.answer == "labels",
+        objects=makes_objects(run.answer, model.header),
         rounds=len(versions(model.network.geometry)) if settings.tta else 1,
         members=model.header.members,
     )

@@ -80,7 +80,7 @@ class Gallery:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._lines = model.header.kind == "classes" and bool(model.header.training.get("plan", {}).get("lines"))
+        self._lines = model.header.lines
         self.images: list[Scored] = []
         self._ranks: list[float] = []
         self._cases: list[Case] = []
@@ -163,9 +163,10 @@ def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32],
 def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) -> NDArray[np.int32]:
     """Return the labels of `predicted_sample` from its probabilities."""
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
+    spacing = relative_spacing(sample.spacing_um)
     if model.header.kind == "classes":
-        return classes_of(both, model.header.objects.threshold).astype(np.int32)
-    labels = finish(both, model, "labels", spacing=relative_spacing(sample.spacing_um))
+        return classes_of(both, model.header, spacing=spacing).astype(np.int32)
+    labels = finish(both, model, "labels", spacing=spacing)
     return np.asarray(labels[0], np.int32)
 
 

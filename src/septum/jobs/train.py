@@ -360,6 +360,7 @@ def _finish(
         gray_as_color=rules.gray_as_color,
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
+        lines=trainer.plan.lines,
         scores=scores,
         seen=seen,
         training=training,

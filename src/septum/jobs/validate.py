@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import ObjectSettings, candidates, label_each, speck_sizes
+from septum.arrays.instances import (
+    AREAS,
+    ObjectSettings,
+    area_candidates,
+    candidates,
+    label_each,
+    speck_sizes,
+    with_lines,
+)
 from septum.axes import relative_spacing
-from septum.jobs.answer import classes_of
 from septum.jobs.infer import image_probabilities
 from septum.jobs.load import judged
 from septum.metrics import ctc, isbi, matching, pixel, rand
@@ -37,8 +44,6 @@ Tables = dict[int, list[tuple[Table, Table]]]
 MOST_SCORED = 24
 # With a time budget: shares of it that all validations on the way, the final scores, tuning, and the report may take.
 _ON_THE_WAY, _FINAL, _TUNING, _REPORT = 0.10, 0.10, 0.04, 0.03
-# Levels above which a pixel may be inside an area: the higher, the fainter the lines that still part areas.
-_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # Seconds that the report takes beside predictions.
 _DRAWING = 2.0
 
@@ -75,11 +80,13 @@ class HeldOut:
 
     @cached_property
     def _choices(self) -> tuple[ObjectSettings, ...]:
-        return candidates(object_sizes(self.samples))
+        return area_candidates() if self.plan.lines else candidates(object_sizes(self.samples))
 
     @cached_property
     def _few(self) -> tuple[ObjectSettings, ...]:
         """Settings tried on the way: what is too timid with one of them may be the best model with another."""
+        if self.plan.lines:
+            return tuple(c for c in self._choices if c.threshold in (0.35, 0.8))
         few = [c for c in self._choices if c.threshold in (0.5, 0.8) and c.neck > 0 and not c.grow_px]
         some = sorted({self._specks[0], self._specks[len(self._specks) // 2]})
         return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in some)
@@ -89,9 +96,9 @@ class HeldOut:
         return speck_sizes(object_sizes(self.samples))
 
     @property
-    def _levels(self) -> tuple[float, ...]:
-        """Probabilities above which a pixel is inside an area; one for classes that are not lines and areas."""
-        return _LEVELS if self.plan.lines else (0.5,)
+    def _made(self) -> bool:
+        """Whether objects, or areas between lines, are made of probabilities, in a way that is tuned."""
+        return self.objects or self.plan.lines
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -130,9 +137,9 @@ class HeldOut:
         shared = 1 / self.processes.world
         each = self._scored * (self._predict_s + self._score_s) * shared
         end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few))) * shared
-        if self.objects and self._tune_s is not None and self.samples:
+        if self._made and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
-            settings = len(self._choices) + len(self._specks)
+            settings = len(self._choices) + (len(self._specks) if self.objects else 0)
             tuning = self._score_s * settings / max(1, len(self._few)) * shared
             end += min(self._tune_s, min(self._finally or 0, MOST_SCORED) * tuning)
         # The report predicts some images again, in the first process alone.
@@ -145,10 +152,10 @@ class HeldOut:
         tables = self._tables(network, chosen, self._few, stop=stop)
         if self.processes.any(stop.asked and len(tables) < len(chosen)):
             return None
-        return self._scores_of(tables)[1]
+        return self._scores_of(tables)
 
     def finish(self, network: Network, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
-        """Tune how objects are made and score.
+        """Tune how objects, or areas between lines, are made and score.
 
         Returns
         -------
@@ -156,11 +163,10 @@ class HeldOut:
             The choice, the scores with it, and of how many images they are: all, unless a time budget is too short.
         """
         if not self.samples:
-            return ObjectSettings(), {}, 0
+            return AREAS if self.plan.lines else ObjectSettings(), {}, 0
         chosen = self._some(self._finally or len(self.samples))
-        if not self.objects:
-            best, scores = self._scores_of(self._tables(network, chosen, ()))
-            return ObjectSettings(threshold=self._levels[best]), scores, len(chosen)
+        if not self._made:
+            return ObjectSettings(), self._scores_of(self._tables(network, chosen, ())), len(chosen)
         own = self.processes.share(len(chosen))
         maps = {i: self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
@@ -169,14 +175,14 @@ class HeldOut:
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
             tables: Tables = {}
             for index in (i for i in some if not again or i in again):
-                tables[index] = object_tables(chosen[index], maps[index], choices)
+                tables[index] = tables_of(chosen[index], maps[index], choices, lines=self.plan.lines)
                 if not again and limit is not None and clock.seconds - begin > limit:
                     break
             return gathered(self.processes, tables)
 
-        settings = tuned(measure, self.samples)
-        tables = {i: object_tables(chosen[i], maps[i], [settings]) for i in own}
-        return settings, choose(gathered(self.processes, tables))[1], len(chosen)
+        settings = tuned(measure, self.samples, lines=self.plan.lines)
+        tables = {i: tables_of(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
+        return settings, self._scores_of(gathered(self.processes, tables)), len(chosen)
 
     def _some(self, number: int) -> list[Sample]:
         """Return so many of the images, evenly chosen."""
@@ -198,27 +204,24 @@ class HeldOut:
             if stop is not None and stop.asked:
                 break
             sample, start = samples[index], time.monotonic()
-            if self.objects:
+            if self._made:
                 foreground = self._foreground(network, sample)
                 predict_s += time.monotonic() - start
-                tables[index] = object_tables(sample, foreground, choices)
+                tables[index] = tables_of(sample, foreground, choices, lines=self.plan.lines)
             else:
-                probabilities = self._probabilities(network, sample)
+                classes = self._probabilities(network, sample).argmax(axis=0)
                 predict_s += time.monotonic() - start
-                tables[index] = class_tables(sample, probabilities, self._levels, lines=self.plan.lines)
+                tables[index] = [(table(sample.mask, classes),) * 2]
         if tables:
             self._predict_s = predict_s / len(tables)
             self._score_s = (time.monotonic() - begin - predict_s) / len(tables)
         return gathered(processes, tables)
 
-    def _scores_of(self, tables: Tables) -> tuple[int, dict[str, float]]:
-        if self.objects:
-            return choose(tables)
-        return choose(tables, self._class_scores)
-
-    def _class_scores(self, areas: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
-        scores = class_scores(full, self.plan.network.classes)
-        return {"V_Rand": float(np.mean([rand.score(t).f for t in areas])), **scores} if self.plan.lines else scores
+    def _scores_of(self, tables: Tables) -> dict[str, float]:
+        """Return the scores with the best of the settings that the tables are of."""
+        if self._made:
+            return choose(tables, lines=self.plan.lines)[1]
+        return class_scores([full for ((_, full),) in tables.values()], self.plan.network.classes)
 
     def _foreground(self, network: Network, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough there.
@@ -242,9 +245,12 @@ def object_sizes(samples: Sequence[Sample]) -> NDArray[np.float64]:
 
 
 def tuned(
-    measure: Callable[[Sequence[ObjectSettings], Collection[int]], Tables], samples: Sequence[Sample]
+    measure: Callable[[Sequence[ObjectSettings], Collection[int]], Tables],
+    samples: Sequence[Sample],
+    *,
+    lines: bool = False,
 ) -> ObjectSettings:
-    """Choose how objects are made: by probability and shape first, then what is a speck.
+    """Choose how objects are made: by probability and shape first, then what is a speck; or areas between `lines`.
 
     Parameters
     ----------
@@ -254,6 +260,10 @@ def tuned(
     samples
         Images that say how large objects are.
     """
+    if lines:
+        choices = area_candidates()
+        tables = measure(choices, ())
+        return choices[choose(tables, lines=True)[0]] if tables else AREAS
     sizes = object_sizes(samples)
     choices = candidates(sizes)
     tables = measure(choices, ())
@@ -277,6 +287,11 @@ def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, fl
         "AP50": found[0].ap,
         "AP": float(np.mean([s.ap for s in found])),
     }
+
+
+def _area_scores(areas: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
+    """Score areas between lines: ``V_Rand``, the mean over images, and the scores of two classes."""
+    return {"V_Rand": float(np.mean([rand.score(t).f for t in areas])), **class_scores(full, 2)}
 
 
 def class_scores(tables: Sequence[Table], classes: int) -> dict[str, float]:
@@ -310,56 +325,41 @@ def merit(scores: dict[str, float]) -> float:
     return (scores["V_Rand"] + dice) / 2 if "V_Rand" in scores else dice
 
 
-def object_tables(
-    sample: Sample, foreground: Probabilities, choices: Sequence[ObjectSettings]
+def tables_of(
+    sample: Sample, foreground: Probabilities, choices: Sequence[ObjectSettings], *, lines: bool = False
 ) -> list[tuple[Table, Table]]:
-    """Compare the objects that each setting makes with the truth.
+    """Compare the objects, or the areas between lines, that each setting makes with the truth.
 
     Parameters
     ----------
     sample
         A held-out image.
     foreground
-        ``(*S)`` probability of the object class.
+        ``(*S)`` probability of the object class, or of the inside of areas.
     choices
         Settings; neighbors should share much (see `septum.arrays.instances.label_each`).
 
     Returns
     -------
     list of (gold, full)
-        For each setting the table with the gold truth, which is the mask where there is none, and with the mask.
+        For each setting the table with the gold truth, which is the mask where there is none, and with the mask. With
+        `lines` the table of areas (`septum.metrics.isbi.areas`), and that of the two classes.
     """
     made = label_each(foreground.astype(np.float32), choices, spacing=relative_spacing(sample.spacing_um))
     tables = []
     for _, labels in made:
+        if lines:
+            classes = (with_lines(labels) > 0).astype(np.int32)
+            tables.append((isbi.areas(sample.mask, classes), table(sample.mask, classes)))
+            continue
         full = table(sample.mask, judged(labels, sample))
         tables.append((full if sample.gold is None else table(sample.gold, labels), full))
     return tables
 
 
-def class_tables(
-    sample: Sample, probabilities: NDArray[np.float32], levels: Sequence[float], *, lines: bool
-) -> list[tuple[Table, Table]]:
-    """Compare the classes with the truth, at each level above which the second of two classes is taken.
-
-    Returns
-    -------
-    list of (areas, full)
-        For each level the table of areas, where classes are `lines` and areas, and that of classes.
-    """
-    tables = []
-    for level in levels:
-        classes = classes_of(probabilities, level)
-        full = table(sample.mask, classes)
-        tables.append((isbi.areas(sample.mask, classes) if lines else full, full))
-    return tables
-
-
-def choose(
-    tables: Tables, score: Callable[[Sequence[Table], Sequence[Table]], dict[str, float]] = _object_scores
-) -> tuple[int, dict[str, float]]:
-    """Return which setting has the highest `merit`, of equals the first, and its scores."""
-    images = [tables[i] for i in sorted(tables)]
+def choose(tables: Tables, *, lines: bool = False) -> tuple[int, dict[str, float]]:
+    """Return which setting of `tables_of` has the highest `merit`, of equals the first, and its scores."""
+    images, score = [tables[i] for i in sorted(tables)], _area_scores if lines else _object_scores
     scores = [score([one for one, _ in pairs], [full for _, full in pairs]) for pairs in zip(*images, strict=True)]
     best = int(np.argmax([merit(s) for s in scores]))
     return best, scores[best]
