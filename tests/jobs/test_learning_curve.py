@@ -19,6 +19,7 @@ from septum.jobs.report_scores import Scored
 from septum.jobs.report_values import RunReport, metrics
 from septum.jobs.series import Series
 from septum.jobs.train_settings import TrainSettings
+from septum.metrics import isbi
 from septum.metrics.contingency import table
 
 SIZES = [4, 8, 16, 32]
@@ -52,6 +53,26 @@ def test_a_rising_curve_is_carried_on_with_an_interval_around_the_truth() -> Non
         f"20 more images would raise SEG from {found.values[-1]:.2f} to about {found.ahead[0][1]:.2f} "
         f"({found.ahead[0][2]:.2f}-{found.ahead[0][3]:.2f})"
     )
+
+
+def test_where_lines_part_areas_the_curve_is_of_v_rand() -> None:
+    """What rises is how well four areas are parted; of all lines about as many pixels are found."""
+    truth = np.ones((32, 32), np.int32)
+    truth[15:17], truth[:, 15:17] = 0, 0
+
+    def scored(number: int, gaps: int) -> Scored:
+        predicted = truth.copy()
+        for row, column in [(15, 2), (15, 30), (2, 15), (30, 15)][:gaps]:
+            predicted[row : row + 2 if row == 15 else row + 1, column : column + 2 if column == 15 else column + 1] = 1
+        both = table(truth, predicted)
+        return Scored(f"{number}", "", truth.shape, 0.1, both, both, np.zeros((15, 3)), isbi.areas(truth, predicted))
+
+    header = SimpleNamespace(kind="classes", class_values=(0, 1))
+    gallery: Any = SimpleNamespace(model=SimpleNamespace(header=header))
+    found = curve(SIZES, [[scored(k, gaps) for k in range(4)] for gaps in (3, 2, 1, 0)], gallery, seed=0)
+    assert found.score == "V_Rand"
+    assert found.values[-1] == 1.0 and found.values[0] < 0.5
+    assert list(found.values) == sorted(found.values)
 
 
 def test_a_flat_curve_does_not_promise_anything() -> None:

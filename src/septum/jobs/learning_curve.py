@@ -38,7 +38,8 @@ from septum.metrics.power_law import fit_power_law
 from septum.nn.device import enough_memory
 
 _LEAST_TRAINING, _LEAST_HELD_OUT = 4, 2
-_SCORE = {"objects": "SEG", "classes": "dice"}
+# The curve is that of the first of these: objects, lines between areas, other classes.
+_SCORES = ("SEG", "V_Rand", "dice")
 # An interval for the score ahead that is wider than this says nothing.
 _WIDEST = 0.25
 
@@ -182,8 +183,10 @@ def curve(sizes: Sequence[int], images: Sequence[Sequence[Scored]], gallery: Gal
         Of the draws.
     """
     header = gallery.model.header
-    name, values = _SCORE[header.kind], header.class_values
-    scores = [estimates(some, header.kind, values=values, seed=seed)[name] for some in images]
+    values = header.class_values
+    found = [estimates(some, header.kind, values=values, seed=seed) for some in images]
+    name = next(name for name in _SCORES if name in found[0])
+    scores = [one[name] for one in found]
     n = np.asarray(sizes, np.float64)
     drawn = np.stack([resampled(some, header.kind, values=values, seed=seed)[name] for some in images], axis=1)
     drawn = drawn[np.isfinite(drawn).all(axis=1)]

@@ -1,0 +1,61 @@
+"""Areas between lines: one level for all pixels, or grown from where the network is sure; which is better?
+
+    python benchmarks/areas.py RUN DATA
+
+RUN is a run folder of `septum train DATA` on lines and areas, such as ISBI 2012. Its held-out images are predicted
+once; masks are made of their probabilities in both ways and scored as training scores them. Figures go to
+benchmarks/results/areas.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.instances import area_candidates, label_objects, with_lines
+from septum.jobs.check import check
+from septum.jobs.load import load_samples
+from septum.jobs.model import open_model
+from septum.jobs.report_images import predicted_sample
+from septum.metrics import isbi, pixel, rand
+from septum.metrics.contingency import table
+
+RESULTS = Path(__file__).parent / "results" / "areas.json"
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def scores(truths: list[NDArray[Any]], masks: list[NDArray[Any]]) -> dict[str, float]:
+    """Return V_Rand, the mean over images, and Dice and the share of wrong pixels, of all pixels."""
+    areas = [rand.score(isbi.areas(truth, mask)).f for truth, mask in zip(truths, masks, strict=True)]
+    pairs = [pixel.of_table(table(truth, mask), classes=[1]) for truth, mask in zip(truths, masks, strict=True)]
+    pooled = pixel.pool(pairs)
+    found = {"V_Rand": float(np.mean(areas)), "dice": pooled.mean("dice"), "pixel_error": pooled.pixel_error}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def main(run: Path, data: Path) -> None:
+    """Score both ways, keep and print the figures."""
+    model = open_model(run / "model.safetensors", "cpu")
+    names = json.loads((run / "plan.json").read_text())["held_out"]
+    samples = [s for s in load_samples(check([data], kind="classes")) if s.name in names]
+    truths = [s.mask for s in samples]
+    maps = [predicted_sample(model, s)[0][0] for s in samples]
+    found = []
+    for level in LEVELS:
+        found.append({"level": level, **scores(truths, [(m > level).astype(np.int32) for m in maps])})
+        print(found[-1], flush=True)
+    for choice in area_candidates():
+        made = [(with_lines(label_objects(m, **choice.model_dump())) > 0).astype(np.int32) for m in maps]
+        found.append({"threshold": choice.threshold, "seed_level": choice.seed_level, **scores(truths, made)})
+        print(found[-1], flush=True)
+    kept = {"command": "benchmarks/areas.py RUN DATA", "images": names, "steps": model.header.training["steps"]}
+    RESULTS.write_text(json.dumps({**kept, "found": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
