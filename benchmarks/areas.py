@@ -22,6 +22,7 @@ from septum.jobs.check import check
 from septum.jobs.load import load_samples
 from septum.jobs.model import open_model
 from septum.jobs.report_images import predicted_sample
+from septum.jobs.validate import object_sizes
 from septum.metrics import isbi, pixel, rand
 from septum.metrics.contingency import table
 
@@ -49,7 +50,7 @@ def main(run: Path, data: Path) -> None:
     for level in LEVELS:
         found.append({"level": level, **scores(truths, [(m > level).astype(np.int32) for m in maps])})
         print(found[-1], flush=True)
-    for choice in area_candidates():
+    for choice in area_candidates(object_sizes(samples, lines=True)):
         made = [(with_lines(label_objects(m, **choice.model_dump())) > 0).astype(np.int32) for m in maps]
         found.append({"threshold": choice.threshold, "seed_level": choice.seed_level, **scores(truths, made)})
         print(found[-1], flush=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septum.arrays.instances import area_candidates
 from septum.errors import UsageError
 from septum.io.images import read_image
 from septum.io.model_file import read_model
@@ -21,7 +20,7 @@ from septum.jobs.report_images import predicted_sample
 from septum.jobs.seeds import train_seeds
 from septum.jobs.train import train
 from septum.jobs.train_settings import TrainSettings
-from septum.jobs.validate import choose, tables_of
+from septum.jobs.validate import choose, tables_of, tuned
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
@@ -118,6 +117,7 @@ def test_where_lines_part_areas_the_networks_are_tuned_together(tmp_path: Path) 
     np.testing.assert_array_equal(read_image(out / "held-out" / f"{name}.tif", labels=True).array[0], labels)
     # What is written has the score that the best of all settings has on the mean of the networks.
     foreground = read_image(out / "held-out" / "probabilities" / f"{name}.tif").array[0].astype(np.float16)
-    best, scores = choose({0: tables_of(sample, foreground, area_candidates(), lines=True)}, lines=True)
-    assert header.objects == area_candidates()[best]
+    best = tuned(lambda choices, _: {0: tables_of(sample, foreground, choices, lines=True)}, [sample], lines=True)
+    assert header.objects == best
+    scores = choose({0: tables_of(sample, foreground, [best], lines=True)}, lines=True)[1]
     assert records[-1].scores["dice"] == pytest.approx(scores["dice"], abs=2e-3)

@@ -84,11 +84,15 @@ def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
 LINES = Facts(1, 2, (64, 64), (1.0, 1.0), None, gpu=False, lines=True)
 
 
-def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> HeldOut:
-    """Two images of lines, and networks that answer with these probabilities of the inside."""
+def _lines_sample(number: int = 0) -> Sample:
     truth = _membranes()
     image = np.zeros((1, *truth.shape), np.float32)
-    samples = tuple(Sample(f"{i}", "", i, image, truth, gold=None, spacing_um=None) for i in range(2))
+    return Sample(f"{number}", "", number, image, truth, gold=None, spacing_um=None)
+
+
+def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> HeldOut:
+    """Two images of lines, and networks that answer with these probabilities of the inside."""
+    samples = tuple(_lines_sample(i) for i in range(2))
 
     def probabilities(network: str, *_: object, **__: object) -> np.ndarray:
         return np.stack([1 - inside[network], inside[network]]).astype(np.float32)
@@ -144,6 +148,18 @@ def test_areas_reach_far_and_are_parted_all_the_same(monkeypatch: pytest.MonkeyP
     assert scores["V_Rand"] == 1.0 and scores["dice"] > 0.995
     at_a_level = [pixel.of_table(table(_membranes(), soft > level), classes=[1]).mean("dice") for level in (0.5, 0.9)]
     assert max(at_a_level) < 0.95
+
+
+def test_a_speck_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert object_sizes([_lines_sample()], lines=True).tolist() == [31 * 31, 31 * 31, 31 * 31, 31 * 31]
+    spotted = np.where(_membranes(width=2) > 0, 0.97, 0.02)
+    spotted[30:34, 30:34] = 0.02
+    spotted[31:33, 31:33] = 0.97  # in the middle of the cross
+    held_out = _lines_held_out(monkeypatch, {"spotted": spotted})
+    objects, _, _ = held_out.finish("spotted", Clock(1, None))  # type: ignore[arg-type]
+    assert 4 < objects.min_size_px < 31 * 31
+    classes = classes_of(np.stack([1 - spotted, spotted]).astype(np.float32), _header(objects, lines=True))
+    assert not classes[30:34, 30:34].any()
 
 
 def test_of_lines_the_usual_settings_look_at_no_shape() -> None:

@@ -56,7 +56,7 @@ class ObjectSettings(Settings):
     target left between touching objects. Outlines that face open background stay where they are."""
 
 
-AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, neck=0.0, min_size_px=1)
+AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, neck=0.0)
 """How areas between lines are told apart where nothing was tuned: by how probable the line is, not by shape."""
 
 IntT = TypeVar("IntT", bound=np.integer[Any])
@@ -178,13 +178,14 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
     )
 
 
-def area_candidates() -> tuple[ObjectSettings, ...]:
-    """List the settings among which tuning chooses where lines part areas, ordered as `candidates`.
+def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
+    """List the settings among which tuning chooses where lines part areas, as `candidates` does for objects.
 
     The threshold says how far areas reach, the seed level how faint a line may be that still parts two of them.
     """
+    same = AREAS.model_copy(update={"min_size_px": speck_sizes(area_sizes)[0]})
     grid = itertools.product((0.2, 0.35, 0.5, 0.65, 0.8), (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
-    return tuple(AREAS.model_copy(update={"threshold": t, "seed_level": s}) for t, s in grid if s >= t)
+    return tuple(same.model_copy(update={"threshold": t, "seed_level": s}) for t, s in grid if s >= t)
 
 
 def with_lines(labels: NDArray[IntT]) -> NDArray[IntT]:

@@ -20,6 +20,7 @@ from septum.arrays.instances import (
     speck_sizes,
     with_lines,
 )
+from septum.arrays.targets import components
 from septum.axes import relative_spacing
 from septum.jobs.infer import image_probabilities
 from septum.jobs.load import judged
@@ -80,7 +81,7 @@ class HeldOut:
 
     @cached_property
     def _choices(self) -> tuple[ObjectSettings, ...]:
-        return area_candidates() if self.plan.lines else candidates(object_sizes(self.samples))
+        return (area_candidates if self.plan.lines else candidates)(self._sizes)
 
     @cached_property
     def _few(self) -> tuple[ObjectSettings, ...]:
@@ -93,7 +94,11 @@ class HeldOut:
 
     @cached_property
     def _specks(self) -> list[int]:
-        return speck_sizes(object_sizes(self.samples))
+        return speck_sizes(self._sizes)
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.float64]:
+        return object_sizes(self.samples, lines=self.plan.lines)
 
     @property
     def _made(self) -> bool:
@@ -139,7 +144,7 @@ class HeldOut:
         end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few))) * shared
         if self._made and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
-            settings = len(self._choices) + (len(self._specks) if self.objects else 0)
+            settings = len(self._choices) + len(self._specks)
             tuning = self._score_s * settings / max(1, len(self._few)) * shared
             end += min(self._tune_s, min(self._finally or 0, MOST_SCORED) * tuning)
         # The report predicts some images again, in the first process alone.
@@ -238,10 +243,10 @@ def spread(count: int, number: int) -> list[int]:
     return places
 
 
-def object_sizes(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Return the sizes of all objects in pixels."""
-    sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples]
-    return np.concatenate([np.zeros(0), *sizes])
+def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[np.float64]:
+    """Return the sizes of all objects, or of all areas between `lines`, in pixels."""
+    labels = (components(s.mask > 0) if lines else s.mask for s in samples)
+    return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
 
 
 def tuned(
@@ -250,7 +255,7 @@ def tuned(
     *,
     lines: bool = False,
 ) -> ObjectSettings:
-    """Choose how objects are made: by probability and shape first, then what is a speck; or areas between `lines`.
+    """Choose how objects, or areas between `lines`, are made: by probability and shape first, then what is a speck.
 
     Parameters
     ----------
@@ -259,19 +264,17 @@ def tuned(
         the numbers given.
     samples
         Images that say how large objects are.
+    lines
+        The two classes are lines and areas.
     """
-    if lines:
-        choices = area_candidates()
-        tables = measure(choices, ())
-        return choices[choose(tables, lines=True)[0]] if tables else AREAS
-    sizes = object_sizes(samples)
-    choices = candidates(sizes)
+    sizes = object_sizes(samples, lines=lines)
+    choices = (area_candidates if lines else candidates)(sizes)
     tables = measure(choices, ())
     if not tables:
-        return ObjectSettings()
-    best = choices[choose(tables)[0]]
+        return AREAS if lines else ObjectSettings()
+    best = choices[choose(tables, lines=lines)[0]]
     choices = tuple(best.model_copy(update={"min_size_px": size}) for size in speck_sizes(sizes))
-    return choices[choose(measure(choices, tables.keys()))[0]]
+    return choices[choose(measure(choices, tables.keys()), lines=lines)[0]]
 
 
 def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
