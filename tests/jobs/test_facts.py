@@ -95,6 +95,9 @@ def test_lines_between_areas_are_a_background_that_is_the_rarer_class() -> None:
     cells[::5], cells[:, ::7] = 0, 0
     assert lines_between([_sample(cells), _sample(cells)])
     assert not lines_between([_sample(1 - cells)])
+    tissue = (np.indices((60, 60)).sum(axis=0) < 66).astype(int)  # 60 % of the image, the rest as wide
+    assert not lines_between([_sample(tissue)])
+    assert not lines_between([_sample(np.ones((20, 20), int))])
     scribbles = np.full((20, 20), -1)
     scribbles[3], scribbles[9:11] = 0, 1
     assert not lines_between([_sample(scribbles)])  # of strokes nobody knows

@@ -195,8 +195,10 @@ class Blocks:
         rest = stitch.run_block(task.stage, region, store, self.objects, self._tables(task.frame))
         if task.stage == stitch.STAGES[-1]:
             numbers = rest.pop("numbers")[None]
-            labels = self.work.plan.output == "labels"
-            self._write(task.frame, region, numbers if labels else class_table(self.model)[(numbers > 0).astype(int)])
+            if self.work.plan.output == "classes":
+                line, area = class_table(self.model)
+                numbers = np.where(numbers > 0, area, line)
+            self._write(task.frame, region, numbers)
         return rest
 
     def _tables(self, frame: int) -> dict[str, Arrays]:
