@@ -48,7 +48,9 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
                 labels = np.zeros(foreground.shape, numbers.dtype) if labels is None else labels
                 labels[cores[i]] = numbers
             rests.append(rest)
-            most = max(most, sum(len(v.T) for k, v in rest.items() if k not in ("ids", "sizes", "firsts", "specks")))
+            most = max(
+                most, sum(len(v.T) for k, v in rest.items() if k not in ("ids", "sizes", "seeded", "firsts", "specks"))
+            )
         tables[stage] = stitch.join(stage, rests, division, tables)
     return labels, tables, most
 
@@ -69,6 +71,7 @@ CHOICES = st.builds(
     ObjectSettings,
     threshold=st.sampled_from([0.0, 0.2, 0.5]),
     seed_level=st.sampled_from([0.1, 0.5, 0.6, 0.8]),
+    seed_share=st.sampled_from([0.0, 0.0, 0.2, 0.5, 1.0]),
     neck=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
     min_size_px=st.sampled_from([0, 3, 8, 30]),
     grow_px=st.sampled_from([0, 0, 1, 3]),

@@ -62,11 +62,32 @@ def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
         return {i: tables_of(*made[i], choices) for i in chosen}
 
     best = tuned(measure, samples)
-    assert calls == [(32, []), (8, [0, 2])]
+    assert calls == [(32, []), (4, [0, 2]), (8, [0, 2])]
     first = choose(measure(candidates(object_sizes(samples)), ()))[1]
     second = choose(measure([best], ()))[1]
     assert (first["AP50"], second["AP50"]) == (0.5, 1.0)
     assert best.min_size_px == 37  # the lowest that is larger than 36 pixels
+
+
+def test_of_what_is_dim_and_noisy_single_sure_pixels_are_no_seeds() -> None:
+    """Bright squares that touch, with a faint border, and dim ones in which a few pixels are sure by chance."""
+    mask = np.zeros((96, 96), np.int32)
+    sure = np.full(mask.shape, 0.02, np.float32)
+    for i in range(3):
+        x = 4 + 30 * i
+        for j in range(2):
+            mask[4 + 10 * j : 14 + 10 * j, x : x + 10] = 2 * i + j + 1
+            sure[4 + 10 * j : 14 + 10 * j, x : x + 10] = 0.97
+        sure[13, x : x + 10] = 0.6
+        mask[40:60, x : x + 20] = 7 + i
+        sure[40:60, x : x + 20] = np.random.default_rng(i).choice([0.6, 0.7, 0.97], (20, 20), p=[0.5, 0.3, 0.2])
+    image = np.zeros((1, *mask.shape), np.float32)
+    sample = Sample("0", "", 0, image, mask, gold=None, spacing_um=None)
+    best = tuned(lambda choices, _: {0: tables_of(sample, sure.astype(np.float16), choices)}, [sample])
+    assert best.seed_share > 0
+    assert choose({0: tables_of(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
+    without = best.model_copy(update={"seed_share": 0.0})
+    assert choose({0: tables_of(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
 
 
 def test_without_images_the_settings_are_the_usual_ones() -> None:

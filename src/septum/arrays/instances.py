@@ -23,6 +23,9 @@ from septum.settings import Settings
 LEVELS = 2**16 - 1
 """Probabilities are made objects of in steps of one of so many."""
 
+SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
+"""Values of `ObjectSettings.seed_share` among which tuning chooses."""
+
 # Each size below which an object may be a speck is at most so many times the one before.
 _SPECK_STEP = 1.25
 
@@ -43,6 +46,10 @@ class ObjectSettings(Settings):
 
     seed_level: Share = 0.9
     """Objects grow from pixels above this: parts that are joined by pixels below it only are different objects."""
+
+    seed_share: Share = 0.0
+    """A seed that fills less than this share of what is flooded from it is none: of something dim and noisy, single
+    pixels are sure by chance."""
 
     neck: Share = 0.5
     """Parts above `seed_level` are different objects if the neck between them is less than this share of the width
@@ -67,6 +74,7 @@ def label_objects(
     *,
     threshold: float = 0.5,
     seed_level: float = 0.9,
+    seed_share: float = 0.0,
     neck: float = 0.5,
     min_size_px: int = 8,
     grow_px: int = 0,
@@ -75,15 +83,16 @@ def label_objects(
     """Turn the probability of foreground into objects.
 
     The pixels above `threshold` are flooded (see `septum.arrays.flood`) from seeds: the parts of the pixels above
-    `seed_level` that are joined at most by necks. A face-connected component without a seed is one object. Then specks
-    are removed, the objects numbered, and gaps are closed. The same input gives the same output on any machine.
-    Probabilities are rounded to `LEVELS`, squares of pixel sizes as `septum.arrays.depth` says.
+    `seed_level` that are joined at most by necks. A face-connected component without a seed is one object. If seeds
+    fill too small a share of what became of them, the image is flooded again without these. Then specks are removed,
+    the objects numbered, and gaps are closed. The same input gives the same output on any machine. Probabilities are
+    rounded to `LEVELS`, squares of pixel sizes as `septum.arrays.depth` says.
 
     Parameters
     ----------
     foreground
         ``(Y, X)`` or ``(Z, Y, X)`` float32, 0 .. 1, no NaN.
-    threshold, seed_level, neck, min_size_px, grow_px
+    threshold, seed_level, seed_share, neck, min_size_px, grow_px
         See `ObjectSettings`; `grow_px` counts pixels of the finest axis.
     spacing
         Pixel size along each axis in any unit; only the ratios count. None: all equal.
@@ -100,7 +109,12 @@ def label_objects(
         If `spacing` does not fit the axes, or the image has more pixels than can be flooded in one piece.
     """
     choice = ObjectSettings(
-        threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=min_size_px, grow_px=grow_px
+        threshold=threshold,
+        seed_level=seed_level,
+        seed_share=seed_share,
+        neck=neck,
+        min_size_px=min_size_px,
+        grow_px=grow_px,
     )
     return next(label_each(foreground, [choice], spacing=spacing))[1]
 
@@ -148,13 +162,23 @@ def label_each(
         return flood(above(values, threshold), seeds=seeds(sure, neck))
 
     @lru_cache(maxsize=1)
-    def cleaned(threshold: int, sure: int, neck: float, min_size_px: int) -> NDArray[np.int32]:
+    def again(threshold: int, sure: int, neck: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         labels, pixels = divided(threshold, sure, neck)
+        seeded = np.bincount(labels[seeds(sure, neck) > 0], minlength=len(pixels) + 1)
+        lost = np.concatenate([[False], unsure(seeded[1:], pixels, share)])
+        if not lost.any():
+            return labels, pixels
+        return flood(above(values, threshold), seeds=np.where(lost[labels], np.int32(0), seeds(sure, neck)))
+
+    @lru_cache(maxsize=1)
+    def cleaned(threshold: int, sure: int, neck: float, share: float, min_size_px: int) -> NDArray[np.int32]:
+        labels, pixels = again(threshold, sure, neck, share)
         return _without_specks(values, labels, pixels, min_size_px)
 
     for choice in choices:
         threshold, sure = bounds(choice)
-        yield choice, grown(cleaned(threshold, sure, choice.neck, choice.min_size_px), choice.grow_px, sizes)
+        labels = cleaned(threshold, sure, choice.neck, choice.seed_share, choice.min_size_px)
+        yield choice, grown(labels, choice.grow_px, sizes)
 
 
 def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
@@ -237,6 +261,12 @@ def bounds(choice: ObjectSettings) -> tuple[int, int]:
     """Return the levels above which a pixel belongs to an object, and surely does."""
     threshold, sure = (round(share * LEVELS) for share in (choice.threshold, choice.seed_level))
     return threshold, max(threshold, sure)
+
+
+def unsure(seeded: NDArray[np.int64], sizes: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Say which objects lose their seed, by how many of their pixels it has; those without a seed have none to lose."""
+    lost: NDArray[np.bool_] = (seeded > 0) & (seeded < share * sizes)
+    return lost
 
 
 def above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]:

@@ -6,7 +6,9 @@ not know without their neighbors becomes a table:
 ``seeds``
     Parts of the pixels above the seed level that are joined by necks only.
 ``divide``
-    The pixels above the threshold, flooded from the seeds. The join adds up the sizes of objects.
+    The pixels above the threshold, flooded from the seeds. The join adds up the sizes of objects and of their seeds.
+``again``
+    The same without the seeds that turned out to be unsure. Needless where there are none.
 ``specks``
     What belonged to objects that are too small, flooded from the others. Needless where there are none.
 ``numbers``
@@ -31,13 +33,13 @@ from numpy.typing import NDArray
 
 from septum.arrays.depth import Region, squared_depth_of
 from septum.arrays.flood import Flooded, flood_block
-from septum.arrays.instances import ObjectSettings, above, bounds, grow_reach, grown, with_lines
+from septum.arrays.instances import ObjectSettings, above, bounds, grow_reach, grown, unsure, with_lines
 from septum.arrays.instances import levels as levels  # what a store keeps
 from septum.arrays.weightmap import relative_spacing
 
 Arrays = dict[str, NDArray[Any]]
 
-STAGES = ("seeds", "divide", "specks", "numbers")
+STAGES = ("seeds", "divide", "again", "specks", "numbers")
 
 
 class BlockStore(Protocol):
@@ -112,10 +114,12 @@ def run_block(stage: str, core: Region, store: BlockStore, division: Division, t
     """
     if stage == "seeds":
         return _seeds(core, store, division)
-    if stage == "divide":
-        return _divide(core, store, division, tables["seeds"])
+    if not needed(stage, tables):
+        return {}
+    if stage in ("divide", "again"):
+        return _divide(stage, core, store, division, tables)
     if stage == "specks":
-        return _specks(core, store, division, tables["divide"]) if needed(stage, tables) else {}
+        return _specks(core, store, division, tables)
     return {"numbers": _numbers(core, store, division, tables)}
 
 
@@ -135,8 +139,8 @@ def join(stage: str, rests: Iterable[Arrays], division: Division, tables: Mappin
     -------
     table
         ``old`` and ``new``: sorted ids that are others now. From ``divide`` on also ``ids``, ``firsts`` and ``numbers``
-        of the objects that are large enough, sorted by id, and for ``divide`` ``specks``, how many are not. Empty if
-        the stage was not needed.
+        of the objects that are large enough, sorted by id, and for ``divide`` and ``again`` ``specks``, how many are
+        not, and ``unsure``, the sorted ids of seeds that are none. Empty if the stage was not needed.
     """
     if stage == "numbers" or not needed(stage, tables):
         return {}
@@ -144,21 +148,23 @@ def join(stage: str, rests: Iterable[Arrays], division: Division, tables: Mappin
     table = _joined(said, division.objects.neck**2 if stage == "seeds" else 1.0, forget=stage == "specks")
     if stage == "seeds":
         return table
-    ids, firsts, sizes = (said.pop(name) for name in ("ids", "firsts", "sizes"))
+    ids, firsts, sizes, seeded = (said.pop(name) for name in ("ids", "firsts", "sizes", "seeded"))
     if stage == "specks":  # objects have only grown, and blocks without specks say nothing
-        known = tables["divide"]
+        known = _divided(tables)[1]
         ids, firsts = np.concatenate([known["ids"], ids]), np.concatenate([known["firsts"], firsts])
-        sizes = np.zeros(len(ids), np.int64)
+        sizes = seeded = np.zeros(len(ids), np.int64)
     ids, which = np.unique(_looked_up(ids, table["old"], table["new"]), return_inverse=True)
     first = np.full(len(ids), np.iinfo(np.int64).max)
     np.minimum.at(first, which, firsts)
-    size = np.zeros(len(ids), np.int64)
+    size, own = np.zeros((2, len(ids)), np.int64)
     np.add.at(size, which, sizes)
-    del which, firsts, sizes
+    np.add.at(own, which, seeded)
+    del which, firsts, sizes, seeded
     kept = ids > 0
-    if stage == "divide":
+    if stage != "specks":
         kept &= size >= division.objects.min_size_px
         table["specks"] = said["specks"].sum() + np.count_nonzero(ids[~kept])
+        table["unsure"] = ids[unsure(own, size, division.objects.seed_share)]
     ids, first = ids[kept], first[kept]
     numbers = np.empty(len(ids), np.int64)
     numbers[np.argsort(first)] = np.arange(1, len(ids) + 1)
@@ -170,7 +176,9 @@ def needed(stage: str, tables: Mapping[str, Arrays]) -> bool:
 
     If not, it need not be run nor joined; where it is all the same, nothing is read or written.
     """
-    return stage != "specks" or bool(tables["divide"]["specks"] > 0)
+    if stage == "again":
+        return len(tables["divide"]["unsure"]) > 0
+    return stage != "specks" or bool(_divided(tables)[1]["specks"] > 0)
 
 
 def count(tables: Mapping[str, Arrays]) -> int:
@@ -180,7 +188,12 @@ def count(tables: Mapping[str, Arrays]) -> int:
 
 def _last(tables: Mapping[str, Arrays]) -> tuple[str, Arrays]:
     """Return the last stage that wrote ids, and its table."""
-    stage = "specks" if needed("specks", tables) else "divide"
+    return ("specks", tables["specks"]) if needed("specks", tables) else _divided(tables)
+
+
+def _divided(tables: Mapping[str, Arrays]) -> tuple[str, Arrays]:
+    """Return the stage whose ids are those of the objects, specks included, and its table."""
+    stage = "again" if needed("again", tables) else "divide"
     return stage, tables[stage]
 
 
@@ -197,21 +210,31 @@ def _seeds(core: Region, store: BlockStore, division: Division) -> Arrays:
     return _rest(found, names, core, division.shape)
 
 
-def _divide(core: Region, store: BlockStore, division: Division, table: Arrays) -> Arrays:
-    around = _around(core, division.shape)
+def _divide(stage: str, core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:
+    around, share = _around(core, division.shape), division.objects.seed_share
     values = above(store.levels(around), bounds(division.objects)[0])
-    seeds, seed_ids = _compact(store.ids("seeds", around), table["old"], table["new"])
-    found = flood_block(_ringed(values, core, division.shape), _ringed(seeds, core, division.shape))
-    del values, seeds
+    seeds, seed_ids = _compact(store.ids("seeds", around), tables["seeds"]["old"], tables["seeds"]["new"])
+    if stage == "again":
+        seeds, share = np.where(np.isin(seed_ids, tables["divide"]["unsure"])[seeds], np.int32(0), seeds), 0.0
+    seeds = _ringed(seeds, core, division.shape)
+    found = flood_block(_ringed(values, core, division.shape), seeds)
+    del values
+    seeded = None
+    if share > 0:
+        inside = found.basins[seeds[(slice(1, -1),) * len(core)] > 0]
+        seeded = np.bincount(found.cluster[inside], minlength=len(found.cluster))
+    del seeds
     names = _names(found, core, division.shape, seed_ids)
-    store.write_ids("divide", core, np.take(names[found.cluster], found.basins))
-    listed = _objects(found, names, core, division.shape, least=division.objects.min_size_px)
+    store.write_ids(stage, core, np.take(names[found.cluster], found.basins))
+    listed = _objects(
+        found, names, core, division.shape, least=division.objects.min_size_px, seeded=seeded, share=share
+    )
     return _rest(found, names, core, division.shape) | listed
 
 
-def _specks(core: Region, store: BlockStore, division: Division, table: Arrays) -> Arrays:
-    around = _around(core, division.shape)
-    objects, ids = _compact(store.ids("divide", around), table["old"], table["new"])
+def _specks(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:
+    around, (stage, table) = _around(core, division.shape), _divided(tables)
+    objects, ids = _compact(store.ids(stage, around), table["old"], table["new"])
     large = (_looked_up(ids, table["ids"], table["ids"], missing=-1) == ids) | (ids == 0)
     if large.all():
         inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
@@ -292,18 +315,30 @@ def _rest(found: Flooded, names: NDArray[np.int64], core: Region, shape: Sequenc
     }
 
 
-def _objects(found: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int], *, least: int = 0) -> Arrays:
-    """Return the ids of the clusters in a block, how many pixels of each are in it, and their first there.
+def _objects(
+    found: Flooded,
+    names: NDArray[np.int64],
+    core: Region,
+    shape: Sequence[int],
+    *,
+    least: int = 0,
+    seeded: NDArray[np.int64] | None = None,
+    share: float = 0.0,
+) -> Arrays:
+    """Return the ids of the clusters in a block, how many pixels of each and of its seed are there, and their first.
 
-    Clusters of fewer than `least` pixels that are wholly in the block are counted only (``specks``).
+    Clusters of fewer than `least` pixels that are wholly in the block are counted only (``specks``), unless they will
+    lose their seed. `seeded` has the pixels of seeds in each cluster.
     """
     which, sizes, first = found.clusters()
+    own = np.zeros_like(sizes) if seeded is None else seeded[which]
     kept = names[which] > 0
-    specks = kept & (sizes < least) & ~_reaching(found)[which]
+    specks = kept & (sizes < least) & ~_reaching(found)[which] & ~unsure(own, sizes, share)
     kept &= ~specks
     return {
         "ids": names[which[kept]],
         "sizes": sizes[kept],
+        "seeded": own[kept],
         "firsts": _in_image(first[kept], core, shape),
         "specks": np.array([np.count_nonzero(specks)]),
     }
@@ -326,7 +361,7 @@ def _gathered(rests: Iterable[Arrays]) -> Arrays:
     """Join what blocks say under each name along the last axis; blocks may say nothing."""
     found: dict[str, list[NDArray[Any]]] = {
         name: [np.zeros(_NOTHING.get(name, 0), np.float64 if name == "heights" else np.int64)]
-        for name in ("ends", "heights", "leaving", "links", "meetings", "ids", "sizes", "firsts", "specks")
+        for name in ("ends", "heights", "leaving", "links", "meetings", "ids", "sizes", "seeded", "firsts", "specks")
     }
     for rest in rests:
         for name, values in rest.items():

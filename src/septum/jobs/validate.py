@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.instances import (
     AREAS,
+    SEED_SHARES,
     ObjectSettings,
     area_candidates,
     candidates,
@@ -144,7 +145,7 @@ class HeldOut:
         end = 1.0 + (self._finally or 0) * (self._predict_s + self._score_s / max(1, len(self._few))) * shared
         if self._made and self._tune_s is not None and self.samples:
             # Settings share work, so all of them together take less than their number says.
-            settings = len(self._choices) + len(self._specks)
+            settings = len(self._choices) + len(SEED_SHARES) + len(self._specks)
             tuning = self._score_s * settings / max(1, len(self._few)) * shared
             end += min(self._tune_s, min(self._finally or 0, MOST_SCORED) * tuning)
         # The report predicts some images again, in the first process alone.
@@ -255,7 +256,7 @@ def tuned(
     *,
     lines: bool = False,
 ) -> ObjectSettings:
-    """Choose how objects, or areas between `lines`, are made: by probability and shape first, then what is a speck.
+    """Choose how objects, or areas between `lines`, are made: by probability and shape, then what is no seed, a speck.
 
     Parameters
     ----------
@@ -273,8 +274,10 @@ def tuned(
     if not tables:
         return AREAS if lines else ObjectSettings()
     best = choices[choose(tables, lines=lines)[0]]
-    choices = tuple(best.model_copy(update={"min_size_px": size}) for size in speck_sizes(sizes))
-    return choices[choose(measure(choices, tables.keys()), lines=lines)[0]]
+    for name, values in (("seed_share", SEED_SHARES), ("min_size_px", speck_sizes(sizes))):
+        choices = tuple(best.model_copy(update={name: value}) for value in values)
+        best = choices[choose(measure(choices, tables.keys()), lines=lines)[0]]
+    return best
 
 
 def _object_scores(gold: Sequence[Table], full: Sequence[Table]) -> dict[str, float]:
