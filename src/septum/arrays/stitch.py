@@ -7,7 +7,7 @@ not know without their neighbors becomes a table:
     Parts of the pixels above the seed level that are joined by necks only.
 ``divide``
     The pixels above the threshold, flooded from the seeds. The join adds up the sizes of objects and of their seeds.
-``again``
+``redivide``
     The same without the seeds that turned out to be unsure. Needless where there are none.
 ``specks``
     What belonged to objects that are too small, flooded from the others. Needless where there are none.
@@ -39,7 +39,7 @@ from septum.arrays.weightmap import relative_spacing
 
 Arrays = dict[str, NDArray[Any]]
 
-STAGES = ("seeds", "divide", "again", "specks", "numbers")
+STAGES = ("seeds", "divide", "redivide", "specks", "numbers")
 
 
 class BlockStore(Protocol):
@@ -116,7 +116,7 @@ def run_block(stage: str, core: Region, store: BlockStore, division: Division, t
         return _seeds(core, store, division)
     if not needed(stage, tables):
         return {}
-    if stage in ("divide", "again"):
+    if stage in ("divide", "redivide"):
         return _divide(stage, core, store, division, tables)
     if stage == "specks":
         return _specks(core, store, division, tables)
@@ -139,7 +139,7 @@ def join(stage: str, rests: Iterable[Arrays], division: Division, tables: Mappin
     -------
     table
         ``old`` and ``new``: sorted ids that are others now. From ``divide`` on also ``ids``, ``firsts`` and ``numbers``
-        of the objects that are large enough, sorted by id, and for ``divide`` and ``again`` ``specks``, how many are
+        of the objects that are large enough, sorted by id, and for ``divide`` and ``redivide`` ``specks``, how many are
         not, and ``unsure``, the sorted ids of seeds that are none. Empty if the stage was not needed.
     """
     if stage == "numbers" or not needed(stage, tables):
@@ -176,7 +176,7 @@ def needed(stage: str, tables: Mapping[str, Arrays]) -> bool:
 
     If not, it need not be run nor joined; where it is all the same, nothing is read or written.
     """
-    if stage == "again":
+    if stage == "redivide":
         return len(tables["divide"]["unsure"]) > 0
     return stage != "specks" or bool(_divided(tables)[1]["specks"] > 0)
 
@@ -193,7 +193,7 @@ def _last(tables: Mapping[str, Arrays]) -> tuple[str, Arrays]:
 
 def _divided(tables: Mapping[str, Arrays]) -> tuple[str, Arrays]:
     """Return the stage whose ids are those of the objects, specks included, and its table."""
-    stage = "again" if needed("again", tables) else "divide"
+    stage = "redivide" if needed("redivide", tables) else "divide"
     return stage, tables[stage]
 
 
@@ -214,7 +214,7 @@ def _divide(stage: str, core: Region, store: BlockStore, division: Division, tab
     around, share = _around(core, division.shape), division.objects.seed_share
     values = above(store.levels(around), bounds(division.objects)[0])
     seeds, seed_ids = _compact(store.ids("seeds", around), tables["seeds"]["old"], tables["seeds"]["new"])
-    if stage == "again":
+    if stage == "redivide":
         seeds, share = np.where(np.isin(seed_ids, tables["divide"]["unsure"])[seeds], np.int32(0), seeds), 0.0
     seeds = _ringed(seeds, core, division.shape)
     found = flood_block(_ringed(values, core, division.shape), seeds)
