@@ -86,6 +86,18 @@ def test_objects_are_those_of_the_whole_image_number_by_number(flat: Path, tmp_p
     assert whole.max() > 20  # so that equality means something
 
 
+def test_seeds_that_are_none_are_so_in_blocks_too(flat: Path, tmp_path: Path) -> None:
+    objects = ObjectSettings(threshold=0.4, seed_level=0.6, seed_share=0.5, min_size_px=3, grow_px=1)
+    unsure = _save(tmp_path / "model.safetensors", objects=objects)
+    image = _image(tmp_path / "a.tif", 70, 83)
+    whole, blocks = _both(unsure, image, tmp_path)
+    np.testing.assert_array_equal(blocks, whole)
+    usual, _ = _both(flat, image, tmp_path / "usual")
+    assert whole.max() < usual.max()
+    stages = {r.stage for r in _run(unsure, image, tmp_path / "again", blocks=True) if isinstance(r, BlockDone)}
+    assert "redivide" in stages
+
+
 def test_objects_of_every_frame_are_counted_anew(flat: Path, tmp_path: Path) -> None:
     whole, blocks = _both(flat, _image(tmp_path / "a.tif", 3, 40, 50, axes="TYX"), tmp_path)
     np.testing.assert_array_equal(blocks, whole)
