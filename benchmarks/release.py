@@ -55,7 +55,7 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
     inside = (
         f" A line is drawn where two areas meet: V_Rand {own['V_Rand']:.3f}, Dice {own['dice']:.3f}. The scores below "
         "are those of the probabilities: pixel scores at 0.5, others at their best level."
-        if header.lines
+        if header.lines and own
         else ""
     )
     lines = [

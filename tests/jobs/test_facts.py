@@ -95,9 +95,15 @@ def test_lines_between_areas_are_a_background_that_is_the_rarer_class() -> None:
     cells[::5], cells[:, ::7] = 0, 0
     assert lines_between([_sample(cells), _sample(cells)])
     assert not lines_between([_sample(1 - cells)])
-    tissue = (np.indices((60, 60)).sum(axis=0) < 66).astype(int)  # 60 % of the image, the rest as wide
-    assert not lines_between([_sample(tissue)])
-    assert not lines_between([_sample(np.ones((20, 20), int))])
+    y, x = np.indices((100, 100))
+    for wide in ((y + x < 120), (x > 20), (abs(x - 50) > 10), (np.hypot(y - 50, x - 50) < 43), (x >= 0)):
+        assert not lines_between([_sample(wide.astype(int))])
+    far = ((y % 25 < 19) & (x % 25 < 19)).astype(int)  # 58 % of the image in 16 areas, 6 pixels apart
+    assert lines_between([_sample(far)])
+    farther = ((y % 50 < 36) & (x % 33 < 33)).astype(int)
+    assert not lines_between([_sample(farther)])
+    for cell, line in ((4, 1), (12, 4), (20, 3)):
+        assert lines_between([_sample(((y % (cell + line) < cell) & (x % (cell + line) < cell)).astype(int))])
     scribbles = np.full((20, 20), -1)
     scribbles[3], scribbles[9:11] = 0, 1
     assert not lines_between([_sample(scribbles)])  # of strokes nobody knows

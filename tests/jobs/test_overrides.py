@@ -69,6 +69,15 @@ def test_lines_between_areas_are_of_two_classes_in_2d(change: dict[str, Any]) ->
         make_plan(replace(FACTS, **change), values=["lines=true"])
 
 
+def test_objects_have_no_lines_between_them(disks: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(
+        data=(disks,), out=tmp_path / "run", steps=1, width=2, depth=1, tile=36, set=("lines=true",)
+    )
+    with pytest.raises(UsageError, match=r"lines=true with masks of object ids\n.*two classes"):
+        list(train(settings))
+    assert not (tmp_path / "run" / "plan.json").exists()
+
+
 def test_the_names_are_all_of_the_plan() -> None:
     names = value_names(_plan())
     assert len(names) == len(set(names)) > 30

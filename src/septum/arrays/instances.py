@@ -48,8 +48,8 @@ class ObjectSettings(Settings):
     """Objects grow from pixels above this: parts that are joined by pixels below it only are different objects."""
 
     seed_share: Share = 0.0
-    """A seed that fills less than this share of what is flooded from it is none: of something dim and noisy, single
-    pixels are sure by chance."""
+    """What fills less than this share of what is flooded from it does not count as a seed: of something dim and noisy,
+    single pixels are sure by chance."""
 
     neck: Share = 0.5
     """Parts above `seed_level` are different objects if the neck between them is less than this share of the width
@@ -164,6 +164,8 @@ def label_each(
     @lru_cache(maxsize=1)
     def again(threshold: int, sure: int, neck: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         labels, pixels = divided(threshold, sure, neck)
+        if share == 0:
+            return labels, pixels
         seeded = np.bincount(labels[seeds(sure, neck) > 0], minlength=len(pixels) + 1)
         lost = np.concatenate([[False], unsure(seeded[1:], pixels, share)])
         if not lost.any():
@@ -223,8 +225,8 @@ def with_lines(labels: NDArray[IntT]) -> NDArray[IntT]:
     Returns
     -------
     labels
-        ``(*S)``, 0 at pixels beside an area of a lower number, as the line is taken from one side. Only the next
-        pixels matter to one.
+        ``(*S)``, 0 at pixels beside an area of a lower number, as the line is taken from one side; an area one pixel
+        wide can vanish by that. A pixel depends on its direct neighbors only.
     """
     own = (labels - 1).astype(f"u{labels.itemsize}")  # background becomes the highest number there is
     lowest = own.copy()

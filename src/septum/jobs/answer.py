@@ -39,7 +39,7 @@ def answer_of(output: Output, model: Model) -> Answer:
 
 
 def makes_objects(answer: str, header: ModelHeader) -> bool:
-    """Say whether probabilities become objects on the way to what is written, be it their ids or the areas they are."""
+    """Say whether objects are made of the probabilities: for their ids, or where areas are to be parted by lines."""
     return answer == "labels" or (answer == "classes" and header.lines)
 
 
@@ -81,7 +81,7 @@ def classes_of(
     """Return the class of each pixel, ``(*S)`` in the smallest integer type: the most probable one.
 
     Where the classes are lines and areas, the areas are those of `septum.arrays.instances.label_objects`, and there is
-    a line where two of them meet.
+    a line where two of them meet, or where the probability is not above the threshold.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ A block passes one stage after the other; between two stages stands a join, wher
 borders becomes one table. Blocks of one stage do not depend on each other, so any process may do any of them in any
 order; a block that is done is never done again. The result does not depend on who did what.
 
-Stages: ``statistics`` (intensities of the whole image), ``probabilities`` (the network), and for objects those of
-`septum.arrays.stitch`.
+Stages: ``statistics`` (intensities of the whole image), ``probabilities`` (the network), and for objects, or areas
+between lines, those of `septum.arrays.stitch`.
 """
 
 from __future__ import annotations

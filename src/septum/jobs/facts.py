@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.targets import components
+
 if TYPE_CHECKING:
     from septum.arrays.normalize import NormalizeSettings
     from septum.jobs.load import Sample
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 _PIXELS = 100_000
 # Images, length in parts of a side, and length of the mean direction, from which classes lie the same way around.
 _ENOUGH, _APART, _AGREED = 5, 0.05, 0.9
-# Lines are told from a wide background in so many masks: pixels of areas are so many times as deep (ISBI 2012: 4 to 8).
-_DEPTHS_OF, _DEEPER = 8, 1.5
+# Lines are told from a wide background in the middle of so many masks, with sides of so many pixels, and so many areas.
+_LINES_OF, _LOOK_AT, _LEAST_AREAS = 8, 1024, 4
 # Share of the pixels that is annotated in masks without gaps.
 _ANNOTATED = 0.9
 
@@ -157,24 +159,34 @@ def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 def lines_between(samples: Sequence[Sample]) -> bool:
     """Say whether masks of two classes show areas and the lines between them, as membranes between cells.
 
-    The background is the rarer class then, and thin: a large area on a wide background is no such image. Of masks that
-    are not annotated throughout it cannot be told.
+    The background is the rarer class then, and most of it lies between two areas that are closer to each other than
+    half their width. Of masks that are not annotated throughout it cannot be told.
     """
     masks = [s.mask for s in samples]
     lines, areas = (sum(int((mask == k).sum()) for mask in masks) for k in (0, 1))
     if not 0 < lines < areas or lines + areas <= _ANNOTATED * sum(mask.size for mask in masks):
         return False
-    some = masks[:: -(-len(masks) // _DEPTHS_OF)]
-    return _mean_depth(some, 1) > _DEEPER * _mean_depth(some, 0)
+    some = [_middle(mask) for mask in masks[:: -(-len(masks) // _LINES_OF)]]
+    numbered = [np.where(mask < 0, np.int32(-1), components(mask == 1)) for mask in some]
+    count = sum(int(labels.max(initial=0)) for labels in numbered)
+    if count < _LEAST_AREAS * len(numbered):
+        return False
+    near = 0.5 * (sum(np.count_nonzero(labels > 0) for labels in numbered) / count) ** (1 / some[0].ndim)
+    return sum(_between(labels, near) for labels in numbered) > 0.5 * sum(np.count_nonzero(x == 0) for x in numbered)
 
 
-def _mean_depth(masks: Sequence[NDArray[np.int32]], value: int) -> float:
-    """Return how far pixels of a class are from its outline on average, in pixels; 0 if there are none."""
-    from scipy.ndimage import distance_transform_edt
+def _middle(mask: NDArray[np.int32]) -> NDArray[np.int32]:
+    return mask[tuple(slice(max(0, (n - _LOOK_AT) // 2), (n + _LOOK_AT) // 2) for n in mask.shape)]
 
-    depths = [distance_transform_edt(mask == value)[mask == value] for mask in masks if (mask != value).any()]
-    every = np.concatenate([np.zeros(0), *depths])
-    return float(every.mean()) - 0.5 if len(every) else 0.0  # from the middle of a pixel
+
+def _between(labels: NDArray[np.int32], near: float) -> int:
+    """Count the background pixels from which two areas together are no farther than `near` pixels."""
+    from septum.arrays._two_nearest import two_nearest
+
+    found = 0
+    for rows, (_, first, _, second) in two_nearest(labels, spacing=(1.0,) * labels.ndim, reach=near):
+        found += int(np.count_nonzero((np.sqrt(first) + np.sqrt(second) <= near) & (labels[rows] == 0)))
+    return found
 
 
 def oriented(samples: Sequence[Sample], *, classes: int) -> bool:

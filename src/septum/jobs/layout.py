@@ -61,7 +61,7 @@ class Demand:
     raw
         The maps themselves are the result.
     objects
-        Whether object ids are made of them.
+        Whether objects, or areas between lines, are made of them.
     rounds
         Versions of each frame that are averaged; 1 without.
     members

@@ -54,8 +54,8 @@ class ModelHeader(Settings):
     objects
         How probabilities become objects, or areas between lines, tuned on the validation images.
     lines
-        The two classes are lines and the areas between them: areas are told apart as objects are, and a line is where
-        two of them meet.
+        The two classes are lines and the areas between them: areas are told apart as objects are, and a line is drawn
+        where two of them meet.
     scores
         Scores on the validation images; empty if there were none.
     seen

@@ -98,7 +98,7 @@ class Plan(Settings):
         How often the held-out images are predicted and scored.
     lines
         The two classes are lines and the areas between them, in 2D: weights that join areas through gaps in the lines
-        are scored lower (`septum.jobs.validate.merit`).
+        are scored lower (`septum.jobs.validate.merit`), and masks are made of areas (`septum.jobs.answer.classes_of`).
     precision
         What convolutions of a step are computed in; weights, loss and everything but training are in float32.
     """

@@ -110,6 +110,8 @@ def _new_plan(
         precision=settings.precision,
         values=settings.set,
     )
+    if plan.lines and rules.kind == "objects":
+        raise UsageError("--set lines=true with masks of object ids", "masks of two classes", "leave it out")
     named = {value.partition("=")[0].strip() for value in settings.set}
     if settings.preset == "auto" and settings.tile is None and settings.batch is None and not named & {"tile", "batch"}:
         plan, limited = fit_memory(plan, training_limit(device))

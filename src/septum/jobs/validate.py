@@ -256,7 +256,7 @@ def tuned(
     *,
     lines: bool = False,
 ) -> ObjectSettings:
-    """Choose how objects, or areas between `lines`, are made: by probability and shape, then what is no seed, a speck.
+    """Choose how objects, or areas between `lines`, are made: first the levels and necks, then what is a seed, a speck.
 
     Parameters
     ----------

@@ -129,7 +129,7 @@ class Work:
         return self.folder / "done" / task.stage / f"{task.frame}-{task.block}.npz"
 
 
-@lru_cache(maxsize=6)  # many blocks look into the same tables
+@lru_cache(maxsize=8)  # many blocks look into the same tables
 def _load_table(path: Path, written_ns: int) -> Arrays:
     return load_arrays(path)
 
