@@ -96,6 +96,10 @@ def test_seeds_that_are_none_are_so_in_blocks_too(flat: Path, tmp_path: Path) ->
     assert whole.max() < usual.max()
     stages = {r.stage for r in _run(unsure, image, tmp_path / "again", blocks=True) if isinstance(r, BlockDone)}
     assert "redivide" in stages
+    frames = np.stack([read_image(image).array[0], np.full((70, 83), 9, np.uint16)])  # one frame needs it, one does not
+    write_image(tmp_path / "frames.tif", frames, axes="TYX")
+    whole, blocks = _both(unsure, tmp_path / "frames.tif", tmp_path / "frames")
+    np.testing.assert_array_equal(blocks, whole)
 
 
 def test_objects_of_every_frame_are_counted_anew(flat: Path, tmp_path: Path) -> None:
