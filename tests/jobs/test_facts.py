@@ -100,8 +100,12 @@ def test_lines_between_areas_are_a_background_that_is_the_rarer_class() -> None:
         assert not lines_between([_sample(wide.astype(int))])
     far = ((y % 25 < 19) & (x % 25 < 19)).astype(int)  # 58 % of the image in 16 areas, 6 pixels apart
     assert lines_between([_sample(far)])
-    farther = ((y % 50 < 36) & (x % 33 < 33)).astype(int)
-    assert not lines_between([_sample(farther)])
+    parted = ((y % 22 < 20) & (x % 22 < 20) & (y < 88) & (x < 88)).astype(int)
+    assert parted.mean() == 0.64
+    assert lines_between([_sample(parted[:88, :88])])
+    assert not lines_between([_sample(parted)])  # a wide margin around, which is most of the background
+    strips = (y % 50 < 36).astype(int)
+    assert not lines_between([_sample(strips)])  # two areas are too few to tell
     for cell, line in ((4, 1), (12, 4), (20, 3)):
         assert lines_between([_sample(((y % (cell + line) < cell) & (x % (cell + line) < cell)).astype(int))])
     scribbles = np.full((20, 20), -1)

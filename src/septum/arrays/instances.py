@@ -163,6 +163,7 @@ def label_each(
 
     @lru_cache(maxsize=1)
     def again(threshold: int, sure: int, neck: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Flood once more where seeds do not count as such."""
         labels, pixels = divided(threshold, sure, neck)
         if share == 0:
             return labels, pixels
