@@ -32,23 +32,23 @@ from torch import Tensor, nn
 
 from septum.arrays.instances import ObjectSettings, candidates
 from septum.arrays.targets import separate
-from septum.jobs import clock as clock_module
-from septum.jobs import prepare as prepare_module
-from septum.jobs import trainer as trainer_module
-from septum.jobs import validate
-from septum.jobs.check import check
-from septum.jobs.clock import Clock
-from septum.jobs.facts import find_facts
-from septum.jobs.infer import image_probabilities
-from septum.jobs.load import Sample, load_samples
-from septum.jobs.plan import Plan, make_plan
-from septum.jobs.prepare import prepare
-from septum.jobs.split import hold_out
-from septum.jobs.trainer import Trainer
+from septum.check.check import check
+from septum.check.samples import Sample, load_samples
 from septum.metrics.isbi import combine, section
 from septum.nn.device import find_device
-from septum.nn.parallel import Processes
 from septum.nn.unet import UNet, center_crop, for_prediction, initialize
+from septum.predict.tiled import image_probabilities
+from septum.train import prepare as prepare_module
+from septum.train import schedule as clock_module
+from septum.train import trainer as trainer_module
+from septum.train import validation as validate
+from septum.train.distributed import Processes
+from septum.train.fingerprint import find_facts
+from septum.train.plan import Plan, make_plan
+from septum.train.prepare import prepare
+from septum.train.schedule import Clock
+from septum.train.split import hold_out
+from septum.train.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.instances import area_candidates, label_objects, with_lines
-from septum.jobs.check import check
-from septum.jobs.load import load_samples
-from septum.jobs.model import open_model
-from septum.jobs.report_images import predicted_sample
-from septum.jobs.validate import object_sizes
+from septum.check.check import check
+from septum.check.samples import load_samples
 from septum.metrics import isbi, pixel, rand
 from septum.metrics.contingency import table
+from septum.predict.model import open_model
+from septum.report.gallery import predicted_sample
+from septum.train.validation import object_sizes
 
 RESULTS = Path(__file__).parent / "results" / "areas.json"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

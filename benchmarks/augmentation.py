@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from septum.nn.augment import AugmentSettings, draw, training_tile
-from septum.nn.deform import cubic_matrix
+from septum.nn.spatial import cubic_matrix
 from septum.seeding import generator
 
 TILE, OUTPUT, SIDE, ROUNDS = 572, 388, 700, 11

@@ -33,9 +33,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from septum.nn.engine import Engine, weight_bytes
-from septum.nn.memory import operations
+from septum.cpu.inference import Engine, weight_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
+from septum.predict.network_memory import operations
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 ROUNDS = 7
@@ -272,7 +272,7 @@ def start() -> dict[str, object]:
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
     from septum.io.images import write_image
-    from septum.jobs.model import ModelHeader, save_model
+    from septum.predict.model import ModelHeader, save_model
 
     rows: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -30,9 +30,9 @@ with atheris.instrument_imports(include=["septum", "safetensors", "tifffile", "n
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
     from septum.errors import SeptumError
-    from septum.io import images, model_file, nifti, sealed, tiff  # noqa: F401 - instrumented
-    from septum.jobs import model
+    from septum.io import images, model_file, nifti, tiff  # noqa: F401 - instrumented
     from septum.nn.unet import UNet, UNetSettings
+    from septum.predict import model
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="septum-fuzz-"))
 

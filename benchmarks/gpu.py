@@ -39,14 +39,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training import IMAGES, Tiles, images
 
 from septum.arrays.normalize import NormalizeSettings
-from septum.jobs.facts import Facts
-from septum.jobs.infer import image_probabilities
-from septum.jobs.plan import Plan, make_plan
-from septum.jobs.trainer import Trainer
-from septum.jobs.validate import HeldOut
 from septum.nn.device import Device, find_device
-from septum.nn.parallel import Processes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
+from septum.predict.tiled import image_probabilities
+from septum.train.distributed import Processes
+from septum.train.fingerprint import Facts
+from septum.train.plan import Plan, make_plan
+from septum.train.trainer import Trainer
+from septum.train.validation import HeldOut
 
 FACTS = Facts(channels=1, classes=2, sides=(700, 700), anisotropy=(1, 1), object_px=None, gpu=True)
 TILES = (572, 700, 1212)

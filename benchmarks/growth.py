@@ -52,8 +52,8 @@ def peak_mb() -> float:
 def make_model(path: Path) -> None:
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
-    from septum.jobs.model import ModelHeader, save_model
     from septum.nn.unet import UNet, UNetSettings
+    from septum.predict.model import ModelHeader, save_model
 
     settings = UNetSettings(width=4, depths=(2, 2))
     plain: dict[str, Any] = {"network": settings, "normalization": NormalizeSettings(), "class_values": (0, 255)}
@@ -71,9 +71,9 @@ def disks(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prediction(side: int, folder: Path) -> Callable[[], object]:
-    from septum.io.omezarr import create_zarr
-    from septum.jobs.predict import predict_files
-    from septum.jobs.predict_settings import PredictSettings
+    from septum.io.zarr_write import create_zarr
+    from septum.predict.predict import predict_files
+    from septum.predict.settings import PredictSettings
 
     path, shard = folder / f"{side}.ome.zarr", min(side, 2048)
     target = create_zarr(path, shape=(side, side), axes="YX", dtype=np.uint8, chunks=(512, 512), shards=(shard, shard))
@@ -90,8 +90,8 @@ def prediction(side: int, folder: Path) -> Callable[[], object]:
 
 def images(count: int, folder: Path) -> Callable[[], object]:
     from septum.io.images import write_image
-    from septum.jobs.predict import predict_files
-    from septum.jobs.predict_settings import PredictSettings
+    from septum.predict.predict import predict_files
+    from septum.predict.settings import PredictSettings
 
     values = np.random.default_rng(0).integers(0, 255, (512, 512), dtype=np.uint8)
     (folder / "in").mkdir()
@@ -111,7 +111,7 @@ def objects(count: int, folder: Path) -> Callable[[], object]:
 
 
 def weight_map(count: int, folder: Path) -> Callable[[], object]:
-    from septum.arrays.weightmap import border_term
+    from septum.arrays.weight_map import border_term
 
     ids = disks(count)[1]
     return lambda: border_term(ids)
@@ -161,7 +161,7 @@ def exponent(kind: str, points: list[dict[str, float]]) -> float:
 def draw(rows: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from septum.app.report.curves import COLORS
+    from septum.report.curves import COLORS
 
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
     panels = figure.subplots(2, 3)

@@ -24,14 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from septum.arrays.cells import generate
 from septum.arrays.instances import label_objects
+from septum.demo.synthetic_cells import generate
 from septum.io.images import write_image
-from septum.io.omezarr import create_zarr
 from septum.io.source import open_image
-from septum.jobs.infer import region_probabilities
-from septum.jobs.memory import parse_bytes
-from septum.jobs.model import open_model
+from septum.io.zarr_write import create_zarr
+from septum.predict.memory import parse_bytes
+from septum.predict.model import open_model
+from septum.predict.tiled import region_probabilities
 
 STAMP = 2048
 PART = 1500  # side of what is compared
@@ -119,7 +119,7 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
     from scipy.ndimage import label
 
     from septum.arrays.normalize import statistics
-    from septum.jobs.infer import Tiler
+    from septum.predict.tiled import Tiler
 
     model = open_model(model_path, "cpu")
     source = open_image(image)

@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from septum.arrays.cells import generate
+from septum.demo.synthetic_cells import generate
 from septum.io.images import write_image
 from septum.io.model_file import read_model
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 PROGRAM = (
-    "from septum.jobs import train; train._SAVE_SECONDS, train._KEEP_STEPS = 1.0, 5\n"
-    "from septum.app.cli import main; main()"
+    "from septum.train import loop as train; train._SAVE_SECONDS, train._KEEP_STEPS = 1.0, 5\n"
+    "from septum.cli.main import main; main()"
 )
 OPTIONS = ["--steps", "200", "--width", "8", "--depth", "2", "--tile", "140", "--batch", "2", "--device", "cpu"]
 

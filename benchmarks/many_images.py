@@ -21,10 +21,10 @@ import torch
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.io.images import list_images, read_image
-from septum.jobs import predict
-from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.predict_settings import PredictSettings
 from septum.nn.unet import UNet, UNetSettings
+from septum.predict import predict
+from septum.predict.model import ModelHeader, save_model
+from septum.predict.settings import PredictSettings
 
 RESULTS = Path(__file__).parent / "results" / "many_images.json"
 

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from settle import train_on
 
 from septum.errors import SeptumError
-from septum.jobs.evaluate import EvaluateSettings, evaluate
-from septum.jobs.predict import predict_files
-from septum.jobs.predict_settings import PredictSettings
-from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
+from septum.evaluate.evaluate import EvaluateSettings, evaluate
+from septum.predict.predict import predict_files
+from septum.predict.settings import PredictSettings
+from septum.reproduce.protocols import PROTOCOLS, Part, find_data, section_parts
 
 RESULTS = Path(__file__).parent / "results" / "paper_search.json"
 SCORES = ("V_Rand", "V_Info", "pixel error")

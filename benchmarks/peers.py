@@ -29,22 +29,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum import seeding
-from septum.app.options import duration_s
 from septum.arrays.instances import ObjectSettings, label_objects
-from septum.arrays.mend import fill_holes, match_channels
 from septum.arrays.targets import class_target, object_target, separate
+from septum.check.check import Report, check
+from septum.check.masks import fill_holes, match_channels
+from septum.check.samples import Sample, load_samples
+from septum.cli.options import duration_s
+from septum.evaluate.evaluate import EvaluateSettings, evaluate
 from septum.io.images import list_images, read_image, write_image
-from septum.jobs.check import Report, check
-from septum.jobs.evaluate import EvaluateSettings, evaluate
-from septum.jobs.load import Sample, load_samples
-from septum.jobs.predict import predict_files
-from septum.jobs.predict_settings import PredictSettings
-from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
-from septum.jobs.records import ImageFailed, Trained
-from septum.jobs.split import SplitSettings
-from septum.jobs.train import train
-from septum.jobs.train_settings import TrainSettings
-from septum.jobs.validate import Tables, spread, tables_of, tuned
+from septum.predict.events import ImageFailed
+from septum.predict.predict import predict_files
+from septum.predict.settings import PredictSettings
+from septum.reproduce.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
+from septum.train.events import Trained
+from septum.train.loop import train
+from septum.train.settings import TrainSettings
+from septum.train.split import SplitSettings
+from septum.train.validation import Tables, spread, tables_of, tuned
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from main_job import SETS as JOBS
 from main_job import held_out_files, septum
 
-from septum.io.names import shown
-from septum.io.public import SETS
-from septum.jobs.model import ModelHeader, open_model, save_model, trained_networks
-from septum.jobs.plan import Plan, plan_lines
+from septum.io.paths import shown
+from septum.predict.model import ModelHeader, open_model, save_model, trained_networks
+from septum.reproduce.public_files import SETS
+from septum.train.plan import Plan, plan_lines
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"

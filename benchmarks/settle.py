@@ -22,13 +22,13 @@ from torch import nn
 
 from septum.arrays.normalize import normalize, statistics
 from septum.io.images import read_image
-from septum.jobs.model import open_model, trained_networks
-from septum.jobs.protocols import PROTOCOLS, Part, find_data, section_parts
-from septum.jobs.records import Trained
-from septum.jobs.split import SplitSettings
-from septum.jobs.train import train
-from septum.jobs.train_settings import TrainSettings
 from septum.metrics.isbi import Best, Section, combine, section
+from septum.predict.model import open_model, trained_networks
+from septum.reproduce.protocols import PROTOCOLS, Part, find_data, section_parts
+from septum.train.events import Trained
+from septum.train.loop import train
+from septum.train.settings import TrainSettings
+from septum.train.split import SplitSettings
 
 RESULTS = Path(__file__).parent / "results" / "settle.json"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from septum.arrays.instances import ObjectSettings, candidates
-from septum.jobs.check import check
-from septum.jobs.infer import image_probabilities
-from septum.jobs.load import load_samples
-from septum.jobs.model import open_model
-from septum.jobs.validate import MOST_SCORED, Tables, choose, merit, object_sizes, spread, tables_of, tuned
+from septum.check.check import check
+from septum.check.samples import load_samples
+from septum.predict.model import open_model
+from septum.predict.tiled import image_probabilities
+from septum.train.validation import MOST_SCORED, Tables, choose, merit, object_sizes, spread, tables_of, tuned
 
 RESULTS = Path(__file__).parent / "results" / "specks.json"
 

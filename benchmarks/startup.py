@@ -28,9 +28,9 @@ from pathlib import Path
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.io.images import write_image
-from septum.jobs.model import ModelHeader, save_model
-from septum.jobs.predict import predict_files
-from septum.jobs.predict_settings import PredictSettings
+from septum.predict.model import ModelHeader, save_model
+from septum.predict.predict import predict_files
+from septum.predict.settings import PredictSettings
 from septum.nn.unet import UNet, UNetSettings
 folder = Path(sys.argv[1])
 settings = UNetSettings(width=16)
@@ -76,7 +76,7 @@ def prediction() -> dict[str, float]:
 
 def slowest_imports(count: int = 8) -> list[str]:
     """The modules whose own import costs most when the command line is loaded, as ``"12.3 ms  typer.main"``."""
-    command = [sys.executable, "-X", "importtime", "-c", "import septum.app.cli"]
+    command = [sys.executable, "-X", "importtime", "-c", "import septum.cli.main"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
     parts = [line.removeprefix("import time:").split("|") for line in lines if line.startswith("import time:")][1:]
     costs = sorted(((int(own), name.strip()) for own, _, name in parts), reverse=True)

@@ -82,7 +82,7 @@ class Worker:
 
 def scene(folder: Path, side: int) -> Path:
     """A picture of `side` pixels of made cells: sixteen fields of 512 x 512, laid at random and mirrored."""
-    from septum.arrays.cells import generate
+    from septum.demo.synthetic_cells import generate
     from septum.seeding import generator
 
     draw = generator(0, "tiling benchmark", side)

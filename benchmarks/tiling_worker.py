@@ -85,8 +85,8 @@ def train(folder: Path, family: str) -> None:
     import torch
     from safetensors.torch import save_model
 
-    from septum.arrays.cells import generate
     from septum.arrays.targets import object_target, separate
+    from septum.demo.synthetic_cells import generate
     from septum.seeding import generator
 
     net = network("septum in monai" if family == "septum" else family).train()  # padded: the weights fit both
@@ -112,7 +112,7 @@ def save(folder: Path, net: Any) -> None:
     """Septum's network as a model file, which is what `septum predict` takes."""
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
-    from septum.jobs.model import ModelHeader, save_model
+    from septum.predict.model import ModelHeader, save_model
 
     header = ModelHeader(
         network=net.settings,
@@ -218,7 +218,7 @@ def whole(name: str, folder: Path, image: Image) -> Map:
 def file_to_file(name: str, folder: Path, source: Path, memory: str | None) -> None:
     """From a TIFF of the image to a TIFF of the probability: the command line for Septum, tifffile for the others."""
     if METHODS[name][0] == "septum":
-        from septum.app.cli import main
+        from septum.cli.main import main
 
         words = ["predict", str(folder / "model.safetensors"), str(source), "-o", str(folder / "out")]
         try:
@@ -254,8 +254,8 @@ def computed(name: str, image: Image) -> float:
     family, overlap = METHODS[name]
     if family == "septum":
         from septum.arrays.tiles import plan_tiles
-        from septum.jobs.infer import largest_output
         from septum.nn.device import find_device
+        from septum.predict.tiled import largest_output
 
         limit = largest_output(shape(), find_device("cpu"))
         tiles = plan_tiles(image.shape, shape().geometry, limit)

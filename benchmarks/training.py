@@ -37,14 +37,14 @@ import psutil
 import torch
 from torch import Tensor
 
-from septum.jobs.facts import Facts
-from septum.jobs.plan import Plan, make_plan
-from septum.jobs.prepare import Prepared
-from septum.jobs.trainer import Trainer, make_optimizer
-from septum.jobs.validate import HeldOut
 from septum.nn.device import find_device
-from septum.nn.parallel import Processes
 from septum.nn.unet import Dropout, UNet
+from septum.train.distributed import Processes
+from septum.train.fingerprint import Facts
+from septum.train.plan import Plan, make_plan
+from septum.train.prepare import Prepared
+from septum.train.trainer import Trainer, make_optimizer
+from septum.train.validation import HeldOut
 
 SIDE, IMAGES, WORKERS, WARM = 700, 8, 2, 2
 NETWORKS: dict[str, dict[str, Any]] = {"auto": {}, "wide": {"width": 32}, "paper": {"preset": "paper"}}

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.weightmap import NEGLIGIBLE, border_term
+from septum.arrays.weight_map import NEGLIGIBLE, border_term
 from septum.seeding import generator
 
 Labels = NDArray[np.int32]
@@ -33,7 +33,7 @@ REACH = SIGMA_PX * math.sqrt(2 * math.log(W0 / NEGLIGIBLE))
 FIRST_USE = """
 import numpy as np, time
 begun = time.process_time()
-from septum.arrays.weightmap import border_term
+from septum.arrays.weight_map import border_term
 border_term(np.eye({rank}, dtype=np.int32).reshape({shape}))
 print(time.process_time() - begun)
 """

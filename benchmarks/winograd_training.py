@@ -27,9 +27,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from septum.nn import _training as training
-from septum.nn._llvm import LANES
-from septum.nn.convolution import for_training
+from septum.cpu import _ops as training
+from septum.cpu._ir import LANES
+from septum.cpu.training import for_training
 from septum.nn.device import find_device
 from septum.nn.loss import weighted_cross_entropy
 from septum.nn.unet import UNet, UNetSettings

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from septum.arrays.cells import generate
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
+from septum.demo.synthetic_cells import generate
 from septum.io.images import read_image, write_image
-from septum.jobs.model import ModelHeader, save_model
 from septum.nn.unet import UNet, UNetSettings
+from septum.predict.model import ModelHeader, save_model
 
 WAYS = {"one process, two threads": ["--blocks"], "two workers, one thread each": ["--workers", "2"]}
 

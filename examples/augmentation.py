@@ -15,7 +15,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from septum.arrays.cells import generate
+from septum.demo.synthetic_cells import generate
 from septum.nn.augment import AugmentSettings, draw, training_tile
 from septum.seeding import generator
 

@@ -3,8 +3,8 @@
 python examples/hard_and_easy_cells.py
 """
 
-from septum.arrays.cells import generate
-from septum.arrays.threshold import otsu_watershed
+from septum.demo.otsu_watershed import otsu_watershed
+from septum.demo.synthetic_cells import generate
 from septum.metrics import ctc
 from septum.metrics.contingency import table
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from septum.arrays.cells import generate
+from septum.demo.synthetic_cells import generate
 from septum.io.images import write_image
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from septum.arrays.cells import generate
 from septum.arrays.targets import object_target, separate
-from septum.arrays.weightmap import class_balance, class_counts, fiji_weight_map, weight_map
+from septum.arrays.weight_map import class_balance, class_counts, fiji_weight_map, weight_map
+from septum.demo.synthetic_cells import generate
 
 
 def main() -> None:

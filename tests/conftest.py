@@ -9,9 +9,30 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 _cache = tempfile.mkdtemp(prefix="septum-tests-")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 
 os.environ["XDG_CACHE_HOME"] = _cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of five images of two touching disks, `images/` and `masks/`; not to be changed."""
+    folder = tmp_path_factory.mktemp("disks")
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:44, :44]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for number, name in enumerate("abcde"):
+        cy, cx = rng.uniform(14, 28, 2)
+        mask = np.where((y - cy) ** 2 + (x - cx) ** 2 < 49, 1, np.where((y - cy) ** 2 + (x - cx - 14) ** 2 < 49, 2, 0))
+        image = 100.0 * (mask > 0) + rng.normal(50, 5, mask.shape)
+        mask = np.where(mask > 0, mask + 10 * number, 0)  # ids that differ between images: objects, not classes
+        np.save(folder / "masks" / f"{name}.npy", mask.astype(np.uint8))
+        np.save(folder / "images" / f"{name}.npy", image.astype(np.float32))
+    return folder

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from septum.io.images import Image
-from septum.io.public import SETS
-from septum.jobs.model import open_model
-from septum.jobs.predict import predict_image
+from septum.predict.model import open_model
+from septum.predict.predict import predict_image
+from septum.reproduce.public_files import SETS
 
 FOLDER = Path(__file__).parents[1] / "models"
 

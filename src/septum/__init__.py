@@ -12,19 +12,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from septum.jobs.python import open_model as open_model
-    from septum.jobs.python import predict as predict
-    from septum.jobs.python import train as train
+from septum.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from septum.api import open_model as open_model
+    from septum.api import predict as predict
+    from septum.api import train as train
+
+
 __all__ = ["__version__", "open_model", "predict", "train"]
 
 
 def __getattr__(name: str) -> object:
     """Import the verbs on first use: they bring torch."""
     if name in ("open_model", "predict", "train"):
-        from septum.jobs import python
+        from septum import api
 
-        return getattr(python, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'septum' has no attribute {name!r}")

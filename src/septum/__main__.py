@@ -1,6 +1,6 @@
 """``python -m septum`` is the command ``septum``."""
 
-from septum.app.cli import command
+from septum.cli.main import command
 
 if __name__ == "__main__":
     command()

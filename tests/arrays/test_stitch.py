@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
-from septum.arrays.depth import DEEPEST_PX
+from septum.arrays.distance import DEEPEST_PX
 from septum.arrays.instances import ObjectSettings, label_objects, levels, with_lines
 from septum.errors import UsageError
 

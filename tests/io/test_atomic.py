@@ -11,9 +11,9 @@ import pytest
 
 from septum.errors import FileError
 from septum.io.atomic import remove_parts, whole_file
-from septum.io.checkpoint import newest_checkpoint, save_checkpoint
 from septum.io.images import write_image
 from septum.io.model_file import write_model
+from septum.train.checkpoint import newest_checkpoint, save_checkpoint
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from septum.errors import DataError, FileError, UsageError
 from septum.io.images import is_image, list_images, read_image, write_image
-from septum.io.names import image_stem, natural_key, shown
-from septum.io.pairs import find_pairs
+from septum.io.paths import image_stem, natural_key, shown
+from septum.pairing.find import find_pairs
 
 
 def touch(folder: Path, *names: str) -> None:

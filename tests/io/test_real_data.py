@@ -9,7 +9,7 @@ import pytest
 
 from septum.errors import UsageError
 from septum.io.images import read_image
-from septum.io.pairs import find_pairs
+from septum.pairing.find import find_pairs
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")

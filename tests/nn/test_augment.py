@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from septum.nn.augment import AugmentSettings, Draw, draw, training_batch, training_tile
-from septum.nn.deform import coordinates, shifted, window
-from septum.nn.gray import Gray, change_gray
+from septum.nn.intensity import Gray, change_gray
+from septum.nn.spatial import coordinates, shifted, window
 from septum.seeding import generator
 
 RNG = np.random.default_rng(0)

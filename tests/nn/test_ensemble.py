@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from septum.arrays.normalize import NormalizeSettings, statistics
-from septum.jobs.infer import Tiler, image_probabilities, region_probabilities
 from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble, members_of
-from septum.nn.memory import tile_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
+from septum.predict.network_memory import tile_bytes
+from septum.predict.tiled import Tiler, image_probabilities, region_probabilities
 
 SETTINGS = UNetSettings(depths=(2, 2), width=2, classes=3)
 

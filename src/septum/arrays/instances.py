@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from septum.arrays.depth import squared_depth
-from septum.arrays.flood import flood
-from septum.arrays.weightmap import relative_spacing
+from septum.arrays.distance import squared_depth
+from septum.arrays.watershed import flood
+from septum.arrays.weight_map import relative_spacing
 from septum.settings import Settings
 
 LEVELS = 2**16 - 1
@@ -82,11 +82,11 @@ def label_objects(
 ) -> NDArray[np.int32]:
     """Turn the probability of foreground into objects.
 
-    The pixels above `threshold` are flooded (see `septum.arrays.flood`) from seeds: the parts of the pixels above
+    The pixels above `threshold` are flooded (see `septum.arrays.watershed`) from seeds: the parts of the pixels above
     `seed_level` that are joined at most by necks. A face-connected component without a seed is one object. If seeds
     fill too small a share of what became of them, the image is flooded again without these. Then specks are removed,
     the objects numbered, and gaps are closed. The same input gives the same output on any machine. Probabilities are
-    rounded to `LEVELS`, squares of pixel sizes as `septum.arrays.depth` says.
+    rounded to `LEVELS`, squares of pixel sizes as `septum.arrays.distance` says.
 
     Parameters
     ----------

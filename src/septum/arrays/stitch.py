@@ -17,8 +17,9 @@ not know without their neighbors becomes a table:
 
 Between stages, a pixel has the id (int64) of its cluster: 1 plus the flat index, in the image, of a pixel of it that
 its block knew to belong to it. The table says which ids turned out to be the same. Why that is exact:
-`septum.arrays.flood`. A task takes memory in proportion to its block, a join in proportion to the borders of the blocks
-and the number of objects that are large enough; specks that one block knows wholly are counted there and not listed.
+`septum.arrays.watershed`. A task takes memory in proportion to its block, a join in proportion to the borders of the
+blocks and the number of objects that are large enough; specks that one block knows wholly are counted there and not
+listed.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.depth import Region, squared_depth_of
-from septum.arrays.flood import Flooded, flood_block
+from septum.arrays.distance import Region, squared_depth_of
 from septum.arrays.instances import ObjectSettings, above, bounds, grow_reach, grown, unsure, with_lines
 from septum.arrays.instances import levels as levels  # what a store keeps
-from septum.arrays.weightmap import relative_spacing
+from septum.arrays.watershed import Flooded, flood_block
+from septum.arrays.weight_map import relative_spacing
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -376,7 +377,7 @@ def _joined(said: Arrays, ratio: float, *, forget: bool) -> Arrays:
     (``leaving``); where these lead (``links``: from, to); and ``meetings``: value, later pixel, step, the two ids. With
     `forget`, what does not come to a seed becomes 0.
     """
-    from septum.arrays import _flood
+    from septum.arrays import _watershed as _flood
 
     ends, leaving, links, meetings = (said[name] for name in ("ends", "leaving", "links", "meetings"))
     written = np.concatenate([ends, leaving])

@@ -7,10 +7,14 @@ classes holds 0 .. K - 1 and `IGNORE`. A target is uint8, with `IGNORED` in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    pass
+
 
 from septum.errors import DataError
 
@@ -258,3 +262,9 @@ def _innermost(numbers: NDArray[np.int32], which: NDArray[np.intp]) -> NDArray[n
     deepest = np.zeros(int(numbers.max()) + 1, np.float32)
     np.maximum.at(deepest, numbers[inside], depth[inside])
     return inside & (depth >= deepest[np.maximum(numbers, 0)])
+
+
+def diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[np.float64]:
+    """Return the diameters of the disks (rank 2) or balls (rank 3) of so many pixels."""
+    wide: NDArray[np.float64] = 2 * np.sqrt(sizes / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * sizes / np.pi)
+    return wide

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from septum.errors import FileError
-from septum.io.names import shown
+from septum.io.paths import shown
 
 _PREFIX = ".septum-part-"
 

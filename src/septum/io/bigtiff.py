@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io import tiff
 from septum.io.atomic import whole_file
-from septum.io.names import shown
 from septum.io.opened import Index
+from septum.io.paths import shown
 from septum.io.pyramid import SMALLEST, halve
 from septum.io.scratch import Scratch
 
@@ -30,7 +30,7 @@ _POLL_S = 0.2
 
 
 class Readable(Protocol):
-    """What is written: `septum.io.source.Source`, `septum.io.omezarr.ZarrTarget`, or anything that reads like them."""
+    """Anything that reads like `septum.io.source.Source` or `septum.io.zarr_write.ZarrTarget`."""
 
     axes: str
     shape: tuple[int, ...]

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.names import shown
+from septum.io.paths import shown
 
 Affine = tuple[tuple[float, ...], ...]
 

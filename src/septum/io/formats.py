@@ -7,7 +7,7 @@ from pathlib import Path
 
 from septum.errors import FileError
 from septum.io.decoded import damaged
-from septum.io.names import SUFFIXES, TIFF, ZARR, image_suffix, is_zarr, shown
+from septum.io.paths import SUFFIXES, TIFF, ZARR, image_suffix, is_zarr, shown
 
 # The size of the header, 348 or 540, in either byte order; or gzip.
 _NIFTI_MAGIC = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c", b"\x1f\x8b")

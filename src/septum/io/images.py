@@ -16,7 +16,8 @@ from septum.errors import UsageError
 from septum.io.atomic import whole_file
 from septum.io.decoded import Affine, Decoded
 from septum.io.formats import Kind, find_kind
-from septum.io.names import (
+from septum.io.opened import check_axes, find_places, native
+from septum.io.paths import (
     NIFTI,
     NPY,
     SUFFIXES,
@@ -30,7 +31,6 @@ from septum.io.names import (
     shown,
     url_of,
 )
-from septum.io.opened import check_axes, find_places, native
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
         Files, folders (the images directly inside), or patterns with ``*``, ``?``, ``[...]`` and ``**``. Hidden files
         are left out of folders and patterns. A file named twice is listed once. A folder of Zarr is an image. URLs
         (``s3://``, ``https://``) name images, folders and patterns too; they are listed as paths, of which
-        `septum.io.names.url_of` gives the URL back.
+        `septum.io.paths.url_of` gives the URL back.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from septum.io.sealed import read_sealed, write_sealed
+from septum.io.tensors import read_sealed, write_sealed
 
 
 def write_model(path: Path, tensors: Mapping[str, NDArray[Any]], header: Mapping[str, object]) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from septum.errors import FileError
 from septum.io.decoded import Decoded, check_memory, damaged
-from septum.io.names import shown
 from septum.io.npy import guess_axes
 from septum.io.opened import Opened
+from septum.io.paths import shown
 from septum.io.units import MICROMETERS
 from septum.io.zarr_store import Node, ZarrArray, inside, read_node
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, STORED, Affine, Decoded, check_claim, damaged
-from septum.io.names import shown
 from septum.io.opened import Opened, in_memory
+from septum.io.paths import shown
 from septum.io.plain import plain_reader
 
 _AXES = "XYZTC"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, STORED, Decoded, check_claim, damaged
-from septum.io.names import shown
 from septum.io.opened import Opened
+from septum.io.paths import shown
 from septum.io.plain import open_plain
 
 

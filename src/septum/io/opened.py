@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.axes import canonical
 from septum.errors import FileError, UsageError
 from septum.io.decoded import Affine, Decoded, damaged
-from septum.io.names import shown
+from septum.io.paths import shown
 
 Index = tuple[int | slice, ...]
 

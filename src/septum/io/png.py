@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, LZW, Decoded, check_claim, damaged
-from septum.io.names import shown
+from septum.io.paths import shown
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

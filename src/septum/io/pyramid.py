@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.atomic import in_words, whole_folder
-from septum.io.names import image_stem, shown
-from septum.io.omezarr import ZarrTarget, create_level, describe, mark_complete, write_group
+from septum.io.paths import image_stem, shown
 from septum.io.zarr_store import read_node
+from septum.io.zarr_write import ZarrTarget, create_level, describe, mark_complete, write_group
 
 SMALLEST = 512
 # An axis is halved while its pixels are at most this much larger than the smallest: then they become more alike.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from septum.errors import FileError, SeptumError, UsageError
-from septum.io.names import shown
+from septum.io.paths import shown
 
 _BLOCK = 1 << 18  # headers are read in pieces of this size
 

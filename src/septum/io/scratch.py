@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
 from septum.io.atomic import in_words, sync_file, whole_file
-from septum.io.names import shown
+from septum.io.paths import shown
 
 
 class Scratch:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from septum.io.decoded import Affine, Decoded
 from septum.io.formats import Kind, find_kind
 from septum.io.images import Image, decode
-from septum.io.names import local_path, url_of
 from septum.io.opened import Index, Opened, check_axes, cuts, find_places, in_memory, native_dtype
+from septum.io.paths import local_path, url_of
 
 
 class Source:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, Decoded, check_claim, damaged
-from septum.io.names import shown
+from septum.io.paths import shown
 from septum.io.units import MICROMETERS
 
 RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression

@@ -18,7 +18,16 @@ from septum.io.decoded import DAMAGE, STORED, UNBOUNDED, Decoded, check_claim, d
 from septum.io.opened import Opened, in_memory
 from septum.io.plain import plain_reader
 from septum.io.remote import RemoteFile
-from septum.io.tiff import RATIO, Merged, find_series, kept_samples, name_axes, pixel_size, read_tiff, walk_pages
+from septum.io.tiff import (
+    RATIO,
+    Merged,
+    find_series,
+    kept_samples,
+    name_axes,
+    pixel_size,
+    read_tiff,
+    walk_pages,
+)
 
 Read = Callable[[tuple[slice, ...]], NDArray[Any]]
 _JPEG = (6, 7, 33007, 34892)

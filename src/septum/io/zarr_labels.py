@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
 from septum.io.atomic import in_words
-from septum.io.names import shown
 from septum.io.ngff import read_multiscale
-from septum.io.omezarr import VERSION, write_group
+from septum.io.paths import shown
 from septum.io.pyramid import write_zarr
 from septum.io.zarr_store import read_description, read_node
+from septum.io.zarr_write import VERSION, write_group
 
 
 def labels_place(image: Path, name: str) -> Path:
@@ -64,7 +64,7 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
     name
         Of the label image.
     made
-        A complete label image (`septum.io.omezarr.create_zarr`, `septum.io.pyramid.add_pyramid`) on the same disk.
+        A complete label image (`septum.io.zarr_write.create_zarr`, `septum.io.pyramid.add_pyramid`) on the same disk.
 
     Returns
     -------

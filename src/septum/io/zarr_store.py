@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
 from septum.io.decoded import damaged
-from septum.io.names import shown
+from septum.io.paths import shown
 from septum.io.remote import fetch, filesystem, reaching, too_long
 
 _LONGEST_DESCRIPTION = 16 << 20

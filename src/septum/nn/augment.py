@@ -4,8 +4,8 @@
 else is random, so a tile is known by its draw: the same on any device, in any order and any batch.
 
 Position, rotation, mirroring, scale and elastic displacement are composed before anything is interpolated
-(`septum.nn.deform`), the image is mirrored at its borders (`septum.nn.gather`), and gray values are changed at the end
-(`septum.nn.gray`).
+(`septum.nn.spatial`), the image is mirrored at its borders (`septum.nn.grid_sample`), and gray values are changed at
+the end (`septum.nn.intensity`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from septum.nn.deform import Deformation, grid, reach
-from septum.nn.gather import buffer, cut_box, sample
-from septum.nn.gray import Gray, change_gray
+from septum.nn.grid_sample import buffer, cut_box, sample
+from septum.nn.intensity import Gray, change_gray
+from septum.nn.spatial import Deformation, grid, reach
 from septum.settings import Settings
 
 # Volumes whose pixels are longer than this times the shortest are rotated and deformed in the plane only.

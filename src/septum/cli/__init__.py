@@ -1,0 +1,1 @@
+"""The command line: flags become settings, events become progress."""

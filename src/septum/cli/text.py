@@ -1,0 +1,125 @@
+"""Results as text: numbers, aligned tables, reports, and the one JSON document of ``--json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from septum.report.numbers import aligned, interval_text, number_text, told
+
+if TYPE_CHECKING:
+    from septum.check.repair import FixRecord
+    from septum.cli.progress import Learned
+    from septum.evaluate.results import Difference, Evaluation
+    from septum.experiments.events import SeedsCompared
+    from septum.report.curve import Curve
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+def fixed_lines(fixed: Sequence[FixRecord], out: Path) -> list[str]:
+    """Return what was done to make a mended copy: each file that was changed or left out, and the sum of all."""
+    lines = []
+    for record in fixed:
+        done = ", ".join(record.done)
+        if record.written is None:
+            lines.append(f"left out: {record.source}: {done}")
+        elif record.done:
+            lines.append(f"mended: {record.source} -> {record.written}: {done}")
+    written = [record for record in fixed if record.written is not None]
+    mended = sum(bool(record.done) for record in written)
+    return [*lines, f"{out}: {len(written)} files, {mended} of them mended; {len(fixed) - len(written)} left out"]
+
+
+def evaluation_lines(found: Evaluation) -> list[str]:
+    """Return the headline scores as a table; with two predictions also what the second gains, with its interval."""
+    first = found.results[0]
+    shown = [score for score in first.scores if score.headline] or list(first.scores)
+    if len(found.results) == 1:
+        rows = [["score", "value", "95 % interval"]]
+        rows += [[s.name, number_text(s.value), interval_text(s.low, s.high)] for s in shown]
+        return aligned(rows)
+    second = {(s.metric, s.name): s for s in found.results[1].scores}
+    differences = {(d.metric, d.name): d for d in found.differences}
+    rows = [["score", *(str(r.predicted) for r in found.results), "difference", "95 % interval", ""]]
+    for score in shown:
+        other, change = second.get((score.metric, score.name)), differences.get((score.metric, score.name))
+        row = [score.name, number_text(score.value), number_text(other.value if other else None)]
+        if change is None:
+            rows.append([*row, "-", "-", ""])
+            continue
+        rows.append([*row, f"{change.value:+.3f}", interval_text(change.low, change.high), _verdict(change)])
+    return aligned(rows)
+
+
+def seeds_lines(compared: SeedsCompared, averaged: Mapping[str, float]) -> list[str]:
+    """Return the scores of the same training with several seeds as a table, and which model is kept."""
+    rows: list[list[object]] = [["held-out images", *(f"seed {s}" for s in compared.seeds), "mean", "sd", "averaged"]]
+    for name, values in compared.scores.items():
+        rows.append([name, *values, compared.mean(name), compared.deviation(name), averaged[name]])
+    return [*aligned(rows), f"kept: the average of the {len(compared.seeds)} networks"]
+
+
+def curve_lines(curve: Curve) -> list[str]:
+    """Return a learning curve as a table, and what it says in one sentence."""
+    rows: list[list[object]] = [["training images", curve.score, "95 % interval"]]
+    for n, value, (low, high) in zip(curve.images, curve.values, curve.intervals, strict=True):
+        rows.append([str(n), value, interval_text(low, high)])
+    rows += [[f"{n}, expected", value, interval_text(low, high)] for n, value, low, high in curve.ahead]
+    return [*aligned(rows), curve.words]
+
+
+def series(learned: Learned) -> dict[str, object]:
+    """Return what a run of several trainings adds to its JSON document; nothing for a single one."""
+    found: dict[str, object] = {}
+    if learned.parts:
+        found["parts"] = [{"title": part.title, **vars(part.trained)} for part in learned.parts]
+    if learned.compared is not None:
+        compared = learned.compared
+        found["seeds"] = {
+            name: {"values": values, "mean": compared.mean(name), "deviation": compared.deviation(name)}
+            for name, values in compared.scores.items()
+        }
+    if learned.curve is not None:
+        found["learning_curve"] = learned.curve
+    return found
+
+
+def described(facts: Mapping[str, object]) -> list[str]:
+    """Return named facts as lines ``name  value``, those without a value left out."""
+    lines = {key.replace("_", " "): told(value) for key, value in facts.items()}
+    width = max(len(key) for key in lines)
+    return [f"{key:<{width}}  {text}" for key, text in lines.items() if text]
+
+
+def _verdict(change: Difference) -> str:
+    """Say whether the second prediction is better; only where the interval leaves 0 out."""
+    if math.isnan(change.low) or change.low <= 0 <= change.high:
+        return "no clear difference"
+    return "second better" if (change.value > 0) == change.higher_is_better else "first better"
+
+
+def plain(value: object) -> Json:
+    """Return `value` as JSON knows it: dataclasses as objects, paths as strings, NaN and infinity as null."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """Return the document of ``--json``."""
+    return json.dumps(plain(document), indent=2)

@@ -1,0 +1,76 @@
+"""How threads that run one loop together find each other.
+
+A thread that comes late, because the system wakes it late, lets nobody wait: who opens a loop does all of it that no
+other does, and waits only for those that have joined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from septum.arrays.jit import compiled
+from septum.cpu._microkernels import add, give_way, look, pause, tell
+
+# What threads tell each other, in cache lines of their own: the next block, which loop is open to be joined, how many
+# have joined it.
+COUNTER, OPEN, JOINED, STATE = 0, 8, 16, 24
+CLOSED, OVER = 0, -1
+# Looks at the state of others before a thread lets others have its core.
+_PATIENCE = 1000
+
+
+@compiled
+def counter(state: int) -> int:
+    """Return the address of what blocks are counted with; `state` is that of ``(STATE,) int64``."""
+    return state + 8 * COUNTER
+
+
+@compiled
+def begin(state: int, number: int) -> None:
+    """Open a loop of a number, 1 or more and another than the last, for others to join."""
+    tell(state + 8 * OPEN, number)
+
+
+@compiled
+def end(state: int) -> None:
+    """Close the loop and wait for those that have joined."""
+    tell(state + 8 * OPEN, CLOSED)
+    looks = 0
+    while look(state + 8 * JOINED):
+        looks = _patient(looks)
+
+
+@compiled
+def join(state: int, seen: int) -> Any:
+    """Wait for a loop of another number than `seen` and join it; return its number, or `OVER` at the end of all."""
+    looks = 0
+    while True:
+        now = look(state + 8 * OPEN)
+        if now == OVER:
+            return OVER
+        if now in (CLOSED, seen):
+            looks = _patient(looks)
+            continue
+        looks = 0
+        add(state + 8 * JOINED, 1)
+        # It may have been closed meanwhile; if not, who opened it sees this thread and waits.
+        now = look(state + 8 * OPEN)
+        if now not in (CLOSED, OVER):
+            return now
+        add(state + 8 * JOINED, -1)
+
+
+@compiled
+def leave(state: int) -> None:
+    """Say that this thread's part of the loop is done."""
+    add(state + 8 * JOINED, -1)
+
+
+@compiled
+def _patient(looks: int) -> int:
+    """Wait before the next look at the state of other threads; return how many looks there were."""
+    if looks < _PATIENCE:
+        pause()
+    else:
+        give_way()
+    return looks + 1

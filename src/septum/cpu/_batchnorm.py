@@ -1,0 +1,84 @@
+"""Loops over pixels for training: batch normalization with ReLU, forward and backward.
+
+INPUT0 is what is normalized, INPUT1 the gradient that comes back, OUTPUT what is written: maps without gaps of END
+pixels, CHUNKS0 vectors each. BIAS is the table of `septum.cpu._microkernels_backward.add_slopes`. Each block of BLOCK
+pixels gives two vectors of sums a chunk, so that what is added in which order does not depend on the threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from septum.arrays.jit import compiled
+from septum.cpu._ir import STEP
+from septum.cpu._microkernels import add, clear
+from septum.cpu._microkernels_backward import add_slopes, add_square, add_vector, normalize, pull, scale_vector
+from septum.cpu._winograd import BIAS, BLOCK, CHUNKS0, END, INPUT0, INPUT1, OUTPUT, SUMS, Description
+
+
+@compiled
+def moments(d: Description, counter: int) -> None:
+    """Compute the mean of each block, and the sum of squares around it."""
+    chunks, size = d[CHUNKS0], d[BLOCK]
+    while True:
+        block = add(counter, 1)
+        if block * size >= d[END]:
+            return
+        count, start = min(size, d[END] - block * size), d[INPUT0] + block * size * chunks * STEP
+        for chunk in range(chunks):
+            mean = d[SUMS] + (2 * block * chunks + chunk) * STEP
+            squares, source = mean + chunks * STEP, start + chunk * STEP
+            clear(mean)
+            clear(squares)
+            for pixel in range(count):
+                add_vector(source + pixel * chunks * STEP, mean)
+            scale_vector(mean, np.float32(1.0 / count))
+            for pixel in range(count):
+                add_square(source + pixel * chunks * STEP, mean, squares)
+
+
+@compiled
+def normalized(d: Description, leak: np.float32, counter: int) -> None:
+    """Scale, add offsets, apply leaky ReLU."""
+    chunks, size, table = d[CHUNKS0], d[BLOCK], d[BIAS]
+    while True:
+        first = add(counter, 1) * size
+        if first >= d[END]:
+            return
+        for pixel in range(first, min(first + size, d[END])):
+            for chunk in range(chunks):
+                place = (pixel * chunks + chunk) * STEP
+                one = table + chunk * STEP
+                normalize(d[INPUT0] + place, one, one + chunks * STEP, leak, d[OUTPUT] + place)
+
+
+@compiled
+def slopes(d: Description, leak: np.float32, counter: int) -> None:
+    """Sum the gradients of each block before the ReLU, and their products with distances from the mean."""
+    chunks, size = d[CHUNKS0], d[BLOCK]
+    row = chunks * STEP
+    while True:
+        block = add(counter, 1)
+        if block * size >= d[END]:
+            return
+        for chunk in range(chunks):
+            sums = d[SUMS] + (2 * block * chunks + chunk) * STEP
+            clear(sums)
+            clear(sums + row)
+            for pixel in range(block * size, min((block + 1) * size, d[END])):
+                place = (pixel * chunks + chunk) * STEP
+                add_slopes(d[INPUT1] + place, d[INPUT0] + place, d[BIAS] + chunk * STEP, row, leak, sums)
+
+
+@compiled
+def pulled(d: Description, leak: np.float32, counter: int) -> None:
+    """Compute the gradient of what was normalized."""
+    chunks, size = d[CHUNKS0], d[BLOCK]
+    while True:
+        first = add(counter, 1) * size
+        if first >= d[END]:
+            return
+        for pixel in range(first, min(first + size, d[END])):
+            for chunk in range(chunks):
+                place, one = (pixel * chunks + chunk) * STEP, d[BIAS] + chunk * STEP
+                pull(d[INPUT1] + place, d[INPUT0] + place, one, chunks * STEP, leak, d[OUTPUT] + place)

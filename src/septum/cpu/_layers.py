@@ -1,0 +1,268 @@
+"""Layers of the engine as stages that pull rows out of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.cpu import _winograd as k
+from septum.cpu._feature_maps import Map
+from septum.cpu._ir import LANES, ROWS, STEP
+from septum.cpu._packed_weights import Packed, aligned, is_wide
+from septum.cpu._threads import Threads
+
+# Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
+_CACHE_BYTES = 500_000
+# Of a convolution of many filters all threads share one block of tiles, so that filters are read once.
+_SHARED_BLOCK = 8
+_PIXEL_BLOCK = 4
+
+
+@dataclass
+class Stage:
+    """A layer and how far it has come.
+
+    Parameters
+    ----------
+    run
+        Compute output rows from .. to.
+    height
+        Output rows.
+    grain
+        It computes so many rows at a time.
+    outs
+        The maps that it fills.
+    feeder
+        The stage that makes its input as far as is asked for; none where all of the input is there.
+    reach
+        Input rows needed beyond those of the output.
+    """
+
+    run: Callable[[int, int], None]
+    height: int
+    grain: int
+    outs: tuple[Map, ...]
+    feeder: Stage | None
+    reach: int
+    reader: Stage | None = field(default=None, init=False)
+    done: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.feeder is not None:
+            self.feeder.reader = self
+
+    def begin(self) -> None:
+        """Forget what was computed, here and in what feeds it."""
+        self.done = 0
+        if self.feeder is not None:
+            self.feeder.begin()
+        for out in self.outs:
+            out.begin()
+
+    def advance(self, end: int) -> None:
+        """Compute rows until `end`, and before that what they need."""
+        end = min(self.height, -(-end // self.grain) * self.grain)
+        if end <= self.done:
+            return
+        if self.feeder is not None:
+            self.feeder.advance(end + self.reach)
+        for out in self.outs:
+            out.make_room(self.reader.done if self.reader is not None else 0, end)
+        self.run(self.done, end)
+        self.done = end
+
+
+@dataclass
+class Workshop:
+    """What all stages compute with.
+
+    Parameters
+    ----------
+    threads
+        They run the loops.
+    leak
+        Slope of the ReLU below zero.
+    image, logits
+        Addresses of the image with its border, ``(C, height, width) float32``, and of the result,
+        ``(K, height, width) float32``.
+    """
+
+    threads: Threads
+    leak: np.float32
+    image: int = 0
+    logits: int = 0
+    shared: NDArray[np.float32] = field(default_factory=lambda: aligned(0))
+
+    def reserve(self, size: int) -> None:
+        """Have at least so many bytes where threads put tiles that all of them read."""
+        if self.shared.nbytes < size:
+            self.shared = aligned(size // 4)
+
+
+def convolve(
+    shop: Workshop,
+    packed: Packed,
+    sources: Sequence[Map],
+    out: Map,
+    *,
+    pooled: Map | None = None,
+    feeder: Stage | None = None,
+) -> Stage:
+    """Return a 3x3 convolution with bias and ReLU.
+
+    Parameters
+    ----------
+    shop
+        What it computes with.
+    packed
+        From `septum.cpu._packed_weights.convolution`.
+    sources
+        One or two maps of equal sides whose features are joined.
+    out
+        Gets the central part of the output that fits it.
+    pooled
+        Gets the maxima of 2x2 of the whole output.
+    feeder
+        See `Stage`.
+    """
+    source = sources[0]
+    lost = 2 - 2 * source.border
+    height, width = source.height - lost, source.width - lost
+    top, left = (height - out.height) // 2, (width - out.width) // 2
+    tiles, across = -(-height // 4) * -(-width // 4), -(-width // 4)
+    d = np.zeros(k.SIZE, np.int64)
+    for one, places in zip(sources, ((k.ROW0, k.PIXEL0, k.CHUNKS0), (k.ROW1, k.PIXEL1, k.CHUNKS1)), strict=False):
+        d[list(places)] = one.row_bytes, one.pixel_bytes, one.chunks
+    d[[k.IN_HEIGHT, k.IN_WIDTH]] = source.height + 2 * source.border, source.width + 2 * source.border
+    d[[k.HEIGHT, k.WIDTH]] = height, width
+    d[[k.TOP, k.BOTTOM, k.LEFT, k.RIGHT]] = top, top + out.height, left, left + out.width
+    if pooled is not None:
+        d[[k.POOLED_ROW, k.POOLED_PIXEL]] = pooled.row_bytes, pooled.pixel_bytes
+    _describe(d, packed, out)
+    block, shared = _reserve_tiles(shop, d, packed, tiles)
+
+    def run(begin: int, end: int) -> None:
+        for one, place in zip(sources, (k.INPUT0, k.INPUT1), strict=False):
+            d[place] = one.at(-one.border, -one.border)
+        d[[k.BEGIN, k.END, k.OUTPUT]] = begin, end, out.at(-top, -left)
+        d[k.POOLED] = 0 if pooled is None else pooled.at(0, 0)
+        if not shared:
+            shop.threads.run(k.WINOGRAD, d, shop.leak)
+            return
+        d[k.SHARED] = shop.shared.ctypes.data
+        count = -(-(end - begin) // 4) * across
+        for first in range(0, count, block):
+            d[[k.FIRST, k.COUNT]] = first, min(block, count - first)
+            shop.threads.run(k.WINOGRAD_INPUTS, d, shop.leak)
+            shop.threads.run(k.WINOGRAD_OUTPUTS, d, shop.leak)
+
+    return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, lost // 2 + 1)
+
+
+def convolve_image(shop: Workshop, packed: Packed, channels: int, out: Map) -> Stage:
+    """Return the first 3x3 convolution with bias and ReLU, of the image."""
+    height, width = out.height + 2, out.width + 2
+    d = np.zeros(k.SIZE, np.int64)
+    d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, packed.features // LANES, channels
+    d[[k.HEIGHT, k.WIDTH]] = out.height, out.width
+    _describe(d, packed, out)
+    _reserve_pixels(shop, d, packed)
+
+    def run(begin: int, end: int) -> None:
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = shop.image, out.at(0, 0), begin, end
+        shop.threads.run(k.IMAGE, d, shop.leak)
+
+    return Stage(run, out.height, 1, (out,), None, 0)
+
+
+def enlarge(shop: Workshop, packed: Packed, source: Map, out: Map) -> Stage:
+    """Return an up-convolution of side and stride 2 with bias, to twice the sides."""
+    d = np.zeros(k.SIZE, np.int64)
+    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
+    d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
+    _describe(d, packed, out)
+    _reserve_pixels(shop, d, packed)
+
+    def run(begin: int, end: int) -> None:
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
+        shop.threads.run(k.ENLARGE, d, _LINEAR)
+
+    return Stage(run, out.height, 2, (out,), None, 0)
+
+
+def classify(shop: Workshop, packed: Packed, source: Map, classes: int, feeder: Stage) -> Stage:
+    """Return the 1x1 convolution to the classes' planes."""
+    d = np.zeros(k.SIZE, np.int64)
+    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
+    d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
+    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * source.width, 4 * source.width * source.height, classes
+    _describe(d, packed, None)
+    _reserve_pixels(shop, d, packed)
+
+    def run(begin: int, end: int) -> None:
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), shop.logits, begin, end
+        shop.threads.run(k.HEAD, d, _LINEAR)
+
+    return Stage(run, source.height, 1, (), feeder, 0)
+
+
+_LINEAR = np.float32(1)
+
+
+def _describe(d: NDArray[np.int64], packed: Packed, out: Map | None) -> None:
+    d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
+    d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
+    if out is not None:
+        d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = out.row_bytes, out.pixel_bytes, out.chunks
+
+
+def _columns(packed: Packed) -> int:
+    return LANES if packed.single else 2 * LANES
+
+
+def tile_block(features: int, outputs: int) -> tuple[int, bool]:
+    """Return the most products of `ROWS` tiles that a block has, and whether threads share it.
+
+    Parameters
+    ----------
+    features, outputs
+        Input and output features of a 3x3 convolution, padded to whole vectors and panels.
+    """
+    if is_wide(features, outputs):
+        return _SHARED_BLOCK, True
+    return max(1, _CACHE_BYTES // (4 * k.PRODUCTS * ROWS * (features + min(outputs, 2 * LANES)))), False
+
+
+def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[int, int]:
+    """Return the bytes that a convolution takes of each thread's scratch memory and of the memory they share."""
+    inside, outside = (k.PRODUCTS * (4 * block * ROWS * n + STEP) for n in (features, min(outputs, 2 * LANES)))
+    patch, filters = k.PRODUCTS * STEP, k.PRODUCTS * (4 * features * min(outputs, 2 * LANES) + STEP)
+    return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
+
+
+def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: Packed, tiles: int) -> tuple[int, bool]:
+    """Choose how many tiles a block has; have memory for one; return their number and whether threads share it."""
+    columns = _columns(packed)
+    most, shared = tile_block(packed.features, packed.panels * columns)
+    block = min(most, -(-tiles // ROWS))
+    # A vector more than needed: else the 36 places that a transform writes to would share lines of the first cache.
+    stride_in, stride_out = (4 * block * ROWS * n + STEP for n in (packed.features, columns))
+    d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, stride_in, stride_out
+    d[k.PARTS] = min(block, -(-4 * shop.threads.count // packed.panels))
+    scratch, common = tile_memory(packed.features, packed.panels * columns, block, shared)
+    shop.threads.reserve(scratch)
+    shop.reserve(common)
+    return block * ROWS, shared
+
+
+def pixel_memory(features: int) -> int:
+    """Return the bytes of each thread's scratch memory that other layers of so many input features take at most."""
+    return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
+
+
+def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: Packed) -> None:
+    d[k.BLOCK] = _PIXEL_BLOCK
+    shop.threads.reserve(pixel_memory(packed.features))

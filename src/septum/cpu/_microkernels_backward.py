@@ -1,0 +1,223 @@
+"""Vector instructions for the loops of training, as those of `septum.cpu._microkernels`.
+
+A^T, G and B are those of Winograd's F(4x4, 3x3) there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from septum.cpu._ir import (
+    ADDRESS,
+    F32,
+    I64,
+    LANES,
+    NUMBER,
+    ROWS,
+    STEP,
+    VECTOR,
+    Builder,
+    Value,
+    activated,
+    code,
+    every,
+    fma,
+    in_place,
+    load,
+    shifted,
+    splat,
+    store,
+    times,
+)
+
+# Rows of two vectors of sums over tiles that fit into the registers.
+SUMMED = {16: 8, 8: 4, 4: 4}[LANES]
+
+
+def _outer(module: Any, vectors: int) -> Value:
+    """Return the function that `outer1` and `outer2` call, with all sums in registers."""
+    name = f"septum_outer_{vectors}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 6), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    left, left_block, right, right_block, target, tiles = function.args
+    blocks = [function.append_basic_block(n) for n in ("entry", "block", "tile", "latch", "done")]
+    entry, block, inside, latch, done = (ir.IRBuilder(one) for one in blocks)
+    count = SUMMED * vectors
+    begun = [load(entry, target, i * STEP) for i in range(count)]
+    entry.branch(blocks[1])
+    outer, outer_sums = [block.phi(I64) for _ in range(3)], [block.phi(VECTOR) for _ in range(count)]
+    size = block.select(block.icmp_signed("<", outer[2], I64(ROWS)), outer[2], I64(ROWS))
+    block.branch(blocks[2])
+    inner, inner_sums = [inside.phi(I64) for _ in range(3)], [inside.phi(VECTOR) for _ in range(count)]
+    columns = [load(inside, inner[1], v * ROWS * STEP) for v in range(vectors)]
+    sums = []
+    for row in range(SUMMED):
+        one = splat(inside, load(inside, inner[0], 4 * row, F32))
+        sums += [fma(inside, one, columns[v], inner_sums[row * vectors + v]) for v in range(vectors)]
+    following = [*(inside.add(address, I64(STEP)) for address in inner[:2]), inside.sub(inner[2], I64(1))]
+    inside.cbranch(inside.icmp_signed(">", following[2], I64(0)), blocks[2], blocks[3])
+    after = [latch.add(outer[0], left_block), latch.add(outer[1], right_block), latch.sub(outer[2], I64(ROWS))]
+    latch.cbranch(latch.icmp_signed(">", after[2], I64(0)), blocks[1], blocks[4])
+    for phi, first, second in zip([*outer, *outer_sums], [left, right, tiles, *begun], [*after, *sums], strict=True):
+        phi.add_incoming(first, blocks[0])
+        phi.add_incoming(second, blocks[3])
+    for phi, first, second in zip(
+        [*inner, *inner_sums], [*outer[:2], size, *outer_sums], [*following, *sums], strict=True
+    ):
+        phi.add_incoming(first, blocks[1])
+        phi.add_incoming(second, blocks[2])
+    for i, value in enumerate(sums):
+        store(done, value, target, i * STEP)
+    done.ret_void()
+    return function
+
+
+@in_place
+def outer1(typing: Any, left: int, left_block: int, right: int, right_block: int, target: int, tiles: int) -> Any:
+    """Add to ``(SUMMED, LANES)`` the sum over tiles of the outer products of `SUMMED` values and a vector.
+
+    Tiles lie `STEP` bytes apart; after `ROWS` of them, the next ones begin as many bytes after these as the blocks say.
+    """
+    return code(lambda b, args: b.call(_outer(b.module, 1), args), *[ADDRESS] * 6)
+
+
+@in_place
+def outer2(typing: Any, left: int, left_block: int, right: int, right_block: int, target: int, tiles: int) -> Any:
+    """Add as `outer1` to ``(SUMMED, 2 * LANES)``; the second vector of a tile is that of the next chunk of features."""
+    return code(lambda b, args: b.call(_outer(b.module, 2), args), *[ADDRESS] * 6)
+
+
+def _of_outputs(b: Builder, y: Sequence[Value]) -> list[Value]:
+    """Return A y."""
+    even, odd = b.fadd(y[0], y[2]), b.fadd(y[1], y[3])
+    four, two = fma(b, every(4.0), y[2], y[0]), b.fmul(every(2.0), fma(b, every(4.0), y[3], y[1]))
+    return [y[0], b.fadd(even, odd), b.fsub(even, odd), b.fadd(four, two), b.fsub(four, two), y[3]]
+
+
+def _emit_transform_gradient(b: Builder, args: Sequence[Value]) -> None:
+    source, row, pixel, target, stride = args
+    rows = [shifted(b, source, times(b, row, i)) for i in range(4)]
+    half = [_of_outputs(b, [load(b, rows[i], times(b, pixel, j)) for i in range(4)]) for j in range(4)]
+    for i in range(6):
+        for j, value in enumerate(_of_outputs(b, [half[k][i] for k in range(4)])):
+            store(b, value, target, times(b, stride, 6 * i + j))
+
+
+@in_place
+def transform_gradient(typing: Any, source: int, row: int, pixel: int, target: int, stride: int) -> Any:
+    """Transform one vector of the gradient of 4x4 outputs into 36 vectors, `stride` bytes apart."""
+    return code(_emit_transform_gradient, *[ADDRESS] * 5)
+
+
+def _to_filter(b: Builder, m: Sequence[Value]) -> list[Value]:
+    """Return G^T m."""
+    s, d = b.fadd(m[1], m[2]), b.fsub(m[2], m[1])
+    t, e = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
+    return [
+        fma(b, every(1 / 4), m[0], fma(b, every(-1 / 6), s, b.fmul(every(1 / 24), t))),
+        fma(b, every(1 / 6), d, b.fmul(every(1 / 12), e)),
+        fma(b, every(1 / 6), b.fsub(t, s), m[5]),
+    ]
+
+
+def _emit_transform_weights(b: Builder, args: Sequence[Value]) -> None:
+    source, stride, target, place = args
+    half = [_to_filter(b, [load(b, source, times(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
+    for i in range(3):
+        for j, value in enumerate(_to_filter(b, [half[k][i] for k in range(6)])):
+            store(b, value, target, times(b, place, 3 * i + j))
+
+
+@in_place
+def transform_weights(typing: Any, source: int, stride: int, target: int, place: int) -> Any:
+    """Transform 36 vectors of products with gradients into one of gradients of 3x3 filters."""
+    return code(_emit_transform_weights, *[ADDRESS] * 4)
+
+
+def _emit_add_vector(b: Builder, args: Sequence[Value]) -> None:
+    store(b, b.fadd(load(b, args[0]), load(b, args[1])), args[1])
+
+
+@in_place
+def add_vector(typing: Any, source: int, target: int) -> Any:
+    """Add one vector to another."""
+    return code(_emit_add_vector, *[ADDRESS] * 2)
+
+
+def _emit_scale_vector(b: Builder, args: Sequence[Value]) -> None:
+    store(b, b.fmul(load(b, args[0]), splat(b, args[1])), args[0])
+
+
+@in_place
+def scale_vector(typing: Any, target: int, factor: np.float32) -> Any:
+    """Multiply a vector by a number."""
+    return code(_emit_scale_vector, ADDRESS, NUMBER)
+
+
+def _emit_add_square(b: Builder, args: Sequence[Value]) -> None:
+    distance = b.fsub(load(b, args[0]), load(b, args[1]))
+    store(b, fma(b, distance, distance, load(b, args[2])), args[2])
+
+
+@in_place
+def add_square(typing: Any, source: int, mean: int, target: int) -> Any:
+    """Add the squared distance of a vector from another."""
+    return code(_emit_add_square, *[ADDRESS] * 3)
+
+
+def _emit_normalize(b: Builder, args: Sequence[Value]) -> None:
+    source, scale, offset, leak, target = args
+    store(b, activated(b, fma(b, load(b, source), load(b, scale), load(b, offset)), splat(b, leak)), target)
+
+
+@in_place
+def normalize(typing: Any, source: int, scale: int, offset: int, leak: np.float32, target: int) -> Any:
+    """Multiply a vector by a scale, add an offset, apply leaky ReLU, store."""
+    return code(_emit_normalize, *[ADDRESS] * 3, NUMBER, ADDRESS)
+
+
+def _before_activation(b: Builder, gradient: Value, x: Value, table: Value, row: Value, leak: Value) -> Value:
+    """Return the gradient of what `normalize` applies the ReLU to; at zero its slope is the leak, as PyTorch's."""
+    given = load(b, gradient)
+    inside = fma(b, x, load(b, table), load(b, table, row))
+    return b.select(b.fcmp_ordered(">", inside, every(0.0)), given, b.fmul(given, splat(b, leak)))
+
+
+def _emit_add_slopes(b: Builder, args: Sequence[Value]) -> None:
+    gradient, source, table, row, leak, target = args
+    x = load(b, source)
+    slope = _before_activation(b, gradient, x, table, row, leak)
+    centered = b.fsub(x, load(b, table, times(b, row, 2)))
+    store(b, b.fadd(load(b, target), slope), target)
+    store(b, fma(b, slope, centered, load(b, target, row)), target, row)
+
+
+@in_place
+def add_slopes(typing: Any, gradient: int, source: int, table: int, row: int, leak: np.float32, target: int) -> Any:
+    """Add a gradient before the ReLU to a vector, and its product with the distance from the mean to the next one.
+
+    The table's rows, `row` bytes apart as the two vectors, are scale, offset, mean, and what `pull` takes away.
+    """
+    return code(_emit_add_slopes, *[ADDRESS] * 4, NUMBER, ADDRESS)
+
+
+def _emit_pull(b: Builder, args: Sequence[Value]) -> None:
+    gradient, source, table, row, leak, target = args
+    x = load(b, source)
+    slope = _before_activation(b, gradient, x, table, row, leak)
+    scale, mean, constant, linear = (load(b, table, times(b, row, i)) for i in (0, 2, 3, 4))
+    kept = b.fsub(b.fsub(slope, constant), b.fmul(b.fsub(x, mean), linear))
+    store(b, b.fmul(scale, kept), target)
+
+
+@in_place
+def pull(typing: Any, gradient: int, source: int, table: int, row: int, leak: np.float32, target: int) -> Any:
+    """Store the gradient of what was normalized: scale (gradient - constant - linear (x - mean)); see `add_slopes`."""
+    return code(_emit_pull, *[ADDRESS] * 4, NUMBER, ADDRESS)

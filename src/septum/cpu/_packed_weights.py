@@ -1,0 +1,152 @@
+"""Weights of the engine: transformed for Winograd's convolution and packed in the order in which they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from septum.arrays.jit import compiled
+from septum.cpu._ir import LANES
+
+_ALIGNMENT = 64
+
+# Bytes of transformed filters.
+_WIDE = 8_000_000
+
+
+def aligned(count: int) -> NDArray[np.float32]:
+    """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
+    raw = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    found: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    return found
+
+
+def is_wide(features: int, outputs: int) -> bool:
+    """Say whether a 3x3 convolution has so many filters that they are transformed for each block of tiles anew.
+
+    That takes a quarter of the memory, and reading less of it makes up for the computing.
+    """
+    return 4 * 36 * features * outputs >= _WIDE
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights of one layer.
+
+    Parameters
+    ----------
+    weights
+        ``(panels, matrices, features, columns) float32``, flat.
+    bias
+        ``(outputs,) float32`` and zeros to the end of the last panel.
+    panels
+        How many there are.
+    single
+        Whether a panel has the columns of one vector, not of two.
+    features
+        Rows of each matrix: input features, padded to whole vectors.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    panels: int
+    single: bool
+    features: int
+
+
+def convolution(conv: nn.Conv2d, sources: int) -> Packed:
+    """Pack a 3x3 convolution whose input comes from `sources` maps of equal size.
+
+    Its filters are transformed for F(4x4, 3x3), unless they are so many that this would take too much memory.
+    """
+    weight = conv.weight.detach().contiguous().numpy()
+    outputs, inputs = weight.shape[:2]
+    padded, columns = _up(inputs // sources, LANES), _columns(outputs)
+    panels = _up(outputs, columns) // columns
+    count = 9 if is_wide(sources * padded, panels * columns) else 36
+    packed = aligned(panels * count * sources * padded * columns)
+    _pack_filters(weight, packed.reshape(panels, count, sources, padded, columns))
+    return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
+
+
+@compiled
+def _six(a: float, b: float, c: float) -> tuple[float, float, float, float, float, float]:
+    """Return G (a, b, c) of F(4x4, 3x3): Lavin and Gray 2016, section 4.3."""
+    return a / 4, (a + b + c) / -6, (a - b + c) / -6, (a + 2 * b + 4 * c) / 24, (a - 2 * b + 4 * c) / 24, c
+
+
+@compiled
+def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Set ``(panels, 36, sources, features, columns)`` to G g G^T of each filter g, or 9 to g; computed in float64."""
+    sources, columns = out.shape[2], out.shape[4]
+    each = weight.shape[1] // sources
+    half = np.empty((6, 3, columns))
+    for panel in range(out.shape[0]):
+        count = min(columns, weight.shape[0] - panel * columns)
+        for feature in range(weight.shape[1]):
+            for place in range(9 if out.shape[1] == 9 else 0):
+                for column in range(count):
+                    g = weight[panel * columns + column, feature]
+                    out[panel, place, feature // each, feature % each, column] = g[place // 3, place % 3]
+            if out.shape[1] == 9:
+                continue
+            for column in range(count):
+                g = weight[panel * columns + column, feature]
+                for j in range(3):
+                    six = _six(np.float64(g[0, j]), np.float64(g[1, j]), np.float64(g[2, j]))
+                    for i in range(6):
+                        half[i, j, column] = six[i]
+            for i in range(6):
+                for column in range(count):
+                    six = _six(half[i, 0, column], half[i, 1, column], half[i, 2, column])
+                    for j in range(6):
+                        out[panel, 6 * i + j, feature // each, feature % each, column] = six[j]
+
+
+def image_convolution(weight: Tensor, bias: Tensor | None) -> Packed:
+    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, ..."""
+    return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
+
+
+def up_convolution(conv: nn.ConvTranspose2d) -> Packed:
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left and right."""
+    weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
+    return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
+
+
+def head(conv: nn.Conv2d) -> Packed:
+    """Pack a 1x1 convolution."""
+    return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
+
+
+def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> Packed:
+    """Pack ``(matrices, features, outputs)``, the panels of one matrix after those of the other."""
+    count, inputs, _ = matrices.shape
+    features, columns = _up(inputs, LANES), _columns(outputs)
+    panels = _up(outputs, columns) // columns
+    packed = aligned(count * panels * features * columns)
+    view = torch.from_numpy(packed).view(count, panels, features, columns)
+    for panel in range(panels):
+        part = matrices[:, :, panel * columns : (panel + 1) * columns]
+        view[:, panel, :inputs, : part.shape[2]] = part
+    return Packed(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
+
+
+def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
+    assert bias is not None
+    padded = aligned(count)
+    padded[: len(bias)] = bias.detach().numpy()
+    return padded
+
+
+def _columns(outputs: int) -> int:
+    return LANES if outputs <= LANES else 2 * LANES
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -1,0 +1,101 @@
+"""Threads that run the loops of the engine together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.cpu import _barrier as state
+from septum.cpu import _winograd as k
+from septum.cpu._packed_weights import aligned
+
+
+class Threads:
+    """Threads that run one loop together, with scratch memory each.
+
+    Parameters
+    ----------
+    count
+        How many, the calling one among them.
+    loops
+        What runs one of a set of loops: `septum.cpu._winograd.work`, or that of `septum.cpu._winograd_loops`.
+
+    Attributes
+    ----------
+    lock
+        Held by who runs loops, as they share memory.
+    """
+
+    def __init__(self, count: int, loops: Callable[..., None] = k.work) -> None:
+        self.count, self._loops = count, loops
+        self.lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._state = aligned(2 * state.STATE).view(np.int64)
+        self._open = np.zeros(k.SIZE, np.int64)  # the description of the loop that is open
+        self._leaks = np.zeros(1, np.float32)
+        self._number = 0
+        self._scratch: list[NDArray[np.float32]] = []
+        _ALL.add(self)
+
+    def reserve(self, size: int) -> None:
+        """Have at least so many bytes of scratch memory for each thread."""
+        if not self._scratch or self._scratch[0].nbytes < size:
+            self._scratch = []
+            self._scratch = [aligned(size // 4) for _ in range(self.count)]
+
+    def resize(self, count: int) -> None:
+        """Be so many from now on."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.count, self._pool, self._scratch = count, None, []
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have all threads at hand while this is entered: they are woken once, and take part in each `run`."""
+        if self.count == 1:
+            yield
+            return
+        self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
+        self._state[state.OPEN] = state.CLOSED
+        others = [self._pool.submit(self._work, one, 0) for one in self._scratch[1:]]
+        try:
+            yield
+        finally:
+            self._state[state.OPEN] = state.OVER
+            wait([other for other in others if not other.cancel()])  # who has not begun need not
+            self._state[state.JOINED] = 0
+
+    def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
+        """Run a loop to its end, inside `together`."""
+        self._open[:] = description
+        self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = loop, leak, 0
+        self._number += 1
+        self._work(self._scratch[0], self._number)
+
+    def _work(self, scratch: NDArray[np.float32], number: int) -> None:
+        self._loops(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
+
+    def forget(self) -> None:
+        """Give up threads that exist in the parent process only, and a lock that one of them may have held."""
+        self.lock = threading.Lock()
+        self._pool = None
+        self._state[state.JOINED] = 0
+
+
+_ALL: weakref.WeakSet[Threads] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for threads in list(_ALL):
+        threads.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,358 @@
+"""The convolutions of the engine as compiled loops that several threads share.
+
+Feature maps lie with their features together (channels-last), padded to whole vectors. Each loop takes the description
+of a layer, ``(SIZE,) int64``, whose places are named below; addresses are in bytes, and those of maps are of the pixel
+(0, 0), which need not be in memory if only later rows are. Threads take blocks of tiles or pixels from a counter that
+they share. What a block gives depends on nothing but its inputs, so results repeat whatever the number and timing of
+threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from septum.arrays.jit import compiled
+from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
+from septum.cpu._ir import LANES, ROWS, STEP
+from septum.cpu._microkernels import (
+    add,
+    add_value,
+    clear,
+    copy,
+    copy_value,
+    finish,
+    largest,
+    product1,
+    product2,
+    transform_filter,
+    transform_in,
+    transform_out,
+)
+
+Description = Any  # (SIZE,) int64
+
+PRODUCTS = 36  # of a tile of F(4x4, 3x3)
+
+# Two inputs whose features stand one after the other: address, bytes of a row and of a pixel, vectors of a pixel.
+# An image (`image`) has planes instead: bytes of a row and of a plane, and the number of planes in CHUNKS1.
+INPUT0, ROW0, PIXEL0, CHUNKS0, INPUT1, ROW1, PIXEL1, CHUNKS1 = range(8)
+# Sides of the input, of the whole output, and the rows of the output to compute.
+IN_HEIGHT, IN_WIDTH, HEIGHT, WIDTH, BEGIN, END = range(8, 14)
+# Packed weights in panels of as many features as a product has columns; bias; whether a product has one vector or two.
+WEIGHTS, BIAS, PANELS, SINGLE = range(14, 18)
+# The output: address, bytes of a row and of a pixel (of a plane for `head`), vectors of a pixel (classes for `head`).
+OUTPUT, OUT_ROW, OUT_PIXEL, OUT_CHUNKS = range(18, 22)
+# Which part of the output is stored, and where its pooled version goes (0: it is not pooled).
+TOP, BOTTOM, LEFT, RIGHT, POOLED, POOLED_ROW, POOLED_PIXEL = range(22, 29)
+# Work of a block in products of `ROWS` rows; bytes between the 36 matrices before and after multiplication.
+BLOCK, STRIDE_IN, STRIDE_OUT = range(29, 32)
+# Where tiles that all threads share are transformed to; the first of them and how many; parts they are divided into.
+SHARED, FIRST, COUNT, PARTS = range(32, 36)
+# Pixels of zeros that count as above and left of the input, without being there.
+MARGIN = 36
+# Where gradients of weights are summed, and into how many sums.
+SUMS, RANGES = 37, 38
+# Which loop it is for: one of those below.
+LOOP = 39
+SIZE = 40
+WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, ENLARGE, HEAD = range(6)
+# Those of training, in `septum.cpu._winograd_backward` and `septum.cpu._batchnorm`.
+PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
+MOMENTS, NORMALIZE, SLOPES, PULL = range(13, 17)
+
+
+@compiled
+def gather(d: Description, first: int, count: int, target: int, patch: int) -> None:
+    """Transform the inputs of some tiles; what lies beyond the input's edge counts as zero."""
+    begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
+    chunks, stride, margin = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[MARGIN]
+    for side in range(2):
+        source, row, pixel, here = d[INPUT0], d[ROW0], d[PIXEL0], d[CHUNKS0]
+        offset = target
+        if side == 1:
+            source, row, pixel, here = d[INPUT1], d[ROW1], d[PIXEL1], d[CHUNKS1]
+            offset += d[CHUNKS0] * ROWS * STEP
+        for tile in range(count if here else 0):
+            y, x = (first + tile) // across * 4 + begin - margin, (first + tile) % across * 4 - margin
+            start = source + y * row + x * pixel
+            to = offset + tile // ROWS * chunks * ROWS * STEP + tile % ROWS * STEP
+            if y >= 0 and x >= 0 and y + 6 <= height and x + 6 <= width:
+                for chunk in range(here):
+                    transform_in(start + chunk * STEP, row, pixel, to + chunk * ROWS * STEP, stride)
+                continue
+            for chunk in range(here):
+                for i in range(6):
+                    for j in range(6):
+                        if 0 <= y + i < height and 0 <= x + j < width:
+                            copy(start + i * row + j * pixel + chunk * STEP, patch + (6 * i + j) * STEP)
+                        else:
+                            clear(patch + (6 * i + j) * STEP)
+                transform_in(patch, 6 * STEP, STEP, to + chunk * ROWS * STEP, stride)
+
+
+@compiled
+def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, target: int) -> None:
+    """Multiply the 36 matrices of some blocks of tiles with those of one panel, `apart` bytes from each other."""
+    chunks, stride_in, stride_out, single = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[STRIDE_OUT], d[SINGLE]
+    columns = STEP if single else 2 * STEP
+    for p in range(PRODUCTS):
+        for block in range(blocks):
+            source = left + p * stride_in + block * chunks * ROWS * STEP
+            to = target + p * stride_out + block * ROWS * columns
+            if single:
+                product1(source, right + p * apart, to, chunks)
+            else:
+                product2(source, right + p * apart, to, chunks)
+
+
+@compiled
+def _matrix_bytes(d: Description) -> Any:
+    """Return the bytes of one of the matrices of a panel of the weights."""
+    return (d[CHUNKS0] + d[CHUNKS1]) * LANES * (STEP if d[SINGLE] else 2 * STEP)
+
+
+@compiled
+def _scatter(d: Description, leak: np.float32, source: int, first: int, count: int, panel: int, patch: int) -> None:
+    """Transform products into the outputs of some tiles; store what is wanted of them, and their maxima of 2x2."""
+    begin, height, width, across = d[BEGIN], d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
+    top, bottom, left, right = d[TOP], d[BOTTOM], d[LEFT], d[RIGHT]
+    output, row, pixel, stride = d[OUTPUT], d[OUT_ROW], d[OUT_PIXEL], d[STRIDE_OUT]
+    pooled, pooled_row, pooled_pixel = d[POOLED], d[POOLED_ROW], d[POOLED_PIXEL]
+    vectors = 1 if d[SINGLE] else 2
+    here = min(vectors, d[OUT_CHUNKS] - panel * vectors)
+    for tile in range(count):
+        y, x = (first + tile) // across * 4 + begin, (first + tile) % across * 4
+        whole = y >= top and y + 4 <= bottom and x >= left and x + 4 <= right
+        for vector in range(here):
+            place = (panel * vectors + vector) * STEP
+            products = source + (tile * vectors + vector) * STEP
+            bias = d[BIAS] + place
+            there = output + y * row + x * pixel + place
+            if whole:
+                transform_out(products, stride, bias, leak, there, row, pixel)
+            else:
+                transform_out(products, stride, bias, leak, patch, 4 * STEP, STEP)
+                for i in range(max(0, top - y), min(4, bottom - y)):
+                    for j in range(max(0, left - x), min(4, right - x)):
+                        copy(patch + (4 * i + j) * STEP, there + i * row + j * pixel)
+            if pooled:
+                low, right_of, below = (there, pixel, row) if whole else (patch, STEP, 4 * STEP)
+                for i in range(0, min(4, height - y), 2):
+                    for j in range(0, min(4, width - x), 2):
+                        corner = low + i * below + j * right_of
+                        to = pooled + (y + i) // 2 * pooled_row + (x + j) // 2 * pooled_pixel + place
+                        largest(corner, corner + right_of, corner + below, corner + below + right_of, to)
+
+
+@compiled
+def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Compute a 3x3 convolution, each thread its blocks of tiles from the inputs to the outputs."""
+    tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
+    left = scratch + PRODUCTS * STEP
+    products = left + PRODUCTS * d[STRIDE_IN]
+    size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
+    while True:
+        first = add(counter, 1) * size
+        if first >= tiles:
+            return
+        count = min(size, tiles - first)
+        gather(d, first, count, left, scratch)
+        for panel in range(d[PANELS]):
+            right = d[WEIGHTS] + panel * PRODUCTS * apart
+            _multiply(d, left, (count + ROWS - 1) // ROWS, right, apart, products)
+            _scatter(d, leak, products, first, count, panel, scratch)
+
+
+@compiled
+def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
+    chunks = d[CHUNKS0] + d[CHUNKS1]
+    while True:
+        block = add(counter, 1)
+        if block * ROWS >= d[COUNT]:
+            return
+        count = min(ROWS, d[COUNT] - block * ROWS)
+        gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
+
+
+@compiled
+def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Second half: each thread takes panels of filters, transforms them, and computes all or a part of the tiles."""
+    chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
+    part = (blocks + d[PARTS] - 1) // d[PARTS]
+    products = scratch + PRODUCTS * STEP
+    right = products + PRODUCTS * d[STRIDE_OUT]
+    matrix = _matrix_bytes(d)
+    apart = matrix + STEP  # or all 36 would be written to the same lines of the first cache
+    while True:
+        item = add(counter, 1)
+        if item >= d[PANELS] * d[PARTS]:
+            return
+        panel, begin = item // d[PARTS], item % d[PARTS] * part
+        end = min(blocks, begin + part)
+        if begin < end:
+            for vector in range(matrix // STEP):
+                transform_filter(d[WEIGHTS] + panel * 9 * matrix + vector * STEP, matrix, right + vector * STEP, apart)
+            _multiply(d, d[SHARED] + begin * chunks * ROWS * STEP, end - begin, right, apart, products)
+            count = min(end * ROWS, d[COUNT]) - begin * ROWS
+            _scatter(d, leak, products, d[FIRST] + begin * ROWS, count, panel, scratch)
+
+
+@compiled
+def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, target: int) -> None:
+    """Multiply blocks of pixels with one panel of the weights."""
+    columns = STEP if d[SINGLE] else 2 * STEP
+    right = d[WEIGHTS] + panel * chunks * LANES * columns
+    for block in range(blocks):
+        source, to = left + block * chunks * ROWS * STEP, target + block * ROWS * columns
+        if d[SINGLE]:
+            product1(source, right, to, chunks)
+        else:
+            product2(source, right, to, chunks)
+
+
+@compiled
+def patches(d: Description, first: int, count: int, target: int) -> None:
+    """Put the 3x3 pixels of all planes around some pixels of an image where products want them."""
+    width, chunks = d[WIDTH], d[CHUNKS0]
+    for i in range(count):
+        y, x = (first + i) // width + d[BEGIN], (first + i) % width
+        to = target + i // ROWS * chunks * ROWS * STEP + i % ROWS * STEP
+        for chunk in range(chunks):
+            clear(to + chunk * ROWS * STEP)
+        for k in range(9 * d[CHUNKS1]):
+            plane, place = k // 9, k % 9
+            source = d[INPUT0] + plane * d[PIXEL0] + (y + place // 3) * d[ROW0] + (x + place % 3) * 4
+            copy_value(source, to + k // LANES * ROWS * STEP + k % LANES * 4)
+
+
+@compiled
+def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Compute the 3x3 convolution of an image of planes."""
+    width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
+    pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
+    products = scratch + d[BLOCK] * chunks * ROWS * STEP
+    while True:
+        first = add(counter, 1) * size
+        if first >= pixels:
+            return
+        count = min(size, pixels - first)
+        patches(d, first, count, scratch)
+        for panel in range(d[PANELS]):
+            _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
+            for vector in range(min(vectors, d[OUT_CHUNKS] - panel * vectors)):
+                place = (panel * vectors + vector) * STEP
+                for i in range(count):
+                    y, x = (first + i) // width + d[BEGIN], (first + i) % width
+                    to = d[OUTPUT] + y * d[OUT_ROW] + x * d[OUT_PIXEL] + place
+                    finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+
+
+@compiled
+def _pack(d: Description, first: int, count: int, target: int) -> None:
+    """Put the features of pixels where products want them."""
+    width, chunks, begin = d[WIDTH], d[CHUNKS0], d[BEGIN]
+    source, row, pixel = d[INPUT0], d[ROW0], d[PIXEL0]
+    for i in range(count):
+        start = source + ((first + i) // width + begin) * row + (first + i) % width * pixel
+        to = target + i // ROWS * chunks * ROWS * STEP + i % ROWS * STEP
+        for chunk in range(chunks):
+            copy(start + chunk * STEP, to + chunk * ROWS * STEP)
+
+
+@compiled
+def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
+
+    The panels of the weights are those of the upper left pixel, then the upper right, the lower left, the lower right.
+    """
+    width, chunks, vectors, each = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2, d[PANELS] // 4
+    output, row, pixel = d[OUTPUT], d[OUT_ROW], d[OUT_PIXEL]
+    pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
+    products = scratch + d[BLOCK] * chunks * ROWS * STEP
+    while True:
+        first = add(counter, 1) * size
+        if first >= pixels:
+            return
+        count = min(size, pixels - first)
+        _pack(d, first, count, scratch)
+        for panel in range(d[PANELS]):
+            _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
+            corner, inside = panel // each, panel % each
+            for vector in range(min(vectors, d[OUT_CHUNKS] - inside * vectors)):
+                place = (inside * vectors + vector) * STEP
+                for i in range(count):
+                    y, x = (first + i) // width + d[BEGIN], (first + i) % width
+                    to = output + (2 * y + corner // 2) * row + (2 * x + corner % 2) * pixel + place
+                    finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+
+
+@compiled
+def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Compute a 1x1 convolution to planes, without activation."""
+    width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
+    pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
+    products = scratch + d[BLOCK] * chunks * ROWS * STEP
+    while True:
+        first = add(counter, 1) * size
+        if first >= pixels:
+            return
+        count = min(size, pixels - first)
+        _pack(d, first, count, scratch)
+        for panel in range(d[PANELS]):
+            _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
+            begin = panel * vectors * LANES
+            for k in range(begin, min(d[OUT_CHUNKS], begin + vectors * LANES)):
+                for i in range(count):
+                    y, x = (first + i) // width + d[BEGIN], (first + i) % width
+                    to = d[OUTPUT] + k * d[OUT_PIXEL] + y * d[OUT_ROW] + x * 4
+                    add_value(products + i * vectors * STEP + (k - begin) * 4, d[BIAS] + 4 * k, to)
+
+
+@compiled
+def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Run the loop of a description, each thread its share."""
+    if d[LOOP] == WINOGRAD:
+        winograd(d, leak, counter, scratch)
+    elif d[LOOP] == WINOGRAD_INPUTS:
+        winograd_inputs(d, leak, counter, scratch)
+    elif d[LOOP] == WINOGRAD_OUTPUTS:
+        winograd_outputs(d, leak, counter, scratch)
+    elif d[LOOP] == IMAGE:
+        image(d, leak, counter, scratch)
+    elif d[LOOP] == ENLARGE:
+        enlarge(d, leak, counter, scratch)
+    else:
+        head(d, leak, counter, scratch)
+
+
+@compiled
+def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
+    """Compute together with other threads.
+
+    Parameters
+    ----------
+    d
+        Description of the loop that is open; the same array for all threads.
+    leaks
+        ``(1,) float32`` slope of the ReLU below zero.
+    state
+        Address of ``(STATE,) int64`` of `septum.cpu._barrier`.
+    scratch
+        Address of the thread's own memory.
+    number
+        1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
+        that is opened, until all is `OVER`.
+    """
+    if number:
+        begin(state, number)
+        _run(d, leaks[0], counter(state), scratch)
+        end(state)
+        return
+    seen = join(state, CLOSED)
+    while seen != OVER:
+        _run(d, leaks[0], counter(state), scratch)
+        leave(state)
+        seen = join(state, seen)

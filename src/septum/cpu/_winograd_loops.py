@@ -1,0 +1,79 @@
+"""The loops of training, as threads run them together; those of prediction alone need not be compiled for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from septum.arrays.jit import compiled
+from septum.cpu import _batchnorm as n
+from septum.cpu import _winograd as k
+from septum.cpu import _winograd_backward as g
+from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
+from septum.cpu._winograd import Description
+
+
+@compiled
+def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Run the loop of a description, each thread its share."""
+    if d[k.LOOP] == k.WINOGRAD:
+        k.winograd(d, leak, counter, scratch)
+    elif d[k.LOOP] == k.WINOGRAD_INPUTS:
+        k.winograd_inputs(d, leak, counter, scratch)
+    elif d[k.LOOP] == k.WINOGRAD_OUTPUTS:
+        k.winograd_outputs(d, leak, counter, scratch)
+    elif d[k.LOOP] == k.IMAGE:
+        k.image(d, leak, counter, scratch)
+    elif d[k.LOOP] == k.PACK:
+        g.pack(d, counter, scratch)
+    elif d[k.LOOP] == k.IMAGE_RANGE:
+        g.image_range(d, counter, scratch)
+    elif d[k.LOOP] == k.PACK_TURNED:
+        g.pack_turned(d, counter)
+    elif d[k.LOOP] == k.WEIGHTS_RANGE:
+        g.weights_range(d, counter, scratch)
+    elif d[k.LOOP] == k.WEIGHTS_SUM:
+        g.weights_sum(d, counter)
+    elif d[k.LOOP] == k.WEIGHTS_INPUTS:
+        g.weights_inputs(d, counter, scratch)
+    elif d[k.LOOP] == k.WEIGHTS_GROUP:
+        g.weights_group(d, counter, scratch)
+    elif d[k.LOOP] == k.MOMENTS:
+        n.moments(d, counter)
+    elif d[k.LOOP] == k.NORMALIZE:
+        n.normalized(d, leak, counter)
+    elif d[k.LOOP] == k.SLOPES:
+        n.slopes(d, leak, counter)
+    else:
+        n.pulled(d, leak, counter)
+
+
+@compiled
+def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
+    """Compute together with other threads, as `septum.cpu._winograd.work` does.
+
+    Parameters
+    ----------
+    d
+        Description of the loop that is open; the same array for all threads.
+    leaks
+        ``(1,) float32`` slope of the ReLU below zero.
+    state
+        Address of ``(STATE,) int64`` of `septum.cpu._barrier`.
+    scratch
+        Address of the thread's own memory.
+    number
+        1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
+        that is opened, until all is `OVER`.
+    """
+    if number:
+        begin(state, number)
+        _run(d, leaks[0], counter(state), scratch)
+        end(state)
+        return
+    seen = join(state, CLOSED)
+    while seen != OVER:
+        _run(d, leaks[0], counter(state), scratch)
+        leave(state)
+        seen = join(state, seen)

@@ -1,0 +1,1 @@
+"""Made images of cells, and a method that does not learn."""

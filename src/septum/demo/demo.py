@@ -1,0 +1,184 @@
+"""The demo: make images, train on some, predict the others, and compare with a method that does not learn.
+
+::
+
+    OUT/training/images, masks     what the model learns from
+    OUT/test/images, masks         what it never sees before it is asked
+    OUT/run                        the training (see `septum.train.run_folder`)
+    OUT/predicted                  the model's objects of the test images
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from septum import seeding
+from septum.demo.otsu_watershed import otsu_watershed
+from septum.demo.synthetic_cells import generate
+from septum.errors import FileError
+from septum.events import Event
+from septum.io.images import read_image, write_image
+from septum.metrics import ctc, matching
+from septum.metrics.contingency import Table, table
+from septum.report.compared import Compared
+from septum.settings import Settings
+from septum.train.events import Stopped
+from septum.train.interrupt import Stop
+
+BASELINE = "Otsu + watershed"
+# In two minutes on two cores, many steps of one tile reach more than half as many of two tiles, as would be planned.
+BATCH = 1
+
+
+class DemoSettings(Settings):
+    """What the demo makes and how long it trains.
+
+    Parameters
+    ----------
+    out
+        Folder for everything; made if missing. The same demo on the same folder goes on where it stopped.
+    seed
+        Of the images and of the training.
+    budget_s
+        Seconds for the training; all else takes about ten.
+    training, tests
+        How many images to learn from and to be scored on.
+    device
+        See `septum.nn.device.find_device`.
+    """
+
+    out: Path = Path("septum-demo")
+    seed: int = Field(default=0, ge=0)
+    budget_s: float = Field(default=120.0, gt=0)
+    training: int = Field(default=16, ge=2)
+    tests: int = Field(default=4, ge=1)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class DemoDone:
+    """The last record of a demo.
+
+    Attributes
+    ----------
+    rows : tuple
+        Name of the method, SEG and AP at IoU 0.5 on all test images together: the model first, then the baseline.
+    folder : Path
+        Where everything lies; the run with its ``log.csv`` is ``folder/run``.
+    seconds : float
+        Of the whole demo.
+    """
+
+    rows: tuple[tuple[str, float, float], ...]
+    folder: Path
+    seconds: float
+
+
+DemoRecord = Event | Compared | DemoDone
+
+
+def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecord]:
+    """Run the demo.
+
+    Parameters
+    ----------
+    settings
+        What to make.
+    stop
+        See `septum.train.loop.train`.
+
+    Yields
+    ------
+    The records of `septum.report.collect.reported`, those of `septum.predict.predict.predict_files` for the test
+    images, one `Compared` for each of them, and `DemoDone` at the end.
+
+    Raises
+    ------
+    SeptumError
+        If the folder cannot be written, or holds a demo of another seed or length.
+    """
+    # These import torch, which the command line must not wait for before it has said anything.
+    from septum.predict.predict import predict_files
+    from septum.predict.settings import PredictSettings
+    from septum.report.collect import reported
+    from septum.train.loop import train
+    from septum.train.settings import TrainSettings
+
+    begin = time.monotonic()
+    out = settings.out
+    _write_images(out / "training", "cells", settings.seed, settings.training)
+    tests = _write_images(out / "test", "test", settings.seed, settings.tests)
+    asked = TrainSettings(
+        data=(out / "training",),
+        out=out / "run",
+        budget_s=settings.budget_s,
+        seed=settings.seed,
+        batch=BATCH,
+        device=settings.device,
+    )
+    for record in reported(asked, train(asked, stop)):
+        yield record
+        if isinstance(record, Stopped):
+            return
+    yield from predict_files(
+        PredictSettings(
+            model=out / "run" / "model.safetensors",
+            inputs=(str(out / "test" / "images"),),
+            out=out / "predicted",
+            device=settings.device,
+        )
+    )
+    rows = yield from _compare(tests, out)
+    yield DemoDone(rows, out, time.monotonic() - begin)
+
+
+def _write_images(folder: Path, name: str, seed: int, count: int) -> list[Path]:
+    """Write `count` images and masks as a data folder; return the images."""
+    paths = []
+    for part in ("images", "masks"):
+        try:
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(
+                f"{folder / part}: {error.strerror}", "a folder that can be written", "give another -o"
+            ) from None
+    for index in range(count):
+        image, labels = generate(seeding.number(seed, f"demo {name}", index))
+        file = f"{name}-{index + 1:02d}.png"
+        write_image(folder / "images" / file, image.astype(np.uint8), axes="CYX")
+        write_image(folder / "masks" / file, labels.astype(np.uint16), axes="YX")
+        paths.append(folder / "images" / file)
+    return paths
+
+
+def _compare(tests: list[Path], out: Path) -> Generator[Compared, None, tuple[tuple[str, float, float], ...]]:
+    """Score the model and the baseline on every test image; return the rows of `DemoDone`."""
+    model, baseline = [], []
+    for path in tests:
+        image = np.asarray(read_image(path).array, np.float32)
+        truth, predicted = (_labels(folder / path.name) for folder in (path.parent.parent / "masks", out / "predicted"))
+        found = otsu_watershed(image)
+        model.append(table(truth, predicted))
+        baseline.append(table(truth, found))
+        seg, ap50 = _scores([model[-1]])
+        baseline_seg, baseline_ap50 = _scores([baseline[-1]])
+        yield Compared(path.stem, image, truth, predicted, found, seg, ap50, baseline_seg, baseline_ap50)
+    return (("Septum", *_scores(model)), (BASELINE, *_scores(baseline)))
+
+
+def _labels(path: Path) -> NDArray[np.int32]:
+    array: NDArray[Any] = read_image(path, labels=True).array
+    return np.asarray(array[0], np.int32)
+
+
+def _scores(tables: list[Table]) -> tuple[float, float]:
+    """Return SEG and AP at IoU 0.5, over the objects of all images."""
+    return ctc.seg(tables), matching.scores(tables, thresholds=(0.5,))[0].ap

@@ -1,0 +1,230 @@
+"""Which predicted file is scored against which truth, told by names alone. No image is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from septum.errors import DataError, UsageError
+from septum.io.images import list_images
+from septum.io.paths import image_stem, shown
+from septum.pairing.names import match
+
+_TRUTH = re.compile(r"man_(seg|track)_?(\d+)(?:_(\d+))?\.tiff?", re.IGNORECASE)
+_SEQUENCE = re.compile(r"(\d+)_(GT|ST)", re.IGNORECASE)
+_RESULT = re.compile(r"mask\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One predicted file and its truth.
+
+    Attributes
+    ----------
+    name
+        Unique among the items of one prediction, and the same for the same truth in another prediction.
+    predicted, truth
+        The files.
+    ignore
+        Mask of pixels that do not count, or None.
+    sequence
+        Sequence of the Cell Tracking Challenge, else ``""``.
+    section
+        The truth is this Z slice of the prediction; None: the whole.
+    markers
+        The truth holds tracking markers (DET), not outlines.
+    """
+
+    name: str
+    predicted: Path
+    truth: Path
+    ignore: Path | None = None
+    sequence: str = ""
+    section: int | None = None
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is scored, and what has no partner.
+
+    Attributes
+    ----------
+    predicted
+        Where the predictions are.
+    items
+        In natural order.
+    challenge
+        The truth has the layout of the Cell Tracking Challenge: it holds objects, perhaps not all of them.
+    missing
+        Truth without a prediction.
+    unscored
+        Predictions without truth: how many.
+    """
+
+    predicted: Path
+    items: tuple[Item, ...]
+    challenge: bool
+    missing: tuple[Path, ...]
+    unscored: int
+
+
+def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> Items:
+    """Pair predicted files with truth files.
+
+    Parameters
+    ----------
+    predicted, truth
+        Two files; two folders, matched by name as images and masks are; or results and truth of the Cell Tracking
+        Challenge: ``01_RES`` (or any folder of numbered frames) and ``01_GT``, ``01_GT/SEG``, or the two data sets.
+    ignore
+        One mask for all, or a folder of masks named like the truth.
+
+    Raises
+    ------
+    UsageError
+        If a path does not exist or one is a folder and the other a file.
+    DataError
+        If nothing fits.
+    """
+    for path in (predicted, truth, *([] if ignore is None else [ignore])):
+        if not path.exists():
+            raise UsageError(f"{shown(path)} does not exist", "a file or a folder", "check the spelling")
+    if predicted.is_dir() != truth.is_dir():
+        given = f"{shown(predicted)} and {shown(truth)}: one is a folder, the other a file"
+        raise UsageError(given, "two files or two folders", "name the file inside the folder, or both folders")
+    if truth.is_dir() and (folders := _sequences(truth)):
+        found = _challenge(predicted, folders)
+    elif truth.is_dir():
+        found = _folders(predicted, truth)
+    else:
+        found = Items(predicted, (Item(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0)
+    return found if ignore is None else _with_ignored(found, ignore)
+
+
+def _folders(predicted: Path, truth: Path) -> Items:
+    files, truths = list_images([predicted]), list_images([truth])
+    found = match(files, truths)
+    pairs, missing, unscored = found.pairs, found.masks_left, len(found.images_left)
+    if not pairs:
+        # "cell1_mask.tif" for the truth "cell1.tif": the words that say "mask" are on the other side.
+        turned = match(truths, files)
+        pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, len(turned.masks_left)
+    if not pairs:
+        first, second = (", ".join(shown(p.name) for p in some[:3]) for some in (files, truths))
+        raise DataError(
+            f"no prediction fits a truth by name: predictions {first} ... and truth {second} ...",
+            "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
+            "rename the predictions after the truth",
+        )
+    items = tuple(Item(image_stem(t), p, t) for p, t in pairs)
+    return Items(predicted, items, challenge=False, missing=tuple(missing), unscored=unscored)
+
+
+def _sequences(truth: Path) -> dict[str, Path]:
+    """Return the folders of a challenge's truth by sequence; silver truth only where there is no gold one."""
+    if _has_truth(truth):
+        named = _SEQUENCE.fullmatch(truth.absolute().name) or _SEQUENCE.fullmatch(truth.absolute().parent.name)
+        return {named[1] if named else "": truth}
+    found: dict[str, Path] = {}
+    for folder in sorted(p for p in truth.iterdir() if p.is_dir()):
+        named = _SEQUENCE.fullmatch(folder.name)
+        if named and _has_truth(folder):
+            found.setdefault(named[1], folder)  # "01_GT" sorts before "01_ST"
+    return found
+
+
+def _has_truth(folder: Path) -> bool:
+    return bool(_truths(folder))
+
+
+def _truths(folder: Path) -> list[tuple[int, int | None, bool, Path]]:
+    """Return (frame, slice, is it a marker, file) of the truth in `folder`, its ``SEG`` and its ``TRA``."""
+    found = []
+    for place in (folder, folder / "SEG", folder / "TRA"):
+        for path in place.iterdir() if place.is_dir() else ():
+            if hit := _TRUTH.fullmatch(path.name):
+                found.append((int(hit[2]), int(hit[3]) if hit[3] else None, hit[1].lower() == "track", path))
+    return sorted(found, key=lambda t: (t[2], t[0], -1 if t[1] is None else t[1]))
+
+
+def _challenge(predicted: Path, folders: dict[str, Path]) -> Items:
+    items: list[Item] = []
+    missing: list[Path] = []
+    unscored = 0
+    for sequence, folder in folders.items():
+        frames = _frames(_results(predicted, sequence, alone=len(folders) == 1))
+        truths = _truths(folder)
+        for frame, section, markers, path in truths:
+            if frame in frames:
+                name = f"{sequence}_{path.stem}".lstrip("_")
+                items.append(Item(name, frames[frame], path, None, sequence, section, markers))
+            else:
+                missing.append(path)
+        unscored += len(frames.keys() - {frame for frame, *_ in truths})
+    if not items:
+        raise DataError(
+            f"{shown(predicted)}: no frame that the truth names, such as {shown(missing[0].name)}",
+            "results named by frame, such as mask002.tif or t002.tif",
+            "name the folder that holds them",
+        )
+    return Items(predicted, tuple(items), challenge=True, missing=tuple(missing), unscored=unscored)
+
+
+def _results(predicted: Path, sequence: str, *, alone: bool) -> Path:
+    """Return the folder with the frames of a sequence."""
+    for name in (f"{sequence}_RES", sequence):
+        if sequence and (predicted / name).is_dir():
+            return predicted / name
+    if alone:
+        return predicted
+    raise UsageError(
+        f"{shown(predicted)}: no results of sequence {sequence}",
+        f"a folder {sequence}_RES in it",
+        "name the truth of one sequence, or put the results into one folder per sequence",
+    )
+
+
+def _frames(folder: Path) -> dict[int, Path]:
+    """Return the result files by frame: the number that ends the name; ``maskTTT`` where the challenge's names are."""
+    files = list_images([folder])
+    official = [p for p in files if _RESULT.fullmatch(image_stem(p))]
+    found: dict[int, Path] = {}
+    for path in official or files:
+        number = re.search(r"\d+$", image_stem(path))
+        if number is None:
+            continue
+        frame = int(number[0])
+        if frame in found:
+            raise DataError(
+                f"{shown(folder)}: {found[frame].name} and {path.name} are both frame {frame}",
+                "one result per frame",
+                "move one of them away",
+            )
+        found[frame] = path
+    return found
+
+
+def _with_ignored(found: Items, ignore: Path) -> Items:
+    if not ignore.is_dir():
+        masks: dict[Path, Path] = dict.fromkeys((i.truth for i in found.items), ignore)
+    else:
+        masks = dict(match([i.truth for i in found.items], list_images([ignore])).pairs)
+        if lacking := [i.truth for i in found.items if i.truth not in masks]:
+            raise DataError(
+                f"{shown(ignore)}: no mask for {some(lacking)}",
+                "one mask for each truth, named alike",
+                "add an empty mask where every pixel counts",
+            )
+    items = tuple(
+        Item(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in found.items
+    )
+    return Items(found.predicted, items, found.challenge, found.missing, found.unscored)
+
+
+def some(paths: Sequence[Path]) -> str:
+    """Return the first names and how many follow."""
+    listed = ", ".join(shown(p.name) for p in paths[:3])
+    return listed if len(paths) <= 3 else f"{listed} and {len(paths) - 3} more"

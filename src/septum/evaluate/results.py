@@ -1,0 +1,230 @@
+"""What `septum.evaluate.evaluate.evaluate` is asked, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from septum.settings import Settings
+
+Metric = Literal["isbi", "ctc", "instances", "pixels"]
+
+
+class EvaluateSettings(Settings):
+    """What to compare, and how.
+
+    Parameters
+    ----------
+    predicted
+        One or two predictions, each a file or a folder. With two, the second is compared with the first.
+    truth
+        A file or a folder; see `septum.evaluate.pairs.find_items`.
+    metrics
+        Which scores; None: chosen from the truth. ``isbi`` takes probability maps or binary maps of membranes (0)
+        and cells (1 or 255), ``ctc`` and ``instances`` take object ids, ``pixels`` takes class values or
+        probabilities.
+    ignore
+        Mask, or folder of masks, whose pixels other than 0 do not count.
+    seed
+        Seed of the bootstrap.
+    out
+        Folder for ``scores.json``, ``per_image.csv`` and ``objects.csv``; None: nothing is written.
+    """
+
+    predicted: Annotated[tuple[Path, ...], Field(min_length=1, max_length=2)]
+    truth: Path
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] | None = None
+    ignore: Path | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of one prediction, over all its images.
+
+    Attributes
+    ----------
+    metric
+        Where it belongs.
+    name
+        Such as ``"SEG"``; a unit, if it has one, ends the name: ``"ASD 1 (um)"``.
+    value
+        NaN where it is not defined.
+    low, high
+        95 % bootstrap interval over images; NaN with fewer than two images.
+    higher_is_better
+        False for errors and distances.
+    headline
+        True for the few that a short table shows.
+    """
+
+    metric: Metric
+    name: str
+    value: float
+    low: float
+    high: float
+    higher_is_better: bool
+    headline: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Second prediction minus first, over the images that both have.
+
+    Attributes
+    ----------
+    metric, name
+        Those of the score.
+    value
+        Difference of the two scores over the common images.
+    low, high
+        95 % interval of the paired bootstrap: both predictions see the same draws. It holds 0 where the images do not
+        tell the two apart.
+    higher_is_better
+        False where a negative difference is the better one.
+    """
+
+    metric: Metric
+    name: str
+    value: float
+    low: float
+    high: float
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of one image (or frame, section, volume) alone: ``{"SEG": 0.81, ...}``, NaN where not defined."""
+
+    name: str
+    predicted: Path
+    truth: Path
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """One object.
+
+    Attributes
+    ----------
+    image
+        Name of its image.
+    kind
+        ``"true"``, or ``"extra"``: a predicted object that overlaps no true one by half or more.
+    id
+        Its number in the truth, or in the prediction for an extra one.
+    partner
+        For a true object the predicted one it overlaps most (by IoU), 0 if none.
+    iou
+        In [0, 1]; with ``ctc`` the challenge's Jaccard index, which is 0 unless the partner covers more than half.
+    area_px
+        Pixels that count.
+    center_px
+        Mean position ``(y, x)`` or ``(z, y, x)``.
+    """
+
+    image: str
+    kind: Literal["true", "extra"]
+    id: int
+    partner: int
+    iou: float
+    area_px: int
+    center_px: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that was not scored, and why."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One point of the reliability curve.
+
+    Attributes
+    ----------
+    low, high
+        Confidences of the bin.
+    pixels
+        How many pixels fall in it.
+    confidence
+        Their mean confidence; NaN without pixels.
+    right
+        Share of them that is right; NaN without pixels.
+    """
+
+    low: float
+    high: float
+    pixels: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Everything about one prediction.
+
+    Attributes
+    ----------
+    predicted
+        As it was named.
+    scores
+        Over all images.
+    images
+        Of each image alone, in natural order.
+    objects
+        Every object, where ``ctc`` or ``instances`` was asked for.
+    worst
+        Up to ten true objects of lowest IoU, worst first.
+    reliability
+        Fifteen bins of equal width, where the prediction is a probability; else empty.
+    failures
+        Files that could not be scored, missing partners among them.
+    """
+
+    predicted: Path
+    scores: tuple[Score, ...]
+    images: tuple[ImageScores, ...]
+    objects: tuple[ObjectScore, ...]
+    worst: tuple[ObjectScore, ...]
+    reliability: tuple[Bin, ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result.
+
+    Attributes
+    ----------
+    metrics
+        Those that were taken.
+    results
+        One per prediction.
+    differences
+        With two predictions: second minus first; else empty.
+    notes
+        What was understood or chosen, one sentence each: the metrics, how values were read, what is left out.
+    files
+        What was written.
+    """
+
+    metrics: tuple[Metric, ...]
+    results: tuple[Scored, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def failed(self) -> int:
+        """Files that could not be scored, over all predictions: the command leaves with 1 if there is one."""
+        return sum(len(r.failures) for r in self.results)

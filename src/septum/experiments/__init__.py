@@ -1,0 +1,1 @@
+"""Several trainings in one run: folds, seeds, learning curves, trackers."""

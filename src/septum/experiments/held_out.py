@@ -1,0 +1,141 @@
+"""Predictions of held-out images as files, kept with the run: for a person, and for what looks at them later.
+
+::
+
+    RUN/out-of-fold/NAME.tif                  object ids, or class values, as `septum predict` writes them
+    RUN/out-of-fold/probabilities/NAME.tif    float32, of the object or second class, or of each of several classes
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.instances import ObjectSettings
+from septum.check.samples import Sample
+from septum.errors import SeptumError
+from septum.experiments.events import HeldOutDone
+from septum.io.atomic import in_words
+from septum.io.images import read_image, write_image
+from septum.predict.model import Model
+from septum.predict.outputs import class_table, smallest_integer
+from septum.report.gallery import in_turn, predicted_sample
+from septum.train.validation import MOST_SCORED, Tables, spread, tables_of, tuned
+
+OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
+_PROBABILITIES = "probabilities"
+
+
+@dataclass(frozen=True)
+class Share:
+    """Images, and how the model that predicts them is opened: one that was not trained on them."""
+
+    open: Callable[[], Model]
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class HeldOutFiles:
+    """The predictions of a run.
+
+    Parameters
+    ----------
+    folder
+        `OUT_OF_FOLD` or `HELD_OUT` in the run folder.
+
+    Attributes
+    ----------
+    seconds
+        That the prediction of each image took, by its name, of those predicted now.
+    """
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def path(self, sample: Sample) -> Path:
+        """Return the file of a sample's labels."""
+        return self.folder / f"{sample.name}.tif"
+
+    def read(self, sample: Sample) -> NDArray[np.float32] | None:
+        """Return the probabilities of a sample, as `septum.report.gallery.predicted_sample`; None if not there."""
+        path = self.folder / _PROBABILITIES / f"{sample.name}.tif"
+        try:
+            found = np.asarray(read_image(path).array, np.float32)
+        except SeptumError:
+            return None
+        return found if found.shape[1:] == sample.mask.shape else None
+
+    def predict(self, shares: Sequence[Share], *, limit_s: float | None) -> Iterator[HeldOutDone]:
+        """Predict what is not there yet.
+
+        Parameters
+        ----------
+        shares
+            All images.
+        limit_s
+            For all of them; the images that were reached then are spread over each share.
+
+        Raises
+        ------
+        FileError
+            If a file cannot be written.
+        """
+        folder = self.folder / _PROBABILITIES
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise in_words(folder, error) from None
+        begin, done, total = time.monotonic(), 0, sum(len(share.samples) for share in shares)
+        for number, share in enumerate(shares, start=1):
+            until = None if limit_s is None else begin + limit_s * number / len(shares)
+            missing = [s for s in in_turn(share.samples) if self.read(s) is None]
+            model = share.open() if missing else None
+            done += len(share.samples) - len(missing)
+            for place, sample in enumerate(missing):
+                if until is not None and place and time.monotonic() > until:
+                    break
+                assert model is not None
+                start = time.monotonic()
+                probabilities, _ = predicted_sample(model, sample)
+                self.seconds[sample.name] = time.monotonic() - start
+                self._write(f"{_PROBABILITIES}/{sample.name}", probabilities, sample)
+                done += 1
+                yield HeldOutDone(done, total)
+
+    def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
+        """Return the settings of objects, or of areas between `lines`, with the best scores over predicted samples."""
+        begin, some = time.monotonic(), in_turn(spread(len(samples), MOST_SCORED))
+
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
+            tables: Tables = {}
+            for index in (i for i in some if not again or i in again):
+                probabilities = self.read(samples[index])
+                if probabilities is not None:
+                    foreground = probabilities[0].astype(np.float16)
+                    tables[index] = tables_of(samples[index], foreground, choices, lines=lines)
+                if not again and limit_s is not None and time.monotonic() - begin > limit_s:
+                    break
+            return tables
+
+        return tuned(measure, samples, lines=lines)
+
+    def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
+        """Write labels ``(*S)``, object ids or classes 0 .. K - 1, as `septum predict` would."""
+        if model.header.kind == "classes":
+            written: NDArray[Any] = class_table(model)[labels]
+        else:
+            written = labels.astype(smallest_integer(0, int(labels.max(initial=0))))
+        self._write(sample.name, written[None], sample)
+
+    def _write(self, name: str, array: NDArray[Any], sample: Sample) -> None:
+        axes = "ZYX"[-sample.mask.ndim :]
+        size = dict(zip(axes, sample.spacing_um or (), strict=False))
+        one = array.shape[0] == 1
+        target = self.folder / f"{name}.tif"
+        write_image(target, array[0] if one else array, axes=axes if one else "C" + axes, pixel_size_um=size)

@@ -1,0 +1,1 @@
+"""Find which mask belongs to which image, by names alone."""

@@ -1,0 +1,238 @@
+"""From what a user points at to pairs of image and mask. No image is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from septum.errors import DataError, UsageError
+from septum.io.paths import SUFFIXES, image_stem, image_suffix, is_zarr, natural_key, shown
+from septum.pairing import ctc
+from septum.pairing.folders import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    fields_of_view,
+    images_in,
+    object_folders,
+    role_folders,
+    second_annotators,
+    subfolders,
+)
+from septum.pairing.names import Matches, image_key, mask_key, match, names_a_mask
+from septum.pairing.pair import Pair, Pairing
+
+__all__ = ["Pair", "Pairing", "find_pairs"]
+
+_LAYOUTS = """one of
+    DATA/images/ and DATA/masks/ (or labels/, annotations/, gt/), names alike: cell1.tif and cell1.tif or cell1_mask.tif
+    DATA/ with cell1.png and cell1_mask.png side by side
+    DATA/a/images/a.png and DATA/a/masks/*.png, one file an object
+    DATA/01/t000.tif and DATA/01_GT/SEG/man_seg000.tif (Cell Tracking Challenge)
+    two folders IMAGES MASKS, or two files IMAGE MASK"""
+
+
+def find_pairs(data: Sequence[Path]) -> Pairing:
+    """Find images and their masks.
+
+    Parameters
+    ----------
+    data
+        One folder: with ``images/`` and ``masks/`` (also ``labels/``, ``annotations/``, ``gt/``, in any case), with
+        images and masks side by side told apart by suffix (``a.png``, ``a_mask.png``), a folder for each image with
+        ``images/`` and a mask file for each object in ``masks/``, a Cell Tracking Challenge data set or one sequence
+        of it. Or two folders, or two files (image, mask), or a list of files.
+
+    Returns
+    -------
+    Pairing
+        Pairs in natural order. Images whose names are nothing but consecutive numbers (``00.png`` to ``29.png``) are
+        one group of neighboring sections, with the number as position; whether their sizes agree is not looked at.
+
+    Raises
+    ------
+    UsageError
+        If a path is missing or the paths do not go together; a folder above several data sets names them.
+    DataError
+        If a folder holds no image, no name fits another, or two files claim the same partner.
+    """
+    paths = [Path(p) for p in data]
+    try:
+        return _find(paths)
+    except OSError as error:
+        name = shown(error.filename or ", ".join(map(str, paths)))
+        raise UsageError(f"{name}: {error.strerror}", "folders you may read", "check names and rights") from error
+
+
+def _find(paths: list[Path]) -> Pairing:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{shown(path)} does not exist", _LAYOUTS, "check the spelling")
+    folders = [p.is_dir() and not is_zarr(p) for p in paths]
+    if len(paths) == 1 and folders[0]:
+        return _one_folder(paths[0])
+    if len(paths) == 2 and all(folders):
+        return _two_folders(*paths)
+    if len(paths) >= 2 and not any(folders):
+        return _two_files(*paths) if len(paths) == 2 else _many_files(paths)
+    given = ", ".join(shown(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing"
+    raise UsageError(f"training data: {given}", _LAYOUTS, "name a folder, two folders, or images and masks")
+
+
+def _one_folder(folder: Path) -> Pairing:
+    if ctc.is_sequence(folder):
+        return ctc.pair_sequences([folder])
+    if roles := role_folders(folder):
+        return _two_folders(*roles)
+    if samples := object_folders(folder):
+        return _object_masks(samples)
+    if annotated := ctc.sequences(folder):
+        return ctc.pair_sequences(annotated)
+    files = images_in(folder)
+    if any(names_a_mask(p) for p in files):
+        return _side_by_side(files, str(folder))
+    raise _nothing(folder, files)
+
+
+def _looks_right(folder: Path) -> bool:
+    try:
+        return bool(role_folders(folder) or object_folders(folder) or ctc.sequences(folder))
+    except DataError:
+        return False
+
+
+def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
+    """Say why a folder is no data set, and what is near that is one."""
+    inside = subfolders(folder)
+    right = [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _looks_right(p)]
+    if right:
+        names = ", ".join(shown(p.relative_to(folder)) for p in right[:8])
+        return UsageError(
+            f"{shown(folder)}: holds data sets in subfolders: {names}", "one data set", f"name {right[0]}"
+        )
+    if files:
+        beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
+        todo = (
+            f"name both: {folder} {beside[0]}" if beside else "put the masks into a folder of their own and name both"
+        )
+        return DataError(f"{shown(folder)}: only images ({len(files)}), no masks", _LAYOUTS, todo)
+    if not any(folder.iterdir()):
+        return DataError(f"{shown(folder)}: the folder is empty", _LAYOUTS, "name the folder that holds the data")
+    listed = ", ".join(shown(p.name) for p in sorted(folder.iterdir(), key=natural_key)[:6])
+    return DataError(f"{shown(folder)}: no images and masks, but {listed}", _LAYOUTS, "name the folder that holds them")
+
+
+def _two_folders(images: Path, masks: Path) -> Pairing:
+    if images.resolve() == masks.resolve():
+        raise UsageError(f"{shown(images)} twice", "a folder of images and one of masks", f"name it once: {images}")
+    if images.name.casefold() in MASK_FOLDERS and masks.name.casefold() in IMAGE_FOLDERS:
+        raise UsageError(f"{shown(images)} {shown(masks)}", "images first, then masks", f"turn round: {masks} {images}")
+    truth = ctc.truth_folder(masks)
+    if truth is not None and ctc.has_frames(images):
+        is_gold = "_GT" in f"{truth.parent.name} {truth.name}".upper()
+        pairs, strays = ctc.pair_frames(images, gold=truth if is_gold else None, silver=None if is_gold else truth)
+        return Pairing(tuple(pairs), "ctc", unmatched_masks=tuple(strays), objects=True)
+    files = _some_images(images)
+    inside = [] if images_in(masks) else [p for p in subfolders(masks) if images_in(p)]
+    found = match(files, inside or _some_images(masks))
+    if not found.pairs:
+        raise _no_partner(files, inside or images_in(masks))
+    pairing = _pairing(found, "folders", sections=_sections(files), group=images.absolute().name)
+    aside = [(p, "second annotator") for p in second_annotators(images, masks)]
+    fields = match(files, fields_of_view(masks))
+    aside += [(p, "field of view") for p in fields.masks_left]
+    of_image = dict(fields.pairs)
+    seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
+    return replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside))
+
+
+def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:
+    pairs = [Pair(masks.parent.name, image, masks) for image, masks in samples]
+    return Pairing(tuple(pairs), "objects", objects=True)
+
+
+def _some_images(folder: Path) -> list[Path]:
+    files = images_in(folder)
+    if not files:
+        kinds = Counter(p.suffix for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds.most_common(4)) or "no file"
+        expected, todo = "files that end in " + " ".join(SUFFIXES), "save or export them in one of these formats"
+        raise DataError(f"{shown(folder)}: holds no image ({there})", expected, todo)
+    return files
+
+
+def _no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
+    first = ", ".join(shown(p.name) for p in images[:3])
+    second = ", ".join(shown(p.name) for p in masks[:3])
+    return DataError(
+        f"no mask fits an image by name: images {first} ... and masks {second} ...",
+        "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
+        "rename the masks after their images",
+    )
+
+
+def _sections(images: Sequence[Path]) -> dict[Path, int]:
+    """Return the numbers of images that are named by consecutive numbers and nothing else; else nothing."""
+    stems = [image_stem(p) for p in images]
+    if len(stems) < 2 or not all(s.isdecimal() for s in stems):
+        return {}
+    numbers = sorted(int(s) for s in stems)
+    consecutive = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return {p: int(s) for p, s in zip(images, stems, strict=True)} if consecutive else {}
+
+
+def _two_files(image: Path, mask: Path) -> Pairing:
+    if image.resolve() == mask.resolve():
+        raise UsageError(f"{shown(image)} twice", "an image and its mask", "name the mask second")
+    for path in (image, mask):
+        if not image_suffix(path) and not is_zarr(path):
+            raise UsageError(f"{shown(path)}: no image", "a file that ends in " + " ".join(SUFFIXES), "export it so")
+    folders = image.parent.name.casefold() in MASK_FOLDERS and mask.parent.name.casefold() in IMAGE_FOLDERS
+    if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
+        raise UsageError(f"{shown(image)} {shown(mask)}", "the image first, then the mask", "turn them round")
+    name = image_stem(image)
+    return Pairing((Pair(name, image, mask, group=name),), "stacks")
+
+
+def _many_files(paths: Sequence[Path]) -> Pairing:
+    foreign = [p for p in paths if not image_suffix(p) and not is_zarr(p)]
+    if foreign:
+        raise UsageError(f"{shown(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out")
+    masks = [p for p in paths if p.parent.name.casefold() in MASK_FOLDERS]
+    if masks:
+        images = [p for p in paths if p not in set(masks)]
+        found = match(images, masks)
+        if not found.pairs:
+            raise _no_partner(images, masks)
+        return _pairing(found, "files")
+    return _side_by_side(paths, f"{len(paths)} files")
+
+
+def _side_by_side(paths: Sequence[Path], given: str) -> Pairing:
+    masks = [p for p in paths if names_a_mask(p)]
+    images = [p for p in paths if not names_a_mask(p)]
+    if not masks or not images:
+        missing = "mask" if not masks else "image"
+        raise DataError(f"{given}: no {missing} among them, told by names", _LAYOUTS, "name two folders instead")
+    found = match(images, masks)
+    if not found.pairs:
+        raise _no_partner(images, masks)
+    return _pairing(found, "files")
+
+
+def _pairing(found: Matches, layout: str, *, sections: dict[Path, int] | None = None, group: str = "") -> Pairing:
+    sections = sections or {}
+    stems = Counter(image_stem(image) for image, _ in found.pairs)
+    pairs = []
+    for image, mask in found.pairs:
+        stem = image_stem(image)
+        name = stem if stems[stem] == 1 else f"{image.absolute().parent.name}_{stem}"
+        pairs.append(Pair(name, image, mask, group=group if image in sections else "", position=sections.get(image, 0)))
+    return Pairing(
+        tuple(pairs),
+        "folders" if layout == "folders" else "files",
+        unmatched_images=tuple(found.images_left),
+        unmatched_masks=tuple(found.masks_left),
+        set_aside=tuple((p, "second annotator") for p in found.seconds),
+    )

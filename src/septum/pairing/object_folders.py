@@ -1,0 +1,59 @@
+"""One mask file per object, in a folder per image, read as one mask of ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from septum.errors import FileError
+from septum.io.images import Image, read_image
+from septum.io.paths import is_zarr, shown
+from septum.pairing.folders import images_in
+
+
+def is_object_folder(path: Path) -> bool:
+    """Say whether `path` is a folder of mask files, not a mask."""
+    return path.is_dir() and not is_zarr(path)
+
+
+def read_object_masks(folder: Path) -> Image:
+    """Read a folder of masks of single objects as one mask.
+
+    Parameters
+    ----------
+    folder
+        Each file is 0 (or its lowest value) off its object and more on it.
+
+    Returns
+    -------
+    Image
+        ``(1, *S)`` int32: 0 background, 1, 2, ... the objects in the natural order of their files. Where two overlap
+        the smaller one is seen. Files without a pixel of an object leave their number out.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read, or the files differ in size.
+    """
+    found: list[tuple[int, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
+    first: Image | None = None
+    for number, path in enumerate(images_in(folder), start=1):
+        mask = read_image(path, labels=True)
+        if first is not None and mask.array.shape[1:] != first.array.shape[1:]:
+            sizes = [" x ".join(map(str, m.array.shape[1:])) for m in (first, mask)]
+            raise FileError(
+                f"{shown(folder)}: masks of {sizes[0]} and of {sizes[1]} pixels ({path.name})",
+                "masks of the image's size",
+                "export them again",
+            )
+        first = first or mask
+        on = mask.array.max(axis=0) > 0
+        found.append((int(np.count_nonzero(on)), number, on))
+    if first is None:
+        raise FileError(f"{shown(folder)}: holds no mask", "one mask file per object", "leave the image out")
+    labels = np.zeros(first.array.shape[1:], np.int32)
+    for _, number, on in sorted(found, key=lambda f: (-f[0], f[1])):
+        labels[on] = number
+    return replace(first, array=labels[None])

@@ -1,0 +1,1 @@
+"""Collect what a training did, and write it as one page."""

@@ -1,0 +1,275 @@
+"""What a run is to be judged by, collected at its end: values and pictures' material; `septum.report` draws them.
+
+The held-out images are predicted once more with the finished model, by the same code as `septum predict`, so that the
+report shows what a user will get.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from septum.errors import FileError, SeptumError
+from septum.events import Warned
+from septum.io.paths import shown
+from septum.predict.memory import peak_bytes
+from septum.predict.model import Model, open_model
+from septum.report.gallery import MOST_IMAGES, Gallery
+from septum.report.scores import Scored, estimates, object_figures, reliability
+from septum.report.summary import RunReport, remarks
+from septum.train.events import Checked, Planned, Step, Trained
+
+if TYPE_CHECKING:
+    from septum.check.check import Report
+    from septum.train.settings import TrainSettings
+
+# Seconds that drawing the page takes, and the least that predicting for it may take.
+_DRAWING_S, _LEAST_S = 1.0, 1.0
+# Without a time budget, predicting for the report takes about this share of the training at most, or so many seconds.
+_SHARE, _MOST_S = 0.05, 60.0
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """The report of the run in `folder` is begun: up to `count` held-out images are predicted for it."""
+
+    folder: Path
+    count: int
+
+
+@dataclass
+class Seen:
+    """What the records of a training said."""
+
+    report: Report | None = None
+    planned: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    stepped: bool = False
+    trained: Trained | None = None
+
+    def hear(self, record: object) -> None:
+        """Keep what a record says."""
+        match record:
+            case Checked(report):
+                self.report = report
+            case Planned(lines):
+                self.planned = lines
+            case Warned(text):
+                self.warnings.append(text)
+            case Step():
+                self.stepped = True
+            case Trained():
+                self.trained = record
+
+
+def reported(settings: TrainSettings, training: Iterable[Any], *, again: str = "") -> Iterator[Any]:
+    """Pass on the records of a training and add what its report needs.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    training
+        Its records, `septum.train.loop.train`; others may be among them.
+    again
+        The command that repeats it, where that is not `command` of the settings.
+
+    Yields
+    ------
+    The records; after the last one of a training that came to its end `Reporting` and `RunReport`, or `Warned` where
+    no report can be made. A run that has its report (``metrics.json``, written last) does not get another one.
+    """
+    seen = Seen()
+    for record in training:
+        yield record
+        seen.hear(record)
+    if seen.trained is None or seen.report is None:
+        return
+    if not seen.stepped and (settings.out / "metrics.json").exists():
+        return
+    try:
+        yield from _collect(settings, seen, seen.report, seen.trained, again)
+    except (SeptumError, MemoryError) as error:
+        # The model is whole: that is what was asked for.
+        yield Warned(f"no report of this run: {str(error) or 'not enough memory'}")
+
+
+def _collect(
+    settings: TrainSettings, seen: Seen, report: Report, trained: Trained, again: str
+) -> Iterator[Reporting | Warned | RunReport]:
+    begin = time.monotonic()
+    names = [str(name) for name in read_plan_file(settings.out).get("held_out", [])]
+    yield Reporting(settings.out, min(MOST_IMAGES, len(names)))
+    gallery = Gallery(open_model(trained.model, settings.device))
+    for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
+        seen.warnings.append(problem)
+        yield Warned(problem)
+    yield assembled(settings, seen, gallery, begin=begin, again=again)
+
+
+def assembled(
+    settings: TrainSettings, seen: Seen, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
+) -> RunReport:
+    """Put together the report of a run that came to its end.
+
+    Parameters
+    ----------
+    settings
+        Of the run; its folder holds ``plan.json``.
+    seen
+        What was said on the way; it holds a report and the end.
+    gallery
+        The held-out images.
+    begin
+        When collecting began, of `time.monotonic`.
+    again
+        The command that repeats the run, where that is not `command` of the settings.
+    note
+        What the scores are of, where there is more to say than that they are of held-out images.
+
+    Raises
+    ------
+    FileError
+        If the plan cannot be read.
+    """
+    assert seen.report is not None and seen.trained is not None
+    said, report, trained, model = read_plan_file(settings.out), seen.report, seen.trained, gallery.model
+    header, images = model.header, gallery.images
+    values = header.class_values
+    found = RunReport(
+        folder=settings.out,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        kind=header.kind,
+        class_values=values,
+        facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
+        findings=tuple((f.severity, f.line()) for f in report.findings),
+        split=seen.planned[0] if seen.planned else "",
+        reasons=tuple(str(reason) for reason in said.get("reasons", [])),
+        plan=header.training.get("plan", {}),
+        device=seen.planned[-1].removeprefix("device: ") if len(seen.planned) > 1 else model.device.name,
+        warnings=tuple(seen.warnings),
+        steps=trained.steps,
+        best_step=int(header.training.get("best_step", 0)),
+        seconds=trained.seconds,
+        budget_s=settings.budget_s,
+        held_out=len(said.get("held_out", [])),
+        model_scores=trained.scores,
+        scores=estimates(images, header.kind, values=values, seed=settings.seed) if images else {},
+        images=tuple(gallery.lines()),
+        worst=tuple(gallery.worst),
+        best=tuple(gallery.best),
+        objects=object_figures(images) if images and header.kind == "objects" else None,
+        reliability=reliability(images) if images else None,
+        timing=_timing(settings.out, trained, images, begin),
+        memory=_memory(model, measured=seen.stepped),
+        versions=_versions(model),
+        command=again or command(settings),
+        seed=settings.seed,
+        fingerprint=str(header.training.get("data_fingerprint", "")),
+        note=note,
+    )
+    return replace(found, remarks=tuple(remarks(found)))
+
+
+def read_plan_file(folder: Path) -> dict[str, Any]:
+    """Return what ``plan.json`` of a run holds: plan, reasons, names of the held-out images.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read.
+    """
+    try:
+        return dict(json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise FileError(f"{shown(folder / 'plan.json')}: cannot be read", "the plan that training wrote") from None
+
+
+def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
+    """Return how long held-out images may be predicted for the report."""
+    if settings.budget_s is None:
+        return max(_MOST_S, _SHARE * trained.seconds)
+    return max(_LEAST_S, settings.budget_s - trained.seconds - _DRAWING_S)
+
+
+def _timing(folder: Path, trained: Trained, images: Sequence[Scored], begin: float) -> dict[str, float | None]:
+    """Return seconds: of the training, of a step, of an image's prediction, of collecting this."""
+    seconds = []
+    try:
+        with (folder / "log.csv").open(newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError):
+        pass  # a damaged log costs this one figure
+    steps = np.diff(seconds)
+    steps = steps[steps > 0]
+    timed = [image for image in images if math.isfinite(image.seconds)]
+    return {
+        "training_s": trained.seconds,
+        "step_s": float(np.median(steps)) if steps.size else None,
+        "predict_image_s": float(np.median([i.seconds for i in timed])) if timed else None,
+        "predict_mpixel_per_s": _speed(timed),
+        "report_s": time.monotonic() - begin,
+    }
+
+
+def _speed(images: Sequence[Scored]) -> float | None:
+    spent = sum(i.seconds for i in images)
+    return sum(math.prod(i.sides) for i in images) / 1e6 / spent if spent > 0 else None
+
+
+def _memory(model: Model, *, measured: bool) -> dict[str, int | None]:
+    """Return the most bytes held by this process and on the GPU; None where another process trained, or no GPU did."""
+    import torch
+
+    gpu = None
+    if measured and model.device.torch.type == "cuda":
+        gpu = int(torch.cuda.max_memory_allocated(model.device.torch))
+    return {"peak_bytes": peak_bytes() if measured else None, "gpu_peak_bytes": gpu}
+
+
+def _versions(model: Model) -> dict[str, str]:
+    made = model.header.training
+    return {
+        "septum": str(made.get("septum", "")),
+        "torch": str(made.get("torch", "")),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "device": model.device.name,
+    }
+
+
+def command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
+    """Return the command line that repeats a training, quoted for a POSIX shell; `more` are words to add to it."""
+    words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
+    if settings.preset != "auto":
+        words += ["--preset", settings.preset]
+    if settings.steps is not None:
+        words += ["--steps", str(settings.steps)]
+    else:
+        words += ["--budget", "none" if settings.budget_s is None else f"{settings.budget_s:g}s"]
+    words += ["--early-stop"] if settings.early_stop else []
+    words += ["--seed", str(settings.seed)]
+    for name in ("kind", "width", "depth", "tile", "batch", "precision"):
+        if getattr(settings, name) is not None:
+            words += [f"--{name}", str(getattr(settings, name))]
+    words += [word for value in settings.ignore for word in ("--ignore", str(value))]
+    words += [word for value in settings.set for word in ("--set", value)]
+    words += ["--from", str(settings.from_model)] if settings.from_model is not None else []
+    if settings.device != "auto":
+        words += ["--device", settings.device]
+    if settings.split.group is not None:
+        words += ["--group", settings.split.group]
+    words += [*more, *(f"--{name}" for name in ("deterministic", "compile") if getattr(settings, name))]
+    return shlex.join(words)

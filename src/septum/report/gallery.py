@@ -1,0 +1,216 @@
+"""The held-out images of a run as its report shows them: predicted again, scored, the worst and the best kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.targets import separate
+from septum.axes import relative_spacing
+from septum.check.samples import judged, open_item
+from septum.errors import FileError, SeptumError
+from septum.io.images import Image
+from septum.metrics import calibration, isbi, matching
+from septum.metrics.contingency import table
+from septum.predict.outputs import classes_of, finish
+from septum.predict.predict import predict_image
+from septum.report.scores import FOUND, Scored, own_scores
+
+if TYPE_CHECKING:
+    from septum.check.check import Report
+    from septum.check.samples import Sample
+    from septum.predict.model import Model
+
+T = TypeVar("T")
+
+MOST_IMAGES = 24  # held-out images that are predicted again
+CASES = 4  # so many of the worst, and of the best, are shown
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One held-out image as it is shown; of a volume, the middle section.
+
+    Attributes
+    ----------
+    name : str
+        Of the sample.
+    rank : float
+        0 (worst) to 1, see `septum.report.scores.own_scores`.
+    scores : dict
+        Of this image alone.
+    image : ndarray
+        ``(C, Y, X)`` float32, raw intensities.
+    truth, predicted : ndarray
+        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `IGNORE` in the truth where nothing is annotated.
+    missed, false : tuple of int
+        Ids of true objects without a match, and of predicted ones; empty for classes.
+    section : tuple of int or None
+        Number of the section, from 1, and how many there are; None for an image.
+    """
+
+    name: str
+    rank: float
+    scores: Mapping[str, float]
+    image: NDArray[np.float32]
+    truth: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+    missed: tuple[int, ...]
+    false: tuple[int, ...]
+    section: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class ImageLine:
+    """One scored image in a table: its name, scores, sides in pixels and seconds of its prediction."""
+
+    name: str
+    scores: Mapping[str, float]
+    sides: tuple[int, ...]
+    seconds: float
+
+
+class Gallery:
+    """Held-out images, predicted and scored; pixels are kept only of those that will be shown."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._lines = model.header.lines
+        self.images: list[Scored] = []
+        self._ranks: list[float] = []
+        self._cases: list[Case] = []
+
+    def fill(self, report: Report, names: Sequence[str], limit_s: float) -> Iterator[str]:
+        """Predict up to `MOST_IMAGES` of the named samples, evenly chosen, within a time; yield what went wrong."""
+        begin, number = time.monotonic(), min(MOST_IMAGES, len(names))
+        chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, number).astype(int))] if names else []
+        for place, name in enumerate(in_turn(chosen)):
+            spent = time.monotonic() - begin
+            if place and spent * (place + 1) / place > limit_s:
+                yield f"the report shows {place} of {len(names)} held-out images, to keep the time"
+                return
+            try:
+                sample, begun = open_sample(report, name), time.monotonic()
+                self.add(sample, *predicted_sample(self.model, sample), seconds=time.monotonic() - begun)
+            except SeptumError as error:
+                yield f"a held-out image is not in the report: {error}"
+
+    @property
+    def worst(self) -> list[Case]:
+        """The worst images, the worst first."""
+        return self._cases[: min(CASES, -(-len(self._cases) // 2))]
+
+    @property
+    def best(self) -> list[Case]:
+        """The best images that are not among the worst, the best first."""
+        return self._cases[len(self.worst) :][::-1][:CASES]
+
+    def lines(self) -> Iterator[ImageLine]:
+        """Return all images, the worst first."""
+        for place in np.argsort(self._ranks, kind="stable"):
+            image = self.images[place]
+            scores, _ = own_scores(image, self.model.header.kind, values=self.model.header.class_values)
+            yield ImageLine(image.name, scores, image.sides, image.seconds)
+
+    def add(
+        self, sample: Sample, probabilities: NDArray[np.float32], predicted: NDArray[np.int32], *, seconds: float
+    ) -> None:
+        """Score a sample that was predicted (see `predicted_sample`) in so many seconds, and keep it if it is shown."""
+        header = self.model.header
+        full = table(sample.mask, judged(predicted, sample) if header.kind == "objects" else predicted)
+        # What the network was taught: a thin background between objects that touch.
+        taught = separate(sample.mask) if header.kind == "objects" else sample.mask
+        image = Scored(
+            name=sample.name,
+            group=sample.group,
+            sides=sample.mask.shape,
+            seconds=seconds,
+            gold=full if sample.gold is None else table(sample.gold, predicted),
+            full=full,
+            sure=calibration.columns(probabilities, taught),
+            areas=isbi.areas(sample.mask, predicted) if self._lines else None,
+        )
+        scores, rank = own_scores(image, header.kind, values=header.class_values)
+        self.images.append(image)
+        self._ranks.append(rank)
+        cases = sorted([*self._cases, _case(sample, predicted, image, scores, rank, header.kind)], key=lambda c: c.rank)
+        # An image in the middle can be neither among the worst nor among the best at the end.
+        self._cases = cases if len(cases) <= 2 * CASES else cases[:CASES] + cases[-CASES:]
+
+
+def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Predict a sample as `septum predict` does its file.
+
+    Returns
+    -------
+    probabilities
+        ``(1, *S)`` of the object or second class, or ``(K, *S)`` of more than two classes; float32.
+    labels
+        ``(*S)`` int32: object ids, or classes 0 .. K - 1.
+    """
+    axes = "CZYX" if model.rank == 3 else "CYX"
+    size = dict(zip("ZYX"[-model.rank :], sample.spacing_um or (), strict=False))
+    image = Image(array=sample.image, axes=axes, file_axes=axes, pixel_size_um=size)
+    probabilities = predict_image(model, image, output="probabilities")
+    return probabilities, labels_of(probabilities, model, sample)
+
+
+def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) -> NDArray[np.int32]:
+    """Return the labels of `predicted_sample` from its probabilities."""
+    both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
+    spacing = relative_spacing(sample.spacing_um)
+    if model.header.kind == "classes":
+        return classes_of(both, model.header, spacing=spacing).astype(np.int32)
+    labels = finish(both, model, "labels", spacing=spacing)
+    return np.asarray(labels[0], np.int32)
+
+
+def _case(
+    sample: Sample, predicted: NDArray[np.int32], image: Scored, scores: Mapping[str, float], rank: float, kind: str
+) -> Case:
+    """Return what is shown of an image; the middle section of a volume."""
+    missed: tuple[int, ...] = ()
+    false: tuple[int, ...] = ()
+    if kind == "objects":
+        match = matching.match(image.full, FOUND)
+        missed = tuple(np.setdiff1d(image.full.truth_objects[0], match.truth).tolist())
+        false = tuple(np.setdiff1d(image.full.predicted_objects[0], match.predicted).tolist())
+    depth = len(predicted)
+    return Case(
+        name=sample.name,
+        rank=rank,
+        scores=scores,
+        image=np.stack([_middle(channel) for channel in sample.image]),
+        truth=_middle(sample.mask).copy(),
+        predicted=_middle(predicted).copy(),
+        missed=missed,
+        false=false,
+        section=(depth // 2 + 1, depth) if predicted.ndim == 3 else None,
+    )
+
+
+def _middle(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the middle section ``(Y, X)`` of ``(*S)``."""
+    return array if array.ndim == 2 else array[len(array) // 2]
+
+
+def open_sample(report: Report, name: str) -> Sample:
+    """Open the sample of this name again."""
+    for item in report.items:
+        if name == item.name or name.startswith((f"{item.name}_t", f"{item.name}_z")):
+            for sample in open_item(item, report.rules):
+                if sample.name == name:
+                    return sample
+    raise FileError(f"{name}: not found again", "the images that training began with")
+
+
+def in_turn(things: Sequence[T]) -> list[T]:
+    """Return all things so that the first ones are spread over the whole: halves first, then quarters ..."""
+    bits = max(1, (len(things) - 1).bit_length())
+    order = sorted(range(len(things)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
+    return [things[i] for i in order]

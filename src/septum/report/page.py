@@ -1,0 +1,181 @@
+"""The report of a run as one page that needs nothing else: no network, no other file, no JavaScript.
+
+Values come from `septum.report.summary.metrics`, the same numbers that ``metrics.json`` holds; each stands in the
+page as ``<data value="0.8376">0.838</data>`` with its place in ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from septum.errors import FileError
+from septum.io.atomic import whole_file
+from septum.io.paths import shown
+from septum.predict.memory import bytes_text
+from septum.report import plots
+from septum.report.cases import Picture, class_color, pictures
+from septum.report.curves import read_log
+from septum.report.numbers import seconds_text, told
+from septum.report.summary import RunReport, metrics, write_metrics
+
+if TYPE_CHECKING:
+    from septum.report.gallery import Case
+
+NAME = "report.html"
+
+TITLES = {"dice": "Dice", "iou": "IoU", "pixel_error": "pixel error"}
+MEANINGS = {
+    "SEG": "mean IoU of all true objects, 0 for those not found",
+    "AP50": "found objects, of all that are true or predicted, at IoU 0.5",
+    "AP": "the same, averaged over IoU 0.5 to 0.95",
+    "F1": "harmonic mean of precision and recall",
+    "precision": "share of predicted objects that are true",
+    "recall": "share of true objects that were found",
+    "PQ": "panoptic quality: F1 times the mean IoU of found objects",
+    "V_Rand": "areas neither joined through gaps in lines nor cut",
+    "dice": "overlap, mean over all classes but the background",
+    "iou": "intersection over union, mean over all classes but the background",
+    "pixel_error": "share of wrong pixels, 0 is best",
+}
+HEADLINES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
+
+
+def write_page(report: RunReport) -> Path:
+    """Write ``report.html`` and, when it is whole, ``metrics.json`` into the run folder; return the page's path.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be written.
+    """
+    path = report.folder / NAME
+    with whole_file(path) as part:
+        # Names of files may hold bytes that are no text.
+        part.write_bytes(page(report).encode("utf-8", "backslashreplace"))
+    write_metrics(report)
+    return path
+
+
+def page(report: RunReport) -> str:
+    """Return the page of a report as HTML."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    numbers = metrics(report)
+    environment.filters |= {"seconds": seconds_text, "size": bytes_text, "shown": shown, "told": told}
+    environment.globals |= {"number": _number_of(numbers), "class_color": class_color, "whisker": whisker}
+    style, script, template = (_part(name) for name in ("page.css", "page.js", "page.html"))
+    drawn, longest = pictures([*report.worst, *report.best], report.kind)
+    return environment.from_string(template).render(
+        style=Markup(style),
+        script=Markup(script),
+        # The only script that may run: a name that got into the page as code would not.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        r=report,
+        name="/".join(report.folder.absolute().parts[-2:]),
+        m=numbers,
+        titles=TITLES,
+        meanings=MEANINGS,
+        headlines=[name for name in HEADLINES[report.kind] if name in report.scores],
+        table=_columns(report),
+        shown_cases=_cases(report, drawn),
+        longest=longest,
+        reduced=any(max(case.image.shape[-2:]) > longest for case in (*report.worst, *report.best)),
+        differs=_differs(report),
+        plan=list(_flat(report.plan)),
+        **_plots(report),
+    )
+
+
+def _part(name: str) -> str:
+    return files("septum.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _number_of(numbers: Mapping[str, Any]) -> Any:
+    """Return the function of the template that shows one number of ``metrics.json`` by its place there."""
+
+    def number(*place: str | int, form: str = ".3f") -> Markup:
+        value: Any = numbers
+        for step in place:
+            value = value[step]
+        if value is None:
+            return Markup('<span class="none">&ndash;</span>')
+        text = format(value, form)
+        return Markup('<data value="{}" data-key="{}">{}</data>').format(
+            json.dumps(value), ".".join(str(step) for step in place), text
+        )
+
+    return number
+
+
+def _columns(report: RunReport) -> list[str]:
+    """Return the scores that the table of images shows: those of which at least one image has a value."""
+    return [name for name in report.scores if any(line.scores[name] == line.scores[name] for line in report.images)]
+
+
+def _cases(report: RunReport, drawn: Sequence[Sequence[Picture]]) -> list[tuple[str, list[tuple[Case, Any]]]]:
+    """Return the groups of shown images with their pictures."""
+    pairs = list(zip((*report.worst, *report.best), drawn, strict=True))
+    count = len(report.worst)
+    return [(name, group) for name, group in (("Worst", pairs[:count]), ("Best", pairs[count:])) if group]
+
+
+def _differs(report: RunReport) -> bool:
+    """Say whether the model file's scores are others than those shown: of more images, or of rounded probabilities."""
+    return any(
+        name in report.scores and not abs(value - report.scores[name].value) < 5e-4
+        for name, value in report.model_scores.items()
+    )
+
+
+def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
+    """Yield the settings of a plan as (name, value) with nested names joined."""
+    for name, value in plan.items():
+        title = f"{front}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{title}: ")
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            yield title, json.dumps(value)
+        else:
+            yield title, "-" if value is None else told(value)
+
+
+def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
+    """Return the plots, None where there is nothing to draw."""
+    found: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
+        ("loss_plot", "scores_plot", "sizes_plot", "reliability_plot", "score_lines", "curve_plot")
+    )
+    if report.curve is not None:
+        found["curve_plot"] = plots.curve_plot(report.curve)
+    try:
+        columns = read_log(report.folder / "log.csv")
+    except FileError:
+        columns = {}
+    if columns:
+        steps = columns["step"]
+        found["loss_plot"] = plots.loss_plot(steps, columns["loss"], report.best_step)
+        scores = {n: v for n, v in columns.items() if n in report.model_scores and np.isfinite(v).any()}
+        if scores:
+            found["scores_plot"] = plots.scores_plot(steps, scores, report.best_step)
+            found["score_lines"] = {name: number for number, name in enumerate(scores)}
+    if report.objects is not None and report.objects.true:
+        found["sizes_plot"] = plots.sizes_plot(report.objects.diameter_px, report.objects.iou, report.objects.found)
+    if report.reliability is not None and report.reliability.share:
+        one = len(report.class_values) == 2
+        label = "predicted probability" if one else "probability of the predicted class"
+        sure = report.reliability
+        found["reliability_plot"] = plots.reliability_plot(sure.confidence, sure.right, sure.share, label)
+    return found
+
+
+def whisker(value: float | None, low: float | None, high: float | None) -> Markup:
+    """Draw a score of ``metrics.json`` with its interval; undefined ones leave parts out."""
+    return plots.whisker(*(float("nan") if v is None else v for v in (value, low, high)))

@@ -1,0 +1,255 @@
+"""Pictures of results: the image beside the truth and the prediction, so that mistakes are seen at once.
+
+An object of the prediction has the color of the true object it overlaps most; where the colors of two panels differ,
+something was split, merged, missed or invented.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+    from septum.report.compared import Compared
+
+RGB = NDArray[np.uint8]
+Kind = Literal["objects", "classes"]
+
+LARGEST_PX = 700  # longest side of a panel; larger images are reduced to it
+SMALLEST_PX = 400  # smaller images are enlarged by a whole number up to about this
+GAP_PX, CAPTION_PX, FONT_PX = 8, 26, 15
+TRUTH_COLOR, PREDICTED_COLOR = (255, 176, 0), (0, 190, 255)  # orange and blue: told apart by color-blind people too
+IGNORED_GRAY = 90
+
+
+def overlay(
+    image: NDArray[Any], truth: NDArray[np.integer[Any]] | None, predicted: NDArray[np.integer[Any]] | None
+) -> RGB:
+    """Draw the outlines of the truth (orange) and of the prediction (blue) on the image; white where both agree.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)`` raw intensities; of a volume the middle slice is drawn.
+    truth, predicted
+        ``(*S)`` integer labels, or None.
+
+    Returns
+    -------
+    ndarray
+        ``(Y, X, 3)`` uint8, reduced or enlarged as `panel` does.
+    """
+    size = panel_size(image.shape[-2:])
+    picture = resized(shown_image(image), size)
+    lines = [
+        np.zeros(size, np.bool_) if labels is None else outlines(nearest(_middle(labels), size))
+        for labels in (truth, predicted)
+    ]
+    picture[lines[0]] = TRUTH_COLOR
+    picture[lines[1]] = PREDICTED_COLOR
+    picture[lines[0] & lines[1]] = 255
+    return picture
+
+
+def panel(
+    path: Path, image: NDArray[Any], maps: Mapping[str, NDArray[Any]], *, title: str = "image", kind: Kind = "objects"
+) -> Path:
+    """Write one picture: the image and its maps side by side, each under its caption.
+
+    Parameters
+    ----------
+    path
+        The PNG file to write; its folder must exist.
+    image
+        ``(C, *S)`` raw intensities: one channel gray, three as red, green and blue, others averaged. Of a volume the
+        middle slice is drawn.
+    maps
+        Caption and ``(*S)`` array of each further panel. Integers are labels, floats probabilities in 0..1 (drawn in
+        gray). Objects of the second map on have the color of the object of the first that they overlap most.
+    title
+        Caption of the image.
+    kind
+        What integers mean: ``"objects"``, drawn in colors on the image, or ``"classes"``, drawn in gray.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
+    from PIL import Image
+
+    from septum.io.atomic import whole_file
+
+    size = panel_size(image.shape[-2:])
+    gray = shown_image(image)
+    objects = [_middle(m) for m in maps.values() if m.dtype.kind in "iu" and kind == "objects"]
+    highest = max((int(m.max(initial=0)) for m in maps.values() if m.dtype.kind in "iu"), default=0)
+    pictures = [resized(gray, size)]
+    for array in map(_middle, maps.values()):
+        if array.dtype.kind == "f":
+            pictures.append(nearest(_gray(np.clip(array, 0, 1) * 255), size))
+        elif kind == "classes":
+            levels = np.where(array < 0, IGNORED_GRAY, array * (255.0 / max(highest, 1)))
+            pictures.append(nearest(_gray(levels), size))
+        else:
+            pictures.append(painted(resized(gray, size), nearest(array, size), matched_colors(array, objects[0])))
+    with whole_file(path) as part:
+        Image.fromarray(row(pictures, [title, *maps])).save(part, optimize=True)
+    return path
+
+
+def draw_demo(record: Compared, folder: Path) -> Path:
+    """Write the picture of one test image of the demo to ``folder/NAME.png``; the folder is made if missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = {
+        f"truth: {int(record.truth.max())} cells": record.truth,
+        f"Septum: SEG {record.seg:.2f}, AP50 {record.ap50:.2f}": record.predicted,
+        f"Otsu + watershed: SEG {record.baseline_seg:.2f}, AP50 {record.baseline_ap50:.2f}": record.baseline,
+    }
+    return panel(folder / f"{record.name}.png", record.image, maps, title=record.name)
+
+
+def shown_image(image: NDArray[Any]) -> RGB:
+    """Turn raw intensities into a picture; of a volume, the middle slice.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, any range and type. Three channels are red, green and blue, other numbers of them are averaged.
+
+    Returns
+    -------
+    ndarray
+        ``(Y, X, 3)`` uint8. Black and white are the 0.5 and 99.8 percent points of the slice, all channels together.
+    """
+    channels = np.stack([_middle(channel) for channel in image]).astype(np.float32)
+    if len(channels) != 3:
+        channels = channels.mean(axis=0, keepdims=True)
+    channels = np.where(np.isfinite(channels), channels, 0)
+    low, high = np.percentile(channels, [0.5, 99.8])
+    levels = (channels - low) * (255 / (high - low)) if high > low else channels * 0
+    return _gray(levels.transpose(1, 2, 0) if len(channels) == 3 else levels[0])
+
+
+def color(index: int) -> tuple[int, int, int]:
+    """Return color number `index`, 0 or more: neighbors in number are far apart in hue, and brightness varies too."""
+    hue = (index * 0.618034) % 1.0  # the golden angle never comes back to a hue used before
+    saturation, value = ((0.75, 1.0), (0.55, 0.85), (0.95, 0.8), (0.4, 1.0))[index // 5 % 4]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def matched_colors(labels: NDArray[Any], first: NDArray[Any]) -> dict[int, tuple[int, int, int]]:
+    """Choose the color of each object of `labels`: that of the object of `first` it shares most pixels with.
+
+    Each color is given once, the largest overlaps first; objects left over get colors of their own.
+    """
+    from septum.metrics.contingency import table
+
+    names = {int(name): number for number, name in enumerate(np.unique(first[first > 0]))}
+    given: dict[int, int] = {}
+    if labels is first:
+        given = names
+    else:
+        pairs = table(first, np.maximum(labels, 0))
+        taken: set[int] = set()
+        for place in np.argsort(-pairs.count, kind="stable"):
+            one, other = int(pairs.truth[place]), int(pairs.predicted[place])
+            if one > 0 and other > 0 and one not in taken and other not in given:
+                given[other] = names[one]
+                taken.add(one)
+    fresh = len(names)
+    for name in np.unique(labels[labels > 0]):
+        if int(name) not in given:
+            given[int(name)] = fresh
+            fresh += 1
+    return {name: color(number) for name, number in given.items()}
+
+
+def painted(picture: RGB, labels: NDArray[Any], colors: Mapping[int, tuple[int, int, int]]) -> RGB:
+    """Lay the colors of objects over a darkened picture, outlines in full color: ``(Y, X, 3)``."""
+    ids = np.unique(labels)
+    table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], np.float32)
+    full = table[np.searchsorted(ids, labels)]
+    mixed = np.where((labels > 0)[..., None], 0.55 * full + 0.35 * picture, 0.6 * picture)
+    mixed[labels < 0] = IGNORED_GRAY
+    mixed[outlines(labels)] = full[outlines(labels)]
+    return np.rint(mixed).clip(0, 255).astype(np.uint8)
+
+
+def outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the pixels of objects that have another label beside them: ``(Y, X)``."""
+    edge = np.zeros(labels.shape, np.bool_)
+    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    return edge & (labels > 0)
+
+
+def _middle(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the middle slice ``(Y, X)`` of ``(*S)``."""
+    return array if array.ndim == 2 else array[len(array) // 2]
+
+
+def _gray(levels: NDArray[Any]) -> RGB:
+    """Return gray values ``(Y, X)`` or colors ``(Y, X, 3)`` as a picture ``(Y, X, 3)``, cut to 0..255."""
+    values = np.rint(levels).clip(0, 255).astype(np.uint8)
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def panel_size(sides: tuple[int, ...], *, largest: int = LARGEST_PX) -> tuple[int, int]:
+    """Return height and width of the panel for an image of `sides` pixels, no side longer than `largest`."""
+    longest = max(sides)
+    factor = largest / longest if longest > largest else max(1, min(round(SMALLEST_PX / longest), largest // longest))
+    height, width = (max(1, round(side * factor)) for side in sides)
+    return height, width
+
+
+def nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return `array` ``(Y, X, ...)`` at another size; each pixel is one of the old, so labels stay labels."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, array.shape, strict=False)
+    )
+    return np.asarray(array[rows[:, None], columns])
+
+
+def resized(picture: RGB, size: tuple[int, int]) -> RGB:
+    """Return `picture` at another size: averaged where it shrinks, in squares where it grows."""
+    from PIL import Image
+
+    if size[0] >= picture.shape[0]:
+        return np.array(nearest(picture, size))
+    return np.array(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BOX))
+
+
+def row(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
+    """Lay pictures of one size side by side on white, each under its caption."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = pictures[0].shape[:2]
+    step = max(width, 150) + GAP_PX  # room for a caption above a narrow picture
+    canvas = Image.new("RGB", (len(pictures) * step - GAP_PX, CAPTION_PX + height), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(FONT_PX)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        draw.text((place * step + 2, 4), _fitted(draw, caption, font, step - GAP_PX), fill="black", font=font)
+        canvas.paste(Image.fromarray(picture), (place * step, CAPTION_PX))
+    return np.array(canvas)
+
+
+def _fitted(draw: ImageDraw, text: str, font: FreeTypeFont | ImageFont, width: int) -> str:
+    """Return `text`, shortened by dots where it is wider than `width` pixels."""
+    shown = text
+    while len(shown) > 1 and draw.textlength(shown, font=font) > width:
+        shown = shown.removesuffix("…")[:-1] + "…"
+    return shown

@@ -1,0 +1,83 @@
+"""The report of a reproduction as one page: our figures beside the paper's, and pictures of what they stand for."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from septum.io.atomic import in_words, whole_file
+from septum.io.paths import shown
+from septum.report.numbers import digits, scores_text, seconds_text
+from septum.report.pictures import panel
+
+if TYPE_CHECKING:
+    from septum.reproduce.results import Example, Reproduced
+
+NAME = "report.html"
+
+
+def write_reproduction(found: Reproduced) -> Path:
+    """Write ``report.html``, and its pictures as files, into the folder of a reproduction; return the page's path.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be written.
+    """
+    folder = found.folder / "pictures"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise in_words(folder, error) from error
+    pictures = [_picture(example, found, folder) for example in found.examples]
+    path = found.folder / NAME
+    with whole_file(path) as part:
+        part.write_bytes(_page(found, pictures).encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _picture(example: Example, found: Reproduced, folder: Path) -> tuple[Example, str, tuple[int, int]]:
+    """Draw one example beside its truth; return it with the picture as a URI, and its sides."""
+    from PIL import Image
+
+    kind = found.protocol.kind
+    what = "probability of the inside" if kind == "classes" else f"prediction: {_count(example.predicted)} objects"
+    truth = "truth" if kind == "classes" else f"truth: {_count(example.truth)} objects"
+    word = example.name.rpartition("(")[2].rstrip(")")
+    maps = {truth: example.truth, what: example.predicted}
+    path = panel(folder / f"{word}.png", example.image, maps, title=example.name, kind=kind)
+    with Image.open(path) as opened:
+        width, height = opened.size
+    uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    return example, uri, (height, width)
+
+
+def _count(labels: NDArray[Any]) -> int:
+    return int((np.unique(labels) > 0).sum())
+
+
+def _page(found: Reproduced, pictures: list[tuple[Example, str, tuple[int, int]]]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "seconds": seconds_text,
+        "shown": shown,
+        "scores": scores_text,
+        "shown_as": lambda form, value: format(value, form),
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+    }
+    environment.globals |= {"digits": digits}
+    style = files("septum.report").joinpath("page.css").read_text(encoding="utf-8")
+    template = files("septum.reproduce").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        style=Markup(style),
+        r=found,
+        trained_s=sum(t.seconds for t in found.trainings),
+        pictures=pictures,
+    )

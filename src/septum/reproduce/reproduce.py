@@ -1,0 +1,325 @@
+"""Reproduce a published result: train by a protocol, predict what no model has seen, score, set ours beside theirs.
+
+::
+
+    OUT/asked.json           what was asked for: a second start must match, and goes on where the first one stopped
+    OUT/PART/data, run       what a part was trained on, and its training (see `septum.train.run_folder`)
+    OUT/predicted, truth     predictions of unseen images and their truth, as `septum evaluate` takes them
+    OUT/test, test.tif       ISBI 2012: probability of the inside of the 30 test sections, in files and as one stack
+    OUT/scores               tables of all images and objects
+    OUT/reproduction.json    all figures; where it is, all is done
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from septum.errors import DataError, FileError, UsageError
+from septum.events import Event
+from septum.io.atomic import in_words, whole_file, whole_folder
+from septum.io.images import read_image, write_image
+from septum.io.paths import image_stem, shown
+from septum.predict.events import ImageFailed
+from septum.reproduce.datasets import arrange_sections
+from septum.reproduce.protocols import PROTOCOLS, Part, Protocol, find_data, section_parts, sequence_parts, stacks_at
+from septum.reproduce.results import (
+    Example,
+    Line,
+    PartStarted,
+    Reproduced,
+    ReproduceRecord,
+    ReproduceSettings,
+    Scores,
+    Scoring,
+    Training,
+    as_json,
+    command,
+)
+from septum.train.events import Step, Stopped, Trained
+
+if TYPE_CHECKING:
+    from septum.evaluate.results import Evaluation, ImageScores
+    from septum.train.interrupt import Stop
+
+__all__ = ["ReproduceSettings", "Reproduced", "reproduce"]
+
+FOLDS = 5
+_RESULT = "reproduction.json"
+_FEW = 5
+
+
+def reproduce(settings: ReproduceSettings, stop: Stop | None = None) -> Iterator[ReproduceRecord]:
+    """Reproduce a result.
+
+    Parameters
+    ----------
+    settings
+        What to do.
+    stop
+        See `septum.train.loop.train`.
+
+    Yields
+    ------
+    For each part PartStarted, the records of its training and of its prediction; then Scoring, and Reproduced at the
+    end; nothing more after Stopped.
+
+    Raises
+    ------
+    SeptumError
+        If the data are not there or do not fit, the folder holds something else, or a training or prediction fails.
+    """
+    begin = time.monotonic()
+    protocol = PROTOCOLS[settings.name]
+    data = find_data(protocol, settings.data)
+    _claim(settings)
+    parts = _parts(settings, protocol, data)
+    trainings = []
+    for index, part in enumerate(parts):
+        yield PartStarted(part.name, index, len(parts), part.says)
+        trained = yield from _train(settings, protocol, part, len(parts), stop)
+        if trained is None:
+            return
+        trainings.append(Training(part.name, part.says, trained.steps, trained.seconds, trained.scores))
+        yield from _predict(settings, protocol, part)
+    scored = [p for p in parts if not p.test]
+    _copy_whole(tuple(pair for part in scored for pair in part.truth), settings.out / "truth")
+    yield Scoring(sum(len(p.inputs) for p in scored))
+    evaluation = _evaluate(protocol, settings.out / "predicted", settings.out / "truth", settings.out / "scores")
+    found = Reproduced(
+        folder=settings.out,
+        protocol=protocol,
+        results=(_scores(protocol, _title(protocol, parts), evaluation), *_score_tests(settings, protocol, parts)),
+        trainings=tuple(trainings),
+        notes=(protocol.differs, *_notes(parts, evaluation)),
+        examples=tuple(_examples(protocol, evaluation, scored)),
+        seconds=time.monotonic() - begin,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=command(settings),
+        settings=settings,
+        versions=_versions(settings),
+    )
+    with whole_file(settings.out / _RESULT) as file:
+        file.write_text(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    yield found
+
+
+def _claim(settings: ReproduceSettings) -> None:
+    """Note what is asked for, or see that an earlier start asked for the same."""
+    asked = settings.model_dump(mode="json", exclude={"data", "out", "truth", "device"})
+    path = settings.out / "asked.json"
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except OSError as error:
+        raise in_words(settings.out, error) from error
+    except ValueError:
+        raise FileError(f"{shown(path)}: damaged", "the file as it was written", "give another -o") from None
+    if before is None:
+        with whole_file(path) as part:
+            part.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+    elif before != asked:
+        changed = [f"  {k}: {before.get(k)} -> {v}" for k, v in asked.items() if before.get(k) != v]
+        raise UsageError(
+            f"{shown(settings.out)} holds a reproduction with other settings:\n" + "\n".join(changed),
+            "the same command to go on",
+            "repeat the earlier command, or give a new folder with -o",
+        )
+
+
+def _parts(settings: ReproduceSettings, protocol: Protocol, data: Path) -> list[Part]:
+    if protocol.metric == "ctc":
+        return sequence_parts(data, settings.variant or "silver")
+    if (stacks := stacks_at(data)) is not None and not (data / "train" / "images").is_dir():
+        data = settings.out / "data"
+        if not data.exists():
+            with whole_folder(data) as part:
+                arrange_sections(stacks, part)
+    return section_parts(data, settings.folds or FOLDS)
+
+
+def _copy_whole(files: Sequence[tuple[Path, str]], folder: Path) -> None:
+    """Copy files to their places in `folder`, which appears whole; one that is there is left."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder) as part:
+        for source, place in files:
+            (part / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, part / place)
+
+
+def _train(
+    settings: ReproduceSettings, protocol: Protocol, part: Part, parts: int, stop: Stop | None
+) -> Generator[Event, None, Trained | None]:
+    """Train one part and return what came of it; None where it was stopped."""
+    from septum.train.loop import train
+    from septum.train.settings import TrainSettings
+    from septum.train.split import SplitSettings
+
+    folder = settings.out / part.name
+    _copy_whole(part.training, folder / "data")
+    asked = TrainSettings(
+        data=(folder / "data",),
+        out=folder / "run",
+        preset=settings.preset,
+        steps=settings.steps,
+        budget_s=None if settings.budget_s is None else settings.budget_s / parts,
+        seed=settings.seed,
+        kind=protocol.kind,
+        split=SplitSettings(names=part.held_out),
+        device=settings.device,
+        width=settings.width,
+    )
+    trained, again = None, False
+    for record in train(asked, stop):
+        yield record
+        if isinstance(record, Step) and not again:
+            again = True
+            _forget(settings, part)
+        if isinstance(record, Trained):
+            trained = record
+        if isinstance(record, Stopped):
+            return None
+    return trained
+
+
+def _results(settings: ReproduceSettings, part: Part) -> Path:
+    return settings.out / "test" if part.test else settings.out / "predicted" / part.results
+
+
+def _forget(settings: ReproduceSettings, part: Part) -> None:
+    """Remove predictions of an earlier model: they are not those of the one that is being trained."""
+    for path in part.inputs:
+        (_results(settings, part) / f"{image_stem(path)}.tif").unlink(missing_ok=True)
+    if part.test:
+        (settings.out / "test.tif").unlink(missing_ok=True)
+
+
+def _predict(settings: ReproduceSettings, protocol: Protocol, part: Part) -> Iterator[Event]:
+    """Predict a part's images with its model, but those whose result is whole already."""
+    from septum.predict.predict import predict_files
+    from septum.predict.settings import PredictSettings
+
+    folder = _results(settings, part)
+    missing = [p for p in part.inputs if not (folder / f"{image_stem(p)}.tif").exists()]
+    if missing:
+        asked = PredictSettings(
+            model=settings.out / part.name / "run" / "model.safetensors",
+            inputs=tuple(map(str, missing)),
+            out=folder,
+            output="probabilities" if protocol.metric == "isbi" else "labels",
+            tta=protocol.tta,
+            device=settings.device,
+            format="tif",
+        )
+        for record in predict_files(asked):
+            yield record
+            if isinstance(record, ImageFailed):
+                raise DataError(f"{shown(record.path)} could not be predicted: {record.message}", "", "run again")
+    stack = settings.out / "test.tif"
+    if part.test and not stack.exists():
+        maps = [read_image(folder / f"{image_stem(p)}.tif").array for p in part.inputs]
+        write_image(stack, np.concatenate(maps).astype(np.float32), axes="TYX")
+
+
+def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Evaluation:
+    from septum.evaluate.evaluate import EvaluateSettings, evaluate
+
+    found = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
+    for failure in found.results[0].failures:
+        raise DataError(f"{shown(failure.name)} could not be scored: {failure.message}", "", "run again")
+    return found
+
+
+def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[Part]) -> list[Scores]:
+    """Score the test sections where their truth is at hand."""
+    if settings.truth is None:
+        return []
+    if not any(p.test for p in parts):
+        raise UsageError("--truth without test sections", "test/images in the data", "leave --truth out")
+    predicted = settings.out / ("test" if settings.truth.is_dir() else "test.tif")
+    evaluation = _evaluate(protocol, predicted, settings.truth, settings.out / "scores-test")
+    return [_scores(protocol, "test sections, model trained on all training sections", evaluation)]
+
+
+def _notes(parts: Sequence[Part], evaluation: Evaluation) -> Iterator[str]:
+    """Yield what a reader of the figures must know."""
+    yield from dict.fromkeys(note for part in parts for note in part.notes)
+    if (images := len(evaluation.results[0].images)) < _FEW:
+        yield f"an interval from {images} images is too narrow: so few do not show how much images differ"
+    yield from evaluation.notes
+
+
+def _title(protocol: Protocol, parts: Sequence[Part]) -> str:
+    if protocol.metric == "isbi":
+        return f"training sections out of fold, {sum(not p.test for p in parts)} folds"
+    if len(parts) == 2:
+        return "gold frames of both sequences, each by the model of the other"
+    return "gold frames at the end of the one sequence at hand, never seen"
+
+
+def _scores(protocol: Protocol, title: str, evaluation: Evaluation) -> Scores:
+    published = {p.score: p for p in protocol.published}
+    lines = []
+    names = list(protocol.scores)
+    names += [s.name for s in evaluation.results[0].scores if s.name.startswith("SEG ")]
+    values = {s.name: s for s in evaluation.results[0].scores}
+    for name in names:
+        score, paper = values[name], published.get(name)
+        lines.append(
+            Line(
+                score=name,
+                value=score.value,
+                low=score.low,
+                high=score.high,
+                higher_is_better=score.higher_is_better,
+                unet_2015=paper.unet if paper else None,
+                next_best=paper.next_best if paper else None,
+            )
+        )
+    scored = evaluation.results[0]
+    objects = sum(o.kind == "true" for o in scored.objects) if protocol.kind == "objects" else None
+    return Scores(title, len(scored.images), objects, tuple(lines))
+
+
+def _examples(protocol: Protocol, evaluation: Evaluation, parts: Sequence[Part]) -> Iterator[Example]:
+    """Choose the worst, the median and the best image by the main score."""
+    main = protocol.scores[0]
+    ranked = sorted(evaluation.results[0].images, key=lambda i: i.scores[main])
+    inputs = {(p.results, image_stem(path)): path for p in parts for path in p.inputs}
+    places = {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"}
+    for place, word in sorted(places.items()):
+        yield _example(ranked[place], inputs, protocol, word)
+
+
+def _example(one: ImageScores, inputs: Mapping[tuple[str, str], Path], protocol: Protocol, word: str) -> Example:
+    folder = one.predicted.parent.name
+    image = inputs.get((folder, image_stem(one.predicted))) or inputs["", image_stem(one.predicted)]
+    truth = read_image(one.truth, labels=True).array[0]
+    predicted = read_image(one.predicted).array[0]
+    if protocol.kind == "classes":
+        truth = truth > 0
+    return Example(
+        name=f"{one.name} ({word})",
+        score=one.scores[protocol.scores[0]],
+        image=read_image(image).array,
+        truth=truth.astype(np.int32),
+        predicted=predicted if protocol.kind == "classes" else predicted.astype(np.int32),
+    )
+
+
+def _versions(settings: ReproduceSettings) -> dict[str, str]:
+    from septum.nn.device import find_device
+    from septum.predict.info import installation
+
+    said = installation()
+    device = find_device(settings.device)
+    return {k: said[k] for k in ("septum", "python", "torch", "numpy")} | {"device": f"{device.name} ({device.why})"}

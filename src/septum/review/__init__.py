@@ -1,0 +1,1 @@
+"""Rank what to annotate next, and label errors."""

@@ -1,0 +1,225 @@
+"""Which images to annotate next: those on which networks, or turned versions of the image, disagree most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from septum.arrays.normalize import statistics
+from septum.errors import DataError, SeptumError
+from septum.io.images import list_images
+from septum.io.source import Source, open_image
+from septum.nn.ensemble import members_of
+from septum.predict.events import ImageFailed
+from septum.predict.frames import Frame, split_frames, walked_axes
+from septum.predict.memory import bytes_text, resident_bytes, usual_limit
+from septum.predict.model import Model, open_model
+from septum.predict.tiled import Tiler, largest_output, region_probabilities, versions
+from septum.review.disagreement import mutual_information, strongest_boxes
+from septum.settings import Settings
+
+_BOX_PX = {2: 256, 3: 64}  # side of a suggested region where none is given
+_BOXES = 3  # an image
+
+
+class SuggestSettings(Settings):
+    """What to rank.
+
+    Parameters
+    ----------
+    model
+        The model file; of several networks or of one.
+    inputs
+        Files, folders or patterns.
+    number
+        How many images to suggest.
+    region
+        Side of a suggested region in pixels; 256, in volumes 64, where not given.
+    axes
+        What the files' dimensions mean, where they do not say it themselves or say it wrongly.
+    device
+        See `septum.nn.device.find_device`.
+    """
+
+    model: Path
+    inputs: tuple[str, ...]
+    number: int = Field(default=10, ge=1)
+    region: int | None = Field(default=None, ge=8)
+    axes: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A region of an image: its first pixel and the one after its last, and its mean disagreement in bits."""
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    disagreement: float
+
+
+@dataclass(frozen=True, eq=False)
+class Suggestion:
+    """An image, or a frame or section of one, to annotate.
+
+    Attributes
+    ----------
+    path
+        The file.
+    place
+        Its number along each walked axis, ``{"T": 3}``; empty for an image of one frame.
+    disagreement
+        What it is ranked by: the mean of `information`.
+    regions
+        Where in it most is disagreed on, the strongest first.
+    image, information
+        ``(C, *S)`` raw intensities and ``(*S) float32``, the disagreement of each pixel in bits.
+    """
+
+    path: Path
+    place: dict[str, int]
+    disagreement: float
+    regions: tuple[Box, ...]
+    image: NDArray[Any]
+    information: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Frame `done` of the `total` frames of image `path`, the `index`-th (from 0) of `count`, is judged."""
+
+    path: Path
+    index: int
+    count: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """The last record: the suggestions, the best first, what disagreed in words, and counts of images and seconds."""
+
+    suggestions: tuple[Suggestion, ...]
+    voters: str
+    judged: int
+    failed: int
+    seconds: float
+
+
+def suggest(settings: SuggestSettings) -> Iterator[Judged | ImageFailed | Suggested]:
+    """Rank images by how much predictions of them disagree.
+
+    Yields
+    ------
+    Judged for each frame, ImageFailed for an image that could not be read or predicted, Suggested at the end.
+
+    Raises
+    ------
+    SeptumError
+        If the model, the inputs or an option are wrong; the first image's error if none could be judged.
+    """
+    begin = time.monotonic()
+    model = open_model(settings.model, settings.device)
+    paths = list_images(settings.inputs)
+    found: list[Suggestion] = []
+    failures: list[SeptumError] = []
+    frames = 0
+    for index, path in enumerate(paths):
+        try:
+            with open_image(path, axes=settings.axes) as source:
+                split = split_frames(source, model)
+                for number, frame in enumerate(split, start=1):
+                    found = _kept([*found, _judge_frame(path, source, frame, model, settings)], settings.number)
+                    frames += 1
+                    yield Judged(path, index, len(paths), number, len(split))
+        except SeptumError as error:
+            failures.append(error)
+            yield ImageFailed(path, str(error))
+    if failures and not frames:
+        raise failures[0]
+    yield Suggested(tuple(found), voters(model), len(paths) - len(failures), len(failures), time.monotonic() - begin)
+
+
+def voters(model: Model) -> str:
+    """Return in words what disagrees."""
+    if model.header.members > 1:
+        return f"the {model.header.members} networks of the model"
+    return f"the predictions of {len(versions(model.network.geometry))} rotated and mirrored versions of an image"
+
+
+def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    """Predict an image in several ways: by each network of the model, or of one network in each of its `versions`.
+
+    Parameters
+    ----------
+    model
+        Of any number of networks.
+    image
+        ``(C, *S)``, raw intensities.
+
+    Yields
+    ------
+    ndarray
+        ``(K, *S) float32`` probabilities.
+    """
+    stats = statistics(image, model.header.normalization)
+    whole = tuple(slice(0, n) for n in image.shape[1:])
+    limit = largest_output(model.header.network, model.device)
+    members = members_of(model.network)
+    turns = versions(model.network.geometry) if len(members) == 1 else [(0, False)]
+    for member in members:
+        tiler = Tiler(member, model.device, limit)
+        for version in turns:
+            *_, (probabilities, _) = region_probabilities(tiler, image, stats, whole, only=version)
+            yield probabilities
+
+
+def _judge_frame(path: Path, source: Source, frame: Frame, model: Model, settings: SuggestSettings) -> Suggestion:
+    _refuse_too_large(path, frame, model)
+    image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
+    information, _ = mutual_information(votes(model, image))
+    sides = (settings.region or _BOX_PX[model.rank],) * model.rank
+    boxes = [
+        Box(tuple(s.start for s in region), tuple(s.stop for s in region), mean)
+        for region, mean in strongest_boxes(information, sides, _BOXES)
+    ]
+    names, lengths = walked_axes(source.axes, model.rank), dict(zip(source.axes, source.shape, strict=True))
+    place = {a: p for a, p in zip(names, frame.place, strict=True) if lengths[a] > 1}
+    return Suggestion(path, place, float(information.mean(dtype=np.float64)), tuple(boxes), image, information)
+
+
+def _refuse_too_large(path: Path, frame: Frame, model: Model) -> None:
+    """Raise `DataError` if a frame and its predictions do not fit into the memory."""
+    channels, *sides = frame.shape
+    # The image, one prediction, and in double precision sums over predictions and the work on them.
+    needed = int(np.prod(sides)) * (4 * channels + model.header.network.classes * (4 + 3 * 8) + 3 * 8)
+    limit = usual_limit() - resident_bytes()
+    if needed > limit:
+        raise DataError(
+            f"{path}: judging it takes {bytes_text(needed)} of memory",
+            f"at most {bytes_text(limit)}, which is what is free",
+            "cut parts out of the image and let those be ranked",
+        )
+
+
+def _kept(found: Sequence[Suggestion], number: int) -> list[Suggestion]:
+    """Return the best suggestions so far, the best first; of frames next to one another only one."""
+    kept: list[Suggestion] = []
+    for one in sorted(found, key=lambda s: -s.disagreement):
+        if not any(_next_to(one, other) for other in kept):
+            kept.append(one)
+    return kept[:number]
+
+
+def _next_to(one: Suggestion, other: Suggestion) -> bool:
+    """Say whether two frames of a film or stack are neighbors: near copies, of which one is enough."""
+    if one.path != other.path or not one.place:
+        return False
+    return sum(abs(one.place[a] - other.place[a]) for a in one.place) <= 1

@@ -1,0 +1,93 @@
+"""Events of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from septum.events import Event
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from septum.check.check import Report
+
+
+@dataclass(frozen=True)
+class Checked(Event):
+    """The data was checked: what was found, and what is mended in memory."""
+
+    report: Report
+
+
+@dataclass(frozen=True)
+class Planned(Event):
+    """The plan of the training, one plain sentence a line."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """An earlier run in the same folder is continued after `step` steps, from the checkpoint `path`."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """One step of training is done.
+
+    Attributes
+    ----------
+    step, total : int
+        Steps done, and steps of the whole training (fitted to the time while a budget is measured).
+    loss : float
+        Weighted cross entropy of this step's tiles, >= 0.
+    rate : float
+        Learning rate of this step.
+    seconds : float
+        Seconds since the start of the run, all sessions of a resumed run together.
+    """
+
+    step: int
+    total: int
+    loss: float
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Validated(Event):
+    """The held-out images were predicted and scored after `step` of `total` steps; `best`: none earlier is better."""
+
+    step: int
+    total: int
+    scores: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A model or checkpoint is whole on the disk."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Stopped(Event):
+    """The last record of a training that was asked to stop: the state after `step` steps is saved in `folder`."""
+
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Trained(Event):
+    """The last record of a training: the model file, its validation scores, steps and seconds of all sessions."""
+
+    model: Path
+    scores: dict[str, float]
+    steps: int
+    seconds: float

@@ -1,0 +1,431 @@
+"""What a person types, and what comes back: exit codes, sentences, JSON. The jobs are stand-ins here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from septum.cli.main import app, main
+from septum.errors import DataError, FileError
+from septum.events import Event, Warned
+from septum.experiments import series as series_job
+from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
+from septum.predict import predict as predict_job
+from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
+from septum.report.curve import Curve
+from septum.train import loop as train_job
+from septum.train.events import Planned, Saved, Step, Trained, Validated
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line; return the exit code, the standard output and the standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        code = left.value.code
+        return (0 if code is None else int(code)), out, err
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[train_job.TrainSettings]:
+    """A training that does nothing but remember its settings."""
+    seen: list[train_job.TrainSettings] = []
+
+    def train(settings: train_job.TrainSettings, _stop: object = None) -> Iterator[Event]:
+        seen.append(settings)
+        yield Planned(("two steps",))
+        yield Warned("one image only: nothing is held out")
+        yield Step(1, 2, 0.5, 1e-3, 1.0)
+        yield Step(2, 2, 0.25, 1e-3, 2.0)
+        yield Validated(2, 2, {"SEG": 0.8119}, True)
+        yield Saved(settings.out / "model.safetensors")
+        yield Trained(settings.out / "model.safetensors", {"SEG": 0.8119}, 2, 2.0)
+
+    monkeypatch.setattr(series_job, "train", train)  # imported now, it would keep this one for good
+    monkeypatch.setattr(train_job, "train", train)
+    return seen
+
+
+def fake_prediction(monkeypatch: pytest.MonkeyPatch, *, good: int, bad: int) -> list[predict_job.PredictSettings]:
+    seen: list[predict_job.PredictSettings] = []
+
+    def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
+        seen.append(settings)
+        for index in range(good + bad):
+            path = Path(f"image{index}.png")
+            yield ImageStarted(path, index, good + bad, 1, (572, 572), 0, 1 << 29, None)
+            if index < good:
+                yield TileDone(path, 1, 1)
+                yield ImageDone(path, settings.out / f"image{index}.tif", 0.5, 7)
+            else:
+                yield ImageFailed(path, "not an image")
+        yield Predicted(good, bad, 1.0, 1 << 29)
+
+    monkeypatch.setattr(predict_job, "predict_files", predict_files)
+    return seen
+
+
+def test_version_and_help(run: Run) -> None:
+    code, out, _ = run("--version")
+    assert (code, out.split()[0]) == (0, "septum")
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in ("train", "predict"):
+        assert name in out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in [[], *([info.name or info.callback.__name__] for info in app.registered_commands)]:
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert max(len(line) for line in out.splitlines()) <= width
+        assert "..." not in out.partition("\n")[2], "a text is cut"
+        assert not command or "Example: septum " in out
+
+
+def test_train_turns_options_into_settings(run: Run, trained: list[train_job.TrainSettings]) -> None:
+    options = (
+        "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu "
+        "--early-stop --ignore 0 --ignore 255 --set weights.w0=5 --from start.safetensors --precision float32"
+    )
+    code, _, _ = run("train", "cells", "-o", "run", *options.split())
+    assert code == 0
+    wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
+    sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False, "compile": False}
+    wanted |= {"early_stop": True, "ignore": (0, 255), "set": ("weights.w0=5",)}
+    wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
+    split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
+    assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
+
+
+def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_without(
+    run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, dict[str, bool]]] = []
+
+    class Gone:
+        name = "MLflow"
+
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            raise ConnectionError("nobody answers")
+
+    def trackers_of(folder: Path, **which: bool) -> list[Gone]:
+        asked.append((folder, which))
+        return [Gone()] if which["mlflow"] else []
+
+    monkeypatch.setattr("septum.experiments.trackers.trackers_of", trackers_of)
+    code, _, err = run("train", "cells", "-o", "run", "--steps", "2")
+    assert (code, asked) == (0, [(Path("run"), {"tensorboard": False, "mlflow": False})])
+    assert "MLflow" not in err
+    code, out, err = run("train", "cells", "-o", "run", "--steps", "2", "--tensorboard", "--mlflow")
+    assert (code, asked[1]) == (0, (Path("run"), {"tensorboard": True, "mlflow": True}))
+    assert err.count("warning: MLflow failed, the training goes on without it: ") == 1
+    assert out.startswith("model: ")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_logging_to_what_is_not_installed_is_refused_before_anything_is_trained(
+    run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr("septum.experiments.trackers.find_spec", lambda _: None)
+    code, _, err = run("train", "cells", "-o", tmp_path / "run", "--devices", "2", f"--{name}")
+    assert (code, trained, list(tmp_path.iterdir())) == (2, [], [])
+    assert f"pip install 'septum[{name}]'" in err
+
+
+@pytest.fixture
+def series(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Trainings of several kinds that do nothing but remember what was asked."""
+    seen: list[tuple[object, ...]] = []
+
+    def pretend(kind: str) -> Callable[..., Iterator[Event]]:
+        def job(settings: train_job.TrainSettings, *given: object) -> Iterator[Event]:
+            seen.append((kind, settings.split.group, *given[:-1]))
+            one = Trained(settings.out / "part" / "model.safetensors", {"SEG": 0.7}, 2, 2.0)
+            yield PartStarted("part 1", 0, 1, "part-1")
+            yield Step(1, 1, 0.5, 1e-3, 1.0)
+            yield PartTrained("part 1", one)
+            yield HeldOutDone(1, 1)
+            if kind == "seeds":
+                yield SeedsCompared((0, 1), {"SEG": (0.7, 0.8)})
+            if kind == "curve":
+                interval = (0.6, 0.8)
+                ahead = ((6, 0.75, 0.72, 0.77),)
+                yield Curve("SEG", (1, 2, 4), (0.5, 0.6, 0.7), (interval,) * 3, (0.9, 0.4, 0.5), 2, ahead, True, "so")
+            yield Trained(settings.out / "model.safetensors", {"SEG": 0.81}, 4, 4.0)
+
+        return job
+
+    monkeypatch.setattr("septum.experiments.cross_validation.train_folds", pretend("folds"))
+    monkeypatch.setattr("septum.experiments.seeds.train_seeds", pretend("seeds"))
+    monkeypatch.setattr("septum.experiments.learning_curve.train_curve", pretend("curve"))
+    return seen
+
+
+def test_several_trainings_are_asked_for_by_options(run: Run, series: list[tuple[object, ...]]) -> None:
+    code, out, err = run("train", "cells", "-o", "run", "--folds", "3", "--group", "p.")
+    assert (code, series[0]) == (0, ("folds", "p.", 3))
+    assert err.splitlines() == [
+        "--- part 1",
+        "1/1 steps  loss 0.500",
+        "part 1: SEG 0.700; 2 steps, 2.0 s",
+        "1/1 images  held-out images",
+    ]
+    assert out == f"model: {Path('run/model.safetensors')}  (SEG 0.810; 4 steps, 4.0 s)\n"
+    _, out, _ = run("train", "cells", "-o", "run", "--seeds", "2")
+    assert out.splitlines()[:3] == [
+        "held-out images  seed 0  seed 1   mean     sd  averaged",
+        "SEG               0.700   0.800  0.750  0.071     0.810",
+        "kept: the average of the 2 networks",
+    ]
+    _, out, _ = run("train", "cells", "-o", "run", "--learning-curve")
+    assert out.splitlines()[:6] == [
+        "training images    SEG   95 % interval",
+        "1                0.500  0.600 to 0.800",
+        "2                0.600  0.600 to 0.800",
+        "4                0.700  0.600 to 0.800",
+        "6, expected      0.750  0.720 to 0.770",
+        "so",
+    ]
+
+
+def test_json_of_several_trainings_tells_of_each(run: Run, series: list[tuple[object, ...]]) -> None:
+    _, out, _ = run("train", "cells", "-o", "run", "--seeds", "2", "--json")
+    said = json.loads(out)
+    assert said["parts"][0]["scores"] == {"SEG": 0.7}
+    assert said["seeds"]["SEG"] == {"values": [0.7, 0.8], "mean": 0.75, "deviation": pytest.approx(0.0707107)}
+    _, out, _ = run("train", "cells", "-o", "run", "--learning-curve", "--json")
+    assert json.loads(out)["learning_curve"]["ahead"] == [[6, 0.75, 0.72, 0.77]]
+
+
+def test_several_kinds_of_several_trainings_are_refused(run: Run, series: list[tuple[object, ...]]) -> None:
+    code, _, err = run("train", "cells", "--folds", "3", "--learning-curve")
+    assert code == 2
+    assert err.startswith("error: --folds and --learning-curve")
+    code, _, err = run("train", "cells", "--seeds", "3", "--devices", "2")
+    assert (code, err.splitlines()[0]) == (2, "error: --seeds with several processes")
+    code, _, err = run("train", "cells", "--group", "(")
+    assert code == 2
+    assert err.splitlines()[:2] == [
+        "error: --group (",
+        "expected: a regular expression (missing ), unterminated subpattern at position 0)",
+    ]
+    assert not series
+
+
+def test_train_defaults(run: Run, trained: list[train_job.TrainSettings]) -> None:
+    run("train", "cells/images", "cells/masks")
+    run("train", "cells", "--steps", "5")
+    assert (trained[0].steps, trained[0].budget_s, trained[0].preset, trained[0].seed) == (None, 1800.0, "auto", 0)
+    assert trained[0].out == Path("runs/cells")
+    assert (trained[1].steps, trained[1].budget_s) == (5, None)
+
+
+def test_train_says_what_happens_and_ends_with_the_model(run: Run, trained: list[train_job.TrainSettings]) -> None:
+    code, out, err = run("train", "cells", "-o", "run")
+    assert code == 0
+    assert out == f"model: {Path('run/model.safetensors')}  (SEG 0.812; 2 steps, 2.0 s)\n"
+    assert err.splitlines() == [
+        "two steps",
+        "warning: one image only: nothing is held out",
+        "1/2 steps  loss 0.500",
+        "2/2 steps  " + err.splitlines()[3].removeprefix("2/2 steps  "),
+        "step 2: held-out images SEG 0.812 (best so far)",
+    ]
+    assert err.splitlines()[3].endswith("loss 0.250")
+
+
+def test_quiet_training_prints_warnings_and_the_last_line(run: Run, trained: list[train_job.TrainSettings]) -> None:
+    code, out, err = run("train", "cells", "-o", "run", "--quiet")
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert err == "warning: one image only: nothing is held out\n"
+
+
+def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.TrainSettings]) -> None:
+    code, out, _ = run("train", "cells", "-o", "run", "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "command": "train",
+        "model": str(Path("run/model.safetensors")),
+        "scores": {"SEG": 0.8119},
+        "steps": 2,
+        "seconds": 2.0,
+        "report": None,
+        "warnings": ["one image only: nothing is held out"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "cells", "--stepz", "3"], ["No such option", "--stepz"]),
+        (["train", "cells", "--budget", "20 minutes"], ["'20 minutes' is no duration", "20m"]),
+        (["train", "cells", "--steps", "-3"], ["--steps", "greater than or equal to 1"]),
+        (["train", "cells", "--steps", "3", "--budget", "5m"], ["error: both --steps and --budget", "expected: one"]),
+        (["train", "cells", "--preset", "best"], ["--preset", "'auto', 'paper'"]),
+        (["train", "cells", "--seed", "-1"], ["--seed"]),
+        (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --inside", "name a folder with -o"]),
+        (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
+        (
+            ["predict", "m.safetensors", "a.png", "-o", "out", "--labels", "--probabilities"],
+            ["error: both --labels and --probabilities", "to do: run the command twice"],
+        ),
+        (["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"], ["--format", "'tif'"]),
+        (["segment", "a.png"], ["No such command"]),
+    ],
+)
+def test_wrong_usage_is_explained(
+    run: Run,
+    trained: list[train_job.TrainSettings],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    predicted = fake_prediction(monkeypatch, good=1, bad=0)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    for word in words:
+        assert word in err
+    assert not trained
+    assert not predicted
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "code", "line"),
+    [
+        (3, 0, 0, "3 images in 1.0 s, results in out; at most 512 MB of memory\n"),
+        (1, 0, 0, "1 image in 1.0 s, results in out; at most 512 MB of memory\n"),
+        (2, 1, 1, "2 images in 1.0 s, results in out; at most 512 MB of memory; 1 failed\n"),
+    ],
+)
+def test_predict_exit_codes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, good: int, bad: int, code: int, line: str
+) -> None:
+    fake_prediction(monkeypatch, good=good, bad=bad)
+    left, out, err = run("predict", "m.safetensors", "in", "-o", "out")
+    assert (left, out) == (code, line)
+    assert err.count("failed: image") == bad
+    if bad:
+        assert err.endswith(f"failed: image{good + bad - 1}.png: not an image\n")
+
+
+def test_where_all_images_fail_each_is_named_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
+        errors = [FileError(f"{name}.png: not an image", "a PNG file") for name in "ab"]
+        for index, (name, error) in enumerate(zip("ab", errors, strict=True)):
+            yield ImageStarted(Path(f"{name}.png"), index, 2, 1, (572, 572), 0, 1 << 29, None)
+            yield ImageFailed(Path(f"{name}.png"), str(error))
+        raise errors[0]
+
+    monkeypatch.setattr(predict_job, "predict_files", predict_files)
+    code, out, err = run("predict", "m.safetensors", "in", "-o", "out", "--quiet")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "failed: b.png: not an image",
+        "  expected: a PNG file",
+        "error: a.png: not an image",
+        "expected: a PNG file",
+    ]
+
+
+def test_json_of_a_prediction_is_one_document(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_prediction(monkeypatch, good=1, bad=1)
+    code, out, err = run("predict", "m.safetensors", "in", "-o", "out", "--json")
+    assert code == 1
+    assert json.loads(out) == {
+        "command": "predict",
+        "done": [{"path": "image0.png", "output": str(Path("out/image0.tif")), "seconds": 0.5, "objects": 7}],
+        "failed": [{"path": "image1.png", "message": "not an image"}],
+        "seconds": 1.0,
+        "peak_bytes": 1 << 29,
+        "warnings": [],
+    }
+    assert err == "failed: image1.png: not an image\n"
+
+
+def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = fake_prediction(monkeypatch, good=1, bad=0)
+    run(
+        "predict",
+        "m",
+        "a",
+        "b",
+        "-o",
+        "out",
+        "--labels",
+        "--tta",
+        "--axes",
+        "ZYX",
+        "--tile",
+        "64",
+        "--format",
+        "nii.gz",
+    )
+    run("predict", "m", "a", "-o", "out", "--probabilities")
+    run("predict", "m", "a", "-o", "out")
+    assert [settings.output for settings in seen] == ["labels", "probabilities", "auto"]
+    first = seen[0]
+    assert (first.model, first.inputs, first.out) == (Path("m"), ("a", "b"), Path("out"))
+    assert (first.tta, first.axes, first.tile, first.format, first.device) == (True, "ZYX", 64, "nii.gz", "auto")
+
+
+def fails_with(error: BaseException) -> Callable[[object], Iterator[Event]]:
+    def train(settings: object, _stop: object = None) -> Iterator[Event]:
+        yield Planned(("a plan",))
+        raise error
+
+    return train
+
+
+def test_errors_of_the_user_have_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_job, "train", fails_with(DataError("a.png: 3 channels", "1 channel", "convert it")))
+    code, out, err = run("train", "cells")
+    assert (code, out) == (2, "")
+    assert err == "a plan\nerror: a.png: 3 channels\nexpected: 1 channel\nto do: convert it\n"
+
+
+def test_errors_of_the_system_have_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_job, "train", fails_with(PermissionError(13, "Permission denied", "run/log.csv")))
+    code, out, err = run("train", "cells")
+    assert (code, out, err) == (2, "", "a plan\nerror: run/log.csv: Permission denied\n")
+
+
+def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_job, "train", fails_with(AssertionError("ours")))
+    with pytest.raises(AssertionError, match="ours"):
+        main(["train", "cells"])
+
+
+def test_control_c_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(train_job, "train", fails_with(KeyboardInterrupt()))
+    code, out, err = run("train", "cells", "-o", tmp_path)
+    assert (code, out) == (130, "")
+    assert "stopped: no checkpoint was written yet" in err
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.safetensors").touch()
+    code, _, err = run("train", "cells", "-o", tmp_path)
+    assert code == 130
+    assert f"stopped: the same command goes on from the last checkpoint in {tmp_path}" in err
+
+
+def test_a_reader_that_leaves_early_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(train_job, "train", fails_with(BrokenPipeError(32, "Broken pipe")))
+    with (tmp_path / "out").open("w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as left:
+            main(["train", "cells", "--quiet"])
+    assert left.value.code == 1

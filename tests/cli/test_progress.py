@@ -1,0 +1,154 @@
+"""Records become bars on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+
+from septum.cli.progress import Outcome, Progress, follow_prediction, follow_training, rate_text
+from septum.events import Warned
+from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
+from septum.train.events import Planned, Resumed, Saved, Step, Trained, Validated
+
+
+class Terminal(io.StringIO):
+    """A standard error stream that says it is a terminal of 100 columns."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still: the test sets its only element, in seconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_rates() -> None:
+    assert rate_text(3.21, "steps") == "3.2 steps/s"
+    assert rate_text(0.25, "images") == "4.0 s/image"
+
+
+def test_plain_lines_every_ten_percent(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with Progress("steps") as progress:
+        for step in range(1, 101):
+            clock[0] += 0.5
+            progress.show(step, 100, note=f"loss {step / 100:.2f}")
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert lines[0] == "1/100 steps  loss 0.01"
+    assert lines[1] == "10/100 steps  2.0 steps/s  45 s left  loss 0.10"
+    assert lines[-1] == "100/100 steps  2.0 steps/s  0.0 s left  loss 1.00"
+    assert len(lines) == 11
+
+
+def test_plain_lines_every_ten_seconds_and_one_percent(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with Progress("steps") as progress:
+        for step in range(1, 5001):  # 1 s a step: a line each 10 s would be 500 lines
+            clock[0] += 1.0
+            progress.show(step, 5000)
+        assert len(capsys.readouterr().err.splitlines()) == pytest.approx(100, abs=2)
+        for step in range(1, 3):
+            clock[0] += 60.0
+            progress.show(5000 + 500 * step, 10000)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_resumed_runs_count_the_rate_from_where_they_go_on(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with Progress("steps") as progress:
+        progress.show(801, 1000)
+        clock[0] += 50.0
+        progress.show(901, 1000)
+    assert capsys.readouterr().err.splitlines()[1] == "901/1000 steps  2.0 steps/s  50 s left"
+
+
+def test_the_rate_is_that_of_the_last_half_minute(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with Progress("steps") as progress:
+        for step in range(1, 601):  # 0.1 s a step to begin with, then 1 s: another program needs the computer
+            clock[0] += 0.1 if step <= 500 else 1.0
+            progress.show(step, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert "500/1000 steps  10.0 steps/s  50 s left" in lines
+    assert lines[-1] == "600/1000 steps  1.0 steps/s  6 min 40 s left"
+
+
+def test_quiet_shows_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("steps", quiet=True) as progress:
+        progress.say("plan")
+        progress.show(1, 2)
+        progress.warn("the loss was not finite")
+    assert capsys.readouterr().err == "warning: the loss was not finite\n"
+    assert progress.warnings == ["the loss was not finite"]
+
+
+def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress("steps") as progress:
+        for step in range(1, 21):
+            time.sleep(0.001)
+            progress.show(step, 20, note="loss 0.500")
+        progress.say("[bold] is no markup")
+    text = terminal.getvalue()
+    assert "20/20 steps" in text
+    assert "steps/s" in text
+    assert "left" in text
+    assert "loss 0.500" in text
+    assert "[bold] is no markup" in text
+
+
+def test_training_is_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    end = Trained(Path("m.safetensors"), {"SEG": 0.8}, 2, 3.0)
+    job = iter(
+        [
+            Planned(("2 steps of 1 tile",)),
+            Warned("one image has no mask"),
+            Resumed(1, Path("checkpoints/step-1")),
+            Step(2, 2, 0.25, 1e-3, 3.0),
+            Validated(2, 2, {"SEG": 0.8}, True),
+            Saved(Path("m.safetensors")),
+            end,
+        ]
+    )
+    with Progress("steps") as progress:
+        assert follow_training(job, progress).trained is end
+    assert capsys.readouterr().err.splitlines() == [
+        "2 steps of 1 tile",
+        "warning: one image has no mask",
+        "going on after step 1 from checkpoints/step-1",
+        "2/2 steps  loss 0.250",
+        "step 2: held-out images SEG 0.800 (best so far)",
+    ]
+
+
+def test_prediction_is_followed_to_its_end(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    a, b = Path("a.png"), Path("b.png")
+    done, failed = ImageDone(a, Path("out/a.tif"), 0.5, 3), ImageFailed(b, "not an image")
+    job = [
+        ImageStarted(a, 0, 2, 2, (572, 572), 0, 1 << 29, None),
+        TileDone(a, 1, 2),
+        TileDone(a, 2, 2),
+        done,
+        ImageStarted(b, 1, 2, 0, (572, 572), 0, 1 << 29, None),
+        failed,
+        Predicted(1, 1, 0.6, 1 << 29),
+    ]
+    with Progress("images") as progress:
+        outcome = Outcome()
+        follow_prediction(iter(job), progress, outcome)
+    assert outcome == Outcome([done], [failed], 0.6, 1 << 29)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "a.png: 2 tiles of 572 x 572 pixels, at most 512 MB of memory"
+    assert lines[1:3] == ["0/2 images  a.png", "0/2 images  a.png, tile 1 of 2"]
+    assert "a.png -> out/a.tif  0.5 s, 3 objects" in lines
+    assert lines[-1] == "b.png failed"

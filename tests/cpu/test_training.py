@@ -1,0 +1,274 @@
+"""Training with Winograd's convolutions gives the gradients of PyTorch in float64, and always the same bits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from septum.cpu import _ops as t
+from septum.cpu import training as convolution
+from septum.cpu._ir import LANES
+from septum.cpu.training import Block, for_training, supports
+from septum.nn.device import Device, find_device
+from septum.nn.unet import UNet, UNetSettings, settle
+
+WIDTH = LANES
+
+
+@pytest.fixture
+def device() -> Device:
+    return find_device("cpu")
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _innermost(*shape: int, seed: int = 0) -> Tensor:
+    return _noise(*shape, seed=seed).contiguous(memory_format=torch.channels_last)
+
+
+def _off(found: Tensor, expected: Tensor) -> float:
+    """Return the relative error."""
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())
+
+
+def _of_convolution(x: Tensor, weight: Tensor, margin: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return outputs, some gradient of them, and the gradients of inputs and weights, in float64."""
+    x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
+    out = nn.functional.conv2d(x, weight, padding=margin)
+    gradient = _noise(*out.shape, seed=9)
+    out.backward(gradient.double())
+    assert x.grad is not None and weight.grad is not None
+    return out.detach(), gradient.contiguous(memory_format=torch.channels_last), x.grad, weight.grad
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "sides", "margin"),
+    [
+        (1, 1, (30, 17), 0),
+        (1, 2, (9, 50), 1),
+        (3, 4, (13, 12), 1),
+        (4, 3, (7, 9), 0),
+        (5, 5, (3, 3), 0),
+        (2, 1, (5, 4), 1),
+    ],
+)
+def test_convolution_and_its_gradients_are_those_of_float64(
+    inside: int, outside: int, sides: tuple[int, int], margin: int
+) -> None:
+    x = _innermost(2, inside * WIDTH, *sides)
+    weight = _innermost(outside * WIDTH, inside * WIDTH, 3, 3, seed=1)
+    bias = _noise(outside * WIDTH, seed=2)
+    out, gradient, of_input, of_weight = _of_convolution(x, weight, margin)
+    assert _off(t.convolve(x, weight, margin=margin, bias=bias), out + bias.view(1, -1, 1, 1)) < 2e-5
+    assert _off(t.convolve(gradient, weight, margin=2 - margin, backward=True), of_input) < 2e-5
+    assert _off(t.weight_gradient(x, gradient, margin=margin), of_weight) < 2e-5
+    assert _off(t.sums(gradient), gradient.double().sum((0, 2, 3))) < 1e-5
+    leaky = t.convolve(x, weight, margin=margin, leak=0.1)
+    assert _off(leaky, nn.functional.leaky_relu(out, 0.1)) < 2e-5
+
+
+@pytest.mark.parametrize(("ranges", "most"), [(8, 10**9), (3, 10**9), (1000, 10**9), (1000, 500_000)])
+def test_the_gradient_of_weights_is_right_whatever_is_held_in_memory(
+    monkeypatch: pytest.MonkeyPatch, ranges: int, most: int
+) -> None:
+    """Sums of ranges of tiles; all tiles; some of them at a time."""
+    x, weight = _innermost(1, 5 * WIDTH, 60, 34), _innermost(6 * WIDTH, 5 * WIDTH, 3, 3, seed=1)
+    _, gradient, _, expected = _of_convolution(x, weight, 0)
+    monkeypatch.setattr(t, "_RANGES", ranges)
+    monkeypatch.setattr(t, "_MOST_BYTES", most)
+    assert _off(t.weight_gradient(x, gradient, margin=0), expected) < 2e-5
+
+
+def test_filters_so_many_that_they_are_transformed_for_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("septum.cpu._packed_weights._WIDE", 0)
+    x, weight = _innermost(1, 2 * WIDTH, 40, 50), _innermost(3 * WIDTH, 2 * WIDTH, 3, 3, seed=1)
+    out, gradient, of_input, _ = _of_convolution(x, weight, 1)
+    assert _off(t.convolve(x, weight, margin=1), out) < 2e-5
+    assert _off(t.convolve(gradient, weight, margin=1, backward=True), of_input) < 2e-5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_first_convolution_and_its_gradient_are_those_of_float64(channels: int) -> None:
+    image, weight = _noise(2, channels, 31, 18), _noise(3 * WIDTH, channels, 3, 3, seed=1)
+    out, gradient, _, of_weight = _of_convolution(image, weight, 0)
+    assert _off(t.convolve_image(image, weight, bias=None, leak=1.0), out) < 1e-6
+    assert _off(t.image_weight_gradient(image, gradient), of_weight) < 1e-5
+
+
+def _network(**shape: Any) -> UNet:
+    network = UNet(UNetSettings(width=WIDTH, **shape), seed=3)
+    with torch.no_grad():
+        for number, parameter in enumerate(network.parameters()):
+            if parameter.ndim == 1:
+                parameter.add_(_noise(len(parameter), seed=number) / 5)
+    return network.train()
+
+
+def _stepped(network: UNet, x: Tensor) -> Tensor:
+    """Return the output after taking gradients."""
+    network.seed_dropout([5] * len(x))
+    out: Tensor = network(x)
+    out.backward(_noise(*out.shape, seed=4).to(out.dtype))
+    return out
+
+
+# Where rounding decides which of two pixels is larger, or whether one is above zero, gradients go another way.
+@pytest.mark.parametrize("shape", [{}, {"batch_norm": True}, {"padding": "same", "channels": 3, "dropout": 0.3}])
+def test_gradients_of_a_network_are_those_of_float64(shape: dict[str, Any], device: Device) -> None:
+    plain = _network(depths=(1, 1), leak=0.5, **shape)
+    expected = copy.deepcopy(plain).double()
+    side = 24 if plain.settings.padding == "same" else 44
+    x = _noise(2, plain.settings.channels, side, side)
+    fast, order = for_training(plain, device, bfloat16=False)
+    assert order == torch.channels_last and isinstance(fast.bottom, Block)
+    assert [name for name, _ in fast.named_parameters()] == [name for name, _ in expected.named_parameters()]
+    assert _off(_stepped(fast, x.contiguous(memory_format=order)), _stepped(expected, x.double())) < 1e-4
+    for (name, one), other in zip(fast.named_parameters(), expected.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert one.grad.stride() == one.stride(), name  # or several processes warn
+        if other.grad.abs().max() > 1e-9:  # before normalization a bias has none
+            assert _off(one.grad, other.grad) < 5e-3, name
+    for (name, one), other in zip(fast.named_buffers(), expected.buffers(), strict=True):
+        assert torch.allclose(one.double(), other.double(), rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("leak", [0.0, 0.1])
+def test_gradients_of_a_block_with_relu_are_those_of_float64(norm: bool, leak: float) -> None:
+    def layers(inside: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inside, WIDTH, 3, padding=1, bias=not norm)
+        return [conv, *([nn.BatchNorm2d(WIDTH)] if norm else []), nn.LeakyReLU(leak) if leak else nn.ReLU(inplace=True)]
+
+    torch.manual_seed(2)
+    block = Block(*layers(2), *layers(WIDTH)).to(memory_format=torch.channels_last)
+    expected = nn.Sequential(*copy.deepcopy(block).double().children())
+    x = _noise(1, 2, 9, 6)
+    for one, given in ((block, x), (expected, x.double())):
+        out = one(given)
+        out.backward(_noise(*out.shape, seed=4).to(out.dtype))
+    assert _off(block(x), expected(x.double())) < 1e-4
+    for one, other in zip(block.parameters(), expected.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None and _off(one.grad, other.grad) < 1e-4
+
+
+def test_settled_normalization_and_its_gradients_are_those_of_float64(device: Device) -> None:
+    plain = _network(depths=(1, 1), leak=0.5, padding="same", batch_norm=True)
+    for number, norm in enumerate(m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(_noise(len(norm.running_mean), seed=number))
+        norm.running_var.copy_(1 + _noise(len(norm.running_var), seed=number) ** 2)
+    settle(plain)
+    expected, before = copy.deepcopy(plain).double(), copy.deepcopy(dict(plain.named_buffers()))
+    x = _noise(2, 1, 24, 24)
+    fast, order = for_training(plain, device, bfloat16=False)
+    found = _stepped(fast, x.contiguous(memory_format=order))
+    assert _off(found, _stepped(expected, x.double())) < 1e-4
+    assert _off(found, copy.deepcopy(expected).eval()(x.double())) < 1e-4  # each image as in prediction
+    for (name, one), other in zip(fast.named_parameters(), expected.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert _off(one.grad, other.grad) < 5e-3, name
+    assert all(torch.equal(b, before[name]) for name, b in fast.named_buffers())
+
+
+def test_normalization_of_another_kind_is_left_to_its_module() -> None:
+    class Halved(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
+            return input / 2
+
+    conv = nn.Conv2d(WIDTH, WIDTH, 3, bias=False)
+    x = _innermost(1, WIDTH, 6, 7)
+    found = Block(conv, Halved(WIDTH), nn.ReLU())(x)
+    assert _off(found, nn.functional.conv2d(x.double(), conv.weight.double()).relu() / 2) < 1e-5
+
+
+def test_in_evaluation_nothing_has_changed(device: Device) -> None:
+    plain = _network(depths=(1, 1), batch_norm=True)
+    x = _noise(1, 1, 44, 44)
+    with torch.inference_mode():
+        expected = plain.eval()(x)
+        fast, _ = for_training(copy.deepcopy(plain), device, bfloat16=False)
+        assert torch.allclose(fast(x), expected, atol=1e-5)
+
+
+def test_a_step_gives_the_same_bits_again(device: Device) -> None:
+    def step() -> list[Tensor]:
+        fast, order = for_training(_network(depths=(2, 2), batch_norm=True), device, bfloat16=False)
+        out = _stepped(fast, _noise(2, 1, 76, 76).contiguous(memory_format=order))
+        return [out, *(p.grad for p in fast.parameters() if p.grad is not None)]
+
+    first = step()
+    t.convolve(_innermost(1, 4 * WIDTH, 40, 40), _noise(WIDTH, 4 * WIDTH, 3, 3), margin=1)  # leaves traces in memory
+    assert len(first) == 37 and all(torch.equal(a, b) for a, b in zip(step(), first, strict=True))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_loops_give_the_same_bits_with_any_number_of_threads(count: int, threads: None) -> None:
+    x, weight = _innermost(2, 2 * WIDTH, 37, 50), _innermost(4 * WIDTH, 2 * WIDTH, 3, 3, seed=1)
+    image, table = _noise(1, 1, 39, 52), t.plain_table(2 * WIDTH)
+
+    def compute() -> list[Tensor]:
+        gradient = t.convolve(x, weight, margin=0)
+        mean, variance = t.moments(x)
+        moments = [torch.from_numpy(v) for v in (mean, variance, *t.slopes(x, x, table, 0.1))]
+        more = [t.normalize(x, table, 0.1), t.pull(x, x, table, 0.1), t.image_weight_gradient(image, x[:1])]
+        return [
+            gradient,
+            t.convolve(gradient, weight, margin=2, backward=True),
+            t.weight_gradient(x, gradient, margin=0),
+            *moments,
+            *more,
+        ]
+
+    torch.set_num_threads(1)
+    expected = compute()
+    torch.set_num_threads(count)
+    assert all(torch.equal(a, b) for a, b in zip(compute(), expected, strict=True))
+
+
+def test_moments_keep_their_digits_far_from_zero() -> None:
+    x = _innermost(2, WIDTH, 40, 50) + 1000
+    mean, variance = t.moments(x)
+    np.testing.assert_allclose(mean, x.double().mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.double().var((0, 2, 3), unbiased=False), rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [{"width": WIDTH + 1}, {"depths": (1, 2)}, {"depths": (1, 1, 1)}])
+def test_other_networks_are_left_to_pytorch(shape: dict[str, Any], device: Device) -> None:
+    settings = UNetSettings(**{"width": WIDTH, "depths": (1, 1), **shape})
+    network, order = for_training(UNet(settings), device, bfloat16=False)
+    assert not supports(settings) and order == torch.contiguous_format and type(network.bottom) is nn.Sequential
+
+
+def test_training_in_bfloat16_is_left_to_pytorch(device: Device) -> None:
+    network, order = for_training(UNet(UNetSettings(width=WIDTH, depths=(1, 1))), device, bfloat16=True)
+    assert order == torch.channels_last and type(network.bottom) is nn.Sequential
+
+
+@pytest.mark.parametrize("broken", ["raises", "is wrong"])
+def test_where_loops_do_not_work_pytorch_computes(monkeypatch: pytest.MonkeyPatch, broken: str, device: Device) -> None:
+    def convolve(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        if broken == "raises":
+            raise RuntimeError("no code for this processor")
+        return torch.zeros(1, WIDTH, 4, 4)
+
+    monkeypatch.setattr(t, "convolve", convolve)
+    convolution._lanes.cache_clear()
+    network, order = for_training(UNet(UNetSettings(width=WIDTH, depths=(1, 1))), device, bfloat16=False)
+    convolution._lanes.cache_clear()
+    assert order == torch.contiguous_format and type(network.bottom) is nn.Sequential

@@ -1,0 +1,110 @@
+"""The demo from end to end, on few images and for a few seconds: what it writes and says, not how good it is."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from septum.demo.demo import BASELINE, DemoDone, DemoSettings, demo
+from septum.demo.otsu_watershed import otsu_watershed
+from septum.demo.synthetic_cells import generate
+from septum.errors import FileError
+from septum.metrics import ctc
+from septum.metrics.contingency import table
+from septum.predict.events import ImageDone, Predicted
+from septum.report.compared import Compared
+from septum.report.pictures import draw_demo
+from septum.seeding import number
+from septum.train.events import Step, Trained
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "deep" / "folder"
+    return out, list(demo(DemoSettings(out=out, budget_s=3.0, training=3, tests=2, device="cpu")))
+
+
+def read(path: Path):
+    return np.asarray(Image.open(path))
+
+
+def of(records, kind):
+    return [r for r in records if isinstance(r, kind)]
+
+
+def test_images_and_masks_are_those_of_the_generator_and_differ(ran):
+    out, _ = ran
+    for folder, name, count in (("training", "cells", 3), ("test", "test", 2)):
+        assert len(list((out / folder / "images").iterdir())) == count
+        for index in range(count):
+            image, labels = generate(number(0, f"demo {name}", index))
+            file = f"{name}-{index + 1:02d}.png"
+            assert np.array_equal(read(out / folder / "images" / file), image[0])
+            assert np.array_equal(read(out / folder / "masks" / file), labels)
+    assert not np.array_equal(
+        read(out / "training" / "images" / "cells-01.png"), read(out / "test" / "images" / "test-01.png")
+    )
+
+
+def test_records_come_in_order_training_then_prediction_then_comparison(ran):
+    _, records = ran
+    kinds = [type(r) for r in records]
+    assert kinds.count(Step) >= 1
+    assert kinds.index(Trained) < kinds.index(ImageDone) < kinds.index(Predicted) < kinds.index(Compared)
+    assert kinds[-3:] == [Compared, Compared, DemoDone]
+
+
+def test_what_is_compared_is_what_lies_in_the_folders(ran):
+    out, records = ran
+    for record in of(records, Compared):
+        assert np.array_equal(record.image[0], read(out / "test" / "images" / f"{record.name}.png"))
+        assert np.array_equal(record.truth, read(out / "test" / "masks" / f"{record.name}.png"))
+        assert np.array_equal(record.predicted, read(out / "predicted" / f"{record.name}.png"))
+        assert np.array_equal(record.baseline, otsu_watershed(record.image))
+        assert record.seg == ctc.seg(table(record.truth, record.predicted))
+        assert record.baseline_seg == ctc.seg(table(record.truth, record.baseline))
+
+
+def test_the_rows_pool_all_test_images(ran):
+    _, records = ran
+    compared, done = of(records, Compared), records[-1]
+    assert [row[0] for row in done.rows] == ["Septum", BASELINE]
+    assert done.rows[0][1] == ctc.seg([table(r.truth, r.predicted) for r in compared])
+    assert done.rows[1][1] == ctc.seg([table(r.truth, r.baseline) for r in compared])
+    assert 0.4 < done.rows[1][1] < 0.85  # a fair opponent, and no miracle
+    assert 0.4 < done.rows[1][2] < 0.85
+
+
+def test_the_run_has_its_log(ran):
+    out, records = ran
+    with (out / "run" / "log.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(of(records, Step))
+
+
+def test_a_picture_is_drawn_of_each_test_image(ran, tmp_path):
+    _, records = ran
+    for record in of(records, Compared):
+        path = draw_demo(record, tmp_path / "pictures")
+        assert path == tmp_path / "pictures" / f"{record.name}.png"
+        height, width, _ = read(path).shape
+        assert height > 2 * 256  # enlarged twice, with a caption
+        assert width > 4 * 2 * 256
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="file"):
+        next(iter(demo(DemoSettings(out=tmp_path / "file"))))
+
+
+def test_the_code_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 1
+    names: dict = {}
+    exec(blocks[0], names)  # noqa: S102 - our own page
+    assert names["found"].max() > 30
+    assert names["volume"].shape == (1, *names["cells"].shape)

@@ -1,0 +1,186 @@
+"""Folds: every image is scored by the network that has not seen it, and the networks predict together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septum.check.check import check
+from septum.check.samples import load_samples
+from septum.errors import DataError, UsageError
+from septum.evaluate.evaluate import evaluate
+from septum.evaluate.results import EvaluateSettings
+from septum.experiments.cross_validation import train_folds
+from septum.experiments.events import PartStarted, PartTrained
+from septum.io.images import read_image
+from septum.io.model_file import read_model
+from septum.predict.info import describe_model
+from septum.predict.model import open_model
+from septum.predict.predict import predict_files
+from septum.predict.settings import PredictSettings
+from septum.report.gallery import predicted_sample
+from septum.report.summary import RunReport, metrics
+from septum.train.events import Planned, Resumed, Step, Stopped, Trained
+from septum.train.interrupt import Stop
+from septum.train.loop import train
+from septum.train.settings import TrainSettings
+
+
+def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
+    shape = {"width": 4, "depth": 1, "tile": 36, "batch": 2, "device": "cpu", "precision": "float32"}
+    return TrainSettings.model_validate({"data": (data,), "out": out, "steps": 40, **shape, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    out = tmp_path_factory.mktemp("folds") / "run"
+    return out, list(train_folds(_settings(disks, out), 2))
+
+
+def _tensors(model: Path) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in read_model(model)[0].items()}
+
+
+def test_a_run_of_folds_says_what_it_does_and_ends_with_one_model(run: tuple[Path, list[Any]]) -> None:
+    out, records = run
+    assert [r.title for r in records if isinstance(r, PartStarted)] == ["fold 1 of 2", "fold 2 of 2"]
+    assert [r.folder for r in records if isinstance(r, PartStarted)] == ["fold-1", "fold-2"]
+    lines = [r.lines for r in records if isinstance(r, Planned)]
+    assert lines[0] == ("2 folds of 2 to 3 images, drawn at random",)
+    assert lines[1][0].startswith("fold 1 of 2: 2 images for training, 3 held out: ")
+    assert len(lines[2]) == 1  # the plan is said once
+    last = records[-1]
+    assert isinstance(last, Trained)
+    assert (last.model, last.steps) == (out / "model.safetensors", 80)
+    parts = [r.trained for r in records if isinstance(r, PartTrained)]
+    said = json.loads((out / "folds.json").read_text())
+    assert sorted(name for fold in said["folds"] for name in fold["held_out"]) == list("abcde")
+    assert [fold["scores"] for fold in said["folds"]] == [part.scores for part in parts]
+    assert said["scores"] == json.loads((out / "scores.json").read_text()) == last.scores
+    plans = [json.loads((out / f / "plan.json").read_text())["plan"] for f in (".", "fold-1", "fold-2")]
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_every_image_is_predicted_by_the_network_that_was_not_trained_on_it(
+    run: tuple[Path, list[Any]], disks: Path
+) -> None:
+    out, _ = run
+    samples = {s.name: s for s in load_samples(check([disks]))}
+    for fold in json.loads((out / "folds.json").read_text())["folds"]:
+        model = open_model(out / fold["folder"] / "model.safetensors", "cpu")
+        for name in fold["held_out"]:
+            written = read_image(out / "out-of-fold" / "probabilities" / f"{name}.tif").array
+            np.testing.assert_array_equal(written, predicted_sample(model, samples[name])[0])
+
+
+def test_the_scores_are_those_of_all_written_predictions_together(run: tuple[Path, list[Any]], disks: Path) -> None:
+    out, records = run
+    asked = EvaluateSettings(predicted=(out / "out-of-fold",), truth=disks / "masks", metrics=("ctc", "instances"))
+    found = {s.name: s.value for s in evaluate(asked).results[0].scores}
+    scores = records[-1].scores
+    assert scores["SEG"] > 0.2
+    assert (scores["SEG"], scores["AP50"], scores["AP"]) == pytest.approx((found["SEG"], found["AP@0.50"], found["AP"]))
+    report = next(r for r in reversed(records) if isinstance(r, RunReport))
+    numbers = metrics(report)
+    assert (numbers["held_out"], numbers["scored"]) == (5, 5)
+    assert {k: numbers["scores"][k]["value"] for k in scores} == pytest.approx(scores)
+
+
+def test_the_model_is_taken_by_predict_and_info(run: tuple[Path, list[Any]], disks: Path, tmp_path: Path) -> None:
+    out, _ = run
+    model = open_model(out / "model.safetensors", "cpu")
+    assert model.header.members == 2
+    assert model.header.training["parts"] == ["fold 1 of 2", "fold 2 of 2"]
+    single = [open_model(out / f"fold-{k}" / "model.safetensors", "cpu") for k in (1, 2)]
+    asked = PredictSettings(
+        model=out / "model.safetensors",
+        inputs=(str(disks / "images"),),
+        out=tmp_path / "p",
+        output="probabilities",
+        device="cpu",
+        tile=24,
+        format="tif",
+    )
+    list(predict_files(asked))
+    list(predict_files(asked.model_copy(update={"out": tmp_path / "blocks", "blocks": True})))
+    for sample in load_samples(check([disks])):
+        mean = np.mean([predicted_sample(m, sample)[0] for m in single], axis=0)
+        for folder in ("p", "blocks"):
+            found = read_image(tmp_path / folder / f"{sample.name}.tif").array
+            np.testing.assert_allclose(found, mean, atol=1e-5)
+    assert describe_model(out / "model.safetensors")["parameters"] == 2 * sum(
+        p.numel() for p in single[0].network.parameters()
+    )
+
+
+def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(
+    run: tuple[Path, list[Any]], disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, stop = tmp_path / "run", Stop()
+    settings = _settings(disks, out)
+    seen: list[Any] = []
+    for record in train_folds(settings, 2, stop):
+        seen.append(record)
+        if isinstance(record, Step) and record.step == 7 and (out / "fold-2").exists():
+            stop.ask()
+    assert isinstance(seen[-1], Stopped)
+    assert not (out / "model.safetensors").exists()
+    second = list(train_folds(settings, 2))
+    assert [r.step for r in second if isinstance(r, Resumed)] == [7]
+    assert [r.step for r in second if isinstance(r, Step)] == list(range(8, 41))
+    assert _tensors(out / "model.safetensors") == _tensors(run[0] / "model.safetensors")
+    assert second[-1].scores == run[1][-1].scores
+
+
+def test_a_finished_run_gives_its_result_at_once(run: tuple[Path, list[Any]], disks: Path) -> None:
+    out, records = run
+    for folder in (".", "fold-1", "fold-2"):
+        (out / folder / "metrics.json").write_text("{}")  # written by the app with the page
+    again = list(train_folds(_settings(disks, out), 2))
+    assert not any(isinstance(r, Step | RunReport) for r in again[:-1])
+    assert (again[-1].model, again[-1].scores) == (records[-1].model, records[-1].scores)
+    with pytest.raises(UsageError, match="folds: 2 -> 3"):
+        list(train_folds(_settings(disks, out), 3))
+
+
+def test_a_budget_is_shared_out_and_a_part_keeps_its_share(disks: Path, tmp_path: Path) -> None:
+    settings = _settings(disks, tmp_path / "run", steps=None, budget_s=6.0)
+    stop = Stop()
+    for record in train_folds(settings, 3, stop):
+        if isinstance(record, Step):
+            stop.ask()
+    first = json.loads((tmp_path / "run" / "fold-1" / "settings.json").read_text())["budget_s"]
+    assert 1.0 <= first <= 6.0 * 0.88 / 3
+    records = list(train_folds(settings, 3))
+    assert json.loads((tmp_path / "run" / "fold-1" / "settings.json").read_text())["budget_s"] == first
+    shares = [r.trained.seconds for r in records if isinstance(r, PartTrained)]
+    assert sum(shares) < 6.0
+    assert isinstance(records[-1], Trained)
+
+
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="5 annotated images for 9 folds"):
+        list(train_folds(_settings(disks, tmp_path / "a"), 9))
+    with pytest.raises(UsageError, match="2 or more"):
+        list(train_folds(_settings(disks, tmp_path / "b"), 1))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--folds with several processes"):
+        list(train_folds(_settings(disks, tmp_path / "c"), 2))
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_was_refused_can_be_asked_for_rightly_in_the_same_folder(disks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match="9 folds"):
+        list(train_folds(_settings(disks, out), 9))
+    with pytest.raises(DataError, match="does not match"):
+        list(train(_settings(disks, out, split={"group": "mouse"})))
+    records = train_folds(_settings(disks, out), 2)
+    assert any(isinstance(r, Step) for r in records)

@@ -1,0 +1,187 @@
+"""The learning curve: parts within parts, one law through their scores, a sentence that does not promise too much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septum.errors import DataError, UsageError
+from septum.experiments import learning_curve
+from septum.experiments.events import PartStarted, PartTrained
+from septum.experiments.learning_curve import curve, in_words, numbers_ahead, subsets, train_curve
+from septum.experiments.series import Series
+from septum.metrics import isbi
+from septum.metrics.contingency import table
+from septum.predict.model import open_model
+from septum.report.curve import Curve
+from septum.report.scores import Scored
+from septum.report.summary import RunReport, metrics
+from septum.train.events import Planned, Step, Trained
+from septum.train.settings import TrainSettings
+
+SIZES = [4, 8, 16, 32]
+
+
+def _scored(number: int, seg: float) -> Scored:
+    """An image of ten objects of 100 pixels, each found with this IoU, above 0.5."""
+    truth = np.repeat(np.arange(1, 11, dtype=np.int32), 100)
+    predicted = np.where(np.arange(1000) % 100 < round(100 * seg), truth, 0)
+    found = table(truth, predicted)
+    return Scored(f"{number}", "", (10, 100), 0.1, found, found, np.zeros((15, 3)))
+
+
+def _curve(*means: float, images: int = 12, noise: float = 0.02) -> Curve:
+    """The curve of models whose scores on single images scatter around means, each image in its own way."""
+    rng = np.random.default_rng(3)
+    own = rng.normal(0, noise, images)
+    scored = [[_scored(k, min(1.0, mean + own[k])) for k in range(images)] for mean in means]
+    gallery: Any = SimpleNamespace(model=SimpleNamespace(header=SimpleNamespace(kind="objects", class_values=(0, 1))))
+    return curve(SIZES, scored, gallery, seed=0)
+
+
+def test_a_rising_curve_is_carried_on_with_an_interval_around_the_truth() -> None:
+    found = _curve(*(0.9 - 0.6 * n**-0.7 for n in SIZES))
+    n, value, low, high = found.ahead[-1]
+    assert (n, found.score, found.clear) == (64, "SEG", True)
+    assert value == pytest.approx(0.9 - 0.6 * 64**-0.7, abs=0.012)
+    assert found.values[-1] < low <= value <= high < 0.93
+    assert found.ahead[0][0] == 52
+    assert found.words == (
+        f"20 more images would raise SEG from {found.values[-1]:.2f} to about {found.ahead[0][1]:.2f} "
+        f"({found.ahead[0][2]:.2f}-{found.ahead[0][3]:.2f})"
+    )
+
+
+def test_where_lines_part_areas_the_curve_is_of_v_rand() -> None:
+    """What rises is how well four areas are parted; of all lines about as many pixels are found."""
+    truth = np.ones((32, 32), np.int32)
+    truth[15:17], truth[:, 15:17] = 0, 0
+
+    def scored(number: int, gaps: int) -> Scored:
+        predicted = truth.copy()
+        for row, column in [(15, 2), (15, 30), (2, 15), (30, 15)][:gaps]:
+            predicted[row : row + 2 if row == 15 else row + 1, column : column + 2 if column == 15 else column + 1] = 1
+        both = table(truth, predicted)
+        return Scored(f"{number}", "", truth.shape, 0.1, both, both, np.zeros((15, 3)), isbi.areas(truth, predicted))
+
+    header = SimpleNamespace(kind="classes", class_values=(0, 1))
+    gallery: Any = SimpleNamespace(model=SimpleNamespace(header=header))
+    found = curve(SIZES, [[scored(k, gaps) for k in range(4)] for gaps in (3, 2, 1, 0)], gallery, seed=0)
+    assert found.score == "V_Rand"
+    assert found.values[-1] == 1.0 and found.values[0] < 0.5
+    assert list(found.values) == sorted(found.values)
+
+
+def test_a_flat_curve_does_not_promise_anything() -> None:
+    found = _curve(0.80, 0.79, 0.80, 0.79)
+    assert not found.clear
+    assert found.words.startswith("that 20 more images would help is not shown: SEG is 0.79")
+    assert found.ahead[0][2] <= found.values[-1] <= found.ahead[0][3] + 0.01
+
+
+def test_a_curve_of_chance_says_that_it_says_nothing() -> None:
+    assert in_words("SEG", 4, 0.5, (6, 0.6, 0.3, 0.8)) == (
+        False,
+        "the curve says nothing: with 2 more images SEG could be anything from 0.30 to 0.80, now it is 0.50; a longer "
+        "--budget or more held-out images would tell",
+    )
+    assert in_words("dice", 1, 0.5, (2, 0.6, 0.55, 0.62))[1] == (
+        "1 more image would raise Dice from 0.50 to about 0.60 (0.55-0.62)"
+    )
+    assert not in_words("dice", 1, float("nan"), (2, 0.6, 0.55, 0.62))[0]
+
+
+@pytest.mark.parametrize(("left", "scored"), [(None, 9), (8.0, 9), (2.9, 2)])
+def test_held_out_images_are_scored_while_there_is_time(
+    left: float | None, scored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a budget of 100 s 3 are for the report; what is kept for the end is less than a tenth."""
+    settings = TrainSettings(data=(Path("d"),), out=Path("r"), budget_s=None if left is None else 100.0)
+    series = Series(settings, [], "", 0)
+    monkeypatch.setattr(Series, "seconds_left", property(lambda _: left))
+    monkeypatch.setattr(learning_curve, "predicted_sample", lambda *_: (None, None))
+    added: list[int] = []
+    gallery: Any = SimpleNamespace(model=None, add=lambda sample, *_, **__: added.append(sample))
+    samples: Any = list(range(9))
+    list(learning_curve._predict(series, [gallery, gallery], samples))
+    assert len(added) == 2 * scored and len(set(added)) == scored
+
+
+def test_parts_and_steps_ahead_are_whole_numbers() -> None:
+    assert subsets(26, 6) == [4, 7, 13, 26]
+    assert subsets(4, 2) == [1, 2, 4]
+    assert [numbers_ahead(n) for n in (4, 26, 64)] == [[6, 8], [46, 52], [114, 128]]
+
+
+def test_too_few_images_are_refused_in_words(disks: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(data=(disks,), out=tmp_path / "run", steps=2, device="cpu")
+    with pytest.raises(DataError, match="a learning curve with 4 images for training and 1 held out"):
+        list(train_curve(settings))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSettings, list[Any]]:
+    folder = tmp_path_factory.mktemp("curve")
+    y, x = np.mgrid[:44, :44]
+    rng = np.random.default_rng(5)
+    for kind in ("images", "masks"):
+        (folder / "data" / kind).mkdir(parents=True)
+    for number in range(8):
+        cy, cx = rng.uniform(14, 28, 2)
+        mask = ((y - cy) ** 2 + (x - cx) ** 2 < 80).astype(np.uint8)
+        name = f"{'abcdefgh'[number]}.npy"
+        np.save(folder / "data" / "masks" / name, mask)
+        np.save(folder / "data" / "images" / name, (90.0 * mask + rng.normal(50, 5, mask.shape)).astype(np.float32))
+    small = {"steps": 12, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}
+    settings = TrainSettings.model_validate({"data": (folder / "data",), "out": folder / "run", **small})
+    return settings, list(train_curve(settings))
+
+
+def test_a_run_trains_on_parts_within_parts_and_keeps_the_model_of_all(run: tuple[TrainSettings, list[Any]]) -> None:
+    settings, records = run
+    assert [r.title for r in records if isinstance(r, PartStarted)] == [f"{n} of 6 images" for n in (1, 2, 3, 6)]
+    assert next(r for r in records if isinstance(r, Planned)).lines == (
+        "4 trainings on 1, 2, 3 and 6 images, scored on the same 2",
+    )
+    plans = [json.loads((settings.out / f"images-{n}" / "plan.json").read_text()) for n in (1, 2, 3, 6)]
+    assert all(plan["held_out"] == plans[0]["held_out"] for plan in plans)
+    last, whole = records[-1], [r.trained for r in records if isinstance(r, PartTrained)][-1]
+    assert isinstance(last, Trained)
+    assert (last.model, last.scores, last.steps) == (settings.out / "model.safetensors", whole.scores, 12)
+    assert last.model.read_bytes() == whole.model.read_bytes()
+    assert open_model(last.model, "cpu").header.members == 1
+
+
+def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list[Any]]) -> None:
+    from septum.report.page import page
+
+    settings, records = run
+    found = next(r for r in records if isinstance(r, Curve))
+    assert (found.score, found.images) == ("dice", (1, 2, 3, 6))
+    parts = [r.trained.scores["dice"] for r in records if isinstance(r, PartTrained)]
+    assert found.values == pytest.approx(parts, abs=1e-3)  # a pixel may round to the other side
+    written = json.loads((settings.out / "curve.json").read_text())
+    assert (written["values"], written["words"]) == (list(found.values), found.words)
+    report = [r for r in records if isinstance(r, RunReport)][-1]
+    assert metrics(report)["learning_curve"]["ahead"][0][1] == found.ahead[0][1]
+    text = page(report)
+    assert found.words[1:] in text
+    plot = text[text.index('<section id="more">') :]
+    plot = plot[: plot.index("</figure>")]
+    assert (plot.count('class="dot c0"'), plot.count('class="ci"'), plot.count('path class="band"')) == (4, 4, 1)
+
+
+def test_the_same_command_gives_the_curve_again(run: tuple[TrainSettings, list[Any]]) -> None:
+    settings, records = run
+    for folder in (".", "images-1", "images-2", "images-3", "images-6"):
+        (settings.out / folder / "metrics.json").write_text("{}")
+    again = list(train_curve(settings))
+    assert not any(isinstance(r, Step | RunReport) for r in again)
+    assert [r for r in again if isinstance(r, Curve)] == [r for r in records if isinstance(r, Curve)]
+    with pytest.raises(UsageError, match="steps: 12 -> 13"):
+        list(train_curve(settings.model_copy(update={"steps": 13})))

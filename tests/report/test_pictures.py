@@ -1,0 +1,207 @@
+"""Pictures: the right pixels in the right colors."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from septum.errors import FileError
+from septum.report.curves import curves, read_log, smoothed
+from septum.report.pictures import (
+    CAPTION_PX,
+    GAP_PX,
+    LARGEST_PX,
+    PREDICTED_COLOR,
+    TRUTH_COLOR,
+    color,
+    overlay,
+    panel,
+    shown_image,
+)
+
+SIDE = 400  # nothing is enlarged or reduced at this side
+
+
+def two_squares(*boxes):
+    labels = np.zeros((SIDE, SIDE), np.int32)
+    for name, (y, x, side) in enumerate(boxes, start=1):
+        labels[y : y + side, x : x + side] = name
+    return labels
+
+
+def pixel(path, place, y, x):
+    """The color at (y, x) of panel number `place`."""
+    picture = np.asarray(Image.open(path))
+    return picture[CAPTION_PX + y, place * (SIDE + GAP_PX) + x]
+
+
+def hue(rgb):
+    red, green, blue = (float(v) for v in rgb)
+    return np.array([red, green, blue]) / max(red, green, blue)
+
+
+@pytest.fixture
+def dark():
+    return np.zeros((1, SIDE, SIDE), np.float32)
+
+
+def test_a_matching_object_has_the_color_of_the_truth_whatever_its_number(tmp_path, dark):
+    truth = two_squares((50, 50, 100), (200, 200, 100))
+    predicted = np.where(truth == 1, 7, np.where(truth == 2, 3, 0)).astype(np.uint16)
+    path = panel(tmp_path / "p.png", dark, {"truth": truth, "prediction": predicted})
+    for y, x in ((100, 100), (250, 250)):
+        assert np.array_equal(pixel(path, 1, y, x), pixel(path, 2, y, x))
+        assert pixel(path, 1, y, x).max() > 60
+    assert np.abs(hue(pixel(path, 1, 100, 100)) - hue(pixel(path, 1, 250, 250))).max() > 0.3
+
+
+def test_a_split_shows_one_part_in_a_color_of_its_own(tmp_path, dark):
+    truth = two_squares((100, 100, 200))
+    predicted = truth.copy()
+    predicted[100:300, 250:300] = 2
+    path = panel(tmp_path / "p.png", dark, {"truth": truth, "prediction": predicted})
+    assert np.array_equal(pixel(path, 2, 200, 150), pixel(path, 1, 200, 150))
+    assert np.abs(hue(pixel(path, 2, 200, 275)) - hue(pixel(path, 1, 200, 275))).max() > 0.3
+
+
+def test_a_merged_object_has_the_color_of_its_larger_part(tmp_path, dark):
+    truth = two_squares((100, 50, 60), (100, 110, 120))
+    path = panel(tmp_path / "p.png", dark, {"truth": truth, "prediction": (truth > 0).astype(np.int32)})
+    assert np.array_equal(pixel(path, 2, 130, 170), pixel(path, 1, 130, 170))
+    assert not np.array_equal(pixel(path, 2, 130, 80), pixel(path, 1, 130, 80))
+
+
+def test_outlines_lie_on_the_rim_of_each_object(tmp_path, dark):
+    truth = two_squares((100, 100, 100))
+    path = panel(tmp_path / "p.png", dark, {"truth": truth})
+    rim, inside, outside = (pixel(path, 1, 150, x) for x in (100, 101, 99))
+    assert tuple(rim) == color(0)
+    assert np.allclose(inside, 0.55 * rim, atol=1)
+    assert np.array_equal(outside, [0, 0, 0])
+
+
+def test_pixels_that_are_not_annotated_are_gray(tmp_path, dark):
+    truth = two_squares((100, 100, 100))
+    truth[300:] = -1
+    path = panel(tmp_path / "p.png", dark, {"truth": truth, "prediction": np.abs(truth)})
+    assert np.array_equal(pixel(path, 1, 350, 200), [90, 90, 90])
+
+
+def test_classes_and_probabilities_are_gray(tmp_path, dark):
+    classes = np.repeat(np.arange(4), 100)[:, None].repeat(SIDE, axis=1)
+    probability = np.full((SIDE, SIDE), 0.5, np.float32)
+    path = panel(tmp_path / "p.png", dark, {"classes": classes, "membrane": probability}, kind="classes")
+    assert [int(pixel(path, 1, y, 5)[0]) for y in (50, 150, 250, 350)] == [0, 85, 170, 255]
+    assert np.array_equal(pixel(path, 2, 9, 9), [128, 128, 128])
+
+
+def test_volumes_show_their_middle_slice(tmp_path):
+    image = np.zeros((1, 5, SIDE, SIDE), np.float32)
+    image[0, 2, 100, :] = 1
+    labels = np.zeros((5, SIDE, SIDE), np.int32)
+    labels[2, 200:300, 200:300] = 5
+    path = panel(tmp_path / "p.png", image, {"truth": labels})
+    assert pixel(path, 0, 100, 7)[0] == 255
+    assert pixel(path, 0, 101, 7)[0] == 0
+    assert pixel(path, 1, 250, 250).max() > 60
+
+
+def test_big_images_are_reduced_and_small_ones_enlarged(tmp_path):
+    for sides, expected in (((2100, 700), (LARGEST_PX, 233)), ((50, 25), (400, 200)), ((450, 30), (450, 30))):
+        labels = np.zeros(sides, np.int32)
+        path = panel(tmp_path / "p.png", np.zeros((1, *sides), np.float32), {"truth": labels})
+        height, width, _ = np.asarray(Image.open(path)).shape
+        assert height == CAPTION_PX + expected[0]
+        assert width == 2 * max(expected[1], 150) + GAP_PX
+
+
+def test_three_channels_are_shown_as_red_green_and_blue_and_two_as_their_mean():
+    image = np.zeros((3, 4, 4), np.float32)
+    image[0, :2] = 100
+    image[2, 2:] = 20
+    assert np.array_equal(shown_image(image)[0, 0], [255, 0, 0])
+    assert np.array_equal(shown_image(image)[3, 3], [0, 0, 51])
+    assert np.array_equal(shown_image(image[:2])[:, 0, 0], [255, 255, 0, 0])
+    assert shown_image(np.full((1, 4, 4), 7.0)).max() == 0
+
+
+def test_colors_of_many_objects_differ():
+    colors = {color(i) for i in range(500)}
+    assert len(colors) > 480
+    assert all(max(c) > 150 for c in colors)  # seen on black
+    following = [np.abs(np.subtract(color(i), color(i + 1))).sum() for i in range(500)]
+    assert min(following) > 80
+
+
+def test_overlay_is_white_where_both_outlines_agree(dark):
+    truth = two_squares((100, 100, 100))
+    predicted = two_squares((100, 100, 150))
+    picture = overlay(dark, truth, predicted)
+    assert np.array_equal(picture[150, 100], [255, 255, 255])
+    assert tuple(picture[150, 199]) == TRUTH_COLOR
+    assert tuple(picture[150, 249]) == PREDICTED_COLOR
+    assert overlay(dark, None, None).max() == 0
+
+
+def test_long_captions_are_shortened(tmp_path):
+    image = np.zeros((1, SIDE, SIDE), np.float32)
+    path = panel(tmp_path / "p.png", image, {}, title="a name that is far too long " * 10)
+    assert np.asarray(Image.open(path)).shape == (CAPTION_PX + SIDE, SIDE, 3)
+
+
+def write_log(path, lines):
+    path.write_text("step,loss,rate,seconds,SEG,AP50\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_log_is_read_with_gaps_where_nothing_was_scored(tmp_path):
+    log = write_log(tmp_path / "log.csv", ["1,0.5,0.1,1,,", "2,0.25,0.1,2,0.75,0.5"])
+    columns = read_log(log)
+    assert columns["loss"].tolist() == [0.5, 0.25]
+    assert np.isnan(columns["SEG"][0])
+    assert columns["SEG"][1] == 0.75
+
+
+def test_the_running_mean_is_a_mean():
+    values = np.array([1.0, 2.0, np.nan, 6.0])
+    assert smoothed(values).tolist() == [1.5, 1.5, 4.0, 6.0]
+    assert np.allclose(smoothed(np.full(500, 3.0)), 3.0)
+
+
+def test_curves_are_drawn_with_and_without_scores(tmp_path):
+    lines = [f"{s},{1 / s},0.1,{s},{0.1 * s if s % 2 else ''}," for s in range(1, 9)]
+    with_scores = curves(write_log(tmp_path / "log.csv", lines), tmp_path / "a.png")
+    without = curves(write_log(tmp_path / "log.csv", ["1,0.5,0.1,1,,"]), tmp_path / "b.png")
+    first, second = np.asarray(Image.open(with_scores)), np.asarray(Image.open(without))
+    assert first.shape[0] > second.shape[0]
+    blue = np.all(first[..., :3] == (0x00, 0x72, 0xB2), axis=2)
+    assert blue[: first.shape[0] // 2].any()  # the loss
+    assert blue[first.shape[0] // 2 :].any()  # the score
+    assert not list(tmp_path.glob(".septum*"))
+
+
+@pytest.mark.parametrize("content", ["", "step,loss\n", "step,loss\n1,a\n", "a,b\n1,2\n"])
+def test_a_damaged_log_is_refused(tmp_path, content):
+    log = tmp_path / "log.csv"
+    log.write_text(content)
+    with pytest.raises(FileError, match=r"log\.csv"):
+        curves(log, tmp_path / "c.png")
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_a_missing_log_is_refused(tmp_path):
+    with pytest.raises(FileError, match="No such file"):
+        curves(tmp_path / "log.csv", tmp_path / "c.png")
+
+
+def test_nothing_heavy_is_imported_and_no_global_plotting_state_is_made(tmp_path):
+    log = write_log(tmp_path / "log.csv", ["1,0.5,0.1,1,0.2,", "2,0.25,0.1,2,0.75,0.5"])
+    program = (
+        "import sys, pathlib; from septum.report import curves, pictures;"
+        "assert not {'PIL', 'matplotlib', 'torch', 'scipy'} & set(sys.modules), 'heavy';"
+        f"curves.curves(pathlib.Path({str(log)!r}), pathlib.Path({str(tmp_path / 'c.png')!r}));"
+        "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,172 @@
+"""Kill a training at random moments, again and again, until it ends. Run as a program, by `test_kills`.
+
+Each session is a forked copy of this warm process that kills itself with SIGKILL at the n-th of its moments: before and
+after each sync and rename of a file, in the middle of what is written to a file, in a step between the gradient and
+the weights, in a validation between two images, and at each record. Some sessions are asked to stop there instead.
+In every run the loss is not a number once, so that going back in memory meets going on from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from septum.nn import deep_supervision as supervised_module
+from septum.train import log as log_module
+from septum.train import loop as train_module
+from septum.train import trainer as trainer_module
+from septum.train import validation as validate_module
+from septum.train.interrupt import Stop
+from septum.train.loop import train
+from septum.train.settings import TrainSettings
+
+
+class Moments:
+    """Counts the moments of a session, and kills the process, or asks it to stop, at the one given."""
+
+    def __init__(self, fatal: int | None, stop: Stop | None) -> None:
+        self.fatal = fatal
+        self.stop = stop
+        self.names: list[str] = []
+
+    def __call__(self, name: str) -> None:
+        self.names.append(name)
+        if len(self.names) - 1 != self.fatal:
+            return
+        if self.stop is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            self.stop.ask()
+
+    def around(self, owner: Any, attribute: str, name: str) -> None:
+        """Make a moment before and one after a function."""
+        original: Callable[..., Any] = getattr(owner, attribute)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self(f"before {name}")
+            result = original(*args, **kwargs)
+            self(f"after {name}")
+            return result
+
+        setattr(owner, attribute, watched)
+
+    def within_writing(self) -> None:
+        """Make a moment when half of a file is written."""
+        whole_bytes, whole_text = Path.write_bytes, Path.write_text
+
+        def half_bytes(path: Path, data: Any) -> int:
+            whole_bytes(path, bytes(data)[: len(data) // 2])
+            self("half of a file")
+            return whole_bytes(path, data)
+
+        def half_text(path: Path, data: str, *args: Any, **kwargs: Any) -> int:
+            whole_text(path, data[: len(data) // 2], *args, **kwargs)
+            self("half of a text")
+            return whole_text(path, data, *args, **kwargs)
+
+        Path.write_bytes, Path.write_text = half_bytes, half_text  # type: ignore[method-assign, assignment]
+        append = log_module.Log.append
+
+        def half_line(log: log_module.Log, row: Any) -> None:
+            before = log._path.stat().st_size
+            append(log, row)
+            whole = log._path.read_bytes()
+            os.truncate(log._path, (before + len(whole)) // 2)
+            self("half of a line")
+            whole_bytes(log._path, whole)
+
+        log_module.Log.append = half_line  # type: ignore[method-assign]
+
+
+def lose_a_step() -> None:
+    """Make the loss of the sixth step no number, until the training has gone back once."""
+    step = trainer_module.Trainer.training_step
+
+    def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
+        if trainer.step == 5 and not trainer.undone:
+            return torch.tensor(math.nan)
+        return step(trainer, rate_factor)
+
+    trainer_module.Trainer.training_step = sometimes  # type: ignore[method-assign]
+
+
+def watch(fatal: int | None, stop: Stop | None) -> Moments:
+    """Set up the moments in this process."""
+    moments = Moments(fatal, stop)
+    moments.within_writing()
+    for owner, attribute, name in (
+        (os, "fsync", "sync"),
+        (Path, "replace", "rename"),
+        (Path, "unlink", "remove"),
+        (supervised_module, "weighted_cross_entropy", "loss"),
+        (torch.optim.AdamW, "step", "weights"),
+        (validate_module, "tables_of", "scores of an image"),
+    ):
+        moments.around(owner, attribute, name)
+    return moments
+
+
+def session(settings: TrainSettings, fatal: int | None, note: Path, *, stops: bool = False) -> bool:
+    """Train in a forked process; say whether it came to its end. It writes its moments to `note` if it does."""
+    note.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            stop = Stop()
+            moments = watch(fatal, stop if stops else None)
+            for record in train(settings, stop):
+                moments(type(record).__name__)
+            if "Trained" in moments.names:
+                with note.open("w") as file:
+                    file.write(json.dumps(moments.names))
+            code = 0
+        os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    assert status == 0, f"a session failed: {status}"
+    return note.exists()
+
+
+def main(data: Path, out: Path, kills: int, seed: int) -> None:
+    # A checkpoint after every step; kept states after every third.
+    train_module._SAVE_SECONDS = -1.0
+    train_module._KEEP_STEPS = 3
+    lose_a_step()
+    values = {"data": (data,), "steps": 8, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}
+    for _ in train(TrainSettings.model_validate({**values, "out": out / "warm"})):
+        pass
+    note = out / "moments.json"
+    whole = TrainSettings.model_validate({**values, "out": out / "whole"})
+    assert session(whole, None, note)
+    names = json.loads(note.read_text())
+    rng, done, stopped, runs, killed_at = random.Random(seed), 0, 0, 0, []
+    while done < kills:
+        runs += 1
+        settings = TrainSettings.model_validate({**values, "out": out / f"killed-{runs}"})
+        while True:
+            # Late moments are beyond the end of a session that resumes late: then it ends, as in life.
+            fatal = rng.randrange(len(names)) if done < kills else None
+            stops = rng.random() < 0.3
+            if session(settings, fatal, note, stops=stops):
+                break
+            done += not stops
+            stopped += stops
+            killed_at.append(names[fatal or 0])
+    said = {"kills": done, "stops": stopped, "runs": runs, "moments": len(names), "killed_at": killed_at}
+    print(json.dumps(said))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

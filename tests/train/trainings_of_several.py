@@ -1,0 +1,135 @@
+"""Train with several processes that are forked from this warm one. Run as a program, by `test_parallel`.
+
+Reads lists of trainings from the standard input, one a line, and answers each with a line that holds, for each
+training, what its processes said: a list of losses, the last record, and the error, by rank; and the seconds from the
+end of the first process to that of the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from septum.check import samples as load_module
+from septum.check.check import check
+from septum.check.samples import load_samples
+from septum.errors import SeptumError
+from septum.nn.device import find_device
+from septum.nn.unet import UNet, for_prediction
+from septum.train import distributed as parallel
+from septum.train import loop as train_module
+from septum.train.events import Step
+from septum.train.fingerprint import find_facts
+from septum.train.interrupt import Stop
+from septum.train.loop import train
+from septum.train.plan import make_plan
+from septum.train.settings import TrainSettings
+from septum.train.validation import HeldOut
+
+
+def _accident(kind: str, stop: Stop) -> None:
+    match kind:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "freeze":
+            time.sleep(4)
+        case "raise":
+            raise SeptumError("an error of one process")
+        case "stop":
+            stop.ask()
+
+
+def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
+    """Train in this process; return what it said."""
+    said: dict[str, Any] = {"losses": [], "last": None, "error": None}
+    stop, steps = Stop(), train_module._steps
+    accident = spec.get("accident")
+
+    def step(*args: Any) -> Any:
+        done = yield from steps(*args)
+        if accident is not None and rank == accident["rank"] and args[0].step == accident["step"]:
+            _accident(accident["kind"], stop)
+        return done
+
+    train_module._steps = step
+    if "rank_in_data" in spec:
+        old = load_module.fingerprints
+        load_module.fingerprints = lambda samples: {**old(samples), "rank": str(rank)}
+    try:
+        for record in train(TrainSettings.model_validate(spec["settings"]), stop):
+            if isinstance(record, Step):
+                said["losses"].append(record.loss)
+            said["last"] = type(record).__name__
+    except SeptumError as error:
+        said["error"] = str(error)
+    return said
+
+
+def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
+    """Score a network that was not trained; return the scores on the way and at the end."""
+    report = check([Path(spec["settings"]["data"][0])], kind=spec.get("kind"))
+    samples = list(load_samples(report))
+    facts = find_facts(samples, report.rules.kind, classes=len(report.rules.class_values), gpu=False)
+    plan, _ = make_plan(facts, width=2, depth=1, tile=36)
+    with parallel.processes_of_this_training() as processes:
+        held = HeldOut(tuple(samples), report.rules.kind == "objects", plan, find_device("cpu"), processes)
+        network = for_prediction(UNet(plan.network, seed=3))
+        way = held.score(network, Stop())
+        settings, end, number = held.finish(network, train_module.Clock(1, None))
+        stopped = Stop()
+        if rank == 0:
+            stopped.ask()  # one is told, and none has scores
+        nothing = held.score(network, stopped)
+    return {"way": way, "settings": settings.model_dump(), "end": end, "number": number, "stopped": nothing}
+
+
+def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fork the processes of one training and wait for all."""
+    world = spec["world"]
+    parallel.processes_of_this_training.__wrapped__.__defaults__ = (spec.get("timeout_s", 60.0),)  # type: ignore[attr-defined]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            if world > 1:
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                os.environ |= {"WORLD_SIZE": str(world), "RANK": str(rank)}
+            work = score_one if spec.get("score") else train_one
+            (folder / f"{rank}.json").write_text(json.dumps(work(spec, rank)))
+            os._exit(0)
+        children.append(child)
+    ends = []
+    for _ in children:
+        os.wait()
+        ends.append(time.monotonic())
+    said = [folder / f"{rank}.json" for rank in range(world)]
+    results = [json.loads(file.read_text()) if file.exists() else None for file in said]
+    for file in said:
+        file.unlink(missing_ok=True)
+    return {"ranks": results, "seconds": ends[-1] - ends[0]}
+
+
+def main() -> None:
+    data, folder = sys.argv[1], Path(sys.argv[2])
+    train_module._KEEP_STEPS = 5
+    train_module._SAVE_SECONDS = -1.0
+    for kind in ("objects", "classes"):  # load, here and not in every process, what a training needs
+        warm = {"data": [data], "out": folder / f"warm-{kind}", "steps": 1, "kind": kind, "device": "cpu"}
+        warm |= {"width": 2, "depth": 1, "tile": 36, "batch": 2}
+        for _ in train(TrainSettings.model_validate(warm)):
+            pass
+    for line in sys.stdin:
+        print(json.dumps([run(spec, folder) for spec in json.loads(line)]), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
