@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septum.arrays.instances import ObjectSettings, candidates
-from septum.arrays.targets import separate
+from septum.arrays.targets import separate_touching
 from septum.check.check import check
 from septum.check.samples import Sample, load_samples
 from septum.metrics.isbi import combine, section
@@ -43,10 +43,10 @@ from septum.train import schedule as clock_module
 from septum.train import trainer as trainer_module
 from septum.train import validation as validate
 from septum.train.distributed import Processes
-from septum.train.fingerprint import find_facts
+from septum.train.fingerprint import compute_fingerprint
 from septum.train.plan import Plan, make_plan
 from septum.train.prepare import prepare
-from septum.train.schedule import Clock
+from septum.train.schedule import Schedule
 from septum.train.split import hold_out
 from septum.train.trainer import Trainer
 
@@ -176,7 +176,7 @@ def train(trainer: Trainer, variant: Variant, seconds: float) -> None:
         with_residuals(trainer.network)
         initialize(trainer.network, trainer.seed)
         trainer.optimizer = trainer_module.make_optimizer(trainer._supervised, trainer.plan.optimizer)
-    clock = Clock(None, seconds)
+    clock = Schedule(None, seconds)
     while clock.progress < 1:
         clock.start_step()
         loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
@@ -199,7 +199,7 @@ def scores(trainer: Trainer, network: UNet, *, membrane: bool) -> dict[str, floa
     """Score a network, one with residual blocks as it is, on the held-out images."""
     plain = not any(isinstance(m, Residual) for m in network.modules())
     ready = for_prediction(network) if plain else network.eval()
-    found = trainer.held_out.finish(ready, Clock(1, None))[1]
+    found = trainer.held_out.finish(ready, Schedule(1, None))[1]
     if membrane:
         found |= membranes(ready, trainer.held_out.samples, trainer.plan)
     return {k: round(float(v), 4) for k, v in found.items()}
@@ -217,7 +217,7 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
     samples = list(load_samples(report))
     chosen, held = hold_out(samples, seed=seed)
     kind, classes = report.rules.kind, len(report.rules.class_values)
-    facts = find_facts(samples, kind, classes=classes, gpu=False, bfloat16=device.bfloat16)
+    facts = compute_fingerprint(samples, kind, classes=classes, gpu=False, bfloat16=device.bfloat16)
     scored = tuple(samples[i] for i in held)
     # Processor time, so that other work on the machine does not matter.
     clock_module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
@@ -225,9 +225,9 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
         variant = VARIANTS[label]
         batch, tile = variant.tiles or (None, None)
         plan, _ = make_plan(facts, values=variant.values, batch=batch, tile=tile)
-        prepare_module.separate = partial(separate, gap_px=variant.gap)  # type: ignore[assignment]
+        prepare_module.separate = partial(separate_touching, gap_px=variant.gap)  # type: ignore[assignment]
         validate.candidates = partial(with_gap, gap=variant.gap)  # type: ignore[assignment]
-        held_out = validate.HeldOut(scored, kind == "objects", plan, device)
+        held_out = validate.Validator(scored, kind == "objects", plan, device)
         images = tuple(prepare([samples[i] for i in chosen], plan, kind=kind))
         trainer = Trainer(plan=plan, seed=seed, device=device, processes=Processes(), images=images, held_out=held_out)
         train(trainer, variant, seconds)

@@ -43,12 +43,12 @@ from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.tiled import image_probabilities
 from septum.train.distributed import Processes
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 from septum.train.plan import Plan, make_plan
 from septum.train.trainer import Trainer
-from septum.train.validation import HeldOut
+from septum.train.validation import Validator
 
-FACTS = Facts(channels=1, classes=2, sides=(700, 700), anisotropy=(1, 1), object_px=None, gpu=True)
+FACTS = Fingerprint(channels=1, classes=2, sides=(700, 700), anisotropy=(1, 1), object_px=None, gpu=True)
 TILES = (572, 700, 1212)
 
 
@@ -86,7 +86,7 @@ def operations(network: nn.Module, x: torch.Tensor) -> int:
 
 
 def trainer_step(plan: Plan, device: Device, *, compiled: bool, graphs: bool = False) -> Callable[[], object]:
-    trainer = Trainer(plan, 0, device, Processes(), images(), HeldOut((), True, plan, device), compile=compiled)
+    trainer = Trainer(plan, 0, device, Processes(), images(), Validator((), True, plan, device), compile=compiled)
     if trainer.not_compiled:
         raise RuntimeError(trainer.not_compiled)
     if graphs:

@@ -119,7 +119,7 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
     from scipy.ndimage import label
 
     from septum.arrays.normalize import statistics
-    from septum.predict.tiled import Tiler
+    from septum.predict.tiled import TiledPredictor
 
     model = open_model(model_path, "cpu")
     source = open_image(image)
@@ -127,7 +127,7 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
     stats = statistics(whole, model.header.normalization)
     start = min(6000, max(0, whole.shape[1] - PART)) // 16 * 16
     region = (slice(start, start + PART), slice(start + 48, start + 48 + PART))
-    tiler = Tiler(model.network, model.device, (400, 400))  # other tiles than the command took
+    tiler = TiledPredictor(model.network, model.device, (400, 400))  # other tiles than the command took
     *_, (probabilities, _) = region_probabilities(tiler, whole, stats, region)
     expected = label_objects(probabilities[1], **model.header.objects.model_dump())
     found = open_image(result).read((0, *region))

@@ -25,13 +25,13 @@ from septum.errors import SeptumError
 from septum.evaluate.evaluate import EvaluateSettings, evaluate
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
-from septum.reproduce.protocols import PROTOCOLS, Part, find_data, section_parts
+from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts
 
 RESULTS = Path(__file__).parent / "results" / "paper_search.json"
 SCORES = ("V_Rand", "V_Info", "pixel error")
 
 
-def measure(folder: Path, part: Part, values: tuple[str, ...], *, steps: int, width: int) -> dict[str, Any]:
+def measure(folder: Path, part: ProtocolPart, values: tuple[str, ...], *, steps: int, width: int) -> dict[str, Any]:
     """Train one choice and score its held-out block; a loss that does not stay finite is a result, too."""
     for source, place in part.truth:
         (folder / "truth" / place).parent.mkdir(parents=True, exist_ok=True)

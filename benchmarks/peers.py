@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.instances import ObjectSettings, label_objects
-from septum.arrays.targets import class_target, object_target, separate
+from septum.arrays.targets import class_target, object_target, separate_touching
 from septum.check.check import Report, check
 from septum.check.masks import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
@@ -40,12 +40,12 @@ from septum.io.images import list_images, read_image, write_image
 from septum.predict.events import ImageFailed
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
-from septum.reproduce.protocols import PROTOCOLS, Part, find_data, section_parts, sequence_parts
+from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
 from septum.train.events import Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 from septum.train.split import SplitSettings
-from septum.train.validation import Tables, spread, tables_of, tuned
+from septum.train.validation import CandidateTables, candidate_tables, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
@@ -56,7 +56,7 @@ TEST_SHARE = 0.2
 TUNED_ON = 12
 
 
-def parts_of(name: str, data: Path) -> list[Part]:
+def parts_of(name: str, data: Path) -> list[ProtocolPart]:
     """Return the parts of a set: what is trained on, what is predicted, and its truth."""
     if name == "dsb2018":
         return [dsb_part(data / "dsb2018" / "fluorescence")]
@@ -70,7 +70,7 @@ def _ctc(data: Path) -> Path:
     return data / "ctc" if (data / "ctc").is_dir() else data
 
 
-def dsb_part(data: Path) -> Part:
+def dsb_part(data: Path) -> ProtocolPart:
     """Return the one part of DSB 2018 fluorescence; its split is made once, by seed, and kept by names."""
     images = {p.stem: p for p in list_images([data / "images"])}
     masks = {p.stem: p for p in list_images([data / "masks"])}
@@ -83,7 +83,7 @@ def dsb_part(data: Path) -> Part:
     split = json.loads(SPLIT.read_text())
     files = [(images[n], f"images/{images[n].name}") for n in split["train"]]
     files += [(masks[n], f"masks/{masks[n].name}") for n in split["train"]]
-    return Part(
+    return ProtocolPart(
         name="train",
         says="trains on 80 %, predicts 20 %",
         training=tuple(files),
@@ -102,7 +102,7 @@ def copy(files: tuple[tuple[Path, str], ...], folder: Path) -> Path:
     return folder
 
 
-def run_septum(name: str, part: Part, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
+def run_septum(name: str, part: ProtocolPart, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
     """Train Septum on a part and predict its inputs."""
     kind = "classes" if name == "isbi2012" else "objects"
     settings = TrainSettings(
@@ -129,7 +129,7 @@ def run_septum(name: str, part: Part, where: Path, predicted: Path, budget_s: fl
 def peer(method: str, python: str) -> Callable[..., dict[str, Any]]:
     """Return the function that runs a peer by another Python, which has it."""
 
-    def run(name: str, part: Part, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
+    def run(name: str, part: ProtocolPart, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
         report = check([where / "data"], kind="classes" if name == "isbi2012" else "objects")
         raw = where / "cases"
         tuning = write_cases(report, part, raw, inside=method == "nnunet")
@@ -153,13 +153,13 @@ def tune(raw: Path, samples: dict[str, Sample]) -> ObjectSettings:
     """Tune how a peer's probabilities become objects as Septum does, on training images: it holds none out."""
     maps = {n: np.load(raw / "out" / f"{n}.npy", allow_pickle=False).astype(np.float16) for n in samples}
 
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
-        return {i: tables_of(samples[n], maps[n], choices) for i, n in enumerate(samples)}
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
+        return {i: candidate_tables(samples[n], maps[n], choices) for i, n in enumerate(samples)}
 
-    return tuned(measure, list(samples.values()))
+    return tune_objects(measure, list(samples.values()))
 
 
-def write_cases(report: Report, part: Part, raw: Path, inside: bool) -> dict[str, Sample]:
+def write_cases(report: Report, part: ProtocolPart, raw: Path, inside: bool) -> dict[str, Sample]:
     """Write training cases and inputs, one TIFF a channel; labels as classes from 0 (`inside`) or as objects.
 
     Returns
@@ -171,7 +171,9 @@ def write_cases(report: Report, part: Part, raw: Path, inside: bool) -> dict[str
         (raw / folder).mkdir(parents=True, exist_ok=True)
     samples = list(load_samples(report))
     objects = report.rules.kind == "objects"
-    tuning = {f"tuning_{i:04d}": samples[i] for i in spread(len(samples), TUNED_ON)} if inside and objects else {}
+    tuning = (
+        {f"tuning_{i:04d}": samples[i] for i in evenly_chosen(len(samples), TUNED_ON)} if inside and objects else {}
+    )
     for path in part.inputs:
         frame = match_channels(fill_holes(read_image(path).array), report.rules.channels)
         write_channels(raw / "inputs" / path.stem, frame)
@@ -181,7 +183,7 @@ def write_cases(report: Report, part: Part, raw: Path, inside: bool) -> dict[str
         for count, sample in enumerate(samples, start=1):
             label = sample.mask.clip(0)
             if inside:
-                label = (object_target(separate(sample.mask)) if objects else class_target(sample.mask)) == 1
+                label = (object_target(separate_touching(sample.mask)) if objects else class_target(sample.mask)) == 1
             write_image(raw / "labels" / f"case_{count:04d}.tif", label.astype(np.uint16), axes="YX")
             write_channels(raw / "cases" / f"case_{count:04d}", sample.image)
         job = {"training": len(samples), "channels": report.rules.channels}

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from main_job import SETS as JOBS
 from main_job import held_out_files, septum
 
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.predict.model import ModelHeader, open_model, save_model, trained_networks
 from septum.reproduce.public_files import SETS
 from septum.train.plan import Plan, plan_lines
@@ -119,7 +119,7 @@ def main(data: Path, out: Path, jobs: list[str]) -> None:
         figures["evaluation"] = scored(target, data / folder, run, held_out, metrics)
         text = card(name, header, figures, target.stat().st_size, held_out)
         (MODELS / f"{name}.md").write_text(text, encoding="utf-8")
-        print(shown(target), target.stat().st_size)
+        print(format_path(target), target.stat().st_size)
 
 
 if __name__ == "__main__":

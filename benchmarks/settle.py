@@ -24,7 +24,7 @@ from septum.arrays.normalize import normalize, statistics
 from septum.io.images import read_image
 from septum.metrics.isbi import Best, Section, combine, section
 from septum.predict.model import open_model, trained_networks
-from septum.reproduce.protocols import PROTOCOLS, Part, find_data, section_parts
+from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts
 from septum.train.events import Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
@@ -33,7 +33,7 @@ from septum.train.split import SplitSettings
 RESULTS = Path(__file__).parent / "results" / "settle.json"
 
 
-def train_on(part: Part, folder: Path, **settings: Any) -> Trained:
+def train_on(part: ProtocolPart, folder: Path, **settings: Any) -> Trained:
     """Train on the sections of a part; none is held out, the last weights are kept."""
     for source, place in part.training:
         (folder / "data" / place).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def train_on(part: Part, folder: Path, **settings: Any) -> Trained:
     return done
 
 
-def trained(part: Part, folder: Path, share: float, budget_s: float) -> Path:
+def trained(part: ProtocolPart, folder: Path, share: float, budget_s: float) -> Path:
     """Return the model of a share, which is trained if it is not there."""
     model = folder / "run" / "model.safetensors"
     if not model.exists():
@@ -52,7 +52,7 @@ def trained(part: Part, folder: Path, share: float, budget_s: float) -> Path:
     return model
 
 
-def scored(model: Path, part: Part, *, own: bool) -> dict[str, Best]:
+def scored(model: Path, part: ProtocolPart, *, own: bool) -> dict[str, Best]:
     """Score a block, each image normalized by its own statistics or all by those of the training."""
     (network,) = trained_networks(model)
     header = open_model(model, "cpu").header

@@ -20,7 +20,16 @@ from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.predict.model import open_model
 from septum.predict.tiled import image_probabilities
-from septum.train.validation import MOST_SCORED, Tables, choose, merit, object_sizes, spread, tables_of, tuned
+from septum.train.validation import (
+    MOST_SCORED,
+    CandidateTables,
+    candidate_tables,
+    choose,
+    evenly_chosen,
+    object_sizes,
+    selection_score,
+    tune_objects,
+)
 
 RESULTS = Path(__file__).parent / "results" / "specks.json"
 
@@ -31,7 +40,7 @@ def halves(run: Path, data: Path) -> list[dict[str, float]]:
     network = model.computed_by(model.choose().name == "septum")
     names = set(json.loads((run / "plan.json").read_text())["held_out"])
     samples = [s for s in load_samples(check((data,))) if s.name in names]
-    samples = [samples[i] for i in spread(len(samples), MOST_SCORED)]
+    samples = [samples[i] for i in evenly_chosen(len(samples), MOST_SCORED)]
     settings = model.header.normalization
     maps = [
         image_probabilities(network, s.image, device=model.device, normalization=settings)[1].astype(np.float16)
@@ -41,17 +50,17 @@ def halves(run: Path, data: Path) -> list[dict[str, float]]:
     for half in (0, 1):
         some = range(half, len(samples), 2)
 
-        def measure(choices: Sequence[ObjectSettings], again: Collection[int], some: range = some) -> Tables:
-            return {i: tables_of(samples[i], maps[i], choices) for i in some}
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int], some: range = some) -> CandidateTables:
+            return {i: candidate_tables(samples[i], maps[i], choices) for i in some}
 
         sizes = object_sizes(samples)
         low = candidates(sizes)[choose(measure(candidates(sizes), ()))[0]]
-        best = tuned(measure, samples)
+        best = tune_objects(measure, samples)
         others = [i for i in range(len(samples)) if i not in some]
         row: dict[str, float] = {"specks_px": best.min_size_px, "lowest_px": low.min_size_px}
         for name, choice in (("lowest", low), ("tuned", best)):
-            scores = choose({i: tables_of(samples[i], maps[i], [choice]) for i in others})[1]
-            row |= {f"merit {name}": round(merit(scores), 4), f"AP50 {name}": round(scores["AP50"], 4)}
+            scores = choose({i: candidate_tables(samples[i], maps[i], [choice]) for i in others})[1]
+            row |= {f"merit {name}": round(selection_score(scores), 4), f"AP50 {name}": round(scores["AP50"], 4)}
         found.append(row)
     return found
 

@@ -85,14 +85,16 @@ def train(folder: Path, family: str) -> None:
     import torch
     from safetensors.torch import save_model
 
-    from septum.arrays.targets import object_target, separate
+    from septum.arrays.targets import object_target, separate_touching
     from septum.demo.synthetic_cells import generate
     from septum.seeding import generator
 
     net = network("septum in monai" if family == "septum" else family).train()  # padded: the weights fit both
     scenes = [generate(seed, shape=(512, 512)) for seed in range(4)]
     images = [torch.from_numpy(standardized(image[0])) for image, _ in scenes]
-    targets = [torch.from_numpy(object_target(separate(labels)).astype(np.int64))[None] for _, labels in scenes]
+    targets = [
+        torch.from_numpy(object_target(separate_touching(labels)).astype(np.int64))[None] for _, labels in scenes
+    ]
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     draw = generator(0, "tiling benchmark")
     for _ in range(STEPS):

@@ -40,16 +40,16 @@ from torch import Tensor
 from septum.nn.device import find_device
 from septum.nn.unet import Dropout, UNet
 from septum.train.distributed import Processes
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 from septum.train.plan import Plan, make_plan
 from septum.train.prepare import Prepared
 from septum.train.trainer import Trainer, make_optimizer
-from septum.train.validation import HeldOut
+from septum.train.validation import Validator
 
 SIDE, IMAGES, WORKERS, WARM = 700, 8, 2, 2
 NETWORKS: dict[str, dict[str, Any]] = {"auto": {}, "wide": {"width": 32}, "paper": {"preset": "paper"}}
 CONTESTANTS = ("plain, albumentations", "plain, monai", "septum, float32", "septum")
-FACTS = Facts(channels=1, classes=2, sides=(SIDE, SIDE), anisotropy=(1, 1), object_px=None, gpu=False)
+FACTS = Fingerprint(channels=1, classes=2, sides=(SIDE, SIDE), anisotropy=(1, 1), object_px=None, gpu=False)
 
 Step = Callable[[], None]
 
@@ -164,7 +164,7 @@ def plain(plan: Plan, peer: str) -> Step:
 def septum(plan: Plan, spent: list[float]) -> Step:
     """What `septum train` does; `spent` collects the processor seconds of the augmentation."""
     device = find_device("cpu")
-    trainer = Trainer(plan, 0, device, Processes(), images(), HeldOut((), True, plan, device))
+    trainer = Trainer(plan, 0, device, Processes(), images(), Validator((), True, plan, device))
     draw_batch = trainer.draw_batch
 
     def timed(step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,7 +205,7 @@ def contest(name: str, network: str, steps: int) -> dict[str, Any]:
     """Run one contestant in this process."""
     warnings.simplefilter("ignore")
     precise = None if name == "septum" else "float32"
-    facts = Facts(**{**vars(FACTS), "bfloat16": find_device("cpu").bfloat16})
+    facts = Fingerprint(**{**vars(FACTS), "bfloat16": find_device("cpu").bfloat16})
     plan, _ = make_plan(facts, precision=precise, **NETWORKS[network])
     spent: list[float] = []
     step = septum(plan, spent) if name.startswith("septum") else plain(plan, name.split(", ")[1])

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from septum.arrays.targets import object_target, separate
+from septum.arrays.targets import object_target, separate_touching
 from septum.arrays.weight_map import class_balance, class_counts, fiji_weight_map, weight_map
 from septum.demo.synthetic_cells import generate
 
@@ -21,7 +21,7 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     image, labels = generate(4, shape=(160, 160), cells=30, radius_px=13)
-    apart = separate(labels)
+    apart = separate_touching(labels)
     target = object_target(apart)
     balance = class_balance(class_counts(target, classes=2))
     paper = weight_map(apart, target, balance)

@@ -12,14 +12,14 @@ from septum.arrays.instances import (
     LEVELS,
     ObjectSettings,
     candidates,
+    draw_boundaries,
     grown,
     label_each,
     label_objects,
     levels,
-    speck_sizes,
-    with_lines,
+    min_size_candidates,
 )
-from septum.arrays.targets import components, separate
+from septum.arrays.targets import connected_components, separate_touching
 from septum.errors import UsageError
 
 
@@ -50,7 +50,7 @@ TOUCHING = disks((40, 60), [(20, 15), (20, 33), (18, 50)], 10)
 
 @pytest.mark.parametrize("neck", [0.0, 0.5])
 def test_touching_disks_with_borders(neck):
-    labels = label_objects(probability(separate(TOUCHING), 0.7), neck=neck)
+    labels = label_objects(probability(separate_touching(TOUCHING), 0.7), neck=neck)
     assert labels.max() == 3 and labels.dtype == np.int32
     assert np.all(iou(TOUCHING, labels) > 0.9)
 
@@ -64,7 +64,7 @@ def test_touching_disks_without_borders_are_divided_at_the_necks():
 
 def test_three_dimensions_with_thick_slices():
     truth = disks((24, 24, 44), [(12, 12, 12), (12, 12, 31)], 10)
-    thin = probability(separate(truth), 0.7)
+    thin = probability(separate_touching(truth), 0.7)
     labels = label_objects(thin)
     assert labels.max() == 2 and np.all(iou(truth, labels) > 0.85)
     # Every second slice of the same volume, said to be twice as thick, is divided at the same place.
@@ -116,7 +116,7 @@ def test_specks_go_or_join_their_neighbor():
 def test_growing_closes_gaps_and_leaves_outlines():
     square = np.zeros((9, 21), np.int32)
     square[2:7, 2:10], square[2:7, 10:19] = 1, 2
-    apart = separate(square)
+    apart = separate_touching(square)
     assert np.count_nonzero(apart) == np.count_nonzero(square) - 5
     foreground = (apart > 0).astype(np.float32)
     assert np.array_equal(label_objects(foreground), apart)
@@ -137,7 +137,7 @@ def test_growing_across_a_slanted_gap_leaves_no_crumbs(width):
     apart = np.where(slant < 9, 1, np.where(slant >= 8 + width, 2, 0)).astype(np.int32)
     across = grown(apart, 1, (1.0, 1.0))
     for number in (1, 2):
-        assert components(across == number).max() == 1
+        assert connected_components(across == number).max() == 1
     # A gap is closed across its whole width or stays: separate() leaves two diagonals between touching objects. (At the
     # border of the image less is seen.)
     inner = across[1:-1, 1:-1]
@@ -176,8 +176,8 @@ def test_objects_partition_the_mask(foreground, threshold, seed_level, neck):
     assert np.array_equal(numbers, np.arange(1, len(numbers) + 1))
     assert np.all(np.diff([np.flatnonzero(labels == i)[0] for i in numbers]) > 0)
     for i in numbers:
-        assert components(labels == i).max() == 1
-    assert len(numbers) >= components(mask).max()
+        assert connected_components(labels == i).max() == 1
+    assert len(numbers) >= connected_components(mask).max()
     larger = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=3)
     assert np.all(np.bincount(larger.ravel(), minlength=2)[1:] >= 3) or not larger.any()
     assert not np.any(larger[~mask])
@@ -188,16 +188,18 @@ def test_candidates_are_settings_and_share_work_without_changing_results():
     assert len(choices) == len(set(choices)) == 32 and {c.min_size_px for c in choices} == {10}
     assert {c.min_size_px for c in candidates()} == {ObjectSettings().min_size_px}
     draw = np.random.Generator(np.random.Philox(3))
-    foreground = np.clip(probability(separate(TOUCHING)) + draw.normal(0, 0.1, TOUCHING.shape), 0, 1).astype(np.float32)
+    foreground = np.clip(probability(separate_touching(TOUCHING)) + draw.normal(0, 0.1, TOUCHING.shape), 0, 1).astype(
+        np.float32
+    )
     for choice, labels in label_each(foreground, choices):
         assert np.array_equal(labels, label_objects(foreground, **choice.model_dump())), choice
 
 
 def test_sizes_of_specks_rise_from_far_below_the_smallest_objects_to_the_small_ones():
     sizes = np.arange(100, 1101)  # 1 % below 110, 10 % below 200
-    assert speck_sizes(sizes) == [27, 34, 42, 53, 66, 82, 103, 128, 160, 200]
-    assert speck_sizes([9]) == [2, 3, 4, 6, 7, 9]
-    assert speck_sizes() == [ObjectSettings().min_size_px]
+    assert min_size_candidates(sizes) == [27, 34, 42, 53, 66, 82, 103, 128, 160, 200]
+    assert min_size_candidates([9]) == [2, 3, 4, 6, 7, 9]
+    assert min_size_candidates() == [ObjectSettings().min_size_px]
 
 
 def test_settings_are_closed_and_frozen():
@@ -225,13 +227,13 @@ def test_lines_are_drawn_where_areas_touch():
         [1, 1, 0, 0, 0, 0],  # 3 meets 2 by a corner
         [0, 0, 0, 5, 0, 3],  # 4 lies along 1
     ]
-    np.testing.assert_array_equal(with_lines(labels), lined)
-    assert with_lines(labels.astype(np.uint8)).dtype == np.uint8
+    np.testing.assert_array_equal(draw_boundaries(labels), lined)
+    assert draw_boundaries(labels.astype(np.uint8)).dtype == np.uint8
 
 
 @given(arrays(np.int32, array_shapes(min_dims=2, max_dims=3, max_side=7), elements=st.integers(0, 3)))
 def test_no_two_areas_touch_across_a_line_and_what_touches_nothing_stays(labels):
-    lined = with_lines(labels)
+    lined = draw_boundaries(labels)
     assert set(np.unique(lined - labels * (lined > 0))) <= {0}
     for pixel in np.argwhere(labels > 0):
         around = tuple(slice(max(0, p - 1), p + 2) for p in pixel)

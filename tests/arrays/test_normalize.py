@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septum.arrays import normalize as module
-from septum.arrays.normalize import NormalizeSettings, join_samples, normalize, sample, statistics
+from septum.arrays.normalize import NormalizeSettings, join_samples, normalize, sample_intensities, statistics
 
 STANDARD, RANGE = NormalizeSettings(), NormalizeSettings(method="range")
 
@@ -120,5 +120,5 @@ def test_statistics_of_parts_are_those_of_the_whole_to_the_last_bit(
     image = np.random.default_rng(0).normal(5, 2, (2, *shape)).astype(np.float32)
     cuts = [[slice(a, a + 9) for a in range(0, n, 9)] for n in shape]
     regions = list(itertools.product(*cuts))
-    parts = [sample(image[(slice(None), *r)], [s.start for s in r], shape, settings) for r in regions]
+    parts = [sample_intensities(image[(slice(None), *r)], [s.start for s in r], shape, settings) for r in regions]
     np.testing.assert_array_equal(join_samples(parts[::-1], settings), statistics(image, settings))

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
 from septum.arrays.distance import DEEPEST_PX
-from septum.arrays.instances import ObjectSettings, label_objects, levels, with_lines
+from septum.arrays.instances import ObjectSettings, draw_boundaries, label_objects, levels
 from septum.errors import UsageError
 
 
@@ -90,7 +90,7 @@ def test_objects_of_blocks_are_those_of_the_whole(data, foreground, objects):
     assert labels.dtype == np.min_scalar_type(whole.max(initial=0))
     assert stitch.count(tables) == whole.max(initial=0)
     lined, _, _ = blockwise(foreground, block, objects, spacing, lines=True)
-    assert np.array_equal(lined, with_lines(whole))
+    assert np.array_equal(lined, draw_boundaries(whole))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])

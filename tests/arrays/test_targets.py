@@ -12,11 +12,11 @@ from septum.arrays.targets import (
     IGNORE,
     IGNORED,
     class_target,
-    components,
-    consecutive,
+    connected_components,
     near_objects,
     object_target,
-    separate,
+    relabel_consecutive,
+    separate_touching,
     without_unknown,
 )
 from septum.errors import DataError
@@ -40,48 +40,48 @@ def neighbors(labels, reach):
 
 def test_the_larger_object_gives_way():
     labels = np.array([[1, 1, 1, 1, 2, 2, 2]] * 2)
-    assert separate(labels).tolist() == [[1, 1, 1, 0, 2, 2, 2]] * 2
-    assert separate(labels[:, ::-1]).tolist() == [[2, 2, 2, 0, 1, 1, 1]] * 2
+    assert separate_touching(labels).tolist() == [[1, 1, 1, 0, 2, 2, 2]] * 2
+    assert separate_touching(labels[:, ::-1]).tolist() == [[2, 2, 2, 0, 1, 1, 1]] * 2
 
 
 def test_equally_large_objects_the_lower_id_gives_way():
-    assert separate(np.array([[5, 5, 9, 9]])).tolist() == [[5, 0, 9, 9]]
+    assert separate_touching(np.array([[5, 5, 9, 9]])).tolist() == [[5, 0, 9, 9]]
 
 
 def test_diagonal_contact_is_contact():
     labels = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 2]])
-    assert separate(labels).tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 2]]
+    assert separate_touching(labels).tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 2]]
 
 
 def test_wider_gap_counts_background_that_is_there():
     labels = np.array([[1, 1, 1, 1, 1, 0, 2, 2, 2]])
-    assert separate(labels, gap_px=1).tolist() == labels.tolist()
-    assert separate(labels, gap_px=3).tolist() == [[1, 1, 1, 0, 0, 0, 2, 2, 2]]
-    assert separate(np.array([[1, 1, 2]]), gap_px=0).tolist() == [[1, 1, 2]]
+    assert separate_touching(labels, gap_px=1).tolist() == labels.tolist()
+    assert separate_touching(labels, gap_px=3).tolist() == [[1, 1, 1, 0, 0, 0, 2, 2, 2]]
+    assert separate_touching(np.array([[1, 1, 2]]), gap_px=0).tolist() == [[1, 1, 2]]
 
 
 def test_object_between_smaller_ones_keeps_its_innermost_pixels():
     # Object 9 is the largest and each of its pixels touches a smaller one; its center (one pixel deep inside) is kept.
     labels = np.array([[1, 1, 9, 2, 2], [1, 9, 9, 9, 2], [3, 3, 9, 4, 4]])
-    separated = separate(labels)
+    separated = separate_touching(labels)
     assert (separated == 9).tolist() == [[False] * 5, [False, False, True, False, False], [False] * 5]
     assert set(separated.ravel().tolist()) == {0, 1, 2, 3, 4, 9}
     assert neighbors(separated, 1) == set()
 
 
 def test_one_pixel_objects_side_by_side_both_stay():
-    assert separate(np.array([[1, 2]])).tolist() == [[1, 2]]
+    assert separate_touching(np.array([[1, 2]])).tolist() == [[1, 2]]
 
 
 def test_ignore_is_kept_and_separates_nothing():
     labels = np.array([[1, 1, IGNORE, 2], [IGNORE, 1, 1, 2]])
-    assert separate(labels).tolist() == [[1, 1, IGNORE, 2], [IGNORE, 1, 0, 2]]
+    assert separate_touching(labels).tolist() == [[1, 1, IGNORE, 2], [IGNORE, 1, 0, 2]]
 
 
 def test_three_dimensions():
     labels = np.zeros((4, 4, 4), np.uint16)
     labels[:2], labels[2:, 1:3, 1:3] = 300, 65535
-    separated = separate(labels)
+    separated = separate_touching(labels)
     assert separated.dtype == np.int32
     assert np.all(separated[1] == 0)  # the 4 x 4 layer of the larger object above and around the smaller one
     assert np.array_equal(separated == 65535, labels == 65535)
@@ -91,7 +91,7 @@ def test_three_dimensions():
 @given(masks, st.integers(0, 2))
 @settings(deadline=None, max_examples=150)
 def test_no_object_is_lost_or_moved(labels, gap_px):
-    separated = separate(labels, gap_px=gap_px)
+    separated = separate_touching(labels, gap_px=gap_px)
     changed = separated != labels
     assert np.all(separated[changed] == 0) and np.all(labels[changed] > 0)
     assert np.array_equal(np.unique(separated[separated > 0]), np.unique(labels[labels > 0]))
@@ -104,7 +104,7 @@ def test_no_object_is_lost_or_moved(labels, gap_px):
 def test_large_objects_are_apart(labels):
     # Each pixel becomes a block of 5: no object can vanish at a gap of one pixel, so no contact may be left.
     large = np.kron(labels, np.ones((5, 5), np.int32))
-    separated = separate(large)
+    separated = separate_touching(large)
     assert neighbors(separated, 1) == set()
     assert np.array_equal(separated == IGNORE, large == IGNORE)
 
@@ -115,25 +115,25 @@ def test_touching_cells_become_components():
 
     labels = imread(MASKS / "man_seg000.tif").astype(np.int32)
     cells = len(np.unique(labels)) - 1
-    assert components(labels > 0).max() < cells
-    separated = separate(labels)
+    assert connected_components(labels > 0).max() < cells
+    separated = separate_touching(labels)
     assert neighbors(separated, 1) == set()
     assert len(np.unique(separated)) - 1 == cells
     assert (separated > 0).sum() > 0.99 * (labels > 0).sum()
 
 
 def test_consecutive_keeps_order_with_small_and_huge_ids():
-    numbers, ids = consecutive(np.array([[7, 0, IGNORE], [3, 7, 12]]))
+    numbers, ids = relabel_consecutive(np.array([[7, 0, IGNORE], [3, 7, 12]]))
     assert numbers.tolist() == [[2, 0, IGNORE], [1, 2, 3]] and ids.tolist() == [3, 7, 12]
-    numbers, ids = consecutive(np.array([[2**31 - 1, 0, IGNORE], [3, 3, 10**9]]))
+    numbers, ids = relabel_consecutive(np.array([[2**31 - 1, 0, IGNORE], [3, 3, 10**9]]))
     assert numbers.tolist() == [[3, 0, IGNORE], [1, 1, 2]] and ids.tolist() == [3, 10**9, 2**31 - 1]
     assert numbers.dtype == np.int32
-    assert consecutive(np.zeros((2, 2), np.uint8))[1].size == 0
+    assert relabel_consecutive(np.zeros((2, 2), np.uint8))[1].size == 0
 
 
 def test_negative_ids_are_refused():
     with pytest.raises(DataError, match="-3"):
-        separate(np.array([[-3, 1]]))
+        separate_touching(np.array([[-3, 1]]))
     with pytest.raises(DataError, match="from -2 to 1"):
         class_target(np.array([[-2, 1]]))
     with pytest.raises(DataError, match="to 255"):
@@ -149,11 +149,11 @@ def test_targets():
 
 def test_components_connect_faces_only():
     mask = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 1]], bool)
-    assert components(mask).tolist() == [[1, 1, 0], [0, 0, 2], [3, 0, 2]]
+    assert connected_components(mask).tolist() == [[1, 1, 0], [0, 0, 2], [3, 0, 2]]
     volume = np.zeros((2, 2, 2), bool)
     volume[0, 0, 0] = volume[1, 0, 0] = volume[1, 1, 1] = True
-    assert components(volume).max() == 2
-    assert components(np.zeros((0, 3), bool)).shape == (0, 3)
+    assert connected_components(volume).max() == 2
+    assert connected_components(np.zeros((0, 3), bool)).shape == (0, 3)
 
 
 def test_background_is_near_an_object():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from septum.arrays import watershed as module
-from septum.arrays.targets import components
+from septum.arrays.targets import connected_components
 from septum.arrays.watershed import flood
 from septum.errors import UsageError
 
@@ -75,7 +75,7 @@ def test_flood_does_what_its_words_say(data, shape, top, ratio):
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=3, max_side=9)))
 @settings(deadline=None)
 def test_flood_of_a_mask_gives_its_components(mask):
-    assert np.array_equal(flood(mask.astype(np.uint8), ratio=0.0)[0], components(mask))
+    assert np.array_equal(flood(mask.astype(np.uint8), ratio=0.0)[0], connected_components(mask))
 
 
 def test_necks_by_hand():

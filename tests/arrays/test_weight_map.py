@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from septum.arrays.targets import IGNORE, IGNORED, object_target, separate
+from septum.arrays.targets import IGNORE, IGNORED, object_target, separate_touching
 from septum.arrays.weight_map import border_term, class_balance, class_counts, fiji_weight_map, weight_map
 from septum.errors import DataError, UsageError
 from septum.seeding import generator
@@ -85,7 +85,7 @@ def test_slabs_do_not_show(rank, monkeypatch):
 
 
 def test_loops_are_compiled_where_no_cache_can_be_kept():
-    from septum.arrays.jit import compiled
+    from septum.arrays.jit import lazy_jit
 
     def twice(x):
         return x + x
@@ -93,7 +93,7 @@ def test_loops_are_compiled_where_no_cache_can_be_kept():
     twice.__code__ = twice.__code__.replace(co_filename="<nowhere>")  # no file, so no place beside it
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(twice)
-    assert compiled(twice)(21) == 42
+    assert lazy_jit(twice)(21) == 42
 
 
 def test_axes_are_equal():
@@ -156,7 +156,7 @@ def test_binary_masks_by_components():
 def test_separated_cells_get_a_heavy_border():
     labels = np.zeros((20, 21), np.int32)
     labels[4:16, 3:10], labels[4:16, 10:19] = 1, 2
-    apart = separate(labels)
+    apart = separate_touching(labels)
     weight = weight_map(apart, object_target(apart), class_balance([1, 1]))
     assert np.allclose(weight[6:14, 10], 1 + 10 * np.exp(-4 / 50))  # the column taken from the larger cell
     assert np.allclose(weight[apart > 0], 1)

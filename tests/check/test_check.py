@@ -15,7 +15,7 @@ from scipy import ndimage
 from septum.check.census import Census, Trait, census
 from septum.check.check import Report, check
 from septum.check.issues import KINDS
-from septum.check.label_kind import decide
+from septum.check.label_kind import infer_label_kind
 from septum.check.samples import load_samples
 from septum.errors import DataError, SeptumError, UsageError
 
@@ -380,25 +380,25 @@ def of(*masks: np.ndarray) -> list[Census]:
 
 def test_two_values_are_classes_and_asked_for_objects_pieces() -> None:
     masks = of(*(np.where(cells(5, seed=n) > 0, 255, 0) for n in range(3)))
-    assert decide(masks).kind == "classes"
-    assert decide(masks).values == (0, 255)
-    asked = decide(masks, kind="objects")
+    assert infer_label_kind(masks).kind == "classes"
+    assert infer_label_kind(masks).values == (0, 255)
+    asked = infer_label_kind(masks, kind="objects")
     assert (asked.kind, asked.pieces) == ("objects", True)
     assert asked.reason == "objects, one per connected piece, 5 per image (as asked)"
 
 
 def test_ids_that_vary_are_objects() -> None:
-    meaning = decide(of(*(cells(4 + 3 * n, seed=n) for n in range(4))))
+    meaning = infer_label_kind(of(*(cells(4 + 3 * n, seed=n) for n in range(4))))
     assert (meaning.kind, meaning.guess) == ("objects", False)
 
 
 def test_values_in_many_pieces_are_classes() -> None:
-    meaning = decide(of(*(np.where(cells(9, seed=n) > 0, 1 + cells(9, seed=n) % 3, 0) for n in range(3))))
+    meaning = infer_label_kind(of(*(np.where(cells(9, seed=n) > 0, 1 + cells(9, seed=n) % 3, 0) for n in range(3))))
     assert (meaning.kind, meaning.values, meaning.guess) == ("classes", (0, 1, 2, 3), False)
 
 
 def test_exactly_three_objects_in_every_image() -> None:
-    meaning = decide(of(*(cells(3, seed=n) for n in range(10))))
+    meaning = infer_label_kind(of(*(cells(3, seed=n) for n in range(10))))
     assert (meaning.kind, meaning.guess) == ("objects", True)
 
 
@@ -409,14 +409,14 @@ def test_three_organs_in_their_places() -> None:
         y, x = np.random.default_rng(n).integers(0, 5, 2)
         mask[4 + y : 20 + y, 4 + x : 30 + x], mask[30 + y : 40 + y, 10 + x : 20 + x], mask[26, 40] = 1, 2, 3
         masks.append(mask)
-    meaning = decide(of(*masks))
+    meaning = infer_label_kind(of(*masks))
     assert (meaning.kind, meaning.guess) == ("classes", False)
-    assert decide(of(*masks[:4])).guess
+    assert infer_label_kind(of(*masks[:4])).guess
 
 
 def test_cells_followed_through_time_are_objects() -> None:
     start = cells(12)
-    meaning = decide(of(*(np.roll(start, n // 3, axis=1) for n in range(20))))
+    meaning = infer_label_kind(of(*(np.roll(start, n // 3, axis=1) for n in range(20))))
     assert (meaning.kind, meaning.guess) == ("objects", False)
 
 
@@ -427,26 +427,26 @@ def test_cells_that_keep_their_places_through_one_stack_are_objects() -> None:
         y, x = 8 * (number // 6), 7 * (number % 6)
         start[y : y + rng.integers(1, 8), x : x + rng.integers(1, 7)] = number + 1
     pages = of(*(np.roll(start, n // 3, axis=1) for n in range(10)))
-    assert decide(pages).kind == "classes"  # of ten images on their own
-    assert decide(pages, things=1).kind == "objects"
-    assert decide(of(*(np.where(start < 9, start, 0) for _ in range(10))), things=1).kind == "classes"
+    assert infer_label_kind(pages).kind == "classes"  # of ten images on their own
+    assert infer_label_kind(pages, things=1).kind == "objects"
+    assert infer_label_kind(of(*(np.where(start < 9, start, 0) for _ in range(10))), things=1).kind == "classes"
 
 
 def test_255_after_consecutive_classes_is_ignored_but_three_gray_levels_are_classes() -> None:
     labels = np.where(cells(9) > 0, 1 + cells(9) % 2, 0)
     labels[:, :2] = 255
-    meaning = decide(of(labels))
+    meaning = infer_label_kind(of(labels))
     assert (meaning.values, meaning.ignore) == ((0, 1, 2), (255,))
     levels = np.select([cells(9) % 2 == 1, cells(9) > 0], [255, 128], 0)
-    assert decide(of(levels)).values == (0, 128, 255)
-    assert decide(of(levels)).ignore == ()
+    assert infer_label_kind(of(levels)).values == (0, 128, 255)
+    assert infer_label_kind(of(levels)).ignore == ()
 
 
 def test_layout_and_wish_win() -> None:
     masks = of(np.array([[0, 1], [0, 1]]))
-    assert decide(masks, objects=True).kind == "objects"
-    assert decide(masks, objects=True, kind="classes").kind == "classes"
-    assert decide(of(cells(5)), kind="classes").values == (0, 1, 2, 3, 4, 5)
+    assert infer_label_kind(masks, objects=True).kind == "objects"
+    assert infer_label_kind(masks, objects=True, kind="classes").kind == "classes"
+    assert infer_label_kind(of(cells(5)), kind="classes").values == (0, 1, 2, 3, 4, 5)
 
 
 def test_size_tells_cell_and_nucleus_apart() -> None:
@@ -456,7 +456,7 @@ def test_size_tells_cell_and_nucleus_apart() -> None:
         traits = (Trait(where, rng.uniform(0.1, 0.2), 0.5), Trait(where, rng.uniform(0.01, 0.02), 1.0))
         return Census((1, 2), (100, 10), 900, 0, 2, 2, 0, 55.0, 55.0, traits)
 
-    assert decide([mask(n) for n in range(10)]).kind == "classes"
+    assert infer_label_kind([mask(n) for n in range(10)]).kind == "classes"
 
 
 @pytest.mark.parametrize(

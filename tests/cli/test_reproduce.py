@@ -12,7 +12,7 @@ from PIL import Image
 
 from septum.cli.main import main
 from septum.io.images import write_image
-from septum.report.numbers import digits
+from septum.report.numbers import score_format
 from septum.reproduce import datasets as public_data
 from septum.reproduce.page import write_reproduction
 from septum.reproduce.protocols import PROTOCOLS
@@ -83,7 +83,12 @@ def test_the_picture_shows_image_truth_and_prediction(found, tmp_path):
 
 
 def test_tiny_scores_keep_their_digits():
-    assert [format(v, digits(v)) for v in (0.000353, 0.0382, 0.97, 0.0)] == ["0.000353", "0.0382", "0.9700", "0.0000"]
+    assert [format(v, score_format(v)) for v in (0.000353, 0.0382, 0.97, 0.0)] == [
+        "0.000353",
+        "0.0382",
+        "0.9700",
+        "0.0000",
+    ]
 
 
 def test_data_that_are_there_are_not_fetched_and_their_terms_are_said(capsys, tmp_path):

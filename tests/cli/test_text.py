@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from septum.cli.text import json_text
-from septum.report.numbers import aligned, number_text, scores_text, seconds_text
+from septum.report.numbers import format_number, format_scores, format_seconds, format_table
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,16 @@ from septum.report.numbers import aligned, number_text, scores_text, seconds_tex
     ],
 )
 def test_seconds(seconds: float, text: str) -> None:
-    assert seconds_text(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_numbers_and_scores() -> None:
-    assert [number_text(v) for v in (None, float("nan"), 0.12345, 7, "a")] == ["-", "-", "0.123", "7", "a"]
-    assert scores_text({"SEG": 0.8119, "objects": 12}) == "SEG 0.812, objects 12"
+    assert [format_number(v) for v in (None, float("nan"), 0.12345, 7, "a")] == ["-", "-", "0.123", "7", "a"]
+    assert format_scores({"SEG": 0.8119, "objects": 12}) == "SEG 0.812, objects 12"
 
 
 def test_tables_are_aligned_and_never_cut() -> None:
-    lines = aligned([["image", "SEG"], ["x" * 200, 0.5], ["b", None]])
+    lines = format_table([["image", "SEG"], ["x" * 200, 0.5], ["b", None]])
     assert lines == ["image" + " " * 195 + "    SEG", "x" * 200 + "  0.500", "b" + " " * 199 + "      -"]
 
 

@@ -16,7 +16,7 @@ from septum.cpu import training as convolution
 from septum.cpu._ir import LANES
 from septum.cpu.training import Block, for_training, supports
 from septum.nn.device import Device, find_device
-from septum.nn.unet import UNet, UNetSettings, settle
+from septum.nn.unet import UNet, UNetSettings, freeze_batchnorm
 
 WIDTH = LANES
 
@@ -173,7 +173,7 @@ def test_settled_normalization_and_its_gradients_are_those_of_float64(device: De
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(_noise(len(norm.running_mean), seed=number))
         norm.running_var.copy_(1 + _noise(len(norm.running_var), seed=number) ** 2)
-    settle(plain)
+    freeze_batchnorm(plain)
     expected, before = copy.deepcopy(plain).double(), copy.deepcopy(dict(plain.named_buffers()))
     x = _noise(2, 1, 24, 24)
     fast, order = for_training(plain, device, bfloat16=False)

@@ -25,7 +25,7 @@ from septum.predict.settings import PredictSettings
 from septum.report.gallery import predicted_sample
 from septum.report.summary import RunReport, metrics
 from septum.train.events import Planned, Resumed, Step, Stopped, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 
@@ -120,7 +120,7 @@ def test_the_model_is_taken_by_predict_and_info(run: tuple[Path, list[Any]], dis
 def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     run: tuple[Path, list[Any]], disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, stop = tmp_path / "run", Stop()
+    out, stop = tmp_path / "run", StopRequest()
     settings = _settings(disks, out)
     seen: list[Any] = []
     for record in train_folds(settings, 2, stop):
@@ -149,7 +149,7 @@ def test_a_finished_run_gives_its_result_at_once(run: tuple[Path, list[Any]], di
 
 def test_a_budget_is_shared_out_and_a_part_keeps_its_share(disks: Path, tmp_path: Path) -> None:
     settings = _settings(disks, tmp_path / "run", steps=None, budget_s=6.0)
-    stop = Stop()
+    stop = StopRequest()
     for record in train_folds(settings, 3, stop):
         if isinstance(record, Step):
             stop.ask()

@@ -19,7 +19,7 @@ from septum.metrics import isbi
 from septum.metrics.contingency import table
 from septum.predict.model import open_model
 from septum.report.curve import Curve
-from septum.report.scores import Scored
+from septum.report.scores import ScoredSample
 from septum.report.summary import RunReport, metrics
 from septum.train.events import Planned, Step, Trained
 from septum.train.settings import TrainSettings
@@ -27,12 +27,12 @@ from septum.train.settings import TrainSettings
 SIZES = [4, 8, 16, 32]
 
 
-def _scored(number: int, seg: float) -> Scored:
+def _scored(number: int, seg: float) -> ScoredSample:
     """An image of ten objects of 100 pixels, each found with this IoU, above 0.5."""
     truth = np.repeat(np.arange(1, 11, dtype=np.int32), 100)
     predicted = np.where(np.arange(1000) % 100 < round(100 * seg), truth, 0)
     found = table(truth, predicted)
-    return Scored(f"{number}", "", (10, 100), 0.1, found, found, np.zeros((15, 3)))
+    return ScoredSample(f"{number}", "", (10, 100), 0.1, found, found, np.zeros((15, 3)))
 
 
 def _curve(*means: float, images: int = 12, noise: float = 0.02) -> Curve:
@@ -62,12 +62,14 @@ def test_where_lines_part_areas_the_curve_is_of_v_rand() -> None:
     truth = np.ones((32, 32), np.int32)
     truth[15:17], truth[:, 15:17] = 0, 0
 
-    def scored(number: int, gaps: int) -> Scored:
+    def scored(number: int, gaps: int) -> ScoredSample:
         predicted = truth.copy()
         for row, column in [(15, 2), (15, 30), (2, 15), (30, 15)][:gaps]:
             predicted[row : row + 2 if row == 15 else row + 1, column : column + 2 if column == 15 else column + 1] = 1
         both = table(truth, predicted)
-        return Scored(f"{number}", "", truth.shape, 0.1, both, both, np.zeros((15, 3)), isbi.areas(truth, predicted))
+        return ScoredSample(
+            f"{number}", "", truth.shape, 0.1, both, both, np.zeros((15, 3)), isbi.areas(truth, predicted)
+        )
 
     header = SimpleNamespace(kind="classes", class_values=(0, 1))
     gallery: Any = SimpleNamespace(model=SimpleNamespace(header=header))

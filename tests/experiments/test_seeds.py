@@ -21,7 +21,7 @@ from septum.report.gallery import predicted_sample
 from septum.train.events import Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
-from septum.train.validation import choose, tables_of, tuned
+from septum.train.validation import candidate_tables, choose, tune_objects
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
@@ -118,7 +118,9 @@ def test_where_lines_part_areas_the_networks_are_tuned_together(tmp_path: Path) 
     np.testing.assert_array_equal(read_image(out / "held-out" / f"{name}.tif", labels=True).array[0], labels)
     # What is written has the score that the best of all settings has on the mean of the networks.
     foreground = read_image(out / "held-out" / "probabilities" / f"{name}.tif").array[0].astype(np.float16)
-    best = tuned(lambda choices, _: {0: tables_of(sample, foreground, choices, lines=True)}, [sample], lines=True)
+    best = tune_objects(
+        lambda choices, _: {0: candidate_tables(sample, foreground, choices, lines=True)}, [sample], lines=True
+    )
     assert header.objects == best
-    scores = choose({0: tables_of(sample, foreground, [best], lines=True)}, lines=True)[1]
+    scores = choose({0: candidate_tables(sample, foreground, [best], lines=True)}, lines=True)[1]
     assert records[-1].scores["dice"] == pytest.approx(scores["dice"], abs=2e-3)

@@ -19,7 +19,7 @@ from septum.experiments.tracking import Outcome, Value, tracked, values_of
 from septum.report.curve import Curve
 from septum.train import loop as train_module
 from septum.train.events import Planned, Saved, Step, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 
@@ -128,7 +128,7 @@ def test_a_training_that_goes_on_says_so_and_a_finished_one_is_not_logged_twice(
     disks: Path, run: tuple[Path, Memory, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
-    memory, stop = Memory(), Stop()
+    memory, stop = Memory(), StopRequest()
     for record in tracked(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
         if isinstance(record, Step) and record.step == 2:
             stop.ask()

@@ -7,7 +7,7 @@ import pytest
 
 from septum.errors import DataError, FileError, UsageError
 from septum.io.images import is_image, list_images, read_image, write_image
-from septum.io.paths import image_stem, natural_key, shown
+from septum.io.paths import format_path, image_stem, natural_key
 from septum.pairing.find import find_pairs
 
 
@@ -45,9 +45,9 @@ def test_natural_order() -> None:
 
 
 def test_names_in_messages_stay_on_one_line() -> None:
-    assert shown(Path("cells 🔬.tif")) == "cells 🔬.tif"
-    assert shown("a\nb\x1b[31m") == r"'a\nb\x1b[31m'"
-    assert shown("bad\udcff") == r"'bad\udcff'"
+    assert format_path(Path("cells 🔬.tif")) == "cells 🔬.tif"
+    assert format_path("a\nb\x1b[31m") == r"'a\nb\x1b[31m'"
+    assert format_path("bad\udcff") == r"'bad\udcff'"
 
 
 def test_list_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from septum.errors import ModelError
 from septum.io import tensors as sealed
-from septum.io.tensors import read_sealed, write_sealed
+from septum.io.tensors import read_tensors, write_tensors
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 TENSORS = {
@@ -37,7 +37,7 @@ def path() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def whole(path: Path) -> bytes:
-    write_sealed(path, "model", TENSORS, SAID)
+    write_tensors(path, "model", TENSORS, SAID)
     return path.read_bytes()
 
 
@@ -48,7 +48,7 @@ def _content(tensors: dict[str, Any], said: dict[str, object]) -> object:
 def _same_or_refused(path: Path, data: bytes, whole: bytes) -> None:
     path.write_bytes(data)
     try:
-        found = _content(*read_sealed(path, "model"))
+        found = _content(*read_tensors(path, "model"))
     except ModelError as error:
         assert error.given and error.todo
         assert data != whole
@@ -122,8 +122,8 @@ def test_any_part_of_the_header_replaced(path: Path, whole: bytes, data: st.Data
 def test_a_forger_who_knows_how_to_seal(path: Path, data: st.DataObject) -> None:
     """With a right checksum any JSON comes back as it is; what it means is checked by those who read it."""
     said = data.draw(st.dictionaries(st.text(max_size=8), JSON, max_size=4))
-    write_sealed(path, "model", {}, said)
-    found = read_sealed(path, "model")[1]
+    write_tensors(path, "model", {}, said)
+    found = read_tensors(path, "model")[1]
     assert json.dumps(found, sort_keys=True) == json.dumps(json.loads(json.dumps(said)), sort_keys=True)
 
 
@@ -165,7 +165,7 @@ def test_forged_files_are_refused_in_little_memory(path: Path, data: bytes) -> N
     tracemalloc.start()
     try:
         with pytest.raises(ModelError):
-            read_sealed(path, "model")
+            read_tensors(path, "model")
         assert tracemalloc.get_traced_memory()[1] < 40e6
     finally:
         tracemalloc.stop()
@@ -173,8 +173,8 @@ def test_forged_files_are_refused_in_little_memory(path: Path, data: bytes) -> N
 
 def test_names_of_tensors_lead_nowhere(tmp_path: Path) -> None:
     names = ["../../outside", "/etc/passwd", "a\nb", "🔬", "__proto__", "CON"]
-    write_sealed(tmp_path / "m.safetensors", "model", {n: np.zeros(2) for n in names}, {})
-    assert set(read_sealed(tmp_path / "m.safetensors", "model")[0]) == set(names)
+    write_tensors(tmp_path / "m.safetensors", "model", {n: np.zeros(2) for n in names}, {})
+    assert set(read_tensors(tmp_path / "m.safetensors", "model")[0]) == set(names)
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
     assert not (tmp_path.parent.parent / "outside").exists()
 
@@ -183,7 +183,7 @@ def test_a_name_with_a_line_break_is_shown_on_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a\nerror: none 🔬.safetensors"
     path.write_bytes(b"x" * 20)
     with pytest.raises(ModelError) as caught:
-        read_sealed(path, "model")
+        read_tensors(path, "model")
     assert "\n" not in caught.value.given
     assert "\\n" in caught.value.given
 
@@ -191,4 +191,4 @@ def test_a_name_with_a_line_break_is_shown_on_one_line(tmp_path: Path) -> None:
 def test_devices_and_pipes_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to("/dev/zero")
     with pytest.raises(ModelError):
-        read_sealed(tmp_path / "link.safetensors", "model")
+        read_tensors(tmp_path / "link.safetensors", "model")

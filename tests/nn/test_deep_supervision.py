@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from septum.nn.deep_supervision import Supervised
+from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.loss import soft_dice, weighted_cross_entropy
 from septum.nn.unet import UNet, UNetSettings
 
@@ -23,7 +23,7 @@ def _given(network: UNet, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, t
 
 def test_without_coarser_levels_it_is_the_network_and_its_loss() -> None:
     network = UNet(PLAIN, seed=1)
-    made = Supervised(network, 0.0, seed=2)
+    made = DeeplySupervised(network, 0.0, seed=2)
     x, y, w = _given(network)
     logits = made(x)
     assert len(logits) == 1 and torch.equal(logits[0], network(x))
@@ -49,7 +49,7 @@ def test_each_pixel_of_a_coarse_level_answers_for_the_pixels_it_became(
     settings: UNetSettings, factors: list[tuple[int, ...]]
 ) -> None:
     network = UNet(settings, seed=1)
-    made = Supervised(network, 0.5, seed=2)
+    made = DeeplySupervised(network, 0.5, seed=2)
     x, y, w = _given(network)
     logits = made(x)
     assert torch.equal(logits[0], network(x)) and len(logits) == 1 + len(factors)
@@ -73,7 +73,7 @@ def test_a_coarse_level_sees_the_place_that_it_answers_for() -> None:
     """With no padding as well, the logits of a coarse pixel lie over what it has seen."""
     for padding in ("same", "valid"):
         network = UNet(PLAIN.model_copy(update={"padding": padding, "classes": 2}), seed=1).double()
-        made = Supervised(network, 0.5, seed=2).double()
+        made = DeeplySupervised(network, 0.5, seed=2).double()
         with torch.no_grad():
             for weight in made.parameters():  # nothing is left or right of anything
                 weight.fill_(0.1 if weight.ndim > 1 else 0)
@@ -89,5 +89,5 @@ def test_a_coarse_level_sees_the_place_that_it_answers_for() -> None:
 
 
 def test_the_first_weights_follow_the_seed() -> None:
-    made = [Supervised(UNet(PLAIN, seed=1), 0.5, seed=seed).heads[1].weight for seed in (1, 1, 2)]
+    made = [DeeplySupervised(UNet(PLAIN, seed=1), 0.5, seed=seed).heads[1].weight for seed in (1, 1, 2)]
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])

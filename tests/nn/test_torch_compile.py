@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from septum.nn.torch_compile import compiled
+from septum.nn.torch_compile import compile_network
 from septum.nn.unet import UNet, UNetSettings
 
 # What PyTorch's own tracing of a function with a gradient of its own says.
@@ -26,7 +26,7 @@ def _network() -> UNet:
 
 def test_a_compiled_network_trains_as_the_network_and_the_attempt_leaves_no_trace() -> None:
     network, plain = _network(), _network()
-    made, problem = compiled(network, _step, backend="aot_eager")  # all of it but the making of code
+    made, problem = compile_network(network, _step, backend="aot_eager")  # all of it but the making of code
     assert problem == "" and made is not network
     for name, value in plain.state_dict().items():
         assert torch.equal(network.state_dict()[name], value), name
@@ -43,7 +43,7 @@ def test_what_cannot_be_compiled_is_trained_without_and_it_is_said_why() -> None
         raise OSError("no compiler here\nmore words")
 
     network = _network()
-    made, problem = compiled(network, _step, backend=broken)  # type: ignore[arg-type]
+    made, problem = compile_network(network, _step, backend=broken)  # type: ignore[arg-type]
     assert made is network
     assert "no compiler here" in problem and "more words" not in problem
     _step(made)
@@ -54,4 +54,4 @@ def test_memory_that_runs_out_is_not_taken_for_a_compiler() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        compiled(_network(), too_large, backend="eager")
+        compile_network(_network(), too_large, backend="eager")

@@ -24,14 +24,14 @@ from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict import backend as engines
 from septum.predict.backend import (
-    Checked,
     Speed,
+    VerifiedEngine,
     cache_file,
-    checked,
-    choose,
     for_scores,
     known_speed,
     known_speeds,
+    select_backend,
+    verified_engine,
 )
 from septum.predict.info import describe_model, installation
 from septum.predict.model import ModelHeader, open_model, save_model
@@ -69,7 +69,7 @@ def test_the_faster_one_computes_and_is_measured_once(monkeypatch: pytest.Monkey
     calls = _measured(monkeypatch, 3.0, 1.0)
     network = _network()
     for _ in range(2):
-        choice = choose(network, CPU)
+        choice = select_backend(network, CPU)
         assert (choice.name, choice.why) == ("septum", "measured here to be 3.0 times faster than PyTorch")
     assert len(calls) == 1
     assert known_speeds() == {"width 8, depth 2, padding valid": Speed(3.0, 1.0)}
@@ -80,7 +80,7 @@ def test_pytorch_computes_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) ->
     calls = _measured(monkeypatch, 1.0, 1.5)
     network = _network()
     for _ in range(2):
-        choice = choose(network, CPU)
+        choice = select_backend(network, CPU)
         assert choice.name == "torch" and "1.5 times slower" in choice.why
     assert len(calls) == 1
 
@@ -93,10 +93,10 @@ def test_a_measurement_is_of_real_seconds() -> None:
 
 def test_a_measurement_holds_for_its_threads_and_versions_only(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _measured(monkeypatch, 3.0, 1.0)
-    choose(_network(), CPU)
+    select_backend(_network(), CPU)
     monkeypatch.setattr(engines, "_versions", lambda: "torch 99")
     assert known_speeds() == {}
-    choose(_network(), CPU)
+    select_backend(_network(), CPU)
     assert len(calls) == 2
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_cache_is_no_error(content: str, monkeypatch: pytest.MonkeyPat
     for wrong in ("[]", '["a", "b"]', "[1.0]", "[NaN, 1.0]", "[0.0, 1.0]", "[-1.0, 1.0]", "[1e999, 1.0]", "{}"):
         cache_file().write_text(content.replace("WRONG", wrong).replace("MACHINE", engines._machine()))
         assert known_speeds() == {}
-        assert choose(_network(), CPU).name == "septum"
+        assert select_backend(_network(), CPU).name == "septum"
     assert len(calls) == 8
     assert json.loads(cache_file().read_text())[engines._machine()]
 
@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(way: str, monkeypatch: pytes
         (tmp_path / "cache").write_text("in the way")
     else:
         monkeypatch.setattr(Path, "mkdir", _refuse)
-    assert choose(_network(), CPU).name == "septum"
+    assert select_backend(_network(), CPU).name == "septum"
     assert known_speeds() == {}
 
 
@@ -132,33 +132,33 @@ def _refuse(*_: object, **__: object) -> None:
 
 def test_for_little_work_nothing_is_compiled_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _measured(monkeypatch, 3.0, 1.0)
-    choice = choose(_network(), CPU, work=1e12)
+    choice = select_backend(_network(), CPU, work=1e12)
     assert choice.name == "torch" and "compiling" in choice.why
-    assert choose(_network(), CPU, work=1e13).name == "septum"
-    assert choose(_network(width=9), CPU, work=1e11).name == "septum"  # it is compiled now
-    choice = choose(_network(width=10), CPU, work=1e7)
+    assert select_backend(_network(), CPU, work=1e13).name == "septum"
+    assert select_backend(_network(width=9), CPU, work=1e11).name == "septum"  # it is compiled now
+    choice = select_backend(_network(width=10), CPU, work=1e7)
     assert choice.name == "torch" and "measuring" in choice.why
-    assert choose(_network(), CPU, work=1.0).name == "septum"
+    assert select_backend(_network(), CPU, work=1.0).name == "septum"
     assert len(calls) == 2
 
 
 def test_for_very_little_work_the_engine_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     _measured(monkeypatch, 3.0, 1.0)
-    choose(_network(), CPU)
+    select_backend(_network(), CPU)
     assert engines._loaded()
     monkeypatch.setattr(engines, "_loaded", lambda: False)
     measured = operations(SETTINGS, SETTINGS.geometry.input_for((96, 96)))
-    choice = choose(_network(), CPU, work=0.2 * measured)  # 0.4 s less
+    choice = select_backend(_network(), CPU, work=0.2 * measured)  # 0.4 s less
     assert choice.name == "torch" and "loading" in choice.why
-    assert choose(_network(), CPU, work=0.4 * measured).name == "septum"
+    assert select_backend(_network(), CPU, work=0.4 * measured).name == "septum"
 
 
 def test_what_a_person_asks_for_is_done() -> None:
     network = _network()
-    assert choose(network, CPU, wanted="torch").why == "asked for"
-    assert choose(network, CPU, wanted="septum", work=1.0).name == "septum"
+    assert select_backend(network, CPU, wanted="torch").why == "asked for"
+    assert select_backend(network, CPU, wanted="septum", work=1.0).name == "septum"
     with pytest.raises(UsageError, match="--engine septum: PyTorch computes volumes"):
-        choose(_network(depths=(1, 1, 1), width=2), CPU, wanted="septum")
+        select_backend(_network(depths=(1, 1, 1), width=2), CPU, wanted="septum")
 
 
 def test_what_the_engine_does_not_compute_is_said() -> None:
@@ -169,7 +169,7 @@ def test_what_the_engine_does_not_compute_is_said() -> None:
         (_network(), gpu, "PyTorch computes on a GPU"),
     ]
     for network, device, why in cases:
-        choice = choose(network, device)
+        choice = select_backend(network, device)
         assert (choice.name, choice.why) == ("torch", why)
 
 
@@ -177,24 +177,24 @@ def test_what_the_engine_does_not_compute_is_said() -> None:
 def test_an_engine_that_computes_wrongly_is_not_used(difference: float, monkeypatch: pytest.MonkeyPatch) -> None:
     _measured(monkeypatch, 3.0, 1.0)
     network = _network()
-    wrong = Checked(Engine(network), difference)
-    choice = choose(network, CPU, make=lambda: wrong)
+    wrong = VerifiedEngine(Engine(network), difference)
+    choice = select_backend(network, CPU, make=lambda: wrong)
     assert choice.name == "torch" and "differs from PyTorch" in choice.why
     with pytest.raises(UsageError, match="differs from PyTorch"):
-        choose(network, CPU, wanted="septum", make=lambda: wrong)
+        select_backend(network, CPU, wanted="septum", make=lambda: wrong)
     monkeypatch.setattr(engines, "checked", lambda _: wrong)
     assert isinstance(for_scores(network, CPU), UNet)
 
 
 def test_the_check_sees_a_wrong_weight() -> None:
     network = _network()
-    assert checked(network).difference < 1e-5
+    assert verified_engine(network).difference < 1e-5
     made = Engine(network)
     made._merge[0][0].weights[:] *= 1.2
     engines_engine: Callable[[UNet], Engine] = lambda _: made  # noqa: E731
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr("septum.cpu.inference.Engine", engines_engine)
-        assert not checked(network).right
+        assert not verified_engine(network).right
 
 
 def test_where_little_memory_is_left_the_engine_is_not_even_loaded() -> None:
@@ -216,7 +216,7 @@ print(engines.choose(network, device, room=400e6, make=made).name)
 
 def test_the_engine_stays_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     _measured(monkeypatch, 3.0, 1.0)
-    choice = choose(_network(), CPU, room=100_000)
+    choice = select_backend(_network(), CPU, room=100_000)
     assert choice.name == "torch" and "memory" in choice.why
 
 

@@ -9,14 +9,14 @@ import pytest
 from scipy import ndimage
 
 from septum.arrays.instances import ObjectSettings
-from septum.arrays.intensity_profile import distance, inverted, look, usual_distance
+from septum.arrays.intensity_profile import distance, intensity_curve, inverted, typical_distance
 from septum.arrays.normalize import NormalizeSettings
 from septum.check.samples import Sample
 from septum.events import Warned
 from septum.io.images import write_image
 from septum.io.model_file import read_model, write_model
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict.domain_shift import Seen, seen_in, unfamiliar
+from septum.predict.domain_shift import TrainingDomain, shift_warnings, training_domain
 from septum.predict.model import ModelHeader, open_model, save_model
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
@@ -40,12 +40,12 @@ def sample(seed: int, spacing: tuple[float, ...] | None = None) -> Sample:
     return Sample(str(seed), "", 0, image, np.ones(image.shape[1:], np.int32), None, spacing)
 
 
-SEEN = seen_in([sample(n, (0.3, 0.3)) for n in range(12)], 9.04)
+SEEN = training_domain([sample(n, (0.3, 0.3)) for n in range(12)], 9.04)
 
 
 def causes(image: np.ndarray, size: float | None = None) -> list[str]:
     sizes = {} if size is None else {"Y": size, "X": size}
-    return [cause for cause, _ in unfamiliar(image[None], "a.tif", sizes, SEEN)]
+    return [cause for cause, _ in shift_warnings(image[None], "a.tif", sizes, SEEN)]
 
 
 @pytest.mark.parametrize("seed", range(20, 40))
@@ -59,48 +59,48 @@ def test_images_like_those_of_the_training_are_not_warned_of(seed: int) -> None:
 
 
 def test_pixel_size_says_what_to_expect_and_what_to_do() -> None:
-    ((cause, text),) = unfamiliar(nuclei(50)[None], "a.tif", {"Y": 0.63, "X": 0.63}, SEEN)
+    ((cause, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.63, "X": 0.63}, SEEN)
     assert cause == "pixel size"
     assert text == (
         "a.tif: pixels are 2.1 times larger than in training (0.63 instead of 0.3 micrometers): objects look 2.1 times "
         "smaller, about 4.3 pixels across instead of 9, expect that some are missed or cut; resample the image to 0.3 "
         "micrometers, or train with images of this pixel size"
     )
-    ((_, text),) = unfamiliar(nuclei(50)[None], "a.tif", {"Y": 0.1, "X": 0.1}, SEEN)
+    ((_, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.1, "X": 0.1}, SEEN)
     assert "pixels are 3 times smaller than in training" in text
     assert "objects look 3 times larger, about 27 pixels across instead of 9" in text
 
 
 def test_pixel_size_along_one_axis() -> None:
     seen = SEEN.model_copy(update={"pixel_um": {"Z": (1.0, 1.0), "Y": (0.3, 0.5), "X": (0.3, 0.5)}})
-    assert [c for c, _ in unfamiliar(nuclei(50)[None], "a", {"Z": 1.2, "Y": 0.55, "X": 0.25}, seen)] == []
-    ((_, text),) = unfamiliar(nuclei(50)[None], "a", {"Z": 4, "Y": 0.4, "X": 0.4}, seen)
+    assert [c for c, _ in shift_warnings(nuclei(50)[None], "a", {"Z": 1.2, "Y": 0.55, "X": 0.25}, seen)] == []
+    ((_, text),) = shift_warnings(nuclei(50)[None], "a", {"Z": 4, "Y": 0.4, "X": 0.4}, seen)
     assert "4 times larger than in training along Z (4 instead of 1 micrometers)" in text
 
 
 def test_intensities_inverted_other_and_flat() -> None:
     image = nuclei(51)
-    ((cause, text),) = unfamiliar(-image[None], "a.tif", {}, SEEN)
+    ((cause, text),) = shift_warnings(-image[None], "a.tif", {}, SEEN)
     assert cause == "intensities"
     assert "the other way round" in text and "invert the image" in text
     noise = np.random.default_rng(1).uniform(0, 1, (1, 80, 80))
-    ((cause, text),) = unfamiliar(noise, "a.tif", {}, SEEN)
+    ((cause, text),) = shift_warnings(noise, "a.tif", {}, SEEN)
     assert cause == "intensities"
     assert "as in no training image" in text
-    ((cause, text),) = unfamiliar(np.rint(3 * image)[None], "a.tif", {}, SEEN)
+    ((cause, text),) = shift_warnings(np.rint(3 * image)[None], "a.tif", {}, SEEN)
     assert cause == "contrast"
     assert "only 4 gray values" in text or "only 5 gray values" in text
 
 
 def test_curves_worked_out_by_hand() -> None:
-    curve, levels = look(np.arange(101.0)[None])
+    curve, levels = intensity_curve(np.arange(101.0)[None])
     assert levels == 101
     np.testing.assert_allclose(curve[0], (np.array([1, 5, 25, 50, 75, 95, 99]) - 50) / np.arange(101).std(), rtol=5e-3)
-    np.testing.assert_allclose(look(5 - 3 * np.arange(101.0)[None])[0], inverted(curve), atol=1e-6)
+    np.testing.assert_allclose(intensity_curve(5 - 3 * np.arange(101.0)[None])[0], inverted(curve), atol=1e-6)
     assert distance(curve, [curve + 2, curve - 0.5]) == pytest.approx(0.5)
-    assert usual_distance([curve]) == pytest.approx(1.3)
-    assert usual_distance([curve, curve + 0.2, curve + 0.4]) == pytest.approx(0.6)
-    assert usual_distance([curve] * 12) == pytest.approx(0.2)
+    assert typical_distance([curve]) == pytest.approx(1.3)
+    assert typical_distance([curve, curve + 0.2, curve + 0.4]) == pytest.approx(0.6)
+    assert typical_distance([curve] * 12) == pytest.approx(0.2)
 
 
 def test_large_frames_are_looked_at_through_windows() -> None:
@@ -115,11 +115,11 @@ def test_large_frames_are_looked_at_through_windows() -> None:
             return nuclei(self.pixels, max(sides))[None, : sides[0], : sides[1]]
 
     frame = Counted()
-    list(unfamiliar(frame, "a", {}, SEEN))
+    list(shift_warnings(frame, "a", {}, SEEN))
     assert frame.pixels == 9 * 256 * 256
 
 
-def _model(path: Path, seen: Seen | None) -> Path:
+def _model(path: Path, seen: TrainingDomain | None) -> Path:
     network = UNetSettings(channels=1, classes=2, depths=(1, 1), width=2)
     header = ModelHeader(
         network=network,

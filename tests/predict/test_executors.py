@@ -18,8 +18,8 @@ from septum.errors import UsageError
 from septum.io.images import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import executors as module
-from septum.predict.block_store import Task
-from septum.predict.executors import Alone, gather
+from septum.predict.block_store import BlockTask
+from septum.predict.executors import SerialExecutor, open_executor
 from septum.predict.model import ModelHeader, save_model
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
@@ -67,8 +67,8 @@ def test_a_worker_killed_in_the_middle_loses_nothing(model: Path, image: Path, t
 
 
 def test_one_process_alone_needs_no_dask() -> None:
-    with gather(None, None, "cpu") as crew:
-        assert isinstance(crew, Alone)
+    with open_executor(None, None, "cpu") as crew:
+        assert isinstance(crew, SerialExecutor)
         assert list(crew.map(abs, [-1, 2])) == [1, 2]
 
 
@@ -79,13 +79,16 @@ def test_a_scheduler_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyP
         raise OSError(f"Timed out trying to connect to {address}")
 
     monkeypatch.setattr(distributed, "Client", silent)
-    with pytest.raises(UsageError, match=r"nobody answers[\s\S]*dask scheduler"), gather(None, "tcp://no:1", "cpu"):
+    with (
+        pytest.raises(UsageError, match=r"nobody answers[\s\S]*dask scheduler"),
+        open_executor(None, "tcp://no:1", "cpu"),
+    ):
         pass
 
 
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"septum\[cluster\]"), gather(2, None, "cpu"):
+    with pytest.raises(UsageError, match=r"septum\[cluster\]"), open_executor(2, None, "cpu"):
         pass
 
 
@@ -114,6 +117,6 @@ def test_a_worker_without_the_device_says_so(model: Path, image: Path, tmp_path:
     list(predict_files(settings))
     (folder,) = (tmp_path / "out").iterdir()
     with pytest.raises(UsageError, match=r"device 'cuda:7'[\s\S]*septum info") as caught:
-        module._do((str(folder), "cuda:7", Task("probabilities", 0, 1)))
+        module._do((str(folder), "cuda:7", BlockTask("probabilities", 0, 1)))
     arrived = pickle.loads(pickle.dumps(caught.value))  # as Dask brings it to the process that asked
     assert (type(arrived), str(arrived)) == (UsageError, str(caught.value))

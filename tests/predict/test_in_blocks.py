@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, label_objects, with_lines
+from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_objects
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event
@@ -154,7 +154,7 @@ def test_areas_between_lines_are_parted_as_objects_are_where_their_line_is_faint
     assert blocks.dtype == whole.dtype == np.uint8
     maps, _ = _both(model, image, tmp_path / "maps", output="probabilities")
     areas = label_objects(maps, **objects.model_dump())
-    np.testing.assert_array_equal(whole, np.where(with_lines(areas) > 0, 255, 7))
+    np.testing.assert_array_equal(whole, np.where(draw_boundaries(areas) > 0, 255, 7))
     assert 500 < (whole == 255).sum() < (areas > 0).sum()
     ids, _ = _both(model, image, tmp_path / "ids", output="labels")
     np.testing.assert_array_equal(ids, areas)
@@ -314,9 +314,9 @@ def test_a_full_disk_in_the_middle_keeps_what_is_finished(
 
     def full(self: Scratch, index: tuple[int | slice, ...], values: np.ndarray) -> None:
         if len(written) == 3:
-            from septum.io.atomic import in_words
+            from septum.io.atomic import as_error
 
-            raise in_words(self.path, OSError(errno.ENOSPC, "No space left on device"))
+            raise as_error(self.path, OSError(errno.ENOSPC, "No space left on device"))
         written.append(index)
         write(self, index, values)
 

@@ -17,9 +17,9 @@ from septum.errors import UsageError
 from septum.io.images import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import memory
-from septum.predict.memory import bytes_text, parse_bytes, peak_bytes, resident_bytes, usual_limit
+from septum.predict.memory import format_bytes, parse_bytes, peak_bytes, resident_bytes, usual_limit
 from septum.predict.model import ModelHeader, save_model
-from septum.predict.tile_plan import Demand, plan_layout
+from septum.predict.tile_plan import Request, plan_prediction
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def test_sizes_for_people() -> None:
-    assert [bytes_text(n) for n in (1, 640 << 20, 1 << 30, 1.34 * (1 << 30))] == ["1 MB", "640 MB", "1.0 GB", "1.3 GB"]
+    assert [format_bytes(n) for n in (1, 640 << 20, 1 << 30, 1.34 * (1 << 30))] == [
+        "1 MB",
+        "640 MB",
+        "1.0 GB",
+        "1.3 GB",
+    ]
 
 
 def test_the_peak_remembers_what_was_given_back() -> None:
@@ -76,6 +81,6 @@ def test_a_prediction_keeps_the_memory_it_was_given(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--max-memory", "550M", "--json"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["peak_bytes"] <= parse_bytes("550M")
-    demand = Demand(pixels.shape, 1, 1, 1, held=False, maps=2, raw=False, objects=True)
-    whole = plan_layout(demand, network, base=300 << 20, limit=8 << 30)
+    demand = Request(pixels.shape, 1, 1, 1, held=False, maps=2, raw=False, objects=True)
+    whole = plan_prediction(demand, network, base=300 << 20, limit=8 << 30)
     assert whole.block is None and whole.peak_bytes > parse_bytes("550M")  # so that the limit means something

@@ -28,10 +28,10 @@ from septum.predict.events import ImageDone, ImageFailed, ImageStarted
 from septum.predict.memory import resident_bytes
 from septum.predict.model import ModelHeader, save_model
 from septum.predict.network_memory import operations
-from septum.predict.pipeline import Ahead
+from septum.predict.pipeline import Prefetcher
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
-from septum.predict.tiled import Tiler
+from septum.predict.tiled import TiledPredictor
 
 WAIT_S = 20.0
 NETWORK = UNetSettings(depths=(1, 1), width=2)
@@ -98,7 +98,7 @@ def test_the_last_image_is_finished_and_the_next_opened_while_one_is_computed(
             met.append(computing[1].wait(WAIT_S))
 
     _watch(monkeypatch, predict_module, "open_image", open_image)
-    _watch(monkeypatch, Tiler, "_compute", compute)
+    _watch(monkeypatch, TiledPredictor, "_compute", compute)
     _watch(monkeypatch, whole_run, "finish", finish)
     records = _run(model, images)
     assert met == [True, True, True]
@@ -242,7 +242,7 @@ def test_a_person_who_stops_does_not_wait_for_a_slow_drive() -> None:
         raise FileError(f"{path}: gone", "a drive")
 
     begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Ahead(opens) as ahead:
+    with pytest.raises(KeyboardInterrupt), Prefetcher(opens) as ahead:
         ahead.begin(Path("far away"))
         raise KeyboardInterrupt
     took = time.monotonic() - begin

@@ -18,11 +18,11 @@ from septum.io.source import Source
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import predict as module
 from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
-from septum.predict.frames import Frame
+from septum.predict.frames import ImageFrame
 from septum.predict.model import Model, ModelHeader, open_model, save_model
 from septum.predict.predict import predict_files, predict_image
 from septum.predict.settings import PredictSettings
-from septum.predict.tiled import Tiler, image_probabilities, region_probabilities
+from septum.predict.tiled import TiledPredictor, image_probabilities, region_probabilities
 
 
 def _save(path: Path, *, depths: tuple[int, ...] = (1, 1), **changes: object) -> Path:
@@ -75,7 +75,7 @@ def _plain(model: Model, frame: np.ndarray) -> np.ndarray:
 
 def _tiled(model: Model, frame: np.ndarray, side: int, *, tta: bool) -> np.ndarray:
     """All classes, by tiles of a side."""
-    tiler = Tiler(model.network, model.device, (side, side))
+    tiler = TiledPredictor(model.network, model.device, (side, side))
     whole = tuple(slice(0, n) for n in frame.shape[1:])
     *_, (found, _) = region_probabilities(tiler, frame, statistics(frame, model.header.normalization), whole, tta=tta)
     return found
@@ -292,7 +292,7 @@ def test_an_image_too_large_for_the_memory_does_not_stop_the_others(
     np.save(tmp_path / "small.npy", _noise(8, 8))
     real = module.split_frames
 
-    def limited(source: Source, model: Model) -> list[Frame]:
+    def limited(source: Source, model: Model) -> list[ImageFrame]:
         if source.shape[-1] > 10:
             raise error
         return real(source, model)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from septum.errors import UsageError
 from septum.nn.unet import UNetSettings
 from septum.predict.network_memory import tile_bytes
-from septum.predict.tile_plan import CHUNK, Demand, Layout, block_regions, plan_layout
+from septum.predict.tile_plan import CHUNK, Request, TilePlan, block_regions, plan_prediction
 
 GB = 1 << 30
 BASE = 350 << 20
 
 
-def _demand(*shape: int, **changes: object) -> Demand:
+def _demand(*shape: int, **changes: object) -> Request:
     given: dict[str, object] = {
         "shape": shape,
         "frames": 1,
@@ -29,11 +29,11 @@ def _demand(*shape: int, **changes: object) -> Demand:
         "raw": False,
         "objects": True,
     }
-    return Demand(**(given | changes))  # type: ignore[arg-type]
+    return Request(**(given | changes))  # type: ignore[arg-type]
 
 
-def _plan(demand: Demand, network: UNetSettings, limit: int, **more: object) -> Layout:
-    return plan_layout(demand, network, base=BASE, limit=limit, **more)  # type: ignore[arg-type]
+def _plan(demand: Request, network: UNetSettings, limit: int, **more: object) -> TilePlan:
+    return plan_prediction(demand, network, base=BASE, limit=limit, **more)  # type: ignore[arg-type]
 
 
 def test_networks_that_are_averaged_are_planned_with_the_memory_of_their_sum() -> None:

@@ -16,14 +16,14 @@ from septum.errors import DataError
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.tiled import (
-    Tiler,
-    Turned,
+    TiledPredictor,
+    TransformedImage,
     halved_text,
     image_probabilities,
     largest_output,
     region_probabilities,
+    tta_transforms,
     turn,
-    versions,
 )
 
 DEVICE = find_device("cpu")
@@ -101,11 +101,11 @@ def test_largest_output_shrinks_with_width_and_is_never_below_the_grid() -> None
 def test_versions_turn_and_mirror_exactly() -> None:
     geometry = UNetSettings().geometry
     array = np.arange(6).reshape(1, 2, 3)
-    seen = {turn(array, v).tobytes() + bytes(turn(array, v).shape) for v in versions(geometry)}
+    seen = {turn(array, v).tobytes() + bytes(turn(array, v).shape) for v in tta_transforms(geometry)}
     assert len(seen) == 8
     np.testing.assert_array_equal(turn(array, (1, False))[0], np.rot90(array[0]))
     np.testing.assert_array_equal(turn(array, (0, True))[0], array[0, :, ::-1])
-    assert len(versions(UNetSettings(depths=(3, 4)).geometry)) == 4
+    assert len(tta_transforms(UNetSettings(depths=(3, 4)).geometry)) == 4
 
 
 def _regions(shape: tuple[int, ...], side: int) -> list[tuple[slice, ...]]:
@@ -119,22 +119,22 @@ def test_regions_put_together_equal_the_whole(depths: tuple[int, ...], shape: tu
     network = _network(depths, "valid")
     stats = statistics(image, PLAIN)
     mean = np.zeros((3, *shape))
-    chosen = versions(network.geometry) if tta else [(0, False)]
+    chosen = tta_transforms(network.geometry) if tta else [(0, False)]
     for version in chosen:
         turned = np.ascontiguousarray(turn(image, version))
         turn(mean, version)[...] += image_probabilities(network, turned, device=DEVICE, normalization=PLAIN)
     mean /= len(chosen)
-    tiler = Tiler(network, DEVICE, (16,) * len(shape))
+    tiler = TiledPredictor(network, DEVICE, (16,) * len(shape))
     for region in _regions(shape, 24):
         *_, (part, left) = region_probabilities(tiler, image, stats, region, tta=tta)
         assert left == 0
         assert np.abs(part - mean[(slice(None), *region)]).max() <= 1e-5
 
 
-@pytest.mark.parametrize("version", versions(UNetSettings().geometry))
+@pytest.mark.parametrize("version", tta_transforms(UNetSettings().geometry))
 def test_a_turned_image_is_read_in_parts_as_if_it_had_been_turned(version: tuple[int, bool]) -> None:
     image = np.random.default_rng(3).normal(size=(2, 5, 7))
-    whole, lazy = turn(image, version), Turned(image, version)
+    whole, lazy = turn(image, version), TransformedImage(image, version)
     assert lazy.shape == whole.shape
     index = (slice(0, 2), slice(1, 4), slice(2, 5))
     np.testing.assert_array_equal(lazy[index], whole[index])
@@ -168,7 +168,7 @@ def test_when_memory_runs_out_tiles_are_halved_and_nothing_is_lost(error: Except
     network = _network((2, 2), "valid")
     stats, whole = statistics(image, PLAIN), (slice(0, 90), slice(0, 90))
     small = _Small(network, 70 * 70, error)
-    tiler = Tiler(small, DEVICE, (90, 90))  # type: ignore[arg-type]
+    tiler = TiledPredictor(small, DEVICE, (90, 90))  # type: ignore[arg-type]
     *_, (found, _) = region_probabilities(tiler, image, stats, whole)
     expected = image_probabilities(network, image, device=DEVICE, normalization=PLAIN)
     assert np.abs(found - expected).max() <= 1e-5
@@ -180,14 +180,14 @@ def test_when_memory_runs_out_tiles_are_halved_and_nothing_is_lost(error: Except
 
 def test_a_device_without_room_for_the_smallest_tile_is_said_so() -> None:
     image = np.zeros((2, 20, 20), np.float32)
-    tiler = Tiler(_Small(_network((2, 2), "valid"), 0, MemoryError()), DEVICE, (20, 20))  # type: ignore[arg-type]
+    tiler = TiledPredictor(_Small(_network((2, 2), "valid"), 0, MemoryError()), DEVICE, (20, 20))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="smallest tile"):
         list(region_probabilities(tiler, image, statistics(image, PLAIN), (slice(0, 20), slice(0, 20))))
 
 
 def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None:
     image = np.zeros((2, 20, 20), np.float32)
-    tiler = Tiler(_Small(_network((2, 2), "valid"), 0, RuntimeError("wrong")), DEVICE, (20, 20))  # type: ignore[arg-type]
+    tiler = TiledPredictor(_Small(_network((2, 2), "valid"), 0, RuntimeError("wrong")), DEVICE, (20, 20))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="wrong"):
         list(region_probabilities(tiler, image, statistics(image, PLAIN), (slice(0, 20), slice(0, 20))))
     assert tiler.halved == []
@@ -196,22 +196,22 @@ def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None
 def test_tiles_that_are_read_ahead_are_the_same_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     network, image = _network((1, 1), "valid"), np.random.default_rng(4).random((2, 64, 64)).astype(np.float32)
     stats, whole = statistics(image, PLAIN), (slice(0, 64), slice(0, 64))
-    tiler = Tiler(network, DEVICE, (16, 16))
+    tiler = TiledPredictor(network, DEVICE, (16, 16))
     one = list(tiler.tiles(image, stats, whole))
-    monkeypatch.setattr(Tiler, "reads_ahead", True)
+    monkeypatch.setattr(TiledPredictor, "reads_ahead", True)
     ahead = list(tiler.tiles(image, stats, whole))
     assert [(write, left) for write, _, left in ahead] == [(write, left) for write, _, left in one]
     assert all(np.array_equal(a, b) for (_, a, _), (_, b, _) in zip(one, ahead, strict=True))
     # Memory that runs out in the middle: what was read ahead is of no use, nothing is lost and nothing comes twice.
-    real, calls = Tiler._compute, []
+    real, calls = TiledPredictor._compute, []
 
-    def short(self: Tiler, part: np.ndarray, tile: object) -> np.ndarray:
+    def short(self: TiledPredictor, part: np.ndarray, tile: object) -> np.ndarray:
         calls.append(1)
         if len(calls) == 3:
             raise MemoryError
         return real(self, part, tile)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Tiler, "_compute", short)
+    monkeypatch.setattr(TiledPredictor, "_compute", short)
     filled = np.full((3, 64, 64), np.nan, np.float32)
     for write, part, _ in tiler.tiles(image, stats, whole):
         assert np.isnan(filled[(slice(None), *write)]).all()
@@ -230,9 +230,13 @@ def test_an_image_that_cannot_be_read_ahead_says_so_and_leaves_no_thread(monkeyp
                 raise DataError("a torn file", "a whole one")
             return np.zeros([2, *(s.stop - s.start for s in index[1:])], np.float32)
 
-    monkeypatch.setattr(Tiler, "reads_ahead", True)
+    monkeypatch.setattr(TiledPredictor, "reads_ahead", True)
     stats = statistics(np.random.default_rng(4).random((2, 9, 9)).astype(np.float32), PLAIN)
     before = threading.active_count()
     with pytest.raises(DataError, match="torn"):
-        list(Tiler(_network((1, 1), "valid"), DEVICE, (16, 16)).tiles(Torn(), stats, (slice(0, 60), slice(0, 70))))
+        list(
+            TiledPredictor(_network((1, 1), "valid"), DEVICE, (16, 16)).tiles(
+                Torn(), stats, (slice(0, 60), slice(0, 70))
+            )
+        )
     assert threading.active_count() == before

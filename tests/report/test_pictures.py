@@ -18,7 +18,7 @@ from septum.report.pictures import (
     color,
     overlay,
     panel,
-    shown_image,
+    to_picture,
 )
 
 SIDE = 400  # nothing is enlarged or reduced at this side
@@ -121,10 +121,10 @@ def test_three_channels_are_shown_as_red_green_and_blue_and_two_as_their_mean():
     image = np.zeros((3, 4, 4), np.float32)
     image[0, :2] = 100
     image[2, 2:] = 20
-    assert np.array_equal(shown_image(image)[0, 0], [255, 0, 0])
-    assert np.array_equal(shown_image(image)[3, 3], [0, 0, 51])
-    assert np.array_equal(shown_image(image[:2])[:, 0, 0], [255, 255, 0, 0])
-    assert shown_image(np.full((1, 4, 4), 7.0)).max() == 0
+    assert np.array_equal(to_picture(image)[0, 0], [255, 0, 0])
+    assert np.array_equal(to_picture(image)[3, 3], [0, 0, 51])
+    assert np.array_equal(to_picture(image[:2])[:, 0, 0], [255, 255, 0, 0])
+    assert to_picture(np.full((1, 4, 4), 7.0)).max() == 0
 
 
 def test_colors_of_many_objects_differ():

@@ -23,11 +23,11 @@ from septum.report import cases as drawing
 from septum.report import collect as run_report
 from septum.report import page as page_module
 from septum.report.cases import CONFUSED_COLOR, draw, pictures
-from septum.report.collect import Reporting, command, reported
+from septum.report.collect import Reporting, observe, rebuilt_command
 from septum.report.gallery import CASES, Case, Gallery
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
 from septum.report.plots import axis, loss_plot, sizes_plot, tick_text, whisker
-from septum.report.scores import Scored, estimates, merged_and_split, object_figures, own_scores, reliability
+from septum.report.scores import ScoredSample, estimates, merged_and_split, object_figures, own_scores, reliability
 from septum.report.summary import RunReport
 from septum.train import loop as train_module
 from septum.train.loop import train
@@ -57,7 +57,7 @@ def run(folder: Path, **changes: object) -> tuple[TrainSettings, list[object]]:
     """Train on ``folder / "data"``, write the page; return the settings and all records."""
     settings = TrainSettings.model_validate({"data": (folder / "data",), "out": folder / "run", **SMALL, **changes})
     records = []
-    for record in reported(settings, train(settings)):
+    for record in observe(settings, train(settings)):
         records.append(record)
         if isinstance(record, RunReport):
             page_module.write_page(record)
@@ -277,7 +277,7 @@ def test_a_held_out_image_that_vanished_is_named_and_the_run_is_whole(tmp_path: 
         save(tmp_path / "data", f"a{number}", *disks(number))
     settings = TrainSettings.model_validate({"data": (tmp_path / "data",), "out": tmp_path / "run", **SMALL})
     records = []
-    for record in reported(settings, train(settings)):
+    for record in observe(settings, train(settings)):
         records.append(record)
         if isinstance(record, Reporting):
             gone = json.loads((tmp_path / "run" / "plan.json").read_text())["held_out"][0]
@@ -325,15 +325,15 @@ def test_the_command_in_the_page_asks_for_the_same_training(
     ):
         settings = TrainSettings.model_validate(changes)
         with pytest.raises(SystemExit) as left:
-            main(shlex.split(command(settings))[1:])
+            main(shlex.split(rebuilt_command(settings))[1:])
         assert not left.value.code
         assert asked.pop() == settings
 
 
-def scored(truth: np.ndarray, found: np.ndarray, group: str = "") -> Scored:
+def scored(truth: np.ndarray, found: np.ndarray, group: str = "") -> ScoredSample:
     both = table(truth, found)
     sure = calibration.columns((found > 0).astype(np.float32)[None], truth)
-    return Scored("n", group, truth.shape, 0.5, both, both, sure)
+    return ScoredSample("n", group, truth.shape, 0.5, both, both, sure)
 
 
 def strip(*runs: tuple[int, int]) -> np.ndarray:

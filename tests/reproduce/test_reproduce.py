@@ -14,9 +14,9 @@ from septum.metrics.contingency import table
 from septum.predict.events import ImageDone
 from septum.reproduce.protocols import PROTOCOLS, find_data, section_parts, sequence_parts
 from septum.reproduce.reproduce import ReproduceSettings, reproduce
-from septum.reproduce.results import PartStarted, Reproduced
+from septum.reproduce.results import FoldStarted, Reproduced
 from septum.train.events import Step, Stopped, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 
 SIDE = 44
 
@@ -165,7 +165,7 @@ def of(records, kind):
 def test_every_part_is_trained_on_all_it_has_and_predicted_in_order(ran):
     out, records = ran
     assert json.loads((out / "fold-1" / "run" / "plan.json").read_text())["held_out"] == []
-    assert [p.name for p in of(records, PartStarted)] == ["fold-1", "fold-2", "final"]
+    assert [p.name for p in of(records, FoldStarted)] == ["fold-1", "fold-2", "final"]
     assert len(of(records, Trained)) == 3
     assert len(of(records, ImageDone)) == 8
     assert isinstance(records[-1], Reproduced)
@@ -223,7 +223,7 @@ def test_the_same_command_does_nothing_twice_and_another_is_refused(ran, section
 
 def test_a_stopped_reproduction_goes_on_to_the_same_figures(alone, tmp_path):
     straight = list(reproduce(tiny("phc-u373", alone, tmp_path / "straight", variant="gold")))
-    stop = Stop()
+    stop = StopRequest()
     records = []
     for record in reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold"), stop):
         records.append(record)

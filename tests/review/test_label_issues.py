@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from septum.review.label_issues import class_doubts, object_doubts
+from septum.review.label_issues import class_disagreements, object_disagreements
 
 
 def _scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -17,7 +17,7 @@ def _scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_what_agrees_is_not_doubted() -> None:
     truth, predicted, foreground = _scene()
-    assert object_doubts(truth, predicted, foreground, usual_px=100) == []
+    assert object_disagreements(truth, predicted, foreground, usual_px=100) == []
 
 
 def test_a_removed_an_added_and_a_shifted_object_are_found_by_kind_and_place() -> None:
@@ -27,7 +27,7 @@ def test_a_removed_an_added_and_a_shifted_object_are_found_by_kind_and_place() -
     truth[truth == 5] = 0
     truth[35:45, 39:49] = 5  # 4 pixels off
     foreground[predicted == 2] = 0.99
-    removed, added, moved = object_doubts(truth, predicted, foreground, usual_px=100)
+    removed, added, moved = object_disagreements(truth, predicted, foreground, usual_px=100)
     assert (removed.kind, removed.label, removed.predicted) == ("missing", 0, 2)
     assert (removed.start, removed.stop, removed.area_px) == ((5, 35), (15, 45), 100)
     assert (removed.confidence, removed.strength) == (pytest.approx(0.99), pytest.approx(0.98))
@@ -42,30 +42,30 @@ def test_where_the_model_is_not_sure_or_nothing_is_known_there_is_no_doubt() -> 
     truth, predicted, foreground = _scene()
     truth[truth == 2] = 0
     foreground[predicted == 2] = 0.5
-    assert object_doubts(truth, predicted, foreground, usual_px=100)[0].strength == 0
+    assert object_disagreements(truth, predicted, foreground, usual_px=100)[0].strength == 0
     truth[predicted == 2] = -1
-    assert object_doubts(truth, predicted, foreground, usual_px=100) == []
+    assert object_disagreements(truth, predicted, foreground, usual_px=100) == []
 
 
 def test_objects_that_only_one_of_the_two_keeps_apart_are_not_judged() -> None:
     truth, predicted, foreground = _scene()
     truth[5:15, 10:15] = np.where(truth[5:15, 10:15] == 1, 11, 0)
     predicted[35:45, 10:15] = np.where(predicted[35:45, 10:15] == 4, 14, 0)
-    assert object_doubts(truth, predicted, foreground, usual_px=100) == []
+    assert object_disagreements(truth, predicted, foreground, usual_px=100) == []
 
 
 def test_what_a_large_prediction_adds_is_held_against_one_object_only() -> None:
     truth, predicted, foreground = _scene()
     predicted[5:15, 5:45] = 1  # over the first two, and the 20 pixels between them
     foreground[5:15, 5:45] = 0.9
-    (doubt,) = object_doubts(truth, predicted, foreground, usual_px=100)
+    (doubt,) = object_disagreements(truth, predicted, foreground, usual_px=100)
     assert (doubt.kind, doubt.label, doubt.predicted, doubt.area_px) == ("outline", 1, 1, 200)
 
 
 def test_volumes_are_compared_alike() -> None:
     truth, predicted, foreground = (np.repeat(a[None], 4, axis=0) for a in _scene())
     truth[truth == 2] = 0
-    (doubt,) = object_doubts(truth, predicted, foreground, usual_px=400)
+    (doubt,) = object_disagreements(truth, predicted, foreground, usual_px=400)
     assert (doubt.start, doubt.stop, doubt.area_px) == ((0, 5, 35), (4, 15, 45), 400)
 
 
@@ -80,7 +80,7 @@ def test_classes_are_compared_by_pieces_and_rims_do_not_count() -> None:
     probabilities = np.full((3, 40, 50), 0.05, np.float32)
     np.put_along_axis(probabilities, predicted[None], 0.9, axis=0)
     probabilities[2, 10:20, 35:45] = 0.95
-    first, second = class_doubts(truth, predicted, probabilities, usual_px=200)
+    first, second = class_disagreements(truth, predicted, probabilities, usual_px=200)
     assert (first.label, first.predicted, first.start, first.stop) == (2, 1, (30, 30), (38, 45))
     assert (first.area_px, first.strength) == (120, pytest.approx(0.8 * 0.6, rel=1e-5))
     assert (second.label, second.predicted, second.area_px) == (0, 2, 100)
@@ -92,5 +92,5 @@ def test_two_classes_have_one_probability() -> None:
     predicted = np.zeros((20, 20), np.int32)
     predicted[4:14, 4:14] = 1
     probability = np.where(predicted == 1, 0.8, 0.3).astype(np.float32)[None]
-    (doubt,) = class_doubts(truth, predicted, probability, usual_px=100)
+    (doubt,) = class_disagreements(truth, predicted, probability, usual_px=100)
     assert (doubt.confidence, doubt.area_px) == (pytest.approx(0.8), 100)

@@ -14,7 +14,7 @@ from septum.cli.main import main
 from septum.errors import SeptumError, UsageError
 from septum.experiments.cross_validation import train_folds
 from septum.io.images import write_image
-from septum.review.suspects import Suspects, suspects
+from septum.review.suspects import LabelIssues, find_label_issues
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 
@@ -51,9 +51,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "data", folder / "run"
 
 
-def _found(data: Path, run: Path) -> Suspects:
-    *_, last = suspects(check([data]), run, device="cpu")
-    assert isinstance(last, Suspects)
+def _found(data: Path, run: Path) -> LabelIssues:
+    *_, last = find_label_issues(check([data]), run, device="cpu")
+    assert isinstance(last, LabelIssues)
     return last
 
 
@@ -115,8 +115,8 @@ def test_what_cannot_be_judged_is_refused(planted: tuple[Path, Path], disks: Pat
         for file in (data / kind).iterdir():
             shutil.copy(file, other / kind / f"new-{file.name}")
     with pytest.raises(UsageError, match="none of these images was held out there"):
-        list(suspects(check([other]), run, device="cpu"))
+        list(find_label_issues(check([other]), run, device="cpu"))
     with pytest.raises(UsageError, match="was trained on objects"):
-        list(suspects(check([data], kind="classes"), run, device="cpu"))
+        list(find_label_issues(check([data], kind="classes"), run, device="cpu"))
     with pytest.raises(SeptumError):
-        list(suspects(check([data]), tmp_path / "no-run", device="cpu"))
+        list(find_label_issues(check([data]), tmp_path / "no-run", device="cpu"))

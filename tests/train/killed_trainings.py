@@ -26,7 +26,7 @@ from septum.train import log as log_module
 from septum.train import loop as train_module
 from septum.train import trainer as trainer_module
 from septum.train import validation as validate_module
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 
@@ -34,7 +34,7 @@ from septum.train.settings import TrainSettings
 class Moments:
     """Counts the moments of a session, and kills the process, or asks it to stop, at the one given."""
 
-    def __init__(self, fatal: int | None, stop: Stop | None) -> None:
+    def __init__(self, fatal: int | None, stop: StopRequest | None) -> None:
         self.fatal = fatal
         self.stop = stop
         self.names: list[str] = []
@@ -100,7 +100,7 @@ def lose_a_step() -> None:
     trainer_module.Trainer.training_step = sometimes  # type: ignore[method-assign]
 
 
-def watch(fatal: int | None, stop: Stop | None) -> Moments:
+def watch(fatal: int | None, stop: StopRequest | None) -> Moments:
     """Set up the moments in this process."""
     moments = Moments(fatal, stop)
     moments.within_writing()
@@ -123,7 +123,7 @@ def session(settings: TrainSettings, fatal: int | None, note: Path, *, stops: bo
     if child == 0:
         code = 1
         with contextlib.suppress(BaseException):
-            stop = Stop()
+            stop = StopRequest()
             moments = watch(fatal, stop if stops else None)
             for record in train(settings, stop):
                 moments(type(record).__name__)

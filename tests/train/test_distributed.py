@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 
 from septum.errors import UsageError
-from septum.nn.sync_batchnorm import SharedBatchNorm2d, SharedBatchNorm3d, share_normalization
+from septum.nn.sync_batchnorm import SharedBatchNorm2d, SharedBatchNorm3d, synchronize_batchnorm
 from septum.nn.unet import UNet, UNetSettings
 from septum.train.distributed import Processes, processes_of_this_training
 
@@ -66,7 +66,7 @@ def test_shared_normalization_of_one_process_is_that_of_pytorch(rank: int) -> No
 def test_replacing_keeps_names_values_and_parameters() -> None:
     network = UNet(UNetSettings(depths=(1, 1), width=2, batch_norm=True), seed=1)
     before, parameters = dict(network.state_dict()), list(network.parameters())
-    share_normalization(network)
+    synchronize_batchnorm(network)
     assert list(network.state_dict()) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))

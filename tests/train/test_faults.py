@@ -26,7 +26,7 @@ from septum.train import loop as train_module
 from septum.train import planner as planning
 from septum.train.checkpoint import newest_checkpoint, save_checkpoint
 from septum.train.events import Planned, Resumed, Step, Stopped, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
@@ -63,7 +63,7 @@ def whole(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _stop_after(step: int, settings: TrainSettings) -> list[Event]:
     """Train until the end of a step, and ask to stop there."""
-    stop, records = Stop(), []
+    stop, records = StopRequest(), []
     for record in train(settings, stop):
         records.append(record)
         if isinstance(record, Step) and record.step == step:

@@ -10,7 +10,7 @@ import pytest
 
 from septum.check.samples import Sample
 from septum.train.events import Planned
-from septum.train.fingerprint import data_facts, lines_between, oriented, touching_ids
+from septum.train.fingerprint import data_facts, fixed_orientation, lines_between, touching_ids
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 
@@ -83,11 +83,11 @@ def test_classes_that_lie_the_same_way_around_are_told_from_those_that_lie_anyho
     anyhow = [_arranged(np.array([np.sin(a), np.cos(a)])) for a in angles]
     alike = [_arranged(np.array([np.sin(a), np.cos(a)])) for a in 0.5 + 0.1 * rng.standard_normal(12)]
     around = [_sample(np.where((d := np.hypot(*(np.indices((60, 60)) - c))) < 5, 2, d < 12)) for c in range(20, 40, 2)]
-    assert oriented(alike, classes=3)
-    assert not oriented(anyhow, classes=3)
-    assert not oriented(around, classes=3)  # a nucleus in its cell
-    assert not oriented(alike[:4], classes=3)  # too few to say
-    assert not oriented([], classes=2)
+    assert fixed_orientation(alike, classes=3)
+    assert not fixed_orientation(anyhow, classes=3)
+    assert not fixed_orientation(around, classes=3)  # a nucleus in its cell
+    assert not fixed_orientation(alike[:4], classes=3)  # too few to say
+    assert not fixed_orientation([], classes=2)
 
 
 def test_lines_between_areas_are_a_background_that_is_the_rarer_class() -> None:

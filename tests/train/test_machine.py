@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from septum.nn.deep_supervision import Supervised
+from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict.network_memory import training_bytes
 from septum.train import machine
 from septum.train import planner as planning
 from septum.train.events import Planned, Step
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 from septum.train.loop import train
 from septum.train.machine import fit_memory, fit_width, step_seconds
 from septum.train.plan import Plan, make_plan
 from septum.train.settings import TrainSettings
 
-FACTS = Facts(channels=1, classes=2, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
+FACTS = Fingerprint(channels=1, classes=2, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
 CPU = find_device("cpu")
 
 
@@ -43,7 +43,7 @@ def test_the_widest_network_is_taken_of_which_enough_steps_fit(
         return 0.2 * (plan.network.width / 16) ** 2
 
     monkeypatch.setattr(machine, "step_seconds", quadratic)
-    facts = Facts(channels=1, classes=2, sides=(64,) * rank, anisotropy=(1,) * rank, object_px=None, gpu=False)
+    facts = Fingerprint(channels=1, classes=2, sides=(64,) * rank, anisotropy=(1,) * rank, object_px=None, gpu=False)
     plan, reason = fit_width(make_plan(facts)[0], CPU, budget_s)
     assert plan.network.width == width
     assert plan.tile == make_plan(facts)[0].tile
@@ -91,7 +91,7 @@ def test_a_step_keeps_no_more_than_is_said_and_more_than_a_third_of_it() -> None
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        network = Supervised(UNet(settings), 0.5, seed=0)
+        network = DeeplySupervised(UNet(settings), 0.5, seed=0)
         output = settings.geometry.output(tile)
         target, weight = torch.zeros(2, *output, dtype=torch.long), torch.ones(2, *output)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

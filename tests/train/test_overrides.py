@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from septum.errors import UsageError
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 from septum.train.loop import train
 from septum.train.overrides import value_names
 from septum.train.plan import Plan, make_plan
 from septum.train.settings import TrainSettings
 
-FACTS = Facts(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
+FACTS = Fingerprint(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
 
 
 def _plan(*values: str) -> Plan:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from septum.errors import UsageError
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 from septum.train.plan import make_plan
 
-FACTS = Facts(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
+FACTS = Fingerprint(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
 
 
 def test_paper_is_the_paper() -> None:

@@ -14,7 +14,7 @@ from septum.io.model_file import read_model
 from septum.train import loop as train_module
 from septum.train import trainer as trainer_module
 from septum.train.events import Step, Trained, Validated
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 
@@ -35,7 +35,7 @@ def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
     given = itertools.chain(merits, itertools.repeat(merits[-1]))
     real = trainer_module.Trainer.validate
 
-    def validate(self: trainer_module.Trainer, stop: Stop) -> object:
+    def validate(self: trainer_module.Trainer, stop: StopRequest) -> object:
         value = next(given)
         monkeypatch.setattr(trainer_module, "merit", lambda scores: value)
         return real(self, stop)

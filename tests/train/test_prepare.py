@@ -7,13 +7,13 @@ import numpy as np
 from septum import seeding
 from septum.arrays.targets import IGNORE
 from septum.check.samples import Sample, fingerprint, fingerprints
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 from septum.train.plan import Plan, make_plan
 from septum.train.prepare import Sampler, image_chances, prepare
 
 
 def _plan(classes: int = 2, sampler: str = "objects") -> Plan:
-    facts = Facts(channels=1, classes=classes, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
+    facts = Fingerprint(channels=1, classes=classes, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
     plan, _ = make_plan(facts, width=2, depth=1, tile=36, values=("weights.balance=10",))
     return plan.model_copy(update={"sampler": sampler})
 

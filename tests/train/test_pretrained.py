@@ -17,7 +17,7 @@ from septum.nn.unet import UNet
 from septum.predict.model import open_model
 from septum.train.events import Planned, Step
 from septum.train.loop import train
-from septum.train.pretrained import read_start
+from septum.train.pretrained import read_pretrained
 from septum.train.settings import TrainSettings
 
 
@@ -61,7 +61,7 @@ def test_a_training_from_a_model_begins_where_that_ended(disks: Path, first: Pat
     assert (header.network.width, header.network.depths) == (3, (1, 1))
     said = header.training["from"]
     assert (said["file"], said["steps"]) == ("model.safetensors", 40)
-    assert said["fingerprint"] == read_start(first).fingerprint
+    assert said["fingerprint"] == read_pretrained(first).fingerprint
     # And where that one came from is not lost.
     list(train(_settings(disks, tmp_path / "third", from_model=tmp_path / "run" / "model.safetensors")))
     third = open_model(tmp_path / "third" / "model.safetensors", "cpu").header
@@ -75,7 +75,7 @@ def test_other_channels_are_averaged_and_other_classes_get_a_new_head(
     text = _lines(records)
     assert "first layer: 1 channel averaged for 3" in text
     assert "last layer: new, for 3 classes instead of 2" in text
-    start = read_start(first)
+    start = read_pretrained(first)
     network = UNet(start.network_for(3, 3), seed=5)
     head = network.head.weight.clone()
     start.fill(network, keep_head=False)
@@ -91,7 +91,7 @@ def test_other_channels_are_averaged_and_other_classes_get_a_new_head(
 
 
 def test_color_weights_on_gray_images_are_those_of_the_gray_repeated(first: Path) -> None:
-    start = read_start(first)
+    start = read_pretrained(first)
     weights = dict(start.weights) | {"down.0.0.weight": torch.randn(3, 3, 3, 3)}
     shape = start.header.network.model_copy(update={"channels": 3})
     color, gray = UNet(shape), UNet(start.header.network)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from septum.train import schedule as clock_module
-from septum.train.schedule import Clock, rate_factor
+from septum.train.schedule import Schedule, rate_factor
 
 
 class _Time:
@@ -15,7 +15,7 @@ class _Time:
 
 
 def test_progress_by_steps_is_the_share_of_steps() -> None:
-    clock = Clock(4, None)
+    clock = Schedule(4, None)
     seen = []
     for step in range(1, 5):
         clock.start_step()
@@ -30,7 +30,7 @@ def test_a_budget_is_filled_but_not_exceeded_even_when_the_machine_changes_speed
     monkeypatch: pytest.MonkeyPatch, drift: float
 ) -> None:
     time = _Time(monkeypatch)
-    clock = Clock(None, 100.0)
+    clock = Schedule(None, 100.0)
     time.now += 7  # loading
     clock.reserved_s = 10.0
     step, duration, progress = 0, 0.5, []
@@ -48,7 +48,7 @@ def test_a_budget_is_filled_but_not_exceeded_even_when_the_machine_changes_speed
 
 def test_time_of_earlier_sessions_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     time = _Time(monkeypatch)
-    clock = Clock(None, 100.0)
+    clock = Schedule(None, 100.0)
     clock.resume(0.6, 70.0)
     time.now += 5
     assert clock.seconds == 75.0
@@ -65,7 +65,7 @@ def test_rate_rises_then_falls_to_zero() -> None:
 
 
 def test_without_an_end_progress_waits_for_the_plateau_and_then_takes_a_third_of_the_steps() -> None:
-    clock = Clock(None, None, plateau=True)
+    clock = Schedule(None, None, plateau=True)
     assert clock.open
     factors = []
     step = 0
@@ -87,7 +87,7 @@ def test_without_an_end_progress_waits_for_the_plateau_and_then_takes_a_third_of
 
 def test_a_plateau_ends_a_number_of_steps_sooner_but_never_later() -> None:
     for plateau_at, end in ((60, 80), (90, 100), (None, 100)):
-        clock, step, seen = Clock(100, None, plateau=True), 0, []
+        clock, step, seen = Schedule(100, None, plateau=True), 0, []
         while clock.progress < 1:
             clock.start_step()
             step += 1
@@ -100,7 +100,7 @@ def test_a_plateau_ends_a_number_of_steps_sooner_but_never_later() -> None:
 
 
 def test_a_constant_rate_ends_at_the_plateau() -> None:
-    clock = Clock(None, None, plateau=True)
+    clock = Schedule(None, None, plateau=True)
     assert clock.rate_factor(0, "constant") == 1
     clock.finish_step(1)
     clock.cool(1, "constant")
@@ -109,7 +109,7 @@ def test_a_constant_rate_ends_at_the_plateau() -> None:
 
 def test_a_budget_with_early_stop_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     time = _Time(monkeypatch)
-    clock, step = Clock(None, 100.0, plateau=True), 0
+    clock, step = Schedule(None, 100.0, plateau=True), 0
     while clock.progress < 1:
         clock.start_step()
         time.now += 0.5

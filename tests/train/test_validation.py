@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, candidates, speck_sizes
+from septum.arrays.instances import AREAS, ObjectSettings, candidates, min_size_candidates
 from septum.arrays.normalize import NormalizeSettings
 from septum.check.samples import Sample
 from septum.metrics import isbi, pixel
@@ -17,14 +17,22 @@ from septum.metrics.contingency import table
 from septum.nn.device import find_device
 from septum.nn.unet import UNetSettings
 from septum.predict.model import ModelHeader
-from septum.predict.outputs import classes_of
-from septum.report.scores import Scored, estimates, own_scores
+from septum.predict.outputs import most_probable_class
+from septum.report.scores import ScoredSample, estimates, own_scores
 from septum.train import validation as validate_module
-from septum.train.fingerprint import Facts
-from septum.train.interrupt import Stop
+from septum.train.fingerprint import Fingerprint
+from septum.train.interrupt import StopRequest
 from septum.train.plan import make_plan
-from septum.train.schedule import Clock
-from septum.train.validation import HeldOut, Tables, choose, merit, object_sizes, tables_of, tuned
+from septum.train.schedule import Schedule
+from septum.train.validation import (
+    CandidateTables,
+    Validator,
+    candidate_tables,
+    choose,
+    object_sizes,
+    selection_score,
+    tune_objects,
+)
 
 
 def _header(objects: ObjectSettings, *, lines: bool) -> ModelHeader:
@@ -53,15 +61,15 @@ def _sample(number: int) -> tuple[Sample, np.ndarray]:
 def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
     made = [_sample(i) for i in range(3)]
     samples = [sample for sample, _ in made]
-    assert speck_sizes(object_sizes(samples)) == [25, 30, 37, 45, 55, 67, 82, 100]
+    assert min_size_candidates(object_sizes(samples)) == [25, 30, 37, 45, 55, 67, 82, 100]
     calls: list[tuple[int, list[int]]] = []
 
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
         calls.append((len(choices), sorted(again)))
         chosen = sorted(again) or [0, 2]  # no time for the other one
-        return {i: tables_of(*made[i], choices) for i in chosen}
+        return {i: candidate_tables(*made[i], choices) for i in chosen}
 
-    best = tuned(measure, samples)
+    best = tune_objects(measure, samples)
     assert calls == [(32, []), (4, [0, 2]), (8, [0, 2])]
     first = choose(measure(candidates(object_sizes(samples)), ()))[1]
     second = choose(measure([best], ()))[1]
@@ -83,15 +91,15 @@ def test_of_what_is_dim_and_noisy_single_sure_pixels_are_no_seeds() -> None:
         sure[40:60, x : x + 20] = np.random.default_rng(i).choice([0.6, 0.7, 0.97], (20, 20), p=[0.5, 0.3, 0.2])
     image = np.zeros((1, *mask.shape), np.float32)
     sample = Sample("0", "", 0, image, mask, gold=None, spacing_um=None)
-    best = tuned(lambda choices, _: {0: tables_of(sample, sure.astype(np.float16), choices)}, [sample])
+    best = tune_objects(lambda choices, _: {0: candidate_tables(sample, sure.astype(np.float16), choices)}, [sample])
     assert best.seed_share > 0
-    assert choose({0: tables_of(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
+    assert choose({0: candidate_tables(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
     without = best.model_copy(update={"seed_share": 0.0})
-    assert choose({0: tables_of(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
+    assert choose({0: candidate_tables(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
 
 
 def test_without_images_the_settings_are_the_usual_ones() -> None:
-    assert tuned(lambda *_: {}, []) == ObjectSettings()
+    assert tune_objects(lambda *_: {}, []) == ObjectSettings()
 
 
 def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
@@ -102,7 +110,7 @@ def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
     return inside
 
 
-LINES = Facts(1, 2, (64, 64), (1.0, 1.0), None, gpu=False, lines=True)
+LINES = Fingerprint(1, 2, (64, 64), (1.0, 1.0), None, gpu=False, lines=True)
 
 
 def _lines_sample(number: int = 0) -> Sample:
@@ -111,7 +119,7 @@ def _lines_sample(number: int = 0) -> Sample:
     return Sample(f"{number}", "", number, image, truth, gold=None, spacing_um=None)
 
 
-def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> HeldOut:
+def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> Validator:
     """Two images of lines, and networks that answer with these probabilities of the inside."""
     samples = tuple(_lines_sample(i) for i in range(2))
 
@@ -119,43 +127,45 @@ def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarra
         return np.stack([1 - inside[network], inside[network]]).astype(np.float32)
 
     monkeypatch.setattr(validate_module, "image_probabilities", probabilities)
-    return HeldOut(samples, False, make_plan(LINES, width=2)[0], find_device("cpu"))
+    return Validator(samples, False, make_plan(LINES, width=2)[0], find_device("cpu"))
 
 
 def test_of_lines_between_areas_a_gap_weighs_more_than_where_the_line_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
     truth, held_out = _membranes(), _lines_held_out(monkeypatch, made)
     assert held_out.plan.lines and not make_plan(replace(LINES, lines=False), width=2)[0].lines
-    torn, thick = (held_out.score(name, Stop()) for name in made)  # type: ignore[arg-type]
+    torn, thick = (held_out.score(name, StopRequest()) for name in made)  # type: ignore[arg-type]
     assert torn is not None and thick is not None
     assert tuple(torn) == held_out.score_names == ("V_Rand", "dice", "iou", "pixel_error")
     assert torn["dice"] > thick["dice"] > 0.9
-    assert merit(thick) > merit(torn)
+    assert selection_score(thick) > selection_score(torn)
     for name, found in (("torn", torn), ("thick", thick)):
         official = isbi.combine([isbi.section(truth > 0, made[name].astype(np.float32), warp=False)])
         assert found["V_Rand"] == pytest.approx(official["V_Rand"].value)
         # The report says the same.
         both = table(truth, made[name])
         areas = isbi.areas(truth, made[name])
-        image_scored = Scored("0", "", truth.shape, 0.0, both, both, np.zeros((15, 3)), areas)
+        image_scored = ScoredSample("0", "", truth.shape, 0.0, both, both, np.zeros((15, 3)), areas)
         told = estimates([image_scored] * 2, "classes", values=(0, 255), seed=0)
         assert {k: v.value for k, v in told.items()} == pytest.approx(found)
-        assert own_scores(image_scored, "classes", values=(0, 255))[1] == pytest.approx(merit(found))
+        assert own_scores(image_scored, "classes", values=(0, 255))[1] == pytest.approx(selection_score(found))
 
 
 def test_the_level_at_which_lines_part_areas_is_tuned_and_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
     faint = np.where(_membranes(gap=4) > 0, 0.97, 0.02)
     faint[(_membranes(gap=4) > 0) & (_membranes() == 0)] = 0.75  # the line is there, but hardly seen
     held_out = _lines_held_out(monkeypatch, {"faint": faint})
-    objects, scores, number = held_out.finish("faint", Clock(1, None))  # type: ignore[arg-type]
+    objects, scores, number = held_out.finish("faint", Schedule(1, None))  # type: ignore[arg-type]
     assert (objects.threshold, scores["V_Rand"], scores["dice"], number) == (0.8, 1.0, 1.0, 2)
-    assert held_out.score("faint", Stop()) == scores  # on the way as well
+    assert held_out.score("faint", StopRequest()) == scores  # on the way as well
     both = np.stack([1 - faint, faint]).astype(np.float32)
     header = _header(objects, lines=True)
-    np.testing.assert_array_equal(classes_of(both, header), _membranes())
-    np.testing.assert_array_equal(classes_of(both, header.model_copy(update={"lines": False})), _membranes(gap=4))
+    np.testing.assert_array_equal(most_probable_class(both, header), _membranes())
+    np.testing.assert_array_equal(
+        most_probable_class(both, header.model_copy(update={"lines": False})), _membranes(gap=4)
+    )
     three = np.stack([faint * 0.6, faint * 0.4, 1 - faint]).astype(np.float32)
-    np.testing.assert_array_equal(classes_of(three, _header(objects, lines=False)), three.argmax(axis=0))
+    np.testing.assert_array_equal(most_probable_class(three, _header(objects, lines=False)), three.argmax(axis=0))
 
 
 def test_areas_reach_far_and_are_parted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +174,7 @@ def test_areas_reach_far_and_are_parted_all_the_same(monkeypatch: pytest.MonkeyP
     soft[31:37, 8:12] = 0.97
     soft[31:33, 8:12] = 0.85  # and for a few pixels the line is hardly seen
     held_out = _lines_held_out(monkeypatch, {"soft": soft})
-    objects, scores, _ = held_out.finish("soft", Clock(1, None))  # type: ignore[arg-type]
+    objects, scores, _ = held_out.finish("soft", Schedule(1, None))  # type: ignore[arg-type]
     assert objects.threshold < 0.4 and objects.seed_level >= 0.9
     assert scores["V_Rand"] == 1.0 and scores["dice"] > 0.995
     at_a_level = [pixel.of_table(table(_membranes(), soft > level), classes=[1]).mean("dice") for level in (0.5, 0.9)]
@@ -177,13 +187,13 @@ def test_a_speck_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
     spotted[30:34, 30:34] = 0.02
     spotted[31:33, 31:33] = 0.97  # in the middle of the cross
     held_out = _lines_held_out(monkeypatch, {"spotted": spotted})
-    objects, _, _ = held_out.finish("spotted", Clock(1, None))  # type: ignore[arg-type]
+    objects, _, _ = held_out.finish("spotted", Schedule(1, None))  # type: ignore[arg-type]
     assert 4 < objects.min_size_px < 31 * 31
-    classes = classes_of(np.stack([1 - spotted, spotted]).astype(np.float32), _header(objects, lines=True))
+    classes = most_probable_class(np.stack([1 - spotted, spotted]).astype(np.float32), _header(objects, lines=True))
     assert not classes[30:34, 30:34].any()
 
 
 def test_of_lines_the_usual_settings_look_at_no_shape() -> None:
-    held_out = HeldOut((), False, make_plan(LINES, width=2)[0], find_device("cpu"))
-    assert held_out.finish("any", Clock(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
+    held_out = Validator((), False, make_plan(LINES, width=2)[0], find_device("cpu"))
+    assert held_out.finish("any", Schedule(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
     assert AREAS.neck == 0 and AREAS.threshold < 0.5 < AREAS.seed_level

@@ -25,15 +25,15 @@ from septum.nn.unet import UNet, for_prediction
 from septum.train import distributed as parallel
 from septum.train import loop as train_module
 from septum.train.events import Step
-from septum.train.fingerprint import find_facts
-from septum.train.interrupt import Stop
+from septum.train.fingerprint import compute_fingerprint
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.plan import make_plan
 from septum.train.settings import TrainSettings
-from septum.train.validation import HeldOut
+from septum.train.validation import Validator
 
 
-def _accident(kind: str, stop: Stop) -> None:
+def _accident(kind: str, stop: StopRequest) -> None:
     match kind:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +48,7 @@ def _accident(kind: str, stop: Stop) -> None:
 def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
     """Train in this process; return what it said."""
     said: dict[str, Any] = {"losses": [], "last": None, "error": None}
-    stop, steps = Stop(), train_module._steps
+    stop, steps = StopRequest(), train_module._steps
     accident = spec.get("accident")
 
     def step(*args: Any) -> Any:
@@ -75,14 +75,14 @@ def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
     """Score a network that was not trained; return the scores on the way and at the end."""
     report = check([Path(spec["settings"]["data"][0])], kind=spec.get("kind"))
     samples = list(load_samples(report))
-    facts = find_facts(samples, report.rules.kind, classes=len(report.rules.class_values), gpu=False)
+    facts = compute_fingerprint(samples, report.rules.kind, classes=len(report.rules.class_values), gpu=False)
     plan, _ = make_plan(facts, width=2, depth=1, tile=36)
     with parallel.processes_of_this_training() as processes:
-        held = HeldOut(tuple(samples), report.rules.kind == "objects", plan, find_device("cpu"), processes)
+        held = Validator(tuple(samples), report.rules.kind == "objects", plan, find_device("cpu"), processes)
         network = for_prediction(UNet(plan.network, seed=3))
-        way = held.score(network, Stop())
+        way = held.score(network, StopRequest())
         settings, end, number = held.finish(network, train_module.Clock(1, None))
-        stopped = Stop()
+        stopped = StopRequest()
         if rank == 0:
             stopped.ask()  # one is told, and none has scores
         nothing = held.score(network, stopped)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 
 
-@compiled
+@lazy_jit
 def sweep(mask: NDArray[np.bool_], start: int, stop: int, weight: int, cap: int) -> NDArray[np.int32]:
     """Return the squared distance along the first axis of ``(N, P)`` pixels, for rows ``start .. stop - 1``."""
     rows, columns = mask.shape
@@ -35,7 +35,7 @@ def sweep(mask: NDArray[np.bool_], start: int, stop: int, weight: int, cap: int)
     return squares
 
 
-@compiled
+@lazy_jit
 def envelope(squares: NDArray[np.int32], start: int, stop: int, weight: int, cap: int) -> NDArray[np.int32]:
     """Complete squared distances along the middle axis of ``(N, L, P)`` pixels, for places ``start .. stop - 1``.
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 
 Nodes = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 TOP = (1 << 30) - 1  # the highest value; a meeting is packed as (TOP - value, pixel, step) in 30 + 31 + 3 bits
 
 
-@compiled
+@lazy_jit
 def outside(index: int, length: int, ring: int) -> bool:
     """Say whether a coordinate is in the ring."""
     return ring > 0 and (index == 0 or index == length - 1)
 
 
-@compiled
+@lazy_jit
 def point(
     key: NDArray[np.uint32],
     seed: NDArray[np.int32],
@@ -65,7 +65,7 @@ def point(
     return up, roots
 
 
-@compiled
+@lazy_jit
 def number(up: NDArray[np.int32], roots: int, sides: tuple[int, int, int], ring: int) -> Nodes:
     """Follow the pointers, and number basins 1 .. N in the order in which a scan of the core meets them.
 
@@ -111,7 +111,7 @@ def number(up: NDArray[np.int32], roots: int, sides: tuple[int, int, int], ring:
     return peak[: nodes + 1], first[: nodes + 1], count[: nodes + 1]
 
 
-@compiled
+@lazy_jit
 def meetings(
     key: NDArray[np.uint32],
     seed: NDArray[np.int32],
@@ -158,7 +158,7 @@ def meetings(
     return packed[:found]
 
 
-@compiled
+@lazy_jit
 def root_of(parent: NDArray[np.int32], node: int) -> int:
     """Find the node that stands for a cluster, and shorten the way to it."""
     while parent[node] != node:
@@ -167,7 +167,7 @@ def root_of(parent: NDArray[np.int32], node: int) -> int:
     return node
 
 
-@compiled
+@lazy_jit
 def merge(
     packed: NDArray[np.uint64],
     up: NDArray[np.int32],
@@ -205,7 +205,7 @@ def merge(
     return parent, left
 
 
-@compiled
+@lazy_jit
 def border(
     key: NDArray[np.uint32], up: NDArray[np.int32], sides: tuple[int, int, int], ring: int
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -235,7 +235,7 @@ def border(
     return inner[:found], earlier[:found]
 
 
-@compiled
+@lazy_jit
 def join(
     value: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64], parent: NDArray[np.int32],
     heights: NDArray[np.float64], ratio: float,

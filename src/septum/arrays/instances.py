@@ -197,7 +197,7 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
     choices
         A grid of 32 settings, ordered so that neighbors share most of the work in `label_each`.
     """
-    speck = speck_sizes(object_sizes)[0]
+    speck = min_size_candidates(object_sizes)[0]
     grid = itertools.product((0.35, 0.5, 0.65, 0.8), (0.8, 0.95), (0.0, 0.5), (0, 1))
     return tuple(
         ObjectSettings(threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=speck, grow_px=grow)
@@ -210,12 +210,12 @@ def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
 
     The threshold says how far areas reach, the seed level how faint a line may be that still parts two of them.
     """
-    same = AREAS.model_copy(update={"min_size_px": speck_sizes(area_sizes)[0]})
+    same = AREAS.model_copy(update={"min_size_px": min_size_candidates(area_sizes)[0]})
     grid = itertools.product((0.2, 0.35, 0.5, 0.65, 0.8), (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
     return tuple(same.model_copy(update={"threshold": t, "seed_level": s}) for t, s in grid if s >= t)
 
 
-def with_lines(labels: NDArray[IntT]) -> NDArray[IntT]:
+def draw_boundaries(labels: NDArray[IntT]) -> NDArray[IntT]:
     """Draw lines of background, one pixel wide, where areas touch, so that no two of them do, nor by corners.
 
     Parameters
@@ -237,7 +237,7 @@ def with_lines(labels: NDArray[IntT]) -> NDArray[IntT]:
     return lined
 
 
-def speck_sizes(object_sizes: ArrayLike = ()) -> list[int]:
+def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
     """List the sizes in pixels, rising, below which an object may be a speck: what is false is mostly small.
 
     From a quarter of the size that 99 % of the true objects exceed up to the size that 90 % do. The lowest alone left

@@ -20,7 +20,7 @@ _SAMPLE = 200_000  # pixels per channel
 _TIMES, _LEAST, _LEAST_OF_FEW = 3.0, 0.1, 1.2  # fewer images show less of what is usual
 
 
-def look(image: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
+def intensity_curve(image: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
     """Return the curve of an image's intensities, and how many gray values it has.
 
     Parameters
@@ -52,7 +52,7 @@ def distance(curve: NDArray[np.float64], known: Sequence[NDArray[np.float64]]) -
     return float(np.abs(np.stack(known) - curve).mean(axis=(1, 2)).min())
 
 
-def usual_distance(known: Sequence[NDArray[np.float64]]) -> float:
+def typical_distance(known: Sequence[NDArray[np.float64]]) -> float:
     """Return up to which `distance` an image is like those of the training, whose curves are `known`."""
     least = _LEAST + _LEAST_OF_FEW / len(known)
     if len(known) < 3:

@@ -9,7 +9,7 @@ from numba import njit
 Function = TypeVar("Function")
 
 
-def compiled(function: Function) -> Function:
+def lazy_jit(function: Function) -> Function:
     """Compile `function` at its first call and keep the machine code for later runs; other threads run meanwhile.
 
     The code is kept beside the module or in the user's cache folder. Where neither can be written, as in some

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 
 Pairs = tuple[NDArray[Any], ...]  # (id1 int32, square1 float32, id2 int32, square2 float32), all of one shape
 SLAB_PIXELS = 2**20  # what is searched at a time, without its margins: 16 MiB of candidates
@@ -74,7 +74,7 @@ def _lines(pairs: Pairs, shape: tuple[int, ...], order: tuple[int, ...]) -> Pair
     return tuple(part.reshape(-1, part.shape[-1]) for part in turned)
 
 
-@compiled
+@lazy_jit
 def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, Any, int, Any]:
     """Take a candidate in: the two nearest of (a, da), (b, db) and (label, d), of different objects."""
     if label == a:
@@ -86,7 +86,7 @@ def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, A
     return a, da, b, db
 
 
-@compiled
+@lazy_jit
 def _sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach: float) -> Pairs:
     """Find the pairs of rows ``start .. stop - 1`` of ``(n, P)`` labels along the first axis."""
     n, columns = labels.shape
@@ -120,7 +120,7 @@ def _sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach:
     return id1, square1, id2, square2
 
 
-@compiled
+@lazy_jit
 def _farthest(da: Any, db: Any, reach: float, summed: bool) -> Any:
     """Say at which squared step the search ends: no better candidate, or none with which the sum is within reach.
 
@@ -132,7 +132,7 @@ def _farthest(da: Any, db: Any, reach: float, summed: bool) -> Any:
     return db
 
 
-@compiled
+@lazy_jit
 def _scan(pairs: Pairs, labels: NDArray[np.int32], step: float, reach: float, summed: bool) -> Pairs:
     """Complete the pairs along the lines of ``(N, X)`` matrices, where `labels` is 0."""
     id1, square1, id2, square2 = pairs

@@ -48,10 +48,10 @@ def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArr
         scale of a constant channel is 1.
     """
     whole = (0,) * (image.ndim - 1)
-    return join_samples([sample(image, whole, image.shape[1:], settings)], settings)
+    return join_samples([sample_intensities(image, whole, image.shape[1:], settings)], settings)
 
 
-def sample(
+def sample_intensities(
     part: NDArray[np.generic], origin: Sequence[int], shape: Sequence[int], settings: NormalizeSettings
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Take from a part of an image what the statistics of the whole image need.

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.distance import Region, squared_depth_of
-from septum.arrays.instances import ObjectSettings, above, bounds, grow_reach, grown, unsure, with_lines
+from septum.arrays.instances import ObjectSettings, above, bounds, draw_boundaries, grow_reach, grown, unsure
 from septum.arrays.instances import levels as levels  # what a store keeps
 from septum.arrays.watershed import Flooded, flood_block
 from septum.arrays.weight_map import relative_spacing
@@ -71,7 +71,7 @@ class Division:
     spacing
         As for `septum.arrays.instances.label_objects`.
     lines
-        Lines are drawn where objects touch (`septum.arrays.instances.with_lines`).
+        Lines are drawn where objects touch (`septum.arrays.instances.draw_boundaries`).
 
     Raises
     ------
@@ -261,7 +261,7 @@ def _numbers(core: Region, store: BlockStore, division: Division, tables: Mappin
     kind = np.int32 if total < 2**31 - 1 else np.int64
     labels = grown(np.repeat(found.astype(kind), lengths).reshape(shape), division.objects.grow_px, division.sizes)
     if division.lines:
-        labels = with_lines(labels)
+        labels = draw_boundaries(labels)
     inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
     return labels[inner].astype(np.min_scalar_type(total))
 

@@ -35,7 +35,7 @@ def check_labels(labels: NDArray[np.integer[Any]]) -> None:
         )
 
 
-def consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def relabel_consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Give objects the numbers 1 .. N, in the order of their ids.
 
     Parameters
@@ -74,7 +74,7 @@ def consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], ND
     return numbers.reshape(labels.shape), ids.astype(np.int64)
 
 
-def separate(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> NDArray[np.int32]:
+def separate_touching(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> NDArray[np.int32]:
     """Set touching objects apart by background (paper, section 3: the separation border).
 
     Afterwards a pixel of an object has no pixel of another object within `gap_px` pixels along any axis or diagonal,
@@ -105,7 +105,7 @@ def separate(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> NDArray[np
     """
     from scipy.ndimage import maximum_filter
 
-    numbers, ids = consecutive(labels)
+    numbers, ids = relabel_consecutive(labels)
     separated = labels.astype(np.int32)
     if len(ids) < 2 or gap_px == 0:
         return separated
@@ -132,7 +132,8 @@ def object_target(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     Parameters
     ----------
     labels
-        ``(*S)`` integers, usually from `separate`: ids of 1 and more, 0 background, `IGNORE` where not annotated.
+        ``(*S)`` integers, usually from `separate_touching`: ids of 1 and more, 0 background, `IGNORE` where not
+        annotated.
 
     Returns
     -------
@@ -227,7 +228,7 @@ def without_unknown(predicted: NDArray[np.int32], truth: NDArray[np.integer[Any]
     return np.where(2 * unknown[predicted] > sizes[predicted], np.int32(0), predicted)
 
 
-def components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+def connected_components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Label the face-connected pieces of a mask (4 neighbors in 2D, 6 in 3D).
 
     Parameters
@@ -264,7 +265,7 @@ def _innermost(numbers: NDArray[np.int32], which: NDArray[np.intp]) -> NDArray[n
     return inside & (depth >= deepest[np.maximum(numbers, 0)])
 
 
-def diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[np.float64]:
+def equivalent_diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[np.float64]:
     """Return the diameters of the disks (rank 2) or balls (rank 3) of so many pixels."""
     wide: NDArray[np.float64] = 2 * np.sqrt(sizes / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * sizes / np.pi)
     return wide

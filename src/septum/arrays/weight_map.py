@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from septum.arrays.targets import IGNORE, IGNORED, check_labels, components, consecutive
+from septum.arrays.targets import IGNORE, IGNORED, check_labels, connected_components, relabel_consecutive
 from septum.errors import UsageError
 
 NEGLIGIBLE = 2e-8
@@ -60,7 +60,7 @@ def border_term(
     from septum.arrays.nearest_objects import two_nearest
 
     reach = sigma_px * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))
-    ids = labels if np.can_cast(labels.dtype, np.int32) else consecutive(labels)[0]
+    ids = labels if np.can_cast(labels.dtype, np.int32) else relabel_consecutive(labels)[0]
     for rows, (_, square1, _, square2) in two_nearest(np.ascontiguousarray(ids, np.int32), spacing=sizes, reach=reach):
         both = square2 < np.inf
         distances = np.sqrt(square1[both], dtype=np.float64) + np.sqrt(square2[both], dtype=np.float64)
@@ -151,7 +151,7 @@ def weight_map(
     UsageError, DataError
         As `border_term`.
     """
-    objects = components((target > 0) & (target != IGNORED)) if labels is None else labels
+    objects = connected_components((target > 0) & (target != IGNORED)) if labels is None else labels
     per_value = np.zeros(IGNORED + 1, np.float32)
     weights = np.asarray(class_weights, np.float32)
     per_value[: len(weights)] = weights

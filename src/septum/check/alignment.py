@@ -14,7 +14,7 @@ from septum.check.placement import Placement
 
 if TYPE_CHECKING:
     from septum.check.boundary_agreement import Agreement
-    from septum.check.statistics import Item
+    from septum.check.statistics import PairStatistics
 
 _ENOUGH = 5  # images, or frames of stacks, to say what is usual
 _FOLLOWS = 1.4  # contrast, from which outlines are known to follow edges in this data set
@@ -39,7 +39,7 @@ _SEPARATES, _AS_USUAL = 0.3, 0.6
 _ANYWHERE, _STRANGERS, _NOTHING = 1.05, 1.3, 0.1
 
 
-def fit(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
+def fit(items: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Remark]]:
     """Find masks that are turned or shifted against their images, mend what is certain, and say what is suspicious.
 
     A mask is suspicious if its contrast is below the fourth root of what is usual in the data set, and it does not
@@ -113,7 +113,7 @@ def _single(agreements: Sequence[Agreement], usual: float) -> Placement | None:
     return None
 
 
-def _volumes(items: Mapping[int, Item]) -> dict[int, Placement]:
+def _volumes(items: Mapping[int, PairStatistics]) -> dict[int, Placement]:
     """Return the order of axes that masks of volumes need whose sides do not tell it."""
     mends = {}
     for index, item in items.items():
@@ -126,7 +126,9 @@ def _volumes(items: Mapping[int, Item]) -> dict[int, Placement]:
     return mends
 
 
-def _suspicious(items: Mapping[int, Item], found: Mapping[int, Sequence[Agreement]], usual: float) -> list[Remark]:
+def _suspicious(
+    items: Mapping[int, PairStatistics], found: Mapping[int, Sequence[Agreement]], usual: float
+) -> list[Remark]:
     """Name masks whose outlines do not follow the edges of their images as the others do."""
     if not found:
         return []

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.intensity_profile import look, thumbnail
+from septum.arrays.intensity_profile import intensity_curve, thumbnail
 from septum.arrays.targets import IGNORE
 from septum.check.boundary_agreement import Agreement, Turned, agreement, best_orientation, turned
 from septum.check.census import census
 from septum.check.masks import Labels, fill_holes, read_labels
 from septum.check.placement import Placement, orientations
 from septum.check.split_ids import set_apart
-from septum.check.statistics import ImageFacts, Item, MaskFacts
+from septum.check.statistics import ImageFacts, MaskFacts, PairStatistics
 from septum.errors import SeptumError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _CLEARLY = 1.15  # times the contrast of the next best order of axes
 LOSSY = (".jpg", ".jpeg")
 
 
-def items_of(pairs: Sequence[Pair]) -> Iterator[Item]:
+def items_of(pairs: Sequence[Pair]) -> Iterator[PairStatistics]:
     """Put together what belongs to one image (several gold slices of a volume), in the order of `pairs`."""
     for image, group in groupby(pairs, key=lambda pair: pair.image):
         same = list(group)
@@ -45,10 +45,10 @@ def items_of(pairs: Sequence[Pair]) -> Iterator[Item]:
         golds = tuple((p.gold, p.gold_slice) for p in same if p.gold is not None)
         if masks:
             first = same[0]
-            yield Item(first.name, first.group, first.position, image, masks, golds, field=first.field)
+            yield PairStatistics(first.name, first.group, first.position, image, masks, golds, field=first.field)
 
 
-def survey(item: Item, *, ignore: Sequence[int] = ()) -> Item:
+def survey(item: PairStatistics, *, ignore: Sequence[int] = ()) -> PairStatistics:
     """Read the files of an item, one after the other, and add the figures; `ignore` as in `read_mask`."""
     from septum.io.images import read_image
 
@@ -78,7 +78,7 @@ def survey(item: Item, *, ignore: Sequence[int] = ()) -> Item:
     )
 
 
-def with_channels(items: Sequence[Item], *, ignore: Sequence[int] = ()) -> list[Item]:
+def with_channels(items: Sequence[PairStatistics], *, ignore: Sequence[int] = ()) -> list[PairStatistics]:
     """Read images again as channels whose pages are no pages: in all pairs alike the mask has one page.
 
     Files that name no axes are read as pages. So many of them as there are in every image, and a mask of one page for
@@ -91,7 +91,7 @@ def with_channels(items: Sequence[Item], *, ignore: Sequence[int] = ()) -> list[
     return [survey(replace(item, axes=axes), ignore=ignore) if item.image_facts else item for item in items]
 
 
-def _channel_axes(item: Item) -> tuple[str, int] | None:
+def _channel_axes(item: PairStatistics) -> tuple[str, int] | None:
     """Return the axes that make channels of an image's pages, and their number; None if they are no channels."""
     image, mask = item.image_facts, item.mask_facts
     if image is None or mask is None or image.axes != "TCYX" or image.channels > 1 or mask.axes != "CYX":
@@ -169,7 +169,7 @@ def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:
     flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
     last = frames.shape[1] - 1
     filled = frames if not holes else np.stack([fill_holes(frame) for frame in frames])
-    curve, levels = look(np.moveaxis(filled, 1, 0))
+    curve, levels = intensity_curve(np.moveaxis(filled, 1, 0))
     return ImageFacts(
         dtype=str(frames.dtype),
         axes=image.axes,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, consecutive
+from septum.arrays.targets import IGNORE, relabel_consecutive
 
 FEW = 64
 """Up to so many values, where each lies and how bright it is, is kept as well."""
@@ -97,7 +97,7 @@ def census(labels: NDArray[np.integer[Any]], image: NDArray[Any] | None = None) 
     DataError
         If a value is negative and not `IGNORE`.
     """
-    numbers, ids = consecutive(labels)
+    numbers, ids = relabel_consecutive(labels)
     ignored = int(np.count_nonzero(numbers == IGNORE)) if numbers.size and numbers.min() < 0 else 0
     if ignored:
         numbers = np.maximum(numbers, 0)

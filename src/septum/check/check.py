@@ -13,7 +13,7 @@ from septum.check.alignment import fit
 from septum.check.analyze import items_of, survey, with_channels
 from septum.check.duplicates import copies, unlike_remarks
 from septum.check.field_of_view import with_field
-from septum.check.issues import KINDS, Finding, counted, gather, times
+from septum.check.issues import KINDS, Issue, format_shape, gather, pluralize
 from septum.check.judge import (
     channel_remarks,
     common_channels,
@@ -25,10 +25,10 @@ from septum.check.judge import (
     with_binary,
     without,
 )
-from septum.check.label_kind import Kind, Meaning, decide
+from septum.check.label_kind import Kind, Meaning, infer_label_kind
 from septum.check.masks import COLOR
 from septum.check.sparse_gold import partly_named
-from septum.check.statistics import Item
+from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -102,22 +102,22 @@ class Report:
     pairing: Pairing
     meaning: Meaning
     rules: Rules
-    findings: tuple[Finding, ...]
-    items: tuple[Item, ...]
-    left_out: tuple[Item, ...]
+    findings: tuple[Issue, ...]
+    items: tuple[PairStatistics, ...]
+    left_out: tuple[PairStatistics, ...]
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[Issue, ...]:
         """Findings for which training is refused."""
         return tuple(f for f in self.findings if f.severity == "error")
 
     @property
-    def warnings(self) -> tuple[Finding, ...]:
+    def warnings(self) -> tuple[Issue, ...]:
         """Findings a person should look at."""
         return tuple(f for f in self.findings if f.severity == "warning")
 
     @property
-    def mended(self) -> tuple[Finding, ...]:
+    def mended(self) -> tuple[Issue, ...]:
         """Findings that are mended in memory."""
         return tuple(f for f in self.findings if f.severity == "mended")
 
@@ -168,7 +168,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
         As for `septum.pairing.find.find_pairs`.
     kind
         ``"objects"`` or ``"classes"`` if known; otherwise read from the values of all masks
-        (`septum.check.label_kind.decide` says how).
+        (`septum.check.label_kind.infer_label_kind` says how).
     ignore
         Values that mean not annotated, beside those that say so themselves. Where 0 is among them there is no
         background, so the values are classes.
@@ -199,7 +199,7 @@ def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[in
     used = {index: used[index] for index in without(items, remarks)}
     masks = [census for item in used.values() if item.mask_facts for census in item.mask_facts.census]
     things = len({item.group or f"/{item.name}" for item in used.values()})
-    meaning = decide(masks, objects=pairing.objects, kind=kind, things=things)
+    meaning = infer_label_kind(masks, objects=pairing.objects, kind=kind, things=things)
     used = {index: with_binary(item, meaning) for index, item in used.items()}
     if pairing.layout == "ctc" and meaning.kind == "objects":
         used, found = partly_named(used)
@@ -233,7 +233,7 @@ def _kind_without(ignore: Sequence[int], kind: Kind | None) -> Kind | None:
     return "classes"
 
 
-def _see_ignored(ignore: Sequence[int], items: Sequence[Item]) -> None:
+def _see_ignored(ignore: Sequence[int], items: Sequence[PairStatistics]) -> None:
     """Raise `UsageError` if a value is in no mask: it is a slip, and would go unnoticed."""
     facts = [item.mask_facts for item in items if item.mask_facts]
     met = {value for fact in facts for value in fact.ignored}
@@ -245,7 +245,7 @@ def _see_ignored(ignore: Sequence[int], items: Sequence[Item]) -> None:
 
 
 def _rules(
-    meaning: Meaning, items: Sequence[Item], channels: int, findings: Sequence[Finding], ignore: tuple[int, ...]
+    meaning: Meaning, items: Sequence[PairStatistics], channels: int, findings: Sequence[Issue], ignore: tuple[int, ...]
 ) -> Rules:
     rank = common_rank(items)
     sizes = [i.image_facts.spacing_um[-rank:] for i in items if i.image_facts and i.image_facts.spacing_um]
@@ -277,13 +277,13 @@ def _pairs_line(report: Report) -> str:
         "files": "files side by side",
         "objects": "a folder for each image, a mask file for each object",
     }
-    return f"{counted(len(report.items), 'pair')}{left} ({layouts[report.pairing.layout]})"
+    return f"{pluralize(len(report.items), 'pair')}{left} ({layouts[report.pairing.layout]})"
 
 
-def _images_line(items: Sequence[Item]) -> str:
+def _images_line(items: Sequence[PairStatistics]) -> str:
     facts = [i.image_facts for i in items if i.image_facts]
     sides = sorted({f.sides for f in facts}, key=lambda s: (int(np.prod(s)), s))
-    size = times(sides[0]) if len(sides) == 1 else f"{times(sides[0])} to {times(sides[-1])}"
+    size = format_shape(sides[0]) if len(sides) == 1 else f"{format_shape(sides[0])} to {format_shape(sides[-1])}"
     channels = sorted({f.channels for f in facts})
     frames = sum(f.frames for f in facts)
     types = ", ".join(sorted({f.dtype for f in facts}))
@@ -292,7 +292,7 @@ def _images_line(items: Sequence[Item]) -> str:
     return f"images: {size} pixels, {some} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
 
 
-def _figures(item: Item) -> dict[str, object]:
+def _figures(item: PairStatistics) -> dict[str, object]:
     """Return the figures of one pair for JSON; ids are counted, not listed."""
     census = item.mask_facts.census if item.mask_facts else ()
     image = asdict(item.image_facts) if item.image_facts else {}

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.intensity_profile import QUANTILES, inverted
-from septum.check.issues import Remark, times
+from septum.check.issues import Remark, format_shape
 from septum.check.masks import fill_holes
 
 if TYPE_CHECKING:
-    from septum.check.statistics import ImageFacts, Item
+    from septum.check.statistics import ImageFacts, PairStatistics
 
 _ENOUGH = 8  # images, to say what is usual
 # Thumbnails of copies (other brightness, JPEG, another size) correlate by 0.99 and more; of neighboring frames of a
@@ -30,7 +30,7 @@ _SIZE = 64  # times fewer or more pixels than the median
 _OBJECT_SIZE = 4  # times the median diameter, at least
 
 
-def copies(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
+def copies(items: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Remark]]:
     """Find images that are equal, or nearly equal, to an earlier one.
 
     Neighbors of one stack or sequence are alike by nature and not compared. Mirrored and rotated copies are found too.
@@ -61,7 +61,9 @@ def copies(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
     return _sequence(marked, remarks)
 
 
-def _sequence(items: dict[int, Item], remarks: list[Remark]) -> tuple[dict[int, Item], list[Remark]]:
+def _sequence(
+    items: dict[int, PairStatistics], remarks: list[Remark]
+) -> tuple[dict[int, PairStatistics], list[Remark]]:
     """Take nearly all images for frames of one sequence where they are alike: else none could be held out."""
     name, count = Counter(i.copy_of for i in items.values() if i.copy_of).most_common(1)[0] if remarks else ("", 0)
     if count < _ENOUGH or count < _SEQUENCE * len(items):
@@ -72,12 +74,12 @@ def _sequence(items: dict[int, Item], remarks: list[Remark]) -> tuple[dict[int, 
     return items | frames, [*kept, Remark("sequence", text=text)]
 
 
-def _marked(items: dict[int, Item], first: int, index: int) -> dict[int, Item]:
+def _marked(items: dict[int, PairStatistics], first: int, index: int) -> dict[int, PairStatistics]:
     name = items[first].copy_of or items[first].name
     return items | {i: replace(items[i], copy_of=name) for i in (first, index)}
 
 
-def _near_copies(items: Mapping[int, Item]) -> Iterator[tuple[int, int, str]]:
+def _near_copies(items: Mapping[int, PairStatistics]) -> Iterator[tuple[int, int, str]]:
     """Yield (index, index of an earlier image, how it is turned) of images that are nearly equal."""
     for length in {len(i.image_facts.thumbnail) for i in items.values() if i.image_facts}:
         same = {k: i for k, i in items.items() if i.image_facts and len(i.image_facts.thumbnail) == length}
@@ -100,7 +102,7 @@ def _turn(image: NDArray[Any], turn: int) -> NDArray[Any]:
     return np.rot90(image.T if turn >= 4 else image, turn % 4)
 
 
-def _same(one: Item, other: Item, turn: int, likeness: float) -> bool:
+def _same(one: PairStatistics, other: PairStatistics, turn: int, likeness: float) -> bool:
     """Compare the fine detail of two images whose thumbnails are alike."""
     from scipy.ndimage import uniform_filter
 
@@ -117,7 +119,7 @@ def _same(one: Item, other: Item, turn: int, likeness: float) -> bool:
     return float(np.corrcoef(details[0].ravel(), details[1].ravel())[0, 1]) > _DETAIL
 
 
-def unlike_remarks(items: Sequence[Item], *, objects: bool) -> Iterator[Remark]:
+def unlike_remarks(items: Sequence[PairStatistics], *, objects: bool) -> Iterator[Remark]:
     """Name images unlike the others in intensities, size, or size of their objects, with figures."""
     facts = [(item, item.image_facts) for item in items if item.image_facts]
     if len(facts) < _ENOUGH:
@@ -127,12 +129,12 @@ def unlike_remarks(items: Sequence[Item], *, objects: bool) -> Iterator[Remark]:
     for (item, f), ratio in zip(facts, pixels / np.median(pixels), strict=True):
         if not 1 / _SIZE <= ratio <= _SIZE:
             usual = facts[int(np.argsort(pixels)[len(pixels) // 2])][1]
-            yield Remark("size-outlier", item.image, f"{times(f.sides)}, usual {times(usual.sides)}")
+            yield Remark("size-outlier", item.image, f"{format_shape(f.sides)}, usual {format_shape(usual.sides)}")
     if objects:
         yield from _object_sizes([(i, float(np.median(_sizes(i))), len(f.sides)) for i, f in facts if _sizes(i)])
 
 
-def _intensities(facts: Sequence[tuple[Item, ImageFacts]]) -> Iterator[Remark]:
+def _intensities(facts: Sequence[tuple[PairStatistics, ImageFacts]]) -> Iterator[Remark]:
     contrasts = np.asarray([max(f.percentiles[2] - f.percentiles[0], 1e-12) for _, f in facts])
     middle = float(np.median(contrasts))
     dim = set()
@@ -159,11 +161,11 @@ def _intensities(facts: Sequence[tuple[Item, ImageFacts]]) -> Iterator[Remark]:
                 yield Remark("intensity-unlike", item.image, f"{far:.2g} standard deviations{way}; usual {usual:.2g}")
 
 
-def _sizes(item: Item) -> list[int]:
+def _sizes(item: PairStatistics) -> list[int]:
     return [n for c in (item.mask_facts.census if item.mask_facts else ()) for n in c.counts]
 
 
-def _object_sizes(found: Sequence[tuple[Item, float, int]]) -> Iterator[Remark]:
+def _object_sizes(found: Sequence[tuple[PairStatistics, float, int]]) -> Iterator[Remark]:
     widths = np.asarray([size ** (1 / rank) for _, size, rank in found])
     if len(widths) < _ENOUGH:
         return

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import IGNORE
 from septum.check.analyze import read_mask
-from septum.check.issues import times
+from septum.check.issues import format_shape
 from septum.errors import DataError, SeptumError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from septum.check.statistics import Item
+    from septum.check.statistics import PairStatistics
 
 
 def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
@@ -48,12 +48,12 @@ def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
     values = read_image(path, labels=True).array
     colors = values[: 1 if len(values) < 3 else 3]  # without alpha
     if colors.shape[1:] != tuple(sides):
-        given = f"image {times(sides)}, field of view {times(colors.shape[1:])}"
-        raise DataError(f"{shown(path)}: {given}", "the size of its image", "leave it out")
+        given = f"image {format_shape(sides)}, field of view {format_shape(colors.shape[1:])}"
+        raise DataError(f"{format_path(path)}: {given}", "the size of its image", "leave it out")
     brightest = colors.max(axis=0)
     if not brightest.max(initial=0) > 0:
         raise DataError(
-            f"{shown(path)}: nothing is inside", "values above 0 where the image shows something", "leave it out"
+            f"{format_path(path)}: nothing is inside", "values above 0 where the image shows something", "leave it out"
         )
     return np.asarray(brightest > brightest.max() / 2)
 
@@ -65,7 +65,7 @@ def outside_unknown(frames: NDArray[np.int32], path: Path | None) -> NDArray[np.
     return np.where(read_field(path, frames.shape[1:]), frames, np.int32(IGNORE))
 
 
-def with_field(item: Item) -> Item:
+def with_field(item: PairStatistics) -> PairStatistics:
     """Keep the field of view of an item if it fits image and mask; else say why it does not."""
     if item.field is None or item.image_facts is None or item.mask_facts is None:
         return item

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from septum.check.issues import KINDS, Remark, counted, times
+from septum.check.issues import KINDS, Remark, format_shape, pluralize
 from septum.check.label_kind import Meaning, binary
 from septum.check.masks import COLOR, fits_channels
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from septum.check.census import Census
-    from septum.check.statistics import Item
+    from septum.check.statistics import PairStatistics
     from septum.pairing.find import Pairing
 
 _TINY = 8  # pixels
 _MOST_CLASSES = 254  # a target is uint8, and 255 is ignored
 
 
-def without(items: Sequence[Item], remarks: Sequence[Remark]) -> dict[int, Item]:
+def without(items: Sequence[PairStatistics], remarks: Sequence[Remark]) -> dict[int, PairStatistics]:
     """Return by index the items that no remark leaves out."""
     out = {r.item for r in remarks if KINDS[r.code].leaves_out}
     return {index: item for index, item in enumerate(items) if index not in out}
 
 
-def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]:
+def pairing_remarks(pairing: Pairing, items: Sequence[PairStatistics]) -> Iterator[Remark]:
     """Say what has no partner, and what is no mask to train on or one of several files."""
     unannotated = [p.image for p in pairing.pairs if p.mask is None and p.gold is None]
     for path in (*pairing.unmatched_images, *unannotated):
@@ -42,10 +42,12 @@ def pairing_remarks(pairing: Pairing, items: Sequence[Item]) -> Iterator[Remark]
             yield Remark("field-unfit", path, "no image of this name")
     for index, item in enumerate(items):
         if item.mask.is_dir() and item.mask_facts is not None:
-            yield Remark("mask-folder", item.mask, counted(len(item.mask_facts.census[0].values), "object"), item=index)
+            yield Remark(
+                "mask-folder", item.mask, pluralize(len(item.mask_facts.census[0].values), "object"), item=index
+            )
 
 
-def item_remarks(index: int, item: Item) -> Iterator[Remark]:
+def item_remarks(index: int, item: PairStatistics) -> Iterator[Remark]:
     """Judge one pair by itself."""
     for path, reason in item.unreadable:
         vital = path in (item.image, item.mask)
@@ -67,22 +69,25 @@ def item_remarks(index: int, item: Item) -> Iterator[Remark]:
     elif image.holes:
         yield Remark("image-holes", item.image, f"{image.holes} values", item=index)
     if min(image.sides[-2:]) < _TINY:
-        yield Remark("image-tiny", item.image, times(image.sides), item=index)
+        yield Remark("image-tiny", item.image, format_shape(image.sides), item=index)
     section = item.masks[0][1] is not None
     if not section and image.frames != mask.frames:
         yield Remark("pages-differ", item.image, f"image {image.frames}, mask {mask.frames}", item=index)
     elif not section and mask.reorder is not None:
         code = "sizes-swapped" if len(mask.sides) == 2 else "axes-swapped"
-        yield Remark(code, item.mask, f"{times(mask.sides)} for {times(image.sides)}", item=index)
+        yield Remark(code, item.mask, f"{format_shape(mask.sides)} for {format_shape(image.sides)}", item=index)
     elif image.sides[1:] != mask.sides if section else image.sides != mask.sides:
-        detail = f"image {times(image.sides)}, mask {times(mask.sides)}" + ", rotated by 90 degrees" * mask.turned
+        detail = (
+            f"image {format_shape(image.sides)}, mask {format_shape(mask.sides)}"
+            + ", rotated by 90 degrees" * mask.turned
+        )
         yield Remark("sizes-differ", item.image, detail, item=index)
     for code in mask.mends:
         yield Remark(code, item.mask, item=index)
     yield from _census_remarks(index, item, mask.census)
 
 
-def _census_remarks(index: int, item: Item, frames: Sequence[Census]) -> Iterator[Remark]:
+def _census_remarks(index: int, item: PairStatistics, frames: Sequence[Census]) -> Iterator[Remark]:
     if frames and all(not c.values and not c.background for c in frames):
         yield Remark("mask-unannotated", item.mask, item=index)
         return
@@ -103,14 +108,14 @@ def _short(reason: str, path: Path) -> str:
     return first.split(": ", 1)[1] if first.startswith(str(path)) and ": " in first else first
 
 
-def common_channels(items: Sequence[Item]) -> int:
+def common_channels(items: Sequence[PairStatistics]) -> int:
     """Return the number of channels that all samples get: that of most images which are not gray."""
     given = [i.image_facts.channels - i.image_facts.spare for i in items if i.image_facts]
     several = Counter(c for c in given if c > 1)
     return several.most_common(1)[0][0] if several else 1
 
 
-def channel_remarks(index: int, item: Item, channels: int) -> Iterator[Remark]:
+def channel_remarks(index: int, item: PairStatistics, channels: int) -> Iterator[Remark]:
     """Compare an image's channels with those that all get."""
     if item.image_facts is None or item.image_facts.channels == channels:
         return
@@ -123,7 +128,7 @@ def channel_remarks(index: int, item: Item, channels: int) -> Iterator[Remark]:
         yield Remark("channels-spare", item.image, item=index)
 
 
-def meaning_remarks(meaning: Meaning, masks: Sequence[Census], items: Sequence[Item]) -> Iterator[Remark]:
+def meaning_remarks(meaning: Meaning, masks: Sequence[Census], items: Sequence[PairStatistics]) -> Iterator[Remark]:
     """Say what the values mean where a person would want to know."""
     if not items:
         yield Remark("nothing-left")
@@ -154,13 +159,13 @@ def meaning_remarks(meaning: Meaning, masks: Sequence[Census], items: Sequence[I
         yield Remark("ignore-255")
 
 
-def with_binary(item: Item, meaning: Meaning) -> Item:
+def with_binary(item: PairStatistics, meaning: Meaning) -> PairStatistics:
     """Mark the frames of an item that have one value for all objects in a set of ids."""
     census = item.mask_facts.census if item.mask_facts else ()
     return replace(item, binary=tuple(t for t, c in enumerate(census) if binary(c, meaning)))
 
 
-def _object_remarks(meaning: Meaning, items: Sequence[Item]) -> Iterator[Remark]:
+def _object_remarks(meaning: Meaning, items: Sequence[PairStatistics]) -> Iterator[Remark]:
     if meaning.pieces:
         yield Remark("pieces")
         return
@@ -177,7 +182,7 @@ def _object_remarks(meaning: Meaning, items: Sequence[Item]) -> Iterator[Remark]
             yield Remark("object-split", item.mask, f"{split} of {sum(len(c.values) for c in census)}")
 
 
-def set_remarks(items: Sequence[Item]) -> Iterator[Remark]:
+def set_remarks(items: Sequence[PairStatistics]) -> Iterator[Remark]:
     """Compare the images with one another."""
     facts = [(item.image, item.image_facts) for item in items if item.image_facts]
     if len(facts) == 1 and facts[0][1].frames == 1 and len(facts[0][1].sides) == 2:
@@ -186,7 +191,7 @@ def set_remarks(items: Sequence[Item]) -> Iterator[Remark]:
         flat = any(len(f.sides) == 2 for _, f in facts)
         for path, f in facts:
             if len(f.sides) == 3 and flat:
-                yield Remark("ranks-differ", path, times(f.sides))
+                yield Remark("ranks-differ", path, format_shape(f.sides))
     several = [f for _, f in facts if f.channels > 1]
     for channel in sorted({c for f in several for c in f.flat}):
         with_it = [(path, f) for path, f in facts if f.channels > 1 and channel < f.channels - f.spare]
@@ -199,6 +204,6 @@ def set_remarks(items: Sequence[Item]) -> Iterator[Remark]:
                 yield Remark("channel-empty", path, f"channel {channel + 1}")
 
 
-def common_rank(items: Sequence[Item]) -> int:
+def common_rank(items: Sequence[PairStatistics]) -> int:
     """Return 3 if all images are volumes, else 2."""
     return 3 if items and all(i.image_facts and len(i.image_facts.sides) == 3 for i in items) else 2

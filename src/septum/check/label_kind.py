@@ -60,7 +60,7 @@ class Meaning:
     sure: bool = False
 
 
-def decide(
+def infer_label_kind(
     masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None, things: int | None = None
 ) -> Meaning:
     """Decide what the values of masks mean.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, consecutive
+from septum.arrays.targets import IGNORE, relabel_consecutive
 from septum.check.jpeg_artifacts import smeared
 from septum.errors import DataError
 
@@ -81,7 +81,7 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
         mends.append("mask-smoothed")
     labels = planes[0] if planes.shape[0] == 1 else _packed(planes)
     if labels.size and labels.max() > _LARGEST:
-        labels = consecutive(labels)[0].astype(np.int64)
+        labels = relabel_consecutive(labels)[0].astype(np.int64)
         mends.append("mask-large-ids")
     return Labels(labels.astype(np.int32), tuple(mends))
 

@@ -21,7 +21,7 @@ from septum.pairing.ctc import markers
 
 if TYPE_CHECKING:
     from septum.check.check import Report
-    from septum.check.statistics import Item
+    from septum.check.statistics import PairStatistics
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
     return phrases
 
 
-def _place(item: Item, report: Report, out: Path, *, name: str, role: str) -> Path:
+def _place(item: PairStatistics, report: Report, out: Path, *, name: str, role: str) -> Path:
     """Return where a file of the copy lies; `role` is images, masks or golds, `name` its name in the data set."""
     from septum.io.paths import image_suffix
 
@@ -121,7 +121,7 @@ def _place(item: Item, report: Report, out: Path, *, name: str, role: str) -> Pa
     return out / role / (item.name + (image_suffix(Path(name)) or ".tif"))
 
 
-def _write_image(item: Item, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
+def _write_image(item: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
     from septum.io.images import read_image, write_image
 
     target = _place(item, report, out, name=item.image.name, role="images")
@@ -137,7 +137,7 @@ def _write_image(item: Item, report: Report, out: Path, done: dict[Path, list[st
 
 
 def _write_mask(
-    item: Item, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
+    item: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
 ) -> FixRecord:
     from septum.io.images import write_image
 

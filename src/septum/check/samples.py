@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import components
+from septum.arrays.targets import connected_components
 from septum.axes import relative_spacing
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from septum.check.check import Report, Rules
     from septum.check.masks import Labels
-    from septum.check.statistics import Item
+    from septum.check.statistics import PairStatistics
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Sample:
     copy_of: str = ""
 
 
-def judged(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
+def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
     """Return the predicted objects that a sample's mask can judge.
 
     A gold frame that names some of its objects says nothing of the others; elsewhere all objects are judged.
@@ -77,7 +77,7 @@ def judged(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedData:
     """Data that were checked and opened: the report, the samples, and a fingerprint of each by its name."""
 
     report: Report
@@ -85,7 +85,7 @@ class Loaded:
     images: dict[str, str]
 
 
-def load_data(report: Report) -> Loaded:
+def load_data(report: Report) -> LoadedData:
     """Open checked data for training, all at once.
 
     Raises
@@ -96,7 +96,7 @@ def load_data(report: Report) -> Loaded:
     samples = tuple(load_samples(report))
     if not samples:
         raise DataError("no image with a usable mask", "at least one", "`septum check DATA` says what is wrong")
-    return Loaded(report, samples, fingerprints(samples))
+    return LoadedData(report, samples, fingerprints(samples))
 
 
 def load_samples(report: Report) -> Iterator[Sample]:
@@ -121,7 +121,7 @@ def load_samples(report: Report) -> Iterator[Sample]:
         yield from open_item(item, report.rules)
 
 
-def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
+def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
     """Open one pair: one sample, or one per annotated page (T) and, for rank 2, per annotated section (Z).
 
     Parameters
@@ -171,7 +171,7 @@ def open_item(item: Item, rules: Rules) -> Iterator[Sample]:
 
 
 def _truth(
-    files: tuple[tuple[Path, int | None], ...], item: Item, rules: Rules, frames: NDArray[Any]
+    files: tuple[tuple[Path, int | None], ...], item: PairStatistics, rules: Rules, frames: NDArray[Any]
 ) -> NDArray[np.int32]:
     """Return ``(T, *S)`` int32 from files that are all of the truth, or Z slices of it."""
     shape = (frames.shape[0], *frames.shape[2:])
@@ -188,7 +188,7 @@ def _truth(
     return outside_unknown(whole, item.field)
 
 
-def put_right(frames: NDArray[np.int32], item: Item, path: Path) -> NDArray[np.int32]:
+def put_right(frames: NDArray[np.int32], item: PairStatistics, path: Path) -> NDArray[np.int32]:
     """Turn and move the frames ``(T, *S)`` of a mask as its item says; other truth of the item has its own place."""
     placement = item.placement
     if placement is None or (path != item.mask and placement == item.mend):
@@ -223,7 +223,7 @@ def meant(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> N
             return np.where(labels > 0, np.int32(1), labels)
         return to_classes(labels, rules.mask_values, rules.ignore)
     if pieces:
-        return np.where(labels == IGNORE, np.int32(IGNORE), components(labels > 0))
+        return np.where(labels == IGNORE, np.int32(IGNORE), connected_components(labels > 0))
     return set_apart(labels)[0] if "object-apart" in rules.mends else labels
 
 

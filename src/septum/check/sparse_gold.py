@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from septum.arrays.targets import diameters
+from septum.arrays.targets import equivalent_diameters
 from septum.axes import relative_spacing
 from septum.check.issues import Remark
 from septum.errors import SeptumError
@@ -17,7 +17,7 @@ from septum.pairing.ctc import markers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from septum.check.statistics import Item
+    from septum.check.statistics import PairStatistics
 
 # Less than this share of the tracking markers, or of what the frames next to one name: two on each side, two in all at
 # least. Cells come and go, but hardly ever half of them at once.
@@ -29,7 +29,7 @@ _OF_MARKERS, _OF_OTHERS, _BESIDE, _LEAST = 0.9, 0.5, 2, 2
 _MARGIN, _MARGIN_PX = 1 / 20, 5.0
 
 
-def partly_named(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remark]]:
+def partly_named(items: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Remark]]:
     """Find frames without silver truth whose gold truth names only some of their objects.
 
     Tracking markers (``01_GT/TRA``) say how many objects there are, of which nine tenths are to be named. Without them
@@ -66,7 +66,7 @@ def partly_named(items: Mapping[int, Item]) -> tuple[dict[int, Item], list[Remar
     return found, remarks
 
 
-def _count(item: Item) -> int | None:
+def _count(item: PairStatistics) -> int | None:
     """Return how many objects the mask of a frame names; None for sections of a volume."""
     if item.mask_facts is None or item.masks[0][1] is not None:
         return None
@@ -84,7 +84,7 @@ def _tracked(gold: Path) -> int | None:
         return None
 
 
-def _beside(item: Item, items: Mapping[int, Item]) -> list[int]:
+def _beside(item: PairStatistics, items: Mapping[int, PairStatistics]) -> list[int]:
     """Return how many objects the nearest other frames of the sequence name, on each side."""
     others = [o for o in items.values() if o.group == item.group and _count(o) is not None]
     near = sorted(others, key=lambda o: abs(o.position - item.position))
@@ -92,16 +92,16 @@ def _beside(item: Item, items: Mapping[int, Item]) -> list[int]:
     return [count for o in (*before, *after) if (count := _count(o)) is not None]
 
 
-def _margin_px(items: Mapping[int, Item]) -> float:
+def _margin_px(items: Mapping[int, PairStatistics]) -> float:
     """Return how far from an object background is taken, in pixels of the finest axis."""
     wide = np.concatenate([np.zeros(0), *_diameters(items)])
     return max(_MARGIN_PX, _MARGIN * float(np.median(wide))) if len(wide) else _MARGIN_PX
 
 
-def _diameters(items: Mapping[int, Item]) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+def _diameters(items: Mapping[int, PairStatistics]) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     for item in items.values():
         if item.mask_facts is not None:
             rank = len(item.mask_facts.sides)
             spacing = item.image_facts.spacing_um if item.image_facts else None
             volume = float(np.prod(relative_spacing(spacing) or (1.0,))) if spacing and len(spacing) == rank else 1.0
-            yield diameters(np.asarray([n * volume for c in item.mask_facts.census for n in c.counts]), rank)
+            yield equivalent_diameters(np.asarray([n * volume for c in item.mask_facts.census for n in c.counts]), rank)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import consecutive
+from septum.arrays.targets import relabel_consecutive
 
 # A piece is an object of its own if it is not much smaller than the largest piece of the id and farther from it than an
 # object is wide. Closer pieces may be one object behind another one; specks are no objects. Pieces that are cut by the
@@ -36,7 +36,7 @@ def set_apart(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], tupl
     """
     import cc3d
 
-    numbers, ids = consecutive(np.maximum(labels, 0))
+    numbers, ids = relabel_consecutive(np.maximum(labels, 0))
     pieces, total = cc3d.connected_components(numbers, connectivity=8 if numbers.ndim == 2 else 26, return_N=True)
     own: NDArray[np.int32] = labels.astype(np.int32)
     if total == len(ids) or total > _MOST * len(ids):  # all whole, or no ids at all

@@ -37,7 +37,7 @@ class ImageFacts:
     digest
         Of shape and values: equal images have equal digests.
     curve, levels
-        See `septum.arrays.intensity_profile.look`; the channels one after another.
+        See `septum.arrays.intensity_profile.intensity_curve`; the channels one after another.
     thumbnail
         See `septum.arrays.intensity_profile.thumbnail`; of the first frame, empty for stacks.
     """
@@ -104,7 +104,7 @@ class MaskFacts:
 
 
 @dataclass(frozen=True)
-class Item:
+class PairStatistics:
     """One image with its truth, and what was found in the files.
 
     Attributes

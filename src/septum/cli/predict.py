@@ -14,8 +14,8 @@ from septum.cli.progress import Outcome, Progress, follow_prediction, stoppable
 from septum.cli.text import described, evaluation_lines, json_text
 from septum.errors import SeptumError, UsageError
 from septum.predict.events import ImageFailed
-from septum.predict.memory import bytes_text, parse_bytes
-from septum.report.numbers import seconds_text
+from septum.predict.memory import format_bytes, parse_bytes
+from septum.report.numbers import format_seconds
 
 
 def predict(
@@ -219,8 +219,8 @@ def _part(text: str) -> tuple[int, int]:
 
 def _outcome_text(outcome: Outcome, place: str) -> str:
     count = len(outcome.done)
-    words = f"{count} image{'s' * (count != 1)} in {seconds_text(outcome.seconds)}, results in {place}"
-    words += f"; at most {bytes_text(outcome.peak_bytes)} of memory"
+    words = f"{count} image{'s' * (count != 1)} in {format_seconds(outcome.seconds)}, results in {place}"
+    words += f"; at most {format_bytes(outcome.peak_bytes)} of memory"
     return words + (f"; {len(outcome.failed)} failed" if outcome.failed else "")
 
 

@@ -19,9 +19,9 @@ import typer
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
 from septum.predict.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
-from septum.predict.memory import bytes_text
+from septum.predict.memory import format_bytes
 from septum.report.curve import Curve
-from septum.report.numbers import scores_text, seconds_text
+from septum.report.numbers import format_scores, format_seconds
 from septum.train.events import Checked, Planned, Resumed, Saved, Step, Trained, Validated
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Progress:
         begun, first = self._counts[0]
         if done > first and now > begun:
             speed = (done - first) / (now - begun)
-            parts += [rate_text(speed, self.unit), f"{seconds_text(max(0.0, total - done) / speed)} left"]
+            parts += [rate_text(speed, self.unit), f"{format_seconds(max(0.0, total - done) / speed)} left"]
         self._print("  ".join([*parts, note] if note else parts))
 
 
@@ -218,13 +218,13 @@ def show_training(record: Event, progress: Progress) -> None:
         case Step(step, total, loss):
             progress.show(step, total, note=f"loss {loss:.3f}")
         case Validated(step, total, scores, best):
-            progress.say(f"step {step}: held-out images {scores_text(scores)}{' (best so far)' if best else ''}")
+            progress.say(f"step {step}: held-out images {format_scores(scores)}{' (best so far)' if best else ''}")
         case PartStarted(title):
             progress.begin("steps")
             progress.say(f"--- {title}")
         case PartTrained(title, trained):
-            said = f"{scores_text(trained.scores)}; " if trained.scores else ""
-            progress.say(f"{title}: {said}{trained.steps} steps, {seconds_text(trained.seconds)}")
+            said = f"{format_scores(trained.scores)}; " if trained.scores else ""
+            progress.say(f"{title}: {said}{trained.steps} steps, {format_seconds(trained.seconds)}")
         case HeldOutDone(done, total):
             if progress.unit != "images":
                 progress.begin("images")
@@ -261,7 +261,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
                 finished = len(outcome.done) + len(outcome.failed)
                 progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
-                progress.say(f"{path} -> {output}  {seconds_text(seconds)}{found}")
+                progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")
             case ShardDone(path, left):
                 what = f"{left} blocks are left to other parts" if left else "all parts are done"
                 progress.say(
@@ -282,9 +282,9 @@ def layout_text(record: ImageStarted) -> str:
     words = [f"{record.tiles} tile{'s' * (record.tiles != 1)} of {sides} pixels"]
     if record.blocks:
         words.append(f"{record.blocks} block{'s' * (record.blocks != 1)}")
-    words.append(f"at most {bytes_text(record.peak_bytes)} of memory")
+    words.append(f"at most {format_bytes(record.peak_bytes)} of memory")
     if record.seconds is not None:
-        words.append(f"about {seconds_text(record.seconds)}")
+        words.append(f"about {format_seconds(record.seconds)}")
     start = "goes on: " if record.resumed else ""
     return f"{record.path}: {start}{', '.join(words)}"
 

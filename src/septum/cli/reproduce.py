@@ -13,9 +13,9 @@ from septum.cli.text import json_text
 from septum.cli.train import DEFAULT_BUDGET_S, orderly
 from septum.errors import UsageError
 from septum.events import Warned
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.predict.events import ImageDone, TileDone
-from septum.report.numbers import aligned, digits, seconds_text
+from septum.report.numbers import format_seconds, format_table, score_format
 from septum.train.events import Checked, Planned, Resumed, Step, Validated
 
 if TYPE_CHECKING:
@@ -159,22 +159,22 @@ def reproduce(
         typer.echo(json_text({"command": "reproduce", **figures(found), "report": page}))
         return
     typer.echo("\n".join(reproduction_lines(found)))
-    typer.echo(f"report: {shown(page)}  (done in {seconds_text(found.seconds)})")
+    typer.echo(f"report: {format_path(page)}  (done in {format_seconds(found.seconds)})")
 
 
 def _show(record: object, progress: Progress) -> None:
     """Show one record on the way."""
-    from septum.reproduce.results import PartStarted, Scoring
+    from septum.reproduce.results import FoldStarted, Scoring
 
     match record:
-        case PartStarted(name, index, count, says):
+        case FoldStarted(name, index, count, says):
             progress.say(f"part {index + 1} of {count}, {name}: {says}")
         case Scoring(images):
             progress.say(f"scoring {images} images")
         case TileDone(path, tile, tiles):
             progress.show_stage("predicting", tile, tiles, note=path.name, unit="tiles")
         case ImageDone(path, output, seconds):
-            progress.say(f"{path.name} -> {output}  {seconds_text(seconds)}")
+            progress.say(f"{path.name} -> {output}  {format_seconds(seconds)}")
         case Warned(text):
             progress.warn(text)
         case Step(step, total, loss):
@@ -190,9 +190,9 @@ def reproduction_lines(found: Reproduced) -> list[str]:
         what = f"{result.images} images" + ("" if result.objects is None else f", {result.objects} objects")
         rows: list[list[object]] = [[f"{result.title}, {what}", "ours", "U-Net 2015", "next best then"]]
         rows += [[s.score, *map(_digits, (s.value, s.unet_2015, s.next_best))] for s in result.lines]
-        lines += aligned(rows)
+        lines += format_table(rows)
     return [*lines, *found.notes]
 
 
 def _digits(value: float | None) -> str:
-    return "-" if value is None or value != value else format(value, digits(value))
+    return "-" if value is None or value != value else format(value, score_format(value))

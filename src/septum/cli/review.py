@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from septum.cli.progress import Progress
-from septum.io.paths import shown
-from septum.report.numbers import aligned
+from septum.io.paths import format_path
+from septum.report.numbers import format_table
 
 if TYPE_CHECKING:
     from septum.check.check import Report
-    from septum.review.suspects import Suspects
+    from septum.review.suspects import LabelIssues
 
 MOST_LINES = 20
 
 
-def judge(report: Report, run: Path, *, quiet: bool) -> Suspects:
+def judge(report: Report, run: Path, *, quiet: bool) -> LabelIssues:
     """Let a run judge the masks of a report, and show how far it is."""
-    from septum.review.suspects import Suspects, suspects
+    from septum.review.suspects import LabelIssues, find_label_issues
 
-    found: Suspects | None = None
+    found: LabelIssues | None = None
     with Progress("images", quiet=quiet, waiting="opening the model") as progress:
-        for record in suspects(report, run):
-            if isinstance(record, Suspects):
+        for record in find_label_issues(report, run):
+            if isinstance(record, LabelIssues):
                 found = record
             else:
                 progress.show(record.done, record.total)
@@ -31,12 +31,12 @@ def judge(report: Report, run: Path, *, quiet: bool) -> Suspects:
     return found
 
 
-def suspect_lines(report: Report, found: Suspects, run: Path) -> list[str]:
+def suspect_lines(report: Report, found: LabelIssues, run: Path) -> list[str]:
     """Return the suspicious labels as a table, the worst first, and of how many images they are."""
     count = f"{found.judged} image{'s' * (found.judged != 1)}"
     unseen = f" ({found.unseen} others were trained on: --folds judges all)" if found.unseen else ""
     if not found.found:
-        return [f"no suspicious label in {count} that {shown(run)} had not seen{unseen}"]
+        return [f"no suspicious label in {count} that {format_path(run)} had not seen{unseen}"]
     rows: list[list[object]] = [["suspicious label in", "at y, x", "px", "sure", "the model sees"]]
     if report.rules.rank == 3:
         rows[0][1] = "at z, y, x"
@@ -44,14 +44,14 @@ def suspect_lines(report: Report, found: Suspects, run: Path) -> list[str]:
         doubt = suspect.doubt
         where = ", ".join(f"{a}:{b}" for a, b in zip(doubt.start, doubt.stop, strict=True))
         said = suspect.words(report.rules.class_values)
-        rows.append([shown(suspect.image), where, doubt.area_px, f"{doubt.confidence:.2f}", said])
+        rows.append([format_path(suspect.image), where, doubt.area_px, f"{doubt.confidence:.2f}", said])
     left = len(found.found) - MOST_LINES
     more = [f"and {left} more, of which --json tells"] if left > 0 else []
     total = f"{len(found.found)} suspicious label{'s' * (len(found.found) != 1)}"
-    return [*aligned(rows), *more, f"{total} in {count} that {shown(run)} had not seen{unseen}"]
+    return [*format_table(rows), *more, f"{total} in {count} that {format_path(run)} had not seen{unseen}"]
 
 
-def suspects_told(found: Suspects) -> dict[str, object]:
+def suspects_told(found: LabelIssues) -> dict[str, object]:
     """Return the suspicious labels for the document of ``--json``."""
     labels = [{"image": one.image, "mask": one.mask, **vars(one.doubt)} for one in found.found]
     return {"judged": found.judged, "unseen": found.unseen, "labels": labels}

@@ -10,8 +10,8 @@ import typer
 from septum.cli.options import AxesOption, DeviceOption, JsonOption, QuietOption, settings_of
 from septum.cli.progress import Progress, stoppable
 from septum.cli.text import json_text
-from septum.io.paths import shown
-from septum.report.numbers import aligned
+from septum.io.paths import format_path
+from septum.report.numbers import format_table
 
 if TYPE_CHECKING:
     from septum.predict.events import ImageFailed
@@ -98,9 +98,9 @@ def _lines(found: Suggested, out: Path | None) -> list[str]:
         place = "".join(f", {axis} {number}" for axis, number in one.place.items())
         box = one.regions[0] if one.regions else None
         where = "-" if box is None else ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
-        rows.append([f"{shown(one.path)}{place}", f"{one.disagreement:.4f}", where])
+        rows.append([f"{format_path(one.path)}{place}", f"{one.disagreement:.4f}", where])
     count = found.judged
-    lines = [*aligned(rows), f"{count} image{'s' * (count != 1)}, ranked by how much {found.voters} disagree"]
+    lines = [*format_table(rows), f"{count} image{'s' * (count != 1)}, ranked by how much {found.voters} disagree"]
     return lines if out is None else [*lines, f"pictures: {out}"]
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from septum.report.numbers import aligned, interval_text, number_text, told
+from septum.report.numbers import format_interval, format_number, format_table, format_value
 
 if TYPE_CHECKING:
     from septum.check.repair import FixRecord
@@ -41,19 +41,19 @@ def evaluation_lines(found: Evaluation) -> list[str]:
     shown = [score for score in first.scores if score.headline] or list(first.scores)
     if len(found.results) == 1:
         rows = [["score", "value", "95 % interval"]]
-        rows += [[s.name, number_text(s.value), interval_text(s.low, s.high)] for s in shown]
-        return aligned(rows)
+        rows += [[s.name, format_number(s.value), format_interval(s.low, s.high)] for s in shown]
+        return format_table(rows)
     second = {(s.metric, s.name): s for s in found.results[1].scores}
     differences = {(d.metric, d.name): d for d in found.differences}
     rows = [["score", *(str(r.predicted) for r in found.results), "difference", "95 % interval", ""]]
     for score in shown:
         other, change = second.get((score.metric, score.name)), differences.get((score.metric, score.name))
-        row = [score.name, number_text(score.value), number_text(other.value if other else None)]
+        row = [score.name, format_number(score.value), format_number(other.value if other else None)]
         if change is None:
             rows.append([*row, "-", "-", ""])
             continue
-        rows.append([*row, f"{change.value:+.3f}", interval_text(change.low, change.high), _verdict(change)])
-    return aligned(rows)
+        rows.append([*row, f"{change.value:+.3f}", format_interval(change.low, change.high), _verdict(change)])
+    return format_table(rows)
 
 
 def seeds_lines(compared: SeedsCompared, averaged: Mapping[str, float]) -> list[str]:
@@ -61,16 +61,16 @@ def seeds_lines(compared: SeedsCompared, averaged: Mapping[str, float]) -> list[
     rows: list[list[object]] = [["held-out images", *(f"seed {s}" for s in compared.seeds), "mean", "sd", "averaged"]]
     for name, values in compared.scores.items():
         rows.append([name, *values, compared.mean(name), compared.deviation(name), averaged[name]])
-    return [*aligned(rows), f"kept: the average of the {len(compared.seeds)} networks"]
+    return [*format_table(rows), f"kept: the average of the {len(compared.seeds)} networks"]
 
 
 def curve_lines(curve: Curve) -> list[str]:
     """Return a learning curve as a table, and what it says in one sentence."""
     rows: list[list[object]] = [["training images", curve.score, "95 % interval"]]
     for n, value, (low, high) in zip(curve.images, curve.values, curve.intervals, strict=True):
-        rows.append([str(n), value, interval_text(low, high)])
-    rows += [[f"{n}, expected", value, interval_text(low, high)] for n, value, low, high in curve.ahead]
-    return [*aligned(rows), curve.words]
+        rows.append([str(n), value, format_interval(low, high)])
+    rows += [[f"{n}, expected", value, format_interval(low, high)] for n, value, low, high in curve.ahead]
+    return [*format_table(rows), curve.words]
 
 
 def series(learned: Learned) -> dict[str, object]:
@@ -91,7 +91,7 @@ def series(learned: Learned) -> dict[str, object]:
 
 def described(facts: Mapping[str, object]) -> list[str]:
     """Return named facts as lines ``name  value``, those without a value left out."""
-    lines = {key.replace("_", " "): told(value) for key, value in facts.items()}
+    lines = {key.replace("_", " "): format_value(value) for key, value in facts.items()}
     width = max(len(key) for key in lines)
     return [f"{key:<{width}}  {text}" for key, text in lines.items() if text]
 

@@ -30,9 +30,9 @@ from septum.cli.review import judge, suspect_lines, suspects_told
 from septum.cli.text import curve_lines, fixed_lines, json_text, seeds_lines, series
 from septum.errors import SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.paths import shown
-from septum.report.numbers import aligned, scores_text, seconds_text
-from septum.train.interrupt import Stop, stop_on_signals
+from septum.io.paths import format_path
+from septum.report.numbers import format_scores, format_seconds, format_table
+from septum.train.interrupt import StopRequest, stop_on_signals
 from septum.train.launch import launch, starts_processes
 
 DEFAULT_BUDGET_S = 1800.0
@@ -211,7 +211,7 @@ def train(
     from septum.experiments.series import several_processes
     from septum.experiments.trackers import trackers_of
     from septum.experiments.tracking import tracked
-    from septum.report.collect import reported
+    from septum.report.collect import observe
     from septum.train import loop as job
     from septum.train.settings import TrainSettings
     from septum.train.split import SplitSettings
@@ -253,14 +253,14 @@ def train(
         compile=compile_network,
     )
 
-    def records(stop: Stop) -> Iterator[Any]:
+    def records(stop: StopRequest) -> Iterator[Any]:
         if learning_curve:
             return train_curve(settings, stop)
         if seeds is not None:
             return train_seeds(settings, seeds, stop)
         if folds is not None:
             return train_folds(settings, folds, stop)
-        return reported(settings, job.train(settings, stop))
+        return observe(settings, job.train(settings, stop))
 
     with (
         orderly(run) as stop,
@@ -282,8 +282,8 @@ def train(
         typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
     if learned.curve is not None:
         typer.echo("\n".join(curve_lines(learned.curve)))
-    scores = f"{scores_text(result.scores)}; " if result.scores else ""
-    typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {seconds_text(result.seconds)})")
+    scores = f"{format_scores(result.scores)}; " if result.scores else ""
+    typer.echo(f"model: {result.model}  ({scores}{result.steps} steps, {format_seconds(result.seconds)})")
 
 
 def demo(
@@ -317,8 +317,8 @@ def demo(
                 seconds = record.seconds
             elif isinstance(record, Event):
                 show_training(record, progress)
-    typer.echo("\n".join(aligned(rows)))
-    typer.echo(f"done in {seconds_text(seconds)}; everything lies in {out}")
+    typer.echo("\n".join(format_table(rows)))
+    typer.echo(f"done in {format_seconds(seconds)}; everything lies in {out}")
 
 
 def _with_page(records: Iterable[Any], progress: Progress) -> Iterator[Any]:
@@ -333,7 +333,7 @@ def _with_page(records: Iterable[Any], progress: Progress) -> Iterator[Any]:
                 progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
             case RunReport():
                 try:
-                    progress.say(f"report: {shown(write_page(record))}")
+                    progress.say(f"report: {format_path(write_page(record))}")
                 except SeptumError as error:  # the model is whole: that is what was asked for
                     yield Warned(f"no report of this run: {error}")
             case _:
@@ -341,7 +341,7 @@ def _with_page(records: Iterable[Any], progress: Progress) -> Iterator[Any]:
 
 
 @contextmanager
-def orderly(run: Path) -> Iterator[Stop]:
+def orderly(run: Path) -> Iterator[StopRequest]:
     """Let Ctrl-C and the signal to terminate end a training in order; leave with how to go on and 128 + signal."""
     with stop_on_signals() as stop:
         try:
@@ -356,5 +356,5 @@ def orderly(run: Path) -> Iterator[Stop]:
 
 def _how_to_go_on(run: Path) -> str:
     if any(run.rglob("checkpoints/step-*")):
-        return f"the same command goes on from the last checkpoint in {shown(run)}"
+        return f"the same command goes on from the last checkpoint in {format_path(run)}"
     return "no checkpoint was written yet; the same command begins again"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 from septum.cpu._microkernels import add, give_way, look, pause, tell
 
 # What threads tell each other, in cache lines of their own: the next block, which loop is open to be joined, how many
@@ -19,19 +19,19 @@ CLOSED, OVER = 0, -1
 _PATIENCE = 1000
 
 
-@compiled
+@lazy_jit
 def counter(state: int) -> int:
     """Return the address of what blocks are counted with; `state` is that of ``(STATE,) int64``."""
     return state + 8 * COUNTER
 
 
-@compiled
+@lazy_jit
 def begin(state: int, number: int) -> None:
     """Open a loop of a number, 1 or more and another than the last, for others to join."""
     tell(state + 8 * OPEN, number)
 
 
-@compiled
+@lazy_jit
 def end(state: int) -> None:
     """Close the loop and wait for those that have joined."""
     tell(state + 8 * OPEN, CLOSED)
@@ -40,7 +40,7 @@ def end(state: int) -> None:
         looks = _patient(looks)
 
 
-@compiled
+@lazy_jit
 def join(state: int, seen: int) -> Any:
     """Wait for a loop of another number than `seen` and join it; return its number, or `OVER` at the end of all."""
     looks = 0
@@ -60,13 +60,13 @@ def join(state: int, seen: int) -> Any:
         add(state + 8 * JOINED, -1)
 
 
-@compiled
+@lazy_jit
 def leave(state: int) -> None:
     """Say that this thread's part of the loop is done."""
     add(state + 8 * JOINED, -1)
 
 
-@compiled
+@lazy_jit
 def _patient(looks: int) -> int:
     """Wait before the next look at the state of other threads; return how many looks there were."""
     if looks < _PATIENCE:

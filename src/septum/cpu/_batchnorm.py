@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import STEP
 from septum.cpu._microkernels import add, clear
 from septum.cpu._microkernels_backward import add_slopes, add_square, add_vector, normalize, pull, scale_vector
 from septum.cpu._winograd import BIAS, BLOCK, CHUNKS0, END, INPUT0, INPUT1, OUTPUT, SUMS, Description
 
 
-@compiled
+@lazy_jit
 def moments(d: Description, counter: int) -> None:
     """Compute the mean of each block, and the sum of squares around it."""
     chunks, size = d[CHUNKS0], d[BLOCK]
@@ -37,7 +37,7 @@ def moments(d: Description, counter: int) -> None:
                 add_square(source + pixel * chunks * STEP, mean, squares)
 
 
-@compiled
+@lazy_jit
 def normalized(d: Description, leak: np.float32, counter: int) -> None:
     """Scale, add offsets, apply leaky ReLU."""
     chunks, size, table = d[CHUNKS0], d[BLOCK], d[BIAS]
@@ -52,7 +52,7 @@ def normalized(d: Description, leak: np.float32, counter: int) -> None:
                 normalize(d[INPUT0] + place, one, one + chunks * STEP, leak, d[OUTPUT] + place)
 
 
-@compiled
+@lazy_jit
 def slopes(d: Description, leak: np.float32, counter: int) -> None:
     """Sum the gradients of each block before the ReLU, and their products with distances from the mean."""
     chunks, size = d[CHUNKS0], d[BLOCK]
@@ -70,7 +70,7 @@ def slopes(d: Description, leak: np.float32, counter: int) -> None:
                 add_slopes(d[INPUT1] + place, d[INPUT0] + place, d[BIAS] + chunk * STEP, row, leak, sums)
 
 
-@compiled
+@lazy_jit
 def pulled(d: Description, leak: np.float32, counter: int) -> None:
     """Compute the gradient of what was normalized."""
     chunks, size = d[CHUNKS0], d[BLOCK]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES
 
 _ALIGNMENT = 64
@@ -74,13 +74,13 @@ def convolution(conv: nn.Conv2d, sources: int) -> Packed:
     return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
 
 
-@compiled
+@lazy_jit
 def _six(a: float, b: float, c: float) -> tuple[float, float, float, float, float, float]:
     """Return G (a, b, c) of F(4x4, 3x3): Lavin and Gray 2016, section 4.3."""
     return a / 4, (a + b + c) / -6, (a - b + c) / -6, (a + 2 * b + 4 * c) / 24, (a - 2 * b + 4 * c) / 24, c
 
 
-@compiled
+@lazy_jit
 def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Set ``(panels, 36, sources, features, columns)`` to G g G^T of each filter g, or 9 to g; computed in float64."""
     sources, columns = out.shape[2], out.shape[4]

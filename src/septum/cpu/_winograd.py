@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import (
@@ -63,7 +63,7 @@ PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IM
 MOMENTS, NORMALIZE, SLOPES, PULL = range(13, 17)
 
 
-@compiled
+@lazy_jit
 def gather(d: Description, first: int, count: int, target: int, patch: int) -> None:
     """Transform the inputs of some tiles; what lies beyond the input's edge counts as zero."""
     begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
@@ -92,7 +92,7 @@ def gather(d: Description, first: int, count: int, target: int, patch: int) -> N
                 transform_in(patch, 6 * STEP, STEP, to + chunk * ROWS * STEP, stride)
 
 
-@compiled
+@lazy_jit
 def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, target: int) -> None:
     """Multiply the 36 matrices of some blocks of tiles with those of one panel, `apart` bytes from each other."""
     chunks, stride_in, stride_out, single = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[STRIDE_OUT], d[SINGLE]
@@ -107,13 +107,13 @@ def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, ta
                 product2(source, right + p * apart, to, chunks)
 
 
-@compiled
+@lazy_jit
 def _matrix_bytes(d: Description) -> Any:
     """Return the bytes of one of the matrices of a panel of the weights."""
     return (d[CHUNKS0] + d[CHUNKS1]) * LANES * (STEP if d[SINGLE] else 2 * STEP)
 
 
-@compiled
+@lazy_jit
 def _scatter(d: Description, leak: np.float32, source: int, first: int, count: int, panel: int, patch: int) -> None:
     """Transform products into the outputs of some tiles; store what is wanted of them, and their maxima of 2x2."""
     begin, height, width, across = d[BEGIN], d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
@@ -146,7 +146,7 @@ def _scatter(d: Description, leak: np.float32, source: int, first: int, count: i
                         largest(corner, corner + right_of, corner + below, corner + below + right_of, to)
 
 
-@compiled
+@lazy_jit
 def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 3x3 convolution, each thread its blocks of tiles from the inputs to the outputs."""
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
@@ -165,7 +165,7 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
             _scatter(d, leak, products, first, count, panel, scratch)
 
 
-@compiled
+@lazy_jit
 def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
     chunks = d[CHUNKS0] + d[CHUNKS1]
@@ -177,7 +177,7 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
         gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
 
 
-@compiled
+@lazy_jit
 def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Second half: each thread takes panels of filters, transforms them, and computes all or a part of the tiles."""
     chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
@@ -200,7 +200,7 @@ def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: in
             _scatter(d, leak, products, d[FIRST] + begin * ROWS, count, panel, scratch)
 
 
-@compiled
+@lazy_jit
 def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, target: int) -> None:
     """Multiply blocks of pixels with one panel of the weights."""
     columns = STEP if d[SINGLE] else 2 * STEP
@@ -213,7 +213,7 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
             product2(source, right, to, chunks)
 
 
-@compiled
+@lazy_jit
 def patches(d: Description, first: int, count: int, target: int) -> None:
     """Put the 3x3 pixels of all planes around some pixels of an image where products want them."""
     width, chunks = d[WIDTH], d[CHUNKS0]
@@ -228,7 +228,7 @@ def patches(d: Description, first: int, count: int, target: int) -> None:
             copy_value(source, to + k // LANES * ROWS * STEP + k % LANES * 4)
 
 
-@compiled
+@lazy_jit
 def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the 3x3 convolution of an image of planes."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
@@ -250,7 +250,7 @@ def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
                     finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
 
 
-@compiled
+@lazy_jit
 def _pack(d: Description, first: int, count: int, target: int) -> None:
     """Put the features of pixels where products want them."""
     width, chunks, begin = d[WIDTH], d[CHUNKS0], d[BEGIN]
@@ -262,7 +262,7 @@ def _pack(d: Description, first: int, count: int, target: int) -> None:
             copy(start + chunk * STEP, to + chunk * ROWS * STEP)
 
 
-@compiled
+@lazy_jit
 def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
 
@@ -289,7 +289,7 @@ def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> Non
                     finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
 
 
-@compiled
+@lazy_jit
 def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 1x1 convolution to planes, without activation."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
@@ -311,7 +311,7 @@ def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
                     add_value(products + i * vectors * STEP + (k - begin) * 4, d[BIAS] + 4 * k, to)
 
 
-@compiled
+@lazy_jit
 def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Run the loop of a description, each thread its share."""
     if d[LOOP] == WINOGRAD:
@@ -328,7 +328,7 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
         head(d, leak, counter, scratch)
 
 
-@compiled
+@lazy_jit
 def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
     """Compute together with other threads.
 

@@ -6,7 +6,7 @@ each of 36 places a product of matrices that runs over the tiles, a quarter of t
 
 from __future__ import annotations
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import add, clear, copy, copy_value, transform_filter
 from septum.cpu._microkernels_backward import SUMMED, add_vector, outer1, outer2, transform_gradient, transform_weights
@@ -43,7 +43,7 @@ GROUP = 64 // LANES
 GROUP_BYTES = 4 * PRODUCTS * (GROUP * LANES) ** 2
 
 
-@compiled
+@lazy_jit
 def _pack_row(d: Description, source: int, place: int, target: int, matrix: int) -> None:
     """Transform a vector of filters whose places are so many bytes apart, or copy it."""
     if d[PARTS] == PRODUCTS:
@@ -53,7 +53,7 @@ def _pack_row(d: Description, source: int, place: int, target: int, matrix: int)
             copy(source + number * place, target + number * matrix)
 
 
-@compiled
+@lazy_jit
 def pack(d: Description, counter: int, scratch: int) -> None:
     """Pack filters, ``(outputs, 9, inputs)`` at INPUT0, in panels of the outputs, transformed or not (PARTS: 36 or 9).
 
@@ -77,7 +77,7 @@ def pack(d: Description, counter: int, scratch: int) -> None:
             _pack_row(d, scratch + feature * STEP, LANES * STEP, target + (inside + feature) * columns, matrix)
 
 
-@compiled
+@lazy_jit
 def pack_turned(d: Description, counter: int) -> None:
     """Pack filters as `pack`, turned and in panels of the inputs; CHUNKS0 and OUT_CHUNKS are still those of a product.
 
@@ -95,7 +95,7 @@ def pack_turned(d: Description, counter: int) -> None:
             _pack_row(d, source + chunk * STEP, -d[PIXEL0], target + output * columns, matrix)
 
 
-@compiled
+@lazy_jit
 def _gather_gradient(d: Description, first: int, count: int, target: int, patch: int) -> None:
     """Transform the gradients of the outputs of some tiles."""
     height, width, across = d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
@@ -118,7 +118,7 @@ def _gather_gradient(d: Description, first: int, count: int, target: int, patch:
             transform_gradient(patch, 4 * STEP, STEP, to + chunk * ROWS * STEP, stride)
 
 
-@compiled
+@lazy_jit
 def _sum_tiles(d: Description, left: int, right: int, tiles: int, target: int, rows: int, columns: int) -> None:
     """Add to sums of 36 matrices the products over tiles, of so many chunks of output features and of input features.
 
@@ -138,7 +138,7 @@ def _sum_tiles(d: Description, left: int, right: int, tiles: int, target: int, r
                         outer1(a, left_block, b, right_block, to + part * SUMMED * STEP, tiles)
 
 
-@compiled
+@lazy_jit
 def _finish(d: Description, sums: int, matrix: int, columns: int, row: int, first: int) -> None:
     """Transform sums of `_sum_tiles` of one chunk of output features to gradients, ``(outputs, 9, inputs)``."""
     inputs = d[CHUNKS0] * STEP
@@ -151,7 +151,7 @@ def _finish(d: Description, sums: int, matrix: int, columns: int, row: int, firs
             transform_weights(one, matrix, to, inputs)
 
 
-@compiled
+@lazy_jit
 def weights_range(d: Description, counter: int, scratch: int) -> None:
     """First part of the gradient of weights of few features: each thread sums over ranges of tiles."""
     across = (d[WIDTH] + 3) // 4
@@ -175,7 +175,7 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
             _sum_tiles(d, right, left, count, sums, d[OUT_CHUNKS], d[CHUNKS0])
 
 
-@compiled
+@lazy_jit
 def weights_sum(d: Description, counter: int) -> None:
     """Second part: add the sums of the ranges, in their order, and transform them."""
     rows, columns = d[OUT_CHUNKS], d[CHUNKS0]
@@ -193,7 +193,7 @@ def weights_sum(d: Description, counter: int) -> None:
         _finish(d, start, rows * columns * LANES * STEP, columns, item, 0)
 
 
-@compiled
+@lazy_jit
 def weights_inputs(d: Description, counter: int, scratch: int) -> None:
     """First part of the gradient of weights of many features: transform tiles for all threads."""
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
@@ -206,7 +206,7 @@ def weights_inputs(d: Description, counter: int, scratch: int) -> None:
         _gather_gradient(d, d[FIRST] + block * ROWS, count, gradients + place * d[OUT_CHUNKS], scratch)
 
 
-@compiled
+@lazy_jit
 def weights_group(d: Description, counter: int, scratch: int) -> None:
     """Second part: each thread takes groups of features of both sides and sums over the tiles.
 
@@ -233,7 +233,7 @@ def weights_group(d: Description, counter: int, scratch: int) -> None:
                 _finish(d, start, rows * columns * LANES * STEP, columns, row + one, column)
 
 
-@compiled
+@lazy_jit
 def image_range(d: Description, counter: int, scratch: int) -> None:
     """Sum over ranges of pixels the products of the pixels around each and the gradient of the outputs.
 

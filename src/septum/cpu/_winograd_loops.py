@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from septum.arrays.jit import compiled
+from septum.arrays.jit import lazy_jit
 from septum.cpu import _batchnorm as n
 from septum.cpu import _winograd as k
 from septum.cpu import _winograd_backward as g
@@ -14,7 +14,7 @@ from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
 from septum.cpu._winograd import Description
 
 
-@compiled
+@lazy_jit
 def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Run the loop of a description, each thread its share."""
     if d[k.LOOP] == k.WINOGRAD:
@@ -49,7 +49,7 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
         n.pulled(d, leak, counter)
 
 
-@compiled
+@lazy_jit
 def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
     """Compute together with other threads, as `septum.cpu._winograd.work` does.
 

@@ -31,7 +31,7 @@ from septum.metrics.contingency import Table, table
 from septum.report.compared import Compared
 from septum.settings import Settings
 from septum.train.events import Stopped
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 
 BASELINE = "Otsu + watershed"
 # In two minutes on two cores, many steps of one tile reach more than half as many of two tiles, as would be planned.
@@ -85,7 +85,7 @@ class DemoDone:
 DemoRecord = Event | Compared | DemoDone
 
 
-def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecord]:
+def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[DemoRecord]:
     """Run the demo.
 
     Parameters
@@ -97,7 +97,7 @@ def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecor
 
     Yields
     ------
-    The records of `septum.report.collect.reported`, those of `septum.predict.predict.predict_files` for the test
+    The records of `septum.report.collect.observe`, those of `septum.predict.predict.predict_files` for the test
     images, one `Compared` for each of them, and `DemoDone` at the end.
 
     Raises
@@ -108,7 +108,7 @@ def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecor
     # These import torch, which the command line must not wait for before it has said anything.
     from septum.predict.predict import predict_files
     from septum.predict.settings import PredictSettings
-    from septum.report.collect import reported
+    from septum.report.collect import observe
     from septum.train.loop import train
     from septum.train.settings import TrainSettings
 
@@ -124,7 +124,7 @@ def demo(settings: DemoSettings, stop: Stop | None = None) -> Iterator[DemoRecor
         batch=BATCH,
         device=settings.device,
     )
-    for record in reported(asked, train(asked, stop)):
+    for record in observe(asked, train(asked, stop)):
         yield record
         if isinstance(record, Stopped):
             return

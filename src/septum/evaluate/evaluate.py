@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.label_kind import decide
+from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
 from septum.evaluate.files import write_results
-from septum.evaluate.frames import Frame, labels_of, open_frames
-from septum.evaluate.pairs import Items, find_items, some
+from septum.evaluate.frames import ScoredFrame, labels_of, open_frames
+from septum.evaluate.pairs import ScoredPairs, find_items, format_names
 from septum.evaluate.results import (
     Bin,
     Difference,
@@ -28,11 +28,11 @@ from septum.evaluate.results import (
     Metric,
     ObjectScore,
     Score,
-    Scored,
+    ScoredPrediction,
 )
 from septum.evaluate.scores import (
     Finish,
-    Task,
+    ScoreTask,
     finish_calibration,
     finish_ctc,
     finish_instances,
@@ -41,7 +41,7 @@ from septum.evaluate.scores import (
     score_frame,
 )
 from septum.io.images import read_image
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.metrics import bootstrap, isbi
 from septum.metrics.calibration import BINS
 
@@ -123,28 +123,28 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return evaluation if settings.out is None else write_results(evaluation, settings.out)
 
 
-def _task(settings: EvaluateSettings, found: Items) -> tuple[Task, list[str]]:
+def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, list[str]]:
     """Choose the metrics, and decide what the truth's values mean, in one look at each file."""
     sequences = tuple(sorted({i.sequence for i in found.items}))
     if settings.metrics is None and found.challenge:
         note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
-        return Task(("ctc",), sequences=sequences), [note]
+        return ScoreTask(("ctc",), sequences=sequences), [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
-        return Task(settings.metrics, sequences=sequences), []
+        return ScoreTask(settings.metrics, sequences=sequences), []
     masks = _censuses(found)
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
-        meaning = decide(masks)
+        meaning = infer_label_kind(masks)
         metrics = ("instances",) if meaning.kind == "objects" else ("pixels",)
         doubt = meaning.unclear or ("a guess" if meaning.guess else "")
         notes.append(f"metrics: {metrics[0]}, for the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else ""))
-    classes, objects = decide(masks, kind="classes"), decide(masks, kind="objects")
+    classes, objects = infer_label_kind(masks, kind="classes"), infer_label_kind(masks, kind="objects")
     if objects.pieces and "instances" in metrics:
         notes.append("the truth has one value for all objects: each connected piece was taken as one")
     if classes.ignore and "pixels" in metrics:
         notes.append(f"pixels of value {', '.join(map(str, classes.ignore))} in the truth do not count")
-    task = Task(
+    task = ScoreTask(
         metrics=metrics,
         classes=classes.values,
         unknown=classes.ignore,
@@ -155,7 +155,7 @@ def _task(settings: EvaluateSettings, found: Items) -> tuple[Task, list[str]]:
     return task, notes
 
 
-def _censuses(found: Items) -> list[Census]:
+def _censuses(found: ScoredPairs) -> list[Census]:
     """Count the values of each truth that can be read; those that cannot be fail when they are scored."""
     from septum.check.census import census
 
@@ -169,13 +169,13 @@ def _censuses(found: Items) -> list[Census]:
     return counted
 
 
-def _collect(found: Items, task: Task) -> _Collected:
+def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
     """Score every frame; a file that fails is named and left out."""
     collected = _Collected()
     first: SeptumError | None = None
     if found.missing:
-        message = f"no prediction in {shown(found.predicted)}; the scores are of the other images"
-        collected.failures.append(Failure(some(found.missing), message))
+        message = f"no prediction in {format_path(found.predicted)}; the scores are of the other images"
+        collected.failures.append(Failure(format_names(found.missing), message))
     for item in found.items:
         if item.markers and "ctc" not in task.metrics:
             continue
@@ -192,7 +192,7 @@ def _collect(found: Items, task: Task) -> _Collected:
     return collected
 
 
-def _add(collected: _Collected, frames: Sequence[Frame], task: Task) -> None:
+def _add(collected: _Collected, frames: Sequence[ScoredFrame], task: ScoreTask) -> None:
     for frame in frames:
         rows = score_frame(frame, task)
         collected.names.append(frame.name)
@@ -204,7 +204,7 @@ def _add(collected: _Collected, frames: Sequence[Frame], task: Task) -> None:
             collected.notes[note] = collected.notes.get(note, 0) + 1
 
 
-def _finishes(task: Task, collected: Sequence[_Collected]) -> dict[str, tuple[Metric, Finish]]:
+def _finishes(task: ScoreTask, collected: Sequence[_Collected]) -> dict[str, tuple[Metric, Finish]]:
     """Return by key of the columns: to which metric they belong, and how their sums become scores."""
     tables = [t for c in collected if (t := c.table("pixels")) is not None]
     um = bool(tables) and all(bool((t[:, :-1, 7] == t[:, :-1, 8]).all()) and t[:, :-1, 8].any() for t in tables)
@@ -220,7 +220,9 @@ def _finishes(task: Task, collected: Sequence[_Collected]) -> dict[str, tuple[Me
     return found
 
 
-def _result(predicted: Path, collected: _Collected, finishes: Mapping[str, tuple[Metric, Finish]], seed: int) -> Scored:
+def _result(
+    predicted: Path, collected: _Collected, finishes: Mapping[str, tuple[Metric, Finish]], seed: int
+) -> ScoredPrediction:
     scores: list[Score] = []
     alone: list[dict[str, float]] = [{} for _ in collected.names]
     for key, (metric, finish) in finishes.items():
@@ -237,7 +239,7 @@ def _result(predicted: Path, collected: _Collected, finishes: Mapping[str, tuple
                 alone[k][name] = value
     names = zip(collected.names, collected.frames, alone, strict=True)
     true = sorted((o for o in collected.objects if o.kind == "true"), key=lambda o: o.iou)
-    return Scored(
+    return ScoredPrediction(
         predicted=predicted,
         scores=tuple(s for s in scores if not (s.metric == "ctc" and s.value != s.value)),
         images=tuple(ImageScores(n, p, t, s) for n, (p, t), s in names),
@@ -298,10 +300,10 @@ def _reliability(collected: _Collected) -> tuple[Bin, ...]:
     )
 
 
-def _notes(predicted: Sequence[Path], paired: Sequence[Items], collected: Sequence[_Collected]) -> list[str]:
+def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> list[str]:
     notes = []
     for path, items, found in zip(predicted, paired, collected, strict=True):
-        where = f"{shown(path)}: " if len(predicted) > 1 else ""
+        where = f"{format_path(path)}: " if len(predicted) > 1 else ""
         count = len(found.names)
         for note, times in found.notes.items():
             notes.append(where + note + ("" if times == count else f" (in {times} of {count} images)"))

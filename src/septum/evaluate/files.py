@@ -13,7 +13,7 @@ from typing import Any
 from septum.errors import FileError
 from septum.evaluate.results import Evaluation
 from septum.io.atomic import whole_file
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
@@ -30,7 +30,7 @@ def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
-            f"{shown(folder)}: cannot be made ({error.strerror})", "a folder to write to", "choose another -o"
+            f"{format_path(folder)}: cannot be made ({error.strerror})", "a folder to write to", "choose another -o"
         ) from error
     files = [folder / "scores.json", folder / "per_image.csv"]
     with whole_file(files[0]) as part:

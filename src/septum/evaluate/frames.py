@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import DataError
-from septum.evaluate.pairs import Item
+from septum.evaluate.pairs import ScoredPair
 from septum.io.images import Image, read_image
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 
 @dataclass(frozen=True)
-class Frame:
+class ScoredFrame:
     """One image, section or volume with its truth.
 
     Attributes
@@ -38,7 +38,7 @@ class Frame:
     """
 
     name: str
-    item: Item
+    item: ScoredPair
     truth: NDArray[np.integer[Any]]
     predicted: NDArray[np.integer[Any]] | None
     probability: NDArray[np.float32] | None
@@ -46,7 +46,7 @@ class Frame:
     spacing_um: tuple[float, ...] | None
 
 
-def open_frames(item: Item, *, sections: bool) -> list[Frame]:
+def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
     """Read one item.
 
     Parameters
@@ -68,8 +68,8 @@ def open_frames(item: Item, *, sections: bool) -> list[Frame]:
         values, axes = _slice(values, axes, item)
     if values.shape[1:] != true.shape:
         raise DataError(
-            f"{shown(item.predicted)}: {_size(values.shape[1:], axes)} pixels, "
-            f"{shown(item.truth)}: {_size(true.shape, true_axes)}",
+            f"{format_path(item.predicted)}: {_size(values.shape[1:], axes)} pixels, "
+            f"{format_path(item.truth)}: {_size(true.shape, true_axes)}",
             "the same size",
             "compare images that belong to each other",
         )
@@ -84,7 +84,7 @@ def open_frames(item: Item, *, sections: bool) -> list[Frame]:
         part = values[(slice(None), *place)]
         real = part.dtype.kind == "f"
         frames.append(
-            Frame(
+            ScoredFrame(
                 name=item.name + (f"[{','.join(map(str, place))}]" if place else ""),
                 item=item,
                 truth=true[place],
@@ -109,7 +109,7 @@ def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and np.array_equal(array, np.rint(array))):
             raise DataError(
-                f"{shown(image.path or 'mask')}: values such as {array.flat[int(np.argmax(array % 1 != 0))]:g}",
+                f"{format_path(image.path or 'mask')}: values such as {array.flat[int(np.argmax(array % 1 != 0))]:g}",
                 "whole numbers, classes or object ids",
                 "name the mask, not the image or a probability map",
             )
@@ -122,7 +122,7 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
     array = np.moveaxis(image.array, channel, 0)
     if any(not np.array_equal(array[0], other) for other in array[1:]):
         raise DataError(
-            f"{shown(image.path or 'mask')}: {len(array)} channels that differ",
+            f"{format_path(image.path or 'mask')}: {len(array)} channels that differ",
             "a mask of one channel",
             "save class values or object ids, not colors",
         )
@@ -159,12 +159,13 @@ def _probable(array: NDArray[Any]) -> bool:
     )
 
 
-def _slice(values: NDArray[Any], axes: str, item: Item) -> tuple[NDArray[Any], str]:
+def _slice(values: NDArray[Any], axes: str, item: ScoredPair) -> tuple[NDArray[Any], str]:
     assert item.section is not None
     depth = values.shape[1] if len(axes) == 3 else 1
     if item.section >= depth:
         raise DataError(
-            f"{shown(item.predicted)}: {depth} slices, but {shown(item.truth.name)} is of slice {item.section}",
+            f"{format_path(item.predicted)}: {depth} slices, but {format_path(item.truth.name)} is of slice "
+            f"{item.section}",
             "a volume with that slice",
             "compare the truth with results for the whole volume",
         )
@@ -175,7 +176,7 @@ def _ignored(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask, axes = labels_of(read_image(path, labels=True))
     if mask.shape not in (shape, shape[-mask.ndim :]):
         raise DataError(
-            f"{shown(path)}: a mask of {_size(mask.shape, axes)} pixels, truth of {' x '.join(map(str, shape))}",
+            f"{format_path(path)}: a mask of {_size(mask.shape, axes)} pixels, truth of {' x '.join(map(str, shape))}",
             "the same size",
             "name the mask that belongs to these images",
         )

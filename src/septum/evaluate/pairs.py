@@ -9,7 +9,7 @@ from pathlib import Path
 
 from septum.errors import DataError, UsageError
 from septum.io.images import list_images
-from septum.io.paths import image_stem, shown
+from septum.io.paths import format_path, image_stem
 from septum.pairing.names import match
 
 _TRUTH = re.compile(r"man_(seg|track)_?(\d+)(?:_(\d+))?\.tiff?", re.IGNORECASE)
@@ -18,7 +18,7 @@ _RESULT = re.compile(r"mask\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Item:
+class ScoredPair:
     """One predicted file and its truth.
 
     Attributes
@@ -47,7 +47,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Items:
+class ScoredPairs:
     """What is scored, and what has no partner.
 
     Attributes
@@ -65,13 +65,13 @@ class Items:
     """
 
     predicted: Path
-    items: tuple[Item, ...]
+    items: tuple[ScoredPair, ...]
     challenge: bool
     missing: tuple[Path, ...]
     unscored: int
 
 
-def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> Items:
+def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> ScoredPairs:
     """Pair predicted files with truth files.
 
     Parameters
@@ -91,20 +91,22 @@ def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> I
     """
     for path in (predicted, truth, *([] if ignore is None else [ignore])):
         if not path.exists():
-            raise UsageError(f"{shown(path)} does not exist", "a file or a folder", "check the spelling")
+            raise UsageError(f"{format_path(path)} does not exist", "a file or a folder", "check the spelling")
     if predicted.is_dir() != truth.is_dir():
-        given = f"{shown(predicted)} and {shown(truth)}: one is a folder, the other a file"
+        given = f"{format_path(predicted)} and {format_path(truth)}: one is a folder, the other a file"
         raise UsageError(given, "two files or two folders", "name the file inside the folder, or both folders")
     if truth.is_dir() and (folders := _sequences(truth)):
         found = _challenge(predicted, folders)
     elif truth.is_dir():
         found = _folders(predicted, truth)
     else:
-        found = Items(predicted, (Item(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0)
+        found = ScoredPairs(
+            predicted, (ScoredPair(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0
+        )
     return found if ignore is None else _with_ignored(found, ignore)
 
 
-def _folders(predicted: Path, truth: Path) -> Items:
+def _folders(predicted: Path, truth: Path) -> ScoredPairs:
     files, truths = list_images([predicted]), list_images([truth])
     found = match(files, truths)
     pairs, missing, unscored = found.pairs, found.masks_left, len(found.images_left)
@@ -113,14 +115,14 @@ def _folders(predicted: Path, truth: Path) -> Items:
         turned = match(truths, files)
         pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, len(turned.masks_left)
     if not pairs:
-        first, second = (", ".join(shown(p.name) for p in some[:3]) for some in (files, truths))
+        first, second = (", ".join(format_path(p.name) for p in some[:3]) for some in (files, truths))
         raise DataError(
             f"no prediction fits a truth by name: predictions {first} ... and truth {second} ...",
             "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
             "rename the predictions after the truth",
         )
-    items = tuple(Item(image_stem(t), p, t) for p, t in pairs)
-    return Items(predicted, items, challenge=False, missing=tuple(missing), unscored=unscored)
+    items = tuple(ScoredPair(image_stem(t), p, t) for p, t in pairs)
+    return ScoredPairs(predicted, items, challenge=False, missing=tuple(missing), unscored=unscored)
 
 
 def _sequences(truth: Path) -> dict[str, Path]:
@@ -150,8 +152,8 @@ def _truths(folder: Path) -> list[tuple[int, int | None, bool, Path]]:
     return sorted(found, key=lambda t: (t[2], t[0], -1 if t[1] is None else t[1]))
 
 
-def _challenge(predicted: Path, folders: dict[str, Path]) -> Items:
-    items: list[Item] = []
+def _challenge(predicted: Path, folders: dict[str, Path]) -> ScoredPairs:
+    items: list[ScoredPair] = []
     missing: list[Path] = []
     unscored = 0
     for sequence, folder in folders.items():
@@ -160,17 +162,17 @@ def _challenge(predicted: Path, folders: dict[str, Path]) -> Items:
         for frame, section, markers, path in truths:
             if frame in frames:
                 name = f"{sequence}_{path.stem}".lstrip("_")
-                items.append(Item(name, frames[frame], path, None, sequence, section, markers))
+                items.append(ScoredPair(name, frames[frame], path, None, sequence, section, markers))
             else:
                 missing.append(path)
         unscored += len(frames.keys() - {frame for frame, *_ in truths})
     if not items:
         raise DataError(
-            f"{shown(predicted)}: no frame that the truth names, such as {shown(missing[0].name)}",
+            f"{format_path(predicted)}: no frame that the truth names, such as {format_path(missing[0].name)}",
             "results named by frame, such as mask002.tif or t002.tif",
             "name the folder that holds them",
         )
-    return Items(predicted, tuple(items), challenge=True, missing=tuple(missing), unscored=unscored)
+    return ScoredPairs(predicted, tuple(items), challenge=True, missing=tuple(missing), unscored=unscored)
 
 
 def _results(predicted: Path, sequence: str, *, alone: bool) -> Path:
@@ -181,7 +183,7 @@ def _results(predicted: Path, sequence: str, *, alone: bool) -> Path:
     if alone:
         return predicted
     raise UsageError(
-        f"{shown(predicted)}: no results of sequence {sequence}",
+        f"{format_path(predicted)}: no results of sequence {sequence}",
         f"a folder {sequence}_RES in it",
         "name the truth of one sequence, or put the results into one folder per sequence",
     )
@@ -199,7 +201,7 @@ def _frames(folder: Path) -> dict[int, Path]:
         frame = int(number[0])
         if frame in found:
             raise DataError(
-                f"{shown(folder)}: {found[frame].name} and {path.name} are both frame {frame}",
+                f"{format_path(folder)}: {found[frame].name} and {path.name} are both frame {frame}",
                 "one result per frame",
                 "move one of them away",
             )
@@ -207,24 +209,24 @@ def _frames(folder: Path) -> dict[int, Path]:
     return found
 
 
-def _with_ignored(found: Items, ignore: Path) -> Items:
+def _with_ignored(found: ScoredPairs, ignore: Path) -> ScoredPairs:
     if not ignore.is_dir():
         masks: dict[Path, Path] = dict.fromkeys((i.truth for i in found.items), ignore)
     else:
         masks = dict(match([i.truth for i in found.items], list_images([ignore])).pairs)
         if lacking := [i.truth for i in found.items if i.truth not in masks]:
             raise DataError(
-                f"{shown(ignore)}: no mask for {some(lacking)}",
+                f"{format_path(ignore)}: no mask for {format_names(lacking)}",
                 "one mask for each truth, named alike",
                 "add an empty mask where every pixel counts",
             )
     items = tuple(
-        Item(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in found.items
+        ScoredPair(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in found.items
     )
-    return Items(found.predicted, items, found.challenge, found.missing, found.unscored)
+    return ScoredPairs(found.predicted, items, found.challenge, found.missing, found.unscored)
 
 
-def some(paths: Sequence[Path]) -> str:
+def format_names(paths: Sequence[Path]) -> str:
     """Return the first names and how many follow."""
-    listed = ", ".join(shown(p.name) for p in paths[:3])
+    listed = ", ".join(format_path(p.name) for p in paths[:3])
     return listed if len(paths) <= 3 else f"{listed} and {len(paths) - 3} more"

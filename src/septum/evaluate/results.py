@@ -170,7 +170,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPrediction:
     """Everything about one prediction.
 
     Attributes
@@ -219,7 +219,7 @@ class Evaluation:
     """
 
     metrics: tuple[Metric, ...]
-    results: tuple[Scored, ...]
+    results: tuple[ScoredPrediction, ...]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
     files: tuple[Path, ...]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import DataError
-from septum.evaluate.frames import Frame
+from septum.evaluate.frames import ScoredFrame
 from septum.evaluate.results import Metric, ObjectScore
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.metrics import calibration, contingency, ctc, isbi, matching, pixel, surface, thinning
 from septum.metrics.contingency import Table
 
@@ -27,7 +27,7 @@ EXTRA_BELOW = 0.5
 
 
 @dataclass(frozen=True)
-class Task:
+class ScoreTask:
     """What is scored, and what the truth's values mean.
 
     Attributes
@@ -63,7 +63,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def score_frame(frame: Frame, task: Task) -> Rows:
+def score_frame(frame: ScoredFrame, task: ScoreTask) -> Rows:
     """Score one frame.
 
     Raises
@@ -83,11 +83,11 @@ def score_frame(frame: Frame, task: Task) -> Rows:
     return rows
 
 
-def _score_isbi(frame: Frame, rows: Rows) -> None:
+def _score_isbi(frame: ScoredFrame, rows: Rows) -> None:
     truth = contingency.values(frame.truth)
     if (truth > 0).sum() > 1:
         raise DataError(
-            f"{shown(frame.item.truth)}: {(truth > 0).sum()} values other than 0",
+            f"{format_path(frame.item.truth)}: {(truth > 0).sum()} values other than 0",
             "membranes 0 and cells 1 or 255",
             "score object ids with --metrics instances",
         )
@@ -99,12 +99,12 @@ def _score_isbi(frame: Frame, rows: Rows) -> None:
     rows.columns["calibration"] = calibration.columns(proposal[None], (frame.truth > 0).astype(np.int8), ignore=ignore)
 
 
-def _proposal(frame: Frame, rows: Rows) -> NDArray[np.float32]:
+def _proposal(frame: ScoredFrame, rows: Rows) -> NDArray[np.float32]:
     """Return the probability of the inside, whatever a person saved it as."""
     if frame.probability is not None:
         if len(frame.probability) != 1:
             raise DataError(
-                f"{shown(frame.item.predicted)}: {len(frame.probability)} probability maps",
+                f"{format_path(frame.item.predicted)}: {len(frame.probability)} probability maps",
                 "one, of the inside of cells",
                 "save that map alone",
             )
@@ -117,13 +117,13 @@ def _proposal(frame: Frame, rows: Rows) -> NDArray[np.float32]:
         rows.notes.append("gray values of 8 bits were read as probabilities: value / 255")
         return np.asarray(labels.astype(np.float32) / np.float32(WHITE))
     raise DataError(
-        f"{shown(frame.item.predicted)}: {values.size} values of {labels.dtype}",
+        f"{format_path(frame.item.predicted)}: {values.size} values of {labels.dtype}",
         "a probability map (real numbers from 0 to 1, or 8 bits), or a binary one",
         "score object ids with --metrics instances",
     )
 
 
-def _score_ctc(frame: Frame, sequences: Sequence[str], rows: Rows) -> None:
+def _score_ctc(frame: ScoredFrame, sequences: Sequence[str], rows: Rows) -> None:
     table = contingency.table(frame.truth, _integers(frame), ignore=frame.ignore)
     columns = np.zeros((len(sequences), 6))
     place = sequences.index(frame.item.sequence)
@@ -138,7 +138,7 @@ def _score_ctc(frame: Frame, sequences: Sequence[str], rows: Rows) -> None:
     rows.columns["ctc"] = columns
 
 
-def _score_instances(frame: Frame, task: Task, rows: Rows) -> None:
+def _score_instances(frame: ScoredFrame, task: ScoreTask, rows: Rows) -> None:
     truth = thinning.components(frame.truth > 0) if task.pieces else frame.truth
     predicted = _pieces(_integers(frame), rows)
     table = contingency.table(truth, predicted, ignore=frame.ignore)
@@ -184,17 +184,17 @@ def _pieces(labels: NDArray[np.integer[Any]], rows: Rows) -> NDArray[np.integer[
     return labels
 
 
-def _integers(frame: Frame) -> NDArray[np.integer[Any]]:
+def _integers(frame: ScoredFrame) -> NDArray[np.integer[Any]]:
     if frame.predicted is None:
         raise DataError(
-            f"{shown(frame.item.predicted)}: probabilities",
+            f"{format_path(frame.item.predicted)}: probabilities",
             "object ids",
             "predict with --labels, or score with --metrics pixels",
         )
     return frame.predicted
 
 
-def _score_pixels(frame: Frame, task: Task, rows: Rows) -> None:
+def _score_pixels(frame: ScoredFrame, task: ScoreTask, rows: Rows) -> None:
     classes, truth = task.classes, _class_truth(frame.truth, task)
     predicted = _class_map(frame, classes, rows)
     scores = pixel.scores(truth, predicted, classes=classes, ignore=frame.ignore)
@@ -214,7 +214,7 @@ def _score_pixels(frame: Frame, task: Task, rows: Rows) -> None:
         )
 
 
-def _class_truth(truth: NDArray[np.integer[Any]], task: Task) -> NDArray[np.integer[Any]]:
+def _class_truth(truth: NDArray[np.integer[Any]], task: ScoreTask) -> NDArray[np.integer[Any]]:
     if task.mixed:
         return np.where(truth > 0, WHITE, truth)
     return np.where(np.isin(truth, task.unknown), -1, truth.astype(np.int64)) if task.unknown else truth
@@ -235,7 +235,7 @@ def _distances(
     return (*pixels, *surface.distances(truth, predicted, spacing=spacing, ignore=ignore), 1.0, 1.0)
 
 
-def _class_map(frame: Frame, classes: Sequence[int], rows: Rows) -> NDArray[np.integer[Any]]:
+def _class_map(frame: ScoredFrame, classes: Sequence[int], rows: Rows) -> NDArray[np.integer[Any]]:
     """Return the prediction in the truth's class values, whatever a person saved it as."""
     table = np.asarray(classes)
     if frame.probability is not None:
@@ -245,7 +245,7 @@ def _class_map(frame: Frame, classes: Sequence[int], rows: Rows) -> NDArray[np.i
             return np.asarray(table[(maps[0] > 0.5).astype(np.int64)])
         if len(maps) != len(classes):
             raise DataError(
-                f"{shown(frame.item.predicted)}: {len(maps)} probability maps",
+                f"{format_path(frame.item.predicted)}: {len(maps)} probability maps",
                 f"{len(classes)}, one for each class of the truth ({', '.join(map(str, classes))})",
                 "name the truth that the model was trained with",
             )

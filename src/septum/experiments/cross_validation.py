@@ -7,17 +7,17 @@ from functools import partial
 from typing import Any
 
 from septum.check.check import check
-from septum.check.samples import Loaded, load_data
+from septum.check.samples import LoadedData, load_data
 from septum.errors import UsageError
 from septum.experiments.ensemble import Ending, finish, finished
 from septum.experiments.held_out import OUT_OF_FOLD, HeldOutFiles, Share
-from septum.experiments.series import Part, Series, claim, held, refuse_processes
+from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
 from septum.nn.device import enough_memory
 from septum.predict.model import open_model
-from septum.report.collect import command
+from septum.report.collect import rebuilt_command
 from septum.report.summary import json_ready
 from septum.train.events import Checked, Planned, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
 from septum.train.split import folds_sentence, grouped, make_folds
@@ -28,7 +28,7 @@ _NOTE = (
 )
 
 
-def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -> Iterator[Any]:
+def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = None) -> Iterator[Any]:
     """Train one network a fold, score all images as one, and write the networks as one model.
 
     Parameters
@@ -55,10 +55,12 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
         raise UsageError(f"--folds {folds}", "2 or more", "leave --folds out to train once")
     refuse_processes("--folds")
     parts = [
-        Part(f"fold-{k}", f"fold {k} of {folds}", settings.split.model_copy(update={"fold": (k, folds)}), settings.seed)
+        SeriesPart(
+            f"fold-{k}", f"fold {k} of {folds}", settings.split.model_copy(update={"fold": (k, folds)}), settings.seed
+        )
         for k in range(1, folds + 1)
     ]
-    series = Series(settings, parts, command(settings, ["--folds", str(folds)]), 0)
+    series = Series(settings, parts, rebuilt_command(settings, ["--folds", str(folds)]), 0)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
@@ -75,7 +77,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
         sentence = folds_sentence(dealt, samples)
         yield Planned((sentence,))
         series.ends = len(samples)
-        trained = yield from series.trainings(loaded, stop or Stop())
+        trained = yield from series.trainings(loaded, stop or StopRequest())
         if trained is None:
             return
         series.seen.planned = (sentence, *series.seen.planned[1:])
@@ -86,7 +88,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: Stop | None = None) -
 
 
 def _finish(
-    series: Series, folder: RunFolder, loaded: Loaded, trained: Sequence[Trained]
+    series: Series, folder: RunFolder, loaded: LoadedData, trained: Sequence[Trained]
 ) -> Generator[Any, None, Trained]:
     """Predict every image out of its fold, score all as one, write the networks as one model."""
     settings = series.settings

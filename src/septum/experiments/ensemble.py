@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.arrays.instances import ObjectSettings
-from septum.check.samples import Loaded, Sample, fingerprint
+from septum.check.samples import LoadedData, Sample, fingerprint
 from septum.errors import ModelError
 from septum.events import Warned
 from septum.experiments.held_out import HeldOutFiles, Share
@@ -19,9 +19,9 @@ from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble
 from septum.nn.unet import for_prediction
 from septum.predict.model import Model, ModelHeader, open_model, save_model, trained_networks
-from septum.report.collect import assembled, read_plan_file
+from septum.report.collect import build_report, read_plan_file
 from septum.report.gallery import Gallery, labels_of
-from septum.report.scores import Scored, estimates
+from septum.report.scores import ScoredSample, estimates
 from septum.report.summary import json_ready
 from septum.train.events import Saved, Trained
 from septum.train.run_folder import RunFolder
@@ -51,7 +51,7 @@ class Ending:
     note: str
 
 
-def finished(series: Series, folder: RunFolder, loaded: Loaded) -> Trained | None:
+def finished(series: Series, folder: RunFolder, loaded: LoadedData) -> Trained | None:
     """Return the result of a series that has come to its end, report and all; None if it has not."""
     try:
         header = open_model(folder.model, series.settings.device).header
@@ -107,11 +107,11 @@ def finish(
     yield Saved(folder.model)
     done = Trained(folder.model, scores, sum(t.steps for t in trained), series.seconds)
     series.seen.trained = done
-    yield assembled(settings, series.seen, gallery, begin=begin, again=series.again, note=ending.note)
+    yield build_report(settings, series.seen, gallery, begin=begin, again=series.again, note=ending.note)
     return done
 
 
-def main_scores(images: Sequence[Scored], header: ModelHeader) -> dict[str, float]:
+def main_scores(images: Sequence[ScoredSample], header: ModelHeader) -> dict[str, float]:
     """Return the scores that a model file holds, from images that were predicted; empty without any."""
     if not images:
         return {}

@@ -21,12 +21,12 @@ from septum.arrays.instances import ObjectSettings
 from septum.check.samples import Sample
 from septum.errors import SeptumError
 from septum.experiments.events import HeldOutDone
-from septum.io.atomic import in_words
+from septum.io.atomic import as_error
 from septum.io.images import read_image, write_image
 from septum.predict.model import Model
 from septum.predict.outputs import class_table, smallest_integer
-from septum.report.gallery import in_turn, predicted_sample
-from septum.train.validation import MOST_SCORED, Tables, spread, tables_of, tuned
+from septum.report.gallery import predicted_sample, spread_order
+from septum.train.validation import MOST_SCORED, CandidateTables, candidate_tables, evenly_chosen, tune_objects
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"
@@ -90,11 +90,11 @@ class HeldOutFiles:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise in_words(folder, error) from None
+            raise as_error(folder, error) from None
         begin, done, total = time.monotonic(), 0, sum(len(share.samples) for share in shares)
         for number, share in enumerate(shares, start=1):
             until = None if limit_s is None else begin + limit_s * number / len(shares)
-            missing = [s for s in in_turn(share.samples) if self.read(s) is None]
+            missing = [s for s in spread_order(share.samples) if self.read(s) is None]
             model = share.open() if missing else None
             done += len(share.samples) - len(missing)
             for place, sample in enumerate(missing):
@@ -110,20 +110,20 @@ class HeldOutFiles:
 
     def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
         """Return the settings of objects, or of areas between `lines`, with the best scores over predicted samples."""
-        begin, some = time.monotonic(), in_turn(spread(len(samples), MOST_SCORED))
+        begin, some = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
-        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
-            tables: Tables = {}
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
+            tables: CandidateTables = {}
             for index in (i for i in some if not again or i in again):
                 probabilities = self.read(samples[index])
                 if probabilities is not None:
                     foreground = probabilities[0].astype(np.float16)
-                    tables[index] = tables_of(samples[index], foreground, choices, lines=lines)
+                    tables[index] = candidate_tables(samples[index], foreground, choices, lines=lines)
                 if not again and limit_s is not None and time.monotonic() - begin > limit_s:
                     break
             return tables
 
-        return tuned(measure, samples, lines=lines)
+        return tune_objects(measure, samples, lines=lines)
 
     def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
         """Write labels ``(*S)``, object ids or classes 0 .. K - 1, as `septum predict` would."""

@@ -18,23 +18,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from septum import seeding
 from septum.check.check import check
-from septum.check.samples import Loaded, Sample, fingerprint, load_data
+from septum.check.samples import LoadedData, Sample, fingerprint, load_data
 from septum.errors import DataError, ModelError
 from septum.events import Warned
 from septum.experiments.events import HeldOutDone
 from septum.experiments.power_law import fit_power_law
-from septum.experiments.series import Part, Series, claim, held, refuse_processes
+from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
 from septum.io.atomic import whole_file
 from septum.metrics import bootstrap
 from septum.nn.device import enough_memory
 from septum.predict.model import open_model
-from septum.report.collect import assembled, command, read_plan_file
+from septum.report.collect import build_report, read_plan_file, rebuilt_command
 from septum.report.curve import Curve
-from septum.report.gallery import Gallery, in_turn, predicted_sample
-from septum.report.scores import Scored, estimates, resampled
+from septum.report.gallery import Gallery, predicted_sample, spread_order
+from septum.report.scores import ScoredSample, estimates, resampled
 from septum.report.summary import json_ready
 from septum.train.events import Checked, Planned, Saved, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
 from septum.train.split import split
@@ -46,7 +46,7 @@ _SCORES = ("SEG", "V_Rand", "dice")
 _WIDEST = 0.25
 
 
-def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[Any]:
+def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Iterator[Any]:
     """Train on parts of the images and say what more images would bring.
 
     Parameters
@@ -67,7 +67,7 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
         As `septum.train.loop.train`; and if there are too few images for a curve.
     """
     refuse_processes("--learning-curve")
-    series = Series(settings, [], command(settings, ["--learning-curve"]), 0)
+    series = Series(settings, [], rebuilt_command(settings, ["--learning-curve"]), 0)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
@@ -81,11 +81,11 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
         sizes = subsets(len(chosen.train), len(chosen.held_out))
         claim(folder, settings, "learning_curve", True)
         some = {n: settings.split.model_copy(update={"limit": n}) for n in sizes}
-        series.parts = [Part(f"images-{n}", f"{n} of {sizes[-1]} images", some[n], settings.seed) for n in sizes]
+        series.parts = [SeriesPart(f"images-{n}", f"{n} of {sizes[-1]} images", some[n], settings.seed) for n in sizes]
         said = ", ".join(map(str, sizes[:-1])) + f" and {sizes[-1]}"
         yield Planned((f"{len(sizes)} trainings on {said} images, scored on the same {len(chosen.held_out)}",))
         series.ends = len(chosen.held_out) * len(sizes)
-        trained = yield from series.trainings(loaded, stop or Stop())
+        trained = yield from series.trainings(loaded, stop or StopRequest())
         if trained is None:
             return
         if (earlier := _earlier(folder, loaded)) is not None:
@@ -94,7 +94,7 @@ def train_curve(settings: TrainSettings, stop: Stop | None = None) -> Iterator[A
             yield from _finish(series, folder, series.held_out(series.parts[-1], loaded), sizes, trained)
 
 
-def _earlier(folder: RunFolder, loaded: Loaded) -> tuple[Curve, Trained] | None:
+def _earlier(folder: RunFolder, loaded: LoadedData) -> tuple[Curve, Trained] | None:
     """Return what came of a run that has come to its end, report and all; None if it has not."""
     try:
         found = TypeAdapter(Curve).validate_json((folder.path / "curve.json").read_bytes())
@@ -146,7 +146,7 @@ def _finish(
     yield Saved(folder.model)
     done = replace(trained[-1], model=folder.model)
     series.seen.trained = replace(done, steps=sum(t.steps for t in trained), seconds=series.seconds)
-    yield replace(assembled(settings, series.seen, galleries[-1], begin=begin, again=series.again), curve=found)
+    yield replace(build_report(settings, series.seen, galleries[-1], begin=begin, again=series.again), curve=found)
     yield found
     yield done
 
@@ -154,7 +154,7 @@ def _finish(
 def _predict(series: Series, galleries: Sequence[Gallery], samples: Sequence[Sample]) -> Iterator[HeldOutDone]:
     """Predict and score held-out images, evenly spread, each with all models, while there is time."""
     total, done = len(samples) * len(galleries), 0
-    for place, sample in enumerate(in_turn(samples)):
+    for place, sample in enumerate(spread_order(samples)):
         left = series.seconds_left
         if left is not None and place >= _LEAST_HELD_OUT and left < series.report_s:
             return
@@ -166,7 +166,7 @@ def _predict(series: Series, galleries: Sequence[Gallery], samples: Sequence[Sam
             yield HeldOutDone(done, total)
 
 
-def curve(sizes: Sequence[int], images: Sequence[Sequence[Scored]], gallery: Gallery, *, seed: int) -> Curve:
+def curve(sizes: Sequence[int], images: Sequence[Sequence[ScoredSample]], gallery: Gallery, *, seed: int) -> Curve:
     """Fit a power law to the scores of models of rising numbers of images and carry it on.
 
     The interval is that of 1000 draws. Each takes held-out images with replacement, the same for all models (Efron and

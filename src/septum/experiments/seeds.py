@@ -13,20 +13,20 @@ from septum.events import Warned
 from septum.experiments.ensemble import Ending, averaged, finish, finished
 from septum.experiments.events import SeedsCompared
 from septum.experiments.held_out import HELD_OUT, HeldOutFiles, Share
-from septum.experiments.series import Part, Series, claim, held, refuse_processes
-from septum.io.paths import shown
+from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
+from septum.io.paths import format_path
 from septum.nn.device import enough_memory
-from septum.report.collect import command
+from septum.report.collect import rebuilt_command
 from septum.report.summary import json_ready
 from septum.train.events import Checked, Planned, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
 from septum.train.split import split
-from septum.train.validation import merit
+from septum.train.validation import selection_score
 
 
-def train_seeds(settings: TrainSettings, seeds: int, stop: Stop | None = None) -> Iterator[Any]:
+def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = None) -> Iterator[Any]:
     """Train with seeds s, s + 1, s + 2 ... on the same images, compare, and write the networks as one model.
 
     The mean of the networks is kept, not the best of them: which is best was seen on the very images that it is scored
@@ -58,8 +58,8 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: Stop | None = None) -
     refuse_processes("--seeds")
     first = settings.seed if settings.split.seed is None else settings.split.seed
     same = settings.split.model_copy(update={"seed": first})
-    parts = [Part(f"seed-{s}", f"seed {s}", same, s) for s in range(settings.seed, settings.seed + seeds)]
-    series = Series(settings, parts, command(settings, ["--seeds", str(seeds)]), 0)
+    parts = [SeriesPart(f"seed-{s}", f"seed {s}", same, s) for s in range(settings.seed, settings.seed + seeds)]
+    series = Series(settings, parts, rebuilt_command(settings, ["--seeds", str(seeds)]), 0)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
@@ -73,7 +73,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: Stop | None = None) -
         claim(folder, settings, "seeds", seeds)
         yield Planned((f"{seeds} trainings with seeds {parts[0].seed} to {parts[-1].seed} on the same images",))
         series.ends = len(chosen.held_out)
-        trained = yield from series.trainings(loaded, stop or Stop())
+        trained = yield from series.trainings(loaded, stop or StopRequest())
         if trained is None:
             return
         compared = SeedsCompared(
@@ -103,9 +103,11 @@ def _finish(
     }
     said = {"seeds": compared.seeds, "single": summary, "averaged": done.scores}
     folder.write_json("seeds.json", json_ready(said))
-    if spread and merit(done.scores) < merit({name: compared.mean(name) for name in compared.scores}):
+    if spread and selection_score(done.scores) < selection_score(
+        {name: compared.mean(name) for name in compared.scores}
+    ):
         yield Warned(
             "averaged, the networks score lower than a single one: train longer, or use the model of one of them, such "
-            f"as {shown(trained[0].model)}"
+            f"as {format_path(trained[0].model)}"
         )
     return done

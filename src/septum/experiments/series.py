@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from septum.check.samples import Loaded, Sample
+from septum.check.samples import LoadedData, Sample
 from septum.errors import UsageError
 from septum.events import Warned
 from septum.experiments.events import PartStarted, PartTrained
-from septum.report.collect import Seen, read_plan_file, reported
+from septum.report.collect import TrainingLog, observe, read_plan_file
 from septum.report.summary import RunReport
 from septum.train.distributed import described_processes
 from septum.train.events import Checked, Planned, Stopped, Trained
-from septum.train.interrupt import Stop
+from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
@@ -42,7 +42,7 @@ _TUNING, _REPORT = 0.04, 0.03
 
 
 @dataclass(frozen=True)
-class Part:
+class SeriesPart:
     """One training of a series: the name of its folder, its title, and where it differs from the others."""
 
     folder: str
@@ -68,10 +68,10 @@ class Series:
     """
 
     settings: TrainSettings
-    parts: Sequence[Part]
+    parts: Sequence[SeriesPart]
     again: str
     ends: int
-    seen: Seen = field(default_factory=Seen)
+    seen: TrainingLog = field(default_factory=TrainingLog)
     _begin: float = field(default_factory=time.monotonic)
     _earlier_s: float = 0.0
     _reserved_s: float = 0.0
@@ -96,11 +96,11 @@ class Series:
         """Return the seconds that the report at the end may take; 0 without a budget."""
         return _REPORT * (self.settings.budget_s or 0.0)
 
-    def folder(self, part: Part) -> Path:
+    def folder(self, part: SeriesPart) -> Path:
         """Return the run folder of a part."""
         return self.settings.out / part.folder
 
-    def held_out(self, part: Part, loaded: Loaded) -> list[Sample]:
+    def held_out(self, part: SeriesPart, loaded: LoadedData) -> list[Sample]:
         """Return the images that a training held out, by what it wrote itself.
 
         Raises
@@ -111,12 +111,12 @@ class Series:
         names = set(read_plan_file(self.folder(part)).get("held_out", []))
         return [sample for sample in loaded.samples if sample.name in names]
 
-    def trainings(self, loaded: Loaded, stop: Stop) -> Generator[Any, None, list[Trained] | None]:
+    def trainings(self, loaded: LoadedData, stop: StopRequest) -> Generator[Any, None, list[Trained] | None]:
         """Train every part, or go on where it was stopped; return what came of them, None where `stop` was asked for.
 
         Yields
         ------
-        PartStarted, the records of `septum.report.collect.reported` but Checked and Trained, and PartTrained for each
+        PartStarted, the records of `septum.report.collect.observe` but Checked and Trained, and PartTrained for each
         part. The plan is said once.
         """
         self._reserved_s = _END * (self.settings.budget_s or 0.0)
@@ -128,7 +128,7 @@ class Series:
             if index:
                 self._share_plan(settings.out)
             last: Trained | None = None
-            for record in reported(settings, train(settings, stop, loaded=loaded), again=self.again):
+            for record in observe(settings, train(settings, stop, loaded=loaded), again=self.again):
                 said = self._said(record, first=index == 0)
                 if isinstance(record, Trained):
                     last = record
@@ -144,7 +144,7 @@ class Series:
             yield PartTrained(part.title, last)
         return done
 
-    def _settings(self, part: Part, left: int) -> TrainSettings:
+    def _settings(self, part: SeriesPart, left: int) -> TrainSettings:
         """Return the settings of a part; its time is what it was at its first start."""
         asked: dict[str, Any] = {"out": self.folder(part), "seed": part.seed, "split": part.split}
         if self.settings.budget_s is not None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from septum.errors import FileError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 _PREFIX = ".septum-part-"
 
@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         target = path.resolve() if path.is_symlink() else path  # a link is written through, not replaced
     except OSError as error:
-        raise in_words(path, error) from error
+        raise as_error(path, error) from error
     ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
     temporary = target.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
     try:
@@ -52,7 +52,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise in_words(path, error) from error
+        raise as_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield temporary
         replace_folder(temporary, path)
     except OSError as error:
-        raise in_words(path, error) from error
+        raise as_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -117,7 +117,7 @@ def replace_folder(new: Path, path: Path) -> None:
         new.rename(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise in_words(path, error) from error
+        raise as_error(path, error) from error
     finally:
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
@@ -137,9 +137,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def in_words(path: Path, error: OSError) -> FileError:
+def as_error(path: Path, error: OSError) -> FileError:
     """Return the error of a file that could not be written as a sentence that says what to do."""
-    name = shown(path)
+    name = format_path(path)
     reason = error.strerror or str(error)
     match error.errno:
         case errno.ENOSPC | None:  # None: NumPy says only "... requested and ... written"
@@ -149,7 +149,7 @@ def in_words(path: Path, error: OSError) -> FileError:
         case errno.EFBIG:
             given, todo = f"{name}: larger than files may be here", "raise the limit (`ulimit -f`), then run again"
         case errno.ENOENT | errno.ENOTDIR:
-            given, todo = f"{name}: the folder {shown(path.parent)} does not exist", "create the folder first"
+            given, todo = f"{name}: the folder {format_path(path.parent)} does not exist", "create the folder first"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             given, todo = f"{name}: may not be written ({reason})", "choose a folder that you may write to"
         case errno.ENAMETOOLONG:

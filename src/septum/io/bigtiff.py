@@ -19,7 +19,7 @@ from septum.errors import FileError
 from septum.io import tiff
 from septum.io.atomic import whole_file
 from septum.io.opened import Index
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.pyramid import SMALLEST, halve
 from septum.io.scratch import Scratch
 
@@ -29,7 +29,7 @@ _BUFFER = 16 << 20  # bytes that are compressed in one pass
 _POLL_S = 0.2
 
 
-class Readable(Protocol):
+class TiffSource(Protocol):
     """Anything that reads like `septum.io.source.Source` or `septum.io.zarr_write.ZarrTarget`."""
 
     axes: str
@@ -42,7 +42,7 @@ class Readable(Protocol):
 
 
 def write_tiff_from(
-    source: Readable,
+    source: TiffSource,
     path: Path,
     *,
     labels: bool,
@@ -99,7 +99,7 @@ class _StoppedError(Exception):
 class _Job:
     """The writing of one file, in a thread of its own: the library asks for tiles, and cannot pause in between."""
 
-    source: Readable
+    source: TiffSource
     path: Path
     labels: bool
     pixel_size_um: dict[str, float]
@@ -148,7 +148,7 @@ class _Job:
         tile = tuple(min(_TILE, -(-self.shapes[0][axes.index(a)] // 16) * 16) for a in "YX")
         size = sum(math.prod(s) for s in self.shapes) * dtype.itemsize
         with tifffile.TiffWriter(file, ome=True, bigtiff=size > tiff.BIG) as writer:
-            source: Readable | Scratch = self.source
+            source: TiffSource | Scratch = self.source
             for level, shape in enumerate(self.shapes):
                 coarser = self._scratch(folder, level + 1, dtype) if level + 1 < len(self.shapes) else None
                 side = dict(zip(axes, shape, strict=True))
@@ -180,7 +180,7 @@ class _Job:
 
     def _tiles(
         self,
-        source: Readable | Scratch,
+        source: TiffSource | Scratch,
         shape: tuple[int, ...],
         tile: Sequence[int],
         coarser: Scratch | None,
@@ -227,7 +227,7 @@ def _stored(path: Path, block: NDArray[Any]) -> NDArray[Any]:
         limits, low, high = np.iinfo(wanted), int(block.min()), int(block.max())
         if low < limits.min or high > limits.max:
             raise FileError(
-                f"{shown(path)}: values from {low} to {high}",
+                f"{format_path(path)}: values from {low} to {high}",
                 "values of 32 bits",
                 "write to a name ending in .ome.zarr or .npy",
             )

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 Affine = tuple[tuple[float, ...], ...]
 
@@ -67,13 +67,13 @@ def damaged(path: Path | str, kind: str, why: object) -> FileError:
     """Return the error for a file of `kind` whose bytes cannot be decoded."""
     if isinstance(why, MemoryError):
         return FileError(
-            f"{shown(path)}: the image does not fit into the memory of this machine",
+            f"{format_path(path)}: the image does not fit into the memory of this machine",
             "an image that fits",
             "cut it into parts, or use a machine with more memory",
         )
     text = " ".join(str(why).split()) or type(why).__name__
     return FileError(
-        f"{shown(path)}: the {kind} file is damaged or cut off ({text[:200]})",
+        f"{format_path(path)}: the {kind} file is damaged or cut off ({text[:200]})",
         f"a complete {kind} file",
         "copy it again from where it came from, or save it anew",
     )
@@ -111,7 +111,8 @@ def check_claim(path: Path | str, kind: str, *, shape: tuple[int, ...], claimed:
     if claimed > length * ratio + (_SMALL if ratio > STORED else 0):
         sides = " x ".join(str(n) for n in shape)
         raise FileError(
-            f"{shown(path)}: the {kind} file claims {sides} values ({claimed:,} bytes) but holds only {length:,} bytes",
+            f"{format_path(path)}: the {kind} file claims {sides} values ({claimed:,} bytes) but holds only "
+            f"{length:,} bytes",
             "a file as long as the image it describes",
             "it is cut off or forged: copy it again from where it came from",
         )

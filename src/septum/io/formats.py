@@ -7,14 +7,14 @@ from pathlib import Path
 
 from septum.errors import FileError
 from septum.io.decoded import damaged
-from septum.io.paths import SUFFIXES, TIFF, ZARR, image_suffix, is_zarr, shown
+from septum.io.paths import SUFFIXES, TIFF, ZARR, format_path, image_suffix, is_zarr
 
 # The size of the header, 348 or 540, in either byte order; or gzip.
 _NIFTI_MAGIC = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c", b"\x1f\x8b")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-class Kind(Enum):
+class FileFormat(Enum):
     """A format that is read."""
 
     TIFF = "TIFF"
@@ -25,7 +25,7 @@ class Kind(Enum):
     ZARR = "OME-Zarr"
 
 
-def find_kind(location: Path | str) -> Kind:
+def find_kind(location: Path | str) -> FileFormat:
     """Say what a file or folder is.
 
     Parameters
@@ -41,54 +41,58 @@ def find_kind(location: Path | str) -> Kind:
     if isinstance(location, str):
         return _remote_kind(location)
     if is_zarr(location):
-        return Kind.ZARR
+        return FileFormat.ZARR
     try:
         with location.open("rb") as file:
             head = file.read(64)
     except IsADirectoryError as error:
-        raise FileError(f"{shown(location)}: is a folder", "an image", "name a file in it") from error
+        raise FileError(f"{format_path(location)}: is a folder", "an image", "name a file in it") from error
     except FileNotFoundError as error:
-        raise FileError(f"{shown(location)} does not exist", "an image", "check the name") from error
+        raise FileError(f"{format_path(location)} does not exist", "an image", "check the name") from error
     except OSError as error:
         raise FileError(
-            f"{shown(location)}: cannot be read ({error.strerror})", "a file you may read", "check it"
+            f"{format_path(location)}: cannot be read ({error.strerror})", "a file you may read", "check it"
         ) from error
     if not head:
         raise FileError(
-            f"{shown(location)}: the file is empty (0 bytes)", "an image", "copy it again from where it came from"
+            f"{format_path(location)}: the file is empty (0 bytes)", "an image", "copy it again from where it came from"
         )
     if head[:4] in _TIFF_MAGIC:
-        return Kind.TIFF
+        return FileFormat.TIFF
     if head.startswith(b"\x93NUMPY"):
-        return Kind.NPY
+        return FileFormat.NPY
     if head.startswith(_NIFTI_MAGIC):
-        return Kind.NIFTI
+        return FileFormat.NIFTI
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Kind.PNG
+        return FileFormat.PNG
     if head.startswith((b"\xff\xd8\xff", b"GIF8")) or (head[:2] == b"BM" and image_suffix(location) == ".bmp"):
-        return Kind.PHOTO
+        return FileFormat.PHOTO
     raise _no_image(location, head)
 
 
-def _remote_kind(url: str) -> Kind:
+def _remote_kind(url: str) -> FileFormat:
     name = url.partition("?")[0].partition("#")[0].rstrip("/").lower()
     if name.endswith((*TIFF,)):
-        return Kind.TIFF
+        return FileFormat.TIFF
     if not name.endswith(SUFFIXES) or name.endswith(ZARR):
-        return Kind.ZARR  # also an image inside: URL/labels/cells
-    raise FileError(f"{shown(url)}: of this format only files on this machine are read", "OME-Zarr or TIFF", "copy it")
+        return FileFormat.ZARR  # also an image inside: URL/labels/cells
+    raise FileError(
+        f"{format_path(url)}: of this format only files on this machine are read", "OME-Zarr or TIFF", "copy it"
+    )
 
 
 def _no_image(path: Path, head: bytes) -> FileError:
     suffix = image_suffix(path)
     if head.startswith(b"version https://git-lfs"):
-        return FileError(f"{shown(path)}: a Git LFS pointer, not the image", "the image itself", "run: git lfs pull")
+        return FileError(
+            f"{format_path(path)}: a Git LFS pointer, not the image", "the image itself", "run: git lfs pull"
+        )
     if suffix in SUFFIXES and any(head.startswith(m[:2]) for m in (*_TIFF_MAGIC, b"\x89PNG", b"\xff\xd8")):
         return damaged(path, suffix[1:], "its first bytes are wrong")
     text = all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])
     what = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
     return FileError(
-        f"{shown(path)}: no image, but {what}",
+        f"{format_path(path)}: no image, but {what}",
         "PNG, JPEG, BMP, GIF, TIFF, NIfTI, .npy or OME-Zarr",
         "export the image in one of these formats",
     )

@@ -15,7 +15,7 @@ from septum.axes import canonical
 from septum.errors import UsageError
 from septum.io.atomic import whole_file
 from septum.io.decoded import Affine, Decoded
-from septum.io.formats import Kind, find_kind
+from septum.io.formats import FileFormat, find_kind
 from septum.io.opened import check_axes, find_places, native
 from septum.io.paths import (
     NIFTI,
@@ -23,12 +23,12 @@ from septum.io.paths import (
     SUFFIXES,
     TIFF,
     ZARR,
+    format_path,
     image_suffix,
     is_image_file,
     is_zarr,
     local_path,
     natural_key,
-    shown,
     url_of,
 )
 
@@ -88,7 +88,9 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
         try:
             matches = _matches(given)
         except OSError as error:
-            raise UsageError(f"{shown(given)}: {error.strerror}", "images you may read", "check the name") from error
+            raise UsageError(
+                f"{format_path(given)}: {error.strerror}", "images you may read", "check the name"
+            ) from error
         found.update(dict.fromkeys(sorted(matches, key=natural_key)))
     return list(found)
 
@@ -109,7 +111,7 @@ def _matches(given: str | Path) -> list[Path]:
         matches = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
         matches = [p for p in matches if is_image_file(p)]
     else:
-        raise UsageError(f"{shown(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
+        raise UsageError(f"{format_path(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
     return matches or _none(path, folder=path.is_dir())
 
 
@@ -131,7 +133,7 @@ def _remote_matches(url: str) -> list[Path]:
 
 def _none(path: Path, *, folder: bool) -> list[Path]:
     raise UsageError(
-        f"{shown(path)}: {'a folder without images' if folder else 'no image'}",
+        f"{format_path(path)}: {'a folder without images' if folder else 'no image'}",
         "files that end in " + " ".join(SUFFIXES),
         "name a folder of images, or save them in one of these formats",
     )
@@ -170,9 +172,9 @@ def read_image(path: Path, *, axes: str | None = None, labels: bool = False) -> 
     return Image(array, places.axes, decoded.axes, size, Path(path), decoded.affine)
 
 
-def decode(place: Path | str, kind: Kind, *, axes: str | None, labels: bool) -> Decoded:
+def decode(place: Path | str, kind: FileFormat, *, axes: str | None, labels: bool) -> Decoded:
     """Read the whole of a file or folder of `kind`, as it is stored; `place` is a path, or a URL as `str`."""
-    if kind is Kind.ZARR:
+    if kind is FileFormat.ZARR:
         from septum.io.ngff import read_zarr
 
         return read_zarr(place, axes=axes)
@@ -180,21 +182,21 @@ def decode(place: Path | str, kind: Kind, *, axes: str | None, labels: bool) -> 
         from septum.io.tiff_parts import read_remote_tiff
 
         return read_remote_tiff(place, axes=axes)
-    if kind is Kind.TIFF:
+    if kind is FileFormat.TIFF:
         from septum.io.tiff import read_tiff
 
         return read_tiff(place, axes=axes)
-    if kind is Kind.NPY:
+    if kind is FileFormat.NPY:
         from septum.io.npy import read_npy
 
         return read_npy(place, axes=axes)
-    if kind is Kind.NIFTI:
+    if kind is FileFormat.NIFTI:
         from septum.io.nifti import read_nifti
 
         return read_nifti(place, axes=axes)
     from septum.io.png import read_photo, read_png
 
-    decoded = read_png(place, labels=labels) if kind is Kind.PNG else read_photo(place, labels=labels)
+    decoded = read_png(place, labels=labels) if kind is FileFormat.PNG else read_photo(place, labels=labels)
     return decoded if axes is None else Decoded(decoded.array, axes, decoded.pixel_size_um)
 
 
@@ -237,10 +239,14 @@ def write_image(
     suffix = image_suffix(path)
     if suffix not in (*TIFF, *NIFTI, *NPY, *ZARR, ".png", ".ome.tif", ".ome.tiff"):
         raise UsageError(
-            f"{shown(path)}: cannot write {path.suffix or 'no suffix'}", ".tif .png .nii.gz .npy .ome.zarr", "rename it"
+            f"{format_path(path)}: cannot write {path.suffix or 'no suffix'}",
+            ".tif .png .nii.gz .npy .ome.zarr",
+            "rename it",
         )
     if url_of(path) is not None:
-        raise UsageError(f"{shown(path)}: cannot write to URLs", "a path on this machine", "copy the result there")
+        raise UsageError(
+            f"{format_path(path)}: cannot write to URLs", "a path on this machine", "copy the result there"
+        )
     assert len(axes) == array.ndim, f"axes {axes} for shape {array.shape}"
     _, permutation = canonical(axes)
     if suffix not in NPY:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from septum.io.tensors import read_sealed, write_sealed
+from septum.io.tensors import read_tensors, write_tensors
 
 
 def write_model(path: Path, tensors: Mapping[str, NDArray[Any]], header: Mapping[str, object]) -> None:
@@ -28,7 +28,7 @@ def write_model(path: Path, tensors: Mapping[str, NDArray[Any]], header: Mapping
     FileError
         If the file cannot be written.
     """
-    write_sealed(path, "model", tensors, header)
+    write_tensors(path, "model", tensors, header)
 
 
 def read_model(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
@@ -47,4 +47,4 @@ def read_model(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
         If the file is missing, empty, cut off, changed, a pickle, of another program, a checkpoint, or of a newer
         version of the format.
     """
-    return read_sealed(Path(path), "model")
+    return read_tensors(Path(path), "model")

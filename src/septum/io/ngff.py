@@ -14,7 +14,7 @@ from septum.errors import FileError
 from septum.io.decoded import Decoded, check_memory, damaged
 from septum.io.npy import guess_axes
 from septum.io.opened import Opened
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.units import MICROMETERS
 from septum.io.zarr_store import Node, ZarrArray, inside, read_node
 
@@ -74,7 +74,7 @@ def open_zarr(place: Path | str, *, axes: str | None) -> Opened:
     named = axes or (multiscale.axes if multiscale is not None else _array_axes(node, array.shape))
     if named is None:
         raise FileError(
-            f"{shown(place)}: {len(array.shape)} dimensions {array.shape} whose names are none of T C Z Y X",
+            f"{format_path(place)}: {len(array.shape)} dimensions {array.shape} whose names are none of T C Z Y X",
             "axes out of T C Z Y X",
             "name the axes, one letter of TCZYX per dimension, such as --axes CZYX",
         )
@@ -158,7 +158,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
     node = read_node(place)
     if node is None:
         raise FileError(
-            f"{shown(place)}: no OME-Zarr (it has neither zarr.json nor .zattrs)",
+            f"{format_path(place)}: no OME-Zarr (it has neither zarr.json nor .zattrs)",
             "a folder that holds an OME-Zarr image",
             "check the name; if the copy is not complete, copy it again",
         )
@@ -174,7 +174,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
     array = read_node(where)
     if array is None or array.array is None:
         raise FileError(
-            f"{shown(place)}: its finest level, {multiscale.paths[:1]}, is missing",
+            f"{format_path(place)}: its finest level, {multiscale.paths[:1]}, is missing",
             "the folder with all levels",
             "copy it again from where it came from",
         )
@@ -194,7 +194,7 @@ def _no_image(node: Node) -> FileError:
     """Return the error for a group that holds no image itself, with what to name instead."""
     notes = node.attributes.get("ome", node.attributes)
     notes = notes if isinstance(notes, dict) else {}
-    place = shown(node.place)
+    place = format_path(node.place)
     if "plate" in notes or "well" in notes:
         what = "plate" if "plate" in notes else "well"
         return FileError(

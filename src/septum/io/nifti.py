@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, STORED, Affine, Decoded, check_claim, damaged
 from septum.io.opened import Opened, in_memory
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.plain import plain_reader
 
 _AXES = "XYZTC"
@@ -126,7 +126,7 @@ def _plain(path: Path, array: NDArray[Any]) -> tuple[NDArray[Any], str]:
         array = array.reshape(*array.shape[: last - 1], *array.shape[last:])
         last -= 1
     if not 2 <= last <= 5 or (color and last > 4):
-        raise FileError(f"{shown(path)}: {last} dimensions {array.shape}", "2 to 5: X Y Z T C", "split the file")
+        raise FileError(f"{format_path(path)}: {last} dimensions {array.shape}", "2 to 5: X Y Z T C", "split the file")
     return array, _AXES[:last] + "C" * color
 
 
@@ -174,7 +174,7 @@ def write_nifti(
         image = kind(array, matrix, dtype=array.dtype)
     except HeaderDataError as error:
         raise FileError(
-            f"{shown(name)}: {array.dtype} values in a NIfTI file", "numbers that it knows", str(error)
+            f"{format_path(name)}: {array.dtype} values in a NIfTI file", "numbers that it knows", str(error)
         ) from error
     image.header.set_xyzt_units("mm" if pixel_size_um or affine is not None else "unknown")
     with file.open("wb") as raw:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, STORED, Decoded, check_claim, damaged
 from septum.io.opened import Opened
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.plain import open_plain
 
 
@@ -52,7 +52,9 @@ def _check(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
             shape, fortran, dtype = read_header(file)
             offset = file.tell()
         if dtype.hasobject:
-            raise FileError(f"{shown(path)}: holds Python objects", "an array of numbers", "save it as a plain array")
+            raise FileError(
+                f"{format_path(path)}: holds Python objects", "an array of numbers", "save it as a plain array"
+            )
         claimed, held = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
         check_claim(path, "npy", shape=shape, claimed=claimed, length=held, ratio=STORED)
     except (*DAMAGE, tokenize.TokenError) as error:
@@ -67,7 +69,7 @@ def guess_axes(path: Path | str, shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         return "YXC" if shape[2] in (3, 4) and shape[0] > 4 and shape[1] > 4 else "TYX"
     raise FileError(
-        f"{shown(path)}: an array of shape {shape}, whose axes the file does not name",
+        f"{format_path(path)}: an array of shape {shape}, whose axes the file does not name",
         "2 or 3 dimensions, or named axes",
         "name the axes, one letter of TCZYX per dimension, such as --axes CZYX",
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.axes import canonical
 from septum.errors import FileError, UsageError
 from septum.io.decoded import Affine, Decoded, damaged
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 Index = tuple[int | slice, ...]
 
@@ -137,12 +137,14 @@ def find_places(path: Path | str, shape: Sequence[int], axes: str, *, named: boo
     """
     if len(axes) != len(shape):
         raise UsageError(
-            f"axes {axes!r} for {shown(path)}, which has {len(shape)} dimensions: {tuple(shape)}",
+            f"axes {axes!r} for {format_path(path)}, which has {len(shape)} dimensions: {tuple(shape)}",
             f"{len(shape)} letters of TCZYX",
             "name one axis per dimension",
         )
     if 0 in shape:
-        raise FileError(f"{shown(path)}: an image without pixels, {tuple(shape)}", "at least one pixel", "save it anew")
+        raise FileError(
+            f"{format_path(path)}: an image without pixels, {tuple(shape)}", "at least one pixel", "save it anew"
+        )
     full, _ = canonical(axes)
     kept = [a for a in full if named or a not in "TZ" or shape[axes.index(a)] != 1]
     return Places("".join(kept), tuple(axes.index(a) if a in axes else None for a in kept))
@@ -151,7 +153,7 @@ def find_places(path: Path | str, shape: Sequence[int], axes: str, *, named: boo
 def native_dtype(path: Path | str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that values of a file have in memory; raise `FileError` if they are no numbers."""
     if dtype.kind not in "biuf":
-        raise FileError(f"{shown(path)}: {dtype} values", "whole or real numbers", "save the image as numbers")
+        raise FileError(f"{format_path(path)}: {dtype} values", "whole or real numbers", "save the image as numbers")
     if dtype == np.float16:
         return np.dtype(np.float32)
     return np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype.newbyteorder("=")

@@ -71,7 +71,7 @@ def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], str
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts if p), text
 
 
-def shown(path: Path | str) -> str:
+def format_path(path: Path | str) -> str:
     """Return `path` for a message: as it is, or quoted and escaped if it holds line breaks or the like."""
     text = url_of(path) or str(path)
     return text if text.isprintable() else ascii(text)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, LZW, Decoded, check_claim, damaged
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -106,7 +106,7 @@ def read_photo(path: Path, *, labels: bool) -> Decoded:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise FileError(
-                    f"{shown(path)}: a moving {kind} of {frames} frames", "one image", "save it as TIFF pages"
+                    f"{format_path(path)}: a moving {kind} of {frames} frames", "one image", "save it as TIFF pages"
                 )
             wanted = "1" if image.mode == "1" else "L" if image.mode in ("L", "LA") else "RGB"
             if image.mode == "P" and labels:
@@ -169,5 +169,5 @@ def write_png(file: Path, array: NDArray[Any], axes: str, *, name: Path) -> None
 
 def _no_png(path: Path, given: str, expected: str) -> FileError:
     return FileError(
-        f"{shown(path)}: {given} cannot be kept in a PNG file", expected, "write to a name that ends in .tif"
+        f"{format_path(path)}: {given} cannot be kept in a PNG file", expected, "write to a name that ends in .tif"
     )

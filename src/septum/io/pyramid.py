@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, whole_folder
-from septum.io.paths import image_stem, shown
+from septum.io.atomic import as_error, whole_folder
+from septum.io.paths import format_path, image_stem
 from septum.io.zarr_store import read_node
 from septum.io.zarr_write import ZarrTarget, create_level, describe, mark_complete, write_group
 
@@ -106,7 +106,8 @@ def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
     lost = image.missing()
     if lost:
         raise FileError(
-            f"{shown(path)}: {len(lost)} pieces are not written, the first is {shown(lost[0].relative_to(path))}",
+            f"{format_path(path)}: {len(lost)} pieces are not written, the first is "
+            f"{format_path(lost[0].relative_to(path))}",
             "all of them, before coarser levels are made",
             "run the command again that writes it",
         )
@@ -123,7 +124,7 @@ def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
                 path, level, shape, axes=image.axes, dtype=image.dtype, chunks=image.chunks, shards=image.shards
             )
         except OSError as error:
-            raise in_words(path, error) from error
+            raise as_error(path, error) from error
         source, target = ZarrTarget(path, level - 1), ZarrTarget(path, level)
         for written in _fill(source, target, steps):
             done += written

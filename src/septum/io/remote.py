@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from septum.errors import FileError, SeptumError, UsageError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 _BLOCK = 1 << 18  # headers are read in pieces of this size
 
@@ -21,16 +21,16 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise UsageError(
-            f"{shown(url)}: reading from URLs needs libraries that are not installed ({error.name or error})",
+            f"{format_path(url)}: reading from URLs needs libraries that are not installed ({error.name or error})",
             "fsspec, and s3fs or aiohttp for what it is read from",
             "install them: pip install septum[remote]",
         ) from error
     except FileNotFoundError as error:
-        raise FileError(f"{shown(url)} does not exist", "an image", "check the address") from error
+        raise FileError(f"{format_path(url)} does not exist", "an image", "check the address") from error
     except Exception as error:  # every protocol has errors of its own, and they share no parent
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FileError(
-            f"{shown(url)}: cannot be fetched ({reason[:200]})",
+            f"{format_path(url)}: cannot be fetched ({reason[:200]})",
             "an address that this machine can reach and may read",
             "check the address, the network and your rights, then run again",
         ) from error
@@ -50,7 +50,9 @@ def filesystem(url: str) -> tuple[Any, str]:
 
             fs, path = url_to_fs(url)
         except ValueError as error:
-            raise UsageError(f"{shown(url)}: {error}", "s3://, https:// or http://", "check the address") from error
+            raise UsageError(
+                f"{format_path(url)}: {error}", "s3://, https:// or http://", "check the address"
+            ) from error
     return fs, str(path)
 
 
@@ -64,7 +66,7 @@ class RemoteFile:
             info = self._fs.info(self._path)
             if info.get("size") is None:
                 raise FileError(
-                    f"{shown(url)}: the server does not say how long the file is",
+                    f"{format_path(url)}: the server does not say how long the file is",
                     "a server that hands out parts of files",
                     "download the file first",
                 )
@@ -76,7 +78,7 @@ class RemoteFile:
             found = bytes(self._fs.cat_file(self._path, start=offset, end=min(offset + count, self.length)))
         if len(found) > count:
             raise FileError(
-                f"{shown(self.url)}: the server sends the whole file where a part was asked for",
+                f"{format_path(self.url)}: the server sends the whole file where a part was asked for",
                 "a server that hands out parts of files (range requests)",
                 "download the file first",
             )
@@ -110,7 +112,7 @@ def fetch(url: str, *, limit: int) -> bytes | None:
 def too_long(name: object, size: int, limit: int) -> FileError:
     """Return the error for a description that is longer than any sound one."""
     return FileError(
-        f"{shown(str(name))}: {size:,} bytes of description",
+        f"{format_path(str(name))}: {size:,} bytes of description",
         f"at most {limit:,}",
         "this is no sound Zarr: get it again from where it came from",
     )

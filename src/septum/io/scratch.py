@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, sync_file, whole_file
-from septum.io.paths import shown
+from septum.io.atomic import as_error, sync_file, whole_file
+from septum.io.paths import format_path
 
 
 class Scratch:
@@ -62,7 +62,7 @@ class Scratch:
                 new.rename(path)
         except OSError as error:
             if not path.exists():
-                raise in_words(path, error) from error
+                raise as_error(path, error) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
         return cls(path)
@@ -78,9 +78,9 @@ class Scratch:
             return np.asarray(self._array[index])
         except (OSError, ValueError, RuntimeError) as error:
             raise FileError(
-                f"{shown(self.path)}: a piece cannot be read ({' '.join(str(error).split())[:200]})",
+                f"{format_path(self.path)}: a piece cannot be read ({' '.join(str(error).split())[:200]})",
                 "the pieces as they were written",
-                f"delete {shown(self.path.parent)} and run the command again",
+                f"delete {format_path(self.path.parent)} and run the command again",
             ) from error
 
     def write(self, index: tuple[int | slice, ...], values: NDArray[Any]) -> None:
@@ -100,7 +100,7 @@ class Scratch:
             with suppress(FileNotFoundError):  # a piece of zeros is no file
                 sync_file(self.path / self._array.metadata.encode_chunk_key(tuple(cell)))
         except OSError as error:
-            raise in_words(self.path, error) from error
+            raise as_error(self.path, error) from error
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.io.decoded import Affine, Decoded
-from septum.io.formats import Kind, find_kind
+from septum.io.formats import FileFormat, find_kind
 from septum.io.images import Image, decode
 from septum.io.opened import Index, Opened, check_axes, cuts, find_places, in_memory, native_dtype
 from septum.io.paths import local_path, url_of
@@ -151,19 +151,19 @@ def open_image(location: str | Path, *, axes: str | None = None, labels: bool = 
 
 def _open(place: Path | str, axes: str | None, labels: bool) -> Opened:
     match find_kind(place):
-        case Kind.ZARR:
+        case FileFormat.ZARR:
             from septum.io.ngff import open_zarr
 
             return open_zarr(place, axes=axes)
-        case Kind.TIFF:
+        case FileFormat.TIFF:
             from septum.io.tiff_parts import open_tiff
 
             return open_tiff(place, axes=axes)
-        case Kind.NPY:
+        case FileFormat.NPY:
             from septum.io.npy import open_npy
 
             return open_npy(Path(place), axes=axes)
-        case Kind.NIFTI:
+        case FileFormat.NIFTI:
             from septum.io.nifti import open_nifti
 
             return open_nifti(Path(place), axes=axes)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from septum.errors import ModelError
 from septum.io.atomic import whole_file
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 Kind = Literal["model", "checkpoint"]
 
@@ -34,7 +34,7 @@ _HEADER_LIMIT = 16 << 20  # no honest header comes near; a forged length must no
 _AGAIN = "copy it again from where it came from; if it is lost, train again"
 
 
-def write_sealed(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], said: Mapping[str, object]) -> None:
+def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], said: Mapping[str, object]) -> None:
     """Write tensors and JSON as a whole or not at all. The same content gives the same bytes.
 
     Parameters
@@ -63,13 +63,13 @@ def write_sealed(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], sa
     sealed["sha256"] = _checksum(sealed, plain)
     blob = save(plain, metadata={"septum": _canonical(sealed)})
     if struct.unpack("<Q", blob[:8])[0] > _HEADER_LIMIT:
-        raise ValueError(f"the header of {shown(path)} is longer than {_HEADER_LIMIT:,} bytes")
+        raise ValueError(f"the header of {format_path(path)} is longer than {_HEADER_LIMIT:,} bytes")
     with whole_file(path) as temporary:
         temporary.write_bytes(blob)
 
 
-def read_sealed(path: Path, kind: Kind) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
-    """Read what `write_sealed` wrote, and prove that not a bit of it has changed.
+def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
+    """Read what `write_tensors` wrote, and prove that not a bit of it has changed.
 
     Returns
     -------
@@ -91,7 +91,9 @@ def read_sealed(path: Path, kind: Kind) -> tuple[dict[str, NDArray[Any]], dict[s
             file.seek(0)
             blob = file.read()
     except OSError as error:
-        raise ModelError(f"{shown(path)}: cannot be read ({error.strerror})", f"a {kind}", "check the file") from error
+        raise ModelError(
+            f"{format_path(path)}: cannot be read ({error.strerror})", f"a {kind}", "check the file"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, kind, "its header is no JSON") from error
     tensors = _tensors(path, kind, blob)
@@ -107,9 +109,11 @@ def _length(path: Path, kind: Kind) -> int:
     try:
         length = path.stat().st_size
     except OSError as error:
-        raise ModelError(f"{shown(path)} does not exist", f"a {kind} file of Septum", "check the name") from error
+        raise ModelError(f"{format_path(path)} does not exist", f"a {kind} file of Septum", "check the name") from error
     if path.is_dir():
-        raise ModelError(f"{shown(path)}: is a folder", f"a {kind} file of Septum (.safetensors)", "name a file in it")
+        raise ModelError(
+            f"{format_path(path)}: is a folder", f"a {kind} file of Septum (.safetensors)", "name a file in it"
+        )
     if not length:
         raise _damaged(path, kind, "0 bytes")
     return length
@@ -120,12 +124,12 @@ def _header(path: Path, kind: Kind, head: bytes, length: int) -> int:
     size = struct.unpack("<Q", head)[0] if len(head) == 8 else length
     if size > _HEADER_LIMIT and head.startswith((b"PK\x03\x04", b"\x80")):
         raise ModelError(
-            f"{shown(path)}: a pickle or zip archive, such as PyTorch's .pt and .pth",
+            f"{format_path(path)}: a pickle or zip archive, such as PyTorch's .pt and .pth",
             f"a {kind} file of Septum (.safetensors)",
             "pickles can run any code and are never opened; name the model.safetensors that training wrote",
         )
     if size > _HEADER_LIMIT:
-        given = f"{shown(path)}: no safetensors file (its header would have {size:,} bytes)"
+        given = f"{format_path(path)}: no safetensors file (its header would have {size:,} bytes)"
         raise ModelError(given, f"a {kind} file of Septum (.safetensors)", "check the name")
     if 8 + size > length:
         raise _damaged(path, kind, f"its header ends beyond the {length:,} bytes that are there")
@@ -140,7 +144,7 @@ def _sealed(path: Path, kind: Kind, header: object, rest: int) -> dict[str, obje
     text = metadata.get("septum") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise ModelError(
-            f"{shown(path)}: a safetensors file of another program",
+            f"{format_path(path)}: a safetensors file of another program",
             f"a {kind} file of Septum",
             "name the model.safetensors that training wrote",
         )
@@ -151,11 +155,11 @@ def _sealed(path: Path, kind: Kind, header: object, rest: int) -> dict[str, obje
     if not isinstance(version, int) or other not in get_args(Kind):
         raise _damaged(path, kind, "its header was edited")
     if version > FORMAT:
-        given = f"{shown(path)}: written in format {version} by a newer Septum"
+        given = f"{format_path(path)}: written in format {version} by a newer Septum"
         raise ModelError(given, f"format {FORMAT} or older", "update Septum")
     if other != kind:
         raise ModelError(
-            f"{shown(path)}: a {other}, not a {kind}",
+            f"{format_path(path)}: a {other}, not a {kind}",
             f"a {kind} file of Septum",
             "a run folder keeps its model in model.safetensors and its checkpoints in checkpoints/",
         )
@@ -191,4 +195,4 @@ def _checksum(sealed: Mapping[str, object], tensors: Mapping[str, NDArray[Any]])
 
 
 def _damaged(path: Path, kind: Kind, why: str) -> ModelError:
-    return ModelError(f"{shown(path)}: damaged or changed ({why})", f"a {kind} file as it was written", _AGAIN)
+    return ModelError(f"{format_path(path)}: damaged or changed ({why})", f"a {kind} file as it was written", _AGAIN)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.decoded import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, Decoded, check_claim, damaged
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.units import MICROMETERS
 
 RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
@@ -72,7 +72,7 @@ def find_series(path: Path | str, file: Any, length: int) -> Any:
 def _several(path: Path | str, shapes: list[tuple[int, ...]]) -> FileError:
     listed = ", ".join(" x ".join(map(str, s)) for s in shapes[:4]) + (", ..." if len(shapes) > 4 else "")
     return FileError(
-        f"{shown(path)}: holds {len(shapes)} separate images ({listed})",
+        f"{format_path(path)}: holds {len(shapes)} separate images ({listed})",
         "one image, or pages of one size",
         "save each image as a file of its own",
     )
@@ -185,7 +185,7 @@ def name_axes(path: Path | str, axes: str, shape: tuple[int, ...]) -> str:
         unknown = []
     if unknown:
         raise FileError(
-            f"{shown(path)}: {len(shape)} dimensions {shape} that the file names {axes}",
+            f"{format_path(path)}: {len(shape)} dimensions {shape} that the file names {axes}",
             "axes out of T C Z Y X",
             "name the axes, one letter of TCZYX per dimension, such as --axes TZYX",
         )
@@ -312,6 +312,6 @@ def _storable(path: Path, array: NDArray[Any]) -> NDArray[Any]:
         if low >= 0 and high < 2**32:
             return array.astype(np.uint32)
         raise FileError(
-            f"{shown(path)}: values from {low} to {high}", "values of 32 bits", "write to a name ending in .npy"
+            f"{format_path(path)}: values from {low} to {high}", "values of 32 bits", "write to a name ending in .npy"
         )
     return array

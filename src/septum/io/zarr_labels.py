@@ -14,9 +14,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
-from septum.io.atomic import in_words
+from septum.io.atomic import as_error
 from septum.io.ngff import read_multiscale
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.pyramid import write_zarr
 from septum.io.zarr_store import read_description, read_node
 from septum.io.zarr_write import VERSION, write_group
@@ -39,10 +39,12 @@ def labels_place(image: Path, name: str) -> Path:
     """
     node = read_node(image) if image.is_dir() else None
     if node is None or read_multiscale(node) is None:
-        raise UsageError(f"{shown(image)}: no OME-Zarr image", "one to write labels into", "write a file of their own")
+        raise UsageError(
+            f"{format_path(image)}: no OME-Zarr image", "one to write labels into", "write a file of their own"
+        )
     if node.version != 3:
         raise UsageError(
-            f"{shown(image)}: an OME-Zarr 0.4 image, and labels are written as 0.5; one store cannot hold both",
+            f"{format_path(image)}: an OME-Zarr 0.4 image, and labels are written as 0.5; one store cannot hold both",
             "an OME-Zarr 0.5 image",
             "write the labels as an image of their own, or convert the image to 0.5",
         )
@@ -50,7 +52,7 @@ def labels_place(image: Path, name: str) -> Path:
         raise UsageError(f"the name {name!r} of a label image", "a name of a folder", "such as cells")
     place = image / "labels" / name
     if place.exists():
-        raise UsageError(f"{shown(place)} exists", "a name that is free", "choose another name, or delete it")
+        raise UsageError(f"{format_path(place)} exists", "a name that is free", "choose another name, or delete it")
     return place
 
 
@@ -82,7 +84,7 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
     node = read_node(made)
     multiscale = read_multiscale(node) if node is not None else None
     if node is None or multiscale is None or not multiscale.labels:
-        raise FileError(f"{shown(made)}: no label image", "an OME-Zarr image of ids", "make it with labels")
+        raise FileError(f"{format_path(made)}: no label image", "an OME-Zarr image of ids", "make it with labels")
     notes = dict(node.attributes["ome"])
     notes["image-label"] = {**notes["image-label"], "source": {"image": "../../"}}
     try:
@@ -91,7 +93,7 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
             made.rename(place)
             _register(image, name)
     except OSError as error:
-        raise in_words(place, error) from error
+        raise as_error(place, error) from error
     return place
 
 
@@ -131,7 +133,7 @@ def write_labels(
         write_zarr(made, array, axes, pixel_size_um=dict(pixel_size_um or {}), labels=True)
         return add_labels(image, name, made)
     except OSError as error:
-        raise in_words(place, error) from error
+        raise as_error(place, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

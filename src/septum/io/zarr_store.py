@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
 from septum.io.decoded import damaged
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.io.remote import fetch, filesystem, reaching, too_long
 
 _LONGEST_DESCRIPTION = 16 << 20
@@ -102,7 +102,7 @@ def _content(place: Path | str, name: str) -> bytes | None:
         return None
     except OSError as error:
         raise FileError(
-            f"{shown(path)}: cannot be read ({error.strerror})", "a file you may read", "check it"
+            f"{format_path(path)}: cannot be read ({error.strerror})", "a file you may read", "check it"
         ) from error
     if len(content) > _LONGEST_DESCRIPTION:
         raise too_long(path, path.stat().st_size, _LONGEST_DESCRIPTION)
@@ -128,7 +128,7 @@ def inside(place: Path | str, name: object) -> Path | str:
 
 def _outside(place: Path | str, name: object) -> FileError:
     return FileError(
-        f"{shown(place)}: its description names data that lie outside of it: {str(name)[:80]!r}",
+        f"{format_path(place)}: its description names data that lie outside of it: {str(name)[:80]!r}",
         "names of folders inside",
         "do not trust this file; get it from where it was made",
     )
@@ -149,7 +149,9 @@ def check_array(node: Node) -> None:
 
 def _check_version_2(place: Path | str, meta: dict[str, Any]) -> None:
     if not isinstance(meta["dtype"], str) or not _PLAIN_TYPE.fullmatch(meta["dtype"]):
-        raise FileError(f"{shown(place)}: values {str(meta['dtype'])[:80]}", "whole or real numbers", "save numbers")
+        raise FileError(
+            f"{format_path(place)}: values {str(meta['dtype'])[:80]}", "whole or real numbers", "save numbers"
+        )
     _check_chunk(place, meta["shape"], meta["chunks"], np.dtype(meta["dtype"]).itemsize)
     from septum.io.chunk_codecs import COMPRESSORS
 
@@ -161,10 +163,10 @@ def _check_version_2(place: Path | str, meta: dict[str, Any]) -> None:
 def _check_version_3(place: Path | str, meta: dict[str, Any]) -> None:
     kind = meta["data_type"]
     if not isinstance(kind, str) or not re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", kind):
-        raise FileError(f"{shown(place)}: values {str(kind)[:80]}", "whole or real numbers", "save numbers")
+        raise FileError(f"{format_path(place)}: values {str(kind)[:80]}", "whole or real numbers", "save numbers")
     grid = meta["chunk_grid"]
     if grid["name"] != "regular":
-        raise FileError(f"{shown(place)}: chunk grid {grid['name']!r}", "a regular one", "save the image anew")
+        raise FileError(f"{format_path(place)}: chunk grid {grid['name']!r}", "a regular one", "save the image anew")
     chunk = grid["configuration"]["chunk_shape"]
     codecs = [c if isinstance(c, dict) else {"name": c} for c in meta["codecs"]]
     _check_known(place, [c["name"] for c in codecs], _CODECS)
@@ -185,7 +187,7 @@ def _check_known(place: Path | str, names: list[Any], known: frozenset[str]) -> 
     for name in names:
         if name not in known:
             raise FileError(
-                f"{shown(place)}: its values are encoded by {str(name)[:80]!r}",
+                f"{format_path(place)}: its values are encoded by {str(name)[:80]!r}",
                 "a common lossless codec: zstd, blosc, gzip, zlib, lz4",
                 "save the image anew with one of these",
             )
@@ -197,7 +199,7 @@ def _check_chunk(place: Path | str, shape: Sequence[Any], chunk: Sequence[Any], 
     if math.prod(chunk) * itemsize > _LARGEST_CHUNK:
         sides = " x ".join(map(str, chunk))
         raise FileError(
-            f"{shown(place)}: chunks of {sides} values ({math.prod(chunk) * itemsize:,} bytes)",
+            f"{format_path(place)}: chunks of {sides} values ({math.prod(chunk) * itemsize:,} bytes)",
             f"chunks of at most {_LARGEST_CHUNK:,} bytes, the piece that is read at once",
             "save the image anew in smaller chunks; if it is not yours, it may be forged",
         )
@@ -304,7 +306,7 @@ def _store(place: Path | str, *, complete: bool) -> Any:
             found = await super().get(key, prototype, byte_range)
             if found is None and key.startswith("c/"):
                 raise FileError(
-                    f"{shown(place)}: the piece {key} is missing, which was there when the image was written",
+                    f"{format_path(place)}: the piece {key} is missing, which was there when the image was written",
                     "all pieces",
                     "copy the image again from where it came from",
                 )

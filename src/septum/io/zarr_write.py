@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, sync_file, whole_file, whole_folder
+from septum.io.atomic import as_error, sync_file, whole_file, whole_folder
 from septum.io.ngff import Multiscale, read_multiscale
 from septum.io.opened import Index, cuts
-from septum.io.paths import image_stem, shown
+from septum.io.paths import format_path, image_stem
 from septum.io.zarr_store import COMPLETE, Node, ZarrArray, read_node
 
 VERSION = "0.5"
@@ -69,7 +69,7 @@ class ZarrTarget:
                 self._array: Any = zarr.open_array(str(self._folder), mode="r+")
         except Exception as error:
             raise FileError(
-                f"{shown(self._folder)}: cannot be opened to be written ({' '.join(str(error).split())[:200]})",
+                f"{format_path(self._folder)}: cannot be opened to be written ({' '.join(str(error).split())[:200]})",
                 "an OME-Zarr image that Septum has begun",
                 "delete it and run the command again",
             ) from error
@@ -102,7 +102,7 @@ class ZarrTarget:
                 with suppress(FileNotFoundError):
                     sync_file(piece)
         except OSError as error:
-            raise in_words(self.path, error) from error
+            raise as_error(self.path, error) from error
 
     def read(self, index: Index) -> NDArray[Any]:
         """Return a part; what is not written yet is 0.
@@ -178,7 +178,7 @@ def create_zarr(
     """
     assert axes == "".join(a for a in "TCZYX" if a in axes) and len(axes) == len(shape), f"axes {axes} for {shape}"
     if path.exists():
-        raise FileError(f"{shown(path)} exists", "a name that is free", "choose another name, or delete it")
+        raise FileError(f"{format_path(path)} exists", "a name that is free", "choose another name, or delete it")
     dtype = np.dtype(np.uint8) if np.dtype(dtype) == np.bool_ else np.dtype(dtype)
     size = {a: float(v) for a, v in (pixel_size_um or {}).items() if a in axes and a in "ZYX"}
     notes = describe(name or image_stem(path), axes, [tuple(shape)], size, labels=labels)
@@ -293,7 +293,7 @@ def mark_complete(path: Path, level: int) -> None:
     try:
         content = json.loads(description.read_text(encoding="utf-8"))
     except OSError as error:
-        raise in_words(description, error) from error
+        raise as_error(description, error) from error
     content["attributes"] = {**content.get("attributes", {}), "septum": {COMPLETE: True}}
     write_json(description, content)
 
@@ -303,7 +303,7 @@ def _multiscale(path: Path) -> Multiscale:
     multiscale = read_multiscale(node) if node is not None else None
     if multiscale is None or multiscale.node.version != 3 or multiscale.axes is None:
         raise FileError(
-            f"{shown(path)}: no OME-Zarr 0.5 image", "an image that Septum has begun", "delete it and run again"
+            f"{format_path(path)}: no OME-Zarr 0.5 image", "an image that Septum has begun", "delete it and run again"
         )
     return multiscale
 
@@ -311,5 +311,5 @@ def _multiscale(path: Path) -> Multiscale:
 def _array_node(folder: Path) -> Node:
     node = read_node(folder)
     if node is None or node.array is None:
-        raise FileError(f"{shown(folder)}: no Zarr array", "the level of an image", "delete it and run again")
+        raise FileError(f"{format_path(folder)}: no Zarr array", "the level of an image", "delete it and run again")
     return node

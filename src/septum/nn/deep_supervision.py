@@ -13,7 +13,7 @@ _LEVELS = 2  # below the finest
 _SHARE = 0.25  # of the weight of the level above
 
 
-class Supervised(nn.Module):
+class DeeplySupervised(nn.Module):
     """A network, beside which two coarser levels of its expanding path predict through a 1x1 convolution each.
 
     Gradients reach the deep layers on a short way (Lee et al. 2015, https://arxiv.org/abs/1409.5185; in a U-Net Isensee

@@ -81,7 +81,7 @@ class SharedBatchNorm3d(nn.BatchNorm3d):
         return _normalize_shared(self, input) if self.training else super().forward(input)
 
 
-def share_normalization(network: nn.Module) -> None:
+def synchronize_batchnorm(network: nn.Module) -> None:
     """Replace batch normalization in a network by one over all processes, in place; names and values stay.
 
     Parameters

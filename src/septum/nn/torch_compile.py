@@ -11,7 +11,7 @@ from torch import nn
 from septum.nn.device import out_of_memory
 
 
-def compiled(
+def compile_network(
     network: nn.Module, attempt: Callable[[nn.Module], object], *, backend: str = "inductor"
 ) -> tuple[nn.Module, str]:
     """Compile a network and try it; what the attempt changed in the network is undone.

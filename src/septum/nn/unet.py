@@ -273,7 +273,7 @@ def initialize(network: nn.Module, seed: int) -> None:
                     module.bias.zero_()
 
 
-def settle(network: nn.Module) -> None:
+def freeze_batchnorm(network: nn.Module) -> None:
     """Let batch normalization compute with its running statistics, as in prediction, while all else trains.
 
     With one or two tiles a step, each tile is normalized by little more than itself, and the network learns to count on

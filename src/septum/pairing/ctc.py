@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.io.paths import natural_key, shown
+from septum.io.paths import format_path, natural_key
 from septum.pairing.pair import Pair, Pairing
 
 _FRAME = re.compile(r"t(\d+)\.tiff?", re.IGNORECASE)
@@ -85,7 +85,9 @@ def pair_frames(folder: Path, *, gold: Path | None, silver: Path | None) -> tupl
     """
     frames = {key[0]: path for key, path in _numbered(folder, _FRAME).items()}
     if not frames:
-        raise DataError(f"{shown(folder)}: holds no frame", "frames named t000.tif, t001.tif, ...", "name its folder")
+        raise DataError(
+            f"{format_path(folder)}: holds no frame", "frames named t000.tif, t001.tif, ...", "name its folder"
+        )
     silvers = _numbered(silver, _TRUTH)
     golds: dict[int, list[tuple[int | None, Path]]] = {}
     strays = [path for key, path in silvers.items() if key[0] not in frames]
@@ -119,7 +121,7 @@ def _numbered(folder: Path | None, pattern: re.Pattern[str]) -> dict[tuple[int, 
         key = (int(hit.group(1)), None if section is None else int(section))
         if key in found:
             raise DataError(
-                f"{shown(path.parent)}: {found[key].name} and {path.name} have the same number",
+                f"{format_path(path.parent)}: {found[key].name} and {path.name} have the same number",
                 "one file per frame",
                 "remove one of the two",
             )

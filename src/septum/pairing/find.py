@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.paths import SUFFIXES, image_stem, image_suffix, is_zarr, natural_key, shown
+from septum.io.paths import SUFFIXES, format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing import ctc
 from septum.pairing.folders import (
     IMAGE_FOLDERS,
@@ -61,14 +61,14 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
     try:
         return _find(paths)
     except OSError as error:
-        name = shown(error.filename or ", ".join(map(str, paths)))
+        name = format_path(error.filename or ", ".join(map(str, paths)))
         raise UsageError(f"{name}: {error.strerror}", "folders you may read", "check names and rights") from error
 
 
 def _find(paths: list[Path]) -> Pairing:
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{shown(path)} does not exist", _LAYOUTS, "check the spelling")
+            raise UsageError(f"{format_path(path)} does not exist", _LAYOUTS, "check the spelling")
     folders = [p.is_dir() and not is_zarr(p) for p in paths]
     if len(paths) == 1 and folders[0]:
         return _one_folder(paths[0])
@@ -76,7 +76,7 @@ def _find(paths: list[Path]) -> Pairing:
         return _two_folders(*paths)
     if len(paths) >= 2 and not any(folders):
         return _two_files(*paths) if len(paths) == 2 else _many_files(paths)
-    given = ", ".join(shown(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing"
+    given = ", ".join(format_path(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing"
     raise UsageError(f"training data: {given}", _LAYOUTS, "name a folder, two folders, or images and masks")
 
 
@@ -107,27 +107,33 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
     inside = subfolders(folder)
     right = [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _looks_right(p)]
     if right:
-        names = ", ".join(shown(p.relative_to(folder)) for p in right[:8])
+        names = ", ".join(format_path(p.relative_to(folder)) for p in right[:8])
         return UsageError(
-            f"{shown(folder)}: holds data sets in subfolders: {names}", "one data set", f"name {right[0]}"
+            f"{format_path(folder)}: holds data sets in subfolders: {names}", "one data set", f"name {right[0]}"
         )
     if files:
         beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
         todo = (
             f"name both: {folder} {beside[0]}" if beside else "put the masks into a folder of their own and name both"
         )
-        return DataError(f"{shown(folder)}: only images ({len(files)}), no masks", _LAYOUTS, todo)
+        return DataError(f"{format_path(folder)}: only images ({len(files)}), no masks", _LAYOUTS, todo)
     if not any(folder.iterdir()):
-        return DataError(f"{shown(folder)}: the folder is empty", _LAYOUTS, "name the folder that holds the data")
-    listed = ", ".join(shown(p.name) for p in sorted(folder.iterdir(), key=natural_key)[:6])
-    return DataError(f"{shown(folder)}: no images and masks, but {listed}", _LAYOUTS, "name the folder that holds them")
+        return DataError(f"{format_path(folder)}: the folder is empty", _LAYOUTS, "name the folder that holds the data")
+    listed = ", ".join(format_path(p.name) for p in sorted(folder.iterdir(), key=natural_key)[:6])
+    return DataError(
+        f"{format_path(folder)}: no images and masks, but {listed}", _LAYOUTS, "name the folder that holds them"
+    )
 
 
 def _two_folders(images: Path, masks: Path) -> Pairing:
     if images.resolve() == masks.resolve():
-        raise UsageError(f"{shown(images)} twice", "a folder of images and one of masks", f"name it once: {images}")
+        raise UsageError(
+            f"{format_path(images)} twice", "a folder of images and one of masks", f"name it once: {images}"
+        )
     if images.name.casefold() in MASK_FOLDERS and masks.name.casefold() in IMAGE_FOLDERS:
-        raise UsageError(f"{shown(images)} {shown(masks)}", "images first, then masks", f"turn round: {masks} {images}")
+        raise UsageError(
+            f"{format_path(images)} {format_path(masks)}", "images first, then masks", f"turn round: {masks} {images}"
+        )
     truth = ctc.truth_folder(masks)
     if truth is not None and ctc.has_frames(images):
         is_gold = "_GT" in f"{truth.parent.name} {truth.name}".upper()
@@ -158,13 +164,13 @@ def _some_images(folder: Path) -> list[Path]:
         kinds = Counter(p.suffix for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds.most_common(4)) or "no file"
         expected, todo = "files that end in " + " ".join(SUFFIXES), "save or export them in one of these formats"
-        raise DataError(f"{shown(folder)}: holds no image ({there})", expected, todo)
+        raise DataError(f"{format_path(folder)}: holds no image ({there})", expected, todo)
     return files
 
 
 def _no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
-    first = ", ".join(shown(p.name) for p in images[:3])
-    second = ", ".join(shown(p.name) for p in masks[:3])
+    first = ", ".join(format_path(p.name) for p in images[:3])
+    second = ", ".join(format_path(p.name) for p in masks[:3])
     return DataError(
         f"no mask fits an image by name: images {first} ... and masks {second} ...",
         "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
@@ -184,13 +190,17 @@ def _sections(images: Sequence[Path]) -> dict[Path, int]:
 
 def _two_files(image: Path, mask: Path) -> Pairing:
     if image.resolve() == mask.resolve():
-        raise UsageError(f"{shown(image)} twice", "an image and its mask", "name the mask second")
+        raise UsageError(f"{format_path(image)} twice", "an image and its mask", "name the mask second")
     for path in (image, mask):
         if not image_suffix(path) and not is_zarr(path):
-            raise UsageError(f"{shown(path)}: no image", "a file that ends in " + " ".join(SUFFIXES), "export it so")
+            raise UsageError(
+                f"{format_path(path)}: no image", "a file that ends in " + " ".join(SUFFIXES), "export it so"
+            )
     folders = image.parent.name.casefold() in MASK_FOLDERS and mask.parent.name.casefold() in IMAGE_FOLDERS
     if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
-        raise UsageError(f"{shown(image)} {shown(mask)}", "the image first, then the mask", "turn them round")
+        raise UsageError(
+            f"{format_path(image)} {format_path(mask)}", "the image first, then the mask", "turn them round"
+        )
     name = image_stem(image)
     return Pairing((Pair(name, image, mask, group=name),), "stacks")
 
@@ -198,7 +208,9 @@ def _two_files(image: Path, mask: Path) -> Pairing:
 def _many_files(paths: Sequence[Path]) -> Pairing:
     foreign = [p for p in paths if not image_suffix(p) and not is_zarr(p)]
     if foreign:
-        raise UsageError(f"{shown(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out")
+        raise UsageError(
+            f"{format_path(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out"
+        )
     masks = [p for p in paths if p.parent.name.casefold() in MASK_FOLDERS]
     if masks:
         images = [p for p in paths if p not in set(masks)]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.io.paths import is_image_file, is_zarr, natural_key, shown
+from septum.io.paths import format_path, is_image_file, is_zarr, natural_key
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
@@ -56,8 +56,10 @@ def role_folders(folder: Path) -> tuple[Path, Path] | None:
             return alike[0]
     for found in (images, masks):
         if len(found) > 1 and images and masks:
-            listed = " and ".join(shown(p.name) for p in found)
-            raise DataError(f"{shown(folder)}: holds both {listed}", "one of them", f"name two: {images[0]} {masks[0]}")
+            listed = " and ".join(format_path(p.name) for p in found)
+            raise DataError(
+                f"{format_path(folder)}: holds both {listed}", "one of them", f"name two: {images[0]} {masks[0]}"
+            )
     return (images[0], masks[0]) if images and masks else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.io.paths import image_stem, natural_key, shown
+from septum.io.paths import format_path, image_stem, natural_key
 
 _MASK_WORDS = (
     "cp_masks?|masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|truth|annotations?|annot?|target|instances?|objects?"
@@ -128,9 +128,10 @@ def _numbers(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _ambiguous(what: str, rivals: Sequence[Path], partner_kind: str, partner: Path) -> DataError:
-    names = " and ".join(shown(p.name) for p in rivals)
+    names = " and ".join(format_path(p.name) for p in rivals)
     return DataError(
-        f"{len(rivals)} {what} fit the {partner_kind} {shown(partner.name)}: {names} (in {shown(rivals[0].parent)})",
+        f"{len(rivals)} {what} fit the {partner_kind} {format_path(partner.name)}: {names} (in "
+        f"{format_path(rivals[0].parent)})",
         f"one of the {what} for it",
         "move the others to another folder, or rename them",
     )

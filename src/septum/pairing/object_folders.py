@@ -9,7 +9,7 @@ import numpy as np
 
 from septum.errors import FileError
 from septum.io.images import Image, read_image
-from septum.io.paths import is_zarr, shown
+from septum.io.paths import format_path, is_zarr
 from septum.pairing.folders import images_in
 
 
@@ -44,7 +44,7 @@ def read_object_masks(folder: Path) -> Image:
         if first is not None and mask.array.shape[1:] != first.array.shape[1:]:
             sizes = [" x ".join(map(str, m.array.shape[1:])) for m in (first, mask)]
             raise FileError(
-                f"{shown(folder)}: masks of {sizes[0]} and of {sizes[1]} pixels ({path.name})",
+                f"{format_path(folder)}: masks of {sizes[0]} and of {sizes[1]} pixels ({path.name})",
                 "masks of the image's size",
                 "export them again",
             )
@@ -52,7 +52,7 @@ def read_object_masks(folder: Path) -> Image:
         on = mask.array.max(axis=0) > 0
         found.append((int(np.count_nonzero(on)), number, on))
     if first is None:
-        raise FileError(f"{shown(folder)}: holds no mask", "one mask file per object", "leave the image out")
+        raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
     labels = np.zeros(first.array.shape[1:], np.int32)
     for _, number, on in sorted(found, key=lambda f: (-f[0], f[1])):
         labels[on] = number

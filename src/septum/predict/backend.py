@@ -57,7 +57,7 @@ _MEASUREMENTS = TypeAdapter(dict[str, dict[str, tuple[_Seconds, _Seconds]]])
 
 
 @dataclass(frozen=True)
-class Checked:
+class VerifiedEngine:
     """An engine and how far its probabilities are from PyTorch's."""
 
     engine: Network
@@ -98,7 +98,7 @@ class Speed:
         return f"measured here to be {1 / ratio:.1f} times slower than PyTorch"
 
 
-def checked(network: Network) -> Checked:
+def verified_engine(network: Network) -> VerifiedEngine:
     """Make the engine of a network from `septum.nn.unet.for_prediction` and compare both on a small tile of noise."""
     from septum.cpu.inference import Engine
 
@@ -108,17 +108,17 @@ def checked(network: Network) -> Checked:
     with torch.inference_mode():
         x = _noise(settings, settings.geometry.input_for((1,) * len(settings.depths)))
         difference = torch.softmax(engine(x), dim=1) - torch.softmax(network(x), dim=1)
-        return Checked(engine, float(difference.abs().max()))
+        return VerifiedEngine(engine, float(difference.abs().max()))
 
 
-def choose(
+def select_backend(
     network: Network,
     device: Device,
     *,
     wanted: Wanted = "auto",
     work: float = inf,
     room: float = inf,
-    make: Callable[[], Checked] | None = None,
+    make: Callable[[], VerifiedEngine] | None = None,
 ) -> Choice:
     """Choose what computes a network.
 
@@ -135,7 +135,7 @@ def choose(
     room
         Bytes that are left: for the engine, its weights and measuring, and for all that a prediction takes.
     make
-        Makes the engine; `checked` where not given.
+        Makes the engine; `verified_engine` where not given.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def choose(
         If the engine is asked for and cannot compute this network here, or computes it wrongly.
     """
     refusal = _refusal(network.settings, device)
-    make = make or (lambda: checked(network))
+    make = make or (lambda: verified_engine(network))
     if wanted == "torch" or (wanted == "auto" and refusal):
         return Choice("torch", refusal or "asked for")
     if wanted == "septum":
@@ -185,7 +185,7 @@ def for_scores(network: UNet, device: Device) -> Network:
     """
     folded = for_prediction(network)
     if _refusal(network.settings, device) is None and network.settings.width >= _SURELY_FASTER:
-        found = checked(folded)
+        found = verified_engine(folded)
         if found.right:
             return found.engine
     return folded
@@ -227,7 +227,7 @@ def _refusal(settings: UNetSettings, device: Device) -> str | None:
     return None
 
 
-def _wrong(found: Checked) -> str:
+def _wrong(found: VerifiedEngine) -> str:
     return f"Septum's engine differs from PyTorch by {found.difference:.1g} in a probability here"
 
 

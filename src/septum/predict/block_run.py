@@ -19,7 +19,7 @@ from septum.io.zarr_labels import add_labels
 from septum.io.zarr_write import open_target
 from septum.predict.block_store import (
     BlockPlan,
-    Task,
+    BlockTask,
     Work,
     digest,
     pending,
@@ -29,13 +29,13 @@ from septum.predict.block_store import (
     work_folder,
 )
 from septum.predict.events import BlockDone, ImageDone, ImageStarted, ShardDone
-from septum.predict.executors import Crew
+from septum.predict.executors import Executor
 from septum.predict.frames import walked_axes
 from septum.predict.in_blocks import PROBABILITIES, Blocks
 from septum.predict.model import Model
 from septum.predict.outputs import Answer
-from septum.predict.tile_plan import Layout
-from septum.predict.tiled import Tiler, halved_text
+from septum.predict.tile_plan import TilePlan
+from septum.predict.tiled import TiledPredictor, halved_text
 from septum.version import __version__
 
 
@@ -70,7 +70,7 @@ class Asked:
 
 
 def predict_in_blocks(
-    asked: Asked, source: Source, model: Model, layout: Layout, crew: Crew, place: tuple[int, int]
+    asked: Asked, source: Source, model: Model, layout: TilePlan, crew: Executor, place: tuple[int, int]
 ) -> Iterator[Event]:
     """Predict one image block by block.
 
@@ -131,7 +131,7 @@ def deliver(work: Work, asked: Asked) -> Iterator[float]:
     shutil.rmtree(work.folder, ignore_errors=True)
 
 
-def _plan(asked: Asked, source: Source, model: Model, layout: Layout) -> BlockPlan:
+def _plan(asked: Asked, source: Source, model: Model, layout: TilePlan) -> BlockPlan:
     assert layout.block is not None
     rank = model.rank
     return BlockPlan(
@@ -154,7 +154,7 @@ def _plan(asked: Asked, source: Source, model: Model, layout: Layout) -> BlockPl
     )
 
 
-def _share(tasks: list[Task], stage: str, each: int, shard: tuple[int, int] | None) -> list[Task]:
+def _share(tasks: list[BlockTask], stage: str, each: int, shard: tuple[int, int] | None) -> list[BlockTask]:
     """Return the tasks of one part.
 
     The network's work is dealt out; of what comes before, which all parts need, each begins at another place and leaves
@@ -169,6 +169,6 @@ def _share(tasks: list[Task], stage: str, each: int, shard: tuple[int, int] | No
     return tasks[start:] + tasks[:start]
 
 
-def _halved(path: Path, tiler: Tiler) -> Iterator[Warned]:
+def _halved(path: Path, tiler: TiledPredictor) -> Iterator[Warned]:
     if tiler.halved:
         yield Warned(halved_text(path, tiler))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from septum.errors import FileError, UsageError
-from septum.io.atomic import in_words, whole_file
+from septum.io.atomic import as_error, whole_file
 from septum.io.scratch import load_arrays, save_arrays
 from septum.settings import Settings
 
@@ -58,7 +58,7 @@ class BlockPlan(Settings):
     tta
         Averaged over rotated and mirrored versions.
     tile, block
-        As in `septum.predict.tile_plan.Layout`.
+        As in `septum.predict.tile_plan.TilePlan`.
     engine
         Septum's engine computes the network, where that is a processor's work; see `septum.predict.backend`.
     """
@@ -81,7 +81,7 @@ class BlockPlan(Settings):
     engine: bool = False
 
 
-class Task(NamedTuple):
+class BlockTask(NamedTuple):
     """One block of one frame in one stage."""
 
     stage: str
@@ -101,18 +101,18 @@ class Work:
         """The result while it is being made."""
         return self.folder / "result.ome.zarr"
 
-    def is_done(self, task: Task) -> bool:
+    def is_done(self, task: BlockTask) -> bool:
         """Say whether a block has passed a stage."""
         return self._done(task).exists()
 
-    def finish(self, task: Task, rest: Arrays) -> None:
+    def finish(self, task: BlockTask, rest: Arrays) -> None:
         """Note that a block has passed a stage, and what it says to the others; its arrays are on the disk."""
         self._done(task).parent.mkdir(parents=True, exist_ok=True)
         save_arrays(self._done(task), rest)
 
     def rests(self, stage: str, frame: int, blocks: int) -> Iterator[Arrays]:
         """Return what all blocks of a frame said in a stage, in their order."""
-        return (load_arrays(self._done(Task(stage, frame, block))) for block in range(blocks))
+        return (load_arrays(self._done(BlockTask(stage, frame, block))) for block in range(blocks))
 
     def table(self, stage: str, frame: int) -> Arrays | None:
         """Return what came of all blocks of a frame together; None if they are not joined yet."""
@@ -125,7 +125,7 @@ class Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_arrays(path, table)
 
-    def _done(self, task: Task) -> Path:
+    def _done(self, task: BlockTask) -> Path:
         return self.folder / "done" / task.stage / f"{task.frame}-{task.block}.npz"
 
 
@@ -195,7 +195,7 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
                 return Work(folder, plan), False
         except OSError as error:
             if not folder.exists():
-                raise in_words(folder, error) from error
+                raise as_error(folder, error) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
     work = open_work(folder)
@@ -228,9 +228,9 @@ def stamp(location: str | Path | None) -> str:
     return "remote"
 
 
-def pending(work: Work, stage: str, frames: int, blocks: int) -> list[Task]:
+def pending(work: Work, stage: str, frames: int, blocks: int) -> list[BlockTask]:
     """Return the blocks that have not passed a stage."""
-    tasks = (Task(stage, frame, block) for frame in range(frames) for block in range(blocks))
+    tasks = (BlockTask(stage, frame, block) for frame in range(frames) for block in range(blocks))
     return [task for task in tasks if not work.is_done(task)]
 
 

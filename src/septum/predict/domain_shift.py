@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from septum.arrays.intensity_profile import QUANTILES, distance, inverted, look, usual_distance
+from septum.arrays.intensity_profile import QUANTILES, distance, intensity_curve, inverted, typical_distance
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
 
@@ -24,13 +24,13 @@ _WHOLE = 1 << 22  # pixels, up to which a frame is read whole
 _WINDOW = {2: 256, 3: 64}  # pixels along each axis; three windows an axis are read of larger frames
 
 
-class Seen(Settings):
+class TrainingDomain(Settings):
     """What the training images were like.
 
     Parameters
     ----------
     curves
-        Of up to 64 of them, the channels one after another: see `septum.arrays.intensity_profile.look`.
+        Of up to 64 of them, the channels one after another: see `septum.arrays.intensity_profile.intensity_curve`.
     levels
         The fewest gray values of an image.
     pixel_um
@@ -45,7 +45,7 @@ class Seen(Settings):
     object_px: float | None = None
 
 
-def seen_in(samples: Sequence[Sample], object_px: float | None) -> Seen:
+def training_domain(samples: Sequence[Sample], object_px: float | None) -> TrainingDomain:
     """Sum up what the images of a training are like.
 
     Parameters
@@ -55,11 +55,11 @@ def seen_in(samples: Sequence[Sample], object_px: float | None) -> Seen:
     object_px
         Median diameter of the objects in pixels, None for classes.
     """
-    looks = [look(sample.image) for sample in samples]
+    looks = [intensity_curve(sample.image) for sample in samples]
     kept = np.unique(np.linspace(0, len(looks) - 1, min(_MOST, len(looks))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
-    return Seen(
+    return TrainingDomain(
         curves=tuple(tuple(round(float(v), 4) for v in looks[i][0].ravel()) for i in kept),
         levels=min(levels for _, levels in looks),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
@@ -67,7 +67,9 @@ def seen_in(samples: Sequence[Sample], object_px: float | None) -> Seen:
     )
 
 
-def unfamiliar(frame: Readable, name: str, pixel_size_um: Mapping[str, float], seen: Seen) -> Iterator[tuple[str, str]]:
+def shift_warnings(
+    frame: Readable, name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain
+) -> Iterator[tuple[str, str]]:
     """Say in what an image is unlike those of the training.
 
     Parameters
@@ -87,11 +89,11 @@ def unfamiliar(frame: Readable, name: str, pixel_size_um: Mapping[str, float], s
         A word that is the same for all images of that kind, and what to expect and to do.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
-    curve, levels = look(_pixels(frame))
+    curve, levels = intensity_curve(_pixels(frame))
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
     if known[0].shape != curve.shape:
         return
-    usual = usual_distance(known)
+    usual = typical_distance(known)
     far = distance(curve, known)
     if levels * _FLAT < seen.levels and levels <= 16:
         yield (
@@ -110,7 +112,7 @@ def unfamiliar(frame: Readable, name: str, pixel_size_um: Mapping[str, float], s
         yield "intensities", f"{name}: {text}"
 
 
-def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: Seen) -> Iterator[tuple[str, str]]:
+def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
     ratios = {}
     for axis, (low, high) in seen.pixel_um.items():
         size = pixel_size_um.get(axis)

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from septum.errors import SeptumError, UsageError
 from septum.io.source import open_image
-from septum.predict.block_store import Task, digest, open_work
+from septum.predict.block_store import BlockTask, digest, open_work
 from septum.predict.in_blocks import Blocks
 from septum.predict.memory import peak_bytes
 from septum.predict.model import open_model
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Processes that do blocks.
 
     Attributes
@@ -31,7 +31,7 @@ class Crew(Protocol):
     processes: int
     shared: bool
 
-    def run(self, blocks: Blocks, tasks: Sequence[Task]) -> Iterator[float]:
+    def run(self, blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
         """Do blocks of one stage in any order; yield after each step how many are done, parts as fractions."""
 
     def map(self, function: Callable[[Any], Any], values: Sequence[Any]) -> Iterator[Any]:
@@ -41,13 +41,13 @@ class Crew(Protocol):
         """Return the most memory that any of the processes has held."""
 
 
-class Alone:
+class SerialExecutor:
     """One process, the calling one, does everything."""
 
     processes = 1
     shared = False
 
-    def run(self, blocks: Blocks, tasks: Sequence[Task]) -> Iterator[float]:
+    def run(self, blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
         """See `Crew.run`."""
         for number, task in enumerate(tasks):
             for share in blocks.steps(task):
@@ -62,7 +62,7 @@ class Alone:
         return peak_bytes()
 
 
-class Cluster:
+class DaskExecutor:
     """The workers of a Dask cluster. Each needs the same files under the same names, and Septum.
 
     Parameters
@@ -80,7 +80,7 @@ class Cluster:
         self.device = device
         self.processes = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
-    def run(self, blocks: Blocks, tasks: Sequence[Task]) -> Iterator[float]:
+    def run(self, blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
         """See `Crew.run`. A block whose worker dies goes to another; what is done is on the disk."""
         folder = str(blocks.work.folder.resolve())
         for number, _ in enumerate(self.map(_do, [(folder, self.device, task) for task in tasks]), start=1):
@@ -110,7 +110,7 @@ class Cluster:
 
 
 @contextmanager
-def gather(workers: int | None, address: str | None, device: str) -> Iterator[Crew]:
+def open_executor(workers: int | None, address: str | None, device: str) -> Iterator[Executor]:
     """Find who does the work.
 
     Parameters
@@ -128,7 +128,7 @@ def gather(workers: int | None, address: str | None, device: str) -> Iterator[Cr
         If Dask is not installed, or nobody answers at the address.
     """
     if workers is None and address is None:
-        yield Alone()
+        yield SerialExecutor()
         return
     try:
         from distributed import Client, LocalCluster
@@ -150,7 +150,7 @@ def gather(workers: int | None, address: str | None, device: str) -> Iterator[Cr
                 raise UsageError(
                     f"--dask {address}: no worker", "one worker or more", "start some: dask worker ADDRESS"
                 )
-            yield Cluster(client, device)
+            yield DaskExecutor(client, device)
         return
     import logging
     import os
@@ -163,17 +163,17 @@ def gather(workers: int | None, address: str | None, device: str) -> Iterator[Cr
         LocalCluster(**options, silence_logs=logging.CRITICAL, env={"OMP_NUM_THREADS": threads}) as cluster,
         Client(cluster) as client,
     ):
-        yield Cluster(client, device)
+        yield DaskExecutor(client, device)
 
 
 _one_at_a_time = threading.Lock()  # memory is planned for one block a process, however many threads a worker has
 
 
-def _do(work: tuple[str, str, Task]) -> None:
+def _do(work: tuple[str, str, BlockTask]) -> None:
     """Do one block on a worker."""
     folder, device, task = work
     with _one_at_a_time:
-        for _ in _opened(folder, device).steps(Task(*task)):
+        for _ in _opened(folder, device).steps(BlockTask(*task)):
             pass
 
 

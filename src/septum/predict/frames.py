@@ -17,7 +17,7 @@ from septum.predict.model import Model
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageFrame:
     """What the network takes of an image, read where it is needed.
 
     Parameters
@@ -60,7 +60,7 @@ def walked_axes(axes: str, rank: int) -> str:
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
-def split_frames(source: Source, model: Model) -> list[Frame]:
+def split_frames(source: Source, model: Model) -> list[ImageFrame]:
     """Cut an image into what the network takes: ``(C, Y, X)`` each along T and Z, or ``(C, Z, Y, X)`` each along T.
 
     Raises
@@ -84,7 +84,7 @@ def split_frames(source: Source, model: Model) -> list[Frame]:
             "convert the image, or say what its dimensions are with --axes",
         )
     lengths = (range(sides[a]) for a in walked_axes(axes, model.rank))
-    return [Frame(source, place, model.rank, repeat) for place in product(*lengths)]
+    return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
 
 
 def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> NDArray[Any]:

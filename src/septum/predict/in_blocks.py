@@ -20,19 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays import stitch
-from septum.arrays.normalize import join_samples, sample
+from septum.arrays.normalize import join_samples, sample_intensities
 from septum.axes import spatial
 from septum.errors import FileError
 from septum.io.paths import image_stem
 from septum.io.scratch import Scratch
 from septum.io.source import Source
 from septum.io.zarr_write import ZarrTarget, create_zarr, open_target
-from septum.predict.block_store import Arrays, Task, Work
-from septum.predict.frames import Frame, frame_spacing, split_frames, walked_axes
+from septum.predict.block_store import Arrays, BlockTask, Work
+from septum.predict.frames import ImageFrame, frame_spacing, split_frames, walked_axes
 from septum.predict.model import Model
-from septum.predict.outputs import class_table, classes_of, makes_objects, smallest_integer
+from septum.predict.outputs import class_table, makes_objects, most_probable_class, smallest_integer
 from septum.predict.tile_plan import CHUNK, block_regions
-from septum.predict.tiled import Region, Tiler, region_probabilities
+from septum.predict.tiled import Region, TiledPredictor, region_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -64,7 +64,7 @@ class Blocks:
     _target: ZarrTarget | None = None
 
     @cached_property
-    def frames(self) -> list[Frame]:
+    def frames(self) -> list[ImageFrame]:
         """The image's frames."""
         return split_frames(self.source, self.model)
 
@@ -74,9 +74,9 @@ class Blocks:
         return block_regions(self.work.plan.frame, self.work.plan.block)
 
     @cached_property
-    def tiler(self) -> Tiler:
+    def tiler(self) -> TiledPredictor:
         """The network on this process's device."""
-        return Tiler(self.model.computed_by(self.work.plan.engine), self.model.device, self.work.plan.tile)
+        return TiledPredictor(self.model.computed_by(self.work.plan.engine), self.model.device, self.work.plan.tile)
 
     @property
     def makes_objects(self) -> bool:
@@ -99,7 +99,7 @@ class Blocks:
             lines=self.work.plan.output == "classes",
         )
 
-    def steps(self, task: Task) -> Iterator[float]:
+    def steps(self, task: BlockTask) -> Iterator[float]:
         """Do one block of one stage; yield the share of it that is done, 1 at the end."""
         region = self.regions[task.block]
         rest: Arrays = {}
@@ -107,7 +107,7 @@ class Blocks:
             frame = self.frames[task.frame]
             part = frame[(slice(None), *region)]
             origin = [s.start for s in region]
-            values, places = sample(part, origin, frame.shape[1:], self.model.header.normalization)
+            values, places = sample_intensities(part, origin, frame.shape[1:], self.model.header.normalization)
             rest = {"values": values, "places": places}
         elif task.stage == PROBABILITIES:
             yield from self._probabilities(task.frame, region)
@@ -186,11 +186,13 @@ class Blocks:
         if self.makes_objects:
             self._scratch("levels").write((frame, *region), stitch.levels(probabilities[1]))
         elif self.work.plan.output == "classes":
-            self._write(frame, region, class_table(self.model)[classes_of(probabilities, self.model.header)][None])
+            self._write(
+                frame, region, class_table(self.model)[most_probable_class(probabilities, self.model.header)][None]
+            )
         else:
             self._write(frame, region, probabilities[1:] if len(probabilities) == 2 else probabilities)
 
-    def _object_stage(self, task: Task, region: Region) -> Arrays:
+    def _object_stage(self, task: BlockTask, region: Region) -> Arrays:
         store = _FrameStore(self, task.frame)
         rest = stitch.run_block(task.stage, region, store, self.objects, self._tables(task.frame))
         if task.stage == stitch.STAGES[-1]:

@@ -22,16 +22,16 @@ from septum.io.source import Source
 from septum.io.zarr_labels import write_labels
 from septum.predict.block_run import Asked
 from septum.predict.events import ImageDone, ImageStarted, TileDone
-from septum.predict.frames import Frame, frame_spacing, join_frames
+from septum.predict.frames import ImageFrame, frame_spacing, join_frames
 from septum.predict.model import Model
-from septum.predict.outputs import finish
-from septum.predict.pipeline import Behind
-from septum.predict.tile_plan import Layout
-from septum.predict.tiled import Tiler, halved_text, region_probabilities
+from septum.predict.outputs import postprocess
+from septum.predict.pipeline import BackgroundWriter
+from septum.predict.tile_plan import TilePlan
+from septum.predict.tiled import TiledPredictor, halved_text, region_probabilities
 
 
 @dataclass(frozen=True)
-class Failure:
+class PredictionFailure:
     """An image that could not be predicted, and why."""
 
     path: Path
@@ -55,20 +55,20 @@ class Job:
     """
 
     asked: Asked
-    frames: list[Frame]
-    layout: Layout
+    frames: list[ImageFrame]
+    layout: TilePlan
     modest: bool
 
 
 def predict_whole(
-    job: Job, source: Source, model: Model, place: tuple[int, int], behind: Behind[Event | Failure]
-) -> Iterator[Event | Failure]:
+    job: Job, source: Source, model: Model, place: tuple[int, int], behind: BackgroundWriter[Event | PredictionFailure]
+) -> Iterator[Event | PredictionFailure]:
     """Predict an image frame by frame; a modest one is finished and written `behind`, while others are computed.
 
     Yields
     ------
-    ImageStarted, TileDone and Warned, and ImageDone or a `Failure`; of an image that is written behind, the last when
-    it is known, and on the way what is to be told of the image before.
+    ImageStarted, TileDone and Warned, and ImageDone or a `PredictionFailure`; of an image that is written behind, the
+    last when it is known, and on the way what is to be told of the image before.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def predict_whole(
     """
     begin = time.monotonic()
     asked, layout = job.asked, job.layout
-    tiler = Tiler(model.computed_by(layout.engine), model.device, layout.tile)
+    tiler = TiledPredictor(model.computed_by(layout.engine), model.device, layout.tile)
     seconds = tiler.seconds(layout.sides, layout.tiles)
     yield ImageStarted(asked.source, *place, layout.tiles, layout.sides, 0, layout.peak_bytes, seconds)
     results: list[Future[NDArray[Any]]] = []
@@ -90,7 +90,7 @@ def predict_whole(
             yield TileDone(asked.source, done, done + left + later)
             yield from behind.tell()
         wait(results[-1:])  # one frame is finished while the next is computed, not more
-        made = partial(finish, probabilities, model, asked.answer, spacing=spacing)
+        made = partial(postprocess, probabilities, model, asked.answer, spacing=spacing)
         results.append(behind.submit(made) if job.modest else _done(made()))
     if tiler.halved:
         yield Warned(halved_text(asked.source, tiler))
@@ -106,7 +106,7 @@ def _done(result: NDArray[Any]) -> Future[NDArray[Any]]:
 
 def _write(
     job: Job, source: Source, model: Model, results: Sequence[Future[NDArray[Any]]], begin: float
-) -> list[Event | Failure]:
+) -> list[Event | PredictionFailure]:
     """Write the results of all frames; of `source`, which may be closed by now, it takes what was known at its opening.
 
     Returns
@@ -132,11 +132,11 @@ def _write(
     return [ImageDone(asked.source, asked.target, time.monotonic() - begin, objects)]
 
 
-def failure(path: Path, error: Exception, model: Model) -> Failure:
+def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
     """Return why an image failed: an error of ours, or that the memory was not enough."""
     if isinstance(error, SeptumError):
-        return Failure(path, error)
-    return Failure(
+        return PredictionFailure(path, error)
+    return PredictionFailure(
         path,
         DataError(
             f"{path}: the image and its result do not fit into the memory of this machine ({model.device.name})",
@@ -147,7 +147,7 @@ def failure(path: Path, error: Exception, model: Model) -> Failure:
 
 
 def frame_probabilities(
-    tiler: Tiler, frame: Frame, model: Model, *, tta: bool = False
+    tiler: TiledPredictor, frame: ImageFrame, model: Model, *, tta: bool = False
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Predict one frame that is held in memory; see `septum.predict.tiled.region_probabilities`."""
     whole = tuple(slice(0, n) for n in frame.shape[1:])

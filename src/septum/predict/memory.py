@@ -29,7 +29,7 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def bytes_text(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Return a size for people: ``"1.3 GB"``, ``"640 MB"``, as powers of 1024."""
     return f"{count / (1 << 30):.1f} GB" if count >= 0.95 * (1 << 30) else f"{max(1, round(count / (1 << 20)))} MB"
 

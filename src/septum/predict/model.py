@@ -22,8 +22,8 @@ from septum.io.model_file import read_model, write_model
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.backend import Checked, Choice, Wanted, checked, choose
-from septum.predict.domain_shift import Seen
+from septum.predict.backend import Choice, VerifiedEngine, Wanted, select_backend, verified_engine
+from septum.predict.domain_shift import TrainingDomain
 from septum.settings import Settings
 
 # The stored test pair must be met to this difference of logits, relative to their largest value. Another processor or
@@ -74,7 +74,7 @@ class ModelHeader(Settings):
     objects: ObjectSettings
     lines: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
-    seen: Seen | None = None
+    seen: TrainingDomain | None = None
     training: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -88,21 +88,23 @@ class Model:
     _work: list[float] = field(default_factory=list, repr=False, compare=False)
 
     def choose(self, wanted: Wanted = "auto", *, work: float = inf, coming: float = 0.0, room: float = inf) -> Choice:
-        """Choose what computes the network; see `septum.predict.backend.choose`.
+        """Choose what computes the network; see `septum.predict.backend.select_backend`.
 
         Work adds up, with what is known to be `coming`: what is too little in one call may be enough in several.
         """
         self._work[:] = [sum(self._work) + work]
         work = self._work[0] + coming
-        return choose(self.network, self.device, wanted=wanted, work=work, room=room, make=lambda: self._checked)
+        return select_backend(
+            self.network, self.device, wanted=wanted, work=work, room=room, make=lambda: self._checked
+        )
 
     def computed_by(self, engine: bool) -> Network:
         """Return what computes the network: Septum's engine if it was chosen, and never elsewhere than on a CPU."""
         return self._checked.engine if engine and self.device.torch.type == "cpu" else self.network
 
     @cached_property
-    def _checked(self) -> Checked:
-        return checked(self.network)
+    def _checked(self) -> VerifiedEngine:
+        return verified_engine(self.network)
 
     @property
     def rank(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import label_objects, with_lines
+from septum.arrays.instances import draw_boundaries, label_objects
 from septum.errors import UsageError
 from septum.predict.model import Model, ModelHeader
 
@@ -18,7 +18,7 @@ Output = Literal["auto", "labels", "probabilities"]
 Answer = Literal["labels", "classes", "probabilities"]
 
 
-def answer_of(output: Output, model: Model) -> Answer:
+def resolve_output(output: Output, model: Model) -> Answer:
     """Return what is written: where nothing is said, what the training masks were.
 
     Raises
@@ -43,7 +43,7 @@ def makes_objects(answer: str, header: ModelHeader) -> bool:
     return answer == "labels" or (answer == "classes" and header.lines)
 
 
-def finish(
+def postprocess(
     probabilities: NDArray[np.float32], model: Model, answer: Answer, *, spacing: tuple[float, ...] | None = None
 ) -> NDArray[Any]:
     """Turn class probabilities into what is written.
@@ -71,11 +71,11 @@ def finish(
         labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
         small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
         return small
-    values: NDArray[Any] = class_table(model)[classes_of(probabilities, model.header, spacing=spacing)][None]
+    values: NDArray[Any] = class_table(model)[most_probable_class(probabilities, model.header, spacing=spacing)][None]
     return values
 
 
-def classes_of(
+def most_probable_class(
     probabilities: NDArray[np.float32], header: ModelHeader, *, spacing: tuple[float, ...] | None = None
 ) -> NDArray[Any]:
     """Return the class of each pixel, ``(*S)`` in the smallest integer type: the most probable one.
@@ -90,10 +90,10 @@ def classes_of(
     header
         Of the model.
     spacing
-        As for `finish`.
+        As for `postprocess`.
     """
     if header.lines:
-        found = with_lines(label_objects(probabilities[1], **header.objects.model_dump(), spacing=spacing)) > 0
+        found = draw_boundaries(label_objects(probabilities[1], **header.objects.model_dump(), spacing=spacing)) > 0
     else:
         found = probabilities.argmax(axis=0)
     return found.astype(smallest_integer(0, len(probabilities) - 1))

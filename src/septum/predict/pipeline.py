@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Record = TypeVar("Record")
 
 
-class Ahead(Generic[Opened]):
+class Prefetcher(Generic[Opened]):
     """Opens images, one of them ahead where it was told to.
 
     Parameters
@@ -61,7 +61,7 @@ class Ahead(Generic[Opened]):
                 coming.result().close()
 
 
-class Behind(Generic[Record]):
+class BackgroundWriter(Generic[Record]):
     """Finishes and writes results, one after the other in the order in which they came."""
 
     def __init__(self) -> None:

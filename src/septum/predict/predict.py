@@ -22,19 +22,19 @@ from septum.io.zarr_labels import labels_place
 from septum.nn.device import free_bytes
 from septum.predict.block_run import Asked, predict_in_blocks
 from septum.predict.block_store import block_of_unfinished
-from septum.predict.domain_shift import unfamiliar
+from septum.predict.domain_shift import shift_warnings
 from septum.predict.events import ImageFailed, ImageStarted, Predicted, TileDone
-from septum.predict.executors import Alone, Crew, gather
-from septum.predict.frames import Frame, frame_spacing, join_frames, split_frames
-from septum.predict.in_memory import Failure, Job, failure, frame_probabilities, predict_whole
-from septum.predict.memory import bytes_text, resident_bytes, usual_limit
+from septum.predict.executors import Executor, SerialExecutor, open_executor
+from septum.predict.frames import ImageFrame, frame_spacing, join_frames, split_frames
+from septum.predict.in_memory import Job, PredictionFailure, failure, frame_probabilities, predict_whole
+from septum.predict.memory import format_bytes, resident_bytes, usual_limit
 from septum.predict.model import Model, open_model
 from septum.predict.network_memory import operations
-from septum.predict.outputs import Answer, Output, answer_of, finish, makes_objects
-from septum.predict.pipeline import Ahead, Behind
+from septum.predict.outputs import Answer, Output, makes_objects, postprocess, resolve_output
+from septum.predict.pipeline import BackgroundWriter, Prefetcher
 from septum.predict.settings import PredictSettings
-from septum.predict.tile_plan import Demand, plan_layout
-from septum.predict.tiled import Tiler, largest_output, versions
+from septum.predict.tile_plan import Request, plan_prediction
+from septum.predict.tiled import TiledPredictor, largest_output, tta_transforms
 
 # What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
 # hold them.
@@ -77,7 +77,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     model = open_model(settings.model, settings.device)
     if settings.output == "probabilities" and settings.format == "png":
         raise UsageError("--probabilities with --format png", "tif, ome.zarr, nii.gz or npy", "PNG holds no float32")
-    answer = answer_of(settings.output, model)
+    answer = resolve_output(settings.output, model)
     tasks = _tasks(settings)
     if settings.out is not None:
         try:
@@ -87,9 +87,9 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
             raise FileError(given, "a folder that can be written", "give another -o") from None
     failures: list[SeptumError] = []
     said: set[str] = set()
-    with gather(settings.workers, settings.dask, settings.device) as crew:
+    with open_executor(settings.workers, settings.dask, settings.device) as crew:
         for record in _predict_all(tasks, _Run(model, answer, settings, crew, len(tasks))):
-            if isinstance(record, Failure):
+            if isinstance(record, PredictionFailure):
                 failures.append(record.error)
                 yield ImageFailed(record.path, str(record.error))
             elif not (isinstance(record, Warned) and record.cause in said):
@@ -109,7 +109,7 @@ class _Run:
     model: Model
     answer: Answer
     settings: PredictSettings
-    crew: Crew
+    crew: Executor
     count: int
     later: int = 0
 
@@ -119,7 +119,7 @@ class _Opened:
     """An image, opened, and in what it is unlike those of the training; None where nobody looked."""
 
     source: Source
-    frames: list[Frame]
+    frames: list[ImageFrame]
     unlike: list[Warned] | None
 
     def close(self) -> None:
@@ -127,11 +127,11 @@ class _Opened:
         self.source.close()
 
 
-def _predict_all(tasks: list[_Task], run: _Run) -> Iterator[Event | Failure]:
+def _predict_all(tasks: list[_Task], run: _Run) -> Iterator[Event | PredictionFailure]:
     """Predict every image; an image that fails does not stop the others."""
     whole: list[_Task] = []
-    behind = Behind[Event | Failure]()
-    with Ahead(partial(_open, run=run)) as ahead, behind:
+    behind = BackgroundWriter[Event | PredictionFailure]()
+    with Prefetcher(partial(_open, run=run)) as ahead, behind:
         for index, task in enumerate(tasks):
             try:
                 with ahead.take(task.source) as image:
@@ -178,7 +178,7 @@ def _unlike(image: _Opened, run: _Run) -> list[Warned]:
     return [Warned(text, cause) for cause, text in unlike(image.source.name, image.frames, image.source, run.model)]
 
 
-def _open_next(ahead: Ahead[_Opened], tasks: Sequence[_Task], run: _Run) -> None:
+def _open_next(ahead: Prefetcher[_Opened], tasks: Sequence[_Task], run: _Run) -> None:
     """Open the next image ahead, unless it may be large: opening can mean reading it."""
     if not tasks or run.crew.shared:
         return
@@ -194,12 +194,14 @@ def _opened(path: Path, device: str) -> Model:
     return open_model(path, device)
 
 
-def _predict_elsewhere(work: tuple[PredictSettings, _Task, int]) -> list[Event | Failure]:
+def _predict_elsewhere(work: tuple[PredictSettings, _Task, int]) -> list[Event | PredictionFailure]:
     """Predict one whole image on a worker, to whom about so many more will come; return what it said, but the tiles."""
     settings, task, later = work
     alone = settings.model_copy(update={"workers": None, "dask": None})
     model = _opened(settings.model, settings.device)
-    records = _predict_all([task], _Run(model, answer_of(settings.output, model), alone, Alone(), 1, later))
+    records = _predict_all(
+        [task], _Run(model, resolve_output(settings.output, model), alone, SerialExecutor(), 1, later)
+    )
     return [r for r in records if not isinstance(r, TileDone | ImageStarted)]
 
 
@@ -246,7 +248,7 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     Workers that share the work get blocks of an image; where there is an image for each, each gets a whole one.
     """
     model, settings, crew, source, frames = run.model, run.settings, run.crew, image.source, image.frames
-    demand = Demand(
+    demand = Request(
         shape=frames[0].shape[1:],
         frames=len(frames),
         channels=frames[0].shape[0],
@@ -255,7 +257,7 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
         maps=model.header.network.classes,
         raw=run.answer == "probabilities",
         objects=makes_objects(run.answer, model.header),
-        rounds=len(versions(model.network.geometry)) if settings.tta else 1,
+        rounds=len(tta_transforms(model.network.geometry)) if settings.tta else 1,
         members=model.header.members,
     )
     inside = settings.inside is not None
@@ -267,7 +269,7 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     coming = work * (run.count - index - 1 + run.later) / (settings.shard or (1, 1))[1]
     choice = model.choose(settings.engine, work=work, coming=coming, room=limit - base)
     base = resident_bytes()  # with the engine
-    layout = plan_layout(
+    layout = plan_prediction(
         demand,
         model.header.network,
         base=base,
@@ -279,7 +281,7 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     )
     if layout.block is not None and not piecewise:
         raise UsageError(
-            f"{task.target.name}: the image and its result do not fit into {bytes_text(_limit(settings))}",
+            f"{task.target.name}: the image and its result do not fit into {format_bytes(_limit(settings))}",
             "a format that is written piece by piece",
             "write --format tif or ome.zarr, or give more with --max-memory",
         )
@@ -293,18 +295,18 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     return Job(asked, frames, layout, modest)
 
 
-def unlike(name: str, frames: Sequence[Frame], source: Source, model: Model) -> Iterator[tuple[str, str]]:
+def unlike(name: str, frames: Sequence[ImageFrame], source: Source, model: Model) -> Iterator[tuple[str, str]]:
     """Say in what an image is unlike those of the training; of a series the middle frame is looked at.
 
     Yields
     ------
     cause, text
-        As `septum.predict.domain_shift.unfamiliar`; the text says that each cause is said once, which is up to the
+        As `septum.predict.domain_shift.shift_warnings`; the text says that each cause is said once, which is up to the
         caller.
     """
     if model.header.seen is not None:
         frame = frames[len(frames) // 2]
-        for cause, text in unfamiliar(frame, name, source.pixel_size_um, model.header.seen):
+        for cause, text in shift_warnings(frame, name, source.pixel_size_um, model.header.seen):
             yield cause, f"{text} (said once, also for other images of this kind)"
 
 
@@ -342,14 +344,14 @@ def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDA
     UsageError
         If objects are asked of a model of several classes.
     """
-    answer = answer_of(output, model)
+    answer = resolve_output(output, model)
     source = source_of(image)
     frames = split_frames(source, model)
     work = sum(_operations(model, frame.shape[1:]) for frame in frames)
     network = model.computed_by(model.choose(work=work).name == "septum")
-    tiler = Tiler(network, model.device, largest_output(model.header.network, model.device))
+    tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
     results = []
     for frame in frames:
         *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
-        results.append(finish(probabilities, model, answer, spacing=frame_spacing(source, model.rank)))
+        results.append(postprocess(probabilities, model, answer, spacing=frame_spacing(source, model.rank)))
     return join_frames(results, source, model.rank)

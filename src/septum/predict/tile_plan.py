@@ -16,7 +16,7 @@ from septum.arrays.geometry import input_for_output
 from septum.arrays.tiles import even_stride
 from septum.errors import UsageError
 from septum.nn.unet import UNetSettings
-from septum.predict.memory import bytes_text
+from septum.predict.memory import format_bytes
 from septum.predict.network_memory import tile_bytes
 
 # Bytes that the stages of `septum.arrays.stitch` take for each pixel of a block, by the number of axes.
@@ -43,7 +43,7 @@ _SAMPLE_BYTES = 4_000_000 * 8 * 5
 
 
 @dataclass(frozen=True)
-class Demand:
+class Request:
     """What is predicted.
 
     Parameters
@@ -81,7 +81,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TilePlan:
     """How it is predicted.
 
     Parameters
@@ -111,8 +111,8 @@ class Layout:
     engine: bool = False
 
 
-def plan_layout(
-    demand: Demand,
+def plan_prediction(
+    demand: Request,
     network: UNetSettings,
     *,
     base: int,
@@ -121,7 +121,7 @@ def plan_layout(
     tile: int | None = None,
     blocks: bool | tuple[int, ...] = False,
     engine: bool = False,
-) -> Layout:
+) -> TilePlan:
     """Choose tiles and blocks.
 
     Parameters
@@ -148,7 +148,7 @@ def plan_layout(
     UsageError
         If not even the smallest tile fits.
     """
-    tried: list[Layout] = []
+    tried: list[TilePlan] = []
     divided = [blocks] if isinstance(blocks, tuple) else _blocks(demand.shape)
     for choices in ([] if blocks else [None], divided):
         found = [
@@ -164,8 +164,8 @@ def plan_layout(
         tried += [x for x, _ in found]
     least = min(tried, key=lambda x: x.peak_bytes)
     raise UsageError(
-        f"memory of {bytes_text(limit if device_limit is None else min(limit, device_limit))}",
-        f"at least {bytes_text(least.peak_bytes)}: {bytes_text(base)} are taken already, the rest is for a tile of "
+        f"memory of {format_bytes(limit if device_limit is None else min(limit, device_limit))}",
+        f"at least {format_bytes(least.peak_bytes)}: {format_bytes(base)} are taken already, the rest is for a tile of "
         f"{' x '.join(map(str, least.sides))} and what lies around it",
         "give more with --max-memory or a smaller --tile, or train a narrower network",
     )
@@ -189,7 +189,7 @@ def _blocks(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     return sorted(x for x in fitted if prod(x) <= _LARGEST_BLOCK)
 
 
-def _limits(demand: Demand, block: tuple[int, ...] | None, tile: int | None) -> list[int]:
+def _limits(demand: Request, block: tuple[int, ...] | None, tile: int | None) -> list[int]:
     """Return the largest sides of tiles to try."""
     longest = max(block or demand.shape)
     if tile is not None:
@@ -201,14 +201,14 @@ def _limits(demand: Demand, block: tuple[int, ...] | None, tile: int | None) -> 
 
 
 def _layout(
-    demand: Demand,
+    demand: Request,
     network: UNetSettings,
     block: tuple[int, ...] | None,
     limit: int,
     base: int,
     device_limit: int | None,
     engine: bool,
-) -> tuple[Layout, int]:
+) -> tuple[TilePlan, int]:
     """Return the layout with tiles that write at most `limit` along each side, and the bytes of one tile."""
     geometry = network.geometry
     strides, sides, tiles, pixels = [], [], 1, 1
@@ -228,15 +228,15 @@ def _layout(
     host = io + (one if device_limit is None else 0)
     peak = base + _SLACK + (_frame_bytes(demand, host) if block is None else _block_bytes(demand, block, host))
     times = demand.frames * demand.rounds
-    found = Layout((limit,) * len(sides), tuple(sides), block, tiles * times, pixels * times, peak, engine)
+    found = TilePlan((limit,) * len(sides), tuple(sides), block, tiles * times, pixels * times, peak, engine)
     return found, one
 
 
-def _work(layout: Layout) -> int:
+def _work(layout: TilePlan) -> int:
     return layout.pixels + layout.tiles * _PIXELS_PER_TILE
 
 
-def _frame_bytes(demand: Demand, tile: int) -> int:
+def _frame_bytes(demand: Request, tile: int) -> int:
     """Return what predicting frame by frame in memory takes."""
     pixels = prod(demand.shape)
     image = 0 if demand.held else pixels * demand.channels * demand.itemsize
@@ -247,7 +247,7 @@ def _frame_bytes(demand: Demand, tile: int) -> int:
     return image + results + maps + max(tile, made, sample)
 
 
-def _block_bytes(demand: Demand, block: tuple[int, ...], tile: int) -> int:
+def _block_bytes(demand: Request, block: tuple[int, ...], tile: int) -> int:
     """Return what predicting block by block takes: a block's maps beside its tiles, or its objects."""
     pixels = prod(block)
     predicting = pixels * demand.maps * 4 * 3 + tile

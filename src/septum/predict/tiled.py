@@ -44,7 +44,7 @@ def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
 
 
 @dataclass
-class Tiler:
+class TiledPredictor:
     """A network that is applied tile by tile; when the device's memory runs out the tiles are halved.
 
     Parameters
@@ -155,14 +155,14 @@ def _read(image: Readable, stats: NDArray[np.float32], tile: Tile) -> NDArray[np
     return normalize(read_mirrored(image, tile.read), stats)
 
 
-def halved_text(path: Path, tiler: Tiler) -> str:
+def halved_text(path: Path, tiler: TiledPredictor) -> str:
     """Return the sentence that says which tiles were taken when memory ran out."""
     sides = " x ".join(map(str, tiler.max_output))
     return f"{path}: {tiler.device.name} ran out of memory; went on with tiles that write {sides} pixels at most"
 
 
 def region_probabilities(
-    tiler: Tiler,
+    tiler: TiledPredictor,
     image: Readable,
     stats: NDArray[np.float32],
     region: Region,
@@ -170,7 +170,7 @@ def region_probabilities(
     tta: bool = False,
     only: tuple[int, bool] = (0, False),
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Predict a region, with `tta` averaged over `versions` of the image.
+    """Predict a region, with `tta` averaged over `tta_transforms` of the image.
 
     Parameters
     ----------
@@ -190,11 +190,11 @@ def region_probabilities(
         values are probabilities after the last.
     """
     geometry = tiler.network.geometry
-    chosen = versions(geometry) if tta else [only]
+    chosen = tta_transforms(geometry) if tta else [only]
     shape = tuple(s.stop - s.start for s in region)
     out = np.zeros((tiler.network.settings.classes, *shape), np.float32)
     for number, version in enumerate(chosen):
-        turned = Turned(image, version) if version != (0, False) else image
+        turned = TransformedImage(image, version) if version != (0, False) else image
         wanted = _turned_region(region, image.shape[1:], version)
         # Turned, the region begins anywhere: what lies before it in its pooling cell is computed and left out.
         aligned = tuple(slice(s.start // g * g, s.stop) for s, g in zip(wanted, geometry.grid, strict=True))
@@ -221,12 +221,14 @@ def image_probabilities(
     limit = tuple(max_output) if max_output is not None else largest_output(network.settings, device)
     whole = tuple(slice(0, n) for n in image.shape[1:])
     out = np.empty((network.settings.classes, *image.shape[1:]), dtype=np.float32)
-    for write, probabilities, _ in Tiler(network, device, limit).tiles(image, statistics(image, normalization), whole):
+    for write, probabilities, _ in TiledPredictor(network, device, limit).tiles(
+        image, statistics(image, normalization), whole
+    ):
         out[(slice(None), *write)] = probabilities
     return out
 
 
-def versions(geometry: Geometry) -> list[tuple[int, bool]]:
+def tta_transforms(geometry: Geometry) -> list[tuple[int, bool]]:
     """Return the rotated and mirrored versions that are averaged: quarter turns in the plane, each also mirrored.
 
     Seven rotated versions of the input are averaged in the paper (section 4); these eight are exact, no pixel is
@@ -244,7 +246,7 @@ def turn(array: NDArray[Any], version: tuple[int, bool]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Turned:
+class TransformedImage:
     """An image seen turned, as `turn` turns arrays, of which only what is asked for is read."""
 
     image: Readable

@@ -18,12 +18,12 @@ from septum.report.pictures import (
     RGB,
     TRUTH_COLOR,
     matched_colors,
-    nearest,
     outlines,
     painted,
     panel_size,
-    resized,
-    shown_image,
+    resize_nearest,
+    resize_picture,
+    to_picture,
 )
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def draw(case: Case, kind: Kind, longest: int) -> dict[str, RGB]:
     another. Pixels that are not annotated are gray.
     """
     size = panel_size(case.image.shape[-2:], largest=longest)
-    gray = resized(shown_image(case.image), size)
-    truth, predicted = nearest(case.truth, size), nearest(case.predicted, size)
+    gray = resize_picture(to_picture(case.image), size)
+    truth, predicted = resize_nearest(case.truth, size), resize_nearest(case.predicted, size)
     if kind == "objects":
         first, second = matched_colors(case.truth, case.truth), matched_colors(case.predicted, case.truth)
         change = _object_difference(gray, truth, predicted, case)

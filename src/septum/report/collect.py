@@ -22,11 +22,11 @@ import numpy as np
 
 from septum.errors import FileError, SeptumError
 from septum.events import Warned
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.predict.memory import peak_bytes
 from septum.predict.model import Model, open_model
 from septum.report.gallery import MOST_IMAGES, Gallery
-from septum.report.scores import Scored, estimates, object_figures, reliability
+from septum.report.scores import ScoredSample, estimates, object_figures, reliability
 from septum.report.summary import RunReport, remarks
 from septum.train.events import Checked, Planned, Step, Trained
 
@@ -49,7 +49,7 @@ class Reporting:
 
 
 @dataclass
-class Seen:
+class TrainingLog:
     """What the records of a training said."""
 
     report: Report | None = None
@@ -73,7 +73,7 @@ class Seen:
                 self.trained = record
 
 
-def reported(settings: TrainSettings, training: Iterable[Any], *, again: str = "") -> Iterator[Any]:
+def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = "") -> Iterator[Any]:
     """Pass on the records of a training and add what its report needs.
 
     Parameters
@@ -83,14 +83,14 @@ def reported(settings: TrainSettings, training: Iterable[Any], *, again: str = "
     training
         Its records, `septum.train.loop.train`; others may be among them.
     again
-        The command that repeats it, where that is not `command` of the settings.
+        The command that repeats it, where that is not `rebuilt_command` of the settings.
 
     Yields
     ------
     The records; after the last one of a training that came to its end `Reporting` and `RunReport`, or `Warned` where
     no report can be made. A run that has its report (``metrics.json``, written last) does not get another one.
     """
-    seen = Seen()
+    seen = TrainingLog()
     for record in training:
         yield record
         seen.hear(record)
@@ -106,7 +106,7 @@ def reported(settings: TrainSettings, training: Iterable[Any], *, again: str = "
 
 
 def _collect(
-    settings: TrainSettings, seen: Seen, report: Report, trained: Trained, again: str
+    settings: TrainSettings, seen: TrainingLog, report: Report, trained: Trained, again: str
 ) -> Iterator[Reporting | Warned | RunReport]:
     begin = time.monotonic()
     names = [str(name) for name in read_plan_file(settings.out).get("held_out", [])]
@@ -115,11 +115,11 @@ def _collect(
     for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
         seen.warnings.append(problem)
         yield Warned(problem)
-    yield assembled(settings, seen, gallery, begin=begin, again=again)
+    yield build_report(settings, seen, gallery, begin=begin, again=again)
 
 
-def assembled(
-    settings: TrainSettings, seen: Seen, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
+def build_report(
+    settings: TrainSettings, seen: TrainingLog, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
 ) -> RunReport:
     """Put together the report of a run that came to its end.
 
@@ -134,7 +134,7 @@ def assembled(
     begin
         When collecting began, of `time.monotonic`.
     again
-        The command that repeats the run, where that is not `command` of the settings.
+        The command that repeats the run, where that is not `rebuilt_command` of the settings.
     note
         What the scores are of, where there is more to say than that they are of held-out images.
 
@@ -174,7 +174,7 @@ def assembled(
         timing=_timing(settings.out, trained, images, begin),
         memory=_memory(model, measured=seen.stepped),
         versions=_versions(model),
-        command=again or command(settings),
+        command=again or rebuilt_command(settings),
         seed=settings.seed,
         fingerprint=str(header.training.get("data_fingerprint", "")),
         note=note,
@@ -193,7 +193,9 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "plan.json").read_text()))
     except (OSError, ValueError, TypeError):
-        raise FileError(f"{shown(folder / 'plan.json')}: cannot be read", "the plan that training wrote") from None
+        raise FileError(
+            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
+        ) from None
 
 
 def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
@@ -203,7 +205,7 @@ def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
     return max(_LEAST_S, settings.budget_s - trained.seconds - _DRAWING_S)
 
 
-def _timing(folder: Path, trained: Trained, images: Sequence[Scored], begin: float) -> dict[str, float | None]:
+def _timing(folder: Path, trained: Trained, images: Sequence[ScoredSample], begin: float) -> dict[str, float | None]:
     """Return seconds: of the training, of a step, of an image's prediction, of collecting this."""
     seconds = []
     try:
@@ -223,7 +225,7 @@ def _timing(folder: Path, trained: Trained, images: Sequence[Scored], begin: flo
     }
 
 
-def _speed(images: Sequence[Scored]) -> float | None:
+def _speed(images: Sequence[ScoredSample]) -> float | None:
     spent = sum(i.seconds for i in images)
     return sum(math.prod(i.sides) for i in images) / 1e6 / spent if spent > 0 else None
 
@@ -250,7 +252,7 @@ def _versions(model: Model) -> dict[str, str]:
     }
 
 
-def command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
+def rebuilt_command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
     """Return the command line that repeats a training, quoted for a POSIX shell; `more` are words to add to it."""
     words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
     if settings.preset != "auto":

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import separate
+from septum.arrays.targets import separate_touching
 from septum.axes import relative_spacing
-from septum.check.samples import judged, open_item
+from septum.check.samples import judged_objects, open_item
 from septum.errors import FileError, SeptumError
 from septum.io.images import Image
 from septum.metrics import calibration, isbi, matching
 from septum.metrics.contingency import table
-from septum.predict.outputs import classes_of, finish
+from septum.predict.outputs import most_probable_class, postprocess
 from septum.predict.predict import predict_image
-from septum.report.scores import FOUND, Scored, own_scores
+from septum.report.scores import FOUND, ScoredSample, own_scores
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -81,7 +81,7 @@ class Gallery:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._lines = model.header.lines
-        self.images: list[Scored] = []
+        self.images: list[ScoredSample] = []
         self._ranks: list[float] = []
         self._cases: list[Case] = []
 
@@ -89,7 +89,7 @@ class Gallery:
         """Predict up to `MOST_IMAGES` of the named samples, evenly chosen, within a time; yield what went wrong."""
         begin, number = time.monotonic(), min(MOST_IMAGES, len(names))
         chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, number).astype(int))] if names else []
-        for place, name in enumerate(in_turn(chosen)):
+        for place, name in enumerate(spread_order(chosen)):
             spent = time.monotonic() - begin
             if place and spent * (place + 1) / place > limit_s:
                 yield f"the report shows {place} of {len(names)} held-out images, to keep the time"
@@ -122,10 +122,10 @@ class Gallery:
     ) -> None:
         """Score a sample that was predicted (see `predicted_sample`) in so many seconds, and keep it if it is shown."""
         header = self.model.header
-        full = table(sample.mask, judged(predicted, sample) if header.kind == "objects" else predicted)
+        full = table(sample.mask, judged_objects(predicted, sample) if header.kind == "objects" else predicted)
         # What the network was taught: a thin background between objects that touch.
-        taught = separate(sample.mask) if header.kind == "objects" else sample.mask
-        image = Scored(
+        taught = separate_touching(sample.mask) if header.kind == "objects" else sample.mask
+        image = ScoredSample(
             name=sample.name,
             group=sample.group,
             sides=sample.mask.shape,
@@ -165,13 +165,18 @@ def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) 
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
     spacing = relative_spacing(sample.spacing_um)
     if model.header.kind == "classes":
-        return classes_of(both, model.header, spacing=spacing).astype(np.int32)
-    labels = finish(both, model, "labels", spacing=spacing)
+        return most_probable_class(both, model.header, spacing=spacing).astype(np.int32)
+    labels = postprocess(both, model, "labels", spacing=spacing)
     return np.asarray(labels[0], np.int32)
 
 
 def _case(
-    sample: Sample, predicted: NDArray[np.int32], image: Scored, scores: Mapping[str, float], rank: float, kind: str
+    sample: Sample,
+    predicted: NDArray[np.int32],
+    image: ScoredSample,
+    scores: Mapping[str, float],
+    rank: float,
+    kind: str,
 ) -> Case:
     """Return what is shown of an image; the middle section of a volume."""
     missed: tuple[int, ...] = ()
@@ -209,7 +214,7 @@ def open_sample(report: Report, name: str) -> Sample:
     raise FileError(f"{name}: not found again", "the images that training began with")
 
 
-def in_turn(things: Sequence[T]) -> list[T]:
+def spread_order(things: Sequence[T]) -> list[T]:
     """Return all things so that the first ones are spread over the whole: halves first, then quarters ..."""
     bits = max(1, (len(things) - 1).bit_length())
     order = sorted(range(len(things)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))

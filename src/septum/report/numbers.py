@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     pass
 
 
-def seconds_text(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a duration as a person says it: ``"0.8 s"``, ``"41 s"``, ``"3 min 20 s"``, ``"1 h 05 min"``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -22,29 +22,29 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def number_text(value: object) -> str:
+def format_number(value: object) -> str:
     """Return a cell of a table: floats with three digits, a missing value as a dash."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def digits(value: float | None) -> str:
+def score_format(value: float | None) -> str:
     """Return the format of a score beside published ones: four places, three digits that count where it is tiny."""
     return ".3g" if value is not None and 0 < abs(value) < 0.01 else ".4f"
 
 
-def scores_text(scores: Mapping[str, float]) -> str:
+def format_scores(scores: Mapping[str, float]) -> str:
     """Return scores in one line: ``"SEG 0.812, AP50 0.790"``."""
-    return ", ".join(f"{name} {number_text(value)}" for name, value in scores.items())
+    return ", ".join(f"{name} {format_number(value)}" for name, value in scores.items())
 
 
-def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
+def format_table(rows: Sequence[Sequence[object]]) -> list[str]:
     """Return a table as lines; the first row is the heading, the first column is text, the others are numbers.
 
     Nothing is cut, however wide: a table in a file must hold all that it holds on a terminal.
     """
-    cells = [[number_text(value) for value in row] for row in rows]
+    cells = [[format_number(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = []
     for row in cells:
@@ -53,7 +53,7 @@ def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
     return lines
 
 
-def told(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a value of a model's description in words: numbers short, mappings as ``name value, name value``."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -65,12 +65,12 @@ def told(value: object) -> str:
         flat = {
             key: item for key, item in value.items() if not isinstance(item, Mapping) and item not in (None, [], "")
         }
-        return ", ".join(f"{str(key).replace('_', ' ')} {told(item)}" for key, item in flat.items())
+        return ", ".join(f"{str(key).replace('_', ' ')} {format_value(item)}" for key, item in flat.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(told(item) for item in value)
+        return " ".join(format_value(item) for item in value)
     return str(value)
 
 
-def interval_text(low: float, high: float) -> str:
+def format_interval(low: float, high: float) -> str:
     """Return an interval: ``"0.790 to 0.840"``; a dash where there is none."""
     return "-" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"

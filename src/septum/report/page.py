@@ -20,12 +20,12 @@ from markupsafe import Markup
 
 from septum.errors import FileError
 from septum.io.atomic import whole_file
-from septum.io.paths import shown
-from septum.predict.memory import bytes_text
+from septum.io.paths import format_path
+from septum.predict.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
 from septum.report.curves import read_log
-from septum.report.numbers import seconds_text, told
+from septum.report.numbers import format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def page(report: RunReport) -> str:
     """Return the page of a report as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = metrics(report)
-    environment.filters |= {"seconds": seconds_text, "size": bytes_text, "shown": shown, "told": told}
+    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "shown": format_path, "told": format_value}
     environment.globals |= {"number": _number_of(numbers), "class_color": class_color, "whisker": whisker}
     style, script, template = (_part(name) for name in ("page.css", "page.js", "page.html"))
     drawn, longest = pictures([*report.worst, *report.best], report.kind)
@@ -145,7 +145,7 @@ def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
         elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
             yield title, json.dumps(value)
         else:
-            yield title, "-" if value is None else told(value)
+            yield title, "-" if value is None else format_value(value)
 
 
 def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:

@@ -48,9 +48,9 @@ def overlay(
         ``(Y, X, 3)`` uint8, reduced or enlarged as `panel` does.
     """
     size = panel_size(image.shape[-2:])
-    picture = resized(shown_image(image), size)
+    picture = resize_picture(to_picture(image), size)
     lines = [
-        np.zeros(size, np.bool_) if labels is None else outlines(nearest(_middle(labels), size))
+        np.zeros(size, np.bool_) if labels is None else outlines(resize_nearest(_middle(labels), size))
         for labels in (truth, predicted)
     ]
     picture[lines[0]] = TRUTH_COLOR
@@ -89,20 +89,22 @@ def panel(
     from septum.io.atomic import whole_file
 
     size = panel_size(image.shape[-2:])
-    gray = shown_image(image)
+    gray = to_picture(image)
     objects = [_middle(m) for m in maps.values() if m.dtype.kind in "iu" and kind == "objects"]
     highest = max((int(m.max(initial=0)) for m in maps.values() if m.dtype.kind in "iu"), default=0)
-    pictures = [resized(gray, size)]
+    pictures = [resize_picture(gray, size)]
     for array in map(_middle, maps.values()):
         if array.dtype.kind == "f":
-            pictures.append(nearest(_gray(np.clip(array, 0, 1) * 255), size))
+            pictures.append(resize_nearest(_gray(np.clip(array, 0, 1) * 255), size))
         elif kind == "classes":
             levels = np.where(array < 0, IGNORED_GRAY, array * (255.0 / max(highest, 1)))
-            pictures.append(nearest(_gray(levels), size))
+            pictures.append(resize_nearest(_gray(levels), size))
         else:
-            pictures.append(painted(resized(gray, size), nearest(array, size), matched_colors(array, objects[0])))
+            pictures.append(
+                painted(resize_picture(gray, size), resize_nearest(array, size), matched_colors(array, objects[0]))
+            )
     with whole_file(path) as part:
-        Image.fromarray(row(pictures, [title, *maps])).save(part, optimize=True)
+        Image.fromarray(side_by_side(pictures, [title, *maps])).save(part, optimize=True)
     return path
 
 
@@ -117,7 +119,7 @@ def draw_demo(record: Compared, folder: Path) -> Path:
     return panel(folder / f"{record.name}.png", record.image, maps, title=record.name)
 
 
-def shown_image(image: NDArray[Any]) -> RGB:
+def to_picture(image: NDArray[Any]) -> RGB:
     """Turn raw intensities into a picture; of a volume, the middle slice.
 
     Parameters
@@ -215,7 +217,7 @@ def panel_size(sides: tuple[int, ...], *, largest: int = LARGEST_PX) -> tuple[in
     return height, width
 
 
-def nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def resize_nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Return `array` ``(Y, X, ...)`` at another size; each pixel is one of the old, so labels stay labels."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, array.shape, strict=False)
@@ -223,16 +225,16 @@ def nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(array[rows[:, None], columns])
 
 
-def resized(picture: RGB, size: tuple[int, int]) -> RGB:
+def resize_picture(picture: RGB, size: tuple[int, int]) -> RGB:
     """Return `picture` at another size: averaged where it shrinks, in squares where it grows."""
     from PIL import Image
 
     if size[0] >= picture.shape[0]:
-        return np.array(nearest(picture, size))
+        return np.array(resize_nearest(picture, size))
     return np.array(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BOX))
 
 
-def row(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
+def side_by_side(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
     """Lay pictures of one size side by side on white, each under its caption."""
     from PIL import Image, ImageDraw, ImageFont
 

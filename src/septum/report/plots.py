@@ -86,7 +86,7 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlotArea:
     """Two axes, and how a value becomes a place on the drawing."""
 
     x: Axis
@@ -140,7 +140,7 @@ def loss_plot(steps: Array, loss: Array, best_step: int) -> Markup:
     """Draw the loss of each step as a band, its running mean as a line, and the step of the best weights."""
     log = bool(np.nanmin(loss, initial=math.inf) > 0)
     low = None if log else min(0.0, float(np.nanmin(loss, initial=0.0)))
-    frame = Frame(axis("step", steps, low=0.0), axis("training loss", loss, log=log, low=low))
+    frame = PlotArea(axis("step", steps, low=0.0), axis("training loss", loss, log=log, low=low))
     places, bottom, top = _envelope(steps, loss)
     mean = smoothed(loss)
     some = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).astype(int))
@@ -153,7 +153,9 @@ def loss_plot(steps: Array, loss: Array, best_step: int) -> Markup:
 
 def scores_plot(steps: Array, scores: Mapping[str, Array], best_step: int) -> Markup:
     """Draw scores of held-out images, 0 to 1, where they were taken."""
-    frame = Frame(axis("step", steps, low=0.0), axis("score on held-out images", np.array([0.0, 1.0]), low=0, high=1))
+    frame = PlotArea(
+        axis("step", steps, low=0.0), axis("score on held-out images", np.array([0.0, 1.0]), low=0, high=1)
+    )
     marks = []
     at = float(frame.xs(np.array([float(best_step)]))[0])
     marks.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -173,7 +175,7 @@ def curve_plot(curve: Curve) -> Markup:
     images = np.array([*curve.images, *(n for n, *_ in ahead)], np.float64)
     ends = [v for pair in (*curve.intervals, *((low, high) for _, _, low, high in ahead)) for v in pair]
     score = axis(f"{curve.score} on held-out images", np.array([*curve.values, *(v for _, v, *_ in ahead), *ends]))
-    frame = Frame(axis("training images", images, log=True), score)
+    frame = PlotArea(axis("training images", images, log=True), score)
     places = np.geomspace(images.min(), images.max(), 60)
     shift = curve.values[-1] - (a - b * last**-c)  # what is ahead is counted from the score that was measured
     beyond = np.array([last, *(n for n, *_ in ahead)], np.float64)
@@ -195,7 +197,7 @@ def curve_plot(curve: Curve) -> Markup:
 def sizes_plot(diameter_px: Array, iou: Array, found: NDArray[np.bool_]) -> Markup:
     """Draw each true object: its diameter and its best IoU, by color whether it was found."""
     x = axis("diameter of the object (px)", np.maximum(diameter_px, 0.5), log=True)
-    frame = Frame(x, axis("best IoU", iou, low=0.0, high=1.0))
+    frame = PlotArea(x, axis("best IoU", iou, low=0.0, high=1.0))
     some = np.unique(np.linspace(0, len(iou) - 1, min(len(iou), MOST_DOTS)).astype(int)) if len(iou) else np.arange(0)
     half = float(frame.ys(np.array([0.5]))[0])
     marks = [f'<path class="mark" d="M{LEFT} {half:.1f}H{WIDTH - RIGHT}"/>']
@@ -208,7 +210,7 @@ def sizes_plot(diameter_px: Array, iou: Array, found: NDArray[np.bool_]) -> Mark
 def reliability_plot(confidence: Sequence[float], right: Sequence[float], share: Sequence[float], label: str) -> Markup:
     """Draw the share of right pixels over their confidence, the diagonal, and how many pixels each bin holds."""
     ends = np.array([0.0, 1.0])
-    frame = Frame(axis(label, ends), axis("share that is true", ends))
+    frame = PlotArea(axis(label, ends), axis("share that is true", ends))
     x, y = np.array(confidence), np.array(right)
     marks = [f'<path class="mark" d="{frame.path(ends, ends)}"/>']
     # The logarithm shows bins of few pixels too: most pixels are sure.

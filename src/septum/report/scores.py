@@ -35,7 +35,7 @@ _SIZE_CLASSES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredSample:
     """One held-out image that was predicted again and compared with its truth.
 
     Attributes
@@ -148,7 +148,7 @@ class Reliability:
 
 
 def estimates(
-    images: Sequence[Scored], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
 ) -> dict[str, Estimate]:
     """Score all images together.
 
@@ -175,7 +175,7 @@ def estimates(
 
 
 def resampled(
-    images: Sequence[Scored], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
 ) -> dict[str, Array]:
     """Return the scores of `estimates` for each bootstrap sample, ``(bootstrap.REPEATS,)`` each.
 
@@ -188,12 +188,12 @@ def resampled(
 
 
 def own_scores(
-    image: Scored, kind: Literal["objects", "classes"], *, values: Sequence[int]
+    image: ScoredSample, kind: Literal["objects", "classes"], *, values: Sequence[int]
 ) -> tuple[dict[str, float], float]:
     """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
 
-    The rank is the mean of SEG and AP50, of V_Rand and Dice, or Dice, as `septum.train.validation.merit` of all images.
-    An image in which there is nothing to find ranks 1 if nothing was found there and 0 if something was.
+    The rank is the mean of SEG and AP50, of V_Rand and Dice, or Dice, as `septum.train.validation.selection_score` of
+    all images. An image in which there is nothing to find ranks 1 if nothing was found there and 0 if something was.
     """
     scores = {k: float(v) for k, v in _finish(_columns(image, kind, len(values)), kind, values).items()}
     rank = np.mean([scores[name] for name in ("SEG", "AP50", "V_Rand", "dice") if name in scores])
@@ -202,7 +202,7 @@ def own_scores(
     return scores, float(not (image.full.predicted > 0).any())
 
 
-def object_figures(images: Sequence[Scored]) -> Objects:
+def object_figures(images: Sequence[ScoredSample]) -> Objects:
     """Return what became of every object of images whose labels are object ids."""
     diameters, ious, hits = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.bool_)]
     predicted = false = merged = split = 0
@@ -243,7 +243,7 @@ def merged_and_split(table: Table) -> tuple[int, int]:
     return int(holds[holds > 1].sum()), int((parts > 1).sum())
 
 
-def reliability(images: Sequence[Scored]) -> Reliability:
+def reliability(images: Sequence[ScoredSample]) -> Reliability:
     """Return the calibration of all pixels of images together."""
     totals = np.sum([image.sure for image in images], axis=0).reshape(-1, 3)
     held = totals[totals[:, 0] > 0]
@@ -255,7 +255,7 @@ def reliability(images: Sequence[Scored]) -> Reliability:
     )
 
 
-def _columns(image: Scored, kind: str, classes: int) -> Array:
+def _columns(image: ScoredSample, kind: str, classes: int) -> Array:
     """Return what one image adds: ``(11, 4)`` of objects, SEG in the last row; ``(classes + 2, 3)`` of classes."""
     if kind == "objects":
         jaccard = ctc.seg_objects(image.gold)[1]

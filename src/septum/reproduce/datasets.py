@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Warned
-from septum.io.atomic import in_words, replace_folder, whole_file
+from septum.io.atomic import as_error, replace_folder, whole_file
 from septum.io.images import read_image, write_image
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.pairing import ctc
 from septum.reproduce.public_files import MOST_UNPACKED, SETS, PublicSet, download
 from septum.reproduce.unzip import unpack
@@ -111,7 +111,9 @@ def fetch(settings: PublicDataSettings) -> Iterator[PublicDataRecord]:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            f"{shown(out)} exists and does not hold {what.name}", "a new folder, or an empty one", "give another -o"
+            f"{format_path(out)} exists and does not hold {what.name}",
+            "a new folder, or an empty one",
+            "give another -o",
         )
     work = out.parent / f".{out.name}.download"
     try:
@@ -125,7 +127,7 @@ def fetch(settings: PublicDataSettings) -> Iterator[PublicDataRecord]:
         _write_record(what, out, checksum, (work / "archive.zip").stat().st_size)
         replace_folder(found, out)
     except OSError as error:
-        raise in_words(out, error) from error
+        raise as_error(out, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     yield Fetched(what, out, _training(what, out), checksum)
@@ -168,7 +170,7 @@ def arrange_sections(stacks: Path, folder: Path) -> None:
     found = {path.name.lower(): path for path in sorted(stacks.rglob("*.tif"), reverse=True)}
     if lacking := [name for name in STACKS if name not in found]:
         raise DataError(
-            f"{shown(stacks.name)}: no {' and no '.join(lacking)}",
+            f"{format_path(stacks.name)}: no {' and no '.join(lacking)}",
             ", ".join(STACKS),
             "look whether the archive was changed",
         )
@@ -214,13 +216,14 @@ def _download(what: PublicSet, out: Path, work: Path) -> Generator[Arrived | War
             raise FileError(
                 error.given,
                 f"SHA-256 {known}, as at the first download",
-                f"ask the providers whether they changed it; if they did, remove {shown(_record(out))} and run again",
+                f"ask the providers whether they changed it; if they did, remove {format_path(_record(out))} and "
+                "run again",
             ) from error
         raise
     if known is None:
         yield Warned(
             f"no checksum of this archive is published, so that it could not be verified; its SHA-256 is {checksum}, "
-            f"noted in {shown(_record(out))}: the next download must have the same"
+            f"noted in {format_path(_record(out))}: the next download must have the same"
         )
     return checksum
 
@@ -241,7 +244,9 @@ def _read_record(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise FileError(f"{shown(_record(out))}: damaged", "the note of an earlier download", "remove it") from None
+        raise FileError(
+            f"{format_path(_record(out))}: damaged", "the note of an earlier download", "remove it"
+        ) from None
 
 
 def _write_record(what: PublicSet, out: Path, checksum: str, size: int) -> None:

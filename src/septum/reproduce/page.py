@@ -12,9 +12,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from septum.io.atomic import in_words, whole_file
-from septum.io.paths import shown
-from septum.report.numbers import digits, scores_text, seconds_text
+from septum.io.atomic import as_error, whole_file
+from septum.io.paths import format_path
+from septum.report.numbers import format_scores, format_seconds, score_format
 from septum.report.pictures import panel
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def write_reproduction(found: Reproduced) -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise in_words(folder, error) from error
+        raise as_error(folder, error) from error
     pictures = [_picture(example, found, folder) for example in found.examples]
     path = found.folder / NAME
     with whole_file(path) as part:
@@ -66,13 +66,13 @@ def _count(labels: NDArray[Any]) -> int:
 def _page(found: Reproduced, pictures: list[tuple[Example, str, tuple[int, int]]]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "seconds": seconds_text,
-        "shown": shown,
-        "scores": scores_text,
+        "seconds": format_seconds,
+        "shown": format_path,
+        "scores": format_scores,
         "shown_as": lambda form, value: format(value, form),
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
-    environment.globals |= {"digits": digits}
+    environment.globals |= {"digits": score_format}
     style = files("septum.report").joinpath("page.css").read_text(encoding="utf-8")
     template = files("septum.reproduce").joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(

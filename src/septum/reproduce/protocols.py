@@ -16,7 +16,7 @@ import numpy as np
 
 from septum.errors import DataError, UsageError
 from septum.io.images import list_images, read_image
-from septum.io.paths import natural_key, shown
+from septum.io.paths import format_path, natural_key
 from septum.pairing import ctc
 from septum.pairing.pair import Pair
 
@@ -132,7 +132,7 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ProtocolPart:
     """One training of a protocol.
 
     Attributes
@@ -166,7 +166,7 @@ class Part:
     notes: tuple[str, ...] = field(default=())
 
 
-def section_parts(data: Path, folds: int) -> list[Part]:
+def section_parts(data: Path, folds: int) -> list[ProtocolPart]:
     """Return the parts of a data set of sections: contiguous folds, and all of it for the test sections.
 
     Parameters
@@ -186,7 +186,7 @@ def section_parts(data: Path, folds: int) -> list[Part]:
     images, masks = (list_images([data / "train" / part]) for part in ("images", "masks"))
     if [p.stem for p in images] != [p.stem for p in masks]:
         raise DataError(
-            f"{shown(data / 'train')}: {len(images)} images and {len(masks)} masks that are not named alike",
+            f"{format_path(data / 'train')}: {len(images)} images and {len(masks)} masks that are not named alike",
             "a mask for each section",
             "get the data again: septum data isbi2012",
         )
@@ -197,7 +197,7 @@ def section_parts(data: Path, folds: int) -> list[Part]:
         held = {int(i) for i in block}
         rest = [i for i in range(len(images)) if i not in held]
         parts.append(
-            Part(
+            ProtocolPart(
                 name=f"fold-{number}",
                 says=f"trains on {len(rest)} sections, predicts {images[block[0]].stem} to {images[block[-1]].stem}",
                 training=_sections([images[i] for i in rest], [masks[i] for i in rest]),
@@ -210,7 +210,7 @@ def section_parts(data: Path, folds: int) -> list[Part]:
     if tests:
         says = f"trains on all {len(images)} sections, predicts the {len(tests)} test sections"
         training = _sections(images, masks)
-        parts.append(Part("final", says, training, held_out=(), inputs=tuple(tests), test=True))
+        parts.append(ProtocolPart("final", says, training, held_out=(), inputs=tuple(tests), test=True))
     return parts
 
 
@@ -220,7 +220,7 @@ def _sections(images: Sequence[Path], masks: Sequence[Path]) -> tuple[tuple[Path
     )
 
 
-def sequence_parts(data: Path, variant: Variant) -> list[Part]:
+def sequence_parts(data: Path, variant: Variant) -> list[ProtocolPart]:
     """Return the parts of a data set of the Cell Tracking Challenge.
 
     Two sequences with gold truth: train on each, predict the gold frames of the other. One: train on its first 60 %,
@@ -243,7 +243,7 @@ def sequence_parts(data: Path, variant: Variant) -> list[Part]:
     """
     sequences = [s for s in ctc.sequences(data) if ctc.truth_folder(data / f"{s.name}_GT")]
     if not sequences:
-        raise DataError(f"{shown(data)}: no sequence with gold truth", "01 and 01_GT/SEG", "get the data again")
+        raise DataError(f"{format_path(data)}: no sequence with gold truth", "01 and 01_GT/SEG", "get the data again")
     frames = {s.name: ctc.pair_sequences([s]).pairs for s in sequences}
     if len(sequences) >= 2:
         first, second = sequences[0].name, sequences[1].name
@@ -258,7 +258,7 @@ def sequence_parts(data: Path, variant: Variant) -> list[Part]:
     tests = _gold(frames[name][begin:])
     if not tests:
         raise DataError(
-            f"{shown(data)}: no gold truth after frame {begin}", "gold frames to score", "get both sequences"
+            f"{format_path(data)}: no gold truth after frame {begin}", "gold frames to score", "get both sequences"
         )
     return [_sequence_part(name, name, frames[name][:end], tests, variant, notes=(note,))]
 
@@ -285,7 +285,7 @@ def _sequence_part(
     variant: Variant,
     *,
     notes: tuple[str, ...] = (),
-) -> Part:
+) -> ProtocolPart:
     """Return the training on frames of sequence `one` whose model predicts frames of sequence `other`."""
     files: list[tuple[Path, str]] = []
     used = [p for p in training if (_gold_file(p) if variant == "gold" else _silver_file(p))]
@@ -307,7 +307,7 @@ def _sequence_part(
         if silver is not None and variant == "silver":
             files.append((silver, f"{one}_ST/SEG/{silver.name}"))
     golds = [(gold, f"{other}_GT/SEG/{gold.name}") for p in tests if (gold := _gold_file(p))]
-    return Part(
+    return ProtocolPart(
         name=f"train-{one}",
         says=f"trains on {len(used)} frames of sequence {one} ({variant} truth), predicts {len(tests)} of {other}",
         training=tuple(files),
@@ -352,7 +352,7 @@ def find_data(protocol: Protocol, folder: Path) -> Path:
     if protocol.metric == "isbi":
         layout += ", or train-volume.tif, train-labels.tif and test-volume.tif"
     raise UsageError(
-        f"{shown(folder)}: does not hold the data of {protocol.name}",
+        f"{format_path(folder)}: does not hold the data of {protocol.name}",
         f"a folder with {layout}",
         f"name it with --data, or fetch it: septum data {protocol.name}",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from septum.errors import FileError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 # Archives are some 40 MB; what is much larger is not what was asked for.
 MOST_ARCHIVE, MOST_UNPACKED = 500_000_000, 3_000_000_000
@@ -187,18 +187,20 @@ def _retrieve(url: str, path: Path, sha256: str | None, stream: _Stream) -> None
         )
     except _UnwantedError:
         raise FileError(
-            f"{shown(url)}: stopped, or larger than {MOST_ARCHIVE:,} bytes", "the archive of the data set", "run again"
+            f"{format_path(url)}: stopped, or larger than {MOST_ARCHIVE:,} bytes",
+            "the archive of the data set",
+            "run again",
         ) from None
     except requests.RequestException as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FileError(
-            f"{shown(url)}: cannot be downloaded ({reason[:200]})",
+            f"{format_path(url)}: cannot be downloaded ({reason[:200]})",
             "an address that this machine can reach",
             "check the network, then run the same command; or download the file with a browser and unpack it yourself",
         ) from error
     except ValueError as error:
         raise FileError(
-            f"{shown(url)}: is not the file that was expected ({' '.join(str(error).split())[:300]})",
+            f"{format_path(url)}: is not the file that was expected ({' '.join(str(error).split())[:300]})",
             f"SHA-256 {sha256}",
             "run again; if it stays so, the archive was changed: ask its providers before you trust it",
         ) from error

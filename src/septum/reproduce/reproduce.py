@@ -24,16 +24,24 @@ import numpy as np
 
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Event
-from septum.io.atomic import in_words, whole_file, whole_folder
+from septum.io.atomic import as_error, whole_file, whole_folder
 from septum.io.images import read_image, write_image
-from septum.io.paths import image_stem, shown
+from septum.io.paths import format_path, image_stem
 from septum.predict.events import ImageFailed
 from septum.reproduce.datasets import arrange_sections
-from septum.reproduce.protocols import PROTOCOLS, Part, Protocol, find_data, section_parts, sequence_parts, stacks_at
+from septum.reproduce.protocols import (
+    PROTOCOLS,
+    Protocol,
+    ProtocolPart,
+    find_data,
+    section_parts,
+    sequence_parts,
+    stacks_at,
+)
 from septum.reproduce.results import (
     Example,
+    FoldStarted,
     Line,
-    PartStarted,
     Reproduced,
     ReproduceRecord,
     ReproduceSettings,
@@ -47,7 +55,7 @@ from septum.train.events import Step, Stopped, Trained
 
 if TYPE_CHECKING:
     from septum.evaluate.results import Evaluation, ImageScores
-    from septum.train.interrupt import Stop
+    from septum.train.interrupt import StopRequest
 
 __all__ = ["ReproduceSettings", "Reproduced", "reproduce"]
 
@@ -56,7 +64,7 @@ _RESULT = "reproduction.json"
 _FEW = 5
 
 
-def reproduce(settings: ReproduceSettings, stop: Stop | None = None) -> Iterator[ReproduceRecord]:
+def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> Iterator[ReproduceRecord]:
     """Reproduce a result.
 
     Parameters
@@ -83,7 +91,7 @@ def reproduce(settings: ReproduceSettings, stop: Stop | None = None) -> Iterator
     parts = _parts(settings, protocol, data)
     trainings = []
     for index, part in enumerate(parts):
-        yield PartStarted(part.name, index, len(parts), part.says)
+        yield FoldStarted(part.name, index, len(parts), part.says)
         trained = yield from _train(settings, protocol, part, len(parts), stop)
         if trained is None:
             return
@@ -119,22 +127,22 @@ def _claim(settings: ReproduceSettings) -> None:
         settings.out.mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except OSError as error:
-        raise in_words(settings.out, error) from error
+        raise as_error(settings.out, error) from error
     except ValueError:
-        raise FileError(f"{shown(path)}: damaged", "the file as it was written", "give another -o") from None
+        raise FileError(f"{format_path(path)}: damaged", "the file as it was written", "give another -o") from None
     if before is None:
         with whole_file(path) as part:
             part.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
     elif before != asked:
         changed = [f"  {k}: {before.get(k)} -> {v}" for k, v in asked.items() if before.get(k) != v]
         raise UsageError(
-            f"{shown(settings.out)} holds a reproduction with other settings:\n" + "\n".join(changed),
+            f"{format_path(settings.out)} holds a reproduction with other settings:\n" + "\n".join(changed),
             "the same command to go on",
             "repeat the earlier command, or give a new folder with -o",
         )
 
 
-def _parts(settings: ReproduceSettings, protocol: Protocol, data: Path) -> list[Part]:
+def _parts(settings: ReproduceSettings, protocol: Protocol, data: Path) -> list[ProtocolPart]:
     if protocol.metric == "ctc":
         return sequence_parts(data, settings.variant or "silver")
     if (stacks := stacks_at(data)) is not None and not (data / "train" / "images").is_dir():
@@ -157,7 +165,7 @@ def _copy_whole(files: Sequence[tuple[Path, str]], folder: Path) -> None:
 
 
 def _train(
-    settings: ReproduceSettings, protocol: Protocol, part: Part, parts: int, stop: Stop | None
+    settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart, parts: int, stop: StopRequest | None
 ) -> Generator[Event, None, Trained | None]:
     """Train one part and return what came of it; None where it was stopped."""
     from septum.train.loop import train
@@ -191,11 +199,11 @@ def _train(
     return trained
 
 
-def _results(settings: ReproduceSettings, part: Part) -> Path:
+def _results(settings: ReproduceSettings, part: ProtocolPart) -> Path:
     return settings.out / "test" if part.test else settings.out / "predicted" / part.results
 
 
-def _forget(settings: ReproduceSettings, part: Part) -> None:
+def _forget(settings: ReproduceSettings, part: ProtocolPart) -> None:
     """Remove predictions of an earlier model: they are not those of the one that is being trained."""
     for path in part.inputs:
         (_results(settings, part) / f"{image_stem(path)}.tif").unlink(missing_ok=True)
@@ -203,7 +211,7 @@ def _forget(settings: ReproduceSettings, part: Part) -> None:
         (settings.out / "test.tif").unlink(missing_ok=True)
 
 
-def _predict(settings: ReproduceSettings, protocol: Protocol, part: Part) -> Iterator[Event]:
+def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart) -> Iterator[Event]:
     """Predict a part's images with its model, but those whose result is whole already."""
     from septum.predict.predict import predict_files
     from septum.predict.settings import PredictSettings
@@ -223,7 +231,7 @@ def _predict(settings: ReproduceSettings, protocol: Protocol, part: Part) -> Ite
         for record in predict_files(asked):
             yield record
             if isinstance(record, ImageFailed):
-                raise DataError(f"{shown(record.path)} could not be predicted: {record.message}", "", "run again")
+                raise DataError(f"{format_path(record.path)} could not be predicted: {record.message}", "", "run again")
     stack = settings.out / "test.tif"
     if part.test and not stack.exists():
         maps = [read_image(folder / f"{image_stem(p)}.tif").array for p in part.inputs]
@@ -235,11 +243,11 @@ def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Ev
 
     found = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
     for failure in found.results[0].failures:
-        raise DataError(f"{shown(failure.name)} could not be scored: {failure.message}", "", "run again")
+        raise DataError(f"{format_path(failure.name)} could not be scored: {failure.message}", "", "run again")
     return found
 
 
-def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[Part]) -> list[Scores]:
+def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[ProtocolPart]) -> list[Scores]:
     """Score the test sections where their truth is at hand."""
     if settings.truth is None:
         return []
@@ -250,7 +258,7 @@ def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequenc
     return [_scores(protocol, "test sections, model trained on all training sections", evaluation)]
 
 
-def _notes(parts: Sequence[Part], evaluation: Evaluation) -> Iterator[str]:
+def _notes(parts: Sequence[ProtocolPart], evaluation: Evaluation) -> Iterator[str]:
     """Yield what a reader of the figures must know."""
     yield from dict.fromkeys(note for part in parts for note in part.notes)
     if (images := len(evaluation.results[0].images)) < _FEW:
@@ -258,7 +266,7 @@ def _notes(parts: Sequence[Part], evaluation: Evaluation) -> Iterator[str]:
     yield from evaluation.notes
 
 
-def _title(protocol: Protocol, parts: Sequence[Part]) -> str:
+def _title(protocol: Protocol, parts: Sequence[ProtocolPart]) -> str:
     if protocol.metric == "isbi":
         return f"training sections out of fold, {sum(not p.test for p in parts)} folds"
     if len(parts) == 2:
@@ -290,7 +298,7 @@ def _scores(protocol: Protocol, title: str, evaluation: Evaluation) -> Scores:
     return Scores(title, len(scored.images), objects, tuple(lines))
 
 
-def _examples(protocol: Protocol, evaluation: Evaluation, parts: Sequence[Part]) -> Iterator[Example]:
+def _examples(protocol: Protocol, evaluation: Evaluation, parts: Sequence[ProtocolPart]) -> Iterator[Example]:
     """Choose the worst, the median and the best image by the main score."""
     main = protocol.scores[0]
     ranked = sorted(evaluation.results[0].images, key=lambda i: i.scores[main])

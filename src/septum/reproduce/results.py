@@ -81,7 +81,7 @@ class ReproduceSettings(Settings):
 
 
 @dataclass(frozen=True)
-class PartStarted:
+class FoldStarted:
     """Part `index` (from 0) of `count` is begun; `says` is what it does."""
 
     name: str
@@ -173,7 +173,7 @@ class Reproduced:
     versions: Mapping[str, str]
 
 
-ReproduceRecord = Event | PartStarted | Scoring | Reproduced
+ReproduceRecord = Event | FoldStarted | Scoring | Reproduced
 
 
 def command(settings: ReproduceSettings) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from septum.errors import FileError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 _MOST_FILES = 20_000
 _PIECE = 1 << 20
@@ -48,7 +48,8 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int) -> Iterator[tuple[in
             total = sum(member.file_size for member, _ in members)
             if total > shutil.disk_usage(folder).free:
                 raise FileError(
-                    f"{shown(archive.name)}: {total:,} bytes to unpack, more than is free in {shown(folder.parent)}",
+                    f"{format_path(archive.name)}: {total:,} bytes to unpack, more than is free in "
+                    f"{format_path(folder.parent)}",
                     "enough room on the disk",
                     "free some space or choose another folder, then run again",
                 )
@@ -79,7 +80,7 @@ def _checked(
             continue
         folded = str(place).casefold()  # on some systems both names are one file
         if folded in seen:
-            raise _refused(archive, f"{shown(info.filename)} is there twice")
+            raise _refused(archive, f"{format_path(info.filename)} is there twice")
         seen.add(folded)
         total += info.file_size
         if total > most_bytes:
@@ -94,16 +95,18 @@ def _place(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     place = PurePosixPath(name)
     outside = place.is_absolute() or ".." in place.parts or any(c in name for c in "\\:\0") or not place.parts
     if outside or not name.isprintable():
-        raise _refused(archive, f"the name {shown(name)} leads outside, or is none on every system")
+        raise _refused(archive, f"the name {format_path(name)} leads outside, or is none on every system")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise _refused(archive, f"{shown(name)} is a link or a device")
+        raise _refused(archive, f"{format_path(name)} is a link or a device")
     if info.flag_bits & 1:
-        raise _refused(archive, f"{shown(name)} is encrypted")
+        raise _refused(archive, f"{format_path(name)} is encrypted")
     return place
 
 
 def _refused(archive: Path, reason: str) -> FileError:
     return FileError(
-        f"{shown(archive.name)}: {reason}", "a sound archive of plain files", "get it again from where it came from"
+        f"{format_path(archive.name)}: {reason}",
+        "a sound archive of plain files",
+        "get it again from where it came from",
     )

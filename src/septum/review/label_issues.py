@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import components
+from septum.arrays.targets import connected_components
 from septum.metrics.contingency import table
 
 Kind = Literal["missing", "extra", "outline", "class"]
@@ -24,7 +24,7 @@ _WELL_OUTLINED = 0.8  # IoU
 
 
 @dataclass(frozen=True)
-class Doubt:
+class LabelDisagreement:
     """A place where the model contradicts the mask.
 
     Attributes
@@ -55,9 +55,9 @@ class Doubt:
     strength: float
 
 
-def object_doubts(
+def object_disagreements(
     truth: NDArray[np.int32], predicted: NDArray[np.int32], foreground: NDArray[np.float32], *, usual_px: float
-) -> list[Doubt]:
+) -> list[LabelDisagreement]:
     """Compare numbered objects.
 
     Parameters
@@ -90,9 +90,9 @@ def object_doubts(
     return sorted((d for d in found if d is not None), key=lambda d: -d.strength)
 
 
-def class_doubts(
+def class_disagreements(
     truth: NDArray[np.int32], predicted: NDArray[np.int32], probabilities: NDArray[np.float32], *, usual_px: float
-) -> list[Doubt]:
+) -> list[LabelDisagreement]:
     """Compare classes: pieces in which one class is taken for another, but for rims of up to two pixels.
 
     Parameters
@@ -120,7 +120,7 @@ def class_doubts(
     found = []
     for value in np.unique(truth[differs]):
         for other in np.unique(predicted[differs & (truth == value)]):
-            pieces = components(
+            pieces = connected_components(
                 binary_opening(differs & (truth == value) & (predicted == other), np.ones((3,) * truth.ndim))
             )
             for number, region in enumerate(find_objects(pieces), start=1):
@@ -171,7 +171,7 @@ def _doubt(
     differs: NDArray[np.bool_],
     sure: NDArray[np.floating[Any]],
     usual_px: float,
-) -> Doubt | None:
+) -> LabelDisagreement | None:
     """Return the doubt of some pixels of a region; None where there are none."""
     area = int(differs.sum())
     if area == 0:
@@ -181,4 +181,4 @@ def _doubt(
     low, high = places.min(axis=0), places.max(axis=0) + 1
     strength = max(0.0, 2 * confidence - 1) * min(1.0, area / usual_px)
     start, stop = (tuple(int(s.start + v) for s, v in zip(region, end, strict=True)) for end in (low, high))
-    return Doubt(kind, label, predicted, start, stop, area, confidence, strength)
+    return LabelDisagreement(kind, label, predicted, start, stop, area, confidence, strength)

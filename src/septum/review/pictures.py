@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from septum.io.paths import image_stem
-from septum.report.pictures import RGB, TRUTH_COLOR, nearest, panel_size, resized, row, shown_image
+from septum.report.pictures import (
+    RGB,
+    TRUTH_COLOR,
+    panel_size,
+    resize_nearest,
+    resize_picture,
+    side_by_side,
+    to_picture,
+)
 
 if TYPE_CHECKING:
     from septum.review.suggest import Suggestion
@@ -21,7 +29,7 @@ def draw_suggestion(suggestion: Suggestion, rank: int, folder: Path) -> Path:
     """
     from PIL import Image
 
-    from septum.io.atomic import in_words, whole_file
+    from septum.io.atomic import as_error, whole_file
 
     image, information = suggestion.image, suggestion.information
     boxes = suggestion.regions
@@ -31,9 +39,9 @@ def draw_suggestion(suggestion: Suggestion, rank: int, folder: Path) -> Path:
         boxes = tuple(box for box in boxes if box.start[0] <= depth < box.stop[0])
     size = panel_size(image.shape[-2:])
     scale = size[0] / image.shape[-2]
-    gray = resized(shown_image(image), size)
+    gray = resize_picture(to_picture(image), size)
     frames = [[round(v * scale) for v in (*box.start[-2:], *box.stop[-2:])] for box in boxes]
-    heat = _heat(gray, nearest(information, size))
+    heat = _heat(gray, resize_nearest(information, size))
     for picture in (gray, heat):
         for top, left, bottom, right in frames:
             picture[top:bottom, [left, right - 1]] = TRUTH_COLOR
@@ -43,10 +51,10 @@ def draw_suggestion(suggestion: Suggestion, rank: int, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise in_words(folder, error) from None
+        raise as_error(folder, error) from None
     with whole_file(path) as part:
         caption = f"disagreement, at most {information.max():.2f} bits"
-        Image.fromarray(row([gray, heat], [path.stem, caption])).save(part, optimize=True)
+        Image.fromarray(side_by_side([gray, heat], [path.stem, caption])).save(part, optimize=True)
     return path
 
 

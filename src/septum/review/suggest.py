@@ -18,10 +18,10 @@ from septum.io.images import list_images
 from septum.io.source import Source, open_image
 from septum.nn.ensemble import members_of
 from septum.predict.events import ImageFailed
-from septum.predict.frames import Frame, split_frames, walked_axes
-from septum.predict.memory import bytes_text, resident_bytes, usual_limit
+from septum.predict.frames import ImageFrame, split_frames, walked_axes
+from septum.predict.memory import format_bytes, resident_bytes, usual_limit
 from septum.predict.model import Model, open_model
-from septum.predict.tiled import Tiler, largest_output, region_probabilities, versions
+from septum.predict.tiled import TiledPredictor, largest_output, region_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
 from septum.settings import Settings
 
@@ -151,11 +151,11 @@ def voters(model: Model) -> str:
     """Return in words what disagrees."""
     if model.header.members > 1:
         return f"the {model.header.members} networks of the model"
-    return f"the predictions of {len(versions(model.network.geometry))} rotated and mirrored versions of an image"
+    return f"the predictions of {len(tta_transforms(model.network.geometry))} rotated and mirrored versions of an image"
 
 
 def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
-    """Predict an image in several ways: by each network of the model, or of one network in each of its `versions`.
+    """Predict an image in several ways: by each network of the model, or by one network in each of `tta_transforms`.
 
     Parameters
     ----------
@@ -173,15 +173,15 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
     whole = tuple(slice(0, n) for n in image.shape[1:])
     limit = largest_output(model.header.network, model.device)
     members = members_of(model.network)
-    turns = versions(model.network.geometry) if len(members) == 1 else [(0, False)]
+    turns = tta_transforms(model.network.geometry) if len(members) == 1 else [(0, False)]
     for member in members:
-        tiler = Tiler(member, model.device, limit)
+        tiler = TiledPredictor(member, model.device, limit)
         for version in turns:
             *_, (probabilities, _) = region_probabilities(tiler, image, stats, whole, only=version)
             yield probabilities
 
 
-def _judge_frame(path: Path, source: Source, frame: Frame, model: Model, settings: SuggestSettings) -> Suggestion:
+def _judge_frame(path: Path, source: Source, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
     _refuse_too_large(path, frame, model)
     image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
     information, _ = mutual_information(votes(model, image))
@@ -195,7 +195,7 @@ def _judge_frame(path: Path, source: Source, frame: Frame, model: Model, setting
     return Suggestion(path, place, float(information.mean(dtype=np.float64)), tuple(boxes), image, information)
 
 
-def _refuse_too_large(path: Path, frame: Frame, model: Model) -> None:
+def _refuse_too_large(path: Path, frame: ImageFrame, model: Model) -> None:
     """Raise `DataError` if a frame and its predictions do not fit into the memory."""
     channels, *sides = frame.shape
     # The image, one prediction, and in double precision sums over predictions and the work on them.
@@ -203,8 +203,8 @@ def _refuse_too_large(path: Path, frame: Frame, model: Model) -> None:
     limit = usual_limit() - resident_bytes()
     if needed > limit:
         raise DataError(
-            f"{path}: judging it takes {bytes_text(needed)} of memory",
-            f"at most {bytes_text(limit)}, which is what is free",
+            f"{path}: judging it takes {format_bytes(needed)} of memory",
+            f"at most {format_bytes(limit)}, which is what is free",
             "cut parts out of the image and let those be ranked",
         )
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from septum.arrays.targets import components
-from septum.check.samples import Sample, judged, open_item
+from septum.arrays.targets import connected_components
+from septum.check.samples import Sample, judged_objects, open_item
 from septum.errors import UsageError
 from septum.experiments.events import HeldOutDone
 from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.predict.model import Model, open_model
 from septum.report.collect import read_plan_file
 from septum.report.gallery import labels_of, predicted_sample
-from septum.review.label_issues import Doubt, class_doubts, object_doubts
+from septum.review.label_issues import LabelDisagreement, class_disagreements, object_disagreements
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -28,12 +28,12 @@ LEAST = 0.25
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """A label to look at: the image, its file of truth, and what the model holds against it."""
 
     image: str
     mask: Path
-    doubt: Doubt
+    doubt: LabelDisagreement
 
     def words(self, values: Sequence[int] = ()) -> str:
         """Return the doubt in words; `values` are those of the classes in the masks."""
@@ -48,15 +48,15 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Suspects:
+class LabelIssues:
     """What a run doubts: the labels, the strongest doubt first, of how many images, and of how many none judged."""
 
-    found: tuple[Suspect, ...]
+    found: tuple[LabelIssue, ...]
     judged: int
     unseen: int
 
 
-def suspects(report: Report, run: Path, *, device: str = "auto") -> Iterator[HeldOutDone | Suspects]:
+def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Iterator[HeldOutDone | LabelIssues]:
     """Compare masks with predictions by networks that were not trained on them.
 
     Parameters
@@ -82,25 +82,25 @@ def suspects(report: Report, run: Path, *, device: str = "auto") -> Iterator[Hel
     judge = _Judge(run, device)
     if judge.model.header.kind != report.rules.kind:
         raise UsageError(
-            f"{shown(run)} was trained on {judge.model.header.kind}, these masks hold {report.rules.kind}",
+            f"{format_path(run)} was trained on {judge.model.header.kind}, these masks hold {report.rules.kind}",
             "the data that the run was trained on",
             "name them, or say --kind",
         )
     items = [(item, sample) for item in report.items for sample in _named(open_item(item, report.rules), judge.folders)]
     if not items:
         raise UsageError(
-            f"{shown(run)}: none of these images was held out there",
+            f"{format_path(run)}: none of these images was held out there",
             "the data that the run was trained on, of more than one image",
             "train with --folds 5, so that every image is held out once",
         )
     usual = _usual_px([sample for _, sample in items], report.rules.kind)
-    found: list[Suspect] = []
+    found: list[LabelIssue] = []
     for number, (item, sample) in enumerate(items, start=1):
         doubts = judge.doubts(sample, usual)
-        found += [Suspect(sample.name, item.mask, doubt) for doubt in doubts if doubt.strength >= LEAST]
+        found += [LabelIssue(sample.name, item.mask, doubt) for doubt in doubts if doubt.strength >= LEAST]
         yield HeldOutDone(number, len(items))
     found.sort(key=lambda suspect: -suspect.doubt.strength)
-    yield Suspects(tuple(found), len(items), max(0, _count(report) - len(items)))
+    yield LabelIssues(tuple(found), len(items), max(0, _count(report) - len(items)))
 
 
 class _Judge:
@@ -119,7 +119,7 @@ class _Judge:
             self._files = HeldOutFiles(run / OUT_OF_FOLD)
         self._opened: tuple[Path, Model] = (run, self.model)
 
-    def doubts(self, sample: Sample, usual_px: float) -> list[Doubt]:
+    def doubts(self, sample: Sample, usual_px: float) -> list[LabelDisagreement]:
         """Compare a sample with its prediction: as it was kept, or made again."""
         probabilities = self._files.read(sample)
         if probabilities is None:
@@ -129,8 +129,10 @@ class _Judge:
             probabilities, _ = predicted_sample(self._opened[1], sample)
         labels = labels_of(probabilities, self.model, sample)
         if self.model.header.kind == "objects":
-            return object_doubts(sample.mask, judged(labels, sample), probabilities[0], usual_px=usual_px)
-        return class_doubts(sample.mask, labels, probabilities, usual_px=usual_px)
+            return object_disagreements(
+                sample.mask, judged_objects(labels, sample), probabilities[0], usual_px=usual_px
+            )
+        return class_disagreements(sample.mask, labels, probabilities, usual_px=usual_px)
 
 
 def _named(samples: Iterator[Sample], names: Mapping[str, Path]) -> list[Sample]:
@@ -146,6 +148,6 @@ def _count(report: Report) -> int:
 
 def _usual_px(samples: Sequence[Sample], kind: str) -> float:
     """Return the median size of true objects, or of connected pieces of true classes but the first."""
-    labels = (sample.mask if kind == "objects" else components(sample.mask > 0) for sample in samples)
+    labels = (sample.mask if kind == "objects" else connected_components(sample.mask > 0) for sample in samples)
     sizes = np.concatenate([np.bincount(one[one > 0].ravel(), minlength=1) for one in labels])
     return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, ModelError
 from septum.io.atomic import remove_parts
-from septum.io.paths import shown
-from septum.io.tensors import read_sealed, write_sealed
+from septum.io.paths import format_path
+from septum.io.tensors import read_tensors, write_tensors
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
@@ -74,8 +74,10 @@ def save_checkpoint(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{shown(folder)}: cannot be made ({error.strerror})", "a folder", "choose another") from error
-    write_sealed(path, "checkpoint", tensors, {"step": step, "state": dict(state)})
+        raise FileError(
+            f"{format_path(folder)}: cannot be made ({error.strerror})", "a folder", "choose another"
+        ) from error
+    write_tensors(path, "checkpoint", tensors, {"step": step, "state": dict(state)})
     remove_parts(folder)
     steps = _steps(folder)
     kept = sorted(s for s in steps if s <= step)[-keep:]
@@ -99,13 +101,15 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     steps = _steps(folder) if folder.is_dir() else {}
     for step in sorted(steps, reverse=True):
         try:
-            tensors, said = read_sealed(steps[step], "checkpoint")
+            tensors, said = read_tensors(steps[step], "checkpoint")
         except ModelError as error:
             skipped.append(f"The checkpoint of step {step} cannot be used and is passed over: {error.given}")
             continue
         state = said.get("state")
         if said.get("step") != step or not isinstance(state, dict):
-            skipped.append(f"{shown(steps[step])} was renamed: it is of step {said.get('step')}, and is passed over.")
+            skipped.append(
+                f"{format_path(steps[step])} was renamed: it is of step {said.get('step')}, and is passed over."
+            )
             continue
         return Checkpoint(step, tensors, state, steps[step]), skipped
     return None, skipped

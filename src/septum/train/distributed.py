@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from septum.errors import SeptumError, UsageError
-from septum.nn.sync_batchnorm import share_normalization
+from septum.nn.sync_batchnorm import synchronize_batchnorm
 
 # How long a process waits for the others before it gives up. Longer than the slowest thing that one of them does alone:
 # reading all images over a network, or writing a large checkpoint.
@@ -105,7 +105,7 @@ class Processes:
         """
         if self.world == 1:
             return network
-        share_normalization(network)
+        synchronize_batchnorm(network)
         ids = [device.index] if device.type == "cuda" else None
         # Running statistics are those of all tiles, so the same everywhere: nothing to broadcast. PyTorch renamed this.
         names = inspect.signature(DistributedDataParallel).parameters

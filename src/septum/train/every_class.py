@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from septum.io.paths import shown
+from septum.io.paths import format_path
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
@@ -39,7 +39,9 @@ def with_every_class(
         index = max((i for i in held if value in held[i]), key=lambda i: held[i][value])
         known |= set(held.pop(index))
         moved.append(index)
-        sentences.append(f"{shown(samples[index].name)} is trained on: no other training image holds class {value}")
+        sentences.append(
+            f"{format_path(samples[index].name)} is trained on: no other training image holds class {value}"
+        )
     return sorted(moved), sorted(held), tuple(sentences)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import components, diameters
+from septum.arrays.targets import connected_components, equivalent_diameters
 
 if TYPE_CHECKING:
     from septum.arrays.normalize import NormalizeSettings
@@ -27,7 +27,7 @@ _ANNOTATED = 0.9
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DataFingerprint:
     """Figures of a data set.
 
     Attributes
@@ -92,7 +92,7 @@ class DataFacts:
         return tuple(lines)
 
 
-def data_facts(samples: Sequence[Sample], kind: str, *, classes: int) -> DataFacts:
+def data_facts(samples: Sequence[Sample], kind: str, *, classes: int) -> DataFingerprint:
     """Take the fingerprint of a data set.
 
     Parameters
@@ -117,9 +117,9 @@ def data_facts(samples: Sequence[Sample], kind: str, *, classes: int) -> DataFac
         if kind == "objects":
             sizes.append(np.unique(sample.mask[sample.mask > 0], return_counts=True)[1])
             touching += len(touching_ids(sample.mask))
-    wide = diameters(np.concatenate(sizes), shapes.shape[1])
+    wide = equivalent_diameters(np.concatenate(sizes), shapes.shape[1])
     total = sum(s.mask.size for s in samples)
-    return DataFacts(
+    return DataFingerprint(
         images=len(samples),
         sides=tuple((int(low), int(high)) for low, high in zip(shapes.min(axis=0), shapes.max(axis=0), strict=True)),
         spacing_um=tuple(float(v) for v in np.median(np.asarray(known), axis=0)) if known else (),
@@ -161,7 +161,7 @@ def lines_between(samples: Sequence[Sample]) -> bool:
     if not 0 < lines < areas or lines + areas <= _ANNOTATED * sum(mask.size for mask in masks):
         return False
     some = [_middle(mask) for mask in masks[:: -(-len(masks) // _LINES_OF)]]
-    numbered = [np.where(mask < 0, np.int32(-1), components(mask == 1)) for mask in some]
+    numbered = [np.where(mask < 0, np.int32(-1), connected_components(mask == 1)) for mask in some]
     count = sum(int(labels.max(initial=0)) for labels in numbered)
     if count < _LEAST_AREAS * len(numbered):
         return False
@@ -183,7 +183,7 @@ def _between(labels: NDArray[np.int32], near: float) -> int:
     return found
 
 
-def oriented(samples: Sequence[Sample], *, classes: int) -> bool:
+def fixed_orientation(samples: Sequence[Sample], *, classes: int) -> bool:
     """Say whether classes lie the same way around in all images, as parts of an organ do.
 
     Then a turned or mirrored image shows what there never is, and takes from the network what tells the classes apart.
@@ -230,7 +230,7 @@ def _some(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Fingerprint:
     """What the plan is made from.
 
     Parameters
@@ -246,7 +246,7 @@ class Facts:
     gpu
         Whether a GPU computes.
     oriented
-        Whether classes lie the same way around in all images (see `septum.train.fingerprint.oriented`).
+        Whether classes lie the same way around in all images (see `septum.train.fingerprint.fixed_orientation`).
     lines
         Whether masks show areas and lines between them (see `septum.train.fingerprint.lines_between`).
     network, normalization
@@ -268,7 +268,9 @@ class Facts:
     bfloat16: bool = False
 
 
-def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool, bfloat16: bool = False) -> Facts:
+def compute_fingerprint(
+    samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool, bfloat16: bool = False
+) -> Fingerprint:
     """Sum up samples for the planner.
 
     Parameters
@@ -286,15 +288,15 @@ def find_facts(samples: Sequence[Sample], kind: str, *, classes: int, gpu: bool,
     known = [s.spacing_um for s in samples if s.spacing_um is not None]
     spacing = np.median(np.asarray(known), axis=0) if known else np.ones(rank)
     sizes = [np.unique(s.mask[s.mask > 0], return_counts=True)[1] for s in samples] if kind == "objects" else []
-    wide = diameters(np.concatenate([np.zeros(0, np.int64), *sizes]), rank)
-    return Facts(
+    wide = equivalent_diameters(np.concatenate([np.zeros(0, np.int64), *sizes]), rank)
+    return Fingerprint(
         channels=samples[0].image.shape[0],
         classes=2 if kind == "objects" else classes,
         sides=tuple(int(v) for v in np.median([s.mask.shape for s in samples], axis=0)),
         anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
         object_px=float(np.median(wide)) if len(wide) else None,
         gpu=gpu,
-        oriented=kind == "classes" and oriented(samples, classes=classes),
+        oriented=kind == "classes" and fixed_orientation(samples, classes=classes),
         lines=kind == "classes" and classes == 2 and lines_between(samples),
         bfloat16=bfloat16,
     )

@@ -14,7 +14,7 @@ from septum.train.launch import LAUNCHER
 
 
 @dataclass
-class Stop:
+class StopRequest:
     """A wish to stop, which a training asks for between two steps and between two held-out images.
 
     Attributes
@@ -55,12 +55,12 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Let Ctrl-C and the signal to terminate set the yielded `Stop`; the earlier handlers are put back at the end.
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Set the yielded `StopRequest` on Ctrl-C or SIGTERM; restore the earlier handlers at the end.
 
-    Only the main thread receives signals: in another one the `Stop` is never set by them.
+    Only the main thread receives signals: in another one the `StopRequest` is never set by them.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

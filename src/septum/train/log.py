@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from septum.errors import FileError
-from septum.io.atomic import in_words, whole_file
+from septum.io.atomic import as_error, whole_file
 
 _COLUMNS = ("step", "loss", "rate", "seconds")
 
@@ -62,7 +62,7 @@ class Log:
         except csv.Error:
             pass  # what a crash has left at the end
         except OSError as error:
-            raise in_words(self._path, error) from None
+            raise as_error(self._path, error) from None
         return rows
 
     def append(self, row: Mapping[str, float | int]) -> None:
@@ -90,5 +90,5 @@ class Log:
 
 
 def _unwritable(path: Path, error: OSError) -> FileError:
-    said = in_words(path, error)
+    said = as_error(path, error)
     return FileError(said.given, said.expected, f"{said.todo}; the same command goes on from the last checkpoint")

@@ -11,29 +11,29 @@ import torch
 from pydantic import ValidationError
 
 from septum.check.check import check
-from septum.check.samples import Loaded, fingerprint, load_data
+from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
 from septum.events import Event, Warned
 from septum.io.model_file import read_model
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.nn.device import Device, enough_memory, find_device, repeatable
 from septum.predict.backend import for_scores
-from septum.predict.domain_shift import Seen, seen_in
+from septum.predict.domain_shift import TrainingDomain, training_domain
 from septum.predict.model import ModelHeader, save_model
 from septum.train.checkpoint import Checkpoint, newest_checkpoint
 from septum.train.distributed import Processes, processes_of_this_training
 from septum.train.events import Checked, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
-from septum.train.fingerprint import find_facts
-from septum.train.interrupt import Stop
+from septum.train.fingerprint import compute_fingerprint
+from septum.train.interrupt import StopRequest
 from septum.train.planner import plan_of_run
 from septum.train.prepare import prepare
-from septum.train.pretrained import read_start
+from septum.train.pretrained import read_pretrained
 from septum.train.run_folder import RunFolder
-from septum.train.schedule import LATEST, PATIENCE, Clock
+from septum.train.schedule import LATEST, PATIENCE, Schedule
 from septum.train.settings import TrainSettings
 from septum.train.split import split
 from septum.train.trainer import Trainer
-from septum.train.validation import HeldOut
+from septum.train.validation import Validator
 from septum.version import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ _KEEP_STEPS = 25
 _ELSEWHERE = {"data", "out", "device", "deterministic", "compile", "from_model"}
 
 
-def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded | None = None) -> Iterator[Event]:
+def train(
+    settings: TrainSettings, stop: StopRequest | None = None, *, loaded: LoadedData | None = None
+) -> Iterator[Event]:
     """Train a model.
 
     Parameters
@@ -73,19 +75,19 @@ def train(settings: TrainSettings, stop: Stop | None = None, *, loaded: Loaded |
         If the data, an option, the device or the run folder is wrong, the memory is not enough, another process ended,
         or the loss stops being a number time and again.
     """
-    clock = Clock(settings.steps, settings.budget_s, plateau=settings.plateau)
+    clock = Schedule(settings.steps, settings.budget_s, plateau=settings.plateau)
     with (
         enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         processes_of_this_training() as processes,
         repeatable(settings.deterministic),
     ):
-        for record in _train(settings, clock, processes, stop or Stop(), loaded):
+        for record in _train(settings, clock, processes, stop or StopRequest(), loaded):
             if processes.first:
                 yield record
 
 
 def _train(
-    settings: TrainSettings, clock: Clock, processes: Processes, stop: Stop, loaded: Loaded | None
+    settings: TrainSettings, clock: Schedule, processes: Processes, stop: StopRequest, loaded: LoadedData | None
 ) -> Iterator[Event]:
     """Check, plan, prepare, loop, finish."""
     device = find_device(settings.device, local_rank=processes.local_rank)
@@ -93,7 +95,7 @@ def _train(
         _refuse_to_compile(device, processes)
     report = check(settings.data, kind=settings.kind, ignore=settings.ignore) if loaded is None else loaded.report
     yield Checked(report)
-    start = None if settings.from_model is None else read_start(settings.from_model)
+    start = None if settings.from_model is None else read_pretrained(settings.from_model)
     loaded = loaded or load_data(report)
     samples, images = loaded.samples, loaded.images
     _see_the_same(images, processes)
@@ -133,14 +135,14 @@ def _train(
             if done is not None:
                 yield done
             return
-        seen = seen_in(samples, find_facts(samples, report.rules.kind, classes=2, gpu=False).object_px)
+        seen = training_domain(samples, compute_fingerprint(samples, report.rules.kind, classes=2, gpu=False).object_px)
         trainer = Trainer(
             plan=plan,
             seed=settings.seed,
             device=device,
             processes=processes,
             images=tuple(prepare([samples[i] for i in chosen.train], plan, kind=report.rules.kind)),
-            held_out=HeldOut(
+            held_out=Validator(
                 tuple(samples[i] for i in chosen.held_out), report.rules.kind == "objects", plan, device, processes
             ),
             compile=settings.compile,
@@ -184,7 +186,7 @@ def _newest(folder: RunFolder, processes: Processes) -> Generator[Event, None, C
     step = -1 if checkpoint is None else checkpoint.step
     if processes.any(processes.agree(step) != step):
         raise FileError(
-            f"{shown(folder.path)}: the processes of this training do not see the same checkpoints",
+            f"{format_path(folder.path)}: the processes of this training do not see the same checkpoints",
             "a run folder on a drive that all machines share",
             "give another -o",
         )
@@ -206,7 +208,7 @@ def _finished(folder: RunFolder, checkpoint: Checkpoint | None, made_of: dict[st
 
 
 def _loop(
-    trainer: Trainer, folder: RunFolder, clock: Clock, checkpoint: Checkpoint | None, stop: Stop
+    trainer: Trainer, folder: RunFolder, clock: Schedule, checkpoint: Checkpoint | None, stop: StopRequest
 ) -> Generator[Event, None, bool]:
     """Step until the steps are done or the time is up; validate, keep and save on the way. Return whether stopped."""
     first, processes = trainer.processes.first, trainer.processes
@@ -220,7 +222,9 @@ def _loop(
     if first:
         log = folder.open_log(trainer.held_out.score_names, after=trainer.step - (trainer.row is not None))
         if log.missing:
-            yield Warned(f"{shown(folder.log)}: {log.missing} steps before step {trainer.step} were lost from the log")
+            yield Warned(
+                f"{format_path(folder.log)}: {log.missing} steps before step {trainer.step} were lost from the log"
+            )
     validations = trainer.held_out.plan_validations(for_scores(trainer.network, trainer.device), clock)
     clock.reserved_s = trainer.held_out.time_to_reserve(validations - trainer.validated)
     clock.to_plateau = (PATIENCE - trainer.stale) * trainer.pass_steps
@@ -268,14 +272,14 @@ def _loop(
     return False
 
 
-def _due(trainer: Trainer, clock: Clock, validations: int) -> bool:
+def _due(trainer: Trainer, clock: Schedule, validations: int) -> bool:
     """Say whether held-out images are to be scored now."""
     if clock.open and trainer.step % trainer.pass_steps == 0:
         return True
     return clock.progress >= 1 or (not clock.open and clock.progress >= (trainer.validated + 1) / validations)
 
 
-def _cool(trainer: Trainer, clock: Clock) -> None:
+def _cool(trainer: Trainer, clock: Schedule) -> None:
     """Let the rate go down, and keep since when with the state of the training."""
     clock.cool(trainer.step, trainer.plan.optimizer.schedule)
     trainer.progress, trainer.cooling, trainer.cooling_end = (
@@ -285,7 +289,7 @@ def _cool(trainer: Trainer, clock: Clock) -> None:
     )
 
 
-def _follow(clock: Clock, trainer: Trainer) -> None:
+def _follow(clock: Schedule, trainer: Trainer) -> None:
     """Set the clock to the state that a training has gone to."""
     clock.progress = trainer.progress
     clock.cooling = None if trainer.cooling < 0 else trainer.cooling
@@ -293,7 +297,7 @@ def _follow(clock: Clock, trainer: Trainer) -> None:
 
 
 def _steps(
-    trainer: Trainer, clock: Clock, stop: Stop, validations: int
+    trainer: Trainer, clock: Schedule, stop: StopRequest, validations: int
 ) -> Generator[Event, None, list[dict[str, float | int]]]:
     """Do steps until their losses are to be read: at the latest when held-out images are due or the state will be kept.
 
@@ -329,7 +333,7 @@ def _steps(
     return rows
 
 
-def _save(trainer: Trainer, folder: RunFolder, log: Log | None, clock: Clock) -> Saved:
+def _save(trainer: Trainer, folder: RunFolder, log: Log | None, clock: Schedule) -> Saved:
     """Write a checkpoint; the log first, whose lines must not be fewer than the steps that are done."""
     if log is not None:
         log.sync()
@@ -342,7 +346,7 @@ def _seconds(checkpoint: Checkpoint) -> float:
 
 
 def _finish(
-    trainer: Trainer, folder: RunFolder, clock: Clock, rules: Rules, made_of: dict[str, Any], seen: Seen
+    trainer: Trainer, folder: RunFolder, clock: Schedule, rules: Rules, made_of: dict[str, Any], seen: TrainingDomain
 ) -> Iterator[Event]:
     """Tune on the held-out images with the best weights and write the model."""
     network = trainer.best_network()

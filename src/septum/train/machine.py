@@ -9,9 +9,9 @@ import torch
 
 from septum import seeding
 from septum.cpu.training import for_training
-from septum.nn.deep_supervision import Supervised
+from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.unet import UNet
-from septum.predict.memory import bytes_text, total_bytes
+from septum.predict.memory import format_bytes, total_bytes
 from septum.predict.network_memory import training_bytes
 from septum.train.plan import fitted
 
@@ -46,7 +46,7 @@ def step_seconds(plan: Plan, device: Device) -> float:
     """
     bfloat16 = plan.precision == "bfloat16" and device.bfloat16
     network, order = for_training(UNet(plan.network), device, bfloat16=bfloat16)
-    supervised = Supervised(network, plan.deep, seed=0).train()
+    supervised = DeeplySupervised(network, plan.deep, seed=0).train()
     draw = seeding.generator(0, "timing")
     x = torch.from_numpy(draw.standard_normal((plan.batch, plan.network.channels, *plan.tile), dtype="float32"))
     x = x.to(device.torch, memory_format=order)
@@ -142,7 +142,7 @@ def fit_memory(plan: Plan, limit: int) -> tuple[Plan, tuple[str, ...]]:
     if (plan.tile, plan.batch) == before:
         return plan, ()
     sides = " x ".join(map(str, plan.tile))
-    return plan, (f"tile {sides}, {plan.batch} a step: {bytes_text(needed)} of memory, of {bytes_text(limit)}",)
+    return plan, (f"tile {sides}, {plan.batch} a step: {format_bytes(needed)} of memory, of {format_bytes(limit)}",)
 
 
 def _with_width(plan: Plan, width: int) -> Plan:

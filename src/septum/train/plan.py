@@ -13,7 +13,7 @@ from septum.errors import UsageError
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
-from septum.train.fingerprint import Facts
+from septum.train.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     pass
@@ -43,7 +43,7 @@ class OptimizerSettings(Settings):
         (`septum.nn.weight_averaging`); 0: the last ones.
     settle
         Share of the training, at its end, in which batch normalization computes as in prediction
-        (`septum.nn.unet.settle`).
+        (`septum.nn.unet.freeze_batchnorm`).
     """
 
     method: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -99,8 +99,8 @@ class Plan(Settings):
         How often the held-out images are predicted and scored.
     lines
         The two classes are lines and the areas between them, in 2D: weights that join areas through gaps in the lines
-        are scored lower (`septum.train.validation.merit`), and masks are made of areas
-        (`septum.predict.outputs.classes_of`).
+        are scored lower (`septum.train.validation.selection_score`), and masks are made of areas
+        (`septum.predict.outputs.most_probable_class`).
     precision
         What convolutions of a step are computed in; weights, loss and everything but training are in float32.
     """
@@ -139,7 +139,7 @@ class Plan(Settings):
 
 
 def make_plan(
-    facts: Facts,
+    facts: Fingerprint,
     *,
     preset: Preset = "auto",
     width: int | None = None,
@@ -240,7 +240,7 @@ def fitted(network: UNetSettings, output: Sequence[int]) -> tuple[int, ...]:
     return network.geometry.input_for(output)
 
 
-def _paper(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
+def _paper(facts: Fingerprint, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     """Ronneberger et al. 2015. The learning rate is not published; 0.001 with the loss averaged over pixels is ours."""
     depths = (depth or 4,) * 2
     network = UNetSettings.paper(channels=facts.channels, classes=facts.classes).model_copy(update={"depths": depths})
@@ -258,7 +258,7 @@ def _paper(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     )
 
 
-def _fiji(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
+def _fiji(facts: Fingerprint, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     """Falk et al. 2019, the authors' plugin (see there for each figure)."""
     depths = (depth or 4,) * 2
     plan = Plan(
@@ -274,7 +274,7 @@ def _fiji(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     return plan, ("preset fiji: network, weight map, augmentation and Adam as in the authors' Fiji plugin of 2019",)
 
 
-def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
+def _auto(facts: Fingerprint, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     """Follow the data and the device."""
     rank = len(facts.sides)
     depths, reasons = (facts.network.depths, []) if facts.network else _auto_depths(facts, depth)
@@ -325,7 +325,7 @@ def _auto(facts: Facts, depth: int | None) -> tuple[Plan, tuple[str, ...]]:
     return plan, tuple(reasons)
 
 
-def _auto_depths(facts: Facts, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
+def _auto_depths(facts: Fingerprint, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
     """Choose the poolings per axis: enough to see an object, no more than the image and its pixel size allow."""
     if depth is not None:
         return (depth,) * len(facts.sides), [f"depth {depth}: asked for"]
@@ -349,7 +349,7 @@ def _auto_depths(facts: Facts, depth: int | None) -> tuple[tuple[int, ...], list
     return tuple(depths), [text]
 
 
-def _why_precision(facts: Facts, asked: Precision | None) -> str:
+def _why_precision(facts: Fingerprint, asked: Precision | None) -> str:
     if asked is not None:
         return "asked for"
     where = "GPU" if facts.gpu else "processor"

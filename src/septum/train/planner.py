@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from septum.errors import UsageError
-from septum.train.fingerprint import data_facts, find_facts
+from septum.train.fingerprint import compute_fingerprint, data_facts
 from septum.train.machine import fit_memory, fit_width, training_limit
 from septum.train.plan import Plan, make_plan, plan_lines
-from septum.train.pretrained import Start, see_it_fits
+from septum.train.pretrained import Pretrained, see_it_fits
 
 if TYPE_CHECKING:
     from septum.check.check import Rules
@@ -32,7 +32,7 @@ def plan_of_run(
     samples: Sequence[Sample],
     *,
     rules: Rules,
-    start: Start | None,
+    start: Pretrained | None,
     folder: RunFolder,
     device: Device,
     processes: Processes,
@@ -79,7 +79,7 @@ def plan_of_run(
 
 
 def _new_plan(
-    settings: TrainSettings, samples: Sequence[Sample], rules: Rules, start: Start | None, device: Device
+    settings: TrainSettings, samples: Sequence[Sample], rules: Rules, start: Pretrained | None, device: Device
 ) -> Reasoned:
     if settings.precision == "bfloat16" and not device.bfloat16:
         raise UsageError(
@@ -87,7 +87,7 @@ def _new_plan(
             "a GPU that computes in bfloat16, or a processor with a matrix unit for it (AMX)",
             "leave --precision out",
         )
-    facts = find_facts(
+    facts = compute_fingerprint(
         samples,
         rules.kind,
         classes=len(rules.class_values),
@@ -124,7 +124,7 @@ def _new_plan(
     return plan, (*said, *reasons, *plan_lines(plan))
 
 
-def _width_is_free(settings: TrainSettings, start: Start | None) -> bool:
+def _width_is_free(settings: TrainSettings, start: Pretrained | None) -> bool:
     """Say whether the time may decide the width: only where time is what was given, so that steps repeat exactly."""
     named = any(value.startswith("network.width") for value in settings.set)
     return settings.preset == "auto" and settings.width is None and start is None and not named

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.normalize import normalize, statistics
-from septum.arrays.targets import IGNORED, class_target, components, object_target, separate
+from septum.arrays.targets import IGNORED, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, fiji_weight_map, weight_map
 from septum.axes import relative_spacing
 
@@ -27,7 +27,7 @@ _SPARSE, _KNOWN_PLACES = 0.5, 4096
 
 
 @dataclass(frozen=True)
-class Places:
+class TilePlaces:
     """Pixels to draw tiles around: of an object (`value` 1) or of the class `value`; ``(m, D) int32``."""
 
     value: int
@@ -55,7 +55,7 @@ class Prepared:
     image: NDArray[np.float32]
     target: NDArray[np.uint8]
     weight: NDArray[np.float32]
-    places: tuple[Places, ...]
+    places: tuple[TilePlaces, ...]
     spacing: tuple[float, ...] | None
 
 
@@ -72,7 +72,7 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
         ``"objects"`` or ``"classes"``.
     """
     classes = plan.network.classes
-    labels = [separate(s.mask) if kind == "objects" else s.mask for s in samples]
+    labels = [separate_touching(s.mask) if kind == "objects" else s.mask for s in samples]
     counts = np.zeros(classes, dtype=np.int64)
     for mask in labels:
         target = object_target(mask) if kind == "objects" else class_target(mask)
@@ -82,7 +82,7 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
         target = object_target(mask) if kind == "objects" else class_target(mask)
         objects = mask
         if kind == "classes":
-            objects = np.where(mask < 0, mask, components(mask == 1)) if classes == 2 else np.minimum(mask, 1)
+            objects = np.where(mask < 0, mask, connected_components(mask == 1)) if classes == 2 else np.minimum(mask, 1)
         spacing = relative_spacing(sample.spacing_um)
         yield Prepared(
             image=normalize(sample.image, statistics(sample.image, plan.normalization)),
@@ -107,7 +107,7 @@ def _weight(
     return weight_map(objects, target, balance, w0=w0, sigma_px=plan.weights.sigma_px, spacing=spacing)
 
 
-def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, number: int) -> tuple[Places, ...]:
+def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, number: int) -> tuple[TilePlaces, ...]:
     """Return pixels of each object, or of each class, drawn once with a seed of their own.
 
     Of a class every connected piece has at least one pixel among them, so that none is too small to be reached.
@@ -122,10 +122,10 @@ def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, numbe
             pixels = np.flatnonzero(target == value)
             some = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
             if value > 0:
-                some = np.concatenate([some, _missed(components(target == value), some, draw)])
+                some = np.concatenate([some, _missed(connected_components(target == value), some, draw)])
             chosen.append((value, some))
     return tuple(
-        Places(k, np.stack(np.unravel_index(c, mask.shape), axis=1).astype(np.int32)) for k, c in chosen if len(c)
+        TilePlaces(k, np.stack(np.unravel_index(c, mask.shape), axis=1).astype(np.int32)) for k, c in chosen if len(c)
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from septum.errors import ModelError, UsageError
 from septum.io.model_file import read_model
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict.model import ModelHeader, trained_networks
 
@@ -20,7 +20,7 @@ _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
 
 
 @dataclass(frozen=True)
-class Start:
+class Pretrained:
     """A trained model as the start of a training.
 
     Attributes
@@ -81,7 +81,7 @@ class Start:
     def lines(self, channels: int, class_values: tuple[int, ...]) -> tuple[str, ...]:
         """Say what is kept and what is new."""
         before = self.header.network
-        lines = [f"starts from {shown(self.path)}: its network and normalization"]
+        lines = [f"starts from {format_path(self.path)}: its network and normalization"]
         if channels != before.channels:
             lines.append(f"first layer: {before.channels} channel{'s' * (before.channels > 1)} averaged for {channels}")
         if not self.keeps_head(class_values):
@@ -89,7 +89,7 @@ class Start:
         return tuple(lines)
 
 
-def read_start(path: Path) -> Start:
+def read_pretrained(path: Path) -> Pretrained:
     """Read the model that a training starts from.
 
     Raises
@@ -102,17 +102,20 @@ def read_start(path: Path) -> Start:
     try:
         digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except OSError as error:
-        raise ModelError(f"{shown(path)}: {error.strerror}", "a Septum model file", "copy the file again") from None
-    return Start(path, digest, header, dict(networks[0].state_dict()))
+        raise ModelError(
+            f"{format_path(path)}: {error.strerror}", "a Septum model file", "copy the file again"
+        ) from None
+    return Pretrained(path, digest, header, dict(networks[0].state_dict()))
 
 
-def see_it_fits(start: Start, *, rank: int, width: int | None, depth: int | None, values: tuple[str, ...]) -> None:
+def see_it_fits(start: Pretrained, *, rank: int, width: int | None, depth: int | None, values: tuple[str, ...]) -> None:
     """Raise `UsageError` if what is asked for is not the shape of the network that the training starts from."""
     network = start.header.network
     if len(network.depths) != rank:
         kinds = {2: "images", 3: "volumes"}
         raise UsageError(
-            f"--from {shown(start.path)}: a model of {kinds[len(network.depths)]}, and the data are {kinds[rank]}",
+            f"--from {format_path(start.path)}: a model of {kinds[len(network.depths)]}, and the data are "
+            f"{kinds[rank]}",
             f"a model of {kinds[rank]}",
             "leave --from out",
         )
@@ -121,7 +124,7 @@ def see_it_fits(start: Start, *, rank: int, width: int | None, depth: int | None
     said += [f"--set {value}" for value in values if value.startswith(("network.", "normalization."))]
     if said:
         raise UsageError(
-            f"{' '.join(said)} with --from {shown(start.path)}",
+            f"{' '.join(said)} with --from {format_path(start.path)}",
             f"the network of that model: width {network.width}, depth {' x '.join(map(str, network.depths))}, "
             f"padding {network.padding}; its weights fit no other",
             f"leave out {' '.join(said)}, or --from",

@@ -27,8 +27,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from septum.errors import FileError, UsageError
-from septum.io.atomic import in_words, remove_parts, whole_file
-from septum.io.paths import shown
+from septum.io.atomic import as_error, remove_parts, whole_file
+from septum.io.paths import format_path
 from septum.train.log import Log
 from septum.train.plan import Plan
 
@@ -64,12 +64,12 @@ class RunFolder:
             if (path / name).is_symlink():
                 # A run folder that came from elsewhere must not make us write, or remove, files anywhere else.
                 raise FileError(
-                    f"{shown(path / name)}: is a link", "a run folder without links in it", "give another -o"
+                    f"{format_path(path / name)}: is a link", "a run folder without links in it", "give another -o"
                 )
         try:
             (path if parts else self.checkpoints).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason = in_words(path, error)
+            reason = as_error(path, error)
             raise FileError(reason.given, "a folder that can be written", "give another -o") from None
 
     @contextmanager
@@ -96,19 +96,22 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             raise UsageError(
-                f"{shown(self.path)}: is being trained by another process"
+                f"{format_path(self.path)}: is being trained by another process"
                 + (f" (process {owner['process']} on {owner['host']})" if owner else ""),
                 "one training in a folder",
                 "wait until it is done, stop it, or give another -o",
             ) from None
         except NotImplementedError:
-            warning = f"{shown(self.path)}: this drive knows no locks; see yourself that no other process trains here"
+            warning = (
+                f"{format_path(self.path)}: this drive knows no locks; see yourself that no other process trains here"
+            )
         except OSError as error:
-            raise in_words(self.path / ".lock", error) from None
+            raise as_error(self.path / ".lock", error) from None
         try:
             if owner and owner["host"] != socket.gethostname():
                 warning = (
-                    f"{shown(self.path)} was trained on {shown(owner['host'])} and no end was noted: make sure that it "
+                    f"{format_path(self.path)} was trained on {format_path(owner['host'])} and no end was noted: "
+                    "make sure that it "
                     "does not go on there, because not every network drive tells us"
                 )
             with whole_file(note) as part:
@@ -156,7 +159,7 @@ class RunFolder:
         if not lines:
             raise self._damaged("settings.json")
         raise UsageError(
-            f"{shown(self.path)} holds a run with other settings or data:\n" + "\n".join(lines),
+            f"{format_path(self.path)} holds a run with other settings or data:\n" + "\n".join(lines),
             "the same command and data to go on",
             todo,
         )
@@ -205,7 +208,7 @@ class RunFolder:
             raise self._damaged(name) from None
 
     def _damaged(self, name: str) -> FileError:
-        return FileError(f"{shown(self.path / name)}: damaged", "the file that training wrote", "give another -o")
+        return FileError(f"{format_path(self.path / name)}: damaged", "the file that training wrote", "give another -o")
 
 
 def _owner(note: Path) -> dict[str, str] | None:
@@ -221,7 +224,7 @@ def _changed_images(before: object, now: Mapping[str, str]) -> list[str]:
     """Return a line for each image that is new, gone or changed, the first of them by name."""
     old = before if isinstance(before, dict) else {}
     lines = [
-        f"  image {shown(name)}: {'new' if name not in old else 'gone' if name not in now else 'changed'}"
+        f"  image {format_path(name)}: {'new' if name not in old else 'gone' if name not in now else 'changed'}"
         for name in sorted({*old, *now})
         if old.get(name) != now.get(name)
     ]

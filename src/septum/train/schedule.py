@@ -16,7 +16,7 @@ LATEST = 0.75
 _WARM_STEPS = 100
 
 
-class Clock:
+class Schedule:
     """Progress of a training, from 0 to 1.
 
     With a number of steps, progress is the share of steps done: it repeats exactly. With a budget of time, each step

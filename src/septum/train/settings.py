@@ -27,7 +27,7 @@ class TrainSettings(Settings):
         The number of steps, or seconds for the whole training; both None: until the scores no longer get better.
     early_stop
         End where the held-out scores no longer get better, before the steps or the time are over; always where neither
-        is given (see `septum.train.schedule.Clock`).
+        is given (see `septum.train.schedule.Schedule`).
     seed
         Of everything random.
     kind

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from septum import seeding
 from septum.errors import DataError, UsageError
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.settings import Settings
 from septum.train.every_class import with_every_class
 
@@ -136,7 +136,7 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
         If a name does not match.
     """
     found = [re.search(pattern, sample.name) for sample in samples]
-    missed = [shown(sample.name) for sample, match in zip(samples, found, strict=True) if match is None]
+    missed = [format_path(sample.name) for sample, match in zip(samples, found, strict=True) if match is None]
     if missed:
         raise DataError(
             f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {', '.join(missed[:4])}",
@@ -275,7 +275,9 @@ def named(samples: Sequence[Sample], names: Sequence[str]) -> tuple[list[int], l
     """
     held = [i for i, sample in enumerate(samples) if sample.name in set(names)]
     if lacking := sorted(set(names) - {samples[i].name for i in held}):
-        raise UsageError(f"no image {shown(lacking[0])} to hold out", "names as `septum check` has them", "look there")
+        raise UsageError(
+            f"no image {format_path(lacking[0])} to hold out", "names as `septum check` has them", "look there"
+        )
     if len(held) == len(samples):
         raise UsageError("all images held out", "some to train on", "hold out fewer")
     return [i for i in range(len(samples)) if i not in set(held)], held
@@ -321,7 +323,7 @@ def _fold_sentence(
 
 
 def _some(samples: Sequence[Sample], chosen: Sequence[int]) -> str:
-    names = [shown(samples[i].name) for i in chosen]
+    names = [format_path(samples[i].name) for i in chosen]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 

@@ -16,12 +16,12 @@ from septum import seeding
 from septum.cpu.training import for_training
 from septum.errors import DataError, ModelError
 from septum.events import Warned
-from septum.io.paths import shown
+from septum.io.paths import format_path
 from septum.nn.augment import draw, training_batch
-from septum.nn.deep_supervision import Supervised
+from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device, free_bytes
-from septum.nn.torch_compile import compiled
-from septum.nn.unet import UNet, settle
+from septum.nn.torch_compile import compile_network
+from septum.nn.unet import UNet, freeze_batchnorm
 from septum.nn.weight_averaging import WeightAverage
 from septum.predict.backend import for_scores
 from septum.train.checkpoint import Checkpoint, save_checkpoint
@@ -29,10 +29,10 @@ from septum.train.distributed import Processes
 from septum.train.prepare import Prepared, Sampler, tiles_of
 from septum.train.schedule import GAIN
 from septum.train.state import NUMBERS, checked
-from septum.train.validation import HeldOut, merit
+from septum.train.validation import Validator, selection_score
 
 if TYPE_CHECKING:
-    from septum.train.interrupt import Stop
+    from septum.train.interrupt import StopRequest
     from septum.train.plan import OptimizerSettings, Plan
 
 _MOST_UNDONE = 3
@@ -68,11 +68,11 @@ class Trainer:
     undone
         How often the training went back and halved its rate.
     validated, best, best_step
-        Validations done, `septum.train.validation.merit` of the best, and its step.
+        Validations done, `septum.train.validation.selection_score` of the best, and its step.
     stale, reference
         Validations since the score last gained more than `septum.train.schedule.GAIN`, and what it was then.
     cooling, cooling_end
-        Those of `septum.train.schedule.Clock`; -1 and 0 where it has none.
+        Those of `septum.train.schedule.Schedule`; -1 and 0 where it has none.
     row
         The line of the log of a step whose validation is not done yet; None between steps.
     """
@@ -82,7 +82,7 @@ class Trainer:
     device: Device
     processes: Processes
     images: tuple[Prepared, ...]
-    held_out: HeldOut
+    held_out: Validator
     compile: bool = False
     step: int = 0
     progress: float = 0.0
@@ -105,7 +105,7 @@ class Trainer:
         self._bfloat16 = self.plan.precision == "bfloat16" and self.device.bfloat16
         self.network, self._order = for_training(network, self.device, bfloat16=self._bfloat16)
         heads_seed = seeding.number(self.seed, "deep supervision")
-        self._supervised = Supervised(self.network, self.plan.deep, seed=heads_seed)
+        self._supervised = DeeplySupervised(self.network, self.plan.deep, seed=heads_seed)
         self._parallel = self.processes.wrap(self._supervised, self.device.torch)
         self.optimizer = make_optimizer(self._supervised, self.plan.optimizer)
         share = self.plan.optimizer.average
@@ -114,7 +114,9 @@ class Trainer:
         self._on_device = [self._placed(i) for i in self.images] if self._fit() else []
         self.not_compiled = ""
         if self.compile:
-            self._parallel, self.not_compiled = compiled(self._parallel, lambda network: self._backward(network, 0))
+            self._parallel, self.not_compiled = compile_network(
+                self._parallel, lambda network: self._backward(network, 0)
+            )
 
     @property
     def pass_steps(self) -> int:
@@ -158,7 +160,7 @@ class Trainer:
         """Go through the network with the tiles of a step, and back; return this process's share of the loss."""
         self.network.train()
         if self.progress >= 1 - self.plan.optimizer.settle:
-            settle(self.network)
+            freeze_batchnorm(self.network)
         own = self.processes.share(self.plan.batch)
         self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])
         x, y, w = self.draw_batch(step)
@@ -234,7 +236,7 @@ class Trainer:
             f"step {failed}: the loss was not a finite number; back to step {self.step} with half the learning rate"
         )
 
-    def validate(self, stop: Stop) -> tuple[dict[str, float], bool] | None:
+    def validate(self, stop: StopRequest) -> tuple[dict[str, float], bool] | None:
         """Score held-out images and keep the weights if they are the best.
 
         Returns
@@ -249,12 +251,12 @@ class Trainer:
             return None
         self.validated += 1
         if scores:
-            gained = merit(scores) > self.reference + GAIN
+            gained = selection_score(scores) > self.reference + GAIN
             self.stale = 0 if gained else self.stale + 1
-            self.reference = merit(scores) if gained else self.reference
-        best = bool(scores) and bool(merit(scores) >= self.best)
+            self.reference = selection_score(scores) if gained else self.reference
+        best = bool(scores) and bool(selection_score(scores) >= self.best)
         if best:
-            self.best, self.best_step = merit(scores), self.step
+            self.best, self.best_step = selection_score(scores), self.step
             self._best_weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
         return scores, best
 
@@ -331,7 +333,7 @@ class Trainer:
         kept = {}
         if not self._is_of_plan(state.get("plan")):
             raise ModelError(
-                f"{shown(checkpoint.path)}: a state of another network or plan than this run's",
+                f"{format_path(checkpoint.path)}: a state of another network or plan than this run's",
                 "checkpoints of this run",
                 "give another -o, or remove the checkpoints to begin again",
             )
@@ -348,7 +350,8 @@ class Trainer:
                 self.keep()
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ModelError(
-                f"{shown(checkpoint.path)}: does not hold the state of this training ({str(error).splitlines()[0]})",
+                f"{format_path(checkpoint.path)}: does not hold the state of this training "
+                f"({str(error).splitlines()[0]})",
                 "checkpoints as training wrote them",
                 "give another -o, or remove the checkpoints to begin again",
             ) from None

@@ -17,13 +17,13 @@ from septum.arrays.instances import (
     ObjectSettings,
     area_candidates,
     candidates,
+    draw_boundaries,
     label_each,
-    speck_sizes,
-    with_lines,
+    min_size_candidates,
 )
-from septum.arrays.targets import components
+from septum.arrays.targets import connected_components
 from septum.axes import relative_spacing
-from septum.check.samples import judged
+from septum.check.samples import judged_objects
 from septum.metrics import ctc, isbi, matching, pixel, rand
 from septum.metrics.contingency import Table, table
 from septum.predict.tiled import image_probabilities
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from septum.check.samples import Sample
     from septum.nn.device import Device
     from septum.nn.ensemble import Network
-    from septum.train.interrupt import Stop
+    from septum.train.interrupt import StopRequest
     from septum.train.plan import Plan
-    from septum.train.schedule import Clock
+    from septum.train.schedule import Schedule
 
 Probabilities = NDArray[np.float16]
 # Of each image, by its number, a table with the gold truth and one with the full truth for each setting of objects; of
 # classes one of areas, where there are lines between them, and one of classes.
-Tables = dict[int, list[tuple[Table, Table]]]
+CandidateTables = dict[int, list[tuple[Table, Table]]]
 
 # Images scored in one validation during training, and for tuning; the final scores are of all.
 MOST_SCORED = 24
@@ -51,7 +51,7 @@ _DRAWING = 2.0
 
 
 @dataclass
-class HeldOut:
+class Validator:
     """The held-out images: scored on the way, and at the end with what was tuned on them.
 
     Parameters
@@ -95,7 +95,7 @@ class HeldOut:
 
     @cached_property
     def _specks(self) -> list[int]:
-        return speck_sizes(self._sizes)
+        return min_size_candidates(self._sizes)
 
     @cached_property
     def _sizes(self) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ class HeldOut:
             return ("SEG", "AP50", "AP")
         return (*(("V_Rand",) if self.plan.lines else ()), "dice", "iou", "pixel_error")
 
-    def plan_validations(self, network: Network, clock: Clock) -> int:
+    def plan_validations(self, network: Network, clock: Schedule) -> int:
         """Return how often to validate; fit the number of images and the time to reserve to a time budget.
 
         Parameters
@@ -152,7 +152,7 @@ class HeldOut:
         end += min(self._report_s, _DRAWING + min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s))
         return max(0, validations) * each + end
 
-    def score(self, network: Network, stop: Stop) -> dict[str, float] | None:
+    def score(self, network: Network, stop: StopRequest) -> dict[str, float] | None:
         """Score some of the images, evenly chosen, with a network for prediction; None if `stop` was asked for."""
         chosen = self._some(self._scored)
         tables = self._tables(network, chosen, self._few, stop=stop)
@@ -160,7 +160,7 @@ class HeldOut:
             return None
         return self._scores_of(tables)
 
-    def finish(self, network: Network, clock: Clock) -> tuple[ObjectSettings, dict[str, float], int]:
+    def finish(self, network: Network, clock: Schedule) -> tuple[ObjectSettings, dict[str, float], int]:
         """Tune how objects, or areas between lines, are made and score.
 
         Returns
@@ -176,23 +176,23 @@ class HeldOut:
         own = self.processes.share(len(chosen))
         maps = {i: self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
-        some = sorted(set(spread(len(chosen), MOST_SCORED)) & set(own))
+        some = sorted(set(evenly_chosen(len(chosen), MOST_SCORED)) & set(own))
 
-        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> Tables:
-            tables: Tables = {}
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
+            tables: CandidateTables = {}
             for index in (i for i in some if not again or i in again):
-                tables[index] = tables_of(chosen[index], maps[index], choices, lines=self.plan.lines)
+                tables[index] = candidate_tables(chosen[index], maps[index], choices, lines=self.plan.lines)
                 if not again and limit is not None and clock.seconds - begin > limit:
                     break
             return gathered(self.processes, tables)
 
-        settings = tuned(measure, self.samples, lines=self.plan.lines)
-        tables = {i: tables_of(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
+        settings = tune_objects(measure, self.samples, lines=self.plan.lines)
+        tables = {i: candidate_tables(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
         return settings, self._scores_of(gathered(self.processes, tables)), len(chosen)
 
     def _some(self, number: int) -> list[Sample]:
         """Return so many of the images, evenly chosen."""
-        return [self.samples[i] for i in spread(len(self.samples), number)]
+        return [self.samples[i] for i in evenly_chosen(len(self.samples), number)]
 
     def _tables(
         self,
@@ -200,12 +200,12 @@ class HeldOut:
         samples: Sequence[Sample],
         choices: Sequence[ObjectSettings],
         *,
-        stop: Stop | None = None,
+        stop: StopRequest | None = None,
         processes: Processes | None = None,
-    ) -> Tables:
+    ) -> CandidateTables:
         """Compare samples with what users would get, each in the process whose share it is; gather from all."""
         processes = processes or self.processes
-        predict_s, begin, tables = 0.0, time.monotonic(), Tables()
+        predict_s, begin, tables = 0.0, time.monotonic(), CandidateTables()
         for index in processes.share(len(samples)):
             if stop is not None and stop.asked:
                 break
@@ -213,7 +213,7 @@ class HeldOut:
             if self._made:
                 foreground = self._foreground(network, sample)
                 predict_s += time.monotonic() - start
-                tables[index] = tables_of(sample, foreground, choices, lines=self.plan.lines)
+                tables[index] = candidate_tables(sample, foreground, choices, lines=self.plan.lines)
             else:
                 classes = self._probabilities(network, sample).argmax(axis=0)
                 predict_s += time.monotonic() - start
@@ -223,7 +223,7 @@ class HeldOut:
             self._score_s = (time.monotonic() - begin - predict_s) / len(tables)
         return gathered(processes, tables)
 
-    def _scores_of(self, tables: Tables) -> dict[str, float]:
+    def _scores_of(self, tables: CandidateTables) -> dict[str, float]:
         """Return the scores with the best of the settings that the tables are of."""
         if self._made:
             return choose(tables, lines=self.plan.lines)[1]
@@ -238,7 +238,7 @@ class HeldOut:
         return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
 
 
-def spread(count: int, number: int) -> list[int]:
+def evenly_chosen(count: int, number: int) -> list[int]:
     """Return so many of the numbers 0 .. count - 1, evenly chosen; all where there are no more."""
     places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
     return places
@@ -246,12 +246,12 @@ def spread(count: int, number: int) -> list[int]:
 
 def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[np.float64]:
     """Return the sizes of all objects, or of all areas between `lines`, in pixels."""
-    labels = (components(s.mask > 0) if lines else s.mask for s in samples)
+    labels = (connected_components(s.mask > 0) if lines else s.mask for s in samples)
     return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
 
 
-def tuned(
-    measure: Callable[[Sequence[ObjectSettings], Collection[int]], Tables],
+def tune_objects(
+    measure: Callable[[Sequence[ObjectSettings], Collection[int]], CandidateTables],
     samples: Sequence[Sample],
     *,
     lines: bool = False,
@@ -274,7 +274,7 @@ def tuned(
     if not tables:
         return AREAS if lines else ObjectSettings()
     best = choices[choose(tables, lines=lines)[0]]
-    for name, values in (("seed_share", SEED_SHARES), ("min_size_px", speck_sizes(sizes))):
+    for name, values in (("seed_share", SEED_SHARES), ("min_size_px", min_size_candidates(sizes))):
         choices = tuple(best.model_copy(update={name: value}) for value in values)
         best = choices[choose(measure(choices, tables.keys()), lines=lines)[0]]
     return best
@@ -319,7 +319,7 @@ def class_scores(tables: Sequence[Table], classes: int) -> dict[str, float]:
     return {"dice": pooled.mean("dice"), "iou": pooled.mean("iou"), "pixel_error": pooled.pixel_error}
 
 
-def merit(scores: dict[str, float]) -> float:
+def selection_score(scores: dict[str, float]) -> float:
     """Return the one number by which the best model is kept.
 
     It is the mean of SEG and AP50 for objects: SEG alone would not see false objects, AP50 alone not how well outlines
@@ -331,7 +331,7 @@ def merit(scores: dict[str, float]) -> float:
     return (scores["V_Rand"] + dice) / 2 if "V_Rand" in scores else dice
 
 
-def tables_of(
+def candidate_tables(
     sample: Sample, foreground: Probabilities, choices: Sequence[ObjectSettings], *, lines: bool = False
 ) -> list[tuple[Table, Table]]:
     """Compare the objects, or the areas between lines, that each setting makes with the truth.
@@ -355,23 +355,23 @@ def tables_of(
     tables = []
     for _, labels in made:
         if lines:
-            classes = (with_lines(labels) > 0).astype(np.int32)
+            classes = (draw_boundaries(labels) > 0).astype(np.int32)
             tables.append((isbi.areas(sample.mask, classes), table(sample.mask, classes)))
             continue
-        full = table(sample.mask, judged(labels, sample))
+        full = table(sample.mask, judged_objects(labels, sample))
         tables.append((full if sample.gold is None else table(sample.gold, labels), full))
     return tables
 
 
-def choose(tables: Tables, *, lines: bool = False) -> tuple[int, dict[str, float]]:
-    """Return which setting of `tables_of` has the highest `merit`, of equals the first, and its scores."""
+def choose(tables: CandidateTables, *, lines: bool = False) -> tuple[int, dict[str, float]]:
+    """Return the index of the best setting of `candidate_tables` (the first of equals), and its scores."""
     images, score = [tables[i] for i in sorted(tables)], _area_scores if lines else _object_scores
     scores = [score([one for one, _ in pairs], [full for _, full in pairs]) for pairs in zip(*images, strict=True)]
-    best = int(np.argmax([merit(s) for s in scores]))
+    best = int(np.argmax([selection_score(s) for s in scores]))
     return best, scores[best]
 
 
-def gathered(processes: Processes, tables: Tables) -> Tables:
+def gathered(processes: Processes, tables: CandidateTables) -> CandidateTables:
     """Return the tables of all processes in each of them."""
     if processes.world == 1:
         return tables
@@ -380,7 +380,7 @@ def gathered(processes: Processes, tables: Tables) -> Tables:
         parts = [np.stack([t.truth, t.predicted, t.count]) for pair in pairs for t in pair]
         lengths = [part.shape[1] for part in parts]
         packed.append(np.concatenate([[index, len(parts)], lengths, *(part.reshape(-1) for part in parts)]))
-    found: Tables = {}
+    found: CandidateTables = {}
     for flat in (array for arrays in processes.gather(packed) for array in arrays):
         index, count = int(flat[0]), int(flat[1])
         sizes, rest = flat[2 : 2 + count], flat[2 + count :]
