@@ -1,0 +1,161 @@
+"""The house keeps its rules: rooms, sizes, imports, names, and docstrings that state what arrays are."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "septum"
+MOST_FILES = 20
+MOST_LINES = 400
+ARRAY = re.compile(r"\b(NDArray|ndarray|ArrayLike|Tensor)\b")
+SHAPE = re.compile(r"``\([^`]*\)|\(\*?[A-Z0-9][^()]*\)|``\[[^`]*\]|scalar|same shape|shape of|sides of", re.DOTALL)
+DTYPE = re.compile(
+    r"\b(u?int(8|16|32|64)|u?intp|float(16|32|64)?|floats?|bfloat16|bool(eans?)?|integers?|RGB|dtype|types?|complex64)\b"
+)
+RANGE = re.compile(
+    r"\d\s*(\.\.|to)\s*-?\d|\d\.\.[A-Z]|[<>]=?|\bids?\b|background|probabilit|intensit|any (real |finite )?values?|True|indices|index"
+    r"|normalized|\[0, 1|non-negative|positive|rising|\bpx\b|pixels?\b|labels?\b|class(es)?\b|count|logits?|gradients?|any range"
+    r"|unbounded|finite|standardized|zeros?\b|coordinates|weights?|um\b|of the same|displacement|bits\b|bytes\b|scores?|distances?"
+)
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of each module by its dotted name below ``septum``."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix("__init__").strip(".")
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def rooms() -> list[str]:
+    return sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").is_file())
+
+
+def imports(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the module and the name of each import from Septum, imports for types and inside functions included."""
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "septum":
+            base = (node.module or "").removeprefix("septum").strip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".strip(".")
+                yield (inner, "") if inner in modules() else (base, alias.name)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "septum":
+                    yield alias.name.removeprefix("septum").strip("."), ""
+
+
+@pytest.mark.parametrize("room", ["", *rooms()])
+def test_a_room_holds_at_most_twenty_files(room: str) -> None:
+    files = [p for p in (SOURCE / room).glob("*.py") if p.name != "__init__.py"]
+    assert len(files) <= MOST_FILES, sorted(p.name for p in files)
+
+
+@pytest.mark.parametrize("room", ["", *rooms()])
+def test_a_module_has_at_most_400_lines(room: str) -> None:
+    lines = {p.name: len(p.read_text(encoding="utf-8").splitlines()) for p in (SOURCE / room).glob("*.py")}
+    assert not {name: count for name, count in lines.items() if count > MOST_LINES}
+
+
+def test_imports_have_no_circle() -> None:
+    edges = {name: {module for module, _ in imports(name) if module != name} for name in modules()}
+    # `import septum` reads the version; what the package itself imports lazily is no circle of its modules.
+    edges[""] = set()
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " > ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for module in sorted(edges.get(name, ())):
+                visit(module, (*path, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("room", ["", *rooms()])
+def test_no_private_name_is_imported_from_another_room(room: str) -> None:
+    wrong = []
+    for name in modules():
+        if name.split(".")[0] != room:
+            continue
+        for module, what in imports(name):
+            private = what.startswith("_") and not what.startswith("__")
+            if module.split(".")[0] != room and (private or module.rpartition(".")[2].startswith("_")):
+                wrong.append(f"{name}: {module}.{what}")
+    assert not wrong
+
+
+def test_the_cpu_engine_has_two_doors() -> None:
+    doors = {"cpu.inference", "cpu.training"}
+    used = {module for name in modules() if not name.startswith("cpu") for module, _ in imports(name)}
+    assert {module for module in used if module.startswith("cpu")} <= doors
+
+
+def test_no_public_class_name_is_defined_twice() -> None:
+    places = defaultdict(list)
+    for name, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name)
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """Split a numpydoc docstring at its underlined headings; what comes before the first one is under ``""``."""
+    parts = re.split(r"^(\w[\w ]*)\n-{3,}$", docstring, flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def missing_facts(node: ast.FunctionDef) -> list[str]:
+    """Return what the docstring of a function leaves unsaid of the arrays that it takes and gives."""
+    docstring = ast.get_docstring(node) or ""
+    split = sections(docstring)
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    takes = [a.arg for a in arguments if a.annotation is not None and ARRAY.search(ast.unparse(a.annotation))]
+    gives = node.returns is not None and ARRAY.search(ast.unparse(node.returns))
+    texts = {}
+    for argument in takes:
+        entry = re.search(
+            rf"^(?:\w+, )*{argument}(?:, \w+)*\b[^\n]*\n((?:[ ]+[^\n]*\n?|\n)*)", split.get("Parameters", ""), re.MULTILINE
+        )
+        texts[argument] = (entry.group(0) if entry else "") or split[""]
+    if gives:
+        texts["the result"] = split.get("Returns") or split.get("Yields") or split[""]
+    unsaid = []
+    for what, text in texts.items():
+        for fact, pattern in (("shape", SHAPE), ("dtype", DTYPE), ("range", RANGE)):
+            if not pattern.search(text):
+                unsaid.append(f"{what}: {fact}")
+    return unsaid
+
+
+@pytest.mark.parametrize("room", ["", *rooms()])
+def test_docstrings_state_shape_axes_dtype_and_range_of_arrays(room: str) -> None:
+    wrong = {}
+    for name, tree in modules().items():
+        if name.rpartition(".")[0] == room or (room and name == room):
+            for function, node in public_functions(tree):
+                if unsaid := missing_facts(node):
+                    wrong[f"{name}.{function}"] = unsaid
+    assert not wrong, "\n".join(f"{name}: {', '.join(unsaid)}" for name, unsaid in wrong.items())
