@@ -1,34 +1,41 @@
-"""The verbs as seen from Python: arrays or paths in, a model or arrays out."""
+"""The verbs as seen from Python: arrays or paths in; a model, arrays or scores out. The jobs are those of the command line."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
-from septum.io.images import Image, read_image, write_image
-from septum.io.source import source_of
+from septum.evaluate.evaluate import evaluate as evaluate_job
+from septum.evaluate.results import Evaluation
+from septum.evaluate.settings import EvaluateSettings
+from septum.events import Event
+from septum.experiments.run import run_training
+from septum.experiments.settings import RunSettings
+from septum.io.image import Image, image_of, read_image
+from septum.io.write import write_image
 from septum.predict.frames import split_frames
 from septum.predict.model import Model
 from septum.predict.model import open_model as open_model
-from septum.predict.outputs import Output
 from septum.predict.predict import predict_image, unlike
+from septum.predict.settings import Output
+from septum.settings import Settings
 from septum.train.events import Stopped
 from septum.train.interrupt import stop_on_signals
-from septum.train.loop import train as train_run
-from septum.train.settings import TrainSettings
 
 Arrays = Sequence[NDArray[Any]] | NDArray[Any]
+S = TypeVar("S", bound=Settings)
 
-# What was warned of in this process: what the training images of a model were like, and the cause.
-_told: set[tuple[str, str]] = set()
+# Warnings of this process: the domain of a model's training images, and the cause.
+_warned: set[tuple[str, str]] = set()
 
 
 def train(
@@ -36,22 +43,71 @@ def train(
     masks: str | Path | Arrays | None = None,
     *,
     out: str | Path | None = None,
-    **settings: Any,
+    budget_s: float | None = None,
+    steps: int | None = None,
+    until_plateau: bool = False,
+    preset: Literal["auto", "paper", "fiji"] = "auto",
+    seed: int = 0,
+    folds: int | None = None,
+    kind: Literal["objects", "classes"] | None = None,
+    ignore_values: Sequence[int] = (),
+    group: str | None = None,
+    from_model: str | Path | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+    tile: int | None = None,
+    batch: int | None = None,
+    set: Sequence[str] = (),  # noqa: A002 -- the name of the option
+    precision: Literal["float32", "bfloat16"] | None = None,
+    device: str = "auto",
+    deterministic: bool = False,
+    compile: bool = False,  # noqa: A002 -- the name of the option
+    tensorboard: bool = False,
+    mlflow: bool = False,
+    verbose: bool = False,
 ) -> Model:
-    """Train a model.
+    """Train a model, as ``septum train`` does: with report, folds and tracking where asked.
 
     Parameters
     ----------
     images
-        A folder or stack of images; or a list of arrays ``(*S)`` or ``(C, *S)``, or one array whose first axis counts
-        images.
+        A folder or stack of images; or a list of arrays ``(*S)`` or ``(C, *S)`` of any integer or float type, raw
+        intensities; or one array whose first axis counts images.
     masks
-        The same for the masks, ``(*S)`` integers, whose dimensions say what those of the images are; None where
-        `images` is a folder that holds both.
+        The same for the masks, ``(*S)`` integers: object ids or class values, 0 background. The rank of the masks is
+        that of the images. None where `images` is a folder that holds both.
     out
-        Run folder, for going on after a stop; a temporary one that is removed where not given.
-    **settings
-        Fields of `septum.train.settings.TrainSettings`: ``steps``, ``budget_s``, ``seed``, ``preset`` ...
+        Run folder: model, report, log and checkpoints; the same call on the same folder continues after a stop. A
+        temporary folder that is removed where not given.
+    budget_s, steps, until_plateau
+        Seconds for the whole training (1800 where neither is given), or the number of steps; end earlier where the
+        held-out scores no longer improve.
+    preset
+        ``"auto"`` follows the data; ``"paper"`` is the U-Net of 2015, ``"fiji"`` its ImageJ plugin.
+    seed
+        Seed of everything random: the same seed gives the same weights on the same machine.
+    folds
+        Hold each image out once: that number of networks, which predict together.
+    kind
+        What the masks hold; read from their values where not given.
+    ignore_values
+        Mask values to treat as not annotated.
+    group
+        Regular expression; images whose names match alike are never split between training and validation.
+    from_model
+        A model file or run folder whose weights the training starts from.
+    width, depth, tile, batch, precision
+        Values that win over the plan.
+    set
+        Any other value of the plan, ``"weights.w0=5"``.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    deterministic, compile
+        On GPUs: repeatable algorithms only; compile the network with `torch.compile`.
+    tensorboard, mlflow
+        Log plan, losses and scores to a tracker.
+    verbose
+        Print plan, findings and scores to the standard error stream.
 
     Returns
     -------
@@ -61,7 +117,8 @@ def train(
     Raises
     ------
     SeptumError
-        See `septum.train.loop.train`.
+        If the data cannot be learned from or an option is outside its range: what was given, what was expected, what
+        to do.
     """
     with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
         rank = None if masks is None or isinstance(masks, str | Path) or len(masks) == 0 else np.ndim(masks[0])
@@ -69,91 +126,32 @@ def train(
         if masks is not None:
             data.append(_as_folder(masks, Path(temporary) / "masks", rank))
         folder = Path(out) if out is not None else Path(temporary) / "run"
-        try:
-            chosen = TrainSettings(data=tuple(data), out=folder, **settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            fields = ", ".join(k for k in TrainSettings.model_fields if k not in ("data", "out"))
-            raise UsageError(f"{name}: {first['msg']}".removeprefix(": "), f"settings out of {fields}") from None
+        training: dict[str, Any] = {
+            "data": tuple(data),
+            "out": folder,
+            "steps": steps,
+            "until_plateau": until_plateau,
+            "preset": preset,
+            "seed": seed,
+            "kind": kind,
+            "ignore_values": tuple(ignore_values),
+            "split": {"group": group},
+            "from_model": from_model,
+            "width": width,
+            "depth": depth,
+            "tile": tile,
+            "batch": batch,
+            "set": tuple(set),
+            "precision": precision,
+            "device": device,
+            "deterministic": deterministic,
+            "compile": compile,
+        }
+        if budget_s is not None:
+            training["budget_s"] = budget_s
+        asked = _settings(RunSettings, training=training, folds=folds, tensorboard=tensorboard, mlflow=mlflow)
         with stop_on_signals() as stop:
-            for record in train_run(chosen, stop):
-                if isinstance(record, Stopped):
-                    raise KeyboardInterrupt(f"the state after step {record.step} is saved in {record.folder}")
-        return open_model(folder / "model.safetensors", settings.get("device", "auto"))
-
-
-def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, output: Output = "auto") -> NDArray[Any]:
-    """Predict one image.
-
-    Parameters
-    ----------
-    model
-        From `train` or `open_model`, or the path of a model file.
-    image
-        A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities.
-    output
-        ``"auto"``: what the training masks were; ``"labels"``: object ids; ``"probabilities"``.
-
-    Returns
-    -------
-    ndarray
-        ``(*S)`` integers; for probabilities float32 in 0..1: ``(*S)`` (of the object or second class) for two classes,
-        ``(K, *S)`` for more. A file with T, or with Z for a model of images, gives these axes in front.
-
-    Raises
-    ------
-    DataError, ModelError
-        If the image's channels or dimensions do not fit the model, or a pixel is not a finite number.
-
-    Warns
-    -----
-    UnfamiliarImageWarning
-        If the image is unlike those of the training, for each cause once with a model (pixel size, intensities,
-        contrast).
-    """
-    opened = model if isinstance(model, Model) else open_model(Path(model))
-    if isinstance(image, str | Path):
-        found = read_image(Path(image))
-    else:
-        axes = "CZYX" if opened.rank == 3 else "CYX"
-        if image.size == 0:
-            raise DataError(f"an array without pixels, {image.shape}", "at least one pixel")
-        if image.ndim not in (opened.rank, opened.rank + 1):
-            expected = f"{opened.rank} dimensions, or {opened.rank + 1} with channels first"
-            raise DataError(f"an array of {image.ndim} dimensions", expected)
-        array = image if image.ndim == opened.rank + 1 else image[None]
-        found = Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None)
-    for cause, text in _news(opened, found, "the image" if isinstance(image, np.ndarray) else str(image)):
-        warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
-        _told.add(cause)
-    result = predict_image(opened, found, output=output)
-    channel = found.axes.index("C")
-    return result.squeeze(channel) if result.shape[channel] == 1 else result
-
-
-def _news(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Say in what an image is unlike those of the training, with what to remember, where it was not told before."""
-    source = source_of(image)
-    for cause, text in unlike(name, split_frames(source, model), source, model):
-        assert model.header.seen is not None
-        if (known := (model.header.seen.model_dump_json(), cause)) not in _told:
-            yield known, text
-
-
-def _as_folder(data: str | Path | Arrays, folder: Path, rank: int | None) -> Path:
-    """Return the path as it is; write arrays as files, so that they go the same way as a person's images.
-
-    The files name their axes: an array alone does not say whether its first axis is color, depth or time.
-    """
-    if isinstance(data, str | Path):
-        return Path(data)
-    folder.mkdir()
-    for number, array in enumerate(data):
-        spatial = "ZYX"[-(rank or 2) :]
-        if array.ndim not in (len(spatial), len(spatial) + 1):
-            expected = f"{len(spatial)} dimensions as its mask, or {len(spatial) + 1} with channels first"
-            raise DataError(f"{folder.name}: array {number} has {array.ndim} dimensions", expected)
-        axes = spatial if array.ndim == len(spatial) else "C" + spatial
-        write_image(folder / f"image-{number:06d}.tif", array, axes=axes)
-    return folder
+            for event in _shown(run_training(asked, stop), verbose=verbose):
+                if isinstance(event, Stopped):
+                    raise KeyboardInterrupt(f"the state after step {event.step} is saved in {event.folder}")
+        return open_model(folder, device)

@@ -1,7 +1,7 @@
-"""The command ``septum``: flags become settings, records become progress, results become lines or one JSON document.
+"""The command ``septum``: flags become settings, events become progress, results become lines or one JSON document.
 
-Nothing heavy is imported before a command runs, so that ``septum --help`` answers at once.
-Exit codes: 0 done, 1 some inputs failed, 2 usage or data error, 130 stopped with Ctrl-C.
+A command is imported when it is called, and its settings import nothing heavy, so that ``septum --help`` answers at
+once. Exit codes: 0 done, 1 some inputs failed, 2 usage or data error, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,21 +12,55 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from septum import __version__
-from septum.cli.predict import evaluate, info, predict
-from septum.cli.reproduce import data, reproduce
-from septum.cli.suggest import suggest
-from septum.cli.train import check, demo, train
 from septum.errors import SeptumError
+from septum.version import __version__
+
+COMMANDS = {
+    "demo": "Train, predict and evaluate on made images of cells.",
+    "check": "Find what is wrong with images and masks, and repair it.",
+    "train": "Train a model on annotated images.",
+    "predict": "Segment images of any size with a trained model.",
+    "evaluate": "Score predictions against the truth.",
+    "suggest": "Name the images to annotate next.",
+    "review": "Name annotations that are probably wrong.",
+    "experiment": "Train several times: seeds, or a learning curve.",
+    "info": "Show what a model is, or what this computer offers.",
+    "fetch": "Download a public data set.",
+    "reproduce": "Reproduce a result of the U-Net paper of 2015.",
+}
+
+
+class Commands(TyperGroup):
+    """The commands; each lives in a module of its name, as ``command``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, in the order in which a person needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a command; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        found = import_module(f"septum.cli.{cmd_name}").command
+        found.name = cmd_name
+        return found
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 app = typer.Typer(
+    cls=Commands,
     name="septum",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
@@ -106,12 +140,3 @@ def septum(
     """Find cells and other objects in microscope images, with a U-Net trained on your own examples."""
 
 
-app.command(no_args_is_help=True)(check)
-app.command(no_args_is_help=True)(train)
-app.command(no_args_is_help=True)(predict)
-app.command(no_args_is_help=True)(evaluate)
-app.command(no_args_is_help=True)(suggest)
-app.command()(info)
-app.command()(demo)
-app.command(no_args_is_help=True)(data)
-app.command(no_args_is_help=True)(reproduce)

@@ -1,100 +1,201 @@
-"""Options that several commands share, and how their texts become values."""
+"""Commands from settings: each option is a field with an `Option`; the help lists options under their headings."""
 
 from __future__ import annotations
 
-import math
-import re
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from septum.errors import UsageError
+from septum.settings import Option, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pydantic.fields import FieldInfo
 
     from septum.settings import Settings
 
-Kind = Literal["objects", "classes"]
-
-# Arguments are hidden from the list of options: the sentence in the command's help says more than their types would.
-DataArgument = Annotated[list[Path], typer.Argument(metavar="DATA", hidden=True)]
-KindOption = Annotated[
-    Kind | None,
-    typer.Option(show_default="read from the masks", help="What the masks hold: numbered objects, or classes."),
-]
-IgnoreOption = Annotated[
-    list[int] | None,
-    typer.Option(
-        metavar="VALUE",
-        show_default=False,
-        help="A value of the masks that means: not annotated. 0 for scribbles. May be repeated.",
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1 or mps.")]
-AxesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="AXES", show_default="as the files say", help="What the dimensions of the files are: ZYX, TYX, YXC."
-    ),
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and the last line only.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-
-
-def planned(text: str) -> Any:
-    """Return the option of a whole number from 1, which is planned if it is left out; `text` is its help."""
-    return typer.Option(metavar="N", min=1, show_default="planned", help=text)
-
-
 S = TypeVar("S", bound="Settings")
 
-_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+@dataclass(frozen=True)
+class Display:
+    """What a command shows: `quiet`, warnings and the last line; `verbose`, details; `json`, one document."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
 
 
-def duration_s(text: str) -> float:
-    """Return the seconds of a duration such as ``90s``, ``20m``, ``1.5h`` or ``1h30m``; infinity for ``none``.
+DISPLAY = {
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print warnings and the last line only.", rich_help_panel="Output")
+    ],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print details and reasons as well.", rich_help_panel="Output")
+    ],
+    "json": Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON document.", rich_help_panel="Output")
+    ],
+}
 
-    Raises
-    ------
-    typer.BadParameter
-        If `text` is no duration or not longer than 0.
+
+class HeadedCommand(TyperCommand):
+    """A command whose help lists its options under headings, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, those without a heading first."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                heading = getattr(parameter, "rich_help_panel", None) or "Options"
+                groups.setdefault("Output" if parameter.name == "help" else heading, []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def command(function: Callable[[S, Display], None], settings: type[S]) -> Any:
+    """Return a function of settings and `Display` as a command of typer; its docstring is the help.
+
+    Parameters
+    ----------
+    function
+        What the command does.
+    settings
+        The class whose fields with an `Option` are the options of the command.
     """
-    if text == "none":
-        return math.inf
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
-    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 20m, 1.5h or none")
-    return seconds
+
+    def run(**values: Any) -> None:
+        display = Display(**{key: values.pop(key) for key in DISPLAY})
+        function(make_settings(settings, values), display)
+
+    shown = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=False)
+        for key, kind in DISPLAY.items()
+    ]
+    run.__signature__ = inspect.Signature([*parameters(settings), *shown])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(
+        function.__name__.replace("_", "-"),
+        cls=HeadedCommand,
+        help=inspect.cleandoc(function.__doc__ or ""),
+        no_args_is_help=any(field.is_required() for _, field, _ in options_of(settings)),
+    )(run)
+    return get_command(app)
 
 
-def settings_of(cls: type[S], /, **values: object) -> S:
-    """Make the settings of a job from the values of options.
+def parameters(settings: type[Settings]) -> list[inspect.Parameter]:
+    """Return the options of a settings class as parameters that typer understands."""
+    return [
+        inspect.Parameter(
+            "__".join(place),
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[_text_type(field, option), _typer_option(place, field, option)],
+            default=inspect.Parameter.empty if field.is_required() else _text_default(field, option),
+        )
+        for place, field, option in options_of(settings)
+    ]
+
+
+def make_settings(cls: type[S], values: Mapping[str, Any]) -> S:
+    """Return the settings of a job from the values of its `parameters`.
 
     Raises
     ------
     UsageError
-        If a value is outside its range; it names the option.
+        If a value is outside its range; the message names the option.
     """
     from pydantic import ValidationError
 
+    found: dict[str, Any] = {}
+    names: dict[tuple[str, ...], str] = {}
+    for place, field, option in options_of(cls):
+        names[place] = flag(place, option)
+        value = values["__".join(place)]
+        if value is None or value == []:
+            continue
+        if option.parse is not None:
+            value = _parsed(option.parse, value, names[place])
+        *outer, last = place
+        inner = found
+        for name in outer:
+            inner = inner.setdefault(name, {})
+        inner[last] = tuple(value) if isinstance(value, list) else value
     try:
-        return cls(**values)
+        return cls(**found)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"
+        place = tuple(part for part in first["loc"] if isinstance(part, str))
         message = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"{name} {first['input']}", message[:1].lower() + message[1:]) from None
+        named = next((names[place[:n]] for n in range(len(place), 0, -1) if place[:n] in names), "the options")
+        given = f" {first['input']}" if named != "the options" else ""
+        raise UsageError(f"{named}{given}", message[:1].lower() + message[1:]) from None
 
 
-def run_folder(data: Sequence[Path]) -> Path:
-    """Return the folder of a training for which none was named: ``runs/`` and the name of the data.
+def flag(place: tuple[str, ...], option: Option) -> str:
+    """Return the name of an option on the command line: its first long flag, or the metavar of an argument."""
+    if option.argument:
+        return option.metavar or place[-1].upper()
+    return next((f for f in option.flags if f.startswith("--")), "--" + place[-1].replace("_", "-"))
 
-    It depends on the data only, so that the same command finds its own checkpoints again.
-    """
-    first = data[0].absolute()
-    if len(data) > 1 or first.is_file():
-        first = first.parent
-    return Path("runs") / (first.name or "data")
+
+def _parsed(parse: Callable[[str], Any], value: Any, name: str) -> Any:
+    try:
+        return [parse(text) for text in value] if isinstance(value, list) else parse(value)
+    except ValueError as error:
+        raise UsageError(f"{name} {value}", str(error)) from None
+
+
+def _inner(annotation: Any) -> Any:
+    """Return a type without None: ``int`` of ``int | None``; the other types of a union stay."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kept = [a for a in get_args(annotation) if a is not type(None)]
+        return kept[0] if len(kept) == 1 else str
+    return annotation
+
+
+def _text_type(field: FieldInfo, option: Option) -> Any:
+    """Return the type that typer reads from the command line."""
+    inner = _inner(field.annotation)
+    many = get_origin(inner) is tuple and get_args(inner)[-1] is Ellipsis
+    if many:
+        item = str if option.parse else get_args(inner)[0]
+        return list[item] if field.is_required() else list[item] | None  # type: ignore[valid-type]
+    kind = str if option.parse is not None or inner not in (bool, int, float, str, Path) else inner
+    if option.parse is None and get_origin(inner) is Literal:
+        kind = inner
+    return kind if field.is_required() or kind is bool else kind | None
+
+
+def _text_default(field: FieldInfo, option: Option) -> Any:
+    value = field.get_default(call_default_factory=True)
+    computed = option.parse is not None or option.default or value in ((), None)
+    return None if computed and not isinstance(value, bool) else value
+
+
+def _typer_option(place: tuple[str, ...], field: FieldInfo, option: Option) -> Any:
+    metavar = option.metavar or None
+    if option.argument:
+        return typer.Argument(metavar=metavar or place[-1].upper(), hidden=True)
+    least = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+    kind = _text_type(field, option)
+    number = _inner(kind) in (int, float)
+    default = field.get_default(call_default_factory=True)
+    shown: bool | str = option.default or not (default in ((), None) or option.parse is not None or kind is bool)
+    flags = option.flags or ("--" + place[-1].replace("_", "-"),)
+    return typer.Option(
+        *flags,
+        metavar=metavar or ("N" if number else None),
+        min=least if number else None,
+        show_default=shown,
+        help=option.help,
+        rich_help_panel=option.heading or None,
+    )

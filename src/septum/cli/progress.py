@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import typer
 
+from septum.cli.options import Display
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
 from septum.predict.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
@@ -44,19 +45,20 @@ class Progress:
     ----------
     unit
         What is counted: ``"steps"``, ``"images"``.
-    quiet
-        Show warnings only.
+    display
+        Quiet or one JSON document: warnings only; verbose: details as well.
     waiting
-        What is done before there is anything to count, beside a turning mark on a terminal: ``"opening the images"``.
+        What runs before there is anything to count, beside a spinner on a terminal: ``"opening the images"``.
     """
 
-    def __init__(self, unit: str, *, quiet: bool = False, waiting: str = "") -> None:
+    def __init__(self, unit: str, display: Display = Display(), *, waiting: str = "") -> None:  # noqa: B008
         self.unit = unit
-        self.quiet = quiet
+        self.quiet = display.quiet or display.json
+        self.verbose = display.verbose and not self.quiet
         self.waiting = waiting
         self.warnings: list[str] = []
         self._stage = ""
-        self._terminal = sys.stderr.isatty() and not quiet
+        self._terminal = sys.stderr.isatty() and not self.quiet
         self._mark: Status | None = None
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
@@ -83,6 +85,11 @@ class Progress:
     def say(self, text: str) -> None:
         """Print one line, above the bar where there is one; nothing if quiet."""
         if not self.quiet:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """Print one line if verbose."""
+        if self.verbose:
             self._print(text)
 
     def warn(self, text: str) -> None:
@@ -233,6 +240,25 @@ def show_training(record: Event, progress: Progress) -> None:
             pass
 
 
+def say_training(learned: Learned, run: Path, display: Display, warnings: list[str]) -> None:
+    """Print the result of a training: tables of a run of several, and the model with its scores."""
+    result = learned.trained
+    if result is None:  # one of several processes: only the first speaks
+        return
+    if display.json:
+        report = {"report": learned.reports[-1] if learned.reports else None}
+        document = {"command": "train", **vars(result), **report, **series_document(learned), "warnings": warnings}
+        typer.echo(json_text(document))
+        return
+    if learned.compared is not None and result.scores:
+        typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
+    if learned.curve is not None:
+        typer.echo("\n".join(curve_lines(learned.curve)))
+    scores = f"{format_scores(result.scores)}; " if result.scores else ""
+    steps = f"{result.steps} step{'s' * (result.steps != 1)}"
+    typer.echo(f"model: {result.model}  ({scores}{steps}, {format_seconds(result.seconds)})")
+
+
 @dataclass
 class Outcome:
     """What came of a prediction: images done and failed, in order, seconds of all, and the most memory held."""
@@ -297,3 +323,23 @@ def stoppable(farewell: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"\nstopped: {farewell()}", err=True)
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def orderly(run: Path) -> Iterator[StopRequest]:
+    """End a training in order on Ctrl-C or SIGTERM; leave with how to continue and 128 + the number of the signal."""
+    with stop_on_signals() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            stop.ask()
+    if stop.asked:
+        if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
+            typer.echo(f"\nstopped: {_how_to_continue(run)}", err=True)
+        raise typer.Exit(128 + (stop.number or signal.SIGINT))
+
+
+def _how_to_continue(run: Path) -> str:
+    if any(run.rglob("checkpoints/step-*")):
+        return f"the same command continues from the last checkpoint in {format_path(run)}"
+    return "no checkpoint was written yet; the same command begins again"

@@ -1,85 +1,57 @@
-"""The command that says which images to annotate next."""
+"""The command that names the images to annotate next."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from septum.cli.options import AxesOption, DeviceOption, JsonOption, QuietOption, settings_of
+from septum.cli import options
+from septum.cli.options import Display
 from septum.cli.progress import Progress, stoppable
-from septum.cli.text import json_text
-from septum.io.paths import format_path
-from septum.report.numbers import format_table
+from septum.cli.text import echo_failures, json_text
+from septum.review.settings import SuggestSettings
 
 if TYPE_CHECKING:
     from septum.predict.events import ImageFailed
     from septum.review.suggest import Suggested, Suggestion
 
 
-def suggest(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", hidden=True)],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", hidden=True)],
-    *,
-    number: Annotated[int, typer.Option("--number", "-n", metavar="N", min=1, help="How many images to name.")] = 10,
-    region: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=8, show_default="256, in volumes 64", help="Side of a region in pixels."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="OUT", show_default=False, help="Folder for a picture of each of them."),
-    ] = None,
-    axes: AxesOption = None,
-    device: DeviceOption = "auto",
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Name the images from which a model would learn most.
+def suggest(settings: SuggestSettings, display: Display) -> None:
+    """Name the images to annotate next.
 
-    MODEL is the model.safetensors of a run, best of one with --folds or --seeds. INPUT is any number of images without
+    MODEL is a model file or the folder of a run, best of one with --folds. INPUT is any number of images without
     annotation, folders of images, or patterns ('*.tif'). They are ranked by how much the networks of the model
-    disagree on them; those of a single network by how much its predictions of turned images do.
+    disagree on them; for a single network, by how much its predictions of turned images do.
 
-    Example: septum suggest runs/cells/model.safetensors new/ -n 5 -o next
+    Example: septum suggest runs/cells new/ -n 5 -o next
     """
     from septum.predict.events import ImageFailed
     from septum.review import suggest as job
 
-    settings = settings_of(
-        job.SuggestSettings,
-        model=model,
-        inputs=tuple(inputs),
-        number=number,
-        region=region,
-        axes=axes,
-        device=device,
-    )
     failed: list[ImageFailed] = []
     found: Suggested | None = None
     with (
         stoppable(lambda: "nothing was written"),
-        Progress("images", quiet=quiet or as_json, waiting="opening the model") as progress,
+        Progress("images", display, waiting="opening the model") as progress,
     ):
-        for record in job.suggest(settings):
-            match record:
+        for event in job.suggest(settings):
+            match event:
                 case job.Judged(path, index, count, done, total):
                     progress.show(index + done / total, count, note=path.name)
                 case ImageFailed(path):
-                    failed.append(record)
+                    failed.append(event)
                     progress.say(f"{path} failed")
                 case job.Suggested():
-                    found = record
+                    found = event
     assert found is not None
-    pictures = _pictures(found, out)
-    for image in failed:
-        reason = image.message.removeprefix(f"{image.path}: ").replace("\n", "\n  ")
-        typer.echo(f"failed: {image.path}: {reason}", err=True)
-    if as_json:
+    pictures = _pictures(found, settings.out)
+    echo_failures(failed)
+    if display.json:
         typer.echo(json_text({"command": "suggest", **_document(found, pictures), "failures": failed}))
     else:
-        typer.echo("\n".join(_lines(found, out)))
+        typer.echo("\n".join(_lines(found, settings.out)))
     if failed:
         raise typer.Exit(1)
 
@@ -93,6 +65,9 @@ def _pictures(found: Suggested, out: Path | None) -> list[Path | None]:
 
 
 def _lines(found: Suggested, out: Path | None) -> list[str]:
+    from septum.io.paths import format_path
+    from septum.report.numbers import format_table
+
     rows: list[list[object]] = [["annotate next", "disagreement", "most of it in"]]
     for one in found.suggestions:
         place = "".join(f", {axis} {number}" for axis, number in one.place.items())
@@ -109,11 +84,11 @@ def _document(found: Suggested, pictures: list[Path | None]) -> dict[str, object
         "voters": found.voters,
         "judged": found.judged,
         "seconds": found.seconds,
-        "suggestions": [_told(one, picture) for one, picture in zip(found.suggestions, pictures, strict=True)],
+        "suggestions": [_suggestion(one, picture) for one, picture in zip(found.suggestions, pictures, strict=True)],
     }
 
 
-def _told(one: Suggestion, picture: Path | None) -> dict[str, object]:
+def _suggestion(one: Suggestion, picture: Path | None) -> dict[str, object]:
     return {
         "image": one.path,
         "place": one.place,
@@ -121,3 +96,6 @@ def _told(one: Suggestion, picture: Path | None) -> dict[str, object]:
         "regions": one.regions,
         "picture": picture,
     }
+
+
+command = options.command(suggest, SuggestSettings)

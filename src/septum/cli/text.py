@@ -9,6 +9,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from septum.report.numbers import format_interval, format_number, format_table, format_value
 
 if TYPE_CHECKING:
@@ -16,23 +18,24 @@ if TYPE_CHECKING:
     from septum.cli.progress import Learned
     from septum.evaluate.results import Difference, Evaluation
     from septum.experiments.events import SeedsCompared
+    from septum.predict.events import ImageFailed
     from septum.report.curve import Curve
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def fixed_lines(fixed: Sequence[FixRecord], out: Path) -> list[str]:
-    """Return what was done to make a mended copy: each file that was changed or left out, and the sum of all."""
+def repair_lines(fixed: Sequence[FixRecord], out: Path) -> list[str]:
+    """Return what was done to make a repaired copy: each file that was changed or left out, and the sum of all."""
     lines = []
     for record in fixed:
         done = ", ".join(record.done)
         if record.written is None:
             lines.append(f"left out: {record.source}: {done}")
         elif record.done:
-            lines.append(f"mended: {record.source} -> {record.written}: {done}")
+            lines.append(f"repaired: {record.source} -> {record.written}: {done}")
     written = [record for record in fixed if record.written is not None]
     mended = sum(bool(record.done) for record in written)
-    return [*lines, f"{out}: {len(written)} files, {mended} of them mended; {len(fixed) - len(written)} left out"]
+    return [*lines, f"{out}: {len(written)} files, {mended} of them repaired; {len(fixed) - len(written)} left out"]
 
 
 def evaluation_lines(found: Evaluation) -> list[str]:
@@ -54,6 +57,24 @@ def evaluation_lines(found: Evaluation) -> list[str]:
             continue
         rows.append([*row, f"{change.value:+.3f}", format_interval(change.low, change.high), _verdict(change)])
     return format_table(rows)
+
+
+def image_score_lines(found: Evaluation) -> list[str]:
+    """Return the scores of each image alone as a table, one table for each prediction."""
+    lines = []
+    for result in found.results:
+        names = list(dict.fromkeys(name for image in result.images for name in image.scores))
+        rows: list[list[object]] = [[str(result.predicted), *names]]
+        rows += [[image.name, *(image.scores.get(name) for name in names)] for image in result.images]
+        lines += format_table(rows)
+    return lines
+
+
+def echo_failures(failed: Sequence[ImageFailed]) -> None:
+    """Print each image that failed to the standard error stream, with the reason."""
+    for image in failed:
+        reason = image.message.removeprefix(f"{image.path}: ").replace("\n", "\n  ")
+        typer.echo(f"failed: {image.path}: {reason}", err=True)
 
 
 def seeds_lines(compared: SeedsCompared, averaged: Mapping[str, float]) -> list[str]:

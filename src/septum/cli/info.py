@@ -1,0 +1,40 @@
+"""The command that describes a model, or this installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from septum.cli import options
+from septum.cli.options import Display
+from septum.cli.text import described, json_text
+from septum.settings import Option, Settings
+
+
+class InfoSettings(Settings):
+    """What to describe."""
+
+    model: Annotated[Path | None, Option(help="A model.", argument=True, metavar="MODEL")] = None
+    device: Annotated[str, Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto"
+
+
+def info(settings: InfoSettings, display: Display) -> None:
+    """Show what a model is, or what this computer offers.
+
+    MODEL is a model file or the folder of a run; the model is opened and verified. Without MODEL, versions and the
+    device that would compute are shown, with the reason.
+
+    Example: septum info runs/cells
+    """
+    from septum.predict.info import describe_model, installation
+
+    if settings.model is None:
+        facts: dict[str, object] = dict(installation(settings.device))
+    else:
+        facts = {"model": str(settings.model), **describe_model(settings.model, settings.device)}
+    typer.echo(json_text({"command": "info", **facts}) if display.json else "\n".join(described(facts)))
+
+
+command = options.command(info, InfoSettings)
