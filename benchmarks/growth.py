@@ -89,7 +89,7 @@ def prediction(side: int, folder: Path) -> Callable[[], object]:
 
 
 def images(count: int, folder: Path) -> Callable[[], object]:
-    from septum.io.images import write_image
+    from septum.io.write import write_image
     from septum.predict.predict import predict_files
     from septum.predict.settings import PredictSettings
 

@@ -36,7 +36,8 @@ from septum.check.masks import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
 from septum.cli.options import duration_s
 from septum.evaluate.evaluate import EvaluateSettings, evaluate
-from septum.io.images import list_images, read_image, write_image
+from septum.io.open import list_images, read_image
+from septum.io.write import write_image
 from septum.predict.events import ImageFailed
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings

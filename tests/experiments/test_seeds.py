@@ -14,8 +14,8 @@ from septum.check.samples import load_samples
 from septum.errors import UsageError
 from septum.experiments.events import PartTrained, SeedsCompared
 from septum.experiments.seeds import train_seeds
-from septum.io.images import read_image
-from septum.io.model_file import read_model
+from septum.io.open import read_image
+from septum.io.tensors import read_model
 from septum.predict.model import open_model
 from septum.report.gallery import predicted_sample
 from septum.train.events import Trained

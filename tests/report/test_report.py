@@ -14,7 +14,8 @@ import pytest
 
 from septum.cli.main import main
 from septum.errors import FileError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
 from septum.predict.model import open_model

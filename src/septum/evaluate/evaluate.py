@@ -40,7 +40,7 @@ from septum.evaluate.scores import (
     finish_pixels,
     score_frame,
 )
-from septum.io.images import read_image
+from septum.io.open import read_image
 from septum.io.paths import format_path
 from septum.metrics import bootstrap, isbi
 from septum.metrics.calibration import BINS

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 from septum.evaluate.pairs import ScoredPair
-from septum.io.images import Image, read_image
+from septum.io.image import Image
+from septum.io.open import read_image
 from septum.io.paths import format_path
 
 
@@ -108,8 +109,9 @@ def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
     array, axes = _first_channel(image)
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and np.array_equal(array, np.rint(array))):
+            first = array.flat[int(np.argmax(array % 1 != 0))]
             raise DataError(
-                f"{format_path(image.path or 'mask')}: values such as {array.flat[int(np.argmax(array % 1 != 0))]:g}",
+                f"{format_path(image.location or 'mask')}: values such as {first:g}",
                 "whole numbers, classes or object ids",
                 "name the mask, not the image or a probability map",
             )
@@ -122,7 +124,7 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
     array = np.moveaxis(image.array, channel, 0)
     if any(not np.array_equal(array[0], other) for other in array[1:]):
         raise DataError(
-            f"{format_path(image.path or 'mask')}: {len(array)} channels that differ",
+            f"{format_path(image.location or 'mask')}: {len(array)} channels that differ",
             "a mask of one channel",
             "save class values or object ids, not colors",
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.images import list_images
+from septum.io.open import list_images
 from septum.io.paths import format_path, image_stem
 from septum.pairing.names import match
 

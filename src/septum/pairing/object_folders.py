@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from septum.errors import FileError
-from septum.io.images import Image, read_image
+from septum.io.image import Image
+from septum.io.open import read_image
 from septum.io.paths import format_path, is_zarr
 from septum.pairing.folders import images_in
 
@@ -56,4 +56,11 @@ def read_object_masks(folder: Path) -> Image:
     labels = np.zeros(first.array.shape[1:], np.int32)
     for _, number, on in sorted(found, key=lambda f: (-f[0], f[1])):
         labels[on] = number
-    return replace(first, array=labels[None])
+    return Image.from_array(
+        labels[None],
+        first.axes,
+        file_axes=first.file_axes,
+        pixel_size_um=first.pixel_size_um,
+        affine=first.affine,
+        location=folder,
+    )

@@ -14,7 +14,7 @@ from septum.arrays.targets import separate_touching
 from septum.axes import relative_spacing
 from septum.check.samples import judged_objects, open_item
 from septum.errors import FileError, SeptumError
-from septum.io.images import Image
+from septum.io.image import Image
 from septum.metrics import calibration, isbi, matching
 from septum.metrics.contingency import table
 from septum.predict.outputs import most_probable_class, postprocess
@@ -155,7 +155,7 @@ def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32],
     """
     axes = "CZYX" if model.rank == 3 else "CYX"
     size = dict(zip("ZYX"[-model.rank :], sample.spacing_um or (), strict=False))
-    image = Image(array=sample.image, axes=axes, file_axes=axes, pixel_size_um=size)
+    image = Image.from_array(sample.image, axes, pixel_size_um=size)
     probabilities = predict_image(model, image, output="probabilities")
     return probabilities, labels_of(probabilities, model, sample)
 

@@ -14,8 +14,8 @@ from septum.check.check import check
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
 from septum.events import Event, Warned
-from septum.io.model_file import read_model
 from septum.io.paths import format_path
+from septum.io.tensors import read_model
 from septum.nn.device import Device, enough_memory, find_device, repeatable
 from septum.predict.backend import for_scores
 from septum.predict.domain_shift import TrainingDomain, training_domain
