@@ -157,7 +157,8 @@ class Image:
         Parameters
         ----------
         array
-            ``(C, *S)`` or ``(T, C, *S)`` in the order of `axes`, at least one pixel; bool, integers or floats, any values.
+            ``(C, *S)`` or ``(T, C, *S)`` in the order of `axes`, at least one pixel; bool, integers or floats of any
+            values.
         axes
             ``"CYX"``, ``"CZYX"``, ``"TCYX"`` or ``"TCZYX"``.
         file_axes, pixel_size_um, affine, location

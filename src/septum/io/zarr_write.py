@@ -226,8 +226,8 @@ def halve(part: NDArray[Any], factors: Sequence[int], *, labels: bool) -> NDArra
     Parameters
     ----------
     part
-        ``(*A)`` with one dimension per factor; integers or floats of any values. It begins at an even pixel of every axis that is halved; a last
-        pixel without a neighbor stands for itself.
+        ``(*A)`` with one dimension per factor; integers or floats of any values. It begins at an even pixel of every
+        axis that is halved; a last pixel without a neighbor stands for itself.
     factors
         One per axis.
     labels
