@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from septum.errors import FileError, UsageError
-from septum.io.image import Image
+from septum.io.image import Image, StoredImage
 from septum.io.open import open_image, read_image
 from septum.io.write import write_image
 
@@ -248,3 +248,9 @@ def test_reading_holds_no_more_than_the_part(tmp_path: Path) -> None:
             assert part.sum() == (7 * part.size if row == 0 else 0)
     taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
     assert taken < side * side * 2 / 2, "the image has 72 MB"
+
+
+def test_an_image_without_y_and_x_is_an_error_of_the_file() -> None:
+    for shape, axes in [((), ""), ((5,), "X"), ((2, 3), "ZZ")]:
+        with pytest.raises(FileError, match="axes"):
+            Image(StoredImage(shape, np.dtype(np.uint8), axes, np.empty))

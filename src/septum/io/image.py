@@ -315,7 +315,12 @@ def _locate_axes(
         raise FileError(
             f"{format_path(where)}: an image without pixels, {tuple(shape)}", "at least one pixel", "save it anew"
         )
-    full, _ = canonical(axes)
+    try:
+        full, _ = canonical(axes)
+    except ValueError as error:
+        raise FileError(
+            f"{format_path(where)}: an image of axes {axes!r}", "an image with Y and X", "name its dimensions with --axes"
+        ) from error
     kept = [a for a in full if named or a not in "TZ" or shape[axes.index(a)] != 1]
     return "".join(kept), tuple(axes.index(a) if a in axes else None for a in kept)
 
