@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import area_candidates, draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import area_candidates, label_objects
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.metrics import isbi, pixel, rand
@@ -51,7 +52,7 @@ def main(run: Path, data: Path) -> None:
         found.append({"level": level, **scores(truths, [(m > level).astype(np.int32) for m in maps])})
         print(found[-1], flush=True)
     for choice in area_candidates(object_sizes(samples, lines=True)):
-        made = [(draw_boundaries(label_objects(m, **choice.model_dump())) > 0).astype(np.int32) for m in maps]
+        made = [(draw_boundaries(label_objects(m, choice)) > 0).astype(np.int32) for m in maps]
         found.append({"threshold": choice.threshold, "seed_level": choice.seed_level, **scores(truths, made)})
         print(found[-1], flush=True)
     kept = {"command": "benchmarks/areas.py RUN DATA", "images": names, "steps": model.header.training["steps"]}

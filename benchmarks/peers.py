@@ -138,7 +138,7 @@ def peer(method: str, python: str) -> Callable[..., dict[str, Any]]:
         found = {path: np.load(raw / "out" / f"{path.stem}.npy", allow_pickle=False) for path in part.inputs}
         if tuning:
             settings = tune(raw, tuning)
-            found = {p: label_objects(inside, **settings.model_dump()) for p, inside in found.items()}
+            found = {p: label_objects(inside, settings) for p, inside in found.items()}
             told["objects"] = settings.model_dump()
         predicted.mkdir(parents=True, exist_ok=True)
         for path, answer in found.items():

@@ -8,16 +8,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
+from septum.arrays.boundaries import close_gaps, draw_boundaries
 from septum.arrays.instances import (
     LEVELS,
     ObjectSettings,
     candidates,
-    draw_boundaries,
-    grown,
     label_each,
     label_objects,
-    levels,
     min_size_candidates,
+    quantize,
 )
 from septum.arrays.targets import connected_components, separate_touching
 from septum.errors import UsageError
@@ -48,17 +47,17 @@ def iou(truth, labels):
 TOUCHING = disks((40, 60), [(20, 15), (20, 33), (18, 50)], 10)
 
 
-@pytest.mark.parametrize("neck", [0.0, 0.5])
-def test_touching_disks_with_borders(neck):
-    labels = label_objects(probability(separate_touching(TOUCHING), 0.7), neck=neck)
+@pytest.mark.parametrize("merge_ratio", [0.0, 0.5])
+def test_touching_disks_with_borders(merge_ratio):
+    labels = label_objects(probability(separate_touching(TOUCHING), 0.7), ObjectSettings(merge_ratio=merge_ratio))
     assert labels.max() == 3 and labels.dtype == np.int32
     assert np.all(iou(TOUCHING, labels) > 0.9)
 
 
 def test_touching_disks_without_borders_are_divided_at_the_necks():
     foreground = probability(TOUCHING)
-    assert label_objects(foreground, neck=0).max() == 1
-    labels = label_objects(foreground, neck=0.7)
+    assert label_objects(foreground, ObjectSettings(merge_ratio=0)).max() == 1
+    labels = label_objects(foreground, ObjectSettings(merge_ratio=0.7))
     assert labels.max() == 3 and np.all(iou(TOUCHING, labels) > 0.85)
 
 
@@ -69,7 +68,7 @@ def test_three_dimensions_with_thick_slices():
     assert labels.max() == 2 and np.all(iou(truth, labels) > 0.85)
     # Every second slice of the same volume, said to be twice as thick, is divided at the same place.
     touching = probability(truth)[::2]
-    labels = label_objects(touching, neck=0.7, spacing=(2, 1, 1))
+    labels = label_objects(touching, ObjectSettings(merge_ratio=0.7), spacing=(2, 1, 1))
     assert labels.max() == 2 and np.all(iou(truth[::2], labels) > 0.85)
 
 
@@ -86,10 +85,10 @@ def test_necks_are_measured_in_real_widths():
 def test_borders_by_a_low_probability_between_high_ones():
     foreground = np.full((9, 31), 0.95, np.float32)
     foreground[:, 15] = 0.6
-    labels = label_objects(foreground, min_size_px=0)
+    labels = label_objects(foreground, ObjectSettings(min_size_px=0))
     assert np.all(labels[:, :15] == 1) and np.all(labels[:, 16:] == 2)
-    assert label_objects(foreground, seed_level=0.5, min_size_px=0).max() == 1
-    assert np.all(label_objects(foreground, threshold=0.6)[:, 15] == 0)
+    assert label_objects(foreground, ObjectSettings(seed_level=0.5, min_size_px=0)).max() == 1
+    assert np.all(label_objects(foreground, ObjectSettings(threshold=0.6))[:, 15] == 0)
 
 
 def test_piece_below_the_seed_level_is_one_object():
@@ -105,12 +104,12 @@ def test_specks_go_or_join_their_neighbor():
     foreground[5:7, 10:13] = 0.6
     foreground[5:7, 13:15] = 0.99  # 4 pixels, joined to the square by pixels below the seed level
     foreground[5:7, 20:22] = 0.99  # 4 pixels alone
-    with_specks = label_objects(foreground, min_size_px=0)
+    with_specks = label_objects(foreground, ObjectSettings(min_size_px=0))
     assert with_specks.max() == 3
-    labels = label_objects(foreground, min_size_px=8)
+    labels = label_objects(foreground, ObjectSettings(min_size_px=8))
     assert labels.max() == 1
     assert np.array_equal(labels == 1, (foreground > 0.5) & (np.arange(30) < 20))
-    assert label_objects(foreground, min_size_px=500).max() == 0
+    assert label_objects(foreground, ObjectSettings(min_size_px=500)).max() == 0
 
 
 def test_growing_closes_gaps_and_leaves_outlines():
@@ -120,22 +119,22 @@ def test_growing_closes_gaps_and_leaves_outlines():
     assert np.count_nonzero(apart) == np.count_nonzero(square) - 5
     foreground = (apart > 0).astype(np.float32)
     assert np.array_equal(label_objects(foreground), apart)
-    closed = label_objects(foreground, grow_px=1)
+    closed = label_objects(foreground, ObjectSettings(grow_px=1))
     # The column is given back, and the two ends of the gap, which see both objects as well.
     square[[1, 7], 10] = 2
     assert np.array_equal(closed, square)
     # Slices four pixels thick are out of reach.
     stacked = np.zeros((3, 9, 9), np.float32)
     stacked[0, 2:7, 2:7] = stacked[2, 2:7, 2:7] = 1
-    assert np.all(label_objects(stacked, grow_px=2, spacing=(4, 1, 1))[1] == 0)
-    assert np.all(label_objects(stacked, grow_px=2)[1, 2:7, 2:7] > 0)
+    assert np.all(label_objects(stacked, ObjectSettings(grow_px=2), spacing=(4, 1, 1))[1] == 0)
+    assert np.all(label_objects(stacked, ObjectSettings(grow_px=2))[1, 2:7, 2:7] > 0)
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 5])
 def test_growing_across_a_slanted_gap_leaves_no_crumbs(width):
     slant = np.add.outer(np.arange(12), np.arange(12))
     apart = np.where(slant < 9, 1, np.where(slant >= 8 + width, 2, 0)).astype(np.int32)
-    across = grown(apart, 1, (1.0, 1.0))
+    across = close_gaps(apart, 1, (1.0, 1.0))
     for number in (1, 2):
         assert connected_components(across == number).max() == 1
     # A gap is closed across its whole width or stays: separate() leaves two diagonals between touching objects. (At the
@@ -148,7 +147,7 @@ def test_growing_across_a_slanted_gap_leaves_no_crumbs(width):
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (1, 9), (3, 4, 5), (1, 1, 1), (0, 3)])
 def test_nothing_and_everything(shape):
     assert not label_objects(np.zeros(shape, np.float32)).any()
-    full = label_objects(np.ones(shape, np.float32), min_size_px=1, grow_px=1)
+    full = label_objects(np.ones(shape, np.float32), ObjectSettings(min_size_px=1, grow_px=1))
     assert np.all(full == 1)
     assert full.shape == shape
 
@@ -156,8 +155,8 @@ def test_nothing_and_everything(shape):
 def test_one_pixel():
     foreground = np.zeros((5, 5), np.float32)
     foreground[2, 3] = 0.99
-    assert np.array_equal(label_objects(foreground, min_size_px=1), foreground > 0)
-    assert not label_objects(foreground, min_size_px=2).any()
+    assert np.array_equal(label_objects(foreground, ObjectSettings(min_size_px=1)), foreground > 0)
+    assert not label_objects(foreground, ObjectSettings(min_size_px=2)).any()
 
 
 @given(
@@ -167,9 +166,11 @@ def test_one_pixel():
     st.sampled_from([0.0, 0.5, 1.0]),
 )
 @settings(deadline=None, max_examples=100)
-def test_objects_partition_the_mask(foreground, threshold, seed_level, neck):
-    labels = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=0)
-    mask = levels(foreground) > round(threshold * LEVELS)
+def test_objects_partition_the_mask(foreground, threshold, seed_level, merge_ratio):
+    labels = label_objects(
+        foreground, ObjectSettings(threshold=threshold, seed_level=seed_level, merge_ratio=merge_ratio, min_size_px=0)
+    )
+    mask = quantize(foreground) > round(threshold * LEVELS)
     assert np.all(mask == (foreground > threshold), where=np.abs(foreground - threshold) > 1 / LEVELS)
     assert np.array_equal(labels > 0, mask)
     numbers = np.unique(labels[labels > 0])
@@ -178,7 +179,9 @@ def test_objects_partition_the_mask(foreground, threshold, seed_level, neck):
     for i in numbers:
         assert connected_components(labels == i).max() == 1
     assert len(numbers) >= connected_components(mask).max()
-    larger = label_objects(foreground, threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=3)
+    larger = label_objects(
+        foreground, ObjectSettings(threshold=threshold, seed_level=seed_level, merge_ratio=merge_ratio, min_size_px=3)
+    )
     assert np.all(np.bincount(larger.ravel(), minlength=2)[1:] >= 3) or not larger.any()
     assert not np.any(larger[~mask])
 
@@ -192,7 +195,7 @@ def test_candidates_are_settings_and_share_work_without_changing_results():
         np.float32
     )
     for choice, labels in label_each(foreground, choices):
-        assert np.array_equal(labels, label_objects(foreground, **choice.model_dump())), choice
+        assert np.array_equal(labels, label_objects(foreground, choice)), choice
 
 
 def test_sizes_of_specks_rise_from_far_below_the_smallest_objects_to_the_small_ones():

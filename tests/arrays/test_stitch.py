@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
-from septum.arrays.distance import DEEPEST_PX
-from septum.arrays.instances import ObjectSettings, draw_boundaries, label_objects, levels
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.distance import MAX_DISTANCE_PX
+from septum.arrays.instances import ObjectSettings, label_objects, quantize
 from septum.errors import UsageError
 
 
@@ -38,7 +39,7 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
     axes = [[slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(foreground.shape, block, strict=True)]
     cores = list(itertools.product(*axes))
     order = np.random.Generator(np.random.Philox(seed)).permuted(np.arange(len(cores)))
-    store, tables, labels, most = Memory(levels(foreground)), {}, None, 0
+    store, tables, labels, most = Memory(quantize(foreground)), {}, None, 0
     for stage in stitch.STAGES:
         rests = []
         for i in order:
@@ -49,7 +50,7 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
                 labels[cores[i]] = numbers
             rests.append(rest)
             most = max(
-                most, sum(len(v.T) for k, v in rest.items() if k not in ("ids", "sizes", "seeded", "firsts", "specks"))
+                most, sum(len(v.T) for k, v in rest.items() if k not in ("ids", "sizes", "seeded", "firsts", "small"))
             )
         tables[stage] = stitch.join(stage, rests, division, tables)
     return labels, tables, most
@@ -72,7 +73,7 @@ CHOICES = st.builds(
     threshold=st.sampled_from([0.0, 0.2, 0.5]),
     seed_level=st.sampled_from([0.1, 0.5, 0.6, 0.8]),
     seed_share=st.sampled_from([0.0, 0.0, 0.2, 0.5, 1.0]),
-    neck=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
+    merge_ratio=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
     min_size_px=st.sampled_from([0, 3, 8, 30]),
     grow_px=st.sampled_from([0, 0, 1, 3]),
 )
@@ -84,7 +85,7 @@ def test_objects_of_blocks_are_those_of_the_whole(data, foreground, objects):
     spacing = data.draw(st.none() | st.tuples(*[st.sampled_from([1.0, 1.3, 2.7])] * foreground.ndim))
     blocks = [range(1 if foreground.size < 60 else min(side, 3), side + 1) for side in foreground.shape]
     block = tuple(data.draw(st.sampled_from(sides)) for sides in blocks)
-    whole = label_objects(foreground, **objects.model_dump(), spacing=spacing)
+    whole = label_objects(foreground, objects, spacing=spacing)
     labels, tables, _ = blockwise(foreground, block, objects, spacing, seed=data.draw(st.integers(0, 9)))
     assert np.array_equal(labels, whole)
     assert labels.dtype == np.min_scalar_type(whole.max(initial=0))
@@ -97,9 +98,9 @@ def test_objects_of_blocks_are_those_of_the_whole(data, foreground, objects):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 6), (2, 3, 4)])
 def test_nothing_and_everything(shape, value):
     foreground = np.full(shape, value, np.float32)
-    for objects in (ObjectSettings(min_size_px=1), ObjectSettings(threshold=0.2, neck=0, min_size_px=10)):
+    for objects in (ObjectSettings(min_size_px=1), ObjectSettings(threshold=0.2, merge_ratio=0, min_size_px=10)):
         labels, _, _ = blockwise(foreground, (1,) * len(shape), objects)
-        assert np.array_equal(labels, label_objects(foreground, **objects.model_dump()))
+        assert np.array_equal(labels, label_objects(foreground, objects))
 
 
 @pytest.mark.parametrize("block", [(1, 1), (2, 5), (7, 3), (40, 40)])
@@ -108,9 +109,13 @@ def test_a_snake_through_many_blocks_is_one_object(block):
     foreground[::4] = 0.99
     foreground[1::8, -1] = foreground[2::8, -1] = foreground[3::8, -1] = 0.7
     foreground[5::8, 0] = foreground[6::8, 0] = foreground[7::8, 0] = 0.7
-    for objects, count in [(ObjectSettings(), 6), (ObjectSettings(seed_level=0.6), 1), (ObjectSettings(neck=0), 6)]:
+    for objects, count in [
+        (ObjectSettings(), 6),
+        (ObjectSettings(seed_level=0.6), 1),
+        (ObjectSettings(merge_ratio=0), 6),
+    ]:
         labels, _, _ = blockwise(foreground, block, objects)
-        assert np.array_equal(labels, label_objects(foreground, **objects.model_dump()))
+        assert np.array_equal(labels, label_objects(foreground, objects))
         assert labels.max() == count
 
 
@@ -118,22 +123,24 @@ def test_objects_larger_than_blocks_and_deeper_than_the_margin(monkeypatch):
     rows, columns = np.indices((120, 210))
     disks = np.minimum((rows - 60) ** 2 + (columns - 60) ** 2, (rows - 60) ** 2 + (columns - 150) ** 2) < 50**2
     foreground = gaussian_filter(disks.astype(np.float32), 1)
-    objects = ObjectSettings(neck=0.8)
+    objects = ObjectSettings(merge_ratio=0.8)
     for deepest in (512, 20):
-        monkeypatch.setitem(DEEPEST_PX, 2, deepest)
+        monkeypatch.setitem(MAX_DISTANCE_PX, 2, deepest)
         labels, _, _ = blockwise(foreground, (16, 24), objects)
-        assert np.array_equal(labels, label_objects(foreground, **objects.model_dump()))
-        assert labels.max() == (2 if deepest == 512 else 1)  # the neck, 21 deep, is then as deep as the disks
+        assert np.array_equal(labels, label_objects(foreground, objects))
+        assert labels.max() == (
+            2 if deepest == 512 else 1
+        )  # the constriction, 21 px deep, is then as deep as the disks
 
 
 def test_what_is_left_to_a_join_is_as_much_as_the_border():
     noise = np.random.Generator(np.random.Philox(5)).random((256, 256))
     foreground = gaussian_filter(noise, 2)
     foreground = np.clip((foreground - foreground.mean()) / foreground.std() * 0.3 + 0.6, 0, 1).astype(np.float32)
-    for neck in (0.0, 0.5):
-        objects = ObjectSettings(neck=neck)
+    for merge_ratio in (0.0, 0.5):
+        objects = ObjectSettings(merge_ratio=merge_ratio)
         labels, _, most = blockwise(foreground, (128, 128), objects)
-        assert np.array_equal(labels, label_objects(foreground, **objects.model_dump()))
+        assert np.array_equal(labels, label_objects(foreground, objects))
         assert labels.max() > 100 and 0 < most < 2 * 4 * 128
 
 
@@ -141,11 +148,11 @@ def test_specks_are_needed_only_where_there_are_some():
     foreground = np.zeros((10, 30), np.float32)
     foreground[2:8, 2:12] = foreground[2:8, 20:25] = 1
     _, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=30))
-    assert not stitch.needed("specks", tables) and tables["specks"] == {} and stitch.count(tables) == 2
-    assert tables["divide"]["specks"] == 0
+    assert not stitch.needed("small", tables) and tables["small"] == {} and stitch.count(tables) == 2
+    assert tables["divide"]["small"] == 0
     assert tables["divide"]["numbers"].tolist() == [1, 2]
     labels, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=31))
-    assert stitch.needed("specks", tables) and stitch.count(tables) == 1
+    assert stitch.needed("small", tables) and stitch.count(tables) == 1
     assert np.array_equal(labels == 1, (foreground > 0) & (np.arange(30) < 15))
 
 
@@ -155,16 +162,16 @@ def test_specks_inside_a_block_are_counted_and_not_listed():
     foreground[30:36, 30:36] = 1
     objects = ObjectSettings(min_size_px=10)
     division = stitch.Division(foreground.shape, (32, 32), objects)
-    store = Memory(levels(foreground))
+    store = Memory(quantize(foreground))
     cores = [(slice(y, y + 32), slice(x, x + 32)) for y in (0, 32) for x in (0, 32)]
     tables = {
         "seeds": stitch.join("seeds", [stitch.run_block("seeds", c, store, division, {}) for c in cores], division, {})
     }
     rests = [stitch.run_block("divide", core, store, division, tables) for core in cores]
     assert [len(rest["ids"]) for rest in rests] == [1, 1, 1, 1]
-    assert sum(int(rest["specks"].sum()) for rest in rests) == 253  # two of 256 touch the square, one lies in it
+    assert sum(int(rest["small"].sum()) for rest in rests) == 253  # two of 256 touch the square, one lies in it
     table = stitch.join("divide", iter(rests), division, tables)
-    assert (len(table["ids"]), int(table["specks"])) == (1, sum(int(rest["specks"].sum()) for rest in rests))
+    assert (len(table["ids"]), int(table["small"])) == (1, sum(int(rest["small"].sum()) for rest in rests))
 
 
 def test_spacing_that_does_not_fit():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from septum.arrays.targets import IGNORE, IGNORED, object_target, separate_touching
+from septum.arrays.targets import IGNORE_INDEX, UNANNOTATED, object_target, separate_touching
 from septum.arrays.weight_map import border_term, class_balance, class_counts, fiji_weight_map, weight_map
 from septum.errors import DataError, UsageError
 from septum.seeding import generator
@@ -130,18 +130,18 @@ def test_zero_where_the_definition_has_no_second_object_or_is_negligible():
 
 
 def test_wide_ids_and_any_memory_order():
-    labels = np.array([[2**40, 0, 3], [0, 0, IGNORE]])
-    expected = slow_border(np.array([[1, 0, 3], [0, 0, IGNORE]]))
+    labels = np.array([[2**40, 0, 3], [0, 0, UNANNOTATED]])
+    expected = slow_border(np.array([[1, 0, 3], [0, 0, UNANNOTATED]]))
     assert np.allclose(border_term(labels), expected, rtol=1e-6)
     assert np.allclose(border_term(np.asfortranarray(labels)), expected, rtol=1e-6)
 
 
 def test_ignored_pixels_weigh_nothing_and_are_no_objects():
-    labels = np.array([[1, 0, IGNORE, 0, 2]])
+    labels = np.array([[1, 0, UNANNOTATED, 0, 2]])
     target = object_target(labels)
     weight = weight_map(labels, target, [1.0, 2.0])
     assert np.allclose(weight, [[2, 1 + 10 * np.exp(-16 / 50), 0, 1 + 10 * np.exp(-16 / 50), 2]])
-    target[0, 4] = IGNORED
+    target[0, 4] = IGNORE_INDEX
     assert weight_map(labels, target, [1.0, 2.0])[0, 4] == 0
 
 
@@ -164,10 +164,10 @@ def test_separated_cells_get_a_heavy_border():
 
 def test_fiji_weights():
     labels = blobs((20, 26), 6, 1)
-    labels[:3, :3] = IGNORE
+    labels[:3, :3] = UNANNOTATED
     d1, d2 = distances(labels, (1.0, 1.0))
     background = 0.1 + 0.9 * np.exp(-(d1**2) / 200) + 50 * np.exp(-((d1 + d2) ** 2) / 72)
-    expected = np.select([labels == IGNORE, labels > 0], [0.0, 1.0], background)
+    expected = np.select([labels == UNANNOTATED, labels > 0], [0.0, 1.0], background)
     assert np.allclose(fiji_weight_map(labels), expected, rtol=2e-6)
     one = np.array([[5, 0, 0, 0]])
     assert np.allclose(

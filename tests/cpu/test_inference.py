@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septum.cpu._feature_maps import Map, place, plan
+from septum.cpu._feature_maps import FeatureMap, assign_addresses, plan_memory
 from septum.cpu.inference import Engine, unsupported, weight_bytes, working_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 
@@ -285,7 +285,7 @@ def test_it_computes_with_the_vectors_of_other_processors(lanes: str, padding: s
 def test_maps_alive_together_do_not_overlap() -> None:
     for shape in (UNetSettings(width=20), UNetSettings(width=20, padding="same", depths=(2, 2))):
         sides = shape.geometry.input_for((150, 90))
-        made = plan(shape, sides, lanes=16, band_pixels=1000)
+        made = plan_memory(shape, sides, lanes=16, band_pixels=1000)
         for a in made.maps:
             assert a.address % 64 == 0 and a.address + a.bytes <= made.bytes
             for b in made.maps:
@@ -294,9 +294,9 @@ def test_maps_alive_together_do_not_overlap() -> None:
 
 
 def test_maps_take_the_memory_of_those_that_are_dead() -> None:
-    one = Map(8, 8, 1, 64, 0, 8, born=0, dies=1)
-    assert place([one, replace(one, born=1, dies=1), replace(one, born=2, dies=2)]) == 8192
-    assert place([]) == 0
+    one = FeatureMap(8, 8, 1, 64, 0, 8, born=0, dies=1)
+    assert assign_addresses([one, replace(one, born=1, dies=1), replace(one, born=2, dies=2)]) == 8192
+    assert assign_addresses([]) == 0
 
 
 def test_weights_are_those_of_winograd() -> None:

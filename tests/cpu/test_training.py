@@ -78,7 +78,7 @@ def test_convolution_and_its_gradients_are_those_of_float64(
     assert _off(t.convolve(x, weight, margin=margin, bias=bias), out + bias.view(1, -1, 1, 1)) < 2e-5
     assert _off(t.convolve(gradient, weight, margin=2 - margin, backward=True), of_input) < 2e-5
     assert _off(t.weight_gradient(x, gradient, margin=margin), of_weight) < 2e-5
-    assert _off(t.sums(gradient), gradient.double().sum((0, 2, 3))) < 1e-5
+    assert _off(t.feature_sums(gradient), gradient.double().sum((0, 2, 3))) < 1e-5
     leaky = t.convolve(x, weight, margin=margin, leak=0.1)
     assert _off(leaky, nn.functional.leaky_relu(out, 0.1)) < 2e-5
 
@@ -220,13 +220,17 @@ def test_a_step_gives_the_same_bits_again(device: Device) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_loops_give_the_same_bits_with_any_number_of_threads(count: int, threads: None) -> None:
     x, weight = _innermost(2, 2 * WIDTH, 37, 50), _innermost(4 * WIDTH, 2 * WIDTH, 3, 3, seed=1)
-    image, table = _noise(1, 1, 39, 52), t.plain_table(2 * WIDTH)
+    image, table = _noise(1, 1, 39, 52), t.identity_table(2 * WIDTH)
 
     def compute() -> list[Tensor]:
         gradient = t.convolve(x, weight, margin=0)
         mean, variance = t.moments(x)
-        moments = [torch.from_numpy(v) for v in (mean, variance, *t.slopes(x, x, table, 0.1))]
-        more = [t.normalize(x, table, 0.1), t.pull(x, x, table, 0.1), t.image_weight_gradient(image, x[:1])]
+        moments = [torch.from_numpy(v) for v in (mean, variance, *t.gradient_sums(x, x, table, 0.1))]
+        more = [
+            t.normalize(x, table, 0.1),
+            t.batchnorm_gradient(x, x, table, 0.1),
+            t.image_weight_gradient(image, x[:1]),
+        ]
         return [
             gradient,
             t.convolve(gradient, weight, margin=2, backward=True),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septum.nn.augment import AugmentSettings, draw
-from septum.nn.spatial import Deformation, coordinates, cubic_matrix, reach, shifted, window
+from septum.nn.spatial import Deformation, bounding_box, coordinates, cubic_matrix, image_window, translated
 from septum.seeding import generator
 
 
@@ -101,17 +101,17 @@ def test_box_holds_every_coordinate_and_window_changes_nothing(number, sides, sp
     rng = np.random.default_rng(number)
     shape = rng.integers(1, 40, size=len(sides))
     d = draw(choice, rng, center=rng.integers(-30, 60, size=len(sides)).tolist(), tile=sides)
-    low, size = reach(d, sides)
+    low, size = bounding_box(d, sides)
     field = coordinates(d, sides).numpy().reshape(len(sides), -1)
     assert (np.floor(field.min(axis=1)) >= low).all()
     assert (np.floor(field.max(axis=1)) + 1 <= np.array(low) + size - 1).all()
-    part = window(d, sides, shape)
+    part = image_window(d, sides, shape)
     assert all(0 <= s.start < s.stop <= n for s, n in zip(part, shape, strict=True))
     # The same pixels are seen through the window as in the whole image.
     index = np.arange(np.prod(shape)).reshape(shape)
     there = tuple(fold(np.floor(field[a]).astype(int), n) for a, n in enumerate(shape))
     start = np.array([s.start for s in part])
-    moved = coordinates(shifted(d, part), sides).numpy().reshape(len(sides), -1)
+    moved = coordinates(translated(d, part), sides).numpy().reshape(len(sides), -1)
     cut = index[part]
     here = tuple(fold(np.floor(field[a]).astype(int) - start[a], n) for a, n in enumerate(cut.shape))
     assert np.array_equal(index[there], cut[here])
@@ -124,6 +124,6 @@ def fold(position: np.ndarray, length: int) -> np.ndarray:
 
 def test_window_of_a_large_image_is_small():
     d = draw(AugmentSettings.paper(), generator(0, "test"), center=[50_000, 60_000], tile=[572, 572])
-    part = window(d, [572, 572], [100_000, 100_000])
+    part = image_window(d, [572, 572], [100_000, 100_000])
     assert all(572 <= s.stop - s.start < 572 * 2**0.5 + 130 for s in part)
     assert part[0].start < 50_000 < part[0].stop

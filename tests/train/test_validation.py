@@ -196,4 +196,4 @@ def test_a_speck_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_lines_the_usual_settings_look_at_no_shape() -> None:
     held_out = Validator((), False, make_plan(LINES, width=2)[0], find_device("cpu"))
     assert held_out.finish("any", Schedule(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
-    assert AREAS.neck == 0 and AREAS.threshold < 0.5 < AREAS.seed_level
+    assert AREAS.merge_ratio == 0 and AREAS.threshold < 0.5 < AREAS.seed_level

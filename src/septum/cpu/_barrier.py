@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from septum.arrays.jit import lazy_jit
-from septum.cpu._microkernels import add, give_way, look, pause, tell
+from septum.cpu._microkernels import atomic_load, atomic_store, fetch_add, spin_pause, yield_core
 
 # What threads tell each other, in cache lines of their own: the next block, which loop is open to be joined, how many
 # have joined it.
@@ -20,57 +20,57 @@ _PATIENCE = 1000
 
 
 @lazy_jit
-def counter(state: int) -> int:
+def counter_address(state: int) -> int:
     """Return the address of what blocks are counted with; `state` is that of ``(STATE,) int64``."""
     return state + 8 * COUNTER
 
 
 @lazy_jit
-def begin(state: int, number: int) -> None:
+def open_loop(state: int, number: int) -> None:
     """Open a loop of a number, 1 or more and another than the last, for others to join."""
-    tell(state + 8 * OPEN, number)
+    atomic_store(state + 8 * OPEN, number)
 
 
 @lazy_jit
-def end(state: int) -> None:
+def close_loop(state: int) -> None:
     """Close the loop and wait for those that have joined."""
-    tell(state + 8 * OPEN, CLOSED)
+    atomic_store(state + 8 * OPEN, CLOSED)
     looks = 0
-    while look(state + 8 * JOINED):
+    while atomic_load(state + 8 * JOINED):
         looks = _patient(looks)
 
 
 @lazy_jit
-def join(state: int, seen: int) -> Any:
+def join_loop(state: int, seen: int) -> Any:
     """Wait for a loop of another number than `seen` and join it; return its number, or `OVER` at the end of all."""
     looks = 0
     while True:
-        now = look(state + 8 * OPEN)
+        now = atomic_load(state + 8 * OPEN)
         if now == OVER:
             return OVER
         if now in (CLOSED, seen):
             looks = _patient(looks)
             continue
         looks = 0
-        add(state + 8 * JOINED, 1)
+        fetch_add(state + 8 * JOINED, 1)
         # It may have been closed meanwhile; if not, who opened it sees this thread and waits.
-        now = look(state + 8 * OPEN)
+        now = atomic_load(state + 8 * OPEN)
         if now not in (CLOSED, OVER):
             return now
-        add(state + 8 * JOINED, -1)
+        fetch_add(state + 8 * JOINED, -1)
 
 
 @lazy_jit
-def leave(state: int) -> None:
+def leave_loop(state: int) -> None:
     """Say that this thread's part of the loop is done."""
-    add(state + 8 * JOINED, -1)
+    fetch_add(state + 8 * JOINED, -1)
 
 
 @lazy_jit
 def _patient(looks: int) -> int:
     """Wait before the next look at the state of other threads; return how many looks there were."""
     if looks < _PATIENCE:
-        pause()
+        spin_pause()
     else:
-        give_way()
+        yield_core()
     return looks + 1

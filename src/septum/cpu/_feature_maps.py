@@ -14,7 +14,7 @@ _ALIGNMENT = 4096
 
 
 @dataclass
-class Map:
+class FeatureMap:
     """A feature map, features together, of which a window of rows is in memory.
 
     Parameters
@@ -96,9 +96,9 @@ class Map:
             ctypes.memset(self.address + (last - self.first) * self.row_bytes, 0, self.row_bytes)
 
 
-def place(maps: Sequence[Map]) -> int:
+def assign_addresses(maps: Sequence[FeatureMap]) -> int:
     """Set the maps' addresses, beginning at 0, so that maps alive together do not overlap; return the bytes needed."""
-    placed: list[Map] = []
+    placed: list[FeatureMap] = []
     for one in sorted(maps, key=lambda m: -m.bytes):
         others = sorted((m for m in placed if m.born <= one.dies and one.born <= m.dies), key=lambda m: m.address)
         one.address = 0
@@ -115,16 +115,16 @@ def place(maps: Sequence[Map]) -> int:
 class LevelMaps:
     """Maps of a level: on the way down first convolution, second and pooled; on the way up enlarged, first, second."""
 
-    first: Map
-    skip: Map
-    pooled: Map | None = None
-    enlarged: Map | None = None
-    merged: Map | None = None
-    out: Map | None = None
+    first: FeatureMap
+    skip: FeatureMap
+    pooled: FeatureMap | None = None
+    enlarged: FeatureMap | None = None
+    merged: FeatureMap | None = None
+    out: FeatureMap | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """All maps of one tile.
 
     Parameters
@@ -140,12 +140,12 @@ class Plan:
     """
 
     levels: tuple[LevelMaps, ...]
-    maps: tuple[Map, ...]
+    maps: tuple[FeatureMap, ...]
     bands: tuple[int, ...]
     bytes: int
 
 
-def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixels: int) -> Plan:
+def plan_memory(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixels: int) -> MemoryPlan:
     """Plan the memory of one tile.
 
     Parameters
@@ -168,13 +168,13 @@ def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixel
     for _ in range(levels):
         ups.append((2 * ups[-1][0] - 2 * cut, 2 * ups[-1][1] - 2 * cut))
     bands = tuple(max(4, -(-band_pixels // (4 * w)) * 4) for _, w in downs)
-    made: list[Map] = []
+    made: list[FeatureMap] = []
 
-    def new(shape: tuple[int, int], features: int, born: int, dies: int, rows: int | None = None) -> Map:
+    def new(shape: tuple[int, int], features: int, born: int, dies: int, rows: int | None = None) -> FeatureMap:
         height, width = shape
         rows = height + 2 * border if rows is None else min(rows, height) + 2 * border
         chunks = -(-features // lanes)
-        made.append(Map(height, width, chunks, 4 * lanes, border, rows, born, dies))
+        made.append(FeatureMap(height, width, chunks, 4 * lanes, border, rows, born, dies))
         return made[-1]
 
     found = []
@@ -199,4 +199,4 @@ def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixel
                 new(last, features, up, up + (k > 0), None if k else window),
             )
         )
-    return Plan(tuple(found), tuple(made), bands, place(made))
+    return MemoryPlan(tuple(found), tuple(made), bands, assign_addresses(made))

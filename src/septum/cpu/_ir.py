@@ -34,18 +34,18 @@ Value = Any  # llvmlite has no types
 Builder = Any
 
 
-def shifted(b: Builder, address: Value, offset: Value | int) -> Value:
+def offset_by(b: Builder, address: Value, offset: Value | int) -> Value:
     if isinstance(offset, int):
         return b.add(address, I64(offset)) if offset else address
     return b.add(address, offset)
 
 
 def load(b: Builder, address: Value, offset: Value | int = 0, kind: Any = VECTOR) -> Value:
-    return b.load(b.inttoptr(shifted(b, address, offset), kind.as_pointer()), align=4, typ=kind)
+    return b.load(b.inttoptr(offset_by(b, address, offset), kind.as_pointer()), align=4, typ=kind)
 
 
 def store(b: Builder, value: Value, address: Value, offset: Value | int = 0) -> None:
-    b.store(value, b.inttoptr(shifted(b, address, offset), value.type.as_pointer()), align=4)
+    b.store(value, b.inttoptr(offset_by(b, address, offset), value.type.as_pointer()), align=4)
 
 
 def splat(b: Builder, scalar: Value) -> Value:
@@ -54,25 +54,25 @@ def splat(b: Builder, scalar: Value) -> Value:
     return b.shuffle_vector(one, empty, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
 
-def every(number: float) -> Value:
+def filled(number: float) -> Value:
     return ir.Constant(VECTOR, [number] * LANES)
 
 
-def outside(b: Builder, name: str, kind: Any) -> Value:
+def declared(b: Builder, name: str, kind: Any) -> Value:
     """Return a function that LLVM or the system has."""
     return b.module.globals.get(name) or ir.Function(b.module, kind, name)
 
 
 def fma(b: Builder, x: Value, y: Value, z: Value) -> Value:
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return b.call(outside(b, f"llvm.fmuladd.v{LANES}f32", kind), [x, y, z])  # fused where the processor can
+    return b.call(declared(b, f"llvm.fmuladd.v{LANES}f32", kind), [x, y, z])  # fused where the processor can
 
 
-def times(b: Builder, value: Value, factor: int) -> Value | int:
+def multiple(b: Builder, value: Value, factor: int) -> Value | int:
     return b.mul(value, I64(factor)) if factor else 0
 
 
-def code(emit: Callable[[Builder, Sequence[Value]], None], *kinds: Any) -> tuple[Any, Any]:
+def inline_code(emit: Callable[[Builder, Sequence[Value]], None], *kinds: Any) -> tuple[Any, Any]:
     """Return the types and the code of a function without result, written in place where it is called."""
 
     def codegen(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
@@ -82,7 +82,7 @@ def code(emit: Callable[[Builder, Sequence[Value]], None], *kinds: Any) -> tuple
     return types.void(*kinds), codegen
 
 
-def in_place(function: Callable[Concatenate[Any, Given], Any]) -> Callable[Given, Any]:
+def inline(function: Callable[Concatenate[Any, Given], Any]) -> Callable[Given, Any]:
     """Let compiled loops call a function whose code is written in their place; they do not see its first argument."""
     made: Callable[Given, Any] = intrinsic(function)
     return made
@@ -91,5 +91,5 @@ def in_place(function: Callable[Concatenate[Any, Given], Any]) -> Callable[Given
 ADDRESS, NUMBER = types.int64, types.float32
 
 
-def activated(b: Builder, x: Value, leak: Value) -> Value:
-    return b.select(b.fcmp_ordered("<", x, every(0.0)), b.fmul(x, leak), x)  # what is no number stays so
+def leaky_relu(b: Builder, x: Value, leak: Value) -> Value:
+    return b.select(b.fcmp_ordered("<", x, filled(0.0)), b.fmul(x, leak), x)  # what is no number stays so

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.cpu import _winograd as k
-from septum.cpu._feature_maps import Map
+from septum.cpu._feature_maps import FeatureMap
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._packed_weights import Packed, aligned, is_wide
+from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
 from septum.cpu._threads import Threads
 
 # Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
@@ -44,7 +44,7 @@ class Stage:
     run: Callable[[int, int], None]
     height: int
     grain: int
-    outs: tuple[Map, ...]
+    outs: tuple[FeatureMap, ...]
     feeder: Stage | None
     reach: int
     reader: Stage | None = field(default=None, init=False)
@@ -104,11 +104,11 @@ class Workshop:
 
 def convolve(
     shop: Workshop,
-    packed: Packed,
-    sources: Sequence[Map],
-    out: Map,
+    packed: PackedWeights,
+    sources: Sequence[FeatureMap],
+    out: FeatureMap,
     *,
-    pooled: Map | None = None,
+    pooled: FeatureMap | None = None,
     feeder: Stage | None = None,
 ) -> Stage:
     """Return a 3x3 convolution with bias and ReLU.
@@ -162,7 +162,7 @@ def convolve(
     return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, lost // 2 + 1)
 
 
-def convolve_image(shop: Workshop, packed: Packed, channels: int, out: Map) -> Stage:
+def convolve_image(shop: Workshop, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:
     """Return the first 3x3 convolution with bias and ReLU, of the image."""
     height, width = out.height + 2, out.width + 2
     d = np.zeros(k.SIZE, np.int64)
@@ -178,7 +178,7 @@ def convolve_image(shop: Workshop, packed: Packed, channels: int, out: Map) -> S
     return Stage(run, out.height, 1, (out,), None, 0)
 
 
-def enlarge(shop: Workshop, packed: Packed, source: Map, out: Map) -> Stage:
+def up_convolve(shop: Workshop, packed: PackedWeights, source: FeatureMap, out: FeatureMap) -> Stage:
     """Return an up-convolution of side and stride 2 with bias, to twice the sides."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
@@ -188,12 +188,12 @@ def enlarge(shop: Workshop, packed: Packed, source: Map, out: Map) -> Stage:
 
     def run(begin: int, end: int) -> None:
         d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
-        shop.threads.run(k.ENLARGE, d, _LINEAR)
+        shop.threads.run(k.UP_CONVOLUTION, d, _LINEAR)
 
     return Stage(run, out.height, 2, (out,), None, 0)
 
 
-def classify(shop: Workshop, packed: Packed, source: Map, classes: int, feeder: Stage) -> Stage:
+def classify(shop: Workshop, packed: PackedWeights, source: FeatureMap, classes: int, feeder: Stage) -> Stage:
     """Return the 1x1 convolution to the classes' planes."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
@@ -212,14 +212,14 @@ def classify(shop: Workshop, packed: Packed, source: Map, classes: int, feeder: 
 _LINEAR = np.float32(1)
 
 
-def _describe(d: NDArray[np.int64], packed: Packed, out: Map | None) -> None:
+def _describe(d: NDArray[np.int64], packed: PackedWeights, out: FeatureMap | None) -> None:
     d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
     d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
     if out is not None:
         d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = out.row_bytes, out.pixel_bytes, out.chunks
 
 
-def _columns(packed: Packed) -> int:
+def _columns(packed: PackedWeights) -> int:
     return LANES if packed.single else 2 * LANES
 
 
@@ -243,7 +243,7 @@ def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[
     return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
 
 
-def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: Packed, tiles: int) -> tuple[int, bool]:
+def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights, tiles: int) -> tuple[int, bool]:
     """Choose how many tiles a block has; have memory for one; return their number and whether threads share it."""
     columns = _columns(packed)
     most, shared = tile_block(packed.features, packed.panels * columns)
@@ -263,6 +263,6 @@ def pixel_memory(features: int) -> int:
     return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
 
 
-def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: Packed) -> None:
+def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights) -> None:
     d[k.BLOCK] = _PIXEL_BLOCK
     shop.threads.reserve(pixel_memory(packed.features))

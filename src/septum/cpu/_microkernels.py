@@ -32,17 +32,17 @@ from septum.cpu._ir import (
     X86,
     Builder,
     Value,
-    activated,
-    code,
-    every,
+    declared,
+    filled,
     fma,
-    in_place,
+    inline,
+    inline_code,
+    leaky_relu,
     load,
-    outside,
-    shifted,
+    multiple,
+    offset_by,
     splat,
     store,
-    times,
 )
 
 _UNROLLED = 4
@@ -88,7 +88,7 @@ def _product(module: Any, vectors: int) -> Value:
     latch.cbranch(latch.icmp_signed(">", after[2], I64(0)), blocks[1], blocks[4])
     incoming(outer, [left, right, chunks], blocks[0])
     incoming(outer, after, blocks[3])
-    incoming(outer_sums, [every(0.0)] * len(sums), blocks[0])
+    incoming(outer_sums, [filled(0.0)] * len(sums), blocks[0])
     incoming(outer_sums, sums, blocks[3])
     incoming(inner, [outer[0], outer[1], I64(LANES // _UNROLLED)], blocks[1])
     incoming(inner, following, blocks[2])
@@ -100,32 +100,32 @@ def _product(module: Any, vectors: int) -> Value:
     return function
 
 
-@in_place
+@inline
 def product1(typing: Any, left: int, right: int, target: int, chunks: int) -> Any:
     """Multiply ``(ROWS, chunks * LANES)`` by ``(chunks * LANES, LANES)`` into ``(ROWS, LANES)``.
 
     The left side lies in chunks: ``(chunks, ROWS, LANES)``. The sum runs over its features in order.
     """
-    return code(lambda b, args: b.call(_product(b.module, 1), args), *[ADDRESS] * 4)
+    return inline_code(lambda b, args: b.call(_product(b.module, 1), args), *[ADDRESS] * 4)
 
 
-@in_place
+@inline
 def product2(typing: Any, left: int, right: int, target: int, chunks: int) -> Any:
     """Multiply as `product1` by ``(chunks * LANES, 2 * LANES)`` into ``(ROWS, 2 * LANES)``."""
-    return code(lambda b, args: b.call(_product(b.module, 2), args), *[ADDRESS] * 4)
+    return inline_code(lambda b, args: b.call(_product(b.module, 2), args), *[ADDRESS] * 4)
 
 
 def _to_products(b: Builder, d: Sequence[Value]) -> list[Value]:
     """Return B^T d."""
-    x, y = fma(b, every(-4.0), d[2], d[4]), fma(b, every(-4.0), d[1], d[3])
+    x, y = fma(b, filled(-4.0), d[2], d[4]), fma(b, filled(-4.0), d[1], d[3])
     z, w = b.fsub(d[4], d[2]), b.fsub(d[3], d[1])
     return [
-        fma(b, every(4.0), d[0], fma(b, every(-5.0), d[2], d[4])),
+        fma(b, filled(4.0), d[0], fma(b, filled(-5.0), d[2], d[4])),
         b.fadd(x, y),
         b.fsub(x, y),
-        fma(b, every(2.0), w, z),
-        fma(b, every(-2.0), w, z),
-        fma(b, every(4.0), d[1], fma(b, every(-5.0), d[3], d[5])),
+        fma(b, filled(2.0), w, z),
+        fma(b, filled(-2.0), w, z),
+        fma(b, filled(4.0), d[1], fma(b, filled(-5.0), d[3], d[5])),
     ]
 
 
@@ -135,83 +135,83 @@ def _from_products(b: Builder, m: Sequence[Value]) -> list[Value]:
     t, e = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
     return [
         b.fadd(b.fadd(m[0], s), t),
-        fma(b, every(2.0), e, d),
-        fma(b, every(4.0), t, s),
-        b.fadd(fma(b, every(8.0), e, d), m[5]),
+        fma(b, filled(2.0), e, d),
+        fma(b, filled(4.0), t, s),
+        b.fadd(fma(b, filled(8.0), e, d), m[5]),
     ]
 
 
 def _emit_transform_in(b: Builder, args: Sequence[Value]) -> None:
     source, row, pixel, target, stride = args
-    rows = [shifted(b, source, times(b, row, i)) for i in range(6)]
-    columns = [times(b, pixel, j) for j in range(6)]
+    rows = [offset_by(b, source, multiple(b, row, i)) for i in range(6)]
+    columns = [multiple(b, pixel, j) for j in range(6)]
     half = [_to_products(b, [load(b, rows[i], columns[j]) for i in range(6)]) for j in range(6)]
     for i in range(6):
         for j, value in enumerate(_to_products(b, [half[j][i] for j in range(6)])):
-            store(b, value, target, times(b, stride, 6 * i + j))
+            store(b, value, target, multiple(b, stride, 6 * i + j))
 
 
-@in_place
+@inline
 def transform_in(typing: Any, source: int, row: int, pixel: int, target: int, stride: int) -> Any:
     """Transform one vector of features at 6x6 pixels into 36 vectors, `stride` bytes apart."""
-    return code(_emit_transform_in, *[ADDRESS] * 5)
+    return inline_code(_emit_transform_in, *[ADDRESS] * 5)
 
 
 def _of_filter(b: Builder, g: Sequence[Value]) -> list[Value]:
     """Return G g."""
-    outer, four = b.fadd(g[0], g[2]), fma(b, every(4.0), g[2], g[0])
+    outer, four = b.fadd(g[0], g[2]), fma(b, filled(4.0), g[2], g[0])
     return [
-        b.fmul(every(1 / 4), g[0]),
-        b.fmul(every(-1 / 6), b.fadd(outer, g[1])),
-        b.fmul(every(-1 / 6), b.fsub(outer, g[1])),
-        b.fmul(every(1 / 24), fma(b, every(2.0), g[1], four)),
-        b.fmul(every(1 / 24), fma(b, every(-2.0), g[1], four)),
+        b.fmul(filled(1 / 4), g[0]),
+        b.fmul(filled(-1 / 6), b.fadd(outer, g[1])),
+        b.fmul(filled(-1 / 6), b.fsub(outer, g[1])),
+        b.fmul(filled(1 / 24), fma(b, filled(2.0), g[1], four)),
+        b.fmul(filled(1 / 24), fma(b, filled(-2.0), g[1], four)),
         g[2],
     ]
 
 
 def _emit_transform_filter(b: Builder, args: Sequence[Value]) -> None:
     source, place, target, stride = args
-    g = [load(b, source, times(b, place, i)) for i in range(9)]
+    g = [load(b, source, multiple(b, place, i)) for i in range(9)]
     half = [_of_filter(b, g[j::3]) for j in range(3)]
     for i in range(6):
         for j, value in enumerate(_of_filter(b, [half[k][i] for k in range(3)])):
-            store(b, value, target, times(b, stride, 6 * i + j))
+            store(b, value, target, multiple(b, stride, 6 * i + j))
 
 
-@in_place
+@inline
 def transform_filter(typing: Any, source: int, place: int, target: int, stride: int) -> Any:
     """Transform one vector of 3x3 filters, its places `place` bytes apart, into 36 vectors, `stride` bytes apart."""
-    return code(_emit_transform_filter, *[ADDRESS] * 4)
+    return inline_code(_emit_transform_filter, *[ADDRESS] * 4)
 
 
 def _emit_transform_out(b: Builder, args: Sequence[Value]) -> None:
     source, stride, bias, leak, target, row, pixel = args
-    half = [_from_products(b, [load(b, source, times(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
+    half = [_from_products(b, [load(b, source, multiple(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
     offset, slope = load(b, bias), splat(b, leak)
     for i in range(4):
-        line = shifted(b, target, times(b, row, i))
+        line = offset_by(b, target, multiple(b, row, i))
         for j, value in enumerate(_from_products(b, [half[j][i] for j in range(6)])):
-            store(b, activated(b, b.fadd(value, offset), slope), line, times(b, pixel, j))
+            store(b, leaky_relu(b, b.fadd(value, offset), slope), line, multiple(b, pixel, j))
 
 
-@in_place
+@inline
 def transform_out(
     typing: Any, source: int, stride: int, bias: int, leak: np.float32, target: int, row: int, pixel: int
 ) -> Any:
     """Transform 36 vectors of products, `stride` bytes apart, into 4x4 outputs; add bias, apply leaky ReLU."""
-    return code(_emit_transform_out, *[ADDRESS] * 3, NUMBER, *[ADDRESS] * 3)
+    return inline_code(_emit_transform_out, *[ADDRESS] * 3, NUMBER, *[ADDRESS] * 3)
 
 
 def _emit_finish(b: Builder, args: Sequence[Value]) -> None:
     source, bias, leak, target = args
-    store(b, activated(b, b.fadd(load(b, source), load(b, bias)), splat(b, leak)), target)
+    store(b, leaky_relu(b, b.fadd(load(b, source), load(b, bias)), splat(b, leak)), target)
 
 
-@in_place
-def finish(typing: Any, source: int, bias: int, leak: np.float32, target: int) -> Any:
+@inline
+def bias_relu(typing: Any, source: int, bias: int, leak: np.float32, target: int) -> Any:
     """Add the bias to a vector, apply leaky ReLU, store."""
-    return code(_emit_finish, *[ADDRESS] * 2, NUMBER, ADDRESS)
+    return inline_code(_emit_finish, *[ADDRESS] * 2, NUMBER, ADDRESS)
 
 
 def _emit_largest(b: Builder, args: Sequence[Value]) -> None:
@@ -224,28 +224,28 @@ def _emit_largest(b: Builder, args: Sequence[Value]) -> None:
     store(b, larger(larger(w, x), larger(y, z)), args[4])
 
 
-@in_place
-def largest(typing: Any, first: int, second: int, third: int, fourth: int, target: int) -> Any:
+@inline
+def max_of_four(typing: Any, first: int, second: int, third: int, fourth: int, target: int) -> Any:
     """Store the largest of four vectors, value by value."""
-    return code(_emit_largest, *[ADDRESS] * 5)
+    return inline_code(_emit_largest, *[ADDRESS] * 5)
 
 
-@in_place
+@inline
 def copy(typing: Any, source: int, target: int) -> Any:
     """Copy one vector."""
-    return code(lambda b, args: store(b, load(b, args[0]), args[1]), *[ADDRESS] * 2)
+    return inline_code(lambda b, args: store(b, load(b, args[0]), args[1]), *[ADDRESS] * 2)
 
 
-@in_place
+@inline
 def clear(typing: Any, target: int) -> Any:
     """Set one vector to zeros."""
-    return code(lambda b, args: store(b, every(0.0), args[0]), ADDRESS)
+    return inline_code(lambda b, args: store(b, filled(0.0), args[0]), ADDRESS)
 
 
-@in_place
+@inline
 def copy_value(typing: Any, source: int, target: int) -> Any:
     """Copy one value."""
-    return code(lambda b, args: store(b, load(b, args[0], 0, F32), args[1]), *[ADDRESS] * 2)
+    return inline_code(lambda b, args: store(b, load(b, args[0], 0, F32), args[1]), *[ADDRESS] * 2)
 
 
 def _emit_add_value(b: Builder, args: Sequence[Value]) -> None:
@@ -253,18 +253,18 @@ def _emit_add_value(b: Builder, args: Sequence[Value]) -> None:
     store(b, b.fadd(load(b, first, 0, F32), load(b, second, 0, F32)), target)
 
 
-@in_place
+@inline
 def add_value(typing: Any, first: int, second: int, target: int) -> Any:
     """Store the sum of two values."""
-    return code(_emit_add_value, *[ADDRESS] * 3)
+    return inline_code(_emit_add_value, *[ADDRESS] * 3)
 
 
 def _counted(address: Value, b: Builder) -> Value:
     return b.inttoptr(address, I64.as_pointer())
 
 
-@in_place
-def add(typing: Any, address: int, number: int) -> Any:
+@inline
+def fetch_add(typing: Any, address: int, number: int) -> Any:
     """Add to the 64-bit number at an address and return what it was, so that no two threads get the same."""
 
     def codegen(context: Any, b: Builder, signature: Any, args: Sequence[Value]) -> Value:
@@ -273,8 +273,8 @@ def add(typing: Any, address: int, number: int) -> Any:
     return types.int64(ADDRESS, ADDRESS), codegen
 
 
-@in_place
-def look(typing: Any, address: int) -> Any:
+@inline
+def atomic_load(typing: Any, address: int) -> Any:
     """Return the 64-bit number at an address and see all that was written before it."""
 
     def codegen(context: Any, b: Builder, signature: Any, args: Sequence[Value]) -> Value:
@@ -283,26 +283,26 @@ def look(typing: Any, address: int) -> Any:
     return types.int64(ADDRESS), codegen
 
 
-@in_place
-def tell(typing: Any, address: int, number: int) -> Any:
+@inline
+def atomic_store(typing: Any, address: int, number: int) -> Any:
     """Set the 64-bit number at an address, after all that was written before."""
-    return code(lambda b, args: b.store_atomic(args[1], _counted(args[0], b), "seq_cst", 8), ADDRESS, ADDRESS)
+    return inline_code(lambda b, args: b.store_atomic(args[1], _counted(args[0], b), "seq_cst", 8), ADDRESS, ADDRESS)
 
 
-@in_place
-def pause(typing: Any) -> Any:
+@inline
+def spin_pause(typing: Any) -> Any:
     """Wait a few cycles, for what another core will write."""
     name, given = ("llvm.x86.sse2.pause", []) if X86 else ("llvm.aarch64.hint", [I32(1)])
     kind = ir.FunctionType(ir.VoidType(), [I32] * len(given))
-    return code(lambda b, args: b.call(outside(b, name, kind), given) if X86 or ARM else None)
+    return inline_code(lambda b, args: b.call(declared(b, name, kind), given) if X86 or ARM else None)
 
 
-@in_place
-def give_way(typing: Any) -> Any:
-    """Let another thread have this core; where the system has no such call, `pause` has to do."""
+@inline
+def yield_core(typing: Any) -> Any:
+    """Let another thread have this core; where the system has no such call, `spin_pause` has to do."""
 
     def emit(b: Builder, args: Sequence[Value]) -> None:
         if os.name == "posix":
-            b.call(outside(b, "sched_yield", ir.FunctionType(I32, [])), [])
+            b.call(declared(b, "sched_yield", ir.FunctionType(I32, [])), [])
 
-    return code(emit)
+    return inline_code(emit)

@@ -316,7 +316,7 @@ def normalize(x: Tensor, table: NDArray[np.float32], leak: float) -> Tensor:
     return out
 
 
-def slopes(
+def gradient_sums(
     gradient: Tensor, x: Tensor, table: NDArray[np.float32], leak: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return sums over pixels of the gradient before the ReLU, and of its products with ``x - table[2]``.
@@ -330,28 +330,28 @@ def slopes(
     """
     d = _pixels(x)
     d[[k.INPUT1, k.BIAS]] = gradient.data_ptr(), table.ctypes.data
-    (sums, products), _ = _sum_blocks(k.SLOPES, d, leak)
+    (sums, products), _ = _sum_blocks(k.GRADIENT_SUMS, d, leak)
     return sums.sum(0), products.sum(0)
 
 
-def sums(x: Tensor) -> Tensor:
+def feature_sums(x: Tensor) -> Tensor:
     """Return the sum of each feature over all pixels, ``(C,) float32``."""
-    found, _ = slopes(x, x, plain_table(x.shape[1]), 1.0)
+    found, _ = gradient_sums(x, x, identity_table(x.shape[1]), 1.0)
     return torch.from_numpy(found.astype(np.float32))
 
 
-def plain_table(features: int) -> NDArray[np.float32]:
-    """Return the table, ``(5, features) float32``, with which `normalize` and `pull` are ReLU and its gradient."""
+def identity_table(features: int) -> NDArray[np.float32]:
+    """Return the table, ``(5, features) float32``, with which `normalize` and `batchnorm_gradient` are ReLU and its gradient."""
     table = np.zeros((5, features), np.float32)
     table[0] = 1
     return table
 
 
-def pull(gradient: Tensor, x: Tensor, table: NDArray[np.float32], leak: float) -> Tensor:
+def batchnorm_gradient(gradient: Tensor, x: Tensor, table: NDArray[np.float32], leak: float) -> Tensor:
     """Return ``table[0] (g - table[3] - table[4] (x - table[2]))``, g being the gradient before the ReLU."""
     out, d = torch.empty_like(x), _pixels(x)
     d[[k.INPUT1, k.BIAS, k.OUTPUT]] = gradient.data_ptr(), table.ctypes.data, out.data_ptr()
-    _run(k.PULL, d, leak)
+    _run(k.BATCHNORM_GRADIENT, d, leak)
     return out
 
 

@@ -35,7 +35,7 @@ def is_wide(features: int, outputs: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedWeights:
     """Weights of one layer.
 
     Parameters
@@ -59,7 +59,7 @@ class Packed:
     features: int
 
 
-def convolution(conv: nn.Conv2d, sources: int) -> Packed:
+def convolution(conv: nn.Conv2d, sources: int) -> PackedWeights:
     """Pack a 3x3 convolution whose input comes from `sources` maps of equal size.
 
     Its filters are transformed for F(4x4, 3x3), unless they are so many that this would take too much memory.
@@ -71,7 +71,7 @@ def convolution(conv: nn.Conv2d, sources: int) -> Packed:
     count = 9 if is_wide(sources * padded, panels * columns) else 36
     packed = aligned(panels * count * sources * padded * columns)
     _pack_filters(weight, packed.reshape(panels, count, sources, padded, columns))
-    return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
+    return PackedWeights(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
 
 
 @lazy_jit
@@ -108,23 +108,23 @@ def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None
                         out[panel, 6 * i + j, feature // each, feature % each, column] = six[j]
 
 
-def image_convolution(weight: Tensor, bias: Tensor | None) -> Packed:
+def image_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
     """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, ..."""
     return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
 
 
-def up_convolution(conv: nn.ConvTranspose2d) -> Packed:
+def up_convolution(conv: nn.ConvTranspose2d) -> PackedWeights:
     """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left and right."""
     weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
     return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
 
 
-def head(conv: nn.Conv2d) -> Packed:
+def head(conv: nn.Conv2d) -> PackedWeights:
     """Pack a 1x1 convolution."""
     return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
 
 
-def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> Packed:
+def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> PackedWeights:
     """Pack ``(matrices, features, outputs)``, the panels of one matrix after those of the other."""
     count, inputs, _ = matrices.shape
     features, columns = _up(inputs, LANES), _columns(outputs)
@@ -134,7 +134,7 @@ def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> Packed:
     for panel in range(panels):
         part = matrices[:, :, panel * columns : (panel + 1) * columns]
         view[:, panel, :inputs, : part.shape[2]] = part
-    return Packed(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
+    return PackedWeights(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
 
 
 def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from septum.arrays.jit import lazy_jit
-from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
+from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import (
-    add,
     add_value,
+    bias_relu,
     clear,
     copy,
     copy_value,
-    finish,
-    largest,
+    fetch_add,
+    max_of_four,
     product1,
     product2,
     transform_filter,
@@ -57,14 +57,14 @@ SUMS, RANGES = 37, 38
 # Which loop it is for: one of those below.
 LOOP = 39
 SIZE = 40
-WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, ENLARGE, HEAD = range(6)
+WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(6)
 # Those of training, in `septum.cpu._winograd_backward` and `septum.cpu._batchnorm`.
 PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
-MOMENTS, NORMALIZE, SLOPES, PULL = range(13, 17)
+MOMENTS, NORMALIZE, GRADIENT_SUMS, BATCHNORM_GRADIENT = range(13, 17)
 
 
 @lazy_jit
-def gather(d: Description, first: int, count: int, target: int, patch: int) -> None:
+def transform_tiles(d: Description, first: int, count: int, target: int, patch: int) -> None:
     """Transform the inputs of some tiles; what lies beyond the input's edge counts as zero."""
     begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
     chunks, stride, margin = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[MARGIN]
@@ -143,7 +143,7 @@ def _scatter(d: Description, leak: np.float32, source: int, first: int, count: i
                     for j in range(0, min(4, width - x), 2):
                         corner = low + i * below + j * right_of
                         to = pooled + (y + i) // 2 * pooled_row + (x + j) // 2 * pooled_pixel + place
-                        largest(corner, corner + right_of, corner + below, corner + below + right_of, to)
+                        max_of_four(corner, corner + right_of, corner + below, corner + below + right_of, to)
 
 
 @lazy_jit
@@ -154,11 +154,11 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
     products = left + PRODUCTS * d[STRIDE_IN]
     size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= tiles:
             return
         count = min(size, tiles - first)
-        gather(d, first, count, left, scratch)
+        transform_tiles(d, first, count, left, scratch)
         for panel in range(d[PANELS]):
             right = d[WEIGHTS] + panel * PRODUCTS * apart
             _multiply(d, left, (count + ROWS - 1) // ROWS, right, apart, products)
@@ -170,11 +170,11 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
     chunks = d[CHUNKS0] + d[CHUNKS1]
     while True:
-        block = add(counter, 1)
+        block = fetch_add(counter, 1)
         if block * ROWS >= d[COUNT]:
             return
         count = min(ROWS, d[COUNT] - block * ROWS)
-        gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
+        transform_tiles(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
 
 
 @lazy_jit
@@ -187,7 +187,7 @@ def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: in
     matrix = _matrix_bytes(d)
     apart = matrix + STEP  # or all 36 would be written to the same lines of the first cache
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[PANELS] * d[PARTS]:
             return
         panel, begin = item // d[PARTS], item % d[PARTS] * part
@@ -214,7 +214,7 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
 
 
 @lazy_jit
-def patches(d: Description, first: int, count: int, target: int) -> None:
+def gather_patches(d: Description, first: int, count: int, target: int) -> None:
     """Put the 3x3 pixels of all planes around some pixels of an image where products want them."""
     width, chunks = d[WIDTH], d[CHUNKS0]
     for i in range(count):
@@ -235,11 +235,11 @@ def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
-        patches(d, first, count, scratch)
+        gather_patches(d, first, count, scratch)
         for panel in range(d[PANELS]):
             _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
             for vector in range(min(vectors, d[OUT_CHUNKS] - panel * vectors)):
@@ -247,7 +247,7 @@ def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
                 for i in range(count):
                     y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = d[OUTPUT] + y * d[OUT_ROW] + x * d[OUT_PIXEL] + place
-                    finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+                    bias_relu(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
 
 
 @lazy_jit
@@ -263,7 +263,7 @@ def _pack(d: Description, first: int, count: int, target: int) -> None:
 
 
 @lazy_jit
-def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def up_convolution(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
 
     The panels of the weights are those of the upper left pixel, then the upper right, the lower left, the lower right.
@@ -273,7 +273,7 @@ def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> Non
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -286,7 +286,7 @@ def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> Non
                 for i in range(count):
                     y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = output + (2 * y + corner // 2) * row + (2 * x + corner % 2) * pixel + place
-                    finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+                    bias_relu(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
 
 
 @lazy_jit
@@ -296,7 +296,7 @@ def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -322,8 +322,8 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
         winograd_outputs(d, leak, counter, scratch)
     elif d[LOOP] == IMAGE:
         image(d, leak, counter, scratch)
-    elif d[LOOP] == ENLARGE:
-        enlarge(d, leak, counter, scratch)
+    elif d[LOOP] == UP_CONVOLUTION:
+        up_convolution(d, leak, counter, scratch)
     else:
         head(d, leak, counter, scratch)
 
@@ -347,12 +347,12 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
         that is opened, until all is `OVER`.
     """
     if number:
-        begin(state, number)
-        _run(d, leaks[0], counter(state), scratch)
-        end(state)
+        open_loop(state, number)
+        _run(d, leaks[0], counter_address(state), scratch)
+        close_loop(state)
         return
-    seen = join(state, CLOSED)
+    seen = join_loop(state, CLOSED)
     while seen != OVER:
-        _run(d, leaks[0], counter(state), scratch)
-        leave(state)
-        seen = join(state, seen)
+        _run(d, leaks[0], counter_address(state), scratch)
+        leave_loop(state)
+        seen = join_loop(state, seen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._microkernels import add, clear, copy, copy_value, transform_filter
+from septum.cpu._microkernels import clear, copy, copy_value, fetch_add, transform_filter
 from septum.cpu._microkernels_backward import SUMMED, add_vector, outer1, outer2, transform_gradient, transform_weights
 from septum.cpu._winograd import (
     BLOCK,
@@ -34,8 +34,8 @@ from septum.cpu._winograd import (
     WEIGHTS,
     WIDTH,
     Description,
-    gather,
-    patches,
+    gather_patches,
+    transform_tiles,
 )
 
 # Chunks of features of both sides that a thread takes together of a weight gradient of many, and bytes of their sums.
@@ -62,7 +62,7 @@ def pack(d: Description, counter: int, scratch: int) -> None:
     vectors, columns = 1 if d[SINGLE] else 2, STEP if d[SINGLE] else 2 * STEP
     matrix = d[CHUNKS0] * LANES * columns
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[OUT_CHUNKS] * d[CHUNKS0]:
             return
         chunk, inside = item // d[CHUNKS0], item % d[CHUNKS0] * LANES
@@ -86,7 +86,7 @@ def pack_turned(d: Description, counter: int) -> None:
     vectors, columns = 1 if d[SINGLE] else 2, STEP if d[SINGLE] else 2 * STEP
     matrix = d[CHUNKS0] * LANES * columns
     while True:
-        output = add(counter, 1)
+        output = fetch_add(counter, 1)
         if output >= d[CHUNKS0] * LANES:
             return
         source = d[INPUT0] + output * d[ROW0] + 8 * d[PIXEL0]
@@ -162,7 +162,7 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
     right = left + PRODUCTS * d[STRIDE_IN]
     vectors = PRODUCTS * d[CHUNKS0] * d[OUT_CHUNKS] * LANES
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[RANGES]:
             return
         sums = d[SUMS] + item * vectors * STEP
@@ -170,7 +170,7 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
             clear(sums + vector * STEP)
         for first in range(item * each, min(tiles, (item + 1) * each), size):
             count = min(size, tiles - first)
-            gather(d, first, count, left, scratch)
+            transform_tiles(d, first, count, left, scratch)
             _gather_gradient(d, first, count, right, scratch)
             _sum_tiles(d, right, left, count, sums, d[OUT_CHUNKS], d[CHUNKS0])
 
@@ -181,7 +181,7 @@ def weights_sum(d: Description, counter: int) -> None:
     rows, columns = d[OUT_CHUNKS], d[CHUNKS0]
     vectors = PRODUCTS * rows * columns * LANES
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= rows:
             return
         for p in range(PRODUCTS):
@@ -198,11 +198,11 @@ def weights_inputs(d: Description, counter: int, scratch: int) -> None:
     """First part of the gradient of weights of many features: transform tiles for all threads."""
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
     while True:
-        block = add(counter, 1)
+        block = fetch_add(counter, 1)
         if block * ROWS >= d[COUNT]:
             return
         count, place = min(ROWS, d[COUNT] - block * ROWS), block * ROWS * STEP
-        gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + place * d[CHUNKS0], scratch)
+        transform_tiles(d, d[FIRST] + block * ROWS, count, d[SHARED] + place * d[CHUNKS0], scratch)
         _gather_gradient(d, d[FIRST] + block * ROWS, count, gradients + place * d[OUT_CHUNKS], scratch)
 
 
@@ -216,7 +216,7 @@ def weights_group(d: Description, counter: int, scratch: int) -> None:
     tiles = (d[HEIGHT] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= across * down:
             return
         row, column = item // across * GROUP, item % across * GROUP
@@ -244,7 +244,7 @@ def image_range(d: Description, counter: int, scratch: int) -> None:
     each = ((pixels + d[RANGES] - 1) // d[RANGES] + size - 1) // size * size
     gradients = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[RANGES]:
             return
         sums = d[SUMS] + item * chunks * outputs * LANES * STEP
@@ -252,7 +252,7 @@ def image_range(d: Description, counter: int, scratch: int) -> None:
             clear(sums + vector * STEP)
         for first in range(item * each, min(pixels, (item + 1) * each), size):
             count = min(size, pixels - first)
-            patches(d, first, count, scratch)
+            gather_patches(d, first, count, scratch)
             for i in range(count):
                 source = d[OUTPUT] + (first + i) // width * d[OUT_ROW] + (first + i) % width * d[OUT_PIXEL]
                 to = gradients + i // ROWS * outputs * ROWS * STEP + i % ROWS * STEP

@@ -10,7 +10,7 @@ from septum.arrays.jit import lazy_jit
 from septum.cpu import _batchnorm as n
 from septum.cpu import _winograd as k
 from septum.cpu import _winograd_backward as g
-from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
+from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
 from septum.cpu._winograd import Description
 
 
@@ -42,11 +42,11 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     elif d[k.LOOP] == k.MOMENTS:
         n.moments(d, counter)
     elif d[k.LOOP] == k.NORMALIZE:
-        n.normalized(d, leak, counter)
-    elif d[k.LOOP] == k.SLOPES:
-        n.slopes(d, leak, counter)
+        n.normalize_blocks(d, leak, counter)
+    elif d[k.LOOP] == k.GRADIENT_SUMS:
+        n.gradient_sums(d, leak, counter)
     else:
-        n.pulled(d, leak, counter)
+        n.input_gradient(d, leak, counter)
 
 
 @lazy_jit
@@ -68,12 +68,12 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
         that is opened, until all is `OVER`.
     """
     if number:
-        begin(state, number)
-        _run(d, leaks[0], counter(state), scratch)
-        end(state)
+        open_loop(state, number)
+        _run(d, leaks[0], counter_address(state), scratch)
+        close_loop(state)
         return
-    seen = join(state, CLOSED)
+    seen = join_loop(state, CLOSED)
     while seen != OVER:
-        _run(d, leaks[0], counter(state), scratch)
-        leave(state)
-        seen = join(state, seen)
+        _run(d, leaks[0], counter_address(state), scratch)
+        leave_loop(state)
+        seen = join_loop(state, seen)

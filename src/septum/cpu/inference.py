@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from septum.arrays.geometry import Geometry
 from septum.cpu import _layers as stages
-from septum.cpu._feature_maps import LevelMaps, plan
+from septum.cpu._feature_maps import LevelMaps, plan_memory
 from septum.cpu._ir import LANES
 from septum.cpu._layers import Stage, Workshop
 from septum.cpu._packed_weights import aligned, convolution, head, image_convolution, is_wide, up_convolution
@@ -138,7 +138,7 @@ class Engine:
     def _prepare(self, sides: tuple[int, ...]) -> None:
         """Lay out the memory for tiles of these sides, and the way through it."""
         self._sides = ()  # of nothing, should memory run out
-        planned = plan(self.settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * self._shop.threads.count)
+        planned = plan_memory(self.settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * self._shop.threads.count)
         if self._arena.nbytes < planned.bytes:
             self._arena = aligned(0)
             self._arena = aligned(planned.bytes // 4)
@@ -166,7 +166,7 @@ class Engine:
         shop, maps, (first, second) = self._shop, levels[k], self._merge[k]
         below = levels[k + 1].out or levels[k + 1].skip
         assert maps.enlarged is not None and maps.merged is not None and maps.out is not None
-        feeder = stages.enlarge(shop, self._up[k], below, maps.enlarged)
+        feeder = stages.up_convolve(shop, self._up[k], below, maps.enlarged)
         feeder = stages.convolve(shop, first, [maps.skip, maps.enlarged], maps.merged, feeder=feeder)
         last = stages.convolve(shop, second, [maps.merged], maps.out, feeder=feeder)
         if k == 0:
@@ -192,7 +192,7 @@ def working_bytes(settings: UNetSettings, sides: tuple[int, ...], threads: int) 
     int
         Bytes for a batch of one: input, feature maps, scratch memory, logits.
     """
-    maps = plan(settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * threads).bytes
+    maps = plan_memory(settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * threads).bytes
     scratch, common = 0, 0
     for inside, outside in _convolutions(settings):
         one, both = stages.tile_memory(inside, outside, *stages.tile_block(inside, outside))

@@ -139,7 +139,7 @@ class _ImageConvolution(torch.autograd.Function):
         assert not ctx.needs_input_grad[0]
         (image,) = ctx.saved_tensors
         gradient = _innermost(gradients[0])
-        bias = t.sums(gradient) if ctx.needs_input_grad[2] else None
+        bias = t.feature_sums(gradient) if ctx.needs_input_grad[2] else None
         return None, t.image_weight_gradient(image, gradient), bias, None, None
 
 
@@ -161,7 +161,7 @@ class _Convolution(torch.autograd.Function):
 
         x, weight = ctx.saved_tensors
         gradient = _innermost(gradients[0])
-        bias = t.sums(gradient) if ctx.needs_input_grad[2] else None
+        bias = t.feature_sums(gradient) if ctx.needs_input_grad[2] else None
         of_weight = t.weight_gradient(x, gradient, margin=ctx.margin)
         inner = t.convolve(gradient, weight, margin=2 - ctx.margin, backward=True) if ctx.needs_input_grad[0] else None
         return inner, of_weight, bias, None, None
@@ -182,7 +182,7 @@ class _Rectified(torch.autograd.Function):
         from septum.cpu import _ops as t
 
         (x,) = ctx.saved_tensors
-        return t.pull(_innermost(gradients[0]), x, t.plain_table(x.shape[1]), ctx.leak), None
+        return t.batchnorm_gradient(_innermost(gradients[0]), x, t.identity_table(x.shape[1]), ctx.leak), None
 
 
 class _Normalized(torch.autograd.Function):
@@ -201,7 +201,7 @@ class _Normalized(torch.autograd.Function):
         else:
             mean, variance = t.moments(x)
             _follow(norm, mean, variance, x.numel() // x.shape[1])
-        ctx.scale, ctx.leak, ctx.table = 1 / np.sqrt(variance + norm.eps), leak, t.plain_table(x.shape[1])
+        ctx.scale, ctx.leak, ctx.table = 1 / np.sqrt(variance + norm.eps), leak, t.identity_table(x.shape[1])
         ctx.table[0] = weight.numpy() * ctx.scale
         ctx.table[1] = bias.numpy() - mean * ctx.table[0]
         ctx.table[2] = mean
@@ -214,11 +214,11 @@ class _Normalized(torch.autograd.Function):
 
         (x,) = ctx.saved_tensors
         gradient, count = _innermost(gradients[0]), x.numel() // x.shape[1]
-        sums, products = t.slopes(gradient, x, ctx.table, ctx.leak)
+        sums, products = t.gradient_sums(gradient, x, ctx.table, ctx.leak)
         if not ctx.fixed:  # the statistics are of these pixels, and have a gradient
             ctx.table[3], ctx.table[4] = sums / count, products * ctx.scale**2 / count
         weight, bias = (torch.from_numpy(v.astype(np.float32)) for v in (products * ctx.scale, sums))
-        return t.pull(gradient, x, ctx.table, ctx.leak), weight, bias, None, None
+        return t.batchnorm_gradient(gradient, x, ctx.table, ctx.leak), weight, bias, None, None
 
 
 class _UpConvolution(nn.ConvTranspose2d):
@@ -250,7 +250,7 @@ class _Enlarged(torch.autograd.Function):
         inner, of_weight, _ = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, *sides, [True, True, False]
         )
-        return inner, of_weight, t.sums(gradient)
+        return inner, of_weight, t.feature_sums(gradient)
 
 
 def _innermost(x: Tensor) -> Tensor:

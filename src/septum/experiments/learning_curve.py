@@ -26,7 +26,7 @@ from septum.experiments.power_law import fit_power_law
 from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
 from septum.io.atomic import whole_file
 from septum.metrics import bootstrap
-from septum.nn.device import enough_memory
+from septum.nn.device import report_memory_shortage
 from septum.predict.model import open_model
 from septum.report.collect import build_report, read_plan_file, rebuilt_command
 from septum.report.curve import Curve
@@ -69,7 +69,7 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
     refuse_processes("--learning-curve")
     series = Series(settings, [], rebuilt_command(settings, ["--learning-curve"]), 0)
     with (
-        enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
     ):
         yield from warnings

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import separate_touching
-from septum.axes import relative_spacing
 from septum.check.samples import judged_objects, open_item
 from septum.errors import FileError, SeptumError
 from septum.io.images import Image
@@ -163,7 +162,7 @@ def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32],
 def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) -> NDArray[np.int32]:
     """Return the labels of `predicted_sample` from its probabilities."""
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
-    spacing = relative_spacing(sample.spacing_um)
+    spacing = sample.spacing_um
     if model.header.kind == "classes":
         return most_probable_class(both, model.header, spacing=spacing).astype(np.int32)
     labels = postprocess(both, model, "labels", spacing=spacing)

@@ -19,8 +19,7 @@ from septum.events import Warned
 from septum.io.paths import format_path
 from septum.nn.augment import draw, training_batch
 from septum.nn.deep_supervision import DeeplySupervised
-from septum.nn.device import Device, free_bytes
-from septum.nn.torch_compile import compile_network
+from septum.nn.device import Device, compile_network, free_bytes
 from septum.nn.unet import UNet, freeze_batchnorm
 from septum.nn.weight_averaging import WeightAverage
 from septum.predict.backend import for_scores
@@ -55,7 +54,7 @@ class Trainer:
     held_out
         The images for validation; may be none.
     compile
-        Compile the network (`septum.nn.torch_compile`); with one process only.
+        Compile the network (`septum.nn.device.compile_network`); with one process only.
 
     Attributes
     ----------

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import (
     AREAS,
     SEED_SHARES,
     ObjectSettings,
     area_candidates,
     candidates,
-    draw_boundaries,
     label_each,
     min_size_candidates,
 )
 from septum.arrays.targets import connected_components
-from septum.axes import relative_spacing
 from septum.check.samples import judged_objects
 from septum.metrics import ctc, isbi, matching, pixel, rand
 from septum.metrics.contingency import Table, table
@@ -89,7 +88,7 @@ class Validator:
         """Settings tried on the way: what is too timid with one of them may be the best model with another."""
         if self.plan.lines:
             return tuple(c for c in self._choices if c.threshold in (0.35, 0.8))
-        few = [c for c in self._choices if c.threshold in (0.5, 0.8) and c.neck > 0 and not c.grow_px]
+        few = [c for c in self._choices if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
         some = sorted({self._specks[0], self._specks[len(self._specks) // 2]})
         return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in some)
 
@@ -351,7 +350,7 @@ def candidate_tables(
         For each setting the table with the gold truth, which is the mask where there is none, and with the mask. With
         `lines` the table of areas (`septum.metrics.isbi.areas`), and that of the two classes.
     """
-    made = label_each(foreground.astype(np.float32), choices, spacing=relative_spacing(sample.spacing_um))
+    made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
     tables = []
     for _, labels in made:
         if lines:
