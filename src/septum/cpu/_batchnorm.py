@@ -1,8 +1,9 @@
-"""Loops over pixels for training: batch normalization with ReLU, forward and backward.
+"""Loops over pixels for training: batch normalization with leaky ReLU, forward and backward.
 
-INPUT0 is what is normalized, INPUT1 the gradient that comes back, OUTPUT what is written: maps without gaps of END
-pixels, CHUNKS0 vectors each. BIAS is the table of `septum.cpu._microkernels_backward.add_gradient_sums`. Each block of BLOCK
-pixels gives two vectors of sums a chunk, so that what is added in which order does not depend on the threads.
+INPUT0 is the input of the normalization, INPUT1 the gradient of its output, OUTPUT the result: maps of END contiguous
+pixels with CHUNKS0 vectors each. BIAS is the address of the table of
+`septum.cpu._microkernels_backward.add_gradient_sums`. Each block of BLOCK pixels gives two vectors of sums a chunk;
+blocks are combined in order afterwards, so that the order of summation does not depend on the threads.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from septum.cpu._winograd import BIAS, BLOCK, CHUNKS0, END, INPUT0, INPUT1, OUTP
 
 @lazy_jit
 def moments(d: Description, counter: int) -> None:
-    """Compute the mean of each block, and the sum of squares around it."""
+    """Compute the mean of each block, and the sum of squared distances from it.
+
+    Means of blocks first: the difference of two large sums would lose precision.
+    """
     chunks, size = d[CHUNKS0], d[BLOCK]
     while True:
         block = fetch_add(counter, 1)
@@ -61,7 +65,7 @@ def normalize_blocks(d: Description, leak: np.float32, counter: int) -> None:
 
 @lazy_jit
 def gradient_sums(d: Description, leak: np.float32, counter: int) -> None:
-    """Sum the gradients of each block before the ReLU, and their products with distances from the mean."""
+    """Sum the gradients of each block before the ReLU, and their products with the distances from the mean."""
     chunks, size = d[CHUNKS0], d[BLOCK]
     row = chunks * STEP
     while True:
@@ -79,7 +83,7 @@ def gradient_sums(d: Description, leak: np.float32, counter: int) -> None:
 
 @lazy_jit
 def input_gradient(d: Description, leak: np.float32, counter: int) -> None:
-    """Compute the gradient of what was normalized."""
+    """Compute the gradient of the input of the normalization."""
     chunks, size = d[CHUNKS0], d[BLOCK]
     while True:
         first = fetch_add(counter, 1) * size

@@ -1,4 +1,10 @@
-"""Layers of the engine as stages that pull rows out of each other."""
+"""Layers of the engine as stages that request rows from each other.
+
+A stage is one layer. Asked for output rows, it asks its feeder for the input rows they need, makes room in its output
+map, and runs a compiled loop. A chain of stages is thus computed in bands of rows: maps between two layers hold only a
+window of rows and stay in the cache. Rows are computed in multiples of `Stage.grain` (4 for Winograd), so that tiles
+are the same whatever the height of a band, and so are the results.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +20,29 @@ from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
 from septum.cpu._threads import Threads
 
-# Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
+# Size of a block of one thread: inputs and outputs of its 36 matrices stay in the second cache.
 _CACHE_BYTES = 500_000
-# Of a convolution of many filters all threads share one block of tiles, so that filters are read once.
+# Products in a block that all threads share, in convolutions with many filters, so that filters are read once.
 _SHARED_BLOCK = 8
 _PIXEL_BLOCK = 4
 
 
 @dataclass
 class Stage:
-    """A layer and how far it has come.
+    """A layer and its progress.
 
     Parameters
     ----------
     run
-        Compute output rows from .. to.
+        Function that computes output rows begin .. end - 1.
     height
         Output rows.
     grain
-        It computes so many rows at a time.
+        Rows are computed in multiples of this number.
     outs
         The maps that it fills.
     feeder
-        The stage that makes its input as far as is asked for; none where all of the input is there.
+        The stage that computes its input on request; None if the whole input is there.
     reach
         Input rows needed beyond those of the output.
     """
@@ -55,7 +61,7 @@ class Stage:
             self.feeder.reader = self
 
     def begin(self) -> None:
-        """Forget what was computed, here and in what feeds it."""
+        """Reset the progress of this stage and of its feeders."""
         self.done = 0
         if self.feeder is not None:
             self.feeder.begin()
@@ -63,7 +69,7 @@ class Stage:
             out.begin()
 
     def advance(self, end: int) -> None:
-        """Compute rows until `end`, and before that what they need."""
+        """Compute rows up to `end`, after the input rows that they need."""
         end = min(self.height, -(-end // self.grain) * self.grain)
         if end <= self.done:
             return
@@ -77,17 +83,17 @@ class Stage:
 
 @dataclass
 class Workshop:
-    """What all stages compute with.
+    """Resources that all stages share.
 
     Parameters
     ----------
     threads
-        They run the loops.
+        The thread pool.
     leak
         Slope of the ReLU below zero.
     image, logits
-        Addresses of the image with its border, ``(C, height, width) float32``, and of the result,
-        ``(K, height, width) float32``.
+        Addresses of the image with its border, ``(C, height, width) float32``, and of the result, ``(K, height, width)
+        float32``.
     """
 
     threads: Threads
@@ -97,7 +103,7 @@ class Workshop:
     shared: NDArray[np.float32] = field(default_factory=lambda: aligned(0))
 
     def reserve(self, size: int) -> None:
-        """Have at least so many bytes where threads put tiles that all of them read."""
+        """Provide at least `size` bytes of memory for tiles that all threads read."""
         if self.shared.nbytes < size:
             self.shared = aligned(size // 4)
 
@@ -116,15 +122,15 @@ def convolve(
     Parameters
     ----------
     shop
-        What it computes with.
+        Shared resources.
     packed
         From `septum.cpu._packed_weights.convolution`.
     sources
-        One or two maps of equal sides whose features are joined.
+        One or two maps of equal sides whose features are concatenated.
     out
-        Gets the central part of the output that fits it.
+        Receives the central part of the output that fits it.
     pooled
-        Gets the maxima of 2x2 of the whole output.
+        Receives the 2x2 maxima of the whole output.
     feeder
         See `Stage`.
     """
@@ -163,7 +169,7 @@ def convolve(
 
 
 def convolve_image(shop: Workshop, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:
-    """Return the first 3x3 convolution with bias and ReLU, of the image."""
+    """Return the first 3x3 convolution, of the image, with bias and ReLU."""
     height, width = out.height + 2, out.width + 2
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, packed.features // LANES, channels
@@ -179,7 +185,7 @@ def convolve_image(shop: Workshop, packed: PackedWeights, channels: int, out: Fe
 
 
 def up_convolve(shop: Workshop, packed: PackedWeights, source: FeatureMap, out: FeatureMap) -> Stage:
-    """Return an up-convolution of side and stride 2 with bias, to twice the sides."""
+    """Return an up-convolution of side and stride 2 with bias."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
     d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
@@ -213,6 +219,7 @@ _LINEAR = np.float32(1)
 
 
 def _describe(d: NDArray[np.int64], packed: PackedWeights, out: FeatureMap | None) -> None:
+    """Enter the weights and the output map in the description of a layer."""
     d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
     d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
     if out is not None:
@@ -220,11 +227,12 @@ def _describe(d: NDArray[np.int64], packed: PackedWeights, out: FeatureMap | Non
 
 
 def _columns(packed: PackedWeights) -> int:
+    """Return the output features of one panel."""
     return LANES if packed.single else 2 * LANES
 
 
 def tile_block(features: int, outputs: int) -> tuple[int, bool]:
-    """Return the most products of `ROWS` tiles that a block has, and whether threads share it.
+    """Return the largest number of products of `ROWS` tiles in a block, and whether threads share it.
 
     Parameters
     ----------
@@ -237,18 +245,18 @@ def tile_block(features: int, outputs: int) -> tuple[int, bool]:
 
 
 def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[int, int]:
-    """Return the bytes that a convolution takes of each thread's scratch memory and of the memory they share."""
+    """Return the bytes that a convolution needs of each thread's scratch memory and of the shared memory."""
     inside, outside = (k.PRODUCTS * (4 * block * ROWS * n + STEP) for n in (features, min(outputs, 2 * LANES)))
     patch, filters = k.PRODUCTS * STEP, k.PRODUCTS * (4 * features * min(outputs, 2 * LANES) + STEP)
     return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
 
 
 def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights, tiles: int) -> tuple[int, bool]:
-    """Choose how many tiles a block has; have memory for one; return their number and whether threads share it."""
+    """Choose the number of tiles of a block and reserve memory for one; return it and whether threads share the block."""
     columns = _columns(packed)
     most, shared = tile_block(packed.features, packed.panels * columns)
     block = min(most, -(-tiles // ROWS))
-    # A vector more than needed: else the 36 places that a transform writes to would share lines of the first cache.
+    # One vector more than needed: otherwise the 36 places that a transform writes share lines of the first cache.
     stride_in, stride_out = (4 * block * ROWS * n + STEP for n in (packed.features, columns))
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, stride_in, stride_out
     d[k.PARTS] = min(block, -(-4 * shop.threads.count // packed.panels))
@@ -259,10 +267,11 @@ def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights, 
 
 
 def pixel_memory(features: int) -> int:
-    """Return the bytes of each thread's scratch memory that other layers of so many input features take at most."""
+    """Return the bytes of scratch memory per thread that other layers with `features` inputs need at most."""
     return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
 
 
 def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights) -> None:
+    """Choose the size of a block of pixels and reserve memory for one."""
     d[k.BLOCK] = _PIXEL_BLOCK
     shop.threads.reserve(pixel_memory(packed.features))

@@ -1,4 +1,7 @@
-"""Weights of the engine: transformed for Winograd's convolution and packed in the order in which they are read."""
+"""Weights of the engine: transformed for Winograd's convolution and stored in the order in which products read them.
+
+A *panel* holds the weights of one or two vectors of output features, so that a product reads them from front to back.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from septum.cpu._ir import LANES
 
 _ALIGNMENT = 64
 
-# Bytes of transformed filters.
+# Bytes of transformed filters from which on they are stored untransformed.
 _WIDE = 8_000_000
 
 
@@ -27,9 +30,9 @@ def aligned(count: int) -> NDArray[np.float32]:
 
 
 def is_wide(features: int, outputs: int) -> bool:
-    """Say whether a 3x3 convolution has so many filters that they are transformed for each block of tiles anew.
+    """Return True if a 3x3 convolution has so many filters that they are transformed again for each block of tiles.
 
-    That takes a quarter of the memory, and reading less of it makes up for the computing.
+    Untransformed filters need a quarter of the memory, and reading less of it outweighs the additional transforms.
     """
     return 4 * 36 * features * outputs >= _WIDE
 
@@ -43,11 +46,11 @@ class PackedWeights:
     weights
         ``(panels, matrices, features, columns) float32``, flat.
     bias
-        ``(outputs,) float32`` and zeros to the end of the last panel.
+        ``(outputs,) float32``, padded with zeros to the end of the last panel.
     panels
-        How many there are.
+        Number of panels.
     single
-        Whether a panel has the columns of one vector, not of two.
+        True if a panel has the columns of one vector, not of two.
     features
         Rows of each matrix: input features, padded to whole vectors.
     """
@@ -60,9 +63,9 @@ class PackedWeights:
 
 
 def convolution(conv: nn.Conv2d, sources: int) -> PackedWeights:
-    """Pack a 3x3 convolution whose input comes from `sources` maps of equal size.
+    """Pack a 3x3 convolution whose input is the concatenation of `sources` maps of equal size.
 
-    Its filters are transformed for F(4x4, 3x3), unless they are so many that this would take too much memory.
+    The filters are transformed for F(4x4, 3x3), unless there are so many that this would need too much memory.
     """
     weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]
@@ -109,12 +112,21 @@ def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None
 
 
 def image_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
-    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, ..."""
+    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, and so
+    on.
+
+    Parameters
+    ----------
+    weight
+        ``(O, C, 3, 3)`` float32 weights.
+    bias
+        ``(O,)`` float32 weights.
+    """
     return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
 
 
 def up_convolution(conv: nn.ConvTranspose2d) -> PackedWeights:
-    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left and right."""
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, lower right."""
     weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
     return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
 
@@ -125,7 +137,7 @@ def head(conv: nn.Conv2d) -> PackedWeights:
 
 
 def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> PackedWeights:
-    """Pack ``(matrices, features, outputs)``, the panels of one matrix after those of the other."""
+    """Pack ``(matrices, features, outputs)``: all panels of one matrix, then those of the next."""
     count, inputs, _ = matrices.shape
     features, columns = _up(inputs, LANES), _columns(outputs)
     panels = _up(outputs, columns) // columns
@@ -138,6 +150,7 @@ def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> PackedWeights
 
 
 def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
+    """Return the bias, padded with zeros to `count` values."""
     assert bias is not None
     padded = aligned(count)
     padded[: len(bias)] = bias.detach().numpy()
@@ -145,8 +158,10 @@ def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
 
 
 def _columns(outputs: int) -> int:
+    """Return the columns of a panel: one vector or two."""
     return LANES if outputs <= LANES else 2 * LANES
 
 
 def _up(number: int, multiple: int) -> int:
+    """Round a number up to a multiple."""
     return -(-number // multiple) * multiple

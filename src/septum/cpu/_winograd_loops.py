@@ -1,4 +1,4 @@
-"""The loops of training, as threads run them together; those of prediction alone need not be compiled for it."""
+"""Dispatch of the loops that training uses; separate from `septum.cpu._winograd`, so that prediction compiles less."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from septum.cpu._winograd import Description
 
 @lazy_jit
 def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Run the loop of a description, each thread its share."""
+    """Run the loop that the description names; each thread takes its share."""
     if d[k.LOOP] == k.WINOGRAD:
         k.winograd(d, leak, counter, scratch)
     elif d[k.LOOP] == k.WINOGRAD_INPUTS:
@@ -51,12 +51,12 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
 
 @lazy_jit
 def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
-    """Compute together with other threads, as `septum.cpu._winograd.work` does.
+    """Compute loops together with other threads, as `septum.cpu._winograd.work` does.
 
     Parameters
     ----------
     d
-        Description of the loop that is open; the same array for all threads.
+        Description of the open loop; the same array for all threads.
     leaks
         ``(1,) float32`` slope of the ReLU below zero.
     state
@@ -64,8 +64,8 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
     scratch
         Address of the thread's own memory.
     number
-        1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
-        that is opened, until all is `OVER`.
+        1 or more opens a loop of this number, which differs from the last, and returns when it is done. 0 joins each
+        loop that is opened, until the state is `OVER`.
     """
     if number:
         open_loop(state, number)
