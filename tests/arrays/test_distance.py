@@ -14,7 +14,7 @@ SIZES = st.sampled_from([1.0, 1.0, 1.37, 2.0, 4.9, 1000.0])
 
 @given(st.data(), array_shapes(min_dims=2, max_dims=3, max_side=12))
 @settings(deadline=None, max_examples=150)
-def test_depths_are_exact_and_those_of_a_part_are_those_of_the_whole(data, shape):
+def test_squared_distances_are_exact_and_a_region_equals_the_whole(data, shape):
     mask = data.draw(arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
     sizes = [data.draw(SIZES) for _ in shape]
     sizes = [size / min(sizes) for size in sizes]
@@ -32,7 +32,7 @@ def test_depths_are_exact_and_those_of_a_part_are_those_of_the_whole(data, shape
     assert np.array_equal(squared_distance_of_region(lambda region: mask[region], shape, part, sizes), squares[part])
 
 
-def test_depths_of_thick_shapes_need_wide_margins():
+def test_margin_doubles_until_the_distances_of_thick_shapes_are_certain():
     rows, columns = np.indices((150, 240))
     mask = (rows - 75) ** 2 + ((columns - 120) / 1.5) ** 2 < 70**2
     squares = squared_distance(mask, (1, 1))
@@ -49,7 +49,7 @@ def test_depths_of_thick_shapes_need_wide_margins():
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_depths_end_at_the_greatest(rank, monkeypatch):
+def test_distances_are_capped(rank, monkeypatch):
     monkeypatch.setitem(MAX_DISTANCE_PX, rank, 5)
     mask = np.ones((40,) * rank, bool)
     mask[0] = False

@@ -16,7 +16,7 @@ from septum.errors import UsageError
 
 
 class Memory:
-    """A store in memory. What no block has written is a value that is no id."""
+    """Store in memory; pixels that no block has written hold an invalid id."""
 
     def __init__(self, values):
         self.values = values
@@ -34,7 +34,7 @@ class Memory:
 
 
 def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
-    """Return the labels, the tables, and the largest number of values that a block left to a join."""
+    """Return the labels, the tables, and the largest number of values in a report for a join."""
     division = stitch.Division(foreground.shape, block, objects, spacing, lines)
     axes = [[slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(foreground.shape, block, strict=True)]
     cores = list(itertools.product(*axes))
@@ -58,13 +58,13 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
 
 @st.composite
 def images(draw):
-    """Noise, blobs, plateaus, or all the same; 2D and 3D."""
+    """Draw noise, blobs, plateaus or constants; 2D and 3D."""
     rank = draw(st.integers(2, 3))
     shape = tuple(draw(st.integers(1, 24 if rank == 2 else 9)) for _ in range(rank))
     noise = np.random.Generator(np.random.Philox(draw(st.integers(0, 2**32)))).random(shape)
     smooth = gaussian_filter(noise, draw(st.sampled_from([0.0, 0.7, 1.5, 3.0])))
     spread = np.ptp(smooth) or 1.0
-    steps = draw(st.sampled_from([1, 2, 5, 10, 10**6]))  # few steps give plateaus, on which all values are equal
+    steps = draw(st.sampled_from([1, 2, 5, 10, 10**6]))  # few steps give plateaus of equal values
     return (np.round((smooth - smooth.min()) / spread * steps) / steps).astype(np.float32)
 
 
@@ -81,7 +81,7 @@ CHOICES = st.builds(
 
 @given(st.data(), images(), CHOICES)
 @settings(deadline=None, max_examples=150)
-def test_objects_of_blocks_are_those_of_the_whole(data, foreground, objects):
+def test_blockwise_labels_equal_those_of_the_whole_image(data, foreground, objects):
     spacing = data.draw(st.none() | st.tuples(*[st.sampled_from([1.0, 1.3, 2.7])] * foreground.ndim))
     blocks = [range(1 if foreground.size < 60 else min(side, 3), side + 1) for side in foreground.shape]
     block = tuple(data.draw(st.sampled_from(sides)) for sides in blocks)
@@ -96,7 +96,7 @@ def test_objects_of_blocks_are_those_of_the_whole(data, foreground, objects):
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 6), (2, 3, 4)])
-def test_nothing_and_everything(shape, value):
+def test_empty_and_full_foreground(shape, value):
     foreground = np.full(shape, value, np.float32)
     for objects in (ObjectSettings(min_size_px=1), ObjectSettings(threshold=0.2, merge_ratio=0, min_size_px=10)):
         labels, _, _ = blockwise(foreground, (1,) * len(shape), objects)
@@ -104,7 +104,7 @@ def test_nothing_and_everything(shape, value):
 
 
 @pytest.mark.parametrize("block", [(1, 1), (2, 5), (7, 3), (40, 40)])
-def test_a_snake_through_many_blocks_is_one_object(block):
+def test_snake_through_many_blocks_is_one_object(block):
     foreground = np.zeros((21, 20), np.float32)
     foreground[::4] = 0.99
     foreground[1::8, -1] = foreground[2::8, -1] = foreground[3::8, -1] = 0.7
@@ -133,7 +133,7 @@ def test_objects_larger_than_blocks_and_deeper_than_the_margin(monkeypatch):
         )  # the constriction, 21 px deep, is then as deep as the disks
 
 
-def test_what_is_left_to_a_join_is_as_much_as_the_border():
+def test_reports_of_blocks_scale_with_the_block_border():
     noise = np.random.Generator(np.random.Philox(5)).random((256, 256))
     foreground = gaussian_filter(noise, 2)
     foreground = np.clip((foreground - foreground.mean()) / foreground.std() * 0.3 + 0.6, 0, 1).astype(np.float32)
@@ -144,7 +144,7 @@ def test_what_is_left_to_a_join_is_as_much_as_the_border():
         assert labels.max() > 100 and 0 < most < 2 * 4 * 128
 
 
-def test_specks_are_needed_only_where_there_are_some():
+def test_stage_for_small_objects_is_skipped_without_small_objects():
     foreground = np.zeros((10, 30), np.float32)
     foreground[2:8, 2:12] = foreground[2:8, 20:25] = 1
     _, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=30))
@@ -156,9 +156,9 @@ def test_specks_are_needed_only_where_there_are_some():
     assert np.array_equal(labels == 1, (foreground > 0) & (np.arange(30) < 15))
 
 
-def test_specks_inside_a_block_are_counted_and_not_listed():
+def test_small_objects_inside_a_block_are_counted_and_not_listed():
     foreground = np.zeros((64, 64), np.float32)
-    foreground[1::4, 1::4] = 1  # 256 specks of one pixel, of which none is on the border of a block of 32
+    foreground[1::4, 1::4] = 1  # 256 objects of one pixel, none on the border of a block of 32
     foreground[30:36, 30:36] = 1
     objects = ObjectSettings(min_size_px=10)
     division = stitch.Division(foreground.shape, (32, 32), objects)
@@ -174,6 +174,6 @@ def test_specks_inside_a_block_are_counted_and_not_listed():
     assert (len(table["ids"]), int(table["small"])) == (1, sum(int(rest["small"].sum()) for rest in rests))
 
 
-def test_spacing_that_does_not_fit():
+def test_spacing_of_wrong_length_is_refused():
     with pytest.raises(UsageError, match="spacing"):
         blockwise(np.zeros((4, 4), np.float32), (2, 2), ObjectSettings(), (1.0,))

@@ -1,4 +1,4 @@
-"""Training tiles: exact where nothing is interpolated, one field for all, known by their draw."""
+"""Training tiles: exact crops, one coordinate field for image, labels and weights, determined by the draw."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def sample(seed: int, step: int, index: int) -> tuple[torch.Tensor, Draw]:
     return training_tile(image, target, weight, drawn, tile=(24, 24), output=(16, 16)), drawn
 
 
-def test_a_sample_does_not_depend_on_order_or_batch():
+def test_tile_does_not_depend_on_order_or_batch():
     forward = {i: sample(7, 3, i) for i in range(5)}
     backward = {i: sample(7, 3, i) for i in reversed(range(5))}
     sources = [example((40 + i, 50)) for i in range(5)]
@@ -156,7 +156,7 @@ def test_a_sample_does_not_depend_on_order_or_batch():
 
 
 @pytest.mark.parametrize("center", [(200, 150), (3, 298), (-40, 299), (150, 0)])
-def test_a_tile_from_a_window_has_the_same_bits(center):
+def test_tile_from_a_window_is_bit_identical(center):
     image, target, weight = example((300, 300))
     drawn = draw(AugmentSettings.auto(), generator(5, "test"), center=center, tile=(40, 48))
     whole = training_tile(image, target, weight, drawn, tile=(40, 48), output=(24, 32))
@@ -168,7 +168,7 @@ def test_a_tile_from_a_window_has_the_same_bits(center):
     assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True))
 
 
-def test_draws_are_named_by_their_place_and_independent_settings():
+def test_draws_depend_on_step_and_index_and_settings_are_independent():
     def one(choice: AugmentSettings, *place: int) -> Draw:
         return draw(choice, generator(0, "augment", *place), center=(5, 5), tile=(64, 64))
 
@@ -204,7 +204,7 @@ def test_rotations_are_uniform_and_mirrors_even():
     np.testing.assert_allclose(np.mean(np.square(means), axis=0), np.full((3, 3), 1 / 3), atol=0.06)
 
 
-def test_anisotropic_volumes_turn_in_physical_space_and_thick_ones_in_the_plane():
+def test_anisotropic_volumes_rotate_in_physical_space_and_thick_ones_in_the_plane():
     choice = AugmentSettings.auto()
     spacing = np.array([2.0, 1.0, 1.0])
     drawn = draw(choice, generator(4, "test"), center=(9, 9, 9), tile=(16, 32, 32), spacing=spacing)
@@ -227,11 +227,11 @@ def test_anisotropic_volumes_turn_in_physical_space_and_thick_ones_in_the_plane(
     assert thick.matrix[1, 2] != 0
     field = coordinates(thick, (16, 32, 32)).numpy()
     assert np.array_equal(np.unique(field[0]), np.arange(1, 17) if thick.matrix[0, 0] > 0 else np.arange(2, 18))
-    assert np.array_equal(field[1:, 0], field[1:, 15])  # planes are displaced alike
+    assert np.array_equal(field[1:, 0], field[1:, 15])  # all planes have the same displacement
     assert thick.intensity.blur_px == () or thick.intensity.blur_px[0] == 0
 
 
-def test_gray_presets_stay_in_their_ranges():
+def test_intensity_presets_stay_in_their_ranges():
     ramp = torch.linspace(0, 1, 201).expand(1, 1, 201)
     ends, slopes = [], []
     for i in range(200):
@@ -259,7 +259,7 @@ def test_gray_presets_stay_in_their_ranges():
         assert 0.13 < np.mean(share) < 0.27
 
 
-def test_settings_are_closed_and_travel():
+def test_settings_are_closed_and_survive_json():
     for preset in PRESETS:
         assert AugmentSettings.model_validate_json(preset.model_dump_json()) == preset
     for wrong in (
@@ -274,13 +274,13 @@ def test_settings_are_closed_and_travel():
             AugmentSettings.model_validate(wrong)
 
 
-def test_tile_and_output_that_have_no_common_middle_are_refused():
+def test_tile_and_output_without_a_common_center_are_refused():
     image, target, weight = example((9, 9))
     with pytest.raises(AssertionError):
         training_tile(image, target, weight, plain((4, 4)), tile=(8, 8), output=(5, 8))
 
 
-def test_gray_values_come_after_the_gather():
+def test_intensities_change_after_interpolation():
     image, target, weight = example((20, 20))
     drawn = plain((10, 10))
     x, _, w = training_tile(
@@ -295,7 +295,7 @@ def test_gray_values_come_after_the_gather():
     assert torch.equal(w, weight[8:12, 8:12])
 
 
-def test_the_page_and_the_example_run(tmp_path):
+def test_docs_and_example_run(tmp_path):
     root = Path(__file__).parents[2]
     page = (root / "docs" / "augmentation.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

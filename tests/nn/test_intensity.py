@@ -1,4 +1,4 @@
-"""Gray values against their formulas in numpy."""
+"""Intensity changes compared with their formulas in numpy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_noise_has_its_deviation_differs_between_channels_and_repeats():
 
 
 @pytest.mark.parametrize("sigma", [(0.7, 0.4), (0.0, 0.6)])
-def test_blur_is_the_three_point_kernel_of_that_variance(sigma):
+def test_blur_is_the_three_point_kernel_of_the_given_variance(sigma):
     found = changed(VALUES, IntensityTransform(blur_px=sigma))
     expected = VALUES.astype(np.float64)
     for axis, s in enumerate(sigma, 1):

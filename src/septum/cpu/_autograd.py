@@ -154,9 +154,7 @@ class UpConvolution(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` with a faster gradient of the bias."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002 - PyTorch's name
-        """Map ``(B, C, Y, X)`` float32 of any finite values to twice the sides, of the same dtype and any finite
-        values.
-        """
+        """Map ``(B, C, Y, X)`` float32 of any finite values to twice the sides, likewise float32 and finite."""
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(input, output_size)
         made: Tensor = _Enlarged.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]

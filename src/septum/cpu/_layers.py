@@ -252,7 +252,7 @@ def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[
 
 
 def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights, tiles: int) -> tuple[int, bool]:
-    """Choose the number of tiles of a block and reserve memory for one; return it and whether threads share the block."""
+    """Choose the tiles of a block and reserve memory; return their number and whether threads share the block."""
     columns = _columns(packed)
     most, shared = tile_block(packed.features, packed.panels * columns)
     block = min(most, -(-tiles // ROWS))

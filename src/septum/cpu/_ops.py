@@ -25,11 +25,11 @@ from septum.cpu._winograd_loops import work
 
 _LINEAR = np.float32(1)
 # Partial sums of a weight gradient of few features, one for each range of tiles, whatever the number of threads.
-_RANGES = 8
+WEIGHT_SUMS = 8
 # Tiles of a block of it: at least this many, and more while the transformed inputs and gradients fit the second cache.
 _FEWEST_TILES, _CACHE_BYTES = 64, 1_000_000
 # Largest memory of the sums or the tiles of all threads, if possible.
-_MOST_BYTES = 8_000_000
+MOST_BYTES = 8_000_000
 # Products of `ROWS` pixels in a block of an image.
 _PIXEL_BLOCK = 4
 
@@ -167,22 +167,22 @@ def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
     inputs, outputs = x.shape[1], gradient.shape[1]
     d = _description(x, outputs, margin)
     tiles, sums, each = _tiles(d), 4 * k.PRODUCTS * inputs * outputs, 4 * k.PRODUCTS * (inputs + outputs)
-    narrow = _RANGES * sums <= min(each * tiles, _MOST_BYTES)
+    narrow = WEIGHT_SUMS * sums <= min(each * tiles, MOST_BYTES)
     if narrow:
-        size = min(max(_FEWEST_TILES, _CACHE_BYTES // each), -(-tiles // _RANGES))
+        size = min(max(_FEWEST_TILES, _CACHE_BYTES // each), -(-tiles // WEIGHT_SUMS))
     else:
         groups = -(-inputs // (GROUP * LANES)) * -(-outputs // (GROUP * LANES))
         sums = groups * GROUP_BYTES
-        whole = each * tiles <= _MOST_BYTES + sums  # all tiles need no more memory than some tiles and the sums
-        size = tiles if whole else _MOST_BYTES // each
+        whole = each * tiles <= MOST_BYTES + sums  # all tiles need no more memory than some tiles and the sums
+        size = tiles if whole else MOST_BYTES // each
     block = -(-size // ROWS)
     held = each * block * ROWS + 2 * k.PRODUCTS * STEP
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, outputs))
-    d[k.RANGES] = _RANGES
+    d[k.RANGES] = WEIGHT_SUMS
     total = torch.empty(0)
     with engine_threads() as threads:
         if narrow:
-            SHOP.reserve(_RANGES * sums)
+            SHOP.reserve(WEIGHT_SUMS * sums)
             threads.reserve(held + k.PRODUCTS * STEP)
             d[k.SUMS] = SHOP.shared.ctypes.data
         else:
@@ -265,9 +265,9 @@ def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
     """
     channels, outputs = image.shape[1], gradient.shape[1]
     d = _image_description(image, outputs)
-    shape = (_RANGES, int(d[k.CHUNKS0]), int(d[k.OUT_CHUNKS]), LANES, LANES)
+    shape = (WEIGHT_SUMS, int(d[k.CHUNKS0]), int(d[k.OUT_CHUNKS]), LANES, LANES)
     parts = aligned(int(np.prod(shape)))
-    d[[k.SUMS, k.RANGES]] = parts.ctypes.data, _RANGES
+    d[[k.SUMS, k.RANGES]] = parts.ctypes.data, WEIGHT_SUMS
     total = np.zeros((outputs, int(d[k.CHUNKS0]) * LANES))
     with engine_threads() as threads:
         threads.reserve(4 * _PIXEL_BLOCK * ROWS * (int(d[k.CHUNKS0]) * LANES + outputs))

@@ -18,7 +18,7 @@ from septum.cpu._ir import LANES
 _ALIGNMENT = 64
 
 # Bytes of transformed filters from which on they are stored untransformed.
-_WIDE = 8_000_000
+WIDE_BYTES = 8_000_000
 
 
 def aligned(count: int) -> NDArray[np.float32]:
@@ -34,7 +34,7 @@ def is_wide(features: int, outputs: int) -> bool:
 
     Untransformed filters need a quarter of the memory, and reading less of it outweighs the additional transforms.
     """
-    return 4 * 36 * features * outputs >= _WIDE
+    return 4 * 36 * features * outputs >= WIDE_BYTES
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None
 
 
 def image_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
-    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, and so
-    on.
+    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, then of the second.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def image_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
 
 
 def up_convolution(conv: nn.ConvTranspose2d) -> PackedWeights:
-    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, lower right."""
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, right."""
     weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
     return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
 

@@ -28,7 +28,7 @@ from septum.cpu._threads import Threads
 from septum.nn.unet import UNet, UNetSettings
 
 # A band gives each thread so many pixels: some ten blocks of tiles.
-_BAND_PIXELS = 8_000
+BAND_PIXELS = 8_000
 
 
 def unsupported(settings: UNetSettings) -> str | None:
@@ -138,7 +138,7 @@ class Engine:
     def _prepare(self, sides: tuple[int, ...]) -> None:
         """Lay out the memory for tiles of these sides, and the way through it."""
         self._sides = ()  # of nothing, should memory run out
-        planned = plan_memory(self.settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * self._shop.threads.count)
+        planned = plan_memory(self.settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * self._shop.threads.count)
         if self._arena.nbytes < planned.bytes:
             self._arena = aligned(0)
             self._arena = aligned(planned.bytes // 4)
@@ -192,7 +192,7 @@ def working_bytes(settings: UNetSettings, sides: tuple[int, ...], threads: int) 
     int
         Bytes for a batch of one: input, feature maps, scratch memory, logits.
     """
-    maps = plan_memory(settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * threads).bytes
+    maps = plan_memory(settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * threads).bytes
     scratch, common = 0, 0
     for inside, outside in _convolutions(settings):
         one, both = stages.tile_memory(inside, outside, *stages.tile_block(inside, outside))

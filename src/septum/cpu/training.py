@@ -48,11 +48,11 @@ def for_training(network: UNet, device: Device, *, bfloat16: bool) -> tuple[UNet
 def supports(settings: UNetSettings) -> bool:
     """Return True if the engine trains networks of this shape: 2D, equal depths, a width of whole vectors."""
     flat = len(settings.depths) == 2 and settings.depths[0] == settings.depths[1]
-    return flat and _lanes() > 0 and settings.width % _lanes() == 0
+    return flat and vector_lanes() > 0 and settings.width % vector_lanes() == 0
 
 
 @cache
-def _lanes() -> int:
+def vector_lanes() -> int:
     """Return the number of values of a vector; 0 if the loops cannot be compiled or give wrong results.
 
     The check compares the loops with PyTorch on a small convolution, once per process.
