@@ -205,6 +205,12 @@ def test_min_size_candidates_rise_from_a_quarter_of_the_smallest_objects():
     assert min_size_candidates() == [ObjectSettings().min_size_px]
 
 
+def test_settings_of_older_model_files_are_read():
+    written = '{"threshold":0.4,"seed_level":0.8,"seed_share":0.15,"neck":0.3,"min_size_px":20,"grow_px":1}'
+    read = ObjectSettings.model_validate_json(written)
+    assert read.merge_ratio == 0.3 and ObjectSettings.model_validate_json(read.model_dump_json()) == read
+
+
 def test_settings_are_closed_and_frozen():
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         ObjectSettings(threshold=1.5)

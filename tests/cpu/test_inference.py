@@ -168,6 +168,7 @@ torch.testing.assert_close(Engine(network)(x), network(x).detach(), rtol=1e-4, a
 """
 
 
+@pytest.mark.slow  # compiles all loops
 @pytest.mark.parametrize(("lanes", "padding"), [("4", "valid"), ("8", "same")])
 def test_engine_computes_with_vectors_of_other_processors(lanes: str, padding: str, tmp_path: Any) -> None:
     # Code compiled for such vectors must not enter the usual cache: it is stored elsewhere.

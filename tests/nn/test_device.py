@@ -107,6 +107,7 @@ def _network() -> UNet:
     return UNet(UNetSettings(depths=(1, 1), width=2, batch_norm=True), seed=1).train()
 
 
+@pytest.mark.slow
 # PyTorch warns when it traces a function with a custom gradient.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_network_trains_like_the_network_and_the_attempt_is_undone() -> None:
