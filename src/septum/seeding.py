@@ -20,7 +20,8 @@ def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     purpose
         What is drawn, for example ``"augment"``; draws for different purposes are independent.
     place
-        Position of the draw, for example ``(step, index)``; integers of 0 or more.
+        Position of the draw, for example ``(step, index)``; integers of 0 or more. Draws of one purpose need places of
+        one length: numpy pads short ones with zeros, so that ``(1,)`` and ``(1, 0)`` are the same draw.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *place])))
 

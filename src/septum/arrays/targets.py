@@ -62,7 +62,7 @@ def relabel_consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.in
         return labels.astype(np.int32), np.empty(0, np.int64)
     check_labels(labels)
     # A table is linear in the pixels, but its length is the highest id: ids such as 10^9 are sorted instead.
-    # Entry 0 of the table is IGNORE, entry 1 background; no copy of the mask is masked or compared per object.
+    # Entry 0 of the table is UNANNOTATED, entry 1 background.
     shifted = labels.astype(np.int64).ravel() + 1
     if int(shifted.max()) <= 2 * labels.size + 2**16:
         present = np.bincount(shifted, minlength=2) > 0

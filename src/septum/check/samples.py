@@ -49,8 +49,8 @@ class Sample:
     mask
         ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
     gold
-        ``(*S)`` int32, truth for scoring where it differs: ids of some of the objects, `UNANNOTATED` where nothing is known.
-        None where `mask` is the truth.
+        ``(*S)`` int32, truth for scoring where it differs: ids of some of the objects, `UNANNOTATED` where nothing is
+        known. None where `mask` is the truth.
     spacing_um
         Micrometers per pixel along ``*S``; None if unknown.
     copy_of
@@ -144,7 +144,8 @@ def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
     facts = item.image_facts
     if item.near_px is not None:
         golds = masks if (masks > 0).any() else None
-        masks = np.stack([ignore_far_background(mask, reach_px=item.near_px, spacing=facts.spacing_um if facts else None) for mask in masks])
+        sizes = facts.spacing_um if facts else None
+        masks = np.stack([ignore_far_background(mask, reach_px=item.near_px, spacing=sizes) for mask in masks])
     spacing = facts.spacing_um[-rules.rank :] if facts and facts.spacing_um else None
     walks_z = rules.rank == 2 and frames.ndim == 5
     places = [(t, z) for t in range(len(frames)) for z in (range(frames.shape[2]) if walks_z else (None,))]

@@ -46,7 +46,7 @@ class Case:
     image : ndarray
         ``(C, Y, X)`` float32, raw intensities.
     truth, predicted : ndarray
-        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `IGNORE` in the truth where nothing is annotated.
+        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `UNANNOTATED` in the truth where nothing is annotated.
     missed, false : tuple of int
         Ids of true objects without a match, and of predicted ones; empty for classes.
     section : tuple of int or None
