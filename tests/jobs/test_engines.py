@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from septum.jobs.model import ModelHeader, open_model, save_model
 from septum.jobs.predict import predict_files
 from septum.jobs.predict_settings import PredictSettings
 from septum.jobs.python import predict
+from septum.nn import engine as engine_module
+from septum.nn._packed import Packed
 from septum.nn.device import Device, find_device
 from septum.nn.engine import Engine
 from septum.nn.memory import operations, tile_bytes
@@ -179,12 +180,16 @@ def test_an_engine_that_computes_wrongly_is_not_used(difference: float, monkeypa
 
 def test_the_check_sees_a_wrong_weight() -> None:
     network = _network()
-    assert checked(network).difference < 1e-5
-    made = Engine(network)
-    made._merge[0][0].weights[:] *= 1.2
-    engines_engine: Callable[[UNet], Engine] = lambda _: made  # noqa: E731
+    assert checked(network).difference < 3e-5
+    made = engine_module.head
+
+    def wrong(conv: torch.nn.Conv2d) -> Packed:
+        packed = made(conv)
+        packed.weights[:] *= 1.001
+        return packed
+
     with pytest.MonkeyPatch.context() as changed:
-        changed.setattr("septum.nn.engine.Engine", engines_engine)
+        changed.setattr(engine_module, "head", wrong)
         assert not checked(network).right
 
 
