@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install check test demo package audit lock clean
+.PHONY: install check test test-fresh demo package audit lock clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ check: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Property tests with examples that no run had before. What fails prints how to repeat it.
+test-fresh: install
+	SEPTUM_HYPOTHESIS=fresh $(BIN)/python -m pytest -m hypothesis
 
 demo: install
 	$(BIN)/septum demo
