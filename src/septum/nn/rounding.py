@@ -61,7 +61,7 @@ class Rounding:
     def difference(self) -> float:
         """Largest difference of a probability that is expected for usual images; infinite if that is unknown."""
         found = _SAFETY * self.relative_error * self.usual_logit, self.value_error * self.usual_value
-        return max(found) / 4 if all(map(isfinite, found)) else inf
+        return min(1.0, max(found) / 4) if all(map(isfinite, found)) else inf
 
     @property
     def accurate(self) -> bool:
