@@ -1,4 +1,4 @@
-"""Threads of the engine: concurrent calls, interruption, late threads, fork, end of life."""
+"""ThreadPool of the engine: concurrent calls, interruption, late threads, fork, end of life."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from septum.cpu import inference
-from septum.cpu._threads import Threads
+from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd import work
 from septum.cpu.inference import Engine
 from septum.nn.unet import UNet, UNetSettings, for_prediction
@@ -29,16 +29,16 @@ def _engine(threads: int) -> Engine:
     return Engine(for_prediction(UNet(UNetSettings(width=4, depths=(2, 2)))), threads=threads)
 
 
-def _engine_with(monkeypatch: pytest.MonkeyPatch, loops: Callable[..., None]) -> tuple[Engine, Threads]:
+def _engine_with(monkeypatch: pytest.MonkeyPatch, loops: Callable[..., None]) -> tuple[Engine, ThreadPool]:
     """Return an engine of three threads that call `loops` instead of the compiled function, and its threads."""
-    made: list[Threads] = []
+    made: list[ThreadPool] = []
 
-    def make(count: int) -> Threads:
-        made.append(Threads(count, loops))
+    def make(count: int) -> ThreadPool:
+        made.append(ThreadPool(count, loops))
         return made[-1]
 
     with monkeypatch.context() as changed:
-        changed.setattr(inference, "Threads", make)
+        changed.setattr(inference, "ThreadPool", make)
         return _engine(3), made[0]
 
 

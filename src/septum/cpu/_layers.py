@@ -18,7 +18,7 @@ from septum.cpu import _winograd as k
 from septum.cpu._feature_maps import FeatureMap
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
-from septum.cpu._threads import Threads
+from septum.cpu._threads import ThreadPool
 
 # Size of a block of one thread: inputs and outputs of its 36 matrices stay in the second cache.
 _CACHE_BYTES = 500_000
@@ -82,7 +82,7 @@ class Stage:
 
 
 @dataclass
-class Workshop:
+class Resources:
     """Resources that all stages share.
 
     Parameters
@@ -96,7 +96,7 @@ class Workshop:
         float32``.
     """
 
-    threads: Threads
+    threads: ThreadPool
     leak: np.float32
     image: int = 0
     logits: int = 0
@@ -109,7 +109,7 @@ class Workshop:
 
 
 def convolve(
-    shop: Workshop,
+    resources: Resources,
     packed: PackedWeights,
     sources: Sequence[FeatureMap],
     out: FeatureMap,
@@ -121,7 +121,7 @@ def convolve(
 
     Parameters
     ----------
-    shop
+    resources
         Shared resources.
     packed
         From `septum.cpu._packed_weights.convolution`.
@@ -148,7 +148,7 @@ def convolve(
     if pooled is not None:
         d[[k.POOLED_ROW, k.POOLED_PIXEL]] = pooled.row_bytes, pooled.pixel_bytes
     _describe(d, packed, out)
-    block, shared = _reserve_tiles(shop, d, packed, tiles)
+    block, shared = _reserve_tiles(resources, d, packed, tiles)
 
     def run(begin: int, end: int) -> None:
         for one, place in zip(sources, (k.INPUT0, k.INPUT1), strict=False):
@@ -156,61 +156,61 @@ def convolve(
         d[[k.BEGIN, k.END, k.OUTPUT]] = begin, end, out.at(-top, -left)
         d[k.POOLED] = 0 if pooled is None else pooled.at(0, 0)
         if not shared:
-            shop.threads.run(k.WINOGRAD, d, shop.leak)
+            resources.threads.run(k.WINOGRAD, d, resources.leak)
             return
-        d[k.SHARED] = shop.shared.ctypes.data
+        d[k.SHARED] = resources.shared.ctypes.data
         count = -(-(end - begin) // 4) * across
         for first in range(0, count, block):
             d[[k.FIRST, k.COUNT]] = first, min(block, count - first)
-            shop.threads.run(k.WINOGRAD_INPUTS, d, shop.leak)
-            shop.threads.run(k.WINOGRAD_OUTPUTS, d, shop.leak)
+            resources.threads.run(k.WINOGRAD_INPUTS, d, resources.leak)
+            resources.threads.run(k.WINOGRAD_OUTPUTS, d, resources.leak)
 
     return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, lost // 2 + 1)
 
 
-def convolve_image(shop: Workshop, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:
+def convolve_image(resources: Resources, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:
     """Return the first 3x3 convolution, of the image, with bias and ReLU."""
     height, width = out.height + 2, out.width + 2
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, packed.features // LANES, channels
     d[[k.HEIGHT, k.WIDTH]] = out.height, out.width
     _describe(d, packed, out)
-    _reserve_pixels(shop, d, packed)
+    _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = shop.image, out.at(0, 0), begin, end
-        shop.threads.run(k.IMAGE, d, shop.leak)
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = resources.image, out.at(0, 0), begin, end
+        resources.threads.run(k.IMAGE, d, resources.leak)
 
     return Stage(run, out.height, 1, (out,), None, 0)
 
 
-def up_convolve(shop: Workshop, packed: PackedWeights, source: FeatureMap, out: FeatureMap) -> Stage:
+def up_convolve(resources: Resources, packed: PackedWeights, source: FeatureMap, out: FeatureMap) -> Stage:
     """Return an up-convolution of side and stride 2 with bias."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
     d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
     _describe(d, packed, out)
-    _reserve_pixels(shop, d, packed)
+    _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
         d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
-        shop.threads.run(k.UP_CONVOLUTION, d, _LINEAR)
+        resources.threads.run(k.UP_CONVOLUTION, d, _LINEAR)
 
     return Stage(run, out.height, 2, (out,), None, 0)
 
 
-def classify(shop: Workshop, packed: PackedWeights, source: FeatureMap, classes: int, feeder: Stage) -> Stage:
+def classify(resources: Resources, packed: PackedWeights, source: FeatureMap, classes: int, feeder: Stage) -> Stage:
     """Return the 1x1 convolution to the classes' planes."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
     d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
     d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * source.width, 4 * source.width * source.height, classes
     _describe(d, packed, None)
-    _reserve_pixels(shop, d, packed)
+    _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), shop.logits, begin, end
-        shop.threads.run(k.HEAD, d, _LINEAR)
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), resources.logits, begin, end
+        resources.threads.run(k.HEAD, d, _LINEAR)
 
     return Stage(run, source.height, 1, (), feeder, 0)
 
@@ -251,7 +251,7 @@ def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[
     return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
 
 
-def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights, tiles: int) -> tuple[int, bool]:
+def _reserve_tiles(resources: Resources, d: NDArray[np.int64], packed: PackedWeights, tiles: int) -> tuple[int, bool]:
     """Choose the tiles of a block and reserve memory; return their number and whether threads share the block."""
     columns = _columns(packed)
     most, shared = tile_block(packed.features, packed.panels * columns)
@@ -259,10 +259,10 @@ def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights, 
     # One vector more than needed: otherwise the 36 places that a transform writes share lines of the first cache.
     stride_in, stride_out = (4 * block * ROWS * n + STEP for n in (packed.features, columns))
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, stride_in, stride_out
-    d[k.PARTS] = min(block, -(-4 * shop.threads.count // packed.panels))
+    d[k.PARTS] = min(block, -(-4 * resources.threads.count // packed.panels))
     scratch, common = tile_memory(packed.features, packed.panels * columns, block, shared)
-    shop.threads.reserve(scratch)
-    shop.reserve(common)
+    resources.threads.reserve(scratch)
+    resources.reserve(common)
     return block * ROWS, shared
 
 
@@ -271,7 +271,7 @@ def pixel_memory(features: int) -> int:
     return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
 
 
-def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: PackedWeights) -> None:
+def _reserve_pixels(resources: Resources, d: NDArray[np.int64], packed: PackedWeights) -> None:
     """Choose the size of a block of pixels and reserve memory for one."""
     d[k.BLOCK] = _PIXEL_BLOCK
-    shop.threads.reserve(pixel_memory(packed.features))
+    resources.threads.reserve(pixel_memory(packed.features))

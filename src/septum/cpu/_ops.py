@@ -17,9 +17,9 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._layers import Workshop, pixel_memory, tile_block, tile_memory
+from septum.cpu._layers import Resources, pixel_memory, tile_block, tile_memory
 from septum.cpu._packed_weights import aligned, image_convolution, is_wide
-from septum.cpu._threads import Threads
+from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
 from septum.cpu._winograd_loops import work
 
@@ -33,13 +33,13 @@ MOST_BYTES = 8_000_000
 # Products of `ROWS` pixels in a block of an image.
 _PIXEL_BLOCK = 4
 
-SHOP = Workshop(Threads(1, work), _LINEAR)
+RESOURCES = Resources(ThreadPool(1, work), _LINEAR)
 
 
 @contextmanager
-def engine_threads() -> Iterator[Threads]:
+def engine_threads() -> Iterator[ThreadPool]:
     """Take the lock of the thread pool, with as many threads as PyTorch uses."""
-    threads = SHOP.threads
+    threads = RESOURCES.threads
     with threads.lock:
         if threads.count != torch.get_num_threads():
             threads.resize(torch.get_num_threads())
@@ -110,9 +110,9 @@ def convolve(
     out = torch.empty((len(x), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
     with engine_threads() as threads:
         block, shared = _reserve_tiles(d, inputs, packed)
-        packing[k.WEIGHTS] = d[k.WEIGHTS] = SHOP.shared.ctypes.data
-        d[[k.SHARED, k.BIAS]] = SHOP.shared.ctypes.data + packed, offsets.ctypes.data
-        with threads.together():
+        packing[k.WEIGHTS] = d[k.WEIGHTS] = RESOURCES.shared.ctypes.data
+        d[[k.SHARED, k.BIAS]] = RESOURCES.shared.ctypes.data + packed, offsets.ctypes.data
+        with threads.ready():
             threads.run(loop, packing, _LINEAR)
             for one, result in zip(x, out, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
@@ -140,10 +140,10 @@ def _reserve_tiles(d: NDArray[np.int64], inputs: int, kept: int) -> tuple[int, b
     most, shared = tile_block(inputs, panels * columns)
     block = min(most, -(-_tiles(d) // ROWS))
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, columns))
-    d[k.PARTS] = min(block, -(-4 * SHOP.threads.count // panels))
+    d[k.PARTS] = min(block, -(-4 * RESOURCES.threads.count // panels))
     scratch, common = tile_memory(inputs, panels * columns, block, shared)
-    SHOP.threads.reserve(max(scratch, 9 * LANES * STEP))  # at least what packing filters needs
-    SHOP.reserve(kept + common)
+    RESOURCES.threads.reserve(max(scratch, 9 * LANES * STEP))  # at least what packing filters needs
+    RESOURCES.reserve(kept + common)
     return block * ROWS, shared
 
 
@@ -182,14 +182,14 @@ def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
     total = torch.empty(0)
     with engine_threads() as threads:
         if narrow:
-            SHOP.reserve(WEIGHT_SUMS * sums)
+            RESOURCES.reserve(WEIGHT_SUMS * sums)
             threads.reserve(held + k.PRODUCTS * STEP)
-            d[k.SUMS] = SHOP.shared.ctypes.data
+            d[k.SUMS] = RESOURCES.shared.ctypes.data
         else:
-            SHOP.reserve(held + (0 if whole else sums))
+            RESOURCES.reserve(held + (0 if whole else sums))
             threads.reserve(GROUP_BYTES)
-            d[[k.SHARED, k.SUMS]] = SHOP.shared.ctypes.data, SHOP.shared.ctypes.data + held
-        with threads.together():
+            d[[k.SHARED, k.SUMS]] = RESOURCES.shared.ctypes.data, RESOURCES.shared.ctypes.data + held
+        with threads.ready():
             for one, slope in zip(x, gradient, strict=True):
                 result = torch.empty((outputs, 3, 3, inputs))
                 d[[k.INPUT0, k.OUTPUT, k.WEIGHTS]] = one.data_ptr(), slope.data_ptr(), result.data_ptr()
@@ -241,7 +241,7 @@ def convolve_image(image: Tensor, weight: Tensor, *, bias: Tensor | None, leak: 
     out = torch.empty((len(image), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
     with engine_threads() as threads:
         threads.reserve(pixel_memory(packed.features))
-        with threads.together():
+        with threads.ready():
             for one, result in zip(image, out, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
                 threads.run(k.IMAGE, d, np.float32(leak))
@@ -271,7 +271,7 @@ def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
     total = np.zeros((outputs, int(d[k.CHUNKS0]) * LANES))
     with engine_threads() as threads:
         threads.reserve(4 * _PIXEL_BLOCK * ROWS * (int(d[k.CHUNKS0]) * LANES + outputs))
-        with threads.together():
+        with threads.ready():
             for one, slope in zip(image, gradient, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), slope.data_ptr()
                 threads.run(k.IMAGE_RANGE, d, _LINEAR)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, STEP
-from septum.cpu._ops import SHOP, engine_threads
+from septum.cpu._ops import RESOURCES, engine_threads
 
 # Bytes of a block of pixels; they are read twice and must stay in the first cache.
 _BLOCK_BYTES = 32_000
@@ -33,12 +33,12 @@ def _sum_blocks(loop: int, d: NDArray[np.int64], leak: float) -> tuple[NDArray[n
     counts = np.full((blocks, 1), d[k.BLOCK], np.float64)
     counts[-1] = d[k.END] - (blocks - 1) * d[k.BLOCK]
     with engine_threads() as threads:
-        SHOP.reserve(8 * blocks * features)
-        d[k.SUMS] = SHOP.shared.ctypes.data
+        RESOURCES.reserve(8 * blocks * features)
+        d[k.SUMS] = RESOURCES.shared.ctypes.data
         threads.reserve(STEP)
-        with threads.together():
+        with threads.ready():
             threads.run(loop, d, np.float32(leak))
-        sums = SHOP.shared[: 2 * blocks * features]
+        sums = RESOURCES.shared[: 2 * blocks * features]
         return sums.reshape(blocks, 2, features).swapaxes(0, 1).astype(np.float64), counts
 
 
@@ -155,5 +155,5 @@ def _run(loop: int, d: NDArray[np.int64], leak: float) -> None:
     """Run a loop over pixels on all threads."""
     with engine_threads() as threads:
         threads.reserve(STEP)
-        with threads.together():
+        with threads.ready():
             threads.run(loop, d, np.float32(leak))

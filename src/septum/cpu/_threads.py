@@ -17,8 +17,8 @@ from septum.cpu import _winograd as k
 from septum.cpu._packed_weights import aligned
 
 
-class Threads:
-    """Threads that compute loops together, with scratch memory for each.
+class ThreadPool:
+    """ThreadPool that compute loops together, with scratch memory for each.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Threads:
         self.count, self._pool, self._scratch = count, None, []
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def ready(self) -> Iterator[None]:
         """Keep all threads ready while the context is entered: they are woken once and take part in each `run`."""
         if self.count == 1:
             yield
@@ -74,7 +74,7 @@ class Threads:
             self._state[state.JOINED] = 0
 
     def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
-        """Run a loop to its end, inside `together`.
+        """Run a loop to its end, inside `ready`.
 
         Parameters
         ----------
@@ -95,21 +95,21 @@ class Threads:
         """Compute in one thread: open a loop with a number of 1 or more, or join loops with 0."""
         self._loops(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Reset after a fork: threads exist in the parent process only, and one of them may have held the lock."""
         self.lock = threading.Lock()
         self._pool = None
         self._state[state.JOINED] = 0
 
 
-_ALL: weakref.WeakSet[Threads] = weakref.WeakSet()
+_ALL: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 
-def _forked() -> None:
+def _reset_all_after_fork() -> None:
     """Reset all pools in a forked child process."""
     for threads in list(_ALL):
-        threads.forget()
+        threads.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_reset_all_after_fork)
