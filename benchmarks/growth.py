@@ -160,7 +160,6 @@ def exponent(kind: str, points: list[dict[str, float]]) -> float:
 
 def draw(rows: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
-
     from septum.report.curves import COLORS
 
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")

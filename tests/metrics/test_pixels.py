@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septum.errors import DataError
-from septum.metrics import bootstrap, calibration, pixel, surface
+from septum.metrics import bootstrap, calibration, contingency, pixel, surface
 
 FEW = settings(max_examples=20, deadline=None)
 
@@ -46,11 +46,14 @@ def test_everything_ignored_has_no_score():
     assert found.pixels == 0
 
 
-def test_pool_adds_pixels():
+def test_columns_of_images_add_up_to_those_of_all_pixels():
     random = np.random.default_rng(0)
     truth, predicted = random.integers(0, 3, (4, 6, 5)), random.integers(0, 3, (4, 6, 5))
-    parts = [pixel.scores(t, p, classes=range(3)) for t, p in zip(truth, predicted, strict=True)]
-    assert pixel.pool(parts) == pixel.scores(truth, predicted, classes=range(3))
+    parts = [pixel.columns(contingency.table(t, p), classes=range(3)) for t, p in zip(truth, predicted, strict=True)]
+    together = pixel.columns(contingency.table(truth, predicted), classes=range(3))
+    assert np.array_equal(np.sum(parts, axis=0), together)
+    dice = pixel.ratios(together[:-1])["dice"]
+    assert dice.tolist() == [c.dice for c in pixel.scores(truth, predicted, classes=range(3)).classes]
 
 
 @FEW

@@ -24,11 +24,9 @@ from septum.report import collect as run_report
 from septum.report import page as page_module
 from septum.report.cases import CONFUSED_COLOR, draw, pictures
 from septum.report.collect import Reporting, observe, rebuilt_command
-from septum.report.gallery import CASES, Case, Gallery
+from septum.report.gallery import CASES, Case, Gallery, ScoredSample, estimates, own_scores
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
-from septum.report.plots import axis, loss_plot, sizes_plot, tick_text, whisker
-from septum.report.scores import ScoredSample, estimates, merged_and_split, object_figures, own_scores, reliability
-from septum.report.summary import RunReport
+from septum.report.summary import RunReport, merged_and_split, object_figures, reliability
 from septum.train import loop as train_module
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
@@ -460,20 +458,3 @@ def test_the_time_of_a_report_is_what_the_training_left(tmp_path: Path) -> None:
     assert left(TrainSettings(**base, budget_s=110), trained) == 9.0  # type: ignore[arg-type]
     assert left(TrainSettings(**base, budget_s=90), trained) == 1.0  # type: ignore[arg-type]
     assert left(TrainSettings(**base, steps=9), trained) == 60.0  # type: ignore[arg-type]
-
-
-def test_plots_have_round_ticks_and_escaped_texts() -> None:
-    assert axis("x", np.array([0.0, 998.0]), low=0.0).ticks == (0, 200, 400, 600, 800)
-    assert axis("x", np.array([0.31, 0.9]), log=True).ticks == (0.5,)
-    assert axis("x", np.array([0.04, 3.0]), log=True).ticks == (0.05, 0.1, 0.2, 0.5, 1, 2)
-    assert axis("x", np.array([np.nan]), low=0.0).high == 1
-    assert [tick_text(v) for v in (0.05, 2000, 20_000, 1.5e6)] == ["0.05", "2000", "20k", "1.5M"]
-    steps = np.arange(1.0, 5001)
-    plot = loss_plot(steps, np.exp(-steps / 2000), 4000)
-    assert len(plot) < 30_000
-    assert plot.count("<text") == plot.count("</text>") > 8
-    assert ">training loss<" in plot
-    assert loss_plot(np.array([1.0]), np.array([0.5]), 1).count("<path") > 3
-    dots = sizes_plot(np.linspace(5, 50, 9000), np.linspace(0, 1, 9000), np.linspace(0, 1, 9000) >= 0.5)
-    assert dots.count("<circle") == 1500
-    assert whisker(float("nan"), float("nan"), float("nan")).count("circle") == 0

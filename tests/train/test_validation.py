@@ -18,21 +18,14 @@ from septum.nn.device import find_device
 from septum.nn.unet import UNetSettings
 from septum.predict.model import ModelHeader
 from septum.predict.outputs import most_probable_class
-from septum.report.scores import ScoredSample, estimates, own_scores
+from septum.report.gallery import ScoredSample, estimates, own_scores
 from septum.train import validation as validate_module
 from septum.train.fingerprint import Fingerprint
 from septum.train.interrupt import StopRequest
+from septum.train.model_selection import selection_score
 from septum.train.plan import make_plan
 from septum.train.schedule import Schedule
-from septum.train.validation import (
-    CandidateTables,
-    Validator,
-    candidate_tables,
-    choose,
-    object_sizes,
-    selection_score,
-    tune_objects,
-)
+from septum.train.validation import CandidateColumns, Validator, candidate_columns, choose, object_sizes, tune_objects
 
 
 def _header(objects: ObjectSettings, *, lines: bool) -> ModelHeader:
@@ -64,10 +57,10 @@ def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
     assert min_size_candidates(object_sizes(samples)) == [25, 30, 37, 45, 55, 67, 82, 100]
     calls: list[tuple[int, list[int]]] = []
 
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
         calls.append((len(choices), sorted(again)))
         chosen = sorted(again) or [0, 2]  # no time for the other one
-        return {i: candidate_tables(*made[i], choices) for i in chosen}
+        return {i: candidate_columns(*made[i], choices) for i in chosen}
 
     best = tune_objects(measure, samples)
     assert calls == [(32, []), (4, [0, 2]), (8, [0, 2])]
@@ -91,11 +84,11 @@ def test_of_what_is_dim_and_noisy_single_sure_pixels_are_no_seeds() -> None:
         sure[40:60, x : x + 20] = np.random.default_rng(i).choice([0.6, 0.7, 0.97], (20, 20), p=[0.5, 0.3, 0.2])
     image = np.zeros((1, *mask.shape), np.float32)
     sample = Sample("0", "", 0, image, mask, gold=None, spacing_um=None)
-    best = tune_objects(lambda choices, _: {0: candidate_tables(sample, sure.astype(np.float16), choices)}, [sample])
+    best = tune_objects(lambda choices, _: {0: candidate_columns(sample, sure.astype(np.float16), choices)}, [sample])
     assert best.seed_share > 0
-    assert choose({0: candidate_tables(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
+    assert choose({0: candidate_columns(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
     without = best.model_copy(update={"seed_share": 0.0})
-    assert choose({0: candidate_tables(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
+    assert choose({0: candidate_columns(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
 
 
 def test_without_images_the_settings_are_the_usual_ones() -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.report.curves import COLORS
 from septum.report.pictures import (
     IGNORED_GRAY,
     PREDICTED_COLOR,
@@ -25,6 +24,7 @@ from septum.report.pictures import (
     resize_picture,
     to_picture,
 )
+from septum.report.plots import COLORS
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case

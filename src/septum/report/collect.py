@@ -6,8 +6,6 @@ report shows what a user will get.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import platform
 import shlex
@@ -22,13 +20,13 @@ import numpy as np
 
 from septum.errors import FileError, SeptumError
 from septum.events import Warned
-from septum.io.paths import format_path
 from septum.predict.memory import peak_bytes
 from septum.predict.model import Model, open_model
-from septum.report.gallery import MOST_IMAGES, Gallery
-from septum.report.scores import ScoredSample, estimates, object_figures, reliability
-from septum.report.summary import RunReport, remarks
+from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
+from septum.report.plots import read_log
+from septum.report.summary import RunReport, object_figures, reliability, remarks
 from septum.train.events import Checked, Planned, Step, Trained
+from septum.train.run_folder import read_plan_file
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -182,22 +180,6 @@ def build_report(
     return replace(found, remarks=tuple(remarks(found)))
 
 
-def read_plan_file(folder: Path) -> dict[str, Any]:
-    """Return what ``plan.json`` of a run holds: plan, reasons, names of the held-out images.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    """
-    try:
-        return dict(json.loads((folder / "plan.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        raise FileError(
-            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
-        ) from None
-
-
 def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
     """Return how long held-out images may be predicted for the report."""
     if settings.budget_s is None:
@@ -207,12 +189,10 @@ def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
 
 def _timing(folder: Path, trained: Trained, images: Sequence[ScoredSample], begin: float) -> dict[str, float | None]:
     """Return seconds: of the training, of a step, of an image's prediction, of collecting this."""
-    seconds = []
     try:
-        with (folder / "log.csv").open(newline="") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError):
-        pass  # a damaged log costs this one figure
+        seconds = read_log(folder / "log.csv").get("seconds", np.zeros(0))
+    except FileError:
+        seconds = np.zeros(0)  # a damaged log costs this one figure
     steps = np.diff(seconds)
     steps = steps[steps > 0]
     timed = [image for image in images if math.isfinite(image.seconds)]

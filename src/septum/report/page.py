@@ -24,9 +24,9 @@ from septum.io.paths import format_path
 from septum.predict.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
-from septum.report.curves import read_log
 from septum.report.numbers import format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
+from septum.train.model_selection import MAIN_SCORES
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case
@@ -47,7 +47,6 @@ MEANINGS = {
     "iou": "intersection over union, mean over all classes but the background",
     "pixel_error": "share of wrong pixels, 0 is best",
 }
-HEADLINES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
 
 
 def write_page(report: RunReport) -> Path:
@@ -84,7 +83,7 @@ def page(report: RunReport) -> str:
         m=numbers,
         titles=TITLES,
         meanings=MEANINGS,
-        headlines=[name for name in HEADLINES[report.kind] if name in report.scores],
+        headlines=[name for name in MAIN_SCORES[report.kind] if name in report.scores],
         table=_columns(report),
         shown_cases=_cases(report, drawn),
         longest=longest,
@@ -156,7 +155,7 @@ def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
     if report.curve is not None:
         found["curve_plot"] = plots.curve_plot(report.curve)
     try:
-        columns = read_log(report.folder / "log.csv")
+        columns = plots.read_log(report.folder / "log.csv")
     except FileError:
         columns = {}
     if columns:
