@@ -10,7 +10,7 @@ import pytest
 from septum.metrics import contingency, information, isbi, rand, thinning, warping
 
 TOLERANCE = 1e-9
-KINDS = dict(zip(warping.Kind, ("object_add", "object_del", "hole_add", "hole_del", "merge", "split"), strict=True))
+KINDS = dict(zip(warping.Mismatch, ("object_add", "object_del", "hole_add", "hole_del", "merge", "split"), strict=True))
 CHALLENGE = {
     "v_rand_thinned_max": "V_Rand",
     "v_rand_thinned_max_micro": "V_Rand (pooled)",

@@ -81,12 +81,12 @@ def test_a_gap_merges_and_a_wall_splits():
 
 def test_kinds_of_the_gap_and_the_wall():
     gap = cells(*["....#..."] * 3, "........", *["....#..."] * 4)
-    for proposal, kind in ((gap, warping.Kind.MERGE),):
+    for proposal, kind in ((gap, warping.Mismatch.MERGE),):
         found = warping.warp(WALL, proposal.astype(np.float32), 0.0)
         assert found.places.tolist() == [[3, 4]]
         assert warping.pixels(warping.kinds(found))[kind] == 1
     wall = warping.warp(gap, WALL.astype(np.float32), 0.0)
-    assert warping.pixels(warping.kinds(wall))[warping.Kind.SPLIT] == 1
+    assert warping.pixels(warping.kinds(wall))[warping.Mismatch.SPLIT] == 1
 
 
 def test_a_wall_moved_by_a_pixel_warps_for_free_and_by_two_does_not():

@@ -301,8 +301,7 @@ def demo(
     Example: septum demo -o septum-demo
     """
     from septum.demo import demo as job
-    from septum.report.compared import Compared
-    from septum.report.pictures import draw_demo
+    from septum.report.pictures import Compared, draw_demo
 
     settings = settings_of(job.DemoSettings, out=out, seed=seed)
     with orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:

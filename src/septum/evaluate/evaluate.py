@@ -151,7 +151,7 @@ def _censuses(found: ScoredPairs) -> list[Census]:
 
 
 def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
-    """Score every frame; a file that fails is named and left out."""
+    """Score every frame; name each file that fails, and leave it out."""
     collected = _Collected()
     first: SeptumError | None = None
     if found.missing:

@@ -33,7 +33,7 @@ def weights(strata: NDArray[np.int64], *, seed: int, repeats: int = REPEATS) -> 
     Returns
     -------
     ndarray
-        ``(repeats, n) float64``, whole numbers 0..n.
+        ``(repeats, n) float64`` counts, 0 to n.
     """
     drawn = np.zeros((repeats, strata.size))
     for k, stratum in enumerate(np.unique(strata)):

@@ -175,7 +175,7 @@ def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     ndarray
-        ``(...) float64``, in the range of `values`; NaN where no value is defined.
+        ``(...) float64`` scores, in the range of `values`; NaN where no value is defined.
     """
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0.0).sum(axis=-1)

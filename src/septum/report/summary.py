@@ -97,12 +97,12 @@ class Reliability:
 
 @dataclass(frozen=True, eq=False)
 class RunReport:
-    """All that the report of a run shows.
+    """Everything that the report of a run shows.
 
     Attributes
     ----------
     folder : Path
-        The run folder; it holds ``log.csv``, the course of the training.
+        The run folder, which holds ``log.csv``.
     created : str
         Date and time, UTC.
     kind : str
@@ -110,39 +110,39 @@ class RunReport:
     class_values : tuple of int
         Value of each class in the masks.
     facts, findings : tuple
-        What the check said of the data; findings as (severity, sentence).
+        Facts on the data, and issues of the check as (severity, sentence).
     split, reasons, plan, device
-        Sentence on what was held out; one sentence a choice; all settings; the device with the reason for it.
+        Sentence on the held-out images; a sentence for each choice; all settings; the device and the reason for it.
     warnings, remarks : tuple of str
-        What was said on the way, and what stands out in the results.
+        Warnings of the training, and sentences on what stands out in the results.
     steps, best_step, seconds, budget_s
-        Of the training; `budget_s` is None where steps were asked for. Of several trainings together `best_step` is 0.
+        Figures of the training; `budget_s` is None if steps were asked for. For several trainings `best_step` is 0.
     held_out : int
-        Images that were held out.
+        Number of held-out images.
     model_scores : dict
-        What the model file says: scores of all held-out images.
+        Scores in the model file, of all held-out images.
     scores : dict
         Estimates from the images in `images`; empty without any.
     images : tuple of ImageLine
-        The scored images, worst first.
+        The scored images, the worst first.
     worst, best : tuple of Case
-        Those that are shown, the worst (best) first; no image is in both.
+        Images that are shown, the worst (best) first; no image is in both.
     objects : ObjectFigures or None
         None for classes.
     reliability : Reliability or None
         None without scored images.
     timing, memory, versions : dict
-        By name; see `metrics`.
+        Figures by name; see `metrics`.
     command : str
-        What repeats the training.
+        Command that repeats the training.
     seed : int
-        Of the run.
+        Seed of the run.
     fingerprint : str
-        Of the data.
+        Fingerprint of the data.
     note : str
-        What the scores are of, where there is more to say; ``""`` otherwise.
+        Note on the images that the scores are of; ``""`` if there is none.
     curve : Curve or None
-        The learning curve, where one was made.
+        The learning curve, if there is one.
     """
 
     folder: Path
@@ -180,7 +180,7 @@ class RunReport:
 
 
 def remarks(report: RunReport) -> Iterator[str]:
-    """Return what a person should see first in the results, in plain words."""
+    """Yield sentences on what stands out in the results."""
     if not report.held_out:
         yield "No image was held out, so nothing here says how good the model is. Annotate more images."
         return
@@ -208,7 +208,7 @@ def remarks(report: RunReport) -> Iterator[str]:
 
 
 def metrics(report: RunReport) -> dict[str, Any]:
-    """Return the numbers of a report as JSON holds them; undefined ones are None. docs/report.md names every key."""
+    """Return the numbers of a report as JSON content; numbers that are not defined are None."""
     objects, sure = report.objects, report.reliability
     found: dict[str, Any] = {
         "format": 1,
@@ -240,7 +240,7 @@ def metrics(report: RunReport) -> dict[str, Any]:
 
 
 def write_metrics(report: RunReport) -> Path:
-    """Write ``metrics.json`` into the run folder and return its path; after the page, whose completeness it marks.
+    """Write ``metrics.json`` into the run folder and return its path; it is written last and marks a complete report.
 
     Raises
     ------
@@ -254,7 +254,7 @@ def write_metrics(report: RunReport) -> Path:
 
 
 def json_ready(value: Any) -> Any:
-    """Return a value as JSON holds it: tuples as lists, numbers that are not finite as None."""
+    """Convert a value to JSON content: tuples to lists, numbers that are not finite to None."""
     if isinstance(value, Mapping):
         return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
