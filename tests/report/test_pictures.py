@@ -45,7 +45,7 @@ def dark():
     return np.zeros((1, SIDE, SIDE), np.float32)
 
 
-def test_a_matching_object_has_the_color_of_the_truth_whatever_its_number(tmp_path, dark):
+def test_a_matching_object_has_the_color_of_the_true_one_for_any_id(tmp_path, dark):
     truth = two_squares((50, 50, 100), (200, 200, 100))
     predicted = np.where(truth == 1, 7, np.where(truth == 2, 3, 0)).astype(np.uint16)
     path = panel(tmp_path / "p.png", dark, {"truth": truth, "prediction": predicted})
@@ -55,7 +55,7 @@ def test_a_matching_object_has_the_color_of_the_truth_whatever_its_number(tmp_pa
     assert np.abs(hue(pixel(path, 1, 100, 100)) - hue(pixel(path, 1, 250, 250))).max() > 0.3
 
 
-def test_a_split_shows_one_part_in_a_color_of_its_own(tmp_path, dark):
+def test_a_split_object_shows_a_new_color(tmp_path, dark):
     truth = two_squares((100, 100, 200))
     predicted = truth.copy()
     predicted[100:300, 250:300] = 2
@@ -71,7 +71,7 @@ def test_a_merged_object_has_the_color_of_its_larger_part(tmp_path, dark):
     assert not np.array_equal(pixel(path, 2, 130, 80), pixel(path, 1, 130, 80))
 
 
-def test_outlines_lie_on_the_rim_of_each_object(tmp_path, dark):
+def test_outlines_lie_inside_the_edge_of_each_object(tmp_path, dark):
     truth = two_squares((100, 100, 100))
     path = panel(tmp_path / "p.png", dark, {"truth": truth})
     rim, inside, outside = (pixel(path, 1, 150, x) for x in (100, 101, 99))
@@ -106,7 +106,7 @@ def test_volumes_show_their_middle_slice(tmp_path):
     assert pixel(path, 1, 250, 250).max() > 60
 
 
-def test_big_images_are_reduced_and_small_ones_enlarged(tmp_path):
+def test_large_images_are_reduced_and_small_ones_enlarged(tmp_path):
     for sides, expected in (((2100, 700), (LARGEST_PX, 233)), ((50, 25), (400, 200)), ((450, 30), (450, 30))):
         labels = np.zeros(sides, np.int32)
         path = panel(tmp_path / "p.png", np.zeros((1, *sides), np.float32), {"truth": labels})
