@@ -45,7 +45,7 @@ from septum.train.events import Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 from septum.train.split import SplitSettings
-from septum.train.validation import CandidateTables, candidate_tables, evenly_chosen, tune_objects
+from septum.train.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
@@ -153,8 +153,8 @@ def tune(raw: Path, samples: dict[str, Sample]) -> ObjectSettings:
     """Tune how a peer's probabilities become objects as Septum does, on training images: it holds none out."""
     maps = {n: np.load(raw / "out" / f"{n}.npy", allow_pickle=False).astype(np.float16) for n in samples}
 
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
-        return {i: candidate_tables(samples[n], maps[n], choices) for i, n in enumerate(samples)}
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
+        return {i: candidate_columns(samples[n], maps[n], choices) for i, n in enumerate(samples)}
 
     return tune_objects(measure, list(samples.values()))
 
