@@ -129,7 +129,7 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
     region = (slice(start, start + PART), slice(start + 48, start + 48 + PART))
     tiler = TiledPredictor(model.network, model.device, (400, 400))  # other tiles than the command took
     *_, (probabilities, _) = region_probabilities(tiler, whole, stats, region)
-    expected = label_objects(probabilities[1], **model.header.objects.model_dump())
+    expected = label_objects(probabilities[1], model.header.objects)
     found = open_image(result)[(0, *region)]
     pieces, _ = label(probabilities[1] > model.header.objects.threshold)
     rims = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])

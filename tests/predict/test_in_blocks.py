@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import AREAS, ObjectSettings, label_objects
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event
@@ -154,7 +155,7 @@ def test_areas_between_lines_are_parted_as_objects_are_where_their_line_is_faint
     np.testing.assert_array_equal(blocks, whole)
     assert blocks.dtype == whole.dtype == np.uint8
     maps, _ = _both(model, image, tmp_path / "maps", output="probabilities")
-    areas = label_objects(maps, **objects.model_dump())
+    areas = label_objects(maps, objects)
     np.testing.assert_array_equal(whole, np.where(draw_boundaries(areas) > 0, 255, 7))
     assert 500 < (whole == 255).sum() < (areas > 0).sum()
     ids, _ = _both(model, image, tmp_path / "ids", output="labels")

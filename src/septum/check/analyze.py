@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.intensity_profile import intensity_curve, thumbnail
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.boundary_agreement import Agreement, Turned, agreement, best_orientation, turned
 from septum.check.census import census
 from septum.check.masks import Labels, fill_holes, read_labels
@@ -152,11 +152,11 @@ def is_lossy(path: Path) -> bool:
 
 
 def _without(labels: Labels, ignore: Sequence[int]) -> Labels:
-    """Set the values that mean not annotated to `IGNORE`."""
+    """Set the values that mean not annotated to `UNANNOTATED`."""
     met = tuple(value for value in ignore if (labels.array == value).any())
     if not met:
         return labels
-    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(IGNORE), labels.array), ignored=met)
+    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(UNANNOTATED), labels.array), ignored=met)
 
 
 def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:

@@ -103,5 +103,5 @@ def _diameters(items: Mapping[int, PairStatistics]) -> Iterator[np.ndarray[tuple
         if item.mask_facts is not None:
             rank = len(item.mask_facts.sides)
             spacing = item.image_facts.spacing_um if item.image_facts else None
-            volume = float(np.prod(relative_spacing(spacing) or (1.0,))) if spacing and len(spacing) == rank else 1.0
+            volume = float(np.prod(relative_spacing(spacing, rank))) if spacing and len(spacing) == rank else 1.0
             yield equivalent_diameters(np.asarray([n * volume for c in item.mask_facts.census for n in c.counts]), rank)

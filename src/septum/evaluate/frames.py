@@ -1,4 +1,4 @@
-"""Open a predicted file and its truth, and cut them into the frames that scores are taken of."""
+"""Open a predicted file and its truth, and cut them into the frames that are scored."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class ScoredFrame:
     Attributes
     ----------
     name
-        Unique; that of the item, with the frame's number where the file holds several: ``"stack[3]"``.
+        Unique name: that of the pair, with the index of the frame if the file holds several: ``"stack[3]"``.
     item
-        Where it comes from.
+        The pair of files that it comes from.
     truth
-        ``(*S)`` integers as in the file; negative ones are not annotated.
+        ``(*S)`` integers as in the file; negative pixels are not annotated.
     predicted
-        ``(*S)`` integers as in the file; None where `probability` is given.
+        ``(*S)`` integers as in the file; None if `probability` is given.
     probability
-        ``(K, *S) float32`` in [0, 1]; None where the file holds integers.
+        ``(K, *S) float32`` in [0, 1]; None if the file holds integers.
     ignore
-        ``(*S)`` bool, true where a pixel does not count, or None.
+        ``(*S)`` bool, True where a pixel does not count, or None.
     spacing_um
         Micrometers per pixel along each axis, or None.
     """
@@ -48,14 +48,14 @@ class ScoredFrame:
 
 
 def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
-    """Read one item.
+    """Read a predicted file and its truth, and cut them into frames.
 
     Parameters
     ----------
     item
-        From `septum.evaluate.pairs.find_items`.
+        A pair from `septum.evaluate.pairs.find_items`.
     sections
-        Also cut volumes into their Z sections (times are always cut).
+        Also cut volumes into their Z sections (time series are always cut).
 
     Raises
     ------
@@ -74,7 +74,7 @@ def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
             "the same size",
             "compare images that belong to each other",
         )
-    # Unnamed pages are read as times; where the other file says that they are slices, it knows better.
+    # Pages without axes are read as time; if the other file says that they are slices, they are.
     axes = axes if "Z" in axes else true_axes
     walked = len(axes) - (2 if sections or "Z" not in axes else 3)
     ignore = None if item.ignore is None else _ignored(item.ignore, true.shape)
@@ -99,7 +99,7 @@ def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
 
 
 def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
-    """Return the integers of a mask without its channel axis, and their axes.
+    """Return the labels of a mask without its channel axis, ``(*S)`` integers of any value, and their axes.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
 
 
 def _values_of(image: Image) -> tuple[NDArray[Any], str]:
-    """Return ``(K, ...)`` of a prediction: float32 probabilities, or one channel of integers."""
+    """Return the channels of a prediction ``(K, ...)``: float32 probabilities, or one channel of integers."""
     array = image.array
     if array.dtype.kind == "f" and _probable(array):
         return np.moveaxis(array, image.axes.index("C"), 0), image.axes.replace("C", "")
@@ -141,7 +141,7 @@ def _values_of(image: Image) -> tuple[NDArray[Any], str]:
 
 
 def _probable(array: NDArray[Any]) -> bool:
-    """Tell probabilities from labels that are stored as real numbers; NaN are probabilities gone wrong."""
+    """Return True for probabilities, False for labels stored as real numbers; raise `DataError` for other values."""
     finite = np.isfinite(array)
     if not finite.all():
         raise DataError(

@@ -319,7 +319,9 @@ def _locate_axes(
         full, _ = canonical(axes)
     except ValueError as error:
         raise FileError(
-            f"{format_path(where)}: an image of axes {axes!r}", "an image with Y and X", "name its dimensions with --axes"
+            f"{format_path(where)}: an image of axes {axes!r}",
+            "an image with Y and X",
+            "name its dimensions with --axes",
         ) from error
     kept = [a for a in full if named or a not in "TZ" or shape[axes.index(a)] != 1]
     return "".join(kept), tuple(axes.index(a) if a in axes else None for a in kept)

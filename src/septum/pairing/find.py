@@ -204,9 +204,7 @@ def _two_files(image: Path, mask: Path) -> Pairing:
             )
     folders = image.parent.name.casefold() in MASK_FOLDERS and mask.parent.name.casefold() in IMAGE_FOLDERS
     if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
-        raise UsageError(
-            f"{format_path(image)} {format_path(mask)}", "the image first, then the mask", "swap them"
-        )
+        raise UsageError(f"{format_path(image)} {format_path(mask)}", "the image first, then the mask", "swap them")
     name = image_stem(image)
     return Pairing((Pair(name, image, mask, group=name),), "stacks")
 

@@ -101,4 +101,4 @@ def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> ND
 def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
     """Return the relative pixel sizes of a frame's axes; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None]) if None not in sizes else None
+    return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None

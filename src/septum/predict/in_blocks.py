@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays import stitch
+from septum.arrays.instances import quantize
 from septum.arrays.normalize import join_samples, sample_intensities
 from septum.axes import spatial
 from septum.errors import FileError
@@ -184,7 +185,7 @@ class Blocks:
             if left:
                 yield done / (done + left)
         if self.makes_objects:
-            self._scratch("levels").write((frame, *region), stitch.levels(probabilities[1]))
+            self._scratch("levels").write((frame, *region), quantize(probabilities[1]))
         elif self.work.plan.output == "classes":
             self._write(
                 frame, region, class_table(self.model)[most_probable_class(probabilities, self.model.header)][None]
