@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 from septum.version import __version__
 
 if TYPE_CHECKING:
+    from septum.api import evaluate as evaluate
     from septum.api import open_model as open_model
     from septum.api import predict as predict
     from septum.api import train as train
 
 
-__all__ = ["__version__", "open_model", "predict", "train"]
+__all__ = ["__version__", "evaluate", "open_model", "predict", "train"]
 
 
 def __getattr__(name: str) -> object:
     """Import the functions of `septum.api` on first use: they import torch."""
-    if name in ("open_model", "predict", "train"):
+    if name in __all__:
         from septum import api
 
         return getattr(api, name)

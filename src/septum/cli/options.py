@@ -87,7 +87,7 @@ def command(function: Callable[[S, Display], None], settings: type[S]) -> Any:
         function.__name__.replace("_", "-"),
         cls=HeadedCommand,
         help=inspect.cleandoc(function.__doc__ or ""),
-        no_args_is_help=any(field.is_required() for _, field, _ in options_of(settings)),
+        no_args_is_help=any(_is_required(field, option) for _, field, option in options_of(settings)),
     )(run)
     return get_command(app)
 
@@ -99,7 +99,7 @@ def parameters(settings: type[Settings]) -> list[inspect.Parameter]:
             "__".join(place),
             inspect.Parameter.KEYWORD_ONLY,
             annotation=Annotated[_text_type(field, option), _typer_option(place, field, option)],
-            default=inspect.Parameter.empty if field.is_required() else _text_default(field, option),
+            default=inspect.Parameter.empty if _is_required(field, option) else _text_default(field, option),
         )
         for place, field, option in options_of(settings)
     ]
@@ -147,6 +147,11 @@ def flag(place: tuple[str, ...], option: Option) -> str:
     return next((f for f in option.flags if f.startswith("--")), "--" + place[-1].replace("_", "-"))
 
 
+def _is_required(field: FieldInfo, option: Option) -> bool:
+    """Return True if the command line must give a value; a default in words is computed by the settings."""
+    return field.is_required() and not option.default
+
+
 def _parsed(parse: Callable[[str], Any], value: Any, name: str) -> Any:
     try:
         return [parse(text) for text in value] if isinstance(value, list) else parse(value)
@@ -168,15 +173,15 @@ def _text_type(field: FieldInfo, option: Option) -> Any:
     many = get_origin(inner) is tuple and get_args(inner)[-1] is Ellipsis
     if many:
         item = str if option.parse else get_args(inner)[0]
-        return list[item] if field.is_required() else list[item] | None  # type: ignore[valid-type]
+        return list[item] if _is_required(field, option) else list[item] | None  # type: ignore[valid-type]
     kind = str if option.parse is not None or inner not in (bool, int, float, str, Path) else inner
     if option.parse is None and get_origin(inner) is Literal:
         kind = inner
-    return kind if field.is_required() or kind is bool else kind | None
+    return kind if _is_required(field, option) or kind is bool else kind | None
 
 
 def _text_default(field: FieldInfo, option: Option) -> Any:
-    value = field.get_default(call_default_factory=True)
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
     computed = option.parse is not None or option.default or value in ((), None)
     return None if computed and not isinstance(value, bool) else value
 
@@ -188,7 +193,7 @@ def _typer_option(place: tuple[str, ...], field: FieldInfo, option: Option) -> A
     least = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
     kind = _text_type(field, option)
     number = _inner(kind) in (int, float)
-    default = field.get_default(call_default_factory=True)
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
     shown: bool | str = option.default or not (default in ((), None) or option.parse is not None or kind is bool)
     flags = option.flags or ("--" + place[-1].replace("_", "-"),)
     return typer.Option(

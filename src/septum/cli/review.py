@@ -1,57 +1,81 @@
-"""What a trained run doubts in the masks, as `septum check --run` shows it."""
+"""The command that names annotations that are probably wrong."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from septum.cli.progress import Progress
-from septum.io.paths import format_path
-from septum.report.numbers import format_table
+import typer
+
+from septum.cli import options
+from septum.cli.options import Display
+from septum.cli.progress import Progress, stoppable
+from septum.cli.text import json_text
+from septum.review.settings import ReviewSettings
 
 if TYPE_CHECKING:
     from septum.check.check import Report
-    from septum.review.suspects import LabelIssues
+    from septum.review.label_issues import LabelIssues
 
 MOST_LINES = 20
 
 
-def judge(report: Report, run: Path, *, quiet: bool) -> LabelIssues:
-    """Let a run judge the masks of a report, and show how far it is."""
-    from septum.review.suspects import LabelIssues, find_label_issues
+def review(settings: ReviewSettings, display: Display) -> None:
+    """Name annotations that are probably wrong, the worst first.
+
+    RUN is the folder of a training, best of one with --folds, which judges every image. Its held-out images are
+    predicted and compared with their masks. DATA is needed only where the data of the run were moved.
+
+    Example: septum review runs/cells
+    """
+    from septum.review.label_issues import LabelIssues, review_run
 
     found: LabelIssues | None = None
-    with Progress("images", quiet=quiet, waiting="opening the model") as progress:
-        for record in find_label_issues(report, run):
-            if isinstance(record, LabelIssues):
-                found = record
-            else:
-                progress.show(record.done, record.total)
-    assert found is not None
-    return found
+    report: Report | None = None
+    with (
+        stoppable(lambda: "nothing was written"),
+        Progress("images", display, waiting="opening the images and the model") as progress,
+    ):
+        for event in review_run(settings):
+            match event:
+                case LabelIssues():
+                    found = event
+                case Checked(report):
+                    pass
+                case HeldOutDone(done, total):
+                    progress.show(done, total)
+    assert found is not None and report is not None
+    if display.json:
+        typer.echo(json_text({"command": "review", **_document(found)}))
+    else:
+        typer.echo("\n".join(_lines(report, found, settings)))
 
 
-def suspect_lines(report: Report, found: LabelIssues, run: Path) -> list[str]:
-    """Return the suspicious labels as a table, the worst first, and of how many images they are."""
+def _lines(report: Report, found: LabelIssues, settings: ReviewSettings) -> list[str]:
+    from septum.io.paths import format_path
+    from septum.report.numbers import format_table
+
     count = f"{found.judged} image{'s' * (found.judged != 1)}"
-    unseen = f" ({found.unseen} others were trained on: --folds judges all)" if found.unseen else ""
+    unseen = f" ({found.unseen} others were trained on: a run with --folds judges all)" if found.unseen else ""
+    run = format_path(settings.run)
     if not found.found:
-        return [f"no suspicious label in {count} that {format_path(run)} had not seen{unseen}"]
+        return [f"no suspicious label in {count} that {run} had not seen{unseen}"]
     rows: list[list[object]] = [["suspicious label in", "at y, x", "px", "sure", "the model sees"]]
     if report.rules.rank == 3:
         rows[0][1] = "at z, y, x"
-    for suspect in found.found[:MOST_LINES]:
-        doubt = suspect.doubt
-        where = ", ".join(f"{a}:{b}" for a, b in zip(doubt.start, doubt.stop, strict=True))
-        said = suspect.words(report.rules.class_values)
-        rows.append([format_path(suspect.image), where, doubt.area_px, f"{doubt.confidence:.2f}", said])
+    for issue in found.found[:MOST_LINES]:
+        box = issue.disagreement
+        where = ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
+        words = issue.words(report.rules.class_values)
+        rows.append([format_path(issue.image), where, box.area_px, f"{box.confidence:.2f}", words])
     left = len(found.found) - MOST_LINES
-    more = [f"and {left} more, of which --json tells"] if left > 0 else []
+    more = [f"and {left} more: --json lists all"] if left > 0 else []
     total = f"{len(found.found)} suspicious label{'s' * (len(found.found) != 1)}"
-    return [*format_table(rows), *more, f"{total} in {count} that {format_path(run)} had not seen{unseen}"]
+    return [*format_table(rows), *more, f"{total} in {count} that {run} had not seen{unseen}"]
 
 
-def suspects_told(found: LabelIssues) -> dict[str, object]:
-    """Return the suspicious labels for the document of ``--json``."""
-    labels = [{"image": one.image, "mask": one.mask, **vars(one.doubt)} for one in found.found]
+def _document(found: LabelIssues) -> dict[str, object]:
+    labels = [{"image": one.image, "mask": one.mask, **vars(one.disagreement)} for one in found.found]
     return {"judged": found.judged, "unseen": found.unseen, "labels": labels}
+
+
+command = options.command(review, ReviewSettings)
