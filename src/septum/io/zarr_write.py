@@ -108,7 +108,8 @@ def create_zarr(
     chunks
         Sides of a block that is compressed as one: 512 x 512, or 32 x 512 x 512 where not given.
     shards
-        Sides of a block that is stored as one file, multiples of `chunks`; 2048 x 2048 or 64 x 2048 x 2048 where neither is given.
+        Sides of a block that is stored as one file, multiples of `chunks`; 2048 x 2048 or 64 x 2048 x 2048 where
+        neither is given.
     pixel_size_um
         Micrometers per pixel by axis, as far as they are known.
     labels
