@@ -131,7 +131,7 @@ class Validator:
         for _ in range(2):  # the first time sets things up
             self._tables(network, self.samples[:1], self._few, processes=Processes())
         # The first process's clock decides, or they would validate at different steps.
-        one = self.processes.agree(self._predict_s + self._score_s) / self.processes.world
+        one = self.processes.broadcast(self._predict_s + self._score_s) / self.processes.world
         self._scored = min(MOST_SCORED, len(self.samples), max(2, int(_ON_THE_WAY * clock.budget_s / (wanted * one))))
         self._finally = min(len(self.samples), max(2, int(_FINAL * clock.budget_s / one)))
         self._tune_s = _TUNING * clock.budget_s
