@@ -77,7 +77,7 @@ def test_a_damaged_newest_one_falls_back_with_a_sentence(tmp_path: Path) -> None
         found, skipped = newest_checkpoint(tmp_path)
         assert found is not None
         assert (found.step, found.state, len(skipped)) == (1, {"best": 0.25}, 1)
-        assert "step 2" in skipped[0] and "passed over" in skipped[0] and str(newest) in skipped[0]
+        assert "step 2" in skipped[0] and "skipped" in skipped[0] and str(newest) in skipped[0]
     newest.write_bytes(whole)
     assert newest_checkpoint(tmp_path)[1] == []
 
@@ -100,7 +100,7 @@ def test_a_renamed_checkpoint_is_not_believed(tmp_path: Path) -> None:
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(FileError, match="cannot be made"):
+    with pytest.raises(FileError, match="cannot be created"):
         save_checkpoint(tmp_path / "checkpoints", 1, {}, {})
 
 

@@ -77,7 +77,12 @@ def test_replacing_keeps_names_values_and_parameters() -> None:
 def test_one_process_agrees_with_itself() -> None:
     one = Processes()
     assert one.first and list(one.share(3)) == [0, 1, 2]
-    assert (one.agree(0.1), one.any(True), one.any(False), one.tell("ü\n🔬")) == (0.1, True, False, "ü\n🔬")
+    assert (one.broadcast(0.1), one.any(True), one.any(False), one.broadcast_text("ü\n🔬")) == (
+        0.1,
+        True,
+        False,
+        "ü\n🔬",
+    )
     (arrays,) = one.gather([np.array([1, 2]), np.array([], np.int64)])
     assert [a.tolist() for a in arrays] == [[1, 2], []]
 
@@ -113,5 +118,5 @@ def test_nobody_at_the_address_and_nonsense_are_refused_in_words(bare: pytest.Mo
     with pytest.raises(UsageError, match=r"at 127\.0\.0\.1:9"), processes_of_this_training(1.0):
         pass
     bare.setenv("RANK", "first")
-    with pytest.raises(UsageError, match="no number"), processes_of_this_training():
+    with pytest.raises(UsageError, match="not a number"), processes_of_this_training():
         pass

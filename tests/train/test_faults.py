@@ -50,8 +50,8 @@ def _log(run: Path) -> list[list[str]]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every second step."""
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 2)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_damaged_newest_checkpoint_falls_back(
     newest = tmp_path / "run" / "checkpoints" / "step-00000005.safetensors"
     newest.write_bytes(damage(newest.read_bytes()))
     records = _goes_on_to(whole, settings)
-    assert "The checkpoint of step 5 cannot be used and is passed over" in _warnings(records)
+    assert "The checkpoint of step 5 cannot be used and is skipped" in _warnings(records)
     assert [r.step for r in records if isinstance(r, Resumed)] == [4]
 
 
@@ -272,7 +272,7 @@ def test_memory_that_runs_out(
     step = Trainer.training_step
 
     def short(trainer: Trainer, rate_factor: float) -> torch.Tensor:
-        if trainer.step == 4:
+        if trainer.counters.step == 4:
             raise shortage
         return step(trainer, rate_factor)
 
@@ -329,7 +329,7 @@ class TestOneProcessInAFolder:
     def test_a_lock_of_a_dead_process_is_taken_over(self, disks: Path, whole: Path, tmp_path: Path) -> None:
         code = (
             "import os, sys; from pathlib import Path; from septum.train.run_folder import RunFolder\n"
-            "with RunFolder(Path(sys.argv[1])).held(): os.kill(os.getpid(), 9)\n"
+            "with RunFolder(Path(sys.argv[1])).lock(): os.kill(os.getpid(), 9)\n"
         )
         run = tmp_path / "run"
         assert subprocess.run([sys.executable, "-c", code, str(run)]).returncode == -9
@@ -341,15 +341,15 @@ class TestOneProcessInAFolder:
     def test_another_machine_that_noted_no_end_is_named(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path)
         (tmp_path / ".trained-by.json").write_text('{"host": "node\\n17", "process": 4}')
-        with folder.held() as warning:
+        with folder.lock() as warning:
             assert "'node\\n17'" in warning and "network drive" in warning
-        with folder.held() as warning:
+        with folder.lock() as warning:
             assert warning == ""
 
     @pytest.mark.parametrize("content", ["", "[", "[1]", '{"host": 1}', '{"host": "a", "process": "x"}', "\0"])
     def test_a_note_that_a_crash_tore_is_passed_over(self, tmp_path: Path, content: str) -> None:
         (tmp_path / ".trained-by.json").write_text(content)
-        with RunFolder(tmp_path).held() as warning:
+        with RunFolder(tmp_path).lock() as warning:
             assert warning == ""
 
     def test_a_drive_without_locks_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +359,8 @@ class TestOneProcessInAFolder:
             raise NotImplementedError("no flock here")
 
         monkeypatch.setattr(filelock.FileLock, "acquire", missing)
-        with RunFolder(tmp_path).held() as warning:
-            assert "knows no locks" in warning
+        with RunFolder(tmp_path).lock() as warning:
+            assert "does not support locks" in warning
 
 
 @pytest.mark.parametrize("name", ["settings.json", "log.csv", "model.safetensors", "plan.json", "scores.json", ".lock"])
@@ -413,7 +413,11 @@ class TestThePlanStays:
         settings = _settings(disks, tmp_path / "run")
         _stop_after(3, settings)
         made = planning.make_plan
-        monkeypatch.setattr(planning, "make_plan", lambda facts, **kw: made(facts, **{**kw, "width": 8}))
+        monkeypatch.setattr(
+            planning,
+            "make_plan",
+            lambda fingerprint, settings, **kw: made(fingerprint, settings.model_copy(update={"width": 8}), **kw),
+        )
         _goes_on_to(whole, settings)
 
     @pytest.mark.parametrize("content", ["", "{}", '{"plan": {}, "reasons": []}', "[[[", '{"plan": 1}', "[" * 100_000])

@@ -102,8 +102,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(
 def test_a_stopped_run_goes_on_to_the_same_bits(
     data: Path, whole: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     out = tmp_path / "run"
     first: list[Event] = []
     for record in train(_settings(data, out)):
@@ -122,8 +122,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits_with_convolutions_of_our_own(
 ) -> None:
     wide: dict[str, object] = {"width": 16, "precision": "float32", "steps": 4}
     whole = list(train(_settings(data, tmp_path / "whole", **wide)))
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     for record in train(_settings(data, tmp_path / "run", **wide)):
         if isinstance(record, Step) and record.step == 3:
             break
@@ -135,8 +135,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits_with_convolutions_of_our_own(
 def test_the_precision_is_kept_and_told_when_a_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
 
     def matrix_unit(there: bool) -> None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": there}, raising=False)
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_is_undone_with_half_the_rate_and_given_up_afte
         return (energy * math.inf if len(calls) in broken else energy), annotated
 
     monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_infinite)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 2)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 2)
     broken = {4}  # the fourth step; states are kept after every second
     records = list(train(_settings(data, tmp_path / "a", steps=5)))
     steps = _steps(records)
@@ -218,16 +218,16 @@ def test_losses_that_are_read_later_change_nothing(
 
     def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
         loss = real(trainer, rate_factor)
-        return loss * math.nan if trainer.step == lost and not trainer.undone else loss
+        return loss * math.nan if trainer.counters.step == lost and not trainer.counters.undone else loss
 
     monkeypatch.setattr(trainer_module.Trainer, "training_step", sometimes)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 5)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 5)
     validations = {"validations": 2}
     plan = planning._new_plan
     monkeypatch.setattr(planning, "_new_plan", lambda *a: (plan(*a)[0].model_copy(update=validations), ("a plan",)))
     found = []
     for unread in (1, 4):
-        monkeypatch.setattr(train_module, "_UNREAD", {"cpu": unread})
+        monkeypatch.setattr(train_module, "UNREAD_LOSSES", {"cpu": unread})
         out = tmp_path / f"{unread}"
         records = list(train(_settings(data, out, steps=12)))
         assert sum(isinstance(r, Warned) for r in records) == (lost is not None)
@@ -249,7 +249,7 @@ def test_a_gradient_that_is_no_number_moves_nothing(
         return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
 
     monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_without_gradient)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)  # the state after every step is kept
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)  # the state after every step is kept
     records = list(train(_settings(data, tmp_path / "run", steps=3)))
     assert [s for s, _, _ in _steps(records)] == [1, 2, 3]
     assert sum(isinstance(r, Warned) for r in records) == 1
@@ -442,7 +442,9 @@ def test_scribbles_alone_teach_to_tell_bright_from_dark(tmp_path: Path) -> None:
         mask[y, x] = 2
         pairs.append((image, mask))
     data = _write(tmp_path / "data", pairs)
-    settings = _settings(data, tmp_path / "run", steps=100, width=4, tile=60, ignore=(0,), set=("optimizer.rate=0.01",))
+    settings = _settings(
+        data, tmp_path / "run", steps=100, width=4, tile=60, ignore_values=(0,), set=("optimizer.rate=0.01",)
+    )
     *_, last = train(settings)
     assert isinstance(last, Trained)
     assert last.scores["dice"] > 0.9  # of the held-out scribbles

@@ -27,7 +27,7 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 @pytest.fixture(autouse=True)
 def short_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out images are scored after every third step."""
-    monkeypatch.setattr(trainer_module, "_PASS", (3, 3))
+    monkeypatch.setattr(trainer_module, "PASS_STEPS", (3, 3))
 
 
 def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
@@ -72,9 +72,11 @@ def test_it_goes_on_while_it_gets_better(disks: Path, tmp_path: Path, monkeypatc
     assert last.steps == (60 + 15) + 25
 
 
-def test_early_stop_ends_steps_sooner(disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_until_plateau_ends_a_number_of_steps_early(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _scored(monkeypatch, [0.5])
-    settings = _settings(disks, tmp_path / "run", steps=60, early_stop=True)
+    settings = _settings(disks, tmp_path / "run", steps=60, until_plateau=True)
     *_, last = train(settings)
     assert isinstance(last, Trained)
     assert last.steps == 18 + 6  # 20 scorings, at every third step: the first gains, five do not
@@ -87,8 +89,8 @@ def test_early_stop_ends_steps_sooner(disks: Path, tmp_path: Path, monkeypatch: 
 def test_a_stopped_run_goes_on_to_the_same_bits(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     monkeypatch.setattr(train_module, "PATIENCE", 2)
     # Real scores; whatever they are, the end is the same.
     whole = list(train(_settings(disks, tmp_path / "whole")))

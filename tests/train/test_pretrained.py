@@ -119,8 +119,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits_but_not_from_a_changed_model(
 ) -> None:
     from septum.train import loop as train_module
 
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     list(train(_settings(disks, tmp_path / "whole", from_model=first)))
     for record in train(_settings(disks, tmp_path / "run", from_model=first)):
         if isinstance(record, Step) and record.step == 4:

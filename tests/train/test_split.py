@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
-from septum.train.every_class import with_every_class
+from septum.train.settings import SplitSettings
 from septum.train.split import (
     Split,
-    SplitSettings,
     folds_sentence,
     hold_out,
     make_folds,
     named,
     split,
     split_sentence,
+    train_on_every_class,
 )
 
 
@@ -179,8 +179,8 @@ def test_a_held_out_image_that_alone_holds_a_class_is_trained_on() -> None:
     samples = _samples(("", 5))
     for i, values in enumerate([[0], [0, 1], [0, 2], [0, 2, 2], [0, 1, 3]]):
         samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
-    assert with_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
-    train, held_out, said = with_every_class(samples, [0, 1], [2, 3, 4])
+    assert train_on_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
+    train, held_out, said = train_on_every_class(samples, [0, 1], [2, 3, 4])
     assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2 that with more of it
     assert said == (
         "3 is trained on: no other training image holds class 2",
