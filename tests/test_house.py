@@ -137,7 +137,9 @@ def missing_facts(node: ast.FunctionDef) -> list[str]:
     texts = {}
     for argument in takes:
         entry = re.search(
-            rf"^(?:\w+, )*{argument}(?:, \w+)*\b[^\n]*\n((?:[ ]+[^\n]*\n?|\n)*)", split.get("Parameters", ""), re.MULTILINE
+            rf"^(?:\w+, )*{argument}(?:, \w+)*\b[^\n]*\n((?:[ ]+[^\n]*\n?|\n)*)",
+            split.get("Parameters", ""),
+            re.MULTILINE,
         )
         texts[argument] = (entry.group(0) if entry else "") or split[""]
     if gives:

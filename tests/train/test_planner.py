@@ -28,7 +28,7 @@ def _plan(fingerprint: Fingerprint = FINGERPRINT, **values: int) -> Plan:
     return make_plan(fingerprint, TrainSettings(data=(), out=Path("run"), **values))[0]
 
 
-def test_a_step_is_timed() -> None:
+def test_a_wider_network_takes_longer_for_a_step() -> None:
     narrow = step_seconds(_plan(depth=1, width=2), CPU)
     assert 0 < narrow < 5
     assert step_seconds(_plan(depth=1, width=48), CPU) > narrow
@@ -73,10 +73,11 @@ def test_only_a_time_budget_decides_the_width_and_a_resumed_run_keeps_it(
             assert sum(line.startswith("width") for line in record.lines) == 1
         if isinstance(record, Step):
             break
-    (again,) = [r.lines for r in train(by_time) if isinstance(r, Planned)]
+    again = next(r.lines for r in train(by_time) if isinstance(r, Planned))
     assert "width 3: timed" in again
     assert timed == [5.0]
-    list(train(TrainSettings.model_validate({**shared, "out": tmp_path / "asked", "budget_s": 3.0, "width": 2})))
+    asked = TrainSettings.model_validate({**shared, "out": tmp_path / "asked", "budget_s": 3.0, "width": 2})
+    next(r for r in train(asked) if isinstance(r, Planned))
     assert timed == [5.0]
 
 

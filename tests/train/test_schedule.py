@@ -26,7 +26,7 @@ def test_progress_by_steps_is_the_share_of_steps() -> None:
 
 
 @pytest.mark.parametrize("drift", [1.0, 1.02, 0.98])
-def test_a_budget_is_filled_but_not_exceeded_even_when_the_machine_changes_speed(
+def test_a_budget_is_used_up_and_kept_when_the_machine_changes_speed(
     monkeypatch: pytest.MonkeyPatch, drift: float
 ) -> None:
     time = _Time(monkeypatch)
@@ -64,7 +64,7 @@ def test_rate_rises_then_falls_to_zero() -> None:
     assert rate_factor(0.9, "constant") == 1.0
 
 
-def test_without_an_end_progress_waits_for_the_plateau_and_then_takes_a_third_of_the_steps() -> None:
+def test_an_open_ended_training_anneals_over_a_third_of_the_steps() -> None:
     schedule = Schedule(None, None, plateau=True)
     assert schedule.open_ended
     factors = []
@@ -85,7 +85,7 @@ def test_without_an_end_progress_waits_for_the_plateau_and_then_takes_a_third_of
     assert factors[-1] < 0.001
 
 
-def test_a_plateau_ends_a_number_of_steps_sooner_but_never_later() -> None:
+def test_a_plateau_never_prolongs_a_number_of_steps() -> None:
     for plateau_at, end in ((60, 80), (90, 100), (None, 100)):
         schedule, step, seen = Schedule(100, None, plateau=True), 0, []
         while schedule.progress < 1:

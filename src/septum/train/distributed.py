@@ -32,6 +32,8 @@ TIMEOUT_S = 600.0
 
 # Exit code of a process that `launch` started and that lost the others: the launcher tells the cause, once.
 _LOST_OTHERS = 75
+# The cause of a failure is among the processes that end within this time of the first, in seconds.
+_SOON_S = 10
 
 
 class ProcessesError(SeptumError):
@@ -310,7 +312,10 @@ def launch(count: int, command: Sequence[str]) -> int:
         except SignalException as error:
             return 128 + int(error.sigval)
         except ChildFailedError as error:
-            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            begin = min(failure.timestamp for failure in error.failures.values())
+            # The launcher kills a process that does not end within 30 s: that is not the cause.
+            soon = {rank: one for rank, one in error.failures.items() if one.timestamp - begin < _SOON_S}
+            codes = {rank: failure.exitcode for rank, failure in soon.items()}
             cause = _cause(codes)
             if codes[cause] == _LOST_OTHERS or codes[cause] < 0:
                 raise _launch_error(cause, count, codes[cause]) from None
@@ -322,12 +327,9 @@ def launch(count: int, command: Sequence[str]) -> int:
 
 
 def _cause(codes: Mapping[int, int]) -> int:
-    """Return which of the failed processes is the cause, by exit code; a killed one rather than those that noticed.
-
-    The others lost it, or were ended by the launcher.
-    """
-    ended = (_LOST_OTHERS, 128 + signal.SIGTERM, -signal.SIGTERM)
-    return min(codes, key=lambda rank: (codes[rank] in ended, codes[rank]))
+    """Return the failed process that is the cause, by its exit code: not one that lost the others or was terminated."""
+    order = (_LOST_OTHERS, -signal.SIGTERM, 128 + signal.SIGTERM)
+    return min(codes, key=lambda rank: (1 + order.index(codes[rank]) if codes[rank] in order else 0, codes[rank]))
 
 
 def _launch_error(rank: int, count: int, code: int) -> LaunchError:

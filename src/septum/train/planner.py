@@ -87,7 +87,7 @@ def plan_of_run(
     plan, reasons = Plan.model_validate(shared[0]), tuple(shared[1])
     if plan.batch < processes.world:
         raise UsageError(
-            f"{processes.world} processes for {plan.batch} tile{'s' * (plan.batch > 1)} in a step",
+            f"{processes.world} processes for {plan.batch} tile{'s' * (plan.batch > 1)} a step",
             "at least one tile for each process",
             f"start {plan.batch} process{'es' * (plan.batch > 1)}, or a new run with a larger --batch",
         )
@@ -238,7 +238,7 @@ def fit_memory(plan: Plan, limit: int) -> tuple[Plan, Reasons]:
     if (plan.tile, plan.batch) == before:
         return plan, ()
     tile = format_shape(plan.tile)
-    return plan, (f"tile {tile}, {plan.batch} in a step: {format_bytes(needed)} of memory, of {format_bytes(limit)}",)
+    return plan, (f"tile {tile}, {plan.batch} a step: {format_bytes(needed)} of memory, of {format_bytes(limit)}",)
 
 
 def _with_width(plan: Plan, width: int) -> Plan:
