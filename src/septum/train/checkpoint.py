@@ -55,7 +55,7 @@ def save_checkpoint(
     step
         Number of steps done, 0 or more.
     tensors
-        By name, of any shape, dtype and range.
+        Arrays by name, ``(*S)`` of any dtype and any values.
     state
         See `Checkpoint`.
     keep

@@ -72,7 +72,7 @@ class Processes:
         return range(self.rank, count, self.world)
 
     def sum(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes: its shape, dtype and device; any range."""
+        """Return the sum of a tensor over all processes: any values, of the same shape, dtype and device."""
         if self.world > 1:
             value = value.clone()
             distributed.all_reduce(value)

@@ -60,7 +60,7 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class Validated(Event):
-    """The held-out images were predicted and scored after `step` of `total` steps; `best`: no earlier one was better."""
+    """The held-out images were predicted and scored after `step` of `total` steps; `best`: none before was better."""
 
     step: int
     total: int

@@ -186,7 +186,7 @@ class Trainer:
         Returns
         -------
         Tensor
-            Scalar float32 >= 0 on the device; not to be changed.
+            A scalar, float32 >= 0, on the device; not to be changed.
         """
         self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.counters.undone
         optimizer = self.state.optimizer
