@@ -99,7 +99,8 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width
 def test_train_turns_options_into_settings(run: Run, trained: list[train_job.TrainSettings]) -> None:
     options = (
         "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu "
-        "--until-plateau --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors --precision float32"
+        "--until-plateau --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors "
+        "--precision float32"
     )
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0

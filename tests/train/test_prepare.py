@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.samples import Sample, fingerprint, fingerprints
 from septum.train.fingerprint import Fingerprint
 from septum.train.plan import Plan
@@ -29,7 +29,7 @@ def _touching() -> np.ndarray:
     mask = np.zeros((40, 40), np.int32)
     mask[10:20, 5:15] = 3
     mask[10:20, 15:25] = 7
-    mask[30:, 30:] = IGNORE
+    mask[30:, 30:] = UNANNOTATED
     return mask
 
 
@@ -92,14 +92,14 @@ def test_hashes_of_images_differ_if_any_part_differs() -> None:
 
 def test_fiji_weighs_all_foreground_classes_alike_and_adds_the_border() -> None:
     mask = np.zeros((60, 60), np.int32)
-    mask[10:20, 10:20], mask[10:20, 22:32], mask[50:, :5] = 1, 2, IGNORE
+    mask[10:20, 10:20], mask[10:20, 22:32], mask[50:, :5] = 1, 2, UNANNOTATED
     plan = _plan(3)
     for w0 in (50.0, 7.0):
         weights = plan.weights.model_copy(update={"method": "fiji", "w0": w0, "sigma_px": 6.0})
         fiji = plan.model_copy(update={"weights": weights})
         (three,) = prepare([_sample(mask)], fiji, kind="classes")
         assert set(np.unique(three.weight[mask > 0])) == {1.0}
-        assert (three.weight[mask == IGNORE] == 0).all()
+        assert (three.weight[mask == UNANNOTATED] == 0).all()
         assert three.weight[0, 59] < 0.2  # background far from all objects
         two = fiji.model_copy(update={"network": _plan().network})
         (objects,) = prepare([_sample(mask)], two, kind="objects")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from septum import seeding
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.samples import Sample
 from septum.train.fingerprint import Fingerprint
 from septum.train.plan import Plan
@@ -85,7 +85,7 @@ def test_every_object_of_every_image_is_drawn_at_many_places_of_the_tile() -> No
 
 
 def test_tiles_of_a_sparsely_annotated_image_hold_annotated_pixels() -> None:
-    mask = np.full((400, 400), IGNORE, np.int32)
+    mask = np.full((400, 400), UNANNOTATED, np.int32)
     mask[300:306, 50:56] = 0
     mask[306:310, 50:56] = 1
     plan = _plan()
@@ -97,13 +97,13 @@ def test_tiles_of_a_sparsely_annotated_image_hold_annotated_pixels() -> None:
         index, center = sampler.draw(seeding.generator(0, "augment", step, 0))
         if index == 0:
             low, high = np.maximum(np.rint(center - half), 0).astype(int), np.rint(center + half + 1).astype(int)
-            assert (mask[low[0] : high[0], low[1] : high[1]] != IGNORE).any()
+            assert (mask[low[0] : high[0], low[1] : high[1]] != UNANNOTATED).any()
 
 
 def test_density_sampling_prefers_foreground_and_avoids_ignored_pixels() -> None:
     mask = np.zeros((100, 100), np.int32)
     mask[:, :50] = 1
-    mask[:, 90:] = IGNORE
+    mask[:, 90:] = UNANNOTATED
     plan = _plan(sampler="density")
     sampler = Sampler(list(prepare([_sample(mask)], plan, kind="objects")), plan)
     centers = [sampler.draw(seeding.generator(0, "a", i))[1] for i in range(400)]

@@ -98,7 +98,7 @@ class Plan(Settings):
         Number of validations in the training.
     lines
         The two classes are boundary lines and the areas between them, in 2D: gaps that join areas lower the score
-        (`septum.train.validation.selection_score`), and masks are made of areas
+        (`septum.train.model_selection.selection_score`), and masks are made of areas
         (`septum.predict.outputs.most_probable_class`).
     precision
         Number format of the convolutions of a step; weights, loss and everything but training are float32.

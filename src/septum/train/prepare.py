@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.normalize import normalize, statistics
-from septum.arrays.targets import IGNORED, class_target, connected_components, object_target, separate_touching
+from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, fiji_weight_map, weight_map
-from septum.axes import relative_spacing
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
@@ -79,14 +78,14 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
     counts = np.zeros(classes, dtype=np.int64)
     for mask in labels:
         target = object_target(mask) if kind == "objects" else class_target(mask)
-        counts += np.bincount(target[target != IGNORED], minlength=classes)[:classes]
+        counts += np.bincount(target[target != IGNORE_INDEX], minlength=classes)[:classes]
     balance = class_balance(counts, cap=plan.weights.balance)
     for number, (sample, mask) in enumerate(zip(samples, labels, strict=True)):
         target = object_target(mask) if kind == "objects" else class_target(mask)
         objects = mask
         if kind == "classes":
             objects = np.where(mask < 0, mask, connected_components(mask == 1)) if classes == 2 else np.minimum(mask, 1)
-        spacing = relative_spacing(sample.spacing_um)
+        spacing = sample.spacing_um
         yield Prepared(
             image=normalize(sample.image, statistics(sample.image, plan.normalization)),
             target=target,
@@ -120,7 +119,7 @@ def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, numbe
         chosen = [(1, p[draw.integers(0, len(p), min(_PLACES_PER_OBJECT, len(p)))]) for p in _pixels_of(mask)]
     else:
         chosen = []
-        for value in (int(v) for v in np.unique(target) if v != IGNORED):
+        for value in (int(v) for v in np.unique(target) if v != IGNORE_INDEX):
             pixels = np.flatnonzero(target == value)
             some = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
             if value > 0:

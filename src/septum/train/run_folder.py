@@ -271,6 +271,22 @@ def _changed_images(before: Mapping[str, str], now: Mapping[str, str]) -> list[s
     return lines if len(lines) <= _MAX_IMAGES else [*lines[:_MAX_IMAGES], f"  and {len(lines) - _MAX_IMAGES} more"]
 
 
+def read_plan_file(folder: Path) -> dict[str, Any]:
+    """Return the content of ``plan.json`` of a finished run: plan, reasons, names of the held-out images.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    try:
+        return dict(json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise FileError(
+            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
+        ) from None
+
+
 class StepLog:
     """``log.csv``: one line for each step, complete and in order also after a crash.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum import seeding
-from septum.arrays.targets import IGNORED
+from septum.arrays.targets import IGNORE_INDEX
 from septum.train.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Sampler:
         if self._plan.sampler == "density":
             for _ in range(1000):
                 there = image.target[tuple(np.rint(anywhere).astype(int).clip(0, shape - 1))]
-                if there != IGNORED and (there > 0 or rng.random() < 0.1):
+                if there != IGNORE_INDEX and (there > 0 or rng.random() < 0.1):
                     break
                 anywhere = rng.uniform(-0.5, shape - 0.5)
         return index, anywhere
@@ -87,7 +87,7 @@ class Sampler:
 
 def _known_pixels(image: Prepared, number: int) -> NDArray[np.int32] | None:
     """Draw annotated pixels of a sparsely annotated image; None if most of it is annotated."""
-    known = np.flatnonzero(image.target != IGNORED)
+    known = np.flatnonzero(image.target != IGNORE_INDEX)
     if not 0 < len(known) < _SPARSE * image.target.size:
         return None
     draw = seeding.generator(0, "known", number)
@@ -119,5 +119,5 @@ def count_tiles(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
     counts = []
     for image in images:
         tiles = np.prod([-(-n // o) for n, o in zip(image.target.shape, plan.output, strict=True)])
-        counts.append(max(1.0, tiles * np.count_nonzero(image.target != IGNORED) / image.target.size))
+        counts.append(max(1.0, tiles * np.count_nonzero(image.target != IGNORE_INDEX) / image.target.size))
     return np.asarray(counts, dtype=np.float64)

@@ -7,8 +7,8 @@ from collections import deque
 from math import cos, pi
 from typing import Literal
 
-PATIENCE, GAIN = 5, 0.002
-"""A plateau: this many validations in which the selection score gains no more than this."""
+PATIENCE = 5
+"""A plateau is reached after this many validations without a gain (`septum.train.model_selection.GAIN`)."""
 
 LATEST = 0.75
 """Share of the steps or of the time after which annealing begins, with or without a plateau."""

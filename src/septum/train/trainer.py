@@ -13,17 +13,16 @@ from septum import seeding
 from septum.cpu.training import for_training
 from septum.nn.augment import draw, training_batch
 from septum.nn.deep_supervision import DeeplySupervised
-from septum.nn.device import Device, free_bytes
-from septum.nn.torch_compile import compile_network
+from septum.nn.device import Device, compile_network, free_bytes
 from septum.nn.unet import UNet, freeze_batchnorm
 from septum.nn.weight_averaging import WeightAverage
 from septum.predict.backend import for_scores
 from septum.train.distributed import Processes
+from septum.train.model_selection import GAIN, selection_score
 from septum.train.prepare import Prepared
 from septum.train.sampler import Sampler, count_tiles
-from septum.train.schedule import GAIN
 from septum.train.state import Counters, TrainingState
-from septum.train.validation import Validator, selection_score
+from septum.train.validation import Validator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +51,7 @@ class Trainer:
     validator
         The images held out for validation; may be empty.
     compile
-        Compile the network (`septum.nn.torch_compile`); with one process only.
+        Compile the network (`septum.nn.device.compile_network`); with one process only.
 
     Attributes
     ----------
