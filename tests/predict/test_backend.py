@@ -20,7 +20,8 @@ from septum.cpu import inference as engine_module
 from septum.cpu._packed_weights import PackedWeights
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict import backend as engines

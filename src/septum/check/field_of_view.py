@@ -43,7 +43,7 @@ def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
     DataError
         If it has other sides, or nothing is inside.
     """
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     values = read_image(path, labels=True).array
     colors = values[: 1 if len(values) < 3 else 3]  # without alpha

@@ -135,7 +135,7 @@ def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
     FileError
         If a file cannot be read.
     """
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     image = read_image(item.image, axes=item.axes)
     frames = image_frames(image)

@@ -75,7 +75,7 @@ def _count(item: PairStatistics) -> int | None:
 
 def _tracked(gold: Path) -> int | None:
     """Return how many tracking markers the frame of a gold mask has; None if there are none that can be read."""
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     path = markers(gold)
     try:

@@ -20,10 +20,10 @@ from septum.report.collect import rebuilt_command
 from septum.report.summary import json_ready
 from septum.train.events import Checked, Planned, Trained
 from septum.train.interrupt import StopRequest
+from septum.train.model_selection import selection_score
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
 from septum.train.split import split
-from septum.train.validation import selection_score
 
 
 def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = None) -> Iterator[Any]:
@@ -65,7 +65,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)
