@@ -8,7 +8,7 @@ from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble, members_of
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.network_memory import tile_bytes
+from septum.predict.memory import tile_bytes
 from septum.predict.tiled import TiledPredictor, image_probabilities, region_probabilities
 
 SETTINGS = UNetSettings(depths=(2, 2), width=2, classes=3)

@@ -34,8 +34,8 @@ from septum.predict.backend import (
     verified_engine,
 )
 from septum.predict.info import describe_model, installation
+from septum.predict.memory import operations, tile_bytes
 from septum.predict.model import ModelHeader, open_model, save_model
-from septum.predict.network_memory import operations, tile_bytes
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
 from septum.predict.tiled import image_probabilities

@@ -25,9 +25,8 @@ from septum.predict import model as model_module
 from septum.predict import predict as predict_module
 from septum.predict.backend import Choice
 from septum.predict.events import ImageDone, ImageFailed, ImageStarted
-from septum.predict.memory import resident_bytes
+from septum.predict.memory import operations, resident_bytes
 from septum.predict.model import ModelHeader, save_model
-from septum.predict.network_memory import operations
 from septum.predict.pipeline import Prefetcher
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from septum.errors import UsageError
 from septum.nn.unet import UNetSettings
-from septum.predict.network_memory import tile_bytes
+from septum.predict.memory import tile_bytes
 from septum.predict.tile_plan import CHUNK, Request, TilePlan, block_regions, plan_prediction
 
 GB = 1 << 30

@@ -11,8 +11,7 @@ from septum import seeding
 from septum.cpu.training import for_training
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.unet import UNet
-from septum.predict.memory import format_bytes, total_bytes
-from septum.predict.network_memory import training_bytes
+from septum.predict.memory import format_bytes, total_bytes, training_bytes
 from septum.train.plan import fitted
 
 if TYPE_CHECKING:
