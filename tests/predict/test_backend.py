@@ -182,7 +182,7 @@ def test_an_engine_that_computes_wrongly_is_not_used(difference: float, monkeypa
     assert choice.name == "torch" and "differs from PyTorch" in choice.why
     with pytest.raises(UsageError, match="differs from PyTorch"):
         select_backend(network, CPU, wanted="septum", make=lambda: wrong)
-    monkeypatch.setattr(engines, "checked", lambda _: wrong)
+    monkeypatch.setattr(engines, "verified_engine", lambda _: wrong)
     assert isinstance(for_scores(network, CPU), UNet)
 
 

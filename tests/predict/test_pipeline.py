@@ -205,7 +205,7 @@ def test_of_many_images_the_first_is_computed_by_what_is_faster_for_all(
         works.append(work)
         return Choice("torch", "")
 
-    monkeypatch.setattr(model_module, "choose", choose)
+    monkeypatch.setattr(model_module, "select_backend", choose)
     _run(model, images)
     one = operations(NETWORK, NETWORK.geometry.input_for((20, 30)))
     assert works == [3 * one] * 3

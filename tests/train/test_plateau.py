@@ -37,7 +37,7 @@ def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
 
     def validate(self: trainer_module.Trainer, stop: StopRequest) -> object:
         value = next(given)
-        monkeypatch.setattr(trainer_module, "merit", lambda scores: value)
+        monkeypatch.setattr(trainer_module, "selection_score", lambda scores: value)
         return real(self, stop)
 
     monkeypatch.setattr(trainer_module.Trainer, "validate", validate)
