@@ -135,7 +135,7 @@ def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> N
     Parameters
     ----------
     results
-        For each frame, in order, ``(C', *S)`` of any dtype and range.
+        For each frame, in order, ``(C', *S)`` of any dtype, any values.
     source
         The image.
     rank
@@ -144,7 +144,7 @@ def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> N
     Returns
     -------
     ndarray
-        One array with the axes of `source`, C' channels and the dtype and values of the results.
+        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
     """
     lengths = dict(zip(source.axes, source.shape, strict=True))
     walked = walked_axes(source.axes, rank)

@@ -298,8 +298,8 @@ def predict_image(model: Model, image: Image, *, output: str | None = None) -> N
     Returns
     -------
     ndarray
-        The axes of the image: object ids or class values in the smallest integer type (one channel), or float32
-        probabilities in 0..1 (one channel for two classes, else one for each class).
+        ``([T,] C', [Z,] Y, X)``, the axes of the image: object ids or class values in the smallest integer type (one
+        channel), or float32 probabilities in 0..1 (one channel for two classes, else one for each class).
 
     Raises
     ------

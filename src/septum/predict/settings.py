@@ -171,7 +171,7 @@ class PredictSettings(Settings):
         ),
     ] = False
     workers: Annotated[
-        Annotated[int, Field(ge=1)] | str | None,
+        int | str | None,
         Option(
             help="Number of local processes that share the work, or the address of a Dask scheduler (tcp://host:8786).",
             heading=CLUSTER,
@@ -209,6 +209,8 @@ class PredictSettings(Settings):
             raise UsageError(
                 "--output probabilities with --format png", "tif, ome.zarr, nii.gz or npy", "PNG holds no float32"
             )
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")
         if self.workers is not None and self.shard is not None:
             raise UsageError("--workers and --shard", "one of them", "leave the other out")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:

@@ -105,14 +105,14 @@ def turn(array: NDArray[Any], transform: Transform) -> NDArray[Any]:
     Parameters
     ----------
     array
-        ``(..., Y, X)`` of any dtype and range.
+        ``(..., Y, X)`` of any dtype, any values.
     transform
         Number of quarter turns, and whether to mirror.
 
     Returns
     -------
     ndarray
-        A view with the same dtype and values; ``(..., X, Y)`` after an odd number of turns.
+        A view ``(..., Y', X')`` with the same dtype, any values; Y' = X and X' = Y after an odd number of turns.
     """
     quarters, mirrored = transform
     turned = np.rot90(array, quarters, axes=(-2, -1))
