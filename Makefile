@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install check test test-slow demo package audit lock clean
+.PHONY: install check test test-slow test-fresh demo package audit lock clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ test: install
 # What takes more than some seconds: processes killed at random, other processors' vectors, all sections of a data set.
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist load
+
+# Property tests with examples that no run had before. What fails prints how to repeat it.
+test-fresh: install
+	SEPTUM_HYPOTHESIS=fresh $(BIN)/python -m pytest -m hypothesis
 
 demo: install
 	$(BIN)/septum demo

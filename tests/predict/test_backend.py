@@ -16,6 +16,7 @@ import torch
 from septum.api import predict
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
+from septum.cpu import inference
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
 from septum.io.images import read_image, write_image
@@ -121,12 +122,16 @@ def test_an_engine_that_differs_from_pytorch_is_not_used(difference: float, monk
 
 
 def test_verification_detects_wrong_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, other = _network(), UNet(SETTINGS, seed=1)
-    assert verified_engine(network).difference < 1e-5
-    with torch.no_grad():
-        other.head.weight *= 1.2
-    wrong = Engine(for_prediction(other))
-    monkeypatch.setattr("septum.cpu.inference.Engine", lambda _: wrong)
+    network = _network()
+    assert verified_engine(network).difference < 3e-5
+    pack = inference.head
+
+    def wrong(head: torch.nn.Conv2d) -> Any:
+        packed = pack(head)
+        packed.weights[:] *= 1.001
+        return packed
+
+    monkeypatch.setattr(inference, "head", wrong)
     assert not verified_engine(network).right
 
 

@@ -25,6 +25,7 @@ from septum.cpu._ir import LANES
 from septum.cpu._layers import Stage, Workshop
 from septum.cpu._packed_weights import aligned, convolution, head, image_convolution, is_wide, up_convolution
 from septum.cpu._threads import Threads
+from septum.nn.rounding import measure_rounding
 from septum.nn.unet import UNet, UNetSettings
 
 # A band gives each thread so many pixels: some ten blocks of tiles.
@@ -61,7 +62,7 @@ class Engine:
     ----------
     network
         From `septum.nn.unet.for_prediction`, on the CPU. Its weights are copied, so that they must not change. It
-        computes what results in values that are not finite, as it does with images of such values.
+        computes the images whose results the engine's rounding would change too much; see `septum.nn.rounding`.
     threads
         How many compute; None for as many as PyTorch takes at each call.
 
@@ -69,6 +70,11 @@ class Engine:
     ------
     ValueError
         If `unsupported` says why not.
+
+    Attributes
+    ----------
+    rounding
+        How far the engine's own results are from PyTorch's, and which of them are used.
     """
 
     def __init__(self, network: UNet, *, threads: int | None = None) -> None:
@@ -97,6 +103,8 @@ class Engine:
         self._arena = aligned(0)
         self._sides: tuple[int, ...] = ()
         self._chains: list[_Chain] = []
+        self.rounding = measure_rounding(network, self._compute)
+        self._arena, self._sides, self._chains = aligned(0), (), []  # tiles may be smaller than that of the measurement
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map images to logits.
@@ -109,15 +117,30 @@ class Engine:
         Returns
         -------
         Tensor
-            ``(B, K, *output) float32``, logits of the classes.
+            ``(B, K, *output) float32``, logits of the classes, whose probabilities differ from PyTorch's by at most
+            `septum.nn.rounding.TOLERANCE`.
 
         Raises
         ------
         ValueError
             If a side does not fit the depth.
         """
-        expected = self.geometry.output(x.shape[2:])
+        self.geometry.output(x.shape[2:])  # raises
         assert x.shape[1] == self.settings.channels and x.dtype == torch.float32, (x.shape, x.dtype)
+        admitted = [self.rounding.admits_image(one) for one in x]
+        with torch.no_grad():
+            if not any(admitted):
+                left: Tensor = self._network(x)
+                return left
+            out = self._compute(x)
+            for i, fits in enumerate(admitted):
+                if not (fits and self.rounding.admits_logits(out[i])):
+                    out[i] = self._network(x[i : i + 1])[0]
+        return out
+
+    def _compute(self, x: Tensor) -> Tensor:
+        """Map images to logits without PyTorch, whatever rounding does to them; see `__call__`."""
+        expected = self.geometry.output(x.shape[2:])
         out = torch.empty(x.shape[0], self.settings.classes, *expected)
         border = int(self.settings.padding == "same")
         with self._shop.threads.lock:
@@ -132,8 +155,7 @@ class Engine:
                     self._shop.image, self._shop.logits = image.data_ptr(), logits.data_ptr()
                     for chain in self._chains:
                         chain.run()
-        # Winograd's sums carry what is no number further than direct ones do, and large numbers overflow in them first.
-        return out if torch.isfinite(out).all() else self._network(x)
+        return out
 
     def _prepare(self, sides: tuple[int, ...]) -> None:
         """Lay out the memory for tiles of these sides, and the way through it."""

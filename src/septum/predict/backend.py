@@ -5,7 +5,7 @@ The engine (`septum.cpu.inference`) computes 2D networks of equal depths on a CP
 - on the processors, and from the network width on, that `LEAST_WIDTH` lists: measured, it is faster there;
 - from `LEAST_OPERATIONS` on: loading the compiled code must pay off;
 - where its memory fits into the limit;
-- where its probabilities equal those of PyTorch within `TOLERANCE`, which is verified for each network.
+- where its probabilities equal those of PyTorch within `septum.nn.rounding.TOLERANCE`, verified for each network.
 
 Nothing is timed or stored, so the same command takes the same code each time.
 """
@@ -24,11 +24,9 @@ import torch
 from septum.errors import UsageError
 from septum.nn.device import Device
 from septum.nn.ensemble import Ensemble, Network, members_of
+from septum.nn.rounding import TOLERANCE
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.settings import Backend
-
-# Largest difference of a probability between the engine and PyTorch. Float rounding alone causes some 1e-6.
-TOLERANCE = 1e-4
 
 # The least width from which the engine is used, by the vector instructions of an x86-64 processor. Processor seconds of
 # PyTorch divided by those of the engine, one thread, tiles of 572 (valid) and 256 (same), at widths 2, 4, 8, 16, 32:
@@ -47,15 +45,7 @@ _MEMORY_SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class VerifiedEngine:
-    """An engine, compared with PyTorch.
-
-    Attributes
-    ----------
-    engine
-        Computes the same network as PyTorch does.
-    difference
-        Largest difference of a probability between the two.
-    """
+    """An engine, and how far its probabilities may differ from those of PyTorch for usual images."""
 
     engine: Network
     difference: float
@@ -80,7 +70,7 @@ class Choice:
 
 
 def verified_engine(network: Network) -> VerifiedEngine:
-    """Build the engine of a network and compare both on a small tile of noise.
+    """Build the engine of a network, which measures its rounding against PyTorch.
 
     Parameters
     ----------
@@ -91,12 +81,7 @@ def verified_engine(network: Network) -> VerifiedEngine:
 
     engines = [Engine(member) for member in members_of(network) if isinstance(member, UNet)]
     engine: Network = engines[0] if len(engines) == 1 else Ensemble(engines)
-    shape = network.settings
-    sides = shape.geometry.input_for((1,) * len(shape.depths))
-    with torch.inference_mode():
-        x = torch.randn(1, shape.channels, *sides, generator=torch.Generator().manual_seed(0))
-        difference = torch.softmax(engine(x), dim=1) - torch.softmax(network(x), dim=1)
-        return VerifiedEngine(engine, float(difference.abs().max()))
+    return VerifiedEngine(engine, max(one.rounding.difference for one in engines))
 
 
 def select_backend(
@@ -134,7 +119,7 @@ def select_backend(
     if refusal is None and wanted == "auto":
         refusal = slower(network.settings) or _too_little(work) or _too_large(network, room)
     if refusal is None and not (found := (make or (lambda: verified_engine(network)))()).right:
-        refusal = f"Septum's engine differs from PyTorch by {found.difference:.1g} in a probability here"
+        refusal = f"Septum's engine differs from PyTorch by up to {found.difference:.1g} in a probability here"
     if refusal is None:
         return Choice("septum", "asked for" if wanted == "septum" else f"faster from width {_least_width()} on")
     if wanted == "septum":
