@@ -80,7 +80,7 @@ def _both(model: Path, image: Path, folder: Path, **more: object) -> tuple[np.nd
 
 @pytest.mark.parametrize("form", ["tif", "ome.zarr"])
 def test_objects_equal_those_of_the_whole_image_number_by_number(flat: Path, tmp_path: Path, form: str) -> None:
-    whole, blocks = _both(flat, _image(tmp_path / "a.tif", 70, 83), tmp_path, format=form)
+    whole, blocks = _both(flat, _image(tmp_path / "a.tif", 46, 60), tmp_path, format=form)
     np.testing.assert_array_equal(blocks, whole)
     assert blocks.dtype == whole.dtype
     assert whole.max() > 20  # so that the comparison is not trivial
@@ -89,7 +89,7 @@ def test_objects_equal_those_of_the_whole_image_number_by_number(flat: Path, tmp
 def test_small_seeds_are_dropped_in_blocks_as_in_memory(flat: Path, tmp_path: Path) -> None:
     objects = ObjectSettings(threshold=0.4, seed_level=0.6, seed_share=0.5, min_size_px=3, grow_px=1)
     unsure = _save(tmp_path / "model.safetensors", objects=objects)
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     whole, blocks = _both(unsure, image, tmp_path)
     np.testing.assert_array_equal(blocks, whole)
     usual, _ = _both(flat, image, tmp_path / "usual")
@@ -97,7 +97,7 @@ def test_small_seeds_are_dropped_in_blocks_as_in_memory(flat: Path, tmp_path: Pa
     stages = {r.stage for r in _run(unsure, image, tmp_path / "again", in_blocks=True) if isinstance(r, BlockDone)}
     assert "redivide" in stages
     frames = np.stack(
-        [read_image(image).array[0], np.full((70, 83), 9, np.uint16)]
+        [read_image(image).array[0], np.full((46, 60), 9, np.uint16)]
     )  # only one of the frames has small seeds
     write_image(tmp_path / "frames.tif", frames, axes="TYX")
     whole, blocks = _both(unsure, tmp_path / "frames.tif", tmp_path / "frames")
@@ -119,7 +119,7 @@ def test_objects_of_volumes_equal_those_of_the_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tta", [False, True])
 def test_probabilities_do_not_show_the_blocks(flat: Path, tmp_path: Path, tta: bool) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     whole, blocks = _both(flat, image, tmp_path, output="probabilities", tta=tta)
     assert np.abs(whole - blocks).max() <= 1e-5
     assert np.ptp(whole) > 0.2
@@ -149,7 +149,7 @@ def test_the_more_probable_of_two_classes_is_written(tmp_path: Path) -> None:
 def test_areas_are_separated_as_objects_are_along_faint_lines(tmp_path: Path) -> None:
     objects = AREAS.model_copy(update={"threshold": 0.4, "seed_level": 0.7})
     model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255), objects=objects, lines=True)
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     whole, blocks = _both(model, image, tmp_path / "classes")
     np.testing.assert_array_equal(blocks, whole)
     assert blocks.dtype == whole.dtype == np.uint8
@@ -162,7 +162,7 @@ def test_areas_are_separated_as_objects_are_along_faint_lines(tmp_path: Path) ->
 
 
 def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     _run(flat, image, tmp_path / "whole", in_blocks=True)
     computed: list[object] = []
     original = block_stages.region_probabilities
@@ -191,7 +191,7 @@ def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monk
 def test_a_resumed_prediction_keeps_its_blocks_with_any_memory(
     flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     _run(flat, image, tmp_path / "whole")
     monkeypatch.setattr(tile_plan, "LARGEST_BLOCK", 32 * 32)
     with monkeypatch.context() as more:
@@ -216,7 +216,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("blocks", [False, True])
 def test_objects_are_written_as_a_label_image_inside_the_image(flat: Path, tmp_path: Path, blocks: bool) -> None:
-    image = _image(tmp_path / "a.ome.zarr", 2, 70, 83, axes="TYX")
+    image = _image(tmp_path / "a.ome.zarr", 2, 46, 60, axes="TYX")
     raw = read_image(image).array
     _run(flat, image, tmp_path / "out", in_blocks=blocks)
     records = _run(flat, image, None, label_image="cells", in_blocks=blocks)
@@ -249,18 +249,19 @@ def test_label_images_are_written_only_into_ome_zarr(flat: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
-def test_twenty_kills_at_random_moments_change_no_byte(flat: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_no_byte(flat: Path, tmp_path: Path, kills: int) -> None:
     program = Path(__file__).with_name("killed_predictions.py")
     image = _image(tmp_path / "a.tif", 30, 36)
-    command = [sys.executable, str(program), str(flat), str(image), str(tmp_path / "out"), "20", "1"]
+    command = [sys.executable, str(program), str(flat), str(image), str(tmp_path / "out"), str(kills), "1"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["kills"] == 20
+    found = json.loads(done.stdout)
+    assert found["kills"] == kills
     whole = _content(tmp_path / "out/whole")
     assert len(whole) > 5
-    for number in range(1, said["runs"] + 1):
-        assert _content(tmp_path / f"out/killed-{number}") == whole, said
+    for number in range(1, found["runs"] + 1):
+        assert _content(tmp_path / f"out/killed-{number}") == whole, found
 
 
 def test_another_model_or_image_does_not_resume_a_work_folder(flat: Path, tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_another_model_or_image_does_not_resume_a_work_folder(flat: Path, tmp_pa
 
 
 def test_parts_of_a_job_array_are_joined(flat: Path, tmp_path: Path) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     _run(flat, image, tmp_path / "whole", in_blocks=True)
     left = []
     for part in (3, 1, 2):

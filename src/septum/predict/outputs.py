@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from septum.io.images import list_images
 from septum.io.paths import image_stem, image_suffix
 from septum.io.zarr_labels import labels_place
 from septum.predict.model import Model, ModelHeader
-from septum.predict.settings import Output, PredictSettings, check_output
+from septum.predict.settings import Output, PredictSettings, unknown_output
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -40,14 +40,20 @@ def resolve_output(output: str | None, model: Model) -> Output:
     UsageError
         If the word is unknown, or object ids are asked of a model of several classes.
     """
-    known, classes = check_output(output), model.header.network.classes
-    if known == "labels" and classes > 2:
+    classes = model.header.network.classes
+    if output == "labels" and classes > 2:
         raise UsageError(
             f"--output labels with a model of {classes} classes",
             "a model of objects or of two classes",
             "leave --output out to write the class of each pixel",
         )
-    return known or ("labels" if model.header.kind == "objects" else "classes")
+    if output is None:
+        return "labels" if model.header.kind == "objects" else "classes"
+    for known in get_args(Output):
+        if output == known:
+            resolved: Output = known
+            return resolved
+    raise unknown_output(output)
 
 
 def result_files(settings: PredictSettings) -> list[tuple[Path, Path]]:

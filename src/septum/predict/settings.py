@@ -21,22 +21,10 @@ ResultFormat = Literal["tif", "png", "nii.gz", "npy", "ome.zarr"]
 RESULTS, MEMORY, CLUSTER, INPUT = "Results", "Memory and speed", "Cluster", "Input"
 
 
-def check_output(output: str | None) -> Output | None:
-    """Return a kind of output as it is.
-
-    Raises
-    ------
-    UsageError
-        If the word is unknown.
-    """
-    for word in get_args(Output):
-        if output == word:
-            known: Output = word
-            return known
-    if output is None:
-        return None
+def unknown_output(output: str) -> UsageError:
+    """Return the error for an unknown kind of output."""
     words = ", ".join(get_args(Output))
-    raise UsageError(f"output {output!r}", f"one of {words}", "leave it out to get what the training masks held")
+    return UsageError(f"output {output!r}", f"one of {words}", "leave it out to get what the training masks held")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -193,7 +181,9 @@ class PredictSettings(Settings):
     @field_validator("output", mode="before")
     @classmethod
     def _known_output(cls, output: object) -> object:
-        return check_output(output) if isinstance(output, str) else output
+        if isinstance(output, str) and output not in get_args(Output):
+            raise unknown_output(output)
+        return output
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
