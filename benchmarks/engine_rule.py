@@ -3,8 +3,8 @@ code computes predictions (`septum.predict.backend`).
 
     OMP_NUM_THREADS=1 python benchmarks/engine_rule.py [--write]
 
-Medians of seven tiles each, in turns, one thread. Where the processor has AVX-512, a second process keeps PyTorch, numba
-and the engine to AVX2.
+Medians of seven tiles each, in turns, one thread. Where the processor has AVX-512, a second process keeps PyTorch,
+numba and the engine to AVX2.
 """
 
 from __future__ import annotations

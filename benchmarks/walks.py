@@ -4,9 +4,10 @@ gradient).
 Usage: python benchmarks/walks.py [--json FILE]
 
 Four made images of 128 x 128 pixels are trained on for three steps, and one is predicted, on the CPU. A module counts
-as entered if the body of one of its functions runs on the path. Not counted is what runs once in a process: each job is
-done once before it is traced, so that modules are imported and numba's functions compiled. The command line (`cli`) is
-not part of a walk.
+as entered if the body of one of its functions runs on the path. It counts as handling the image if such a function
+takes or returns pixels: an array or tensor of two dimensions or more. Not counted is what runs once in a process: each
+job is done once before it is traced, so that modules are imported and numba's functions compiled. The command line
+(`cli`) is not part of a walk.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
+import torch
 
 import septum
 
@@ -52,14 +54,23 @@ class Walk:
 
     starts: dict[str, str]
     parts: dict[str, set[str]] = field(default_factory=dict)
-    calls: int = 0
+    pixels: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.parts = {part: set() for part in self.starts.values()}
+        self.pixels = {part: set() for part in self.starts.values()}
 
-    def modules(self, *parts: str) -> list[str]:
-        """Return the modules entered in some parts, without repetition, by name; all parts where none is named."""
-        return sorted(set().union(*(self.parts[part] for part in parts or self.parts)))
+    def modules(self, *parts: str, pixels: bool = False) -> list[str]:
+        """Return the modules entered in some parts or in all, sorted; with `pixels` those that handle the image."""
+        found = self.pixels if pixels else self.parts
+        return sorted(set().union(*(found[part] for part in parts or found)))
+
+
+def holds_pixels(value: object) -> bool:
+    """Return True for an array or tensor of two dimensions or more, or a sequence of them."""
+    if isinstance(value, list | tuple):
+        return any(holds_pixels(one) for one in value[:3])
+    return isinstance(value, np.ndarray | torch.Tensor) and value.ndim >= 2
 
 
 def module_of(code: CodeType) -> str:
@@ -75,13 +86,19 @@ def module_of(code: CodeType) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
 
 
+def arguments(frame: FrameType) -> list[object]:
+    """Return the arguments that a function was called with."""
+    code = frame.f_code
+    return [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
+
+
 @contextmanager
 def trace(walk: Walk) -> Iterator[None]:
     """Note the modules that are entered, in this thread and in those that are started meanwhile."""
     begun: list[tuple[FrameType, str]] = []  # the calls of this thread that began a part and have not returned
     names: dict[CodeType, tuple[str, str]] = {}
 
-    def note(frame: FrameType, event: str) -> None:
+    def profile(frame: FrameType, event: str, result: Any) -> None:
         if event not in ("call", "return"):
             return
         code = frame.f_code
@@ -93,14 +110,12 @@ def trace(walk: Walk) -> Iterator[None]:
             if event == "call":
                 begun.append((frame, part))
             elif begun and begun[-1][0] is frame:
-                walk.parts[part].add(module)
                 begun.pop()
-        if event == "call" and begun and module and not module.startswith("cli."):
-            walk.calls += 1
+        if begun and module and not module.startswith("cli."):
             walk.parts[begun[-1][1]].add(module)
-
-    def profile(frame: FrameType, event: str, argument: Any) -> None:
-        note(frame, event)
+            pixels = walk.pixels[begun[-1][1]]
+            if module not in pixels and any(map(holds_pixels, [result] if event == "return" else arguments(frame))):
+                pixels.add(module)
 
     threading.setprofile(profile)
     sys.setprofile(profile)
@@ -188,9 +203,11 @@ def counts(walks: dict[str, Walk]) -> dict[str, dict[str, list[str]]]:
     training = walks["training"]
     return {
         "prediction, file to label file": walks["prediction"].modules(),
+        "prediction, handling the image": walks["prediction"].modules(pixels=True),
         "training, file to gradient": training.modules(),
         "training without the check": training.modules("prepare", "step"),
-        **{f"  {part}": training.modules(part) for part in training.parts},
+        "training, handling the image": training.modules("prepare", "step", pixels=True),
+        **{f"training, {part}": training.modules(part) for part in training.parts},
     }
 
 
