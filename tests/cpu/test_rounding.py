@@ -1,4 +1,4 @@
-"""The engine knows from the weights which results to leave to PyTorch."""
+"""The engine measures which results PyTorch must compute."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _image(*sides: int) -> Tensor:
 @pytest.mark.parametrize("width", [8, 16, 32, 64])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_the_engine_computes_usual_networks_itself(width: int, padding: str, batch_norm: bool) -> None:
+def test_engine_computes_usual_networks(width: int, padding: str, batch_norm: bool) -> None:
     depth = 4 if width < 32 else 3
     shape = UNetSettings(width=width, padding=padding, batch_norm=batch_norm, depths=(depth, depth))
     network = for_prediction(UNet(shape, seed=1))
@@ -30,7 +30,7 @@ def test_the_engine_computes_usual_networks_itself(width: int, padding: str, bat
         assert not torch.equal(engine(x), network(x))
 
 
-def test_weights_that_are_not_finite_are_left_to_pytorch() -> None:
+def test_networks_with_non_finite_weights_are_computed_by_pytorch() -> None:
     network = for_prediction(UNet(UNetSettings(width=4, depths=(1, 1))))
     assert isinstance(network.head, torch.nn.Conv2d) and network.head.bias is not None
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_weights_that_are_not_finite_are_left_to_pytorch() -> None:
     torch.testing.assert_close(engine(x), network(x), rtol=0, atol=0, equal_nan=True)
 
 
-def test_limits_are_those_of_the_tolerance() -> None:
+def test_limits_follow_from_the_tolerance() -> None:
     """Hand-worked: a logit may change by 4e-4; errors are doubled for safety: 1e-5 of a logit allows 20."""
     found = Rounding(relative_error=1e-5, usual_logit=10.0, value_error=4e-6, usual_value=5.0)
     assert found.difference == pytest.approx(5e-5) and found.accurate
@@ -57,7 +57,7 @@ def test_limits_are_those_of_the_tolerance() -> None:
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_the_measured_error_is_that_of_the_computation(padding: str) -> None:
+def test_measured_error_equals_that_of_the_computation(padding: str) -> None:
     network = for_prediction(UNet(UNetSettings(width=2, depths=(2, 2), padding=padding)))
     exact = measure_rounding(network, network)
     assert exact.relative_error == exact.value_error == exact.difference == 0

@@ -19,7 +19,8 @@ from septum.arrays.normalize import NormalizeSettings
 from septum.cpu import inference
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict import backend

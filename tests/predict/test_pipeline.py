@@ -17,8 +17,8 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError
 from septum.events import Event
-from septum.io.images import write_image
-from septum.io.source import Source
+from septum.io.image import Image
+from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import in_memory
 from septum.predict import model as model_module
@@ -191,7 +191,7 @@ def test_files_are_closed_if_a_prediction_is_abandoned(
     model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
-    _watch(monkeypatch, Source, "close", lambda source: closed.append(Path(source.name).name))
+    _watch(monkeypatch, Image, "close", lambda source: closed.append(Path(source.name).name))
     for record in predict_files(PredictSettings(model=model, inputs=(str(images),), out=images.parent / "out")):
         if isinstance(record, ImageStarted):
             break
@@ -238,7 +238,7 @@ def test_an_image_that_cannot_be_opened_ahead_is_opened_in_its_turn(
 def test_ctrl_c_does_not_wait_for_a_slow_drive() -> None:
     slow = threading.Event()
 
-    def opens(path: Path) -> Source:
+    def opens(path: Path) -> Image:
         slow.wait(WAIT_S)
         raise FileError(f"{path}: gone", "a drive")
 

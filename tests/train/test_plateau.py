@@ -10,7 +10,7 @@ import pytest
 
 from septum.errors import UsageError
 from septum.events import Event
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 from septum.train import loop as train_module
 from septum.train import trainer as trainer_module
 from septum.train.events import Step, Trained, Validated

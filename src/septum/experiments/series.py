@@ -24,13 +24,13 @@ from septum.check.samples import LoadedData, Sample
 from septum.errors import UsageError
 from septum.events import Warned
 from septum.experiments.events import PartStarted, PartTrained
-from septum.report.collect import TrainingLog, observe, read_plan_file
+from septum.report.collect import TrainingLog, observe
 from septum.report.summary import RunReport
 from septum.train.distributed import described_processes
 from septum.train.events import Checked, Planned, Stopped, Trained
 from septum.train.interrupt import StopRequest
 from septum.train.loop import train
-from septum.train.run_folder import RunFolder
+from septum.train.run_folder import RunFolder, read_plan_file
 from septum.train.settings import TrainSettings
 from septum.train.split import SplitSettings
 

@@ -17,10 +17,9 @@ from typing import Any, Literal, Protocol
 
 from septum.events import Warned
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
-from septum.report.collect import read_plan_file
 from septum.report.curve import Curve
 from septum.train.events import Planned, Resumed, Saved, Step, Stopped, Trained, Validated
-from septum.train.run_folder import RunFolder
+from septum.train.run_folder import RunFolder, read_plan_file
 
 Value = str | int | float | bool
 Outcome = Literal["finished", "stopped", "failed"]

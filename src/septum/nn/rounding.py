@@ -1,11 +1,11 @@
-"""How far results of the engine may be from PyTorch's: measured for each network, before its results are used.
+"""Rounding errors of the CPU engine compared with PyTorch: measured for each network before its results are used.
 
 Rounding errors of logits grow with the values inside the network, and these with the logits: engine and PyTorch differ
-by 1e-6 to 1e-5 of the largest logit of a tile. The share depends on the weights, hardly on the image; it is measured on
-two images, and gives the largest logit at which probabilities are still within `TOLERANCE` of PyTorch's. PyTorch
-computes the tiles beyond it, and all tiles of networks whose logits are usually beyond it.
+by 1e-6 to 1e-5 of the largest logit of a tile. This share depends on the weights and hardly on the image. It is
+measured on two images, and determines the largest logit at which probabilities are still within `TOLERANCE` of
+PyTorch's. PyTorch computes the tiles beyond it, and all tiles of networks whose logits usually exceed it.
 
-Where logits are in the hundreds, PyTorch's own float32 probabilities differ by more than `TOLERANCE` from exact ones.
+If logits are in the hundreds, PyTorch's own float32 probabilities differ by more than `TOLERANCE` from exact ones.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from septum.nn.unet import UNet, UNetSettings
 # Largest difference of a probability between engine and PyTorch.
 TOLERANCE = 1e-4
 
-# A probability p changes by p (1 - p) times the change of its logit less a mean of the changes of the others: by at
+# A probability p changes by p (1 - p) times the change of its logit minus a mean of the changes of the others: by at
 # most a quarter of the difference between the largest and the smallest change.
 _LOGIT_TOLERANCE = 4 * TOLERANCE
-# Errors as a share of the largest logit were up to 1.6 times those of the probe where they count, on images made to
-# enlarge the logits too; and probabilities changed by less than half of what such errors can do.
+# Relative errors that matter were up to 1.6 times those of the probe, also on images designed to enlarge the logits;
+# and probabilities changed by less than half of the bound for such errors.
 _SAFETY = 2.0
 
-# Pixels of the probe along each axis, at least: of the output of unpadded networks, of the input of padded ones, which
-# also has some pixels in the lowest level. Standard deviation of the stronger image.
+# Smallest sides of the probe in pixels: of the output of unpadded networks, of the input of padded ones, and of the
+# lowest level of these. Standard deviation of the stronger image.
 _OUTPUT_SIDE, _INPUT_SIDE, _LOWEST_SIDE = 16, 64, 6
 _STRONG = 4.0
 _OCTAVES = 7
@@ -38,7 +38,7 @@ _OCTAVES = 7
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding does to the logits of a network in the engine, compared with PyTorch.
+    """Rounding errors of a network's logits in the engine, compared with PyTorch.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ class Rounding:
 
     @property
     def difference(self) -> float:
-        """Largest difference of a probability that is expected for usual images; infinite if that is unknown."""
+        """Largest expected difference of a probability for usual images; infinite if it is unknown."""
         found = _SAFETY * self.relative_error * self.usual_logit, self.value_error * self.usual_value
         return min(1.0, max(found) / 4) if all(map(isfinite, found)) else inf
 
     @property
     def accurate(self) -> bool:
-        """Return True if the engine keeps `TOLERANCE` for usual images."""
+        """True if the engine keeps `TOLERANCE` for usual images."""
         return self.difference <= TOLERANCE
 
     def admits_image(self, image: Tensor) -> bool:
@@ -92,16 +92,16 @@ class Rounding:
 
 
 def measure_rounding(network: UNet, compute: Callable[[Tensor], Tensor]) -> Rounding:
-    """Measure how far computed logits are from those of a network in PyTorch.
+    """Measure the difference of computed logits from those of a network in PyTorch.
 
-    It depends on nothing but the weights and the processor: the images of the probe are always the same.
+    The result depends on nothing but the weights and the processor: the probe images are always the same.
 
     Parameters
     ----------
     network
         From `septum.nn.unet.for_prediction`, on the CPU.
     compute
-        Maps ``(1, C, *tile) float32`` to ``(1, K, *output) float32`` logits of the same network.
+        Function that maps ``(1, C, *tile) float32`` to ``(1, K, *output) float32`` logits of the same network.
     """
     shape = (1, network.settings.channels, *_probe_sides(network.settings))
     errors, logits, values = [], [], []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from septum.axes import relative_spacing, spatial
 from septum.errors import DataError, ModelError
-from septum.io.source import Source
+from septum.io.image import Image
 from septum.predict.model import Model
 from septum.predict.settings import Output, PredictSettings
 from septum.predict.tile_plan import TilePlan
@@ -35,7 +35,7 @@ class ImageFrame:
         Number of channels that the only channel is repeated to: gray images for a model of color images.
     """
 
-    source: Source
+    source: Image
     place: tuple[int, ...]
     rank: int
     repeat: int = 1
@@ -49,7 +49,7 @@ class ImageFrame:
     def __getitem__(self, index: tuple[slice, ...], /) -> NDArray[Any]:
         walked = dict(zip(walked_axes(self.source.axes, self.rank), self.place, strict=True))
         inside = dict(zip(spatial(self.source.axes)[-self.rank :], index[1:], strict=True))
-        part = self.source.read(tuple(walked.get(a, inside.get(a, slice(None))) for a in self.source.axes))
+        part = self.source[tuple(walked.get(a, inside.get(a, slice(None))) for a in self.source.axes)]
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             where = self.source.name or "the image"
             raise DataError(
@@ -91,7 +91,7 @@ class ImageJob:
     target: Path
     index: int
     count: int
-    source: Source
+    source: Image
     frames: list[ImageFrame]
     plan: TilePlan
     overlap: bool = False
@@ -102,7 +102,7 @@ def walked_axes(axes: str, rank: int) -> str:
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
-def split_frames(source: Source, model: Model) -> list[ImageFrame]:
+def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     """Split an image into frames: ``(C, Y, X)`` along T and Z, or ``(C, Z, Y, X)`` along T.
 
     Raises
@@ -129,7 +129,7 @@ def split_frames(source: Source, model: Model) -> list[ImageFrame]:
     return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
 
 
-def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> NDArray[Any]:
+def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
     """Join the results of frames in the axes of the image.
 
     Parameters
@@ -155,7 +155,7 @@ def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> N
     return joined
 
 
-def frame_spacing(source: Source, rank: int) -> tuple[float, ...] | None:
+def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
     """Return the relative pixel sizes of the axes of a frame; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None]) if None not in sizes else None
+    return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from septum.events import Event, Warned
 from septum.io.atomic import replace_folder
-from septum.io.bigtiff import write_tiff_from
-from septum.io.paths import ZARR, image_suffix
-from septum.io.pyramid import add_pyramid
+from septum.io.formats import format_of
+from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_labels import add_labels
-from septum.io.zarr_write import open_target
+from septum.io.zarr_write import ZarrTarget, add_pyramid
 from septum.predict.block_stages import PROBABILITIES, Blocks
 from septum.predict.block_store import BlockPlan, BlockTask, Work, digest, pending, remove_leftovers, stamp, start_work
 from septum.predict.events import BlockDone, ImageDone, ImageStarted, ShardDone
@@ -83,7 +82,8 @@ def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
 def deliver(work: Work, job: ImageJob) -> Iterator[float]:
     """Complete the result, move it to its place, and remove the work folder; yield the share that is done."""
     remove_leftovers(work.result)
-    if job.settings.label_image is not None or image_suffix(job.target) in ZARR:
+    written = format_of(job.target.name)
+    if job.settings.label_image is not None or (written is not None and written.folder):
         yield from add_pyramid(work.result)
         remove_leftovers(work.result)
         if job.settings.label_image is not None:
@@ -91,8 +91,7 @@ def deliver(work: Work, job: ImageJob) -> Iterator[float]:
         else:
             replace_folder(work.result, job.target)
     else:
-        result = open_target(work.result)
-        yield from write_tiff_from(result, job.target, labels=result.labels)
+        yield from write_tiff_from(ZarrTarget(work.result), job.target)
     shutil.rmtree(work.folder, ignore_errors=True)
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import label_objects
 from septum.errors import UsageError
-from septum.io.images import list_images
+from septum.io.formats import format_of, result_suffix
+from septum.io.open import list_images
 from septum.io.paths import image_stem, image_suffix
 from septum.io.zarr_labels import labels_place
 from septum.predict.model import Model, ModelHeader
@@ -18,18 +20,6 @@ from septum.predict.settings import Output, PredictSettings, unknown_output
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
-
-# Suffix of a result by that of its input, where they differ: never a lossy format, and one that holds labels.
-_SUFFIX = {
-    ".jpg": ".png",
-    ".jpeg": ".png",
-    ".bmp": ".png",
-    ".gif": ".png",
-    ".tiff": ".tif",
-    ".ome.tiff": ".ome.tif",
-    ".zarr": ".ome.zarr",
-}
-_BY_PIECES = (".tif", ".ome.tif", ".ome.zarr")  # formats that are written piece by piece
 
 
 def resolve_output(output: str | None, model: Model) -> Output:
@@ -71,7 +61,8 @@ def result_files(settings: PredictSettings) -> list[tuple[Path, Path]]:
         if settings.out is None:
             images[labels_place(image, str(settings.label_image))] = image
             continue
-        suffix = f".{settings.format}" if settings.format else _result_suffix(image_suffix(image), settings.output)
+        floats = settings.output == "probabilities"
+        suffix = f".{settings.format}" if settings.format else result_suffix(image_suffix(image), floats=floats)
         target = settings.out / (image_stem(image) + suffix)
         if target.resolve() == image.resolve():
             raise UsageError(f"{image}: the result would overwrite the input", "another folder", "give another -o")
@@ -87,17 +78,13 @@ def result_files(settings: PredictSettings) -> list[tuple[Path, Path]]:
 
 def written_by_pieces(target: Path, *, label_image: bool) -> bool:
     """Return True if a result can be written piece by piece: a label image, or a file of such a format."""
-    return label_image or image_suffix(target) in _BY_PIECES
+    written = format_of(target.name)
+    return label_image or (written is not None and written.by_blocks)
 
 
 def work_folder(target: Path) -> Path:
     """Return the folder of an unfinished result that is predicted block by block."""
     return target.with_name(f"{target.name}.unfinished")
-
-
-def _result_suffix(suffix: str, output: Output | None) -> str:
-    suffix = _SUFFIX.get(suffix, suffix)
-    return ".tif" if output == "probabilities" and suffix == ".png" else suffix  # PNG holds no float32
 
 
 def makes_objects(output: Output, header: ModelHeader) -> bool:
@@ -130,7 +117,7 @@ def postprocess(
     if output == "probabilities":
         return probabilities[1:] if len(probabilities) == 2 else probabilities
     if output == "labels":
-        labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
+        labels = label_objects(probabilities[1], model.header.objects, spacing=spacing)
         small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
         return small
     values: NDArray[Any] = class_table(model)[most_probable_class(probabilities, model.header, spacing=spacing)][None]
@@ -160,7 +147,7 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        found = draw_boundaries(label_objects(probabilities[1], **header.objects.model_dump(), spacing=spacing)) > 0
+        found = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
     else:
         found = probabilities.argmax(axis=0)
     return found.astype(smallest_integer(0, len(probabilities) - 1))

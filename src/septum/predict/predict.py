@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.images import Image
-from septum.io.source import Source, open_image, source_of
+from septum.io.image import Image
+from septum.io.open import open_image
 from septum.nn.device import free_bytes
 from septum.predict.block_store import open_work
 from septum.predict.domain_shift import image_warnings
@@ -114,7 +114,7 @@ class _OpenedImage:
     """An opened image, and the warnings about it; None if they are not known yet."""
 
     path: Path
-    source: Source
+    source: Image
     frames: list[ImageFrame]
     warnings: list[Warned] | None
 
@@ -309,12 +309,11 @@ def predict_image(model: Model, image: Image, *, output: str | None = None) -> N
         If `output` is unknown, or objects are asked of a model of several classes.
     """
     resolved = resolve_output(output, model)
-    source = source_of(image)
-    frames = split_frames(source, model)
+    frames = split_frames(image, model)
     network = model.computed_by(model.choose(work=_operations(model, frames)).name == "septum")
     tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
     results = []
     for frame in frames:
         *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
-        results.append(postprocess(probabilities, model, resolved, spacing=frame_spacing(source, model.rank)))
-    return join_frames(results, source, model.rank)
+        results.append(postprocess(probabilities, model, resolved, spacing=frame_spacing(image, model.rank)))
+    return join_frames(results, image, model.rank)

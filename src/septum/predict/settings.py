@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from septum.errors import UsageError
+from septum.io.formats import RESULT_SUFFIXES, result_suffix
 from septum.predict.memory import parse_bytes
 from septum.settings import Option, Settings
 
@@ -16,7 +17,6 @@ from septum.settings import Option, Settings
 
 Output = Literal["labels", "classes", "probabilities"]
 Backend = Literal["auto", "torch", "septum"]
-ResultFormat = Literal["tif", "png", "nii.gz", "npy", "ome.zarr"]
 
 RESULTS, MEMORY, CLUSTER, INPUT = "Results", "Memory and speed", "Cluster", "Input"
 
@@ -110,8 +110,10 @@ class PredictSettings(Settings):
         ),
     ] = None
     format: Annotated[
-        ResultFormat | None,
-        Option(help="File format of the results.", heading=RESULTS, default="as the input"),
+        str | None,
+        Option(
+            help="File format of the results: tif, png, nii.gz, npy, ome.zarr.", heading=RESULTS, default="as the input"
+        ),
     ] = None
     label_image: Annotated[
         str | None,
@@ -185,6 +187,14 @@ class PredictSettings(Settings):
             raise unknown_output(output)
         return output
 
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is not None and f".{value}" not in RESULT_SUFFIXES:
+            known = ", ".join(suffix[1:] for suffix in RESULT_SUFFIXES)
+            raise UsageError(f"--format {value}", f"one of {known}", "choose one of them")
+        return value
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.out is None) == (self.label_image is None):
@@ -195,10 +205,11 @@ class PredictSettings(Settings):
             raise UsageError(
                 f"--label-image with {what}", "objects or classes, written as OME-Zarr", f"leave {what} out, or give -o"
             )
-        if self.output == "probabilities" and self.format == "png":
-            raise UsageError(
-                "--output probabilities with --format png", "tif, ome.zarr, nii.gz or npy", "PNG holds no float32"
-            )
+        if self.output == "probabilities" and self.format is not None:
+            floats = [suffix[1:] for suffix in RESULT_SUFFIXES if result_suffix(suffix, floats=True) == suffix]
+            if self.format not in floats:
+                given = f"--output probabilities with --format {self.format}"
+                raise UsageError(given, ", ".join(floats), "the format holds no float32")
         if isinstance(self.workers, int) and self.workers < 1:
             raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")
         if self.workers is not None and self.shard is not None:
