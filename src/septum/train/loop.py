@@ -37,7 +37,7 @@ from septum.train.validation import Validator
 from septum.version import __version__
 
 if TYPE_CHECKING:
-    from septum.check.check import Rules
+    from septum.check.label_kind import Rules
     from septum.train.log import Log
 
 # A checkpoint is written after so many seconds; when it is written changes nothing about the training.
@@ -100,6 +100,7 @@ def _train(
     samples, images = loaded.samples, loaded.images
     _see_the_same(images, processes)
     chosen = split(samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
+    report.files.hold(samples[i].name for i in chosen.held_out)  # for the report at the end
     if settings.plateau and not chosen.held_out:
         raise UsageError(
             "a training to a plateau without held-out images",

@@ -14,7 +14,7 @@ from septum.train.plan import Plan, make_plan, plan_lines
 from septum.train.pretrained import Pretrained, see_it_fits
 
 if TYPE_CHECKING:
-    from septum.check.check import Rules
+    from septum.check.label_kind import Rules
     from septum.check.samples import Sample
     from septum.nn.device import Device
     from septum.train.distributed import Processes
