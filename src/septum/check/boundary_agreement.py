@@ -240,7 +240,7 @@ def _middle(sides: Sequence[int]) -> tuple[slice, ...]:
 
 def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
     """Return the edge strength, 0 .. 1; None if there are no edges."""
-    edges = _local(np.maximum, gray) - _local(np.minimum, gray)
+    edges = local_extreme(np.maximum, gray) - local_extreme(np.minimum, gray)
     low, high = np.quantile(edges, [0.5, 0.95])
     if not high > low:
         return None
@@ -250,7 +250,7 @@ def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the outline pixels, without those that a shift within `REACH` would move out of the image."""
-    outline: NDArray[np.bool_] = _local(np.maximum, labels) != _local(np.minimum, labels)
+    outline: NDArray[np.bool_] = local_extreme(np.maximum, labels) != local_extreme(np.minimum, labels)
     for axis in range(outline.ndim):
         np.moveaxis(outline, axis, 0)[:REACH] = False
         np.moveaxis(outline, axis, 0)[outline.shape[axis] - REACH :] = False
@@ -289,8 +289,21 @@ def _separation(gray: NDArray[np.float32], labeled: NDArray[np.bool_]) -> float:
     return float(((clipped - clipped.mean()) * (labeled - labeled.mean())).mean()) / spread if spread > 0 else 0.0
 
 
-def _local(extreme: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the largest or smallest value of 3 x 3 (x 3) pixels; ten times as fast as the filters of SciPy."""
+def local_extreme(extreme: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest or smallest value of 3 x 3 (x 3) pixels; ten times as fast as the filters of SciPy.
+
+    Parameters
+    ----------
+    extreme
+        `numpy.maximum` or `numpy.minimum`.
+    values
+        ``(*S)``, any real dtype, any range.
+
+    Returns
+    -------
+    values
+        ``(*S)`` of the same dtype and range; at the sides of the image the outermost pixels are repeated.
+    """
     found = np.pad(values, 1, mode="edge")
     for axis in range(values.ndim):
         ahead = np.moveaxis(found, axis, 0)

@@ -62,13 +62,13 @@ def has_jpeg_artifacts(codes: NDArray[Any]) -> bool:
     if len(several) < _FEWEST_BLOCKS:
         return False
     chosen = blocks[several[:: -(-len(several) // _MOST_BLOCKS)]]
-    return sum(map(_is_blurred, chosen)) > _SHARE * len(chosen)
+    distinct = 1 + np.count_nonzero(np.diff(np.sort(chosen, axis=1), axis=1), axis=1)
+    return sum(map(_is_blurred, chosen[distinct >= _VALUES])) > _SHARE * len(chosen)
 
 
 def _is_blurred(block: NDArray[Any]) -> bool:
     counts = np.unique(block, return_counts=True)[1]
-    off = block.size - int(np.sort(counts)[-2:].sum())
-    return len(counts) >= _VALUES and off >= _OFF * block.size
+    return block.size - int(np.sort(counts)[-2:].sum()) >= _OFF * block.size
 
 
 def restore_two_values(planes: NDArray[np.int64]) -> NDArray[np.int64] | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import IGNORE, relabel_consecutive
+from septum.check.boundary_agreement import local_extreme
 from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
 from septum.check.statistics import PairStatistics
@@ -278,16 +279,13 @@ def unsmooth(planes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[tuple[
         one; of more, a pixel off every main value gets that of the nearest pixel which has one. None if the mask is not
         smoothed, or if its main values cannot be determined (ids of many objects).
     """
-    from scipy.ndimage import maximum_filter, minimum_filter
-
     if planes.size == 0 or (span := int(planes.max()) - int(planes.min())) < _SPAN:
         return None
     codes = _codes(planes)
     distinct = len(np.unique(codes))
     if distinct < 2 + _LEVELS:
         return None
-    window = (1,) + (3,) * (planes.ndim - 1)
-    low, high = minimum_filter(planes, size=window, mode="nearest"), maximum_filter(planes, size=window, mode="nearest")
+    low, high = (np.stack([local_extreme(way, plane) for plane in planes]) for way in (np.minimum, np.maximum))
     even = (low == high).all(axis=0)
     between = ((low < planes) & (planes < high)).any(axis=0)
     if np.count_nonzero(between) < _BETWEEN * np.count_nonzero(~even):
