@@ -1,15 +1,75 @@
-"""The base of all settings: frozen, closed, checked.
+"""Base class of all settings: frozen, closed, validated; and how a field becomes an option of a command.
 
-Each settings class stands beside the thing it sets (``nn/unet.py`` has the network's). A value out of range, a wrong
-type or an unknown name is refused when the object is made, so code that receives settings need not check them again.
+Each settings class stands beside the code that it configures (``nn/unet.py`` holds those of the network). A value out
+of range, a wrong type or an unknown name is refused on construction, so that code that receives settings need not check
+them again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 
 class Settings(BaseModel):
-    """Frozen, closed settings; ``model_dump_json`` and ``model_validate_json`` carry them through files."""
+    """Frozen, closed settings; ``model_dump_json`` and ``model_validate_json`` write and read them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A field of settings as an option of a command; stands in the `Annotated` type of the field.
+
+    The command line, its help, the command that a report repeats, and the comparison with a stored run are derived from
+    it: a new option is one field. A field without an `Option` cannot be set on the command line.
+
+    Attributes
+    ----------
+    help : str
+        One sentence for the help text.
+    heading : str
+        Heading under which the help lists the option; ``""``: among the first ones.
+    flags : tuple of str
+        Names on the command line; empty: ``--`` and the name of the field with hyphens.
+    metavar : str
+        Name of the value in the help, ``"TIME"``.
+    default : str
+        Default in words, where the value is computed: ``"planned"``.
+    parse : callable or None
+        Turns the text of the command line into the value; raises ValueError with an explanation. None: by the type.
+    write : callable or None
+        Turns the value back into the text of the command line. None: ``str``.
+    argument : bool
+        Positional, without a flag.
+    free : bool
+        May differ when a run goes on: it changes neither the data nor the plan nor the result.
+    """
+
+    help: str
+    heading: str = ""
+    flags: tuple[str, ...] = ()
+    metavar: str = ""
+    default: str = ""
+    parse: Callable[[str], Any] | None = None
+    write: Callable[[Any], str] | None = None
+    argument: bool = False
+    free: bool = False
+
+
+def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], FieldInfo, Option]]:
+    """Yield the place, the field and the `Option` of each option of a settings class, in order.
+
+    The place is the name of the field, after the names of the settings that hold it: ``("split", "group")``.
+    """
+    for name, field in settings.model_fields.items():
+        option = next((m for m in field.metadata if isinstance(m, Option)), None)
+        if option is not None:
+            yield (name,), field, option
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            for place, inner, found in options_of(field.annotation):
+                yield (name, *place), inner, found

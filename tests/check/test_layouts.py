@@ -14,11 +14,11 @@ from scipy import ndimage
 from septum.check.check import Report, check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
+from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.train.events import Planned, Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
-from septum.train.validation import class_scores
 
 SIDE = 64
 
@@ -259,7 +259,8 @@ def test_pixels_outside_the_field_of_view_are_neither_learned_nor_scored(tmp_pat
     probabilities = np.stack([1 - drawn(0), drawn(0)]).astype(np.float32)
     probabilities[:, ~eye()] = [[0], [1]]  # a bright frame taken for a vessel
     found = table(samples[0].mask, probabilities.argmax(axis=0))
-    assert class_scores([found], 2) == {"dice": 1, "iou": 1, "pixel_error": 0}
+    scores = finish_classes((0, 1))(class_columns(found, classes=2))
+    assert scores == {"dice": 1, "iou": 1, "pixel_error": 0}
     assert found.pixels == eye().sum()
 
 
@@ -278,7 +279,7 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
         "25_training_mask.gif": "no image of this name",
         "21_training_mask.gif": "nothing is inside",
         "22_training_mask.gif": "image 64 x 64, field of view 64 x 40",
-        "23_training_mask.gif": "no image, but text that begins 'GIF'",
+        "23_training_mask.gif": "the GIF file is damaged or cut off (its first bytes are wrong)",
         "24_training_mask.gif": "most of what is drawn lies outside",
     }
     assert "field-of-view" not in codes(report)

@@ -12,7 +12,8 @@ import pytest
 
 from septum.cli.main import main
 from septum.demo.synthetic_cells import generate
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 
 SMALL = ("--steps", "2", "--width", "2", "--depth", "1", "--tile", "64", "--device", "cpu")
 Run = Callable[..., tuple[int, str, str]]
@@ -150,7 +151,9 @@ def test_predict_evaluate_info(run: Run, cells: Path, model: Path, tmp_path: Pat
 
 
 def test_probabilities_are_probabilities(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
-    code, out, _ = run("predict", model, cells / "images" / "cell1.png", "-o", tmp_path, "--probabilities", "--json")
+    code, out, _ = run(
+        "predict", model, cells / "images" / "cell1.png", "-o", tmp_path, "--output", "probabilities", "--json"
+    )
     assert code == 0
     (done,) = json.loads(out)["done"]
     array = read_image(Path(done["output"])).array

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from septum.errors import FileError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 
 VOLUME = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 AFFINE = np.array([[0, -0.5, 0, 10], [0.7, 0, 0, -20.5], [0, 0, 3, 7], [0, 0, 0, 1]])
@@ -102,7 +103,7 @@ def test_units(tmp_path: Path, unit: str, factor: float) -> None:
     )
 
 
-def test_ones_without_a_unit_say_nothing(tmp_path: Path) -> None:
+def test_voxel_sizes_of_1_without_a_unit_are_unknown(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOLUME, np.eye(4))
     image.header.set_xyzt_units("unknown")
     nib.save(image, tmp_path / "a.nii")

@@ -7,13 +7,14 @@ import pytest
 import tifffile
 
 from septum.errors import FileError, UsageError
-from septum.io import tiff
-from septum.io.images import read_image, write_image
+from septum.io import tiff_write
+from septum.io.open import read_image
+from septum.io.write import write_image
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
 
 
-def test_unnamed_pages_are_time_and_named_ones_what_they_say(tmp_path: Path) -> None:
+def test_unnamed_pages_are_time_and_named_axes_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, STACK)
     image = read_image(path)
@@ -185,7 +186,7 @@ def test_lost_pages_are_noticed(tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_pages_in_a_circle_end(tmp_path: Path) -> None:
+def test_a_circle_of_pages_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, STACK[0], metadata=None)
     with tifffile.TiffFile(path) as file:
@@ -209,7 +210,7 @@ def test_compressed_and_marked_as_ome(tmp_path: Path) -> None:
 
 
 def test_large_files_are_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "BIG", 1000)
+    monkeypatch.setattr(tiff_write, "BIG", 1000)
     write_image(tmp_path / "a.tif", np.zeros((50, 50), np.uint8), axes="YX")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff

@@ -228,8 +228,8 @@ def align(frames: NDArray[Any], pair: PairStatistics, path: Path, *, likely: boo
     Returns
     -------
     frames
-        ``(T, *S)`` of the same dtype and labels, in the sides of the image; `IGNORE` where a shift leaves no labels.
-        The same array if nothing is changed.
+        ``(T, *S)`` of the same dtype and labels, in the sides of the image; `UNANNOTATED` where a shift leaves no
+        labels. The same array if nothing is changed.
     """
     stats = pair.mask_stats
     if stats is None or pair.is_sliced:

@@ -31,7 +31,7 @@ from septum.errors import SeptumError
 from septum.pairing.pair import Pair
 
 if TYPE_CHECKING:
-    from septum.io.images import Image
+    from septum.io.image import Image
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
 _FRAMES = 8  # of a stack are compared with their masks

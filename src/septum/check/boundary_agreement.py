@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 
 REACH = 3
 """Shifts of up to this many pixels are tried one by one."""
@@ -92,13 +92,13 @@ def apply_placement(labels: NDArray[Any], placement: Placement) -> NDArray[Any]:
     Returns
     -------
     labels
-        ``(*S)`` in the sides of the image, same dtype and values; where a shift leaves no labels, integers are `IGNORE`
-        and bool is False.
+        ``(*S)`` in the sides of the image, same dtype and values; where a shift leaves no labels, integers are
+        `UNANNOTATED` and bool is False.
     """
     turned = np.flip(labels.transpose(placement.order), tuple(a for a, flip in enumerate(placement.flips) if flip))
     if not any(placement.shift):
         return np.ascontiguousarray(turned)
-    moved = np.full(turned.shape, False if turned.dtype == np.bool_ else IGNORE, turned.dtype)
+    moved = np.full(turned.shape, False if turned.dtype == np.bool_ else UNANNOTATED, turned.dtype)
     to = tuple(slice(max(0, s), max(0, n + min(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
     source = tuple(slice(max(0, -s), max(0, n - max(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
     moved[to] = turned[source]

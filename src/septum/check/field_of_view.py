@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.issues import IssueKind, Observation
 from septum.check.pair_files import short_reason
 from septum.check.reading import Files
@@ -65,7 +65,7 @@ def with_usable_field(pair: PairStatistics, files: Files) -> PairStatistics:
 
 
 def mark_outside(frames: NDArray[np.int32], path: Path | None, files: Files) -> NDArray[np.int32]:
-    """Set pixels outside the field of view to `IGNORE`.
+    """Set pixels outside the field of view to `UNANNOTATED`.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def mark_outside(frames: NDArray[np.int32], path: Path | None, files: Files) -> 
     Returns
     -------
     frames
-        ``(T, *S)`` int32, the same labels or `IGNORE`; the same array if there is no field.
+        ``(T, *S)`` int32, the same labels or `UNANNOTATED`; the same array if there is no field.
     """
     if path is None:
         return frames
-    return np.where(files.field(path, frames.shape[1:]), frames, np.int32(IGNORE))
+    return np.where(files.field(path, frames.shape[1:]), frames, np.int32(UNANNOTATED))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, connected_components
+from septum.arrays.targets import UNANNOTATED, connected_components
 from septum.check.census import Census, Trait
 from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.masks import COLOR, color_of
@@ -327,15 +327,15 @@ def to_mask(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) ->
     Returns
     -------
     mask
-        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `IGNORE` where not annotated. The array itself if
-        the labels are ids already.
+        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated. The array
+        itself if the labels are ids already.
     """
     if rules.kind == "classes":
         if rules.mixed:
             return np.where(labels > 0, np.int32(1), labels)
         return to_classes(labels, rules.mask_values, rules.ignore)
     if pieces:
-        return np.where(labels == IGNORE, np.int32(IGNORE), connected_components(labels > 0))
+        return np.where(labels == UNANNOTATED, np.int32(UNANNOTATED), connected_components(labels > 0))
     return labels
 
 
@@ -347,16 +347,16 @@ def to_classes(
     Parameters
     ----------
     labels
-        ``(*S)`` integers: values of classes, or `IGNORE`.
+        ``(*S)`` integers: values of classes, or `UNANNOTATED`.
     values
         Values of the classes, rising; ``values[k]`` becomes class k.
     ignore
-        Values that mean not annotated, beside `IGNORE`.
+        Values that mean not annotated, beside `UNANNOTATED`.
 
     Returns
     -------
     classes
-        ``(*S)`` int32, 0 .. K - 1 or `IGNORE`.
+        ``(*S)`` int32, 0 .. K - 1 or `UNANNOTATED`.
 
     Raises
     ------
@@ -365,8 +365,8 @@ def to_classes(
     """
     known = np.asarray(values, np.int64)
     index = np.searchsorted(known, labels).clip(0, len(known) - 1)
-    classes = np.where(known[index] == labels, index, IGNORE).astype(np.int32)
-    strange = (classes == IGNORE) & ~np.isin(labels, [IGNORE, *ignore])
+    classes = np.where(known[index] == labels, index, UNANNOTATED).astype(np.int32)
+    strange = (classes == UNANNOTATED) & ~np.isin(labels, [UNANNOTATED, *ignore])
     if strange.any():
         raise DataError(
             f"a mask with the value {int(labels[strange][0])}",

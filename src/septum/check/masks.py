@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, relabel_consecutive
+from septum.arrays.targets import UNANNOTATED, relabel_consecutive
 from septum.check.boundary_agreement import local_extreme
 from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
@@ -85,7 +85,7 @@ class Labels:
     Attributes
     ----------
     array
-        ``(*S)`` int32, `IGNORE` where not annotated; all 0 if there is a problem.
+        ``(*S)`` int32, `UNANNOTATED` where not annotated; all 0 if there is a problem.
     mends
         Issue kinds of the repairs.
     restored
@@ -93,7 +93,7 @@ class Labels:
     problem
         Why the values are no labels, as a phrase; ``""`` if they are.
     ignored
-        Values that became `IGNORE` because the user declared them as not annotated.
+        Values that became `UNANNOTATED` because the user declared them as not annotated.
     """
 
     array: NDArray[np.int32]
@@ -160,8 +160,8 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
     if not problem and planes.shape[0] == 3 and planes.min() < 0:
         problem = "negative values in a color mask"
     lowest = int(planes.min()) if planes.size and not problem else 0
-    if lowest < IGNORE:
-        problem = f"the value {lowest}, where only {IGNORE} (not annotated) may be negative"
+    if lowest < UNANNOTATED:
+        problem = f"the value {lowest}, where only {UNANNOTATED} (not annotated) may be negative"
     restored = False
     if not problem and lowest >= 0:
         planes, restored, problem = _sharpen(planes, mends, lossy=lossy)
@@ -184,7 +184,7 @@ def _whole_numbers(mask: NDArray[Any], mends: list[IssueKind]) -> tuple[NDArray[
     missing = np.isnan(values)
     if missing.any():
         mends.append(MASK_NAN)
-        values[missing] = IGNORE
+        values[missing] = UNANNOTATED
     zeros = np.zeros(mask.shape, np.int64)
     if np.isinf(values).any() or (values.size and np.abs(values).max() > 2**62):
         return zeros, "infinite values"

@@ -9,23 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.issues import format_shape
 from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
+from septum.io.formats import format_of
+from septum.io.image import Image
 from septum.io.paths import format_path
-
-if TYPE_CHECKING:
-    from septum.io.images import Image
-
-LOSSY = (".jpg", ".jpeg")
-"""Suffixes of formats that change values."""
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine says.
@@ -66,14 +62,14 @@ class Files:
         self._held: list[Any] = []
 
     def image(self, path: Path, named_axes: str | None = None) -> Image:
-        """Read an image; `named_axes` as in `septum.io.images.read_image`.
+        """Read an image; `named_axes` as in `septum.io.open.open_image`.
 
         Raises
         ------
         FileError
             If the file cannot be read.
         """
-        from septum.io.images import read_image
+        from septum.io.open import read_image
 
         kept: Image | None = self._find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
@@ -93,7 +89,7 @@ class Files:
         FileError
             If the file cannot be read.
         """
-        from septum.io.images import read_image
+        from septum.io.open import read_image
         from septum.pairing.object_folders import is_object_folder, read_object_masks
 
         def read() -> Image:
@@ -119,9 +115,8 @@ class Files:
         """
 
         def read() -> list[Labels]:
-            lossy = path.suffix.lower() in LOSSY
             frames = mask_frames(self.mask(path), image_axes)
-            return [_with_ignored(read_labels(frame, lossy=lossy), self.ignore) for frame in frames]
+            return [_with_ignored(read_labels(frame, lossy=is_lossy(path)), self.ignore) for frame in frames]
 
         found: list[Labels] = self._read(
             "labels", path, read, lambda labels: sum(frame.array.nbytes for frame in labels)
@@ -150,7 +145,7 @@ class Files:
         DataError
             If it has other sides, or nothing is inside.
         """
-        from septum.io.images import read_image
+        from septum.io.open import read_image
 
         def read() -> NDArray[np.bool_]:
             values = read_image(path, labels=True).array
@@ -208,6 +203,12 @@ class Files:
             self._latest[role] = (path, value)
 
 
+def is_lossy(path: Path) -> bool:
+    """Return True if the format of a file changes the values that are saved."""
+    kind = format_of(path.name)
+    return kind is not None and kind.lossy
+
+
 def _is_plain_stack(image: Image) -> bool:
     """Return True if the three dimensions of a file were read as pages (T), Y and X."""
     return image.file_axes == "TYX" and image.axes == "TCYX"
@@ -216,8 +217,15 @@ def _is_plain_stack(image: Image) -> bool:
 def _with_axes(stack: Image, axes: str) -> Image:
     """Return a plain stack whose three dimensions are named ``"CYX"`` or ``"YXC"`` instead."""
     array = stack.array[:, 0]
-    array = array if axes == "CYX" else np.moveaxis(array, -1, 0)
-    return replace(stack, array=np.ascontiguousarray(array), axes="CYX", file_axes=axes)
+    array = np.ascontiguousarray(array if axes == "CYX" else np.moveaxis(array, -1, 0))
+    return Image.from_array(
+        array,
+        "CYX",
+        file_axes=axes,
+        pixel_size_um=stack.pixel_size_um,
+        affine=stack.affine,
+        location=stack.location,
+    )
 
 
 def image_frames(image: Image) -> NDArray[Any]:
@@ -250,8 +258,8 @@ def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
 
 
 def _with_ignored(labels: Labels, ignore: Sequence[int]) -> Labels:
-    """Set values that mean not annotated to `IGNORE`."""
+    """Set values that mean not annotated to `UNANNOTATED`."""
     met = tuple(value for value in ignore if (labels.array == value).any())
     if not met:
         return labels
-    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(IGNORE), labels.array), ignored=met)
+    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(UNANNOTATED), labels.array), ignored=met)

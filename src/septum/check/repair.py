@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.check.check import Report
 from septum.check.field_of_view import mark_outside
 from septum.check.images import fill_holes, match_channels
-from septum.check.reading import LOSSY, image_frames, mask_frames
+from septum.check.reading import image_frames, is_lossy, mask_frames
 from septum.check.samples import mask_of_file
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import PairStatistics
@@ -124,7 +124,7 @@ def _place(pair: PairStatistics, report: Report, out: Path, *, name: str, role: 
 
 
 def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
-    from septum.io.images import write_image
+    from septum.io.write import write_image
 
     target = _place(pair, report, out, name=pair.image.name, role="images")
     if pair.image not in done:
@@ -141,14 +141,14 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
 def _write_mask(
     pair: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
 ) -> FixRecord:
-    from septum.io.images import write_image
+    from septum.io.write import write_image
 
     role = "golds" if (path, section) in pair.golds and report.pairing.layout == "ctc" else "masks"
     target = _place(pair, report, out, name=path.name, role=role)
     mask, frames = report.files.mask(path), _repaired_mask(pair, path, section, report)
     raw = mask_frames(mask, pair.image_axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
-    if same and path.is_file() and path.suffix.lower() not in LOSSY:
+    if same and path.is_file() and not is_lossy(path):
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     written = ("T" if len(frames) > 1 else "") + "ZYX"[-(frames.ndim - 1) :]
@@ -196,10 +196,10 @@ def _smallest(array: NDArray[np.int32]) -> type[np.integer[Any]]:
 
 def _lossless(target: Path, array: NDArray[Any], axes: str) -> Path:
     """Return the name with a suffix whose format holds the values and axes: its own, or TIFF."""
-    from septum.io.paths import NIFTI, TIFF, image_stem, image_suffix
+    from septum.io.formats import format_of
+    from septum.io.paths import image_stem
 
-    suffix = image_suffix(target)
-    plane = axes == "YX" or (axes == "CYX" and array.shape[0] in (1, 3))
-    png = suffix == ".png" and plane and array.dtype in (np.bool_, np.uint8, np.uint16)
-    fits = png or suffix in (*TIFF, ".ome.tif", ".ome.tiff") or suffix in NIFTI
+    kind = format_of(target.name)
+    channels = array.shape[axes.index("C")] if "C" in axes else 1
+    fits = kind is not None and not kind.folder and kind.holds(array.dtype.name, axes, channels)
     return target if fits else target.with_name(image_stem(target) + ".tif")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, without_unknown
+from septum.arrays.targets import UNANNOTATED, drop_unannotated
 from septum.check.alignment import align
 from septum.check.check import Report
 from septum.check.field_of_view import mark_outside
@@ -40,10 +40,10 @@ class Sample:
     image
         ``(C, *S)`` float32, raw intensities, finite.
     mask
-        ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `IGNORE` where not annotated.
+        ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
     gold
-        ``(*S)`` int32, truth for scores where it differs from `mask`: ids of some of the objects, `IGNORE` where not
-        annotated. None if `mask` is the truth.
+        ``(*S)`` int32, truth for scores where it differs from `mask`: ids of some of the objects, `UNANNOTATED` where
+        not annotated. None if `mask` is the truth.
     spacing_um
         Micrometers per pixel along ``*S``; None if unknown.
     copy_of
@@ -77,7 +77,7 @@ def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int3
     labels
         ``(*S)`` int32, ids, 0 in place of objects that are not judged.
     """
-    return labels if sample.gold is None else without_unknown(labels, sample.mask)
+    return labels if sample.gold is None else drop_unannotated(labels, sample.mask)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:
         frame = frames[t] if z is None else frames[t, :, z]
         mask = masks[t] if z is None else masks[t, z]
         gold = None if golds is None else golds[t] if z is None else golds[t, z]
-        if (mask == IGNORE).all() and (gold is None or (gold == IGNORE).all()):
+        if (mask == UNANNOTATED).all() and (gold is None or (gold == UNANNOTATED).all()):
             continue  # a page without annotation: nothing to learn from and nothing to score
         suffix = (f"_t{t:03d}" if len(frames) > 1 else "") + ("" if z is None else f"_z{z:03d}")
         sample = Sample(
@@ -203,7 +203,7 @@ def _load_truth(
     if len(truth) == 1 and truth[0][1] is None:
         whole = mask_of_file(truth[0][0], pair, rules, files)
     else:
-        whole = np.full((frames.shape[0], *frames.shape[2:]), IGNORE, np.int32)
+        whole = np.full((frames.shape[0], *frames.shape[2:]), UNANNOTATED, np.int32)
         for path, section in truth:
             found = mask_of_file(path, pair, rules, files)
             if section is None:
@@ -234,8 +234,8 @@ def mask_of_file(
     Returns
     -------
     mask
-        ``(T, *S)`` int32: ids with 0 background, or classes 0 .. K - 1; `IGNORE` where not annotated. ``*S`` without Z
-        if the file holds one section.
+        ``(T, *S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated. ``*S``
+        without Z if the file holds one section.
     """
     labels = files.labels(path, pair.image_axes)
     return align(_to_masks(labels, rules, pair.binary_frames if path == pair.mask else ()), pair, path, likely=likely)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import equivalent_diameters, near_objects
+from septum.arrays.targets import equivalent_diameters, ignore_far_background
 from septum.axes import relative_spacing
 from septum.check.issues import IssueKind, Observation
 from septum.check.statistics import PairStatistics
@@ -79,25 +79,25 @@ def keep_margin(masks: NDArray[np.int32], pair: PairStatistics) -> tuple[NDArray
     Parameters
     ----------
     masks
-        ``(T, *S)`` int32 ids, 0 background, `IGNORE` not annotated.
+        ``(T, *S)`` int32 ids, 0 background, `UNANNOTATED` not annotated.
     pair
         The pair of the mask, with `PairStatistics.background_margin_px`.
 
     Returns
     -------
     masks, golds
-        ``(T, *S)`` int32 ids each: `masks` with `IGNORE` off the margin, for training; and `masks` as given, for
+        ``(T, *S)`` int32 ids each: `masks` with `UNANNOTATED` off the margin, for training; and `masks` as given, for
         scores, None if it names no object.
     """
     assert pair.background_margin_px is not None
-    spacing = relative_spacing(pair.image_stats.spacing_um) if pair.image_stats else None
-    near = [near_objects(mask, reach_px=pair.background_margin_px, spacing=spacing) for mask in masks]
+    spacing = pair.image_stats.spacing_um if pair.image_stats else None
+    near = [ignore_far_background(mask, reach_px=pair.background_margin_px, spacing=spacing) for mask in masks]
     return np.stack(near), masks if (masks > 0).any() else None
 
 
 def _count_markers(gold: Path) -> int | None:
     """Return the number of tracking markers of the frame of a gold mask; None if none can be read."""
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     path = markers(gold)
     try:
@@ -117,6 +117,6 @@ def _diameters(pairs: Mapping[int, PairStatistics]) -> Iterator[NDArray[np.float
         if pair.mask_stats is not None:
             rank = len(pair.mask_stats.sides)
             spacing = pair.image_stats.spacing_um if pair.image_stats else None
-            volume = float(np.prod(relative_spacing(spacing) or (1.0,))) if spacing and len(spacing) == rank else 1.0
+            volume = float(np.prod(relative_spacing(spacing, rank))) if spacing and len(spacing) == rank else 1.0
             counts = np.asarray([n * volume for c in pair.census for n in c.counts])
             yield equivalent_diameters(counts, rank)

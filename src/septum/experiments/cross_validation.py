@@ -12,7 +12,7 @@ from septum.errors import UsageError
 from septum.experiments.ensemble import Ending, finish, finished
 from septum.experiments.held_out import OUT_OF_FOLD, HeldOutFiles, Share
 from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
-from septum.nn.device import enough_memory
+from septum.nn.device import report_memory_shortage
 from septum.predict.model import open_model
 from septum.report.collect import rebuilt_command
 from septum.report.summary import json_ready
@@ -62,17 +62,17 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
     ]
     series = Series(settings, parts, rebuilt_command(settings, ["--folds", str(folds)]), 0)
     with (
-        enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)
         samples = grouped(loaded.samples, settings.split.group) if settings.split.group else loaded.samples
         seed = settings.seed if settings.split.seed is None else settings.split.seed
-        dealt = make_folds(samples, folds, seed=seed, whole=settings.split.group is not None)
+        dealt = make_folds(samples, folds, seed=seed, keep_groups=settings.split.group is not None)
         claim(folder, settings, "folds", folds)
         sentence = folds_sentence(dealt, samples)
         yield Planned((sentence,))

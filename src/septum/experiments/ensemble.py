@@ -19,14 +19,12 @@ from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble
 from septum.nn.unet import for_prediction
 from septum.predict.model import Model, ModelHeader, open_model, save_model, trained_networks
-from septum.report.collect import build_report, read_plan_file
-from septum.report.gallery import Gallery, labels_of
-from septum.report.scores import ScoredSample, estimates
+from septum.report.collect import build_report
+from septum.report.gallery import Gallery, ScoredSample, estimates, labels_of
 from septum.report.summary import json_ready
 from septum.train.events import Saved, Trained
-from septum.train.run_folder import RunFolder
-
-MAIN_SCORES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
+from septum.train.model_selection import main_scores
+from septum.train.run_folder import RunFolder, read_plan_file
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def finish(
         text = f"scores are of {len(gallery.images)} of {len(samples)} images, to keep the budget"
         series.seen.warnings.append(text)
         yield Warned(text)
-    scores = main_scores(gallery.images, header)
+    scores = model_scores(gallery.images, header)
     said = read_plan_file(series.folder(series.parts[0]))
     folder.write_json("plan.json", {**said, "held_out": [s.name for s in samples], **ending.plan})
     folder.write_json("scores.json", json_ready(scores))
@@ -111,12 +109,12 @@ def finish(
     return done
 
 
-def main_scores(images: Sequence[ScoredSample], header: ModelHeader) -> dict[str, float]:
+def model_scores(images: Sequence[ScoredSample], header: ModelHeader) -> dict[str, float]:
     """Return the scores that a model file holds, from images that were predicted; empty without any."""
     if not images:
         return {}
     found = estimates(images, header.kind, values=header.class_values, seed=0)
-    return {name: found[name].value for name in MAIN_SCORES[header.kind] if name in found}
+    return main_scores({name: score.value for name, score in found.items()}, header.kind)
 
 
 def _score(files: HeldOutFiles, gallery: Gallery, samples: Sequence[Sample]) -> Iterator[Saved]:

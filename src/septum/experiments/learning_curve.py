@@ -26,22 +26,20 @@ from septum.experiments.power_law import fit_power_law
 from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
 from septum.io.atomic import whole_file
 from septum.metrics import bootstrap
-from septum.nn.device import enough_memory
+from septum.nn.device import report_memory_shortage
 from septum.predict.model import open_model
-from septum.report.collect import build_report, read_plan_file, rebuilt_command
+from septum.report.collect import build_report, rebuilt_command
 from septum.report.curve import Curve
-from septum.report.gallery import Gallery, predicted_sample, spread_order
-from septum.report.scores import ScoredSample, estimates, resampled
+from septum.report.gallery import Gallery, ScoredSample, estimates, predicted_sample, resampled, spread_order
 from septum.report.summary import json_ready
 from septum.train.events import Checked, Planned, Saved, Trained
 from septum.train.interrupt import StopRequest
-from septum.train.run_folder import RunFolder
+from septum.train.model_selection import selection_names
+from septum.train.run_folder import RunFolder, read_plan_file
 from septum.train.settings import TrainSettings
 from septum.train.split import split
 
 _LEAST_TRAINING, _LEAST_HELD_OUT = 4, 2
-# The curve is that of the first of these: objects, lines between areas, other classes.
-_SCORES = ("SEG", "V_Rand", "dice")
 # An interval for the score ahead that is wider than this says nothing.
 _WIDEST = 0.25
 
@@ -69,11 +67,11 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
     refuse_processes("--learning-curve")
     series = Series(settings, [], rebuilt_command(settings, ["--learning-curve"]), 0)
     with (
-        enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)
@@ -187,7 +185,7 @@ def curve(sizes: Sequence[int], images: Sequence[Sequence[ScoredSample]], galler
     header = gallery.model.header
     values = header.class_values
     found = [estimates(some, header.kind, values=values, seed=seed) for some in images]
-    name = next(name for name in _SCORES if name in found[0])
+    name = selection_names(found[0])[0]
     scores = [one[name] for one in found]
     n = np.asarray(sizes, np.float64)
     drawn = np.stack([resampled(some, header.kind, values=values, seed=seed)[name] for some in images], axis=1)

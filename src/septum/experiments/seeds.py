@@ -15,15 +15,15 @@ from septum.experiments.events import SeedsCompared
 from septum.experiments.held_out import HELD_OUT, HeldOutFiles, Share
 from septum.experiments.series import Series, SeriesPart, claim, held, refuse_processes
 from septum.io.paths import format_path
-from septum.nn.device import enough_memory
+from septum.nn.device import report_memory_shortage
 from septum.report.collect import rebuilt_command
 from septum.report.summary import json_ready
 from septum.train.events import Checked, Planned, Trained
 from septum.train.interrupt import StopRequest
+from septum.train.model_selection import selection_score
 from septum.train.run_folder import RunFolder
 from septum.train.settings import TrainSettings
 from septum.train.split import split
-from septum.train.validation import selection_score
 
 
 def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = None) -> Iterator[Any]:
@@ -61,11 +61,11 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
     parts = [SeriesPart(f"seed-{s}", f"seed {s}", same, s) for s in range(settings.seed, settings.seed + seeds)]
     series = Series(settings, parts, rebuilt_command(settings, ["--seeds", str(seeds)]), 0)
     with (
-        enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)

@@ -17,10 +17,9 @@ from typing import Any, Literal, Protocol
 
 from septum.events import Warned
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
-from septum.report.collect import read_plan_file
 from septum.report.curve import Curve
 from septum.train.events import Planned, Resumed, Saved, Step, Stopped, Trained, Validated
-from septum.train.run_folder import RunFolder
+from septum.train.run_folder import RunFolder, read_plan_file
 
 Value = str | int | float | bool
 Outcome = Literal["finished", "stopped", "failed"]
@@ -196,7 +195,7 @@ def values_of(run: Path) -> dict[str, Value]:
     FileError
         If ``settings.json`` or ``plan.json`` in the run folder cannot be read.
     """
-    asked = RunFolder(run, parts=True).read_asked()
+    asked = RunFolder(run, parts=True).read_settings()
     asked.pop("images", None)
     return dict(_flat({**asked, **read_plan_file(run)["plan"]}))
 

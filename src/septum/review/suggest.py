@@ -14,14 +14,15 @@ from pydantic import Field
 
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
-from septum.io.images import list_images
-from septum.io.source import Source, open_image
+from septum.io.image import Image
+from septum.io.open import list_images, open_image
 from septum.nn.ensemble import members_of
 from septum.predict.events import ImageFailed
 from septum.predict.frames import ImageFrame, split_frames, walked_axes
 from septum.predict.memory import format_bytes, resident_bytes, usual_limit
 from septum.predict.model import Model, open_model
-from septum.predict.tiled import TiledPredictor, largest_output, region_probabilities, tta_transforms
+from septum.predict.tiled import TiledPredictor, largest_output
+from septum.predict.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
 from septum.settings import Settings
 
@@ -177,11 +178,11 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
     for member in members:
         tiler = TiledPredictor(member, model.device, limit)
         for version in turns:
-            *_, (probabilities, _) = region_probabilities(tiler, image, stats, whole, only=version)
+            *_, (probabilities, _) = transformed_probabilities(tiler, image, stats, whole, version)
             yield probabilities
 
 
-def _judge_frame(path: Path, source: Source, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
+def _judge_frame(path: Path, source: Image, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
     _refuse_too_large(path, frame, model)
     image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
     information, _ = mutual_information(votes(model, image))

@@ -16,9 +16,9 @@ from septum.experiments.events import HeldOutDone
 from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
 from septum.io.paths import format_path
 from septum.predict.model import Model, open_model
-from septum.report.collect import read_plan_file
 from septum.report.gallery import labels_of, predicted_sample
 from septum.review.label_issues import LabelDisagreement, class_disagreements, object_disagreements
+from septum.train.run_folder import read_plan_file
 
 if TYPE_CHECKING:
     from septum.check.check import Report
