@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from septum.arrays.targets import connected_components
-from septum.check.samples import Sample, judged_objects, open_item
+from septum.check.samples import Sample, judged_objects, load_pair
 from septum.errors import UsageError
 from septum.experiments.events import HeldOutDone
 from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
@@ -86,7 +86,7 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
             "the data that the run was trained on",
             "name them, or say --kind",
         )
-    items = [(item, sample) for item in report.items for sample in _named(open_item(item, report.rules), judge.folders)]
+    items = [(pair, sample) for pair in report.pairs for sample in _named(load_pair(pair, report), judge.folders)]
     if not items:
         raise UsageError(
             f"{format_path(run)}: none of these images was held out there",
@@ -142,7 +142,7 @@ def _named(samples: Iterator[Sample], names: Mapping[str, Path]) -> list[Sample]
 def _count(report: Report) -> int:
     """Return how many samples the data hold."""
     rank = report.rules.rank
-    facts = [item.image_facts for item in report.items if item.image_facts]
+    facts = [pair.image_stats for pair in report.pairs if pair.image_stats]
     return sum(f.frames * (f.sides[0] if rank == 2 and len(f.sides) == 3 else 1) for f in facts)
 
 
