@@ -21,6 +21,7 @@ os.environ["XDG_CACHE_HOME"] = _cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session")
 def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of five images of two touching disks, `images/` and `masks/`; not to be changed."""
     folder = tmp_path_factory.mktemp("disks")
