@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.events import Event
+
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class Compared(Event):
     """One test image with its truth and what both methods found.
 
     Attributes

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from septum.events import Event
 from septum.io.atomic import whole_file
 from septum.report.curve import Curve
 from septum.report.gallery import Case, ImageLine
@@ -16,7 +17,7 @@ from septum.report.scores import Estimate, Objects, Reliability
 
 
 @dataclass(frozen=True, eq=False)
-class RunReport:
+class RunReport(Event):
     """All that the report of a run shows.
 
     Attributes
