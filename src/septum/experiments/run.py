@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from septum.errors import SeptumError, UsageError
@@ -25,7 +25,7 @@ def run_training(
     learning_curve: bool = False,
     trackers: Sequence[Tracker] = (),
     stop: StopRequest | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train, write the report and log to trackers; the same call on the same run folder resumes the run.
 
     Parameters

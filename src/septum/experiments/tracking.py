@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -97,7 +97,7 @@ def open_trackers(run: Path, *, tensorboard: bool = False, mlflow: bool = False)
     return found
 
 
-def track(events: Iterable[Event], run: Path, trackers: Sequence[Tracker]) -> Iterator[Event]:
+def track(events: Iterable[Event], run: Path, trackers: Sequence[Tracker]) -> Generator[Event, None, None]:
     """Yield the events of a run and log them; yield Warned where a tracker fails, which is then dropped.
 
     Parameters
