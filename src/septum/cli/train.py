@@ -300,11 +300,12 @@ def demo(
     Example: septum demo -o septum-demo
     """
     from septum.demo import demo as job
+    from septum.demo.settings import DemoSettings
     from septum.report.compared import Compared
     from septum.report.curves import curves
     from septum.report.pictures import draw_demo
 
-    settings = settings_of(job.DemoSettings, out=out, seed=seed)
+    settings = settings_of(DemoSettings, out=out, seed=seed)
     with orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
         for record in _with_page(job.demo(settings, stop), progress):
             if isinstance(record, Compared):
