@@ -196,9 +196,8 @@ def _haze_and_debris(rng: np.random.Generator, canvas: tuple[int, ...], radius_p
 def _illumination(rng: np.random.Generator, canvas: tuple[int, ...], uneven: float) -> Float:
     """Return the illumination ``(*canvas)``, from ``1 - uneven`` to 1, of a lamp that is not centered."""
     center = rng.uniform(0.1, 0.9, len(canvas)) * canvas
-    squares = sum(
-        ((g - c) / side) ** 2 for g, c, side in zip(np.ogrid[tuple(map(slice, canvas))], center, canvas, strict=True)
-    )
+    grid = np.ogrid[tuple(map(slice, canvas))]
+    squares = sum(((g - c) / side) ** 2 for g, c, side in zip(grid, center, canvas, strict=True))
     falloff = np.exp(-np.asarray(squares) / (2 * 0.4**2))
     span = falloff.max() - falloff.min()
     relative = (falloff - falloff.min()) / span if span > 0 else np.ones(canvas)
@@ -209,9 +208,8 @@ def _focus(rng: np.random.Generator, sample: Float) -> Float:
     """Blur a sample by tilted optics: little at one side, more at the other."""
     canvas = sample.shape
     slope = rng.normal(size=len(canvas))
-    plane = sum(
-        s * (g / side - 0.5) for s, g, side in zip(slope, np.ogrid[tuple(map(slice, canvas))], canvas, strict=True)
-    )
+    grid = np.ogrid[tuple(map(slice, canvas))]
+    plane = sum(s * (g / side - 0.5) for s, g, side in zip(slope, grid, canvas, strict=True))
     tilt = np.asarray(plane) / np.abs(slope).sum() + 0.5
     return np.asarray((1 - tilt) * _blur(sample, 0.9) + tilt * _blur(sample, 2.2), np.float32)
 
