@@ -1,10 +1,10 @@
-# What CI runs, a person runs: make check, make test. Each target makes .venv on first use.
+# What CI runs, a person runs: make check, make test, make test-slow. Each target makes .venv on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install check test demo package audit lock clean
+.PHONY: install check test test-slow test-fresh demo package audit lock clean
 
 install: $(STAMP)
 
@@ -20,8 +20,17 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes: a test computes with one thread. The tests of a file stay together, so that they share its fixtures.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+# What takes more than some seconds: processes killed at random, other processors' vectors, all sections of a data set.
+test-slow: install
+	$(BIN)/python -m pytest -m slow -n 2 --dist load
+
+# Property tests with examples that no run had before. What fails prints how to repeat it.
+test-fresh: install
+	SEPTUM_HYPOTHESIS=fresh $(BIN)/python -m pytest -m hypothesis
 
 demo: install
 	$(BIN)/septum demo

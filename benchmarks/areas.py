@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import area_candidates, draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import area_candidates, label_objects
 from septum.check.check import check
 from septum.check.samples import load_samples
-from septum.metrics import isbi, pixel, rand
+from septum.metrics import isbi
+from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.predict.model import open_model
 from septum.report.gallery import predicted_sample
@@ -32,11 +34,12 @@ LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 def scores(truths: list[NDArray[Any]], masks: list[NDArray[Any]]) -> dict[str, float]:
     """Return V_Rand, the mean over images, and Dice and the share of wrong pixels, of all pixels."""
-    areas = [rand.score(isbi.areas(truth, mask)).f for truth, mask in zip(truths, masks, strict=True)]
-    pairs = [pixel.of_table(table(truth, mask), classes=[1]) for truth, mask in zip(truths, masks, strict=True)]
-    pooled = pixel.pool(pairs)
-    found = {"V_Rand": float(np.mean(areas)), "dice": pooled.mean("dice"), "pixel_error": pooled.pixel_error}
-    return {name: round(value, 4) for name, value in found.items()}
+    rows = [
+        class_columns(table(truth, mask), classes=2, areas=isbi.areas(truth, mask))
+        for truth, mask in zip(truths, masks, strict=True)
+    ]
+    found = finish_classes((0, 1))(np.sum(rows, axis=0))
+    return {name: round(float(found[name]), 4) for name in ("V_Rand", "dice", "pixel_error")}
 
 
 def main(run: Path, data: Path) -> None:
@@ -51,7 +54,7 @@ def main(run: Path, data: Path) -> None:
         found.append({"level": level, **scores(truths, [(m > level).astype(np.int32) for m in maps])})
         print(found[-1], flush=True)
     for choice in area_candidates(object_sizes(samples, lines=True)):
-        made = [(draw_boundaries(label_objects(m, **choice.model_dump())) > 0).astype(np.int32) for m in maps]
+        made = [(draw_boundaries(label_objects(m, choice)) > 0).astype(np.int32) for m in maps]
         found.append({"threshold": choice.threshold, "seed_level": choice.seed_level, **scores(truths, made)})
         print(found[-1], flush=True)
     kept = {"command": "benchmarks/areas.py RUN DATA", "images": names, "steps": model.header.training["steps"]}

@@ -133,7 +133,7 @@ def level_lines(case: dict[str, Any], truth: Any, proposal: Any, ignore: Any) ->
                 warped = warping.warp(truth[z], proposal[z], isbi.THRESHOLDS[k], ignore=hidden)
                 note("warping mismatches", len(warped.places), level["warping"]["n_mismatch"])
                 kinds = warping.kinds(warped)
-                for kind, key in zip(warping.Kind, KINDS, strict=True):
+                for kind, key in zip(warping.Mismatch, KINDS, strict=True):
                     note("warping kinds, pixels", warping.pixels(kinds)[kind], level["warping"]["pixels_r20"][key])
                     groups = warping.clusters(warped, kinds)[kind]
                     note("warping kinds, clusters", groups, level["warping"]["clusters_r20"][key])

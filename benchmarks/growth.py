@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/growth.py [KIND ...] [--quick] [--write]
     KIND is prediction, objects, "weight map", scores or images: all where none is named
-    --quick stops at small sizes; --write stores benchmarks/results/growth.json and docs/images/growth.png
+    --quick stops at small sizes; --write stores benchmarks/results/growth.json and docs/images/growth.svg
 
 Each point is a process of its own. Its seconds are those that processors worked (a busy machine does not count), of a
 second call where the first takes under 5 s, so that imports and first uses are left out; its memory is the most that
@@ -89,7 +89,7 @@ def prediction(side: int, folder: Path) -> Callable[[], object]:
 
 
 def images(count: int, folder: Path) -> Callable[[], object]:
-    from septum.io.images import write_image
+    from septum.io.write import write_image
     from septum.predict.predict import predict_files
     from septum.predict.settings import PredictSettings
 
@@ -159,29 +159,40 @@ def exponent(kind: str, points: list[dict[str, float]]) -> float:
 
 
 def draw(rows: dict[str, Any], path: Path) -> None:
-    from matplotlib.figure import Figure
+    """Draw seconds and memory over the size of the work as one SVG file; the dotted lines grow in proportion."""
+    from septum.report.plots import COLORS, HEIGHT, LEFT, TOP, WIDTH, PlotArea, axis
 
-    from septum.report.curves import COLORS
-
-    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
-    panels = figure.subplots(2, 3)
     groups = (("prediction",), ("objects", "weight map", "scores"), ("images",))
+    parts = []
     for column, kinds in enumerate(groups):
-        for color, kind in zip(COLORS, kinds, strict=False):
-            points = rows[kind]["points"]
-            power = 2 if kind == "prediction" else 1
-            size = np.array([p["size"] for p in points], float) ** power
-            seconds = np.array([p["seconds"] for p in points])
-            panels[0, column].loglog(size, seconds, "o-", color=color, label=kind)
-            panels[0, column].loglog(size, seconds[-1] * size / size[-1], ":", color=color, linewidth=1)
-            panels[1, column].loglog(size, [p["peak_mb"] / 1e3 for p in points], "o-", color=color, label=kind)
         label = {"prediction": "pixels", "images": "images of 512 x 512"}.get(kinds[0], "objects")
-        panels[1, column].set(xlabel=label, ylim=(0.02, 4))
-        panels[0, column].legend(frameon=False)
-    panels[0, 0].set_ylabel("processor seconds")
-    figure.suptitle("dotted: in proportion", fontsize=10)
-    panels[1, 0].set_ylabel("most memory held, GB")
-    figure.savefig(path)
+        power = 2 if kinds[0] == "prediction" else 1
+        points = {kind: rows[kind]["points"] for kind in kinds}
+        sizes = {kind: np.array([p["size"] for p in points[kind]], float) ** power for kind in kinds}
+        x = axis(label, np.concatenate(list(sizes.values())), log=True)
+        # Memory has the same axis in all panels.
+        titles = (("seconds", "processor seconds", {}), ("peak_mb", "most memory held, MB", {"low": 20, "high": 4000}))
+        for row, (key, title, ends) in enumerate(titles):
+            values = {kind: np.array([p[key] for p in points[kind]], float) for kind in kinds}
+            area = PlotArea(x, axis(title, np.concatenate(list(values.values())), log=True, **ends))
+            marks = []
+            for number, (kind, color) in enumerate(zip(kinds, COLORS, strict=False)):
+                size, value = sizes[kind], values[kind]
+                marks.append(f'<path class="line" stroke="{color}" d="{area.path(size, value)}"/>')
+                dots = zip(area.xs(size), area.ys(value), strict=True)
+                marks += [f'<circle fill="{color}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in dots]
+                if row == 0:
+                    dotted = area.path(size, value[-1] * size / size[-1])
+                    marks.append(f'<path class="line" stroke="{color}" stroke-dasharray="2 4" d="{dotted}"/>')
+                marks.append(f'<text x="{LEFT + 10}" y="{TOP + 14 + 16 * number}" style="fill:{color}">{kind}</text>')
+            place = f'x="{column * WIDTH}" y="{row * HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+            parts.append(str(area.drawing(f"{title} over {label}", marks)).replace("<svg ", f"<svg {place}", 1))
+    style = (
+        "text{font:12.5px sans-serif;fill:#5d6771}.grid{stroke:#e2e0db}.axis{stroke:#5d6771;fill:none}"
+        ".line{fill:none;stroke-width:2}"
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * WIDTH} {2 * HEIGHT}"><style>{style}</style>'
+    path.write_text(f'{head}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n')
 
 
 def main() -> None:
@@ -219,7 +230,7 @@ def write(rows: dict[str, Any]) -> None:
     result = {"machine": machine, "python": platform.python_version(), "rows": {**before, **rows}}
     path.write_text(json.dumps(result, indent=1) + "\n")
     if len(result["rows"]) == len(KINDS):
-        draw(result["rows"], root / "docs" / "images" / "growth.png")
+        draw(result["rows"], root / "docs" / "images" / "growth.svg")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ import numpy as np
 
 from septum.arrays.instances import label_objects
 from septum.demo.synthetic_cells import generate
-from septum.io.images import write_image
-from septum.io.source import open_image
+from septum.io.open import open_image
+from septum.io.write import write_image
 from septum.io.zarr_write import create_zarr
 from septum.predict.memory import parse_bytes
 from septum.predict.model import open_model
@@ -123,14 +123,14 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
 
     model = open_model(model_path, "cpu")
     source = open_image(image)
-    whole = source.read((slice(None), slice(None), slice(None)))
+    whole = source[...]
     stats = statistics(whole, model.header.normalization)
     start = min(6000, max(0, whole.shape[1] - PART)) // 16 * 16
     region = (slice(start, start + PART), slice(start + 48, start + 48 + PART))
     tiler = TiledPredictor(model.network, model.device, (400, 400))  # other tiles than the command took
     *_, (probabilities, _) = region_probabilities(tiler, whole, stats, region)
-    expected = label_objects(probabilities[1], **model.header.objects.model_dump())
-    found = open_image(result).read((0, *region))
+    expected = label_objects(probabilities[1], model.header.objects)
+    found = open_image(result)[(0, *region)]
     pieces, _ = label(probabilities[1] > model.header.objects.threshold)
     rims = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
     complete = (pieces > 0) & ~np.isin(pieces, rims)

@@ -20,7 +20,7 @@ import torch
 
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.images import list_images, read_image
+from septum.io.open import list_images, read_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import predict
 from septum.predict.model import ModelHeader, save_model

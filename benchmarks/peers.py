@@ -36,7 +36,8 @@ from septum.check.masks import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
 from septum.cli.options import duration_s
 from septum.evaluate.evaluate import EvaluateSettings, evaluate
-from septum.io.images import list_images, read_image, write_image
+from septum.io.open import list_images, read_image
+from septum.io.write import write_image
 from septum.predict.events import ImageFailed
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
@@ -45,7 +46,7 @@ from septum.train.events import Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
 from septum.train.split import SplitSettings
-from septum.train.validation import CandidateTables, candidate_tables, evenly_chosen, tune_objects
+from septum.train.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
@@ -138,7 +139,7 @@ def peer(method: str, python: str) -> Callable[..., dict[str, Any]]:
         found = {path: np.load(raw / "out" / f"{path.stem}.npy", allow_pickle=False) for path in part.inputs}
         if tuning:
             settings = tune(raw, tuning)
-            found = {p: label_objects(inside, **settings.model_dump()) for p, inside in found.items()}
+            found = {p: label_objects(inside, settings) for p, inside in found.items()}
             told["objects"] = settings.model_dump()
         predicted.mkdir(parents=True, exist_ok=True)
         for path, answer in found.items():
@@ -153,8 +154,8 @@ def tune(raw: Path, samples: dict[str, Sample]) -> ObjectSettings:
     """Tune how a peer's probabilities become objects as Septum does, on training images: it holds none out."""
     maps = {n: np.load(raw / "out" / f"{n}.npy", allow_pickle=False).astype(np.float16) for n in samples}
 
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
-        return {i: candidate_tables(samples[n], maps[n], choices) for i, n in enumerate(samples)}
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
+        return {i: candidate_columns(samples[n], maps[n], choices) for i, n in enumerate(samples)}
 
     return tune_objects(measure, list(samples.values()))
 

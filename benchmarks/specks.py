@@ -20,14 +20,14 @@ from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.predict.model import open_model
 from septum.predict.tiled import image_probabilities
+from septum.train.model_selection import selection_score
 from septum.train.validation import (
     MOST_SCORED,
-    CandidateTables,
-    candidate_tables,
+    CandidateColumns,
+    candidate_columns,
     choose,
     evenly_chosen,
     object_sizes,
-    selection_score,
     tune_objects,
 )
 
@@ -50,8 +50,8 @@ def halves(run: Path, data: Path) -> list[dict[str, float]]:
     for half in (0, 1):
         some = range(half, len(samples), 2)
 
-        def measure(choices: Sequence[ObjectSettings], again: Collection[int], some: range = some) -> CandidateTables:
-            return {i: candidate_tables(samples[i], maps[i], choices) for i in some}
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int], some: range = some) -> CandidateColumns:
+            return {i: candidate_columns(samples[i], maps[i], choices) for i in some}
 
         sizes = object_sizes(samples)
         low = candidates(sizes)[choose(measure(candidates(sizes), ()))[0]]
@@ -59,7 +59,7 @@ def halves(run: Path, data: Path) -> list[dict[str, float]]:
         others = [i for i in range(len(samples)) if i not in some]
         row: dict[str, float] = {"specks_px": best.min_size_px, "lowest_px": low.min_size_px}
         for name, choice in (("lowest", low), ("tuned", best)):
-            scores = choose({i: candidate_tables(samples[i], maps[i], [choice]) for i in others})[1]
+            scores = choose({i: candidate_columns(samples[i], maps[i], [choice]) for i in others})[1]
             row |= {f"merit {name}": round(selection_score(scores), 4), f"AP50 {name}": round(scores["AP50"], 4)}
         found.append(row)
     return found

@@ -27,7 +27,7 @@ import sys, time, numpy as np, torch
 from pathlib import Path
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.images import write_image
+from septum.io.write import write_image
 from septum.predict.model import ModelHeader, save_model
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings

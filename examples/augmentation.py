@@ -12,14 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from PIL import Image
 
 from septum.demo.synthetic_cells import generate
 from septum.nn.augment import AugmentSettings, draw, training_tile
+from septum.report.pictures import color, side_by_side
 from septum.seeding import generator
 
 SIDE, TILE = 256, 208
+
+
+def gray(values: torch.Tensor) -> np.ndarray:
+    """Return values 0..1, ``(Y, X)``, as a gray picture."""
+    return np.repeat((255 * values.numpy().clip(0, 1)).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def main(path: Path) -> None:
@@ -34,24 +39,17 @@ def main(path: Path) -> None:
         "fiji": (AugmentSettings.fiji(), 1),
         "auto": (AugmentSettings.auto().model_copy(update={"brightness": 0.05}), 5),
     }
-    figure = Figure(figsize=(8, 6.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(3, len(columns))
-    for column, (name, (settings, index)) in enumerate(columns.items()):
+    colors = np.array([(255, 255, 255), *(color(k) for k in range(9))], np.uint8)
+    rows: list[list[np.ndarray]] = [[], [], []]
+    for settings, index in columns.values():
         drawn = draw(settings, generator(0, "augment", 0, index), center=(SIDE // 2, SIDE // 2), tile=(TILE, TILE))
         x, y, _ = training_tile(image, target, torch.ones(SIDE, SIDE), drawn, tile=(TILE, TILE), output=(TILE, TILE))
-        axes[0, column].imshow(x[0].numpy(), cmap="gray", vmin=0, vmax=1)
-        axes[1, column].imshow(x[1].numpy(), cmap="gray", vmin=0, vmax=1)
-        shown = np.ma.masked_equal(y.numpy(), 0)
-        axes[2, column].imshow(shown, cmap="tab10", vmin=0.5, vmax=10.5, interpolation="nearest")
-        axes[0, column].set_title(name, fontsize=10)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    for row, name in zip(axes[:, 0], ("a grid", "cells", "their labels"), strict=True):
-        row.set_ylabel(name)
+        for row, picture in zip(rows, (gray(x[0]), gray(x[1]), colors[y.numpy()]), strict=True):
+            row.append(picture)
+    captions = [list(columns), [""] * 4, [""] * 4]
+    pictures = [side_by_side(row, names) for row, names in zip(rows, captions, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=75, pil_kwargs={"optimize": True})
+    Image.fromarray(np.concatenate(pictures)).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tests compute with one thread: networks here are too small for more, and two test runs do not slow each other.
 
-What is measured of this machine is neither read nor left behind.
+What is measured of this machine is neither read nor left behind. Property tests draw the same examples in each run;
+SEPTUM_HYPOTHESIS=fresh draws others, in several rounds.
 """
 
 from __future__ import annotations
@@ -13,12 +14,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 _cache = tempfile.mkdtemp(prefix="septum-tests-")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 
 os.environ["XDG_CACHE_HOME"] = _cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_unhurried = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fixed", _unhurried, derandomize=True)
+settings.register_profile("fresh", _unhurried)
+_profile = os.environ.get("SEPTUM_HYPOTHESIS", "fixed")
+settings.load_profile(_profile)  # before test modules make settings of their own, which take over what they do not set
+
+_ROUNDS = 5
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each property test several times with fresh examples: how many a run has, many tests say themselves."""
+    if _profile == "fresh" and is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("fresh_round")
+        metafunc.parametrize("fresh_round", range(_ROUNDS))
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,10 @@ DTYPE = re.compile(
     r"\b(u?int(8|16|32|64)|u?intp|float(16|32|64)?|floats?|bfloat16|bool(eans?)?|integers?|RGB|dtype|types?|complex64)\b"
 )
 RANGE = re.compile(
-    r"\d\s*(\.\.|to)\s*-?\d|\d\.\.[A-Z]|[<>]=?|\bids?\b|background|probabilit|intensit|any (real |finite )?values?|True|indices|index"
-    r"|normalized|\[0, 1|non-negative|positive|rising|\bpx\b|pixels?\b|labels?\b|class(es)?\b|count|logits?|gradients?|any range"
-    r"|unbounded|finite|standardized|zeros?\b|coordinates|weights?|um\b|of the same|displacement|bits\b|bytes\b|scores?|distances?"
+    r"\d\s*(\.\.|to)\s*-?\d|\d\.\.[A-Z]|[<>]=?|\bids?\b|background|probabilit|intensit|any (real |finite )?values?"
+    r"|True|indices|index|normalized|\[0, 1|non-negative|positive|rising|\bpx\b|pixels?\b|labels?\b|class(es)?\b|count"
+    r"|logits?|gradients?|any range|unbounded|finite|standardized|zeros?\b|coordinates|weights?|um\b|of the same"
+    r"|displacement|bits\b|bytes\b|scores?|distances?"
 )
 
 
@@ -137,7 +138,9 @@ def missing_facts(node: ast.FunctionDef) -> list[str]:
     texts = {}
     for argument in takes:
         entry = re.search(
-            rf"^(?:\w+, )*{argument}(?:, \w+)*\b[^\n]*\n((?:[ ]+[^\n]*\n?|\n)*)", split.get("Parameters", ""), re.MULTILINE
+            rf"^(?:\w+, )*{argument}(?:, \w+)*\b[^\n]*\n((?:[ ]+[^\n]*\n?|\n)*)",
+            split.get("Parameters", ""),
+            re.MULTILINE,
         )
         texts[argument] = (entry.group(0) if entry else "") or split[""]
     if gives:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.io.images import Image
+from septum.io.image import Image
 from septum.predict.model import open_model
 from septum.predict.predict import predict_image
 from septum.reproduce.datasets import SETS
@@ -26,5 +26,5 @@ def test_a_released_model_is_small_has_a_card_and_predicts(name: str) -> None:
     assert SETS[name].page in card and SETS[name].terms in card
     assert f"{model.header.training['steps']} steps" in card
     pixels = np.random.default_rng(0).normal(100, 20, (1, 96, 80)).astype(np.float32)
-    found = predict_image(model, Image(pixels, "CYX", "YX", {}, None))
+    found = predict_image(model, Image.from_array(pixels, "CYX"))
     assert found.shape == (1, 96, 80) and set(np.unique(found)) <= set(range(256))

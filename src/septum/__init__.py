@@ -1,11 +1,11 @@
-"""Septum: U-Net segmentation that keeps touching objects apart.
+"""Septum: U-Net segmentation that separates touching objects.
 
 Two lines do the main job::
 
     model = septum.train("images/", "masks/")
     labels = septum.predict(model, image)
 
-Nothing heavy is imported before it is used.
+Heavy imports are delayed until first use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["__version__", "open_model", "predict", "train"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the verbs on first use: they bring torch."""
+    """Import the functions of `septum.api` on first use: they import torch."""
     if name in ("open_model", "predict", "train"):
         from septum import api
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
-from septum.io.images import Image, read_image, write_image
-from septum.io.source import source_of
+from septum.io.image import Image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.predict.frames import split_frames
 from septum.predict.model import Model
 from septum.predict.model import open_model as open_model
@@ -123,7 +124,7 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
             expected = f"{opened.rank} dimensions, or {opened.rank + 1} with channels first"
             raise DataError(f"an array of {image.ndim} dimensions", expected)
         array = image if image.ndim == opened.rank + 1 else image[None]
-        found = Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None)
+        found = Image.from_array(array, axes)
     for cause, text in _news(opened, found, "the image" if isinstance(image, np.ndarray) else str(image)):
         warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
         _told.add(cause)
@@ -134,8 +135,7 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
 
 def _news(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Say in what an image is unlike those of the training, with what to remember, where it was not told before."""
-    source = source_of(image)
-    for cause, text in unlike(name, split_frames(source, model), source, model):
+    for cause, text in unlike(name, split_frames(image, model), image, model):
         assert model.header.seen is not None
         if (known := (model.header.seen.model_dump_json(), cause)) not in _told:
             yield known, text

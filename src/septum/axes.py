@@ -1,12 +1,15 @@
 """Named axes of images.
 
-An image is kept in the order ``T C Z Y X``. ``C``, ``Y`` and ``X`` are always there; ``T`` and ``Z`` only where
-the image has them. Files use other orders and other letters; `canonical` says how one becomes the other.
+Images are kept in the order ``T C Z Y X``. ``C``, ``Y`` and ``X`` are always present; ``T`` and ``Z`` only if the image
+has them. Files use other orders and other letters; `canonical` returns the permutation.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+from septum.errors import UsageError
 
 ORDER = "TCZYX"
 CANONICAL = ("CYX", "CZYX", "TCYX", "TCZYX")
@@ -25,7 +28,7 @@ def spatial(axes: str) -> str:
 
 
 def canonical(axes: str) -> tuple[str, tuple[int, ...]]:
-    """Say how an array with `axes` becomes canonical.
+    """Return the canonical order of `axes` and the permutation that leads to it.
 
     Parameters
     ----------
@@ -37,7 +40,7 @@ def canonical(axes: str) -> tuple[str, tuple[int, ...]]:
     canonical_axes
         The axes in the order ``TCZYX``, with ``C`` added if it was missing.
     permutation
-        ``array.transpose(permutation)`` puts the given dimensions into canonical order; a missing ``C`` is then
+        ``array.transpose(permutation)`` brings the given dimensions into canonical order; a missing ``C`` is then
         inserted with ``numpy.expand_dims`` at ``canonical_axes.index("C")``.
 
     Raises
@@ -52,6 +55,27 @@ def canonical(axes: str) -> tuple[str, tuple[int, ...]]:
     return full, permutation
 
 
-def relative_spacing(spacing_um: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Return pixel sizes as multiples of the smallest one; None where they are unknown."""
-    return None if spacing_um is None else tuple(size / min(spacing_um) for size in spacing_um)
+def relative_spacing(spacing: Sequence[float] | None, rank: int) -> tuple[float, ...]:
+    """Express the pixel size along each axis in units of the smallest.
+
+    Parameters
+    ----------
+    spacing
+        One number above 0 per axis, in any unit; None: all equal.
+    rank
+        Number of axes.
+
+    Returns
+    -------
+    sizes
+        `rank` numbers of 1 and more.
+
+    Raises
+    ------
+    UsageError
+        If the number of values is not `rank`, or one is not above 0 and finite.
+    """
+    sizes = (1.0,) * rank if spacing is None else tuple(float(size) for size in spacing)
+    if len(sizes) != rank or not all(0 < size < math.inf for size in sizes):
+        raise UsageError(f"spacing {spacing} for {rank} axes", f"{rank} numbers above 0, one per axis")
+    return tuple(size / min(sizes) for size in sizes)

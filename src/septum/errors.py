@@ -1,7 +1,7 @@
 """Errors that a user can cause.
 
-Every one says three things: what was given, what was expected, what to do next. The command line prints them without a
-traceback and leaves with code 2.
+Each one states three things: what was given, what was expected, what to do next. The command line prints them without a
+traceback and exits with code 2.
 
 ::
 
@@ -9,16 +9,16 @@ traceback and leaves with code 2.
     ├── DataError       images or masks that do not fit: unpaired, different sizes, no objects, NaN
     ├── FileError       a file or folder that cannot be read or written: missing, damaged, full disk
     ├── ModelError      a model file or checkpoint that is damaged, foreign, or does not fit the image
-    └── UsageError      an option that contradicts another or lies outside its range
+    └── UsageError      an option that contradicts another or is out of range
 
-A warning, which stops nothing: `UnfamiliarImageWarning`.
+`UnfamiliarImageWarning` is a warning: it stops nothing.
 """
 
 from __future__ import annotations
 
 
 class SeptumError(Exception):
-    """Something a user can cause and mend.
+    """An error that a user can cause and fix.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class SeptumError(Exception):
     expected
         What would have been right: ``"1 channel, as in training"``.
     todo
-        What to do next: ``"convert the image to grey, or train with color images"``.
+        What to do next: ``"convert the image to gray, or train with color images"``.
     """
 
     def __init__(self, given: str, expected: str = "", todo: str = "") -> None:
@@ -37,7 +37,7 @@ class SeptumError(Exception):
         super().__init__(str(self))
 
     def __reduce__(self) -> tuple[type[SeptumError], tuple[str, str, str]]:
-        return type(self), (self.given, self.expected, self.todo)  # it travels between processes
+        return type(self), (self.given, self.expected, self.todo)  # pickled between processes
 
     def __str__(self) -> str:
         lines = [self.given]
@@ -49,7 +49,7 @@ class SeptumError(Exception):
 
 
 class DataError(SeptumError):
-    """Images or masks that do not fit together or cannot be learned from."""
+    """Images or masks that do not fit together or cannot be used for training."""
 
 
 class FileError(SeptumError):
@@ -61,8 +61,8 @@ class ModelError(SeptumError):
 
 
 class UsageError(SeptumError):
-    """An option that contradicts another or lies outside its range."""
+    """An option that contradicts another or is out of range."""
 
 
 class UnfamiliarImageWarning(UserWarning):
-    """An image to predict is unlike those of the training: what to expect of the result, and what to do."""
+    """An image to predict differs from the training images; the message tells what to expect and what to do."""

@@ -1,7 +1,7 @@
 """Progress events: small frozen values that a long job yields in order.
 
-Every room defines the events of its own jobs as subclasses of `Event`. The command line, the report and the tests
-iterate over the same events; no job calls back.
+Each room defines the events of its own jobs as subclasses of `Event`. The command line, the report and the tests
+iterate over the same events; jobs have no callbacks.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that a job reports while it works."""
+    """One progress event of a job."""
 
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """Something a person should know; the job goes on.
+    """A warning for the user; the job continues.
 
     Attributes
     ----------

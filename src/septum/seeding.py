@@ -1,7 +1,6 @@
-"""Everything random is drawn from explicit generators.
+"""Random generators: each draw is named by seed, purpose, step and index, and there is no global random state.
 
-A draw is named by what it is for and where it stands: (seed, purpose, step, index). Sample *i* of step *s* is therefore
-the same on any device, with any number of processes, and after any resume. There is no global random state.
+Sample *i* of step *s* is therefore the same on any device, with any number of processes, and after any resume.
 """
 
 from __future__ import annotations
@@ -12,20 +11,21 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """Return the generator for one named draw.
+    """Create the generator of one named draw.
 
     Parameters
     ----------
     seed
-        The run's seed, 0 or more.
+        The seed of the run, 0 or more.
     purpose
         What is drawn, for example ``"augment"``; draws for different purposes are independent.
     place
-        Where the draw stands, for example ``(step, index)``; integers of 0 or more.
+        Position of the draw, for example ``(step, index)``; integers of 0 or more. Draws of one purpose need places of
+        one length: numpy pads short ones with zeros, so that ``(1,)`` and ``(1, 0)`` are the same draw.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *place])))
 
 
 def number(seed: int, purpose: str, *place: int) -> int:
-    """Return the 63-bit seed of a named draw, for generators of other libraries (``torch.Generator``)."""
+    """Return a 63-bit seed for a named draw, for generators of other libraries (``torch.Generator``)."""
     return int(generator(seed, purpose, *place).integers(0, 2**63 - 1))

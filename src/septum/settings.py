@@ -1,7 +1,8 @@
-"""The base of all settings: frozen, closed, checked; and how one field of them is an option of a command.
+"""Base class of all settings: frozen, closed, validated; and how a field becomes an option of a command.
 
-Each settings class stands beside the thing it sets (``nn/unet.py`` has the network's). A value out of range, a wrong
-type or an unknown name is refused when the object is made, so code that receives settings need not check them again.
+Each settings class stands beside the code that it configures (``nn/unet.py`` holds those of the network). A value out
+of range, a wrong type or an unknown name is refused on construction, so that code that receives settings need not check
+them again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 
 class Settings(BaseModel):
-    """Frozen, closed settings; ``model_dump_json`` and ``model_validate_json`` carry them through files."""
+    """Frozen, closed settings; ``model_dump_json`` and ``model_validate_json`` write and read them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 

@@ -11,7 +11,7 @@ depths = st.integers(0, 6)
 
 @given(depths, st.integers(1, 1500))
 @example(1, 18)
-def test_closed_formula_equals_the_walk_through_the_network(depth: int, side: int) -> None:
+def test_closed_formula_equals_the_traced_network(depth: int, side: int) -> None:
     try:
         walked = geometry.trace_sides(side, depth)[-1]
     except ValueError:
@@ -33,7 +33,7 @@ def test_next_input_is_the_smallest_valid_one(depth: int, side: int, padding: ge
 
 
 @given(depths, st.integers(1, 1000))
-def test_input_for_output_gives_enough(depth: int, wanted: int) -> None:
+def test_input_for_output_gives_at_least_the_wanted_pixels(depth: int, wanted: int) -> None:
     side = geometry.input_for_output(wanted, depth)
     assert geometry.output_side(side, depth) >= wanted
 
@@ -42,7 +42,7 @@ def test_contexts_by_depth() -> None:
     assert [geometry.context(d) for d in range(5)] == [2, 8, 20, 44, 92]
 
 
-def test_padded_context_begins_on_the_pooling_grid_and_is_not_smaller_than_the_reach() -> None:
+def test_padded_context_is_on_the_pooling_grid_and_covers_the_receptive_field() -> None:
     # By hand for depth 1: an even pixel a sees conv pixels a-2..a+2, pooled pixels a/2-1..a/2+1 grown by two more
     # convolutions to a/2-3..a/2+3: a-6..a+7 before pooling, a-8..a+9 in the image; an odd one a-7-2..a+6+2.
     assert geometry.context(1, "same") == 10

@@ -13,7 +13,7 @@ from septum.arrays.normalize import NormalizeSettings, join_samples, normalize, 
 STANDARD, RANGE = NormalizeSettings(), NormalizeSettings(method="range")
 
 
-def test_range_brings_each_channel_to_0_and_1_by_itself() -> None:
+def test_range_scales_each_channel_to_0_and_1() -> None:
     image = np.array([[[10, 20], [30, 50]], [[7, 7], [7, 9]]], dtype=np.uint8)
     stats = statistics(image, RANGE)
     assert stats.tolist() == [[10, 40], [7, 2]]
@@ -22,7 +22,7 @@ def test_range_brings_each_channel_to_0_and_1_by_itself() -> None:
     assert found.dtype == np.float32
 
 
-def test_standardize_gives_mean_0_and_deviation_1_of_what_was_not_cut_off() -> None:
+def test_standardize_gives_mean_0_and_deviation_1_after_clipping() -> None:
     values = np.random.default_rng(0).normal(300, 20, (1, 100, 100))
     low, high = np.quantile(values, [0.005, 0.995])
     cut = np.clip(values, low, high)
@@ -39,12 +39,12 @@ def test_a_few_hot_pixels_do_not_set_the_scale() -> None:
     hot = clean.copy()
     hot[0, 5, :20] = 65_535
     np.testing.assert_allclose(statistics(hot, STANDARD), statistics(clean, STANDARD), rtol=0.02)
-    assert statistics(hot, RANGE)[0, 1] > 60_000  # the paper's scale has no such protection
+    assert statistics(hot, RANGE)[0, 1] > 60_000  # the scale of the paper is not robust
 
 
 @pytest.mark.parametrize("settings", [STANDARD, RANGE])
 @pytest.mark.parametrize("value", [0, 255, 65_535])
-def test_a_constant_image_becomes_0_everywhere(settings: NormalizeSettings, value: int) -> None:
+def test_constant_image_becomes_0_everywhere(settings: NormalizeSettings, value: int) -> None:
     image = np.full((2, 4, 5), value, np.uint16)
     stats = statistics(image, settings)
     assert stats[:, 1].tolist() == [1, 1]
@@ -52,15 +52,15 @@ def test_a_constant_image_becomes_0_everywhere(settings: NormalizeSettings, valu
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-30, -3e30])
-def test_a_constant_image_of_a_number_that_rounds_stays_finite(value: float) -> None:
+def test_constant_image_of_a_rounded_value_stays_finite(value: float) -> None:
     image = np.full((1, 7, 9), value, np.float32)
     for settings in (STANDARD, RANGE):
         assert np.isfinite(normalize(image, statistics(image, settings))).all()
 
 
-def test_rare_bright_pixels_on_nothing_still_have_a_scale() -> None:
+def test_rare_bright_pixels_on_a_constant_background_have_a_scale() -> None:
     image = np.zeros((1, 100, 100), np.uint8)
-    image[0, 3, 3:6] = 200  # less than the 0.5 % that are cut off
+    image[0, 3, 3:6] = 200  # less than the 0.5 % that are clipped
     offset, scale = statistics(image, STANDARD)[0]
     assert offset == pytest.approx(image.mean())
     assert scale == pytest.approx(image.std())
@@ -79,7 +79,7 @@ def test_the_unit_of_the_intensities_does_not_matter(gain: float, offset: float,
     np.testing.assert_allclose(found[1], found[0], atol=0.02)
 
 
-def test_a_tile_is_normalized_as_the_whole_image_and_the_image_is_left_alone() -> None:
+def test_tile_is_normalized_like_the_whole_image_without_changing_it() -> None:
     image = np.random.default_rng(3).integers(0, 4000, (2, 6, 30, 40)).astype(np.uint16)
     before = image.copy()
     stats = statistics(image, STANDARD)
@@ -88,7 +88,7 @@ def test_a_tile_is_normalized_as_the_whole_image_and_the_image_is_left_alone() -
     np.testing.assert_array_equal(image, before)
 
 
-def test_a_float32_tile_is_copied_not_changed() -> None:
+def test_float32_tile_is_copied() -> None:
     image = np.ones((1, 3, 3), np.float32)
     normalize(image, np.array([[1, 2]], np.float32))
     assert (image == 1).all()
@@ -103,7 +103,7 @@ def test_statistics_of_a_sample_are_close_to_those_of_all_pixels(monkeypatch: py
     np.testing.assert_allclose(sampled, whole, rtol=0.03)
 
 
-def test_the_range_is_of_all_pixels_however_large_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_range_uses_all_pixels_of_a_large_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SAMPLE", 10)
     image = np.zeros((1, 50, 50), np.uint8)
     image[0, 31, 17] = 9
@@ -113,7 +113,7 @@ def test_the_range_is_of_all_pixels_however_large_the_image(monkeypatch: pytest.
 @pytest.mark.parametrize("settings", [STANDARD, RANGE])
 @pytest.mark.parametrize("shape", [(37, 41), (5, 19, 23), (1, 1), (3, 300)])
 @pytest.mark.parametrize("most", [50, 10_000])
-def test_statistics_of_parts_are_those_of_the_whole_to_the_last_bit(
+def test_statistics_of_parts_equal_those_of_the_whole_to_the_last_bit(
     settings: NormalizeSettings, shape: tuple[int, ...], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SAMPLE", most)

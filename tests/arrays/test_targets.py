@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from septum.arrays.targets import (
-    IGNORE,
-    IGNORED,
+    IGNORE_INDEX,
+    UNANNOTATED,
     class_target,
     connected_components,
-    near_objects,
+    drop_unannotated,
+    ignore_far_background,
     object_target,
     relabel_consecutive,
     separate_touching,
-    without_unknown,
 )
 from septum.errors import DataError
 
@@ -28,7 +28,7 @@ masks = arrays(
 
 
 def neighbors(labels, reach):
-    """All pairs of values of two pixels of different objects within `reach` pixels (a loop over offsets)."""
+    """Return all pairs of different objects with pixels within `reach` of each other (a loop over offsets)."""
     pairs = set()
     padded = np.pad(labels, reach)
     for offset in np.ndindex(*[2 * reach + 1] * labels.ndim):
@@ -38,22 +38,22 @@ def neighbors(labels, reach):
     return pairs
 
 
-def test_the_larger_object_gives_way():
+def test_border_is_taken_from_the_larger_object():
     labels = np.array([[1, 1, 1, 1, 2, 2, 2]] * 2)
     assert separate_touching(labels).tolist() == [[1, 1, 1, 0, 2, 2, 2]] * 2
     assert separate_touching(labels[:, ::-1]).tolist() == [[2, 2, 2, 0, 1, 1, 1]] * 2
 
 
-def test_equally_large_objects_the_lower_id_gives_way():
+def test_border_is_taken_from_the_lower_id_of_equally_large_objects():
     assert separate_touching(np.array([[5, 5, 9, 9]])).tolist() == [[5, 0, 9, 9]]
 
 
-def test_diagonal_contact_is_contact():
+def test_diagonal_contact_counts():
     labels = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 2]])
     assert separate_touching(labels).tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 2]]
 
 
-def test_wider_gap_counts_background_that_is_there():
+def test_wider_gap_includes_existing_background():
     labels = np.array([[1, 1, 1, 1, 1, 0, 2, 2, 2]])
     assert separate_touching(labels, gap_px=1).tolist() == labels.tolist()
     assert separate_touching(labels, gap_px=3).tolist() == [[1, 1, 1, 0, 0, 0, 2, 2, 2]]
@@ -69,13 +69,13 @@ def test_object_between_smaller_ones_keeps_its_innermost_pixels():
     assert neighbors(separated, 1) == set()
 
 
-def test_one_pixel_objects_side_by_side_both_stay():
+def test_adjacent_objects_of_one_pixel_both_stay():
     assert separate_touching(np.array([[1, 2]])).tolist() == [[1, 2]]
 
 
-def test_ignore_is_kept_and_separates_nothing():
-    labels = np.array([[1, 1, IGNORE, 2], [IGNORE, 1, 1, 2]])
-    assert separate_touching(labels).tolist() == [[1, 1, IGNORE, 2], [IGNORE, 1, 0, 2]]
+def test_unannotated_pixels_are_kept_and_do_not_separate():
+    labels = np.array([[1, 1, UNANNOTATED, 2], [UNANNOTATED, 1, 1, 2]])
+    assert separate_touching(labels).tolist() == [[1, 1, UNANNOTATED, 2], [UNANNOTATED, 1, 0, 2]]
 
 
 def test_three_dimensions():
@@ -101,12 +101,12 @@ def test_no_object_is_lost_or_moved(labels, gap_px):
 
 @given(arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.sampled_from([-1, 0, 3, 7, 8])))
 @settings(deadline=None, max_examples=60)
-def test_large_objects_are_apart(labels):
-    # Each pixel becomes a block of 5: no object can vanish at a gap of one pixel, so no contact may be left.
+def test_large_objects_are_separated(labels):
+    # Each pixel becomes a block of 5: no object can vanish at a gap of one pixel, so that no contact may remain.
     large = np.kron(labels, np.ones((5, 5), np.int32))
     separated = separate_touching(large)
     assert neighbors(separated, 1) == set()
-    assert np.array_equal(separated == IGNORE, large == IGNORE)
+    assert np.array_equal(separated == UNANNOTATED, large == UNANNOTATED)
 
 
 @pytest.mark.skipif(not MASKS.is_dir(), reason="real images are not here")
@@ -122,11 +122,11 @@ def test_touching_cells_become_components():
     assert (separated > 0).sum() > 0.99 * (labels > 0).sum()
 
 
-def test_consecutive_keeps_order_with_small_and_huge_ids():
-    numbers, ids = relabel_consecutive(np.array([[7, 0, IGNORE], [3, 7, 12]]))
-    assert numbers.tolist() == [[2, 0, IGNORE], [1, 2, 3]] and ids.tolist() == [3, 7, 12]
-    numbers, ids = relabel_consecutive(np.array([[2**31 - 1, 0, IGNORE], [3, 3, 10**9]]))
-    assert numbers.tolist() == [[3, 0, IGNORE], [1, 1, 2]] and ids.tolist() == [3, 10**9, 2**31 - 1]
+def test_relabel_consecutive_keeps_the_order_of_small_and_huge_ids():
+    numbers, ids = relabel_consecutive(np.array([[7, 0, UNANNOTATED], [3, 7, 12]]))
+    assert numbers.tolist() == [[2, 0, UNANNOTATED], [1, 2, 3]] and ids.tolist() == [3, 7, 12]
+    numbers, ids = relabel_consecutive(np.array([[2**31 - 1, 0, UNANNOTATED], [3, 3, 10**9]]))
+    assert numbers.tolist() == [[3, 0, UNANNOTATED], [1, 1, 2]] and ids.tolist() == [3, 10**9, 2**31 - 1]
     assert numbers.dtype == np.int32
     assert relabel_consecutive(np.zeros((2, 2), np.uint8))[1].size == 0
 
@@ -141,9 +141,9 @@ def test_negative_ids_are_refused():
 
 
 def test_targets():
-    mask = np.array([[0, 2, 70000], [IGNORE, 1, 0]], np.int32)
-    assert object_target(mask).tolist() == [[0, 1, 1], [IGNORED, 1, 0]]
-    classes = class_target(np.array([[0, 2, 254], [IGNORE, 1, 0]], np.int32))
+    mask = np.array([[0, 2, 70000], [UNANNOTATED, 1, 0]], np.int32)
+    assert object_target(mask).tolist() == [[0, 1, 1], [IGNORE_INDEX, 1, 0]]
+    classes = class_target(np.array([[0, 2, 254], [UNANNOTATED, 1, 0]], np.int32))
     assert classes.tolist() == [[0, 2, 254], [255, 1, 0]] and classes.dtype == np.uint8
 
 
@@ -156,20 +156,30 @@ def test_components_connect_faces_only():
     assert connected_components(np.zeros((0, 3), bool)).shape == (0, 3)
 
 
-def test_background_is_near_an_object():
-    row = np.array([[0, 0, 0, 0, 5, 0, IGNORE, 0, 0]])
-    assert near_objects(row, reach_px=2).tolist() == [[-1, -1, 0, 0, 5, 0, -1, -1, -1]]
-    assert near_objects(row, reach_px=2, spacing=(1, 2)).tolist() == [[-1, -1, -1, 0, 5, 0, -1, -1, -1]]
-    assert near_objects(np.pad(row, ((1, 1), (0, 0))), reach_px=1)[0].tolist() == [-1, -1, -1, -1, 0, -1, -1, -1, -1]
-    assert (near_objects(np.zeros((3, 4), np.int32), reach_px=9) == IGNORE).all()
+def test_only_background_near_an_object_is_kept():
+    row = np.array([[0, 0, 0, 0, 5, 0, UNANNOTATED, 0, 0]])
+    assert ignore_far_background(row, reach_px=2).tolist() == [[-1, -1, 0, 0, 5, 0, -1, -1, -1]]
+    assert ignore_far_background(row, reach_px=2, spacing=(1, 2)).tolist() == [[-1, -1, -1, 0, 5, 0, -1, -1, -1]]
+    assert ignore_far_background(np.pad(row, ((1, 1), (0, 0))), reach_px=1)[0].tolist() == [
+        -1,
+        -1,
+        -1,
+        -1,
+        0,
+        -1,
+        -1,
+        -1,
+        -1,
+    ]
+    assert (ignore_far_background(np.zeros((3, 4), np.int32), reach_px=9) == UNANNOTATED).all()
     volume = np.zeros((3, 5, 5), np.int32)
     volume[1, 2, 2] = 1
-    assert int((near_objects(volume, reach_px=1) == 0).sum()) == 6
+    assert int((ignore_far_background(volume, reach_px=1) == 0).sum()) == 6
 
 
-def test_objects_mostly_where_nothing_is_known_are_left_out():
+def test_objects_mostly_on_unannotated_pixels_are_dropped():
     truth = np.array([[1, 1, 0, 0, -1, -1, -1]])
-    assert without_unknown(np.array([[3, 3, 0, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 0, 0, 0, 0, 0]]
-    assert without_unknown(np.array([[3, 3, 7, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 7, 7, 7, 7, 0]]  # one half
-    assert without_unknown(np.array([[4, 4, 4, 4, 4, 4, 4]]), truth).tolist() == [[4] * 7]
-    assert without_unknown(np.zeros((1, 7), np.int32), truth).tolist() == [[0] * 7]
+    assert drop_unannotated(np.array([[3, 3, 0, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 0, 0, 0, 0, 0]]
+    assert drop_unannotated(np.array([[3, 3, 7, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 7, 7, 7, 7, 0]]  # one half
+    assert drop_unannotated(np.array([[4, 4, 4, 4, 4, 4, 4]]), truth).tolist() == [[4] * 7]
+    assert drop_unannotated(np.zeros((1, 7), np.int32), truth).tolist() == [[0] * 7]

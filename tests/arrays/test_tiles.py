@@ -29,12 +29,12 @@ def test_each_pixel_is_written_once_from_the_grid_with_its_context(
             assert write.stop - write.start == keep.stop - keep.start
             assert write.start - a == geometry.contexts[axis]
             assert keep.stop <= outputs[axis]
-            if padding == "same":  # as much context behind as before
+            if padding == "same":  # equal context on both sides
                 assert outputs[axis] - keep.stop >= geometry.contexts[axis]
     assert (written == 1).all()
 
 
-def test_the_papers_tile_strides_by_384_because_388_is_not_on_the_pooling_grid() -> None:
+def test_paper_tile_has_stride_384_because_388_is_off_the_pooling_grid() -> None:
     tiles = plan_tiles((1000, 388), Geometry((4, 4)), (388, 388))
     assert [t.write[0].start for t in tiles] == [0, 336, 672]  # three equal parts instead of 384, 384, 232
     assert [t.write[0].start for t in plan_tiles((1100, 388), Geometry((4, 4)), (388, 388))] == [0, 368, 736]
@@ -43,7 +43,7 @@ def test_the_papers_tile_strides_by_384_because_388_is_not_on_the_pooling_grid()
 
 
 @given(st.integers(-300, 300), st.integers(1, 80), st.integers(2, 40))
-def test_mirror_index_is_numpys_reflection(start: int, count: int, length: int) -> None:
+def test_mirror_index_equals_numpy_reflection(start: int, count: int, length: int) -> None:
     index = mirror_index(start, start + count, length)
     far = 400
     padded = np.pad(np.arange(length), far, mode="reflect")
@@ -73,7 +73,7 @@ def test_impossible_shapes_are_refused(shape: tuple[int, ...]) -> None:
         plan_tiles(shape, Geometry((2, 2)), (16, 16))
 
 
-def test_a_region_has_the_tiles_context_of_its_place_in_the_image() -> None:
+def test_region_tiles_read_their_context_in_the_image() -> None:
     geometry = Geometry((2, 2))
     tiles = plan_tiles((10, 8), geometry, (4, 8), origin=(16, 4))
     assert [t.write for t in tiles] == [(slice(y, min(y + 4, 26)), slice(4, 12)) for y in (16, 20, 24)]
@@ -83,7 +83,7 @@ def test_a_region_has_the_tiles_context_of_its_place_in_the_image() -> None:
         plan_tiles((10, 8), geometry, (4, 8), origin=(2, 0))
 
 
-def test_only_what_is_needed_is_read_and_once() -> None:
+def test_only_necessary_pixels_are_read_once() -> None:
     class Counting:
         shape = (1, 50, 60)
         asked: list[tuple[slice, ...]] = []  # noqa: RUF012

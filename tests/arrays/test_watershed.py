@@ -20,7 +20,7 @@ def neighbors(place, shape):
 
 
 def pixel_by_pixel(values, seeds, ratio):
-    """Do what the module's text says, one pixel after the other."""
+    """Follow the definition in the module's docstring, pixel by pixel."""
     seeded = seeds is not None
     seeds = seeds if seeded else np.zeros(values.shape, int)
     order = sorted(map(tuple, np.argwhere(values > 0)), key=lambda p: (seeds[p] == 0, -values[p], p))
@@ -61,7 +61,7 @@ def pixel_by_pixel(values, seeds, ratio):
     st.sampled_from([0.0, 0.09, 0.25, 0.7, 1.0]),
 )
 @settings(deadline=None, max_examples=150)
-def test_flood_does_what_its_words_say(data, shape, top, ratio):
+def test_flood_equals_a_pixel_by_pixel_model(data, shape, top, ratio):
     values = data.draw(arrays(np.int32, shape, elements=st.integers(0, top)))
     labels, sizes = flood(values, ratio=ratio)
     assert np.array_equal(labels, pixel_by_pixel(values, None, ratio))
@@ -78,10 +78,10 @@ def test_flood_of_a_mask_gives_its_components(mask):
     assert np.array_equal(flood(mask.astype(np.uint8), ratio=0.0)[0], connected_components(mask))
 
 
-def test_necks_by_hand():
+def test_constrictions_by_hand():
     depth = np.array([[3, 2, 1, 2, 4, 0, 5, 5]]) ** 2
     assert flood(depth, ratio=0)[0].tolist() == [[1, 1, 1, 1, 1, 0, 2, 2]]
-    # The neck is 1 deep, the narrower part 3: divided if 1 < neck * 3.
+    # The constriction is 1 deep, the narrower part 3: split if 1 < ratio * 3.
     assert flood(depth, ratio=0.3**2)[0].tolist() == [[1, 1, 1, 1, 1, 0, 2, 2]]
     assert flood(depth, ratio=0.4**2)[0].tolist() == [[1, 1, 1, 2, 2, 0, 3, 3]]
     assert flood(np.ones((2, 2), int), ratio=1)[0].tolist() == [[1, 1], [1, 1]]
@@ -91,13 +91,13 @@ def test_necks_by_hand():
 def test_seeds_by_hand():
     values = np.array([[9, 3, 1, 5, 2, 8, 0, 7]])
     seeds = np.array([[1, 0, 0, 0, 0, 2, 0, 0]], np.int32)
-    # 5 is a peak; it is met by seed 2 at 2 before it is by seed 1 at 1. The last part has no seed.
+    # 5 is a peak; seed 2 reaches it at value 2 before seed 1 does at value 1. The last part has no seed.
     assert flood(values, seeds=seeds)[0].tolist() == [[1, 1, 2, 2, 2, 2, 0, 3]]
-    # The pixels of a seed need not touch.
+    # The pixels of a seed need not be connected.
     assert flood(values, seeds=np.minimum(seeds, 1))[0].tolist() == [[1, 1, 1, 1, 1, 1, 0, 2]]
 
 
-def test_too_many_pixels_for_one_piece(monkeypatch):
+def test_too_many_pixels_are_refused(monkeypatch):
     monkeypatch.setattr(module, "MOST_PIXELS", 30)
     assert flood(np.ones((3, 4), int))[1].tolist() == [12]
     with pytest.raises(UsageError, match="36 pixels"):

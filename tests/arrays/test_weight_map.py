@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import itertools
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from septum.arrays.targets import IGNORE, IGNORED, object_target, separate_touching
+from septum.arrays.targets import IGNORE_INDEX, UNANNOTATED, object_target, separate_touching
 from septum.arrays.weight_map import border_term, class_balance, class_counts, fiji_weight_map, weight_map
 from septum.errors import DataError, UsageError
 from septum.seeding import generator
@@ -18,7 +17,7 @@ EPS = float(np.finfo(np.float32).eps)
 
 
 def distances(labels, spacing):
-    """Distances to the nearest and second nearest object of each pixel, by the definition: all pairs of pixels."""
+    """Return the distances to the nearest and second nearest object by definition: over all pairs of pixels."""
     size = np.asarray(spacing) / min(spacing)
     pixels = np.argwhere(np.ones(labels.shape)) * size
     to_each = [np.full(labels.size, np.inf), np.full(labels.size, np.inf)]
@@ -54,14 +53,14 @@ def blobs(shape, count, seed):
     st.permutations([1.0, 1.7, 3.0]),
 )
 @settings(deadline=None, max_examples=150)
-def test_border_term_is_the_definition_on_tiny_arrays(labels, sigma, sizes):
+def test_border_term_equals_its_definition_on_tiny_arrays(labels, sigma, sizes):
     spacing = tuple(sizes[: labels.ndim])
     expected = slow_border(labels, 10.0, sigma, spacing)
     assert np.allclose(border_term(labels, sigma_px=sigma, spacing=spacing), expected, rtol=4e-6, atol=2e-8)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_border_term_is_the_definition_on_blobs(seed):
+def test_border_term_equals_its_definition_on_blobs(seed):
     labels = blobs((23, 31), 9, seed)
     term = border_term(labels)
     assert term.dtype == np.float32
@@ -74,7 +73,7 @@ def test_border_term_is_the_definition_on_blobs(seed):
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_slabs_do_not_show(rank, monkeypatch):
+def test_slabs_do_not_change_the_result(rank, monkeypatch):
     from septum.arrays import nearest_objects as _two_nearest
 
     labels = blobs((70, 24) if rank == 2 else (40, 9, 11), 12, 5)
@@ -84,19 +83,7 @@ def test_slabs_do_not_show(rank, monkeypatch):
     assert np.abs(whole - slow_border(labels, sigma=1.5)).max() <= 10 * EPS
 
 
-def test_loops_are_compiled_where_no_cache_can_be_kept():
-    from septum.arrays.jit import lazy_jit
-
-    def twice(x):
-        return x + x
-
-    twice.__code__ = twice.__code__.replace(co_filename="<nowhere>")  # no file, so no place beside it
-    with pytest.raises(RuntimeError, match="cannot cache"):
-        numba.njit(cache=True)(twice)
-    assert lazy_jit(twice)(21) == 42
-
-
-def test_axes_are_equal():
+def test_axes_are_interchangeable():
     labels = blobs((9, 10, 11), 6, 8)
     term = border_term(labels, spacing=(2.0, 1.0, 1.5))
     for order in itertools.permutations(range(3)):
@@ -118,7 +105,7 @@ def test_an_id_in_two_pieces_is_one_object():
     assert np.allclose(border_term(pieces)[0, 1], 10 * np.exp(-((1 + 3) ** 2) / 50))
 
 
-def test_zero_where_the_definition_has_no_second_object_or_is_negligible():
+def test_border_term_is_zero_without_a_second_object_or_if_negligible():
     assert not border_term(np.zeros((5, 5), np.int32)).any()
     assert not border_term(np.eye(5, dtype=np.uint16) * 3).any()
     far = np.zeros((1, 80), np.int32)
@@ -130,18 +117,18 @@ def test_zero_where_the_definition_has_no_second_object_or_is_negligible():
 
 
 def test_wide_ids_and_any_memory_order():
-    labels = np.array([[2**40, 0, 3], [0, 0, IGNORE]])
-    expected = slow_border(np.array([[1, 0, 3], [0, 0, IGNORE]]))
+    labels = np.array([[2**40, 0, 3], [0, 0, UNANNOTATED]])
+    expected = slow_border(np.array([[1, 0, 3], [0, 0, UNANNOTATED]]))
     assert np.allclose(border_term(labels), expected, rtol=1e-6)
     assert np.allclose(border_term(np.asfortranarray(labels)), expected, rtol=1e-6)
 
 
-def test_ignored_pixels_weigh_nothing_and_are_no_objects():
-    labels = np.array([[1, 0, IGNORE, 0, 2]])
+def test_unannotated_pixels_have_weight_0_and_are_no_objects():
+    labels = np.array([[1, 0, UNANNOTATED, 0, 2]])
     target = object_target(labels)
     weight = weight_map(labels, target, [1.0, 2.0])
     assert np.allclose(weight, [[2, 1 + 10 * np.exp(-16 / 50), 0, 1 + 10 * np.exp(-16 / 50), 2]])
-    target[0, 4] = IGNORED
+    target[0, 4] = IGNORE_INDEX
     assert weight_map(labels, target, [1.0, 2.0])[0, 4] == 0
 
 
@@ -153,7 +140,7 @@ def test_binary_masks_by_components():
     assert np.allclose(weight_map(None, target, weights), expected, rtol=1e-6)
 
 
-def test_separated_cells_get_a_heavy_border():
+def test_border_of_separated_cells_has_a_high_weight():
     labels = np.zeros((20, 21), np.int32)
     labels[4:16, 3:10], labels[4:16, 10:19] = 1, 2
     apart = separate_touching(labels)
@@ -164,10 +151,10 @@ def test_separated_cells_get_a_heavy_border():
 
 def test_fiji_weights():
     labels = blobs((20, 26), 6, 1)
-    labels[:3, :3] = IGNORE
+    labels[:3, :3] = UNANNOTATED
     d1, d2 = distances(labels, (1.0, 1.0))
     background = 0.1 + 0.9 * np.exp(-(d1**2) / 200) + 50 * np.exp(-((d1 + d2) ** 2) / 72)
-    expected = np.select([labels == IGNORE, labels > 0], [0.0, 1.0], background)
+    expected = np.select([labels == UNANNOTATED, labels > 0], [0.0, 1.0], background)
     assert np.allclose(fiji_weight_map(labels), expected, rtol=2e-6)
     one = np.array([[5, 0, 0, 0]])
     assert np.allclose(

@@ -14,11 +14,11 @@ from scipy import ndimage
 from septum.check.check import Report, check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
+from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.train.events import Planned, Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
-from septum.train.validation import class_scores
 
 SIDE = 64
 
@@ -259,7 +259,8 @@ def test_the_frame_around_the_field_of_view_is_neither_learned_nor_scored(tmp_pa
     probabilities = np.stack([1 - drawn(0), drawn(0)]).astype(np.float32)
     probabilities[:, ~eye()] = [[0], [1]]  # a bright frame taken for a vessel
     found = table(samples[0].mask, probabilities.argmax(axis=0))
-    assert class_scores([found], 2) == {"dice": 1, "iou": 1, "pixel_error": 0}
+    scores = finish_classes((0, 1))(class_columns(found, classes=2))
+    assert scores == {"dice": 1, "iou": 1, "pixel_error": 0}
     assert found.pixels == eye().sum()
 
 

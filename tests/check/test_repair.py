@@ -17,7 +17,7 @@ from septum.check.issues import KINDS
 from septum.check.repair import fix
 from septum.check.samples import load_samples
 from septum.errors import DataError, UsageError
-from septum.io.images import write_image
+from septum.io.write import write_image
 
 SIDES = (40, 36)
 

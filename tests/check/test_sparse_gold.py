@@ -16,7 +16,7 @@ from septum.check.samples import load_samples
 from septum.train.events import Checked, Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
-from septum.train.validation import candidate_tables, choose
+from septum.train.validation import candidate_columns, choose
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SIDE = 64
@@ -151,15 +151,15 @@ def test_the_margin_grows_with_the_objects(tmp_path: Path) -> None:
 def test_objects_that_the_truth_does_not_name_are_no_false_positives(tmp_path: Path) -> None:
     sample = list(load_samples(check([sequence(tmp_path, {0: 12, 3: 12, 4: 12, 7: 3})])))[3]
     foreground = (grid(7, 12) > 0).astype(np.float16)
-    assert choose({0: candidate_tables(sample, foreground, [ObjectSettings()])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
+    assert choose({0: candidate_columns(sample, foreground, [ObjectSettings()])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
     foreground[:] = 1  # one object that holds all: it is none of those that are named
-    scores = choose({0: candidate_tables(sample, foreground, [ObjectSettings()])})[1]
+    scores = choose({0: candidate_columns(sample, foreground, [ObjectSettings()])})[1]
     assert scores == {"SEG": 64 / SIDE**2, "AP50": 0, "AP": 0}
     beside = np.zeros_like(foreground)
     first = np.argwhere(sample.mask == 1)[0]
     beside[first[0] + 9 : first[0] + 12, first[1] : first[1] + 8] = 1  # in the margin, where nothing is
-    ((_, full),) = candidate_tables(sample, beside, [ObjectSettings(min_size_px=1)])
-    assert len(full.predicted_objects[0]) == 1
+    (columns,) = candidate_columns(sample, beside, [ObjectSettings(min_size_px=1)])
+    assert columns[0, 2] == 1  # predicted objects
 
 
 def test_training_says_it_and_the_copy_keeps_the_files(tmp_path: Path) -> None:

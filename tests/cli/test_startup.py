@@ -14,7 +14,6 @@ HEAVY = [
     "scipy",
     "skimage",
     "numba",
-    "matplotlib",
     "PIL",
     "tifffile",
     "imagecodecs",
@@ -49,7 +48,7 @@ from pathlib import Path
 from septum.cli.main import main
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.images import write_image
+from septum.io.write import write_image
 from septum.predict.model import ModelHeader, save_model
 from septum.nn.unet import UNet, UNetSettings
 folder = Path({folder!r})
@@ -71,7 +70,6 @@ def test_a_prediction_imports_what_it_needs_and_no_other_format_or_picture(tmp_p
         "tifffile",
         "imagecodecs",
         "nibabel",
-        "matplotlib",
         "skimage",
         "dask",
         "pandas",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 from septum.train.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -1,4 +1,4 @@
-"""Training with Winograd's convolutions gives the gradients of PyTorch in float64, and always the same bits."""
+"""Gradients of Winograd's convolutions equal those of PyTorch in float64, and repeat to the bit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from septum.cpu import _ops as t
-from septum.cpu import training as convolution
+from septum.cpu import _ops as ops
+from septum.cpu import _pixel_ops as pixels
+from septum.cpu import training
+from septum.cpu._autograd import Block
 from septum.cpu._ir import LANES
-from septum.cpu.training import Block, for_training, supports
+from septum.cpu.training import for_training, supports
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, freeze_batchnorm
 
@@ -48,7 +50,7 @@ def _off(found: Tensor, expected: Tensor) -> float:
 
 
 def _of_convolution(x: Tensor, weight: Tensor, margin: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return outputs, some gradient of them, and the gradients of inputs and weights, in float64."""
+    """Return the outputs, a gradient of them, and the gradients of inputs and weights, in float64."""
     x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
     out = nn.functional.conv2d(x, weight, padding=margin)
     gradient = _noise(*out.shape, seed=9)
@@ -68,47 +70,47 @@ def _of_convolution(x: Tensor, weight: Tensor, margin: int) -> tuple[Tensor, Ten
         (2, 1, (5, 4), 1),
     ],
 )
-def test_convolution_and_its_gradients_are_those_of_float64(
+def test_convolution_and_gradients_equal_float64(
     inside: int, outside: int, sides: tuple[int, int], margin: int
 ) -> None:
     x = _innermost(2, inside * WIDTH, *sides)
     weight = _innermost(outside * WIDTH, inside * WIDTH, 3, 3, seed=1)
     bias = _noise(outside * WIDTH, seed=2)
     out, gradient, of_input, of_weight = _of_convolution(x, weight, margin)
-    assert _off(t.convolve(x, weight, margin=margin, bias=bias), out + bias.view(1, -1, 1, 1)) < 2e-5
-    assert _off(t.convolve(gradient, weight, margin=2 - margin, backward=True), of_input) < 2e-5
-    assert _off(t.weight_gradient(x, gradient, margin=margin), of_weight) < 2e-5
-    assert _off(t.sums(gradient), gradient.double().sum((0, 2, 3))) < 1e-5
-    leaky = t.convolve(x, weight, margin=margin, leak=0.1)
+    assert _off(ops.convolve(x, weight, margin=margin, bias=bias), out + bias.view(1, -1, 1, 1)) < 2e-5
+    assert _off(ops.convolve(gradient, weight, margin=2 - margin, backward=True), of_input) < 2e-5
+    assert _off(ops.weight_gradient(x, gradient, margin=margin), of_weight) < 2e-5
+    assert _off(pixels.feature_sums(gradient), gradient.double().sum((0, 2, 3))) < 1e-5
+    leaky = ops.convolve(x, weight, margin=margin, leak=0.1)
     assert _off(leaky, nn.functional.leaky_relu(out, 0.1)) < 2e-5
 
 
 @pytest.mark.parametrize(("ranges", "most"), [(8, 10**9), (3, 10**9), (1000, 10**9), (1000, 500_000)])
-def test_the_gradient_of_weights_is_right_whatever_is_held_in_memory(
+def test_weight_gradient_is_correct_for_any_division_of_the_tiles(
     monkeypatch: pytest.MonkeyPatch, ranges: int, most: int
 ) -> None:
-    """Sums of ranges of tiles; all tiles; some of them at a time."""
+    """Partial sums of ranges of tiles; all tiles at once; some tiles at a time."""
     x, weight = _innermost(1, 5 * WIDTH, 60, 34), _innermost(6 * WIDTH, 5 * WIDTH, 3, 3, seed=1)
     _, gradient, _, expected = _of_convolution(x, weight, 0)
-    monkeypatch.setattr(t, "_RANGES", ranges)
-    monkeypatch.setattr(t, "_MOST_BYTES", most)
-    assert _off(t.weight_gradient(x, gradient, margin=0), expected) < 2e-5
+    monkeypatch.setattr(ops, "WEIGHT_SUMS", ranges)
+    monkeypatch.setattr(ops, "MOST_BYTES", most)
+    assert _off(ops.weight_gradient(x, gradient, margin=0), expected) < 2e-5
 
 
-def test_filters_so_many_that_they_are_transformed_for_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("septum.cpu._packed_weights._WIDE", 0)
+def test_wide_convolution_transforms_filters_for_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("septum.cpu._packed_weights.WIDE_BYTES", 0)
     x, weight = _innermost(1, 2 * WIDTH, 40, 50), _innermost(3 * WIDTH, 2 * WIDTH, 3, 3, seed=1)
     out, gradient, of_input, _ = _of_convolution(x, weight, 1)
-    assert _off(t.convolve(x, weight, margin=1), out) < 2e-5
-    assert _off(t.convolve(gradient, weight, margin=1, backward=True), of_input) < 2e-5
+    assert _off(ops.convolve(x, weight, margin=1), out) < 2e-5
+    assert _off(ops.convolve(gradient, weight, margin=1, backward=True), of_input) < 2e-5
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_first_convolution_and_its_gradient_are_those_of_float64(channels: int) -> None:
+def test_first_convolution_and_its_gradient_equal_float64(channels: int) -> None:
     image, weight = _noise(2, channels, 31, 18), _noise(3 * WIDTH, channels, 3, 3, seed=1)
     out, gradient, _, of_weight = _of_convolution(image, weight, 0)
-    assert _off(t.convolve_image(image, weight, bias=None, leak=1.0), out) < 1e-6
-    assert _off(t.image_weight_gradient(image, gradient), of_weight) < 1e-5
+    assert _off(ops.convolve_image(image, weight, bias=None, leak=1.0), out) < 1e-6
+    assert _off(ops.image_weight_gradient(image, gradient), of_weight) < 1e-5
 
 
 def _network(**shape: Any) -> UNet:
@@ -128,9 +130,9 @@ def _stepped(network: UNet, x: Tensor) -> Tensor:
     return out
 
 
-# Where rounding decides which of two pixels is larger, or whether one is above zero, gradients go another way.
+# If rounding decides which of two pixels is larger, or whether one is above zero, gradients take a different path.
 @pytest.mark.parametrize("shape", [{}, {"batch_norm": True}, {"padding": "same", "channels": 3, "dropout": 0.3}])
-def test_gradients_of_a_network_are_those_of_float64(shape: dict[str, Any], device: Device) -> None:
+def test_gradients_of_a_network_equal_float64(shape: dict[str, Any], device: Device) -> None:
     plain = _network(depths=(1, 1), leak=0.5, **shape)
     expected = copy.deepcopy(plain).double()
     side = 24 if plain.settings.padding == "same" else 44
@@ -141,8 +143,8 @@ def test_gradients_of_a_network_are_those_of_float64(shape: dict[str, Any], devi
     assert _off(_stepped(fast, x.contiguous(memory_format=order)), _stepped(expected, x.double())) < 1e-4
     for (name, one), other in zip(fast.named_parameters(), expected.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
-        assert one.grad.stride() == one.stride(), name  # or several processes warn
-        if other.grad.abs().max() > 1e-9:  # before normalization a bias has none
+        assert one.grad.stride() == one.stride(), name  # otherwise several processes warn
+        if other.grad.abs().max() > 1e-9:  # a bias before normalization has none
             assert _off(one.grad, other.grad) < 5e-3, name
     for (name, one), other in zip(fast.named_buffers(), expected.buffers(), strict=True):
         assert torch.allclose(one.double(), other.double(), rtol=1e-4, atol=1e-6), name
@@ -150,7 +152,7 @@ def test_gradients_of_a_network_are_those_of_float64(shape: dict[str, Any], devi
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("leak", [0.0, 0.1])
-def test_gradients_of_a_block_with_relu_are_those_of_float64(norm: bool, leak: float) -> None:
+def test_gradients_of_a_block_with_relu_equal_float64(norm: bool, leak: float) -> None:
     def layers(inside: int) -> list[nn.Module]:
         conv = nn.Conv2d(inside, WIDTH, 3, padding=1, bias=not norm)
         return [conv, *([nn.BatchNorm2d(WIDTH)] if norm else []), nn.LeakyReLU(leak) if leak else nn.ReLU(inplace=True)]
@@ -167,7 +169,7 @@ def test_gradients_of_a_block_with_relu_are_those_of_float64(norm: bool, leak: f
         assert one.grad is not None and other.grad is not None and _off(one.grad, other.grad) < 1e-4
 
 
-def test_settled_normalization_and_its_gradients_are_those_of_float64(device: Device) -> None:
+def test_frozen_normalization_and_its_gradients_equal_float64(device: Device) -> None:
     plain = _network(depths=(1, 1), leak=0.5, padding="same", batch_norm=True)
     for number, norm in enumerate(m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)):
         assert norm.running_mean is not None and norm.running_var is not None
@@ -179,14 +181,14 @@ def test_settled_normalization_and_its_gradients_are_those_of_float64(device: De
     fast, order = for_training(plain, device, bfloat16=False)
     found = _stepped(fast, x.contiguous(memory_format=order))
     assert _off(found, _stepped(expected, x.double())) < 1e-4
-    assert _off(found, copy.deepcopy(expected).eval()(x.double())) < 1e-4  # each image as in prediction
+    assert _off(found, copy.deepcopy(expected).eval()(x.double())) < 1e-4  # each image is normalized as in prediction
     for (name, one), other in zip(fast.named_parameters(), expected.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
         assert _off(one.grad, other.grad) < 5e-3, name
     assert all(torch.equal(b, before[name]) for name, b in fast.named_buffers())
 
 
-def test_normalization_of_another_kind_is_left_to_its_module() -> None:
+def test_other_normalization_modules_are_called() -> None:
     class Halved(nn.BatchNorm2d):
         def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
             return input / 2
@@ -197,7 +199,7 @@ def test_normalization_of_another_kind_is_left_to_its_module() -> None:
     assert _off(found, nn.functional.conv2d(x.double(), conv.weight.double()).relu() / 2) < 1e-5
 
 
-def test_in_evaluation_nothing_has_changed(device: Device) -> None:
+def test_evaluation_equals_that_of_the_plain_network(device: Device) -> None:
     plain = _network(depths=(1, 1), batch_norm=True)
     x = _noise(1, 1, 44, 44)
     with torch.inference_mode():
@@ -206,31 +208,37 @@ def test_in_evaluation_nothing_has_changed(device: Device) -> None:
         assert torch.allclose(fast(x), expected, atol=1e-5)
 
 
-def test_a_step_gives_the_same_bits_again(device: Device) -> None:
+def test_training_step_repeats_to_the_bit(device: Device) -> None:
     def step() -> list[Tensor]:
         fast, order = for_training(_network(depths=(2, 2), batch_norm=True), device, bfloat16=False)
         out = _stepped(fast, _noise(2, 1, 76, 76).contiguous(memory_format=order))
         return [out, *(p.grad for p in fast.parameters() if p.grad is not None)]
 
     first = step()
-    t.convolve(_innermost(1, 4 * WIDTH, 40, 40), _noise(WIDTH, 4 * WIDTH, 3, 3), margin=1)  # leaves traces in memory
+    ops.convolve(
+        _innermost(1, 4 * WIDTH, 40, 40), _noise(WIDTH, 4 * WIDTH, 3, 3), margin=1
+    )  # changes the contents of scratch memory
     assert len(first) == 37 and all(torch.equal(a, b) for a, b in zip(step(), first, strict=True))
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_loops_give_the_same_bits_with_any_number_of_threads(count: int, threads: None) -> None:
+def test_loops_are_bit_identical_for_any_number_of_threads(count: int, threads: None) -> None:
     x, weight = _innermost(2, 2 * WIDTH, 37, 50), _innermost(4 * WIDTH, 2 * WIDTH, 3, 3, seed=1)
-    image, table = _noise(1, 1, 39, 52), t.plain_table(2 * WIDTH)
+    image, table = _noise(1, 1, 39, 52), pixels.identity_table(2 * WIDTH)
 
     def compute() -> list[Tensor]:
-        gradient = t.convolve(x, weight, margin=0)
-        mean, variance = t.moments(x)
-        moments = [torch.from_numpy(v) for v in (mean, variance, *t.slopes(x, x, table, 0.1))]
-        more = [t.normalize(x, table, 0.1), t.pull(x, x, table, 0.1), t.image_weight_gradient(image, x[:1])]
+        gradient = ops.convolve(x, weight, margin=0)
+        mean, variance = pixels.moments(x)
+        moments = [torch.from_numpy(v) for v in (mean, variance, *pixels.gradient_sums(x, x, table, 0.1))]
+        more = [
+            pixels.normalize(x, table, 0.1),
+            pixels.batchnorm_gradient(x, x, table, 0.1),
+            ops.image_weight_gradient(image, x[:1]),
+        ]
         return [
             gradient,
-            t.convolve(gradient, weight, margin=2, backward=True),
-            t.weight_gradient(x, gradient, margin=0),
+            ops.convolve(gradient, weight, margin=2, backward=True),
+            ops.weight_gradient(x, gradient, margin=0),
             *moments,
             *more,
         ]
@@ -241,34 +249,34 @@ def test_loops_give_the_same_bits_with_any_number_of_threads(count: int, threads
     assert all(torch.equal(a, b) for a, b in zip(compute(), expected, strict=True))
 
 
-def test_moments_keep_their_digits_far_from_zero() -> None:
+def test_moments_are_precise_far_from_zero() -> None:
     x = _innermost(2, WIDTH, 40, 50) + 1000
-    mean, variance = t.moments(x)
+    mean, variance = pixels.moments(x)
     np.testing.assert_allclose(mean, x.double().mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(variance, x.double().var((0, 2, 3), unbiased=False), rtol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [{"width": WIDTH + 1}, {"depths": (1, 2)}, {"depths": (1, 1, 1)}])
-def test_other_networks_are_left_to_pytorch(shape: dict[str, Any], device: Device) -> None:
+def test_unsupported_networks_train_with_pytorch(shape: dict[str, Any], device: Device) -> None:
     settings = UNetSettings(**{"width": WIDTH, "depths": (1, 1), **shape})
     network, order = for_training(UNet(settings), device, bfloat16=False)
     assert not supports(settings) and order == torch.contiguous_format and type(network.bottom) is nn.Sequential
 
 
-def test_training_in_bfloat16_is_left_to_pytorch(device: Device) -> None:
+def test_bfloat16_trains_with_pytorch(device: Device) -> None:
     network, order = for_training(UNet(UNetSettings(width=WIDTH, depths=(1, 1))), device, bfloat16=True)
     assert order == torch.channels_last and type(network.bottom) is nn.Sequential
 
 
 @pytest.mark.parametrize("broken", ["raises", "is wrong"])
-def test_where_loops_do_not_work_pytorch_computes(monkeypatch: pytest.MonkeyPatch, broken: str, device: Device) -> None:
+def test_pytorch_computes_if_the_loops_fail(monkeypatch: pytest.MonkeyPatch, broken: str, device: Device) -> None:
     def convolve(x: Tensor, *_: Any, **__: Any) -> Tensor:
         if broken == "raises":
             raise RuntimeError("no code for this processor")
         return torch.zeros(1, WIDTH, 4, 4)
 
-    monkeypatch.setattr(t, "convolve", convolve)
-    convolution._lanes.cache_clear()
+    monkeypatch.setattr(ops, "convolve", convolve)
+    training.vector_lanes.cache_clear()
     network, order = for_training(UNet(UNetSettings(width=WIDTH, depths=(1, 1))), device, bfloat16=False)
-    convolution._lanes.cache_clear()
+    training.vector_lanes.cache_clear()
     assert order == torch.contiguous_format and type(network.bottom) is nn.Sequential

@@ -18,8 +18,7 @@ from septum.experiments.events import ReportWritten
 from septum.metrics import ctc
 from septum.metrics.contingency import table
 from septum.predict.events import ImageDone, Predicted
-from septum.report.compared import Compared
-from septum.report.pictures import draw_demo
+from septum.report.pictures import Compared, draw_demo
 from septum.seeding import number
 from septum.train.events import Step, Trained
 

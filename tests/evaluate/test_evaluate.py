@@ -1,4 +1,4 @@
-"""Predictions against truth, from files: pairing, reading, intervals, comparison, what is written."""
+"""Score predicted files against truth files: pairing, reading, intervals, comparison, written tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from septum.errors import DataError, SeptumError, UsageError
 from septum.evaluate.evaluate import EvaluateSettings, evaluate
-from septum.io.images import write_image
+from septum.io.write import write_image
 from septum.metrics import contingency, ctc, isbi, matching, pixel
 
 
@@ -67,7 +67,7 @@ def test_objects_are_scored_as_instances_and_pooled(objects):
     assert result.failed == 0
 
 
-def test_objects_are_listed_with_place_and_the_worst_named(objects):
+def test_objects_are_listed_with_their_positions_and_the_worst_first(objects):
     predicted, truth, _, _ = objects
     found = run(predicted, truth).results[0]
     first = found.objects[0]
@@ -108,7 +108,7 @@ def test_intervals_repeat_with_the_seed(objects):
     assert (first.low, first.high) != (other.low, other.high) or first.value == other.value
 
 
-def test_two_predictions_are_compared_in_pairs(objects, tmp_path):
+def test_two_predictions_are_compared_image_by_image(objects, tmp_path):
     predicted, truth, true, _ = objects
     worse = save(tmp_path / "worse", {n: np.roll(a, 3, 1) for n, a in true.items()})
     result = run((worse, predicted), truth)
@@ -175,7 +175,7 @@ def test_probabilities_are_calibrated(tmp_path):
     assert math.isnan(ours["Dice"].low) and any("no interval" in n for n in result.notes)
 
 
-def test_one_map_per_class_is_read_by_its_largest(tmp_path):
+def test_with_one_map_per_class_the_largest_probability_decides(tmp_path):
     truth = np.arange(36).reshape(6, 6) % 3
     maps = np.stack([(truth == k) * 0.8 + 0.1 for k in range(3)]).astype(np.float32)
     ours = scores(
@@ -225,7 +225,7 @@ def challenge(tmp_path, names="t{:03d}", folder="01_RES"):
 
 
 @pytest.mark.parametrize(("names", "folder"), [("mask{:03d}", "01_RES"), ("t{:03d}", "01")])
-def test_the_challenge_s_layout(tmp_path, names, folder):
+def test_layouts_of_the_challenge_are_found(tmp_path, names, folder):
     truth, found = challenge(tmp_path, names, folder)
     expected = ctc.seg([contingency.table(t, found[k]) for k, t in truth.items()])
     for predicted, true in (
@@ -304,7 +304,7 @@ def test_one_bad_file_does_not_stop_the_others(objects):
     assert "36 x 36" in run(predicted, truth).results[0].failures[0].message
 
 
-def test_nothing_that_could_be_scored_is_an_error(tmp_path):
+def test_without_any_scorable_image_an_error_is_raised(tmp_path):
     truth = save(tmp_path / "t", {"a": grid()})
     with pytest.raises(DataError, match="36 x 36"):
         run(save(tmp_path / "p", {"a": grid(3)}), truth, metrics=("instances",))
@@ -335,7 +335,7 @@ def test_settings_are_checked():
         EvaluateSettings(predicted=(Path("p"),), truth=Path("t"), metrics=("dice",))
 
 
-def test_a_truth_of_one_value_is_taken_by_its_pieces(tmp_path):
+def test_pieces_of_a_truth_with_one_value_are_objects(tmp_path):
     truth = (grid(ids=7) > 0).astype(np.uint8)
     given = save(tmp_path / "p", {"a": grid(ids=7)}), save(tmp_path / "t", {"a": truth})
     result = run(*given, metrics=("instances",))
@@ -364,7 +364,7 @@ def test_truths_of_0_and_1_beside_0_and_255_mean_the_same(tmp_path):
     assert scores(result)["Dice"].value == scores(result)["Dice 255"].value == 1
 
 
-def test_values_that_are_no_class_count_as_wrong(tmp_path):
+def test_values_that_are_not_classes_count_as_wrong(tmp_path):
     truth, predicted = np.array([[0, 1, 2, 2]] * 4, np.uint8), np.array([[0, 1, 7, 2]] * 4, np.uint8)
     result = run(save(tmp_path / "p", {"a": predicted}), save(tmp_path / "t", {"a": truth}), metrics=("pixels",))
     assert any("no class of the truth count as wrong: 7" in n for n in result.notes)

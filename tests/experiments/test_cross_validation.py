@@ -17,8 +17,8 @@ from septum.evaluate.evaluate import evaluate
 from septum.evaluate.results import EvaluateSettings
 from septum.experiments.cross_validation import train_folds
 from septum.experiments.events import PartStarted, PartTrained
-from septum.io.images import read_image
-from septum.io.model_file import read_model
+from septum.io.open import read_image
+from septum.io.tensors import read_model
 from septum.predict.info import describe_model
 from septum.predict.model import open_model
 from septum.predict.predict import predict_files

@@ -28,7 +28,7 @@ from septum.metrics import isbi
 from septum.metrics.contingency import table
 from septum.predict.model import open_model
 from septum.report.curve import Curve
-from septum.report.scores import ScoredSample
+from septum.report.gallery import ScoredSample
 from septum.report.summary import RunReport, metrics
 from septum.train.events import Planned, Step, Trained
 from septum.train.settings import TrainSettings

@@ -14,14 +14,14 @@ from septum.check.samples import load_samples
 from septum.errors import UsageError
 from septum.experiments.events import PartTrained, SeedsCompared
 from septum.experiments.seeds import train_seeds
-from septum.io.images import read_image
-from septum.io.model_file import read_model
+from septum.io.open import read_image
+from septum.io.tensors import read_model
 from septum.predict.model import open_model
 from septum.report.gallery import predicted_sample
 from septum.train.events import Trained
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
-from septum.train.validation import candidate_tables, choose, tune_objects
+from septum.train.validation import candidate_columns, choose, tune_objects
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
@@ -117,8 +117,8 @@ def test_areas_between_lines_are_tuned_on_the_mean_of_the_networks(tmp_path: Pat
     # The written labels have the score of the best object settings on the mean of the networks.
     foreground = read_image(out / "held-out" / "probabilities" / f"{name}.tif").array[0].astype(np.float16)
     best = tune_objects(
-        lambda choices, _: {0: candidate_tables(sample, foreground, choices, lines=True)}, [sample], lines=True
+        lambda choices, _: {0: candidate_columns(sample, foreground, choices, lines=True)}, [sample], lines=True
     )
     assert header.objects == best
-    scores = choose({0: candidate_tables(sample, foreground, [best], lines=True)}, lines=True)[1]
+    scores = choose({0: candidate_columns(sample, foreground, [best], lines=True)}, lines=True)[1]
     assert records[-1].scores["dice"] == pytest.approx(scores["dice"], abs=2e-3)

@@ -1,4 +1,4 @@
-"""Reference numbers of the scores' owners, and the images they were taken of."""
+"""Reference numbers of the programs that define the scores, and their images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[3] / "shared"
 
 @dataclass(frozen=True)
 class Case:
-    """A stack of sections with its truth: ``(N, Y, X)`` each; `gold` is what the challenge's program printed."""
+    """A stack of sections with its truth: ``(N, Y, X)`` each; `gold` is the output of the program of the challenge."""
 
     name: str
     truth: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""ISBI 2012: equal to Fiji's Trainable_Segmentation, value by value."""
+"""Scores of ISBI 2012 equal Fiji's Trainable_Segmentation, value by value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from septum.metrics import contingency, information, isbi, rand, thinning, warping
 
 TOLERANCE = 1e-9
-KINDS = dict(zip(warping.Kind, ("object_add", "object_del", "hole_add", "hole_del", "merge", "split"), strict=True))
+KINDS = dict(zip(warping.Mismatch, ("object_add", "object_del", "hole_add", "hole_del", "merge", "split"), strict=True))
 CHALLENGE = {
     "v_rand_thinned_max": "V_Rand",
     "v_rand_thinned_max_micro": "V_Rand (pooled)",
@@ -29,12 +29,12 @@ def equal(ours, theirs):
     return (math.isnan(ours) and math.isnan(theirs)) or abs(ours - theirs) <= TOLERANCE
 
 
-def test_simple_points_are_those_of_the_program(gold):
+def test_simple_points_equal_those_of_the_program(gold):
     table = gold.numbers["isbi"]["simple_point_table"]
     assert "".join("01"[int(s)] for s in warping.simple_points()) == table["simple"]
 
 
-def test_thresholds_are_the_program_s_doubles(gold):
+def test_thresholds_equal_the_doubles_of_the_program(gold):
     case = gold.numbers["isbi"]["cases"][0]
     assert tuple(level["threshold"] for level in case["slices"][0]) == isbi.THRESHOLDS
 
@@ -101,7 +101,7 @@ def check_challenge(case, *, warp):
 
 
 @pytest.mark.parametrize("source", ["tiny", "tissue"])
-def test_every_made_case(gold, source):
+def test_every_synthetic_case(gold, source):
     cases = list(gold.isbi(source))
     assert len(cases) == {"tiny": 60, "tissue": 12}[source]
     for case in cases:

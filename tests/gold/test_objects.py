@@ -1,4 +1,4 @@
-"""Matching equal to StarDist's, SEG and DET to the Cell Tracking Challenge's programs, pairs to the ISBI program."""
+"""Matching equals StarDist, SEG and DET the programs of the Cell Tracking Challenge, pairs the ISBI program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def same(ours, theirs):
             assert getattr(found, name) == pytest.approx(gold[theirs_name], abs=FLOAT32)
 
 
-def test_matching_is_stardist_s(gold):
+def test_matching_equals_stardist(gold):
     for name, case in gold.numbers["matching"]["cases"].items():
         table = contingency.table(gold.arrays[f"match/{name}/true"], gold.arrays[f"match/{name}/pred"])
         same(matching.scores(table), case["stardist"])
@@ -40,7 +40,7 @@ def test_matching_is_stardist_s(gold):
         assert list(zip(ours.truth.tolist(), ours.predicted.tolist(), strict=True)) == theirs, name
 
 
-def test_data_sets_are_stardist_s(gold):
+def test_scores_of_data_sets_equal_stardist(gold):
     dataset = gold.numbers["matching"]["dataset"]
     tables = [
         contingency.table(gold.arrays[f"match/{n}/true"], gold.arrays[f"match/{n}/pred"]) for n in dataset["images"]
@@ -49,7 +49,7 @@ def test_data_sets_are_stardist_s(gold):
     same(matching.scores(tables, by_image=True), dataset["by_image_true"])
 
 
-def test_seg_and_det_are_the_challenge_s(gold):
+def test_seg_and_det_equal_the_programs_of_the_challenge(gold):
     for name, case in gold.numbers["ctc"].items():
         seg, tra, res, frames = (gold.arrays[f"ctc/{name}/{k}"] for k in ("seg", "tra", "res", "seg_frames"))
         tables = [contingency.table(seg[f], res[f]) for f in frames]
@@ -75,7 +75,7 @@ def test_seg_and_det_are_the_challenge_s(gold):
         assert np.allclose([e[2] for e in each], [o[2] for o in case["official_per_object"]], atol=1e-6), name
 
 
-def test_pairs_are_the_isbi_program_s(gold):
+def test_pairs_equal_the_isbi_program(gold):
     seen = 0
     for name, case in gold.numbers["pairs"].items():
         key = f"match/{name.removeprefix('match_')}" if name.startswith("match_") else f"pair/{name}"

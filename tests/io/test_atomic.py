@@ -11,8 +11,8 @@ import pytest
 
 from septum.errors import FileError
 from septum.io.atomic import remove_parts, whole_file
-from septum.io.images import write_image
-from septum.io.model_file import write_model
+from septum.io.tensors import write_model
+from septum.io.write import write_image
 from septum.train.checkpoint import newest_checkpoint, save_checkpoint
 
 

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from septum.errors import ModelError
-from septum.io.model_file import read_model, write_model
+from septum.io.tensors import read_model, write_model
 from septum.train.checkpoint import save_checkpoint
 
 TENSORS = {
@@ -164,7 +164,7 @@ def test_a_header_too_long_to_be_read_is_never_written(tmp_path: Path) -> None:
 def test_reading_and_writing_import_no_torch(model: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from septum.io.model_file import read_model, write_model\n"
+        "from septum.io.tensors import read_model, write_model\n"
         "from septum.train.checkpoint import save_checkpoint\n"
         "p = Path(sys.argv[1]); read_model(p); write_model(p, {}, {}); save_checkpoint(p.parent, 1, {}, {})\n"
         "assert 'torch' not in sys.modules"

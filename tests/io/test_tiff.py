@@ -7,8 +7,9 @@ import pytest
 import tifffile
 
 from septum.errors import FileError, UsageError
-from septum.io import tiff
-from septum.io.images import read_image, write_image
+from septum.io import tiff_write
+from septum.io.open import read_image
+from septum.io.write import write_image
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
 
@@ -209,7 +210,7 @@ def test_compressed_and_marked_as_ome(tmp_path: Path) -> None:
 
 
 def test_large_files_are_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "BIG", 1000)
+    monkeypatch.setattr(tiff_write, "BIG", 1000)
     write_image(tmp_path / "a.tif", np.zeros((50, 50), np.uint8), axes="YX")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff

@@ -22,11 +22,10 @@ import zarr
 from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
-from septum.io.images import read_image, write_image
-from septum.io.pyramid import add_pyramid, halve, level_factors
-from septum.io.source import open_image
+from septum.io.open import open_image, read_image
+from septum.io.write import write_image
 from septum.io.zarr_labels import add_labels, labels_place
-from septum.io.zarr_write import ZarrTarget, create_zarr, open_target
+from septum.io.zarr_write import ZarrTarget, add_pyramid, create_zarr, halve, level_factors
 
 IMAGE = np.random.default_rng(0).integers(0, 60000, (2, 100, 131), np.uint16)
 SIZE = {"Y": 0.5, "X": 0.25}
@@ -125,7 +124,7 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
     assert (image.axes, image.file_axes, image.pixel_size_um) == ("CYX", "CYX", SIZE)
     np.testing.assert_array_equal(image.array, IMAGE)
     np.testing.assert_array_equal(target.read((1, slice(3, 70), slice(60, 131))), IMAGE[1, 3:70, 60:])
-    again = pickle.loads(pickle.dumps(open_target(tmp_path / "a.ome.zarr")))
+    again = pickle.loads(pickle.dumps(ZarrTarget(tmp_path / "a.ome.zarr")))
     assert (again.axes, again.shape, again.dtype, again.shards) == ("CYX", IMAGE.shape, IMAGE.dtype, (1, 64, 64))
     again.write((0, slice(0, 64), slice(0, 64)), IMAGE[1, :64, :64])
     np.testing.assert_array_equal(read_image(tmp_path / "a.ome.zarr").array[0, :64, :64], IMAGE[1, :64, :64])
@@ -161,7 +160,7 @@ def test_probabilities_of_classes_are_averaged(tmp_path: Path) -> None:
     maps = np.random.default_rng(0).random((3, 64, 64), np.float32)
     made(tmp_path / "a.ome.zarr", maps, "CYX")
     finish(tmp_path / "a.ome.zarr", smallest=32)
-    coarse = open_target(tmp_path / "a.ome.zarr")
+    coarse = ZarrTarget(tmp_path / "a.ome.zarr")
     level = ZarrTarget(tmp_path / "a.ome.zarr", 1).read(())
     np.testing.assert_allclose(level, maps.reshape(3, 32, 2, 32, 2).mean(axis=(2, 4)), rtol=1e-6)
     assert coarse.axes == "CYX" and level.dtype == np.float32
@@ -211,9 +210,9 @@ def test_a_piece_that_was_written_and_is_lost_is_an_error(tmp_path: Path) -> Non
     finish(path)
     (path / "0/c/1/2").unlink()
     source = open_image(path)
-    assert source.read((0, slice(0, 64))).sum() == 0
+    assert source[0, :64].sum() == 0
     with pytest.raises(FileError, match=r"the piece c/1/2 is missing"):
-        source.read(())
+        source[...]
 
 
 def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
@@ -232,7 +231,7 @@ def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
 
 
 def _write_rows(path: Path, row: int) -> None:
-    open_target(path).write((slice(None), slice(row, row + 64)), IMAGE[:, row : row + 64])
+    ZarrTarget(path).write((slice(None), slice(row, row + 64)), IMAGE[:, row : row + 64])
 
 
 def test_processes_that_own_shards_write_side_by_side(tmp_path: Path) -> None:
@@ -248,8 +247,8 @@ def test_a_killed_writer_leaves_old_or_new_shards(tmp_path: Path) -> None:
     target = create_zarr(path, shape=(1024, 1024), axes="YX", dtype="u1", chunks=(64, 64), shards=(512, 512))
     target.write((), np.full((1024, 1024), 1, np.uint8))
     program = (
-        "import sys, itertools, numpy as np; from pathlib import Path; from septum.io.zarr_write import open_target\n"
-        "target = open_target(Path(sys.argv[1])); random = np.random.default_rng(0)\n"
+        "import sys, itertools, numpy as np; from pathlib import Path; from septum.io.zarr_write import ZarrTarget\n"
+        "target = ZarrTarget(Path(sys.argv[1])); random = np.random.default_rng(0)\n"
         "print('go', flush=True)\n"
         "for n in itertools.count(2):\n"
         "    noise = random.integers(0, 2, (1024, 1024), np.uint8) * 100\n"
@@ -273,7 +272,7 @@ def test_names_that_are_taken_and_folders_that_are_missing(tmp_path: Path) -> No
     with pytest.raises(FileError, match="does not exist"):
         made(tmp_path / "none" / "a.ome.zarr")
     with pytest.raises(FileError, match=r"no OME-Zarr 0\.5 image"):
-        open_target(tmp_path / "none.zarr")
+        ZarrTarget(tmp_path / "none.zarr")
     assert list(tmp_path.iterdir()) == [tmp_path / "a.ome.zarr"]
 
 

@@ -1,4 +1,4 @@
-"""The code on the pages about scores runs and prints what it says."""
+"""The code on the pages about scores runs and prints the stated results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_code_on_the_pages_runs(capsys):
     assert printed.startswith("2 1.0 0.7778\n0.7778\n")
 
 
-def test_links_between_the_pages_lead_somewhere():
+def test_links_between_the_pages_exist():
     for page in PAGES.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,4 +1,4 @@
-"""Sections of membranes: hand-worked cases, and what holds for any proposal."""
+"""Scores of membrane sections: hand-worked cases, and properties that hold for any proposal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_components_meet_at_edges_only():
     assert thinning.components(np.ones((2, 2, 2), bool)).max() == 1
 
 
-def test_thinning_leaves_a_thin_wall_alone_and_thins_a_thick_one():
+def test_thinning_keeps_a_thin_wall_and_thins_a_thick_one():
     assert np.array_equal(thinning.thin(WALL) > 0, WALL)
     thick = thinning.thin(cells(*["...###.."] * 8))
     assert np.array_equal(thick == 0, ~WALL)
@@ -45,7 +45,7 @@ def test_a_map_without_cells_is_one_object():
 
 @FEW
 @given(st.integers(0, 1000))
-def test_thinning_keeps_cells_and_makes_no_new_ones(seed):
+def test_thinning_keeps_cells_and_adds_none(seed):
     white = np.random.default_rng(seed).random((14, 11)) < 0.4
     white[0, 0] = True
     thin, before = thinning.thin(white), thinning.components(white)
@@ -55,7 +55,7 @@ def test_thinning_keeps_cells_and_makes_no_new_ones(seed):
 
 @FEW
 @given(st.integers(0, 1000))
-def test_the_truth_itself_is_perfect(seed):
+def test_the_truth_has_perfect_scores(seed):
     truth = np.random.default_rng(seed).random((16, 16)) < 0.7
     truth[:, 5] = False  # two cells at least, so that entropies are not 0
     truth[3, 2] = truth[3, 9] = True
@@ -79,22 +79,22 @@ def test_a_gap_merges_and_a_wall_splits():
     assert merged["warping error"].value == split["warping error"].value == 1 / 64
 
 
-def test_kinds_of_the_gap_and_the_wall():
+def test_a_gap_is_a_merge_and_a_wall_is_a_split():
     gap = cells(*["....#..."] * 3, "........", *["....#..."] * 4)
-    for proposal, kind in ((gap, warping.Kind.MERGE),):
+    for proposal, kind in ((gap, warping.Mismatch.MERGE),):
         found = warping.warp(WALL, proposal.astype(np.float32), 0.0)
         assert found.places.tolist() == [[3, 4]]
         assert warping.pixels(warping.kinds(found))[kind] == 1
     wall = warping.warp(gap, WALL.astype(np.float32), 0.0)
-    assert warping.pixels(warping.kinds(wall))[warping.Kind.SPLIT] == 1
+    assert warping.pixels(warping.kinds(wall))[warping.Mismatch.SPLIT] == 1
 
 
-def test_a_wall_moved_by_a_pixel_warps_for_free_and_by_two_does_not():
+def test_a_wall_moved_by_one_pixel_has_no_warping_error_and_by_two_it_has():
     assert score(WALL, cells(*["...#...."] * 8))["warping error (all)"].value == 0
     assert score(WALL, cells(*["......#."] * 8))["warping error (all)"].value > 0
 
 
-def test_a_blank_map_has_hardly_a_warping_error_which_is_its_weakness():
+def test_a_blank_map_has_no_warping_error_but_a_low_v_rand():
     found = score(WALL, np.zeros((8, 8)))
     assert found["warping error"].value == 0
     assert found["V_Rand"].value < 0.7
@@ -111,7 +111,7 @@ def test_ignored_pixels_do_not_count():
     assert math.isnan(everything["V_Rand split"].value)
 
 
-def test_stack_scores_choose_one_threshold_for_all():
+def test_scores_of_a_stack_choose_one_threshold_for_all_sections():
     good = isbi.section(WALL, (WALL * 0.45).astype(np.float32), warp=False)
     late = isbi.section(WALL, (WALL * 0.3 + 0.65).astype(np.float32), warp=False)
     assert isbi.combine([good])["V_Rand"].value == isbi.combine([late])["V_Rand"].value == 1
@@ -120,7 +120,7 @@ def test_stack_scores_choose_one_threshold_for_all():
     assert math.isnan(isbi.combine([good])["warping error"].value)
 
 
-def test_sums_over_sections_give_every_section_s_own_scores():
+def test_columns_of_sections_give_the_scores_of_each_section():
     parts = [isbi.section(WALL, np.roll(WALL, k, 1).astype(np.float32)) for k in range(3)]
     rows = np.stack([isbi.columns(p) for p in parts])
     together = isbi.finish(rows)
@@ -138,7 +138,7 @@ def test_sums_over_sections_give_every_section_s_own_scores():
         (np.ones((2, 2, 2), bool), np.ones((2, 2, 2)), "2D section"),
     ],
 )
-def test_what_is_no_section_is_refused(truth, proposal, message):
+def test_an_input_that_is_not_a_section_is_refused(truth, proposal, message):
     with pytest.raises(DataError, match=message):
         isbi.section(truth, proposal.astype(np.float32))
     with pytest.raises(DataError, match="no section"):

@@ -53,7 +53,7 @@ def test_table_by_hand():
 
 @FEW
 @given(st.integers(0, 1000), st.sampled_from([(40,), (13, 7), (4, 5, 6)]), st.booleans())
-def test_table_counts_what_a_count_of_every_pixel_counts(seed, shape, ignored):
+def test_table_equals_a_count_pixel_by_pixel(seed, shape, ignored):
     random = np.random.default_rng(seed)
     truth, predicted = random.integers(-1, 4, shape), random.integers(0, 4, shape)
     ignore = random.random(shape) < 0.3 if ignored else None
@@ -93,7 +93,7 @@ def test_ids_beyond_32_bits_are_refused():
         table(np.array([0, 2**33]), np.array([0, 1]))
 
 
-def test_different_shapes_are_named():
+def test_different_shapes_are_refused():
     with pytest.raises(DataError, match=r"truth of 3 x 4 pixels, prediction of 4 x 3"):
         table(np.zeros((3, 4), int), np.zeros((4, 3), int))
     with pytest.raises(DataError, match="ignore mask of 2 x 2"):
@@ -109,7 +109,7 @@ def test_labels_that_are_no_integers_or_negative_are_refused():
 
 @FEW
 @given(st.integers(0, 1000), st.sampled_from([(9, 11), (6, 7, 8)]))
-def test_identical_is_perfect(seed, shape):
+def test_identical_labels_have_perfect_scores(seed, shape):
     labels = labels_of(seed, shape)
     t = table(labels, labels)
     for s in matching.scores(t):
@@ -122,7 +122,7 @@ def test_identical_is_perfect(seed, shape):
 
 @FEW
 @given(st.integers(0, 1000), st.integers(0, 1000))
-def test_names_of_objects_do_not_matter(first, second):
+def test_scores_do_not_depend_on_the_ids(first, second):
     truth, predicted = labels_of(first), labels_of(second)
     random = np.random.default_rng(first)
     renamed = [np.append(0, random.permutation(np.arange(1, 40))[:6])[a] for a in (truth, predicted)]
@@ -161,7 +161,7 @@ def test_split_and_merge_are_not_exchanged():
     assert (both.joint, both.truth, both.proposal) == (160, 288, 192)
 
 
-def test_background_inside_a_cell_is_an_object_a_pixel():
+def test_each_background_pixel_inside_a_cell_is_an_object():
     truth = np.ones((1, 10), int)
     predicted = np.array([[5] * 6 + [0] * 4])
     pairs = rand.score(table(truth, predicted))
@@ -172,7 +172,7 @@ def test_background_inside_a_cell_is_an_object_a_pixel():
     assert (old.joint, old.truth, old.proposal) == (15, 45, 15)
 
 
-def test_what_lies_outside_true_cells_does_not_count_in_rand():
+def test_pixels_outside_true_cells_do_not_count_in_rand():
     truth = np.array([[0, 0, 1, 1, 2, 2]])
     assert rand.score(table(truth, np.array([[3, 3, 3, 3, 4, 4]]))).f == 1
 
@@ -191,7 +191,7 @@ def test_empty_prediction_and_empty_truth():
     assert math.isnan(information.score(invented).mutual)
 
 
-def test_everything_ignored_is_as_empty():
+def test_an_ignored_image_scores_as_an_empty_one():
     labels = labels_of(2)
     t = table(labels, labels, ignore=np.ones(labels.shape, bool))
     assert t.pixels == 0
@@ -236,7 +236,7 @@ def test_below_one_half_the_assignment_takes_most_pairs():
 
 @FEW
 @given(st.integers(0, 1000), st.integers(0, 1000), st.sampled_from([0.05, 0.2, 0.4]))
-def test_below_one_half_it_is_the_assignment_of_the_whole_matrix(first, second, threshold):
+def test_below_one_half_the_assignment_equals_that_of_the_whole_matrix(first, second, threshold):
     from scipy.optimize import linear_sum_assignment
 
     truth, predicted = labels_of(first, (12, 15), 7), labels_of(second, (13, 16), 7)[1:, 1:]

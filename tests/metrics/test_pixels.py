@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septum.errors import DataError
-from septum.metrics import bootstrap, calibration, pixel, surface
+from septum.metrics import bootstrap, calibration, contingency, pixel, surface
 
 FEW = settings(max_examples=20, deadline=None)
 
@@ -27,7 +27,7 @@ def test_pixel_scores_by_hand():
     assert found.mean("iou") == pytest.approx((1 / 3 + 2 / 3 + 1 / 2) / 3)
 
 
-def test_a_class_that_is_nowhere_has_no_score_and_leaves_the_mean_alone():
+def test_an_absent_class_has_no_score_and_is_left_out_of_the_mean():
     found = pixel.scores(np.array([[0, 1]]), np.array([[0, 1]]), classes=(0, 1, 5))
     assert math.isnan(found.classes[2].iou) and math.isnan(found.classes[2].dice)
     assert found.mean("iou") == found.mean("dice") == 1
@@ -40,17 +40,20 @@ def test_a_class_only_in_one_of_the_two_scores_0():
     assert (invented.iou, invented.dice, invented.precision) == (0, 0, 0) and math.isnan(invented.recall)
 
 
-def test_everything_ignored_has_no_score():
+def test_an_ignored_image_has_no_score():
     found = pixel.scores(np.full((2, 2), -1), np.ones((2, 2), int), classes=(0, 1))
     assert math.isnan(found.pixel_error) and math.isnan(found.mean("iou"))
     assert found.pixels == 0
 
 
-def test_pool_adds_pixels():
+def test_columns_of_images_add_up_to_those_of_all_pixels():
     random = np.random.default_rng(0)
     truth, predicted = random.integers(0, 3, (4, 6, 5)), random.integers(0, 3, (4, 6, 5))
-    parts = [pixel.scores(t, p, classes=range(3)) for t, p in zip(truth, predicted, strict=True)]
-    assert pixel.pool(parts) == pixel.scores(truth, predicted, classes=range(3))
+    parts = [pixel.columns(contingency.table(t, p), classes=range(3)) for t, p in zip(truth, predicted, strict=True)]
+    together = pixel.columns(contingency.table(truth, predicted), classes=range(3))
+    assert np.array_equal(np.sum(parts, axis=0), together)
+    dice = pixel.ratios(together[:-1])["dice"]
+    assert dice.tolist() == [c.dice for c in pixel.scores(truth, predicted, classes=range(3)).classes]
 
 
 @FEW
@@ -97,7 +100,7 @@ def test_surface_distance_of_a_shift_and_of_itself():
     assert shifted == surface.distances(square(5, 8), square(5, 5))
 
 
-def test_surface_distance_does_not_see_the_edge_of_the_image():
+def test_the_edge_of_the_image_is_no_surface():
     truth, predicted = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
     truth[:, :5], predicted[:, :7] = True, True
     assert surface.distances(truth, predicted) == (2, 2)
@@ -147,7 +150,7 @@ def test_bootstrap_is_seeded_and_keeps_strata():
     assert (drawn[:, :3].sum(axis=1) == 3).all() and (drawn[:, 3:].sum(axis=1) == 2).all()
 
 
-def test_bootstrap_interval_of_a_mean_is_that_of_statistics():
+def test_bootstrap_interval_of_a_mean_equals_the_normal_one():
     values = np.random.default_rng(1).normal(5, 2, 400)
     columns = np.stack([values, np.ones(400)], axis=1)
     sums = bootstrap.resample(columns, bootstrap.weights(np.zeros(400, np.int64), seed=0, repeats=4000))
@@ -157,6 +160,6 @@ def test_bootstrap_interval_of_a_mean_is_that_of_statistics():
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
 
 
-def test_interval_leaves_out_what_is_not_defined():
+def test_interval_leaves_out_undefined_values():
     assert bootstrap.interval(np.array([math.nan, 1.0, 1.0])) == (1, 1)
     assert all(math.isnan(v) for v in bootstrap.interval(np.array([math.nan])))

@@ -1,4 +1,4 @@
-"""Training tiles: exact where nothing is interpolated, one field for all, known by their draw."""
+"""Training tiles: exact crops, one coordinate field for image, labels and weights, determined by the draw."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from septum.nn.augment import AugmentSettings, Draw, draw, training_batch, training_tile
-from septum.nn.intensity import Gray, change_gray
-from septum.nn.spatial import coordinates, shifted, window
+from septum.nn.intensity import IntensityTransform, transform_intensity
+from septum.nn.spatial import coordinates, image_window, translated
 from septum.seeding import generator
 
 RNG = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def plain(center: tuple[float, ...], matrix: np.ndarray | None = None) -> Draw:
         matrix=np.eye(rank) if matrix is None else matrix,
         displacement=np.zeros((rank, *[1] * rank), np.float32),
         grid_px=(1.0,) * rank,
-        gray=Gray(),
+        intensity=IntensityTransform(),
     )
 
 
@@ -137,7 +137,7 @@ def sample(seed: int, step: int, index: int) -> tuple[torch.Tensor, Draw]:
     return training_tile(image, target, weight, drawn, tile=(24, 24), output=(16, 16)), drawn
 
 
-def test_a_sample_does_not_depend_on_order_or_batch():
+def test_tile_does_not_depend_on_order_or_batch():
     forward = {i: sample(7, 3, i) for i in range(5)}
     backward = {i: sample(7, 3, i) for i in reversed(range(5))}
     sources = [example((40 + i, 50)) for i in range(5)]
@@ -156,26 +156,26 @@ def test_a_sample_does_not_depend_on_order_or_batch():
 
 
 @pytest.mark.parametrize("center", [(200, 150), (3, 298), (-40, 299), (150, 0)])
-def test_a_tile_from_a_window_has_the_same_bits(center):
+def test_tile_from_a_window_is_bit_identical(center):
     image, target, weight = example((300, 300))
     drawn = draw(AugmentSettings.auto(), generator(5, "test"), center=center, tile=(40, 48))
     whole = training_tile(image, target, weight, drawn, tile=(40, 48), output=(24, 32))
-    part = window(drawn, (40, 48), (300, 300))
+    part = image_window(drawn, (40, 48), (300, 300))
     assert np.prod([s.stop - s.start for s in part]) < 200 * 200
     cut = training_tile(
-        image[:, *part], target[part], weight[part], shifted(drawn, part), tile=(40, 48), output=(24, 32)
+        image[:, *part], target[part], weight[part], translated(drawn, part), tile=(40, 48), output=(24, 32)
     )
     assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True))
 
 
-def test_draws_are_named_by_their_place_and_independent_settings():
+def test_draws_depend_on_step_and_index_and_settings_are_independent():
     def one(choice: AugmentSettings, *place: int) -> Draw:
         return draw(choice, generator(0, "augment", *place), center=(5, 5), tile=(64, 64))
 
     first, again, other = one(PRESETS[1], 3, 1), one(PRESETS[1], 3, 1), one(PRESETS[1], 1, 3)
     assert np.array_equal(first.matrix, again.matrix)
     assert np.array_equal(first.displacement, again.displacement)
-    assert first.gray == again.gray
+    assert first.intensity == again.intensity
     assert not np.array_equal(first.matrix, other.matrix)
     unturned = one(PRESETS[1].model_copy(update={"rotate": False}), 3, 1)
     assert np.array_equal(unturned.matrix, np.eye(2))
@@ -204,7 +204,7 @@ def test_rotations_are_uniform_and_mirrors_even():
     np.testing.assert_allclose(np.mean(np.square(means), axis=0), np.full((3, 3), 1 / 3), atol=0.06)
 
 
-def test_anisotropic_volumes_turn_in_physical_space_and_thick_ones_in_the_plane():
+def test_anisotropic_volumes_rotate_in_physical_space_and_thick_ones_in_the_plane():
     choice = AugmentSettings.auto()
     spacing = np.array([2.0, 1.0, 1.0])
     drawn = draw(choice, generator(4, "test"), center=(9, 9, 9), tile=(16, 32, 32), spacing=spacing)
@@ -227,17 +227,17 @@ def test_anisotropic_volumes_turn_in_physical_space_and_thick_ones_in_the_plane(
     assert thick.matrix[1, 2] != 0
     field = coordinates(thick, (16, 32, 32)).numpy()
     assert np.array_equal(np.unique(field[0]), np.arange(1, 17) if thick.matrix[0, 0] > 0 else np.arange(2, 18))
-    assert np.array_equal(field[1:, 0], field[1:, 15])  # planes are displaced alike
-    assert thick.gray.blur_px == () or thick.gray.blur_px[0] == 0
+    assert np.array_equal(field[1:, 0], field[1:, 15])  # all planes have the same displacement
+    assert thick.intensity.blur_px == () or thick.intensity.blur_px[0] == 0
 
 
-def test_gray_presets_stay_in_their_ranges():
+def test_intensity_presets_stay_in_their_ranges():
     ramp = torch.linspace(0, 1, 201).expand(1, 1, 201)
     ends, slopes = [], []
     for i in range(200):
-        gray = draw(AugmentSettings.fiji(), generator(0, "test", i), center=(0, 0), tile=(8, 8)).gray
+        gray = draw(AugmentSettings.fiji(), generator(0, "test", i), center=(0, 0), tile=(8, 8)).intensity
         curve = ramp.clone()
-        change_gray(curve, gray)
+        transform_intensity(curve, gray)
         curve = curve.flatten().numpy().astype(np.float64)
         assert (np.diff(curve) > 0).all()
         ends.append(curve[[0, -1]])
@@ -247,17 +247,19 @@ def test_gray_presets_stay_in_their_ranges():
         assert low - 1e-3 <= values.min() < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < values.max() <= high + 1e-3
     paper = [
-        draw(AugmentSettings.paper(), generator(0, "test", i), center=(0, 0), tile=(8, 8)).gray for i in range(200)
+        draw(AugmentSettings.paper(), generator(0, "test", i), center=(0, 0), tile=(8, 8)).intensity for i in range(200)
     ]
     gain, middle = np.array([[g.gain, g.gain * 0.5 + g.offset] for g in paper]).T
     assert 0.9 <= gain.min() < 0.91 < 1.09 < gain.max() <= 1.1
     assert 0.4 <= middle.min() < 0.41 < 0.59 < middle.max() <= 0.6
-    auto = [draw(AugmentSettings.auto(), generator(0, "test", i), center=(0, 0), tile=(8, 8)).gray for i in range(300)]
+    auto = [
+        draw(AugmentSettings.auto(), generator(0, "test", i), center=(0, 0), tile=(8, 8)).intensity for i in range(300)
+    ]
     for share in ([g.noise > 0 for g in auto], [g.gamma != 1 for g in auto], [bool(g.blur_px) for g in auto]):
         assert 0.13 < np.mean(share) < 0.27
 
 
-def test_settings_are_closed_and_travel():
+def test_settings_are_closed_and_survive_json():
     for preset in PRESETS:
         assert AugmentSettings.model_validate_json(preset.model_dump_json()) == preset
     for wrong in (
@@ -272,23 +274,28 @@ def test_settings_are_closed_and_travel():
             AugmentSettings.model_validate(wrong)
 
 
-def test_tile_and_output_that_have_no_common_middle_are_refused():
+def test_tile_and_output_without_a_common_center_are_refused():
     image, target, weight = example((9, 9))
     with pytest.raises(AssertionError):
         training_tile(image, target, weight, plain((4, 4)), tile=(8, 8), output=(5, 8))
 
 
-def test_gray_values_come_after_the_gather():
+def test_intensities_change_after_interpolation():
     image, target, weight = example((20, 20))
     drawn = plain((10, 10))
     x, _, w = training_tile(
-        image, target, weight, replace(drawn, gray=Gray(gain=2.0, offset=1.0)), tile=(8, 8), output=(4, 4)
+        image,
+        target,
+        weight,
+        replace(drawn, intensity=IntensityTransform(gain=2.0, offset=1.0)),
+        tile=(8, 8),
+        output=(4, 4),
     )
     torch.testing.assert_close(x, image[:, 6:14, 6:14] * 2 + 1)
     assert torch.equal(w, weight[8:12, 8:12])
 
 
-def test_the_page_and_the_example_run(tmp_path):
+def test_docs_and_example_run(tmp_path):
     root = Path(__file__).parents[2]
     page = (root / "docs" / "augmentation.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""A network in training: its loss is what the plan says, with and without coarser levels."""
+"""Deep supervision: the loss with and without coarser levels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _given(network: UNet, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, t
     return x, y, torch.rand(batch, *output, generator=draw)
 
 
-def test_without_coarser_levels_it_is_the_network_and_its_loss() -> None:
+def test_without_coarser_levels_it_equals_the_network_and_its_loss() -> None:
     network = UNet(PLAIN, seed=1)
     made = DeeplySupervised(network, 0.0, seed=2)
     x, y, w = _given(network)
@@ -45,7 +45,7 @@ def test_without_coarser_levels_it_is_the_network_and_its_loss() -> None:
         (UNetSettings(depths=(1, 1), width=2), []),
     ],
 )
-def test_each_pixel_of_a_coarse_level_answers_for_the_pixels_it_became(
+def test_coarse_pixel_is_compared_with_all_fine_pixels_it_covers(
     settings: UNetSettings, factors: list[tuple[int, ...]]
 ) -> None:
     network = UNet(settings, seed=1)
@@ -69,13 +69,13 @@ def test_each_pixel_of_a_coarse_level_answers_for_the_pixels_it_became(
     assert all(p.grad is not None and bool(p.grad.any()) for p in made.heads.parameters())
 
 
-def test_a_coarse_level_sees_the_place_that_it_answers_for() -> None:
-    """With no padding as well, the logits of a coarse pixel lie over what it has seen."""
+def test_coarse_level_sees_the_pixels_it_is_compared_with() -> None:
+    """Also without padding, the logits of a coarse pixel are aligned with its receptive field."""
     for padding in ("same", "valid"):
         network = UNet(PLAIN.model_copy(update={"padding": padding, "classes": 2}), seed=1).double()
         made = DeeplySupervised(network, 0.5, seed=2).double()
         with torch.no_grad():
-            for weight in made.parameters():  # nothing is left or right of anything
+            for weight in made.parameters():  # symmetric weights
                 weight.fill_(0.1 if weight.ndim > 1 else 0)
         sides = network.geometry.input_for((48, 48))
         (side, _), (output, _) = sides, network.geometry.output(sides)
@@ -88,6 +88,6 @@ def test_a_coarse_level_sees_the_place_that_it_answers_for() -> None:
             assert float((places * centers).sum().detach()) == pytest.approx(output / 2), (padding, level)
 
 
-def test_the_first_weights_follow_the_seed() -> None:
+def test_initial_weights_follow_the_seed() -> None:
     made = [DeeplySupervised(UNet(PLAIN, seed=1), 0.5, seed=seed).heads[1].weight for seed in (1, 1, 2)]
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])

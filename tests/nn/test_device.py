@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import nn
 
 from septum.errors import UsageError
-from septum.nn.device import find_device
+from septum.nn.device import compile_network, find_device
+from septum.nn.unet import UNet, UNetSettings
 
 
 def _machine(
     monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, apple: bool = False, native: bool = True, amx: bool = False
 ) -> None:
-    """Pretend to be another machine."""
+    """Simulate another machine."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -37,7 +41,7 @@ def test_auto_takes_cuda_then_apple_then_the_cpu(monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_each_process_takes_a_gpu_of_its_own_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_takes_its_own_gpu_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, gpus=2)
     chosen = [find_device(wanted, local_rank=rank).torch.index for wanted in ("auto", "cuda") for rank in (0, 1, 3)]
     assert chosen == [0, 1, 1, 0, 1, 1]
@@ -45,13 +49,13 @@ def test_each_process_takes_a_gpu_of_its_own_unless_one_is_named(monkeypatch: py
     assert find_device("cpu").why == "asked for"
 
 
-def test_gpus_that_only_imitate_bfloat16_train_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_emulate_bfloat16_train_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, gpus=1, native=False)
     assert not find_device().bfloat16
 
 
 @pytest.mark.parametrize("wanted", ["cuda:2", "gpu", "cuda:-1", "meta", "", "mps"])
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     _machine(monkeypatch, gpus=2)
     with pytest.raises(UsageError) as caught:
         find_device(wanted)
@@ -65,14 +69,14 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         find_device("cuda")
 
 
-def test_processors_with_a_matrix_unit_train_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processors_with_a_matrix_unit_use_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, amx=True)
     assert find_device().bfloat16
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older versions of PyTorch
     assert not find_device().bfloat16
 
 
-def test_features_lie_innermost_where_matrix_units_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_format_is_channels_last_for_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, gpus=1)
     cpu, cuda = find_device("cpu"), find_device("cuda")
     assert cpu.memory_format(2, False) == cpu.memory_format(3, False) == torch.contiguous_format
@@ -81,14 +85,63 @@ def test_features_lie_innermost_where_matrix_units_compute(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_training_multiplies_in_what_is_asked_for(bfloat16: bool, dtype: torch.dtype) -> None:
+def test_autocast_multiplies_in_the_requested_dtype(bfloat16: bool, dtype: torch.dtype) -> None:
     with find_device("cpu").autocast(bfloat16):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_exact_asks_for_full_precision_and_repeatable_algorithms_and_puts_the_settings_back() -> None:
+def test_exact_requests_full_precision_and_deterministic_algorithms_and_restores_the_settings() -> None:
     flags = torch.backends.cudnn
     before = (flags.enabled, flags.deterministic, flags.allow_tf32, flags.benchmark)
     with find_device("cpu").exact():
         assert (flags.enabled, flags.deterministic, flags.allow_tf32, flags.benchmark) == (True, True, False, False)
     assert (flags.enabled, flags.deterministic, flags.allow_tf32, flags.benchmark) == before
+
+
+def _step(module: nn.Module) -> None:
+    out: torch.Tensor = module(torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(0)))
+    torch.autograd.backward(out.square().mean())
+
+
+def _network() -> UNet:
+    return UNet(UNetSettings(depths=(1, 1), width=2, batch_norm=True), seed=1).train()
+
+
+@pytest.mark.slow
+# PyTorch warns when it traces a function with a custom gradient.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiled_network_trains_like_the_network_and_the_attempt_is_undone() -> None:
+    network, plain = _network(), _network()
+    made, problem = compile_network(network, _step, backend="aot_eager")  # everything but code generation
+    assert problem == "" and made is not network
+    for name, value in plain.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+    assert all(p.grad is None for p in network.parameters())
+    _step(made)
+    _step(plain)
+    for (name, p), q in zip(network.named_parameters(), plain.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+
+
+# PyTorch warns when it traces a function with a custom gradient.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_network_that_cannot_be_compiled_is_returned_with_the_reason() -> None:
+    def broken(*_: object) -> Callable[..., object]:
+        raise OSError("no compiler here\nmore words")
+
+    network = _network()
+    made, problem = compile_network(network, _step, backend=broken)  # type: ignore[arg-type]
+    assert made is network
+    assert "no compiler here" in problem and "more words" not in problem
+    _step(made)
+
+
+# PyTorch warns when it traces a function with a custom gradient.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_out_of_memory_while_compiling_is_raised() -> None:
+    def too_large(_: nn.Module) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        compile_network(_network(), too_large, backend="eager")

@@ -18,7 +18,7 @@ def _members(count: int = 3) -> list[UNet]:
     return [for_prediction(UNet(SETTINGS, seed=seed)) for seed in range(count)]
 
 
-def test_an_ensemble_gives_the_mean_of_the_probabilities() -> None:
+def test_ensemble_gives_the_mean_probability() -> None:
     members = _members()
     x = torch.randn(2, 1, 48, 44, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -28,7 +28,7 @@ def test_an_ensemble_gives_the_mean_of_the_probabilities() -> None:
     assert members_of(members[0]) == (members[0],)
 
 
-def test_probabilities_that_no_float_holds_are_no_hindrance() -> None:
+def test_probabilities_below_float_range_are_averaged() -> None:
     members = _members(2)
     with torch.no_grad():
         for member in members:
@@ -40,7 +40,7 @@ def test_probabilities_that_no_float_holds_are_no_hindrance() -> None:
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_tiles_of_an_ensemble_give_the_whole(tta: bool) -> None:
+def test_tiles_of_an_ensemble_equal_the_whole(tta: bool) -> None:
     members, cpu = _members(), find_device("cpu")
     image = np.random.default_rng(0).normal(size=(1, 53, 38)).astype(np.float32)
     stats, whole = statistics(image, NormalizeSettings()), (slice(0, 53), slice(0, 38))
@@ -57,6 +57,6 @@ def test_tiles_of_an_ensemble_give_the_whole(tta: bool) -> None:
         np.testing.assert_allclose(alone, found[1], atol=2e-6)
 
 
-def test_an_ensemble_is_planned_with_the_memory_of_its_sum_and_not_of_more_networks() -> None:
+def test_memory_plan_of_an_ensemble_adds_only_the_sum_of_logits() -> None:
     one, two, many = (tile_bytes(SETTINGS, (300, 300), members=n) for n in (1, 2, 9))
     assert one + 3 * 4 * 256**2 <= two == many < 2 * one

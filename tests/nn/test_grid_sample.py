@@ -1,4 +1,4 @@
-"""Values at coordinates: mirrored borders, exactness, precision."""
+"""Interpolation at coordinates: mirrored borders, exactness, precision."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_box_equals_numpy_reflection_at_any_distance(data, rank):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data(), st.integers(2, 3), st.sampled_from(["linear", "nearest"]))
-def test_whole_coordinates_give_the_pixels_to_the_bit(data, rank, mode):
+def test_integer_coordinates_give_the_pixels_to_the_bit(data, rank, mode):
     shape = data.draw(st.tuples(*[st.integers(1, 6)] * rank))
     low = data.draw(st.tuples(*[st.integers(-12, 12)] * rank))
     sizes = data.draw(st.tuples(*[st.integers(1, 9)] * rank))
@@ -56,7 +56,7 @@ def test_linear_and_nearest_agree_with_scipy(shape):
     labels = rng.integers(0, 256, size=(1, *shape)).astype(np.uint8)
     found = gather(torch.from_numpy(labels), torch.from_numpy(coords), "nearest")
     assert found.dtype == torch.uint8
-    clear = (np.abs(coords % 1 - 0.5) > 1e-3).all(axis=0)  # half-way between two pixels both are right
+    clear = (np.abs(coords % 1 - 0.5) > 1e-3).all(axis=0)  # half-way between two pixels either is correct
     expected = ndimage.map_coordinates(labels[0], coords.astype(np.float64), order=0, mode="mirror")
     assert clear.mean() > 0.98
     assert np.array_equal(found[0].numpy()[clear], expected[clear])
@@ -69,7 +69,7 @@ def test_coordinates_near_ten_thousand_are_accurate():
     assert np.abs(found.numpy() - wanted).max() < 2e-3
 
 
-def test_a_constant_image_stays_constant():
+def test_constant_image_stays_constant():
     coords = torch.from_numpy(np.random.default_rng(3).uniform(-99, 99, size=(2, 20, 20)).astype(np.float32))
     found = gather(torch.full((1, 7, 5), 3.25), coords)
     torch.testing.assert_close(found, torch.full((1, 20, 20), 3.25), atol=1e-6, rtol=0)

@@ -37,7 +37,7 @@ def test_one_pixel_by_hand() -> None:
         assert (float(energy), float(annotated)) == (pytest.approx(expected), 1.0)
 
 
-def test_ignored_pixels_give_no_energy_no_gradient_and_are_not_counted() -> None:
+def test_ignored_pixels_have_no_energy_no_gradient_and_no_count() -> None:
     logits, target, weight = _batch()
     target[0, :2] = 255
     learned = logits.clone().requires_grad_()
@@ -51,7 +51,7 @@ def test_ignored_pixels_give_no_energy_no_gradient_and_are_not_counted() -> None
     assert float(energy.detach()) == pytest.approx(float(rest), rel=1e-6)
 
 
-def test_nothing_annotated_is_no_energy_at_all() -> None:
+def test_tile_without_annotation_has_no_energy() -> None:
     logits, target, weight = _batch()
     energy, annotated = weighted_cross_entropy(logits, torch.full_like(target, 255), weight)
     assert (float(energy), float(annotated)) == (0.0, 0.0)
@@ -67,7 +67,7 @@ def test_volumes_and_half_precision_logits_are_computed_in_float32() -> None:
     assert energy.dtype == torch.float32
 
 
-def test_soft_dice_is_its_formula_and_tiles_are_apart() -> None:
+def test_soft_dice_equals_its_formula_per_tile() -> None:
     logits, target, _ = _batch()
     target[0, :2] = 255
     e = np.exp(logits.double().numpy())
@@ -82,13 +82,13 @@ def test_soft_dice_is_its_formula_and_tiles_are_apart() -> None:
     assert float(soft_dice(logits[1:], target[1:])) == pytest.approx(expected[1], rel=1e-5)
 
 
-def test_soft_dice_of_what_is_right_is_nothing_and_of_what_is_not_annotated_too() -> None:
+def test_soft_dice_is_0_for_correct_and_for_unannotated_pixels() -> None:
     _, target, _ = _batch()
     sure = 50.0 * torch.nn.functional.one_hot(target.long(), 3).movedim(-1, 1)
     assert float(soft_dice(sure, target)) < 1e-3
     learned = torch.randn(2, 3, 4, 5, requires_grad=True)
     soft_dice(learned, torch.full_like(target, 255)).backward()
     assert learned.grad is not None and float(learned.grad.abs().max()) == 0.0
-    absent = torch.zeros(1, 2, 4, 4, requires_grad=True)  # a class that is not in the tile, but predicted
+    absent = torch.zeros(1, 2, 4, 4, requires_grad=True)  # a class that is predicted but not in the tile
     soft_dice(absent, torch.zeros(1, 4, 4, dtype=torch.uint8)).backward()
     assert absent.grad is not None and bool((absent.grad[:, 1] > 0).all())

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septum.nn.augment import AugmentSettings, draw
-from septum.nn.spatial import Deformation, coordinates, cubic_matrix, reach, shifted, window
+from septum.nn.spatial import Deformation, bounding_box, coordinates, cubic_matrix, image_window, translated
 from septum.seeding import generator
 
 
 def keys(t: float) -> float:
-    """Keys 1981, equation 15, written out."""
+    """Return the kernel of Keys 1981, equation 15."""
     t = abs(t)
     if t < 1:
         return 1.5 * t**3 - 2.5 * t**2 + 1
@@ -30,7 +30,7 @@ def continued(points: np.ndarray, axis: int) -> np.ndarray:
 
 
 def by_definition(d: Deformation, sides: tuple[int, ...], pixel: tuple[int, ...]) -> np.ndarray:
-    """One coordinate by the formula of the module, in float64, point by point."""
+    """Compute one coordinate by the formula of the module, in float64, point by point."""
     offset = np.array([i - n // 2 for i, n in zip(pixel, sides, strict=True)], dtype=np.float64)
     grid = d.displacement.astype(np.float64)
     for axis in range(1, grid.ndim):
@@ -52,7 +52,7 @@ def test_field_equals_its_definition(sides, points):
         np.testing.assert_allclose(field[(slice(None), *pixel)], by_definition(d, sides, pixel), atol=5e-5)
 
 
-def test_field_of_the_output_is_the_middle_of_the_tile():
+def test_field_of_the_output_is_the_center_of_the_field_of_the_tile():
     d = draw(AugmentSettings.paper(), generator(0, "test"), center=[300, 300], tile=[188, 204])
     torch.testing.assert_close(
         coordinates(d, [4, 20]), coordinates(d, [188, 204])[:, 92:-92, 92:-92], atol=1e-4, rtol=0
@@ -64,7 +64,7 @@ def test_cubic_interpolation_passes_through_points_and_keeps_straight_lines():
     np.testing.assert_allclose(matrix[::25], np.eye(5), atol=1e-12)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(matrix @ np.arange(5), np.arange(101) / 25, atol=1e-12)
-    inside = slice(25, 76)  # between points with both neighbors, parabolas are kept as well (Keys 1981, section III)
+    inside = slice(25, 76)  # between inner points parabolas are reproduced as well (Keys 1981, section III)
     np.testing.assert_allclose((matrix @ np.arange(5) ** 2)[inside], ((np.arange(101) / 25) ** 2)[inside], atol=1e-12)
     assert np.array_equal(cubic_matrix(7, 10.0, 1), np.ones((7, 1)))
 
@@ -74,7 +74,7 @@ def test_cubic_interpolation_is_smooth():
     assert np.abs(np.diff(slope)).max() < 0.01 * np.abs(slope).max()  # a kink at a point would be of order 1
 
 
-def test_paper_deformation_has_its_deviation_and_does_not_fold():
+def test_paper_deformation_has_the_given_deviation_and_does_not_fold():
     sides, folded = (572, 572), 0
     vectors, areas = [], []
     only_elastic = AugmentSettings.paper().model_copy(update={"rotate": False})
@@ -101,17 +101,17 @@ def test_box_holds_every_coordinate_and_window_changes_nothing(number, sides, sp
     rng = np.random.default_rng(number)
     shape = rng.integers(1, 40, size=len(sides))
     d = draw(choice, rng, center=rng.integers(-30, 60, size=len(sides)).tolist(), tile=sides)
-    low, size = reach(d, sides)
+    low, size = bounding_box(d, sides)
     field = coordinates(d, sides).numpy().reshape(len(sides), -1)
     assert (np.floor(field.min(axis=1)) >= low).all()
     assert (np.floor(field.max(axis=1)) + 1 <= np.array(low) + size - 1).all()
-    part = window(d, sides, shape)
+    part = image_window(d, sides, shape)
     assert all(0 <= s.start < s.stop <= n for s, n in zip(part, shape, strict=True))
-    # The same pixels are seen through the window as in the whole image.
+    # The window shows the same pixels as the whole image.
     index = np.arange(np.prod(shape)).reshape(shape)
     there = tuple(fold(np.floor(field[a]).astype(int), n) for a, n in enumerate(shape))
     start = np.array([s.start for s in part])
-    moved = coordinates(shifted(d, part), sides).numpy().reshape(len(sides), -1)
+    moved = coordinates(translated(d, part), sides).numpy().reshape(len(sides), -1)
     cut = index[part]
     here = tuple(fold(np.floor(field[a]).astype(int) - start[a], n) for a, n in enumerate(cut.shape))
     assert np.array_equal(index[there], cut[here])
@@ -124,6 +124,6 @@ def fold(position: np.ndarray, length: int) -> np.ndarray:
 
 def test_window_of_a_large_image_is_small():
     d = draw(AugmentSettings.paper(), generator(0, "test"), center=[50_000, 60_000], tile=[572, 572])
-    part = window(d, [572, 572], [100_000, 100_000])
+    part = image_window(d, [572, 572], [100_000, 100_000])
     assert all(572 <= s.stop - s.start < 572 * 2**0.5 + 130 for s in part)
     assert part[0].start < 50_000 < part[0].stop

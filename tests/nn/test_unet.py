@@ -8,25 +8,25 @@ from torch import nn
 from septum.nn.unet import Dropout, UNet, UNetSettings, _joined, center_crop, for_prediction
 
 
-def test_center_crop_takes_the_middle() -> None:
+def test_center_crop_takes_the_center() -> None:
     x = torch.arange(36.0).reshape(1, 1, 6, 6)
     assert center_crop(x, (2, 4)).tolist() == [[[[13, 14, 15, 16], [19, 20, 21, 22]]]]
 
 
 @pytest.mark.parametrize("depths", [(2, 2), (1, 3), (1, 2, 2), (0, 1, 1)])
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_output_has_the_sides_that_geometry_says(depths: tuple[int, ...], padding: str) -> None:
+def test_output_sides_equal_those_of_geometry(depths: tuple[int, ...], padding: str) -> None:
     settings = UNetSettings(channels=3, classes=4, depths=depths, width=2, padding=padding)
     sides = settings.geometry.input_for((5,) * len(depths))
     out = UNet(settings)(torch.zeros(1, 3, *sides))
     assert tuple(out.shape) == (1, 4, *settings.geometry.output(sides))
 
 
-def test_an_output_pixel_depends_on_its_context_and_on_nothing_beyond() -> None:
+def test_output_pixel_depends_on_its_context_only() -> None:
     for depths, padding in [((2, 2), "valid"), ((2, 2), "same"), ((1, 3), "same"), ((0, 1), "valid")]:
         settings = UNetSettings(depths=depths, width=3, padding=padding)
         network = UNet(settings, seed=1).eval()
-        # Smooth instead of ReLU and mean instead of maximum, so that every dependence shows in the gradient.
+        # A smooth activation and the mean instead of the maximum, so that each dependence appears in the gradient.
         for module in network.modules():
             if isinstance(module, nn.Sequential):
                 for i, layer in enumerate(module):
@@ -42,20 +42,20 @@ def test_an_output_pixel_depends_on_its_context_and_on_nothing_beyond() -> None:
         assert x.grad is not None
         touched = x.grad[0, 0].abs() > 0
         for axis in range(2):
-            place = 8 + geometry.contexts[axis]  # of the output pixel in input coordinates; it begins a pooling cell
+            place = 8 + geometry.contexts[axis]  # output pixel in input coordinates; it begins a pooling cell
             cell = geometry.grid[axis] if padding == "valid" else 1
             lines = torch.nonzero(touched.any(dim=1 - axis)).flatten()
             assert int(lines.min()) >= place - geometry.contexts[axis]
             assert int(lines.max()) <= place + geometry.contexts[axis] + cell - 1
 
 
-def test_for_prediction_folds_batch_norm_to_the_same_outputs() -> None:
+def test_for_prediction_folds_batch_norm_with_equal_outputs() -> None:
     settings = UNetSettings(depths=(2, 2), width=4, batch_norm=True, dropout=0.3, leak=0.1)
     network = UNet(settings)
     generator = torch.Generator().manual_seed(0)
     for number in range(3):
         network.seed_dropout([number])
-        network(torch.randn(1, 1, 44, 44, generator=generator))  # moves the running statistics
+        network(torch.randn(1, 1, 44, 44, generator=generator))  # updates the running statistics
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2.0, generator=generator)
@@ -92,7 +92,7 @@ def test_dropout_repeats_with_its_seed_and_drops_the_stated_share() -> None:
     assert torch.equal(dropout.eval()(x), x)
 
 
-def test_weights_follow_from_the_seed_alone() -> None:
+def test_weights_depend_on_the_seed_only() -> None:
     a, b, c = (UNet(UNetSettings(depths=(1, 1), width=2), seed=s) for s in (5, 5, 6))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
     assert any(not torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True))
@@ -115,7 +115,7 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
         UNetSettings.model_validate(wrong)
 
 
-def test_a_network_that_is_to_be_loaded_draws_nothing_and_holds_what_it_is_given() -> None:
+def test_unset_network_draws_nothing_and_loads_weights() -> None:
     settings = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
     source = UNet(settings, seed=5)
     before = torch.random.get_rng_state()
@@ -132,7 +132,7 @@ def test_a_network_that_is_to_be_loaded_draws_nothing_and_holds_what_it_is_given
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_joined_features_have_the_gradients_of_their_parts_in_the_same_order(order: torch.memory_format) -> None:
+def test_gradients_of_joined_features_keep_the_memory_format(order: torch.memory_format) -> None:
     parts = [
         torch.randn(2, c, *s).contiguous(memory_format=order).requires_grad_() for c, s in ((3, (9, 8)), (2, (5, 6)))
     ]

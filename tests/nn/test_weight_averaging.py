@@ -1,4 +1,4 @@
-"""Averaged weights are the mean that the formula says, whatever their kind."""
+"""Averaged weights equal the mean of the formula, for all kinds of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SETTINGS = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
 
 
 def _steps(share: float, count: int) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Average networks of other seeds, as if each were the next step."""
+    """Average networks of different seeds, as if each were the next step."""
     average, states = WeightAverage(share), []
     for step in range(1, count + 1):
         network = UNet(SETTINGS, seed=step).train()
@@ -22,7 +22,7 @@ def _steps(share: float, count: int) -> tuple[dict[str, torch.Tensor], list[dict
     return average.tensors, states
 
 
-def test_with_share_1_it_is_the_mean_of_all_steps() -> None:
+def test_share_1_is_the_mean_of_all_steps() -> None:
     found, states = _steps(1.0, 5)
     assert "bottom.1.running_var" in found
     for name, value in found.items():
@@ -30,18 +30,18 @@ def test_with_share_1_it_is_the_mean_of_all_steps() -> None:
             torch.testing.assert_close(value, torch.stack([s[name] for s in states]).mean(0))
 
 
-def test_a_tenth_weighs_steps_by_a_power_of_their_number() -> None:
+def test_share_of_a_tenth_weights_steps_by_a_power_of_their_number() -> None:
     found, states = _steps(0.1, 30)
     # w_t counts (t (t + 1) ... (t + 8)) times, up to a factor: Shamir and Zhang's weights for eta = 9.
     counts = torch.tensor([torch.arange(t, t + 9, dtype=torch.float64).prod() for t in range(1, 31)])
     name = "head.weight"
     expected = sum(c * s[name].double() for c, s in zip(counts / counts.sum(), states, strict=True))
     torch.testing.assert_close(found[name].double(), expected, rtol=1e-5, atol=1e-7)
-    # The last tenth of the steps and as much again before it weigh most.
+    # The last two tenths of the steps have most of the weight.
     assert float(counts[-6:].sum() / counts.sum()) == pytest.approx(0.85, abs=0.05)
 
 
-def test_counts_are_the_last_and_nothing_is_shared_with_the_network() -> None:
+def test_counters_are_the_latest_and_no_tensor_is_shared_with_the_network() -> None:
     network, average = UNet(SETTINGS, seed=1), WeightAverage(0.1)
     average.add(network, 1)
     before = average.tensors["head.weight"].clone()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,12 @@ import torch
 from septum.api import predict
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
+from septum.cpu import inference as engine_module
+from septum.cpu._packed_weights import Packed
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict import backend as engines
@@ -182,18 +184,22 @@ def test_an_engine_that_computes_wrongly_is_not_used(difference: float, monkeypa
     assert choice.name == "torch" and "differs from PyTorch" in choice.why
     with pytest.raises(UsageError, match="differs from PyTorch"):
         select_backend(network, CPU, wanted="septum", make=lambda: wrong)
-    monkeypatch.setattr(engines, "checked", lambda _: wrong)
+    monkeypatch.setattr(engines, "verified_engine", lambda _: wrong)
     assert isinstance(for_scores(network, CPU), UNet)
 
 
 def test_the_check_sees_a_wrong_weight() -> None:
     network = _network()
-    assert verified_engine(network).difference < 1e-5
-    made = Engine(network)
-    made._merge[0][0].weights[:] *= 1.2
-    engines_engine: Callable[[UNet], Engine] = lambda _: made  # noqa: E731
+    assert verified_engine(network).difference < 3e-5
+    made = engine_module.head
+
+    def wrong(conv: torch.nn.Conv2d) -> Packed:
+        packed = made(conv)
+        packed.weights[:] *= 1.001
+        return packed
+
     with pytest.MonkeyPatch.context() as changed:
-        changed.setattr("septum.cpu.inference.Engine", engines_engine)
+        changed.setattr(engine_module, "head", wrong)
         assert not verified_engine(network).right
 
 
@@ -206,9 +212,9 @@ from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 engines.known_speed = lambda settings: engines.Speed(3.0, 1.0)
 network, device = for_prediction(UNet(UNetSettings(width=2, depths=(1, 1)))), find_device("cpu")
-made = lambda: engines.Checked(network, 0.0)
-print(engines.choose(network, device, room=250e6, make=made).name, "numba" in sys.modules)
-print(engines.choose(network, device, room=400e6, make=made).name)
+made = lambda: engines.VerifiedEngine(network, 0.0)
+print(engines.select_backend(network, device, room=250e6, make=made).name, "numba" in sys.modules)
+print(engines.select_backend(network, device, room=400e6, make=made).name)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["torch", "False", "septum"]

@@ -15,7 +15,8 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import executors as module
 from septum.predict.block_store import BlockTask

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import AREAS, ObjectSettings, label_objects
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import in_blocks as blocks_module
 from septum.predict import predict as predict_module
@@ -153,7 +155,7 @@ def test_areas_between_lines_are_parted_as_objects_are_where_their_line_is_faint
     np.testing.assert_array_equal(blocks, whole)
     assert blocks.dtype == whole.dtype == np.uint8
     maps, _ = _both(model, image, tmp_path / "maps", output="probabilities")
-    areas = label_objects(maps, **objects.model_dump())
+    areas = label_objects(maps, objects)
     np.testing.assert_array_equal(whole, np.where(draw_boundaries(areas) > 0, 255, 7))
     assert 500 < (whole == 255).sum() < (areas > 0).sum()
     ids, _ = _both(model, image, tmp_path / "ids", output="labels")
@@ -306,13 +308,13 @@ def test_a_full_disk_in_the_middle_keeps_what_is_finished(
 ) -> None:
     import errno
 
-    from septum.io.scratch import Scratch
+    from septum.io.scratch import ShardedArray
 
     image = _image(tmp_path / "a.tif", 40, 50)
     written: list[object] = []
-    write = Scratch.write
+    write = ShardedArray.write
 
-    def full(self: Scratch, index: tuple[int | slice, ...], values: np.ndarray) -> None:
+    def full(self: ShardedArray, index: tuple[int | slice, ...], values: np.ndarray) -> None:
         if len(written) == 3:
             from septum.io.atomic import as_error
 
@@ -320,10 +322,10 @@ def test_a_full_disk_in_the_middle_keeps_what_is_finished(
         written.append(index)
         write(self, index, values)
 
-    monkeypatch.setattr(Scratch, "write", full)
+    monkeypatch.setattr(ShardedArray, "write", full)
     with pytest.raises(FileError, match="disk is full"):
         _run(flat, image, tmp_path / "out", blocks=True)
-    monkeypatch.setattr(Scratch, "write", write)
+    monkeypatch.setattr(ShardedArray, "write", write)
     records = _run(flat, image, tmp_path / "out", blocks=True)
     first = next(r for r in records if isinstance(r, BlockDone))
     assert (first.stage, int(first.done)) == ("probabilities", 4)  # three were done

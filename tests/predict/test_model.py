@@ -11,7 +11,7 @@ import torch
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
-from septum.io.model_file import read_model, write_model
+from septum.io.tensors import read_model, write_model
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.info import describe_model, installation
 from septum.predict.model import ModelHeader, open_model, save_model

@@ -17,8 +17,8 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError
 from septum.events import Event
-from septum.io.images import write_image
-from septum.io.source import Source
+from septum.io.image import Image
+from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import in_memory as whole_run
 from septum.predict import model as model_module
@@ -190,7 +190,7 @@ def test_files_are_closed_where_a_prediction_is_left(
     model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
-    _watch(monkeypatch, Source, "close", lambda source: closed.append(Path(source.name).name))
+    _watch(monkeypatch, Image, "close", lambda source: closed.append(Path(source.name).name))
     for record in predict_files(PredictSettings(model=model, inputs=(str(images),), out=images.parent / "out")):
         if isinstance(record, ImageStarted):
             break
@@ -206,7 +206,7 @@ def test_of_many_images_the_first_is_computed_by_what_is_faster_for_all(
         works.append(work)
         return Choice("torch", "")
 
-    monkeypatch.setattr(model_module, "choose", choose)
+    monkeypatch.setattr(model_module, "select_backend", choose)
     _run(model, images)
     one = operations(NETWORK, NETWORK.geometry.input_for((20, 30)))
     assert works == [3 * one] * 3
@@ -237,7 +237,7 @@ def test_an_image_that_cannot_be_looked_at_ahead_fails_in_its_turn(
 def test_a_person_who_stops_does_not_wait_for_a_slow_drive() -> None:
     slow = threading.Event()
 
-    def opens(path: Path) -> Source:
+    def opens(path: Path) -> Image:
         slow.wait(WAIT_S)
         raise FileError(f"{path}: gone", "a drive")
 

@@ -13,8 +13,9 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.events import Event
-from septum.io.images import Image, read_image, write_image
-from septum.io.source import Source
+from septum.io.image import Image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import predict as module
 from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
@@ -65,7 +66,7 @@ def _noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def _image(array: np.ndarray, axes: str) -> Image:
-    return Image(array=array, axes=axes, file_axes=axes, pixel_size_um={}, path=None)
+    return Image.from_array(array, axes)
 
 
 def _plain(model: Model, frame: np.ndarray) -> np.ndarray:
@@ -292,7 +293,7 @@ def test_an_image_too_large_for_the_memory_does_not_stop_the_others(
     np.save(tmp_path / "small.npy", _noise(8, 8))
     real = module.split_frames
 
-    def limited(source: Source, model: Model) -> list[ImageFrame]:
+    def limited(source: Image, model: Model) -> list[ImageFrame]:
         if source.shape[-1] > 10:
             raise error
         return real(source, model)

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from septum.errors import FileError
-from septum.report.curves import curves, read_log, smoothed
 from septum.report.pictures import (
     CAPTION_PX,
     GAP_PX,
@@ -47,7 +45,7 @@ def dark():
     return np.zeros((1, SIDE, SIDE), np.float32)
 
 
-def test_a_matching_object_has_the_color_of_the_truth_whatever_its_number(tmp_path, dark):
+def test_a_matching_object_has_the_color_of_the_true_one_for_any_id(tmp_path, dark):
     truth = two_squares((50, 50, 100), (200, 200, 100))
     predicted = np.where(truth == 1, 7, np.where(truth == 2, 3, 0)).astype(np.uint16)
     path = panel(tmp_path / "p.png", dark, {"truth": truth, "prediction": predicted})
@@ -57,7 +55,7 @@ def test_a_matching_object_has_the_color_of_the_truth_whatever_its_number(tmp_pa
     assert np.abs(hue(pixel(path, 1, 100, 100)) - hue(pixel(path, 1, 250, 250))).max() > 0.3
 
 
-def test_a_split_shows_one_part_in_a_color_of_its_own(tmp_path, dark):
+def test_a_split_object_shows_a_new_color(tmp_path, dark):
     truth = two_squares((100, 100, 200))
     predicted = truth.copy()
     predicted[100:300, 250:300] = 2
@@ -73,7 +71,7 @@ def test_a_merged_object_has_the_color_of_its_larger_part(tmp_path, dark):
     assert not np.array_equal(pixel(path, 2, 130, 80), pixel(path, 1, 130, 80))
 
 
-def test_outlines_lie_on_the_rim_of_each_object(tmp_path, dark):
+def test_outlines_lie_inside_the_edge_of_each_object(tmp_path, dark):
     truth = two_squares((100, 100, 100))
     path = panel(tmp_path / "p.png", dark, {"truth": truth})
     rim, inside, outside = (pixel(path, 1, 150, x) for x in (100, 101, 99))
@@ -108,7 +106,7 @@ def test_volumes_show_their_middle_slice(tmp_path):
     assert pixel(path, 1, 250, 250).max() > 60
 
 
-def test_big_images_are_reduced_and_small_ones_enlarged(tmp_path):
+def test_large_images_are_reduced_and_small_ones_enlarged(tmp_path):
     for sides, expected in (((2100, 700), (LARGEST_PX, 233)), ((50, 25), (400, 200)), ((450, 30), (450, 30))):
         labels = np.zeros(sides, np.int32)
         path = panel(tmp_path / "p.png", np.zeros((1, *sides), np.float32), {"truth": labels})
@@ -151,57 +149,9 @@ def test_long_captions_are_shortened(tmp_path):
     assert np.asarray(Image.open(path)).shape == (CAPTION_PX + SIDE, SIDE, 3)
 
 
-def write_log(path, lines):
-    path.write_text("step,loss,rate,seconds,SEG,AP50\n" + "\n".join(lines) + "\n")
-    return path
-
-
-def test_a_log_is_read_with_gaps_where_nothing_was_scored(tmp_path):
-    log = write_log(tmp_path / "log.csv", ["1,0.5,0.1,1,,", "2,0.25,0.1,2,0.75,0.5"])
-    columns = read_log(log)
-    assert columns["loss"].tolist() == [0.5, 0.25]
-    assert np.isnan(columns["SEG"][0])
-    assert columns["SEG"][1] == 0.75
-
-
-def test_the_running_mean_is_a_mean():
-    values = np.array([1.0, 2.0, np.nan, 6.0])
-    assert smoothed(values).tolist() == [1.5, 1.5, 4.0, 6.0]
-    assert np.allclose(smoothed(np.full(500, 3.0)), 3.0)
-
-
-def test_curves_are_drawn_with_and_without_scores(tmp_path):
-    lines = [f"{s},{1 / s},0.1,{s},{0.1 * s if s % 2 else ''}," for s in range(1, 9)]
-    with_scores = curves(write_log(tmp_path / "log.csv", lines), tmp_path / "a.png")
-    without = curves(write_log(tmp_path / "log.csv", ["1,0.5,0.1,1,,"]), tmp_path / "b.png")
-    first, second = np.asarray(Image.open(with_scores)), np.asarray(Image.open(without))
-    assert first.shape[0] > second.shape[0]
-    blue = np.all(first[..., :3] == (0x00, 0x72, 0xB2), axis=2)
-    assert blue[: first.shape[0] // 2].any()  # the loss
-    assert blue[first.shape[0] // 2 :].any()  # the score
-    assert not list(tmp_path.glob(".septum*"))
-
-
-@pytest.mark.parametrize("content", ["", "step,loss\n", "step,loss\n1,a\n", "a,b\n1,2\n"])
-def test_a_damaged_log_is_refused(tmp_path, content):
-    log = tmp_path / "log.csv"
-    log.write_text(content)
-    with pytest.raises(FileError, match=r"log\.csv"):
-        curves(log, tmp_path / "c.png")
-    assert not (tmp_path / "c.png").exists()
-
-
-def test_a_missing_log_is_refused(tmp_path):
-    with pytest.raises(FileError, match="No such file"):
-        curves(tmp_path / "log.csv", tmp_path / "c.png")
-
-
-def test_nothing_heavy_is_imported_and_no_global_plotting_state_is_made(tmp_path):
-    log = write_log(tmp_path / "log.csv", ["1,0.5,0.1,1,0.2,", "2,0.25,0.1,2,0.75,0.5"])
+def test_importing_pictures_loads_no_heavy_library():
     program = (
-        "import sys, pathlib; from septum.report import curves, pictures;"
-        "assert not {'PIL', 'matplotlib', 'torch', 'scipy'} & set(sys.modules), 'heavy';"
-        f"curves.curves(pathlib.Path({str(log)!r}), pathlib.Path({str(tmp_path / 'c.png')!r}));"
-        "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'"
+        "import sys; from septum.report import pictures;"
+        "assert not {'PIL', 'torch', 'scipy'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

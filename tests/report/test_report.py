@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing else, with the numbers of metrics.json and nothing that is run."""
+"""The report of a run: one self-contained page with the numbers of metrics.json, and no foreign script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 
 from septum.cli.main import main
 from septum.errors import FileError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
 from septum.predict.model import open_model
@@ -24,11 +25,9 @@ from septum.report import collect as run_report
 from septum.report import page as page_module
 from septum.report.cases import CONFUSED_COLOR, draw, pictures
 from septum.report.collect import Reporting, observe, rebuilt_command
-from septum.report.gallery import CASES, Case, Gallery
+from septum.report.gallery import CASES, Case, Gallery, ScoredSample, estimates, own_scores
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
-from septum.report.plots import axis, loss_plot, sizes_plot, tick_text, whisker
-from septum.report.scores import ScoredSample, estimates, merged_and_split, object_figures, own_scores, reliability
-from septum.report.summary import RunReport
+from septum.report.summary import RunReport, merged_and_split, object_figures, reliability
 from septum.train import loop as train_module
 from septum.train.loop import train
 from septum.train.settings import TrainSettings
@@ -107,7 +106,7 @@ VOID = {"meta", "link", "img", "br", "input", "path", "circle", "rect"}
 
 
 class Reader(HTMLParser):
-    """Reads a page: which elements, which attributes, which texts; refuses tags that do not close."""
+    """Parse a page into elements, attributes and texts; refuse tags that do not close."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -143,7 +142,7 @@ def read(folder: Path) -> tuple[str, Reader, dict]:
 
 
 @pytest.mark.parametrize("name", ["objects", "classes", "volumes", "single"])
-def test_a_page_needs_nothing_else(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_page_loads_nothing_from_elsewhere(name: str, request: pytest.FixtureRequest) -> None:
     text, page, _ = read(request.getfixturevalue(name))
     for tag, attributes in page.elements:
         assert tag not in ("iframe", "object", "embed", "base", "audio", "video")
@@ -185,7 +184,7 @@ def test_the_numbers_of_the_page_are_those_of_metrics_json(name: str, request: p
         assert "calibration.error" in seen
 
 
-def test_hostile_names_are_text(objects: Path) -> None:
+def test_names_with_html_are_escaped(objects: Path) -> None:
     text, page, numbers = read(objects)
     assert "<script>alert" not in text
     assert "<img src=http" not in text
@@ -197,7 +196,7 @@ def test_hostile_names_are_text(objects: Path) -> None:
     assert any("<script>" in alt for alt in alts)
 
 
-def test_bytes_that_are_no_text_do_not_stop_the_page(tmp_path: Path, objects: Path) -> None:
+def test_file_names_that_are_not_utf8_do_not_stop_the_page(tmp_path: Path, objects: Path) -> None:
     for number in range(3):
         save(tmp_path / "data", f"a{number}\udcff", *disks(number))
     _, records = run(tmp_path)
@@ -205,7 +204,7 @@ def test_bytes_that_are_no_text_do_not_stop_the_page(tmp_path: Path, objects: Pa
     assert "\\udcff" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
-def test_images_are_predicted_as_by_predict_and_scored_by_the_metrics(objects: Path) -> None:
+def test_images_are_predicted_by_predict_image_and_scored_by_the_metrics(objects: Path) -> None:
     _, _, numbers = read(objects)
     model = open_model(objects / "model.safetensors", "cpu")
     held = json.loads((objects / "plan.json").read_text())["held_out"]
@@ -241,7 +240,7 @@ def test_classes_are_shown_with_their_values(classes: Path) -> None:
     assert numbers["scores"]["dice"]["value"] == pytest.approx(one["dice"])
 
 
-def test_of_volumes_the_middle_section_is_shown(volumes: Path) -> None:
+def test_the_middle_section_of_a_volume_is_shown(volumes: Path) -> None:
     text, _, numbers = read(volumes)
     assert numbers["images"][0]["sides"] == [17, 40, 40]
     assert "section 9 of 17" in text
@@ -255,7 +254,7 @@ def test_a_run_without_held_out_images_has_a_page(single: Path) -> None:
     assert numbers["calibration"] is None
 
 
-def test_a_finished_run_gets_its_report_once_and_again_where_it_is_gone(tmp_path: Path) -> None:
+def test_a_finished_run_gets_its_report_again_only_if_it_is_missing(tmp_path: Path) -> None:
     save(tmp_path / "data", "a", *disks(0))
     save(tmp_path / "data", "b", *disks(1))
     run(tmp_path)
@@ -272,7 +271,7 @@ def test_a_finished_run_gets_its_report_once_and_again_where_it_is_gone(tmp_path
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_a_held_out_image_that_vanished_is_named_and_the_run_is_whole(tmp_path: Path) -> None:
+def test_a_missing_held_out_image_is_named_and_the_run_is_complete(tmp_path: Path) -> None:
     for number in range(10):
         save(tmp_path / "data", f"a{number}", *disks(number))
     settings = TrainSettings.model_validate({"data": (tmp_path / "data",), "out": tmp_path / "run", **SMALL})
@@ -289,7 +288,7 @@ def test_a_held_out_image_that_vanished_is_named_and_the_run_is_whole(tmp_path: 
     assert gone in found.warnings[-1]
 
 
-def test_train_writes_the_page_and_goes_on_where_it_cannot(
+def test_train_writes_the_page_or_warns_that_it_cannot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "data", "a", *disks(0))
@@ -310,7 +309,7 @@ def test_train_writes_the_page_and_goes_on_where_it_cannot(
     assert json.loads(capsys.readouterr().out)["report"] == str(tmp_path / "run" / "report.html")
 
 
-def test_the_command_in_the_page_asks_for_the_same_training(
+def test_the_command_in_the_page_repeats_the_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[TrainSettings] = []
@@ -354,7 +353,7 @@ def test_merged_split_missed_and_false_objects_are_counted() -> None:
     assert [(p.count, p.found) for p in figures.by_size] == [(1, 0), (2, 1), (1, 1)]
 
 
-def test_an_image_with_nothing_to_find_ranks_by_what_was_invented() -> None:
+def test_an_image_without_objects_ranks_by_its_false_objects() -> None:
     empty, full = strip((0, 9)), strip((1, 9))
     assert own_scores(scored(empty, empty), "objects", values=(0, 1))[1] == 1
     assert own_scores(scored(empty, full), "objects", values=(0, 1))[1] == 0
@@ -362,7 +361,7 @@ def test_an_image_with_nothing_to_find_ranks_by_what_was_invented() -> None:
     assert own_scores(scored(empty, empty), "classes", values=(0, 1))[1] == 1
 
 
-def test_estimates_are_those_of_all_images_together_with_intervals_over_images() -> None:
+def test_estimates_pool_all_images_and_have_intervals_over_images() -> None:
     good = scored(strip((1, 10), (0, 5)), strip((1, 10), (0, 5)))
     bad = scored(strip((1, 10), (0, 5)), strip((0, 15)))
     found = estimates([good] * 3 + [bad], "objects", values=(0, 1), seed=0)
@@ -380,7 +379,7 @@ def test_estimates_are_those_of_all_images_together_with_intervals_over_images()
     assert classes["pixel_error"].value == pytest.approx(10 / 30)
 
 
-def test_reliability_is_that_of_all_pixels() -> None:
+def test_reliability_pools_all_pixels() -> None:
     found = reliability([scored(strip((1, 6), (0, 4)), strip((1, 4), (0, 6)))])
     assert (found.confidence, found.right) == ((0.0, 1.0), (pytest.approx(2 / 6), 1.0))
     assert found.share == (0.6, 0.4)
@@ -391,7 +390,7 @@ def case(image: np.ndarray, truth: np.ndarray, found: np.ndarray, *, missed=(), 
     return Case(name, rank, {}, image[None].astype(np.float32), truth, found, missed, false, None)
 
 
-def test_the_difference_shows_what_was_missed_and_what_is_false() -> None:
+def test_the_difference_shows_missed_and_false_objects() -> None:
     truth, found = np.zeros((400, 400), np.int32), np.zeros((400, 400), np.int32)
     truth[50:100, 50:100], found[50:100, 50:100] = 1, 8  # found
     truth[200:250, 50:100] = 2  # missed
@@ -411,7 +410,7 @@ def test_the_difference_shows_what_was_missed_and_what_is_false() -> None:
     assert kinds["difference"][225, 225].tolist() == [int(0.75 * v) for v in PREDICTED_COLOR]
 
 
-def test_pictures_stay_small_however_large_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_large_images_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).uniform(0, 255, (700, 900))
     labels = (noise > 128).astype(np.int32)
     monkeypatch.setattr(drawing, "MOST_BYTES", 100_000)
@@ -453,27 +452,10 @@ def test_the_worst_and_the_best_are_kept(monkeypatch: pytest.MonkeyPatch, object
     assert said == ["the report shows 1 of 20 held-out images, to keep the time"]
 
 
-def test_the_time_of_a_report_is_what_the_training_left(tmp_path: Path) -> None:
+def test_the_report_takes_at_most_the_time_left_by_the_training(tmp_path: Path) -> None:
     trained = SimpleNamespace(seconds=100.0)
     base = {"data": (tmp_path,), "out": tmp_path}
     left = run_report._seconds_left
     assert left(TrainSettings(**base, budget_s=110), trained) == 9.0  # type: ignore[arg-type]
     assert left(TrainSettings(**base, budget_s=90), trained) == 1.0  # type: ignore[arg-type]
     assert left(TrainSettings(**base, steps=9), trained) == 60.0  # type: ignore[arg-type]
-
-
-def test_plots_have_round_ticks_and_escaped_texts() -> None:
-    assert axis("x", np.array([0.0, 998.0]), low=0.0).ticks == (0, 200, 400, 600, 800)
-    assert axis("x", np.array([0.31, 0.9]), log=True).ticks == (0.5,)
-    assert axis("x", np.array([0.04, 3.0]), log=True).ticks == (0.05, 0.1, 0.2, 0.5, 1, 2)
-    assert axis("x", np.array([np.nan]), low=0.0).high == 1
-    assert [tick_text(v) for v in (0.05, 2000, 20_000, 1.5e6)] == ["0.05", "2000", "20k", "1.5M"]
-    steps = np.arange(1.0, 5001)
-    plot = loss_plot(steps, np.exp(-steps / 2000), 4000)
-    assert len(plot) < 30_000
-    assert plot.count("<text") == plot.count("</text>") > 8
-    assert ">training loss<" in plot
-    assert loss_plot(np.array([1.0]), np.array([0.5]), 1).count("<path") > 3
-    dots = sizes_plot(np.linspace(5, 50, 9000), np.linspace(0, 1, 9000), np.linspace(0, 1, 9000) >= 0.5)
-    assert dots.count("<circle") == 1500
-    assert whisker(float("nan"), float("nan"), float("nan")).count("circle") == 0

@@ -8,7 +8,8 @@ import pytest
 
 from septum.check.check import check
 from septum.errors import UsageError
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.metrics import ctc, isbi
 from septum.metrics.contingency import table
 from septum.predict.events import ImageDone

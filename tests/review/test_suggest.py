@@ -9,7 +9,7 @@ import pytest
 
 from septum.errors import FileError, SeptumError
 from septum.experiments.seeds import train_seeds
-from septum.io.images import write_image
+from septum.io.write import write_image
 from septum.predict.events import ImageFailed
 from septum.predict.model import open_model
 from septum.review.disagreement import mutual_information

@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 
 from septum.errors import UsageError
-from septum.nn.sync_batchnorm import SharedBatchNorm2d, SharedBatchNorm3d, synchronize_batchnorm
+from septum.nn.sync_batchnorm import SyncBatchNorm2d, SyncBatchNorm3d, synchronize_batchnorm
 from septum.nn.unet import UNet, UNetSettings
 from septum.train.distributed import Processes, processes_of_this_training
 
@@ -37,7 +37,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_shared_normalization_of_one_process_is_that_of_pytorch(rank: int) -> None:
     plain = (nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2](3, momentum=0.03)
-    shared = (SharedBatchNorm2d, SharedBatchNorm3d)[rank - 2](3, momentum=0.03)
+    shared = (SyncBatchNorm2d, SyncBatchNorm3d)[rank - 2](3, momentum=0.03)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         plain.weight.copy_(torch.tensor([0.5, 2.0, -1.0]))
@@ -71,7 +71,7 @@ def test_replacing_keeps_names_values_and_parameters() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
     kinds = {type(m) for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
-    assert kinds == {SharedBatchNorm2d}
+    assert kinds == {SyncBatchNorm2d}
 
 
 def test_one_process_agrees_with_itself() -> None:

@@ -20,7 +20,7 @@ import torch
 
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 from septum.nn.device import MemoryShortageError
 from septum.train import loop as train_module
 from septum.train import planner as planning

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 
 KILLS = 20
 

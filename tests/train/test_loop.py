@@ -14,7 +14,7 @@ from pydantic import ValidationError
 import septum
 from septum.errors import DataError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 from septum.nn import deep_supervision as supervised_module
 from septum.predict.events import ImageDone, ImageFailed, Predicted
 from septum.predict.model import open_model

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 from septum.train.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")

@@ -10,7 +10,7 @@ import pytest
 
 from septum.errors import UsageError
 from septum.events import Event
-from septum.io.model_file import read_model
+from septum.io.tensors import read_model
 from septum.train import loop as train_module
 from septum.train import trainer as trainer_module
 from septum.train.events import Step, Trained, Validated
@@ -37,7 +37,7 @@ def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
 
     def validate(self: trainer_module.Trainer, stop: StopRequest) -> object:
         value = next(given)
-        monkeypatch.setattr(trainer_module, "merit", lambda scores: value)
+        monkeypatch.setattr(trainer_module, "selection_score", lambda scores: value)
         return real(self, stop)
 
     monkeypatch.setattr(trainer_module.Trainer, "validate", validate)

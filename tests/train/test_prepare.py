@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from septum import seeding
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.samples import Sample, fingerprint, fingerprints
 from septum.train.fingerprint import Fingerprint
 from septum.train.plan import Plan, make_plan
@@ -27,7 +27,7 @@ def _touching() -> np.ndarray:
     mask = np.zeros((40, 40), np.int32)
     mask[10:20, 5:15] = 3
     mask[10:20, 15:25] = 7
-    mask[30:, 30:] = IGNORE
+    mask[30:, 30:] = UNANNOTATED
     return mask
 
 
@@ -128,7 +128,7 @@ def test_every_object_of_every_image_is_covered_and_where_it_lies_in_the_tile_is
 
 
 def test_tiles_of_a_sparsely_annotated_image_hold_annotated_pixels() -> None:
-    mask = np.full((400, 400), IGNORE, np.int32)
+    mask = np.full((400, 400), UNANNOTATED, np.int32)
     mask[300:306, 50:56] = 0
     mask[306:310, 50:56] = 1
     plan = _plan()
@@ -140,13 +140,13 @@ def test_tiles_of_a_sparsely_annotated_image_hold_annotated_pixels() -> None:
         index, center = sampler.draw(seeding.generator(0, "augment", step, 0))
         if index == 0:
             low, high = np.maximum(np.rint(center - half), 0).astype(int), np.rint(center + half + 1).astype(int)
-            assert (mask[low[0] : high[0], low[1] : high[1]] != IGNORE).any()
+            assert (mask[low[0] : high[0], low[1] : high[1]] != UNANNOTATED).any()
 
 
 def test_density_sampling_prefers_the_foreground_and_avoids_what_is_ignored() -> None:
     mask = np.zeros((100, 100), np.int32)
     mask[:, :50] = 1
-    mask[:, 90:] = IGNORE
+    mask[:, 90:] = UNANNOTATED
     plan = _plan(sampler="density")
     sampler = Sampler(list(prepare([_sample(mask)], plan, kind="objects")), plan)
     centers = [sampler.draw(seeding.generator(0, "a", i))[1] for i in range(400)]
@@ -184,14 +184,14 @@ def test_the_fingerprints_tell_data_apart_and_name_the_image_that_differs() -> N
 
 def test_fiji_weighs_every_class_of_foreground_alike_with_the_plans_border() -> None:
     mask = np.zeros((60, 60), np.int32)
-    mask[10:20, 10:20], mask[10:20, 22:32], mask[50:, :5] = 1, 2, IGNORE
+    mask[10:20, 10:20], mask[10:20, 22:32], mask[50:, :5] = 1, 2, UNANNOTATED
     plan = _plan(3)
     for w0 in (50.0, 7.0):
         weights = plan.weights.model_copy(update={"method": "fiji", "w0": w0, "sigma_px": 6.0})
         fiji = plan.model_copy(update={"weights": weights})
         (three,) = prepare([_sample(mask)], fiji, kind="classes")
         assert set(np.unique(three.weight[mask > 0])) == {1.0}
-        assert (three.weight[mask == IGNORE] == 0).all()
+        assert (three.weight[mask == UNANNOTATED] == 0).all()
         assert three.weight[0, 59] < 0.2  # background far from all objects
         two = fiji.model_copy(update={"network": _plan().network})
         (objects,) = prepare([_sample(mask)], two, kind="objects")

@@ -1,5 +1,4 @@
-"""What is tuned on held-out images: how objects are made, by probability and shape first, then by what is a speck; and
-which probability parts areas with lines between them."""
+"""Tuning on held-out images: levels and shapes of objects first, then the smallest size; and the level of lines."""
 
 from __future__ import annotations
 
@@ -18,19 +17,20 @@ from septum.nn.device import find_device
 from septum.nn.unet import UNetSettings
 from septum.predict.model import ModelHeader
 from septum.predict.outputs import most_probable_class
-from septum.report.scores import ScoredSample, estimates, own_scores
+from septum.report.gallery import ScoredSample, estimates, own_scores
 from septum.train import validation as validate_module
 from septum.train.fingerprint import Fingerprint
 from septum.train.interrupt import StopRequest
+from septum.train.model_selection import selection_score
 from septum.train.plan import make_plan
 from septum.train.schedule import Schedule
 from septum.train.validation import (
-    CandidateTables,
+    CandidateColumns,
     Validator,
-    candidate_tables,
+    candidate_columns,
     choose,
+    gather_columns,
     object_sizes,
-    selection_score,
     tune_objects,
 )
 
@@ -47,7 +47,7 @@ def _header(objects: ObjectSettings, *, lines: bool) -> ModelHeader:
 
 
 def _sample(number: int) -> tuple[Sample, np.ndarray]:
-    """Nine true squares of 10 x 10, and nine false ones of 6 x 6 that the network is as sure of."""
+    """Return nine true squares of 10 x 10, and nine false ones of 6 x 6 with the same probability."""
     mask = np.zeros((96, 96), np.int32)
     sure = np.full(mask.shape, 0.02, np.float16)
     for i in range(9):
@@ -58,16 +58,16 @@ def _sample(number: int) -> tuple[Sample, np.ndarray]:
     return Sample(f"{number}", "", number, image, mask, gold=None, spacing_um=None), sure
 
 
-def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
+def test_the_smallest_size_is_tuned_on_the_same_images() -> None:
     made = [_sample(i) for i in range(3)]
     samples = [sample for sample, _ in made]
     assert min_size_candidates(object_sizes(samples)) == [25, 30, 37, 45, 55, 67, 82, 100]
     calls: list[tuple[int, list[int]]] = []
 
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
         calls.append((len(choices), sorted(again)))
         chosen = sorted(again) or [0, 2]  # no time for the other one
-        return {i: candidate_tables(*made[i], choices) for i in chosen}
+        return {i: candidate_columns(*made[i], choices) for i in chosen}
 
     best = tune_objects(measure, samples)
     assert calls == [(32, []), (4, [0, 2]), (8, [0, 2])]
@@ -77,8 +77,8 @@ def test_what_is_a_speck_is_tuned_on_the_same_images() -> None:
     assert best.min_size_px == 37  # the lowest that is larger than 36 pixels
 
 
-def test_of_what_is_dim_and_noisy_single_sure_pixels_are_no_seeds() -> None:
-    """Bright squares that touch, with a faint border, and dim ones in which a few pixels are sure by chance."""
+def test_small_seeds_in_noise_are_dropped() -> None:
+    """Bright squares that touch, with a faint border, and dim squares in which a few pixels are near 1 by chance."""
     mask = np.zeros((96, 96), np.int32)
     sure = np.full(mask.shape, 0.02, np.float32)
     for i in range(3):
@@ -91,19 +91,19 @@ def test_of_what_is_dim_and_noisy_single_sure_pixels_are_no_seeds() -> None:
         sure[40:60, x : x + 20] = np.random.default_rng(i).choice([0.6, 0.7, 0.97], (20, 20), p=[0.5, 0.3, 0.2])
     image = np.zeros((1, *mask.shape), np.float32)
     sample = Sample("0", "", 0, image, mask, gold=None, spacing_um=None)
-    best = tune_objects(lambda choices, _: {0: candidate_tables(sample, sure.astype(np.float16), choices)}, [sample])
+    best = tune_objects(lambda choices, _: {0: candidate_columns(sample, sure.astype(np.float16), choices)}, [sample])
     assert best.seed_share > 0
-    assert choose({0: candidate_tables(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
+    assert choose({0: candidate_columns(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
     without = best.model_copy(update={"seed_share": 0.0})
-    assert choose({0: candidate_tables(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
+    assert choose({0: candidate_columns(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
 
 
-def test_without_images_the_settings_are_the_usual_ones() -> None:
+def test_without_images_the_default_settings_are_chosen() -> None:
     assert tune_objects(lambda *_: {}, []) == ObjectSettings()
 
 
 def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
-    """Four areas, 1, and a cross of lines between them, 0; with a gap in a line."""
+    """Return four areas, 1, and a cross of lines between them, 0, with a gap in a line."""
     inside = np.ones((64, 64), np.int32)
     inside[31 : 31 + width] = inside[:, 31 : 31 + width] = 0
     inside[31 : 31 + width, 8 : 8 + gap] = 1
@@ -120,7 +120,7 @@ def _lines_sample(number: int = 0) -> Sample:
 
 
 def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> Validator:
-    """Two images of lines, and networks that answer with these probabilities of the inside."""
+    """Return a validator of two images of lines whose networks answer with these probabilities of the inside."""
     samples = tuple(_lines_sample(i) for i in range(2))
 
     def probabilities(network: str, *_: object, **__: object) -> np.ndarray:
@@ -130,7 +130,7 @@ def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarra
     return Validator(samples, False, make_plan(LINES, width=2)[0], find_device("cpu"))
 
 
-def test_of_lines_between_areas_a_gap_weighs_more_than_where_the_line_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_in_a_line_costs_more_than_a_shifted_line(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
     truth, held_out = _membranes(), _lines_held_out(monkeypatch, made)
     assert held_out.plan.lines and not make_plan(replace(LINES, lines=False), width=2)[0].lines
@@ -151,7 +151,7 @@ def test_of_lines_between_areas_a_gap_weighs_more_than_where_the_line_lies(monke
         assert own_scores(image_scored, "classes", values=(0, 255))[1] == pytest.approx(selection_score(found))
 
 
-def test_the_level_at_which_lines_part_areas_is_tuned_and_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_level_of_lines_is_tuned_and_used_by_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     faint = np.where(_membranes(gap=4) > 0, 0.97, 0.02)
     faint[(_membranes(gap=4) > 0) & (_membranes() == 0)] = 0.75  # the line is there, but hardly seen
     held_out = _lines_held_out(monkeypatch, {"faint": faint})
@@ -168,7 +168,7 @@ def test_the_level_at_which_lines_part_areas_is_tuned_and_predicts(monkeypatch: 
     np.testing.assert_array_equal(most_probable_class(three, _header(objects, lines=False)), three.argmax(axis=0))
 
 
-def test_areas_reach_far_and_are_parted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_areas_extend_to_uncertain_outlines_and_stay_separate(monkeypatch: pytest.MonkeyPatch) -> None:
     soft = np.where(_membranes() > 0, 0.97, 0.02)
     soft[(_membranes(width=6) == 0) & (_membranes() == 1)] = 0.4  # the outline is uncertain
     soft[31:37, 8:12] = 0.97
@@ -181,7 +181,7 @@ def test_areas_reach_far_and_are_parted_all_the_same(monkeypatch: pytest.MonkeyP
     assert max(at_a_level) < 0.95
 
 
-def test_a_speck_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_spot_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
     assert object_sizes([_lines_sample()], lines=True).tolist() == [31 * 31, 31 * 31, 31 * 31, 31 * 31]
     spotted = np.where(_membranes(width=2) > 0, 0.97, 0.02)
     spotted[30:34, 30:34] = 0.02
@@ -193,7 +193,27 @@ def test_a_speck_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not classes[30:34, 30:34].any()
 
 
-def test_of_lines_the_usual_settings_look_at_no_shape() -> None:
+def test_default_settings_for_lines_ignore_shape() -> None:
     held_out = Validator((), False, make_plan(LINES, width=2)[0], find_device("cpu"))
     assert held_out.finish("any", Schedule(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
-    assert AREAS.neck == 0 and AREAS.threshold < 0.5 < AREAS.seed_level
+    assert AREAS.merge_ratio == 0 and AREAS.threshold < 0.5 < AREAS.seed_level
+
+
+def test_columns_of_all_processes_reach_each_of_them_bit_by_bit() -> None:
+    """Two processes with one image each; the numbers travel as integers."""
+    rng = np.random.default_rng(0)
+    columns = {i: rng.normal(size=(3, 11, 4)) for i in range(2)}
+    sent: list[np.ndarray] = []
+
+    class Two:
+        world = 2
+
+        def gather(self, arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+            sent.extend(np.asarray(a, np.int64) for a in arrays)
+            return [[a] for a in sent]
+
+    gather_columns(Two(), {0: columns[0]})  # type: ignore[arg-type]
+    found = gather_columns(Two(), {1: columns[1]})  # type: ignore[arg-type]
+    assert sorted(found) == [0, 1]
+    for index, array in columns.items():
+        np.testing.assert_array_equal(found[index], array)

@@ -1,6 +1,8 @@
-"""Compiled loops of `septum.arrays.distance`: squared distances to the background, in whole numbers.
+"""Compiled loops of `septum.arrays.distance`: squared distances to the background, in integers.
 
-Import this module where it is used: numba takes half a second, and the first use on a machine compiles.
+The distance transform is separable: `sweep` finds the distance along the first axis, `envelope` combines the results
+along each further axis. Import this module only where it is used: numba takes half a second, and the first use on a
+machine compiles.
 """
 
 from __future__ import annotations
@@ -13,7 +15,24 @@ from septum.arrays.jit import lazy_jit
 
 @lazy_jit
 def sweep(mask: NDArray[np.bool_], start: int, stop: int, weight: int, cap: int) -> NDArray[np.int32]:
-    """Return the squared distance along the first axis of ``(N, P)`` pixels, for rows ``start .. stop - 1``."""
+    """Compute the squared distance to the nearest background pixel along the first axis.
+
+    Parameters
+    ----------
+    mask
+        ``(N, P)`` bool, True for foreground.
+    start, stop
+        Rows to return.
+    weight
+        Square of one step along this axis, an integer.
+    cap
+        Largest squared distance.
+
+    Returns
+    -------
+    squares
+        ``(stop - start, P)`` int32 distances, 0 .. `cap`.
+    """
     rows, columns = mask.shape
     squares = np.empty((stop - start, columns), np.int32)
     most = 1
@@ -37,10 +56,25 @@ def sweep(mask: NDArray[np.bool_], start: int, stop: int, weight: int, cap: int)
 
 @lazy_jit
 def envelope(squares: NDArray[np.int32], start: int, stop: int, weight: int, cap: int) -> NDArray[np.int32]:
-    """Complete squared distances along the middle axis of ``(N, L, P)`` pixels, for places ``start .. stop - 1``.
+    """Combine squared distances along the middle axis: the lower envelope of parabolas.
 
-    The lower envelope of parabolas, in integers: A. Meijster et al., A general algorithm for computing distance
-    transforms in linear time, 2000. A run of foreground depends on itself and the background at its two ends only.
+    Integer version of A. Meijster et al., A general algorithm for computing distance transforms in linear time, 2000. A
+    run of foreground is processed on its own: its distances depend on it and on the background pixels at its two ends
+    only.
+
+    Parameters
+    ----------
+    squares
+        ``(N, L, P)`` int32, non-negative: squared distances along the axes before.
+    start, stop
+        Places of the middle axis to return.
+    weight, cap
+        As for `sweep`.
+
+    Returns
+    -------
+    squares
+        ``(N, stop - start, P)`` int32 distances, 0 .. `cap`.
     """
     lines, length, columns = squares.shape
     out = np.zeros((lines, stop - start, columns), np.int32)

@@ -1,13 +1,13 @@
-"""Sides and context of a U-Net, in whole numbers, one axis at a time.
+"""Sides and context of a U-Net, in integers, one axis at a time.
 
-A U-Net of depth ``d`` along an axis pools that axis ``d`` times. Every level has two convolutions of side 3 on the way
-down and two on the way up. Without padding the network turns a side ``n`` into ``n - 2 c``; the paper has ``d = 4``,
-``c = 92``, 572 -> 388. An axis may be shallower than the network (``d`` smaller than the number of levels): its finest
-levels then neither pool nor convolve along it, which is how thin stacks and anisotropic volumes are treated. ``d = 0``
-leaves only the two convolutions at the bottom.
+A U-Net of depth ``d`` along an axis pools that axis ``d`` times. Each level has two convolutions of side 3 on the
+contracting path and two on the expanding path. Without padding the network maps a side ``n`` to ``n - 2 c``; the paper
+has ``d = 4``, ``c = 92``, 572 -> 388. An axis may be shallower than the network (``d`` smaller than the number of
+levels): its finest levels then neither pool nor convolve along it, which is how thin stacks and anisotropic volumes are
+processed. ``d = 0`` leaves only the two convolutions at the bottom.
 
-Everything else about size (the network, the tiles, the memory) follows from these functions; the network checks itself
-against them.
+All other sizes (the network, the tiles, the memory) follow from these functions; the network checks itself against
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Padding = Literal["valid", "same"]
 
 
 def trace_sides(side: int, depth: int) -> list[int]:
-    """Follow one axis through a network without padding.
+    """Trace one axis through a network without padding.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def trace_sides(side: int, depth: int) -> list[int]:
     Returns
     -------
     list of int
-        The side after the second convolution of each level: down (``depth`` values), bottom (1), up (``depth``). For
-        572 and depth 4: 568, 280, 136, 64, 28, 52, 100, 196, 388 (Ronneberger et al. 2015, Fig. 1).
+        The side after the second convolution of each level: contracting (``depth`` values), bottom (1), expanding
+        (``depth``). For 572 and depth 4: 568, 280, 136, 64, 28, 52, 100, 196, 388 (Ronneberger et al. 2015, Fig. 1).
 
     Raises
     ------
@@ -65,12 +65,12 @@ def smallest_input(depth: int) -> int:
 
 
 def context(depth: int, padding: Padding = "valid") -> int:
-    """Return how much image a tile needs around its output, on each side.
+    """Return the margin of image that a tile needs around its output, on each side.
 
-    Without padding this is half of what the network takes away: ``6 * 2**depth - 4`` (92 at depth 4). A single pixel
-    may look up to ``2**depth - 1`` further to one side, towards the other end of its pooling cell, never out of its
-    tile. With padding it is the reach of the receptive field from any place of the pooling grid, rounded up to a
-    multiple of ``2**depth`` so that a tile with its context begins on that grid.
+    Without padding this is half of the difference between input and output: ``6 * 2**depth - 4`` (92 at depth 4). A
+    single pixel may depend on pixels up to ``2**depth - 1`` further to one side, towards the other end of its pooling
+    cell, never outside of its tile. With padding it is the reach of the receptive field from any place of the pooling
+    grid, rounded up to a multiple of ``2**depth`` so that a tile with its context begins on that grid.
     """
     if padding == "valid":
         return 6 * (1 << depth) - 4
@@ -80,7 +80,7 @@ def context(depth: int, padding: Padding = "valid") -> int:
 
 
 def _needed(lo: int, hi: int, depth: int) -> tuple[int, int]:
-    """Return the input interval that the output interval lo..hi depends on, pooling grid at even places."""
+    """Return the input interval that the output interval lo..hi depends on, with the pooling grid at even positions."""
     if depth == 0:
         return lo - 2, hi + 2
     lo, hi = lo - 2, hi + 2
@@ -89,7 +89,7 @@ def _needed(lo: int, hi: int, depth: int) -> tuple[int, int]:
 
 
 def is_valid_input(side: int, depth: int, padding: Padding = "valid") -> bool:
-    """Say whether a network takes this input side.
+    """Return True if a network accepts this input side.
 
     Without padding these are ``2**depth * k - 4`` from `smallest_input` on (16 k + 60 >= 188 in the paper); with
     padding the multiples of ``2**depth``.
@@ -144,16 +144,16 @@ class Geometry:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Side of the coarsest pooling cell per axis: outputs laid at its multiples see the same pooling grid."""
+        """Side of the coarsest pooling cell per axis: outputs placed at its multiples see the same pooling grid."""
         return tuple(1 << d for d in self.depths)
 
     @property
     def crop(self) -> tuple[int, ...]:
-        """Where, per axis, the first output pixel with its whole context lies in the network's output."""
+        """Position, per axis, of the first output pixel with its whole context in the network's output."""
         return self.contexts if self.padding == "same" else (0,) * len(self.depths)
 
     def output(self, sides: Sequence[int]) -> tuple[int, ...]:
-        """Return the network's output sides for these input sides; raise `ValueError` where one does not fit."""
+        """Return the network's output sides for these input sides; raise `ValueError` if one does not fit."""
         return tuple(output_side(n, d, self.padding) for n, d in zip(sides, self.depths, strict=True))
 
     def input_for(self, wanted: Sequence[int]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""From the probability of foreground to objects: threshold, seeds, flood, cleaning.
+"""Make objects from foreground probabilities: threshold, seeds, watershed, removal of small objects, closing of gaps.
 
-Every step has one answer for each image, whatever part of it is looked at: `septum.arrays.stitch` makes the same
-objects of an image in blocks.
+Each step has one exact result for an image, whatever part of it is computed at a time: `septum.arrays.stitch` makes the
+same objects block by block.
 """
 
 from __future__ import annotations
@@ -9,137 +9,128 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
-from septum.arrays.distance import squared_depth
+from septum.arrays.boundaries import close_gaps
+from septum.arrays.distance import squared_distance
 from septum.arrays.watershed import flood
-from septum.arrays.weight_map import relative_spacing
+from septum.axes import relative_spacing
 from septum.settings import Settings
 
 LEVELS = 2**16 - 1
-"""Probabilities are made objects of in steps of one of so many."""
+"""Probabilities 0 .. 1 are rounded to the integers 0 .. `LEVELS` before objects are made."""
 
 SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
-"""Values of `ObjectSettings.seed_share` among which tuning chooses."""
+"""Values of `ObjectSettings.seed_share` that tuning tries."""
 
-# Each size below which an object may be a speck is at most so many times the one before.
-_SPECK_STEP = 1.25
+# Ratio of neighboring candidates for `ObjectSettings.min_size_px`, at most.
+_MIN_SIZE_STEP = 1.25
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ObjectSettings(Settings):
-    """How objects are made from the probability of foreground; tuned on validation images, stored in the model.
+    """Settings that turn foreground probabilities into objects; tuned on validation images and stored in the model.
 
-    The defaults were found on true masks of fluorescent nuclei and HeLa cells that were set apart, blurred and given
-    correlated noise. Seeds by probability alone lose objects where the borders between touching cells are partly
-    missing, seeds by shape alone divide ragged outlines (SEG of HeLa cells with 30 % of the image without borders, at
-    2 px blur: 0.66 and 0.88, together 0.95); with all borders there, the two together lose nothing (0.99).
+    The defaults were chosen on true masks of fluorescent nuclei and HeLa cells that were separated, blurred and given
+    correlated noise. Seeds from probability alone lose objects where the borders between touching cells are partly
+    missing; seeds from shape alone split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without
+    borders, at 2 px blur: 0.66 and 0.88; both together: 0.95). Where all borders are present, using both costs nothing
+    (0.99).
     """
 
     threshold: Share = 0.5
-    """A pixel belongs to an object where its probability is above this."""
+    """Pixels with a higher foreground probability belong to an object."""
 
     seed_level: Share = 0.9
-    """Objects grow from pixels above this: parts that are joined by pixels below it only are different objects."""
+    """Seeds are made of the pixels above this probability; parts connected only through less probable pixels become
+    different objects."""
 
     seed_share: Share = 0.0
-    """What fills less than this share of what is flooded from it does not count as a seed: of something dim and noisy,
-    single pixels are sure by chance."""
+    """A seed that covers less than this share of its object is dropped: in dim, noisy regions single pixels exceed
+    `seed_level` by chance."""
 
-    neck: Share = 0.5
-    """Parts above `seed_level` are different objects if the neck between them is less than this share of the width
-    of the narrower part; 0: shape is not looked at."""
+    merge_ratio: Share = Field(default=0.5, validation_alias=AliasChoices("merge_ratio", "neck"))
+    """Two parts above `seed_level` merge unless the constriction between them is narrower than this share of the width
+    of the narrower part; 0: all connected parts merge, and shape is not used. Model files of version 0.1 call this
+    setting ``neck``."""
 
     min_size_px: int = Field(default=8, ge=0)
-    """Objects of fewer pixels are specks: they go, or to the neighbor from which they were divided."""
+    """Objects of fewer pixels are removed, or merged into the neighbor from which they were split."""
 
     grow_px: int = Field(default=0, ge=0, le=16)
-    """Background that has two objects within this many pixels is given to them: closes the gap that the training
-    target left between touching objects. Outlines that face open background stay where they are."""
+    """Background pixels within this distance of two objects are assigned to these: this closes the gap that the
+    training target left between touching objects. Outlines that face open background do not move."""
 
 
-AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, neck=0.0)
-"""How areas between lines are told apart where nothing was tuned: by how probable the line is, not by shape."""
-
-IntT = TypeVar("IntT", bound=np.integer[Any])
+AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, merge_ratio=0.0)
+"""Default settings for areas that are separated by lines: the probability of the line decides, not the shape."""
 
 
 def label_objects(
     foreground: NDArray[np.float32],
+    settings: ObjectSettings | None = None,
     *,
-    threshold: float = 0.5,
-    seed_level: float = 0.9,
-    seed_share: float = 0.0,
-    neck: float = 0.5,
-    min_size_px: int = 8,
-    grow_px: int = 0,
     spacing: Sequence[float] | None = None,
 ) -> NDArray[np.int32]:
-    """Turn the probability of foreground into objects.
+    """Label the objects in a map of foreground probabilities.
 
-    The pixels above `threshold` are flooded (see `septum.arrays.watershed`) from seeds: the parts of the pixels above
-    `seed_level` that are joined at most by necks. A face-connected component without a seed is one object. If seeds
-    fill too small a share of what became of them, the image is flooded again without these. Then specks are removed,
-    the objects numbered, and gaps are closed. The same input gives the same output on any machine. Probabilities are
-    rounded to `LEVELS`, squares of pixel sizes as `septum.arrays.distance` says.
+    The pixels above the threshold are divided by a watershed (see `septum.arrays.watershed`) from seeds: the parts of
+    the pixels above `ObjectSettings.seed_level` after merging across wide connections. A face-connected component
+    without a seed is one object. Seeds that cover too small a share of their object are dropped and the watershed is
+    repeated without them. Then small objects are removed, the others are numbered, and gaps are closed. The result does
+    not depend on the machine: probabilities are rounded to `LEVELS`, squared pixel sizes as `septum.arrays.distance`
+    states.
 
     Parameters
     ----------
     foreground
         ``(Y, X)`` or ``(Z, Y, X)`` float32, 0 .. 1, no NaN.
-    threshold, seed_level, seed_share, neck, min_size_px, grow_px
-        See `ObjectSettings`; `grow_px` counts pixels of the finest axis.
+    settings
+        How objects are made; None: the defaults. `grow_px` counts pixels of the finest axis.
     spacing
         Pixel size along each axis in any unit; only the ratios count. None: all equal.
 
     Returns
     -------
     labels
-        ``(*S)`` int32: 0 background, 1 .. N objects, in the order in which a scan of the image meets them (before
-        gaps are closed).
+        ``(*S)`` int32: 0 background, 1 .. N objects, numbered in scan order (before gaps are closed).
 
     Raises
     ------
     UsageError
-        If `spacing` does not fit the axes, or the image has more pixels than can be flooded in one piece.
+        If `spacing` does not fit the axes, or the image has more pixels than one watershed can process.
     """
-    choice = ObjectSettings(
-        threshold=threshold,
-        seed_level=seed_level,
-        seed_share=seed_share,
-        neck=neck,
-        min_size_px=min_size_px,
-        grow_px=grow_px,
-    )
-    return next(label_each(foreground, [choice], spacing=spacing))[1]
+    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing))[1]
 
 
 def label_each(
     foreground: NDArray[np.float32], choices: Iterable[ObjectSettings], *, spacing: Sequence[float] | None = None
 ) -> Iterator[tuple[ObjectSettings, NDArray[np.int32]]]:
-    """Make the objects of one image with each of several settings, as `label_objects` does.
+    """Label the objects of one image with each of several settings, as `label_objects` does.
 
-    What settings share (depths, seeds, floods) is computed once: the settings of `candidates` take a third of the time
-    of single calls.
+    Results that settings share (distances, seeds, watersheds) are computed once: the settings of `candidates` take a
+    third of the time of single calls.
 
     Parameters
     ----------
-    foreground, spacing
-        As in `label_objects`.
+    foreground
+        ``(Y, X)`` or ``(Z, Y, X)`` float32, 0 .. 1, no NaN.
     choices
-        Settings to try.
+        Settings to apply; neighbors in this order should share much.
+    spacing
+        As in `label_objects`.
 
     Yields
     ------
     choice
         One of `choices`, in their order.
     labels
-        ``(*S)`` int32.
+        ``(*S)`` int32: 0 background, 1 .. N objects.
 
     Raises
     ------
@@ -147,206 +138,180 @@ def label_each(
         If `spacing` does not fit the axes.
     """
     sizes = relative_spacing(spacing, foreground.ndim)
-    values = levels(foreground)
+    values = quantize(foreground)
 
     @lru_cache(maxsize=2)
-    def depths(sure: int) -> NDArray[np.int32]:
-        return squared_depth(values > sure, sizes)
+    def distances(sure: int) -> NDArray[np.int32]:
+        return squared_distance(values > sure, sizes)
 
     @lru_cache(maxsize=4)
-    def seeds(sure: int, neck: float) -> NDArray[np.int32]:
-        return flood(depths(sure) if neck > 0 else (values > sure).astype(np.uint32), ratio=neck**2)[0]
+    def seeds(sure: int, ratio: float) -> NDArray[np.int32]:
+        return flood(distances(sure) if ratio > 0 else (values > sure).astype(np.uint32), ratio=ratio**2)[0]
 
     @lru_cache(maxsize=1)
-    def divided(threshold: int, sure: int, neck: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        return flood(above(values, threshold), seeds=seeds(sure, neck))
+    def divided(threshold: int, sure: int, ratio: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        return flood(keep_above(values, threshold), seeds=seeds(sure, ratio))
 
     @lru_cache(maxsize=1)
-    def again(threshold: int, sure: int, neck: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Flood once more where seeds do not count as such."""
-        labels, pixels = divided(threshold, sure, neck)
+    def redivided(threshold: int, sure: int, ratio: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        labels, pixels = divided(threshold, sure, ratio)
         if share == 0:
             return labels, pixels
-        seeded = np.bincount(labels[seeds(sure, neck) > 0], minlength=len(pixels) + 1)
-        lost = np.concatenate([[False], unsure(seeded[1:], pixels, share)])
-        if not lost.any():
+        seeded = np.bincount(labels[seeds(sure, ratio) > 0], minlength=len(pixels) + 1)
+        weak = np.concatenate([[False], weak_seeds(seeded[1:], pixels, share)])
+        if not weak.any():
             return labels, pixels
-        return flood(above(values, threshold), seeds=np.where(lost[labels], np.int32(0), seeds(sure, neck)))
+        kept = np.where(weak[labels], np.int32(0), seeds(sure, ratio))
+        return flood(keep_above(values, threshold), seeds=kept)
 
     @lru_cache(maxsize=1)
-    def cleaned(threshold: int, sure: int, neck: float, share: float, min_size_px: int) -> NDArray[np.int32]:
-        labels, pixels = again(threshold, sure, neck, share)
-        return _without_specks(values, labels, pixels, min_size_px)
+    def cleaned(threshold: int, sure: int, ratio: float, share: float, min_size_px: int) -> NDArray[np.int32]:
+        labels, pixels = redivided(threshold, sure, ratio, share)
+        return _remove_small(values, labels, pixels, min_size_px)
 
     for choice in choices:
-        threshold, sure = bounds(choice)
-        labels = cleaned(threshold, sure, choice.neck, choice.seed_share, choice.min_size_px)
-        yield choice, grown(labels, choice.grow_px, sizes)
+        threshold, sure = quantized_thresholds(choice)
+        labels = cleaned(threshold, sure, choice.merge_ratio, choice.seed_share, choice.min_size_px)
+        yield choice, close_gaps(labels, choice.grow_px, sizes)
 
 
 def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
-    """List the settings among which tuning chooses.
+    """List the settings that tuning tries.
 
     Parameters
     ----------
     object_sizes
-        Sizes of the true objects in pixels, any number of them; what a speck is follows from the smallest of them.
+        ``(N,)`` integers, 1 or more: sizes of the true objects in pixels. The smallest of them determine `min_size_px`.
 
     Returns
     -------
     choices
         A grid of 32 settings, ordered so that neighbors share most of the work in `label_each`.
     """
-    speck = min_size_candidates(object_sizes)[0]
+    smallest = min_size_candidates(object_sizes)[0]
     grid = itertools.product((0.35, 0.5, 0.65, 0.8), (0.8, 0.95), (0.0, 0.5), (0, 1))
     return tuple(
-        ObjectSettings(threshold=threshold, seed_level=seed_level, neck=neck, min_size_px=speck, grow_px=grow)
-        for threshold, seed_level, neck, grow in grid
+        ObjectSettings(
+            threshold=threshold, seed_level=seed_level, merge_ratio=ratio, min_size_px=smallest, grow_px=grow
+        )
+        for threshold, seed_level, ratio, grow in grid
     )
 
 
 def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
-    """List the settings among which tuning chooses where lines part areas, as `candidates` does for objects.
+    """List the settings that tuning tries for areas separated by lines; the counterpart of `candidates`.
 
-    The threshold says how far areas reach, the seed level how faint a line may be that still parts two of them.
+    The threshold sets how far areas extend; the seed level sets how faint a line may be and still separate two areas.
+
+    Parameters
+    ----------
+    area_sizes
+        ``(N,)`` integers, 1 or more: sizes of the true areas in pixels.
     """
     same = AREAS.model_copy(update={"min_size_px": min_size_candidates(area_sizes)[0]})
     grid = itertools.product((0.2, 0.35, 0.5, 0.65, 0.8), (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
     return tuple(same.model_copy(update={"threshold": t, "seed_level": s}) for t, s in grid if s >= t)
 
 
-def draw_boundaries(labels: NDArray[IntT]) -> NDArray[IntT]:
-    """Draw lines of background, one pixel wide, where areas touch, so that no two of them do, nor by corners.
+def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
+    """List candidates for `ObjectSettings.min_size_px`: most false objects are smaller than the true ones.
+
+    The list runs from a quarter of the size that 99 % of the true objects exceed up to the size that 90 % exceed. With
+    the lowest value alone, many false objects remained on the held-out images of four public data sets; tuning over the
+    list raised AP50 by 0.03 to 0.14 there. Steps are small, so that the lowest value that removes the false objects
+    removes little else: new images may hold true objects smaller than these.
 
     Parameters
     ----------
-    labels
-        ``(*S)`` integers, 0 background.
+    object_sizes
+        ``(N,)`` integers, 1 or more: sizes of the true objects in pixels.
 
     Returns
     -------
-    labels
-        ``(*S)``, 0 at pixels beside an area of a lower number, as the line is taken from one side; an area one pixel
-        wide can vanish by that. A pixel depends on its direct neighbors only.
-    """
-    own = (labels - 1).astype(f"u{labels.itemsize}")  # background becomes the highest number there is
-    lowest = own.copy()
-    for axis in range(labels.ndim):
-        _spread(lowest, axis, 1, np.minimum)
-    lined: NDArray[IntT] = labels * (lowest == own)
-    return lined
-
-
-def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
-    """List the sizes in pixels, rising, below which an object may be a speck: what is false is mostly small.
-
-    From a quarter of the size that 99 % of the true objects exceed up to the size that 90 % do. The lowest alone left
-    many specks on the held-out images of four public data sets; tuning among all raised AP50 by 0.03 to 0.14 there.
-    Steps are small, so that the lowest that removes what is false takes little more: images to come may hold smaller
-    true objects than these.
+    sizes
+        Rising, in pixels, 1 or more.
     """
     sizes = np.asarray(object_sizes, np.float64)
     if not sizes.size:
         return [ObjectSettings().min_size_px]
     tiny, few = np.quantile(sizes, [0.01, 0.1])
-    steps = int(np.ceil(np.log(4 * few / tiny) / np.log(_SPECK_STEP)))
+    steps = int(np.ceil(np.log(4 * few / tiny) / np.log(_MIN_SIZE_STEP)))
     return sorted({max(1, int(round(size, 6))) for size in np.geomspace(tiny / 4, few, steps + 1)})
 
 
-def levels(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
-    """Round probabilities 0 .. 1 of any shape to whole numbers of 0 .. `LEVELS`."""
+def quantize(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
+    """Round probabilities to integers.
+
+    Parameters
+    ----------
+    foreground
+        ``(*S)`` floats, probabilities of 0 .. 1.
+
+    Returns
+    -------
+    values
+        ``(*S)`` uint16, 0 to 65535 (`LEVELS`).
+    """
     scaled = np.multiply(foreground, LEVELS, dtype=np.float32)
     rounded: NDArray[np.uint16] = np.rint(scaled, out=scaled).astype(np.uint16)
     return rounded
 
 
-def bounds(choice: ObjectSettings) -> tuple[int, int]:
-    """Return the levels above which a pixel belongs to an object, and surely does."""
+def quantized_thresholds(choice: ObjectSettings) -> tuple[int, int]:
+    """Return the quantized values above which a pixel belongs to an object, and to a seed."""
     threshold, sure = (round(share * LEVELS) for share in (choice.threshold, choice.seed_level))
     return threshold, max(threshold, sure)
 
 
-def unsure(seeded: NDArray[np.int64], sizes: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Say which objects lose their seed, by how many of their pixels it has; those without a seed have none to lose."""
-    lost: NDArray[np.bool_] = (seeded > 0) & (seeded < share * sizes)
-    return lost
+def weak_seeds(seeded: NDArray[np.int64], sizes: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Flag objects whose seed covers less than a share of their area; objects without a seed are not flagged.
+
+    Parameters
+    ----------
+    seeded
+        ``(N,)`` int64, 0 or more: pixels of each object's seed.
+    sizes
+        ``(N,)`` int64, 1 or more: pixels of each object.
+    share
+        0 .. 1, as `ObjectSettings.seed_share`.
+
+    Returns
+    -------
+    weak
+        ``(N,)`` bool: True where the seed must be dropped.
+    """
+    weak: NDArray[np.bool_] = (seeded > 0) & (seeded < share * sizes)
+    return weak
 
 
-def above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]:
-    """Return the levels above `threshold`, 0 for others; of any shape, uint32."""
+def keep_above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]:
+    """Set values that are not above a threshold to 0.
+
+    Parameters
+    ----------
+    values
+        ``(*S)`` uint16, 0 to 65535, from `quantize`.
+    threshold
+        0 .. `LEVELS`.
+
+    Returns
+    -------
+    kept
+        ``(*S)`` uint32, 0 to 65535.
+    """
     return np.multiply(values, values > threshold, dtype=np.uint32)
 
 
-def _without_specks(
+def _remove_small(
     values: NDArray[np.uint16], labels: NDArray[np.int32], sizes: NDArray[np.int64], min_size_px: int
 ) -> NDArray[np.int32]:
-    """Remove objects of fewer than `min_size_px` pixels; larger objects that they touch take their pixels."""
+    """Remove objects of fewer than `min_size_px` pixels; larger objects that touch them take over their pixels."""
     large = np.concatenate([[False], sizes >= min_size_px])
     if large[1:].all():
         return labels
     kept = np.where(large, np.arange(len(large), dtype=np.int32), np.int32(0))[labels]
     merged = flood(np.where(labels > 0, values, np.uint16(0)), seeds=kept)[0]
-    # What no large object reached has a number of its own: numbers of pixels that were kept stay, in their order.
+    # A component without a large object got a label of its own in the flood: only labels of kept pixels stay.
     stays = np.zeros(int(merged.max(initial=0)) + 1, np.int32)
     stays[merged[kept > 0]] = 1
     return np.take(np.cumsum(stays, dtype=np.int32) * stays, merged)
-
-
-def grown(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) -> NDArray[np.int32]:
-    """Give background with two objects within `grow_px` to the nearer; of equally near ones to the higher number.
-
-    Near is by steps through the faces of such pixels: what only corners join would be crumbs along the border.
-
-    Parameters
-    ----------
-    labels
-        ``(*S)`` int32.
-    grow_px
-        In pixels of the finest axis.
-    sizes
-        Pixel size along each axis in pixels of the finest.
-
-    Returns
-    -------
-    labels
-        ``(*S)`` int32. What is farther than `grow_reach` from a pixel does not matter to it.
-    """
-    windows = [int(grow_px / size) for size in sizes]
-    if max(windows) == 0 or int(labels.max(initial=0)) < 2:
-        return labels
-    highest, lowest = labels.copy(), (labels - 1).astype(np.uint32)  # background becomes the highest number there is
-    for axis, window in enumerate(windows):
-        _spread(highest, axis, window, np.maximum)
-        _spread(lowest, axis, window, np.minimum)
-    gap = (labels == 0) & ((highest - 1).astype(np.uint32) > lowest)
-    del highest, lowest
-    ringed = np.pad(labels, 1)
-    flat = ringed.ravel()
-    left = np.flatnonzero(np.pad(gap, 1))
-    strides = [stride // ringed.itemsize for stride in ringed.strides]
-    steps = [step for s, w in zip(strides, windows, strict=True) if w for step in (-s, s)]
-    for _ in range(sum(windows)):
-        nearby = flat[left]
-        for step in steps:
-            np.maximum(nearby, flat[left + step], out=nearby)
-        flat[left] = nearby
-        left = left[nearby == 0]
-    return np.ascontiguousarray(ringed[(slice(1, -1),) * labels.ndim])
-
-
-def _spread(values: NDArray[Any], axis: int, window: int, choose: np.ufunc) -> None:
-    """Replace each value by the chosen one of those within `window` pixels along an axis."""
-    turned = np.moveaxis(values, axis, 0)
-    reached = 0
-    while reached < window:
-        step = min(2 * reached + 1, window - reached)
-        before = turned.copy()
-        choose(turned[step:], before[:-step], out=turned[step:])
-        choose(turned[:-step], before[step:], out=turned[:-step])
-        reached += step
-
-
-def grow_reach(grow_px: int, sizes: Sequence[float]) -> tuple[int, ...]:
-    """Return how far `grown` looks along each axis, in pixels."""
-    windows = [int(grow_px / size) for size in sizes]
-    return tuple(window + min(1, window) * sum(windows) for window in windows)

@@ -1,4 +1,4 @@
-"""Compile a loop to machine code. Importing this takes half a second (numba): do it where such a loop is used."""
+"""Compile loops to machine code with numba. The import takes half a second: import only where such a loop is used."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Function = TypeVar("Function")
 
 
 def lazy_jit(function: Function) -> Function:
-    """Compile `function` at its first call and keep the machine code for later runs; other threads run meanwhile.
+    """Compile a function on its first call, cache the machine code on disk, and release the GIL while it runs.
 
-    The code is kept beside the module or in the user's cache folder. Where neither can be written, as in some
-    containers, each run compiles anew (one to two seconds).
+    The cache lies beside the module or in the user's cache folder. If neither can be written, as in some containers,
+    each run compiles again (one to two seconds).
     """
     machine_code: Function
     try:
         machine_code = njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "no locator available": numba has no place for the cache
+    except RuntimeError:  # "no locator available": no folder for the cache is writable
         machine_code = njit(nogil=True)(function)
     return machine_code

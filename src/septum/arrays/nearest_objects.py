@@ -1,13 +1,14 @@
-"""For each pixel the nearest and the second nearest object, exactly, in time linear in the pixels (compiled by numba).
+"""Nearest and second nearest object of each background pixel, exactly, in time linear in the pixels.
 
-The search goes axis by axis, as exact distance transforms do, but hands on two candidates (object, squared distance)
-of **different** objects per pixel instead of one. That loses nothing: let ``B`` be the second nearest object of pixel
-``x``, and ``y`` the pixel on the line through ``x`` from which its distance comes. An object that is nearer to ``y``
-than ``B`` is nearer to ``x`` as well, so only the nearest object of ``x`` can be, and ``B`` is among the two of ``y``.
+The search proceeds axis by axis, as exact distance transforms do, but passes on two candidates (object, squared
+distance) of **different** objects per pixel instead of one. Two candidates suffice: let ``B`` be the second nearest
+object of pixel ``x``, and ``y`` the pixel on the line through ``x`` that passes on its distance. An object nearer to
+``y`` than ``B`` is also nearer to ``x``, so it can only be the nearest object of ``x``; hence ``B`` is among the two
+candidates of ``y``.
 
-Along the first axis the candidates are carried by two sweeps. Along the others a pixel looks at its line outward, and
-stops where the step alone is longer than what it has found: few steps where objects are dense, `reach` where not.
-Import this module where it is used: numba takes half a second, and the first use on a machine compiles.
+Along the first axis two sweeps carry the candidates. Along the other axes each pixel searches its line outward and
+stops where the step alone is longer than the distances found: few steps where objects are dense, `reach` at most.
+Import this module only where it is used: numba takes half a second, and the first use on a machine compiles.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from septum.arrays.jit import lazy_jit
 
 Pairs = tuple[NDArray[Any], ...]  # (id1 int32, square1 float32, id2 int32, square2 float32), all of one shape
-SLAB_PIXELS = 2**20  # what is searched at a time, without its margins: 16 MiB of candidates
+SLAB_PIXELS = 2**20  # pixels searched at a time, without margins: 16 MiB of candidates
 
 
 def two_nearest(
@@ -33,8 +34,8 @@ def two_nearest(
     Parameters
     ----------
     labels
-        ``(Y, X)`` or ``(Z, Y, X)`` int32, C-contiguous: objects are values of 1 and more; 0 is background; pixels
-        with a negative value are no objects and get no answer.
+        ``(Y, X)`` or ``(Z, Y, X)`` int32, C-contiguous: object ids of 1 and more; 0 is background; pixels with a
+        negative value are not objects, and no result is computed for them.
     spacing
         Pixel size along each axis, in the unit of `reach`.
     reach
@@ -45,9 +46,9 @@ def two_nearest(
     rows
         The slab: a slice of the first axis.
     pairs
-        ``(id1, square1, id2, square2)``, each of the slab's shape: the nearest object and its squared Euclidean
-        distance between pixel centers, and the same of the second nearest (float32; where there is none within
-        `reach`, id 0 and infinity). Undefined where `labels` is not 0.
+        ``(id1, square1, id2, square2)``, each of the slab's shape: id of the nearest object (int32) and its squared
+        Euclidean distance between pixel centers (float32), and the same of the second nearest; id 0 and infinity if
+        there is none within `reach`. Undefined where `labels` is not 0.
     """
     margin = math.ceil(reach / spacing[0])
     plane = math.prod(labels.shape[1:])
@@ -69,14 +70,14 @@ def two_nearest(
 
 
 def _lines(pairs: Pairs, shape: tuple[int, ...], order: tuple[int, ...]) -> Pairs:
-    """View pairs as `shape`, transpose, and make the last axis the lines of a matrix."""
+    """Reshape the pairs, transpose them, and make the last axis the lines of a matrix."""
     turned = (np.ascontiguousarray(part.reshape(shape).transpose(order)) for part in pairs)
     return tuple(part.reshape(-1, part.shape[-1]) for part in turned)
 
 
 @lazy_jit
 def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, Any, int, Any]:
-    """Take a candidate in: the two nearest of (a, da), (b, db) and (label, d), of different objects."""
+    """Insert a candidate: return the two nearest of (a, da), (b, db) and (label, d), of different objects."""
     if label == a:
         da = min(d, da)
     elif d < da:
@@ -122,10 +123,10 @@ def _sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach:
 
 @lazy_jit
 def _farthest(da: Any, db: Any, reach: float, summed: bool) -> Any:
-    """Say at which squared step the search ends: no better candidate, or none with which the sum is within reach.
+    """Return the squared step at which the search ends: farther candidates cannot be used.
 
-    What is still found at a step of s is at least s away. With the nearest object known to be within half the reach,
-    it could only be the second, useful up to ``reach`` minus the first distance.
+    A candidate found at step s is at least s away. If the nearest object is within half the reach, a new candidate can
+    only become the second, and is useful up to ``reach`` minus the first distance.
     """
     if summed and da < np.float32(0.25 * reach * reach):
         return min(db, np.float32((reach - math.sqrt(da)) ** 2 * (1 + 1e-6)))

@@ -1,7 +1,7 @@
-"""Intensities: one normalization per whole image, never per tile.
+"""Intensity normalization: one offset and scale per channel of a whole image, never of a tile.
 
-Statistics are taken once from the whole image (per channel) and applied to every tile of it, so a tile never changes
-what another one sees.
+Statistics are computed once for the whole image and applied to each of its tiles, so that the result of a tile does not
+depend on the division into tiles.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from septum.settings import Settings
 
 
 class NormalizeSettings(Settings):
-    """How intensities are brought to a common scale.
+    """Method of intensity normalization.
 
-    ``standardize``: zero mean and unit standard deviation, both taken after cutting off the darkest and brightest 0.5 %
-    of the pixels, so that a few hot pixels do not set the scale. ``range``: the image's smallest value becomes 0, its
-    largest 1.
+    ``standardize``: zero mean and unit standard deviation, both computed after clipping the darkest and brightest 0.5 %
+    of the pixels, so that a few hot pixels do not set the scale. ``range``: the smallest value of the image becomes 0,
+    the largest 1.
     """
 
     method: Literal["standardize", "range"] = "standardize"
 
 
-# A regular sample of this many pixels per channel is enough for stable statistics, and keeps huge images affordable.
+# Pixels per channel of the regular sample that statistics are computed from: stable, and affordable for huge images.
 _SAMPLE = 4_000_000
 
 
 def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArray[np.float32]:
-    """Take a whole image's statistics.
+    """Compute the normalization statistics of a whole image.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArr
     Returns
     -------
     ndarray
-        ``(C, 2) float32``: offset and scale of each channel; `normalize` computes ``(image - offset) / scale``. The
-        scale of a constant channel is 1.
+        ``(C, 2) float32``, finite: offset and scale of each channel; `normalize` computes ``(image - offset) / scale``.
+        The scale is positive, 1 for a constant channel.
     """
     whole = (0,) * (image.ndim - 1)
     return join_samples([sample_intensities(image, whole, image.shape[1:], settings)], settings)
@@ -54,14 +54,14 @@ def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArr
 def sample_intensities(
     part: NDArray[np.generic], origin: Sequence[int], shape: Sequence[int], settings: NormalizeSettings
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Take from a part of an image what the statistics of the whole image need.
+    """Extract the pixels of a part of an image that the statistics of the whole image are computed from.
 
     Parameters
     ----------
     part
         ``(C, *part)``, any real dtype, finite.
     origin
-        Where the part begins in the image, per spatial axis.
+        Position of the part in the image, per spatial axis.
     shape
         Spatial sides of the whole image.
     settings
@@ -70,9 +70,9 @@ def sample_intensities(
     Returns
     -------
     values, places
-        ``(C, n)`` in the image's dtype, and ``(n,) int64`` where in the image they stand, in scan order. For
-        ``standardize`` every k-th pixel of the image's scan, k such that some four million are taken; for ``range`` the
-        smallest and the largest value, with places -1.
+        ``(C, n)`` in the image's dtype, and ``(n,) int64``: scan-order index of each pixel in the image. For
+        ``standardize`` every k-th pixel of the image's scan, with k such that about four million are used; for
+        ``range`` the smallest and the largest value, with places -1.
     """
     channels = part.reshape(len(part), -1)
     if settings.method == "range":
@@ -80,7 +80,7 @@ def sample_intensities(
     step = max(1, -(-prod(shape) // _SAMPLE))
     if part.shape[1:] == tuple(shape):
         return channels[:, ::step], np.arange(0, channels.shape[1], step)
-    # A row of the part is contiguous in the image's scan: its pixels at multiples of `step` follow from its start.
+    # A row of the part is contiguous in the scan of the image: its start determines which pixels are sampled.
     corners = np.indices(part.shape[1:-1]).reshape(len(shape) - 1, -1).T + np.asarray(origin[:-1])
     starts = np.ravel_multi_index(tuple(corners.T), tuple(shape[:-1])) * shape[-1] + origin[-1]
     values, places = [], []
@@ -94,9 +94,21 @@ def sample_intensities(
 def join_samples(
     parts: Sequence[tuple[NDArray[Any], NDArray[np.int64]]], settings: NormalizeSettings
 ) -> NDArray[np.float32]:
-    """Make the statistics of a whole image from the samples of its parts; see `statistics`.
+    """Compute the statistics of a whole image from the samples of its parts; see `statistics`.
 
-    The result is that of the whole image to the last bit, however it was divided.
+    The result equals that of the whole image to the last bit, however the image was divided.
+
+    Parameters
+    ----------
+    parts
+        Results of `sample_intensities`: ``(C, n)`` values of any real dtype, finite, and ``(n,)`` int64 indices.
+    settings
+        The method.
+
+    Returns
+    -------
+    ndarray
+        ``(C, 2)`` float32, finite: offset and scale of each channel.
     """
     order = np.argsort(np.concatenate([places for _, places in parts]), kind="stable")
     rows = []
@@ -121,14 +133,14 @@ def normalize(image: NDArray[np.generic], stats: NDArray[np.float32]) -> NDArray
     Parameters
     ----------
     image
-        ``(C, *S)``, a whole image or a tile of it.
+        ``(C, *S)``, any real dtype, finite: a whole image or a tile of it.
     stats
-        ``(C, 2)`` from `statistics` of the whole image.
+        ``(C, 2)`` float32, finite, from `statistics` of the whole image.
 
     Returns
     -------
     ndarray
-        ``(C, *S) float32``.
+        ``(C, *S) float32``, finite.
     """
     column = (slice(None),) + (None,) * (image.ndim - 1)
     out = image.astype(np.float32)

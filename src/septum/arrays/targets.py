@@ -1,65 +1,68 @@
-"""What the network is to answer, made from masks: touching objects set apart, two classes, components.
+"""Training targets from masks: separate touching objects, make class targets, label connected components.
 
-A mask of objects holds ids of 1 and more, 0 for background and `IGNORE` for pixels that are not annotated. A mask of
-classes holds 0 .. K - 1 and `IGNORE`. A target is uint8, with `IGNORED` in the place of `IGNORE`.
+An object mask holds ids of 1 and more, 0 for background, and `UNANNOTATED`. A class mask holds 0 .. K - 1 and
+`UNANNOTATED`. A target is uint8, with `IGNORE_INDEX` in place of `UNANNOTATED`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
-
-
+from septum.axes import relative_spacing
 from septum.errors import DataError
 
-IGNORE = -1
-"""A pixel of a mask (int32) that is not annotated."""
+UNANNOTATED = -1
+"""Value of mask pixels (int32) that are not annotated."""
 
-IGNORED = 255
-"""A pixel of a target (uint8) that is not annotated."""
+IGNORE_INDEX = 255
+"""Value of target pixels (uint8) that are not annotated; the loss ignores them."""
 
 
 def check_labels(labels: NDArray[np.integer[Any]]) -> None:
-    """Raise `DataError` if a value of a mask of objects, ``(*S)`` integers, is negative and not `IGNORE`."""
-    if labels.size and (lowest := int(labels.min())) < IGNORE:
+    """Raise `DataError` if an object mask has a negative value other than `UNANNOTATED`.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integers: ids, 0 background, `UNANNOTATED`.
+    """
+    if labels.size and (lowest := int(labels.min())) < UNANNOTATED:
         raise DataError(
             f"a mask with the value {lowest}",
-            f"0 for background, {IGNORE} for pixels that are not annotated, ids of 1 and more for objects",
+            f"0 for background, {UNANNOTATED} for pixels that are not annotated, ids of 1 and more for objects",
             "run `septum check` on the data, it names the file",
         )
 
 
 def relabel_consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Give objects the numbers 1 .. N, in the order of their ids.
+    """Renumber objects 1 .. N in the order of their ids.
 
     Parameters
     ----------
     labels
-        ``(*S)`` integers: ids of 1 and more, 0 background, `IGNORE` where not annotated.
+        ``(*S)`` integers: ids of 1 and more, 0 background, `UNANNOTATED`.
 
     Returns
     -------
     numbers
-        ``(*S)`` int32, 0 background, 1 .. N the objects, `IGNORE` kept.
+        ``(*S)`` int32: 0 background, objects 1 .. N; `UNANNOTATED` is kept.
     ids
-        ``(N,)`` int64: ``ids[i - 1]`` is the id that object ``i`` had.
+        ``(N,)`` int64: ``ids[i - 1]`` is the former id of object ``i``.
 
     Raises
     ------
     DataError
-        If a value is negative and not `IGNORE`.
+        If a value is negative and not `UNANNOTATED`.
     """
     if labels.size == 0:
         return labels.astype(np.int32), np.empty(0, np.int64)
     check_labels(labels)
     # A table is linear in the pixels, but its length is the highest id: ids such as 10^9 are sorted instead.
-    # Entry 0 of the table is IGNORE, entry 1 background; no copy of the mask is masked or compared per object.
+    # Entry 0 of the table is UNANNOTATED, entry 1 background.
     shifted = labels.astype(np.int64).ravel() + 1
     if int(shifted.max()) <= 2 * labels.size + 2**16:
         present = np.bincount(shifted, minlength=2) > 0
@@ -70,38 +73,38 @@ def relabel_consecutive(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.in
         shifted = np.where(shifted > 1, np.searchsorted(ids, shifted - 1) + 2, shifted)
         present = np.ones(len(ids) + 2, bool)
     table = np.cumsum(present[2:], dtype=np.int32)
-    numbers = np.concatenate([np.array([IGNORE, 0], np.int32), table])[shifted]
+    numbers = np.concatenate([np.array([UNANNOTATED, 0], np.int32), table])[shifted]
     return numbers.reshape(labels.shape), ids.astype(np.int64)
 
 
 def separate_touching(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> NDArray[np.int32]:
-    """Set touching objects apart by background (paper, section 3: the separation border).
+    """Separate touching objects by background (paper, section 3: the separation border).
 
-    Afterwards a pixel of an object has no pixel of another object within `gap_px` pixels along any axis or diagonal,
-    so no two objects touch under any connectivity. The pixels are taken from the **larger** object of each pair only
-    (of two equally large ones from that with the lower id): the border is as thin as allowed, and a small object
-    beside a large one stays as it is. Outlines that face background are not touched.
+    In the result a pixel of an object has no pixel of another object within `gap_px` pixels along any axis or diagonal,
+    so that no two objects touch under any connectivity. The pixels are taken only from the **larger** object of each
+    pair (of equally large ones from the lower id): the border is as thin as allowed, and a small object beside a large
+    one keeps its shape. Outlines that face background do not change.
 
-    No object is lost: one that would vanish between its neighbors keeps its most interior pixels, and the neighbors
-    give way to these. (Where even that leaves no room, such as two objects of one pixel each side by side, both stay.)
+    No object is lost: an object that would vanish between its neighbors keeps its innermost pixels, and the neighbors
+    yield to these. (If even that leaves no room, such as for two adjacent objects of one pixel each, both stay.)
 
     Parameters
     ----------
     labels
-        ``(Y, X)`` or ``(Z, Y, X)`` integers: ids of 1 and more, 0 background, `IGNORE` where not annotated.
-        An id in several pieces is one object.
+        ``(Y, X)`` or ``(Z, Y, X)`` integers: ids of 1 and more, 0 background, `UNANNOTATED`. An id in several pieces is
+        one object.
     gap_px
         Thickness of the border in pixels, 0 or more; 0 changes nothing.
 
     Returns
     -------
     separated
-        ``(*S)`` int32 with the same ids; `IGNORE` is kept.
+        ``(*S)`` int32 with the same ids; `UNANNOTATED` is kept.
 
     Raises
     ------
     DataError
-        If a value is negative and not `IGNORE`.
+        If a value is negative and not `UNANNOTATED`.
     """
     from scipy.ndimage import maximum_filter
 
@@ -114,132 +117,133 @@ def separate_touching(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> N
     rank = order[np.maximum(numbers, 0)]
     kept = np.zeros(labels.shape, bool)
     while True:
-        # A pixel goes if an object of higher rank (a smaller one, or a remnant to be kept) is near.
+        # A pixel becomes background if an object of higher rank (smaller, or a remnant to keep) is near.
         stays = (rank > 0) & (kept | (maximum_filter(rank, size=2 * gap_px + 1, mode="constant") == rank))
         vanished = _sizes(np.where(stays, numbers, 0), len(ids)) == 0
         if not vanished.any():
             return np.where((numbers > 0) & ~stays, np.int32(0), separated)
         remnants = _innermost(numbers, np.flatnonzero(vanished) + 1)
         kept |= remnants
-        # The rest of such an object goes; its remnants outrank all that is near them.
+        # The rest of such an object is removed; its remnants outrank all objects near them.
         rank[np.isin(numbers, np.flatnonzero(vanished) + 1)] = 0
         rank[remnants] = numbers[remnants] + len(ids)
 
 
 def object_target(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Turn object ids into the two classes background (0) and object (1).
+    """Convert object ids to the two classes background (0) and object (1).
 
     Parameters
     ----------
     labels
-        ``(*S)`` integers, usually from `separate_touching`: ids of 1 and more, 0 background, `IGNORE` where not
-        annotated.
+        ``(*S)`` integers, usually from `separate_touching`: ids of 1 and more, 0 background, `UNANNOTATED`.
 
     Returns
     -------
     target
-        ``(*S)`` uint8: 0, 1, and `IGNORED` (255).
+        ``(*S)`` uint8: classes 0 and 1, and `IGNORE_INDEX` (255).
     """
     target = (labels > 0).astype(np.uint8)
-    target[labels == IGNORE] = IGNORED
+    target[labels == UNANNOTATED] = IGNORE_INDEX
     return target
 
 
 def class_target(mask: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Turn a mask of classes into a target.
+    """Convert a class mask to a target.
 
     Parameters
     ----------
     mask
-        ``(*S)`` integers: classes 0 .. 254, `IGNORE` where not annotated.
+        ``(*S)`` integers: classes 0 .. 254, `UNANNOTATED`.
 
     Returns
     -------
     target
-        ``(*S)`` uint8: the classes, and `IGNORED` (255).
+        ``(*S)`` uint8: the classes, and `IGNORE_INDEX` (255).
 
     Raises
     ------
     DataError
-        If a value is neither a class that fits uint8 nor `IGNORE`.
+        If a value is neither a class below 255 nor `UNANNOTATED`.
     """
     lowest, highest = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
-    if lowest < IGNORE or highest >= IGNORED:
+    if lowest < UNANNOTATED or highest >= IGNORE_INDEX:
         raise DataError(
             f"a mask of classes with values from {lowest} to {highest}",
-            f"classes 0 to {IGNORED - 1}, {IGNORE} for pixels that are not annotated",
+            f"classes 0 to {IGNORE_INDEX - 1}, {UNANNOTATED} for pixels that are not annotated",
             "if the values are ids of objects, train with --kind objects",
         )
     target = mask.astype(np.uint8)
-    target[mask == IGNORE] = IGNORED
+    target[mask == UNANNOTATED] = IGNORE_INDEX
     return target
 
 
-def near_objects(
+def ignore_far_background(
     labels: NDArray[np.integer[Any]], *, reach_px: float, spacing: Sequence[float] | None = None
 ) -> NDArray[np.int32]:
-    """Keep as background only what lies near an object: the rest of a mask that names some objects is not annotated.
+    """Mark background far from all objects as unannotated, for masks that label only some of the objects.
 
     Parameters
     ----------
     labels
-        ``(*S)`` integers: ids of 1 and more, 0 background, `IGNORE` where not annotated.
+        ``(*S)`` integers: ids of 1 and more, 0 background, `UNANNOTATED`.
     reach_px
-        Largest distance from the center of a pixel of an object, in pixels of the finest axis.
+        Largest distance from the center of an object pixel at which background is kept, in pixels of the finest axis.
     spacing
-        Pixel size along each axis relative to the smallest; None: all equal.
+        Pixel size along each axis in any unit; only the ratios count. None: all equal.
 
     Returns
     -------
     near
-        ``(*S)`` int32: as `labels`, with `IGNORE` for background that is farther away; all of it without an object.
+        ``(*S)`` int32 ids: `labels`, with `UNANNOTATED` for background farther away; for all of it if there is no
+        object.
     """
     import edt
 
+    sizes = relative_spacing(spacing, labels.ndim)
     free = np.ascontiguousarray(labels <= 0)
     near: NDArray[np.int32] = labels.astype(np.int32)
     if free.all():
-        near[:] = IGNORE
+        near[:] = UNANNOTATED
         return near
-    square = edt.edtsq(free, anisotropy=tuple(spacing or (1.0,) * labels.ndim), black_border=False)
-    near[(near == 0) & (square > reach_px**2)] = IGNORE
+    square = edt.edtsq(free, anisotropy=sizes, black_border=False)
+    near[(near == 0) & (square > reach_px**2)] = UNANNOTATED
     return near
 
 
-def without_unknown(predicted: NDArray[np.int32], truth: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-    """Leave out objects that the truth can say nothing of: more than half of each lies where it is not annotated.
+def drop_unannotated(predicted: NDArray[np.int32], truth: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Remove predicted objects of which more than half lies where the truth is not annotated.
 
-    None of them can be a true object: their intersection over union with any is below one half.
+    None of them can match a true object: the intersection over union with any of them is below one half.
 
     Parameters
     ----------
     predicted
-        ``(*S)``, ids, 0 background.
+        ``(*S)`` int32: ids, 0 background.
     truth
-        ``(*S)`` integers, `IGNORE` where not annotated.
+        ``(*S)`` integers: ids or classes, `UNANNOTATED`.
 
     Returns
     -------
     known
-        ``(*S)`` int32, 0 in the place of these objects.
+        ``(*S)`` int32: `predicted` with these objects set to background (0).
     """
     sizes = np.bincount(predicted.ravel(), minlength=1)
-    unknown = np.bincount(predicted[truth == IGNORE], minlength=len(sizes))
+    unknown = np.bincount(predicted[truth == UNANNOTATED], minlength=len(sizes))
     return np.where(2 * unknown[predicted] > sizes[predicted], np.int32(0), predicted)
 
 
 def connected_components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Label the face-connected pieces of a mask (4 neighbors in 2D, 6 in 3D).
+    """Label the face-connected components of a mask (4 neighbors in 2D, 6 in 3D).
 
     Parameters
     ----------
     mask
-        ``(Y, X)`` or ``(Z, Y, X)`` bool.
+        ``(Y, X)`` or ``(Z, Y, X)`` bool, True for foreground.
 
     Returns
     -------
     labels
-        ``(*S)`` int32: 0 background, 1 .. N in the order in which a scan of the array meets them.
+        ``(*S)`` int32: 0 background, components 1 .. N in scan order.
     """
     import cc3d
 
@@ -255,7 +259,7 @@ def _sizes(numbers: NDArray[np.int32], objects: int) -> NDArray[np.int64]:
 
 
 def _innermost(numbers: NDArray[np.int32], which: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Mark the pixels of the objects `which` that lie farthest from their object's outline; ``(*S)`` bool."""
+    """Flag the pixels of the objects `which` that lie farthest from the outline of their object; ``(*S)`` bool."""
     import edt
 
     inside = np.isin(numbers, which)
@@ -266,6 +270,19 @@ def _innermost(numbers: NDArray[np.int32], which: NDArray[np.intp]) -> NDArray[n
 
 
 def equivalent_diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[np.float64]:
-    """Return the diameters of the disks (rank 2) or balls (rank 3) of so many pixels."""
+    """Compute the diameters of disks (rank 2) or balls (rank 3) of given sizes.
+
+    Parameters
+    ----------
+    sizes
+        ``(N,)`` integers, 0 or more: numbers of pixels.
+    rank
+        2 or 3.
+
+    Returns
+    -------
+    diameters
+        ``(N,)`` float64, in pixels, 0 or more.
+    """
     wide: NDArray[np.float64] = 2 * np.sqrt(sizes / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * sizes / np.pi)
     return wide

@@ -1,4 +1,4 @@
-"""Overlap-tile: cut an image of any size into tiles whose results fit together without a seam.
+"""Overlap-tile strategy: divide an image of any size into tiles whose results fit together without a seam.
 
 ::
 
@@ -6,10 +6,10 @@
                 |  context  |======== write ========| spare|  context |
     next read                                |  context  |======== write ...
 
-The written parts touch and do not overlap, so each output pixel is computed once. They begin at multiples of
-``2**depth``, so each tile has the same pooling grid as the network would have on the whole mirrored image: the stitched
-result equals the whole result to float rounding. What a tile reads outside the image is mirrored (the border pixel
-itself is not repeated), as in Ronneberger et al. 2015, section 3.
+The written parts touch and do not overlap, so that each output pixel is computed once. They begin at multiples of
+``2**depth``, so that each tile has the pooling grid that the network would have on the whole mirrored image: the
+stitched result equals the result of the whole image to float rounding. Outside of the image a tile reads mirrored
+pixels (the border pixel is not repeated), as in Ronneberger et al. 2015, section 3.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from septum.arrays.geometry import Geometry
 
 
 class Readable(Protocol):
-    """An image from which parts are taken: an array, or a file of which only what is asked for is read."""
+    """An image that parts are read from: an array, or a file of which only the requested part is read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ class Tile:
     read
         ``(start, stop)`` per axis in image coordinates; may lie outside of the image.
     write
-        The part of the image that this tile alone is responsible for.
+        The part of the image that only this tile computes.
     keep
         The part of the network's output that is written there.
     """
@@ -58,7 +58,7 @@ class Tile:
 def plan_tiles(
     shape: Sequence[int], geometry: Geometry, max_output: Sequence[int], *, origin: Sequence[int] | None = None
 ) -> list[Tile]:
-    """Cut an image, or a region of one, into tiles of equal input size.
+    """Divide an image, or a region of one, into tiles of equal input size.
 
     Parameters
     ----------
@@ -67,10 +67,10 @@ def plan_tiles(
     geometry
         The network's depths and padding.
     max_output
-        Largest side per axis that a tile may write. It is rounded down to the pooling grid (but never to zero), and
-        made smaller where that divides the image more evenly.
+        Largest side per axis that a tile may write. It is rounded down to the pooling grid (but not to zero), and
+        reduced where that divides the image more evenly.
     origin
-        Where the region begins in the image, on the pooling grid; the image's first pixel where not given.
+        Where the region begins in the image, on the pooling grid; None: at the first pixel.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def plan_tiles(
 
 
 def even_stride(side: int, grid: int, limit: int) -> int:
-    """Return the stride that cuts `side` into as few equal parts as the limit allows, on the pooling grid."""
+    """Return the stride on the pooling grid that divides `side` into as few equal parts as the limit allows."""
     if side <= limit:
         return side
     largest = max(grid, limit // grid * grid)
@@ -117,10 +117,22 @@ def even_stride(side: int, grid: int, limit: int) -> int:
 
 
 def mirror_index(start: int, stop: int, length: int) -> NDArray[np.intp]:
-    """Return the image index for each place start..stop-1 on an axis mirrored at its first and last pixel.
+    """Return the image index of each position of an axis that is mirrored at its first and last pixel.
 
-    The border pixel is not repeated; places any distance outside are folded back as often as it takes. An axis of one
-    pixel repeats it.
+    The border pixel is not repeated; positions at any distance outside are folded back as often as necessary. An axis
+    of one pixel repeats it.
+
+    Parameters
+    ----------
+    start, stop
+        Range of positions; may lie outside of the axis.
+    length
+        Pixels of the axis.
+
+    Returns
+    -------
+    index
+        ``(stop - start,)`` intp, 0 .. `length` - 1.
     """
     places = np.arange(start, stop)
     if length == 1:
@@ -132,19 +144,20 @@ def mirror_index(start: int, stop: int, length: int) -> NDArray[np.intp]:
 
 
 def read_mirrored(image: Readable, read: Sequence[tuple[int, int]]) -> NDArray[Any]:
-    """Cut a region out of an image, mirrored where it lies outside.
+    """Read a region of an image, mirrored where it lies outside.
 
     Parameters
     ----------
     image
-        ``(C, *S)``, any dtype; only the part that is needed is read, once.
+        ``(C, *S)``, any dtype; only the necessary part is read, once.
     read
         ``(start, stop)`` for each axis of ``*S``.
 
     Returns
     -------
     ndarray
-        ``(C, *tile)``, the image's dtype; a view where the image is an array and the region lies inside it.
+        ``(C, *tile)``, dtype and intensities of the image; a view if the image is an array and the
+        region lies inside it.
     """
     inside: list[slice] = []
     folded: list[tuple[int, NDArray[np.intp]]] = []

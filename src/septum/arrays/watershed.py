@@ -1,20 +1,20 @@
-"""Flooding: an image is divided into basins from its highest pixels down, the same whole or in blocks.
+"""Watershed by flooding from the highest pixels down, with the same result for a whole image and for its blocks.
 
-Pixels are met in one order: higher values first, of equal ones that which a scan of the image meets first. Pixels of
-seeds are met before all others. A pixel joins the basin of its first-met face neighbor; one with no neighbor met so far
-is the peak of a new basin, and a seed is a basin from the start. Where two basins meet, they become one unless the
-value there is less than `ratio` times the height of the lower one; the height of what they become is that of the
-higher one. Heights are the values of the peaks. With seeds, they are infinite for a seed and 0 for other basins, and
-`ratio` is 1: seeds stay apart, and what belongs to no seed joins that to which the highest way leads (a minimum
+Pixels are met in a fixed order: higher values first, equal values in scan order. Pixels of seeds are met before all
+others. A pixel joins the basin of its first-met face neighbor; a pixel without a neighbor met before it is the peak of
+a new basin, and each seed is a basin from the start. Where two basins meet, they merge unless the value there is less
+than `ratio` times the height of the lower basin; the merged basin has the height of the higher one. The height of a
+basin is the value of its peak. With seeds, heights are infinite for seeds and 0 for other basins, and `ratio` is 1:
+seeds never merge, and a basin without a seed joins the seed that is connected to it by the highest path (a minimum
 spanning forest: Cousty et al., Watershed cuts, IEEE TPAMI 31(8), 2009).
 
-Why this can be done in blocks. Whose basin a pixel joins depends on its neighbors only. Of two basins only the first
-meeting counts: where it was refused, at any later one values are no higher and heights no less. So the basins and their
-first meetings, in order, say all. Within a block, a cluster of basins that touches no other block is *closed*: what
-happens to it is known until it meets one that is *open*. A closed cluster that is no higher than an open one is refused
-by it for good, or merges with it and changes no height, whatever lies outside. If it is higher, what comes of it
-depends on the outside: it becomes open. Open clusters, and their meetings with one another, are what remains to be
-joined: about as many as the border of the block is long, not as the block has pixels.
+Why blocks give the same result. The basin of a pixel depends on its neighbors only. Of two basins only the first
+meeting counts: if it did not merge them, no later one does, as values are no higher then and heights no lower. The
+basins and their first meetings, in order, therefore determine the result. Within a block, a cluster of basins that
+touches no other block is *closed*: its fate is known until it meets an *open* cluster. If a closed cluster is no higher
+than an open one, then either they stay apart for good or they merge without changing any height, whatever lies outside.
+If it is higher, the outcome depends on the outside: the closed cluster becomes open. Open clusters and the meetings
+between them remain to be joined: about as many as the border of the block is long, not as the block has pixels.
 """
 
 from __future__ import annotations
@@ -28,42 +28,43 @@ from numpy.typing import NDArray
 from septum.errors import UsageError
 
 SEED_VALUE = 2**16
-"""Added to the values of pixels of seeds, so that these are met first; other values are below it."""
+"""Added to the values of seed pixels, so that these are met first; other values are smaller."""
 
 MOST_PIXELS = 2**31 - 1
-"""Pixels that can be flooded in one piece, with a ring of one pixel around them."""
+"""Largest number of pixels that one watershed can process, including a ring of one pixel."""
 
 
 @dataclass(frozen=True)
 class Flooded:
-    """Basins of an array or a block of it, and into which clusters they merged.
+    """Basins of an array or a block of it, and the clusters into which they merged.
 
-    Basins have the numbers 1 .. N, in the order in which a scan meets them; those that only the ring around the block
-    has come last. Entry 0 of all tables is background. Pixels in tables are flat indices into the array with its ring.
+    Basins are numbered 1 .. N in the order in which a scan meets them; basins that have pixels only in the ring around
+    the block come last. Entry 0 of all tables is background. Pixels in tables are flat indices into the array with its
+    ring.
 
     Parameters
     ----------
     basins
         ``(*S)`` int32, 0 outside of the mask.
     cluster
-        ``(N + 1,)`` int32: the basin that stands for each basin's cluster.
+        ``(N + 1,)`` int32: the basin that represents each basin's cluster.
     first, count
-        ``(N + 1,)`` int32: the first pixel of each basin in the block, and how many pixels it has there.
+        ``(N + 1,)`` int32: the first pixel of each basin in the block, and its number of pixels there.
     peak
-        ``(N + 1,)`` int32: the peak of each basin, or the pixel of the ring by which its pixels leave the block, or
-        a pixel of its seed.
+        ``(N + 1,)`` int32: the peak of each basin, or the ring pixel through which the basin leaves the block, or a
+        pixel of its seed.
     leaves
-        ``(N + 1,)`` bool: the peak is such a pixel of the ring.
+        ``(N + 1,)`` bool: True if the peak is such a ring pixel.
     seed
-        ``(N + 1,)`` int32: the seed that the basin is, or 0.
+        ``(N + 1,)`` int32: the seed id of the basin, or 0.
     height
-        ``(N + 1,)`` float64: of the basins that stand for clusters, their heights; at least these where a basin leaves.
+        ``(N + 1,)`` float64: heights of the representative basins; lower bounds where a basin leaves the block.
     open
-        ``(N + 1,)`` bool, of the basins that stand for clusters: what is outside of the block matters to them.
+        ``(N + 1,)`` bool, for representative basins: True if pixels outside of the block matter to the cluster.
     links
-        ``(2, L)`` int32: pixels of the block, not of seeds, to whose basins pixels outside may belong, and the basins.
+        ``(2, L)`` int32: pixels of the block, not of seeds, whose basins pixels outside may join, and these basins.
     meetings
-        ``(5, M)`` int64, in order: value, later pixel, step, and the two clusters. Those whose outcome is open.
+        ``(5, M)`` int64, in order: value, later pixel, step, and the two clusters, for meetings that remain open.
     """
 
     basins: NDArray[np.int32]
@@ -84,15 +85,15 @@ class Flooded:
         Returns
         -------
         which
-            ``(M,)`` int32: the basins that stand for them.
+            ``(M,)`` int32: indices of the basins that represent them.
         sizes
-            ``(M,)`` int64: their pixels.
+            ``(M,)`` int64: numbers of pixels, positive.
         first
-            ``(M,)`` int32: the first pixel of each.
+            ``(M,)`` int32: index of the first pixel of each.
         """
         basins = np.arange(len(self.cluster), dtype=np.int32)
         first_basin = np.zeros(len(basins), np.int32)
-        first_basin[self.cluster[::-1]] = basins[::-1]  # of several assignments the last counts: the first basin
+        first_basin[self.cluster[::-1]] = basins[::-1]  # the last assignment wins: the first basin
         met = np.flatnonzero((first_basin[self.cluster] == basins) & (self.count > 0))
         sizes = np.bincount(self.cluster, weights=self.count, minlength=len(basins)).astype(np.int64)
         which = self.cluster[met]
@@ -102,24 +103,24 @@ class Flooded:
 def flood(
     values: NDArray[np.integer[Any]], *, seeds: NDArray[np.int32] | None = None, ratio: float = 1.0
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Flood a whole array.
+    """Compute the watershed of a whole array.
 
     Parameters
     ----------
     values
-        ``(Y, X)`` or ``(Z, Y, X)`` integers: 0 is outside of the mask, which is not flooded. Below `SEED_VALUE` where
-        there are seeds, below ``2**30`` where there are none.
+        ``(Y, X)`` or ``(Z, Y, X)`` non-negative integers; 0 is outside of the mask and stays unlabeled. Below
+        `SEED_VALUE` if there are seeds, otherwise below ``2**30``.
     seeds
-        ``(*S)`` int32: 1 and more the pixels of seeds; 0 elsewhere.
+        ``(*S)`` int32: ids of 1 and more for seed pixels, 0 elsewhere. None: no seeds.
     ratio
-        0 .. 1; 0: basins that meet always merge, so clusters are face-connected components. With seeds it is 1.
+        0 .. 1; 0: basins that meet always merge, so that clusters are face-connected components. Must be 1 with seeds.
 
     Returns
     -------
     labels
-        ``(*S)`` int32: 0 outside of the mask, 1 .. N the clusters in the order in which a scan meets them.
+        ``(*S)`` int32: 0 outside of the mask, clusters 1 .. N in scan order.
     sizes
-        ``(N,)`` int64: their pixels.
+        ``(N,)`` int64: pixels of each cluster, positive.
 
     Raises
     ------
@@ -137,15 +138,15 @@ def flood(
 
 
 def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = None, *, ratio: float = 1.0) -> Flooded:
-    """Flood a block as far as it can be known without the rest of the image.
+    """Compute the watershed of a block as far as it does not depend on the rest of the image.
 
     Parameters
     ----------
     ringed
-        ``(*S + 2)`` uint32: values as for `flood`, with a ring of one pixel around the block: values of its neighbors,
-        0 beyond the border of the image. Corners of the ring are not looked at.
+        ``(*S + 2)`` uint32, non-negative: values as for `flood`, with a ring of one pixel around the block: values of
+        its neighbors, 0 beyond the image border. Corners of the ring are not used.
     seeds
-        ``(*S + 2)`` int32, as for `flood`, the ring included.
+        ``(*S + 2)`` int32 ids, as for `flood`, including the ring.
     ratio
         As for `flood`.
 
@@ -158,7 +159,7 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
     UsageError
         If the array has more than `MOST_PIXELS` pixels.
     """
-    from septum.arrays import _watershed as _flood
+    from septum.arrays import _watershed as loops
 
     if ringed.size > MOST_PIXELS:
         raise UsageError(
@@ -171,19 +172,19 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
     if seeds is not None:
         seed, seeds_max = seeds.ravel(), int(seeds.max(initial=0))
         key = key + np.where(seed > 0, np.uint32(SEED_VALUE), np.uint32(0))
-    up, roots = _flood.point(key, seed, seeds_max, steps, sides, ring)
-    peak, first, count = _flood.number(up, roots, sides, ring)
+    up, roots = loops.link_pixels(key, seed, seeds_max, steps, sides, ring)
+    peak, first, count = loops.number_basins(up, roots, sides, ring)
     leaves = _in_ring(peak, ringed.shape)
     seed_of = seed[peak] if seeds_max else np.zeros(len(peak), np.int32)
     height = key[peak].astype(np.float64) if seeds is None else np.where(seed_of > 0, np.inf, 0.0)
-    inner, earlier = _flood.border(key, up, sides, ring)
+    inner, earlier = loops.open_border(key, up, sides, ring)
     is_open = leaves | (seed_of > 0)
     is_open[-up[inner]] = True
-    packed = _flood.meetings(key, seed, seeds_max, up, steps, sides, ring)
+    packed = loops.find_meetings(key, seed, seeds_max, up, steps, sides, ring)
     packed.sort()
-    cluster, left = _flood.merge(packed, up, steps, height, is_open, ratio if seeds is None else 1.0)
+    cluster, left = loops.merge_clusters(packed, up, steps, height, is_open, ratio if seeds is None else 1.0)
     links = np.unique(inner[earlier])
-    links = links[seed[links] == 0] if seeds_max else links  # a pixel of a seed has its name already
+    links = links[seed[links] == 0] if seeds_max else links  # a seed pixel is identified by its seed
     return Flooded(
         basins=np.negative(up.reshape(ringed.shape)[(slice(1, -1),) * ringed.ndim]),
         cluster=cluster,
@@ -200,14 +201,14 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
 
 
 def _steps(shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the steps to the face neighbors of a pixel in a flat array, in the order of a scan."""
+    """Return the index steps to the face neighbors of a pixel in a flat array, in scan order."""
     strides = np.cumprod([1, *shape[:0:-1]])
     steps: NDArray[np.int64] = np.concatenate([-strides[::-1], strides]).astype(np.int64)
     return steps
 
 
 def _in_ring(pixels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Say which flat indices are in the outermost layer of an array; index 0 is not asked for."""
+    """Flag flat indices that lie in the outermost layer of an array; index 0 is never flagged."""
     inside: NDArray[np.bool_] = np.zeros(len(pixels), bool)
     for place, side in zip(np.unravel_index(pixels, shape), shape, strict=True):
         inside |= (place == 0) | (place == side - 1)
@@ -218,7 +219,7 @@ def _in_ring(pixels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.bo
 def _meetings_left(
     packed: NDArray[np.uint64], up: NDArray[np.int32], steps: NDArray[np.int64], cluster: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """Unpack meetings, and keep the first of each pair of clusters."""
+    """Unpack meetings and keep the first of each pair of clusters."""
     from septum.arrays._watershed import TOP
 
     place = (packed & np.uint64(2**34 - 1)).astype(np.int64)

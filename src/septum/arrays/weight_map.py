@@ -1,4 +1,4 @@
-"""The weight of each pixel in the loss: class balance, and the borders between neighboring objects."""
+"""Weight of each pixel in the loss: class balance, and borders between neighboring objects (paper, equation 2)."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from septum.arrays.targets import IGNORE, IGNORED, check_labels, connected_components, relabel_consecutive
+from septum.arrays.targets import IGNORE_INDEX, UNANNOTATED, check_labels, connected_components, relabel_consecutive
+from septum.axes import relative_spacing
 from septum.errors import UsageError
 
 NEGLIGIBLE = 2e-8
-"""Where the border term is smaller, it is 0: half the spacing of float32 at a weight of 0.2, lost in any sum."""
+"""A border term below this value is set to 0: half the spacing of float32 at a weight of 0.2, invisible in any sum."""
 
 
 def border_term(
     labels: NDArray[np.integer[Any]], *, w0: float = 10.0, sigma_px: float = 5.0, spacing: Sequence[float] | None = None
 ) -> NDArray[np.float32]:
-    """Weigh the background between neighboring objects: the second term of equation 2 of the paper.
+    """Compute the border term of the weight map: the second term of equation 2 of the paper.
 
-    ``w0 exp(-(d1 + d2)^2 / (2 sigma^2))`` on background pixels, with `d1` and `d2` the Euclidean distances from the
-    pixel's center to the nearest pixel (center) of the nearest and of the second nearest object: at least 1.
-    Inside objects it is 0, as in the training data that the authors' released program makes.
+    ``w0 exp(-(d1 + d2)^2 / (2 sigma^2))`` on background pixels, where `d1` and `d2` are the Euclidean distances from
+    the pixel center to the nearest pixel (center) of the nearest and the second nearest object: at least 1. Inside
+    objects it is 0, as in the training data that the authors' released program makes.
 
     Parameters
     ----------
     labels
-        ``(Y, X)`` or ``(Z, Y, X)`` integers: ids of 1 and more in any order, 0 background, `IGNORE` where not
-        annotated. An id in several pieces is one object.
+        ``(Y, X)`` or ``(Z, Y, X)`` integers: ids of 1 and more in any order, 0 background, `UNANNOTATED`. An id in
+        several pieces is one object.
     w0
-        Height of the term, 0 or more. The paper has 10.
+        Height of the term, 0 or more. The paper uses 10.
     sigma_px
-        Its width in pixels (of the finest axis), above 0. The paper has about 5.
+        Width of the term in pixels (of the finest axis), above 0. The paper uses about 5.
     spacing
         Pixel size along each axis in any unit; only the ratios count. None: all equal.
 
     Returns
     -------
     term
-        ``(*S)`` float32, 0 .. `w0`. Exactly 0 inside objects, where not annotated, and where the formula is below
-        `NEGLIGIBLE` (``d1 + d2`` above 31.7 px at the paper's values); so also where fewer than two objects are.
+        ``(*S)`` float32, 0 .. `w0`. Exactly 0 inside objects, at unannotated pixels, and where the formula is below
+        `NEGLIGIBLE` (``d1 + d2`` above 31.7 px at the paper's values); therefore also if there are fewer than two
+        objects.
 
     Raises
     ------
     UsageError
         If `spacing` does not fit the axes, or `w0` or `sigma_px` is out of range.
     DataError
-        If a value of `labels` is negative and not `IGNORE`.
+        If a value of `labels` is negative and not `UNANNOTATED`.
     """
     if not (w0 >= 0 and sigma_px > 0):
         raise UsageError(f"w0 = {w0}, sigma_px = {sigma_px}", "w0 of 0 or more, sigma_px above 0")
@@ -70,43 +72,44 @@ def border_term(
 
 
 def class_counts(target: NDArray[np.uint8], *, classes: int) -> NDArray[np.int64]:
-    """Count the annotated pixels of each class; the counts of several images may be added.
+    """Count the annotated pixels of each class; counts of several images may be added.
 
     Parameters
     ----------
     target
-        ``(*S)`` uint8: classes 0 .. `classes` - 1, `IGNORED` (255) where not annotated.
+        ``(*S)`` uint8: classes 0 .. `classes` - 1, `IGNORE_INDEX` (255) where not annotated.
     classes
         Number of classes K, 1 or more.
 
     Returns
     -------
     counts
-        ``(K,)`` int64.
+        ``(K,)`` int64, 0 or more.
     """
-    return np.bincount(target.ravel(), minlength=IGNORED + 1)[:classes].astype(np.int64)
+    return np.bincount(target.ravel(), minlength=IGNORE_INDEX + 1)[:classes].astype(np.int64)
 
 
 def class_balance(counts: ArrayLike, *, cap: float = 10.0) -> NDArray[np.float32]:
-    """Weigh the classes against their frequencies: the term ``w_c`` of equation 2 of the paper.
+    """Compute class weights from class frequencies: the term ``w_c`` of equation 2 of the paper.
 
-    The paper does not give its formula. Here: with ``f_k`` the share of class ``k`` in the annotated pixels, a class
-    counts ``r_k = min(max(f) / f_k, cap)`` times the most frequent one, and
-    ``w_k = r_k / sum_j(f_j r_j)``, so that the mean weight over all annotated pixels is 1 and the learning rate means
-    the same for any data. Without the cap (and all classes present) this is ``1 / (K f_k)``.
+    The paper does not give its formula. Here, with ``f_k`` the share of class ``k`` in the annotated pixels, a class
+    counts ``r_k = min(max(f) / f_k, cap)`` times the most frequent one, and ``w_k = r_k / sum_j(f_j r_j)``, so that the
+    mean weight over all annotated pixels is 1 and the learning rate means the same for any data. Without the cap (and
+    with all classes present) this is ``1 / (K f_k)``.
 
     Parameters
     ----------
     counts
-        ``(K,)`` annotated pixels of each class in the whole training set, from `class_counts`.
+        ``(K,)`` numbers, integers or floats of 0 or more: annotated pixels of each class in the whole training set,
+        from `class_counts`.
     cap
-        How many times the weight of the most frequent class a class may get at most, 1 or more; 1 turns the balance
-        off. Without it a class of a few pixels would outweigh all else; a class with no pixel gets the cap.
+        Largest weight of a class relative to the most frequent one, 1 or more; 1 turns the balance off. Without a cap a
+        class of a few pixels would dominate the loss; a class without pixels gets the cap.
 
     Returns
     -------
     class_weights
-        ``(K,)`` float32, above 0; all 1 where nothing is annotated.
+        ``(K,)`` float32, above 0; all 1 if nothing is annotated.
     """
     numbers = np.asarray(counts, np.float64)
     total = numbers.sum()
@@ -127,17 +130,17 @@ def weight_map(
     sigma_px: float = 5.0,
     spacing: Sequence[float] | None = None,
 ) -> NDArray[np.float32]:
-    """Weigh each pixel of a training image: equation 2 of the paper, ``w_c(x) + border term``.
+    """Compute the weight map of a training image: equation 2 of the paper, ``w_c(x) + border term``.
 
     Parameters
     ----------
     labels
-        ``(*S)`` integers: the objects whose borders count, set apart by `targets.separate`; `IGNORE` where not
-        annotated. None: the face-connected components of all that is not class 0 in `target`.
+        ``(*S)`` integers: object ids after `septum.arrays.targets.separate_touching`; `UNANNOTATED` pixels get weight
+        0. None: the face-connected components of all classes but class 0 in `target`.
     target
-        ``(*S)`` uint8: the classes, `IGNORED` (255) where not annotated.
+        ``(*S)`` uint8: the classes, `IGNORE_INDEX` (255) where not annotated.
     class_weights
-        ``(K,)`` weight of each class, from `class_balance`.
+        ``(K,)`` floats, above 0: weight of each class, from `class_balance`.
     w0, sigma_px, spacing
         As in `border_term`.
 
@@ -151,13 +154,13 @@ def weight_map(
     UsageError, DataError
         As `border_term`.
     """
-    objects = connected_components((target > 0) & (target != IGNORED)) if labels is None else labels
-    per_value = np.zeros(IGNORED + 1, np.float32)
+    objects = connected_components((target > 0) & (target != IGNORE_INDEX)) if labels is None else labels
+    per_value = np.zeros(IGNORE_INDEX + 1, np.float32)
     weights = np.asarray(class_weights, np.float32)
     per_value[: len(weights)] = weights
     weight: NDArray[np.float32] = per_value[target]
     weight += border_term(objects, w0=w0, sigma_px=sigma_px, spacing=spacing)
-    weight[(target == IGNORED) | (objects == IGNORE)] = 0
+    weight[(target == IGNORE_INDEX) | (objects == UNANNOTATED)] = 0
     return weight
 
 
@@ -170,21 +173,21 @@ def fiji_weight_map(
     background_sigma_px: float = 10.0,
     spacing: Sequence[float] | None = None,
 ) -> NDArray[np.float32]:
-    """Weigh each pixel as the authors' Fiji plugin does (Falk et al., Nature Methods 2019): not the paper's formula.
+    """Compute the weight map of the authors' Fiji plugin (Falk et al., Nature Methods 2019), which is not the paper's.
 
     Inside objects 1; on background ``v + (1 - v) exp(-d1^2 / (2 s1^2)) + w0 exp(-(d1 + d2)^2 / (2 sigma^2))``:
-    background counts little far from all objects and much between two. No class balance.
+    background weighs little far from all objects and much between two. There is no class balance.
 
     Parameters
     ----------
     labels
-        ``(*S)`` integers, set apart by `targets.separate`: ids, 0 background, `IGNORE` where not annotated.
+        ``(*S)`` integers after `septum.arrays.targets.separate_touching`: ids, 0 background, `UNANNOTATED`.
     w0, sigma_px, spacing
         As in `border_term`, with the plugin's values.
     background
         ``v``, the weight far from all objects, 0 .. 1.
     background_sigma_px
-        ``s1``, how far the weight of the background reaches from an object, in pixels of the finest axis, above 0.
+        ``s1``, how far the weight of the background extends from an object, in pixels of the finest axis, above 0.
 
     Returns
     -------
@@ -211,31 +214,5 @@ def fiji_weight_map(
     weight += background
     weight[~outside] = 1
     weight += border_term(labels, w0=w0, sigma_px=sigma_px, spacing=spacing)
-    weight[labels == IGNORE] = 0
+    weight[labels == UNANNOTATED] = 0
     return weight
-
-
-def relative_spacing(spacing: Sequence[float] | None, rank: int) -> tuple[float, ...]:
-    """Express the pixel size along each axis in units of the smallest.
-
-    Parameters
-    ----------
-    spacing
-        One number above 0 per axis, in any unit; None: all equal.
-    rank
-        Number of axes.
-
-    Returns
-    -------
-    sizes
-        `rank` numbers of 1 and more.
-
-    Raises
-    ------
-    UsageError
-        If the number of values is not `rank`, or one is not above 0 and finite.
-    """
-    sizes = (1.0,) * rank if spacing is None else tuple(float(size) for size in spacing)
-    if len(sizes) != rank or not all(0 < size < math.inf for size in sizes):
-        raise UsageError(f"spacing {spacing} for {rank} axes", f"{rank} numbers above 0, one per axis")
-    return tuple(size / min(sizes) for size in sizes)

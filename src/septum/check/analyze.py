@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.intensity_profile import intensity_curve, thumbnail
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.boundary_agreement import Agreement, Turned, agreement, best_orientation, turned
 from septum.check.census import census
 from septum.check.masks import Labels, fill_holes, read_labels
@@ -24,7 +24,7 @@ from septum.errors import SeptumError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from septum.io.images import Image
+    from septum.io.image import Image
     from septum.pairing.find import Pair
 
 # Percentiles and brightness come from a regular sample of this many pixels per channel.
@@ -33,8 +33,6 @@ _SAMPLE = 1_000_000
 _FRAMES = 8  # of a stack are compared with their masks
 _MOST_CHANNELS = 5  # that are taken for channels although the file says pages
 _CLEARLY = 1.15  # times the contrast of the next best order of axes
-
-LOSSY = (".jpg", ".jpeg")
 
 
 def items_of(pairs: Sequence[Pair]) -> Iterator[PairStatistics]:
@@ -50,7 +48,7 @@ def items_of(pairs: Sequence[Pair]) -> Iterator[PairStatistics]:
 
 def survey(item: PairStatistics, *, ignore: Sequence[int] = ()) -> PairStatistics:
     """Read the files of an item, one after the other, and add the figures; `ignore` as in `read_mask`."""
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     unreadable: list[tuple[Path, str]] = []
     image_facts = mask_facts = None
@@ -138,20 +136,27 @@ def read_mask(path: Path, axes: str, *, ignore: Sequence[int] = ()) -> tuple[Ima
     FileError
         If the file cannot be read.
     """
-    from septum.io.images import read_image
+    from septum.io.open import read_image
     from septum.pairing.object_folders import is_object_folder, read_object_masks
 
     mask = read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
-    lossy = path.suffix.lower() in LOSSY
-    return mask, [_without(read_labels(frame, lossy=lossy), ignore) for frame in mask_frames(mask, axes)]
+    return mask, [_without(read_labels(frame, lossy=is_lossy(path)), ignore) for frame in mask_frames(mask, axes)]
+
+
+def is_lossy(path: Path) -> bool:
+    """Return True if the format of a file changes the values that are saved."""
+    from septum.io.formats import format_of
+
+    kind = format_of(path.name)
+    return kind is not None and kind.lossy
 
 
 def _without(labels: Labels, ignore: Sequence[int]) -> Labels:
-    """Set the values that mean not annotated to `IGNORE`."""
+    """Set the values that mean not annotated to `UNANNOTATED`."""
     met = tuple(value for value in ignore if (labels.array == value).any())
     if not met:
         return labels
-    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(IGNORE), labels.array), ignored=met)
+    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(UNANNOTATED), labels.array), ignored=met)
 
 
 def _image_facts(image: Image, frames: NDArray[Any]) -> ImageFacts:

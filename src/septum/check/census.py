@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, relabel_consecutive
+from septum.arrays.targets import UNANNOTATED, relabel_consecutive
 
 FEW = 64
 """Up to so many values, where each lies and how bright it is, is kept as well."""
@@ -48,9 +48,9 @@ class Census:
     Attributes
     ----------
     values, counts
-        Values other than 0 and `IGNORE`, rising, and their pixels.
+        Values other than 0 and `UNANNOTATED`, rising, and their pixels.
     background, ignored
-        Pixels that are 0, and that are `IGNORE`.
+        Pixels that are 0, and that are `UNANNOTATED`.
     pieces
         Connected pieces of equal value (8 neighbors in 2D, 26 in 3D) without background.
     whole
@@ -88,17 +88,17 @@ def census(labels: NDArray[np.integer[Any]], image: NDArray[Any] | None = None) 
     Parameters
     ----------
     labels
-        ``(*S)`` integers, two or three axes, 0 background, `IGNORE` not annotated.
+        ``(*S)`` integers, two or three axes, 0 background, `UNANNOTATED` not annotated.
     image
         ``(C, *S)``, finite; gives the brightness of each value.
 
     Raises
     ------
     DataError
-        If a value is negative and not `IGNORE`.
+        If a value is negative and not `UNANNOTATED`.
     """
     numbers, ids = relabel_consecutive(labels)
-    ignored = int(np.count_nonzero(numbers == IGNORE)) if numbers.size and numbers.min() < 0 else 0
+    ignored = int(np.count_nonzero(numbers == UNANNOTATED)) if numbers.size and numbers.min() < 0 else 0
     if ignored:
         numbers = np.maximum(numbers, 0)
     sizes = np.bincount(numbers.ravel(), minlength=len(ids) + 1)

@@ -106,7 +106,7 @@ def _same(one: PairStatistics, other: PairStatistics, turn: int, likeness: float
     """Compare the fine detail of two images whose thumbnails are alike."""
     from scipy.ndimage import uniform_filter
 
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     details = []
     for item, how in ((one, turn), (other, 0)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 from septum.check.analyze import read_mask
 from septum.check.issues import format_shape
 from septum.errors import DataError, SeptumError
@@ -43,7 +43,7 @@ def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
     DataError
         If it has other sides, or nothing is inside.
     """
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     values = read_image(path, labels=True).array
     colors = values[: 1 if len(values) < 3 else 3]  # without alpha
@@ -59,10 +59,10 @@ def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
 
 
 def outside_unknown(frames: NDArray[np.int32], path: Path | None) -> NDArray[np.int32]:
-    """Set what lies outside of the field of view of `path`, if there is one, to `IGNORE` in ``(T, *S)`` labels."""
+    """Set what lies outside of the field of view of `path`, if there is one, to `UNANNOTATED` in ``(T, *S)`` labels."""
     if path is None:
         return frames
-    return np.where(read_field(path, frames.shape[1:]), frames, np.int32(IGNORE))
+    return np.where(read_field(path, frames.shape[1:]), frames, np.int32(UNANNOTATED))
 
 
 def with_field(item: PairStatistics) -> PairStatistics:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE, relabel_consecutive
+from septum.arrays.targets import UNANNOTATED, relabel_consecutive
 from septum.check.jpeg_artifacts import smeared
 from septum.errors import DataError
 
@@ -31,14 +31,14 @@ class Labels:
     Attributes
     ----------
     array
-        ``(*S)`` int32, `IGNORE` where not annotated; all 0 if there is a problem.
+        ``(*S)`` int32, `UNANNOTATED` where not annotated; all 0 if there is a problem.
     mends
         Codes of what was done: ``"mask-float"``, ``"mask-nan"``, ``"mask-gray-rgb"``, ``"mask-colors"``,
         ``"mask-smoothed"``, ``"mask-large-ids"``.
     problem
         Why the mask cannot be read, as a phrase; ``""`` if it can.
     ignored
-        Values that became `IGNORE` because a person said that they mean not annotated.
+        Values that became `UNANNOTATED` because a person said that they mean not annotated.
     """
 
     array: NDArray[np.int32]
@@ -69,8 +69,8 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
     if not problem and planes.shape[0] == 3 and planes.min() < 0:
         problem = "negative values in a color mask"
     lowest = int(planes.min()) if planes.size and not problem else 0
-    if lowest < IGNORE:
-        problem = f"the value {lowest}, where only {IGNORE} (not annotated) may be negative"
+    if lowest < UNANNOTATED:
+        problem = f"the value {lowest}, where only {UNANNOTATED} (not annotated) may be negative"
     if problem:
         return Labels(np.zeros(mask.shape[1:], np.int32), (), problem)
     smooth, problem = _sharpened(planes, lossy=lossy) if lowest >= 0 else (None, "")
@@ -96,7 +96,7 @@ def _whole_numbers(mask: NDArray[Any], mends: list[str]) -> tuple[NDArray[np.int
     missing = np.isnan(values)
     if missing.any():
         mends.append("mask-nan")
-        values[missing] = IGNORE
+        values[missing] = UNANNOTATED
     zeros = np.zeros(mask.shape, np.int64)
     if np.isinf(values).any() or (values.size and np.abs(values).max() > 2**62):
         return zeros, "infinite values"
@@ -295,12 +295,12 @@ def to_classes(
     values
         Rising; ``values[k]`` becomes class k.
     ignore
-        Values that mean not annotated, beside `IGNORE`.
+        Values that mean not annotated, beside `UNANNOTATED`.
 
     Returns
     -------
     classes
-        ``(*S)`` int32, 0 .. K - 1 or `IGNORE`.
+        ``(*S)`` int32, 0 .. K - 1 or `UNANNOTATED`.
 
     Raises
     ------
@@ -309,8 +309,8 @@ def to_classes(
     """
     known = np.asarray(values, np.int64)
     index = np.searchsorted(known, labels).clip(0, len(known) - 1)
-    classes = np.where(known[index] == labels, index, IGNORE).astype(np.int32)
-    strange = (classes == IGNORE) & ~np.isin(labels, [IGNORE, *ignore])
+    classes = np.where(known[index] == labels, index, UNANNOTATED).astype(np.int32)
+    strange = (classes == UNANNOTATED) & ~np.isin(labels, [UNANNOTATED, *ignore])
     if strange.any():
         raise DataError(
             f"a mask with the value {int(labels[strange][0])}",

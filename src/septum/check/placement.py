@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import IGNORE
+from septum.arrays.targets import UNANNOTATED
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ def placed(labels: NDArray[Any], placement: Placement) -> NDArray[Any]:
     Returns
     -------
     labels
-        In the image's sides and the same dtype; integers are `IGNORE` where a shift leaves nothing, bool False.
+        In the image's sides and the same dtype; integers are `UNANNOTATED` where a shift leaves nothing, bool False.
     """
     turned = np.flip(labels.transpose(placement.order), tuple(a for a, flip in enumerate(placement.flips) if flip))
     if not any(placement.shift):
         return np.ascontiguousarray(turned)
-    moved = np.full(turned.shape, False if turned.dtype == np.bool_ else IGNORE, turned.dtype)
+    moved = np.full(turned.shape, False if turned.dtype == np.bool_ else UNANNOTATED, turned.dtype)
     to = tuple(slice(max(0, s), max(0, n + min(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
     source = tuple(slice(max(0, -s), max(0, n - max(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
     moved[to] = turned[source]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.analyze import LOSSY, image_frames, mask_frames, read_mask
+from septum.check.analyze import image_frames, is_lossy, mask_frames, read_mask
 from septum.check.field_of_view import outside_unknown
 from septum.check.issues import KINDS
 from septum.check.masks import fill_holes, match_channels
@@ -122,7 +122,8 @@ def _place(item: PairStatistics, report: Report, out: Path, *, name: str, role: 
 
 
 def _write_image(item: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
-    from septum.io.images import read_image, write_image
+    from septum.io.open import read_image
+    from septum.io.write import write_image
 
     target = _place(item, report, out, name=item.image.name, role="images")
     if item.image not in done:
@@ -139,7 +140,7 @@ def _write_image(item: PairStatistics, report: Report, out: Path, done: dict[Pat
 def _write_mask(
     item: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
 ) -> FixRecord:
-    from septum.io.images import write_image
+    from septum.io.write import write_image
 
     role = "golds" if (path, section) in item.golds and report.pairing.layout == "ctc" else "masks"
     target = _place(item, report, out, name=path.name, role=role)
@@ -149,7 +150,7 @@ def _write_mask(
     frames = outside_unknown(put_right(frames, item, path), item.field if section is None else None)
     raw = mask_frames(mask, axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
-    if same and path.is_file() and path.suffix.lower() not in LOSSY:
+    if same and path.is_file() and not is_lossy(path):
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     spatial = "ZYX"[-(frames.ndim - 1) :]
@@ -189,10 +190,10 @@ def _smallest(array: NDArray[np.int32]) -> type[np.integer[Any]]:
 
 def _lossless(target: Path, array: NDArray[Any], axes: str) -> Path:
     """Return the name with a suffix whose format keeps the values and axes: its own, or TIFF."""
-    from septum.io.paths import NIFTI, TIFF, image_stem, image_suffix
+    from septum.io.formats import format_of
+    from septum.io.paths import image_stem
 
-    suffix = image_suffix(target)
-    plane = axes == "YX" or (axes == "CYX" and array.shape[0] in (1, 3))
-    png = suffix == ".png" and plane and array.dtype in (np.bool_, np.uint8, np.uint16)
-    fits = png or suffix in (*TIFF, ".ome.tif", ".ome.tiff") or suffix in NIFTI
+    kind = format_of(target.name)
+    channels = array.shape[axes.index("C")] if "C" in axes else 1
+    fits = kind is not None and not kind.folder and kind.holds(array.dtype.name, axes, channels)
     return target if fits else target.with_name(image_stem(target) + ".tif")

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components
-from septum.axes import relative_spacing
 
 if TYPE_CHECKING:
     pass
 
 from typing import TYPE_CHECKING, Any
 
-from septum.arrays.targets import IGNORE, near_objects, without_unknown
+from septum.arrays.targets import UNANNOTATED, drop_unannotated, ignore_far_background
 from septum.check.analyze import image_frames, read_mask
 from septum.check.field_of_view import outside_unknown
 from septum.check.masks import fill_holes, match_channels, to_classes
@@ -48,10 +47,10 @@ class Sample:
     image
         ``(C, *S)`` float32, raw intensities, finite.
     mask
-        ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `IGNORE` where not annotated.
+        ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
     gold
-        ``(*S)`` int32, truth for scoring where it differs: ids of some of the objects, `IGNORE` where nothing is known.
-        None where `mask` is the truth.
+        ``(*S)`` int32, truth for scoring where it differs: ids of some of the objects, `UNANNOTATED` where nothing is
+        known. None where `mask` is the truth.
     spacing_um
         Micrometers per pixel along ``*S``; None if unknown.
     copy_of
@@ -73,7 +72,7 @@ def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int3
 
     A gold frame that names some of its objects says nothing of the others; elsewhere all objects are judged.
     """
-    return labels if sample.gold is None else without_unknown(labels, sample.mask)
+    return labels if sample.gold is None else drop_unannotated(labels, sample.mask)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
     FileError
         If a file cannot be read.
     """
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     image = read_image(item.image, axes=item.axes)
     frames = image_frames(image)
@@ -144,9 +143,9 @@ def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
     golds = _truth(item.golds, item, rules, frames) if item.golds and item.golds != item.masks else None
     facts = item.image_facts
     if item.near_px is not None:
-        sizes = relative_spacing(facts.spacing_um) if facts else None
         golds = masks if (masks > 0).any() else None
-        masks = np.stack([near_objects(mask, reach_px=item.near_px, spacing=sizes) for mask in masks])
+        sizes = facts.spacing_um if facts else None
+        masks = np.stack([ignore_far_background(mask, reach_px=item.near_px, spacing=sizes) for mask in masks])
     spacing = facts.spacing_um[-rules.rank :] if facts and facts.spacing_um else None
     walks_z = rules.rank == 2 and frames.ndim == 5
     places = [(t, z) for t in range(len(frames)) for z in (range(frames.shape[2]) if walks_z else (None,))]
@@ -155,7 +154,7 @@ def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
         many = len(places) > 1
         truth = masks[t] if z is None else masks[t, z]
         gold = None if golds is None else golds[t] if z is None else golds[t, z]
-        if (truth == IGNORE).all() and (gold is None or (gold == IGNORE).all()):
+        if (truth == UNANNOTATED).all() and (gold is None or (gold == UNANNOTATED).all()):
             continue  # a page that nobody annotated: nothing to learn from and nothing to score
         suffix = (f"_t{t:03d}" if len(frames) > 1 else "") + ("" if z is None else f"_z{z:03d}")
         yield Sample(
@@ -175,7 +174,7 @@ def _truth(
 ) -> NDArray[np.int32]:
     """Return ``(T, *S)`` int32 from files that are all of the truth, or Z slices of it."""
     shape = (frames.shape[0], *frames.shape[2:])
-    whole = np.full(shape, IGNORE, np.int32)
+    whole = np.full(shape, UNANNOTATED, np.int32)
     for path, section in files:
         axes = item.image_facts.axes if item.image_facts else ""
         found = meant_frames(
@@ -216,14 +215,14 @@ def meant(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> N
     Returns
     -------
     mask
-        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `IGNORE` where not annotated.
+        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
     """
     if rules.kind == "classes":
         if rules.mixed:
             return np.where(labels > 0, np.int32(1), labels)
         return to_classes(labels, rules.mask_values, rules.ignore)
     if pieces:
-        return np.where(labels == IGNORE, np.int32(IGNORE), connected_components(labels > 0))
+        return np.where(labels == UNANNOTATED, np.int32(UNANNOTATED), connected_components(labels > 0))
     return set_apart(labels)[0] if "object-apart" in rules.mends else labels
 
 

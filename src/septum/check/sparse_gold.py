@@ -75,7 +75,7 @@ def _count(item: PairStatistics) -> int | None:
 
 def _tracked(gold: Path) -> int | None:
     """Return how many tracking markers the frame of a gold mask has; None if there are none that can be read."""
-    from septum.io.images import read_image
+    from septum.io.open import read_image
 
     path = markers(gold)
     try:
@@ -103,5 +103,5 @@ def _diameters(items: Mapping[int, PairStatistics]) -> Iterator[np.ndarray[tuple
         if item.mask_facts is not None:
             rank = len(item.mask_facts.sides)
             spacing = item.image_facts.spacing_um if item.image_facts else None
-            volume = float(np.prod(relative_spacing(spacing) or (1.0,))) if spacing and len(spacing) == rank else 1.0
+            volume = float(np.prod(relative_spacing(spacing, rank))) if spacing and len(spacing) == rank else 1.0
             yield equivalent_diameters(np.asarray([n * volume for c in item.mask_facts.census for n in c.counts]), rank)

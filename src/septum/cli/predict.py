@@ -13,6 +13,7 @@ from septum.cli.options import AxesOption, DeviceOption, JsonOption, QuietOption
 from septum.cli.progress import Outcome, Progress, follow_prediction, stoppable
 from septum.cli.text import described, evaluation_lines, json_text
 from septum.errors import SeptumError, UsageError
+from septum.io.formats import RESULT_SUFFIXES
 from septum.predict.events import ImageFailed
 from septum.predict.memory import format_bytes, parse_bytes
 from septum.report.numbers import format_seconds
@@ -40,8 +41,13 @@ def predict(
     ] = False,
     axes: AxesOption = None,
     format_: Annotated[
-        Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None,
-        typer.Option("--format", show_default="as the input", help="File type of the results."),
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="SUFFIX",
+            show_default="as the input",
+            help=f"File type of the results: {', '.join(suffix[1:] for suffix in RESULT_SUFFIXES)}.",
+        ),
     ] = None,
     max_memory: Annotated[
         str | None,

@@ -301,9 +301,7 @@ def demo(
     """
     from septum.demo import demo as job
     from septum.demo.settings import DemoSettings
-    from septum.report.compared import Compared
-    from septum.report.curves import curves
-    from septum.report.pictures import draw_demo
+    from septum.report.pictures import Compared, draw_demo
 
     settings = settings_of(DemoSettings, out=out, seed=seed)
     with orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
@@ -311,8 +309,6 @@ def demo(
             if isinstance(record, Compared):
                 progress.say(f"picture: {draw_demo(record, out / 'pictures')}")
             elif isinstance(record, job.DemoDone):
-                picture = curves(out / "run" / "log.csv", out / "curves.png")
-                progress.say(f"curves: {picture}")
                 rows = [["on images never seen", "SEG", "AP50"], *record.rows]
                 seconds = record.seconds
             elif isinstance(record, Event):

@@ -1,1 +1,1 @@
-"""The CPU engine: the U-Net's convolutions as fused Winograd kernels. Import only `inference` and `training`."""
+"""The CPU engine: the U-Net's layers as compiled loops. Only `inference` and `training` are imported from outside."""

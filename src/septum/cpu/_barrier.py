@@ -1,7 +1,11 @@
-"""How threads that run one loop together find each other.
+"""Synchronization of threads that compute one loop together, without locks.
 
-A thread that comes late, because the system wakes it late, lets nobody wait: who opens a loop does all of it that no
-other does, and waits only for those that have joined.
+The thread that opens a loop works on it at once. The others join when they see it open; a thread that the system wakes
+late finds the loop closed and is not waited for. The opening thread takes all blocks that no other thread takes, and at
+the end waits only for threads that have joined. All threads take their blocks from one atomic counter.
+
+A joining thread announces itself first (`JOINED` + 1) and then looks again whether the loop is still open; the opening
+thread closes the loop first and then waits until nobody is announced. One of the two therefore always sees the other.
 """
 
 from __future__ import annotations
@@ -9,68 +13,67 @@ from __future__ import annotations
 from typing import Any
 
 from septum.arrays.jit import lazy_jit
-from septum.cpu._microkernels import add, give_way, look, pause, tell
+from septum.cpu._microkernels import atomic_load, atomic_store, fetch_add, spin_pause, yield_core
 
-# What threads tell each other, in cache lines of their own: the next block, which loop is open to be joined, how many
-# have joined it.
+# Shared state, one cache line each: the next block, the number of the open loop, and how many threads have joined it.
 COUNTER, OPEN, JOINED, STATE = 0, 8, 16, 24
 CLOSED, OVER = 0, -1
-# Looks at the state of others before a thread lets others have its core.
+# Number of looks at the state before a waiting thread yields its core.
 _PATIENCE = 1000
 
 
 @lazy_jit
-def counter(state: int) -> int:
-    """Return the address of what blocks are counted with; `state` is that of ``(STATE,) int64``."""
+def counter_address(state: int) -> int:
+    """Return the address of the block counter; `state` is the address of ``(STATE,) int64``."""
     return state + 8 * COUNTER
 
 
 @lazy_jit
-def begin(state: int, number: int) -> None:
-    """Open a loop of a number, 1 or more and another than the last, for others to join."""
-    tell(state + 8 * OPEN, number)
+def open_loop(state: int, number: int) -> None:
+    """Open a loop for others to join; its number is 1 or more and differs from that of the loop before."""
+    atomic_store(state + 8 * OPEN, number)
 
 
 @lazy_jit
-def end(state: int) -> None:
-    """Close the loop and wait for those that have joined."""
-    tell(state + 8 * OPEN, CLOSED)
+def close_loop(state: int) -> None:
+    """Close the loop and wait for the threads that have joined."""
+    atomic_store(state + 8 * OPEN, CLOSED)
     looks = 0
-    while look(state + 8 * JOINED):
+    while atomic_load(state + 8 * JOINED):
         looks = _patient(looks)
 
 
 @lazy_jit
-def join(state: int, seen: int) -> Any:
-    """Wait for a loop of another number than `seen` and join it; return its number, or `OVER` at the end of all."""
+def join_loop(state: int, seen: int) -> Any:
+    """Wait for a loop with a number other than `seen`, join it, and return its number; `OVER` after the last loop."""
     looks = 0
     while True:
-        now = look(state + 8 * OPEN)
+        now = atomic_load(state + 8 * OPEN)
         if now == OVER:
             return OVER
         if now in (CLOSED, seen):
             looks = _patient(looks)
             continue
         looks = 0
-        add(state + 8 * JOINED, 1)
-        # It may have been closed meanwhile; if not, who opened it sees this thread and waits.
-        now = look(state + 8 * OPEN)
+        fetch_add(state + 8 * JOINED, 1)
+        # The loop may have been closed meanwhile; if not, the opening thread sees this thread and waits for it.
+        now = atomic_load(state + 8 * OPEN)
         if now not in (CLOSED, OVER):
             return now
-        add(state + 8 * JOINED, -1)
+        fetch_add(state + 8 * JOINED, -1)
 
 
 @lazy_jit
-def leave(state: int) -> None:
-    """Say that this thread's part of the loop is done."""
-    add(state + 8 * JOINED, -1)
+def leave_loop(state: int) -> None:
+    """Report that this thread has finished its part of the loop."""
+    fetch_add(state + 8 * JOINED, -1)
 
 
 @lazy_jit
 def _patient(looks: int) -> int:
-    """Wait before the next look at the state of other threads; return how many looks there were."""
+    """Wait before the next look at the state of other threads; return the number of looks so far."""
     if looks < _PATIENCE:
-        pause()
+        spin_pause()
     else:
-        give_way()
+        yield_core()
     return looks + 1

@@ -1,8 +1,9 @@
-"""Loops over pixels for training: batch normalization with ReLU, forward and backward.
+"""Loops over pixels for training: batch normalization with leaky ReLU, forward and backward.
 
-INPUT0 is what is normalized, INPUT1 the gradient that comes back, OUTPUT what is written: maps without gaps of END
-pixels, CHUNKS0 vectors each. BIAS is the table of `septum.cpu._microkernels_backward.add_slopes`. Each block of BLOCK
-pixels gives two vectors of sums a chunk, so that what is added in which order does not depend on the threads.
+INPUT0 is the input of the normalization, INPUT1 the gradient of its output, OUTPUT the result: maps of END contiguous
+pixels with CHUNKS0 vectors each. BIAS is the address of the table of
+`septum.cpu._microkernels_backward.add_gradient_sums`. Each block of BLOCK pixels gives two vectors of sums a chunk;
+blocks are combined in order afterwards, so that the order of summation does not depend on the threads.
 """
 
 from __future__ import annotations
@@ -11,17 +12,27 @@ import numpy as np
 
 from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import STEP
-from septum.cpu._microkernels import add, clear
-from septum.cpu._microkernels_backward import add_slopes, add_square, add_vector, normalize, pull, scale_vector
+from septum.cpu._microkernels import clear, fetch_add
+from septum.cpu._microkernels_backward import (
+    add_gradient_sums,
+    add_square,
+    add_vector,
+    batchnorm_gradient,
+    normalize,
+    scale_vector,
+)
 from septum.cpu._winograd import BIAS, BLOCK, CHUNKS0, END, INPUT0, INPUT1, OUTPUT, SUMS, Description
 
 
 @lazy_jit
 def moments(d: Description, counter: int) -> None:
-    """Compute the mean of each block, and the sum of squares around it."""
+    """Compute the mean of each block, and the sum of squared distances from it.
+
+    Means of blocks first: the difference of two large sums would lose precision.
+    """
     chunks, size = d[CHUNKS0], d[BLOCK]
     while True:
-        block = add(counter, 1)
+        block = fetch_add(counter, 1)
         if block * size >= d[END]:
             return
         count, start = min(size, d[END] - block * size), d[INPUT0] + block * size * chunks * STEP
@@ -38,11 +49,11 @@ def moments(d: Description, counter: int) -> None:
 
 
 @lazy_jit
-def normalized(d: Description, leak: np.float32, counter: int) -> None:
+def normalize_blocks(d: Description, leak: np.float32, counter: int) -> None:
     """Scale, add offsets, apply leaky ReLU."""
     chunks, size, table = d[CHUNKS0], d[BLOCK], d[BIAS]
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= d[END]:
             return
         for pixel in range(first, min(first + size, d[END])):
@@ -53,12 +64,12 @@ def normalized(d: Description, leak: np.float32, counter: int) -> None:
 
 
 @lazy_jit
-def slopes(d: Description, leak: np.float32, counter: int) -> None:
-    """Sum the gradients of each block before the ReLU, and their products with distances from the mean."""
+def gradient_sums(d: Description, leak: np.float32, counter: int) -> None:
+    """Sum the gradients of each block before the ReLU, and their products with the distances from the mean."""
     chunks, size = d[CHUNKS0], d[BLOCK]
     row = chunks * STEP
     while True:
-        block = add(counter, 1)
+        block = fetch_add(counter, 1)
         if block * size >= d[END]:
             return
         for chunk in range(chunks):
@@ -67,18 +78,18 @@ def slopes(d: Description, leak: np.float32, counter: int) -> None:
             clear(sums + row)
             for pixel in range(block * size, min((block + 1) * size, d[END])):
                 place = (pixel * chunks + chunk) * STEP
-                add_slopes(d[INPUT1] + place, d[INPUT0] + place, d[BIAS] + chunk * STEP, row, leak, sums)
+                add_gradient_sums(d[INPUT1] + place, d[INPUT0] + place, d[BIAS] + chunk * STEP, row, leak, sums)
 
 
 @lazy_jit
-def pulled(d: Description, leak: np.float32, counter: int) -> None:
-    """Compute the gradient of what was normalized."""
+def input_gradient(d: Description, leak: np.float32, counter: int) -> None:
+    """Compute the gradient of the input of the normalization."""
     chunks, size = d[CHUNKS0], d[BLOCK]
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= d[END]:
             return
         for pixel in range(first, min(first + size, d[END])):
             for chunk in range(chunks):
                 place, one = (pixel * chunks + chunk) * STEP, d[BIAS] + chunk * STEP
-                pull(d[INPUT1] + place, d[INPUT0] + place, one, chunks * STEP, leak, d[OUTPUT] + place)
+                batchnorm_gradient(d[INPUT1] + place, d[INPUT0] + place, one, chunks * STEP, leak, d[OUTPUT] + place)

@@ -1,4 +1,9 @@
-"""Feature maps of the engine and where they lie in its memory."""
+"""Feature maps of the engine and their layout in one arena of memory.
+
+A tile needs many feature maps, but few at the same time: each map is alive from the chain of layers that fills it to
+the last chain that reads it. `assign_addresses` lets maps that are never alive together share memory. Maps between two
+convolutions of a level hold only a window of rows, which moves down with the computation (`FeatureMap.make_room`).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,8 @@ _ALIGNMENT = 4096
 
 
 @dataclass
-class Map:
-    """A feature map, features together, of which a window of rows is in memory.
+class FeatureMap:
+    """A feature map, channels last, of which a window of rows is in memory.
 
     Parameters
     ----------
@@ -26,11 +31,11 @@ class Map:
     step
         Bytes of a vector.
     border
-        Pixels of zeros around it: 1 in networks with padding.
+        Pixels of zeros around the map: 1 in networks with padding.
     rows
-        Rows in memory, border included.
+        Rows in memory, including the border.
     born, dies
-        The first and the last chain of layers that use it.
+        First and last chain of layers that use the map.
     """
 
     height: int
@@ -42,17 +47,17 @@ class Map:
     born: int
     dies: int
     address: int = 0
-    first: int = field(default=0, init=False)  # row in memory at the address, the upper border being row 0
-    filled: int = field(default=0, init=False)  # rows ever written, border included
+    first: int = field(default=0, init=False)  # first row in memory; row 0 is the upper border
+    filled: int = field(default=0, init=False)  # rows written so far, including the border
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes from a pixel to the next."""
+        """Bytes from one pixel to the next."""
         return self.chunks * self.step
 
     @property
     def row_bytes(self) -> int:
-        """Bytes from a row to the next."""
+        """Bytes from one row to the next."""
         return (self.width + 2 * self.border) * self.pixel_bytes
 
     @property
@@ -61,11 +66,11 @@ class Map:
         return self.rows * self.row_bytes
 
     def at(self, y: int, x: int) -> int:
-        """Return the address of a pixel, counted without the border; of rows that are not in memory as if they were."""
+        """Return the address of a pixel, not counting the border, as if all rows were in memory."""
         return self.address + (y + self.border - self.first) * self.row_bytes + (x + self.border) * self.pixel_bytes
 
     def begin(self) -> None:
-        """Forget what was here and set the border to zeros."""
+        """Reset the window to the first row and set the border to zero."""
         self.first = self.filled = 0
         if self.border:
             memory = (ctypes.c_uint64 * (self.bytes // 8)).from_address(self.address)
@@ -77,8 +82,8 @@ class Map:
             self._end_border()
 
     def make_room(self, needed: int, end: int) -> None:
-        """Move the window so that rows up to `end` (without the border) fit; rows before `needed` are given up."""
-        if self.rows == self.height + 2 * self.border:  # all of it is there
+        """Move the window so that rows up to `end` (not counting the border) fit; rows before `needed` are dropped."""
+        if self.rows == self.height + 2 * self.border:  # the whole map is in memory
             return
         if end + 2 * self.border - self.first > self.rows:
             kept = self.filled - needed
@@ -91,14 +96,18 @@ class Map:
         self.filled = end + self.border
 
     def _end_border(self) -> None:
+        """Set the lower border to zero if it is in the window."""
         last = self.height + 1
         if self.border and last - self.first < self.rows:
             ctypes.memset(self.address + (last - self.first) * self.row_bytes, 0, self.row_bytes)
 
 
-def place(maps: Sequence[Map]) -> int:
-    """Set the maps' addresses, beginning at 0, so that maps alive together do not overlap; return the bytes needed."""
-    placed: list[Map] = []
+def assign_addresses(maps: Sequence[FeatureMap]) -> int:
+    """Assign addresses from 0 on so that maps alive at the same time do not overlap; return the bytes needed.
+
+    Greedy, largest first: each map takes the lowest gap between the maps already placed that are alive with it.
+    """
+    placed: list[FeatureMap] = []
     for one in sorted(maps, key=lambda m: -m.bytes):
         others = sorted((m for m in placed if m.born <= one.dies and one.born <= m.dies), key=lambda m: m.address)
         one.address = 0
@@ -113,18 +122,22 @@ def place(maps: Sequence[Map]) -> int:
 
 @dataclass(frozen=True)
 class LevelMaps:
-    """Maps of a level: on the way down first convolution, second and pooled; on the way up enlarged, first, second."""
+    """Maps of a level: `first`, `skip`, `pooled` while contracting, `enlarged`, `merged`, `out` while expanding.
 
-    first: Map
-    skip: Map
-    pooled: Map | None = None
-    enlarged: Map | None = None
-    merged: Map | None = None
-    out: Map | None = None
+    `first` and `skip` hold the two convolutions of the contracting path, `enlarged` the up-convolution, `merged` and
+    `out` the two convolutions of the expanding path.
+    """
+
+    first: FeatureMap
+    skip: FeatureMap
+    pooled: FeatureMap | None = None
+    enlarged: FeatureMap | None = None
+    merged: FeatureMap | None = None
+    out: FeatureMap | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """All maps of one tile.
 
     Parameters
@@ -132,20 +145,20 @@ class Plan:
     levels
         From the finest to the bottom, whose `skip` is its second convolution.
     maps
-        All of them.
+        All maps.
     bands
         Rows that each level computes at a time.
     bytes
-        Memory of all of them.
+        Memory of all maps.
     """
 
     levels: tuple[LevelMaps, ...]
-    maps: tuple[Map, ...]
+    maps: tuple[FeatureMap, ...]
     bands: tuple[int, ...]
     bytes: int
 
 
-def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixels: int) -> Plan:
+def plan_memory(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixels: int) -> MemoryPlan:
     """Plan the memory of one tile.
 
     Parameters
@@ -157,24 +170,24 @@ def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixel
     lanes
         Values of a vector: features are padded to multiples.
     band_pixels
-        Levels are computed in bands of about so many pixels (rows in fours), so that what lies between two
-        convolutions need not be held whole.
+        Levels are computed in bands of about this many pixels (rows in multiples of four), so that maps between two
+        convolutions are not in memory as a whole.
     """
     levels, border, cut = max(settings.depths), int(settings.padding == "same"), 2 * (settings.padding == "valid")
     downs = [(sides[0], sides[1])]
     for _ in range(levels):
         downs.append(((downs[-1][0] - 2 * cut) // 2, (downs[-1][1] - 2 * cut) // 2))
-    ups = [(downs[-1][0] - 2 * cut, downs[-1][1] - 2 * cut)]  # of the map that is enlarged
+    ups = [(downs[-1][0] - 2 * cut, downs[-1][1] - 2 * cut)]  # of the map before the up-convolution
     for _ in range(levels):
         ups.append((2 * ups[-1][0] - 2 * cut, 2 * ups[-1][1] - 2 * cut))
     bands = tuple(max(4, -(-band_pixels // (4 * w)) * 4) for _, w in downs)
-    made: list[Map] = []
+    made: list[FeatureMap] = []
 
-    def new(shape: tuple[int, int], features: int, born: int, dies: int, rows: int | None = None) -> Map:
+    def new(shape: tuple[int, int], features: int, born: int, dies: int, rows: int | None = None) -> FeatureMap:
         height, width = shape
         rows = height + 2 * border if rows is None else min(rows, height) + 2 * border
         chunks = -(-features // lanes)
-        made.append(Map(height, width, chunks, 4 * lanes, border, rows, born, dies))
+        made.append(FeatureMap(height, width, chunks, 4 * lanes, border, rows, born, dies))
         return made[-1]
 
     found = []
@@ -199,4 +212,4 @@ def plan(settings: UNetSettings, sides: Sequence[int], *, lanes: int, band_pixel
                 new(last, features, up, up + (k > 0), None if k else window),
             )
         )
-    return Plan(tuple(found), tuple(made), bands, place(made))
+    return MemoryPlan(tuple(found), tuple(made), bands, assign_addresses(made))

@@ -1,4 +1,10 @@
-"""Layers of the engine as stages that pull rows out of each other."""
+"""Layers of the engine as stages that request rows from each other.
+
+A stage is one layer. Asked for output rows, it asks its feeder for the input rows they need, makes room in its output
+map, and runs a compiled loop. A chain of stages is thus computed in bands of rows: maps between two layers hold only a
+window of rows and stay in the cache. Rows are computed in multiples of `Stage.grain` (4 for Winograd), so that tiles
+are the same whatever the height of a band, and so are the results.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.cpu import _winograd as k
-from septum.cpu._feature_maps import Map
+from septum.cpu._feature_maps import FeatureMap
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._packed_weights import Packed, aligned, is_wide
-from septum.cpu._threads import Threads
+from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
+from septum.cpu._threads import ThreadPool
 
-# Blocks of a thread: so many products of `ROWS` tiles that inputs and outputs of 36 matrices stay in the second cache.
+# Size of a block of one thread: inputs and outputs of its 36 matrices stay in the second cache.
 _CACHE_BYTES = 500_000
-# Of a convolution of many filters all threads share one block of tiles, so that filters are read once.
+# Products in a block that all threads share, in convolutions with many filters, so that filters are read once.
 _SHARED_BLOCK = 8
 _PIXEL_BLOCK = 4
 
 
 @dataclass
 class Stage:
-    """A layer and how far it has come.
+    """A layer and its progress.
 
     Parameters
     ----------
     run
-        Compute output rows from .. to.
+        Function that computes output rows begin .. end - 1.
     height
         Output rows.
     grain
-        It computes so many rows at a time.
+        Rows are computed in multiples of this number.
     outs
         The maps that it fills.
     feeder
-        The stage that makes its input as far as is asked for; none where all of the input is there.
+        The stage that computes its input on request; None if the whole input is there.
     reach
         Input rows needed beyond those of the output.
     """
@@ -44,7 +50,7 @@ class Stage:
     run: Callable[[int, int], None]
     height: int
     grain: int
-    outs: tuple[Map, ...]
+    outs: tuple[FeatureMap, ...]
     feeder: Stage | None
     reach: int
     reader: Stage | None = field(default=None, init=False)
@@ -55,7 +61,7 @@ class Stage:
             self.feeder.reader = self
 
     def begin(self) -> None:
-        """Forget what was computed, here and in what feeds it."""
+        """Reset the progress of this stage and of its feeders."""
         self.done = 0
         if self.feeder is not None:
             self.feeder.begin()
@@ -63,7 +69,7 @@ class Stage:
             out.begin()
 
     def advance(self, end: int) -> None:
-        """Compute rows until `end`, and before that what they need."""
+        """Compute rows up to `end`, after the input rows that they need."""
         end = min(self.height, -(-end // self.grain) * self.grain)
         if end <= self.done:
             return
@@ -76,55 +82,55 @@ class Stage:
 
 
 @dataclass
-class Workshop:
-    """What all stages compute with.
+class Resources:
+    """Resources that all stages share.
 
     Parameters
     ----------
     threads
-        They run the loops.
+        The thread pool.
     leak
         Slope of the ReLU below zero.
     image, logits
-        Addresses of the image with its border, ``(C, height, width) float32``, and of the result,
-        ``(K, height, width) float32``.
+        Addresses of the image with its border, ``(C, height, width) float32``, and of the result, ``(K, height, width)
+        float32``.
     """
 
-    threads: Threads
+    threads: ThreadPool
     leak: np.float32
     image: int = 0
     logits: int = 0
     shared: NDArray[np.float32] = field(default_factory=lambda: aligned(0))
 
     def reserve(self, size: int) -> None:
-        """Have at least so many bytes where threads put tiles that all of them read."""
+        """Provide at least `size` bytes of memory for tiles that all threads read."""
         if self.shared.nbytes < size:
             self.shared = aligned(size // 4)
 
 
 def convolve(
-    shop: Workshop,
-    packed: Packed,
-    sources: Sequence[Map],
-    out: Map,
+    resources: Resources,
+    packed: PackedWeights,
+    sources: Sequence[FeatureMap],
+    out: FeatureMap,
     *,
-    pooled: Map | None = None,
+    pooled: FeatureMap | None = None,
     feeder: Stage | None = None,
 ) -> Stage:
     """Return a 3x3 convolution with bias and ReLU.
 
     Parameters
     ----------
-    shop
-        What it computes with.
+    resources
+        Shared resources.
     packed
         From `septum.cpu._packed_weights.convolution`.
     sources
-        One or two maps of equal sides whose features are joined.
+        One or two maps of equal sides whose features are concatenated.
     out
-        Gets the central part of the output that fits it.
+        Receives the central part of the output that fits it.
     pooled
-        Gets the maxima of 2x2 of the whole output.
+        Receives the 2x2 maxima of the whole output.
     feeder
         See `Stage`.
     """
@@ -142,7 +148,7 @@ def convolve(
     if pooled is not None:
         d[[k.POOLED_ROW, k.POOLED_PIXEL]] = pooled.row_bytes, pooled.pixel_bytes
     _describe(d, packed, out)
-    block, shared = _reserve_tiles(shop, d, packed, tiles)
+    block, shared = _reserve_tiles(resources, d, packed, tiles)
 
     def run(begin: int, end: int) -> None:
         for one, place in zip(sources, (k.INPUT0, k.INPUT1), strict=False):
@@ -150,61 +156,61 @@ def convolve(
         d[[k.BEGIN, k.END, k.OUTPUT]] = begin, end, out.at(-top, -left)
         d[k.POOLED] = 0 if pooled is None else pooled.at(0, 0)
         if not shared:
-            shop.threads.run(k.WINOGRAD, d, shop.leak)
+            resources.threads.run(k.WINOGRAD, d, resources.leak)
             return
-        d[k.SHARED] = shop.shared.ctypes.data
+        d[k.SHARED] = resources.shared.ctypes.data
         count = -(-(end - begin) // 4) * across
         for first in range(0, count, block):
             d[[k.FIRST, k.COUNT]] = first, min(block, count - first)
-            shop.threads.run(k.WINOGRAD_INPUTS, d, shop.leak)
-            shop.threads.run(k.WINOGRAD_OUTPUTS, d, shop.leak)
+            resources.threads.run(k.WINOGRAD_INPUTS, d, resources.leak)
+            resources.threads.run(k.WINOGRAD_OUTPUTS, d, resources.leak)
 
     return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, lost // 2 + 1)
 
 
-def convolve_image(shop: Workshop, packed: Packed, channels: int, out: Map) -> Stage:
-    """Return the first 3x3 convolution with bias and ReLU, of the image."""
+def convolve_image(resources: Resources, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:
+    """Return the first 3x3 convolution, of the image, with bias and ReLU."""
     height, width = out.height + 2, out.width + 2
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, packed.features // LANES, channels
     d[[k.HEIGHT, k.WIDTH]] = out.height, out.width
     _describe(d, packed, out)
-    _reserve_pixels(shop, d, packed)
+    _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = shop.image, out.at(0, 0), begin, end
-        shop.threads.run(k.IMAGE, d, shop.leak)
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = resources.image, out.at(0, 0), begin, end
+        resources.threads.run(k.IMAGE, d, resources.leak)
 
     return Stage(run, out.height, 1, (out,), None, 0)
 
 
-def enlarge(shop: Workshop, packed: Packed, source: Map, out: Map) -> Stage:
-    """Return an up-convolution of side and stride 2 with bias, to twice the sides."""
+def up_convolve(resources: Resources, packed: PackedWeights, source: FeatureMap, out: FeatureMap) -> Stage:
+    """Return an up-convolution of side and stride 2 with bias."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
     d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
     _describe(d, packed, out)
-    _reserve_pixels(shop, d, packed)
+    _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
         d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
-        shop.threads.run(k.ENLARGE, d, _LINEAR)
+        resources.threads.run(k.UP_CONVOLUTION, d, _LINEAR)
 
     return Stage(run, out.height, 2, (out,), None, 0)
 
 
-def classify(shop: Workshop, packed: Packed, source: Map, classes: int, feeder: Stage) -> Stage:
+def classify(resources: Resources, packed: PackedWeights, source: FeatureMap, classes: int, feeder: Stage) -> Stage:
     """Return the 1x1 convolution to the classes' planes."""
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
     d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
     d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * source.width, 4 * source.width * source.height, classes
     _describe(d, packed, None)
-    _reserve_pixels(shop, d, packed)
+    _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), shop.logits, begin, end
-        shop.threads.run(k.HEAD, d, _LINEAR)
+        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), resources.logits, begin, end
+        resources.threads.run(k.HEAD, d, _LINEAR)
 
     return Stage(run, source.height, 1, (), feeder, 0)
 
@@ -212,19 +218,21 @@ def classify(shop: Workshop, packed: Packed, source: Map, classes: int, feeder: 
 _LINEAR = np.float32(1)
 
 
-def _describe(d: NDArray[np.int64], packed: Packed, out: Map | None) -> None:
+def _describe(d: NDArray[np.int64], packed: PackedWeights, out: FeatureMap | None) -> None:
+    """Enter the weights and the output map in the description of a layer."""
     d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
     d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
     if out is not None:
         d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = out.row_bytes, out.pixel_bytes, out.chunks
 
 
-def _columns(packed: Packed) -> int:
+def _columns(packed: PackedWeights) -> int:
+    """Return the output features of one panel."""
     return LANES if packed.single else 2 * LANES
 
 
 def tile_block(features: int, outputs: int) -> tuple[int, bool]:
-    """Return the most products of `ROWS` tiles that a block has, and whether threads share it.
+    """Return the largest number of products of `ROWS` tiles in a block, and whether threads share it.
 
     Parameters
     ----------
@@ -237,32 +245,33 @@ def tile_block(features: int, outputs: int) -> tuple[int, bool]:
 
 
 def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[int, int]:
-    """Return the bytes that a convolution takes of each thread's scratch memory and of the memory they share."""
+    """Return the bytes that a convolution needs of each thread's scratch memory and of the shared memory."""
     inside, outside = (k.PRODUCTS * (4 * block * ROWS * n + STEP) for n in (features, min(outputs, 2 * LANES)))
     patch, filters = k.PRODUCTS * STEP, k.PRODUCTS * (4 * features * min(outputs, 2 * LANES) + STEP)
     return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
 
 
-def _reserve_tiles(shop: Workshop, d: NDArray[np.int64], packed: Packed, tiles: int) -> tuple[int, bool]:
-    """Choose how many tiles a block has; have memory for one; return their number and whether threads share it."""
+def _reserve_tiles(resources: Resources, d: NDArray[np.int64], packed: PackedWeights, tiles: int) -> tuple[int, bool]:
+    """Choose the tiles of a block and reserve memory; return their number and whether threads share the block."""
     columns = _columns(packed)
     most, shared = tile_block(packed.features, packed.panels * columns)
     block = min(most, -(-tiles // ROWS))
-    # A vector more than needed: else the 36 places that a transform writes to would share lines of the first cache.
+    # One vector more than needed: otherwise the 36 places that a transform writes share lines of the first cache.
     stride_in, stride_out = (4 * block * ROWS * n + STEP for n in (packed.features, columns))
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, stride_in, stride_out
-    d[k.PARTS] = min(block, -(-4 * shop.threads.count // packed.panels))
+    d[k.PARTS] = min(block, -(-4 * resources.threads.count // packed.panels))
     scratch, common = tile_memory(packed.features, packed.panels * columns, block, shared)
-    shop.threads.reserve(scratch)
-    shop.reserve(common)
+    resources.threads.reserve(scratch)
+    resources.reserve(common)
     return block * ROWS, shared
 
 
 def pixel_memory(features: int) -> int:
-    """Return the bytes of each thread's scratch memory that other layers of so many input features take at most."""
+    """Return the bytes of scratch memory per thread that other layers with `features` inputs need at most."""
     return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
 
 
-def _reserve_pixels(shop: Workshop, d: NDArray[np.int64], packed: Packed) -> None:
+def _reserve_pixels(resources: Resources, d: NDArray[np.int64], packed: PackedWeights) -> None:
+    """Choose the size of a block of pixels and reserve memory for one."""
     d[k.BLOCK] = _PIXEL_BLOCK
-    shop.threads.reserve(pixel_memory(packed.features))
+    resources.threads.reserve(pixel_memory(packed.features))

@@ -1,11 +1,26 @@
-"""Vector and atomic instructions for loops compiled by numba: the few that `septum.cpu._winograd` is made of.
+"""Microkernels of the convolutions as LLVM IR: matrix product, Winograd transforms, vector copies, atomic operations.
 
-Each function here stands for machine code that numba's own translation of Python would not reach: a small matrix
-product that keeps its sums in registers, and the transforms of Winograd's convolution. They are written as LLVM code
-for vectors of the width that this processor has. Addresses are plain integers (bytes); nothing is checked.
+Winograd's F(4x4, 3x3) (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, arXiv 1509.09308,
+section 4.3) computes a tile Y of 4x4 outputs from a tile d of 6x6 inputs and a 3x3 filter g::
 
-Winograd's F(4x4, 3x3): A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016 (arXiv 1509.09308),
-section 4.3: from 6x6 inputs and a transformed 3x3 filter, 36 products give 4x4 outputs that 144 would give directly.
+    Y = A^T [ (G g G^T) * (B^T d B) ] A        (* elementwise: 36 products instead of 144)
+
+    B^T =  4  0 -5  0  1  0      G =  1/4    0    0      A^T = 1  1  1  1  1  0
+           0 -4 -4  1  1  0          -1/6 -1/6 -1/6            0  1 -1  2 -2  0
+           0  4 -4 -1  1  0          -1/6  1/6 -1/6            0  1  1  4  4  0
+           0 -2 -1  2  1  0          1/24 1/12  1/6            0  1 -1  8 -8  1
+           0  2 -1 -2  1  0          1/24 -1/12 1/6
+           0  4  0 -5  0  1             0    0    1
+
+It evaluates the polynomials whose product is the convolution at the points 0, 1, -1, 2, -2 and infinity. With many
+features, the elementwise products are summed over the input features: for each of the 36 places a product of two
+matrices, (tiles, inputs) by (inputs, outputs).
+
+`_to_products`, `_of_filter` and `_from_products` apply B^T, G and A^T to vectors of `LANES` features at a time, once
+along the columns and once along the rows. `product1` and `product2` multiply `ROWS` tiles by one or two vectors of
+outputs and keep all sums in registers until the last input feature: each loaded vector of weights is used `ROWS` times.
+All sums run over the features in order, so that the result of a tile does not depend on the tiles that are computed
+with it.
 """
 
 from __future__ import annotations
@@ -32,24 +47,29 @@ from septum.cpu._ir import (
     X86,
     Builder,
     Value,
-    activated,
-    code,
-    every,
+    declared,
+    filled,
     fma,
-    in_place,
+    inline,
+    inline_code,
+    leaky_relu,
     load,
-    outside,
-    shifted,
+    multiple,
+    offset_by,
     splat,
     store,
-    times,
 )
 
 _UNROLLED = 4
 
 
 def _product(module: Any, vectors: int) -> Value:
-    """Return the function that `product1` and `product2` call, with all sums of `ROWS` rows in registers."""
+    """Return the function behind `product1` and `product2`; all sums of `ROWS` rows stay in registers.
+
+    The outer loop runs over chunks of `LANES` input features, the inner one over the features of a chunk, `_UNROLLED`
+    at a time. Each step broadcasts one value of every row and adds its product with a row of the right matrix. The
+    function is not inlined: one copy of this large block serves all loops.
+    """
     name = f"septum_product_{vectors}"
     if name in module.globals:
         return module.globals[name]
@@ -68,7 +88,7 @@ def _product(module: Any, vectors: int) -> Value:
         for phi, value in zip(targets, values, strict=True):
             phi.add_incoming(value, block)
 
-    outer, outer_sums = phis(chunk)  # addresses of both sides and the chunks left
+    outer, outer_sums = phis(chunk)  # addresses of both matrices, and the number of chunks left
     inner, inner_sums = phis(inside)
     chunk.branch(blocks[2])
     sums = list(inner_sums)
@@ -88,7 +108,7 @@ def _product(module: Any, vectors: int) -> Value:
     latch.cbranch(latch.icmp_signed(">", after[2], I64(0)), blocks[1], blocks[4])
     incoming(outer, [left, right, chunks], blocks[0])
     incoming(outer, after, blocks[3])
-    incoming(outer_sums, [every(0.0)] * len(sums), blocks[0])
+    incoming(outer_sums, [filled(0.0)] * len(sums), blocks[0])
     incoming(outer_sums, sums, blocks[3])
     incoming(inner, [outer[0], outer[1], I64(LANES // _UNROLLED)], blocks[1])
     incoming(inner, following, blocks[2])
@@ -100,123 +120,123 @@ def _product(module: Any, vectors: int) -> Value:
     return function
 
 
-@in_place
+@inline
 def product1(typing: Any, left: int, right: int, target: int, chunks: int) -> Any:
-    """Multiply ``(ROWS, chunks * LANES)`` by ``(chunks * LANES, LANES)`` into ``(ROWS, LANES)``.
+    """Multiply ``(ROWS, chunks * LANES)`` by ``(chunks * LANES, LANES)`` to ``(ROWS, LANES)``.
 
-    The left side lies in chunks: ``(chunks, ROWS, LANES)``. The sum runs over its features in order.
+    The left matrix is stored in chunks: ``(chunks, ROWS, LANES)``. The sum runs over the features in order.
     """
-    return code(lambda b, args: b.call(_product(b.module, 1), args), *[ADDRESS] * 4)
+    return inline_code(lambda b, args: b.call(_product(b.module, 1), args), *[ADDRESS] * 4)
 
 
-@in_place
+@inline
 def product2(typing: Any, left: int, right: int, target: int, chunks: int) -> Any:
-    """Multiply as `product1` by ``(chunks * LANES, 2 * LANES)`` into ``(ROWS, 2 * LANES)``."""
-    return code(lambda b, args: b.call(_product(b.module, 2), args), *[ADDRESS] * 4)
+    """Multiply like `product1` by ``(chunks * LANES, 2 * LANES)`` to ``(ROWS, 2 * LANES)``."""
+    return inline_code(lambda b, args: b.call(_product(b.module, 2), args), *[ADDRESS] * 4)
 
 
 def _to_products(b: Builder, d: Sequence[Value]) -> list[Value]:
-    """Return B^T d."""
-    x, y = fma(b, every(-4.0), d[2], d[4]), fma(b, every(-4.0), d[1], d[3])
+    """Return B^T d of six vectors."""
+    x, y = fma(b, filled(-4.0), d[2], d[4]), fma(b, filled(-4.0), d[1], d[3])
     z, w = b.fsub(d[4], d[2]), b.fsub(d[3], d[1])
     return [
-        fma(b, every(4.0), d[0], fma(b, every(-5.0), d[2], d[4])),
+        fma(b, filled(4.0), d[0], fma(b, filled(-5.0), d[2], d[4])),
         b.fadd(x, y),
         b.fsub(x, y),
-        fma(b, every(2.0), w, z),
-        fma(b, every(-2.0), w, z),
-        fma(b, every(4.0), d[1], fma(b, every(-5.0), d[3], d[5])),
+        fma(b, filled(2.0), w, z),
+        fma(b, filled(-2.0), w, z),
+        fma(b, filled(4.0), d[1], fma(b, filled(-5.0), d[3], d[5])),
     ]
 
 
 def _from_products(b: Builder, m: Sequence[Value]) -> list[Value]:
-    """Return A^T m."""
+    """Return A^T m of six vectors."""
     s, d = b.fadd(m[1], m[2]), b.fsub(m[1], m[2])
     t, e = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
     return [
         b.fadd(b.fadd(m[0], s), t),
-        fma(b, every(2.0), e, d),
-        fma(b, every(4.0), t, s),
-        b.fadd(fma(b, every(8.0), e, d), m[5]),
+        fma(b, filled(2.0), e, d),
+        fma(b, filled(4.0), t, s),
+        b.fadd(fma(b, filled(8.0), e, d), m[5]),
     ]
 
 
 def _emit_transform_in(b: Builder, args: Sequence[Value]) -> None:
     source, row, pixel, target, stride = args
-    rows = [shifted(b, source, times(b, row, i)) for i in range(6)]
-    columns = [times(b, pixel, j) for j in range(6)]
+    rows = [offset_by(b, source, multiple(b, row, i)) for i in range(6)]
+    columns = [multiple(b, pixel, j) for j in range(6)]
     half = [_to_products(b, [load(b, rows[i], columns[j]) for i in range(6)]) for j in range(6)]
     for i in range(6):
         for j, value in enumerate(_to_products(b, [half[j][i] for j in range(6)])):
-            store(b, value, target, times(b, stride, 6 * i + j))
+            store(b, value, target, multiple(b, stride, 6 * i + j))
 
 
-@in_place
+@inline
 def transform_in(typing: Any, source: int, row: int, pixel: int, target: int, stride: int) -> Any:
-    """Transform one vector of features at 6x6 pixels into 36 vectors, `stride` bytes apart."""
-    return code(_emit_transform_in, *[ADDRESS] * 5)
+    """Transform one vector of features at 6x6 pixels to 36 vectors, `stride` bytes apart."""
+    return inline_code(_emit_transform_in, *[ADDRESS] * 5)
 
 
 def _of_filter(b: Builder, g: Sequence[Value]) -> list[Value]:
-    """Return G g."""
-    outer, four = b.fadd(g[0], g[2]), fma(b, every(4.0), g[2], g[0])
+    """Return G g of three vectors."""
+    outer, four = b.fadd(g[0], g[2]), fma(b, filled(4.0), g[2], g[0])
     return [
-        b.fmul(every(1 / 4), g[0]),
-        b.fmul(every(-1 / 6), b.fadd(outer, g[1])),
-        b.fmul(every(-1 / 6), b.fsub(outer, g[1])),
-        b.fmul(every(1 / 24), fma(b, every(2.0), g[1], four)),
-        b.fmul(every(1 / 24), fma(b, every(-2.0), g[1], four)),
+        b.fmul(filled(1 / 4), g[0]),
+        b.fmul(filled(-1 / 6), b.fadd(outer, g[1])),
+        b.fmul(filled(-1 / 6), b.fsub(outer, g[1])),
+        b.fmul(filled(1 / 24), fma(b, filled(2.0), g[1], four)),
+        b.fmul(filled(1 / 24), fma(b, filled(-2.0), g[1], four)),
         g[2],
     ]
 
 
 def _emit_transform_filter(b: Builder, args: Sequence[Value]) -> None:
     source, place, target, stride = args
-    g = [load(b, source, times(b, place, i)) for i in range(9)]
+    g = [load(b, source, multiple(b, place, i)) for i in range(9)]
     half = [_of_filter(b, g[j::3]) for j in range(3)]
     for i in range(6):
         for j, value in enumerate(_of_filter(b, [half[k][i] for k in range(3)])):
-            store(b, value, target, times(b, stride, 6 * i + j))
+            store(b, value, target, multiple(b, stride, 6 * i + j))
 
 
-@in_place
+@inline
 def transform_filter(typing: Any, source: int, place: int, target: int, stride: int) -> Any:
-    """Transform one vector of 3x3 filters, its places `place` bytes apart, into 36 vectors, `stride` bytes apart."""
-    return code(_emit_transform_filter, *[ADDRESS] * 4)
+    """Transform one vector of 3x3 filters, its places `place` bytes apart, to 36 vectors, `stride` bytes apart."""
+    return inline_code(_emit_transform_filter, *[ADDRESS] * 4)
 
 
 def _emit_transform_out(b: Builder, args: Sequence[Value]) -> None:
     source, stride, bias, leak, target, row, pixel = args
-    half = [_from_products(b, [load(b, source, times(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
+    half = [_from_products(b, [load(b, source, multiple(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
     offset, slope = load(b, bias), splat(b, leak)
     for i in range(4):
-        line = shifted(b, target, times(b, row, i))
+        line = offset_by(b, target, multiple(b, row, i))
         for j, value in enumerate(_from_products(b, [half[j][i] for j in range(6)])):
-            store(b, activated(b, b.fadd(value, offset), slope), line, times(b, pixel, j))
+            store(b, leaky_relu(b, b.fadd(value, offset), slope), line, multiple(b, pixel, j))
 
 
-@in_place
+@inline
 def transform_out(
     typing: Any, source: int, stride: int, bias: int, leak: np.float32, target: int, row: int, pixel: int
 ) -> Any:
-    """Transform 36 vectors of products, `stride` bytes apart, into 4x4 outputs; add bias, apply leaky ReLU."""
-    return code(_emit_transform_out, *[ADDRESS] * 3, NUMBER, *[ADDRESS] * 3)
+    """Transform 36 vectors of products, `stride` bytes apart, to 4x4 outputs; add the bias, apply leaky ReLU."""
+    return inline_code(_emit_transform_out, *[ADDRESS] * 3, NUMBER, *[ADDRESS] * 3)
 
 
 def _emit_finish(b: Builder, args: Sequence[Value]) -> None:
     source, bias, leak, target = args
-    store(b, activated(b, b.fadd(load(b, source), load(b, bias)), splat(b, leak)), target)
+    store(b, leaky_relu(b, b.fadd(load(b, source), load(b, bias)), splat(b, leak)), target)
 
 
-@in_place
-def finish(typing: Any, source: int, bias: int, leak: np.float32, target: int) -> Any:
-    """Add the bias to a vector, apply leaky ReLU, store."""
-    return code(_emit_finish, *[ADDRESS] * 2, NUMBER, ADDRESS)
+@inline
+def bias_relu(typing: Any, source: int, bias: int, leak: np.float32, target: int) -> Any:
+    """Add the bias to a vector, apply leaky ReLU, store the result."""
+    return inline_code(_emit_finish, *[ADDRESS] * 2, NUMBER, ADDRESS)
 
 
 def _emit_largest(b: Builder, args: Sequence[Value]) -> None:
     def larger(x: Value, y: Value) -> Value:
-        # PyTorch's pooling keeps what is no number; comparing so that either side wins if it is none does as well.
+        # PyTorch's pooling propagates NaN: here either operand wins if it is NaN.
         kept = b.select(b.fcmp_unordered("uno", x, x), x, y)
         return b.select(b.fcmp_ordered(">=", x, y), x, kept)
 
@@ -224,28 +244,28 @@ def _emit_largest(b: Builder, args: Sequence[Value]) -> None:
     store(b, larger(larger(w, x), larger(y, z)), args[4])
 
 
-@in_place
-def largest(typing: Any, first: int, second: int, third: int, fourth: int, target: int) -> Any:
-    """Store the largest of four vectors, value by value."""
-    return code(_emit_largest, *[ADDRESS] * 5)
+@inline
+def max_of_four(typing: Any, first: int, second: int, third: int, fourth: int, target: int) -> Any:
+    """Store the elementwise maximum of four vectors; NaN wins, as in PyTorch's pooling."""
+    return inline_code(_emit_largest, *[ADDRESS] * 5)
 
 
-@in_place
+@inline
 def copy(typing: Any, source: int, target: int) -> Any:
     """Copy one vector."""
-    return code(lambda b, args: store(b, load(b, args[0]), args[1]), *[ADDRESS] * 2)
+    return inline_code(lambda b, args: store(b, load(b, args[0]), args[1]), *[ADDRESS] * 2)
 
 
-@in_place
+@inline
 def clear(typing: Any, target: int) -> Any:
-    """Set one vector to zeros."""
-    return code(lambda b, args: store(b, every(0.0), args[0]), ADDRESS)
+    """Set one vector to zero."""
+    return inline_code(lambda b, args: store(b, filled(0.0), args[0]), ADDRESS)
 
 
-@in_place
+@inline
 def copy_value(typing: Any, source: int, target: int) -> Any:
     """Copy one value."""
-    return code(lambda b, args: store(b, load(b, args[0], 0, F32), args[1]), *[ADDRESS] * 2)
+    return inline_code(lambda b, args: store(b, load(b, args[0], 0, F32), args[1]), *[ADDRESS] * 2)
 
 
 def _emit_add_value(b: Builder, args: Sequence[Value]) -> None:
@@ -253,56 +273,59 @@ def _emit_add_value(b: Builder, args: Sequence[Value]) -> None:
     store(b, b.fadd(load(b, first, 0, F32), load(b, second, 0, F32)), target)
 
 
-@in_place
+@inline
 def add_value(typing: Any, first: int, second: int, target: int) -> Any:
     """Store the sum of two values."""
-    return code(_emit_add_value, *[ADDRESS] * 3)
+    return inline_code(_emit_add_value, *[ADDRESS] * 3)
 
 
-def _counted(address: Value, b: Builder) -> Value:
+def _int64_pointer(address: Value, b: Builder) -> Value:
+    """Convert an address to a pointer to a 64-bit integer."""
     return b.inttoptr(address, I64.as_pointer())
 
 
-@in_place
-def add(typing: Any, address: int, number: int) -> Any:
-    """Add to the 64-bit number at an address and return what it was, so that no two threads get the same."""
+@inline
+def fetch_add(typing: Any, address: int, number: int) -> Any:
+    """Add atomically to the 64-bit integer at an address and return its former value: no two threads get the same."""
 
     def codegen(context: Any, b: Builder, signature: Any, args: Sequence[Value]) -> Value:
-        return b.atomic_rmw("add", _counted(args[0], b), args[1], "seq_cst")
+        return b.atomic_rmw("add", _int64_pointer(args[0], b), args[1], "seq_cst")
 
     return types.int64(ADDRESS, ADDRESS), codegen
 
 
-@in_place
-def look(typing: Any, address: int) -> Any:
-    """Return the 64-bit number at an address and see all that was written before it."""
+@inline
+def atomic_load(typing: Any, address: int) -> Any:
+    """Load the 64-bit integer at an address; all writes before its store are visible afterwards."""
 
     def codegen(context: Any, b: Builder, signature: Any, args: Sequence[Value]) -> Value:
-        return b.load_atomic(_counted(args[0], b), "seq_cst", 8, typ=I64)
+        return b.load_atomic(_int64_pointer(args[0], b), "seq_cst", 8, typ=I64)
 
     return types.int64(ADDRESS), codegen
 
 
-@in_place
-def tell(typing: Any, address: int, number: int) -> Any:
-    """Set the 64-bit number at an address, after all that was written before."""
-    return code(lambda b, args: b.store_atomic(args[1], _counted(args[0], b), "seq_cst", 8), ADDRESS, ADDRESS)
+@inline
+def atomic_store(typing: Any, address: int, number: int) -> Any:
+    """Store a 64-bit integer at an address after all writes before."""
+    return inline_code(
+        lambda b, args: b.store_atomic(args[1], _int64_pointer(args[0], b), "seq_cst", 8), ADDRESS, ADDRESS
+    )
 
 
-@in_place
-def pause(typing: Any) -> Any:
-    """Wait a few cycles, for what another core will write."""
+@inline
+def spin_pause(typing: Any) -> Any:
+    """Pause for a few cycles inside a loop that waits for another core."""
     name, given = ("llvm.x86.sse2.pause", []) if X86 else ("llvm.aarch64.hint", [I32(1)])
     kind = ir.FunctionType(ir.VoidType(), [I32] * len(given))
-    return code(lambda b, args: b.call(outside(b, name, kind), given) if X86 or ARM else None)
+    return inline_code(lambda b, args: b.call(declared(b, name, kind), given) if X86 or ARM else None)
 
 
-@in_place
-def give_way(typing: Any) -> Any:
-    """Let another thread have this core; where the system has no such call, `pause` has to do."""
+@inline
+def yield_core(typing: Any) -> Any:
+    """Let the system run another thread on this core; no operation on systems without such a call."""
 
     def emit(b: Builder, args: Sequence[Value]) -> None:
         if os.name == "posix":
-            b.call(outside(b, "sched_yield", ir.FunctionType(I32, [])), [])
+            b.call(declared(b, "sched_yield", ir.FunctionType(I32, [])), [])
 
-    return code(emit)
+    return inline_code(emit)

@@ -1,6 +1,6 @@
-"""Vector instructions for the loops of training, as those of `septum.cpu._microkernels`.
+"""Microkernels of training as LLVM IR: outer products, gradient transforms, batch normalization.
 
-A^T, G and B are those of Winograd's F(4x4, 3x3) there.
+A^T, G and B^T are those of `septum.cpu._microkernels`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,28 @@ from septum.cpu._ir import (
     VECTOR,
     Builder,
     Value,
-    activated,
-    code,
-    every,
+    filled,
     fma,
-    in_place,
+    inline,
+    inline_code,
+    leaky_relu,
     load,
-    shifted,
+    multiple,
+    offset_by,
     splat,
     store,
-    times,
 )
 
-# Rows of two vectors of sums over tiles that fit into the registers.
+# Rows of sums, two vectors each, that fit in registers beside the operands.
 SUMMED = {16: 8, 8: 4, 4: 4}[LANES]
 
 
 def _outer(module: Any, vectors: int) -> Value:
-    """Return the function that `outer1` and `outer2` call, with all sums in registers."""
+    """Return the function behind `outer1` and `outer2`; all sums stay in registers.
+
+    The outer loop runs over blocks of `ROWS` tiles, the inner one over the tiles of a block. Each step adds the product
+    of `SUMMED` values of one side, each broadcast, and one or two vectors of the other.
+    """
     name = f"septum_outer_{vectors}"
     if name in module.globals:
         return module.globals[name]
@@ -79,86 +83,87 @@ def _outer(module: Any, vectors: int) -> Value:
     return function
 
 
-@in_place
+@inline
 def outer1(typing: Any, left: int, left_block: int, right: int, right_block: int, target: int, tiles: int) -> Any:
     """Add to ``(SUMMED, LANES)`` the sum over tiles of the outer products of `SUMMED` values and a vector.
 
-    Tiles lie `STEP` bytes apart; after `ROWS` of them, the next ones begin as many bytes after these as the blocks say.
+    Tiles are `STEP` bytes apart; after `ROWS` of them, the next block begins `left_block` and `right_block` bytes
+    further.
     """
-    return code(lambda b, args: b.call(_outer(b.module, 1), args), *[ADDRESS] * 6)
+    return inline_code(lambda b, args: b.call(_outer(b.module, 1), args), *[ADDRESS] * 6)
 
 
-@in_place
+@inline
 def outer2(typing: Any, left: int, left_block: int, right: int, right_block: int, target: int, tiles: int) -> Any:
-    """Add as `outer1` to ``(SUMMED, 2 * LANES)``; the second vector of a tile is that of the next chunk of features."""
-    return code(lambda b, args: b.call(_outer(b.module, 2), args), *[ADDRESS] * 6)
+    """Add like `outer1` to ``(SUMMED, 2 * LANES)``; the second vector of a tile is that of the next chunk."""
+    return inline_code(lambda b, args: b.call(_outer(b.module, 2), args), *[ADDRESS] * 6)
 
 
 def _of_outputs(b: Builder, y: Sequence[Value]) -> list[Value]:
-    """Return A y."""
+    """Return A y of four vectors."""
     even, odd = b.fadd(y[0], y[2]), b.fadd(y[1], y[3])
-    four, two = fma(b, every(4.0), y[2], y[0]), b.fmul(every(2.0), fma(b, every(4.0), y[3], y[1]))
+    four, two = fma(b, filled(4.0), y[2], y[0]), b.fmul(filled(2.0), fma(b, filled(4.0), y[3], y[1]))
     return [y[0], b.fadd(even, odd), b.fsub(even, odd), b.fadd(four, two), b.fsub(four, two), y[3]]
 
 
 def _emit_transform_gradient(b: Builder, args: Sequence[Value]) -> None:
     source, row, pixel, target, stride = args
-    rows = [shifted(b, source, times(b, row, i)) for i in range(4)]
-    half = [_of_outputs(b, [load(b, rows[i], times(b, pixel, j)) for i in range(4)]) for j in range(4)]
+    rows = [offset_by(b, source, multiple(b, row, i)) for i in range(4)]
+    half = [_of_outputs(b, [load(b, rows[i], multiple(b, pixel, j)) for i in range(4)]) for j in range(4)]
     for i in range(6):
         for j, value in enumerate(_of_outputs(b, [half[k][i] for k in range(4)])):
-            store(b, value, target, times(b, stride, 6 * i + j))
+            store(b, value, target, multiple(b, stride, 6 * i + j))
 
 
-@in_place
+@inline
 def transform_gradient(typing: Any, source: int, row: int, pixel: int, target: int, stride: int) -> Any:
-    """Transform one vector of the gradient of 4x4 outputs into 36 vectors, `stride` bytes apart."""
-    return code(_emit_transform_gradient, *[ADDRESS] * 5)
+    """Transform one vector of the gradient of 4x4 outputs to 36 vectors, `stride` bytes apart."""
+    return inline_code(_emit_transform_gradient, *[ADDRESS] * 5)
 
 
 def _to_filter(b: Builder, m: Sequence[Value]) -> list[Value]:
-    """Return G^T m."""
+    """Return G^T m of six vectors."""
     s, d = b.fadd(m[1], m[2]), b.fsub(m[2], m[1])
     t, e = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
     return [
-        fma(b, every(1 / 4), m[0], fma(b, every(-1 / 6), s, b.fmul(every(1 / 24), t))),
-        fma(b, every(1 / 6), d, b.fmul(every(1 / 12), e)),
-        fma(b, every(1 / 6), b.fsub(t, s), m[5]),
+        fma(b, filled(1 / 4), m[0], fma(b, filled(-1 / 6), s, b.fmul(filled(1 / 24), t))),
+        fma(b, filled(1 / 6), d, b.fmul(filled(1 / 12), e)),
+        fma(b, filled(1 / 6), b.fsub(t, s), m[5]),
     ]
 
 
 def _emit_transform_weights(b: Builder, args: Sequence[Value]) -> None:
     source, stride, target, place = args
-    half = [_to_filter(b, [load(b, source, times(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
+    half = [_to_filter(b, [load(b, source, multiple(b, stride, 6 * i + j)) for i in range(6)]) for j in range(6)]
     for i in range(3):
         for j, value in enumerate(_to_filter(b, [half[k][i] for k in range(6)])):
-            store(b, value, target, times(b, place, 3 * i + j))
+            store(b, value, target, multiple(b, place, 3 * i + j))
 
 
-@in_place
+@inline
 def transform_weights(typing: Any, source: int, stride: int, target: int, place: int) -> Any:
-    """Transform 36 vectors of products with gradients into one of gradients of 3x3 filters."""
-    return code(_emit_transform_weights, *[ADDRESS] * 4)
+    """Transform 36 vectors of products with gradients to one vector of gradients of 3x3 filters."""
+    return inline_code(_emit_transform_weights, *[ADDRESS] * 4)
 
 
 def _emit_add_vector(b: Builder, args: Sequence[Value]) -> None:
     store(b, b.fadd(load(b, args[0]), load(b, args[1])), args[1])
 
 
-@in_place
+@inline
 def add_vector(typing: Any, source: int, target: int) -> Any:
-    """Add one vector to another."""
-    return code(_emit_add_vector, *[ADDRESS] * 2)
+    """Add one vector to another in memory."""
+    return inline_code(_emit_add_vector, *[ADDRESS] * 2)
 
 
 def _emit_scale_vector(b: Builder, args: Sequence[Value]) -> None:
     store(b, b.fmul(load(b, args[0]), splat(b, args[1])), args[0])
 
 
-@in_place
+@inline
 def scale_vector(typing: Any, target: int, factor: np.float32) -> Any:
-    """Multiply a vector by a number."""
-    return code(_emit_scale_vector, ADDRESS, NUMBER)
+    """Multiply a vector in memory by a number."""
+    return inline_code(_emit_scale_vector, ADDRESS, NUMBER)
 
 
 def _emit_add_square(b: Builder, args: Sequence[Value]) -> None:
@@ -166,58 +171,66 @@ def _emit_add_square(b: Builder, args: Sequence[Value]) -> None:
     store(b, fma(b, distance, distance, load(b, args[2])), args[2])
 
 
-@in_place
+@inline
 def add_square(typing: Any, source: int, mean: int, target: int) -> Any:
-    """Add the squared distance of a vector from another."""
-    return code(_emit_add_square, *[ADDRESS] * 3)
+    """Add the squared distance of one vector from another to a third."""
+    return inline_code(_emit_add_square, *[ADDRESS] * 3)
 
 
 def _emit_normalize(b: Builder, args: Sequence[Value]) -> None:
     source, scale, offset, leak, target = args
-    store(b, activated(b, fma(b, load(b, source), load(b, scale), load(b, offset)), splat(b, leak)), target)
+    store(b, leaky_relu(b, fma(b, load(b, source), load(b, scale), load(b, offset)), splat(b, leak)), target)
 
 
-@in_place
+@inline
 def normalize(typing: Any, source: int, scale: int, offset: int, leak: np.float32, target: int) -> Any:
-    """Multiply a vector by a scale, add an offset, apply leaky ReLU, store."""
-    return code(_emit_normalize, *[ADDRESS] * 3, NUMBER, ADDRESS)
+    """Multiply a vector by a scale, add an offset, apply leaky ReLU, store the result."""
+    return inline_code(_emit_normalize, *[ADDRESS] * 3, NUMBER, ADDRESS)
 
 
 def _before_activation(b: Builder, gradient: Value, x: Value, table: Value, row: Value, leak: Value) -> Value:
-    """Return the gradient of what `normalize` applies the ReLU to; at zero its slope is the leak, as PyTorch's."""
+    """Return the gradient before the ReLU of `normalize`; its slope at zero is the leak, as in PyTorch."""
     given = load(b, gradient)
     inside = fma(b, x, load(b, table), load(b, table, row))
-    return b.select(b.fcmp_ordered(">", inside, every(0.0)), given, b.fmul(given, splat(b, leak)))
+    return b.select(b.fcmp_ordered(">", inside, filled(0.0)), given, b.fmul(given, splat(b, leak)))
 
 
 def _emit_add_slopes(b: Builder, args: Sequence[Value]) -> None:
     gradient, source, table, row, leak, target = args
     x = load(b, source)
     slope = _before_activation(b, gradient, x, table, row, leak)
-    centered = b.fsub(x, load(b, table, times(b, row, 2)))
+    centered = b.fsub(x, load(b, table, multiple(b, row, 2)))
     store(b, b.fadd(load(b, target), slope), target)
     store(b, fma(b, slope, centered, load(b, target, row)), target, row)
 
 
-@in_place
-def add_slopes(typing: Any, gradient: int, source: int, table: int, row: int, leak: np.float32, target: int) -> Any:
-    """Add a gradient before the ReLU to a vector, and its product with the distance from the mean to the next one.
+@inline
+def add_gradient_sums(
+    typing: Any, gradient: int, source: int, table: int, row: int, leak: np.float32, target: int
+) -> Any:
+    """Add a gradient before the ReLU to one vector, and its product with the distance from the mean to the next.
 
-    The table's rows, `row` bytes apart as the two vectors, are scale, offset, mean, and what `pull` takes away.
+    The rows of the table, `row` bytes apart like the two vectors, are scale, offset, mean, and the two terms that
+    `batchnorm_gradient` subtracts.
     """
-    return code(_emit_add_slopes, *[ADDRESS] * 4, NUMBER, ADDRESS)
+    return inline_code(_emit_add_slopes, *[ADDRESS] * 4, NUMBER, ADDRESS)
 
 
 def _emit_pull(b: Builder, args: Sequence[Value]) -> None:
     gradient, source, table, row, leak, target = args
     x = load(b, source)
     slope = _before_activation(b, gradient, x, table, row, leak)
-    scale, mean, constant, linear = (load(b, table, times(b, row, i)) for i in (0, 2, 3, 4))
+    scale, mean, constant, linear = (load(b, table, multiple(b, row, i)) for i in (0, 2, 3, 4))
     kept = b.fsub(b.fsub(slope, constant), b.fmul(b.fsub(x, mean), linear))
     store(b, b.fmul(scale, kept), target)
 
 
-@in_place
-def pull(typing: Any, gradient: int, source: int, table: int, row: int, leak: np.float32, target: int) -> Any:
-    """Store the gradient of what was normalized: scale (gradient - constant - linear (x - mean)); see `add_slopes`."""
-    return code(_emit_pull, *[ADDRESS] * 4, NUMBER, ADDRESS)
+@inline
+def batchnorm_gradient(
+    typing: Any, gradient: int, source: int, table: int, row: int, leak: np.float32, target: int
+) -> Any:
+    """Store the gradient of the normalization's input: scale (gradient - constant - linear (x - mean)).
+
+    Rows 3 and 4 of the table of `add_gradient_sums` are `constant` and `linear`.
+    """
+    return inline_code(_emit_pull, *[ADDRESS] * 4, NUMBER, ADDRESS)

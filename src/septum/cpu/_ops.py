@@ -1,7 +1,8 @@
-"""What training computes with the loops of the engine: convolutions and normalization, forward and backward.
+"""Operations of training on PyTorch tensors: convolutions, forward and backward.
 
-Tensors are ``(B, C, Y, X) float32`` with their features innermost (channels-last) and multiples of `LANES` many.
-Results repeat to the last bit whatever the number and timing of threads.
+Tensors are ``(B, C, Y, X) float32``, channels last, with a multiple of `LANES` features. Each function fills in the
+description of a layer, reserves memory, and runs the compiled loops on all threads. Results repeat to the last bit for
+any number and timing of threads.
 """
 
 from __future__ import annotations
@@ -16,31 +17,29 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._layers import Workshop, pixel_memory, tile_block, tile_memory
+from septum.cpu._layers import Resources, pixel_memory, tile_block, tile_memory
 from septum.cpu._packed_weights import aligned, image_convolution, is_wide
-from septum.cpu._threads import Threads
+from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
 from septum.cpu._winograd_loops import work
 
 _LINEAR = np.float32(1)
-# Sums of a weight gradient of few features: one for each of so many ranges of tiles, whatever the number of threads.
-_RANGES = 8
-# Its blocks: so many tiles at least, and more while the transformed inputs and gradients stay in the second cache.
+# Partial sums of a weight gradient of few features, one for each range of tiles, whatever the number of threads.
+WEIGHT_SUMS = 8
+# Tiles of a block of it: at least this many, and more while the transformed inputs and gradients fit the second cache.
 _FEWEST_TILES, _CACHE_BYTES = 64, 1_000_000
-# Most bytes of the sums or the tiles of all threads, if that is possible.
-_MOST_BYTES = 8_000_000
-# Products of `ROWS` pixels of an image that a block has.
+# Largest memory of the sums or the tiles of all threads, if possible.
+MOST_BYTES = 8_000_000
+# Products of `ROWS` pixels in a block of an image.
 _PIXEL_BLOCK = 4
-# Bytes of a block of pixels that are read twice.
-_BLOCK_BYTES = 32_000
 
-_SHOP = Workshop(Threads(1, work), _LINEAR)
+RESOURCES = Resources(ThreadPool(1, work), _LINEAR)
 
 
 @contextmanager
-def _threads() -> Iterator[Threads]:
-    """Have as many threads as PyTorch takes; nobody else computes with them meanwhile."""
-    threads = _SHOP.threads
+def engine_threads() -> Iterator[ThreadPool]:
+    """Take the lock of the thread pool, with as many threads as PyTorch uses."""
+    threads = RESOURCES.threads
     with threads.lock:
         if threads.count != torch.get_num_threads():
             threads.resize(torch.get_num_threads())
@@ -48,7 +47,7 @@ def _threads() -> Iterator[Threads]:
 
 
 def _description(x: Tensor, outputs: int, margin: int) -> NDArray[np.int64]:
-    """Describe a 3x3 convolution of `x`, with a margin of zeros, to so many features."""
+    """Describe a 3x3 convolution of `x`, with a margin of zeros, to `outputs` features."""
     _, inputs, height, width = x.shape
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = 4 * width * inputs, 4 * inputs, inputs // LANES
@@ -60,6 +59,7 @@ def _description(x: Tensor, outputs: int, margin: int) -> NDArray[np.int64]:
 
 
 def _tiles(d: NDArray[np.int64]) -> int:
+    """Return the number of 4x4 tiles of the output."""
     return -(-int(d[k.HEIGHT]) // 4) * -(-int(d[k.WIDTH]) // 4)
 
 
@@ -71,25 +71,25 @@ def convolve(
     Parameters
     ----------
     x
-        ``(B, I, Y, X)``; with `backward` ``(B, O, Y, X)``.
+        ``(B, I, Y, X)`` float32, any finite values; with `backward` ``(B, O, Y, X)``.
     weight
-        ``(O, I, 3, 3) float32``.
+        ``(O, I, 3, 3) float32`` weights.
     margin
         Pixels of zeros around `x`: 0, 1 or 2.
     backward
-        Exchange inputs and outputs and turn the filters by 180 degrees: with a margin of 2 less that of the
+        Exchange inputs and outputs and rotate the filters by 180 degrees: with a margin of 2 minus that of the
         convolution, this is the gradient of its inputs.
     bias
-        ``(O,) float32``, or None for zeros.
+        ``(O,) float32`` weights, or None for zeros.
     leak
-        Slope below zero; 1 for none.
+        Slope below zero; 1 for no activation.
 
     Returns
     -------
     Tensor
-        ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)``; with `backward` of I features.
+        ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)`` float32, any finite values; with `backward` of I features.
     """
-    filters = weight.permute(0, 2, 3, 1).contiguous()  # as they lie, if features are innermost in weights, too
+    filters = weight.permute(0, 2, 3, 1).contiguous()  # no copy if the weights are channels last, too
     outputs, inputs = weight.shape[:2]
     loop = k.PACK_TURNED if backward else k.PACK
     if backward:
@@ -108,11 +108,11 @@ def convolve(
     packing[[k.ROW0, k.PIXEL0]] = 36 * weight.shape[1], 4 * weight.shape[1]
     tiles = _tiles(d)
     out = torch.empty((len(x), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
-    with _threads() as threads:
+    with engine_threads() as threads:
         block, shared = _reserve_tiles(d, inputs, packed)
-        packing[k.WEIGHTS] = d[k.WEIGHTS] = _SHOP.shared.ctypes.data
-        d[[k.SHARED, k.BIAS]] = _SHOP.shared.ctypes.data + packed, offsets.ctypes.data
-        with threads.together():
+        packing[k.WEIGHTS] = d[k.WEIGHTS] = RESOURCES.shared.ctypes.data
+        d[[k.SHARED, k.BIAS]] = RESOURCES.shared.ctypes.data + packed, offsets.ctypes.data
+        with threads.ready():
             threads.run(loop, packing, _LINEAR)
             for one, result in zip(x, out, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
@@ -127,23 +127,23 @@ def convolve(
 
 
 def _reserve_tiles(d: NDArray[np.int64], inputs: int, kept: int) -> tuple[int, bool]:
-    """Choose how many tiles a block has; have memory for one, beside some that is kept, in bytes.
+    """Choose the number of tiles of a block and reserve memory for one, beside `kept` bytes of shared memory.
 
     Returns
     -------
     int
-        How many tiles.
+        Tiles of a block.
     bool
-        Whether threads share a block.
+        True if threads share a block.
     """
     columns, panels = LANES if d[k.SINGLE] else 2 * LANES, int(d[k.PANELS])
     most, shared = tile_block(inputs, panels * columns)
     block = min(most, -(-_tiles(d) // ROWS))
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, columns))
-    d[k.PARTS] = min(block, -(-4 * _SHOP.threads.count // panels))
+    d[k.PARTS] = min(block, -(-4 * RESOURCES.threads.count // panels))
     scratch, common = tile_memory(inputs, panels * columns, block, shared)
-    _SHOP.threads.reserve(max(scratch, 9 * LANES * STEP))  # filters are packed there
-    _SHOP.reserve(kept + common)
+    RESOURCES.threads.reserve(max(scratch, 9 * LANES * STEP))  # at least what packing filters needs
+    RESOURCES.reserve(kept + common)
     return block * ROWS, shared
 
 
@@ -153,43 +153,43 @@ def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
     Parameters
     ----------
     x
-        ``(B, I, Y, X)``.
+        ``(B, I, Y, X)`` float32, any finite values.
     gradient
-        ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)``, of the outputs.
+        ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)`` float32, gradient of the outputs.
     margin
         As for `convolve`.
 
     Returns
     -------
     Tensor
-        ``(O, I, 3, 3) float32``, inputs innermost.
+        ``(O, I, 3, 3) float32`` gradients, inputs innermost.
     """
     inputs, outputs = x.shape[1], gradient.shape[1]
     d = _description(x, outputs, margin)
     tiles, sums, each = _tiles(d), 4 * k.PRODUCTS * inputs * outputs, 4 * k.PRODUCTS * (inputs + outputs)
-    narrow = _RANGES * sums <= min(each * tiles, _MOST_BYTES)
+    narrow = WEIGHT_SUMS * sums <= min(each * tiles, MOST_BYTES)
     if narrow:
-        size = min(max(_FEWEST_TILES, _CACHE_BYTES // each), -(-tiles // _RANGES))
+        size = min(max(_FEWEST_TILES, _CACHE_BYTES // each), -(-tiles // WEIGHT_SUMS))
     else:
         groups = -(-inputs // (GROUP * LANES)) * -(-outputs // (GROUP * LANES))
         sums = groups * GROUP_BYTES
-        whole = each * tiles <= _MOST_BYTES + sums  # all tiles take no more memory than some of them and the sums
-        size = tiles if whole else _MOST_BYTES // each
+        whole = each * tiles <= MOST_BYTES + sums  # all tiles need no more memory than some tiles and the sums
+        size = tiles if whole else MOST_BYTES // each
     block = -(-size // ROWS)
     held = each * block * ROWS + 2 * k.PRODUCTS * STEP
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, outputs))
-    d[k.RANGES] = _RANGES
+    d[k.RANGES] = WEIGHT_SUMS
     total = torch.empty(0)
-    with _threads() as threads:
+    with engine_threads() as threads:
         if narrow:
-            _SHOP.reserve(_RANGES * sums)
+            RESOURCES.reserve(WEIGHT_SUMS * sums)
             threads.reserve(held + k.PRODUCTS * STEP)
-            d[k.SUMS] = _SHOP.shared.ctypes.data
+            d[k.SUMS] = RESOURCES.shared.ctypes.data
         else:
-            _SHOP.reserve(held + (0 if whole else sums))
+            RESOURCES.reserve(held + (0 if whole else sums))
             threads.reserve(GROUP_BYTES)
-            d[[k.SHARED, k.SUMS]] = _SHOP.shared.ctypes.data, _SHOP.shared.ctypes.data + held
-        with threads.together():
+            d[[k.SHARED, k.SUMS]] = RESOURCES.shared.ctypes.data, RESOURCES.shared.ctypes.data + held
+        with threads.ready():
             for one, slope in zip(x, gradient, strict=True):
                 result = torch.empty((outputs, 3, 3, inputs))
                 d[[k.INPUT0, k.OUTPUT, k.WEIGHTS]] = one.data_ptr(), slope.data_ptr(), result.data_ptr()
@@ -205,7 +205,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
 
 
 def _image_description(image: Tensor, outputs: int) -> NDArray[np.int64]:
-    """Describe a 3x3 convolution of an image with its margin, ``(B, C, Y, X)``, features outermost."""
+    """Describe a 3x3 convolution of an image with its margin, ``(B, C, Y, X)``, channels first."""
     _, channels, height, width = image.shape
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, -(-9 * channels // LANES), channels
@@ -220,16 +220,18 @@ def convolve_image(image: Tensor, weight: Tensor, *, bias: Tensor | None, leak: 
     Parameters
     ----------
     image
-        ``(B, C, Y, X) float32`` with its margin, features outermost.
+        ``(B, C, Y, X) float32`` with its margin, channels first, any finite values.
     weight
-        ``(O, C, 3, 3) float32``.
-    bias, leak
-        As for `convolve`.
+        ``(O, C, 3, 3) float32`` weights.
+    bias
+        ``(O,) float32`` weights, or None for zeros.
+    leak
+        Slope below zero; 1 for no activation.
 
     Returns
     -------
     Tensor
-        ``(B, O, Y - 2, X - 2)``.
+        ``(B, O, Y - 2, X - 2)`` float32, any finite values.
     """
     outputs = len(weight)
     packed = image_convolution(weight, torch.zeros(outputs) if bias is None else bias)
@@ -237,9 +239,9 @@ def convolve_image(image: Tensor, weight: Tensor, *, bias: Tensor | None, leak: 
     d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
     d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
     out = torch.empty((len(image), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
-    with _threads() as threads:
+    with engine_threads() as threads:
         threads.reserve(pixel_memory(packed.features))
-        with threads.together():
+        with threads.ready():
             for one, result in zip(image, out, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
                 threads.run(k.IMAGE, d, np.float32(leak))
@@ -247,116 +249,34 @@ def convolve_image(image: Tensor, weight: Tensor, *, bias: Tensor | None, leak: 
 
 
 def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
-    """Compute the gradient of the weights of `convolve_image`, ``(O, C, 3, 3) float32``.
+    """Compute the gradient of the weights of `convolve_image`.
 
     Parameters
     ----------
     image
-        As there.
+        ``(B, C, Y, X)`` float32 with its margin, channels first, any finite values.
     gradient
-        ``(B, O, Y - 2, X - 2)``, of the outputs.
+        ``(B, O, Y - 2, X - 2)`` float32, gradient of the outputs.
+
+    Returns
+    -------
+    Tensor
+        ``(O, C, 3, 3) float32`` gradients, inputs innermost.
     """
     channels, outputs = image.shape[1], gradient.shape[1]
     d = _image_description(image, outputs)
-    shape = (_RANGES, int(d[k.CHUNKS0]), int(d[k.OUT_CHUNKS]), LANES, LANES)
+    shape = (WEIGHT_SUMS, int(d[k.CHUNKS0]), int(d[k.OUT_CHUNKS]), LANES, LANES)
     parts = aligned(int(np.prod(shape)))
-    d[[k.SUMS, k.RANGES]] = parts.ctypes.data, _RANGES
+    d[[k.SUMS, k.RANGES]] = parts.ctypes.data, WEIGHT_SUMS
     total = np.zeros((outputs, int(d[k.CHUNKS0]) * LANES))
-    with _threads() as threads:
+    with engine_threads() as threads:
         threads.reserve(4 * _PIXEL_BLOCK * ROWS * (int(d[k.CHUNKS0]) * LANES + outputs))
-        with threads.together():
+        with threads.ready():
             for one, slope in zip(image, gradient, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), slope.data_ptr()
                 threads.run(k.IMAGE_RANGE, d, _LINEAR)
                 summed = parts.reshape(shape).sum(0, dtype=np.float64)
                 total += summed.transpose(1, 3, 0, 2).reshape(total.shape)
     found = torch.from_numpy(total[:, : 9 * channels].astype(np.float32)).view(outputs, channels, 3, 3)
-    # Inputs innermost, as the weights lie: other processes expect it so.
+    # Inputs innermost, the memory format of the weights: the all-reduce of several processes needs equal formats.
     return found.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
-
-
-def _pixels(x: Tensor) -> NDArray[np.int64]:
-    """Describe a loop over the pixels of `x`."""
-    chunks, pixels = x.shape[1] // LANES, x.numel() // x.shape[1]
-    d = np.zeros(k.SIZE, np.int64)
-    d[[k.INPUT0, k.CHUNKS0, k.END, k.BLOCK]] = x.data_ptr(), chunks, pixels, max(1, _BLOCK_BYTES // (chunks * STEP))
-    return d
-
-
-def _sum_blocks(loop: int, d: NDArray[np.int64], leak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run a loop that gives two sums a block; return them, ``(2, blocks, C) float64``, and pixels of the blocks."""
-    blocks, features = -(-int(d[k.END]) // int(d[k.BLOCK])), int(d[k.CHUNKS0]) * LANES
-    counts = np.full((blocks, 1), d[k.BLOCK], np.float64)
-    counts[-1] = d[k.END] - (blocks - 1) * d[k.BLOCK]
-    with _threads() as threads:
-        _SHOP.reserve(8 * blocks * features)
-        d[k.SUMS] = _SHOP.shared.ctypes.data
-        threads.reserve(STEP)
-        with threads.together():
-            threads.run(loop, d, np.float32(leak))
-        sums = _SHOP.shared[: 2 * blocks * features]
-        return sums.reshape(blocks, 2, features).swapaxes(0, 1).astype(np.float64), counts
-
-
-def moments(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and (biased) variance of each feature over all pixels of the batch, ``(C,) float64``."""
-    (means, squares), counts = _sum_blocks(k.MOMENTS, _pixels(x), 1.0)
-    total = counts.sum()
-    mean = (means * counts).sum(0) / total
-    # Chan, Golub and LeVeque 1979: squares around the means of blocks, and those of the means around that of all.
-    variance = (squares.sum(0) + (counts * np.square(means - mean)).sum(0)) / total
-    return mean, variance
-
-
-def normalize(x: Tensor, table: NDArray[np.float32], leak: float) -> Tensor:
-    """Return leaky ReLU of ``table[0] x + table[1]``; `table` is ``(2 or more, C) float32``."""
-    out, d = torch.empty_like(x), _pixels(x)
-    d[[k.BIAS, k.OUTPUT]] = table.ctypes.data, out.data_ptr()
-    _run(k.NORMALIZE, d, leak)
-    return out
-
-
-def slopes(
-    gradient: Tensor, x: Tensor, table: NDArray[np.float32], leak: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return sums over pixels of the gradient before the ReLU, and of its products with ``x - table[2]``.
-
-    Parameters
-    ----------
-    gradient
-        Of the result of `normalize`, like `x`.
-    x, table, leak
-        As for `normalize`.
-    """
-    d = _pixels(x)
-    d[[k.INPUT1, k.BIAS]] = gradient.data_ptr(), table.ctypes.data
-    (sums, products), _ = _sum_blocks(k.SLOPES, d, leak)
-    return sums.sum(0), products.sum(0)
-
-
-def sums(x: Tensor) -> Tensor:
-    """Return the sum of each feature over all pixels, ``(C,) float32``."""
-    found, _ = slopes(x, x, plain_table(x.shape[1]), 1.0)
-    return torch.from_numpy(found.astype(np.float32))
-
-
-def plain_table(features: int) -> NDArray[np.float32]:
-    """Return the table, ``(5, features) float32``, with which `normalize` and `pull` are ReLU and its gradient."""
-    table = np.zeros((5, features), np.float32)
-    table[0] = 1
-    return table
-
-
-def pull(gradient: Tensor, x: Tensor, table: NDArray[np.float32], leak: float) -> Tensor:
-    """Return ``table[0] (g - table[3] - table[4] (x - table[2]))``, g being the gradient before the ReLU."""
-    out, d = torch.empty_like(x), _pixels(x)
-    d[[k.INPUT1, k.BIAS, k.OUTPUT]] = gradient.data_ptr(), table.ctypes.data, out.data_ptr()
-    _run(k.PULL, d, leak)
-    return out
-
-
-def _run(loop: int, d: NDArray[np.int64], leak: float) -> None:
-    with _threads() as threads:
-        threads.reserve(STEP)
-        with threads.together():
-            threads.run(loop, d, np.float32(leak))

@@ -1,4 +1,7 @@
-"""Weights of the engine: transformed for Winograd's convolution and packed in the order in which they are read."""
+"""Weights of the engine: transformed for Winograd's convolution and stored in the order in which products read them.
+
+A *panel* holds the weights of one or two vectors of output features, so that a product reads them from front to back.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from septum.cpu._ir import LANES
 
 _ALIGNMENT = 64
 
-# Bytes of transformed filters.
-_WIDE = 8_000_000
+# Bytes of transformed filters from which on they are stored untransformed.
+WIDE_BYTES = 8_000_000
 
 
 def aligned(count: int) -> NDArray[np.float32]:
@@ -27,15 +30,15 @@ def aligned(count: int) -> NDArray[np.float32]:
 
 
 def is_wide(features: int, outputs: int) -> bool:
-    """Say whether a 3x3 convolution has so many filters that they are transformed for each block of tiles anew.
+    """Return True if a 3x3 convolution has so many filters that they are transformed again for each block of tiles.
 
-    That takes a quarter of the memory, and reading less of it makes up for the computing.
+    Untransformed filters need a quarter of the memory, and reading less of it outweighs the additional transforms.
     """
-    return 4 * 36 * features * outputs >= _WIDE
+    return 4 * 36 * features * outputs >= WIDE_BYTES
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedWeights:
     """Weights of one layer.
 
     Parameters
@@ -43,11 +46,11 @@ class Packed:
     weights
         ``(panels, matrices, features, columns) float32``, flat.
     bias
-        ``(outputs,) float32`` and zeros to the end of the last panel.
+        ``(outputs,) float32``, padded with zeros to the end of the last panel.
     panels
-        How many there are.
+        Number of panels.
     single
-        Whether a panel has the columns of one vector, not of two.
+        True if a panel has the columns of one vector, not of two.
     features
         Rows of each matrix: input features, padded to whole vectors.
     """
@@ -59,10 +62,10 @@ class Packed:
     features: int
 
 
-def convolution(conv: nn.Conv2d, sources: int) -> Packed:
-    """Pack a 3x3 convolution whose input comes from `sources` maps of equal size.
+def convolution(conv: nn.Conv2d, sources: int) -> PackedWeights:
+    """Pack a 3x3 convolution whose input is the concatenation of `sources` maps of equal size.
 
-    Its filters are transformed for F(4x4, 3x3), unless they are so many that this would take too much memory.
+    The filters are transformed for F(4x4, 3x3), unless there are so many that this would need too much memory.
     """
     weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]
@@ -71,7 +74,7 @@ def convolution(conv: nn.Conv2d, sources: int) -> Packed:
     count = 9 if is_wide(sources * padded, panels * columns) else 36
     packed = aligned(panels * count * sources * padded * columns)
     _pack_filters(weight, packed.reshape(panels, count, sources, padded, columns))
-    return Packed(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
+    return PackedWeights(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
 
 
 @lazy_jit
@@ -108,24 +111,32 @@ def _pack_filters(weight: NDArray[np.float32], out: NDArray[np.float32]) -> None
                         out[panel, 6 * i + j, feature // each, feature % each, column] = six[j]
 
 
-def image_convolution(weight: Tensor, bias: Tensor | None) -> Packed:
-    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, of the second, ..."""
+def image_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
+    """Pack the first convolution: the rows of its matrix are the nine places of the first plane, then of the second.
+
+    Parameters
+    ----------
+    weight
+        ``(O, C, 3, 3)`` float32 weights.
+    bias
+        ``(O,)`` float32 weights.
+    """
     return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
 
 
-def up_convolution(conv: nn.ConvTranspose2d) -> Packed:
-    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left and right."""
+def up_convolution(conv: nn.ConvTranspose2d) -> PackedWeights:
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, right."""
     weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
     return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
 
 
-def head(conv: nn.Conv2d) -> Packed:
+def head(conv: nn.Conv2d) -> PackedWeights:
     """Pack a 1x1 convolution."""
     return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
 
 
-def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> Packed:
-    """Pack ``(matrices, features, outputs)``, the panels of one matrix after those of the other."""
+def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> PackedWeights:
+    """Pack ``(matrices, features, outputs)``: all panels of one matrix, then those of the next."""
     count, inputs, _ = matrices.shape
     features, columns = _up(inputs, LANES), _columns(outputs)
     panels = _up(outputs, columns) // columns
@@ -134,10 +145,11 @@ def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> Packed:
     for panel in range(panels):
         part = matrices[:, :, panel * columns : (panel + 1) * columns]
         view[:, panel, :inputs, : part.shape[2]] = part
-    return Packed(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
+    return PackedWeights(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
 
 
 def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
+    """Return the bias, padded with zeros to `count` values."""
     assert bias is not None
     padded = aligned(count)
     padded[: len(bias)] = bias.detach().numpy()
@@ -145,8 +157,10 @@ def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
 
 
 def _columns(outputs: int) -> int:
+    """Return the columns of a panel: one vector or two."""
     return LANES if outputs <= LANES else 2 * LANES
 
 
 def _up(number: int, multiple: int) -> int:
+    """Round a number up to a multiple."""
     return -(-number // multiple) * multiple

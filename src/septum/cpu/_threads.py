@@ -1,4 +1,4 @@
-"""Threads that run the loops of the engine together."""
+"""Thread pool of the engine: threads that compute one loop together, with scratch memory for each."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from septum.cpu import _winograd as k
 from septum.cpu._packed_weights import aligned
 
 
-class Threads:
-    """Threads that run one loop together, with scratch memory each.
+class ThreadPool:
+    """ThreadPool that compute loops together, with scratch memory for each.
 
     Parameters
     ----------
     count
-        How many, the calling one among them.
+        Number of threads, including the calling one.
     loops
-        What runs one of a set of loops: `septum.cpu._winograd.work`, or that of `septum.cpu._winograd_loops`.
+        Compiled function that runs one of a set of loops: `septum.cpu._winograd.work` or
+        `septum.cpu._winograd_loops.work`.
 
     Attributes
     ----------
     lock
-        Held by who runs loops, as they share memory.
+        Held by the caller that runs loops, as scratch memory is shared.
     """
 
     def __init__(self, count: int, loops: Callable[..., None] = k.work) -> None:
@@ -45,20 +46,20 @@ class Threads:
         _ALL.add(self)
 
     def reserve(self, size: int) -> None:
-        """Have at least so many bytes of scratch memory for each thread."""
+        """Provide at least `size` bytes of scratch memory for each thread."""
         if not self._scratch or self._scratch[0].nbytes < size:
             self._scratch = []
             self._scratch = [aligned(size // 4) for _ in range(self.count)]
 
     def resize(self, count: int) -> None:
-        """Be so many from now on."""
+        """Change the number of threads."""
         if self._pool is not None:
             self._pool.shutdown()
         self.count, self._pool, self._scratch = count, None, []
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Have all threads at hand while this is entered: they are woken once, and take part in each `run`."""
+    def ready(self) -> Iterator[None]:
+        """Keep all threads ready while the context is entered: they are woken once and take part in each `run`."""
         if self.count == 1:
             yield
             return
@@ -69,33 +70,46 @@ class Threads:
             yield
         finally:
             self._state[state.OPEN] = state.OVER
-            wait([other for other in others if not other.cancel()])  # who has not begun need not
+            wait([other for other in others if not other.cancel()])  # a thread that has not begun is not needed
             self._state[state.JOINED] = 0
 
     def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
-        """Run a loop to its end, inside `together`."""
+        """Run a loop to its end, inside `ready`.
+
+        Parameters
+        ----------
+        loop
+            Number of the loop, from `septum.cpu._winograd`.
+        description
+            ``(SIZE,)`` int64: the description of the layer, positive integers at indices of `septum.cpu._winograd`;
+            copied.
+        leak
+            Slope of the ReLU below zero.
+        """
         self._open[:] = description
         self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = loop, leak, 0
         self._number += 1
         self._work(self._scratch[0], self._number)
 
     def _work(self, scratch: NDArray[np.float32], number: int) -> None:
+        """Compute in one thread: open a loop with a number of 1 or more, or join loops with 0."""
         self._loops(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
 
-    def forget(self) -> None:
-        """Give up threads that exist in the parent process only, and a lock that one of them may have held."""
+    def reset_after_fork(self) -> None:
+        """Reset after a fork: threads exist in the parent process only, and one of them may have held the lock."""
         self.lock = threading.Lock()
         self._pool = None
         self._state[state.JOINED] = 0
 
 
-_ALL: weakref.WeakSet[Threads] = weakref.WeakSet()
+_ALL: weakref.WeakSet[ThreadPool] = weakref.WeakSet()
 
 
-def _forked() -> None:
+def _reset_all_after_fork() -> None:
+    """Reset all pools in a forked child process."""
     for threads in list(_ALL):
-        threads.forget()
+        threads.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_reset_all_after_fork)

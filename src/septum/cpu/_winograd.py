@@ -1,10 +1,28 @@
-"""The convolutions of the engine as compiled loops that several threads share.
+"""Loops of the forward pass, compiled by numba and shared by threads: convolutions, up-convolution, head.
 
-Feature maps lie with their features together (channels-last), padded to whole vectors. Each loop takes the description
-of a layer, ``(SIZE,) int64``, whose places are named below; addresses are in bytes, and those of maps are of the pixel
-(0, 0), which need not be in memory if only later rows are. Threads take blocks of tiles or pixels from a counter that
-they share. What a block gives depends on nothing but its inputs, so results repeat whatever the number and timing of
-threads.
+Feature maps are stored channels last, padded to whole vectors. Each loop takes the description of a layer, ``(SIZE,)
+int64``, whose indices are named below: numba compiles one signature for all layers, and a thread can read the
+description of a loop that another thread opened. Addresses are in bytes; the address of a map is that of its pixel (0,
+0), which need not be in memory if only later rows are.
+
+A 3x3 convolution is Winograd's F(4x4, 3x3) (see `septum.cpu._microkernels`). The output is divided into tiles of 4x4
+pixels from its upper left corner; tile t needs the 6x6 inputs at four times its position. A *block* of tiles goes
+through three steps while it stays in the cache:
+
+1. `transform_tiles`: B^T d B for each tile and feature, to 36 matrices ``(tiles, features)``, each stored as ``(tiles /
+ROWS, chunks, ROWS, LANES)``, the order in which products read it. 2. `_multiply`: each of the 36 matrices times that of
+one *panel* of the weights: one or two vectors of output features, stored as ``(36, features, columns)``. 3. `_scatter`:
+A^T m A, bias, leaky ReLU, store; optionally the 2x2 maximum, as pooling windows never cross a tile.
+
+`winograd` lets each thread do all steps for its own blocks. If a layer has few tiles and many filters (the lowest
+levels), filters and not tiles dominate memory traffic: there `winograd_inputs` transforms one block that all threads
+share, and in `winograd_outputs` each thread takes panels of filters, transforms them from 3x3 (a quarter of the memory
+of the transformed ones), and applies them to all tiles.
+
+Why the division of the work does not change the result: threads take blocks from a shared counter in any order, but a
+tile reads only its own inputs, writes only its own outputs, and sums over features in a fixed order. Bands of rows
+begin at multiples of four, so that the grid of tiles is the same whether a map is computed at once or in bands. Results
+therefore repeat to the last bit for any number and timing of threads.
 """
 
 from __future__ import annotations
@@ -14,16 +32,16 @@ from typing import Any
 import numpy as np
 
 from septum.arrays.jit import lazy_jit
-from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
+from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import (
-    add,
     add_value,
+    bias_relu,
     clear,
     copy,
     copy_value,
-    finish,
-    largest,
+    fetch_add,
+    max_of_four,
     product1,
     product2,
     transform_filter,
@@ -35,37 +53,41 @@ Description = Any  # (SIZE,) int64
 
 PRODUCTS = 36  # of a tile of F(4x4, 3x3)
 
-# Two inputs whose features stand one after the other: address, bytes of a row and of a pixel, vectors of a pixel.
-# An image (`image`) has planes instead: bytes of a row and of a plane, and the number of planes in CHUNKS1.
+# Two inputs with concatenated features: address, bytes of a row and of a pixel, vectors of a pixel.
+# For an image (`image`), which has planes: bytes of a row and of a plane, and the number of planes in CHUNKS1.
 INPUT0, ROW0, PIXEL0, CHUNKS0, INPUT1, ROW1, PIXEL1, CHUNKS1 = range(8)
 # Sides of the input, of the whole output, and the rows of the output to compute.
 IN_HEIGHT, IN_WIDTH, HEIGHT, WIDTH, BEGIN, END = range(8, 14)
-# Packed weights in panels of as many features as a product has columns; bias; whether a product has one vector or two.
+# Packed weights in panels of as many output features as a product has columns; bias; number of panels; 1 if a product
+# has one vector, 0 if two.
 WEIGHTS, BIAS, PANELS, SINGLE = range(14, 18)
 # The output: address, bytes of a row and of a pixel (of a plane for `head`), vectors of a pixel (classes for `head`).
 OUTPUT, OUT_ROW, OUT_PIXEL, OUT_CHUNKS = range(18, 22)
-# Which part of the output is stored, and where its pooled version goes (0: it is not pooled).
+# Part of the output that is stored, and the pooled output (address 0: not pooled).
 TOP, BOTTOM, LEFT, RIGHT, POOLED, POOLED_ROW, POOLED_PIXEL = range(22, 29)
-# Work of a block in products of `ROWS` rows; bytes between the 36 matrices before and after multiplication.
+# Size of a block in products of `ROWS` rows; bytes between the 36 matrices before and after multiplication.
 BLOCK, STRIDE_IN, STRIDE_OUT = range(29, 32)
-# Where tiles that all threads share are transformed to; the first of them and how many; parts they are divided into.
+# Transformed tiles that all threads share: address, first tile, number of tiles, and parts they are divided into.
 SHARED, FIRST, COUNT, PARTS = range(32, 36)
-# Pixels of zeros that count as above and left of the input, without being there.
+# Virtual pixels of zeros above and left of the input.
 MARGIN = 36
-# Where gradients of weights are summed, and into how many sums.
+# Sums of the gradients of weights: address, and number of partial sums.
 SUMS, RANGES = 37, 38
-# Which loop it is for: one of those below.
+# The loop to run: one of those below.
 LOOP = 39
 SIZE = 40
-WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, ENLARGE, HEAD = range(6)
-# Those of training, in `septum.cpu._winograd_backward` and `septum.cpu._batchnorm`.
+WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(6)
+# Loops of training, in `septum.cpu._winograd_backward` and `septum.cpu._batchnorm`.
 PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
-MOMENTS, NORMALIZE, SLOPES, PULL = range(13, 17)
+MOMENTS, NORMALIZE, GRADIENT_SUMS, BATCHNORM_GRADIENT = range(13, 17)
 
 
 @lazy_jit
-def gather(d: Description, first: int, count: int, target: int, patch: int) -> None:
-    """Transform the inputs of some tiles; what lies beyond the input's edge counts as zero."""
+def transform_tiles(d: Description, first: int, count: int, target: int, patch: int) -> None:
+    """Transform the inputs of some tiles; pixels beyond the edge of the input count as zero.
+
+    Tiles inside the input are transformed in place; tiles at the edge are first copied to `patch`, with zeros.
+    """
     begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
     chunks, stride, margin = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[MARGIN]
     for side in range(2):
@@ -115,7 +137,10 @@ def _matrix_bytes(d: Description) -> Any:
 
 @lazy_jit
 def _scatter(d: Description, leak: np.float32, source: int, first: int, count: int, panel: int, patch: int) -> None:
-    """Transform products into the outputs of some tiles; store what is wanted of them, and their maxima of 2x2."""
+    """Transform products to the outputs of some tiles; store the wanted part of them, and their 2x2 maxima.
+
+    Tiles that reach beyond the stored part, given by TOP, BOTTOM, LEFT and RIGHT, are first written to `patch`.
+    """
     begin, height, width, across = d[BEGIN], d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
     top, bottom, left, right = d[TOP], d[BOTTOM], d[LEFT], d[RIGHT]
     output, row, pixel, stride = d[OUTPUT], d[OUT_ROW], d[OUT_PIXEL], d[STRIDE_OUT]
@@ -143,22 +168,22 @@ def _scatter(d: Description, leak: np.float32, source: int, first: int, count: i
                     for j in range(0, min(4, width - x), 2):
                         corner = low + i * below + j * right_of
                         to = pooled + (y + i) // 2 * pooled_row + (x + j) // 2 * pooled_pixel + place
-                        largest(corner, corner + right_of, corner + below, corner + below + right_of, to)
+                        max_of_four(corner, corner + right_of, corner + below, corner + below + right_of, to)
 
 
 @lazy_jit
 def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Compute a 3x3 convolution, each thread its blocks of tiles from the inputs to the outputs."""
+    """Compute a 3x3 convolution; each thread processes its blocks of tiles from the inputs to the outputs."""
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     left = scratch + PRODUCTS * STEP
     products = left + PRODUCTS * d[STRIDE_IN]
     size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= tiles:
             return
         count = min(size, tiles - first)
-        gather(d, first, count, left, scratch)
+        transform_tiles(d, first, count, left, scratch)
         for panel in range(d[PANELS]):
             right = d[WEIGHTS] + panel * PRODUCTS * apart
             _multiply(d, left, (count + ROWS - 1) // ROWS, right, apart, products)
@@ -170,24 +195,24 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
     chunks = d[CHUNKS0] + d[CHUNKS1]
     while True:
-        block = add(counter, 1)
+        block = fetch_add(counter, 1)
         if block * ROWS >= d[COUNT]:
             return
         count = min(ROWS, d[COUNT] - block * ROWS)
-        gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
+        transform_tiles(d, d[FIRST] + block * ROWS, count, d[SHARED] + block * chunks * ROWS * STEP, scratch)
 
 
 @lazy_jit
 def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Second half: each thread takes panels of filters, transforms them, and computes all or a part of the tiles."""
+    """Second half: each thread takes panels of filters, transforms them, and computes all or part of the tiles."""
     chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
     products = scratch + PRODUCTS * STEP
     right = products + PRODUCTS * d[STRIDE_OUT]
     matrix = _matrix_bytes(d)
-    apart = matrix + STEP  # or all 36 would be written to the same lines of the first cache
+    apart = matrix + STEP  # a multiple of 4096 bytes would map all 36 matrices to the same lines of the first cache
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[PANELS] * d[PARTS]:
             return
         panel, begin = item // d[PARTS], item % d[PARTS] * part
@@ -214,8 +239,8 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
 
 
 @lazy_jit
-def patches(d: Description, first: int, count: int, target: int) -> None:
-    """Put the 3x3 pixels of all planes around some pixels of an image where products want them."""
+def gather_patches(d: Description, first: int, count: int, target: int) -> None:
+    """Copy the 3x3 neighborhoods of some pixels of an image, of all planes, to the layout that products read."""
     width, chunks = d[WIDTH], d[CHUNKS0]
     for i in range(count):
         y, x = (first + i) // width + d[BEGIN], (first + i) % width
@@ -230,16 +255,19 @@ def patches(d: Description, first: int, count: int, target: int) -> None:
 
 @lazy_jit
 def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Compute the 3x3 convolution of an image of planes."""
+    """Compute the 3x3 convolution of an image of planes, as a product of its 3x3 neighborhoods with the weights.
+
+    An image has few channels: its neighborhoods fill whole vectors, which single channels would not.
+    """
     width, chunks, vectors = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
-        patches(d, first, count, scratch)
+        gather_patches(d, first, count, scratch)
         for panel in range(d[PANELS]):
             _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
             for vector in range(min(vectors, d[OUT_CHUNKS] - panel * vectors)):
@@ -247,12 +275,12 @@ def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
                 for i in range(count):
                     y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = d[OUTPUT] + y * d[OUT_ROW] + x * d[OUT_PIXEL] + place
-                    finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+                    bias_relu(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
 
 
 @lazy_jit
 def _pack(d: Description, first: int, count: int, target: int) -> None:
-    """Put the features of pixels where products want them."""
+    """Copy the features of pixels to the layout that products read."""
     width, chunks, begin = d[WIDTH], d[CHUNKS0], d[BEGIN]
     source, row, pixel = d[INPUT0], d[ROW0], d[PIXEL0]
     for i in range(count):
@@ -263,17 +291,18 @@ def _pack(d: Description, first: int, count: int, target: int) -> None:
 
 
 @lazy_jit
-def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+def up_convolution(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute an up-convolution of side and stride 2. HEIGHT, WIDTH, BEGIN and END are those of the input.
 
-    The panels of the weights are those of the upper left pixel, then the upper right, the lower left, the lower right.
+    Each input pixel gives 2x2 output pixels, each by a product of its own: the panels of the weights are those of the
+    upper left pixel, then the upper right, the lower left, the lower right.
     """
     width, chunks, vectors, each = d[WIDTH], d[CHUNKS0], 1 if d[SINGLE] else 2, d[PANELS] // 4
     output, row, pixel = d[OUTPUT], d[OUT_ROW], d[OUT_PIXEL]
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -286,7 +315,7 @@ def enlarge(d: Description, leak: np.float32, counter: int, scratch: int) -> Non
                 for i in range(count):
                     y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = output + (2 * y + corner // 2) * row + (2 * x + corner % 2) * pixel + place
-                    finish(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+                    bias_relu(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
 
 
 @lazy_jit
@@ -296,7 +325,7 @@ def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     pixels, size = (d[END] - d[BEGIN]) * width, d[BLOCK] * ROWS
     products = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        first = add(counter, 1) * size
+        first = fetch_add(counter, 1) * size
         if first >= pixels:
             return
         count = min(size, pixels - first)
@@ -313,7 +342,7 @@ def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
 
 @lazy_jit
 def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Run the loop of a description, each thread its share."""
+    """Run the loop that the description names; each thread takes its share."""
     if d[LOOP] == WINOGRAD:
         winograd(d, leak, counter, scratch)
     elif d[LOOP] == WINOGRAD_INPUTS:
@@ -322,20 +351,20 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
         winograd_outputs(d, leak, counter, scratch)
     elif d[LOOP] == IMAGE:
         image(d, leak, counter, scratch)
-    elif d[LOOP] == ENLARGE:
-        enlarge(d, leak, counter, scratch)
+    elif d[LOOP] == UP_CONVOLUTION:
+        up_convolution(d, leak, counter, scratch)
     else:
         head(d, leak, counter, scratch)
 
 
 @lazy_jit
 def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
-    """Compute together with other threads.
+    """Compute loops together with other threads.
 
     Parameters
     ----------
     d
-        Description of the loop that is open; the same array for all threads.
+        Description of the open loop; the same array for all threads.
     leaks
         ``(1,) float32`` slope of the ReLU below zero.
     state
@@ -343,16 +372,16 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
     scratch
         Address of the thread's own memory.
     number
-        1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
-        that is opened, until all is `OVER`.
+        1 or more opens a loop of this number, which differs from the last, and returns when it is done. 0 joins each
+        loop that is opened, until the state is `OVER`.
     """
     if number:
-        begin(state, number)
-        _run(d, leaks[0], counter(state), scratch)
-        end(state)
+        open_loop(state, number)
+        _run(d, leaks[0], counter_address(state), scratch)
+        close_loop(state)
         return
-    seen = join(state, CLOSED)
+    seen = join_loop(state, CLOSED)
     while seen != OVER:
-        _run(d, leaks[0], counter(state), scratch)
-        leave(state)
-        seen = join(state, seen)
+        _run(d, leaks[0], counter_address(state), scratch)
+        leave_loop(state)
+        seen = join_loop(state, seen)

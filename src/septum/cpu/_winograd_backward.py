@@ -1,14 +1,27 @@
-"""Loops for training: weights packed as `septum.cpu._winograd` reads them, and the gradient of weights.
+"""Loops of the backward pass of convolutions: pack weights, and compute their gradient.
 
-From Y = A^T ((G g G^T) * (B^T d B)) A of each tile follows dg = G^T (sum of (A dY A^T) * (B^T d B) over tiles) G: for
-each of 36 places a product of matrices that runs over the tiles, a quarter of the direct multiplications.
+The gradient of the inputs is a 3x3 convolution of the gradient of the outputs with the filters rotated by 180 degrees
+and inputs and outputs exchanged: `septum.cpu._winograd` computes it from weights packed by `pack_turned`.
+
+The gradient of the weights follows from Y = A^T ((G g G^T) * (B^T d B)) A of each tile::
+
+    dg = G^T [ sum over tiles of (A dY A^T) * (B^T d B) ] G
+
+For each of the 36 places this is a product of two matrices, (outputs, tiles) by (tiles, inputs): a quarter of the
+direct multiplications. The inputs are transformed as in the forward pass, the gradients by A (`transform_gradient`),
+and the sum, once complete, by G^T (`transform_weights`).
+
+The order of summation over tiles must not depend on the threads. With few features, the tiles are divided into a fixed
+number of ranges with a partial sum each (`weights_range`), which are added in order (`weights_sum`). With many
+features, the sums are large: `weights_inputs` transforms tiles that all threads share, and in `weights_group` each
+thread owns groups of features of both sides and sums over all tiles in order.
 """
 
 from __future__ import annotations
 
 from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._microkernels import add, clear, copy, copy_value, transform_filter
+from septum.cpu._microkernels import clear, copy, copy_value, fetch_add, transform_filter
 from septum.cpu._microkernels_backward import SUMMED, add_vector, outer1, outer2, transform_gradient, transform_weights
 from septum.cpu._winograd import (
     BLOCK,
@@ -34,18 +47,18 @@ from septum.cpu._winograd import (
     WEIGHTS,
     WIDTH,
     Description,
-    gather,
-    patches,
+    gather_patches,
+    transform_tiles,
 )
 
-# Chunks of features of both sides that a thread takes together of a weight gradient of many, and bytes of their sums.
+# Chunks of features of a group, on both sides, in `weights_group`; bytes of the sums of a group.
 GROUP = 64 // LANES
 GROUP_BYTES = 4 * PRODUCTS * (GROUP * LANES) ** 2
 
 
 @lazy_jit
 def _pack_row(d: Description, source: int, place: int, target: int, matrix: int) -> None:
-    """Transform a vector of filters whose places are so many bytes apart, or copy it."""
+    """Transform a vector of filters whose places are `place` bytes apart, or copy it if the weights stay 3x3."""
     if d[PARTS] == PRODUCTS:
         transform_filter(source, place, target, matrix)
     else:
@@ -57,12 +70,13 @@ def _pack_row(d: Description, source: int, place: int, target: int, matrix: int)
 def pack(d: Description, counter: int, scratch: int) -> None:
     """Pack filters, ``(outputs, 9, inputs)`` at INPUT0, in panels of the outputs, transformed or not (PARTS: 36 or 9).
 
-    ROW0 and PIXEL0 are the bytes to the next output and place, CHUNKS0 and OUT_CHUNKS vectors of inputs and outputs.
+    ROW0 and PIXEL0 are the bytes to the next output and place; CHUNKS0 and OUT_CHUNKS are vectors of inputs and
+    outputs.
     """
     vectors, columns = 1 if d[SINGLE] else 2, STEP if d[SINGLE] else 2 * STEP
     matrix = d[CHUNKS0] * LANES * columns
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[OUT_CHUNKS] * d[CHUNKS0]:
             return
         chunk, inside = item // d[CHUNKS0], item % d[CHUNKS0] * LANES
@@ -79,14 +93,14 @@ def pack(d: Description, counter: int, scratch: int) -> None:
 
 @lazy_jit
 def pack_turned(d: Description, counter: int) -> None:
-    """Pack filters as `pack`, turned and in panels of the inputs; CHUNKS0 and OUT_CHUNKS are still those of a product.
+    """Pack filters like `pack`, rotated and in panels of the inputs, for the gradient of the inputs.
 
-    A product of gradients has the outputs as its inputs.
+    CHUNKS0 and OUT_CHUNKS are those of the product, whose inputs are the outputs of the layer.
     """
     vectors, columns = 1 if d[SINGLE] else 2, STEP if d[SINGLE] else 2 * STEP
     matrix = d[CHUNKS0] * LANES * columns
     while True:
-        output = add(counter, 1)
+        output = fetch_add(counter, 1)
         if output >= d[CHUNKS0] * LANES:
             return
         source = d[INPUT0] + output * d[ROW0] + 8 * d[PIXEL0]
@@ -97,7 +111,7 @@ def pack_turned(d: Description, counter: int) -> None:
 
 @lazy_jit
 def _gather_gradient(d: Description, first: int, count: int, target: int, patch: int) -> None:
-    """Transform the gradients of the outputs of some tiles."""
+    """Transform the gradients of the outputs of some tiles; pixels beyond the output count as zero."""
     height, width, across = d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
     row, pixel, chunks, stride = d[OUT_ROW], d[OUT_PIXEL], d[OUT_CHUNKS], d[STRIDE_OUT]
     for tile in range(count):
@@ -120,9 +134,10 @@ def _gather_gradient(d: Description, first: int, count: int, target: int, patch:
 
 @lazy_jit
 def _sum_tiles(d: Description, left: int, right: int, tiles: int, target: int, rows: int, columns: int) -> None:
-    """Add to sums of 36 matrices the products over tiles, of so many chunks of output features and of input features.
+    """Add to the sums of 36 matrices the products over tiles, for some chunks of output features and of input features.
 
-    Sums lie as ``(36, rows, columns // 2, LANES, 2 * LANES)``; of an odd number of columns the last has one vector.
+    Sums are stored as ``(36, rows, columns // 2, LANES, 2 * LANES)``; with an odd number of columns the last has one
+    vector.
     """
     left_block, right_block = d[OUT_CHUNKS] * ROWS * STEP, d[CHUNKS0] * ROWS * STEP
     for p in range(PRODUCTS):
@@ -140,7 +155,7 @@ def _sum_tiles(d: Description, left: int, right: int, tiles: int, target: int, r
 
 @lazy_jit
 def _finish(d: Description, sums: int, matrix: int, columns: int, row: int, first: int) -> None:
-    """Transform sums of `_sum_tiles` of one chunk of output features to gradients, ``(outputs, 9, inputs)``."""
+    """Transform the sums of `_sum_tiles` of one chunk of output features to gradients, ``(outputs, 9, inputs)``."""
     inputs = d[CHUNKS0] * STEP
     for column in range(columns):
         paired = column % 2 == 1 or column + 1 < columns
@@ -153,7 +168,7 @@ def _finish(d: Description, sums: int, matrix: int, columns: int, row: int, firs
 
 @lazy_jit
 def weights_range(d: Description, counter: int, scratch: int) -> None:
-    """First part of the gradient of weights of few features: each thread sums over ranges of tiles."""
+    """Few features, first part: each thread sums over ranges of tiles."""
     across = (d[WIDTH] + 3) // 4
     tiles, size = (d[HEIGHT] + 3) // 4 * across, d[BLOCK] * ROWS
     blocks = (tiles + size - 1) // size
@@ -162,7 +177,7 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
     right = left + PRODUCTS * d[STRIDE_IN]
     vectors = PRODUCTS * d[CHUNKS0] * d[OUT_CHUNKS] * LANES
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[RANGES]:
             return
         sums = d[SUMS] + item * vectors * STEP
@@ -170,18 +185,18 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
             clear(sums + vector * STEP)
         for first in range(item * each, min(tiles, (item + 1) * each), size):
             count = min(size, tiles - first)
-            gather(d, first, count, left, scratch)
+            transform_tiles(d, first, count, left, scratch)
             _gather_gradient(d, first, count, right, scratch)
             _sum_tiles(d, right, left, count, sums, d[OUT_CHUNKS], d[CHUNKS0])
 
 
 @lazy_jit
 def weights_sum(d: Description, counter: int) -> None:
-    """Second part: add the sums of the ranges, in their order, and transform them."""
+    """Few features, second part: add the sums of the ranges in order and transform them."""
     rows, columns = d[OUT_CHUNKS], d[CHUNKS0]
     vectors = PRODUCTS * rows * columns * LANES
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= rows:
             return
         for p in range(PRODUCTS):
@@ -195,28 +210,28 @@ def weights_sum(d: Description, counter: int) -> None:
 
 @lazy_jit
 def weights_inputs(d: Description, counter: int, scratch: int) -> None:
-    """First part of the gradient of weights of many features: transform tiles for all threads."""
+    """Many features, first part: transform tiles for all threads."""
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
     while True:
-        block = add(counter, 1)
+        block = fetch_add(counter, 1)
         if block * ROWS >= d[COUNT]:
             return
         count, place = min(ROWS, d[COUNT] - block * ROWS), block * ROWS * STEP
-        gather(d, d[FIRST] + block * ROWS, count, d[SHARED] + place * d[CHUNKS0], scratch)
+        transform_tiles(d, d[FIRST] + block * ROWS, count, d[SHARED] + place * d[CHUNKS0], scratch)
         _gather_gradient(d, d[FIRST] + block * ROWS, count, gradients + place * d[OUT_CHUNKS], scratch)
 
 
 @lazy_jit
 def weights_group(d: Description, counter: int, scratch: int) -> None:
-    """Second part: each thread takes groups of features of both sides and sums over the tiles.
+    """Many features, second part: each thread takes groups of features of both sides and sums over the tiles.
 
-    Where these are not all tiles, the sums of each group wait at SUMS for the others.
+    If not all tiles fit into memory at once, the sums of each group stay at SUMS until the next tiles come.
     """
     across, down = (d[CHUNKS0] + GROUP - 1) // GROUP, (d[OUT_CHUNKS] + GROUP - 1) // GROUP
     tiles = (d[HEIGHT] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= across * down:
             return
         row, column = item // across * GROUP, item % across * GROUP
@@ -235,7 +250,7 @@ def weights_group(d: Description, counter: int, scratch: int) -> None:
 
 @lazy_jit
 def image_range(d: Description, counter: int, scratch: int) -> None:
-    """Sum over ranges of pixels the products of the pixels around each and the gradient of the outputs.
+    """Sum over ranges of pixels the products of their 3x3 neighborhoods and the gradient of the outputs.
 
     The sums of a range are ``(CHUNKS0, OUT_CHUNKS, LANES, LANES)``.
     """
@@ -244,7 +259,7 @@ def image_range(d: Description, counter: int, scratch: int) -> None:
     each = ((pixels + d[RANGES] - 1) // d[RANGES] + size - 1) // size * size
     gradients = scratch + d[BLOCK] * chunks * ROWS * STEP
     while True:
-        item = add(counter, 1)
+        item = fetch_add(counter, 1)
         if item >= d[RANGES]:
             return
         sums = d[SUMS] + item * chunks * outputs * LANES * STEP
@@ -252,7 +267,7 @@ def image_range(d: Description, counter: int, scratch: int) -> None:
             clear(sums + vector * STEP)
         for first in range(item * each, min(pixels, (item + 1) * each), size):
             count = min(size, pixels - first)
-            patches(d, first, count, scratch)
+            gather_patches(d, first, count, scratch)
             for i in range(count):
                 source = d[OUTPUT] + (first + i) // width * d[OUT_ROW] + (first + i) % width * d[OUT_PIXEL]
                 to = gradients + i // ROWS * outputs * ROWS * STEP + i % ROWS * STEP

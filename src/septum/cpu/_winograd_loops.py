@@ -1,4 +1,4 @@
-"""The loops of training, as threads run them together; those of prediction alone need not be compiled for it."""
+"""Dispatch of the loops that training uses; separate from `septum.cpu._winograd`, so that prediction compiles less."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from septum.arrays.jit import lazy_jit
 from septum.cpu import _batchnorm as n
 from septum.cpu import _winograd as k
 from septum.cpu import _winograd_backward as g
-from septum.cpu._barrier import CLOSED, OVER, begin, counter, end, join, leave
+from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
 from septum.cpu._winograd import Description
 
 
 @lazy_jit
 def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Run the loop of a description, each thread its share."""
+    """Run the loop that the description names; each thread takes its share."""
     if d[k.LOOP] == k.WINOGRAD:
         k.winograd(d, leak, counter, scratch)
     elif d[k.LOOP] == k.WINOGRAD_INPUTS:
@@ -42,21 +42,21 @@ def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     elif d[k.LOOP] == k.MOMENTS:
         n.moments(d, counter)
     elif d[k.LOOP] == k.NORMALIZE:
-        n.normalized(d, leak, counter)
-    elif d[k.LOOP] == k.SLOPES:
-        n.slopes(d, leak, counter)
+        n.normalize_blocks(d, leak, counter)
+    elif d[k.LOOP] == k.GRADIENT_SUMS:
+        n.gradient_sums(d, leak, counter)
     else:
-        n.pulled(d, leak, counter)
+        n.input_gradient(d, leak, counter)
 
 
 @lazy_jit
 def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
-    """Compute together with other threads, as `septum.cpu._winograd.work` does.
+    """Compute loops together with other threads, as `septum.cpu._winograd.work` does.
 
     Parameters
     ----------
     d
-        Description of the loop that is open; the same array for all threads.
+        Description of the open loop; the same array for all threads.
     leaks
         ``(1,) float32`` slope of the ReLU below zero.
     state
@@ -64,16 +64,16 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
     scratch
         Address of the thread's own memory.
     number
-        1 or more opens a loop of this number, another one than the last, and returns when it is done. 0 joins each loop
-        that is opened, until all is `OVER`.
+        1 or more opens a loop of this number, which differs from the last, and returns when it is done. 0 joins each
+        loop that is opened, until the state is `OVER`.
     """
     if number:
-        begin(state, number)
-        _run(d, leaks[0], counter(state), scratch)
-        end(state)
+        open_loop(state, number)
+        _run(d, leaks[0], counter_address(state), scratch)
+        close_loop(state)
         return
-    seen = join(state, CLOSED)
+    seen = join_loop(state, CLOSED)
     while seen != OVER:
-        _run(d, leaks[0], counter(state), scratch)
-        leave(state)
-        seen = join(state, seen)
+        _run(d, leaks[0], counter_address(state), scratch)
+        leave_loop(state)
+        seen = join_loop(state, seen)

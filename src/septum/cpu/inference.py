@@ -1,10 +1,12 @@
-"""The U-Net on processors, without PyTorch's layers: two to four times faster, in a fraction of the memory.
+"""Prediction with the U-Net on the CPU, two to four times faster than PyTorch's layers and in a fraction of the memory.
 
-Three things make the difference. 3x3 convolutions are Winograd's F(4x4, 3x3), a quarter of the multiplications, from
-the transform of the inputs to bias, ReLU and pooling in one pass over each block of tiles, while it is in the cache.
-Feature maps keep their features together in memory that is planned once per size of tile; skip connections store only
-the part that is used and are read where they lie. And what lies between two convolutions of a level is computed in
-bands of rows.
+Three measures make the difference. 3x3 convolutions are Winograd's F(4x4, 3x3), a quarter of the multiplications; each
+block of tiles goes from the transform of its inputs to bias, ReLU and pooling while it stays in the cache. Feature maps
+are stored channels last in one arena that is planned once per size of tile; skip connections store only the part that
+is used, and are read in place instead of being copied. Maps between two convolutions of a level are computed in bands
+of rows and never exist as a whole.
+
+A prediction runs one *chain* of layers (`septum.cpu._layers`) per level: down to the bottom, then up.
 """
 
 from __future__ import annotations
@@ -19,20 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from septum.arrays.geometry import Geometry
-from septum.cpu import _layers as stages
-from septum.cpu._feature_maps import LevelMaps, plan
+from septum.cpu import _layers as layers
+from septum.cpu._feature_maps import LevelMaps, plan_memory
 from septum.cpu._ir import LANES
-from septum.cpu._layers import Stage, Workshop
+from septum.cpu._layers import Resources, Stage
 from septum.cpu._packed_weights import aligned, convolution, head, image_convolution, is_wide, up_convolution
-from septum.cpu._threads import Threads
+from septum.cpu._threads import ThreadPool
+from septum.nn.rounding import measure_rounding
 from septum.nn.unet import UNet, UNetSettings
 
-# A band gives each thread so many pixels: some ten blocks of tiles.
-_BAND_PIXELS = 8_000
+# Pixels of a band per thread: about ten blocks of tiles.
+BAND_PIXELS = 8_000
 
 
 def unsupported(settings: UNetSettings) -> str | None:
-    """Return why the engine does not compute a network of this shape; None if it does."""
+    """Return the reason why the engine does not compute networks of this shape; None if it does."""
     if len(settings.depths) != 2:
         return "3D networks are computed by PyTorch"
     if settings.depths[0] != settings.depths[1]:
@@ -42,33 +45,38 @@ def unsupported(settings: UNetSettings) -> str | None:
 
 @dataclass(frozen=True)
 class _Chain:
-    """Stages that feed each other, and the rows that the last is advanced by at a time."""
+    """Layers that feed each other, and the number of rows that the last layer advances at a time."""
 
     last: Stage
     band: int
 
     def run(self) -> None:
-        """Compute all rows of the last stage."""
+        """Compute all rows of the last layer."""
         self.last.begin()
         for end in range(self.band, self.last.height + self.band, self.band):
             self.last.advance(end)
 
 
 class Engine:
-    """A network for prediction on the processor, called like the network itself.
+    """A network for prediction on the CPU, called like the network itself.
 
     Parameters
     ----------
     network
-        From `septum.nn.unet.for_prediction`, on the CPU. Its weights are copied, so that they must not change. It
-        computes what results in values that are not finite, as it does with images of such values.
+        From `septum.nn.unet.for_prediction`, on the CPU. Its weights are copied and must not change. It computes the
+        images for which the rounding errors of the engine would be too large; see `septum.nn.rounding`.
     threads
-        How many compute; None for as many as PyTorch takes at each call.
+        Number of threads; None: the number that PyTorch uses at each call.
 
     Raises
     ------
     ValueError
-        If `unsupported` says why not.
+        If `unsupported` returns a reason.
+
+    Attributes
+    ----------
+    rounding
+        Rounding errors of the engine compared with PyTorch; they decide which results are used.
     """
 
     def __init__(self, network: UNet, *, threads: int | None = None) -> None:
@@ -80,11 +88,11 @@ class Engine:
         self.settings = network.settings
         self.geometry: Geometry = network.geometry
         self._threads = threads
-        self._shop = Workshop(Threads(threads or torch.get_num_threads()), np.float32(network.settings.leak))
+        self._resources = Resources(ThreadPool(threads or torch.get_num_threads()), np.float32(network.settings.leak))
         levels = len(network.down)
         blocks = [*network.down, network.bottom, *network.merge]
         convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
-        with ThreadPoolExecutor(self._shop.threads.count) as pool:
+        with ThreadPoolExecutor(self._resources.threads.count) as pool:
             packed = [
                 image_convolution(convs[0][0].weight, convs[0][0].bias),
                 *pool.map(lambda job: convolution(*job), convs[1:]),
@@ -97,6 +105,12 @@ class Engine:
         self._arena = aligned(0)
         self._sides: tuple[int, ...] = ()
         self._chains: list[_Chain] = []
+        self.rounding = measure_rounding(network, self._compute)
+        self._arena, self._sides, self._chains = (
+            aligned(0),
+            (),
+            [],
+        )  # release the memory of the probe: tiles may be smaller
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map images to logits.
@@ -109,36 +123,52 @@ class Engine:
         Returns
         -------
         Tensor
-            ``(B, K, *output) float32``, logits of the classes.
+            ``(B, K, *output) float32``, logits of the classes, whose probabilities differ from PyTorch's by at most
+            `septum.nn.rounding.TOLERANCE`.
 
         Raises
         ------
         ValueError
             If a side does not fit the depth.
         """
-        expected = self.geometry.output(x.shape[2:])
+        self.geometry.output(x.shape[2:])  # raises
         assert x.shape[1] == self.settings.channels and x.dtype == torch.float32, (x.shape, x.dtype)
+        admitted = [self.rounding.admits_image(one) for one in x]
+        with torch.no_grad():
+            if not any(admitted):
+                left: Tensor = self._network(x)
+                return left
+            out = self._compute(x)
+            for i, fits in enumerate(admitted):
+                if not (fits and self.rounding.admits_logits(out[i])):
+                    out[i] = self._network(x[i : i + 1])[0]
+        return out
+
+    def _compute(self, x: Tensor) -> Tensor:
+        """Map images to logits by the engine alone, whatever its rounding errors; see `__call__`."""
+        expected = self.geometry.output(x.shape[2:])
         out = torch.empty(x.shape[0], self.settings.classes, *expected)
         border = int(self.settings.padding == "same")
-        with self._shop.threads.lock:
-            if self._shop.threads.count != (count := self._threads or torch.get_num_threads()):
-                self._shop.threads.resize(count)
+        with self._resources.threads.lock:
+            if self._resources.threads.count != (count := self._threads or torch.get_num_threads()):
+                self._resources.threads.resize(count)
                 self._sides = ()
             if tuple(x.shape[2:]) != self._sides:
                 self._prepare(tuple(x.shape[2:]))
-            with self._shop.threads.together():
+            with self._resources.threads.ready():
                 for one, logits in zip(x, out, strict=True):
                     image = nn.functional.pad(one, (border,) * 4) if border else one.contiguous()
-                    self._shop.image, self._shop.logits = image.data_ptr(), logits.data_ptr()
+                    self._resources.image, self._resources.logits = image.data_ptr(), logits.data_ptr()
                     for chain in self._chains:
                         chain.run()
-        # Winograd's sums carry what is no number further than direct ones do, and large numbers overflow in them first.
-        return out if torch.isfinite(out).all() else self._network(x)
+        return out
 
     def _prepare(self, sides: tuple[int, ...]) -> None:
-        """Lay out the memory for tiles of these sides, and the way through it."""
-        self._sides = ()  # of nothing, should memory run out
-        planned = plan(self.settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * self._shop.threads.count)
+        """Plan the memory for tiles of these sides, and connect the layers."""
+        self._sides = ()  # no plan is valid if memory runs out below
+        planned = plan_memory(
+            self.settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * self._resources.threads.count
+        )
         if self._arena.nbytes < planned.bytes:
             self._arena = aligned(0)
             self._arena = aligned(planned.bytes // 4)
@@ -150,67 +180,67 @@ class Engine:
         self._sides = sides
 
     def _descend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
-        """Return the two convolutions of a level on the way down, and the pooling."""
-        shop, maps, (first, second) = self._shop, levels[k], self._down[k]
+        """Return the two convolutions of a level of the contracting path, with pooling."""
+        resources, maps, (first, second) = self._resources, levels[k], self._down[k]
         if k == 0:
-            feeder = stages.convolve_image(shop, first, self.settings.channels, maps.first)
+            feeder = layers.convolve_image(resources, first, self.settings.channels, maps.first)
         else:
             pooled = levels[k - 1].pooled
             assert pooled is not None
-            feeder = stages.convolve(shop, first, [pooled], maps.first)
-        last = stages.convolve(shop, second, [maps.first], maps.skip, pooled=maps.pooled, feeder=feeder)
+            feeder = layers.convolve(resources, first, [pooled], maps.first)
+        last = layers.convolve(resources, second, [maps.first], maps.skip, pooled=maps.pooled, feeder=feeder)
         return _Chain(last, band)
 
     def _ascend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
-        """Return the up-convolution and the two convolutions of a level on the way up, at last to the classes."""
-        shop, maps, (first, second) = self._shop, levels[k], self._merge[k]
+        """Return the layers of a level of the expanding path: up-convolution, two convolutions, head if finest."""
+        resources, maps, (first, second) = self._resources, levels[k], self._merge[k]
         below = levels[k + 1].out or levels[k + 1].skip
         assert maps.enlarged is not None and maps.merged is not None and maps.out is not None
-        feeder = stages.enlarge(shop, self._up[k], below, maps.enlarged)
-        feeder = stages.convolve(shop, first, [maps.skip, maps.enlarged], maps.merged, feeder=feeder)
-        last = stages.convolve(shop, second, [maps.merged], maps.out, feeder=feeder)
+        feeder = layers.up_convolve(resources, self._up[k], below, maps.enlarged)
+        feeder = layers.convolve(resources, first, [maps.skip, maps.enlarged], maps.merged, feeder=feeder)
+        last = layers.convolve(resources, second, [maps.merged], maps.out, feeder=feeder)
         if k == 0:
-            last = stages.classify(shop, self._head, maps.out, self.settings.classes, last)
+            last = layers.classify(resources, self._head, maps.out, self.settings.classes, last)
         return _Chain(last, band)
 
 
-@lru_cache(maxsize=1024)  # it is asked for many sizes of tiles, again for every image
+@lru_cache(maxsize=1024)  # called for many sizes of tiles, again for each image
 def working_bytes(settings: UNetSettings, sides: tuple[int, ...], threads: int) -> int:
-    """Return an upper bound of the memory that a tile takes beside the weights.
+    """Return an upper bound of the memory that a tile needs beside the weights.
 
     Parameters
     ----------
     settings
-        The network's shape.
+        Shape of the network.
     sides
         Input sides of the tile.
     threads
-        How many compute.
+        Number of threads.
 
     Returns
     -------
     int
         Bytes for a batch of one: input, feature maps, scratch memory, logits.
     """
-    maps = plan(settings, sides, lanes=LANES, band_pixels=_BAND_PIXELS * threads).bytes
+    maps = plan_memory(settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * threads).bytes
     scratch, common = 0, 0
     for inside, outside in _convolutions(settings):
-        one, both = stages.tile_memory(inside, outside, *stages.tile_block(inside, outside))
+        one, both = layers.tile_memory(inside, outside, *layers.tile_block(inside, outside))
         scratch, common = max(scratch, one), max(common, both)
     most = max(LANES, settings.width << max(settings.depths))
-    scratch = max(scratch, stages.pixel_memory(most), stages.pixel_memory(9 * settings.channels))
-    # The image comes with a border and is copied if it has none; what PyTorch does to logits copies them.
+    scratch = max(scratch, layers.pixel_memory(most), layers.pixel_memory(9 * settings.channels))
+    # The image is copied with a border; PyTorch copies logits in the operations after the engine.
     planes = 4 * (2 * settings.channels + 2 * settings.classes) * (sides[0] + 2) * (sides[1] + 2)
     return maps + threads * scratch + common + planes
 
 
 def weight_bytes(settings: UNetSettings) -> int:
-    """Return the memory of the engine's weights, beside PyTorch's: up to four times as much as those."""
+    """Return the memory of the engine's weights, in addition to PyTorch's: up to four times as much as those."""
     return sum(4 * (9 if is_wide(*both) else 36) * both[0] * both[1] for both in _convolutions(settings))
 
 
 def _convolutions(settings: UNetSettings) -> list[tuple[int, int]]:
-    """Return the input and output features of the 3x3 convolutions but the first, padded as the engine does."""
+    """Return the input and output features of all 3x3 convolutions but the first, padded as the engine does."""
     widths = [settings.width << level for level in range(max(settings.depths) + 1)]
     whole = [-(-n // LANES) * LANES for n in widths]
     out = [n if n <= LANES else -(-n // (2 * LANES)) * 2 * LANES for n in whole]

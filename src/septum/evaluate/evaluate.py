@@ -1,10 +1,8 @@
-"""Compare predictions with truth: scores with their intervals, of every image, of every object.
-
-Nothing is printed and no progress goes down: `evaluate` returns an `Evaluation`.
-"""
+"""Compare predictions with truth: scores with their intervals, scores of every image, a list of every object."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,6 @@ from numpy.typing import NDArray
 
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
-from septum.evaluate.files import write_results
 from septum.evaluate.frames import ScoredFrame, labels_of, open_frames
 from septum.evaluate.pairs import ScoredPairs, find_items, format_names
 from septum.evaluate.results import (
@@ -29,20 +26,13 @@ from septum.evaluate.results import (
     ObjectScore,
     Score,
     ScoredPrediction,
+    write_results,
 )
-from septum.evaluate.scores import (
-    Finish,
-    ScoreTask,
-    finish_calibration,
-    finish_ctc,
-    finish_instances,
-    finish_isbi,
-    finish_pixels,
-    score_frame,
-)
-from septum.io.images import read_image
+from septum.evaluate.scores import ScoreTask, score_frame
+from septum.io.open import read_image
 from septum.io.paths import format_path
-from septum.metrics import bootstrap, isbi
+from septum.metrics import aggregate
+from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
 
 if TYPE_CHECKING:
@@ -51,42 +41,33 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 
 WORST = 10
-HEADLINES = {
-    "isbi": ("V_Rand", "V_Info", "warping error", "Rand error", "pixel error"),
-    "ctc": ("SEG", "DET"),
-    "instances": ("AP", "AP@0.50", "AP@0.75", "F1@0.50", "PQ@0.50"),
-    "pixels": ("Dice", "IoU", "wrong pixels", "ECE"),
-}
-_ERRORS = ("wrong pixels", "ECE", "ASD", "HD95")
+"""Number of true objects of lowest IoU that a result names."""
 
 
 @dataclass
 class _Collected:
-    """Everything read of one prediction: one entry per frame in each list, one row per frame in each table."""
+    """The scored frames of one prediction: one entry per frame in the first four lists."""
 
     names: list[str] = field(default_factory=list)
     frames: list[tuple[Path, Path]] = field(default_factory=list)
-    strata: list[tuple[str, bool]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     rows: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
     objects: list[ObjectScore] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
     def table(self, key: str) -> NDArray[np.float64] | None:
-        """Return ``(n, ...)``, or None where not every frame has these columns."""
+        """Return the columns of all frames ``(n, ...)``, or None if a frame lacks them."""
         rows = [r[key] for r in self.rows if key in r]
         return np.stack(rows) if rows and len(rows) == len(self.rows) else None
 
-    def stratum(self) -> NDArray[np.int64]:
-        return np.unique(np.array([f"{s}/{m}" for s, m in self.strata]), return_inverse=True)[1].astype(np.int64)
-
     def only(self, names: Sequence[str]) -> _Collected:
-        """Return the frames of these names, in their order; without objects, notes and failures."""
+        """Return the frames with these names, in their order; without objects, notes and failures."""
         keep = [self.names.index(n) for n in names]
         return _Collected(
             [self.names[k] for k in keep],
             [self.frames[k] for k in keep],
-            [self.strata[k] for k in keep],
+            [self.groups[k] for k in keep],
             [self.rows[k] for k in keep],
         )
 
@@ -102,8 +83,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     Returns
     -------
     Evaluation
-        A file that cannot be read or does not fit its truth is among the failures of its result; the others are
-        scored all the same.
+        A file that cannot be read or does not fit its truth is among the failures of its result; the other files are
+        scored.
 
     Raises
     ------
@@ -113,9 +94,9 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     paired = [find_items(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
     task, notes = _task(settings, paired[0])
     collected = [_collect(items, task) for items in paired]
-    finishes = _finishes(task, collected)
-    results = [_result(p, c, finishes, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
-    differences = _differences(collected, finishes, settings.seed) if len(collected) == 2 else ()
+    families = _families(task, collected)
+    results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
+    differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
     notes += _notes(settings.predicted, paired, collected)
     if len(collected) == 2 and (left := len(set(collected[0].names) ^ set(collected[1].names))):
         notes.append(f"differences leave out {left} images that only one prediction has")
@@ -124,7 +105,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 
 def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, list[str]]:
-    """Choose the metrics, and decide what the truth's values mean, in one look at each file."""
+    """Choose the metrics and infer the meaning of the truth's values; each file is read once for both."""
     sequences = tuple(sorted({i.sequence for i in found.items}))
     if settings.metrics is None and found.challenge:
         note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
@@ -156,7 +137,7 @@ def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, li
 
 
 def _censuses(found: ScoredPairs) -> list[Census]:
-    """Count the values of each truth that can be read; those that cannot be fail when they are scored."""
+    """Count the values of each truth; a file that cannot be read fails later, when it is scored."""
     from septum.check.census import census
 
     counted = []
@@ -170,7 +151,7 @@ def _censuses(found: ScoredPairs) -> list[Census]:
 
 
 def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
-    """Score every frame; a file that fails is named and left out."""
+    """Score every frame; name each file that fails, and leave it out."""
     collected = _Collected()
     first: SeptumError | None = None
     if found.missing:
@@ -194,54 +175,53 @@ def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
 
 def _add(collected: _Collected, frames: Sequence[ScoredFrame], task: ScoreTask) -> None:
     for frame in frames:
-        rows = score_frame(frame, task)
+        found = score_frame(frame, task)
         collected.names.append(frame.name)
         collected.frames.append((frame.item.predicted, frame.item.truth))
-        collected.strata.append((frame.item.sequence, frame.item.markers))
-        collected.rows.append(rows.columns)
-        collected.objects += rows.objects
-        for note in rows.notes:
+        collected.groups.append(f"{frame.item.sequence}/{frame.item.markers}")
+        collected.rows.append(found.columns)
+        collected.objects += found.objects
+        for note in found.notes:
             collected.notes[note] = collected.notes.get(note, 0) + 1
 
 
-def _finishes(task: ScoreTask, collected: Sequence[_Collected]) -> dict[str, tuple[Metric, Finish]]:
-    """Return by key of the columns: to which metric they belong, and how their sums become scores."""
+def _families(task: ScoreTask, collected: Sequence[_Collected]) -> dict[str, tuple[Metric, ScoreFamily]]:
+    """Return by key of the columns the metric that they belong to, and the scores that are computed from them."""
     tables = [t for c in collected if (t := c.table("pixels")) is not None]
     um = bool(tables) and all(bool((t[:, :-1, 7] == t[:, :-1, 8]).all()) and t[:, :-1, 8].any() for t in tables)
-    every: dict[Metric, Finish] = {
-        "isbi": finish_isbi,
-        "ctc": finish_ctc(task.sequences),
-        "instances": finish_instances,
-        "pixels": finish_pixels(task.classes, um=um),
+    every: dict[Metric, ScoreFamily] = {
+        "isbi": aggregate.ISBI,
+        "ctc": aggregate.ctc_scores(task.sequences),
+        "instances": aggregate.INSTANCES,
+        "pixels": aggregate.pixel_scores(task.classes, um=um),
     }
-    found: dict[str, tuple[Metric, Finish]] = {m: (m, every[m]) for m in task.metrics}
+    found: dict[str, tuple[Metric, ScoreFamily]] = {metric: (metric, every[metric]) for metric in task.metrics}
     if all(c.table("calibration") is not None for c in collected):
-        found["calibration"] = ("pixels", finish_calibration)
+        found["calibration"] = ("pixels", aggregate.CALIBRATION)
     return found
 
 
 def _result(
-    predicted: Path, collected: _Collected, finishes: Mapping[str, tuple[Metric, Finish]], seed: int
+    predicted: Path, collected: _Collected, families: Mapping[str, tuple[Metric, ScoreFamily]], seed: int
 ) -> ScoredPrediction:
     scores: list[Score] = []
     alone: list[dict[str, float]] = [{} for _ in collected.names]
-    for key, (metric, finish) in finishes.items():
-        table = collected.table(key)
-        assert table is not None
-        values, samples = finish(table.sum(axis=0)), _samples(collected, table, finish, seed)
-        for name, value in values.items():
-            low, high = bootstrap.interval(samples[name]) if samples else (float("nan"), float("nan"))
-            scores.append(
-                Score(metric, name, float(value), low, high, _higher(metric, name), name in HEADLINES[metric])
-            )
-        for name, each in finish(table).items():
+    for key, (metric, family) in families.items():
+        rows = collected.table(key)
+        assert rows is not None
+        found = aggregate.estimates(rows, family.finish, groups=collected.groups, seed=seed)
+        scores += [
+            Score(metric, name, e.value, e.low, e.high, family.higher_is_better(name), name in family.headlines)
+            for name, e in found.items()
+        ]
+        for name, each in family.finish(rows).items():
             for k, value in enumerate(each.tolist()):
                 alone[k][name] = value
     names = zip(collected.names, collected.frames, alone, strict=True)
     true = sorted((o for o in collected.objects if o.kind == "true"), key=lambda o: o.iou)
     return ScoredPrediction(
         predicted=predicted,
-        scores=tuple(s for s in scores if not (s.metric == "ctc" and s.value != s.value)),
+        scores=tuple(s for s in scores if not (s.metric == "ctc" and math.isnan(s.value))),
         images=tuple(ImageScores(n, p, t, s) for n, (p, t), s in names),
         objects=tuple(collected.objects),
         worst=tuple(true[:WORST]),
@@ -250,43 +230,25 @@ def _result(
     )
 
 
-def _samples(
-    collected: _Collected, table: NDArray[np.float64], finish: Finish, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of the bootstrap samples; nothing with fewer than two images, which do not vary."""
-    if len(table) < 2:
-        return {}
-    return finish(bootstrap.resample(table, bootstrap.weights(collected.stratum(), seed=seed)))
-
-
 def _differences(
-    both: Sequence[_Collected], finishes: Mapping[str, tuple[Metric, Finish]], seed: int
+    both: Sequence[_Collected], families: Mapping[str, tuple[Metric, ScoreFamily]], seed: int
 ) -> tuple[Difference, ...]:
     """Compare two predictions over the images that both have, with the same draws for both."""
     common = [n for n in both[0].names if n in set(both[1].names)]
     if not common:
         return ()
     first, second = (c.only(common) for c in both)
-    found = []
-    for key, (metric, finish) in finishes.items():
-        tables = [c.table(key) for c in (first, second)]
-        values = [finish(t.sum(axis=0)) for t in tables if t is not None]
-        samples = [_samples(c, t, finish, seed) for c, t in zip((first, second), tables, strict=True) if t is not None]
-        for name in values[0]:
-            if name.endswith("threshold"):
-                continue
-            change = float(values[1][name] - values[0][name])
-            low = high = float("nan")
-            if samples[0]:
-                low, high = bootstrap.interval(samples[1][name] - samples[0][name])
-            found.append(Difference(metric, name, change, low, high, _higher(metric, name)))
-    return tuple(d for d in found if not (d.metric == "ctc" and d.value != d.value))
-
-
-def _higher(metric: Metric, name: str) -> bool:
-    if metric == "isbi":
-        return isbi.SCORES.get(name, True)
-    return not name.startswith(_ERRORS)
+    differences = []
+    for key, (metric, family) in families.items():
+        before, after = first.table(key), second.table(key)
+        assert before is not None and after is not None
+        found = aggregate.differences(before, after, family.finish, groups=first.groups, seed=seed)
+        differences += [
+            Difference(metric, name, e.value, e.low, e.high, family.higher_is_better(name))
+            for name, e in found.items()
+            if not name.endswith("threshold")
+        ]
+    return tuple(d for d in differences if not (d.metric == "ctc" and math.isnan(d.value)))
 
 
 def _reliability(collected: _Collected) -> tuple[Bin, ...]:

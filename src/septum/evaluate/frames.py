@@ -1,4 +1,4 @@
-"""Open a predicted file and its truth, and cut them into the frames that scores are taken of."""
+"""Open a predicted file and its truth, and cut them into the frames that are scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 from septum.evaluate.pairs import ScoredPair
-from septum.io.images import Image, read_image
+from septum.io.image import Image
+from septum.io.open import read_image
 from septum.io.paths import format_path
 
 
@@ -22,17 +23,17 @@ class ScoredFrame:
     Attributes
     ----------
     name
-        Unique; that of the item, with the frame's number where the file holds several: ``"stack[3]"``.
+        Unique name: that of the pair, with the index of the frame if the file holds several: ``"stack[3]"``.
     item
-        Where it comes from.
+        The pair of files that it comes from.
     truth
-        ``(*S)`` integers as in the file; negative ones are not annotated.
+        ``(*S)`` integers as in the file; negative pixels are not annotated.
     predicted
-        ``(*S)`` integers as in the file; None where `probability` is given.
+        ``(*S)`` integers as in the file; None if `probability` is given.
     probability
-        ``(K, *S) float32`` in [0, 1]; None where the file holds integers.
+        ``(K, *S) float32`` in [0, 1]; None if the file holds integers.
     ignore
-        ``(*S)`` bool, true where a pixel does not count, or None.
+        ``(*S)`` bool, True where a pixel does not count, or None.
     spacing_um
         Micrometers per pixel along each axis, or None.
     """
@@ -47,14 +48,14 @@ class ScoredFrame:
 
 
 def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
-    """Read one item.
+    """Read a predicted file and its truth, and cut them into frames.
 
     Parameters
     ----------
     item
-        From `septum.evaluate.pairs.find_items`.
+        A pair from `septum.evaluate.pairs.find_items`.
     sections
-        Also cut volumes into their Z sections (times are always cut).
+        Also cut volumes into their Z sections (time series are always cut).
 
     Raises
     ------
@@ -73,7 +74,7 @@ def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
             "the same size",
             "compare images that belong to each other",
         )
-    # Unnamed pages are read as times; where the other file says that they are slices, it knows better.
+    # Pages without axes are read as time; if the other file says that they are slices, they are.
     axes = axes if "Z" in axes else true_axes
     walked = len(axes) - (2 if sections or "Z" not in axes else 3)
     ignore = None if item.ignore is None else _ignored(item.ignore, true.shape)
@@ -98,7 +99,7 @@ def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
 
 
 def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
-    """Return the integers of a mask without its channel axis, and their axes.
+    """Return the labels of a mask without its channel axis, ``(*S)`` integers of any value, and their axes.
 
     Raises
     ------
@@ -108,8 +109,9 @@ def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
     array, axes = _first_channel(image)
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and np.array_equal(array, np.rint(array))):
+            first = array.flat[int(np.argmax(array % 1 != 0))]
             raise DataError(
-                f"{format_path(image.path or 'mask')}: values such as {array.flat[int(np.argmax(array % 1 != 0))]:g}",
+                f"{format_path(image.location or 'mask')}: values such as {first:g}",
                 "whole numbers, classes or object ids",
                 "name the mask, not the image or a probability map",
             )
@@ -122,7 +124,7 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
     array = np.moveaxis(image.array, channel, 0)
     if any(not np.array_equal(array[0], other) for other in array[1:]):
         raise DataError(
-            f"{format_path(image.path or 'mask')}: {len(array)} channels that differ",
+            f"{format_path(image.location or 'mask')}: {len(array)} channels that differ",
             "a mask of one channel",
             "save class values or object ids, not colors",
         )
@@ -130,7 +132,7 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
 
 
 def _values_of(image: Image) -> tuple[NDArray[Any], str]:
-    """Return ``(K, ...)`` of a prediction: float32 probabilities, or one channel of integers."""
+    """Return the channels of a prediction ``(K, ...)``: float32 probabilities, or one channel of integers."""
     array = image.array
     if array.dtype.kind == "f" and _probable(array):
         return np.moveaxis(array, image.axes.index("C"), 0), image.axes.replace("C", "")
@@ -139,7 +141,7 @@ def _values_of(image: Image) -> tuple[NDArray[Any], str]:
 
 
 def _probable(array: NDArray[Any]) -> bool:
-    """Tell probabilities from labels that are stored as real numbers; NaN are probabilities gone wrong."""
+    """Return True for probabilities, False for labels stored as real numbers; raise `DataError` for other values."""
     finite = np.isfinite(array)
     if not finite.all():
         raise DataError(

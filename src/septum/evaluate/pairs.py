@@ -1,4 +1,4 @@
-"""Which predicted file is scored against which truth, told by names alone. No image is opened."""
+"""Pair predicted files with their truth, by names alone. No image is opened."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.images import list_images
+from septum.io.open import list_images
 from septum.io.paths import format_path, image_stem
 from septum.pairing.names import match
 
@@ -24,17 +24,17 @@ class ScoredPair:
     Attributes
     ----------
     name
-        Unique among the items of one prediction, and the same for the same truth in another prediction.
+        Unique among the pairs of one prediction, and the same for the same truth in another prediction.
     predicted, truth
         The files.
     ignore
         Mask of pixels that do not count, or None.
     sequence
-        Sequence of the Cell Tracking Challenge, else ``""``.
+        Sequence of the Cell Tracking Challenge, otherwise ``""``.
     section
-        The truth is this Z slice of the prediction; None: the whole.
+        Z slice of the prediction that the truth belongs to; None for the whole.
     markers
-        The truth holds tracking markers (DET), not outlines.
+        True if the truth holds tracking markers (DET), not outlines.
     """
 
     name: str
@@ -48,20 +48,20 @@ class ScoredPair:
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """What is scored, and what has no partner.
+    """The pairs of one prediction, and the files without a partner.
 
     Attributes
     ----------
     predicted
-        Where the predictions are.
+        File or folder of the predictions.
     items
-        In natural order.
+        The pairs in natural order.
     challenge
-        The truth has the layout of the Cell Tracking Challenge: it holds objects, perhaps not all of them.
+        True if the truth has the layout of the Cell Tracking Challenge: it may contain only some of the objects.
     missing
-        Truth without a prediction.
+        Truth files without a prediction.
     unscored
-        Predictions without truth: how many.
+        Number of predictions without truth.
     """
 
     predicted: Path
@@ -111,7 +111,7 @@ def _folders(predicted: Path, truth: Path) -> ScoredPairs:
     found = match(files, truths)
     pairs, missing, unscored = found.pairs, found.masks_left, len(found.images_left)
     if not pairs:
-        # "cell1_mask.tif" for the truth "cell1.tif": the words that say "mask" are on the other side.
+        # "cell1_mask.tif" for the truth "cell1.tif": the ending for masks is on the other side.
         turned = match(truths, files)
         pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, len(turned.masks_left)
     if not pairs:
@@ -126,7 +126,7 @@ def _folders(predicted: Path, truth: Path) -> ScoredPairs:
 
 
 def _sequences(truth: Path) -> dict[str, Path]:
-    """Return the folders of a challenge's truth by sequence; silver truth only where there is no gold one."""
+    """Return the truth folders of the challenge by sequence; silver truth only where there is no gold truth."""
     if _has_truth(truth):
         named = _SEQUENCE.fullmatch(truth.absolute().name) or _SEQUENCE.fullmatch(truth.absolute().parent.name)
         return {named[1] if named else "": truth}
@@ -143,7 +143,7 @@ def _has_truth(folder: Path) -> bool:
 
 
 def _truths(folder: Path) -> list[tuple[int, int | None, bool, Path]]:
-    """Return (frame, slice, is it a marker, file) of the truth in `folder`, its ``SEG`` and its ``TRA``."""
+    """Return (frame, slice, True for markers, file) of the truth in `folder`, its ``SEG`` and its ``TRA``."""
     found = []
     for place in (folder, folder / "SEG", folder / "TRA"):
         for path in place.iterdir() if place.is_dir() else ():
@@ -190,7 +190,7 @@ def _results(predicted: Path, sequence: str, *, alone: bool) -> Path:
 
 
 def _frames(folder: Path) -> dict[int, Path]:
-    """Return the result files by frame: the number that ends the name; ``maskTTT`` where the challenge's names are."""
+    """Return the result files by the frame number at the end of the name; only ``maskTTT`` files if there are any."""
     files = list_images([folder])
     official = [p for p in files if _RESULT.fullmatch(image_stem(p))]
     found: dict[int, Path] = {}
@@ -227,6 +227,6 @@ def _with_ignored(found: ScoredPairs, ignore: Path) -> ScoredPairs:
 
 
 def format_names(paths: Sequence[Path]) -> str:
-    """Return the first names and how many follow."""
+    """Return the first three names, and the number of further ones."""
     listed = ", ".join(format_path(p.name) for p in paths[:3])
     return listed if len(paths) <= 3 else f"{listed} and {len(paths) - 3} more"

@@ -1,21 +1,30 @@
-"""What `septum.evaluate.evaluate.evaluate` is asked, and what it returns."""
+"""Settings and results of `septum.evaluate.evaluate.evaluate`, and the files that hold the results.
+
+``scores.json`` is for programs, ``per_image.csv`` and ``objects.csv`` are tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from septum.errors import FileError
+from septum.io.atomic import whole_file
+from septum.io.paths import format_path
 from septum.settings import Settings
 
 Metric = Literal["isbi", "ctc", "instances", "pixels"]
 
 
 class EvaluateSettings(Settings):
-    """What to compare, and how.
+    """Files to compare, and scores to compute.
 
     Parameters
     ----------
@@ -24,15 +33,15 @@ class EvaluateSettings(Settings):
     truth
         A file or a folder; see `septum.evaluate.pairs.find_items`.
     metrics
-        Which scores; None: chosen from the truth. ``isbi`` takes probability maps or binary maps of membranes (0)
-        and cells (1 or 255), ``ctc`` and ``instances`` take object ids, ``pixels`` takes class values or
+        Metrics to compute; None to choose from the truth. ``isbi`` takes probability maps or binary maps of membranes
+        (0) and cells (1 or 255), ``ctc`` and ``instances`` take object ids, ``pixels`` takes class values or
         probabilities.
     ignore
         Mask, or folder of masks, whose pixels other than 0 do not count.
     seed
         Seed of the bootstrap.
     out
-        Folder for ``scores.json``, ``per_image.csv`` and ``objects.csv``; None: nothing is written.
+        Folder for ``scores.json``, ``per_image.csv`` and ``objects.csv``; None to write nothing.
     """
 
     predicted: Annotated[tuple[Path, ...], Field(min_length=1, max_length=2)]
@@ -50,17 +59,17 @@ class Score:
     Attributes
     ----------
     metric
-        Where it belongs.
+        Metric that the score belongs to.
     name
-        Such as ``"SEG"``; a unit, if it has one, ends the name: ``"ASD 1 (um)"``.
+        Such as ``"SEG"``; a unit stands at the end of the name: ``"ASD 1 (um)"``.
     value
-        NaN where it is not defined.
+        Value; NaN if not defined.
     low, high
         95 % bootstrap interval over images; NaN with fewer than two images.
     higher_is_better
         False for errors and distances.
     headline
-        True for the few that a short table shows.
+        True for the few scores that a short table shows.
     """
 
     metric: Metric
@@ -79,14 +88,14 @@ class Difference:
     Attributes
     ----------
     metric, name
-        Those of the score.
+        Metric and name of the score.
     value
         Difference of the two scores over the common images.
     low, high
-        95 % interval of the paired bootstrap: both predictions see the same draws. It holds 0 where the images do not
-        tell the two apart.
+        95 % interval of the paired bootstrap: both predictions see the same draws. If it contains 0, the images do not
+        distinguish the two predictions.
     higher_is_better
-        False where a negative difference is the better one.
+        False if a negative difference is an improvement.
     """
 
     metric: Metric
@@ -109,7 +118,7 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object.
+    """One true object, or one predicted object without a true one.
 
     Attributes
     ----------
@@ -118,13 +127,13 @@ class ObjectScore:
     kind
         ``"true"``, or ``"extra"``: a predicted object that overlaps no true one by half or more.
     id
-        Its number in the truth, or in the prediction for an extra one.
+        Id in the truth, or in the prediction for an extra object.
     partner
-        For a true object the predicted one it overlaps most (by IoU), 0 if none.
+        For a true object the id of the predicted object of largest IoU, 0 if none.
     iou
-        In [0, 1]; with ``ctc`` the challenge's Jaccard index, which is 0 unless the partner covers more than half.
+        In [0, 1]; with ``ctc`` the Jaccard index of the challenge, which is 0 unless the partner covers more than half.
     area_px
-        Pixels that count.
+        Number of pixels that count.
     center_px
         Mean position ``(y, x)`` or ``(z, y, x)``.
     """
@@ -140,7 +149,7 @@ class ObjectScore:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that was not scored, and why."""
+    """A file that was not scored, and the reason."""
 
     name: str
     message: str
@@ -153,13 +162,13 @@ class Bin:
     Attributes
     ----------
     low, high
-        Confidences of the bin.
+        Limits of the confidences in the bin.
     pixels
-        How many pixels fall in it.
+        Number of pixels in the bin.
     confidence
-        Their mean confidence; NaN without pixels.
+        Mean confidence of the pixels; NaN without pixels.
     right
-        Share of them that is right; NaN without pixels.
+        Share of the pixels that are right; NaN without pixels.
     """
 
     low: float
@@ -171,24 +180,24 @@ class Bin:
 
 @dataclass(frozen=True)
 class ScoredPrediction:
-    """Everything about one prediction.
+    """Scores, images, objects and failures of one prediction.
 
     Attributes
     ----------
     predicted
-        As it was named.
+        The given file or folder.
     scores
-        Over all images.
+        Scores over all images.
     images
-        Of each image alone, in natural order.
+        Scores of each image alone, in natural order.
     objects
-        Every object, where ``ctc`` or ``instances`` was asked for.
+        Every object, if ``ctc`` or ``instances`` was computed.
     worst
         Up to ten true objects of lowest IoU, worst first.
     reliability
-        Fifteen bins of equal width, where the prediction is a probability; else empty.
+        Fifteen bins of equal width, if the prediction is a probability; otherwise empty.
     failures
-        Files that could not be scored, missing partners among them.
+        Files that could not be scored, missing partners included.
     """
 
     predicted: Path
@@ -202,20 +211,20 @@ class ScoredPrediction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result.
+    """Result of comparing one or two predictions with the truth.
 
     Attributes
     ----------
     metrics
-        Those that were taken.
+        Metrics that were computed.
     results
-        One per prediction.
+        One result per prediction.
     differences
-        With two predictions: second minus first; else empty.
+        With two predictions second minus first; otherwise empty.
     notes
-        What was understood or chosen, one sentence each: the metrics, how values were read, what is left out.
+        One sentence for each choice: the metrics, how values were read, which files are left out.
     files
-        What was written.
+        Files that were written.
     """
 
     metrics: tuple[Metric, ...]
@@ -226,5 +235,78 @@ class Evaluation:
 
     @property
     def failed(self) -> int:
-        """Files that could not be scored, over all predictions: the command leaves with 1 if there is one."""
+        """Number of files that could not be scored, over all predictions; the command exits with 1 if there is one."""
         return sum(len(r.failures) for r in self.results)
+
+
+def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
+    """Write the three files into `folder`, created if missing, and return the evaluation with their paths.
+
+    Undefined values are ``null`` in JSON and empty in CSV. ``objects.csv`` is written only if there are objects.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be created or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"{format_path(folder)}: cannot be made ({error.strerror})", "a folder to write to", "choose another -o"
+        ) from error
+    files = [folder / "scores.json", folder / "per_image.csv"]
+    with whole_file(files[0]) as part:
+        part.write_text(json.dumps(as_json(evaluation), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    names = list(dict.fromkeys(n for r in evaluation.results for i in r.images for n in i.scores))
+    _write_csv(
+        files[1],
+        ["prediction", "image", "file", "truth", *names],
+        (
+            [r.predicted, i.name, i.predicted, i.truth, *(i.scores.get(n, math.nan) for n in names)]
+            for r in evaluation.results
+            for i in r.images
+        ),
+    )
+    if any(r.objects for r in evaluation.results):
+        files.append(folder / "objects.csv")
+        _write_csv(
+            files[-1],
+            ["prediction", "image", "kind", "id", "partner", "iou", "area_px", "z", "y", "x"],
+            (
+                [r.predicted, o.image, o.kind, o.id, o.partner, o.iou, o.area_px]
+                + [math.nan] * (3 - len(o.center_px))
+                + list(o.center_px)
+                for r in evaluation.results
+                for o in r.objects
+            ),
+        )
+    return replace(evaluation, files=tuple(files))
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the evaluation as JSON content, without the list of all objects, which is in ``objects.csv``."""
+    found = asdict(evaluation)
+    for result in found["results"]:
+        del result["objects"]
+    plain = _plain(found)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in row])

@@ -17,13 +17,12 @@ from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble
 from septum.nn.unet import for_prediction
 from septum.predict.model import Model, ModelHeader, open_model, save_model, trained_networks
-from septum.report.collect import build_report, read_plan_file
-from septum.report.gallery import Gallery, labels_of
-from septum.report.scores import ScoredSample, estimates
+from septum.report.collect import build_report
+from septum.report.gallery import Gallery, ScoredSample, estimates, labels_of
 from septum.report.summary import json_ready
 from septum.train.events import Saved, Trained
-
-MAIN_SCORES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
+from septum.train.model_selection import main_scores
+from septum.train.run_folder import read_plan_file
 
 
 def open_ensemble(paths: Sequence[Path], device: str) -> Model:
@@ -80,7 +79,7 @@ def finish_ensemble(
     yield from _score(files, gallery, samples)
     if len(gallery.images) < len(samples):
         yield series.warn(f"scores are of {len(gallery.images)} of {len(samples)} images, to keep the budget")
-    scores = main_scores(gallery.images, header)
+    scores = model_scores(gallery.images, header)
     first_plan = read_plan_file(series.part_folder(series.outline.parts[0]))
     series.folder.write_json("plan.json", {**first_plan, "held_out": [s.name for s in samples], **plan})
     series.folder.write_json("scores.json", json_ready(scores))
@@ -94,12 +93,12 @@ def finish_ensemble(
     return done
 
 
-def main_scores(images: Sequence[ScoredSample], header: ModelHeader) -> dict[str, float]:
+def model_scores(images: Sequence[ScoredSample], header: ModelHeader) -> dict[str, float]:
     """Return the scores that a model file holds, of scored images; empty without any."""
     if not images:
         return {}
     found = estimates(images, header.kind, values=header.class_values, seed=0)
-    return {name: found[name].value for name in MAIN_SCORES[header.kind] if name in found}
+    return main_scores({name: score.value for name, score in found.items()}, header.kind)
 
 
 def _score(files: HeldOutFiles, gallery: Gallery, samples: Sequence[Sample]) -> Iterator[Saved]:

@@ -22,11 +22,12 @@ from septum.check.samples import Sample
 from septum.errors import SeptumError
 from septum.experiments.events import HeldOutDone
 from septum.io.atomic import as_error
-from septum.io.images import read_image, write_image
+from septum.io.open import read_image
+from septum.io.write import write_image
 from septum.predict.model import Model
 from septum.predict.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order
-from septum.train.validation import MOST_SCORED, CandidateTables, candidate_tables, evenly_chosen, tune_objects
+from septum.train.validation import MOST_SCORED, CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"
@@ -124,16 +125,16 @@ class HeldOutFiles:
         """Return the object settings, or those of areas between `lines`, that score best on the predicted samples."""
         begin, chosen = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
-        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateTables:
-            tables: CandidateTables = {}
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
+            columns: CandidateColumns = {}
             for index in (i for i in chosen if not again or i in again):
                 probabilities = self.read(samples[index])
                 if probabilities is not None:
                     foreground = probabilities[0].astype(np.float16)
-                    tables[index] = candidate_tables(samples[index], foreground, choices, lines=lines)
+                    columns[index] = candidate_columns(samples[index], foreground, choices, lines=lines)
                 if not again and limit_s is not None and time.monotonic() - begin > limit_s:
                     break
-            return tables
+            return columns
 
         return tune_objects(measure, samples, lines=lines)
 

@@ -29,21 +29,20 @@ from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, T
 from septum.io.atomic import whole_file
 from septum.metrics import bootstrap
 from septum.predict.model import ModelHeader, open_model
-from septum.report.collect import build_report, read_plan_file
+from septum.report.collect import build_report
 from septum.report.curve import Curve
-from septum.report.gallery import Gallery, predicted_sample, spread_order
-from septum.report.scores import ScoredSample, estimates, resampled
+from septum.report.gallery import Gallery, ScoredSample, estimates, predicted_sample, resampled, spread_order
 from septum.report.summary import json_ready
 from septum.train.events import Saved, Trained
 from septum.train.interrupt import StopRequest
+from septum.train.model_selection import selection_names
+from septum.train.run_folder import read_plan_file
 from septum.train.settings import TrainSettings
 from septum.train.split import split
 
 Array = NDArray[np.float64]
 
 _LEAST_TRAINING, _LEAST_HELD_OUT = 4, 2
-# The curve is that of the first of these scores that the task has: objects, areas between lines, other classes.
-_SCORES = ("SEG", "V_Rand", "dice")
 # A wider interval of the expected score is inconclusive.
 _WIDEST = 0.25
 # Exponents that are tried. Deep networks on images show 0.1 to 1; a curve with c > 2 is flat after the first points.
@@ -182,7 +181,7 @@ def fit_curve(
     """
     kind, values = header.kind, header.class_values
     found = [estimates(scored, kind, values=values, seed=seed) for scored in images]
-    name = next(name for name in _SCORES if name in found[0])
+    name = selection_names(found[0])[0]
     scores = [one[name] for one in found]
     n = np.asarray(sizes, np.float64)
     drawn = np.stack([resampled(scored, kind, values=values, seed=seed)[name] for scored in images], axis=1)

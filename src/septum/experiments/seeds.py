@@ -16,9 +16,9 @@ from septum.io.paths import format_path
 from septum.report.summary import json_ready
 from septum.train.events import Trained
 from septum.train.interrupt import StopRequest
+from septum.train.model_selection import selection_score
 from septum.train.settings import TrainSettings
 from septum.train.split import split
-from septum.train.validation import selection_score
 
 
 def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = None) -> Iterator[Event]:

@@ -24,15 +24,15 @@ from septum.check.samples import LoadedData, Sample, fingerprint, load_data
 from septum.errors import ModelError, UsageError
 from septum.events import Event, Warned
 from septum.experiments.events import PartStarted, PartTrained
-from septum.nn.device import enough_memory
+from septum.nn.device import report_memory_shortage
 from septum.predict.model import open_model
-from septum.report.collect import TrainingLog, observe, read_plan_file, rebuilt_command
+from septum.report.collect import TrainingLog, observe, rebuilt_command
 from septum.report.summary import RunReport
 from septum.train.distributed import described_processes
 from septum.train.events import Checked, Planned, Stopped, Trained
 from septum.train.interrupt import StopRequest
 from septum.train.loop import _ELSEWHERE, train
-from septum.train.run_folder import RunFolder
+from septum.train.run_folder import RunFolder, read_plan_file
 from septum.train.settings import TrainSettings
 from septum.train.split import SplitSettings
 
@@ -291,7 +291,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
     """
     budget, log = TimeBudget(settings.budget_s), TrainingLog()
     refuse_processes(kind.option)
-    with enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"):
+    with report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"):
         folder = RunFolder(settings.out, parts=True)
         with folder.held() as warning:
             if warning:

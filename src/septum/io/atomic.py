@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Write files and folders as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PREFIX = ".septum-part-"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write `path` so that no reader ever sees half of it, whatever happens.
+    """Write `path` so that no reader ever sees a part of it, whatever happens.
 
-    The body writes to the name it is given, which lies in the same folder, is hidden and ends as `path` ends (libraries
+    The body writes to a temporary name in the same folder, which is hidden and has the suffix of `path` (libraries
     choose the format by the suffix). When the body succeeds, the file is synced, renamed to `path` (an older file is
     replaced in one stroke) and the folder is synced. When it fails, the temporary file is removed and an older file at
     `path` is left as it was.
@@ -38,7 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     FileError
-        If the folder is missing, may not be written, or the disk is full: every `OSError`, in words.
+        If the folder is missing, may not be written, or the disk is full: every `OSError`, as a sentence.
     """
     try:
         target = path.resolve() if path.is_symlink() else path  # a link is written through, not replaced
@@ -60,10 +60,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Write a folder so that no reader ever sees half of it, as `whole_file` does a file.
+    """Write a folder so that no reader ever sees a part of it, as `whole_file` does for a file.
 
     An older folder at `path` is renamed and removed when the new one is complete. Files are not synced one by one: the
-    writers do that where it matters.
+    writers do that where they must.
 
     Yields
     ------
@@ -73,7 +73,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     FileError
-        Every `OSError`, in words.
+        Every `OSError`, as a sentence.
     """
     temporary = path.parent / f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}"
     try:
@@ -103,7 +103,7 @@ def sync_file(path: Path) -> None:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Give the finished folder `new` the name `path`; an older folder or file of that name goes.
+    """Give the finished folder `new` the name `path`; an older folder or file of that name is removed.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def as_error(path: Path, error: OSError) -> FileError:
-    """Return the error of a file that could not be written as a sentence that says what to do."""
+    """Return the error for a file that could not be written: the reason and the next step."""
     name = format_path(path)
     reason = error.strerror or str(error)
     match error.errno:

@@ -1,4 +1,4 @@
-"""OME-Zarr (NGFF) read: versions 0.4 (Zarr 2) and 0.5 (Zarr 3), and plain Zarr arrays.
+"""OME-Zarr (NGFF): read versions 0.4 (Zarr 2) and 0.5 (Zarr 3) and plain Zarr arrays, describe 0.5.
 
 Source: "Next-generation file formats (NGFF)", versions 0.4 and 0.5, https://ngff.openmicroscopy.org
 """
@@ -6,18 +6,20 @@ Source: "Next-generation file formats (NGFF)", versions 0.4 and 0.5, https://ngf
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from septum.errors import FileError
-from septum.io.decoded import Decoded, check_memory, damaged
+from septum.io.claims import damaged
+from septum.io.image import MICROMETERS, StoredImage
 from septum.io.npy import guess_axes
-from septum.io.opened import Opened
 from septum.io.paths import format_path
-from septum.io.units import MICROMETERS
-from septum.io.zarr_store import Node, ZarrArray, inside, read_node
+from septum.io.zarr import Node, ZarrArray, inside, read_node
 
+VERSION = "0.5"
+_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _OLD_AXES = "tczyx"  # of versions before 0.3, which do not name them
 _NAMES = {"time": "T", "channel": "C"}
 
@@ -31,13 +33,13 @@ class Multiscale:
     node
         The group.
     axes
-        One letter of ``TCZYX`` per dimension; None if the file's names are others.
+        One letter of ``TCZYX`` per dimension; None if the file uses other names.
     paths
-        The folders of its levels, the finest first.
+        Names of the folders of its levels, the finest first.
     pixel_size_um
         Micrometers per pixel by axis, of the finest level.
     labels
-        Whether the group says that its values are ids.
+        True if the group states that its values are ids.
     """
 
     node: Node
@@ -47,18 +49,20 @@ class Multiscale:
     labels: bool
 
 
-def open_zarr(place: Path | str, *, axes: str | None) -> Opened:
+def open_zarr(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:
     """Open the finest level of an OME-Zarr image, or a plain Zarr array.
 
-    Chunks that are not there have the array's fill value, as Zarr says. Arrays that Septum has written say that every
-    chunk was written; there a missing one is an error.
+    Missing chunks have the array's fill value, as Zarr defines it. Arrays of Septum are marked once every chunk is
+    written; there a missing one is an error.
 
     Parameters
     ----------
     place
         A folder, or a URL as `str`: an image, an image inside a group (``.../labels/cells``, ``.../0``), an array.
     axes
-        Names of the dimensions where the file does not say them right.
+        Names of the dimensions if the file does not state them right.
+    labels
+        Ignored: values are the same for masks.
 
     Raises
     ------
@@ -66,10 +70,7 @@ def open_zarr(place: Path | str, *, axes: str | None) -> Opened:
         If it is no Zarr, damaged, leads out of itself, claims chunks of more than 2 GiB, or holds many images.
     """
     place, multiscale, node = _find_image(place)
-    try:
-        array = ZarrArray(node)
-    except FileError:
-        raise
+    array = ZarrArray(node)
     size = multiscale.pixel_size_um if multiscale is not None else {}
     named = axes or (multiscale.axes if multiscale is not None else _array_axes(node, array.shape))
     if named is None:
@@ -80,23 +81,16 @@ def open_zarr(place: Path | str, *, axes: str | None) -> Opened:
         )
     if axes is None and len(named) != len(array.shape):
         raise damaged(place, "Zarr", f"{len(named)} axes for an array of {len(array.shape)} dimensions")
-    return Opened(array.shape, array.dtype, named, array.read, array.chunks, pixel_size_um=size)
-
-
-def read_zarr(place: Path | str, *, axes: str | None) -> Decoded:
-    """Read the finest level of an OME-Zarr image as a whole, or a plain Zarr array; see `open_zarr`."""
-    opened = open_zarr(place, axes=axes)
-    check_memory(place, math.prod(opened.shape) * opened.dtype.itemsize)
-    return Decoded(opened.read_all(), opened.axes, opened.pixel_size_um)
+    return StoredImage(array.shape, array.dtype, named, array.read, pixel_size_um=size)
 
 
 def read_multiscale(node: Node) -> Multiscale | None:
-    """Return what a group says about its image; None if it holds none.
+    """Read the description of the image of a group; return None if the group holds none.
 
     Raises
     ------
     FileError
-        If what it says cannot be.
+        If the description is impossible.
     """
     notes = node.attributes.get("ome", node.attributes)
     if not isinstance(notes, dict) or "multiscales" not in notes:
@@ -123,7 +117,7 @@ def read_multiscale(node: Node) -> Multiscale | None:
 
 
 def _letters(axes: list[dict[str, Any]]) -> str | None:
-    """Return one letter of ``TCZYX`` per axis, by name, else by type; None if that does not give each one once."""
+    """Return one letter of ``TCZYX`` per axis, by name, else by type; None if that does not give each letter once."""
     names = [str(a["name"]).upper() for a in axes]
     if not all(len(n) == 1 and n in "TCZYX" for n in names):
         kinds = [str(a.get("type", "")) for a in axes]
@@ -146,7 +140,7 @@ def _scale(notes: dict[str, Any], rank: int) -> list[float]:
 
 
 def _array_axes(node: Node, shape: tuple[int, ...]) -> str | None:
-    """Return the axes of a plain array: as it names its dimensions, else as those of a .npy file."""
+    """Return the axes of a plain array: the names of its dimensions, else as for a .npy file."""
     names = (node.array or {}).get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
     if isinstance(names, list) and len(names) == len(shape) and all(isinstance(n, str) for n in names):
         return _letters([{"name": n} for n in names])
@@ -154,7 +148,7 @@ def _array_axes(node: Node, shape: tuple[int, ...]) -> str | None:
 
 
 def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]:
-    """Return where the image lies, what its group says, and its array."""
+    """Return the place of the image, the description of its group, and its array."""
     node = read_node(place)
     if node is None:
         raise FileError(
@@ -176,13 +170,13 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
         raise FileError(
             f"{format_path(place)}: its finest level, {multiscale.paths[:1]}, is missing",
             "the folder with all levels",
-            "copy it again from where it came from",
+            "copy it again from the original",
         )
     return place, multiscale, array
 
 
 def _only_series(node: Node) -> Path | str | None:
-    """Return the one image of a group that a converter of microscope files wrote: ``0``, if there is no ``1``."""
+    """Return the only image of a group that a converter of microscope files wrote: ``0``, if there is no ``1``."""
     notes = node.attributes.get("ome", node.attributes)
     if not isinstance(notes, dict) or "bioformats2raw.layout" not in notes:
         return None
@@ -191,7 +185,7 @@ def _only_series(node: Node) -> Path | str | None:
 
 
 def _no_image(node: Node) -> FileError:
-    """Return the error for a group that holds no image itself, with what to name instead."""
+    """Return the error for a group that holds no image itself; it proposes a place inside."""
     notes = node.attributes.get("ome", node.attributes)
     notes = notes if isinstance(notes, dict) else {}
     place = format_path(node.place)
@@ -219,3 +213,51 @@ def _first_inside(notes: dict[str, Any], what: str) -> str:
         return str(notes["well"]["images"][0]["path"])
     except (TypeError, LookupError):
         return "A/1/0" if what == "plate" else "0"
+
+
+def describe(
+    name: str,
+    axes: str,
+    pixel_size_um: Mapping[str, float],
+    *,
+    labels: bool,
+    source: str | None = None,
+    factors: Sequence[tuple[int, ...]],
+) -> dict[str, Any]:
+    """Return the NGFF 0.5 description of an image.
+
+    Parameters
+    ----------
+    name
+        Title of the image.
+    axes
+        Letters of ``TCZYX`` in this order.
+    pixel_size_um
+        Micrometers per pixel by axis, as far as they are known.
+    labels
+        True if the values are ids.
+    source
+        Place of the image that labels belong to, relative to their folder.
+    factors
+        One per level, the finest first: pixels of the finest level in one pixel, per axis.
+    """
+    spatial = [a in "ZYX" and a in pixel_size_um for a in axes]
+    described = [{"name": a.lower(), "type": _TYPES[a]} for a in axes]
+    for entry, known in zip(described, spatial, strict=True):
+        if known:
+            entry["unit"] = "micrometer"
+    steps = [pixel_size_um.get(a, 1.0) for a in axes]
+    levels = []
+    for level, times in enumerate(factors):
+        transforms: list[dict[str, Any]] = [
+            {"type": "scale", "scale": [s * f for s, f in zip(steps, times, strict=True)]}
+        ]
+        if not labels and any(f > 1 for f in times):  # the center of a mean lies between its pixels
+            moved = [s * (f - 1) / 2 for s, f in zip(steps, times, strict=True)]
+            transforms.append({"type": "translation", "translation": moved})
+        levels.append({"path": str(level), "coordinateTransformations": transforms})
+    multiscale = {"name": name, "axes": described, "datasets": levels, "type": "nearest" if labels else "mean"}
+    notes: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale]}
+    if labels:
+        notes["image-label"] = {"source": {"image": source}} if source else {}
+    return notes

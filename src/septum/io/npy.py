@@ -11,38 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.decoded import DAMAGE, STORED, Decoded, check_claim, damaged
-from septum.io.opened import Opened
+from septum.io.claims import DAMAGE, STORED, check_claim, damaged
+from septum.io.image import StoredImage, mapped_reader
 from septum.io.paths import format_path
-from septum.io.plain import open_plain
+from septum.io.write import WriteRequest
 
 
-def read_npy(path: Path, *, axes: str | None) -> Decoded:
-    """Read an array; without `axes`, 2D is ``YX``, 3D ``YXC`` if the last side is 3 or 4 and no other is, else ``TYX``.
+def open_npy(path: Path, *, axes: str | None, labels: bool = False) -> StoredImage:
+    """Open an array; without `axes`, 2D is ``YX``, 3D ``YXC`` if the last side alone is 3 or 4, else ``TYX``.
+
+    Parameters
+    ----------
+    path, axes
+        See `septum.io.open.open_image`.
+    labels
+        Ignored: values are the same for masks.
 
     Raises
     ------
     FileError
         If the file is damaged, cut off, or holds Python objects (which are never loaded).
     """
-    _check(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (*DAMAGE, tokenize.TokenError) as error:
-        raise damaged(path, "npy", error) from error
-    return Decoded(array, axes or guess_axes(path, array.shape))
-
-
-def open_npy(path: Path, *, axes: str | None) -> Opened:
-    """Open an array as `read_npy` reads it; parts are read by their place in the file."""
-    shape, fortran, dtype, offset = _check(path)
-    return open_plain(
-        path, shape, dtype, offset=offset, order="F" if fortran else "C", axes=axes or guess_axes(path, shape)
-    )
-
-
-def _check(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Return shape, whether the first dimension runs fastest, dtype and offset; raise `FileError` if they cannot be."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -59,11 +48,12 @@ def _check(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         check_claim(path, "npy", shape=shape, claimed=claimed, length=held, ratio=STORED)
     except (*DAMAGE, tokenize.TokenError) as error:
         raise damaged(path, "npy", error) from error
-    return shape, fortran, dtype, offset
+    read = mapped_reader(path, shape, dtype, offset=offset, column_major=fortran)
+    return StoredImage(shape, dtype, axes or guess_axes(path, shape), read)
 
 
 def guess_axes(path: Path | str, shape: tuple[int, ...]) -> str:
-    """Return the axes of an array that nothing names, as `read_npy` does; raise `FileError` above 3 dimensions."""
+    """Return the axes of an array without names, as `open_npy` does; raise `FileError` above 3 dimensions."""
     if len(shape) == 2:
         return "YX"
     if len(shape) == 3:
@@ -75,7 +65,17 @@ def guess_axes(path: Path | str, shape: tuple[int, ...]) -> str:
     )
 
 
-def write_npy(file: Path, array: NDArray[Any]) -> None:
-    """Write `array` as it is."""
-    with file.open("wb") as out:
+def write_npy(path: Path, array: NDArray[Any], axes: str, request: WriteRequest) -> None:
+    """Write an array as it is.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    array
+        ``(*A)`` any shape and dtype without Python objects, any values.
+    axes, request
+        Ignored: the format keeps neither axes nor pixel size.
+    """
+    with path.open("wb") as out:
         np.save(out, array, allow_pickle=False)

@@ -1,18 +1,12 @@
-"""Names of files: natural order, suffixes, and how a name is shown in a message."""
+"""Names of files: URLs, image suffixes, natural order, and names in messages."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-RASTER = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-TIFF = (".tif", ".tiff")
-NIFTI = (".nii", ".nii.gz")
-NPY = (".npy",)
-ZARR = (".zarr", ".ome.zarr")  # folders
-SUFFIXES = RASTER + TIFF + NIFTI + NPY + ZARR[:1]
-# Longer names of the same formats, so that the stem of "a.ome.tif" is "a".
-_DOUBLE = (".ome.tif", ".ome.tiff", ".nii.gz", ".ome.zarr")
+from septum.io.formats import format_of, suffix_of
+
 # Two letters at least: one letter is a drive of Windows.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")
 _ZARR_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
@@ -22,7 +16,7 @@ def url_of(location: Path | str) -> str | None:
     """Return the URL that `location` is, None if it is a path on this machine.
 
     A URL may travel as a `Path`, which merges its slashes: ``Path("s3://bucket/a.zarr")`` reads ``s3:/bucket/a.zarr``.
-    No folder here is called ``s3:``, so that the URL can be told and mended. ``file://`` is a path on this machine.
+    No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path on this machine.
     """
     text = location.as_posix() if isinstance(location, Path) else location
     found = _URL.match(text)
@@ -32,30 +26,33 @@ def url_of(location: Path | str) -> str | None:
 
 
 def local_path(location: Path | str) -> Path:
-    """Return the path on this machine that `location` is, which is no URL of another one."""
+    """Return the path on this machine that `location` is; it must not be a URL of another machine."""
     text = location.as_posix() if isinstance(location, Path) else location
     found = _URL.match(text)
     return Path("/" + text[found.end() :]) if found is not None else Path(location)
 
 
+def is_image(path: Path) -> bool:
+    """Return True if the name of `path` ends as that of an image that Septum reads; the file is not opened."""
+    return bool(image_suffix(path))
+
+
 def is_zarr(path: Path) -> bool:
-    """Say whether `path` is a folder of Zarr: an image or a group of images, not a folder of files."""
-    return path.is_dir() and (image_suffix(path) in ZARR or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
+    """Return True if `path` is a folder of Zarr: an image or a group of images, not a folder of files."""
+    kind = format_of(path.name)
+    named = kind is not None and kind.folder
+    return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
 
 
 def is_image_file(path: Path) -> bool:
-    """Say whether `path` is there and named as an image: a file, or a folder of Zarr."""
-    suffix = image_suffix(path)
-    return bool(suffix) and (path.is_dir() if suffix in ZARR else path.is_file())
+    """Return True if `path` exists and is named as an image: a file, or a folder of Zarr."""
+    kind = format_of(path.name)
+    return kind is not None and (path.is_dir() if kind.folder else path.is_file())
 
 
 def image_suffix(path: Path) -> str:
     """Return the image suffix of `path` in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
-    name = path.name.lower()
-    for suffix in (*_DOUBLE, *SUFFIXES):
-        if name.endswith(suffix) and len(name) > len(suffix):
-            return suffix
-    return ""
+    return suffix_of(path.name)
 
 
 def image_stem(path: Path) -> str:

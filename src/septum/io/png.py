@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.decoded import DAMAGE, DEFLATE, LZW, Decoded, check_claim, damaged
+from septum.io.claims import DAMAGE, DEFLATE, LZW, check_claim, damaged
+from septum.io.formats import PNG
+from septum.io.image import StoredImage
 from septum.io.paths import format_path
+from septum.io.write import WriteRequest
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -20,10 +23,17 @@ if TYPE_CHECKING:
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG color type: gray, RGB, palette, gray + alpha, RGB + alpha
 
 
-def read_png(path: Path, *, labels: bool) -> Decoded:
+def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
     """Read a PNG in its own bit depth: bool (1 bit), uint8 or uint16.
 
-    Alpha is dropped. A palette becomes RGB, or stays indices when `labels`. Gray of 2 and 4 bits keeps its values.
+    Alpha is dropped. Gray of 2 and 4 bits keeps its values.
+
+    Parameters
+    ----------
+    path, axes
+        See `septum.io.open.open_image`.
+    labels
+        True keeps the indices of a palette, False makes RGB of it.
 
     Raises
     ------
@@ -51,11 +61,15 @@ def read_png(path: Path, *, labels: bool) -> Decoded:
         array = array[..., :-1]
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    return Decoded(array, "YX" if array.ndim == 2 else "YXC")
+    return _plane(array, axes)
+
+
+def _plane(array: NDArray[Any], axes: str | None) -> StoredImage:
+    return StoredImage.from_array(array, axes or ("YX" if array.ndim == 2 else "YXC"))
 
 
 def _check_chunks(path: Path) -> None:
-    """Verify the checksums to the last chunk: Pillow does not look at those of pixels, nor misses the end."""
+    """Verify the checksums to the last chunk: Pillow skips those of pixels, and does not notice a missing end."""
     with path.open("rb") as file:
         file.seek(8)
         name = b""
@@ -87,8 +101,15 @@ def _decode_png(path: Path, depth: int, color: int, labels: bool) -> NDArray[Any
     return array.astype(np.uint16) if depth == 16 else array
 
 
-def read_photo(path: Path, *, labels: bool) -> Decoded:
-    """Read a JPEG, BMP or GIF as bool or uint8, gray or RGB; a palette becomes RGB, or stays indices when `labels`.
+def open_photo(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
+    """Read a JPEG, BMP or GIF as bool or uint8, gray or RGB.
+
+    Parameters
+    ----------
+    path, axes
+        See `septum.io.open.open_image`.
+    labels
+        True keeps the indices of a palette, False makes RGB of it.
 
     Raises
     ------
@@ -114,7 +135,7 @@ def read_photo(path: Path, *, labels: bool) -> Decoded:
             array = np.asarray(image.convert(wanted))
     except DAMAGE as error:
         raise damaged(path, kind, error) from error
-    return Decoded(array, "YX" if array.ndim == 2 else "YXC")
+    return _plane(array, axes)
 
 
 def _open_photo(path: Path) -> tuple[str, ImageFile]:
@@ -129,27 +150,34 @@ def _open_photo(path: Path) -> tuple[str, ImageFile]:
     return ("GIF", GifImageFile(path)) if head == b"GI" else ("JPEG", JpegImageFile(path))
 
 
-def write_png(file: Path, array: NDArray[Any], axes: str, *, name: Path) -> None:
-    """Write one plane to `file`; `name` is the name for messages.
+def write_png(path: Path, array: NDArray[Any], axes: str, request: WriteRequest) -> None:
+    """Write one plane.
 
     Parameters
     ----------
+    path
+        The file to write.
     array
-        ``(Y, X)`` or ``(C, Y, X)`` with 1, 3 channels. bool, uint8 and uint16 are written as they are; other integers
-        are written as the smaller of uint8 and uint16 that holds them.
+        ``(Y, X)`` or ``(C, Y, X)`` with 1 or 3 channels. bool, uint8 and uint16 are written as they are; other integers
+        of 0 to 65535 as the smaller of uint8 and uint16 that holds them.
+    axes
+        ``"YX"`` or ``"CYX"``.
+    request
+        Its name is for messages.
 
     Raises
     ------
     FileError
         If PNG cannot hold the array: floats, negative values, values above 65535, other channels, stacks.
     """
+    name = request.path
     if axes == "CYX" and array.shape[0] in (1, 3):
         array = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
     elif axes != "YX":
         raise _no_png(name, f"axes {axes} of shape {array.shape}", "one plane, gray or RGB")
     if array.dtype.kind == "f":
         raise _no_png(name, f"{array.dtype} values", "whole numbers")
-    if array.dtype not in (np.bool_, np.uint8, np.uint16):
+    if array.dtype.name not in PNG.dtypes:
         low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
         if low < 0 or high > 65535:
             raise _no_png(name, f"values from {low} to {high}", "values from 0 to 65535")
@@ -162,9 +190,9 @@ def write_png(file: Path, array: NDArray[Any], axes: str, *, name: Path) -> None
     if array.dtype == np.uint16 and array.ndim == 3:
         import imagecodecs
 
-        file.write_bytes(imagecodecs.png_encode(array))
+        path.write_bytes(imagecodecs.png_encode(array))
     else:
-        Image.fromarray(array).save(file, format="PNG")
+        Image.fromarray(array).save(path, format="PNG")
 
 
 def _no_png(path: Path, given: str, expected: str) -> FileError:

@@ -1,4 +1,4 @@
-"""Files on other machines: parts of them by URL, through fsspec where it is installed."""
+"""Files on other machines, by URL: fsspec where it is installed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import IO, Any
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.paths import format_path
 
-_BLOCK = 1 << 18  # headers are read in pieces of this size
+_BLOCK = 1 << 18  # bytes that are fetched at once while headers are read
 
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn whatever goes wrong on the way to `url` into an error in words."""
+    """Turn every error of a protocol on the way to `url` into one that a user understands."""
     try:
         yield
     except SeptumError:
@@ -22,7 +22,7 @@ def reaching(url: str) -> Iterator[None]:
     except ImportError as error:
         raise UsageError(
             f"{format_path(url)}: reading from URLs needs libraries that are not installed ({error.name or error})",
-            "fsspec, and s3fs or aiohttp for what it is read from",
+            "fsspec, and s3fs or aiohttp for the protocol of the URL",
             "install them: pip install septum[remote]",
         ) from error
     except FileNotFoundError as error:
@@ -42,7 +42,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     Raises
     ------
     UsageError
-        If fsspec, or what it needs for this protocol, is not installed.
+        If fsspec, or the library of this protocol, is not installed.
     """
     with reaching(url):
         try:
@@ -56,41 +56,24 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-class RemoteFile:
-    """Parts of one file on another machine; safe from several threads."""
+def open_url(url: str) -> tuple[IO[bytes], int]:
+    """Open a file of which parts are fetched as they are read; return it with its length in bytes.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._fs, self._path = filesystem(url)
-        with reaching(url):
-            info = self._fs.info(self._path)
-            if info.get("size") is None:
-                raise FileError(
-                    f"{format_path(url)}: the server does not say how long the file is",
-                    "a server that hands out parts of files",
-                    "download the file first",
-                )
-        self.length = int(info["size"])
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Return `count` bytes from `offset`; fewer at the end of the file."""
-        with reaching(self.url):
-            found = bytes(self._fs.cat_file(self._path, start=offset, end=min(offset + count, self.length)))
-        if len(found) > count:
+    Raises
+    ------
+    FileError
+        If the file cannot be reached, or the server does not hand out parts of files.
+    """
+    fs, path = filesystem(url)
+    with reaching(url):
+        info = fs.info(path)
+        if info.get("size") is None or not info.get("partial", True):
             raise FileError(
-                f"{format_path(self.url)}: the server sends the whole file where a part was asked for",
-                "a server that hands out parts of files (range requests)",
+                f"{format_path(url)}: the server does not hand out parts of the file",
+                "a server that states lengths and answers range requests",
                 "download the file first",
             )
-        return found
-
-    @contextmanager
-    def stream(self) -> Iterator[IO[bytes]]:
-        """Open the file for a library that reads headers here and there."""
-        with reaching(self.url):
-            file = self._fs.open(self._path, "rb", block_size=_BLOCK)
-            with file:
-                yield file
+        return fs.open(path, "rb", block_size=_BLOCK), int(info["size"])
 
 
 def fetch(url: str, *, limit: int) -> bytes | None:
@@ -114,24 +97,24 @@ def too_long(name: object, size: int, limit: int) -> FileError:
     return FileError(
         f"{format_path(str(name))}: {size:,} bytes of description",
         f"at most {limit:,}",
-        "this is no sound Zarr: get it again from where it came from",
+        "this is no sound Zarr: get it again from the original",
     )
 
 
 def list_folder(url: str) -> list[str]:
-    """Return the URLs of what lies in a folder; raise `FileError` if it cannot be listed."""
+    """Return the URLs of the files and folders in a folder; raise `FileError` if it cannot be listed."""
     fs, path = filesystem(url)
     with reaching(url):
         return [_full(url, str(found)) for found in fs.ls(path, detail=False)]
 
 
 def glob_urls(url: str) -> list[str]:
-    """Return the URLs that fit a pattern."""
+    """Return the URLs that match a pattern."""
     fs, path = filesystem(url)
     with reaching(url):
         return [_full(url, str(found)) for found in fs.glob(path)]
 
 
 def _full(url: str, path: str) -> str:
-    """Return a path of the file system of `url` as a URL; some file systems give URLs, some paths."""
+    """Return a path of the file system of `url` as a URL; some file systems list URLs, others paths."""
     return path if "://" in path else f"{url.partition('://')[0]}://{path.lstrip('/')}"

@@ -1,10 +1,12 @@
-"""Tensors and a JSON text under one checksum in one safetensors file: what models and checkpoints are made of.
+"""Tensors and JSON under one checksum in one safetensors file: the format of models and checkpoints.
 
-Nothing in such a file is code. Layout (safetensors): 8 bytes length of the header, the header as JSON, the tensors. The
+Nothing in such a file is code, and no pickle is read or written.
+
+Layout (safetensors): 8 bytes length of the header, the header as JSON, the tensors. The
 header's ``__metadata__`` holds one entry, ``septum``, a JSON object with sorted keys and no spaces::
 
     format   version of this layout, 1
-    header   what the writer says
+    header   JSON of the writer
     kind     "model" or "checkpoint"
     sha256   over this object without sha256, and over name, dtype, shape and bytes of every tensor, sorted by name
 
@@ -30,11 +32,11 @@ from septum.io.paths import format_path
 Kind = Literal["model", "checkpoint"]
 
 FORMAT = 1
-_HEADER_LIMIT = 16 << 20  # no honest header comes near; a forged length must not take the memory
-_AGAIN = "copy it again from where it came from; if it is lost, train again"
+_HEADER_LIMIT = 16 << 20  # far above every honest header; a forged length must not take the memory
+_AGAIN = "copy it again from the original; if that is lost, train again"
 
 
-def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], said: Mapping[str, object]) -> None:
+def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], header: Mapping[str, object]) -> None:
     """Write tensors and JSON as a whole or not at all. The same content gives the same bytes.
 
     Parameters
@@ -42,24 +44,24 @@ def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], s
     path
         The file; an older one is replaced.
     kind
-        What it is, so that one is not taken for the other.
+        Kind of the file, so that one is not taken for the other.
     tensors
-        Numbers of any shape, also none and scalars.
-    said
-        JSON values; floats come back exactly, NaN and infinity included.
+        Arrays by name: any shape, also empty and scalar, any numeric dtype and any values.
+    header
+        JSON values; keys are strings. Floats come back exactly, NaN and infinity included.
 
     Raises
     ------
     FileError
         If the file cannot be written.
     ValueError
-        If `said` is longer than 16 MB: large things belong into tensors.
+        If `header` is longer than 16 MB: large data belong into tensors.
     """
     from safetensors.numpy import save
 
     plain = {n: np.asarray(t, dtype=t.dtype.newbyteorder("="), order="C") for n, t in tensors.items()}
-    # Through JSON once, so that the checksum is of what a reader will see: keys become strings, tuples lists.
-    sealed: dict[str, object] = {"format": FORMAT, "kind": kind, "header": json.loads(json.dumps(said))}
+    # Through JSON once, so that the checksum covers the values that a reader gets: keys become strings, tuples lists.
+    sealed: dict[str, object] = {"format": FORMAT, "kind": kind, "header": json.loads(json.dumps(header))}
     sealed["sha256"] = _checksum(sealed, plain)
     blob = save(plain, metadata={"septum": _canonical(sealed)})
     if struct.unpack("<Q", blob[:8])[0] > _HEADER_LIMIT:
@@ -69,25 +71,26 @@ def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], s
 
 
 def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
-    """Read what `write_tensors` wrote, and prove that not a bit of it has changed.
+    """Read a file of `write_tensors`, and prove by its checksum that no bit has changed.
 
     Returns
     -------
     tensors
-        Writable arrays, bit for bit as they were.
-    said
+        Writable arrays by name: the same shape, dtype and bits as they were written.
+    header
         The JSON values; tuples have become lists.
 
     Raises
     ------
     ModelError
-        If the file is missing, empty, cut off, changed, of another kind, of a newer format, or not of this program.
+        If the file is missing, empty, cut off, changed, of another kind, of a newer format, a pickle, or of another
+        program.
     """
     length = _length(path, kind)
     try:
         with path.open("rb") as file:
-            header = _header(path, kind, file.read(8), length)
-            sealed = _sealed(path, kind, json.loads(file.read(header)), length - 8 - header)
+            size = _header_size(path, kind, file.read(8), length)
+            sealed = _sealed(path, kind, json.loads(file.read(size)), length - 8 - size)
             file.seek(0)
             blob = file.read()
     except OSError as error:
@@ -97,12 +100,40 @@ def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, NDArray[Any]], dict[
     except (ValueError, RecursionError) as error:
         raise _damaged(path, kind, "its header is no JSON") from error
     tensors = _tensors(path, kind, blob)
-    checksum, said = sealed.pop("sha256", None), sealed.get("header")
+    checksum, header = sealed.pop("sha256", None), sealed.get("header")
     if checksum != _checksum(sealed, tensors):
         raise _damaged(path, kind, "its checksum does not fit its content")
-    if not isinstance(said, dict):
+    if not isinstance(header, dict):
         raise _damaged(path, kind, "its header is no JSON object")
-    return tensors, said
+    return tensors, header
+
+
+def write_model(path: Path, tensors: Mapping[str, NDArray[Any]], header: Mapping[str, object]) -> None:
+    """Write a model: `write_tensors` of kind ``"model"``.
+
+    Parameters
+    ----------
+    path
+        The file, by custom ``model.safetensors``; an older one is replaced.
+    tensors
+        Weights by name: ``(*A)`` of any shape, numeric dtype and any values.
+    header
+        JSON values: settings, axes, normalization, classes, thresholds, scores.
+    """
+    write_tensors(path, "model", tensors, header)
+
+
+def read_model(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
+    """Read a model: `read_tensors` of kind ``"model"``.
+
+    Returns
+    -------
+    tensors
+        Weights by name: the same shape, dtype and bits as they were written.
+    header
+        The JSON values; tuples have become lists.
+    """
+    return read_tensors(Path(path), "model")
 
 
 def _length(path: Path, kind: Kind) -> int:
@@ -119,8 +150,8 @@ def _length(path: Path, kind: Kind) -> int:
     return length
 
 
-def _header(path: Path, kind: Kind, head: bytes, length: int) -> int:
-    """Return the length of the JSON header, once it is known to be sane."""
+def _header_size(path: Path, kind: Kind, head: bytes, length: int) -> int:
+    """Return the length of the JSON header, after checking it."""
     size = struct.unpack("<Q", head)[0] if len(head) == 8 else length
     if size > _HEADER_LIMIT and head.startswith((b"PK\x03\x04", b"\x80")):
         raise ModelError(
@@ -137,7 +168,7 @@ def _header(path: Path, kind: Kind, head: bytes, length: int) -> int:
 
 
 def _sealed(path: Path, kind: Kind, header: object, rest: int) -> dict[str, object]:
-    """Return our entry of the header of a file whose tensors fill the rest of it exactly."""
+    """Return Septum's entry of the header of a file whose tensors fill the rest of it exactly."""
     if not isinstance(header, dict):
         raise _damaged(path, kind, "its header is no JSON object")
     metadata = header.pop("__metadata__", None)

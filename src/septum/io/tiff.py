@@ -5,63 +5,81 @@ from __future__ import annotations
 import logging
 import math
 import struct
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.errors import FileError
-from septum.io.decoded import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, Decoded, check_claim, damaged
+from septum.errors import FileError, SeptumError
+from septum.io.claims import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged
+from septum.io.image import MICROMETERS, Reader, StoredImage, mapped_reader
 from septum.io.paths import format_path
-from septum.io.units import MICROMETERS
+from septum.io.remote import open_url, reaching
 
-RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
-_MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # what programs write that know no size
-BIG = 2 << 30
-# What tifffile logs about damaged files is said by our own errors.
+_RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
+_MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # defaults of programs that know no size
+# What tifffile logs about damaged files is in our own errors.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Bytes per value by TIFF's number of the type.
 _TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_RUN = 64 << 20  # plain values are fetched from another machine in runs of at most so many bytes
 
 
-def read_tiff(path: Path, *, axes: str | None) -> Decoded:
-    """Read the one image of a TIFF, all pages of it.
+def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:
+    """Open the one image of a TIFF, all pages of it, at the full resolution of a pyramid.
 
     Pages without a named axis are ``T``; ``Z`` comes from OME or ImageJ metadata only; color samples are ``C``.
     Declared alpha is dropped. Palettes are not applied (microscopes keep intensities as indices), nor is "white is
     zero".
 
+    Parameters
+    ----------
+    place, axes
+        See `septum.io.open.open_image`.
+    labels
+        Ignored: values are the same for masks.
+
     Raises
     ------
     FileError
         If the file is damaged or cut off, claims more than it can hold, or holds several images of different shapes.
+        A piece that cannot be decoded is found when it is read.
     """
     import tifffile
 
-    length = path.stat().st_size
-    try:
-        with path.open("rb") as stream:
-            walk_pages(stream, length)
-        with tifffile.TiffFile(path) as file:
-            series = find_series(path, file, length)
-            array = np.asarray(series.asarray())
-            array, names = without_alpha(array, series.axes, series.keyframe)
+    with ExitStack() as files:
+        try:
+            stream, length = open_url(place) if isinstance(place, str) else (place.open("rb"), place.stat().st_size)
+            files.enter_context(stream)
+            _walk_pages(stream, length)
+            stream.seek(0)
+            # By its name where it has one: an image of several files is found in its folder.
+            file = files.enter_context(tifffile.TiffFile(stream if isinstance(place, str) else place))
+            file.filehandle.set_lock(True)
+            series = _find_series(place, file, length)
             size = pixel_size(file)
-    except DAMAGE as error:
-        raise damaged(path, "TIFF", error) from error
-    if axes is not None:
-        return Decoded(array, axes, size)
-    merged = Merged.of(names)
-    array, names = merged.apply(array), name_axes(path, merged.axes, merged.sides(array.shape))
-    return Decoded(array, names, {a: v for a, v in size.items() if a in names})
+            read = _series_reader(place, file, series)
+            shape, names = tuple(int(n) for n in series.shape), str(series.axes)
+            kept = _kept_samples(shape, names, series.keyframe)
+            dtype = np.dtype(series.dtype).newbyteorder("=")
+        except DAMAGE as error:
+            raise damaged(place, "TIFF", error) from error
+        if kept is not None:
+            read, shape = _pick(read, names.index("S"), shape, kept)
+        if axes is None:
+            if "S" in names and "C" in names:
+                read, names, shape = _merge_channels(read, names, shape)
+            names = _name_axes(place, names, shape)
+            size = {a: v for a, v in size.items() if a in names}
+        return StoredImage(shape, dtype, axes or names, read, True, size, close=files.pop_all().close)
 
 
-def find_series(path: Path | str, file: Any, length: int) -> Any:
-    """Return the one image of a file, all of whose values lie within its `length` bytes."""
+def _find_series(path: Path | str, file: Any, length: int) -> Any:
+    """Return the one image of a file, after checking that its values lie within the `length` bytes of the file."""
     series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
     if len({(s.axes, s.shape) for s in series}) != 1 or len(series) > 1:
         raise _several(path, [s.shape for s in series])
@@ -78,8 +96,8 @@ def _several(path: Path | str, shapes: list[tuple[int, ...]]) -> FileError:
     )
 
 
-def walk_pages(file: IO[bytes], length: int) -> None:
-    """Follow the chain of page headers to its end: a library that finds it broken returns fewer pages, or no axes."""
+def _walk_pages(file: IO[bytes], length: int) -> None:
+    """Follow the chain of page headers to its end: tifffile returns fewer pages, or no axes, if it is broken."""
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack(order + "H", head[2:4])[0] == 43
@@ -107,32 +125,121 @@ def walk_pages(file: IO[bytes], length: int) -> None:
 
 
 def _check_series(path: Path | str, series: Any, length: int) -> None:
+    """Refuse a series that claims more than the file holds, as a whole or in one tile or strip, or lacks pages."""
     page = series.keyframe
     compression = int(page.compression)
     shape = tuple(int(n) for n in series.shape)
     bits = math.prod(shape) * (page.bitspersample if compression == 1 else 8 * series.dtype.itemsize)
-    ratio = RATIO.get(compression, UNBOUNDED)
+    ratio = _RATIO.get(compression, UNBOUNDED)
     check_claim(path, "TIFF", shape=shape, claimed=bits // 8, length=length, ratio=ratio)
     if series.dataoffset is not None:  # one block of plain values
         if series.dataoffset + series.nbytes > length:
             raise ValueError("the last values are missing")
         return
+    segment = (int(page.tiledepth), int(page.tilelength), int(page.tilewidth)) if page.is_tiled else page.chunks
+    claimed = math.prod(page.chunks) * series.dtype.itemsize if compression != 1 else 0
     for number, part in enumerate(series.pages):
         if part is None:
             raise ValueError(f"page {number + 1} of {len(series.pages)} is missing")
-        ends = (o + n for o, n in zip(part.dataoffsets, part.databytecounts, strict=True))
-        if part.parent is page.parent and max(ends, default=0) > length:
+        if part.parent is not page.parent:
+            continue
+        offsets, counts = np.asarray(part.dataoffsets, np.int64), np.asarray(part.databytecounts, np.int64)
+        if len(offsets) != len(counts):
+            raise ValueError(f"page {number + 1} has {len(offsets)} places and {len(counts)} lengths")
+        if len(counts) < math.prod(page.chunked):
+            raise ValueError(f"page {number + 1} lacks its tile or strip {len(counts) + 1}")
+        if (offsets + counts).max(initial=0) > length:
             raise ValueError(f"the values of page {number + 1} lie beyond the end of the file")
+        smallest = int(counts.min(initial=length, where=counts > 0))
+        check_claim(path, "TIFF", shape=segment, claimed=claimed, length=smallest, ratio=ratio)
 
 
-def without_alpha(array: NDArray[Any], axes: str, page: Any) -> tuple[NDArray[Any], str]:
-    """Return the array without samples that the page declares to be alpha."""
-    kept = kept_samples(array.shape, axes, page)
-    return (array if kept is None else np.take(array, kept, axis=axes.index("S"))), axes
+def _series_reader(place: Path | str, file: Any, series: Any) -> Reader:
+    """Return a reader of parts of a series in the order of its axes, for as long as its file is open."""
+    shape = tuple(int(n) for n in series.shape)
+    if series.dataoffset is not None and not series.is_multifile and series.transform is None:
+        dtype = np.dtype(file.byteorder + np.dtype(series.dtype).char)
+        if isinstance(place, Path):
+            return mapped_reader(place, shape, dtype, offset=series.dataoffset)
+        return _rows_reader(place, file.filehandle, shape, dtype, offset=series.dataoffset)
+    of_page = [i for i, axis in enumerate(series.axes) if axis in series.keyframe.axes]
+
+    @cache
+    def opened(whole_pages: bool) -> Any:
+        import zarr
+
+        from septum.io.zarr_store import ExplainingStore
+
+        def explain(key: str, error: Exception) -> Exception:
+            return _unreadable(place, f"{_name_segment(key, series)}: {error}")
+
+        store = series.aszarr(level=0, chunkmode=2 if whole_pages else 0)
+        return zarr.open_array(ExplainingStore(store, explain), mode="r")
+
+    def read(index: tuple[slice, ...]) -> NDArray[Any]:
+        full = [part.stop - part.start == n for part, n in zip(index, shape, strict=True)]
+        try:
+            if all(full):
+                return np.asarray(series.asarray())
+            # Pages that are read whole are decoded by several threads at once.
+            return np.asarray(opened(all(full[i] for i in of_page))[index])
+        except MemoryError:
+            raise
+        except (*DAMAGE, SeptumError) as error:
+            opened(False)[index]  # names the tile or strip
+            raise _unreadable(place, error) from error
+
+    return read
 
 
-def kept_samples(shape: tuple[int, ...], axes: str, page: Any) -> list[int] | None:
-    """Return the samples that are no alpha; None if none is."""
+def _unreadable(place: Path | str, why: object) -> FileError:
+    if isinstance(place, Path):
+        return damaged(place, "TIFF", why)
+    return FileError(
+        f"{format_path(place)}: cannot be read ({' '.join(str(why).split())[:200]})",
+        "a complete TIFF file that this machine can reach",
+        "check the network, then the file",
+    )
+
+
+def _name_segment(key: str, series: Any) -> str:
+    """Return the name of the tile or strip that tifffile's Zarr store keeps under `key`."""
+    page = series.keyframe
+    place = [int(n) for n in key.split(".")]
+    grid = [*series.shape[: len(place) - len(page.shape)], *page.chunked]
+    if len(grid) != len(place):  # axes of length 1 are left out
+        return f"piece {key}"
+    number, segment = divmod(int(np.ravel_multi_index(place, grid)), math.prod(page.chunked))
+    return f"tile or strip {segment + 1} of page {number + 1}"
+
+
+def _rows_reader(url: str, file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *, offset: int) -> Reader:
+    """Return a reader of one block of plain values in a file on another machine, which fetches runs of whole rows."""
+    row = shape[-1] * dtype.itemsize
+    at_once = max(1, _RUN // row)
+
+    def read(index: tuple[slice, ...]) -> NDArray[Any]:
+        out = np.empty([s.stop - s.start for s in index], dtype)
+        *leading, rows, columns = index
+        for place in np.ndindex(out.shape[:-2]):
+            plane = [s.start + p for s, p in zip(leading, place, strict=True)]
+            first = int(np.ravel_multi_index(plane, shape[:-2])) * shape[-2] if plane else 0
+            for start in range(rows.start, rows.stop, at_once):
+                stop = min(start + at_once, rows.stop)
+                with reaching(url), file.lock:
+                    file.seek(offset + (first + start) * row)
+                    stored = file.read((stop - start) * row)
+                if len(stored) < (stop - start) * row:
+                    raise damaged(url, "TIFF", "the last values are missing")
+                values = np.frombuffer(stored, dtype).reshape(stop - start, shape[-1])
+                out[place][start - rows.start : stop - rows.start] = values[:, columns]
+        return out
+
+    return read
+
+
+def _kept_samples(shape: tuple[int, ...], axes: str, page: Any) -> list[int] | None:
+    """Return the color samples that the page does not declare to be alpha; None if all are kept."""
     alpha = [int(e) in (1, 2) for e in page.extrasamples]
     if "S" not in axes or not any(alpha):
         return None
@@ -140,43 +247,32 @@ def kept_samples(shape: tuple[int, ...], axes: str, page: Any) -> list[int] | No
     return [i for i in range(first + len(alpha)) if i < first or not alpha[i - first]]
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Channels of color samples as one axis of channels, the last.
+def _pick(read: Reader, where: int, shape: tuple[int, ...], kept: Sequence[int]) -> tuple[Reader, tuple[int, ...]]:
+    """Return a reader that knows only the `kept` elements of dimension `where`, and its shape."""
 
-    Attributes
-    ----------
-    stored
-        The axes before.
-    axes
-        The axes after.
-    """
+    def picked(index: tuple[slice, ...]) -> NDArray[Any]:
+        wanted = kept[index[where]]
+        part = read((*index[:where], slice(wanted[0], wanted[-1] + 1), *index[where + 1 :]))
+        return np.take(part, [k - wanted[0] for k in wanted], axis=where)
 
-    stored: str
-    axes: str
-
-    @classmethod
-    def of(cls, axes: str) -> Merged:
-        """Say how `axes` are merged; unless both samples and channels are among them, they stay."""
-        both = "S" in axes and "C" in axes
-        return cls(axes, axes.replace("S", "").replace("C", "") + "C" if both else axes)
-
-    def sides(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Return the sides of an array whose stored axes are merged."""
-        if self.axes == self.stored:
-            return tuple(shape)
-        side = dict(zip(self.stored, shape, strict=True))
-        return (*(side[a] for a in self.axes[:-1]), side["C"] * side["S"])
-
-    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return an array of the stored axes with merged ones."""
-        if self.axes == self.stored:
-            return array
-        order = [self.stored.index(a) for a in self.axes[:-1] + "CS"]
-        return array.transpose(order).reshape(self.sides(array.shape))
+    return picked, (*shape[:where], len(kept), *shape[where + 1 :])
 
 
-def name_axes(path: Path | str, axes: str, shape: tuple[int, ...]) -> str:
+def _merge_channels(read: Reader, stored: str, shape: tuple[int, ...]) -> tuple[Reader, str, tuple[int, ...]]:
+    """Merge channels ``C`` of color samples ``S`` into one channel axis, the last; return reader, axes and shape."""
+    axes = stored.replace("S", "").replace("C", "") + "C"
+    side = dict(zip(stored, shape, strict=True))
+    order = [stored.index(a) for a in axes[:-1] + "CS"]
+
+    def read_merged(index: tuple[slice, ...]) -> NDArray[Any]:
+        inside = dict(zip(axes[:-1], index, strict=False))
+        part = read(tuple(inside.get(a, slice(0, n)) for a, n in zip(stored, shape, strict=True))).transpose(order)
+        return part.reshape(*part.shape[:-2], -1)[..., index[-1]]
+
+    return read_merged, axes, (*(side[a] for a in axes[:-1]), side["C"] * side["S"])
+
+
+def _name_axes(path: Path | str, axes: str, shape: tuple[int, ...]) -> str:
     """Give every dimension one letter of ``TCZYX``: samples are channels, unnamed pages are time."""
     axes = axes.replace("S", "C")
     unknown = [i for i, a in enumerate(axes) if a not in "TCZYX"]
@@ -243,75 +339,3 @@ def _ome_size(xml: str) -> dict[str, float]:
         if micrometers > 0 and math.isfinite(micrometers):
             size[axis] = micrometers
     return size
-
-
-def write_tiff(file: Path, array: NDArray[Any], axes: str, *, pixel_size_um: Mapping[str, float], name: Path) -> None:
-    """Write an OME-TIFF with axes and pixel size, compressed by deflate, as BigTIFF where it is larger than 2 GB.
-
-    Parameters
-    ----------
-    array
-        In canonical order without superfluous axes. bool is written as uint8, float16 as float32, 64-bit integers as
-        32-bit ones; three channels of uint8 or uint16 as RGB.
-    name
-        The name for messages.
-
-    Raises
-    ------
-    FileError
-        If 64-bit integers do not fit into 32 bits, or the dtype is none that OME-TIFF knows.
-    """
-    import tifffile
-
-    array = _storable(name, array)
-    rgb = "C" in axes and is_color(array.shape[axes.index("C")], array.dtype)
-    if rgb:
-        array = np.moveaxis(array, axes.index("C"), -1)
-        axes = axes.replace("C", "") + "S"
-    tifffile.imwrite(
-        file,
-        np.ascontiguousarray(array),
-        ome=True,
-        metadata=ome_notes(name.name, axes, pixel_size_um),
-        photometric="rgb" if rgb else "minisblack",
-        compression="zlib",
-        predictor=wants_predictor(array.dtype),
-        bigtiff=array.nbytes > BIG,
-    )
-
-
-def is_color(channels: int, dtype: np.dtype[Any]) -> bool:
-    """Say whether an image is written as RGB: three channels of 8 or 16 bits."""
-    return channels == 3 and dtype in (np.uint8, np.uint16)
-
-
-def wants_predictor(dtype: np.dtype[Any]) -> bool:
-    """Say whether differences of neighbors are compressed: those of intensities are small; labels are flat already."""
-    return dtype.kind == "f" or dtype in (np.uint8, np.uint16)
-
-
-def ome_notes(name: str, axes: str, pixel_size_um: Mapping[str, float]) -> dict[str, Any]:
-    """Return what tifffile writes into the OME description of a file called `name`."""
-    # Made of the name: with one drawn at random, as is usual, the same result would never have the same bytes.
-    notes: dict[str, Any] = {"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"septum:{name}"))}
-    for axis, micrometers in pixel_size_um.items():
-        if axis in "ZYX" and axis in axes:
-            notes |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}
-    return notes
-
-
-def _storable(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8)
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-        if low >= -(2**31) and high < 2**31:
-            return array.astype(np.int32)
-        if low >= 0 and high < 2**32:
-            return array.astype(np.uint32)
-        raise FileError(
-            f"{format_path(path)}: values from {low} to {high}", "values of 32 bits", "write to a name ending in .npy"
-        )
-    return array

@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error
-from septum.io.ngff import read_multiscale
+from septum.io.ngff import VERSION, read_multiscale
 from septum.io.paths import format_path
-from septum.io.pyramid import write_zarr
-from septum.io.zarr_store import read_description, read_node
-from septum.io.zarr_write import VERSION, write_group
+from septum.io.write import write_image
+from septum.io.zarr import read_description, read_node
+from septum.io.zarr_write import write_group
 
 
 def labels_place(image: Path, name: str) -> Path:
-    """Return where a label image of `image` lies, after checking that it may be put there.
+    """Return the place of a label image of `image`, after checking that it can be put there.
 
     Parameters
     ----------
     image
         The folder of an OME-Zarr 0.5 image.
     name
-        Of the label image: a folder to be.
+        Name of the label image: a folder to be.
 
     Raises
     ------
     UsageError
-        If `image` is no OME-Zarr 0.5 image, the name is none, or a label image of this name is there.
+        If `image` is no OME-Zarr 0.5 image, the name is impossible, or a label image of this name exists.
     """
     node = read_node(image) if image.is_dir() else None
     if node is None or read_multiscale(node) is None:
@@ -57,21 +57,21 @@ def labels_place(image: Path, name: str) -> Path:
 
 
 def add_labels(image: Path, name: str, made: Path) -> Path:
-    """Move a label image that is made into an OME-Zarr 0.5 image, and name it in the image's list of labels.
+    """Move a finished label image into an OME-Zarr 0.5 image, and name it in the image's list of labels.
 
     Parameters
     ----------
     image
         The folder of the image.
     name
-        Of the label image.
+        Name of the label image.
     made
-        A complete label image (`septum.io.zarr_write.create_zarr`, `septum.io.pyramid.add_pyramid`) on the same disk.
+        A complete label image on the same disk, see `septum.io.zarr_write.add_pyramid`.
 
     Returns
     -------
     Path
-        Where it lies now: ``image/labels/name``.
+        Its new place: ``image/labels/name``.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
     notes["image-label"] = {**notes["image-label"], "source": {"image": "../../"}}
     try:
         write_group(made, notes)
-        with _alone(image / "labels"):
+        with _locked(image / "labels"):
             made.rename(place)
             _register(image, name)
     except OSError as error:
@@ -107,16 +107,16 @@ def write_labels(
     image, name
         See `add_labels`.
     array
-        Whole numbers, one dimension per letter of `axes`.
+        ``(*A)`` with one dimension per letter of `axes`; integers, ids >= 0.
     axes
-        Letters of ``TCZYX`` in this order.
+        Letters of ``TCZYX``.
     pixel_size_um
         Micrometers per pixel by axis.
 
     Returns
     -------
     Path
-        Where it lies: ``image/labels/name``.
+        Its place: ``image/labels/name``.
 
     Raises
     ------
@@ -127,10 +127,10 @@ def write_labels(
     """
     place = labels_place(image, name)
     part = place.with_name(f".septum-part-{secrets.token_hex(6)}")
-    made = part / name
+    made = part / f"{name}.ome.zarr"
     try:
         part.mkdir(parents=True)
-        write_zarr(made, array, axes, pixel_size_um=dict(pixel_size_um or {}), labels=True)
+        write_image(made, array, axes=axes, pixel_size_um=pixel_size_um, labels=True)
         return add_labels(image, name, made)
     except OSError as error:
         raise as_error(place, error) from error
@@ -143,21 +143,20 @@ def _register(image: Path, name: str) -> None:
     folder = image / "labels"
     node = read_node(folder)
     notes = dict(node.attributes.get("ome") or {}) if node is not None else {}
-    others = {k: v for k, v in node.attributes.items() if k != "ome"} if node is not None else {}
     there = [n for n in notes.get("labels") or [] if n != name]
-    write_group(folder, {**notes, "version": VERSION, "labels": [*there, name]}, marks=others)
+    write_group(folder, {**notes, "version": VERSION, "labels": [*there, name]})
     if (read_description(image, "zarr.json") or {}).get("consolidated_metadata"):
         import zarr
 
-        # A list of everything in the store, which some writers keep beside it, would hide what is new.
+        # Some writers keep a list of everything in the store; the new labels must be in it.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that such a list is no part of the format: the image has one already
+            warnings.simplefilter("ignore")  # such a list is no part of the format, but the image has one already
             zarr.consolidate_metadata(str(image), zarr_format=3)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time change the list of labels in `folder`, which is made if it is missing."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time change the list of labels in `folder`, which is made if missing."""
     folder.mkdir(exist_ok=True)
     if os.name != "posix":
         yield

@@ -1,315 +1,183 @@
-"""Zarr on this machine or another: its descriptions, checked before anything is believed, and its arrays."""
+"""Zarr stores between zarr and a file that is not trusted: checked descriptions, bounded chunks, errors with names.
+
+The libraries behind Zarr make as many bytes of a chunk as it claims to hold; here every decompressor gets the length
+that the array allows, so that a decompression bomb ends in an error. Only public interfaces of zarr are used.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import imagecodecs
+from zarr.abc.codec import BytesBytesCodec
+from zarr.registry import register_codec
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from septum.errors import FileError, SeptumError
-from septum.io.decoded import damaged
 from septum.io.paths import format_path
-from septum.io.remote import fetch, filesystem, reaching, too_long
+from septum.io.remote import filesystem, reaching
 
-_LONGEST_DESCRIPTION = 16 << 20
-_LARGEST_CHUNK = 2 << 30
-_MOST_CHUNKS_IN_SHARD = 1 << 22
-_PLAIN_TYPE = re.compile(r"[<>|][biuf]\d{1,2}")
-_FILTERS = frozenset(("delta", "shuffle", "bitround", "fixedscaleoffset", "quantize", "astype"))
-_CODECS = frozenset(("bytes", "transpose", "sharding_indexed", "crc32c", "zstd", "gzip", "blosc", "endian"))
-# Septum writes every chunk and says so: a file that is missing later was lost.
-COMPLETE = "every_chunk_written"
+_SLACK = 1 << 16  # bytes of checksums and the like
+_DECODERS: Mapping[str, Callable[..., Any]] = {
+    "zstd": imagecodecs.zstd_decode,
+    "gzip": imagecodecs.gzip_decode,
+    "zlib": imagecodecs.zlib_decode,
+    "blosc": imagecodecs.blosc_decode,
+    "bz2": imagecodecs.bz2_decode,
+    "lzma": imagecodecs.lzma_decode,
+    "lz4": lambda data, out: imagecodecs.lz4_decode(data, header=True, out=out),
+}
+_BOUNDED = ("zstd", "gzip", "blosc")  # of Zarr 3
+_PREFIX = "septum."
+
+
+def decompress(name: str, data: bytes, shape: Iterable[int], itemsize: int) -> bytes:
+    """Decompress a chunk of an array of `shape`; more bytes than the chunk can have are a `ValueError`."""
+    limit = math.prod(shape) * max(itemsize, 8) + _SLACK  # filters may have made the values wider
+    try:
+        return bytes(_DECODERS[name](data, out=limit))
+    except MemoryError:
+        raise
+    except Exception as error:  # imagecodecs has one class of errors per codec
+        raise ValueError(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True)
-class Node:
-    """One folder of a Zarr store.
+class BoundedCodec(BytesBytesCodec):  # type: ignore[misc]
+    """Decompression of Zarr 3 that is bounded by the chunk; registered under names of its own, such as septum.zstd."""
 
-    Attributes
+    name: str
+    configuration: Mapping[str, Any]
+
+    is_fixed_size = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BoundedCodec:
+        """Make the codec that a description names."""
+        return cls(str(data["name"]), data.get("configuration") or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of the description."""
+        return {"name": self.name, "configuration": dict(self.configuration)}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        """Return the size of an encoded chunk, which is not known."""
+        raise NotImplementedError
+
+    async def decode(self, chunks_and_specs: Iterable[tuple[Any, Any]]) -> list[Any]:
+        """Decompress chunks in threads; a missing one stays None."""
+        return await asyncio.gather(*(asyncio.to_thread(self._decode, *pair) for pair in chunks_and_specs))
+
+    def _decode(self, chunk: Any, spec: Any) -> Any:
+        if chunk is None:
+            return None
+        itemsize = int(spec.dtype.to_native_dtype().itemsize)
+        data = decompress(self.name.removeprefix(_PREFIX), chunk.to_bytes(), spec.shape, itemsize)
+        return spec.prototype.buffer.from_bytes(data)
+
+
+for _name in _BOUNDED:
+    register_codec(_PREFIX + _name, BoundedCodec)
+
+
+def checked_store(place: Path | str, description: dict[str, Any], attributes: dict[str, Any], complete: bool) -> Any:
+    """Return a store of one array whose description was checked before.
+
+    Parameters
     ----------
     place
         A path, or a URL as `str`.
-    version
-        2 or 3.
-    array
-        The description of the array; None for a group.
-    attributes
-        What the writer noted.
+    description, attributes
+        Of the array; zarr gets these, whatever the file says meanwhile.
+    complete
+        True if every chunk was written: a missing one is an error then.
     """
-
-    place: Path | str
-    version: int
-    array: dict[str, Any] | None
-    attributes: dict[str, Any]
-
-
-def read_node(place: Path | str) -> Node | None:
-    """Read what describes a folder; None if it is no part of a Zarr store.
-
-    Raises
-    ------
-    FileError
-        If the description is damaged, or longer than any sound one.
-    """
-    found = read_description(place, "zarr.json")
-    if found is not None:
-        if found.get("zarr_format") != 3 or found.get("node_type") not in ("array", "group"):
-            raise _unsound(place, "zarr.json describes neither an array nor a group")
-        attributes = found.get("attributes") or {}
-        return Node(place, 3, found if found["node_type"] == "array" else None, _dictionary(place, attributes))
-    array = read_description(place, ".zarray")
-    attributes = read_description(place, ".zattrs")
-    if array is None and attributes is None and read_description(place, ".zgroup") is None:
-        return None
-    return Node(place, 2, array, attributes or {})
-
-
-def read_description(place: Path | str, name: str) -> dict[str, Any] | None:
-    """Return a JSON document of a folder; None if it is not there."""
-    content = _content(place, name)
-    if content is None:
-        return None
-    try:
-        return _dictionary(place, json.loads(content))
-    except (ValueError, RecursionError) as error:
-        raise _unsound(place, f"{name}: {type(error).__name__}: {error}") from error
-
-
-def _dictionary(place: Path | str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _unsound(place, "its description is no JSON object")
-    return value
-
-
-def _content(place: Path | str, name: str) -> bytes | None:
     if isinstance(place, str):
-        return fetch(f"{place.rstrip('/')}/{name}", limit=_LONGEST_DESCRIPTION)
-    path = place / name
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST_DESCRIPTION + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise FileError(
-            f"{format_path(path)}: cannot be read ({error.strerror})", "a file you may read", "check it"
-        ) from error
-    if len(content) > _LONGEST_DESCRIPTION:
-        raise too_long(path, path.stat().st_size, _LONGEST_DESCRIPTION)
-    return content
+        filesystem(place)  # raises an error that names missing libraries
+        with reaching(place):
+            return CheckedStore(FsspecStore.from_url(place, read_only=True), place, description, attributes, complete)
+    return CheckedStore(LocalStore(place, read_only=True), place, description, attributes, complete)
 
 
-def _unsound(place: Path | str, why: object) -> FileError:
-    return damaged(place, "Zarr", why)
+class CheckedStore(WrapperStore):  # type: ignore[misc]
+    """See `checked_store`."""
+
+    def __init__(
+        self, store: Any, place: Path | str, description: dict[str, Any], attributes: dict[str, Any], complete: bool
+    ) -> None:
+        super().__init__(store)
+        self._place, self._complete = place, complete
+        self._decompress: Callable[[bytes], bytes] | None = None
+        if description["zarr_format"] == 3:
+            self._documents: dict[str, Any] = {
+                "zarr.json": {**description, "codecs": _with_bounds(description["codecs"])}
+            }
+            return
+        self._documents = {".zarray": {**description, "compressor": None}, ".zattrs": attributes}
+        if description.get("compressor"):
+            name, shape = description["compressor"]["id"], description["chunks"]
+            itemsize = int(description["dtype"][2:])
+            self._decompress = lambda data: decompress(name, data, shape, itemsize)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Return a document or a chunk."""
+        if key in self._documents:
+            return prototype.buffer.from_bytes(json.dumps(self._documents[key]).encode())
+        if key.rpartition("/")[2] in ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"):
+            return None
+        found = await super().get(key, prototype, byte_range)
+        if found is None and self._complete:
+            raise FileError(
+                f"{format_path(self._place)}: the piece {key} is missing, which was there when the image was written",
+                "all pieces",
+                "copy the image again from the original",
+            )
+        if found is None or self._decompress is None:
+            return found
+        return prototype.buffer.from_bytes(await asyncio.to_thread(self._decompress, found.to_bytes()))
 
 
-def inside(place: Path | str, name: object) -> Path | str:
-    """Return the folder `name` inside `place`; raise `FileError` if it leads out of it."""
-    parts = str(name).split("/")
-    if not isinstance(name, str) or any(p in ("", ".", "..") or "\\" in p or ":" in p for p in parts):
-        raise _outside(place, name)
-    if isinstance(place, str):
-        return f"{place.rstrip('/')}/{name}"
-    found = place / name
-    if not found.resolve().is_relative_to(place.resolve()):
-        raise _outside(place, name)
+def _with_bounds(codecs: Iterable[Any]) -> list[Any]:
+    """Return the codecs of a description, with bounded ones in place of those that decompress."""
+    found: list[Any] = []
+    for codec in codecs:
+        entry = dict(codec) if isinstance(codec, Mapping) else {"name": codec}
+        if entry["name"] in _BOUNDED:
+            entry["name"] = _PREFIX + entry["name"]
+        elif entry["name"] == "sharding_indexed":
+            inner = dict(entry["configuration"])
+            inner |= {k: _with_bounds(inner[k]) for k in ("codecs", "index_codecs") if k in inner}
+            entry["configuration"] = inner
+        found.append(entry)
     return found
 
 
-def _outside(place: Path | str, name: object) -> FileError:
-    return FileError(
-        f"{format_path(place)}: its description names data that lie outside of it: {str(name)[:80]!r}",
-        "names of folders inside",
-        "do not trust this file; get it from where it was made",
-    )
+class ExplainingStore(WrapperStore):  # type: ignore[misc]
+    """A store whose errors name the chunk.
 
+    Parameters
+    ----------
+    store
+        The store that is read.
+    explain
+        Makes the error to raise of a key and the error of the store.
+    """
 
-def check_array(node: Node) -> None:
-    """Refuse an array that claims what no machine could read, or that needs codecs that run code or are not known."""
-    meta = node.array
-    assert meta is not None
-    try:
-        if node.version == 2:
-            _check_version_2(node.place, meta)
-        else:
-            _check_version_3(node.place, meta)
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
-        raise _unsound(node.place, f"{type(error).__name__}: {error}") from error
+    def __init__(self, store: Any, explain: Callable[[str, Exception], Exception]) -> None:
+        super().__init__(store)
+        self._explain = explain
 
-
-def _check_version_2(place: Path | str, meta: dict[str, Any]) -> None:
-    if not isinstance(meta["dtype"], str) or not _PLAIN_TYPE.fullmatch(meta["dtype"]):
-        raise FileError(
-            f"{format_path(place)}: values {str(meta['dtype'])[:80]}", "whole or real numbers", "save numbers"
-        )
-    _check_chunk(place, meta["shape"], meta["chunks"], np.dtype(meta["dtype"]).itemsize)
-    from septum.io.chunk_codecs import COMPRESSORS
-
-    names = [f["id"] for f in meta.get("filters") or []]
-    _check_known(place, names, _FILTERS)
-    _check_known(place, [meta["compressor"]["id"]] if meta.get("compressor") else [], COMPRESSORS)
-
-
-def _check_version_3(place: Path | str, meta: dict[str, Any]) -> None:
-    kind = meta["data_type"]
-    if not isinstance(kind, str) or not re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", kind):
-        raise FileError(f"{format_path(place)}: values {str(kind)[:80]}", "whole or real numbers", "save numbers")
-    grid = meta["chunk_grid"]
-    if grid["name"] != "regular":
-        raise FileError(f"{format_path(place)}: chunk grid {grid['name']!r}", "a regular one", "save the image anew")
-    chunk = grid["configuration"]["chunk_shape"]
-    codecs = [c if isinstance(c, dict) else {"name": c} for c in meta["codecs"]]
-    _check_known(place, [c["name"] for c in codecs], _CODECS)
-    shards = [c for c in codecs if c["name"] == "sharding_indexed"]
-    itemsize = np.dtype(kind).itemsize
-    for shard in shards:
-        part = shard["configuration"]["chunk_shape"]
-        nested = [*shard["configuration"]["codecs"], *shard["configuration"].get("index_codecs", [])]
-        _check_known(place, [c["name"] if isinstance(c, dict) else c for c in nested], _CODECS - {"sharding_indexed"})
-        if math.prod(int(c) // max(1, int(p)) for c, p in zip(chunk, part, strict=True)) > _MOST_CHUNKS_IN_SHARD:
-            raise _unsound(place, f"shards {chunk} of chunks {part}")
-        _check_chunk(place, meta["shape"], part, itemsize)
-    if not shards or len(codecs) > 1:  # else a shard is never decoded as a whole unless all of it is asked for
-        _check_chunk(place, meta["shape"], chunk, itemsize)
-
-
-def _check_known(place: Path | str, names: list[Any], known: frozenset[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise FileError(
-                f"{format_path(place)}: its values are encoded by {str(name)[:80]!r}",
-                "a common lossless codec: zstd, blosc, gzip, zlib, lz4",
-                "save the image anew with one of these",
-            )
-
-
-def _check_chunk(place: Path | str, shape: Sequence[Any], chunk: Sequence[Any], itemsize: int) -> None:
-    if len(shape) != len(chunk) or any(not isinstance(n, int) or n < 1 for n in chunk):
-        raise ValueError(f"chunks {chunk} of an array {shape}")
-    if math.prod(chunk) * itemsize > _LARGEST_CHUNK:
-        sides = " x ".join(map(str, chunk))
-        raise FileError(
-            f"{format_path(place)}: chunks of {sides} values ({math.prod(chunk) * itemsize:,} bytes)",
-            f"chunks of at most {_LARGEST_CHUNK:,} bytes, the piece that is read at once",
-            "save the image anew in smaller chunks; if it is not yours, it may be forged",
-        )
-
-
-class ZarrArray:
-    """An array, opened to be read. Safe from several threads."""
-
-    def __init__(self, node: Node) -> None:
-        assert node.array is not None
-        check_array(node)
-        self.place = node.place
-        self._array = _open_array(node)
-        self.shape = tuple(int(n) for n in self._array.shape)
-        self.dtype: np.dtype[Any] = np.dtype(self._array.dtype)
-        self.chunks = tuple(int(n) for n in self._array.chunks)
-        self._stored = tuple(int(n) for n in (getattr(self._array, "shards", None) or self.chunks))
-
-    def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        """Return a part; a chunk that is not there has the fill value, unless the array says that all were written.
-
-        Raises
-        ------
-        FileError
-            If a chunk is damaged, cut off, lost, or cannot be fetched; it is named.
-        """
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Return a chunk."""
         try:
-            return self._read(index)
+            return await super().get(key, prototype, byte_range)
+        except (SeptumError, MemoryError):
+            raise
         except Exception as error:
-            raise self._named(index, error) from error
-
-    def _read(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        if isinstance(self.place, str):
-            with reaching(self.place):
-                return np.asarray(self._array[index])
-        return np.asarray(self._array[index])
-
-    def _named(self, index: tuple[slice, ...], error: Exception) -> SeptumError:
-        """Return the error that names the first chunk, of those that `index` touches, that cannot be read."""
-        spans = [range(s.start // c, -(-s.stop // c)) for s, c in zip(index, self._stored, strict=True)]
-        for cell in product(*spans):
-            bounds = zip(cell, self._stored, index, strict=True)
-            part = tuple(slice(max(i * c, s.start), min((i + 1) * c, s.stop)) for i, c, s in bounds)
-            try:
-                self._read(part)
-            except SeptumError as found:
-                return found
-            except Exception as found:  # a codec may raise anything
-                if isinstance(found, MemoryError):
-                    return damaged(self.place, "image", found)
-                why = " ".join(str(found).split()) or type(found).__name__
-                name = self._array.metadata.encode_chunk_key(cell)
-                return _unsound(f"{self.place}/{name}", why)
-        return _unsound(self.place, error)
-
-
-def _open_array(node: Node) -> Any:
-    import zarr
-
-    from septum.io.chunk_codecs import CONFIG, bound_version_2
-
-    store = _store(node.place, complete=bool(_marks(node).get(COMPLETE)))
-    try:
-        with zarr.config.set(CONFIG), _quiet():
-            array = zarr.open_array(store, mode="r", zarr_format=node.version)
-    except SeptumError:
-        raise
-    except Exception as error:  # whatever a description can be wrong about
-        raise _unsound(node.place, error) from error
-    if node.version == 2:
-        bound_version_2(array)
-    return array
-
-
-def _marks(node: Node) -> dict[str, Any]:
-    found = node.attributes.get("septum")
-    return found if isinstance(found, dict) else {}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _store(place: Path | str, *, complete: bool) -> Any:
-    from zarr.storage import LocalStore, WrapperStore
-
-    store: Any
-    if isinstance(place, str):
-        from zarr.storage import FsspecStore
-
-        filesystem(place)  # says what is not installed
-        with reaching(place), _quiet():
-            store = FsspecStore.from_url(place, read_only=True)
-    else:
-        store = LocalStore(place, read_only=True)
-    if not complete:
-        return store
-
-    class Complete(WrapperStore):  # type: ignore[misc]
-        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-            found = await super().get(key, prototype, byte_range)
-            if found is None and key.startswith("c/"):
-                raise FileError(
-                    f"{format_path(place)}: the piece {key} is missing, which was there when the image was written",
-                    "all pieces",
-                    "copy the image again from where it came from",
-                )
-            return found
-
-    return Complete(store)
+            raise self._explain(key, error) from error

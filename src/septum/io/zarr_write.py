@@ -5,10 +5,9 @@ Source: "Next-generation file formats (NGFF)", version 0.5, https://ngff.openmic
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,120 +16,66 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import as_error, sync_file, whole_file, whole_folder
-from septum.io.ngff import Multiscale, read_multiscale
-from septum.io.opened import Index, cuts
+from septum.io.atomic import as_error, sync_file, whole_folder
+from septum.io.ngff import Multiscale, describe, read_multiscale
 from septum.io.paths import format_path, image_stem
-from septum.io.zarr_store import COMPLETE, Node, ZarrArray, read_node
+from septum.io.scratch import ShardedArray
+from septum.io.write import WriteRequest
+from septum.io.zarr import COMPLETE, read_node
 
-VERSION = "0.5"
-_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _CHUNK = {"Z": 32, "Y": 512, "X": 512}
 _SHARD = {"Z": 64, "Y": 2048, "X": 2048}
+SMALLEST = 512
+# An axis is halved while its pixels are at most this much larger than the smallest: then they become more alike.
+_FINE = 1.5
 
 
-class ZarrTarget:
-    """One level of an OME-Zarr image on this machine, written and read piece by piece.
+class ZarrTarget(ShardedArray):
+    """One level of an OME-Zarr image on this machine, written and read piece by piece; see `ShardedArray`.
 
-    Writers that own whole shards may work side by side, in threads and in processes: every shard is one file, written
-    under another name and renamed. Whoever writes a part of a shard reads and writes all of it, and must be alone.
+    Parameters
+    ----------
+    image
+        The folder of the image, made by `create_zarr`.
+    level
+        0 is the full resolution.
 
     Attributes
     ----------
-    path
-        The folder of the image.
-    level
-        0 is the full resolution.
+    image, level
+        See the parameters.
     axes
         Letters of ``TCZYX`` in this order; those that were given to `create_zarr`.
-    shape, dtype
-        Of the level.
-    chunks
-        What is compressed together.
-    shards
-        What is one file.
     pixel_size_um
         Micrometers per pixel of the full resolution; empty if unknown.
     labels
-        Whether the values are ids.
+        True if the values are ids.
+
+    Raises
+    ------
+    FileError
+        If there is no OME-Zarr 0.5 image.
     """
 
-    def __init__(self, path: Path, level: int = 0) -> None:
-        import zarr
-
-        multiscale = _multiscale(path)
-        self.path, self.level = path, level
+    def __init__(self, image: Path, level: int = 0) -> None:
+        multiscale = _multiscale(image)
+        super().__init__(image / str(level), keep_empty=True)
+        self.image, self.level = image, level
         self.axes, self.labels = str(multiscale.axes), multiscale.labels
         self.pixel_size_um = multiscale.pixel_size_um
-        self._folder = path / str(level)
-        try:
-            # Given to `open_array` itself, the setting is lost (zarr 3.1).
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                self._array: Any = zarr.open_array(str(self._folder), mode="r+")
-        except Exception as error:
-            raise FileError(
-                f"{format_path(self._folder)}: cannot be opened to be written ({' '.join(str(error).split())[:200]})",
-                "an OME-Zarr image that Septum has begun",
-                "delete it and run the command again",
-            ) from error
-        self.shape = tuple(int(n) for n in self._array.shape)
-        self.dtype: np.dtype[Any] = np.dtype(self._array.dtype)
-        self.chunks = tuple(int(n) for n in self._array.chunks)
-        self.shards = tuple(int(n) for n in (self._array.shards or self.chunks))
-
-    def write(self, index: Index, values: NDArray[Any]) -> None:
-        """Write a part; whole shards where others write at the same time. It is on the disk when this returns.
-
-        Parameters
-        ----------
-        index
-            An integer or a slice with step 1 per axis; axes that are not named are taken whole.
-        values
-            As many values as `index` names, without the axes that it names by an integer.
-
-        Raises
-        ------
-        FileError
-            If the disk is full or may not be written; shards are then the old or the new ones, never torn.
-        """
-        wanted = cuts(index, self.shape)
-        where = tuple(slice(cut.start, cut.stop) for cut in wanted)
-        stored = np.asarray(values, self.dtype).reshape([cut.stop - cut.start for cut in wanted])
-        try:
-            self._array[where] = stored
-            for piece in self._pieces(where):
-                with suppress(FileNotFoundError):
-                    sync_file(piece)
-        except OSError as error:
-            raise as_error(self.path, error) from error
-
-    def read(self, index: Index) -> NDArray[Any]:
-        """Return a part; what is not written yet is 0.
-
-        Raises
-        ------
-        FileError
-            If a piece is damaged; it is named.
-        """
-        wanted = cuts(index, self.shape)
-        taken = tuple(cut.taken for cut in wanted)
-        where = tuple(slice(cut.start, cut.stop) for cut in wanted)
-        try:
-            return np.asarray(self._array[where])[taken]
-        except Exception:
-            ZarrArray(_array_node(self._folder)).read(where)  # names the piece
-            raise
-
-    def missing(self) -> list[Path]:
-        """Return the files of shards that are not written yet."""
-        return [p for p in self._pieces(tuple(slice(0, n) for n in self.shape)) if not p.exists()]
-
-    def _pieces(self, where: Sequence[slice]) -> list[Path]:
-        spans = (range(s.start // n, -(-s.stop // n)) for s, n in zip(where, self.shards, strict=True))
-        return [self._folder / self._array.metadata.encode_chunk_key(cell) for cell in product(*spans)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ZarrTarget, (self.path, self.level)
+        return ZarrTarget, (self.image, self.level)
+
+
+def _multiscale(path: Path) -> Multiscale:
+    node = read_node(path)
+    multiscale = read_multiscale(node) if node is not None else None
+    if multiscale is None or multiscale.node.version != 3 or multiscale.axes is None:
+        raise FileError(
+            f"{format_path(path)}: no OME-Zarr 0.5 image", "an image that Septum has begun", "delete it and run again"
+        )
+    return multiscale
 
 
 def create_zarr(
@@ -145,10 +90,10 @@ def create_zarr(
     labels: bool = False,
     name: str | None = None,
 ) -> ZarrTarget:
-    """Make an empty OME-Zarr 0.5 image, as a whole or not at all; its pieces are written through what is returned.
+    """Make an empty OME-Zarr 0.5 image, as a whole or not at all, and open it to write its pieces.
 
-    When all of them are written, `septum.io.pyramid.add_pyramid` completes the image. Until then it can be opened, and
-    what is not written is 0.
+    `add_pyramid` completes the image when all pieces are written. Until then it can be opened, and
+    pixels that are not written are 0.
 
     Parameters
     ----------
@@ -161,15 +106,15 @@ def create_zarr(
     dtype
         bool is written as uint8.
     chunks
-        What is compressed together: 512 x 512, or 32 x 512 x 512 where not given.
+        Sides of what is compressed together: 512 x 512, or 32 x 512 x 512 where not given.
     shards
-        What is one file, a multiple of `chunks`; 2048 x 2048 or 64 x 2048 x 2048 where neither is given.
+        Sides of what is one file, multiples of `chunks`; 2048 x 2048 or 64 x 2048 x 2048 where neither is given.
     pixel_size_um
         Micrometers per pixel by axis, as far as they are known.
     labels
-        The values are ids: levels of a pyramid take one of them, never a mean.
+        True if the values are ids: levels of a pyramid take one of them, never a mean.
     name
-        What the image is called in its description; the stem of `path` where not given.
+        Title in the description; the stem of `path` where not given.
 
     Raises
     ------
@@ -179,23 +124,11 @@ def create_zarr(
     assert axes == "".join(a for a in "TCZYX" if a in axes) and len(axes) == len(shape), f"axes {axes} for {shape}"
     if path.exists():
         raise FileError(f"{format_path(path)} exists", "a name that is free", "choose another name, or delete it")
-    dtype = np.dtype(np.uint8) if np.dtype(dtype) == np.bool_ else np.dtype(dtype)
     size = {a: float(v) for a, v in (pixel_size_um or {}).items() if a in axes and a in "ZYX"}
-    notes = describe(name or image_stem(path), axes, [tuple(shape)], size, labels=labels)
+    notes = describe(name or image_stem(path), axes, size, labels=labels, factors=[(1,) * len(axes)])
     with whole_folder(path) as new:
         create_level(new, 0, shape, axes=axes, dtype=dtype, chunks=chunks, shards=shards)
         write_group(new, notes)
-    return ZarrTarget(path)
-
-
-def open_target(path: Path) -> ZarrTarget:
-    """Open an image that `create_zarr` has made, to go on writing.
-
-    Raises
-    ------
-    FileError
-        If it is not there, or no OME-Zarr 0.5.
-    """
     return ZarrTarget(path)
 
 
@@ -205,11 +138,11 @@ def create_level(
     shape: Sequence[int],
     *,
     axes: str,
-    dtype: np.dtype[Any],
+    dtype: DTypeLike,
     chunks: Sequence[int] | None = None,
     shards: Sequence[int] | None = None,
 ) -> None:
-    """Make the empty array of one level in the folder `path`, in place of one that is there; see `create_zarr`."""
+    """Make the empty array of one level in the folder `path`, in place of an older one; see `create_zarr`."""
     import zarr
     from zarr.codecs import ZstdCodec
 
@@ -219,97 +152,207 @@ def create_level(
     fitting = [min(c, n) for c, n in zip(chunks, shape, strict=True)]
     files = [-(-min(s, n) // c) * c for s, n, c in zip(shards or fitting, shape, fitting, strict=True)]
     shutil.rmtree(path / str(level), ignore_errors=True)
-    zarr.create_array(
-        str(path / str(level)),
-        shape=tuple(shape),
-        dtype=dtype,
-        chunks=tuple(fitting),
-        shards=tuple(files) if shards is not None else None,
-        compressors=ZstdCodec(level=3, checksum=True),
-        fill_value=0,
-        dimension_names=[a.lower() for a in axes],
-        config={"write_empty_chunks": True},
-    )
+    try:
+        zarr.create_array(
+            str(path / str(level)),
+            shape=tuple(shape),
+            dtype=np.uint8 if np.dtype(dtype) == np.bool_ else np.dtype(dtype),
+            chunks=tuple(fitting),
+            shards=tuple(files) if shards is not None else None,
+            compressors=ZstdCodec(level=3, checksum=True),
+            fill_value=0,
+            dimension_names=[a.lower() for a in axes],
+            config={"write_empty_chunks": True},
+        )
+    except OSError as error:
+        raise as_error(path, error) from error
 
 
-def describe(
-    name: str,
-    axes: str,
-    shapes: Sequence[tuple[int, ...]],
-    pixel_size_um: Mapping[str, float],
-    *,
-    labels: bool,
-    source: str | None = None,
-    factors: Sequence[tuple[int, ...]] | None = None,
-) -> dict[str, Any]:
-    """Return the NGFF 0.5 description of an image.
+def write_group(path: Path, ome: Mapping[str, Any]) -> None:
+    """Write the NGFF description of a group, in one stroke; other attributes of the group stay."""
+    import zarr
 
-    Parameters
-    ----------
-    shapes
-        Of the levels, the finest first.
-    source
-        Of labels: where their image lies, relative to their folder.
-    factors
-        Pixels of the finest level in one of each level, per axis; all 1 where not given.
-    """
-    spatial = [a in "ZYX" and a in pixel_size_um for a in axes]
-    described = [{"name": a.lower(), "type": _TYPES[a]} for a in axes]
-    for entry, known in zip(described, spatial, strict=True):
-        if known:
-            entry["unit"] = "micrometer"
-    steps = [pixel_size_um.get(a, 1.0) for a in axes]
-    levels = []
-    for level, times in enumerate(factors or [(1,) * len(axes)] * len(shapes)):
-        transforms: list[dict[str, Any]] = [
-            {"type": "scale", "scale": [s * f for s, f in zip(steps, times, strict=True)]}
-        ]
-        if not labels and any(f > 1 for f in times):  # the middle of a mean lies between the pixels it is made of
-            moved = [s * (f - 1) / 2 for s, f in zip(steps, times, strict=True)]
-            transforms.append({"type": "translation", "translation": moved})
-        levels.append({"path": str(level), "coordinateTransformations": transforms})
-    multiscale = {"name": name, "axes": described, "datasets": levels, "type": "nearest" if labels else "mean"}
-    notes: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale]}
-    if labels:
-        notes["image-label"] = {"source": {"image": source}} if source else {}
-    return notes
-
-
-def write_group(path: Path, notes: Mapping[str, Any], *, marks: Mapping[str, Any] | None = None) -> None:
-    """Write the description of a group in one stroke; `notes` is what NGFF says."""
-    attributes = {"ome": dict(notes)} | dict(marks or {})
-    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON document in one stroke."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    try:
+        group = zarr.open_group(str(path), mode="a", zarr_format=3, use_consolidated=False)
+        group.update_attributes({"ome": dict(ome)})
+        sync_file(path / "zarr.json")
+    except OSError as error:
+        raise as_error(path, error) from error
 
 
 def mark_complete(path: Path, level: int) -> None:
-    """Note in a level that all of its chunks are written, so that one that is missing later is not taken for zeros."""
-    description = path / str(level) / "zarr.json"
+    """Mark a level as completely written, so that a chunk that is missing later is not taken for zeros."""
+    import zarr
+
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
+        zarr.open_array(str(path / str(level)), mode="r+").update_attributes({"septum": {COMPLETE: True}})
+        sync_file(path / str(level) / "zarr.json")
     except OSError as error:
-        raise as_error(description, error) from error
-    content["attributes"] = {**content.get("attributes", {}), "septum": {COMPLETE: True}}
-    write_json(description, content)
+        raise as_error(path / str(level), error) from error
 
 
-def _multiscale(path: Path) -> Multiscale:
-    node = read_node(path)
-    multiscale = read_multiscale(node) if node is not None else None
-    if multiscale is None or multiscale.node.version != 3 or multiscale.axes is None:
+def level_factors(
+    shape: Sequence[int], axes: str, pixel_size_um: Mapping[str, float], *, smallest: int = SMALLEST
+) -> list[tuple[int, ...]]:
+    """Compute the pixels of the image in one pixel of each level, per axis; the first level is the image.
+
+    Each level halves the spatial axes whose pixels are fine enough (a Z step of 4 pixels waits until X and Y have
+    caught up), until no spatial side is longer than `smallest`. Unknown pixel sizes count as equal.
+
+    Parameters
+    ----------
+    shape, axes
+        Of the image.
+    pixel_size_um
+        Micrometers per pixel by axis; used where all spatial axes have one.
+    smallest
+        Levels are added until no spatial side is longer.
+    """
+    spatial = [i for i, a in enumerate(axes) if a in "ZYX"]
+    known = all(axes[i] in pixel_size_um for i in spatial)
+    size = {i: pixel_size_um[axes[i]] if known else 1.0 for i in spatial}
+    factors = [(1,) * len(axes)]
+    while any(-(-shape[i] // factors[-1][i]) > smallest for i in spatial):
+        now = {i: size[i] * factors[-1][i] for i in spatial if -(-shape[i] // factors[-1][i]) > 1}
+        limit = min(now.values()) * _FINE
+        halved = {i for i, step in now.items() if step <= limit}
+        factors.append(tuple(f * (2 if i in halved else 1) for i, f in enumerate(factors[-1])))
+    return factors
+
+
+def halve(part: NDArray[Any], factors: Sequence[int], *, labels: bool) -> NDArray[Any]:
+    """Combine `factors` (1 or 2 per axis) pixels into one.
+
+    Parameters
+    ----------
+    part
+        ``(*A)`` with one dimension per factor; integers or floats of any values. It begins at an even pixel of every
+        axis that is halved; a last pixel without a neighbor stands for itself.
+    factors
+        One per axis.
+    labels
+        True takes the first pixel of each group, False their mean, rounded to the nearest for integers.
+
+    Returns
+    -------
+    ndarray
+        ``(*A)`` with sides ``ceil(n / factor)``, the dtype of `part`, values of the same range.
+    """
+    if labels:
+        return part[tuple(slice(None, None, f) for f in factors)]
+    mean: NDArray[Any] = part
+    for axis, factor in enumerate(factors):
+        if factor == 1:
+            continue
+        if mean.shape[axis] % 2:
+            mean = np.concatenate([mean, np.take(mean, [-1], axis=axis)], axis=axis)
+        first, second = (mean[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
+        wide = np.float64 if part.dtype.itemsize > 2 else np.float32
+        mean = (first.astype(wide) + second) / 2
+    rounded: NDArray[Any] = (np.rint(mean) if part.dtype.kind in "iu" else mean).astype(part.dtype)
+    return rounded
+
+
+def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
+    """Make the coarser levels of an image that `create_zarr` made and that is completely written.
+
+    Takes memory for one shard of a level and for the pixels of one of its chunks. Stopped at any moment, the image is
+    one without coarser levels, and doing it again makes them anew.
+
+    Parameters
+    ----------
+    path
+        The folder of the image.
+    smallest
+        Levels are made until no spatial side is longer.
+
+    Yields
+    ------
+    float
+        The share that is done, 1 at the end. It must be iterated to its end.
+
+    Raises
+    ------
+    FileError
+        If a piece of the image was never written, is damaged, or the disk is full.
+    """
+    image = ZarrTarget(path)
+    lost = image.missing()
+    if lost:
         raise FileError(
-            f"{format_path(path)}: no OME-Zarr 0.5 image", "an image that Septum has begun", "delete it and run again"
+            f"{format_path(path)}: {len(lost)} pieces are not written, the first is "
+            f"{format_path(lost[0].relative_to(path))}",
+            "all of them, before coarser levels are made",
+            "run the command that writes it again",
         )
-    return multiscale
+    factors = level_factors(image.shape, image.axes, image.pixel_size_um, smallest=smallest)
+    shapes = [tuple(-(-n // f) for n, f in zip(image.shape, times, strict=True)) for times in factors]
+    pixels = [math.prod(shape) for shape in shapes[1:]]
+    done = 0
+    mark_complete(path, 0)
+    _register(image, factors[:1])  # older levels are made anew
+    for level, shape in enumerate(shapes[1:], start=1):
+        steps = tuple(b // a for a, b in zip(factors[level - 1], factors[level], strict=True))
+        create_level(path, level, shape, axes=image.axes, dtype=image.dtype, chunks=image.chunks, shards=image.shards)
+        source, target = ZarrTarget(path, level - 1), ZarrTarget(path, level)
+        for written in _fill(source, target, steps):
+            done += written
+            yield min(done / sum(pixels), 0.999)
+        mark_complete(path, level)
+    _register(image, factors)
+    yield 1.0
 
 
-def _array_node(folder: Path) -> Node:
-    node = read_node(folder)
-    if node is None or node.array is None:
-        raise FileError(f"{format_path(folder)}: no Zarr array", "the level of an image", "delete it and run again")
-    return node
+def write_zarr(path: Path, array: NDArray[Any], axes: str, request: WriteRequest) -> None:
+    """Write an array as a complete OME-Zarr image.
+
+    Parameters
+    ----------
+    path
+        The folder to fill.
+    array
+        ``(*A)`` in the order of `axes`, any values; bool is written as uint8.
+    axes
+        Letters of ``TCZYX`` in this order.
+    request
+        Name, pixel size, and whether the values are ids.
+    """
+    create_level(path, 0, array.shape, axes=axes, dtype=array.dtype)
+    name, size = image_stem(request.path), request.pixel_size_um
+    write_group(path, describe(name, axes, size, labels=request.labels, factors=[(1,) * len(axes)]))
+    ZarrTarget(path).write((), array)
+    for _ in add_pyramid(path):
+        pass
+
+
+def _fill(source: ShardedArray, target: ZarrTarget, steps: tuple[int, ...]) -> Iterator[int]:
+    """Write all shards of `target`; yield the pixels of each."""
+    for shard in _cells(tuple(slice(0, n) for n in target.shape), target.shards):
+        block = np.empty([s.stop - s.start for s in shard], target.dtype)
+        for part in _cells(shard, target.chunks):
+            fine = tuple(
+                slice(s.start * f, min(s.stop * f, n)) for s, f, n in zip(part, steps, source.shape, strict=True)
+            )
+            to = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, shard, strict=True))
+            block[to] = halve(source.read(fine), steps, labels=target.labels)
+        target.write(shard, block)
+        yield block.size
+
+
+def _cells(region: Sequence[slice], sides: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut `region` along a grid of `sides` that begins with it."""
+    starts = (range(s.start, s.stop, n) for s, n in zip(region, sides, strict=True))
+    for place in product(*starts):
+        bounds = zip(place, sides, region, strict=True)
+        yield tuple(slice(start, min(start + n, s.stop)) for start, n, s in bounds)
+
+
+def _register(image: ZarrTarget, factors: Sequence[tuple[int, ...]]) -> None:
+    """Name the levels of an image in its description."""
+    node = read_node(image.image)
+    assert node is not None
+    notes = node.attributes["ome"]
+    name = notes["multiscales"][0].get("name", "")
+    source = notes.get("image-label", {}).get("source", {}).get("image")
+    new = describe(name, image.axes, image.pixel_size_um, labels=image.labels, source=source, factors=factors)
+    write_group(image.image, new)

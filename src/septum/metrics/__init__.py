@@ -1,1 +1,1 @@
-"""Scores on numpy arrays, each equal to its owner's program. No torch, no files."""
+"""Compute scores of predictions on numpy arrays, each equal to the program of its authors. No torch, no files."""

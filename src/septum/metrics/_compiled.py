@@ -1,4 +1,4 @@
-"""Loops whose pixels depend on one another in order, compiled by numba on first use and kept on disk.
+"""Loops in which pixels depend on one another in order, compiled by numba on first use and cached on disk.
 
 Imported only where needed: numba takes half a second to import. Neighbors are numbered row by row::
 
@@ -21,7 +21,7 @@ QUEUED = -2
 
 
 def _flood(labels: NDArray[np.int32]) -> None:
-    """Flood the 0 pixels of ``(Y, X)`` `labels` from the basins, in place; pixels where two basins meet become 0."""
+    """Flood the 0 pixels of ``(Y, X)`` labels from the objects, in place; pixels where two objects meet become 0."""
     height, width = labels.shape
     queue = np.empty(labels.size, np.int64)
     end = 0
@@ -66,22 +66,22 @@ def _flood(labels: NDArray[np.int32]) -> None:
 
 
 def _relax(image: NDArray[np.uint8], places: NDArray[np.int64], simple: NDArray[np.bool_]) -> int:
-    """Flip what may flip, in the order of `places`, again and again until a round flips nothing.
+    """Flip the pixels that may flip, in the order of `places`, and repeat until a round flips nothing.
 
     Parameters
     ----------
     image
-        ``(Y + 2, X + 2)`` of 0 and 1 in a black frame; changed in place.
+        ``(Y + 2, X + 2)`` of 0 and 1 with a black frame; changed in place.
     places
         Flat positions in `image` of the pixels that differ from the target. Those that still differ at the end are
         moved to the front.
     simple
-        ``(256,)``: may a pixel flip, given its neighbors as bits.
+        ``(256,)``, True if a pixel with these neighbors, as bits, may flip.
 
     Returns
     -------
     int
-        How many still differ.
+        Number of pixels that still differ.
     """
     width = image.shape[1]
     flat = image.reshape(-1)
@@ -118,7 +118,7 @@ def _kinds(
     around: NDArray[np.int64],
     kinds: NDArray[np.uint8],
 ) -> None:
-    """Say what each remaining mismatch is, into ``(Y, X)`` `kinds`; the numbers are those of `warping.Kind`.
+    """Classify each remaining mismatch into ``(Y, X)`` `kinds`; the numbers are those of `warping.Mismatch`.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _kinds(
     places
         ``(n, 2)``, rows and columns of the mismatches in the image without frame.
     radius
-        Half side of the window in which a white pixel is judged; 0: the whole image.
+        Half side of the window in which a white pixel is tested; 0 for the whole image.
     around
         ``(8, 2)``, row and column steps to the neighbors.
     """
@@ -161,7 +161,7 @@ def _kinds(
 
 
 def _three(labels: NDArray[np.int32], y: int, x: int, around: NDArray[np.int64]) -> bool:
-    """Tell whether the neighbors belong to three objects or more."""
+    """Return True if the neighbors belong to three objects or more."""
     one = two = 0
     for k in range(8):
         there = labels[y + around[k, 0], x + around[k, 1]]
@@ -185,7 +185,7 @@ def _parts(
     window: tuple[int, int, int, int],
     around: NDArray[np.int64],
 ) -> int:
-    """Count the objects among the neighbors of a white pixel once it is black, within `window`."""
+    """Count the objects among the neighbors of a white pixel if it were black, within `window`."""
     top, left, bottom, right = window
     seen[y, x] = mark
     parts = 0

@@ -1,8 +1,8 @@
-"""Bootstrap intervals over images: how far would a score move with other images of the same kind.
+"""Bootstrap intervals over images: how far a score would move with other images of the same kind.
 
-Every score here is a function of sums over images. A bootstrap sample draws as many images as there are, with
-replacement, so its sums are the images' rows weighted by how often each was drawn. Percentile intervals; source: Efron
-and Tibshirani 1993, chapter 13.
+Every score of the package is a function of sums over images. A bootstrap sample draws as many images as there are, with
+replacement, so its sums are the rows of the images weighted by how often each image was drawn. Percentile intervals;
+source: Efron and Tibshirani 1993, chapter 13.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ LEVEL = 0.95
 
 
 def weights(strata: NDArray[np.int64], *, seed: int, repeats: int = REPEATS) -> NDArray[np.float64]:
-    """Draw how often each image is in each bootstrap sample.
+    """Draw how often each image occurs in each bootstrap sample.
 
     Parameters
     ----------
     strata
-        ``(n,)``: images of one number are drawn among themselves (the frames of a sequence).
+        ``(n,) int64``, one label per image, any values: images with the same label are drawn among themselves (the
+        frames of a sequence).
     seed
-        Seed of the run; the same seed, images and strata give the same draws, so two predictions of the same images
-        can be compared pair by pair.
+        Seed of the run. Equal seeds and strata give equal draws, so that two predictions of the same images are
+        compared draw by draw.
     repeats
-        Bootstrap samples.
+        Number of bootstrap samples.
 
     Returns
     -------
-    ``(repeats, n) float64``, whole numbers.
+    ndarray
+        ``(repeats, n) float64`` counts, 0 to n.
     """
     drawn = np.zeros((repeats, strata.size))
     for k, stratum in enumerate(np.unique(strata)):
@@ -42,31 +44,32 @@ def weights(strata: NDArray[np.int64], *, seed: int, repeats: int = REPEATS) -> 
 
 
 def resample(columns: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums of each bootstrap sample.
+    """Compute the sums of each bootstrap sample.
 
     Parameters
     ----------
     columns
-        ``(n, ...)``, one row per image, whose sums the score is a function of.
+        ``(n, ...) float64``, one row per image, any finite values.
     drawn
-        ``(repeats, n)`` from `weights`.
+        ``(repeats, n) float64`` counts from `weights`.
 
     Returns
     -------
-    ``(repeats, ...)``.
+    ndarray
+        ``(repeats, ...) float64``, unbounded sums.
     """
     return np.tensordot(drawn, columns, axes=1)
 
 
 def interval(values: NDArray[np.float64], *, level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of a score's bootstrap values, both NaN where none is defined.
+    """Compute the percentile interval of the bootstrap values of a score; both ends are NaN where none is defined.
 
     Parameters
     ----------
     values
-        ``(repeats,)``; samples in which the score is not defined are NaN and left out.
+        ``(repeats,) float64`` scores; samples in which the score is not defined are NaN and left out.
     level
-        Share of the samples inside.
+        Share of the samples inside the interval, 0..1.
     """
     defined = values[np.isfinite(values)]
     if not defined.size:

@@ -1,8 +1,8 @@
-"""The contingency table: how many pixels each pair of a true and a predicted label shares.
+"""The contingency table: the number of pixels that each pair of a true and a predicted label shares.
 
 Rand, information, matching, SEG, DET and the pixel scores are all functions of this one sparse table, so an image is
-walked once however many scores are asked for. The walk goes slab by slab over runs of equal labels: its memory is that
-of a slab and of the pairs found, not of the image.
+read once for any number of scores. It is read slab by slab, in runs of equal labels: the memory is that of a slab and
+of the pairs found, not of the image.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LARGEST_ID = (1 << 32) - 1
 
 
 class Overlaps(NamedTuple):
-    """The Q pairs of a true and a predicted object that share pixels, each field ``(Q,) int64``.
+    """Pairs of a true and a predicted object that share pixels; each field is ``(Q,) int64`` for the Q pairs.
 
     Attributes
     ----------
     row, column
-        Place of the true and of the predicted object in `Table.truth_objects` and `Table.predicted_objects`.
+        Indices of the true and of the predicted object in `Table.truth_objects` and `Table.predicted_objects`.
     shared, union
-        Pixels in both, pixels in either.
+        Number of pixels in both, number of pixels in either.
     """
 
     row: NDArray[np.int64]
@@ -40,12 +40,12 @@ class Overlaps(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Pixels shared by true label i and predicted label j, for the pairs that occur; label 0 is background.
+    """Number of pixels shared by true label i and predicted label j, for the pairs that occur; label 0 is background.
 
     Attributes
     ----------
     truth, predicted
-        ``(P,) int64``, the labels of each pair, 0 among them, sorted by truth, then by predicted.
+        ``(P,) int64``, the labels of each pair, 0 included, sorted by truth, then by predicted.
     count
         ``(P,) int64``, pixels of each pair, 1 or more. Ignored pixels are in no pair.
     """
@@ -56,22 +56,22 @@ class Table:
 
     @property
     def pixels(self) -> int:
-        """Pixels that count, background among them."""
+        """Number of pixels that count, background included."""
         return int(self.count.sum())
 
     @cached_property
     def truth_objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """True objects: ids ``(n,)`` in rising order, 0 left out, and their sizes ``(n,)`` in pixels."""
+        """True objects: ids ``(n,) int64`` rising, without 0, and their sizes ``(n,) int64`` in pixels."""
         return _sizes(self.truth, self.count)
 
     @cached_property
     def predicted_objects(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Predicted objects: ids ``(n,)`` in rising order, 0 left out, and their sizes ``(n,)`` in pixels."""
+        """Predicted objects: ids ``(n,) int64`` rising, without 0, and their sizes ``(n,) int64`` in pixels."""
         return _sizes(self.predicted, self.count)
 
     @cached_property
     def overlaps(self) -> Overlaps:
-        """The pairs of two objects, background left out."""
+        """The pairs of two objects, without background."""
         both = (self.truth > 0) & (self.predicted > 0)
         ids_true, sizes_true = self.truth_objects
         ids_predicted, sizes_predicted = self.predicted_objects
@@ -88,9 +88,9 @@ def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bo
     ----------
     truth, predicted
         ``(*S)`` labels of any integer type or bool, ids 0 to 2^32 - 1, any number of axes. Negative labels of the
-        truth mark pixels that are not annotated: they do not count.
+        truth mark pixels that are not annotated and do not count.
     ignore
-        ``(*S)`` bool, true where a pixel does not count; None: all count.
+        ``(*S)`` bool, True where a pixel does not count; None if all count.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bo
         keys.append(key)
         counts.append(count)
         held += key.size
-        # Labels that change at every pixel fill the lists as fast as the image is read; joined early they stay small.
+        # Labels that change at every pixel fill the lists as fast as the image is read; joining early keeps them small.
         if held > limit:
             key, count = _join(keys, counts)
             keys, counts, held, limit = [key], [count], key.size, max(SLAB_PIXELS, 2 * key.size)
@@ -115,7 +115,7 @@ def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bo
 
 
 def values(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the values of ``(*S)`` integer labels in rising order, 0 and negative ones among them."""
+    """Return the distinct values of labels, ``(*S)`` integers, as ``(n,) int64`` in rising order; negative ones too."""
     found = [np.zeros(0, np.int64)]
     for slab in _slabs(labels.shape):
         flat = labels[slab].reshape(-1)
@@ -125,19 +125,19 @@ def values(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def centroids(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the mean position of every object.
+    """Compute the mean position of every object.
 
     Parameters
     ----------
     labels
-        ``(*S)`` integer labels; 0 and negative ones are no objects.
+        ``(*S)`` integer labels; 0 and negative labels are no objects.
 
     Returns
     -------
     ids
         ``(n,) int64`` in rising order.
     centroid
-        ``(n, len(S)) float64`` in pixels, the first pixel's center at 0.
+        ``(n, len(S)) float64`` in pixels; the center of the first pixel is 0.
     """
     ids_of: list[NDArray[np.int64]] = []
     sums_of: list[NDArray[np.float64]] = []
@@ -184,7 +184,7 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
 def _runs(
     truth: NDArray[Any], predicted: NDArray[Any], ignore: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return the label pairs of one slab, each packed into one number, and their pixels."""
+    """Return the label pairs of one slab, each packed into one number, and the number of pixels of each."""
     flat = [a.reshape(-1) for a in (truth, predicted, ignore) if a is not None]
     changes = np.ones(flat[0].size, np.bool_)
     np.not_equal(flat[0][1:], flat[0][:-1], out=changes[1:])
@@ -216,7 +216,7 @@ def _join(
 
 
 def _sum(key: NDArray[np.uint64], count: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Sort the keys and add the counts of equal ones."""
+    """Sort the keys and add the counts of equal keys."""
     if not key.size:
         return key, count
     order = np.argsort(key)

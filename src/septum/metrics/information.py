@@ -1,7 +1,7 @@
-"""Information scores: how much does the proposal know of the truth's labeling, and the truth of the proposal's.
+"""Information scores: how much the labels of the proposal tell about those of the truth, and the other way round.
 
-The counts are those of the Rand score: pixels inside true objects, each background pixel of the proposal an object of
-its own. Natural logarithm. Source: Arganda-Carreras et al. 2015, section "Information theoretic scoring".
+The counts are those of the Rand score: pixels inside true objects; each background pixel of the proposal is an object
+of its own. Natural logarithm. Source: Arganda-Carreras et al. 2015, section "Information theoretic scoring".
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from septum.metrics.rand import foreground
 
 @dataclass(frozen=True)
 class Information:
-    """Entropies of one image in nats, and the scores made of them.
+    """Entropies of one image in nats, and the scores computed from them.
 
     Attributes
     ----------
     truth, proposal, joint
-        H(T), H(S) and H(S, T); all NaN where no pixel counts.
+        H(T), H(S) and H(S, T), 0 or more; all NaN where no pixel counts.
     """
 
     truth: float
@@ -47,7 +47,7 @@ class Information:
 
     @property
     def f(self) -> float:
-        """2 I / (H(S) + H(T)), 1 is best; 0 where either entropy is 0, even for a perfect proposal, or none counts."""
+        """2 I / (H(S) + H(T)), 1 is best; 0 where an entropy is 0, even for a perfect proposal, or no pixel counts."""
         if not (self.truth > 0 and self.proposal > 0):
             return 0.0
         return 2 * self.mutual / (self.truth + self.proposal)
@@ -59,12 +59,12 @@ class Information:
 
 
 def score(table: Table) -> Information:
-    """Return the entropies of one image.
+    """Compute the entropies of one image.
 
     Parameters
     ----------
     table
-        Of object labels in both; for V_Info the proposal's labels come from `thinning.thin`.
+        Table of object labels in both; for V_Info the labels of the proposal come from `thinning.thin`.
     """
     shared, sizes_true, sizes_proposed, _ = foreground(table)
     pixels = float(sizes_true.sum())

@@ -1,9 +1,9 @@
 """The scores of the ISBI 2012 EM segmentation challenge, over its eleven thresholds.
 
 Official since 2016: V_Rand and V_Info after border thinning, each the best over thresholds of the mean over sections.
-Older, and those of the U-Net paper's table: Rand error and pixel error (one minus the best F over thresholds of counts
-pooled over sections) and the warping error (the fewest splits and mergers over thresholds). Source: Arganda-Carreras et
-al. 2015 and Fiji's Trainable_Segmentation, whose numbers these equal.
+Older, and used in the table of the U-Net paper: Rand error and pixel error (one minus the best F over thresholds of
+counts pooled over sections) and the warping error (the fewest splits and mergers over thresholds). Source:
+Arganda-Carreras et al. 2015 and Fiji's Trainable_Segmentation, whose numbers these equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from septum.metrics.information import Information
 from septum.metrics.pixel import ClassScores
 from septum.metrics.rand import Rand
 
-# Repeated addition, as the program does it: the fourth is 0.30000000000000004, the last 0.9999999999999999.
+# Repeated addition, as in the program: the fourth is 0.30000000000000004, the last 0.9999999999999999.
 THRESHOLDS = (0.0, *accumulate(repeat(0.1, 10)))
 WARPING_THRESHOLDS = 10
 
@@ -41,10 +41,10 @@ SCORES = {
     "V_Rand (pooled)": True,
     "V_Info (not thinned)": True,
 }
-"""The challenge's scores, and whether more is better.
+"""Scores of the challenge, and True if more is better.
 
 ``V_Rand`` and ``V_Info``: after thinning, mean of F over sections, best over thresholds. ``warping error``: splits and
-mergers per pixel, pooled, least over the first ten thresholds; ``(all)``: every mismatch left, mean over sections.
+mergers per pixel, pooled, least over the first ten thresholds; ``(all)``: every remaining mismatch, mean over sections.
 ``Rand error``: 1 - best F of pairs pooled over sections, not thinned; ``(2014)``: counted as until 2015. ``pixel
 error``: 1 - best F of the inside pixels, pooled.
 """
@@ -65,13 +65,13 @@ class Level:
     Attributes
     ----------
     rand_thinned, rand_raw, rand_2014
-        Pair counts with thinned membranes, as they are, and as counted until 2015 (not thinned).
+        Pair counts with thinned membranes, without thinning, and as counted until 2015 (not thinned).
     information_thinned, information_raw
-        Entropies with thinned membranes and as they are.
+        Entropies with thinned membranes, and without thinning.
     pixel
         Pixels of the inside class.
     mismatches, splits_and_mergers
-        Pixels left by warping, in all, and those that split or merge objects; None where warping was not asked for.
+        Mismatches that remain after warping, and those that split or merge objects; None without warping.
     """
 
     threshold: float
@@ -95,7 +95,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Best:
-    """A score, and the threshold at which it is reached."""
+    """A score, and the threshold at which it is best."""
 
     value: float
     threshold: float
@@ -113,13 +113,13 @@ def section(
     Parameters
     ----------
     truth
-        ``(Y, X)`` bool, true inside cells, false on membranes.
+        ``(Y, X)`` bool, True inside cells, False on membranes.
     proposal
-        ``(Y, X) float32``, probability of the inside in [0, 1]; a binary map is 0 and 1.
+        ``(Y, X) float32``, probability of the inside in [0, 1]; a binary map holds 0 and 1.
     ignore
-        ``(Y, X)`` bool, true where the truth is not known: no score counts these pixels, and warping leaves them.
+        ``(Y, X)`` bool, True where the truth is not known: no score counts these pixels, and warping keeps them.
     warp
-        Also the warping error, which takes most of the time.
+        Also compute the warping error, which takes most of the time.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def section(
             raw = contingency.table(objects, thinning.components(white), ignore=ignore)
             inside = pixel.scores(truth, white, classes=(1,), ignore=ignore).classes[0]
             before = white
-        # The warping order depends on the threshold, so equal binary maps are warped anew.
+        # The order of warping depends on the threshold, so equal binary maps are warped again.
         left = warping.warp(truth, proposal, threshold, ignore=ignore) if warp else None
         kinds = warping.pixels(warping.kinds(left)) if left else None
         levels.append(
@@ -151,25 +151,25 @@ def section(
                 information_raw=information.score(raw),
                 pixel=inside,
                 mismatches=len(left.places) if left else None,
-                splits_and_mergers=kinds[warping.Kind.SPLIT] + kinds[warping.Kind.MERGE] if kinds else None,
+                splits_and_mergers=kinds[warping.Mismatch.SPLIT] + kinds[warping.Mismatch.MERGE] if kinds else None,
             )
         )
     return Section(tuple(levels), truth.size)
 
 
 def areas(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> Table:
-    """Return what true areas share with predicted ones once the lines between these are thinned: V_Rand's table.
+    """Compute the table of V_Rand: pixels that true areas share with predicted areas whose lines are thinned.
 
     Parameters
     ----------
     truth, predicted
-        ``(Y, X)``, 1 inside areas, 0 on lines; negative where the truth is not known.
+        ``(Y, X)`` integers, > 0 inside areas, 0 on lines; negative where the truth is not known.
     """
     return contingency.table(thinning.components(truth > 0), thinning.thin(predicted > 0), ignore=truth < 0)
 
 
 def columns(part: Section) -> NDArray[np.float64]:
-    """Return what one section adds to the scores of a stack: ``(11, len(COLUMNS)) float64``, see `finish`."""
+    """Compute what one section adds to the scores of a stack: ``(11, len(COLUMNS)) float64``, non-negative or NaN."""
     return np.array([_row(level, part.pixels) for level in part.levels])
 
 
@@ -182,12 +182,14 @@ def finish(totals: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], 
     Parameters
     ----------
     totals
-        ``(..., 11, len(COLUMNS))``; leading axes are stacks of their own (one per section, one per bootstrap sample).
+        ``(..., 11, len(COLUMNS)) float64``, non-negative or NaN; leading axes are stacks of their own (one per section,
+        one per bootstrap sample).
 
     Returns
     -------
     dict
-        Name to value ``(...)`` and place of its threshold in `THRESHOLDS` ``(...)``. `SCORES` says what the names are.
+        By name, one of `SCORES`: the scores ``(...) float64`` in [0, 1], and the indices of their thresholds in
+        `THRESHOLDS` ``(...) intp``.
     """
     at = {name: totals[..., k] for k, name in enumerate(COLUMNS)}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -218,9 +220,9 @@ def finish(totals: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], 
 
 
 def combine(sections: Sequence[Section]) -> dict[str, Best]:
-    """Return the challenge's scores of a stack, by the names in `SCORES`.
+    """Compute the scores of a stack, by the names in `SCORES`.
 
-    The warping errors are NaN where warping was not asked for.
+    The warping errors are NaN without warping.
 
     Raises
     ------
@@ -274,6 +276,6 @@ def _check(truth: NDArray[np.bool_], proposal: NDArray[np.float32]) -> None:
 
 
 def _most(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return the largest value along the thresholds and its place; the first of equals."""
+    """Return the largest value along the thresholds and its index; the first of equals."""
     k = np.argmax(values, axis=-1)
     return np.take_along_axis(values, k[..., None], axis=-1)[..., 0], k

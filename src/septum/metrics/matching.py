@@ -21,7 +21,7 @@ THRESHOLDS = tuple(k / 20 for k in range(10, 20))
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """The matched objects of one image at one threshold.
+    """Matched objects of one image at one threshold.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Match:
     iou
         ``(tp,) float64``, their IoU, at least `threshold`.
     n_truth, n_predicted
-        Objects in the image, matched or not.
+        Number of objects in the image, matched or not.
     """
 
     threshold: float
@@ -44,8 +44,8 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Object scores at one threshold; every share is 0 where nothing matches, as in StarDist."""
+class MatchingScores:
+    """Object scores at one threshold; every ratio is 0 where nothing matches, as in StarDist."""
 
     threshold: float
     tp: int
@@ -64,16 +64,16 @@ class Scores:
 def match(table: Table, threshold: float = 0.5) -> Match:
     """Match true and predicted objects one to one.
 
-    The most pairs with IoU >= `threshold` are taken, and of the ways to do so the one with the largest sum of IoU over
-    all assigned pairs (StarDist's weight). At 0.5 and above at most one partner of an object can be larger than the
-    threshold, so no search is needed; equal halves at exactly 0.5 go to the lower id.
+    Of all assignments the one with the most pairs of IoU >= `threshold` is taken, and of these the one with the largest
+    sum of IoU over all assigned pairs (the weight of StarDist). At 0.5 and above at most one partner of an object can
+    be larger than the threshold, so no search is needed; equal halves at exactly 0.5 go to the lower id.
 
     Parameters
     ----------
     table
-        Of one image, from `contingency.table`.
+        Table of one image, from `contingency.table`.
     threshold
-        In (0, 1]; taken as the nearest fraction with a denominator of at most 1000.
+        In (0, 1]; rounded to the nearest fraction with a denominator of at most 1000.
 
     Raises
     ------
@@ -87,22 +87,22 @@ def match(table: Table, threshold: float = 0.5) -> Match:
 
 def scores(
     tables: Table | Sequence[Table], *, thresholds: Sequence[float] = THRESHOLDS, by_image: bool = False
-) -> tuple[Scores, ...]:
+) -> tuple[MatchingScores, ...]:
     """Score objects at several thresholds.
 
     Parameters
     ----------
     tables
-        One per image. Counts and sums of IoU are pooled over images.
+        One table per image. Counts and sums of IoU are pooled over images.
     thresholds
         Each in (0, 1].
     by_image
-        Average the shares over images instead of pooling (counts are still sums).
+        Average the ratios over images instead of pooling (counts are still sums).
 
     Returns
     -------
-    tuple of Scores
-        One per threshold::
+    tuple of MatchingScores
+        One entry per threshold::
 
             precision = tp / (tp + fp)           recall = tp / (tp + fn)
             f1 = 2 tp / (2 tp + fp + fn)         ap = tp / (tp + fp + fn)
@@ -124,12 +124,12 @@ def scores(
     for k, threshold in enumerate(thresholds):
         tp, true, predicted = (int(n) for n in pooled[k, :3])
         ratios = {name: float(v[k]) for name, v in values.items()}
-        found.append(Scores(threshold=float(threshold), tp=tp, fp=predicted - tp, fn=true - tp, **ratios))
+        found.append(MatchingScores(threshold=float(threshold), tp=tp, fp=predicted - tp, fn=true - tp, **ratios))
     return tuple(found)
 
 
 def ious(table: Table) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return each true object's best IoU with any predicted object, matched or not.
+    """Compute the best IoU of each true object with any predicted object, matched or not.
 
     Returns
     -------
@@ -159,14 +159,14 @@ def exact(threshold: float) -> Fraction:
 
 
 def _all_thresholds(table: Table, limits: Sequence[Fraction]) -> list[Match]:
-    """Match one image at every threshold; those from 0.5 share one list of candidates."""
+    """Match one image at every threshold; thresholds of 0.5 and more share one list of candidates."""
     candidates = _candidates(table)
     half = Fraction(1, 2)
     return [_at(table, candidates if limit >= half else _assigned(table, limit), limit) for limit in limits]
 
 
 def _at(table: Table, pairs: NDArray[np.int64], limit: Fraction) -> Match:
-    """Keep those of the one-to-one `pairs` (places in ``table.overlaps``) that reach `limit`."""
+    """Keep those of the one-to-one `pairs` (indices into ``table.overlaps``) that reach `limit`."""
     row, column, shared, union = (a[pairs] for a in table.overlaps)
     kept = limit.denominator * shared >= limit.numerator * union
     ids_true, ids_predicted = table.truth_objects[0], table.predicted_objects[0]
@@ -181,7 +181,7 @@ def _at(table: Table, pairs: NDArray[np.int64], limit: Fraction) -> Match:
 
 
 def _candidates(table: Table) -> NDArray[np.int64]:
-    """Return the pairs with IoU >= 1/2, one per object: a second one can only be an equal half."""
+    """Return the pairs with IoU >= 1/2, one per object: a second pair can only be an equal half."""
     row, column, shared, union = table.overlaps
     pairs = np.flatnonzero(2 * shared >= union)
     pairs = pairs[np.unique(row[pairs], return_index=True)[1]]
@@ -190,7 +190,7 @@ def _candidates(table: Table) -> NDArray[np.int64]:
 
 
 def _assigned(table: Table, limit: Fraction) -> NDArray[np.int64]:
-    """Return the best assignment below 1/2, found separately in every group of objects that overlap each other."""
+    """Return the best assignment below 1/2, computed separately for every group of objects that overlap each other."""
     from scipy.optimize import linear_sum_assignment
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -214,18 +214,31 @@ def _assigned(table: Table, limit: Fraction) -> NDArray[np.int64]:
 
 
 def columns(table: Table, *, thresholds: Sequence[float] = THRESHOLDS) -> NDArray[np.float64]:
-    """Return what one image adds to the scores.
+    """Compute what one image adds to the scores.
 
     Returns
     -------
-    ``(len(thresholds), 4) float64``: matches, true objects, predicted objects, sum of the matches' IoU.
+    ndarray
+        ``(len(thresholds), 4) float64``, non-negative: matches, true objects, predicted objects, sum of the IoU of the
+        matches.
     """
     found = _all_thresholds(table, [exact(t) for t in thresholds])
     return np.array([(m.truth.size, m.n_truth, m.n_predicted, m.iou.sum()) for m in found], np.float64)
 
 
 def shares(totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Turn sums of `columns` into scores: ``(..., 4)`` to name and ``(...)``, 0 where a divisor is 0."""
+    """Turn sums of `columns` into scores.
+
+    Parameters
+    ----------
+    totals
+        ``(..., 4) float64``, non-negative sums.
+
+    Returns
+    -------
+    dict
+        By name ``(...) float64`` in [0, 1]; 0 where a divisor is 0.
+    """
     hit, truth, predicted, quality = np.moveaxis(totals, -1, 0)
     ratios = {
         "precision": (hit, predicted),

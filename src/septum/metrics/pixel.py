@@ -1,13 +1,13 @@
 """Scores of pixel classes: IoU, Dice, precision and recall of each class, and the share of wrong pixels.
 
 A class that neither the truth nor the prediction contains has no score: its values are NaN, and means leave it out. A
-class of the truth that the prediction misses has IoU and Dice 0, and so has one that only the prediction contains.
+class of the truth that the prediction misses has IoU and Dice 0, and so does a class that only the prediction contains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,43 +17,37 @@ from numpy.typing import NDArray
 from septum.metrics import contingency
 from septum.metrics.contingency import Table
 
+RATIOS = ("iou", "dice", "precision", "recall")
+
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Pixels of one class, and the scores made of them (in [0, 1], 1 is best; NaN where the divisor is 0).
+    """Pixels of one class, and the scores computed from them (in [0, 1], 1 is best; NaN where the divisor is 0).
 
     Attributes
     ----------
     value
-        The class's value in the masks.
+        Value of the class in the masks.
     tp, fp, fn
         Pixels of the class in both, only in the prediction, only in the truth.
+    iou
+        tp / (tp + fp + fn), the Jaccard index.
+    dice
+        2 tp / (2 tp + fp + fn), which is also F1.
+    precision
+        tp / (tp + fp); NaN where the class is not predicted.
+    recall
+        tp / (tp + fn); NaN where the truth lacks the class.
     """
 
     value: int
     tp: int
     fp: int
     fn: int
-
-    @property
-    def iou(self) -> float:
-        """Tp / (tp + fp + fn), the Jaccard index."""
-        return _share(self.tp, self.tp + self.fp + self.fn)
-
-    @property
-    def dice(self) -> float:
-        """2 tp / (2 tp + fp + fn), which is also F1."""
-        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-    @property
-    def precision(self) -> float:
-        """Tp / (tp + fp); NaN where the class is not predicted."""
-        return _share(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """Tp / (tp + fn); NaN where the truth lacks the class."""
-        return _share(self.tp, self.tp + self.fn)
+    iou: float
+    dice: float
+    precision: float
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,11 @@ class PixelScores:
     Attributes
     ----------
     classes
-        One per class, in the order asked for.
+        Scores of each class, in the order of the request.
     pixels
-        Pixels that count.
+        Number of pixels that count.
     wrong
-        Those of them that the prediction puts into another class than the truth.
+        Number of these pixels whose predicted class differs from the true one.
     """
 
     classes: tuple[ClassScores, ...]
@@ -76,13 +70,12 @@ class PixelScores:
 
     @property
     def pixel_error(self) -> float:
-        """Share of wrong pixels, in [0, 1], 0 is best (the pixel error of ISBI 2012 is another number: `isbi`)."""
-        return _share(self.wrong, self.pixels)
+        """Share of wrong pixels, in [0, 1], 0 is best (the pixel error of ISBI 2012 is another number, see `isbi`)."""
+        return self.wrong / self.pixels if self.pixels else math.nan
 
     def mean(self, score: str) -> float:
-        """Mean of ``"iou"``, ``"dice"``, ``"precision"`` or ``"recall"`` over the classes that have one, else NaN."""
-        values = [v for c in self.classes if not math.isnan(v := float(getattr(c, score)))]
-        return sum(values) / len(values) if values else float("nan")
+        """Compute the mean of one of `RATIOS` over the classes for which it is defined, NaN where there is none."""
+        return float(mean_of_defined(np.array([getattr(c, score) for c in self.classes], np.float64)))
 
 
 def scores(
@@ -97,11 +90,11 @@ def scores(
     Parameters
     ----------
     truth, predicted
-        ``(*S)`` class values, integers or bool; negative ones of the truth mark pixels that do not count.
+        ``(*S)`` class values, integers or bool; negative values of the truth mark pixels that do not count.
     classes
-        Values to score. Pixels of other values still count as wrong for the classes they hide.
+        Values to score. Pixels of other values still count as wrong for the classes that they hide.
     ignore
-        ``(*S)`` bool, true where a pixel does not count.
+        ``(*S)`` bool, True where a pixel does not count.
 
     Raises
     ------
@@ -113,25 +106,77 @@ def scores(
 
 def of_table(table: Table, *, classes: Sequence[int]) -> PixelScores:
     """Score the classes from a contingency table whose labels are class values."""
-    same = table.truth == table.predicted
+    counts = columns(table, classes=classes)
+    shares = ratios(counts[:-1])
     found = []
+    for k, value in enumerate(classes):
+        tp, fp, fn = (int(n) for n in counts[k])
+        iou, dice, precision, recall = (float(shares[name][k]) for name in RATIOS)
+        found.append(ClassScores(int(value), tp, fp, fn, iou, dice, precision, recall))
+    return PixelScores(tuple(found), pixels=int(counts[-1, 1]), wrong=int(counts[-1, 0]))
+
+
+def columns(table: Table, *, classes: Sequence[int]) -> NDArray[np.float64]:
+    """Compute what one image adds to the scores of classes.
+
+    Parameters
+    ----------
+    table
+        Table of one image whose labels are class values.
+    classes
+        Values to score.
+
+    Returns
+    -------
+    ndarray
+        ``(K + 1, 3) float64``, non-negative whole numbers: tp, fp and fn of each of the K classes; in the last row the
+        wrong pixels, the pixels that count, and 0.
+    """
+    same = table.truth == table.predicted
+    rows = []
     for value in classes:
-        tp = int(table.count[same & (table.truth == value)].sum())
-        true = int(table.count[table.truth == value].sum())
-        positive = int(table.count[table.predicted == value].sum())
-        found.append(ClassScores(int(value), tp, positive - tp, true - tp))
-    return PixelScores(tuple(found), table.pixels, int(table.count[~same].sum()))
+        tp = table.count[same & (table.truth == value)].sum()
+        true, predicted = (table.count[labels == value].sum() for labels in (table.truth, table.predicted))
+        rows.append((tp, predicted - tp, true - tp))
+    return np.array([*rows, (table.count[~same].sum(), table.pixels, 0)], np.float64)
 
 
-def pool(images: Iterable[PixelScores]) -> PixelScores:
-    """Add the pixels of several images that were scored for the same classes."""
-    parts = list(images)
-    classes = tuple(
-        ClassScores(same[0].value, sum(c.tp for c in same), sum(c.fp for c in same), sum(c.fn for c in same))
-        for same in zip(*(p.classes for p in parts), strict=True)
-    )
-    return PixelScores(classes, sum(p.pixels for p in parts), sum(p.wrong for p in parts))
+def ratios(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Turn pixel counts into the scores of each class.
+
+    Parameters
+    ----------
+    counts
+        ``(..., 3) float64``, non-negative: tp, fp and fn.
+
+    Returns
+    -------
+    dict
+        For each name of `RATIOS` ``(...) float64`` in [0, 1]; NaN where the divisor is 0.
+    """
+    tp, fp, fn = np.moveaxis(counts, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "iou": tp / (tp + fp + fn),
+            "dice": 2 * tp / (2 * tp + fp + fn),
+            "precision": tp / (tp + fp),
+            "recall": tp / (tp + fn),
+        }
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
+def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the mean along the last axis over the values that are defined.
+
+    Parameters
+    ----------
+    values
+        ``(..., n) float64`` scores; NaN is not defined.
+
+    Returns
+    -------
+    ndarray
+        ``(...) float64`` scores, in the range of `values`; NaN where no value is defined.
+    """
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0.0).sum(axis=-1)
+    return np.asarray(np.where(defined.any(axis=-1), total / np.maximum(defined.sum(axis=-1), 1), np.nan))

@@ -1,13 +1,12 @@
-"""Rand scores: of all pairs of pixels, how many belong together in the truth and in the proposal alike.
+"""Rand scores: the share of pixel pairs that belong together both in the truth and in the proposal.
 
-Only pixels inside true objects count (foreground-restricted). A pixel there that the proposal calls background is an
+Only pixels inside true objects count (foreground-restricted). A pixel there that is background in the proposal is an
 object of its own. Source: Arganda-Carreras et al. 2015, section "Foreground-restricted Rand scoring"; the arithmetic is
-that of the challenge's program (Fiji's Trainable_Segmentation), whose pairs are counted with replacement.
+that of the program of the challenge (Fiji's Trainable_Segmentation), which counts pairs with replacement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +17,14 @@ from septum.metrics.contingency import Table
 
 @dataclass(frozen=True)
 class Rand:
-    """Pair counts of one image (or of several, `pool`) and the scores made of them.
+    """Pair counts of one image and the scores computed from them.
 
     Attributes
     ----------
     joint, truth, proposal
         Ordered pixel pairs that lie in one object of both, of the truth, of the proposal.
     pixels
-        Pixels inside true objects; 0 makes the scores undefined, also of a pool that one such image is part of.
+        Pixels inside true objects; with 0 the scores are not defined.
     """
 
     joint: float
@@ -50,7 +49,7 @@ class Rand:
 
     @property
     def index(self) -> float:
-        """1 - (truth + proposal - 2 joint) / pixels^2, the Rand index; NaN without pixels. For one image only."""
+        """1 - (truth + proposal - 2 joint) / pixels^2, the Rand index; NaN without pixels."""
         return 1 - (self.truth + self.proposal - 2 * self.joint) / self.pixels**2 if self.pixels else float("nan")
 
 
@@ -60,7 +59,7 @@ def score(table: Table) -> Rand:
     Parameters
     ----------
     table
-        Of object labels in both; for V_Rand the proposal's labels come from `thinning.thin`.
+        Table of object labels in both; for V_Rand the labels of the proposal come from `thinning.thin`.
     """
     shared, sizes_true, sizes_proposed, single = foreground(table)
     lone = float(single)
@@ -68,43 +67,25 @@ def score(table: Table) -> Rand:
 
 
 def score_2014(table: Table) -> Rand:
-    """Count the pairs of one image as the challenge's program did until January 2015.
+    """Count the pairs of one image as the program of the challenge did until January 2015.
 
     Pairs are n choose 2, and background pixels of the proposal pair with nothing. Early tables of the challenge, and
-    that of the U-Net paper, presumably hold `error_2014` of this count, least over thresholds.
+    that of the U-Net paper, presumably hold one minus the best F of this count over thresholds.
     """
     shared, sizes_true, sizes_proposed, _ = foreground(table)
     joint, truth, proposal = ((_squares(n) - float(n.sum())) / 2 for n in (shared, sizes_true, sizes_proposed))
     return Rand(joint, truth, proposal, int(sizes_true.sum()))
 
 
-def pool(images: Iterable[Rand]) -> Rand:
-    """Add the pairs of several images. One image without any counted pixel makes the pool undefined, as there."""
-    parts = list(images)
-    return Rand(
-        sum(p.joint for p in parts),
-        sum(p.truth for p in parts),
-        sum(p.proposal for p in parts),
-        sum(p.pixels for p in parts) if all(p.pixels for p in parts) else 0,
-    )
-
-
-def error_2014(images: Iterable[Rand]) -> float:
-    """Return one minus the pooled F of counts from `score_2014`: 0 where there is no pair at all, as in the program."""
-    parts = list(images)
-    joint, both = sum(p.joint for p in parts), sum(p.truth + p.proposal for p in parts)
-    return 1 - 2 * joint / both if both else 0.0
-
-
 def foreground(table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
-    """Return the counts inside true objects: pixels of object pairs, of true and of proposed objects, and of lone ones.
+    """Count the pixels inside true objects: those of object pairs, of true and proposed objects, and single ones.
 
     Returns
     -------
     shared, sizes_true, sizes_proposed
         ``(Q,)``, ``(n,)``, ``(m,) float64``, each 1 or more.
     single
-        Pixels of true objects that the proposal calls background.
+        Pixels of true objects that are background in the proposal.
     """
     _, column, shared, _ = table.overlaps
     sizes_proposed: NDArray[np.float64] = np.bincount(column, shared.astype(np.float64)).astype(np.float64)

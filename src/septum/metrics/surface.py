@@ -1,7 +1,7 @@
 """Distances between the surfaces of a class in truth and prediction.
 
-A surface pixel is one of the class with a neighbor along an axis that is not; the edge of the image is no surface, for
-the object goes on there. Both scores follow MedPy (``assd``, ``hd95``) on surfaces so defined.
+A surface pixel is a pixel of the class with a neighbor along an axis that is not of the class; the edge of the image is
+no surface, because the object continues there. Both scores follow MedPy (``assd``, ``hd95``) on these surfaces.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ def distances(
     spacing: tuple[float, ...] | None = None,
     ignore: NDArray[np.bool_] | None = None,
 ) -> Distances:
-    """Measure how far the surfaces of a class are apart.
+    """Compute the distances between the true and the predicted surface of a class.
 
     Parameters
     ----------
     truth, predicted
-        ``(*S)`` bool, ``*S`` = ``(Y, X)`` or ``(Z, Y, X)``.
+        ``(*S)`` bool, True inside the class, ``*S`` = ``(Y, X)`` or ``(Z, Y, X)``.
     spacing
-        Size of a pixel along each axis; None: 1.
+        Size of a pixel along each axis; None for 1.
     ignore
-        ``(*S)`` bool; surface pixels there do not count.
+        ``(*S)`` bool, True where surface pixels do not count.
 
     Returns
     -------
     Distances
-        NaN both where the class, or its surface, is missing in one of the two.
+        Both NaN where the class, or its surface, is missing in one of the two.
     """
     both = truth | predicted
     if not both.any():
         return Distances(float("nan"), float("nan"))
-    # Two pixels of room keep the surface and its neighbors inside the box.
+    # A margin of two pixels keeps the surface and its neighbors inside the box.
     box = tuple(
         slice(max(0, int(where[0]) - 2), int(where[-1]) + 3)
         for axis in range(both.ndim)
@@ -77,7 +77,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _to(surface: NDArray[np.bool_], spacing: tuple[float, ...] | None) -> NDArray[np.float64]:
-    """Distance of every pixel to the nearest one of `surface`."""
+    """Compute the distance of every pixel to the nearest pixel of `surface`."""
     import edt
 
     found: NDArray[np.float32] = edt.edt(np.ascontiguousarray(~surface), anisotropy=spacing or (1.0,) * surface.ndim)

@@ -1,7 +1,7 @@
-"""Objects of a binary map, and the same with every membrane thinned to where two objects meet.
+"""Objects of a binary map, with membranes as they are or thinned to one pixel.
 
 This is the border thinning of the ISBI 2012 challenge (Fiji's Trainable_Segmentation): the black pixels are flooded
-from the objects in a fixed order. Order decides where a dam of even width stands, so it is kept to the pixel.
+from the objects in a fixed order. The order decides where a dam of even width stands, so it is the same to the pixel.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 
 def components(white: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the connected components of `white`, those that touch only at a corner (or an edge in 3D) apart.
+    """Label the connected components of `white`; pieces that touch only at a corner (or an edge in 3D) are separate.
 
     Parameters
     ----------
     white
-        ``(*S)`` bool.
+        ``(*S)`` bool, True inside objects.
 
     Returns
     -------
-    ``(*S) int32``, 0 where black, else 1, 2, ...
+    ndarray
+        ``(*S) int32``: 0 background, ids 1, 2, ...
     """
     from scipy import ndimage
 
@@ -32,20 +33,21 @@ def components(white: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def thin(white: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the objects of a binary section with membranes thinned to one pixel, mostly.
+    """Label the objects of a binary section with membranes thinned, in most places to one pixel.
 
-    Components of `white` (4-connected) grow into the black pixels from a first-in-first-out queue. A pixel that two of
-    them reach becomes a dam; so does one that only dams reach, so that a dam can be thicker than a pixel. A section
-    without any white pixel becomes one object.
+    Components of `white` (4-connected) grow into the black pixels from a first-in-first-out queue. A pixel that two
+    components reach becomes a dam; so does a pixel that only dams reach, so that a dam can be thicker than a pixel. A
+    section without any white pixel becomes one object.
 
     Parameters
     ----------
     white
-        ``(Y, X)`` bool, true inside objects.
+        ``(Y, X)`` bool, True inside objects.
 
     Returns
     -------
-    ``(Y, X) int32``, 0 on dams.
+    ndarray
+        ``(Y, X) int32``: 0 on dams, ids 1, 2, ... elsewhere.
     """
     if not white.any():
         return np.ones(white.shape, np.int32)

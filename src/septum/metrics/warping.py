@@ -1,9 +1,10 @@
-"""Warping error: what is left of the differences once the truth is bent, without tearing it, towards the proposal.
+"""Warping error: the differences that remain when the truth is warped towards the proposal without changing topology.
 
-Source: Jain et al. 2010; order, ties and kinds are those of the challenge's program (Fiji's Trainable_Segmentation).
+Source: Jain et al. 2010; order, ties and kinds are those of the program of the challenge (Fiji's
+Trainable_Segmentation).
 
 A blank proposal, all membrane, has a splits-and-mergers error of nearly 0: every true object shrinks to one pixel. Do
-not read the number without another one beside it.
+not use this score without another one.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ RADIUS_PX = 20
 AROUND = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x], np.int64)
 
 
-class Kind(IntEnum):
-    """What a remaining mismatch stands for."""
+class Mismatch(IntEnum):
+    """Meaning of a remaining mismatch."""
 
     OBJECT_ADDITION = 1
     OBJECT_DELETION = 2
@@ -34,16 +35,16 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Warping:
-    """The truth of one section bent towards the proposal at one threshold.
+    """The truth of one section, warped towards the proposal at one threshold.
 
     Attributes
     ----------
     warped
-        ``(Y, X) bool``, the bent truth.
+        ``(Y, X) bool``, the warped truth.
     places
         ``(n, 2) int64``, row and column of each remaining mismatch.
     all_white
-        Whether the truth had no black pixel before it was bent.
+        True if the truth had no black pixel before it was warped.
     """
 
     warped: NDArray[np.bool_]
@@ -63,18 +64,18 @@ def warp(
     *,
     ignore: NDArray[np.bool_] | None = None,
 ) -> Warping:
-    """Bend the truth towards the proposal by flipping simple pixels, the most confident first.
+    """Warp the truth towards the proposal by flipping simple pixels, the most confident first.
 
     Parameters
     ----------
     truth
-        ``(Y, X)`` bool, true inside objects.
+        ``(Y, X)`` bool, True inside objects.
     proposal
         ``(Y, X) float32``, probability of the inside, in [0, 1].
     threshold
         Proposal pixels above it are inside.
     ignore
-        ``(Y, X)`` bool; mismatches there are neither flipped nor counted.
+        ``(Y, X)`` bool, True where mismatches are neither flipped nor counted.
     """
     from septum.metrics import _compiled
 
@@ -82,7 +83,7 @@ def warp(
     differs = truth != (wide > threshold)
     if ignore is not None:
         differs &= ~ignore
-    # Columns are the outer loop of the program's list; the order decides between equally confident pixels.
+    # The program lists pixels column by column; the order decides between equally confident pixels.
     x, y = np.nonzero(differs.T)
     confidence = np.abs(wide[y, x] - threshold).astype(np.float32)
     order = np.argsort(-confidence, kind="stable")
@@ -99,19 +100,20 @@ def warp(
 
 
 def kinds(warping: Warping, *, radius_px: int | None = RADIUS_PX) -> NDArray[np.uint8]:
-    """Say what each remaining mismatch stands for.
+    """Classify each remaining mismatch.
 
     Parameters
     ----------
     warping
         From `warp`.
     radius_px
-        Half side of the window in which the program looks whether an object falls apart (20 in the challenge); None,
-        or more than the section's height or width: the whole section.
+        Half side of the window in which the program tests whether an object falls apart (20 in the challenge); None,
+        or more than the height or width of the section, for the whole section.
 
     Returns
     -------
-    ``(Y, X) uint8``, a `Kind` at each mismatch, 0 elsewhere.
+    ndarray
+        ``(Y, X) uint8``: a `Mismatch` 1..6 at each mismatch, 0 elsewhere.
     """
     from septum.metrics import _compiled
 
@@ -119,8 +121,8 @@ def kinds(warping: Warping, *, radius_px: int | None = RADIUS_PX) -> NDArray[np.
     found = np.zeros((height, width), np.uint8)
     labels = components(warping.warped)
     if warping.all_white:
-        # The program's conversion to 8 bits makes a truth of a single value all black, so every mismatch is an
-        # object addition there.
+        # The conversion to 8 bits in the program turns a truth of a single value all black, so every mismatch is an
+        # object addition.
         labels[:] = 0
     whole = radius_px is None or radius_px < 1 or radius_px > width or radius_px > height
     framed = np.pad(labels, 1, constant_values=-1)
@@ -128,40 +130,42 @@ def kinds(warping: Warping, *, radius_px: int | None = RADIUS_PX) -> NDArray[np.
     return found
 
 
-def pixels(kind: NDArray[np.uint8]) -> dict[Kind, int]:
-    """Return how many pixels are of each kind."""
-    count = np.bincount(kind.ravel(), minlength=len(Kind) + 1)
-    return {k: int(count[k]) for k in Kind}
+def pixels(kind: NDArray[np.uint8]) -> dict[Mismatch, int]:
+    """Count the pixels of each kind in ``(Y, X) uint8`` kinds 0..6 from `kinds`."""
+    count = np.bincount(kind.ravel(), minlength=len(Mismatch) + 1)
+    return {k: int(count[k]) for k in Mismatch}
 
 
-def clusters(warping: Warping, kind: NDArray[np.uint8]) -> dict[Kind, int]:
-    """Return how many connected groups of pixels are of each kind.
+def clusters(warping: Warping, kind: NDArray[np.uint8]) -> dict[Mismatch, int]:
+    """Count the connected groups of pixels of each kind in ``(Y, X) uint8`` kinds 0..6 from `kinds`.
 
     Merges, and hole additions at white pixels, are 8-connected, the others 4-connected; holes at black and at white
-    pixels are counted apart and added, as in the program.
+    pixels are counted separately and added, as in the program.
     """
     from scipy import ndimage
 
     counts = {}
     eight = np.ones((3, 3))
-    for k in Kind:
+    for k in Mismatch:
         counts[k] = 0
         for white in (False, True):
-            wide = k is Kind.MERGE or (k is Kind.HOLE_ADDITION and white)
+            wide = k is Mismatch.MERGE or (k is Mismatch.HOLE_ADDITION and white)
             counts[k] += ndimage.label((kind == k) & (warping.warped == white), eight if wide else None)[1]
     return counts
 
 
 @cache
 def simple_points() -> NDArray[np.bool_]:
-    """Return which of the 256 neighborhoods let their center flip without changing the topology.
+    """Compute the 256 neighborhoods whose center can flip without changing the topology.
 
     White is 4-connected and black 8-connected: exactly one white component must touch the center by an edge, and there
     must be exactly one black component among the neighbors.
 
     Returns
     -------
-    ``(256,) bool``; bit k of the index is the k-th neighbor, row by row, center left out, 1 = white.
+    ndarray
+        ``(256,) bool``, True if the center can flip; bit k of the index is the k-th neighbor, row by row, without the
+        center, 1 = white.
     """
     from scipy import ndimage
 

@@ -1,1 +1,1 @@
-"""The network and what moves it: U-Net, loss, augmentation, device. Knows no files."""
+"""The network in PyTorch: layers, losses, augmentation on the device, devices."""

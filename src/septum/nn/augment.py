@@ -1,11 +1,11 @@
-"""Augmentation: a training tile is one gather from the whole image through one coordinate field.
+"""Augmentation: each training tile is one interpolation of the whole image through one coordinate field.
 
 `draw` turns random numbers into a small `Draw`; `training_batch` applies draws on the device of the images. Nothing
-else is random, so a tile is known by its draw: the same on any device, in any order and any batch.
+else is random, so that a draw determines its tile: on any device, in any order and in any batch.
 
 Position, rotation, mirroring, scale and elastic displacement are composed before anything is interpolated
-(`septum.nn.spatial`), the image is mirrored at its borders (`septum.nn.grid_sample`), and gray values are changed at
-the end (`septum.nn.intensity`).
+(`septum.nn.spatial`), the image is mirrored at its borders (`septum.nn.grid_sample`), and intensities are changed last
+(`septum.nn.intensity`).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from septum.nn.grid_sample import buffer, cut_box, sample
-from septum.nn.intensity import Gray, change_gray
-from septum.nn.spatial import Deformation, grid, reach
+from septum.nn.intensity import IntensityTransform, transform_intensity
+from septum.nn.spatial import Deformation, bounding_box, grid
 from septum.settings import Settings
 
-# Volumes whose pixels are longer than this times the shortest are rotated and deformed in the plane only.
+# Axes whose pixels are more than this many times longer than the shortest ones are neither rotated nor deformed.
 THICK = 3.0
 
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class AugmentSettings(Settings):
-    """What is drawn for each training tile; the defaults change nothing.
+    """Ranges of the random changes to a training tile; the defaults change nothing.
 
     Parameters
     ----------
@@ -44,30 +44,30 @@ class AugmentSettings(Settings):
     scale
         Smallest and largest magnification, drawn on a logarithmic scale; 2 shows objects twice as large.
     elastic_sigma_px
-        Standard deviation of the displacement vectors' components, in pixels of the finest axis; 0 for none.
+        Standard deviation of each component of the displacement vectors, in pixels of the finest axis; 0 for none.
     elastic_grid
-        Displacement vectors along each axis of the tile (the paper: 3), or None with `elastic_spacing_px`.
+        Displacement vectors along each axis of the tile (paper: 3), or None with `elastic_spacing_px`.
     elastic_spacing_px
-        Distance of displacement vectors in pixels of the finest axis (the Fiji plugin: 150), or None.
+        Distance of displacement vectors in pixels of the finest axis (Fiji plugin: 150), or None.
     brightness
-        Half-width of the range of what is added to the gray values.
+        Largest offset added to or subtracted from the intensities.
     contrast
-        Half-width of the range, around 1, of the factor by which values depart from `middle`.
+        Largest change, from 1, of the factor by which intensities depart from `middle`.
     middle
-        Gray value that contrast leaves in place: 0.5 for images in [0, 1], 0 for images of zero mean.
+        Intensity that a change of contrast leaves in place: 0.5 for images in [0, 1], 0 for images of zero mean.
     black, white
-        Half-width of the range, around 0 and 1, of what black (0) and white (1) become.
+        Largest change of the values that black (0) and white (1) are mapped to.
     slope
-        Range of the slope of the gray value curve half-way between black and white; (1, 1) with `black` and `white` 0
-        is a straight line.
+        Range of the slope of the intensity curve half-way between black and white; (1, 1) with `black` and `white` 0 is
+        a straight line.
     gamma
         Range of the exponent.
     noise
-        Largest standard deviation of Gaussian noise, in units of the gray values.
+        Largest standard deviation of Gaussian noise, in units of the intensities.
     blur_px
         Largest standard deviation of the blur, in pixels of the finest axis.
     chance
-        Share of tiles that get gamma, share that get noise, share that get blur (independently).
+        Share of tiles with gamma, share with noise, and share with blur (drawn independently).
     """
 
     rotate: bool = False
@@ -106,7 +106,7 @@ class AugmentSettings(Settings):
         """Return the paper's augmentation, for images in [0, 1].
 
         Shift, rotation and a 3 x 3 grid of displacement vectors with 10 px standard deviation are published (section
-        3.1); of the gray values only that they vary. Here mildly: brightness and contrast by a tenth.
+        3.1); of the gray values only that they vary. Here they vary mildly: brightness and contrast by a tenth.
         """
         return cls(rotate=True, elastic_sigma_px=10.0, brightness=0.1, contrast=0.1, middle=0.5)
 
@@ -144,9 +144,9 @@ class AugmentSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Draw(Deformation):
-    """All that is random about one training tile: where its pixels lie, and `gray`, what becomes of its values."""
+    """All random properties of one training tile: the deformation, and `intensity`, the change of its intensities."""
 
-    gray: Gray
+    intensity: IntensityTransform
 
 
 def draw(
@@ -157,22 +157,22 @@ def draw(
     tile: Sequence[int],
     spacing: Sequence[float] | None = None,
 ) -> Draw:
-    """Draw one training tile.
+    """Draw the random properties of one training tile.
 
     Parameters
     ----------
     settings
-        What to draw.
+        Ranges to draw from.
     rng
         ``septum.seeding.generator(seed, "augment", step, index)``.
     center
-        ``D`` coordinates in pixels of the image; the tile's pixel ``n // 2`` lies there. Whole numbers give exact crops
-        where nothing else is drawn.
+        ``D`` coordinates in pixels of the image at which the tile's pixel ``n // 2`` lies. Integers give exact crops if
+        nothing else is drawn.
     tile
         Sides of the network's input in pixels; the grid of displacement vectors spans them.
     spacing
-        Size of a pixel along each axis in any unit, where axes differ. Rotation and scale keep shapes in this unit.
-        Axes more than 3 times coarser than the finest are mirrored, but neither rotated nor scaled nor deformed.
+        Pixel size along each axis in any unit; None: all equal. Rotation and scale preserve shapes in this unit. Axes
+        more than 3 times coarser than the finest are mirrored, but not rotated, scaled or deformed.
 
     Returns
     -------
@@ -181,12 +181,14 @@ def draw(
     rank = len(tile)
     ratio = np.ones(rank) if spacing is None else np.asarray(spacing, dtype=np.float64) / min(spacing)
     fine = [axis for axis in range(rank) if ratio[axis] <= THICK]
-    # The numbers are drawn in fixed order whatever the settings, so that changing one leaves the others as they were.
+    # All numbers are drawn in a fixed order whatever the settings, so that changing one setting keeps the other draws.
     turn = _rotation(rng, len(fine))
     signs = rng.choice([-1.0, 1.0], size=rank)
     low, high = np.log(settings.scale)
     magnification = math.exp(rng.uniform(low, high))
-    gray = _draw_gray(settings, rng, tuple(1.0 / ratio[axis] if axis in fine else 0.0 for axis in range(rank)))
+    intensity = _draw_intensity(
+        settings, rng, tuple(1.0 / ratio[axis] if axis in fine else 0.0 for axis in range(rank))
+    )
     matrix = np.eye(rank)  # in units of the finest axis
     matrix[np.ix_(fine, fine)] = (turn if settings.rotate else np.eye(len(fine))) / magnification
     if settings.mirror:
@@ -199,7 +201,7 @@ def draw(
         matrix=matrix * ratio / ratio[:, None],
         displacement=vectors * reduced.reshape(-1, *[1] * rank),
         grid_px=grid_px,
-        gray=gray,
+        intensity=intensity,
     )
 
 
@@ -216,39 +218,39 @@ def training_tile(
     target
         ``(*S) uint8``, classes, 255 for ignored.
     weight
-        ``(*S) float32``.
+        ``(*S) float32``, non-negative.
     drawn
         From `draw`, with the same `tile`.
     tile
         Sides of the network's input.
     output
-        Sides of the network's output, the middle of the input: ``tile - output`` is even.
+        Sides of the network's output, the center of the input: ``tile - output`` is even.
 
     Returns
     -------
     x : Tensor
-        ``(C, *tile) float32``, linearly interpolated, gray values changed.
+        ``(C, *tile) float32``, normalized, linearly interpolated, intensities changed.
     y : Tensor
-        ``(*output) uint8``, nearest pixel.
+        ``(*output) uint8``, classes of the nearest pixels.
     w : Tensor
-        ``(*output) float32``, linearly interpolated.
+        ``(*output) float32``, non-negative, linearly interpolated.
     """
     context = [(n - m) // 2 for n, m in zip(tile, output, strict=True)]
     assert all(n - m == 2 * c >= 0 for n, m, c in zip(tile, output, context, strict=True)), (tile, output)
     device, channels = image.device, image.shape[0]
-    low, sizes = reach(drawn, tile)
-    # One buffer holds image, weight and target as channels: one box is cut, with one set of coordinates.
-    room, box = buffer(channels + 2, sizes, device)
+    low, sizes = bounding_box(drawn, tile)
+    # One buffer holds image, weight and target as channels, so that all three share one set of coordinates.
+    padded, box = buffer(channels + 2, sizes, device)
     cut_box(image, low, box[:channels])
     cut_box(weight[None], low, box[-2:-1])
     cut_box(target[None], low, box[-1:])
-    with torch.autocast(device.type, enabled=False):  # coordinates need float32 whatever the network computes in
+    with torch.autocast(device.type, enabled=False):  # coordinates need float32, whatever dtype the network uses
         coords = grid(drawn, tile, low=low, sizes=sizes, device=device)
         middle = coords[(slice(None), *(slice(c, c + m) for c, m in zip(context, output, strict=True)))]
-        x = sample(room[:channels], coords, "linear")
-        w = sample(room[-2:-1], middle, "linear")[0]
-        y = sample(room[-1:], middle, "nearest")[0].to(torch.uint8)
-    change_gray(x, drawn.gray)
+        x = sample(padded[:channels], coords, "linear")
+        w = sample(padded[-2:-1], middle, "linear")[0]
+        y = sample(padded[-1:], middle, "nearest")[0].to(torch.uint8)
+    transform_intensity(x, drawn.intensity)
     return x, y, w
 
 
@@ -266,14 +268,15 @@ def training_batch(
     Parameters
     ----------
     images, targets, weights, draws
-        ``B`` of each, as `training_tile` takes them; sizes of images may differ.
+        ``B`` of each, as `training_tile` takes them: ``(C, *S)`` float32 images, ``(*S)`` uint8 classes, ``(*S)``
+        float32 weights; the sizes of images may differ.
     tile, output
         Sides of the network's input and output.
 
     Returns
     -------
     x, y, w : Tensor
-        ``(B, C, *tile) float32``, ``(B, *output) uint8``, ``(B, *output) float32``.
+        ``(B, C, *tile) float32``, ``(B, *output) uint8`` classes, ``(B, *output) float32`` weights.
     """
     tiles = [
         training_tile(image, target, weight, drawn, tile=tile, output=output)
@@ -284,7 +287,7 @@ def training_batch(
 
 
 def _rotation(rng: np.random.Generator, rank: int) -> NDArray[np.float64]:
-    """Return a rotation matrix, all rotations of the circle (rank 2) or the sphere (rank 3) equally likely."""
+    """Draw a rotation matrix, uniformly over the rotations of the circle (rank 2) or the sphere (rank 3)."""
     w, x, y, z = (q := rng.standard_normal(4)) / np.linalg.norm(q)
     if rank == 3:  # a unit quaternion
         return np.array(
@@ -303,9 +306,9 @@ def _rotation(rng: np.random.Generator, rank: int) -> NDArray[np.float64]:
 def _grid(
     settings: AugmentSettings, tile: Sequence[int], ratio: NDArray[np.float64]
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Return distance (in pixels of each axis) and number of displacement vectors along each axis.
+    """Return the distance (in pixels of each axis) and number of displacement vectors along each axis.
 
-    A coarse axis gets one: its planes are displaced alike.
+    A coarse axis gets one vector: all its planes are displaced equally.
     """
     distances, counts = [], []
     for n, r in zip(tile, ratio, strict=True):
@@ -320,8 +323,10 @@ def _grid(
     return tuple(distances), tuple(counts)
 
 
-def _draw_gray(settings: AugmentSettings, rng: np.random.Generator, reduced: Sequence[float]) -> Gray:
-    """Draw the gray values; `reduced` is the blur along each axis for a blur of 1."""
+def _draw_intensity(
+    settings: AugmentSettings, rng: np.random.Generator, reduced: Sequence[float]
+) -> IntensityTransform:
+    """Draw the change of intensities; `reduced` is the blur along each axis for a blur of 1."""
     sides = rng.uniform(-1.0, 1.0, size=4)
     factor = 1.0 + settings.contrast * sides[0]
     summand = settings.brightness * sides[1] + settings.middle * (1.0 - factor)
@@ -330,7 +335,7 @@ def _draw_gray(settings: AugmentSettings, rng: np.random.Generator, reduced: Seq
     gamma = math.exp(rng.uniform(*np.log(settings.gamma)))
     noise, blur = settings.noise * rng.random(), settings.blur_px * rng.random()
     has_gamma, has_noise, has_blur = rng.random(3) < settings.chance
-    return Gray(
+    return IntensityTransform(
         blur_px=tuple(blur * r for r in reduced) if has_blur and blur else (),
         gain=factor * (white - black),
         offset=factor * black + summand,

@@ -1,4 +1,4 @@
-"""A network in training and its loss; coarser levels may predict and be judged as well (deep supervision)."""
+"""Deep supervision: a network in training whose coarser levels also predict and contribute to the loss."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SHARE = 0.25  # of the weight of the level above
 
 
 class DeeplySupervised(nn.Module):
-    """A network, beside which two coarser levels of its expanding path predict through a 1x1 convolution each.
+    """A network with prediction heads (1x1 convolutions) on two coarser levels of its expanding path.
 
-    Gradients reach the deep layers on a short way (Lee et al. 2015, https://arxiv.org/abs/1409.5185; in a U-Net Isensee
-    et al. 2018). In prediction these layers are not used.
+    The heads shorten the path of gradients to the deep layers (Lee et al. 2015, https://arxiv.org/abs/1409.5185; in a
+    U-Net Isensee et al. 2018). They are not used in prediction.
 
     Parameters
     ----------
     network
-        As it trains.
+        The network in training.
     deep
-        Weight of the loss of the level below the finest, a quarter of it for the next; 0: the network alone.
+        Loss weight of the level below the finest; the next level has a quarter of it. 0: no heads.
     seed
-        Of the first weights of the layers beside it.
+        Seed of the initial weights of the heads.
     """
 
     def __init__(self, network: UNet, deep: float, *, seed: int) -> None:
@@ -39,9 +39,18 @@ class DeeplySupervised(nn.Module):
         self.heads.to(network.head.weight.device)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images to logits, as the network does: ``(B, K, *output)``, then those of coarser levels, if any.
+        """Map images to the logits of the network and of the coarser levels, if any.
 
-        The logits of level `k` have about 2^k times fewer pixels along each axis that was pooled.
+        Parameters
+        ----------
+        x
+            ``(B, C, *tile)`` float32, normalized; see `septum.nn.unet.UNet.forward`.
+
+        Returns
+        -------
+        logits
+            ``(B, K, *output)`` floats, logits of the network, then those of coarser levels: level `k` has about 2^k
+            times fewer pixels along each pooled axis.
         """
         x, skips = self.network.contract(x)
         coarse: list[Tensor] = []
@@ -52,22 +61,29 @@ class DeeplySupervised(nn.Module):
         return (self.network.head(x), *reversed(coarse))
 
     def loss(self, logits: tuple[Tensor, ...], target: Tensor, weight: Tensor, *, dice: float) -> tuple[Tensor, Tensor]:
-        """Return what is to be made small, and the number of annotated pixels by which it is to be divided.
+        """Compute the loss sum to minimize, and the number of annotated pixels to divide it by.
 
         Parameters
         ----------
         logits
-            From `forward`.
-        target, weight
-            See `septum.nn.loss.weighted_cross_entropy`.
+            From `forward`: ``(B, K, *S)`` floats each.
+        target
+            ``(B, *output)`` uint8, class indices; 255 is ignored.
+        weight
+            ``(B, *output)`` float32, >= 0.
         dice
-            Share of the soft Dice loss of the finest level.
+            Weight of the soft Dice loss of the finest level.
+
+        Returns
+        -------
+        energy, annotated
+            Two scalars, float32, >= 0.
         """
         energy, annotated = weighted_cross_entropy(logits[0], target, weight)
         if dice:
             energy = energy + dice * soft_dice(logits[0], target)
         for level, coarse in enumerate(logits[1:], start=1):
-            # Each pixel of the coarse level answers for all those of the finest that it became.
+            # Each pixel of the coarse level is compared with all pixels of the finest level that it covers.
             factor = [prod(axis) for axis in zip(*self.network.pools[:level], strict=True)]
             fine = center_crop(nn.functional.interpolate(coarse.float(), scale_factor=factor), target.shape[1:])
             energy = energy + self.deep * _SHARE ** (level - 1) * weighted_cross_entropy(fine, target, weight)[0]

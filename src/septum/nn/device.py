@@ -1,35 +1,37 @@
-"""Where the network runs: the device found, and why."""
+"""Devices: selection, precision, repeatability, memory shortage, and `torch.compile`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from septum.errors import SeptumError, UsageError
 
 
 class MemoryShortageError(SeptumError):
-    """The memory of the device is not enough."""
+    """The device has not enough memory."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device and how it is used.
+    """A device and its properties.
 
     Parameters
     ----------
     torch
         The device for tensors.
     name
-        For people: ``"NVIDIA H100"``, ``"CPU, 2 threads"``.
+        Name for messages: ``"NVIDIA H100"``, ``"CPU, 2 threads"``.
     why
-        One sentence that says why it was chosen.
+        One sentence: why it was chosen.
     bfloat16
-        Whether it multiplies in bfloat16 faster than in float32, so that training should (weights stay float32). Never
+        True if it multiplies in bfloat16 faster than in float32, so that training should (weights stay float32). Never
         float16, whose range is too small for the loss.
     """
 
@@ -39,14 +41,14 @@ class Device:
     bfloat16: bool
 
     def autocast(self, bfloat16: bool) -> AbstractContextManager[None]:
-        """Return the context in which training computes, in bfloat16 or in float32."""
+        """Return the context of a training step: bfloat16 or float32."""
         return torch.autocast(self.torch.type, torch.bfloat16, enabled=bfloat16)
 
     def memory_format(self, rank: int, bfloat16: bool) -> torch.memory_format:  # type: ignore[name-defined]
-        """Return the order in which feature maps of images (`rank` 2) or volumes (3) lie in memory in training.
+        """Return the memory format of feature maps in training, for images (`rank` 2) or volumes (3).
 
-        Features innermost is what matrix units want, of GPUs and of processors in bfloat16. In float32 processors
-        without them are up to twice slower with it, and never much faster (``benchmarks/training.py``).
+        Matrix units, of GPUs and of processors in bfloat16, need channels last. In float32, processors without them are
+        up to twice slower with it, and never much faster (``benchmarks/training.py``).
         """
         innermost = bfloat16 if self.torch.type == "cpu" else self.torch.type == "cuda" and rank == 2
         if not innermost:
@@ -54,10 +56,11 @@ class Device:
         return torch.channels_last if rank == 2 else torch.channels_last_3d
 
     def exact(self) -> AbstractContextManager[None]:
-        """Return the context in which every network runs, forward and backward.
+        """Return the context in which each network runs, forward and backward.
 
-        On NVIDIA GPUs cuDNN otherwise rounds what float32 convolutions multiply to 10 bits (TF32), which the tiles of
-        an image would show, and takes algorithms that add in an order of their own, so that no training would repeat.
+        By default cuDNN on NVIDIA GPUs rounds the factors of float32 convolutions to 10 bits (TF32), which would make
+        tile borders visible, and uses algorithms with an undefined order of summation, so that no training would
+        repeat.
         """
         return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
@@ -70,12 +73,12 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
     wanted
         ``"auto"`` (CUDA, then Apple's MPS, then CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     local_rank
-        Number of this process on its machine; with ``"auto"`` and ``"cuda"`` it takes the GPU of that number.
+        Rank of this process on its machine; with ``"auto"`` and ``"cuda"`` the process takes the GPU of this index.
 
     Raises
     ------
     UsageError
-        If the wanted device does not exist here.
+        If the machine does not have the wanted device.
     """
     try:
         kind = torch.device("cpu" if wanted == "auto" else wanted).type
@@ -105,16 +108,16 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
 
 
 @contextmanager
-def repeatable(wanted: bool) -> Iterator[None]:
-    """Let PyTorch use repeatable algorithms only while the body runs, where `wanted`.
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Restrict PyTorch to deterministic algorithms in the body, if `wanted`.
 
-    On NVIDIA GPUs some results are otherwise sums in an order that changes from run to run. cuBLAS needs its work space
-    set for that before it is first used (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
+    Otherwise some results on NVIDIA GPUs are sums in an order that changes from run to run. cuBLAS reads its work space
+    setting before its first use (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
 
     Raises
     ------
     UsageError
-        If an operation of the body has no repeatable algorithm on its device.
+        If an operation of the body has no deterministic algorithm on its device.
     """
     if not wanted:
         yield
@@ -136,8 +139,8 @@ def repeatable(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out, on a GPU or, which PyTorch says in words only, on the CPU."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception means that memory ran out, on a GPU or (by its message only) on the CPU."""
     words = ("not enough memory", "can't allocate memory", "could not create a memory", "bad_alloc")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(w in str(error) for w in words)
@@ -145,29 +148,73 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def enough_memory(what: str, todo: str) -> Iterator[None]:
-    """Say in words that the memory was not enough for the body.
+def report_memory_shortage(what: str, todo: str) -> Iterator[None]:
+    """Convert out-of-memory exceptions of the body to `MemoryShortageError`.
 
     Parameters
     ----------
-    what, todo
-        What needed it, and what to do.
+    what
+        Activity that needed the memory.
+    todo
+        What the user can do.
 
     Raises
     ------
     MemoryShortageError
-        Where memory runs out in the body.
+        If memory runs out in the body.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise MemoryShortageError(f"not enough memory for {what}", "memory that is free", todo) from None
 
 
+def compile_network(
+    network: nn.Module, attempt: Callable[[nn.Module], object], *, backend: str = "inductor"
+) -> tuple[nn.Module, str]:
+    """Compile a network with `torch.compile` and try it; changes that the attempt made to the network are undone.
+
+    Parameters
+    ----------
+    network
+        A network in training.
+    attempt
+        Function that runs the given module forward and backward once, as training does.
+    backend
+        Backend of `torch.compile`.
+
+    Returns
+    -------
+    module, problem
+        The compiled network, which shares the network's weights; if it cannot be compiled, the network itself and the
+        reason.
+
+    Raises
+    ------
+    MemoryError, RuntimeError
+        If the device runs out of memory.
+    """
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    made: Any = torch.compile(network, backend=backend)
+    problem = ""
+    try:
+        attempt(made)
+    except Exception as error:
+        # A compiler needs other programs and can raise any exception; training continues without it.
+        if is_out_of_memory(error):
+            raise
+        torch.compiler.reset()
+        cause = getattr(error, "inner_exception", error)
+        made, problem = network, f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0][:200]}"
+    network.load_state_dict(before)
+    network.zero_grad(set_to_none=True)
+    return made, problem
+
+
 def free_bytes(device: Device) -> int | None:
-    """Return what a GPU of its own memory has free for tiles; None where tiles lie in the process's memory."""
+    """Return the free memory of a GPU for tiles; None for devices that share the memory of the process."""
     if device.torch.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device.torch)
@@ -175,11 +222,11 @@ def free_bytes(device: Device) -> int | None:
 
 
 def _multiplies_bfloat16() -> bool:
-    """Say whether the processor has a matrix unit for bfloat16 (AMX); versions of PyTorch that do not know say no."""
+    """Return True if the processor has a matrix unit for bfloat16 (AMX); False if PyTorch is too old to tell."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("amx_bf16", False))
 
 
 def _has_bfloat16() -> bool:
-    """Say whether the GPU itself computes in bfloat16; PyTorch also counts those that imitate it, more slowly."""
+    """Return True if the GPU itself computes in bfloat16; PyTorch also counts GPUs that emulate it, more slowly."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,4 +1,4 @@
-"""What computes tiles: one network, or several of one shape that predict together."""
+"""Networks for prediction: one network, or an ensemble of networks of equal shape."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from septum.nn.unet import UNetSettings
 
 
 class Network(Protocol):
-    """What computes tiles: a network in PyTorch, the engine of one, or several of either."""
+    """Interface of a network for prediction: a PyTorch network, its CPU engine, or an ensemble of either."""
 
     @property
     def settings(self) -> UNetSettings:
-        """The network's shape."""
+        """Shape of the network."""
 
     @property
     def geometry(self) -> Geometry:
-        """Its sizes and context."""
+        """Sides and context of the network."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Map images to logits; see `septum.nn.unet.UNet.forward`."""
 
 
 class Ensemble:
-    """Networks applied to the same tile one after the other; in all else it is used as one of them.
+    """Networks applied to the same tile one after the other; otherwise used as one network.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ class Ensemble:
         self.geometry = members[0].geometry
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """Map images to the logarithm of the mean probability, which is to a soft-max as good as logits.
+        """Map images to the logarithm of the mean probability, which serves as logits for a soft-max.
 
         Parameters
         ----------
         x
-            As `UNet.forward` takes it.
+            ``(B, C, *tile)`` float32, normalized, as `septum.nn.unet.UNet.forward` takes it.
 
         Returns
         -------
@@ -61,8 +61,8 @@ class Ensemble:
         ValueError
             If a side does not fit the depth.
         """
-        # Sums of logarithms: a probability too small for a float does not become 0, and no more than one member's
-        # output is held beside the sum.
+        # Summed as logarithms: a probability too small for a float does not become 0, and only one member's output is
+        # in memory beside the sum.
         total = torch.log_softmax(self.members[0](x).float(), dim=1)
         for member in self.members[1:]:
             total = torch.logaddexp(total, torch.log_softmax(member(x).float(), dim=1))
@@ -70,5 +70,5 @@ class Ensemble:
 
 
 def members_of(network: Network) -> tuple[Network, ...]:
-    """Return the single networks."""
+    """Return the members of an ensemble, or the network itself."""
     return network.members if isinstance(network, Ensemble) else (network,)

@@ -1,6 +1,6 @@
-"""Gray values of a training tile: blur, a straight line with a bend, gamma, noise.
+"""Intensity augmentation of a training tile: blur, a curve from black to white, gamma, noise.
 
-All is given by a few numbers that were drawn beforehand, so a tile looks the same wherever it is made.
+A few numbers drawn beforehand determine the change, so that a tile is the same wherever it is made.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from septum.seeding import generator
 
 
 @dataclass(frozen=True)
-class Gray:
-    """What happens to the gray values of one tile, in this order; the defaults change nothing.
+class IntensityTransform:
+    """Changes to the intensities of one tile, applied in this order; the defaults change nothing.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ class Gray:
         ``v -> gain v + offset``.
     bend
         ``v -> v + bend c (1 - c) (2 c - 1)`` with ``c`` the value clipped to [0, 1], before gain and offset: 0 and 1
-        stay, the slope at 1/2 grows by ``bend / 2``.
+        are fixed, the slope at 1/2 grows by ``bend / 2``.
     gamma
-        ``c -> c^gamma`` with ``c`` the value scaled to [0, 1] between the tile's smallest and largest, by channel.
+        ``c -> c^gamma`` with ``c`` the value scaled to [0, 1] between the tile's smallest and largest, per channel.
     noise
         Standard deviation of Gaussian noise, in units of the values.
     noise_seed
-        Names the noise; it is drawn on the CPU and is the same on any device.
+        Seed of the noise; it is drawn on the CPU and is the same on any device.
     """
 
     blur_px: tuple[float, ...] = ()
@@ -46,32 +46,32 @@ class Gray:
 
 
 @torch.no_grad()
-def change_gray(tile: Tensor, gray: Gray) -> None:
-    """Change the gray values of a tile in place.
+def transform_intensity(tile: Tensor, change: IntensityTransform) -> None:
+    """Change the intensities of a tile in place.
 
     Parameters
     ----------
     tile
-        ``(C, *S) float32``, any range (`Gray.bend` takes 0 for black and 1 for white).
-    gray
-        What to do; the same for all channels, only noise is drawn for each.
+        ``(C, *S) float32``, any range (`IntensityTransform.bend` takes 0 for black and 1 for white).
+    change
+        The changes; the same for all channels, except for noise, which is drawn per channel.
     """
-    if any(gray.blur_px):
-        _blur(tile, gray.blur_px)
-    if gray.bend:
+    if any(change.blur_px):
+        _blur(tile, change.blur_px)
+    if change.bend:
         u = tile.clamp(0, 1).sub_(0.5)  # c (1 - c) (2 c - 1) = u (1/2 - 2 u^2)
-        tile.addcmul_(u, u.square().mul_(-2).add_(0.5), value=gray.bend)
-    if (gray.gain, gray.offset) != (1.0, 0.0):
-        tile.mul_(gray.gain).add_(gray.offset)
-    if gray.gamma != 1.0:
+        tile.addcmul_(u, u.square().mul_(-2).add_(0.5), value=change.bend)
+    if (change.gain, change.offset) != (1.0, 0.0):
+        tile.mul_(change.gain).add_(change.offset)
+    if change.gamma != 1.0:
         spatial = tuple(range(1, tile.ndim))
         low = tile.amin(spatial, keepdim=True)
         span = tile.amax(spatial, keepdim=True).sub_(low)
         span = torch.where(span > 0, span, 1.0)  # a constant tile stays as it is
-        tile.sub_(low).div_(span).pow_(gray.gamma).mul_(span).add_(low)
-    if gray.noise:
-        noise = generator(gray.noise_seed, "noise").standard_normal(tuple(tile.shape), dtype=np.float32)
-        tile.add_(torch.from_numpy(noise).to(tile.device), alpha=gray.noise)
+        tile.sub_(low).div_(span).pow_(change.gamma).mul_(span).add_(low)
+    if change.noise:
+        noise = generator(change.noise_seed, "noise").standard_normal(tuple(tile.shape), dtype=np.float32)
+        tile.add_(torch.from_numpy(noise).to(tile.device), alpha=change.noise)
 
 
 def _blur(tile: Tensor, sigma_px: Sequence[float]) -> None:

@@ -1,15 +1,15 @@
-"""What training makes small: the paper's pixel-wise weighted cross entropy, and the overlap of areas beside it."""
+"""Training losses: pixel-weighted cross entropy (paper, eq. 1) and soft Dice."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-IGNORED = 255
+from septum.arrays.targets import IGNORE_INDEX
 
 
 def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``sum over x of -w(x) log p_l(x)(x)`` and the number of annotated pixels.
+    """Compute ``sum over x of -w(x) log p_l(x)(x)`` and the number of annotated pixels.
 
     Source: Ronneberger et al. 2015, equation 1, with the sign that makes it an energy to minimize. The caller divides
     the sum by the number of annotated pixels of the whole batch (on all devices), so that neither tile size nor the
@@ -18,7 +18,7 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
     Parameters
     ----------
     logits
-        ``(B, K, *S)``; computed in float32 whatever comes in.
+        ``(B, K, *S)`` floats; computed in float32 whatever the dtype.
     target
         ``(B, *S) uint8``, class indices; 255 is ignored.
     weight
@@ -27,38 +27,38 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
     Returns
     -------
     energy, annotated
-        Two scalars, float32.
+        Two scalars, float32, >= 0.
     """
-    known = target != IGNORED
+    known = target != IGNORE_INDEX
     negative_log_p = torch.nn.functional.cross_entropy(
-        logits.float(), target.long(), reduction="none", ignore_index=IGNORED
+        logits.float(), target.long(), reduction="none", ignore_index=IGNORE_INDEX
     )
     return (negative_log_p * weight).sum(), known.sum().float()
 
 
 def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Return how little the areas of prediction and truth overlap, summed over tiles.
+    """Compute the soft Dice loss, summed over tiles and weighted by annotated pixels.
 
     For each tile 1 minus the mean soft Dice coefficient ``(2 sum p y + 1) / (sum p + sum y + 1)`` of all classes but
-    the background, times its annotated pixels: like the energy it is divided by the annotated pixels of the batch, and
-    tiles are apart, so that it does not matter which device has which. The 1 keeps it defined where a class is not in a
-    tile.
+    the background, times its annotated pixels: like the energy it is divided by the annotated pixels of the batch. Each
+    tile is treated on its own, so that the result does not depend on how tiles are distributed over devices. The 1
+    keeps the coefficient defined if a class is not in a tile.
 
     Source: Milletari et al. 2016 (V-Net), section 3, with sums in place of squares (Drozdzal et al. 2016).
 
     Parameters
     ----------
     logits
-        ``(B, K, *S)``; computed in float32 whatever comes in.
+        ``(B, K, *S)`` floats; computed in float32 whatever the dtype.
     target
         ``(B, *S) uint8``, class indices; 255 is ignored.
 
     Returns
     -------
     Tensor
-        A scalar, float32, 0 (equal) to the number of annotated pixels.
+        A scalar, float32, from 0 (equal) to the number of annotated pixels.
     """
-    known = target != IGNORED
+    known = target != IGNORE_INDEX
     p = torch.softmax(logits.float(), dim=1)
     axes = tuple(range(1, target.ndim))
     overlaps = []

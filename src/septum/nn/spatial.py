@@ -1,17 +1,17 @@
-"""The coordinate field of a training tile: position, rotation, mirroring, scale and elastic displacement in one.
+"""Coordinate field of a training tile: position, rotation, mirroring, scale and elastic displacement in one.
 
 Tile pixel ``i`` shows the image at
 
     center + matrix (i - n // 2) + u(i - n // 2)
 
-with ``n`` the tile's sides. The tile's pixel ``n // 2`` lies on the center, so a whole center, a matrix of mirrors
-and quarter turns and no displacement give whole coordinates: an exact crop. A crop of the same tile about its middle
-pixel has the same coordinates, whatever its sides.
+with ``n`` the sides of the tile. The tile's pixel ``n // 2`` lies on the center, so that an integer center, a matrix of
+mirrors and quarter turns and no displacement give integer coordinates: an exact crop. A crop of the same tile about its
+middle pixel has the same coordinates, whatever its sides.
 
 The displacement ``u`` is given on a coarse grid and interpolated between its points by the cubic convolution kernel of
 Keys (1981, "Cubic convolution interpolation for digital image processing", equation 15, a = -1/2; the usual bicubic),
-along one axis after the other. Beyond its ends the grid is continued linearly. The kernel passes through the points,
-so they have the standard deviation that was asked for, and the field is continuously differentiable.
+along one axis after the other. Beyond its ends the grid is continued linearly. The kernel passes through the points, so
+that they have the intended standard deviation, and the field is continuously differentiable.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from torch import Tensor
 
 from septum.nn.grid_sample import grid_scale
 
-# Coordinates are rounded to float32; this keeps a rounded one inside its box. In pixels.
+# Margin in pixels that keeps a coordinate inside its box after rounding to float32.
 SLACK_PX = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """Where each pixel of a tile lies in the image.
+    """Position of each pixel of a tile in the image.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ class Deformation:
     displacement
         ``(D, *G) float32``, displacement in pixels of the image at the points of a coarse grid.
     grid_px
-        ``(D,)``, distance of grid points along each axis in pixels of the tile; the grid's middle lies on the center.
+        ``(D,)``, distance of grid points along each axis in pixels of the tile; the middle of the grid lies on the
+        center.
     """
 
     center: NDArray[np.float64]
@@ -59,12 +60,12 @@ D = TypeVar("D", bound=Deformation)
 
 
 def cubic_matrix(sides: int, grid_px: float, points: int) -> NDArray[np.float64]:
-    """Return the weights of `points` grid points for each pixel of an axis.
+    """Compute the weights of `points` grid points for each pixel of an axis.
 
     Parameters
     ----------
     sides
-        Length of the axis in pixels; the grid's middle lies on pixel ``sides // 2``.
+        Length of the axis in pixels; the middle of the grid lies on pixel ``sides // 2``.
     grid_px
         Distance of grid points in pixels.
     points
@@ -73,7 +74,7 @@ def cubic_matrix(sides: int, grid_px: float, points: int) -> NDArray[np.float64]
     Returns
     -------
     ndarray
-        ``(sides, points)``; rows sum to 1. Source: Keys 1981, equation 15.
+        ``(sides, points)`` float64; rows sum to 1. Source: Keys 1981, equation 15.
     """
     if points == 1:
         return np.ones((sides, 1))
@@ -89,15 +90,15 @@ def cubic_matrix(sides: int, grid_px: float, points: int) -> NDArray[np.float64]
     return matrix
 
 
-def reach(deformation: Deformation, sides: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return a box of the image that holds every pixel needed to interpolate a tile.
+def bounding_box(deformation: Deformation, sides: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Compute a box of the image that holds all pixels needed to interpolate a tile.
 
-    It is found from the deformation alone, without computing the field, and so without waiting for a device.
+    The box follows from the deformation alone, without computing the field, and so without waiting for a device.
 
     Parameters
     ----------
     deformation
-        Where the tile lies.
+        Position of the tile.
     sides
         Sides of the tile in pixels.
 
@@ -117,16 +118,16 @@ def reach(deformation: Deformation, sides: Sequence[int]) -> tuple[list[int], li
     return [int(v) for v in low], [int(v) for v in high - low + 1]
 
 
-def window(deformation: Deformation, sides: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
-    """Return the part of an image that a tile needs, mirrored borders included.
+def image_window(deformation: Deformation, sides: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    """Compute the part of an image that a tile needs, including mirrored borders.
 
-    ``image[:, *window]`` with ``shifted(deformation, window)`` gives the same tile as the whole image, to the bit
-    where the center is a whole pixel: this is how tiles are read from images too large for the device or the memory.
+    ``image[:, *window]`` with ``translated(deformation, window)`` gives the same tile as the whole image, to the bit if
+    the center is an integer: in this way tiles are read from images too large for the device or the memory.
 
     Parameters
     ----------
     deformation
-        Where the tile lies.
+        Position of the tile.
     sides
         Sides of the tile in pixels.
     shape
@@ -138,11 +139,11 @@ def window(deformation: Deformation, sides: Sequence[int], shape: Sequence[int])
         One for each axis, inside the image and never empty.
     """
     part = []
-    for low, size, length in zip(*reach(deformation, sides), shape, strict=True):
+    for low, size, length in zip(*bounding_box(deformation, sides), shape, strict=True):
         high, last = low + size - 1, length - 1
         if low < 0 and high > last:
             part.append(slice(0, length))
-        elif low < 0:  # mirrored at the first pixel only: keep it, and as much as is seen in the mirror
+        elif low < 0:  # mirrored at the first pixel only: keep it, and the pixels that the mirror shows
             part.append(slice(0, min(length, max(high, -low) + 1)))
         elif high > last:
             part.append(slice(max(0, min(low, 2 * last - high)), length))
@@ -151,30 +152,30 @@ def window(deformation: Deformation, sides: Sequence[int], shape: Sequence[int])
     return tuple(part)
 
 
-def shifted(deformation: D, part: Sequence[slice]) -> D:
-    """Return the same deformation in coordinates of a part of the image, ``part`` from `window`."""
+def translated(deformation: D, part: Sequence[slice]) -> D:
+    """Return the same deformation in coordinates of a part of the image, ``part`` from `image_window`."""
     return replace(deformation, center=deformation.center - np.array([s.start for s in part], dtype=np.float64))
 
 
 @torch.no_grad()
 def coordinates(deformation: Deformation, sides: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
-    """Return the image coordinates of each pixel of a tile.
+    """Compute the image coordinates of each pixel of a tile.
 
     Parameters
     ----------
     deformation
-        Where the tile lies.
+        Position of the tile.
     sides
         Sides of the tile in pixels.
     device
-        Where they are computed.
+        Device of the result.
 
     Returns
     -------
     Tensor
-        ``(D, *sides) float32``, pixels of the image, whole numbers at pixel centers.
+        ``(D, *sides) float32``, coordinates in pixels of the image, integers at pixel centers.
     """
-    low, _ = reach(deformation, sides)
+    low, _ = bounding_box(deformation, sides)
     field = _field(deformation, sides, low, [(1.0, 0.0)] * len(sides), torch.device(device))
     first = torch.tensor(low, dtype=torch.float32, device=device).view(-1, *[1] * len(sides))
     return field.flip(0) + first
@@ -183,23 +184,23 @@ def coordinates(deformation: Deformation, sides: Sequence[int], *, device: torch
 def grid(
     deformation: Deformation, sides: Sequence[int], *, low: Sequence[int], sizes: Sequence[int], device: torch.device
 ) -> Tensor:
-    """Return the coordinates of a tile as `septum.nn.grid_sample.sample` takes them.
+    """Compute the coordinates of a tile in the form that `septum.nn.grid_sample.sample` takes.
 
     Parameters
     ----------
     deformation
-        Where the tile lies.
+        Position of the tile.
     sides
         Sides of the tile in pixels.
     low, sizes
-        First pixel and sides of the box in the buffer, from `reach`.
+        First pixel and sides of the box in the buffer, from `bounding_box`.
     device
-        Where they are computed.
+        Device of the result.
 
     Returns
     -------
     Tensor
-        ``(D, *sides) float32``, last axis first.
+        ``(D, *sides) float32``, scaled coordinates of -1 to 1, last axis first.
     """
     return _field(deformation, sides, low, grid_scale(sizes), device)
 
@@ -211,10 +212,10 @@ def _field(
     scale: Sequence[tuple[float, float]],
     device: torch.device,
 ) -> Tensor:
-    """Return ``factor * (coordinate - origin) + summand``, ``(D, *sides) float32``, last axis first."""
+    """Compute ``factor * (coordinate - origin) + summand``, ``(D, *sides) float32``, last axis first."""
     rank = len(sides)
     factor, summand = np.array(scale).T
-    # A linear map is a sum of one term for each axis. Those of mirrors and quarter turns are whole: nothing is rounded.
+    # A linear map is a sum of one term per axis. Terms of mirrors and quarter turns are integers: nothing is rounded.
     matrix = deformation.matrix * factor[:, None]
     terms = [matrix[:, axis, None] * (np.arange(n) - n // 2) for axis, n in enumerate(sides)]
     terms[0] += ((deformation.center - origin) * factor + summand)[:, None]
@@ -234,6 +235,7 @@ def _field(
 
 @functools.lru_cache(maxsize=64)
 def _cubic_tensor(sides: int, grid_px: float, points: int, device: torch.device) -> Tensor:
+    """Return `cubic_matrix` as a float32 tensor on a device, cached."""
     return _tensor(cubic_matrix(sides, grid_px, points), device)
 
 
@@ -244,4 +246,5 @@ def _gain(sides: int, grid_px: float, points: int) -> float:
 
 
 def _tensor(array: NDArray[np.float64], device: torch.device) -> Tensor:
+    """Return an array as a float32 tensor on a device."""
     return torch.from_numpy(array.astype(np.float32)).to(device)

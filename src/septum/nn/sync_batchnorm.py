@@ -1,7 +1,7 @@
-"""Batch normalization with the statistics of all processes' tiles, on any device.
+"""Batch normalization with the statistics of the tiles of all processes, on any device.
 
-PyTorch's own (`torch.nn.SyncBatchNorm`) works on GPUs only; this one is a function over two all-reduce operations, so
-that processes on CPUs see the batch that one process would see.
+`torch.nn.SyncBatchNorm` works on GPUs only. Here two all-reduce operations compute the statistics, so that processes on
+CPUs see the batch that one process would see.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         axes = [0, *range(2, x.ndim)]
-        # Mean first, then the variance around it: the difference of two large sums would lose digits.
+        # Mean first, then the variance around it: the difference of two large sums would lose precision.
         sums = torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])])
         distributed.all_reduce(sums)
         count = sums[-1]
@@ -49,11 +49,12 @@ class _Normalize(torch.autograd.Function):
 
 
 def _along_channels(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape values, one per channel, to broadcast over ``(B, C, *S)``."""
     return values.reshape(1, -1, *([1] * (like.ndim - 2)))
 
 
 def _normalize_shared(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor) -> Tensor:
-    """Normalize over the tiles of all processes, in float32, and keep the running statistics as PyTorch does."""
+    """Normalize over the tiles of all processes in float32, and update the running statistics as PyTorch does."""
     assert norm.momentum is not None and norm.running_mean is not None and norm.running_var is not None
     normalized, mean, variance, count = _Normalize.apply(x.float(), norm.eps)  # type: ignore[no-untyped-call]
     with torch.no_grad():
@@ -65,24 +66,24 @@ def _normalize_shared(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor) -> Tenso
     return scaled.to(x.dtype)
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` over the tiles of all processes; in evaluation it is the same."""
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` over the tiles of all processes; identical to it in evaluation."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
-        """Normalize ``(B, C, Y, X)``."""
+        """Normalize ``(B, C, Y, X)`` floats of any finite values to the same shape and dtype, unbounded."""
         return _normalize_shared(self, input) if self.training else super().forward(input)
 
 
-class SharedBatchNorm3d(nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d` over the tiles of all processes; in evaluation it is the same."""
+class SyncBatchNorm3d(nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d` over the tiles of all processes; identical to it in evaluation."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
-        """Normalize ``(B, C, Z, Y, X)``."""
+        """Normalize ``(B, C, Z, Y, X)`` floats of any finite values to the same shape and dtype, unbounded."""
         return _normalize_shared(self, input) if self.training else super().forward(input)
 
 
 def synchronize_batchnorm(network: nn.Module) -> None:
-    """Replace batch normalization in a network by one over all processes, in place; names and values stay.
+    """Replace the batch normalization of a network by one over all processes, in place; names and values stay.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def synchronize_batchnorm(network: nn.Module) -> None:
         for name, module in list(parent.named_children()):
             if type(module) in (nn.BatchNorm2d, nn.BatchNorm3d):
                 assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)
-                kind = SharedBatchNorm2d if isinstance(module, nn.BatchNorm2d) else SharedBatchNorm3d
+                kind = SyncBatchNorm2d if isinstance(module, nn.BatchNorm2d) else SyncBatchNorm3d
                 shared = kind(module.num_features, eps=module.eps, momentum=module.momentum)
                 shared.weight, shared.bias = module.weight, module.bias
                 for buffer in ("running_mean", "running_var", "num_batches_tracked"):

@@ -19,17 +19,17 @@ from septum.settings import Settings
 
 
 class UNetSettings(Settings):
-    """The network's shape.
+    """Shape of the network.
 
     Parameters
     ----------
     channels
         Image channels.
     classes
-        Classes, background among them.
+        Classes, including background.
     depths
         Poolings along each spatial axis, ``(Y, X)`` or ``(Z, Y, X)``; the largest is the number of levels above the
-        bottom and is 1 or more. A shallower axis is neither pooled nor convolved along in the finest levels.
+        bottom and is 1 or more. Along a shallower axis the finest levels neither pool nor convolve.
     width
         Features of the first level; each level doubles them.
     padding
@@ -64,12 +64,12 @@ class UNetSettings(Settings):
 
     @property
     def geometry(self) -> Geometry:
-        """Sizes and context of this network."""
+        """Sides and context of this network."""
         return Geometry(self.depths, self.padding)
 
 
 class Dropout(nn.Module):
-    """Drop-out whose masks come from explicit generators on the CPU, the same for any device and number of processes.
+    """Drop-out whose masks come from explicit CPU generators: the same on any device and for any number of processes.
 
     `seed` must be called before each training step; in evaluation the module does nothing.
     """
@@ -80,11 +80,22 @@ class Dropout(nn.Module):
         self._numbers: tuple[int, ...] = ()
 
     def seed(self, numbers: Sequence[int]) -> None:
-        """Set the masks of the next forward pass, one number a sample."""
+        """Set the masks of the next forward pass by one seed per sample."""
         self._numbers = tuple(numbers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` with each value set to 0 with the given probability, the others scaled up."""
+        """Set each value to 0 with the given probability and scale up the others.
+
+        Parameters
+        ----------
+        x
+            ``(B, C, *S)`` floats, any finite values.
+
+        Returns
+        -------
+        Tensor
+            ``(B, C, *S)``, the dtype of `x`, any finite values.
+        """
         if not self.training:
             return x
         assert len(self._numbers) == len(x), f"{len(self._numbers)} seeds for {len(x)} samples"
@@ -92,22 +103,22 @@ class Dropout(nn.Module):
         chances = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(n)) for n in self._numbers]
         mask = torch.stack(chances) < keep
         if x.is_cuda:
-            mask = mask.pin_memory()  # from other memory the copy would wait for all that the GPU has been given
+            mask = mask.pin_memory()  # a copy from pageable memory would wait for all queued GPU work
         return x * mask.to(x.device, non_blocking=True).to(x.dtype).div_(keep)
 
 
 def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSettings, dropout: bool) -> nn.Sequential:
-    """Two convolutions, each followed by (batch normalization and) ReLU; drop-out at the end where asked for."""
+    """Return two convolutions, each followed by (batch normalization and) ReLU, and drop-out if requested."""
     rank = len(kernel)
     conv = (nn.Conv2d, nn.Conv3d)[rank - 2]
     norm = (nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2]
     padding = tuple(k // 2 for k in kernel) if settings.padding == "same" else 0
     layers: list[nn.Module] = []
     for features in (inside, outside):
-        # Batch normalization brings its own offset; a bias before it would be a parameter without effect.
+        # Batch normalization has its own offset; a bias before it would have no effect.
         layers.append(conv(features, outside, kernel, padding=padding, bias=not settings.batch_norm))  # type: ignore[arg-type]
         if settings.batch_norm:
-            # One tile a step: statistics for prediction are averaged over more steps than the usual ten.
+            # With one tile a step, statistics for prediction are averaged over more steps than the usual ten.
             layers.append(norm(outside, momentum=0.03))
         layers.append(nn.LeakyReLU(settings.leak, inplace=True) if settings.leak else nn.ReLU(inplace=True))
     if dropout and settings.dropout:
@@ -116,7 +127,7 @@ def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSet
 
 
 class _Undrawn(TorchFunctionMode):
-    """While this is entered, layers that are made do not draw weights; a "meta" device would import sympy for it."""
+    """Context in which new layers keep uninitialized weights; a "meta" device would do the same but imports sympy."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
@@ -130,9 +141,9 @@ class UNet(nn.Module):
     Parameters
     ----------
     settings
-        The network's shape.
+        Shape of the network.
     seed
-        Seed of the initial weights; None: they are not drawn, see `unset`.
+        Seed of the initial weights; None: uninitialized, see `unset`.
     """
 
     def __init__(self, settings: UNetSettings, *, seed: int | None = 0) -> None:
@@ -145,12 +156,12 @@ class UNet(nn.Module):
         conv = (nn.Conv2d, nn.Conv3d)[rank - 2]
 
         def at(level: int, value: int) -> tuple[int, ...]:
-            """Return the kernel of a level: `value` along the axes that have begun to be pooled there, 1 elsewhere."""
+            """Return the kernel of a level: `value` along axes that are deep enough to be pooled there, otherwise 1."""
             return tuple(value if level >= levels - depth else 1 for depth in settings.depths)
 
         self.pools = [at(level, 2) for level in range(levels)]
         features = [settings.channels] + [width * 2**level for level in range(levels + 1)]
-        # The paper's release drops out after the last level before the bottom and after the bottom.
+        # The paper's release has drop-out after the last level before the bottom and after the bottom.
         self.down = nn.ModuleList(
             _block(features[k], features[k + 1], at(k, 3), settings, k == levels - 1) for k in range(levels)
         )
@@ -168,9 +179,9 @@ class UNet(nn.Module):
 
     @classmethod
     def unset(cls, settings: UNetSettings) -> Self:
-        """Return a network on the CPU whose weights hold anything, to be loaded.
+        """Return a network on the CPU with uninitialized weights, to be loaded.
 
-        Drawing those of the paper's network would take a third of a second.
+        Drawing the weights of the paper's network would take a third of a second.
         """
         with _Undrawn():
             return cls(settings, seed=None)
@@ -181,12 +192,12 @@ class UNet(nn.Module):
         Parameters
         ----------
         x
-            ``(B, C, *tile)``, normalized; the sides must satisfy `Geometry.output`.
+            ``(B, C, *tile)`` floats, normalized; the sides must satisfy `Geometry.output`.
 
         Returns
         -------
         Tensor
-            ``(B, K, *output)``, logits of the classes.
+            ``(B, K, *output)`` floats, logits of the classes.
 
         Raises
         ------
@@ -202,7 +213,20 @@ class UNet(nn.Module):
         return x
 
     def contract(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Go down: return the features of the lowest level, and those of the levels above, the finest first."""
+        """Compute the contracting path and the bottom.
+
+        Parameters
+        ----------
+        x
+            ``(B, C, *tile)`` floats, normalized.
+
+        Returns
+        -------
+        bottom
+            ``(B, F, *S)`` floats, any finite values: features of the lowest level.
+        skips
+            Features of the levels above, the finest first.
+        """
         pool = (torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)[len(self.settings.depths) - 2]
         skips = []
         for block, window in zip(self.down, self.pools, strict=True):
@@ -212,20 +236,35 @@ class UNet(nn.Module):
         return self.bottom(x), skips
 
     def expand(self, x: Tensor, skip: Tensor, level: int) -> Tensor:
-        """Go up by one: return the features of a level from those of the level below and its skip connection."""
+        """Compute one level of the expanding path.
+
+        Parameters
+        ----------
+        x
+            ``(B, F, *S)`` floats, any finite values: features of the level below.
+        skip
+            ``(B, F / 2, *S)`` floats, any finite values: features of the contracting path at this level.
+        level
+            Index of the level, 0 for the finest.
+
+        Returns
+        -------
+        Tensor
+            ``(B, F / 2, *S)`` floats, any finite values: features of the level.
+        """
         merged: Tensor = self.merge[level](_joined(skip, self.up[level](x)))
         return merged
 
     def seed_dropout(self, numbers: Sequence[int]) -> None:
-        """Set the drop-out masks of the next forward pass from one number a sample."""
+        """Set the drop-out masks of the next forward pass by one seed per sample."""
         for offset, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
             module.seed([(number + offset) % 2**63 for number in numbers])
 
 
 class _Joined(torch.autograd.Function):
-    """Features of the central part of a skip connection and of what comes from below, whose gradients keep the order.
+    """Concatenation of a cropped skip connection and the features from below, whose gradient keeps the memory format.
 
-    PyTorch's own gradient of a part has its features outermost, which layers before it then pay for.
+    PyTorch's own gradient of a crop has its channels outermost, which slows down the layers before it.
     """
 
     @staticmethod
@@ -242,6 +281,7 @@ class _Joined(torch.autograd.Function):
 
 
 def _joined(skip: Tensor, x: Tensor) -> Tensor:
+    """Concatenate the central part of a skip connection and the features from below."""
     if torch.is_grad_enabled() and x.requires_grad:
         joined: Tensor = _Joined.apply(skip, x)  # type: ignore[no-untyped-call]
         return joined
@@ -249,18 +289,31 @@ def _joined(skip: Tensor, x: Tensor) -> Tensor:
 
 
 def center_crop(x: Tensor, sides: Sequence[int]) -> Tensor:
-    """Return the central part of ``(B, C, *S)`` with the given sides; sides differ by even numbers."""
+    """Return the central part of an image or feature map.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, *S)``, any dtype, any values.
+    sides
+        Sides of the part, which differ from those of `x` by even numbers.
+
+    Returns
+    -------
+    Tensor
+        ``(B, C, *sides)``, a view of `x` with its dtype and values of the same range.
+    """
     for axis, side in enumerate(sides, start=2):
         x = x.narrow(axis, (x.shape[axis] - side) // 2, side)
     return x
 
 
 def initialize(network: nn.Module, seed: int) -> None:
-    """Set weights to Gaussians of standard deviation sqrt(2 / N), N the incoming nodes of a neuron; biases to 0.
+    """Draw weights from Gaussians of standard deviation sqrt(2 / N), N the incoming nodes of a neuron; set biases to 0.
 
     Source: Ronneberger et al. 2015, section 3 (He et al. 2015). A 3x3 convolution of 64 features has N = 576. Each
-    pixel of an up-convolution with stride equal to its kernel sees one pixel of each feature, so its N is the number of
-    features.
+    pixel of an up-convolution with stride equal to its kernel sees one pixel of each feature, so that its N is the
+    number of features.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -274,11 +327,11 @@ def initialize(network: nn.Module, seed: int) -> None:
 
 
 def freeze_batchnorm(network: nn.Module) -> None:
-    """Let batch normalization compute with its running statistics, as in prediction, while all else trains.
+    """Switch batch normalization to its running statistics, as in prediction, while all other layers train.
 
-    With one or two tiles a step, each tile is normalized by little more than itself, and the network learns to count on
-    that; in prediction all images share one mean and variance, and those that look unlike the rest come out too faint
-    or too strong. The last part of a training with fixed statistics removes the difference (Wu and Johnson 2021,
+    With one or two tiles a step, each tile is normalized mostly by itself, and the network learns to rely on that; in
+    prediction all images share one mean and variance, and images unlike the others come out too faint or too strong.
+    The last part of a training with fixed statistics removes the difference (Wu and Johnson 2021,
     https://arxiv.org/abs/2105.07576, section 4). Undone by ``network.train()``.
     """
     for module in network.modules():
@@ -287,11 +340,11 @@ def freeze_batchnorm(network: nn.Module) -> None:
 
 
 def for_prediction(network: UNet) -> UNet:
-    """Return a copy of the network for prediction: in evaluation mode, batch normalization folded away.
+    """Return a copy of the network for prediction: evaluation mode, batch normalization folded into convolutions.
 
     Each convolution takes over the scale and offset of the normalization after it, computed in float64 (on the CPU, as
-    Apple GPUs have none). The copy's
-    outputs equal those of the original in evaluation mode to float rounding. It is on the original's device.
+    Apple GPUs have no float64). The outputs equal those of the original in evaluation mode to float rounding. The copy
+    is on the device of the original.
     """
     copy = UNet.unset(network.settings.model_copy(update={"batch_norm": False, "dropout": 0.0}))
     device = next(network.parameters()).device
@@ -316,6 +369,7 @@ def for_prediction(network: UNet) -> UNet:
 
 
 def _float64(tensor: Tensor) -> Tensor:
+    """Return a float64 copy on the CPU."""
     return tensor.cpu().double()
 
 

@@ -1,4 +1,4 @@
-"""The mean of the weights over the last part of a training: steadier, and often better, than the last weights."""
+"""Weight averaging: the mean of the weights over the last part of a training, often better than the last weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class WeightAverage:
     Parameters
     ----------
     share
-        About the share of the steps so far that count, in (0, 1]; 1 is the plain mean of all.
+        Approximate share of the steps so far that contribute, in (0, 1]; 1 is the plain mean of all.
 
     Attributes
     ----------
     tensors
-        By the names of the network's state; the running means of batch normalization are averaged as well. Empty
-        before the first step.
+        Averages by the names of the network's state; the running statistics of batch normalization are averaged as
+        well. Empty before the first step.
     """
 
     def __init__(self, share: float) -> None:
@@ -27,12 +27,12 @@ class WeightAverage:
         self.tensors: dict[str, Tensor] = {}
 
     def add(self, network: UNet, step: int) -> None:
-        """Add the weights after step number `step`, from 1."""
+        """Add the weights after step number `step`, counted from 1."""
         new = 1 / (1 + (step - 1) * self.share)
         for name, value in network.state_dict().items():
             if name not in self.tensors:
                 self.tensors[name] = value.clone()
             elif value.is_floating_point():
                 self.tensors[name].lerp_(value, new)
-            else:  # how many batches were counted
+            else:  # the counter of batches
                 self.tensors[name].copy_(value)

@@ -21,7 +21,7 @@ def sequences(folder: Path) -> list[Path]:
 
 
 def is_sequence(folder: Path) -> bool:
-    """Say whether `folder` is an annotated sequence: ``01`` with ``01_GT/SEG`` or ``01_ST/SEG`` beside it."""
+    """Return True if `folder` is an annotated sequence: ``01`` with ``01_GT/SEG`` or ``01_ST/SEG`` beside it."""
     here = folder.absolute()
     return here.name.isdecimal() and any(
         (here.parent / f"{here.name}_{kind}" / "SEG").is_dir() for kind in ("GT", "ST")
@@ -37,7 +37,7 @@ def truth_folder(folder: Path) -> Path | None:
 
 
 def has_frames(folder: Path) -> bool:
-    """Say whether `folder` holds frames ``tTTT.tif``."""
+    """Return True if `folder` holds frames ``tTTT.tif``."""
     return any(_FRAME.fullmatch(p.name) for p in folder.iterdir())
 
 
@@ -54,7 +54,7 @@ def pair_sequences(folders: Sequence[Path]) -> Pairing:
     """Pair the frames of sequences with the truth beside them.
 
     The mask is silver where it exists, else gold; gold is gold. A frame with several gold slices (3D) makes one pair
-    per slice, of which only the first has the silver mask, so that nothing is trained on twice. Frames without any
+    per slice, of which only the first has the silver mask, so that no frame is trained on twice. Frames without any
     truth are pairs without a mask.
     """
     pairs: list[Pair] = []

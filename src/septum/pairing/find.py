@@ -1,4 +1,4 @@
-"""From what a user points at to pairs of image and mask. No image is opened."""
+"""Find pairs of image and mask in the files and folders that a user names. No image is opened."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.paths import SUFFIXES, format_path, image_stem, image_suffix, is_zarr, natural_key
+from septum.io.formats import SUFFIXES
+from septum.io.paths import format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing import ctc
-from septum.pairing.folders import (
+from septum.pairing.names import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
+    Matches,
     fields_of_view,
+    image_key,
     images_in,
+    mask_key,
+    match,
+    names_a_mask,
     object_folders,
     role_folders,
     second_annotators,
     subfolders,
 )
-from septum.pairing.names import Matches, image_key, mask_key, match, names_a_mask
 from septum.pairing.pair import Pair, Pairing
 
 __all__ = ["Pair", "Pairing", "find_pairs"]
@@ -48,12 +53,13 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
     -------
     Pairing
         Pairs in natural order. Images whose names are nothing but consecutive numbers (``00.png`` to ``29.png``) are
-        one group of neighboring sections, with the number as position; whether their sizes agree is not looked at.
+        one group of neighboring sections, with the number as position; their sizes are not compared.
 
     Raises
     ------
     UsageError
-        If a path is missing or the paths do not go together; a folder above several data sets names them.
+        If a path is missing or the paths do not belong together; for a folder above several data sets the message
+        names them.
     DataError
         If a folder holds no image, no name fits another, or two files claim the same partner.
     """
@@ -95,7 +101,7 @@ def _one_folder(folder: Path) -> Pairing:
     raise _nothing(folder, files)
 
 
-def _looks_right(folder: Path) -> bool:
+def _is_data_set(folder: Path) -> bool:
     try:
         return bool(role_folders(folder) or object_folders(folder) or ctc.sequences(folder))
     except DataError:
@@ -103,9 +109,9 @@ def _looks_right(folder: Path) -> bool:
 
 
 def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
-    """Say why a folder is no data set, and what is near that is one."""
+    """Return the error for a folder that is no data set; it names data sets nearby."""
     inside = subfolders(folder)
-    right = [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _looks_right(p)]
+    right = [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _is_data_set(p)]
     if right:
         names = ", ".join(format_path(p.relative_to(folder)) for p in right[:8])
         return UsageError(
@@ -132,7 +138,7 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
         )
     if images.name.casefold() in MASK_FOLDERS and masks.name.casefold() in IMAGE_FOLDERS:
         raise UsageError(
-            f"{format_path(images)} {format_path(masks)}", "images first, then masks", f"turn round: {masks} {images}"
+            f"{format_path(images)} {format_path(masks)}", "images first, then masks", f"swap them: {masks} {images}"
         )
     truth = ctc.truth_folder(masks)
     if truth is not None and ctc.has_frames(images):
@@ -179,7 +185,7 @@ def _no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
 
 
 def _sections(images: Sequence[Path]) -> dict[Path, int]:
-    """Return the numbers of images that are named by consecutive numbers and nothing else; else nothing."""
+    """Return the numbers of images that are named by nothing but consecutive numbers; empty for other names."""
     stems = [image_stem(p) for p in images]
     if len(stems) < 2 or not all(s.isdecimal() for s in stems):
         return {}
@@ -198,9 +204,7 @@ def _two_files(image: Path, mask: Path) -> Pairing:
             )
     folders = image.parent.name.casefold() in MASK_FOLDERS and mask.parent.name.casefold() in IMAGE_FOLDERS
     if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
-        raise UsageError(
-            f"{format_path(image)} {format_path(mask)}", "the image first, then the mask", "turn them round"
-        )
+        raise UsageError(f"{format_path(image)} {format_path(mask)}", "the image first, then the mask", "swap them")
     name = image_stem(image)
     return Pairing((Pair(name, image, mask, group=name),), "stacks")
 

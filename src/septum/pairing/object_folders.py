@@ -1,20 +1,20 @@
-"""One mask file per object, in a folder per image, read as one mask of ids."""
+"""Read a folder of mask files, one per object, as one mask of ids."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from septum.errors import FileError
-from septum.io.images import Image, read_image
+from septum.io.image import Image
+from septum.io.open import read_image
 from septum.io.paths import format_path, is_zarr
-from septum.pairing.folders import images_in
+from septum.pairing.names import images_in
 
 
 def is_object_folder(path: Path) -> bool:
-    """Say whether `path` is a folder of mask files, not a mask."""
+    """Return True if `path` is a folder of mask files, not a mask."""
     return path.is_dir() and not is_zarr(path)
 
 
@@ -24,13 +24,13 @@ def read_object_masks(folder: Path) -> Image:
     Parameters
     ----------
     folder
-        Each file is 0 (or its lowest value) off its object and more on it.
+        Each file is 0 outside of its object and above 0 inside.
 
     Returns
     -------
     Image
         ``(1, *S)`` int32: 0 background, 1, 2, ... the objects in the natural order of their files. Where two overlap
-        the smaller one is seen. Files without a pixel of an object leave their number out.
+        the smaller one is kept. Files without a pixel above 0 leave their number out.
 
     Raises
     ------
@@ -56,4 +56,11 @@ def read_object_masks(folder: Path) -> Image:
     labels = np.zeros(first.array.shape[1:], np.int32)
     for _, number, on in sorted(found, key=lambda f: (-f[0], f[1])):
         labels[on] = number
-    return replace(first, array=labels[None])
+    return Image.from_array(
+        labels[None],
+        first.axes,
+        file_axes=first.file_axes,
+        pixel_size_um=first.pixel_size_um,
+        affine=first.affine,
+        location=folder,
+    )

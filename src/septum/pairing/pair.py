@@ -1,4 +1,4 @@
-"""An image and its truth, as files."""
+"""An image and its truth, as files: the result of pairing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pair:
     image
         The image file.
     mask
-        The truth to train on; None if the image is not annotated, or another pair of the same image has the mask.
+        The truth to train on; None if the image is not annotated, or another pair of the same image holds the mask.
     gold
         The truth to score with where it differs from `mask`; None otherwise.
     gold_slice
@@ -28,7 +28,7 @@ class Pair:
     position
         Frame or section number in the group.
     field
-        Mask of the field of view: 0 where the image shows nothing; None if there is none.
+        Mask of the field of view: 0 outside of it; None if there is none.
     """
 
     name: str
@@ -50,15 +50,16 @@ class Pairing:
     pairs
         In natural order of their names.
     layout
-        How the files lay: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, ``"files"`` (told apart by suffix), or
+        Arrangement of the files: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, ``"files"`` (told apart by
+        suffix), or
         ``"objects"`` (a folder for each image, with one mask file for each object; `Pair.mask` is the folder of them).
     unmatched_images, unmatched_masks
         Files without a partner, in natural order. Frames of a Cell Tracking Challenge sequence that are not annotated
         are pairs without a mask instead, since most of them never are.
     objects
-        True where the layout says that masks hold object ids; None where it does not say.
+        True where the layout proves that masks hold object ids; None where it does not.
     set_aside
-        Files that are there and not used, with what they are: masks of a ``"second annotator"``, or of the
+        Files that are not used, with the reason: masks of a ``"second annotator"``, or of the
         ``"field of view"`` of no image.
     """
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from septum.events import Event, Warned
 from septum.io.atomic import replace_folder
-from septum.io.bigtiff import write_tiff_from
-from septum.io.paths import ZARR, image_suffix
-from septum.io.pyramid import add_pyramid
-from septum.io.source import Source
+from septum.io.formats import format_of
+from septum.io.image import Image
+from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_labels import add_labels
-from septum.io.zarr_write import open_target
+from septum.io.zarr_write import ZarrTarget, add_pyramid
 from septum.predict.block_store import (
     BlockPlan,
     BlockTask,
@@ -70,7 +69,7 @@ class Asked:
 
 
 def predict_in_blocks(
-    asked: Asked, source: Source, model: Model, layout: TilePlan, crew: Executor, place: tuple[int, int]
+    asked: Asked, source: Image, model: Model, layout: TilePlan, crew: Executor, place: tuple[int, int]
 ) -> Iterator[Event]:
     """Predict one image block by block.
 
@@ -118,7 +117,8 @@ def predict_in_blocks(
 def deliver(work: Work, asked: Asked) -> Iterator[float]:
     """Complete the result, put it in its place, and remove the work folder; yield the share that is done."""
     remove_leftovers(work.result)
-    if asked.inside or image_suffix(asked.target) in ZARR:
+    kind = format_of(asked.target.name)
+    if asked.inside or (kind is not None and kind.folder):
         yield from add_pyramid(work.result)
         remove_leftovers(work.result)
         if asked.inside:
@@ -126,12 +126,12 @@ def deliver(work: Work, asked: Asked) -> Iterator[float]:
         else:
             replace_folder(work.result, asked.target)
     else:
-        result = open_target(work.result)
-        yield from write_tiff_from(result, asked.target, labels=result.labels)
+        result = ZarrTarget(work.result)
+        yield from write_tiff_from(result, asked.target)
     shutil.rmtree(work.folder, ignore_errors=True)
 
 
-def _plan(asked: Asked, source: Source, model: Model, layout: TilePlan) -> BlockPlan:
+def _plan(asked: Asked, source: Image, model: Model, layout: TilePlan) -> BlockPlan:
     assert layout.block is not None
     rank = model.rank
     return BlockPlan(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from septum.errors import SeptumError, UsageError
-from septum.io.source import open_image
+from septum.io.open import open_image
 from septum.predict.block_store import BlockTask, digest, open_work
 from septum.predict.in_blocks import Blocks
 from septum.predict.memory import peak_bytes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from septum.axes import relative_spacing, spatial
 from septum.errors import DataError, ModelError
-from septum.io.source import Source
+from septum.io.image import Image
 from septum.predict.model import Model
 
 
@@ -32,7 +32,7 @@ class ImageFrame:
         How often the only channel is repeated: gray images for a model of color images.
     """
 
-    source: Source
+    source: Image
     place: tuple[int, ...]
     rank: int
     repeat: int = 1
@@ -46,7 +46,7 @@ class ImageFrame:
     def __getitem__(self, index: tuple[slice, ...], /) -> NDArray[Any]:
         walked = dict(zip(walked_axes(self.source.axes, self.rank), self.place, strict=True))
         inside = dict(zip(spatial(self.source.axes)[-self.rank :], index[1:], strict=True))
-        part = self.source.read(tuple(walked.get(a, inside.get(a, slice(None))) for a in self.source.axes))
+        part = self.source[tuple(walked.get(a, inside.get(a, slice(None))) for a in self.source.axes)]
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             where = self.source.name or "the image"
             raise DataError(
@@ -60,7 +60,7 @@ def walked_axes(axes: str, rank: int) -> str:
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
-def split_frames(source: Source, model: Model) -> list[ImageFrame]:
+def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     """Cut an image into what the network takes: ``(C, Y, X)`` each along T and Z, or ``(C, Z, Y, X)`` each along T.
 
     Raises
@@ -87,7 +87,7 @@ def split_frames(source: Source, model: Model) -> list[ImageFrame]:
     return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
 
 
-def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> NDArray[Any]:
+def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
     """Put the frames' results ``(C', *S)`` back into the image's axes."""
     lengths = dict(zip(source.axes, source.shape, strict=True))
     walked = walked_axes(source.axes, rank)
@@ -98,7 +98,7 @@ def join_frames(results: Sequence[NDArray[Any]], source: Source, rank: int) -> N
     return joined
 
 
-def frame_spacing(source: Source, rank: int) -> tuple[float, ...] | None:
+def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
     """Return the relative pixel sizes of a frame's axes; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None]) if None not in sizes else None
+    return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None

@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays import stitch
+from septum.arrays.instances import quantize
 from septum.arrays.normalize import join_samples, sample_intensities
 from septum.axes import spatial
 from septum.errors import FileError
+from septum.io.image import Image
 from septum.io.paths import image_stem
-from septum.io.scratch import Scratch
-from septum.io.source import Source
-from septum.io.zarr_write import ZarrTarget, create_zarr, open_target
+from septum.io.scratch import ShardedArray
+from septum.io.zarr_write import ZarrTarget, create_zarr
 from septum.predict.block_store import Arrays, BlockTask, Work
 from septum.predict.frames import ImageFrame, frame_spacing, split_frames, walked_axes
 from septum.predict.model import Model
@@ -59,8 +60,8 @@ class Blocks:
 
     work: Work
     model: Model
-    source: Source
-    _open: dict[str, Scratch] = field(default_factory=dict, repr=False)
+    source: Image
+    _open: dict[str, ShardedArray] = field(default_factory=dict, repr=False)
     _target: ZarrTarget | None = None
 
     @cached_property
@@ -184,7 +185,7 @@ class Blocks:
             if left:
                 yield done / (done + left)
         if self.makes_objects:
-            self._scratch("levels").write((frame, *region), stitch.levels(probabilities[1]))
+            self._scratch("levels").write((frame, *region), quantize(probabilities[1]))
         elif self.work.plan.output == "classes":
             self._write(
                 frame, region, class_table(self.model)[most_probable_class(probabilities, self.model.header)][None]
@@ -207,11 +208,11 @@ class Blocks:
         found = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
         return {stage: table for stage, table in found.items() if table is not None}
 
-    def _scratch(self, name: str) -> Scratch:
+    def _scratch(self, name: str) -> ShardedArray:
         """Return an array between the stages: ``(frames, *frame)``, zeros where nothing is written."""
         if name not in self._open:
             plan = self.work.plan
-            self._open[name] = Scratch.create(
+            self._open[name] = ShardedArray.create(
                 self.work.folder / name,
                 (plan.frames, *plan.frame),
                 np.uint16 if name == "levels" else np.int64,
@@ -223,7 +224,7 @@ class Blocks:
     def _write(self, frame: int, region: Region, values: NDArray[Any]) -> None:
         """Write ``(C', *region)`` into the result."""
         if self._target is None:
-            self._target = open_target(self.work.result)
+            self._target = ZarrTarget(self.work.result)
         walked = dict(zip(walked_axes(self.source.axes, self.model.rank), self.frames[frame].place, strict=True))
         inside = dict(zip(spatial(self.source.axes)[-self.model.rank :], region, strict=True))
         axes = self._target.axes

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
-from septum.io.images import write_image
-from septum.io.source import Source
+from septum.io.image import Image
+from septum.io.write import write_image
 from septum.io.zarr_labels import write_labels
 from septum.predict.block_run import Asked
 from septum.predict.events import ImageDone, ImageStarted, TileDone
@@ -61,7 +61,7 @@ class Job:
 
 
 def predict_whole(
-    job: Job, source: Source, model: Model, place: tuple[int, int], behind: BackgroundWriter[Event | PredictionFailure]
+    job: Job, source: Image, model: Model, place: tuple[int, int], behind: BackgroundWriter[Event | PredictionFailure]
 ) -> Iterator[Event | PredictionFailure]:
     """Predict an image frame by frame; a modest one is finished and written `behind`, while others are computed.
 
@@ -105,7 +105,7 @@ def _done(result: NDArray[Any]) -> Future[NDArray[Any]]:
 
 
 def _write(
-    job: Job, source: Source, model: Model, results: Sequence[Future[NDArray[Any]]], begin: float
+    job: Job, source: Image, model: Model, results: Sequence[Future[NDArray[Any]]], begin: float
 ) -> list[Event | PredictionFailure]:
     """Write the results of all frames; of `source`, which may be closed by now, it takes what was known at its opening.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import label_objects
 from septum.errors import UsageError
 from septum.predict.model import Model, ModelHeader
 
@@ -68,7 +69,7 @@ def postprocess(
     if answer == "probabilities":
         return probabilities[1:] if len(probabilities) == 2 else probabilities
     if answer == "labels":
-        labels = label_objects(probabilities[1], **model.header.objects.model_dump(), spacing=spacing)
+        labels = label_objects(probabilities[1], model.header.objects, spacing=spacing)
         small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
         return small
     values: NDArray[Any] = class_table(model)[most_probable_class(probabilities, model.header, spacing=spacing)][None]
@@ -93,7 +94,7 @@ def most_probable_class(
         As for `postprocess`.
     """
     if header.lines:
-        found = draw_boundaries(label_objects(probabilities[1], **header.objects.model_dump(), spacing=spacing)) > 0
+        found = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
     else:
         found = probabilities.argmax(axis=0)
     return found.astype(smallest_integer(0, len(probabilities) - 1))

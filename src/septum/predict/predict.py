@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.images import Image, list_images
+from septum.io.formats import RESULT_SUFFIXES, format_of, result_suffix
+from septum.io.image import Image
+from septum.io.open import list_images, open_image
 from septum.io.paths import image_stem, image_suffix
-from septum.io.source import Source, open_image, source_of
 from septum.io.zarr_labels import labels_place
 from septum.nn.device import free_bytes
 from septum.predict.block_run import Asked, predict_in_blocks
@@ -36,21 +37,9 @@ from septum.predict.settings import PredictSettings
 from septum.predict.tile_plan import Request, plan_prediction
 from septum.predict.tiled import TiledPredictor, largest_output, tta_transforms
 
-# What a result is written as, by the ending of its input: never a lossy format, labels where the input's format can
-# hold them.
-_ENDING = {
-    ".jpg": ".png",
-    ".jpeg": ".png",
-    ".bmp": ".png",
-    ".gif": ".png",
-    ".tiff": ".tif",
-    ".ome.tiff": ".ome.tif",
-    ".zarr": ".ome.zarr",
-}
 # An image that takes no more than this share of the free memory is written while others are computed; the next is
 # opened meanwhile if its file is so many times smaller than the memory.
 _MODEST, _SMALL_FILE = 0.25, 64
-_BY_BLOCKS = (".tif", ".ome.tif", ".ome.zarr")  # formats that are written piece by piece
 
 
 @dataclass(frozen=True)
@@ -75,8 +64,12 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     begin = time.monotonic()
     _check_shares(settings)
     model = open_model(settings.model, settings.device)
-    if settings.output == "probabilities" and settings.format == "png":
-        raise UsageError("--probabilities with --format png", "tif, ome.zarr, nii.gz or npy", "PNG holds no float32")
+    if settings.output == "probabilities" and settings.format is not None:
+        suffix = f".{settings.format}"
+        if result_suffix(suffix, floats=True) != suffix:
+            floats = [s[1:] for s in RESULT_SUFFIXES if result_suffix(s, floats=True) == s]
+            given = f"--probabilities with --format {settings.format}"
+            raise UsageError(given, ", ".join(floats), "the format holds no float32")
     answer = resolve_output(settings.output, model)
     tasks = _tasks(settings)
     if settings.out is not None:
@@ -118,7 +111,7 @@ class _Run:
 class _Opened:
     """An image, opened, and in what it is unlike those of the training; None where nobody looked."""
 
-    source: Source
+    source: Image
     frames: list[ImageFrame]
     unlike: list[Warned] | None
 
@@ -221,7 +214,8 @@ def _tasks(settings: PredictSettings) -> list[_Task]:
             target = labels_place(source, str(settings.inside))
             tasks[target] = _Task(source, target)
             continue
-        wanted = f".{settings.format}" if settings.format else _result_ending(image_suffix(source), settings)
+        floats = settings.output == "probabilities"
+        wanted = f".{settings.format}" if settings.format else result_suffix(image_suffix(source), floats=floats)
         target = settings.out / (image_stem(source) + wanted)
         if target.resolve() == source.resolve():
             raise UsageError(f"{source}: the result would overwrite the input", "another folder", "give another -o")
@@ -233,13 +227,6 @@ def _tasks(settings: PredictSettings) -> list[_Task]:
             )
         tasks[target] = _Task(source, target)
     return list(tasks.values())
-
-
-def _result_ending(ending: str, settings: PredictSettings) -> str:
-    ending = _ENDING.get(ending, ending)
-    if settings.output == "probabilities" and ending == ".png":
-        return ".tif"  # PNG holds no float32
-    return ending
 
 
 def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
@@ -261,7 +248,8 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
         members=model.header.members,
     )
     inside = settings.inside is not None
-    piecewise = inside or image_suffix(task.target) in _BY_BLOCKS
+    written = format_of(task.target.name)
+    piecewise = inside or (written is not None and written.by_blocks)
     begun = block_of_unfinished(task.target)  # kept, although another block might suit the memory of today better
     limit, base = _limit(settings) // crew.processes, resident_bytes()
     work = _operations(model, demand.shape) * demand.frames * demand.rounds * demand.members
@@ -295,7 +283,7 @@ def _plan_file(task: _Task, image: _Opened, run: _Run, index: int) -> Job:
     return Job(asked, frames, layout, modest)
 
 
-def unlike(name: str, frames: Sequence[ImageFrame], source: Source, model: Model) -> Iterator[tuple[str, str]]:
+def unlike(name: str, frames: Sequence[ImageFrame], source: Image, model: Model) -> Iterator[tuple[str, str]]:
     """Say in what an image is unlike those of the training; of a series the middle frame is looked at.
 
     Yields
@@ -345,13 +333,12 @@ def predict_image(model: Model, image: Image, *, output: Output = "auto") -> NDA
         If objects are asked of a model of several classes.
     """
     answer = resolve_output(output, model)
-    source = source_of(image)
-    frames = split_frames(source, model)
+    frames = split_frames(image, model)
     work = sum(_operations(model, frame.shape[1:]) for frame in frames)
     network = model.computed_by(model.choose(work=work).name == "septum")
     tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
     results = []
     for frame in frames:
         *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
-        results.append(postprocess(probabilities, model, answer, spacing=frame_spacing(source, model.rank)))
-    return join_frames(results, source, model.rank)
+        results.append(postprocess(probabilities, model, answer, spacing=frame_spacing(image, model.rank)))
+    return join_frames(results, image, model.rank)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from septum.errors import UsageError
+from septum.io.formats import RESULT_SUFFIXES
 from septum.predict.backend import Wanted
 from septum.predict.outputs import Output
 from septum.settings import Settings
@@ -41,7 +42,8 @@ class PredictSettings(Settings):
     tile
         Largest side that a tile writes, in pixels; chosen from the memory where not given.
     format
-        Ending of the results; that of the input where not given, with lossy formats replaced by PNG.
+        Suffix of the results without the dot, one of `septum.io.formats.RESULT_SUFFIXES`; that of the input where not
+        given, with formats that are not written replaced by PNG.
     max_memory
         The most memory in bytes that this process may hold; most of what is free where not given. Images that do not
         fit are predicted block by block.
@@ -65,12 +67,20 @@ class PredictSettings(Settings):
     device: str = "auto"
     engine: Wanted = "auto"
     tile: int | None = Field(default=None, ge=1)
-    format: Literal["tif", "png", "nii.gz", "npy", "ome.zarr"] | None = None
+    format: str | None = None
     max_memory: int | None = Field(default=None, ge=1)
     blocks: bool = False
     workers: int | None = Field(default=None, ge=1)
     dask: str | None = None
     shard: tuple[int, int] | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is not None and f".{value}" not in RESULT_SUFFIXES:
+            known = ", ".join(suffix[1:] for suffix in RESULT_SUFFIXES)
+            raise UsageError(f"--format {value}", f"one of {known}", "choose one of them")
+        return value
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -19,7 +19,7 @@ from septum.arrays.geometry import Geometry
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
-from septum.nn.device import Device, out_of_memory
+from septum.nn.device import Device, is_out_of_memory
 from septum.nn.ensemble import Network
 from septum.nn.unet import UNetSettings
 
@@ -98,7 +98,7 @@ class TiledPredictor:
                 try:
                     probabilities = self._compute(part, tile)
                 except (MemoryError, RuntimeError) as error:
-                    if not out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     coming = None
                     self._halve(tile)
@@ -120,7 +120,7 @@ class TiledPredictor:
             with torch.inference_mode(), self.device.exact():
                 self.network(torch.zeros(1, self.network.settings.channels, *sides, device=self.device.torch))[0].cpu()
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
         return tiles * (time.monotonic() - begin)

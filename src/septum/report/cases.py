@@ -1,4 +1,4 @@
-"""Pictures of single held-out images for a page: image, truth, prediction and difference, as data inside the page."""
+"""Draw single held-out images for a page: image, truth, prediction and difference, as data inside the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.report.curves import COLORS
 from septum.report.pictures import (
     IGNORED_GRAY,
     PREDICTED_COLOR,
@@ -25,22 +24,23 @@ from septum.report.pictures import (
     resize_picture,
     to_picture,
 )
+from septum.report.plots import COLORS
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case
 
 Kind = Literal["objects", "classes"]
 
-# Longest side of a picture in pixels, and its JPEG quality: the first that keeps all of them under the limit.
+# Longest side of a picture in pixels, and its JPEG quality: the first pair that keeps all pictures under the limit.
 LADDER = ((640, 84), (640, 72), (512, 72), (400, 70), (320, 65), (240, 60), (160, 50))
-MOST_BYTES = 1_900_000  # of all pictures; as text inside the page they take a third more
+MOST_BYTES = 1_900_000  # of all pictures; as text in the page they take a third more
 CONFUSED_COLOR = (214, 39, 140)
 _GROUND = 0.45  # brightness of the image under a difference
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture inside a page: its title, what it shows in words, its sides in pixels, and its data."""
+    """One picture inside a page: its title, its description, its sides in pixels, and its data."""
 
     title: str
     alt: str
@@ -61,15 +61,15 @@ def pictures(cases: Sequence[Case], kind: Kind) -> tuple[list[list[Picture]], in
     Parameters
     ----------
     cases
-        What to draw.
+        Images to draw.
     kind
-        What the labels mean.
+        Meaning of the labels.
 
     Returns
     -------
     pictures, longest
-        Four for each case, and the longest side that a picture may have; larger images are reduced to it, so that all
-        together stay below `MOST_BYTES`.
+        Four pictures for each case, and their largest side in pixels; larger images are reduced to it, so that all
+        pictures together stay below `MOST_BYTES`.
     """
     for longest, quality in LADDER:
         encoded = [
@@ -84,12 +84,12 @@ def pictures(cases: Sequence[Case], kind: Kind) -> tuple[list[list[Picture]], in
 
 
 def draw(case: Case, kind: Kind, longest: int) -> dict[str, RGB]:
-    """Return the four panels of a case, ``(Y, X, 3)`` uint8 each, by title.
+    """Draw the four panels of a case, ``(Y, X, 3)`` RGB uint8 0..255 each, by title.
 
-    An object of the prediction has the color of the true object it overlaps most. In the difference of objects, missed
-    ones are orange and false ones blue, outlines of the truth orange, of the prediction blue, of both white. In that of
-    classes, orange is what was missed, blue what was taken for a class in the background, magenta one class taken for
-    another. Pixels that are not annotated are gray.
+    A predicted object has the color of the true object that it overlaps most. In the difference of objects, missed
+    objects are orange and false ones blue; outlines of the truth are orange, of the prediction blue, of both white. In
+    the difference of classes, missed pixels are orange, false pixels in the background are blue, and pixels of another
+    class are magenta. Pixels that are not annotated are gray.
     """
     size = panel_size(case.image.shape[-2:], largest=longest)
     gray = resize_picture(to_picture(case.image), size)
@@ -152,7 +152,7 @@ def _picture(case: Case, title: str, data: bytes, size: tuple[int, int], kind: K
 
 
 def _jpeg(picture: RGB, quality: int) -> tuple[bytes, tuple[int, int]]:
-    """Return a picture as JPEG with colors at full resolution (thin colored lines smear otherwise), and its sides."""
+    """Encode a picture as JPEG with colors at full resolution (otherwise thin lines smear); return data and sides."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -1,13 +1,11 @@
-"""What a run is to be judged by, collected at its end: values and pictures' material; `septum.report` draws them.
+"""Collect the report of a run while it trains and at its end.
 
-The held-out images are predicted once more with the finished model, by the same code as `septum predict`, so that the
+The held-out images are predicted once more with the finished model, by the same code as ``septum predict``, so that the
 report shows what a user will get.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import platform
 import shlex
@@ -22,27 +20,27 @@ import numpy as np
 
 from septum.errors import FileError, SeptumError
 from septum.events import Event, Warned
-from septum.io.paths import format_path
 from septum.predict.memory import peak_bytes
 from septum.predict.model import Model, open_model
-from septum.report.gallery import MOST_IMAGES, Gallery
-from septum.report.scores import ScoredSample, estimates, object_figures, reliability
-from septum.report.summary import RunReport, remarks
+from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
+from septum.report.plots import read_log
+from septum.report.summary import RunReport, object_figures, reliability, remarks
 from septum.train.events import Checked, Planned, Step, Trained
+from septum.train.run_folder import read_plan_file
 
 if TYPE_CHECKING:
     from septum.check.check import Report
     from septum.train.settings import TrainSettings
 
-# Seconds that drawing the page takes, and the least that predicting for it may take.
+# Seconds that drawing the page takes, and the least that predictions for it may take.
 _DRAWING_S, _LEAST_S = 1.0, 1.0
-# Without a time budget, predicting for the report takes about this share of the training at most, or so many seconds.
+# Without a time budget, predictions for the report take at most this share of the training, or this many seconds.
 _SHARE, _MOST_S = 0.05, 60.0
 
 
 @dataclass(frozen=True)
 class Reporting(Event):
-    """The report of the run in `folder` is begun: up to `count` held-out images are predicted for it."""
+    """The report of the run in `folder` begins: up to `count` held-out images are predicted for it."""
 
     folder: Path
     count: int
@@ -50,7 +48,21 @@ class Reporting(Event):
 
 @dataclass
 class TrainingLog:
-    """What the records of a training said."""
+    """Collect what a report needs from the events of a training.
+
+    Attributes
+    ----------
+    report
+        Report of the check of the data.
+    planned
+        Sentences of the plan.
+    warnings
+        Warnings, in order.
+    stepped
+        True if this process did a training step.
+    trained
+        The last event of a finished training.
+    """
 
     report: Report | None = None
     planned: tuple[str, ...] = ()
@@ -59,7 +71,7 @@ class TrainingLog:
     trained: Trained | None = None
 
     def hear(self, record: object) -> None:
-        """Keep what a record says."""
+        """Keep the content of an event."""
         match record:
             case Checked(report):
                 self.report = report
@@ -74,21 +86,21 @@ class TrainingLog:
 
 
 def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = "") -> Iterator[Any]:
-    """Pass on the records of a training and add what its report needs.
+    """Yield the events of a training, then those of its report.
 
     Parameters
     ----------
     settings
-        Of the training.
+        Settings of the training.
     training
-        Its records, `septum.train.loop.train`; others may be among them.
+        Events of `septum.train.loop.train`; others may be among them.
     again
-        The command that repeats it, where that is not `rebuilt_command` of the settings.
+        Command that repeats the run, if not `rebuilt_command` of the settings.
 
     Yields
     ------
-    The records; after the last one of a training that came to its end `Reporting` and `RunReport`, or `Warned` where
-    no report can be made. A run that has its report (``metrics.json``, written last) does not get another one.
+    The events; after the last one of a finished training `Reporting` and `RunReport`, or `Warned` if no report can be
+    made. A run that has its report (``metrics.json``, written last) does not get another one.
     """
     seen = TrainingLog()
     for record in training:
@@ -101,7 +113,7 @@ def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = ""
     try:
         yield from _collect(settings, seen, seen.report, seen.trained, again)
     except (SeptumError, MemoryError) as error:
-        # The model is whole: that is what was asked for.
+        # The model is complete, and the user asked for the model.
         yield Warned(f"no report of this run: {str(error) or 'not enough memory'}")
 
 
@@ -121,22 +133,22 @@ def _collect(
 def build_report(
     settings: TrainSettings, seen: TrainingLog, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
 ) -> RunReport:
-    """Put together the report of a run that came to its end.
+    """Build the report of a finished run.
 
     Parameters
     ----------
     settings
-        Of the run; its folder holds ``plan.json``.
+        Settings of the run; its folder holds ``plan.json``.
     seen
-        What was said on the way; it holds a report and the end.
+        Log of the training, with the report of the check and the end of the training.
     gallery
-        The held-out images.
+        The scored held-out images.
     begin
-        When collecting began, of `time.monotonic`.
+        Time of `time.monotonic` at which collecting began.
     again
-        The command that repeats the run, where that is not `rebuilt_command` of the settings.
+        Command that repeats the run, if not `rebuilt_command` of the settings.
     note
-        What the scores are of, where there is more to say than that they are of held-out images.
+        Note on the images that the scores are of, if they are more than held-out images.
 
     Raises
     ------
@@ -182,37 +194,19 @@ def build_report(
     return replace(found, remarks=tuple(remarks(found)))
 
 
-def read_plan_file(folder: Path) -> dict[str, Any]:
-    """Return what ``plan.json`` of a run holds: plan, reasons, names of the held-out images.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    """
-    try:
-        return dict(json.loads((folder / "plan.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        raise FileError(
-            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
-        ) from None
-
-
 def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
-    """Return how long held-out images may be predicted for the report."""
+    """Return the seconds that predictions of held-out images may take for the report."""
     if settings.budget_s is None:
         return max(_MOST_S, _SHARE * trained.seconds)
     return max(_LEAST_S, settings.budget_s - trained.seconds - _DRAWING_S)
 
 
 def _timing(folder: Path, trained: Trained, images: Sequence[ScoredSample], begin: float) -> dict[str, float | None]:
-    """Return seconds: of the training, of a step, of an image's prediction, of collecting this."""
-    seconds = []
+    """Return the seconds of the training, of a step, of the prediction of an image, and of collecting the report."""
     try:
-        with (folder / "log.csv").open(newline="") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError):
-        pass  # a damaged log costs this one figure
+        seconds = read_log(folder / "log.csv").get("seconds", np.zeros(0))
+    except FileError:
+        seconds = np.zeros(0)  # a damaged log costs only this figure
     steps = np.diff(seconds)
     steps = steps[steps > 0]
     timed = [image for image in images if math.isfinite(image.seconds)]
@@ -231,7 +225,7 @@ def _speed(images: Sequence[ScoredSample]) -> float | None:
 
 
 def _memory(model: Model, *, measured: bool) -> dict[str, int | None]:
-    """Return the most bytes held by this process and on the GPU; None where another process trained, or no GPU did."""
+    """Return the peak memory of this process and of the GPU; None if another process trained, or no GPU did."""
     import torch
 
     gpu = None
@@ -253,7 +247,7 @@ def _versions(model: Model) -> dict[str, str]:
 
 
 def rebuilt_command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
-    """Return the command line that repeats a training, quoted for a POSIX shell; `more` are words to add to it."""
+    """Return the command line that repeats a training, quoted for a POSIX shell, with `more` words added."""
     words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
     if settings.preset != "auto":
         words += ["--preset", settings.preset]

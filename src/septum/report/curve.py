@@ -1,4 +1,4 @@
-"""The learning curve: scores over numbers of training images."""
+"""The learning curve: a score over the number of training images."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from septum.events import Event
 
 @dataclass(frozen=True)
 class Curve(Event):
-    """How a score grows with the number of training images, and what more of them would bring.
+    """A score over the number of training images, and its extrapolation to more images.
 
     Attributes
     ----------
     score : str
         Name of the score.
     images, values : tuple
-        Numbers of training images, rising, and the score of the model of each on the same held-out images.
+        Numbers of training images, rising, and the score of each model on the same held-out images.
     intervals : tuple
-        (low, high) of each, 95 % over held-out images.
+        95 % interval (low, high) of each score over held-out images.
     fit : tuple of float
-        a, b and c of a - b n^-c.
+        a, b and c of the fitted law a - b n^-c.
     more : int
-        So many more images are spoken of in `words`.
+        Number of additional images in the sentence `words`.
     ahead : tuple
-        Numbers of images beyond those there are, the score expected with them, and its interval: (n, value, low, high).
+        Extrapolation: larger numbers of images, the expected score, and its interval, (n, value, low, high).
     clear : bool
-        Whether the curve says what more images would bring.
+        True if the curve tells what more images would bring.
     words : str
         The result in one sentence.
     """

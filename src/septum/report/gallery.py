@@ -1,25 +1,25 @@
-"""The held-out images of a run as its report shows them: predicted again, scored, the worst and the best kept."""
+"""Held-out images of a run as its report shows them: predicted again, scored, the worst and the best kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import separate_touching
-from septum.axes import relative_spacing
 from septum.check.samples import judged_objects, open_item
 from septum.errors import FileError, SeptumError
-from septum.io.images import Image
-from septum.metrics import calibration, isbi, matching
-from septum.metrics.contingency import table
+from septum.io.image import Image
+from septum.metrics import aggregate, calibration, isbi, matching
+from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
+from septum.metrics.contingency import Table, table
 from septum.predict.outputs import most_probable_class, postprocess
 from septum.predict.predict import predict_image
-from septum.report.scores import FOUND, ScoredSample, own_scores
+from septum.train.model_selection import selection_names, selection_score
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -28,30 +28,64 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FOUND = 0.5
+"""An object is found if its match has this IoU or more."""
+
 MOST_IMAGES = 24  # held-out images that are predicted again
-CASES = 4  # so many of the worst, and of the best, are shown
+CASES = 4  # number of the worst images, and of the best, that are shown
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredSample:
+    """One held-out image that was predicted again and compared with its truth.
+
+    Attributes
+    ----------
+    name, group
+        Those of the sample.
+    sides
+        In pixels.
+    seconds
+        Time of its prediction.
+    gold, full
+        Table with the gold truth, which is the mask where there is none, and with the mask. Labels are object ids, or
+        classes 0 .. K - 1.
+    sure
+        ``(BINS, 3) float64`` of `septum.metrics.calibration.columns`.
+    areas
+        Table of `septum.metrics.isbi.areas` where the classes are lines and areas; None otherwise.
+    """
+
+    name: str
+    group: str
+    sides: tuple[int, ...]
+    seconds: float
+    gold: Table
+    full: Table
+    sure: NDArray[np.float64]
+    areas: Table | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One held-out image as it is shown; of a volume, the middle section.
+    """One held-out image to show; of a volume, its middle section.
 
     Attributes
     ----------
     name : str
-        Of the sample.
+        Name of the sample.
     rank : float
-        0 (worst) to 1, see `septum.report.scores.own_scores`.
+        0 (worst) to 1, see `own_scores`.
     scores : dict
-        Of this image alone.
+        Scores of this image alone.
     image : ndarray
         ``(C, Y, X)`` float32, raw intensities.
     truth, predicted : ndarray
-        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `IGNORE` in the truth where nothing is annotated.
+        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `UNANNOTATED` in the truth where nothing is annotated.
     missed, false : tuple of int
         Ids of true objects without a match, and of predicted ones; empty for classes.
     section : tuple of int or None
-        Number of the section, from 1, and how many there are; None for an image.
+        Number of the section, from 1, and the number of sections; None for an image.
     """
 
     name: str
@@ -76,7 +110,18 @@ class ImageLine:
 
 
 class Gallery:
-    """Held-out images, predicted and scored; pixels are kept only of those that will be shown."""
+    """Predict and score held-out images; keep pixels only of the images that will be shown.
+
+    Parameters
+    ----------
+    model
+        The finished model of the run.
+
+    Attributes
+    ----------
+    images
+        The scored images.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -86,7 +131,7 @@ class Gallery:
         self._cases: list[Case] = []
 
     def fill(self, report: Report, names: Sequence[str], limit_s: float) -> Iterator[str]:
-        """Predict up to `MOST_IMAGES` of the named samples, evenly chosen, within a time; yield what went wrong."""
+        """Predict up to `MOST_IMAGES` of the named samples, evenly chosen, within a time limit; yield the problems."""
         begin, number = time.monotonic(), min(MOST_IMAGES, len(names))
         chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, number).astype(int))] if names else []
         for place, name in enumerate(spread_order(chosen)):
@@ -111,7 +156,7 @@ class Gallery:
         return self._cases[len(self.worst) :][::-1][:CASES]
 
     def lines(self) -> Iterator[ImageLine]:
-        """Return all images, the worst first."""
+        """Yield all images, the worst first."""
         for place in np.argsort(self._ranks, kind="stable"):
             image = self.images[place]
             scores, _ = own_scores(image, self.model.header.kind, values=self.model.header.class_values)
@@ -120,10 +165,22 @@ class Gallery:
     def add(
         self, sample: Sample, probabilities: NDArray[np.float32], predicted: NDArray[np.int32], *, seconds: float
     ) -> None:
-        """Score a sample that was predicted (see `predicted_sample`) in so many seconds, and keep it if it is shown."""
+        """Score a predicted sample, and keep its pixels if it is to be shown.
+
+        Parameters
+        ----------
+        sample
+            The held-out image with its truth.
+        probabilities
+            ``(1, *S)`` or ``(K, *S)`` float32, 0..1, of `predicted_sample`.
+        predicted
+            ``(*S)`` int32, object ids or classes, of `predicted_sample`.
+        seconds
+            Time of the prediction.
+        """
         header = self.model.header
         full = table(sample.mask, judged_objects(predicted, sample) if header.kind == "objects" else predicted)
-        # What the network was taught: a thin background between objects that touch.
+        # The network was trained with a thin background between objects that touch.
         taught = separate_touching(sample.mask) if header.kind == "objects" else sample.mask
         image = ScoredSample(
             name=sample.name,
@@ -143,27 +200,100 @@ class Gallery:
         self._cases = cases if len(cases) <= 2 * CASES else cases[:CASES] + cases[-CASES:]
 
 
+def estimates(
+    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+) -> dict[str, Estimate]:
+    """Score all images together, with intervals over images.
+
+    Parameters
+    ----------
+    images
+        At least one image.
+    kind
+        ``"objects"`` gives the scores of `septum.metrics.aggregate.finish_objects`, ``"classes"`` those of
+        `septum.metrics.aggregate.finish_classes`.
+    values
+        Value of each class in the masks.
+    seed
+        Seed of the bootstrap. Frames of one group are drawn among themselves.
+    """
+    rows, finish = _rows(images, kind, values)
+    return aggregate.estimates(rows, finish, groups=[image.group for image in images], seed=seed)
+
+
+def resampled(
+    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Compute the scores of `estimates` for each bootstrap sample: ``(bootstrap.REPEATS,) float64`` in 0..1 by name.
+
+    Equal seeds draw the same images: predictions of two models of the same images, in the same order, can be compared
+    draw by draw.
+    """
+    rows, finish = _rows(images, kind, values)
+    return aggregate.resampled(rows, finish, groups=[image.group for image in images], seed=seed)
+
+
+def own_scores(
+    image: ScoredSample, kind: Literal["objects", "classes"], *, values: Sequence[int]
+) -> tuple[dict[str, float], float]:
+    """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
+
+    The rank is the selection score of the image alone (`septum.train.model_selection.selection_score`). Where it is not
+    defined, because the image holds nothing to find, the rank is 1 if nothing was found and 0 otherwise.
+    """
+    rows, finish = _rows([image], kind, values)
+    scores = {name: float(value) for name, value in finish(rows[0]).items()}
+    if all(np.isfinite(scores[name]) for name in selection_names(scores)):
+        return scores, selection_score(scores)
+    return scores, float(not (image.full.predicted > 0).any())
+
+
+def _rows(
+    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], values: Sequence[int]
+) -> tuple[NDArray[np.float64], Finish]:
+    """Return the columns of each image ``(n, ...)``, and the function that turns their sums into scores."""
+    if kind == "objects":
+        return np.stack([object_columns(image.gold, image.full) for image in images]), finish_objects
+    rows = [class_columns(image.full, classes=len(values), areas=image.areas) for image in images]
+    return np.stack(rows), finish_classes(values)
+
+
 def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Predict a sample as `septum predict` does its file.
+    """Predict a sample as ``septum predict`` predicts its file.
 
     Returns
     -------
     probabilities
-        ``(1, *S)`` of the object or second class, or ``(K, *S)`` of more than two classes; float32.
+        ``(1, *S)`` of the object or second class, or ``(K, *S)`` of more than two classes; float32, 0..1.
     labels
         ``(*S)`` int32: object ids, or classes 0 .. K - 1.
     """
     axes = "CZYX" if model.rank == 3 else "CYX"
     size = dict(zip("ZYX"[-model.rank :], sample.spacing_um or (), strict=False))
-    image = Image(array=sample.image, axes=axes, file_axes=axes, pixel_size_um=size)
+    image = Image.from_array(sample.image, axes, pixel_size_um=size)
     probabilities = predict_image(model, image, output="probabilities")
     return probabilities, labels_of(probabilities, model, sample)
 
 
 def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) -> NDArray[np.int32]:
-    """Return the labels of `predicted_sample` from its probabilities."""
+    """Compute the labels of a sample from its probabilities.
+
+    Parameters
+    ----------
+    probabilities
+        ``(1, *S)`` or ``(K, *S)`` float32, 0..1, of `predicted_sample`.
+    model
+        The model that predicted them.
+    sample
+        The sample, for its pixel size.
+
+    Returns
+    -------
+    ndarray
+        ``(*S)`` int32: object ids, or classes 0 .. K - 1.
+    """
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
-    spacing = relative_spacing(sample.spacing_um)
+    spacing = sample.spacing_um
     if model.header.kind == "classes":
         return most_probable_class(both, model.header, spacing=spacing).astype(np.int32)
     labels = postprocess(both, model, "labels", spacing=spacing)
@@ -178,7 +308,7 @@ def _case(
     rank: float,
     kind: str,
 ) -> Case:
-    """Return what is shown of an image; the middle section of a volume."""
+    """Return the part of an image that is shown; of a volume its middle section."""
     missed: tuple[int, ...] = ()
     false: tuple[int, ...] = ()
     if kind == "objects":
@@ -215,7 +345,7 @@ def open_sample(report: Report, name: str) -> Sample:
 
 
 def spread_order(things: Sequence[T]) -> list[T]:
-    """Return all things so that the first ones are spread over the whole: halves first, then quarters ..."""
+    """Order things so that the first ones are spread over the whole: halves first, then quarters ..."""
     bits = max(1, (len(things) - 1).bit_length())
     order = sorted(range(len(things)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
     return [things[i] for i in order]

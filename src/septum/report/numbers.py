@@ -1,17 +1,13 @@
-"""Numbers, durations and tables as text, for the report and the command line."""
+"""Format numbers, durations and tables as text, for the report and the command line."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration as a person says it: ``"0.8 s"``, ``"41 s"``, ``"3 min 20 s"``, ``"1 h 05 min"``."""
+    """Format a duration: ``"0.8 s"``, ``"41 s"``, ``"3 min 20 s"``, ``"1 h 05 min"``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -23,26 +19,26 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_number(value: object) -> str:
-    """Return a cell of a table: floats with three digits, a missing value as a dash."""
+    """Format a cell of a table: floats with three decimals, a missing value as a dash."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def score_format(value: float | None) -> str:
-    """Return the format of a score beside published ones: four places, three digits that count where it is tiny."""
+    """Return the format of a score beside published ones: four decimals, or three significant digits if it is tiny."""
     return ".3g" if value is not None and 0 < abs(value) < 0.01 else ".4f"
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """Return scores in one line: ``"SEG 0.812, AP50 0.790"``."""
+    """Format scores in one line: ``"SEG 0.812, AP50 0.790"``."""
     return ", ".join(f"{name} {format_number(value)}" for name, value in scores.items())
 
 
 def format_table(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return a table as lines; the first row is the heading, the first column is text, the others are numbers.
+    """Format a table as lines; the first row is the heading, the first column is text, the others are numbers.
 
-    Nothing is cut, however wide: a table in a file must hold all that it holds on a terminal.
+    Nothing is cut, however wide the table is: in a file it must hold the same as on a terminal.
     """
     cells = [[format_number(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
@@ -54,7 +50,7 @@ def format_table(rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def format_value(value: object) -> str:
-    """Return a value of a model's description in words: numbers short, mappings as ``name value, name value``."""
+    """Format a value of the description of a model: numbers short, mappings as ``name value, name value``."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -72,5 +68,5 @@ def format_value(value: object) -> str:
 
 
 def format_interval(low: float, high: float) -> str:
-    """Return an interval: ``"0.790 to 0.840"``; a dash where there is none."""
+    """Format an interval: ``"0.790 to 0.840"``; a dash if there is none."""
     return "-" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"

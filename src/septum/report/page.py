@@ -1,7 +1,7 @@
-"""The report of a run as one page that needs nothing else: no network, no other file, no JavaScript.
+"""Write the report of a run as one self-contained page: no network, no other file, no JavaScript needed.
 
-Values come from `septum.report.summary.metrics`, the same numbers that ``metrics.json`` holds; each stands in the
-page as ``<data value="0.8376">0.838</data>`` with its place in ``metrics.json``.
+The numbers are those of `septum.report.summary.metrics`, which ``metrics.json`` holds too; each is written in the page
+as ``<data value="0.8376">0.838</data>`` with its path in ``metrics.json``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from septum.io.paths import format_path
 from septum.predict.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
-from septum.report.curves import read_log
 from septum.report.numbers import format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
+from septum.train.model_selection import MAIN_SCORES
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case
@@ -36,22 +36,21 @@ NAME = "report.html"
 TITLES = {"dice": "Dice", "iou": "IoU", "pixel_error": "pixel error"}
 MEANINGS = {
     "SEG": "mean IoU of all true objects, 0 for those not found",
-    "AP50": "found objects, of all that are true or predicted, at IoU 0.5",
+    "AP50": "found objects, as a share of all true or predicted ones, at IoU 0.5",
     "AP": "the same, averaged over IoU 0.5 to 0.95",
     "F1": "harmonic mean of precision and recall",
     "precision": "share of predicted objects that are true",
     "recall": "share of true objects that were found",
     "PQ": "panoptic quality: F1 times the mean IoU of found objects",
-    "V_Rand": "areas neither joined through gaps in lines nor cut",
+    "V_Rand": "areas are neither joined through gaps in lines nor cut",
     "dice": "overlap, mean over all classes but the background",
     "iou": "intersection over union, mean over all classes but the background",
     "pixel_error": "share of wrong pixels, 0 is best",
 }
-HEADLINES = {"objects": ("SEG", "AP50", "AP"), "classes": ("V_Rand", "dice", "iou", "pixel_error")}
 
 
 def write_page(report: RunReport) -> Path:
-    """Write ``report.html`` and, when it is whole, ``metrics.json`` into the run folder; return the page's path.
+    """Write ``report.html``, then ``metrics.json``, into the run folder; return the path of the page.
 
     Raises
     ------
@@ -60,7 +59,7 @@ def write_page(report: RunReport) -> Path:
     """
     path = report.folder / NAME
     with whole_file(path) as part:
-        # Names of files may hold bytes that are no text.
+        # File names may contain bytes that are not text.
         part.write_bytes(page(report).encode("utf-8", "backslashreplace"))
     write_metrics(report)
     return path
@@ -77,14 +76,14 @@ def page(report: RunReport) -> str:
     return environment.from_string(template).render(
         style=Markup(style),
         script=Markup(script),
-        # The only script that may run: a name that got into the page as code would not.
+        # Only this script may run, so a file name that got into the page as code would not.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         r=report,
         name="/".join(report.folder.absolute().parts[-2:]),
         m=numbers,
         titles=TITLES,
         meanings=MEANINGS,
-        headlines=[name for name in HEADLINES[report.kind] if name in report.scores],
+        headlines=[name for name in MAIN_SCORES[report.kind] if name in report.scores],
         table=_columns(report),
         shown_cases=_cases(report, drawn),
         longest=longest,
@@ -100,7 +99,7 @@ def _part(name: str) -> str:
 
 
 def _number_of(numbers: Mapping[str, Any]) -> Any:
-    """Return the function of the template that shows one number of ``metrics.json`` by its place there."""
+    """Return the template function that shows one number of ``metrics.json``, given its path there."""
 
     def number(*place: str | int, form: str = ".3f") -> Markup:
         value: Any = numbers
@@ -117,19 +116,19 @@ def _number_of(numbers: Mapping[str, Any]) -> Any:
 
 
 def _columns(report: RunReport) -> list[str]:
-    """Return the scores that the table of images shows: those of which at least one image has a value."""
+    """Return the names of the scores in the table of images: those that are defined for at least one image."""
     return [name for name in report.scores if any(line.scores[name] == line.scores[name] for line in report.images)]
 
 
 def _cases(report: RunReport, drawn: Sequence[Sequence[Picture]]) -> list[tuple[str, list[tuple[Case, Any]]]]:
-    """Return the groups of shown images with their pictures."""
+    """Return the worst and the best images with their pictures."""
     pairs = list(zip((*report.worst, *report.best), drawn, strict=True))
     count = len(report.worst)
     return [(name, group) for name, group in (("Worst", pairs[:count]), ("Best", pairs[count:])) if group]
 
 
 def _differs(report: RunReport) -> bool:
-    """Say whether the model file's scores are others than those shown: of more images, or of rounded probabilities."""
+    """Return True if the scores in the model file differ from those shown: of more images, or rounded probabilities."""
     return any(
         name in report.scores and not abs(value - report.scores[name].value) < 5e-4
         for name, value in report.model_scores.items()
@@ -137,7 +136,7 @@ def _differs(report: RunReport) -> bool:
 
 
 def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
-    """Yield the settings of a plan as (name, value) with nested names joined."""
+    """Yield the settings of a plan as (name, value), with nested names joined."""
     for name, value in plan.items():
         title = f"{front}{name}".replace("_", " ")
         if isinstance(value, Mapping):
@@ -149,14 +148,14 @@ def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
 
 
 def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
-    """Return the plots, None where there is nothing to draw."""
+    """Return the plots by name, None if there is nothing to draw."""
     found: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
         ("loss_plot", "scores_plot", "sizes_plot", "reliability_plot", "score_lines", "curve_plot")
     )
     if report.curve is not None:
         found["curve_plot"] = plots.curve_plot(report.curve)
     try:
-        columns = read_log(report.folder / "log.csv")
+        columns = plots.read_log(report.folder / "log.csv")
     except FileError:
         columns = {}
     if columns:
@@ -177,5 +176,5 @@ def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
 
 
 def whisker(value: float | None, low: float | None, high: float | None) -> Markup:
-    """Draw a score of ``metrics.json`` with its interval; undefined ones leave parts out."""
+    """Draw a score of ``metrics.json`` with its interval; parts that are not defined are left out."""
     return plots.whisker(*(float("nan") if v is None else v for v in (value, low, high)))

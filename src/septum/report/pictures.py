@@ -1,33 +1,62 @@
-"""Pictures of results: the image beside the truth and the prediction, so that mistakes are seen at once.
+"""Draw results as pictures: the image beside the truth and the prediction, so that mistakes are visible.
 
-An object of the prediction has the color of the true object it overlaps most; where the colors of two panels differ,
-something was split, merged, missed or invented.
+A predicted object has the color of the true object that it overlaps most; where the colors of two panels differ, an
+object was split, merged, missed or is false.
 """
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.events import Event
+
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
-
-    from septum.report.compared import Compared
 
 RGB = NDArray[np.uint8]
 Kind = Literal["objects", "classes"]
 
 LARGEST_PX = 700  # longest side of a panel; larger images are reduced to it
-SMALLEST_PX = 400  # smaller images are enlarged by a whole number up to about this
+SMALLEST_PX = 400  # smaller images are enlarged by a whole factor, to about this side
 GAP_PX, CAPTION_PX, FONT_PX = 8, 26, 15
-TRUTH_COLOR, PREDICTED_COLOR = (255, 176, 0), (0, 190, 255)  # orange and blue: told apart by color-blind people too
+# Orange and blue, which color-blind people can tell apart too.
+TRUTH_COLOR, PREDICTED_COLOR = (255, 176, 0), (0, 190, 255)
 IGNORED_GRAY = 90
+
+
+@dataclass(frozen=True, eq=False)
+class Compared(Event):
+    """One test image of the demo with its truth and the results of both methods.
+
+    Attributes
+    ----------
+    name : str
+        Name of its files, without the suffix.
+    image : ndarray
+        ``(1, Y, X)`` float32, 0..255.
+    truth, predicted, baseline : ndarray
+        ``(Y, X)`` int32 object ids: the truth, the model's objects, those of Otsu and watershed.
+    seg, ap50, baseline_seg, baseline_ap50 : float
+        SEG and AP at IoU 0.5 of the model and of the baseline on this image, 0..1.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    truth: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+    baseline: NDArray[np.int32]
+    seg: float
+    ap50: float
+    baseline_seg: float
+    baseline_ap50: float
 
 
 def overlay(
@@ -38,14 +67,14 @@ def overlay(
     Parameters
     ----------
     image
-        ``(C, *S)`` raw intensities; of a volume the middle slice is drawn.
+        ``(C, *S)`` raw intensities of any dtype; the middle slice of a volume is drawn.
     truth, predicted
         ``(*S)`` integer labels, or None.
 
     Returns
     -------
     ndarray
-        ``(Y, X, 3)`` uint8, reduced or enlarged as `panel` does.
+        ``(Y, X, 3)`` RGB uint8 0..255, reduced or enlarged as by `panel`.
     """
     size = panel_size(image.shape[-2:])
     picture = resize_picture(to_picture(image), size)
@@ -69,15 +98,16 @@ def panel(
     path
         The PNG file to write; its folder must exist.
     image
-        ``(C, *S)`` raw intensities: one channel gray, three as red, green and blue, others averaged. Of a volume the
-        middle slice is drawn.
+        ``(C, *S)`` raw intensities of any dtype: three channels are red, green and blue, other numbers are averaged to
+        gray. The middle slice of a volume is drawn.
     maps
-        Caption and ``(*S)`` array of each further panel. Integers are labels, floats probabilities in 0..1 (drawn in
-        gray). Objects of the second map on have the color of the object of the first that they overlap most.
+        Caption and ``(*S)`` array of each further panel. Integers are labels, floats are probabilities in 0..1 (drawn
+        in gray). Objects of the second and later maps have the color of the object of the first map that they overlap
+        most.
     title
         Caption of the image.
     kind
-        What integers mean: ``"objects"``, drawn in colors on the image, or ``"classes"``, drawn in gray.
+        Meaning of integers: ``"objects"``, drawn in colors on the image, or ``"classes"``, drawn in gray.
 
     Returns
     -------
@@ -109,7 +139,7 @@ def panel(
 
 
 def draw_demo(record: Compared, folder: Path) -> Path:
-    """Write the picture of one test image of the demo to ``folder/NAME.png``; the folder is made if missing."""
+    """Write the picture of one test image of the demo to ``folder/NAME.png``; the folder is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     maps = {
         f"truth: {int(record.truth.max())} cells": record.truth,
@@ -120,17 +150,18 @@ def draw_demo(record: Compared, folder: Path) -> Path:
 
 
 def to_picture(image: NDArray[Any]) -> RGB:
-    """Turn raw intensities into a picture; of a volume, the middle slice.
+    """Convert raw intensities, or the middle slice of a volume, to a picture.
 
     Parameters
     ----------
     image
-        ``(C, *S)``, any range and type. Three channels are red, green and blue, other numbers of them are averaged.
+        ``(C, *S)`` intensities of any dtype and range. Three channels are red, green and blue, other numbers of
+        channels are averaged.
 
     Returns
     -------
     ndarray
-        ``(Y, X, 3)`` uint8. Black and white are the 0.5 and 99.8 percent points of the slice, all channels together.
+        ``(Y, X, 3)`` RGB uint8 0..255. Black and white are the 0.5 and 99.8 percentiles of all channels of the slice.
     """
     channels = np.stack([_middle(channel) for channel in image]).astype(np.float32)
     if len(channels) != 3:
@@ -142,17 +173,27 @@ def to_picture(image: NDArray[Any]) -> RGB:
 
 
 def color(index: int) -> tuple[int, int, int]:
-    """Return color number `index`, 0 or more: neighbors in number are far apart in hue, and brightness varies too."""
-    hue = (index * 0.618034) % 1.0  # the golden angle never comes back to a hue used before
+    """Return color number `index`, 0 or more; consecutive colors differ strongly in hue, and in brightness too."""
+    hue = (index * 0.618034) % 1.0  # the golden angle never repeats a hue
     saturation, value = ((0.75, 1.0), (0.55, 0.85), (0.95, 0.8), (0.4, 1.0))[index // 5 % 4]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def matched_colors(labels: NDArray[Any], first: NDArray[Any]) -> dict[int, tuple[int, int, int]]:
-    """Choose the color of each object of `labels`: that of the object of `first` it shares most pixels with.
+    """Choose the color of each object: that of the object of `first` that it shares most pixels with.
 
-    Each color is given once, the largest overlaps first; objects left over get colors of their own.
+    Each color is given once, the largest overlaps first; the remaining objects get colors of their own.
+
+    Parameters
+    ----------
+    labels, first
+        ``(*S)`` integers of any type, object ids; 0 and negative pixels are no objects.
+
+    Returns
+    -------
+    dict
+        Color (red, green, blue), 0..255 each, by id in `labels`.
     """
     from septum.metrics.contingency import table
 
@@ -177,7 +218,22 @@ def matched_colors(labels: NDArray[Any], first: NDArray[Any]) -> dict[int, tuple
 
 
 def painted(picture: RGB, labels: NDArray[Any], colors: Mapping[int, tuple[int, int, int]]) -> RGB:
-    """Lay the colors of objects over a darkened picture, outlines in full color: ``(Y, X, 3)``."""
+    """Lay the colors of objects over a darkened picture, with outlines in full color.
+
+    Parameters
+    ----------
+    picture
+        ``(Y, X, 3)`` RGB uint8 0..255.
+    labels
+        ``(Y, X)`` integers, object ids; 0 is background, negative pixels are not annotated and become gray.
+    colors
+        Color of each id; ids without a color are black.
+
+    Returns
+    -------
+    ndarray
+        ``(Y, X, 3)`` RGB uint8 0..255.
+    """
     ids = np.unique(labels)
     table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], np.float32)
     full = table[np.searchsorted(ids, labels)]
@@ -188,7 +244,7 @@ def painted(picture: RGB, labels: NDArray[Any], colors: Mapping[int, tuple[int, 
 
 
 def outlines(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the pixels of objects that have another label beside them: ``(Y, X)``."""
+    """Mark the pixels of objects next to another label, in integer labels ``(Y, X)``: ``(Y, X)`` bool, True there."""
     edge = np.zeros(labels.shape, np.bool_)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     edge[1:] |= down
@@ -210,7 +266,7 @@ def _gray(levels: NDArray[Any]) -> RGB:
 
 
 def panel_size(sides: tuple[int, ...], *, largest: int = LARGEST_PX) -> tuple[int, int]:
-    """Return height and width of the panel for an image of `sides` pixels, no side longer than `largest`."""
+    """Return height and width of the panel for an image with sides of this many pixels, at most `largest`."""
     longest = max(sides)
     factor = largest / longest if longest > largest else max(1, min(round(SMALLEST_PX / longest), largest // longest))
     height, width = (max(1, round(side * factor)) for side in sides)
@@ -218,7 +274,7 @@ def panel_size(sides: tuple[int, ...], *, largest: int = LARGEST_PX) -> tuple[in
 
 
 def resize_nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Return `array` ``(Y, X, ...)`` at another size; each pixel is one of the old, so labels stay labels."""
+    """Resize an array of any dtype and values, ``(Y, X, ...)``, by nearest neighbor, so that labels stay labels."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, array.shape, strict=False)
     )
@@ -226,7 +282,7 @@ def resize_nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def resize_picture(picture: RGB, size: tuple[int, int]) -> RGB:
-    """Return `picture` at another size: averaged where it shrinks, in squares where it grows."""
+    """Resize a picture ``(Y, X, 3)`` RGB uint8 0..255: by averages to a smaller size, by squares to a larger one."""
     from PIL import Image
 
     if size[0] >= picture.shape[0]:
@@ -235,11 +291,11 @@ def resize_picture(picture: RGB, size: tuple[int, int]) -> RGB:
 
 
 def side_by_side(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
-    """Lay pictures of one size side by side on white, each under its caption."""
+    """Lay pictures of one size, ``(Y, X, 3)`` RGB uint8 0..255, side by side on white, each under its caption."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = pictures[0].shape[:2]
-    step = max(width, 150) + GAP_PX  # room for a caption above a narrow picture
+    step = max(width, 150) + GAP_PX  # a narrow picture leaves room for its caption
     canvas = Image.new("RGB", (len(pictures) * step - GAP_PX, CAPTION_PX + height), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(FONT_PX)
@@ -250,7 +306,7 @@ def side_by_side(pictures: Sequence[RGB], captions: Sequence[str]) -> RGB:
 
 
 def _fitted(draw: ImageDraw, text: str, font: FreeTypeFont | ImageFont, width: int) -> str:
-    """Return `text`, shortened by dots where it is wider than `width` pixels."""
+    """Return `text`, shortened with dots if it is wider than `width` pixels."""
     shown = text
     while len(shown) > 1 and draw.textlength(shown, font=font) > width:
         shown = shown.removesuffix("…")[:-1] + "…"

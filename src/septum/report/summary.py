@@ -1,29 +1,109 @@
-"""The values of a run's report: what a page shows and ``metrics.json`` holds."""
+"""Values of a run's report: what its page shows and ``metrics.json`` holds."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from septum.events import Event
 from septum.io.atomic import whole_file
+from septum.metrics import calibration, matching
+from septum.metrics.aggregate import Estimate
+from septum.metrics.contingency import Table
 from septum.report.curve import Curve
-from septum.report.gallery import Case, ImageLine
-from septum.report.scores import Estimate, Objects, Reliability
+from septum.report.gallery import FOUND, Case, ImageLine, ScoredSample
+
+_SIZE_CLASSES = 4
+
+
+@dataclass(frozen=True)
+class SizeClass:
+    """True objects of similar size.
+
+    Attributes
+    ----------
+    low_px, high_px
+        Smallest and largest diameter (that of a disk or ball of equal size).
+    count, found
+        Number of objects, and of those whose match has an IoU of `FOUND` or more.
+    median_iou
+        Median of their best IoU with any predicted object.
+    """
+
+    low_px: float
+    high_px: float
+    count: int
+    found: int
+    median_iou: float
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectFigures:
+    """Objects of the scored images: how many were found, missed, merged and split.
+
+    Attributes
+    ----------
+    true, predicted
+        Number of true and of predicted objects.
+    missed, false
+        True objects without a match of IoU `FOUND`, and predicted objects without one.
+    merged
+        True objects more than half of which lies in a predicted object that also holds more than half of another one.
+    split
+        True objects that hold more than half of each of two or more predicted ones.
+    diameter_px, iou
+        ``(true,) float64``: diameter of each true object, and its best IoU with any predicted one.
+    found
+        ``(true,) bool``.
+    by_size
+        Up to four classes of about equal count, small objects first.
+    """
+
+    true: int
+    predicted: int
+    missed: int
+    false: int
+    merged: int
+    split: int
+    diameter_px: NDArray[np.float64]
+    iou: NDArray[np.float64]
+    found: NDArray[np.bool_]
+    by_size: tuple[SizeClass, ...]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Calibration of all scored pixels.
+
+    Attributes
+    ----------
+    error
+        Expected calibration error, 0..1; NaN without pixels.
+    confidence, right, share
+        Of each bin that holds pixels: mean confidence, share of right pixels, share of all pixels; each 0..1.
+    """
+
+    error: float
+    confidence: tuple[float, ...]
+    right: tuple[float, ...]
+    share: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class RunReport(Event):
-    """All that the report of a run shows.
+    """Everything that the report of a run shows.
 
     Attributes
     ----------
     folder : Path
-        The run folder; it holds ``log.csv``, the course of the training.
+        The run folder, which holds ``log.csv``.
     created : str
         Date and time, UTC.
     kind : str
@@ -31,39 +111,39 @@ class RunReport(Event):
     class_values : tuple of int
         Value of each class in the masks.
     facts, findings : tuple
-        What the check said of the data; findings as (severity, sentence).
+        Facts on the data, and issues of the check as (severity, sentence).
     split, reasons, plan, device
-        Sentence on what was held out; one sentence a choice; all settings; the device with the reason for it.
+        Sentence on the held-out images; a sentence for each choice; all settings; the device and the reason for it.
     warnings, remarks : tuple of str
-        What was said on the way, and what stands out in the results.
+        Warnings of the training, and sentences on what stands out in the results.
     steps, best_step, seconds, budget_s
-        Of the training; `budget_s` is None where steps were asked for. Of several trainings together `best_step` is 0.
+        Figures of the training; `budget_s` is None if steps were asked for. For several trainings `best_step` is 0.
     held_out : int
-        Images that were held out.
+        Number of held-out images.
     model_scores : dict
-        What the model file says: scores of all held-out images.
+        Scores in the model file, of all held-out images.
     scores : dict
         Estimates from the images in `images`; empty without any.
     images : tuple of ImageLine
-        The scored images, worst first.
+        The scored images, the worst first.
     worst, best : tuple of Case
-        Those that are shown, the worst (best) first; no image is in both.
-    objects : Objects or None
+        Images that are shown, the worst (best) first; no image is in both.
+    objects : ObjectFigures or None
         None for classes.
     reliability : Reliability or None
         None without scored images.
     timing, memory, versions : dict
-        By name; see `metrics`.
+        Figures by name; see `metrics`.
     command : str
-        What repeats the training.
+        Command that repeats the training.
     seed : int
-        Of the run.
+        Seed of the run.
     fingerprint : str
-        Of the data.
+        Fingerprint of the data.
     note : str
-        What the scores are of, where there is more to say; ``""`` otherwise.
+        Note on the images that the scores are of; ``""`` if there is none.
     curve : Curve or None
-        The learning curve, where one was made.
+        The learning curve, if there is one.
     """
 
     folder: Path
@@ -87,7 +167,7 @@ class RunReport(Event):
     images: tuple[ImageLine, ...]
     worst: tuple[Case, ...]
     best: tuple[Case, ...]
-    objects: Objects | None
+    objects: ObjectFigures | None
     reliability: Reliability | None
     timing: Mapping[str, float | None]
     memory: Mapping[str, int | None]
@@ -101,7 +181,7 @@ class RunReport(Event):
 
 
 def remarks(report: RunReport) -> Iterator[str]:
-    """Return what a person should see first in the results, in plain words."""
+    """Yield sentences on what stands out in the results."""
     if not report.held_out:
         yield "No image was held out, so nothing here says how good the model is. Annotate more images."
         return
@@ -129,7 +209,7 @@ def remarks(report: RunReport) -> Iterator[str]:
 
 
 def metrics(report: RunReport) -> dict[str, Any]:
-    """Return the numbers of a report as JSON holds them; undefined ones are None. docs/report.md names every key."""
+    """Return the numbers of a report as JSON content; numbers that are not defined are None."""
     objects, sure = report.objects, report.reliability
     found: dict[str, Any] = {
         "format": 1,
@@ -161,7 +241,7 @@ def metrics(report: RunReport) -> dict[str, Any]:
 
 
 def write_metrics(report: RunReport) -> Path:
-    """Write ``metrics.json`` into the run folder and return its path; after the page, whose completeness it marks.
+    """Write ``metrics.json`` into the run folder and return its path; it is written last and marks a complete report.
 
     Raises
     ------
@@ -175,9 +255,78 @@ def write_metrics(report: RunReport) -> Path:
 
 
 def json_ready(value: Any) -> Any:
-    """Return a value as JSON holds it: tuples as lists, numbers that are not finite as None."""
+    """Convert a value to JSON content: tuples to lists, numbers that are not finite to None."""
     if isinstance(value, Mapping):
         return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [json_ready(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def object_figures(images: Sequence[ScoredSample]) -> ObjectFigures:
+    """Count what was found, missed, merged and split in images whose labels are object ids."""
+    diameters, ious, hits = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.bool_)]
+    predicted = false = merged = split = 0
+    for image in images:
+        ids, best, _ = matching.ious(image.full)
+        match = matching.match(image.full, FOUND)
+        sizes = image.full.truth_objects[1].astype(np.float64)
+        rank3 = len(image.sides) == 3
+        diameters.append(2 * np.cbrt(0.75 * sizes / np.pi) if rank3 else 2 * np.sqrt(sizes / np.pi))
+        ious.append(best)
+        hits.append(np.isin(ids, match.truth))
+        predicted += match.n_predicted
+        false += match.n_predicted - match.truth.size
+        both = merged_and_split(image.full)
+        merged, split = merged + both[0], split + both[1]
+    diameter, iou, found = np.concatenate(diameters), np.concatenate(ious), np.concatenate(hits)
+    return ObjectFigures(
+        true=diameter.size,
+        predicted=predicted,
+        missed=int((~found).sum()),
+        false=false,
+        merged=merged,
+        split=split,
+        diameter_px=diameter,
+        iou=iou,
+        found=found,
+        by_size=_by_size(diameter, iou, found),
+    )
+
+
+def merged_and_split(table: Table) -> tuple[int, int]:
+    """Count the true objects of an image that are merged with others, and those that are split."""
+    row, column, shared, _ = table.overlaps
+    true_sizes, sizes = table.truth_objects[1], table.predicted_objects[1]
+    swallowed = 2 * shared > true_sizes[row]
+    holds = np.bincount(column[swallowed], minlength=sizes.size)
+    parts = np.bincount(row[2 * shared > sizes[column]], minlength=true_sizes.size)
+    return int(holds[holds > 1].sum()), int((parts > 1).sum())
+
+
+def reliability(images: Sequence[ScoredSample]) -> Reliability:
+    """Compute the calibration of all pixels of images together."""
+    totals = np.sum([image.sure for image in images], axis=0).reshape(-1, 3)
+    held = totals[totals[:, 0] > 0]
+    return Reliability(
+        error=float(calibration.finish(totals)),
+        confidence=tuple((held[:, 1] / held[:, 0]).tolist()),
+        right=tuple((held[:, 2] / held[:, 0]).tolist()),
+        share=tuple((held[:, 0] / max(1.0, held[:, 0].sum())).tolist()),
+    )
+
+
+def _by_size(
+    diameter: NDArray[np.float64], iou: NDArray[np.float64], found: NDArray[np.bool_]
+) -> tuple[SizeClass, ...]:
+    """Cut objects into classes of about equal count; objects of one size stay together."""
+    if not diameter.size:
+        return ()
+    limits = np.unique(np.quantile(diameter, np.arange(1, _SIZE_CLASSES) / _SIZE_CLASSES))
+    place = np.searchsorted(limits, diameter, side="left")
+    classes = []
+    for number in np.unique(place):
+        inside = place == number
+        low, high = float(diameter[inside].min()), float(diameter[inside].max())
+        classes.append(SizeClass(low, high, int(inside.sum()), int(found[inside].sum()), float(np.median(iou[inside]))))
+    return tuple(classes)

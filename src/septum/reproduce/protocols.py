@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from septum.errors import DataError, UsageError
-from septum.io.images import list_images, read_image
+from septum.io.open import list_images, read_image
 from septum.io.paths import format_path, natural_key
 from septum.pairing import ctc
 from septum.pairing.pair import Pair

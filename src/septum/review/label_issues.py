@@ -24,8 +24,8 @@ from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
 from septum.io.paths import format_path
 from septum.metrics.contingency import table
 from septum.predict.model import Model, open_model
-from septum.report.collect import read_plan_file
 from septum.report.gallery import labels_of, predicted_sample
+from septum.train.run_folder import read_plan_file
 
 if TYPE_CHECKING:
     from septum.check.check import Report

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
 from septum.events import Event
-from septum.io.images import list_images
-from septum.io.source import Source, open_image
+from septum.io.image import Image
+from septum.io.open import list_images, open_image
 from septum.nn.ensemble import members_of
 from septum.predict.events import ImageFailed
 from septum.predict.frames import ImageFrame, split_frames, walked_axes
@@ -168,7 +168,7 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
             yield probabilities
 
 
-def _judge_frame(path: Path, source: Source, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
+def _judge_frame(path: Path, source: Image, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
     _refuse_too_large(path, frame, model)
     image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
     information, _ = mutual_information(votes(model, image))

@@ -14,9 +14,9 @@ from septum.check.check import check
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
 from septum.events import Event, Warned
-from septum.io.model_file import read_model
 from septum.io.paths import format_path
-from septum.nn.device import Device, enough_memory, find_device, repeatable
+from septum.io.tensors import read_model
+from septum.nn.device import Device, deterministic, find_device, report_memory_shortage
 from septum.predict.backend import for_scores
 from septum.predict.domain_shift import TrainingDomain, training_domain
 from septum.predict.model import ModelHeader, save_model
@@ -77,9 +77,9 @@ def train(
     """
     clock = Schedule(settings.steps, settings.budget_s, plateau=settings.plateau)
     with (
-        enough_memory("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
         processes_of_this_training() as processes,
-        repeatable(settings.deterministic),
+        deterministic(settings.deterministic),
     ):
         for record in _train(settings, clock, processes, stop or StopRequest(), loaded):
             if processes.first:

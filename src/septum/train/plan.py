@@ -99,7 +99,7 @@ class Plan(Settings):
         How often the held-out images are predicted and scored.
     lines
         The two classes are lines and the areas between them, in 2D: weights that join areas through gaps in the lines
-        are scored lower (`septum.train.validation.selection_score`), and masks are made of areas
+        are scored lower (`septum.train.model_selection.selection_score`), and masks are made of areas
         (`septum.predict.outputs.most_probable_class`).
     precision
         What convolutions of a step are computed in; weights, loss and everything but training are in float32.

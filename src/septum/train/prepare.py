@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.normalize import normalize, statistics
-from septum.arrays.targets import IGNORED, class_target, connected_components, object_target, separate_touching
+from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, fiji_weight_map, weight_map
-from septum.axes import relative_spacing
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
@@ -76,14 +75,14 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Pre
     counts = np.zeros(classes, dtype=np.int64)
     for mask in labels:
         target = object_target(mask) if kind == "objects" else class_target(mask)
-        counts += np.bincount(target[target != IGNORED], minlength=classes)[:classes]
+        counts += np.bincount(target[target != IGNORE_INDEX], minlength=classes)[:classes]
     balance = class_balance(counts, cap=plan.weights.balance)
     for number, (sample, mask) in enumerate(zip(samples, labels, strict=True)):
         target = object_target(mask) if kind == "objects" else class_target(mask)
         objects = mask
         if kind == "classes":
             objects = np.where(mask < 0, mask, connected_components(mask == 1)) if classes == 2 else np.minimum(mask, 1)
-        spacing = relative_spacing(sample.spacing_um)
+        spacing = sample.spacing_um
         yield Prepared(
             image=normalize(sample.image, statistics(sample.image, plan.normalization)),
             target=target,
@@ -118,7 +117,7 @@ def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, numbe
         chosen = [(k, f[draw.integers(0, len(f), min(_PLACES_PER_OBJECT, len(f)))]) for k, f in found]
     else:
         chosen = []
-        for value in (int(v) for v in np.unique(target) if v != IGNORED):
+        for value in (int(v) for v in np.unique(target) if v != IGNORE_INDEX):
             pixels = np.flatnonzero(target == value)
             some = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
             if value > 0:
@@ -202,7 +201,7 @@ class Sampler:
         if self._plan.sampler == "density":
             for _ in range(1000):
                 there = image.target[tuple(np.rint(anywhere).astype(int).clip(0, shape - 1))]
-                if there != IGNORED and (there > 0 or rng.random() < 0.1):
+                if there != IGNORE_INDEX and (there > 0 or rng.random() < 0.1):
                     break
                 anywhere = rng.uniform(-0.5, shape - 0.5)
         return index, anywhere
@@ -210,7 +209,7 @@ class Sampler:
 
 def _known_pixels(image: Prepared, number: int) -> NDArray[np.int32] | None:
     """Return some annotated pixels of a sparsely annotated image; None where most of it is annotated."""
-    known = np.flatnonzero(image.target != IGNORED)
+    known = np.flatnonzero(image.target != IGNORE_INDEX)
     if not 0 < len(known) < _SPARSE * image.target.size:
         return None
     draw = seeding.generator(0, "known", number)
@@ -230,5 +229,5 @@ def tiles_of(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
     parts = []
     for image in images:
         tiles = np.prod([-(-n // o) for n, o in zip(image.target.shape, plan.output, strict=True)])
-        parts.append(max(1.0, tiles * np.count_nonzero(image.target != IGNORED) / image.target.size))
+        parts.append(max(1.0, tiles * np.count_nonzero(image.target != IGNORE_INDEX) / image.target.size))
     return np.asarray(parts, dtype=np.float64)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from septum.errors import ModelError, UsageError
-from septum.io.model_file import read_model
 from septum.io.paths import format_path
+from septum.io.tensors import read_model
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict.model import ModelHeader, trained_networks
 

@@ -229,3 +229,19 @@ def _changed_images(before: object, now: Mapping[str, str]) -> list[str]:
         if old.get(name) != now.get(name)
     ]
     return lines if len(lines) <= _MOST_LINES else [*lines[:_MOST_LINES], f"  and {len(lines) - _MOST_LINES} more"]
+
+
+def read_plan_file(folder: Path) -> dict[str, Any]:
+    """Return the content of ``plan.json`` of a finished run: plan, reasons, names of the held-out images.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    try:
+        return dict(json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise FileError(
+            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
+        ) from None

@@ -7,8 +7,8 @@ from collections import deque
 from math import cos, pi
 from typing import Literal
 
-PATIENCE, GAIN = 5, 0.002
-"""So many validations without a gain of so much in the score that chooses the best weights are a plateau."""
+PATIENCE = 5
+"""A plateau is reached after this many validations without a gain (`septum.train.model_selection.GAIN`)."""
 
 LATEST = 0.75
 """Share of its steps or time after which the rate goes down, plateau or not."""

@@ -19,17 +19,16 @@ from septum.events import Warned
 from septum.io.paths import format_path
 from septum.nn.augment import draw, training_batch
 from septum.nn.deep_supervision import DeeplySupervised
-from septum.nn.device import Device, free_bytes
-from septum.nn.torch_compile import compile_network
+from septum.nn.device import Device, compile_network, free_bytes
 from septum.nn.unet import UNet, freeze_batchnorm
 from septum.nn.weight_averaging import WeightAverage
 from septum.predict.backend import for_scores
 from septum.train.checkpoint import Checkpoint, save_checkpoint
 from septum.train.distributed import Processes
+from septum.train.model_selection import GAIN, selection_score
 from septum.train.prepare import Prepared, Sampler, tiles_of
-from septum.train.schedule import GAIN
 from septum.train.state import NUMBERS, checked
-from septum.train.validation import Validator, selection_score
+from septum.train.validation import Validator
 
 if TYPE_CHECKING:
     from septum.train.interrupt import StopRequest
@@ -55,7 +54,7 @@ class Trainer:
     held_out
         The images for validation; may be none.
     compile
-        Compile the network (`septum.nn.torch_compile`); with one process only.
+        Compile the network (`septum.nn.device.compile_network`); with one process only.
 
     Attributes
     ----------
@@ -68,9 +67,9 @@ class Trainer:
     undone
         How often the training went back and halved its rate.
     validated, best, best_step
-        Validations done, `septum.train.validation.selection_score` of the best, and its step.
+        Validations done, `septum.train.model_selection.selection_score` of the best, and its step.
     stale, reference
-        Validations since the score last gained more than `septum.train.schedule.GAIN`, and what it was then.
+        Validations since the score last gained more than `septum.train.model_selection.GAIN`, and what it was then.
     cooling, cooling_end
         Those of `septum.train.schedule.Schedule`; -1 and 0 where it has none.
     row

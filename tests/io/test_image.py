@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from septum.errors import FileError, UsageError
-from septum.io import tiff_parts
-from septum.io.images import Image, read_image, write_image
-from septum.io.source import Source, open_image, source_of
+from septum.io.image import Image, StoredImage
+from septum.io.open import open_image, read_image
+from septum.io.write import write_image
 
 STACK = np.arange(2 * 3 * 37 * 53, dtype=np.uint16).reshape(2, 3, 37, 53)
 COLOR = np.random.default_rng(0).integers(0, 255, (2, 37, 53, 4), np.uint8)
@@ -112,10 +112,8 @@ def test_every_part_is_that_of_the_whole(tmp_path: Path, name: str) -> None:
             image.affine,
         )
         assert source.lazy == (name not in IN_MEMORY)
-        assert len(source.chunks) == len(source.shape)
-        assert all(1 <= c <= n for c, n in zip(source.chunks, source.shape, strict=True))
         for index in some_indices(image.array.shape, 25):
-            part = source.read(index)
+            part = source[index]
             np.testing.assert_array_equal(part, image.array[index], err_msg=str(index))
             assert part.dtype == image.array.dtype and part.dtype.isnative
             assert part.flags.c_contiguous and part.flags.writeable
@@ -125,8 +123,8 @@ def test_every_part_is_that_of_the_whole(tmp_path: Path, name: str) -> None:
 def test_a_source_travels_to_another_process(tmp_path: Path, name: str) -> None:
     MADE[name](tmp_path / name)
     source = open_image(tmp_path / name)
-    again: Source = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(again.read((0,)), source.read((0,)))
+    again: Image = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(again[0], source[0])
     assert len(pickle.dumps(source)) < 500, "it opens the file again"
 
 
@@ -148,13 +146,13 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path, name: str) -> None:
     rows = [slice(y, y + 5) for y in range(0, 30, 3)] * 6
 
     def matches(row: slice) -> bool:
-        return bool(np.array_equal(source.read(_rows(source, row)), whole[..., row, :]))
+        return bool(np.array_equal(source[_rows(source, row)], whole[..., row, :]))
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(matches, rows))
 
 
-def _rows(source: Source, row: slice) -> tuple[slice, ...]:
+def _rows(source: Image, row: slice) -> tuple[slice, ...]:
     return (*(slice(None) for _ in source.shape[:-2]), row)
 
 
@@ -163,15 +161,15 @@ def test_only_the_tiles_that_are_needed_are_read(tmp_path: Path, monkeypatch: py
     tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32), compression="zlib")
     source = open_image(tmp_path / "a.tif")
     fetched = []
-    read_at = tiff_parts.LocalFile.read_at
+    read = tifffile.FileHandle.read
 
-    def counted(self: tiff_parts.LocalFile, offset: int, count: int) -> bytes:
-        fetched.append(count)
-        return read_at(self, offset, count)
+    def counted(self: tifffile.FileHandle, size: int = -1) -> bytes:
+        fetched.append(size)
+        return read(self, size)
 
-    monkeypatch.setattr(tiff_parts.LocalFile, "read_at", counted)
-    np.testing.assert_array_equal(source.read((0, slice(30, 70), slice(64, 96))), image[30:70, 64:96])
-    assert len(fetched) == 3  # three rows of tiles, one column
+    monkeypatch.setattr(tifffile.FileHandle, "read", counted)
+    np.testing.assert_array_equal(source[0, 30:70, 64:96], image[30:70, 64:96])
+    assert len(fetched) == 3, "three rows of tiles, one column"
     assert sum(fetched) < (tmp_path / "a.tif").stat().st_size / 10
 
 
@@ -181,8 +179,8 @@ def test_the_full_resolution_of_a_pyramid_is_read(tmp_path: Path) -> None:
         file.write(image, tile=(16, 16), subifds=1, compression="zlib", metadata={"axes": "YX"})
         file.write(image[::2, ::2], tile=(16, 16), subfiletype=1, compression="zlib")
     source = open_image(tmp_path / "a.tif")
-    assert source.shape == (1, 64, 64) and source.chunks == (1, 16, 16)
-    np.testing.assert_array_equal(source.read((0,)), image)
+    assert source.shape == (1, 64, 64)
+    np.testing.assert_array_equal(source[0], image)
 
 
 def test_a_damaged_tile_is_named_when_it_is_read(tmp_path: Path) -> None:
@@ -194,9 +192,9 @@ def test_a_damaged_tile_is_named_when_it_is_read(tmp_path: Path) -> None:
     content[offset : offset + 8] = b"\xff" * 8
     path.write_bytes(content)
     source = open_image(path)
-    np.testing.assert_array_equal(source.read((0, 0)), STACK[0, 0])
+    np.testing.assert_array_equal(source[0, 0], STACK[0, 0])
     with pytest.raises(FileError, match=r"tile or strip 6 of page 2"):
-        source.read(())
+        source[...]
 
 
 def test_a_tile_that_claims_too_much_is_refused(tmp_path: Path) -> None:
@@ -206,7 +204,7 @@ def test_a_tile_that_claims_too_much_is_refused(tmp_path: Path) -> None:
         for tag in ("TileWidth", "TileLength"):
             file.pages[0].tags[tag].overwrite(65536, dtype=4)
     with pytest.raises(FileError, match=r"claims 1 x 65536 x 65536"):
-        open_image(path).read((0, 0, 0))
+        open_image(path)[0, 0, 0]
 
 
 def test_what_is_outside_is_an_index_error(tmp_path: Path) -> None:
@@ -214,19 +212,21 @@ def test_what_is_outside_is_an_index_error(tmp_path: Path) -> None:
     source = open_image(tmp_path / "a.npy")
     for index in [(1,), (0, 37), (0, 0, -54), (0, 0, 0, 0)]:
         with pytest.raises(IndexError):
-            source.read(index)
+            source[index]
 
 
-def test_an_image_in_memory_is_a_source_too() -> None:
-    image = Image(STACK[:1, 0], "CYX", "YX", {"X": 0.5}, None)
-    source = source_of(image)
-    assert (source.axes, source.file_axes, source.pixel_size_um, source.name) == ("CYX", "YX", {"X": 0.5}, "")
-    assert not source.lazy
-    np.testing.assert_array_equal(source.read((0, slice(3, 9))), STACK[0, 0, 3:9])
-    again = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(again.read(()), image.array)
-    volume = source_of(Image(STACK[:1, :1], "CZYX", "ZYX"))
-    assert volume.axes == "CZYX"
+def test_an_array_in_memory_is_an_image_too() -> None:
+    image = Image.from_array(STACK[:1, 0], "CYX", file_axes="YX", pixel_size_um={"X": 0.5})
+    assert (image.axes, image.file_axes, image.pixel_size_um, image.name) == ("CYX", "YX", {"X": 0.5}, "")
+    assert not image.lazy
+    assert np.shares_memory(image.array, STACK)
+    part = image[0, 3:9]
+    np.testing.assert_array_equal(part, STACK[0, 0, 3:9])
+    assert not np.shares_memory(part, STACK)
+    again = pickle.loads(pickle.dumps(image))
+    np.testing.assert_array_equal(again[...], image.array)
+    assert (again.file_axes, again.pixel_size_um) == ("YX", {"X": 0.5})
+    assert Image.from_array(STACK[:1, :1], "CZYX").axes == "CZYX", "an axis of length 1 stays"
 
 
 def test_reading_holds_no_more_than_the_part(tmp_path: Path) -> None:
@@ -244,7 +244,13 @@ def test_reading_holds_no_more_than_the_part(tmp_path: Path) -> None:
     for name in ("a.npy", "a.zarr"):
         source = open_image(tmp_path / name)
         for row in range(0, side, 500):
-            part = source.read((0, slice(row, row + 500), slice(0, 3000)))
+            part = source[0, row : row + 500, :3000]
             assert part.sum() == (7 * part.size if row == 0 else 0)
     taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
     assert taken < side * side * 2 / 2, "the image has 72 MB"
+
+
+def test_an_image_without_y_and_x_is_an_error_of_the_file() -> None:
+    for shape, axes in [((), ""), ((5,), "X"), ((2, 3), "ZZ")]:
+        with pytest.raises(FileError, match="axes"):
+            Image(StoredImage(shape, np.dtype(np.uint8), axes, np.empty))

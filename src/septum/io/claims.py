@@ -1,22 +1,15 @@
-"""What every reader hands back, and the two ways in which a file is refused: damaged, or claiming too much."""
+"""Refuse files: those that cannot be decoded, and those that claim more than their bytes can hold."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.paths import format_path
 
-Affine = tuple[tuple[float, ...], ...]
-
-# Decoders meet damaged bytes with whatever comes to hand; these are what they were seen to raise.
+# The errors that decoders were seen to raise for damaged bytes.
 DAMAGE = (
     OSError,
     EOFError,
@@ -37,30 +30,8 @@ DAMAGE = (
 STORED = 1
 DEFLATE = 1100  # 258 bytes from two bits
 LZW = 3000
-UNBOUNDED = 200_000  # run lengths of zstd, JPEG 2000, fax: no limit of their own, so a generous one of ours
-_SMALL = 1 << 20  # nobody is harmed by a megabyte
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """An array as a file holds it.
-
-    Attributes
-    ----------
-    array
-        Values in their own dtype, dimensions in the order of `axes`.
-    axes
-        One letter of ``TCZYX`` per dimension, in the order of the file.
-    pixel_size_um
-        Micrometers per pixel by axis; empty if unknown.
-    affine
-        4 x 4, index (x, y, z, 1) to scanner millimeters; NIfTI only.
-    """
-
-    array: NDArray[Any]
-    axes: str
-    pixel_size_um: Mapping[str, float] = field(default_factory=dict)
-    affine: Affine | None = None
+UNBOUNDED = 200_000  # run lengths of zstd, JPEG 2000, fax: the formats set no limit, so Septum sets a generous one
+_SMALL = 1 << 20  # a megabyte harms no machine
 
 
 def damaged(path: Path | str, kind: str, why: object) -> FileError:
@@ -75,12 +46,12 @@ def damaged(path: Path | str, kind: str, why: object) -> FileError:
     return FileError(
         f"{format_path(path)}: the {kind} file is damaged or cut off ({text[:200]})",
         f"a complete {kind} file",
-        "copy it again from where it came from, or save it anew",
+        "copy it again from the original, or save it anew",
     )
 
 
 def check_memory(path: Path | str, needed: int) -> None:
-    """Raise `FileError` if an image of `needed` bytes does not fit into the memory that is free."""
+    """Raise `FileError` if an image of `needed` bytes does not fit into the free memory."""
     import psutil
 
     if needed > psutil.virtual_memory().available:
@@ -93,20 +64,20 @@ def check_claim(path: Path | str, kind: str, *, shape: tuple[int, ...], claimed:
     Parameters
     ----------
     path, kind
-        For the message.
+        File and name of its format, for the message.
     shape
-        What the file says it holds.
+        Shape that the file states.
     claimed
         Bytes of the decoded image.
     length
-        Bytes of the encoded image that are really there.
+        Bytes of the encoded image in the file.
     ratio
         The most bytes that one encoded byte can become: 1 if nothing is compressed.
 
     Raises
     ------
     FileError
-        If ``claimed`` is more than ``length`` can become.
+        If `length` bytes cannot become `claimed` bytes.
     """
     if claimed > length * ratio + (_SMALL if ratio > STORED else 0):
         sides = " x ".join(str(n) for n in shape)
@@ -114,5 +85,5 @@ def check_claim(path: Path | str, kind: str, *, shape: tuple[int, ...], claimed:
             f"{format_path(path)}: the {kind} file claims {sides} values ({claimed:,} bytes) but holds only "
             f"{length:,} bytes",
             "a file as long as the image it describes",
-            "it is cut off or forged: copy it again from where it came from",
+            "it is cut off or forged: copy it again from the original",
         )

@@ -1,0 +1,198 @@
+"""List and open images of any format; the first bytes of a file decide the format, not its name."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from septum.errors import FileError, UsageError
+from septum.io.claims import damaged
+from septum.io.formats import FORMATS, SUFFIXES, ImageFormat, format_of, suffix_of
+from septum.io.image import Image, check_axes
+from septum.io.paths import (
+    format_path,
+    image_suffix,
+    is_image,
+    is_image_file,
+    is_zarr,
+    local_path,
+    natural_key,
+    url_of,
+)
+from septum.io.remote import glob_urls, list_folder
+
+
+def open_image(location: str | Path, *, axes: str | None = None, labels: bool = False) -> Image:
+    """Open an image of any format; its pixels are read by indexing.
+
+    OME-Zarr, TIFF, .npy and plain NIfTI are read piece by piece; images of other formats are read whole at once.
+
+    Parameters
+    ----------
+    location
+        A file, a folder of OME-Zarr, or a URL of OME-Zarr or TIFF.
+    axes
+        Names of the dimensions of the file, one letter of ``TCZYX`` each, if the file does not state them right.
+    labels
+        True if the image is a mask: a palette gives indices, never colors.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, empty, damaged, cut off, forged, or no image.
+    UsageError
+        If `axes` do not fit, or libraries for URLs are missing.
+    """
+    axes = check_axes(axes)
+    place: Path | str = url_of(location) or local_path(location)
+    stored = find_format(place).load_reader()(place, axes=axes, labels=labels)
+    try:
+        again = partial(open_image, place, axes=axes, labels=labels)
+        return Image(stored, place, named=axes is not None, reopen=again)
+    except BaseException:
+        stored.close()
+        raise
+
+
+def read_image(location: str | Path, *, axes: str | None = None, labels: bool = False) -> Image:
+    """Read an image into memory: `open_image`, then everything; see there for parameters and errors."""
+    return open_image(location, axes=axes, labels=labels).load()
+
+
+def find_format(location: Path | str) -> ImageFormat:
+    """Find the format of a file or folder by its first bytes.
+
+    Parameters
+    ----------
+    location
+        A path, or a URL as `str`; the name of a URL decides.
+
+    Raises
+    ------
+    FileError
+        If it is missing, empty, cannot be read, or is no image.
+    """
+    if isinstance(location, str):
+        return _remote_format(location)
+    if is_zarr(location):
+        return next(kind for kind in FORMATS if kind.folder)
+    try:
+        with location.open("rb") as file:
+            head = file.read(64)
+    except IsADirectoryError as error:
+        raise FileError(f"{format_path(location)}: is a folder", "an image", "name a file in it") from error
+    except FileNotFoundError as error:
+        raise FileError(f"{format_path(location)} does not exist", "an image", "check the name") from error
+    except OSError as error:
+        raise FileError(
+            f"{format_path(location)}: cannot be read ({error.strerror})", "a file you may read", "check it"
+        ) from error
+    if not head:
+        raise FileError(
+            f"{format_path(location)}: the file is empty (0 bytes)", "an image", "copy it again from the original"
+        )
+    suffix = image_suffix(location)
+    for kind in FORMATS:
+        if any(head.startswith(magic) and (len(magic) > 2 or suffix in kind.suffixes) for magic in kind.magic):
+            return kind
+    raise _no_image(location, head)
+
+
+def _remote_format(url: str) -> ImageFormat:
+    kind = format_of(url.partition("?")[0].partition("#")[0].rstrip("/"))
+    if kind is None:  # an image inside: URL/labels/cells
+        return next(kind for kind in FORMATS if kind.folder)
+    if kind.remote:
+        return kind
+    names = " or ".join(k.name for k in FORMATS if k.remote)
+    raise FileError(f"{format_path(url)}: of this format only files on this machine are read", names, "copy it")
+
+
+def _no_image(path: Path, head: bytes) -> FileError:
+    kind = format_of(path.name)
+    if head.startswith(b"version https://git-lfs"):
+        return FileError(
+            f"{format_path(path)}: a Git LFS pointer, not the image", "the image itself", "run: git lfs pull"
+        )
+    if kind is not None and any(head.startswith(magic[:2]) for magic in kind.magic):
+        return damaged(path, kind.name, "its first bytes are wrong")
+    text = all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])
+    what = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
+    *names, last = [k.name for k in FORMATS]
+    return FileError(
+        f"{format_path(path)}: no image, but {what}",
+        f"{', '.join(names)} or {last}",
+        "export the image in one of these formats",
+    )
+
+
+def list_images(inputs: Sequence[str | Path]) -> list[Path]:
+    """Return the images that files, folders and patterns name, in natural order (``t2`` before ``t10``).
+
+    Parameters
+    ----------
+    inputs
+        Files, folders (the images directly inside), or patterns with ``*``, ``?``, ``[...]`` and ``**``. Hidden files
+        are left out of folders and patterns. A file named twice is listed once. A folder of Zarr is an image. URLs
+        (``s3://``, ``https://``) name images, folders and patterns too; they are listed as paths, from which
+        `septum.io.paths.url_of` restores the URL.
+
+    Raises
+    ------
+    UsageError
+        If an input does not exist, holds no image, or is a file of another kind.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        try:
+            matches = _matches(given)
+        except OSError as error:
+            raise UsageError(
+                f"{format_path(given)}: {error.strerror}", "images you may read", "check the name"
+            ) from error
+        found.update(dict.fromkeys(sorted(matches, key=natural_key)))
+    return list(found)
+
+
+def _matches(given: str | Path) -> list[Path]:
+    """Return the images that one file, folder, pattern or URL names."""
+    url = url_of(given)
+    if url is not None:
+        return _remote_matches(url)
+    path = local_path(given)
+    if is_zarr(path):
+        matches = [path]
+    elif path.is_dir():
+        matches = [p for p in path.iterdir() if not p.name.startswith(".") and is_image_file(p)]
+    elif path.exists():
+        matches = [path] if is_image(path) else []
+    elif any(c in str(path) for c in "*?["):
+        matches = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
+        matches = [p for p in matches if is_image_file(p)]
+    else:
+        raise UsageError(f"{format_path(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
+    return matches or _no_images(path, folder=path.is_dir())
+
+
+def _remote_matches(url: str) -> list[Path]:
+    """Return images by URL: a named one unseen, of a folder or pattern those that lie there."""
+    if suffix_of(url):
+        if not any(c in url for c in "*["):  # a question mark begins the query of a URL
+            return [Path(url)]
+        matches = [Path(found) for found in glob_urls(url)]
+    elif any((kind := format_of(part)) is not None and kind.folder for part in url.split("/")):
+        return [Path(url)]  # an image inside, such as .../labels/cells
+    else:
+        matches = [Path(found) for found in list_folder(url)]
+    matches = [p for p in matches if is_image(p) and not p.name.startswith(".")]
+    return matches or _no_images(Path(url), folder=True)
+
+
+def _no_images(path: Path, *, folder: bool) -> list[Path]:
+    raise UsageError(
+        f"{format_path(path)}: {'a folder without images' if folder else 'no image'}",
+        "files that end in " + " ".join(SUFFIXES),
+        "name a folder of images, or save them in one of these formats",
+    )
