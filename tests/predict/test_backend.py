@@ -17,7 +17,7 @@ from septum.api import predict
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.cpu import inference as engine_module
-from septum.cpu._packed_weights import Packed
+from septum.cpu._packed_weights import PackedWeights
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
 from septum.io.open import read_image
@@ -193,7 +193,7 @@ def test_the_check_sees_a_wrong_weight() -> None:
     assert verified_engine(network).difference < 3e-5
     made = engine_module.head
 
-    def wrong(conv: torch.nn.Conv2d) -> Packed:
+    def wrong(conv: torch.nn.Conv2d) -> PackedWeights:
         packed = made(conv)
         packed.weights[:] *= 1.001
         return packed

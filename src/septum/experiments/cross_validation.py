@@ -61,7 +61,7 @@ def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample]) -> 
     group = settings.split.group
     samples = grouped(samples, group) if group else samples
     seed = settings.seed if settings.split.seed is None else settings.split.seed
-    assigned = make_folds(samples, folds, seed=seed, whole=group is not None)
+    assigned = make_folds(samples, folds, seed=seed, keep_groups=group is not None)
     return Outline(parts, folds_sentence(assigned, samples), predictions=len(samples))
 
 

@@ -31,10 +31,9 @@ from septum.report.summary import RunReport
 from septum.train.distributed import described_processes
 from septum.train.events import Checked, Planned, Stopped, Trained
 from septum.train.interrupt import StopRequest
-from septum.train.loop import _ELSEWHERE, train
+from septum.train.loop import train
 from septum.train.run_folder import RunFolder, read_plan_file
-from septum.train.settings import TrainSettings
-from septum.train.split import SplitSettings
+from septum.train.settings import SplitSettings, TrainSettings
 
 # Share of a budget that is reserved for the predictions after the last training: until the report of the first training
 # has shown how long a prediction takes, and at most.
@@ -232,7 +231,7 @@ class Series:
         """Return the settings of a training; a resumed one keeps the time of its first start."""
         changes: dict[str, Any] = {"out": self.part_folder(part), "seed": part.seed, "split": part.split}
         if self.settings.budget_s is not None:
-            before = RunFolder(self.part_folder(part)).read_asked().get("budget_s")
+            before = RunFolder(self.part_folder(part)).read_settings().get("budget_s")
             changes["budget_s"] = before if isinstance(before, float) else self.budget.share_s(parts_left)
         return self.settings.model_copy(update=changes)
 
@@ -293,16 +292,15 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
     refuse_processes(kind.option)
     with report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"):
         folder = RunFolder(settings.out, parts=True)
-        with folder.held() as warning:
+        with folder.lock() as warning:
             if warning:
                 yield Warned(warning)
-            report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+            report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
             yield Checked(report)
             log.hear(Checked(report))
             loaded = load_data(report)
             outline = kind.outline(loaded.samples)
-            fixed = settings.model_dump(mode="json", exclude=_ELSEWHERE)
-            folder.claim({**fixed, kind.name: kind.value}, {})
+            folder.check_same_settings(settings, {}, {kind.name: kind.value})
             yield Planned((outline.sentence,))
             words = [kind.option] if kind.value is True else [kind.option, str(kind.value)]
             series = Series(settings, folder, loaded, outline, rebuilt_command(settings, words), budget, log)

@@ -209,7 +209,7 @@ def flat_settings(run: Path) -> dict[str, Value]:
     FileError
         If ``settings.json`` or ``plan.json`` in the run folder cannot be read.
     """
-    settings = RunFolder(run, parts=True).read_asked()
+    settings = RunFolder(run, parts=True).read_settings()
     settings.pop("images", None)
     return dict(_flat({**settings, **read_plan_file(run)["plan"]}))
 

@@ -173,8 +173,7 @@ def _train(
 ) -> Generator[Event, None, Trained | None]:
     """Train one part and return its result; None if it was stopped."""
     from septum.train.loop import train
-    from septum.train.settings import TrainSettings
-    from septum.train.split import SplitSettings
+    from septum.train.settings import SplitSettings, TrainSettings
 
     folder = settings.out / part.name
     _copy_files(part.training, folder / "data")

@@ -15,6 +15,7 @@ from septum.events import Event
 from septum.report.summary import json_ready
 from septum.reproduce.protocols import Protocol
 from septum.reproduce.settings import ReproduceSettings
+from septum.train.settings import command_line
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,7 @@ class Reproduced(Event):
 
 def command(settings: ReproduceSettings) -> str:
     """Return the command line that repeats a reproduction, quoted for a POSIX shell."""
-    words = ["septum", "reproduce", settings.name, "--data", str(settings.data), "--out", str(settings.out)]
-    words += ["--preset", settings.preset]
-    words += ["--budget", f"{settings.budget_s:g}s"] if settings.steps is None else ["--steps", str(settings.steps)]
-    for name in ("folds", "variant", "truth", "width"):
-        if (value := getattr(settings, name)) is not None:
-            words += [f"--{name}", str(value)]
-    words += ["--seed", str(settings.seed)]
-    return shlex.join([*words, *(["--device", settings.device] if settings.device != "auto" else [])])
+    return shlex.join(["septum", "reproduce", *command_line(settings)])
 
 
 def as_json(found: Reproduced) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from septum.settings import Option, Settings
+from septum.train.settings import format_duration, parse_duration
 
 DatasetName = Literal["isbi2012", "dic-hela", "phc-u373"]
 Variant = Literal["gold", "silver"]
@@ -63,7 +64,14 @@ class ReproduceSettings(Settings):
     budget_s: Annotated[
         float | None,
         Field(gt=0),
-        Option(help="Time of all trainings together.", flags=("--budget",), metavar="TIME", default="1h"),
+        Option(
+            help="Time of all trainings together: 90s, 20m, 1.5h.",
+            flags=("--budget",),
+            metavar="TIME",
+            default="1h",
+            parse=parse_duration,
+            write=format_duration,
+        ),
     ] = 3600.0
     steps: Annotated[
         int | None, Field(ge=1), Option(help="Steps of each training, in place of a time.", metavar="N")
