@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from septum.errors import FileError, SeptumError
-from septum.events import Warned
+from septum.events import Event, Warned
 from septum.predict.memory import peak_bytes
 from septum.predict.model import Model, open_model
 from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
@@ -40,7 +40,7 @@ _SHARE, _MOST_S = 0.05, 60.0
 
 
 @dataclass(frozen=True)
-class Reporting:
+class Reporting(Event):
     """The report of the run in `folder` begins: up to `count` held-out images are predicted for it."""
 
     folder: Path
