@@ -44,8 +44,7 @@ from septum.predict.settings import PredictSettings
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
 from septum.train.events import Trained
 from septum.train.loop import train
-from septum.train.settings import TrainSettings
-from septum.train.split import SplitSettings
+from septum.train.settings import SplitSettings, TrainSettings
 from septum.train.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from main_job import held_out_files, septum
 from septum.io.paths import format_path
 from septum.predict.model import ModelHeader, open_model, save_model, trained_networks
 from septum.reproduce.public_files import SETS
-from septum.train.plan import Plan, plan_lines
+from septum.train.plan import Plan, describe_plan
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"
@@ -77,7 +77,7 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         f"- **Terms of the data**: {public.terms}. {public.citation}.",
         f"- **Training**: `{figures['commands'][0].replace('DATA', 'data').replace('OUT', 'runs')}`, "
         f"{training['steps']} steps in {training['seconds']:.0f} s on one processor core, PyTorch {training['torch']}.",
-        *[f"- {line}" for line in plan_lines(plan)],
+        *[f"- {line}" for line in describe_plan(plan)],
         "",
         "Scores of this file on images that were held out of the training; they chose the weights and the settings of",
         "objects, so they are a little too good.",

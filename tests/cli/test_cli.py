@@ -99,13 +99,14 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width
 def test_train_turns_options_into_settings(run: Run, trained: list[train_job.TrainSettings]) -> None:
     options = (
         "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu "
-        "--early-stop --ignore 0 --ignore 255 --set weights.w0=5 --from start.safetensors --precision float32"
+        "--until-plateau --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors "
+        "--precision float32"
     )
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
     sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False, "compile": False}
-    wanted |= {"early_stop": True, "ignore": (0, 255), "set": ("weights.w0=5",)}
+    wanted |= {"until_plateau": True, "ignore_values": (0, 255), "set": ("weights.w0=5",)}
     wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}

@@ -127,7 +127,7 @@ def test_plan_and_what_was_asked_are_logged_and_no_place_on_the_disk(run: tuple[
 def test_a_training_that_goes_on_says_so_and_a_finished_one_is_not_logged_twice(
     disks: Path, run: tuple[Path, Memory, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     memory, stop = Memory(), StopRequest()
     for record in tracked(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
         if isinstance(record, Step) and record.step == 2:

@@ -319,8 +319,8 @@ def test_the_command_in_the_page_repeats_the_training(
         {"data": (Path("d"),), "out": Path("r"), "budget_s": 90.5, "seed": 3, "preset": "paper", "device": "cpu"},
         {"data": (Path("d"),), "out": Path("r"), "depth": 2, "tile": 64, "batch": 4, "deterministic": True},
         {"data": (Path("d"),), "out": Path("r"), "precision": "float32", "compile": True},
-        {"data": (Path("d"),), "out": Path("r"), "budget_s": None, "ignore": (0, -7), "from_model": Path("m n")},
-        {"data": (Path("d"),), "out": Path("r"), "early_stop": True, "set": ("weights.w0=5", "tile=[64, 64]")},
+        {"data": (Path("d"),), "out": Path("r"), "budget_s": None, "ignore_values": (0, -7), "from_model": Path("m n")},
+        {"data": (Path("d"),), "out": Path("r"), "until_plateau": True, "set": ("weights.w0=5", "tile=[64, 64]")},
     ):
         settings = TrainSettings.model_validate(changes)
         with pytest.raises(SystemExit) as left:

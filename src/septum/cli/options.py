@@ -27,6 +27,7 @@ KindOption = Annotated[
 IgnoreOption = Annotated[
     list[int] | None,
     typer.Option(
+        "--ignore-value",
         metavar="VALUE",
         show_default=False,
         help="A value of the masks that means: not annotated. 0 for scribbles. May be repeated.",

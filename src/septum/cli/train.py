@@ -33,7 +33,6 @@ from septum.events import Event, Warned
 from septum.io.paths import format_path
 from septum.report.numbers import format_scores, format_seconds, format_table
 from septum.train.interrupt import StopRequest, stop_on_signals
-from septum.train.launch import launch, starts_processes
 
 DEFAULT_BUDGET_S = 1800.0
 REPORT = "report.html"
@@ -119,8 +118,8 @@ def train(
     steps: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="How many steps, instead of a time.")
     ] = None,
-    early_stop: Annotated[
-        bool, typer.Option("--early-stop", help="End sooner where the held-out images get no better.")
+    until_plateau: Annotated[
+        bool, typer.Option("--until-plateau", help="End early when the validation scores stop improving.")
     ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same model.")] = 0,
     folds: Annotated[
@@ -213,8 +212,8 @@ def train(
     from septum.experiments.tracking import tracked
     from septum.report.collect import observe
     from septum.train import loop as job
-    from septum.train.settings import TrainSettings
-    from septum.train.split import SplitSettings
+    from septum.train.distributed import launch, starts_processes
+    from septum.train.settings import SplitSettings, TrainSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
@@ -236,10 +235,10 @@ def train(
         preset=preset,
         steps=steps,
         budget_s=None if steps is not None or budget == math.inf else budget or DEFAULT_BUDGET_S,
-        early_stop=early_stop,
+        until_plateau=until_plateau,
         seed=seed,
         kind=kind,
-        ignore=tuple(ignore or ()),
+        ignore_values=tuple(ignore or ()),
         width=width,
         depth=depth,
         tile=tile,

@@ -66,13 +66,13 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)
         samples = grouped(loaded.samples, settings.split.group) if settings.split.group else loaded.samples
         seed = settings.seed if settings.split.seed is None else settings.split.seed
-        dealt = make_folds(samples, folds, seed=seed, whole=settings.split.group is not None)
+        dealt = make_folds(samples, folds, seed=seed, keep_groups=settings.split.group is not None)
         claim(folder, settings, "folds", folds)
         sentence = folds_sentence(dealt, samples)
         yield Planned((sentence,))

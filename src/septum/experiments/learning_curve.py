@@ -71,7 +71,7 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
         held(settings) as (folder, warnings),
     ):
         yield from warnings
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
         yield Checked(report)
         series.seen.hear(Checked(report))
         loaded = load_data(report)

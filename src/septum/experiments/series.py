@@ -31,8 +31,7 @@ from septum.train.events import Checked, Planned, Stopped, Trained
 from septum.train.interrupt import StopRequest
 from septum.train.loop import train
 from septum.train.run_folder import RunFolder, read_plan_file
-from septum.train.settings import TrainSettings
-from septum.train.split import SplitSettings
+from septum.train.settings import SplitSettings, TrainSettings
 
 # Share of a budget that is kept for the end until the first training has shown how long predictions take, and the most
 # that is kept for them at all.
@@ -148,7 +147,7 @@ class Series:
         """Return the settings of a part; its time is what it was at its first start."""
         asked: dict[str, Any] = {"out": self.folder(part), "seed": part.seed, "split": part.split}
         if self.settings.budget_s is not None:
-            before = RunFolder(self.folder(part)).read_asked().get("budget_s")
+            before = RunFolder(self.folder(part)).read_settings().get("budget_s")
             share = (self.settings.budget_s - self.seconds - self._reserved_s) / left
             asked["budget_s"] = before if isinstance(before, float) else max(1.0, int(share * 10) / 10)
         return self.settings.model_copy(update=asked)
@@ -202,11 +201,10 @@ def held(settings: TrainSettings) -> Iterator[tuple[RunFolder, list[Warned]]]:
         If it cannot be written.
     """
     folder = RunFolder(settings.out, parts=True)
-    with folder.held() as warning:
+    with folder.lock() as warning:
         yield folder, [Warned(warning)] if warning else []
 
 
 def claim(folder: RunFolder, settings: TrainSettings, kind: str, value: int | bool) -> None:
     """See that an earlier start asked for the same; the data are compared by each training."""
-    said = settings.model_dump(mode="json", exclude={"data", "out", "device", "deterministic", "compile"})
-    folder.claim({**said, kind: value}, {})
+    folder.check_same_settings(settings, {}, {kind: value})

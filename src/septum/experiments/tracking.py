@@ -195,7 +195,7 @@ def values_of(run: Path) -> dict[str, Value]:
     FileError
         If ``settings.json`` or ``plan.json`` in the run folder cannot be read.
     """
-    asked = RunFolder(run, parts=True).read_asked()
+    asked = RunFolder(run, parts=True).read_settings()
     asked.pop("images", None)
     return dict(_flat({**asked, **read_plan_file(run)["plan"]}))
 

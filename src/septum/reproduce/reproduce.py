@@ -170,8 +170,7 @@ def _train(
 ) -> Generator[Event, None, Trained | None]:
     """Train one part and return what came of it; None where it was stopped."""
     from septum.train.loop import train
-    from septum.train.settings import TrainSettings
-    from septum.train.split import SplitSettings
+    from septum.train.settings import SplitSettings, TrainSettings
 
     folder = settings.out / part.name
     _copy_whole(part.training, folder / "data")
