@@ -39,14 +39,16 @@ from septum.nn.device import find_device
 from septum.nn.unet import UNet, center_crop, for_prediction, initialize
 from septum.predict.tiled import image_probabilities
 from septum.train import prepare as prepare_module
-from septum.train import schedule as clock_module
+from septum.train import schedule as schedule_module
 from septum.train import trainer as trainer_module
 from septum.train import validation as validate
 from septum.train.distributed import Processes
 from septum.train.fingerprint import compute_fingerprint
-from septum.train.plan import Plan, make_plan
+from septum.train.plan import Plan
 from septum.train.prepare import prepare
+from septum.train.presets import make_plan
 from septum.train.schedule import Schedule
+from septum.train.settings import TrainSettings
 from septum.train.split import hold_out
 from septum.train.trainer import Trainer
 
@@ -175,14 +177,14 @@ def train(trainer: Trainer, variant: Variant, seconds: float) -> None:
     if variant.residual:
         with_residuals(trainer.network)
         initialize(trainer.network, trainer.seed)
-        trainer.optimizer = trainer_module.make_optimizer(trainer._supervised, trainer.plan.optimizer)
-    clock = Schedule(None, seconds)
-    while clock.progress < 1:
-        clock.start_step()
-        loss = trainer.training_step(clock.rate_factor(trainer.step, trainer.plan.optimizer.schedule))
+        trainer.state.optimizer = trainer_module.make_optimizer(trainer.state.supervised, trainer.plan.optimizer)
+    schedule = Schedule(None, seconds)
+    while schedule.progress < 1:
+        schedule.start_step()
+        loss = trainer.training_step(schedule.rate_factor(trainer.counters.step, trainer.plan.optimizer.schedule))
         assert math.isfinite(loss)
-        clock.finish_step(trainer.step)
-        trainer.progress = clock.progress
+        schedule.finish_step(trainer.counters.step)
+        trainer.counters.progress = schedule.progress
 
 
 def membranes(network: UNet, samples: tuple[Sample, ...], plan: Plan) -> dict[str, float]:
@@ -199,9 +201,9 @@ def scores(trainer: Trainer, network: UNet, *, membrane: bool) -> dict[str, floa
     """Score a network, one with residual blocks as it is, on the held-out images."""
     plain = not any(isinstance(m, Residual) for m in network.modules())
     ready = for_prediction(network) if plain else network.eval()
-    found = trainer.held_out.finish(ready, Schedule(1, None))[1]
+    found = trainer.validator.finish(ready, Schedule(1, None))[1]
     if membrane:
-        found |= membranes(ready, trainer.held_out.samples, trainer.plan)
+        found |= membranes(ready, trainer.validator.samples, trainer.plan)
     return {k: round(float(v), 4) for k, v in found.items()}
 
 
@@ -217,28 +219,36 @@ def cells(data: Path, out: Path, name: str, *, variants: list[str], seed: int, s
     samples = list(load_samples(report))
     chosen, held = hold_out(samples, seed=seed)
     kind, classes = report.rules.kind, len(report.rules.class_values)
-    facts = compute_fingerprint(samples, kind, classes=classes, gpu=False, bfloat16=device.bfloat16)
+    fingerprint = compute_fingerprint(samples, kind, classes=classes)
     scored = tuple(samples[i] for i in held)
     # Processor time, so that other work on the machine does not matter.
-    clock_module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
+    schedule_module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
     for label, file in left.items():
         variant = VARIANTS[label]
         batch, tile = variant.tiles or (None, None)
-        plan, _ = make_plan(facts, values=variant.values, batch=batch, tile=tile)
-        prepare_module.separate = partial(separate_touching, gap_px=variant.gap)  # type: ignore[assignment]
+        settings = TrainSettings(data=(), out=out, set=variant.values, batch=batch, tile=tile)
+        plan, _ = make_plan(fingerprint, settings, bfloat16=device.bfloat16)
+        prepare_module.separate_touching = partial(separate_touching, gap_px=variant.gap)  # type: ignore[assignment]
         validate.candidates = partial(with_gap, gap=variant.gap)  # type: ignore[assignment]
-        held_out = validate.Validator(scored, kind == "objects", plan, device)
+        validator = validate.Validator(scored, kind == "objects", plan, device)
         images = tuple(prepare([samples[i] for i in chosen], plan, kind=kind))
-        trainer = Trainer(plan=plan, seed=seed, device=device, processes=Processes(), images=images, held_out=held_out)
+        trainer = Trainer(
+            plan=plan, seed=seed, device=device, processes=Processes(), images=images, validator=validator
+        )
         train(trainer, variant, seconds)
-        figures: dict[str, Any] = {"seconds": seconds, "steps": trainer.step, "batch": plan.batch, "tile": plan.tile}
+        figures: dict[str, Any] = {
+            "seconds": seconds,
+            "steps": trainer.counters.step,
+            "batch": plan.batch,
+            "tile": plan.tile,
+        }
         figures |= {"images": len(scored), "deep": plan.deep}
         figures["scores"] = scores(trainer, trainer.network, membrane=name == "isbi2012")
         if plan.optimizer.average and not variant.residual:
-            figures["averaged"] = scores(trainer, trainer.kept_network(), membrane=name == "isbi2012")
+            figures["averaged"] = scores(trainer, trainer.averaged_network(), membrane=name == "isbi2012")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(figures) + "\n")
-        print(file.stem, trainer.step, figures["scores"], flush=True)
+        print(file.stem, trainer.counters.step, figures["scores"], flush=True)
 
 
 def show(out: Path, *, write: bool) -> None:

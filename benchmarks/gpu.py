@@ -44,11 +44,13 @@ from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.tiled import image_probabilities
 from septum.train.distributed import Processes
 from septum.train.fingerprint import Fingerprint
-from septum.train.plan import Plan, make_plan
+from septum.train.plan import Plan
+from septum.train.presets import make_plan
+from septum.train.settings import TrainSettings
 from septum.train.trainer import Trainer
 from septum.train.validation import Validator
 
-FACTS = Fingerprint(channels=1, classes=2, sides=(700, 700), anisotropy=(1, 1), object_px=None, gpu=True)
+FINGERPRINT = Fingerprint(channels=1, classes=2, sides=(700, 700), anisotropy=(1, 1))
 TILES = (572, 700, 1212)
 
 
@@ -227,7 +229,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     device = find_device(asked.device)
     quick: dict[str, Any] = {"width": 2, "depth": 2, "tile": 60} if asked.quick else {}
-    plan, _ = make_plan(FACTS, preset="paper", precision="bfloat16" if device.bfloat16 else "float32", **quick)
+    precise = "bfloat16" if device.bfloat16 else "float32"
+    settings = TrainSettings(data=(), out=asked.out, preset="paper", precision=precise, **quick)
+    plan, _ = make_plan(FINGERPRINT, settings, gpu=True)
     rounds, steps = (1, 1) if asked.quick else (7, asked.steps)
     peak = peak_tflops(device, 256 if asked.quick else 8192)
     print(f"{device.name}: bfloat16 matrix product {peak:.3g} TFLOP/s")

@@ -32,7 +32,7 @@ from septum import seeding
 from septum.arrays.instances import ObjectSettings, label_objects
 from septum.arrays.targets import class_target, object_target, separate_touching
 from septum.check.check import Report, check
-from septum.check.masks import fill_holes, match_channels
+from septum.check.images import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
 from septum.cli.options import duration_s
 from septum.evaluate.evaluate import EvaluateSettings, evaluate
@@ -44,8 +44,7 @@ from septum.predict.settings import PredictSettings
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
 from septum.train.events import Trained
 from septum.train.loop import train
-from septum.train.settings import TrainSettings
-from septum.train.split import SplitSettings
+from septum.train.settings import SplitSettings, TrainSettings
 from septum.train.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent

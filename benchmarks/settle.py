@@ -27,8 +27,7 @@ from septum.predict.model import open_model, trained_networks
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts
 from septum.train.events import Trained
 from septum.train.loop import train
-from septum.train.settings import TrainSettings
-from septum.train.split import SplitSettings
+from septum.train.settings import SplitSettings, TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "settle.json"
 

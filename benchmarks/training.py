@@ -41,15 +41,17 @@ from septum.nn.device import find_device
 from septum.nn.unet import Dropout, UNet
 from septum.train.distributed import Processes
 from septum.train.fingerprint import Fingerprint
-from septum.train.plan import Plan, make_plan
+from septum.train.plan import Plan
 from septum.train.prepare import Prepared
+from septum.train.presets import make_plan
+from septum.train.settings import TrainSettings
 from septum.train.trainer import Trainer, make_optimizer
 from septum.train.validation import Validator
 
 SIDE, IMAGES, WORKERS, WARM = 700, 8, 2, 2
 NETWORKS: dict[str, dict[str, Any]] = {"auto": {}, "wide": {"width": 32}, "paper": {"preset": "paper"}}
 CONTESTANTS = ("plain, albumentations", "plain, monai", "septum, float32", "septum")
-FACTS = Fingerprint(channels=1, classes=2, sides=(SIDE, SIDE), anisotropy=(1, 1), object_px=None, gpu=False)
+FINGERPRINT = Fingerprint(channels=1, classes=2, sides=(SIDE, SIDE), anisotropy=(1, 1))
 
 Step = Callable[[], None]
 
@@ -205,8 +207,8 @@ def contest(name: str, network: str, steps: int) -> dict[str, Any]:
     """Run one contestant in this process."""
     warnings.simplefilter("ignore")
     precise = None if name == "septum" else "float32"
-    facts = Fingerprint(**{**vars(FACTS), "bfloat16": find_device("cpu").bfloat16})
-    plan, _ = make_plan(facts, precision=precise, **NETWORKS[network])
+    settings = TrainSettings(data=(), out=Path(), precision=precise, **NETWORKS[network])
+    plan, _ = make_plan(FINGERPRINT, settings, bfloat16=find_device("cpu").bfloat16)
     spent: list[float] = []
     step = septum(plan, spent) if name.startswith("septum") else plain(plan, name.split(", ")[1])
     peak = Peak()

@@ -9,8 +9,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -19,8 +19,7 @@ from pydantic import ValidationError
 
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
 from septum.evaluate.evaluate import evaluate as evaluate_job
-from septum.evaluate.results import Evaluation
-from septum.evaluate.settings import EvaluateSettings
+from septum.evaluate.results import EvaluateSettings, Evaluation
 from septum.events import Event, Warned
 from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
@@ -29,10 +28,9 @@ from septum.experiments.tracking import open_trackers
 from septum.io.image import Image
 from septum.io.open import read_image
 from septum.io.write import write_image
-from septum.predict.frames import split_frames
 from septum.predict.model import Model
 from septum.predict.model import open_model as open_model
-from septum.predict.predict import predict_image, unlike
+from septum.predict.predict import predict_image
 from septum.predict.settings import Output, unknown_output
 from septum.report.numbers import format_scores
 from septum.settings import Settings
@@ -172,7 +170,11 @@ def train(
 
 
 def predict(
-    model: Model | str | Path, image: str | Path | NDArray[Any], *, output: Output | None = None, axes: str | None = None
+    model: Model | str | Path,
+    image: str | Path | NDArray[Any],
+    *,
+    output: Output | None = None,
+    axes: str | None = None,
 ) -> NDArray[Any]:
     """Predict one image, as ``septum predict`` does.
 
@@ -310,7 +312,7 @@ def _as_image(array: Any, rank: int) -> Image:
 
 def _new_warnings(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield what in an image differs from the training images, and was not warned of before, with its key."""
-    for cause, text in unlike(name, split_frames(image, model), image, model):
+    for cause, text in image_warnings(split_frames(image, model), name, image.pixel_size_um, model.header.seen):
         assert model.header.seen is not None
         if (known := (model.header.seen.model_dump_json(), cause)) not in _warned:
             yield known, text

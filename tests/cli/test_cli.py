@@ -99,13 +99,14 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width
 def test_train_turns_options_into_settings(run: Run, trained: list[train_job.TrainSettings]) -> None:
     options = (
         "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu "
-        "--early-stop --ignore 0 --ignore 255 --set weights.w0=5 --from start.safetensors --precision float32"
+        "--until-plateau --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors "
+        "--precision float32"
     )
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
     sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False, "compile": False}
-    wanted |= {"early_stop": True, "ignore": (0, 255), "set": ("weights.w0=5",)}
+    wanted |= {"until_plateau": True, "ignore_values": (0, 255), "set": ("weights.w0=5",)}
     wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
@@ -126,7 +127,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
         asked.append((folder, which))
         return [Gone()] if which["mlflow"] else []
 
-    monkeypatch.setattr("septum.experiments.trackers.trackers_of", trackers_of)
+    monkeypatch.setattr("septum.experiments.tracking.open_trackers", trackers_of)
     code, _, err = run("train", "cells", "-o", "run", "--steps", "2")
     assert (code, asked) == (0, [(Path("run"), {"tensorboard": False, "mlflow": False})])
     assert "MLflow" not in err
@@ -140,7 +141,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
 def test_logging_to_what_is_not_installed_is_refused_before_anything_is_trained(
     run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr("septum.experiments.trackers.find_spec", lambda _: None)
+    monkeypatch.setattr("septum.experiments.tracking.find_spec", lambda _: None)
     code, _, err = run("train", "cells", "-o", tmp_path / "run", "--devices", "2", f"--{name}")
     assert (code, trained, list(tmp_path.iterdir())) == (2, [], [])
     assert f"pip install 'septum[{name}]'" in err
@@ -278,13 +279,16 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         (["train", "cells", "--steps", "3", "--budget", "5m"], ["error: both --steps and --budget", "expected: one"]),
         (["train", "cells", "--preset", "best"], ["--preset", "'auto', 'paper'"]),
         (["train", "cells", "--seed", "-1"], ["--seed"]),
-        (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --inside", "name a folder with -o"]),
+        (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --label-image", "name a folder with -o"]),
         (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
         (
-            ["predict", "m.safetensors", "a.png", "-o", "out", "--labels", "--probabilities"],
-            ["error: both --labels and --probabilities", "to do: run the command twice"],
+            ["predict", "m.safetensors", "a.png", "-o", "out", "--output", "objects"],
+            ["error: output 'objects'", "expected: one of labels, classes, probabilities"],
         ),
-        (["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"], ["--format", "'tif'"]),
+        (
+            ["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"],
+            ["--format gif", "expected: one of", "tif"],
+        ),
         (["segment", "a.png"], ["No such command"]),
     ],
 )
@@ -366,7 +370,8 @@ def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.Monke
         "b",
         "-o",
         "out",
-        "--labels",
+        "--output",
+        "labels",
         "--tta",
         "--axes",
         "ZYX",
@@ -375,9 +380,9 @@ def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.Monke
         "--format",
         "nii.gz",
     )
-    run("predict", "m", "a", "-o", "out", "--probabilities")
+    run("predict", "m", "a", "-o", "out", "--output", "probabilities")
     run("predict", "m", "a", "-o", "out")
-    assert [settings.output for settings in seen] == ["labels", "probabilities", "auto"]
+    assert [settings.output for settings in seen] == ["labels", "probabilities", None]
     first = seen[0]
     assert (first.model, first.inputs, first.out) == (Path("m"), ("a", "b"), Path("out"))
     assert (first.tta, first.axes, first.tile, first.format, first.device) == (True, "ZYX", 64, "nii.gz", "auto")

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from septum.nn import deep_supervision as supervised_module
-from septum.train import log as log_module
 from septum.train import loop as train_module
+from septum.train import run_folder as run_folder_module
 from septum.train import trainer as trainer_module
 from septum.train import validation as validate_module
 from septum.train.interrupt import StopRequest
@@ -75,17 +75,17 @@ class Moments:
             return whole_text(path, data, *args, **kwargs)
 
         Path.write_bytes, Path.write_text = half_bytes, half_text  # type: ignore[method-assign, assignment]
-        append = log_module.Log.append
+        append = run_folder_module.StepLog.append
 
-        def half_line(log: log_module.Log, row: Any) -> None:
-            before = log._path.stat().st_size
+        def half_line(log: run_folder_module.StepLog, row: Any) -> None:
+            before = log.path.stat().st_size
             append(log, row)
-            whole = log._path.read_bytes()
-            os.truncate(log._path, (before + len(whole)) // 2)
+            whole = log.path.read_bytes()
+            os.truncate(log.path, (before + len(whole)) // 2)
             self("half of a line")
-            whole_bytes(log._path, whole)
+            whole_bytes(log.path, whole)
 
-        log_module.Log.append = half_line  # type: ignore[method-assign]
+        run_folder_module.StepLog.append = half_line  # type: ignore[method-assign]
 
 
 def lose_a_step() -> None:
@@ -93,7 +93,7 @@ def lose_a_step() -> None:
     step = trainer_module.Trainer.training_step
 
     def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
-        if trainer.step == 5 and not trainer.undone:
+        if trainer.counters.step == 5 and not trainer.counters.undone:
             return torch.tensor(math.nan)
         return step(trainer, rate_factor)
 
@@ -110,7 +110,7 @@ def watch(fatal: int | None, stop: StopRequest | None) -> Moments:
         (Path, "unlink", "remove"),
         (supervised_module, "weighted_cross_entropy", "loss"),
         (torch.optim.AdamW, "step", "weights"),
-        (validate_module, "tables_of", "scores of an image"),
+        (validate_module, "candidate_tables", "scores of an image"),
     ):
         moments.around(owner, attribute, name)
     return moments
@@ -141,8 +141,8 @@ def session(settings: TrainSettings, fatal: int | None, note: Path, *, stops: bo
 
 def main(data: Path, out: Path, kills: int, seed: int) -> None:
     # A checkpoint after every step; kept states after every third.
-    train_module._SAVE_SECONDS = -1.0
-    train_module._KEEP_STEPS = 3
+    train_module.SAVE_SECONDS = -1.0
+    train_module.KEEP_STEPS = 3
     lose_a_step()
     values = {"data": (data,), "steps": 8, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}
     for _ in train(TrainSettings.model_validate({**values, "out": out / "warm"})):

@@ -18,7 +18,7 @@ def steps(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_everything_comes_back_exactly(tmp_path: Path) -> None:
+def test_tensors_and_numbers_are_restored_exactly(tmp_path: Path) -> None:
     tensors = {
         "weight": np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32),
         "moment": np.array([np.nan, np.inf, -0.0, 5e-324]),
@@ -41,7 +41,7 @@ def test_everything_comes_back_exactly(tmp_path: Path) -> None:
     assert found.state == state
 
 
-def test_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (1, 9, 10, 100, 20):
         save_checkpoint(tmp_path, step, {}, {"step": step})
         if step == 100:
@@ -52,7 +52,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert steps(tmp_path) == ["step-00000030.safetensors"]
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_an_empty_folder_holds_no_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == (None, [])
     assert newest_checkpoint(tmp_path / "none") == (None, [])
     (tmp_path / "step-1.safetensors").write_text("not ours")
@@ -62,7 +62,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert steps(tmp_path) == ["step-00000001.safetensors", "step-1.safetensors"]
 
 
-def test_a_damaged_newest_one_falls_back_with_a_sentence(tmp_path: Path) -> None:
+def test_the_older_checkpoint_is_loaded_if_the_newest_is_damaged(tmp_path: Path) -> None:
     tensors = {"w": np.arange(200, dtype=np.float32)}
     save_checkpoint(tmp_path, 1, tensors, {"best": 0.25})
     newest = save_checkpoint(tmp_path, 2, tensors, {"best": 0.5})
@@ -77,12 +77,12 @@ def test_a_damaged_newest_one_falls_back_with_a_sentence(tmp_path: Path) -> None
         found, skipped = newest_checkpoint(tmp_path)
         assert found is not None
         assert (found.step, found.state, len(skipped)) == (1, {"best": 0.25}, 1)
-        assert "step 2" in skipped[0] and "passed over" in skipped[0] and str(newest) in skipped[0]
+        assert "step 2" in skipped[0] and "skipped" in skipped[0] and str(newest) in skipped[0]
     newest.write_bytes(whole)
     assert newest_checkpoint(tmp_path)[1] == []
 
 
-def test_all_damaged(tmp_path: Path) -> None:
+def test_without_an_intact_checkpoint_none_is_loaded(tmp_path: Path) -> None:
     for step in (1, 2):
         save_checkpoint(tmp_path, step, {}, {}).write_bytes(b"")
     found, skipped = newest_checkpoint(tmp_path)
@@ -90,7 +90,7 @@ def test_all_damaged(tmp_path: Path) -> None:
     assert ["step 2" in skipped[0], "step 1" in skipped[1]] == [True, True]
 
 
-def test_a_renamed_checkpoint_is_not_believed(tmp_path: Path) -> None:
+def test_a_renamed_checkpoint_is_skipped(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, {}, {})
     path.rename(tmp_path / "step-00000009.safetensors")
     found, skipped = newest_checkpoint(tmp_path)
@@ -98,13 +98,13 @@ def test_a_renamed_checkpoint_is_not_believed(tmp_path: Path) -> None:
     assert "it is of step 1" in skipped[0]
 
 
-def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(FileError, match="cannot be made"):
+    with pytest.raises(FileError, match="cannot be created"):
         save_checkpoint(tmp_path / "checkpoints", 1, {}, {})
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_kill_while_saving_leaves_an_intact_checkpoint(tmp_path: Path) -> None:
     code = (
         "import sys, itertools; from pathlib import Path; import numpy as np\n"
         "from septum.train.checkpoint import save_checkpoint\n"

@@ -35,7 +35,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("rank", [2, 3])
-def test_shared_normalization_of_one_process_is_that_of_pytorch(rank: int) -> None:
+def test_shared_normalization_of_one_process_equals_pytorch(rank: int) -> None:
     plain = (nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2](3, momentum=0.03)
     shared = (SyncBatchNorm2d, SyncBatchNorm3d)[rank - 2](3, momentum=0.03)
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def test_shared_normalization_of_one_process_is_that_of_pytorch(rank: int) -> No
     assert torch.equal(plain.eval()(x), shared.eval()(x))
 
 
-def test_replacing_keeps_names_values_and_parameters() -> None:
+def test_replacing_batch_normalization_keeps_names_values_and_parameters() -> None:
     network = UNet(UNetSettings(depths=(1, 1), width=2, batch_norm=True), seed=1)
     before, parameters = dict(network.state_dict()), list(network.parameters())
     synchronize_batchnorm(network)
@@ -74,10 +74,15 @@ def test_replacing_keeps_names_values_and_parameters() -> None:
     assert kinds == {SyncBatchNorm2d}
 
 
-def test_one_process_agrees_with_itself() -> None:
+def test_operations_of_one_process_return_its_values() -> None:
     one = Processes()
     assert one.first and list(one.share(3)) == [0, 1, 2]
-    assert (one.agree(0.1), one.any(True), one.any(False), one.tell("ü\n🔬")) == (0.1, True, False, "ü\n🔬")
+    assert (one.broadcast(0.1), one.any(True), one.any(False), one.broadcast_text("ü\n🔬")) == (
+        0.1,
+        True,
+        False,
+        "ü\n🔬",
+    )
     (arrays,) = one.gather([np.array([1, 2]), np.array([], np.int64)])
     assert [a.tolist() for a in arrays] == [[1, 2], []]
 
@@ -88,14 +93,14 @@ def test_shares_are_disjoint_and_complete() -> None:
         assert sorted(i for part in parts for i in part) == [0, 1, 2, 3, 4]
 
 
-def test_a_single_process_joins_nobody(bare: pytest.MonkeyPatch) -> None:
+def test_a_single_process_joins_no_group(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("SLURM_NTASKS", "4")  # a job of several tasks that was not told where to meet
     with processes_of_this_training() as processes:
         assert processes == Processes()
     assert not distributed.is_initialized()
 
 
-def test_tasks_of_slurm_are_understood(bare: pytest.MonkeyPatch) -> None:
+def test_slurm_tasks_are_recognized(bare: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "MASTER_ADDR": "n1"}.items():
         bare.setenv(name, value)
     from septum.train import distributed as parallel
@@ -103,7 +108,7 @@ def test_tasks_of_slurm_are_understood(bare: pytest.MonkeyPatch) -> None:
     assert parallel.described_processes() == Processes(5, 8, 1)
 
 
-def test_nobody_at_the_address_and_nonsense_are_refused_in_words(bare: pytest.MonkeyPatch) -> None:
+def test_a_wrong_address_or_rank_is_refused(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("MASTER_ADDR", "127.0.0.1")
     bare.setenv("WORLD_SIZE", "2")
     bare.setenv("RANK", "1")
@@ -113,5 +118,5 @@ def test_nobody_at_the_address_and_nonsense_are_refused_in_words(bare: pytest.Mo
     with pytest.raises(UsageError, match=r"at 127\.0\.0\.1:9"), processes_of_this_training(1.0):
         pass
     bare.setenv("RANK", "first")
-    with pytest.raises(UsageError, match="no number"), processes_of_this_training():
+    with pytest.raises(UsageError, match="not a number"), processes_of_this_training():
         pass

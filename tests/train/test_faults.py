@@ -50,8 +50,8 @@ def _log(run: Path) -> list[list[str]]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every second step."""
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 2)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_stop_saves_after_any_step(disks: Path, whole: Path, tmp_path: Path, s
     assert [r.step for r in resumed] == [step]
 
 
-def test_a_second_start_of_a_finished_run_gives_its_result_at_once(disks: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_second_start_of_a_finished_run_returns_its_result(disks: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     records = list(train(_settings(disks, tmp_path / "run")))
@@ -108,7 +108,7 @@ def test_a_second_start_of_a_finished_run_gives_its_result_at_once(disks: Path, 
 
 
 @pytest.mark.parametrize("change", [{"steps": 12}, {"steps": None, "budget_s": 60.0}])
-def test_a_longer_run_is_refused_with_what_to_do(
+def test_a_changed_length_is_refused_with_advice(
     disks: Path, whole: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     shutil.copytree(whole, tmp_path / "run")
@@ -134,7 +134,7 @@ def test_changed_data_are_refused_by_name(disks: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-9] + b"\0" * 9])
-def test_a_damaged_newest_checkpoint_falls_back(
+def test_a_run_resumes_from_the_older_checkpoint_if_the_newest_is_damaged(
     disks: Path, whole: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     settings = _settings(disks, tmp_path / "run")
@@ -142,11 +142,11 @@ def test_a_damaged_newest_checkpoint_falls_back(
     newest = tmp_path / "run" / "checkpoints" / "step-00000005.safetensors"
     newest.write_bytes(damage(newest.read_bytes()))
     records = _goes_on_to(whole, settings)
-    assert "The checkpoint of step 5 cannot be used and is passed over" in _warnings(records)
+    assert "The checkpoint of step 5 cannot be used and is skipped" in _warnings(records)
     assert [r.step for r in records if isinstance(r, Resumed)] == [4]
 
 
-def test_without_a_whole_checkpoint_the_run_begins_again(disks: Path, whole: Path, tmp_path: Path) -> None:
+def test_without_an_intact_checkpoint_the_run_begins_again(disks: Path, whole: Path, tmp_path: Path) -> None:
     settings = _settings(disks, tmp_path / "run")
     _stop_after(3, settings)
     for file in (tmp_path / "run" / "checkpoints").iterdir():
@@ -164,7 +164,7 @@ def test_without_a_whole_checkpoint_the_run_begins_again(disks: Path, whole: Pat
     ],
 )
 @pytest.mark.parametrize("when", [6, 11])
-def test_a_disk_that_takes_no_more(
+def test_a_run_goes_on_after_a_failed_write(
     disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, when: int
 ) -> None:
     sync, calls = os.fsync, []
@@ -183,7 +183,7 @@ def test_a_disk_that_takes_no_more(
     _goes_on_to(whole, settings)
 
 
-def test_a_real_disk_that_is_full(disks: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_after_a_full_disk(disks: Path, whole: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.name != "posix" or os.geteuid() != 0 or _mount(disk, "size=76k"):
@@ -198,7 +198,7 @@ def test_a_real_disk_that_is_full(disks: Path, whole: Path, tmp_path: Path) -> N
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_folder_that_may_not_be_written(disks: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused(disks: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.name != "posix" or os.geteuid() != 0 or _mount(disk, "size=1m"):
@@ -223,7 +223,7 @@ def _mount(folder: Path, options: str) -> int:
         return 1
 
 
-def test_an_image_that_vanishes_after_the_check(
+def test_an_image_that_disappears_after_the_check_is_named(
     disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = shutil.copytree(disks, tmp_path / "data")
@@ -242,7 +242,7 @@ def test_an_image_that_vanishes_after_the_check(
     _goes_on_to(whole, _settings(data, tmp_path / "run"))
 
 
-def test_images_are_not_needed_once_the_steps_have_begun(disks: Path, whole: Path, tmp_path: Path) -> None:
+def test_images_are_not_read_after_the_first_step(disks: Path, whole: Path, tmp_path: Path) -> None:
     data, gone = shutil.copytree(disks, tmp_path / "data"), False
     for record in train(_settings(data, tmp_path / "run")):
         if isinstance(record, Step) and not gone:
@@ -251,7 +251,7 @@ def test_images_are_not_needed_once_the_steps_have_begun(disks: Path, whole: Pat
     assert _weights(tmp_path / "run") == _weights(whole)
 
 
-def test_pixels_that_are_no_numbers_are_mended_and_said(disks: Path, tmp_path: Path) -> None:
+def test_nan_pixels_are_repaired_and_reported(disks: Path, tmp_path: Path) -> None:
     data = shutil.copytree(disks, tmp_path / "data")
     image = np.load(data / "images" / "a.npy")
     image[3:6, 4:9] = math.nan
@@ -266,13 +266,13 @@ def test_pixels_that_are_no_numbers_are_mended_and_said(disks: Path, tmp_path: P
 @pytest.mark.parametrize(
     "shortage", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")]
 )
-def test_memory_that_runs_out(
+def test_a_run_goes_on_after_memory_ran_out(
     disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shortage: Exception
 ) -> None:
     step = Trainer.training_step
 
     def short(trainer: Trainer, rate_factor: float) -> torch.Tensor:
-        if trainer.step == 4:
+        if trainer.counters.step == 4:
             raise shortage
         return step(trainer, rate_factor)
 
@@ -284,7 +284,7 @@ def test_memory_that_runs_out(
     _goes_on_to(whole, _settings(disks, tmp_path / "run"))
 
 
-def test_a_clock_that_jumps_changes_nothing(
+def test_a_jumping_system_clock_changes_nothing(
     disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, jumps = time.time, iter(range(10**9))
@@ -297,7 +297,7 @@ def test_a_clock_that_jumps_changes_nothing(
     assert time.monotonic() - begin < 6.0
 
 
-def test_a_weight_that_explodes_is_given_up_in_words(
+def test_exploding_weights_end_the_training_with_advice(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planning.make_plan
@@ -315,7 +315,7 @@ def test_a_weight_that_explodes_is_given_up_in_words(
 
 
 class TestOneProcessInAFolder:
-    def test_a_second_one_is_refused_while_the_first_lives(self, disks: Path, whole: Path, tmp_path: Path) -> None:
+    def test_a_second_process_is_refused_while_the_first_runs(self, disks: Path, whole: Path, tmp_path: Path) -> None:
         settings = _settings(disks, tmp_path / "run")
         first = train(settings)
         next(r for r in first if isinstance(r, Step))
@@ -326,10 +326,10 @@ class TestOneProcessInAFolder:
         _goes_on_to(whole, settings)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    def test_a_lock_of_a_dead_process_is_taken_over(self, disks: Path, whole: Path, tmp_path: Path) -> None:
+    def test_the_lock_of_a_killed_process_is_released(self, disks: Path, whole: Path, tmp_path: Path) -> None:
         code = (
             "import os, sys; from pathlib import Path; from septum.train.run_folder import RunFolder\n"
-            "with RunFolder(Path(sys.argv[1])).held(): os.kill(os.getpid(), 9)\n"
+            "with RunFolder(Path(sys.argv[1])).lock(): os.kill(os.getpid(), 9)\n"
         )
         run = tmp_path / "run"
         assert subprocess.run([sys.executable, "-c", code, str(run)]).returncode == -9
@@ -338,29 +338,29 @@ class TestOneProcessInAFolder:
         assert "was trained on" not in _warnings(records)
         assert not (run / ".trained-by.json").exists()
 
-    def test_another_machine_that_noted_no_end_is_named(self, tmp_path: Path) -> None:
+    def test_another_machine_that_recorded_no_end_is_warned_of(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path)
         (tmp_path / ".trained-by.json").write_text('{"host": "node\\n17", "process": 4}')
-        with folder.held() as warning:
+        with folder.lock() as warning:
             assert "'node\\n17'" in warning and "network drive" in warning
-        with folder.held() as warning:
+        with folder.lock() as warning:
             assert warning == ""
 
     @pytest.mark.parametrize("content", ["", "[", "[1]", '{"host": 1}', '{"host": "a", "process": "x"}', "\0"])
-    def test_a_note_that_a_crash_tore_is_passed_over(self, tmp_path: Path, content: str) -> None:
+    def test_a_torn_note_of_the_owner_is_ignored(self, tmp_path: Path, content: str) -> None:
         (tmp_path / ".trained-by.json").write_text(content)
-        with RunFolder(tmp_path).held() as warning:
+        with RunFolder(tmp_path).lock() as warning:
             assert warning == ""
 
-    def test_a_drive_without_locks_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_drive_without_locks_is_warned_of(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import filelock
 
         def missing(*_: object, **__: object) -> None:
             raise NotImplementedError("no flock here")
 
         monkeypatch.setattr(filelock.FileLock, "acquire", missing)
-        with RunFolder(tmp_path).held() as warning:
-            assert "knows no locks" in warning
+        with RunFolder(tmp_path).lock() as warning:
+            assert "does not support locks" in warning
 
 
 @pytest.mark.parametrize("name", ["settings.json", "log.csv", "model.safetensors", "plan.json", "scores.json", ".lock"])
@@ -386,7 +386,7 @@ def test_a_link_to_foreign_checkpoints_is_refused(disks: Path, whole: Path, tmp_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such names")
-def test_names_with_line_breaks_and_pictures_are_shown_safely(disks: Path, tmp_path: Path) -> None:
+def test_names_with_control_characters_are_printed_safely(disks: Path, tmp_path: Path) -> None:
     data = shutil.copytree(disks, tmp_path / "da\nta 🔬")
     for kind in ("images", "masks"):
         for letter, name in zip("abcde", ["c\nerror: none", "c\x1b[31m", "🔬 ü", "'; rm -rf", "e"], strict=True):
@@ -407,24 +407,28 @@ def test_names_with_line_breaks_and_pictures_are_shown_safely(disks: Path, tmp_p
 
 
 class TestThePlanStays:
-    def test_a_run_follows_its_plan_and_not_the_machine_it_goes_on_at(
+    def test_a_resumed_run_follows_its_stored_plan(
         self, disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = _settings(disks, tmp_path / "run")
         _stop_after(3, settings)
         made = planning.make_plan
-        monkeypatch.setattr(planning, "make_plan", lambda facts, **kw: made(facts, **{**kw, "width": 8}))
+        monkeypatch.setattr(
+            planning,
+            "make_plan",
+            lambda fingerprint, settings, **kw: made(fingerprint, settings.model_copy(update={"width": 8}), **kw),
+        )
         _goes_on_to(whole, settings)
 
     @pytest.mark.parametrize("content", ["", "{}", '{"plan": {}, "reasons": []}', "[[[", '{"plan": 1}', "[" * 100_000])
-    def test_a_damaged_plan_is_named(self, disks: Path, tmp_path: Path, content: str) -> None:
+    def test_a_damaged_plan_is_refused_by_name(self, disks: Path, tmp_path: Path, content: str) -> None:
         settings = _settings(disks, tmp_path / "run")
         _stop_after(1, settings)
         (tmp_path / "run" / "plan.json").write_text(content)
         with pytest.raises(FileError, match=r"plan\.json: damaged"):
             list(train(settings))
 
-    def test_a_run_of_before_a_value_was_in_the_plan_goes_on(self, disks: Path, tmp_path: Path) -> None:
+    def test_a_run_whose_plan_lacks_a_newer_value_goes_on(self, disks: Path, tmp_path: Path) -> None:
         settings = _settings(disks, tmp_path / "run", set=("optimizer.settle=0",))
         _stop_after(3, settings)
         path = tmp_path / "run" / "plan.json"
@@ -466,7 +470,7 @@ class TestThePlanStays:
         lambda _, tensors: tensors.update({"kept.network.head.weight": np.zeros((9, 9), np.float32)}),
     ],
 )
-def test_a_checkpoint_that_was_made_by_hand_is_refused_or_harmless(
+def test_an_edited_checkpoint_is_refused_or_harmless(
     disks: Path, whole: Path, tmp_path: Path, change: Callable[[dict[str, object], dict[str, np.ndarray]], None]
 ) -> None:
     settings = _settings(disks, tmp_path / "run")
@@ -485,9 +489,7 @@ def test_a_checkpoint_that_was_made_by_hand_is_refused_or_harmless(
         assert "checkpoints" in error.todo
 
 
-def test_another_machine_or_number_of_threads_is_said(
-    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_number_of_threads_is_warned_of(disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _settings(disks, tmp_path / "run")
     _stop_after(3, settings)
     threads = torch.get_num_threads()
@@ -506,7 +508,7 @@ def nothing_is_left_set() -> Iterator[None]:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_deterministic_is_set_while_training_and_repeats(disks: Path, whole: Path, tmp_path: Path) -> None:
+def test_deterministic_algorithms_are_set_during_training_only(disks: Path, whole: Path, tmp_path: Path) -> None:
     settings = _settings(disks, tmp_path / "run", deterministic=True)
     seen = [torch.are_deterministic_algorithms_enabled() for r in train(settings) if isinstance(r, Step)]
     assert seen == [True] * 6

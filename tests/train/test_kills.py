@@ -29,7 +29,7 @@ def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
-def test_twenty_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path) -> None:
+def test_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path) -> None:
     program = Path(__file__).with_name("killed_trainings.py")
     command = [sys.executable, str(program), str(disks), str(tmp_path), str(KILLS), "1"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

@@ -64,7 +64,7 @@ def _spec(data: Path, out: Path, world: int, **more: Any) -> dict[str, Any]:
     return {"settings": settings, "world": world, **more}
 
 
-def test_two_processes_follow_the_loss_of_one_over_fifty_steps(run: Run, disks: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_of_one_over_fifty_steps(run: Run, disks: Path, tmp_path: Path) -> None:
     paper = {"preset": "paper", "batch": 2, "steps": 8}  # with drop-out, no batch normalization
     one, two, dry, wet = run(
         _spec(disks, tmp_path / "one", 1),
@@ -96,7 +96,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(run: Run, disks: Path, 
         assert all(said == first for result in of_kind for said in result["ranks"])
 
 
-def test_checkpoints_move_between_numbers_of_processes(run: Run, disks: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_processes(run: Run, disks: Path, tmp_path: Path) -> None:
     # One process is asked to stop, all do; the fourth session, of one process, trains to the end.
     accidents = [{"kind": "stop", "rank": world - 1, "step": 10 * world + 3} for world in (1, 2, 3)]
     one, *sessions, last = run(
@@ -110,7 +110,7 @@ def test_checkpoints_move_between_numbers_of_processes(run: Run, disks: Path, tm
     assert losses == pytest.approx(one["ranks"][0]["losses"], abs=1e-5)
 
 
-def test_two_processes_settle_as_one(run: Run, disks: Path, tmp_path: Path) -> None:
+def test_two_processes_freeze_batch_normalization_as_one(run: Run, disks: Path, tmp_path: Path) -> None:
     settles = {"set": ["network.padding=valid", "optimizer.settle=0.5"]}
     one, two = (
         r["ranks"][0]["losses"] for r in run(*(_spec(disks, tmp_path / f"{n}", n, settings=settles) for n in (1, 2)))
@@ -120,7 +120,7 @@ def test_two_processes_settle_as_one(run: Run, disks: Path, tmp_path: Path) -> N
     assert one[25:] == pytest.approx(two[25:], rel=1e-3)
 
 
-def test_when_one_ends_the_others_end_and_the_run_goes_on(run: Run, disks: Path, tmp_path: Path) -> None:
+def test_if_one_process_ends_the_others_end_and_the_run_can_be_resumed(run: Run, disks: Path, tmp_path: Path) -> None:
     accidents = [("kill", 0), ("kill", 1), ("raise", 0), ("raise", 1), ("freeze", 1)]
     specs = [_spec(disks, tmp_path / "whole", 2, settings={"steps": 20})]
     for kind, rank in accidents:
@@ -143,7 +143,7 @@ def test_when_one_ends_the_others_end_and_the_run_goes_on(run: Run, disks: Path,
         assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
 
 
-def test_what_does_not_fit_is_refused_by_all(run: Run, disks: Path, tmp_path: Path) -> None:
+def test_all_processes_refuse_too_few_tiles_and_different_data(run: Run, disks: Path, tmp_path: Path) -> None:
     short = {"steps": 2, "batch": 1}
     crowd, blind = run(
         _spec(disks, tmp_path / "crowd", 2, settings=short),
@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused_by_all(run: Run, disks: Path, tmp_path: Pa
     assert all("do not see the same images" in said["error"] for said in blind["ranks"])
 
 
-def test_a_planned_batch_grows_to_the_processes_and_then_stays(run: Run, disks: Path, tmp_path: Path) -> None:
+def test_a_planned_batch_is_a_multiple_of_the_processes_and_stays(run: Run, disks: Path, tmp_path: Path) -> None:
     free = {"steps": 4, "batch": None, "tile": None}
     stop = {"kind": "stop", "rank": 0, "step": 2}
     _, crowd = run(

@@ -1,91 +1,97 @@
+"""Values of a plan are set by name; unknown names are refused with the names that exist."""
+
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from septum.errors import UsageError
 from septum.train.fingerprint import Fingerprint
-from septum.train.plan import make_plan
+from septum.train.loop import train
+from septum.train.plan import Plan, value_names
+from septum.train.presets import make_plan
+from septum.train.settings import TrainSettings
 
-FACTS = Fingerprint(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1), object_px=None, gpu=False)
-
-
-def test_paper_is_the_paper() -> None:
-    plan, _ = make_plan(FACTS, preset="paper")
-    assert (plan.tile, plan.output, plan.batch) == ((572, 572), (388, 388), 1)
-    assert (plan.network.width, plan.network.depths, plan.network.dropout) == (64, (4, 4), 0.5)
-    assert not plan.network.batch_norm
-    assert (plan.optimizer.method, plan.optimizer.momentum) == ("sgd", 0.99)
-    assert (plan.weights.w0, plan.weights.sigma_px) == (10, 5)
+FINGERPRINT = Fingerprint(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1))
 
 
-def test_fiji_is_the_plugin() -> None:
-    plan, _ = make_plan(FACTS, preset="fiji")
-    assert plan.network.leak == 0.1
-    assert (plan.optimizer.method, plan.optimizer.rate) == ("adam", 1e-5)
-    assert plan.weights.method == "fiji"
-    assert plan.sampler == "density"
+def _settings(*values: str) -> TrainSettings:
+    return TrainSettings(data=(), out=Path("run"), set=values)
 
 
-def test_auto_follows_size_objects_and_device() -> None:
-    plan, reasons = make_plan(FACTS)
-    assert (plan.network.depths, plan.network.width, plan.network.batch_norm) == ((4, 4), 16, True)
-    assert make_plan(replace(FACTS, gpu=True))[0].network.width == 64
-    assert make_plan(replace(FACTS, object_px=20.0))[0].network.depths == (3, 3)
-    small, _ = make_plan(replace(FACTS, sides=(40, 300)))
-    assert small.network.depths == (2, 4)
-    assert small.output[0] < 60 <= small.output[1]
-    assert any("depth" in r for r in reasons)
+def _plan(*values: str) -> Plan:
+    return make_plan(FINGERPRINT, _settings(*values))[0]
 
 
-def test_auto_pools_a_coarse_axis_less() -> None:
-    facts = replace(FACTS, sides=(60, 256, 256), anisotropy=(4.0, 1.0, 1.0))
-    assert make_plan(facts)[0].network.depths == (0, 3, 3)
+def test_values_of_every_part_are_set_and_reported() -> None:
+    values = ("weights.w0=5", "optimizer.method=sgd", "augmentation.scale=[0.9, 1.1]", "sampler=uniform")
+    plan, reasons = make_plan(FINGERPRINT, _settings(*values))
+    assert (plan.weights.w0, plan.optimizer.method, plan.sampler) == (5.0, "sgd", "uniform")
+    assert plan.augmentation.scale == (0.9, 1.1)
+    assert "asked for: weights.w0=5, optimizer.method=sgd, augmentation.scale=[0.9, 1.1], sampler=uniform" in reasons
 
 
-def test_a_persons_values_win() -> None:
-    plan, _ = make_plan(FACTS, width=5, depth=2, tile=100, batch=3)
-    assert (plan.network.width, plan.network.depths, plan.tile, plan.batch) == (5, (2, 2), (100, 100), 3)
-    assert make_plan(FACTS, depth=2, tile=101)[0].tile == (104, 104)
-    assert make_plan(FACTS, preset="paper", width=8)[0].network.width == 8
+def test_the_tile_is_fitted_to_the_requested_network() -> None:
+    before = _plan()
+    deep, same = _plan("network.depths=[2, 2]"), _plan("network.padding=same")
+    assert all(a <= b < a + 4 for a, b in zip(before.output, deep.output, strict=True))
+    assert same.output == same.tile
+    assert all(a <= b < a + 16 for a, b in zip(before.output, same.output, strict=True))
+    assert _plan("network.padding=same", "tile=[64, 96]").tile == (64, 96)
+    with pytest.raises(UsageError, match=r"--set tile=\[64, 97\]\n.*does not fit depth 4"):
+        _plan("network.padding=same", "tile=[64, 97]")
 
 
-def test_precision_follows_the_device_unless_a_person_says_otherwise() -> None:
-    plan, reasons = make_plan(FACTS)
-    assert (plan.precision, reasons[-1]) == ("float32", "precision float32: the processor is not faster in bfloat16")
-    able = replace(FACTS, bfloat16=True)
-    plan, reasons = make_plan(able, preset="paper")
-    assert plan.precision == "bfloat16"
-    assert reasons[-1].startswith("precision bfloat16: the processor is faster in it")
-    plan, reasons = make_plan(able, precision="float32")
-    assert (plan.precision, reasons[-1]) == ("float32", "precision float32: asked for")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("weights.w1=5", r"--set weights.w1=5\n.*weights.w0, weights.sigma_px, weights.balance"),
+        ("width=5", r"--set width=5\n.*network.width"),
+        ("batch", r"--set batch\n.*NAME=VALUE"),
+        ("weights.w0=-1", r"--set weights.w0=-1\n.*greater than or equal to 0"),
+        ("weights.w0=many", r"--set weights.w0=many\n.*valid number"),
+        ("optimizer.method=lion", r"--set optimizer.method=lion\n.*'sgd', 'adam' or 'adamw'"),
+        ("network.channels=3", r"--set network.channels=3\n.*NAME=VALUE with one of the names network.depths"),
+        ("network.depths=[2, 2, 2]", r"--set network.depths=\[2, 2, 2\]\n.*2 numbers, one for each axis"),
+        ("network.depths=[9, 9]", r"--set network.depths=\[9, 9\]\n.*numbers from 0 to 8"),
+    ],
+)
+def test_unknown_names_and_wrong_values_are_refused(value: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _plan(value)
 
 
-def test_lines_between_areas_weigh_more_and_everything_else_is_learned_by_overlap_too() -> None:
-    plan, reasons = make_plan(FACTS)
-    assert (plan.dice, plan.weights.balance, plan.weights.w0) == (1.0, 1.0, 10.0)
-    lines, why = make_plan(replace(FACTS, lines=True))
-    assert (lines.dice, lines.weights.balance) == (0.0, 10.0)
-    assert set(why) > set(reasons) - {reasons[-1]} and any("membranes" in line for line in why)
-    paper = make_plan(replace(FACTS, lines=True), preset="paper")[0]
-    assert (paper.dice, paper.weights.balance) == (0.0, 10.0)
+@pytest.mark.parametrize("change", [{"classes": 3}, {"sides": (64, 64, 64), "anisotropy": (1, 1, 1)}])
+def test_boundary_lines_need_two_classes_in_2d(change: dict[str, Any]) -> None:
+    assert _plan("lines=true").lines
+    with pytest.raises(UsageError, match=r"--set lines=true\n.*two classes in 2D"):
+        make_plan(replace(FINGERPRINT, **change), _settings("lines=true"))
 
 
-@pytest.mark.parametrize("preset", ["paper", "fiji"])
-def test_published_presets_refuse_volumes(preset: str) -> None:
-    with pytest.raises(UsageError, match="auto"):
-        make_plan(replace(FACTS, sides=(9, 9, 9), anisotropy=(1, 1, 1)), preset=preset)  # type: ignore[arg-type]
+def test_boundary_lines_are_refused_for_objects(disks: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(
+        data=(disks,), out=tmp_path / "run", steps=1, width=2, depth=1, tile=36, set=("lines=true",)
+    )
+    with pytest.raises(UsageError, match=r"lines=true with masks of object ids\n.*two classes"):
+        list(train(settings))
+    assert not (tmp_path / "run" / "plan.json").exists()
 
 
-def test_auto_pads_and_oriented_classes_are_neither_rotated_nor_mirrored() -> None:
-    facts = replace(FACTS, sides=(36, 50, 35), anisotropy=(1, 1, 1), classes=3)
-    plan, reasons = make_plan(facts)
-    assert (plan.network.padding, plan.tile, plan.output) == ("same", (36, 52, 36), (36, 52, 36))
-    assert plan.augmentation.rotate and plan.augmentation.mirror
-    assert make_plan(FACTS)[0].network.padding == "same"
-    assert make_plan(FACTS, preset="paper")[0].network.padding == "valid"
-    fixed, reasons = make_plan(replace(facts, oriented=True))
-    assert not fixed.augmentation.rotate and not fixed.augmentation.mirror
-    assert fixed.augmentation.scale == plan.augmentation.scale
-    assert any("neither rotated nor mirrored" in r for r in reasons)
+def test_value_names_are_all_names_of_the_plan() -> None:
+    names = value_names(_plan())
+    assert len(names) == len(set(names)) > 30
+    assert {"network.width", "augmentation.rotate", "tile", "batch", "validations"} <= set(names)
+
+
+def test_a_wrong_value_creates_no_run_and_a_changed_value_is_refused(disks: Path, tmp_path: Path) -> None:
+    def run(*values: str) -> None:
+        list(train(TrainSettings(data=(disks,), out=tmp_path, steps=1, width=2, depth=1, tile=36, set=values)))
+
+    with pytest.raises(UsageError, match=r"weights\.w1"):
+        run("weights.w1=5")
+    run("weights.w0=5")
+    with pytest.raises(UsageError, match=r"set: \['weights.w0=5'\] -> \['weights.w0=6'\]"):
+        run("weights.w0=6")

@@ -27,7 +27,7 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 @pytest.fixture(autouse=True)
 def short_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out images are scored after every third step."""
-    monkeypatch.setattr(trainer_module, "_PASS", (3, 3))
+    monkeypatch.setattr(trainer_module, "PASS_STEPS", (3, 3))
 
 
 def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
@@ -47,7 +47,7 @@ def _steps(records: list[Event]) -> list[int]:
     return [r.step for r in records if isinstance(r, Step)]
 
 
-def test_it_ends_after_five_validations_without_a_gain_and_a_third_more_steps(
+def test_training_ends_a_third_of_the_steps_after_five_validations_without_gain(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Better at the first three; then only by less than counts.
@@ -65,16 +65,20 @@ def test_it_ends_after_five_validations_without_a_gain_and_a_third_more_steps(
     assert rates[-1] < 0.1 * max(rates)
 
 
-def test_it_goes_on_while_it_gets_better(disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_goes_on_while_the_score_improves(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _scored(monkeypatch, [0.01 * k for k in range(1, 21)])
     *_, last = train(_settings(disks, tmp_path / "run"))
     assert isinstance(last, Trained)
     assert last.steps == (60 + 15) + 25
 
 
-def test_early_stop_ends_steps_sooner(disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_until_plateau_ends_a_number_of_steps_early(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _scored(monkeypatch, [0.5])
-    settings = _settings(disks, tmp_path / "run", steps=60, early_stop=True)
+    settings = _settings(disks, tmp_path / "run", steps=60, until_plateau=True)
     *_, last = train(settings)
     assert isinstance(last, Trained)
     assert last.steps == 18 + 6  # 20 scorings, at every third step: the first gains, five do not
@@ -84,11 +88,11 @@ def test_early_stop_ends_steps_sooner(disks: Path, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("stop", [7, 20])
-def test_a_stopped_run_goes_on_to_the_same_bits(
+def test_a_stopped_run_ends_bit_identical(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     monkeypatch.setattr(train_module, "PATIENCE", 2)
     # Real scores; whatever they are, the end is the same.
     whole = list(train(_settings(disks, tmp_path / "whole")))
@@ -101,7 +105,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert {k: v.tobytes() for k, v in one.items()} == {k: v.tobytes() for k, v in other.items()}
 
 
-def test_without_held_out_images_nobody_can_see_a_plateau(disks: Path, tmp_path: Path) -> None:
+def test_a_training_to_a_plateau_needs_held_out_images(disks: Path, tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         (tmp_path / "one" / kind).mkdir(parents=True)
         np.save(tmp_path / "one" / kind / "a.npy", np.load(disks / kind / "a.npy"))

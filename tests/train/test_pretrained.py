@@ -51,7 +51,7 @@ def _lines(records: list[Event]) -> str:
     return "\n".join(line for r in records if isinstance(r, Planned) for line in r.lines)
 
 
-def test_a_training_from_a_model_begins_where_that_ended(disks: Path, first: Path, tmp_path: Path) -> None:
+def test_a_training_from_a_model_begins_with_its_loss(disks: Path, first: Path, tmp_path: Path) -> None:
     records = list(train(_settings(disks, tmp_path / "run", from_model=first)))
     anew = list(train(_settings(disks, tmp_path / "anew", width=3, depth=1)))
     losses, before = ([r.loss for r in records if isinstance(r, Step)] for records in (records, anew))
@@ -90,7 +90,7 @@ def test_other_channels_are_averaged_and_other_classes_get_a_new_head(
         assert torch.allclose(network(x.expand(-1, 3, -1, -1)), gray(x), atol=1e-5)
 
 
-def test_color_weights_on_gray_images_are_those_of_the_gray_repeated(first: Path) -> None:
+def test_color_weights_give_gray_images_the_result_of_repeated_gray(first: Path) -> None:
     start = read_pretrained(first)
     weights = dict(start.weights) | {"down.0.0.weight": torch.randn(3, 3, 3, 3)}
     shape = start.header.network.model_copy(update={"channels": 3})
@@ -105,7 +105,7 @@ def test_color_weights_on_gray_images_are_those_of_the_gray_repeated(first: Path
 @pytest.mark.parametrize(
     "asked", [{"width": 4}, {"depth": 2}, {"set": ("network.padding=valid",)}, {"set": ("normalization.method=range",)}]
 )
-def test_another_network_than_the_models_is_refused_and_leaves_no_trace(
+def test_another_network_than_that_of_the_model_is_refused_and_creates_no_run(
     disks: Path, first: Path, tmp_path: Path, asked: dict[str, object]
 ) -> None:
     with pytest.raises(UsageError, match=r"width 3, depth 1 x 1, padding same"):
@@ -114,13 +114,13 @@ def test_another_network_than_the_models_is_refused_and_leaves_no_trace(
     list(train(_settings(disks, tmp_path / "run", from_model=first, width=3, depth=1, steps=1)))
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits_but_not_from_a_changed_model(
+def test_a_stopped_run_from_a_model_ends_bit_identical_but_refuses_a_changed_model(
     disks: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from septum.train import loop as train_module
 
-    monkeypatch.setattr(train_module, "_SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(train_module, "_KEEP_STEPS", 1)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     list(train(_settings(disks, tmp_path / "whole", from_model=first)))
     for record in train(_settings(disks, tmp_path / "run", from_model=first)):
         if isinstance(record, Step) and record.step == 4:

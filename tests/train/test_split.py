@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
-from septum.train.every_class import with_every_class
+from septum.train.settings import SplitSettings
 from septum.train.split import (
     Split,
-    SplitSettings,
     folds_sentence,
     hold_out,
     make_folds,
     named,
     split,
     split_sentence,
+    train_on_every_class,
 )
 
 
@@ -36,7 +36,7 @@ def _samples(*groups: tuple[str, int]) -> list[Sample]:
         st.tuples(st.sampled_from(["", "a", "b"]), st.integers(1, 12)), min_size=1, max_size=3, unique_by=lambda g: g[0]
     )
 )
-def test_every_image_is_on_one_side_and_one_is_held_out(groups: list[tuple[str, int]]) -> None:
+def test_every_image_is_trained_on_or_held_out(groups: list[tuple[str, int]]) -> None:
     samples = _samples(*groups)
     train, held_out = hold_out(samples, seed=0)
     assert sorted(train + held_out) == list(range(len(samples)))
@@ -58,11 +58,11 @@ def test_a_seeded_fifth_of_independent_images_is_held_out() -> None:
 
 
 @pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 1), (3, 1), (7, 1), (8, 2)])
-def test_how_many_of_few(count: int, held: int) -> None:
+def test_the_number_of_held_out_images_of_few(count: int, held: int) -> None:
     assert len(hold_out(_samples(("", count)), seed=3)[1]) == held
 
 
-def test_the_sentence_counts() -> None:
+def test_the_sentence_of_a_split_has_the_numbers() -> None:
     samples = _samples(("s", 30))
     assert split_sentence(samples, [24, 25, 26, 27, 28, 29]).startswith("24 images for training, 6 held out")
     assert "one image only" in split_sentence(samples[:1], [])
@@ -83,9 +83,7 @@ def _neighbors(samples: list[Sample], fold: Split) -> bool:
     ),
     st.integers(2, 5),
 )
-def test_folds_hold_every_image_out_once_and_no_neighbor_is_trained_on(
-    groups: list[tuple[str, int]], number: int
-) -> None:
+def test_folds_hold_out_every_image_once_and_train_on_no_neighbor(groups: list[tuple[str, int]], number: int) -> None:
     samples = _samples(*groups)
     try:
         folds = make_folds(samples, number, seed=0)
@@ -97,7 +95,7 @@ def test_folds_hold_every_image_out_once_and_no_neighbor_is_trained_on(
         assert not _neighbors(samples, fold)
 
 
-def test_a_stack_is_cut_into_blocks_whose_neighbors_are_left_out() -> None:
+def test_a_stack_is_cut_into_blocks_and_their_neighbors_are_left_out() -> None:
     samples = _samples(("stack", 30))
     folds = make_folds(samples, 5, seed=0)
     assert [fold.held_out for fold in folds] == [tuple(range(k, k + 6)) for k in range(0, 30, 6)]
@@ -111,14 +109,14 @@ def test_a_stack_is_cut_into_blocks_whose_neighbors_are_left_out() -> None:
     )
 
 
-def test_as_many_sequences_as_folds_stay_whole() -> None:
+def test_sequences_stay_whole_if_there_are_as_many_as_folds() -> None:
     samples = _samples(("a", 9), ("b", 4), ("c", 5))
     folds = make_folds(samples, 2, seed=0)
     assert [{samples[i].group for i in fold.held_out} for fold in folds] == [{"a"}, {"b", "c"}]
     assert folds_sentence(folds, samples) == "2 folds of 9 images: groups stay whole"
 
 
-def test_independent_images_are_dealt_out_evenly_and_by_the_seed() -> None:
+def test_independent_images_are_split_evenly_by_the_seed() -> None:
     samples = _samples(("", 13))
     first, again, other = ([f.held_out for f in make_folds(samples, 5, seed=s)] for s in (0, 0, 1))
     assert first == again != other
@@ -147,14 +145,14 @@ def test_a_pattern_groups_images_and_no_group_is_on_both_sides() -> None:
         SplitSettings(group="(")
 
 
-def test_too_few_images_for_the_folds_are_refused() -> None:
+def test_too_few_images_for_folds_are_refused() -> None:
     with pytest.raises(DataError, match="2 annotated images for 3 folds"):
         make_folds(_samples(("", 2)), 3, seed=0)
     with pytest.raises(DataError, match="no image to train on that is not next to"):
         make_folds(_samples(("stack", 3)), 3, seed=0)
 
 
-def test_parts_of_the_training_images_are_nested_and_the_held_out_ones_stay() -> None:
+def test_subsets_of_the_training_images_are_nested_and_share_the_held_out_ones() -> None:
     samples = _samples(("", 20), ("a", 10))
     whole = split(samples, SplitSettings(), seed=0)
     parts = [split(samples, SplitSettings(limit=n), seed=0) for n in (2, 5, 12)]
@@ -175,12 +173,12 @@ def test_named_images_are_held_out_and_all_may_be_trained_on() -> None:
         named(samples, ["a0", "a1", "a2", "0"])
 
 
-def test_a_held_out_image_that_alone_holds_a_class_is_trained_on() -> None:
+def test_a_held_out_image_with_the_only_pixels_of_a_class_is_trained_on() -> None:
     samples = _samples(("", 5))
     for i, values in enumerate([[0], [0, 1], [0, 2], [0, 2, 2], [0, 1, 3]]):
         samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
-    assert with_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
-    train, held_out, said = with_every_class(samples, [0, 1], [2, 3, 4])
+    assert train_on_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
+    train, held_out, said = train_on_every_class(samples, [0, 1], [2, 3, 4])
     assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2 that with more of it
     assert said == (
         "3 is trained on: no other training image holds class 2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from septum.train import validation as validate_module
 from septum.train.fingerprint import Fingerprint
 from septum.train.interrupt import StopRequest
 from septum.train.model_selection import selection_score
-from septum.train.plan import make_plan
+from septum.train.presets import make_plan
 from septum.train.schedule import Schedule
+from septum.train.settings import TrainSettings
 from septum.train.validation import (
     CandidateColumns,
     Validator,
@@ -110,7 +112,8 @@ def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
     return inside
 
 
-LINES = Fingerprint(1, 2, (64, 64), (1.0, 1.0), None, gpu=False, lines=True)
+LINES = Fingerprint(1, 2, (64, 64), (1.0, 1.0), boundary_lines=True)
+NARROW = TrainSettings(data=(), out=Path("run"), width=2)
 
 
 def _lines_sample(number: int = 0) -> Sample:
@@ -127,13 +130,13 @@ def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarra
         return np.stack([1 - inside[network], inside[network]]).astype(np.float32)
 
     monkeypatch.setattr(validate_module, "image_probabilities", probabilities)
-    return Validator(samples, False, make_plan(LINES, width=2)[0], find_device("cpu"))
+    return Validator(samples, False, make_plan(LINES, NARROW)[0], find_device("cpu"))
 
 
 def test_a_gap_in_a_line_costs_more_than_a_shifted_line(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
     truth, held_out = _membranes(), _lines_held_out(monkeypatch, made)
-    assert held_out.plan.lines and not make_plan(replace(LINES, lines=False), width=2)[0].lines
+    assert held_out.plan.lines and not make_plan(replace(LINES, boundary_lines=False), NARROW)[0].lines
     torn, thick = (held_out.score(name, StopRequest()) for name in made)  # type: ignore[arg-type]
     assert torn is not None and thick is not None
     assert tuple(torn) == held_out.score_names == ("V_Rand", "dice", "iou", "pixel_error")
@@ -194,7 +197,7 @@ def test_a_small_spot_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_default_settings_for_lines_ignore_shape() -> None:
-    held_out = Validator((), False, make_plan(LINES, width=2)[0], find_device("cpu"))
+    held_out = Validator((), False, make_plan(LINES, NARROW)[0], find_device("cpu"))
     assert held_out.finish("any", Schedule(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
     assert AREAS.merge_ratio == 0 and AREAS.threshold < 0.5 < AREAS.seed_level
 

@@ -28,8 +28,10 @@ from septum.train.events import Step
 from septum.train.fingerprint import compute_fingerprint
 from septum.train.interrupt import StopRequest
 from septum.train.loop import train
-from septum.train.plan import make_plan
+from septum.train.presets import make_plan
+from septum.train.schedule import Schedule
 from septum.train.settings import TrainSettings
+from septum.train.trainer import Trainer
 from septum.train.validation import Validator
 
 
@@ -48,16 +50,16 @@ def _accident(kind: str, stop: StopRequest) -> None:
 def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
     """Train in this process; return what it said."""
     said: dict[str, Any] = {"losses": [], "last": None, "error": None}
-    stop, steps = StopRequest(), train_module._steps
+    stop, step = StopRequest(), Trainer.training_step
     accident = spec.get("accident")
 
-    def step(*args: Any) -> Any:
-        done = yield from steps(*args)
-        if accident is not None and rank == accident["rank"] and args[0].step == accident["step"]:
+    def step_with_accident(trainer: Trainer, rate_factor: float) -> Any:
+        loss = step(trainer, rate_factor)
+        if accident is not None and rank == accident["rank"] and trainer.counters.step == accident["step"]:
             _accident(accident["kind"], stop)
-        return done
+        return loss
 
-    train_module._steps = step
+    Trainer.training_step = step_with_accident  # type: ignore[method-assign]
     if "rank_in_data" in spec:
         old = load_module.fingerprints
         load_module.fingerprints = lambda samples: {**old(samples), "rank": str(rank)}
@@ -75,13 +77,13 @@ def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
     """Score a network that was not trained; return the scores on the way and at the end."""
     report = check([Path(spec["settings"]["data"][0])], kind=spec.get("kind"))
     samples = list(load_samples(report))
-    facts = compute_fingerprint(samples, report.rules.kind, classes=len(report.rules.class_values), gpu=False)
-    plan, _ = make_plan(facts, width=2, depth=1, tile=36)
+    found = compute_fingerprint(samples, report.rules.kind, classes=len(report.rules.class_values))
+    plan, _ = make_plan(found, TrainSettings.model_validate(spec["settings"]))
     with parallel.processes_of_this_training() as processes:
         held = Validator(tuple(samples), report.rules.kind == "objects", plan, find_device("cpu"), processes)
         network = for_prediction(UNet(plan.network, seed=3))
         way = held.score(network, StopRequest())
-        settings, end, number = held.finish(network, train_module.Clock(1, None))
+        settings, end, number = held.finish(network, Schedule(1, None))
         stopped = StopRequest()
         if rank == 0:
             stopped.ask()  # one is told, and none has scores
@@ -120,8 +122,8 @@ def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     data, folder = sys.argv[1], Path(sys.argv[2])
-    train_module._KEEP_STEPS = 5
-    train_module._SAVE_SECONDS = -1.0
+    train_module.KEEP_STEPS = 5
+    train_module.SAVE_SECONDS = -1.0
     for kind in ("objects", "classes"):  # load, here and not in every process, what a training needs
         warm = {"data": [data], "out": folder / f"warm-{kind}", "steps": 1, "kind": kind, "device": "cpu"}
         warm |= {"width": 2, "depth": 1, "tile": 36, "batch": 2}

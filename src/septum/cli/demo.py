@@ -20,9 +20,8 @@ def demo(settings: DemoSettings, display: Display) -> None:
     Example: septum demo -o septum-demo
     """
     from septum.demo import demo as job
-    from septum.report.compared import Compared
     from septum.report.numbers import format_seconds, format_table
-    from septum.report.pictures import draw_demo
+    from septum.report.pictures import Compared, draw_demo
 
     done: job.DemoDone | None = None
     with (

@@ -8,7 +8,7 @@ from septum.cli import options
 from septum.cli.options import Display
 from septum.cli.progress import Progress, stoppable
 from septum.cli.text import evaluation_lines, image_score_lines, json_text
-from septum.evaluate.settings import EvaluateSettings
+from septum.evaluate.results import EvaluateSettings
 
 
 def evaluate(settings: EvaluateSettings, display: Display) -> None:

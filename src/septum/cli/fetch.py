@@ -21,8 +21,8 @@ def fetch(settings: FetchSettings, display: Display) -> None:
 
     Example: septum fetch isbi2012
     """
-    from septum.io.paths import format_path
     from septum.reproduce import datasets as job
+    from septum.reproduce.archive import Arrived
 
     said: dict[str, object] = {}
     with (
@@ -34,7 +34,7 @@ def fetch(settings: FetchSettings, display: Display) -> None:
                 case job.Announced(what):
                     progress.say(f"{what.title}\nfrom {what.url}, described at {what.page}")
                     progress.say(f"terms: {what.terms}\ncite: {what.citation}")
-                case job.Arrived(stage, done, total):
+                case Arrived(stage, done, total):
                     if total:
                         progress.show_stage(stage, done / 1e6, max(1, round(total / 1e6)), unit="MB")
                 case Warned(text):
@@ -46,7 +46,7 @@ def fetch(settings: FetchSettings, display: Display) -> None:
         typer.echo(json_text({"command": "fetch", **said, "warnings": progress.warnings}))
         return
     there = "is there already: " if said["sha256"] is None else ""
-    typer.echo(f"{there}{format_path(said['folder'])}; check it with: septum check {said['training']}")
+    typer.echo(f"{there}{said['folder']}; check it with: septum check {said['training']}")
 
 
 command = options.command(fetch, FetchSettings)

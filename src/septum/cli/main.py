@@ -138,5 +138,3 @@ def septum(
     ] = False,
 ) -> None:
     """Find cells and other objects in microscope images, with a U-Net trained on your own examples."""
-
-

@@ -117,7 +117,7 @@ def make_settings(cls: type[S], values: Mapping[str, Any]) -> S:
 
     found: dict[str, Any] = {}
     names: dict[tuple[str, ...], str] = {}
-    for place, field, option in options_of(cls):
+    for place, _, option in options_of(cls):
         names[place] = flag(place, option)
         value = values["__".join(place)]
         if value is None or value == []:

@@ -14,9 +14,7 @@ from septum.errors import SeptumError
 from septum.predict.settings import PredictSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from septum.predict.events import ImageFailed
+    pass
 
 
 def predict(settings: PredictSettings, display: Display) -> None:

@@ -7,23 +7,30 @@ All that happens on the way goes to the standard error stream; the standard outp
 from __future__ import annotations
 
 import math
+import os
+import signal
 import sys
 import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import typer
 
 from septum.cli.options import Display
+from septum.cli.text import curve_lines, json_text, seeds_lines, series_document
 from septum.events import Event, Warned
-from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
+from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
+from septum.io.paths import format_path
 from septum.predict.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
 from septum.predict.memory import format_bytes
+from septum.report.collect import Reporting
 from septum.report.curve import Curve
 from septum.report.numbers import format_scores, format_seconds
 from septum.train.events import Checked, Planned, Resumed, Saved, Step, Trained, Validated
+from septum.train.interrupt import StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -187,6 +194,7 @@ class Learned:
     parts: list[PartTrained] = field(default_factory=list)
     compared: SeedsCompared | None = None
     curve: Curve | None = None
+    report: Path | None = None
 
 
 def follow_training(job: Iterable[Event], progress: Progress) -> Learned:
@@ -203,6 +211,8 @@ def follow_training(job: Iterable[Event], progress: Progress) -> Learned:
                 learned.compared = record
             case Curve():
                 learned.curve = record
+            case ReportWritten(path):
+                learned.report = path
     return learned
 
 
@@ -236,7 +246,15 @@ def show_training(record: Event, progress: Progress) -> None:
             if progress.unit != "images":
                 progress.begin("images")
             progress.show(done, total, note="held-out images")
-        case Saved() | Trained() | SeedsCompared() | Curve():
+        case ReportWritten(path):
+            progress.say(f"report: {format_path(path)}")
+        case ReportWritten(path):
+            progress.say(f"report: {format_path(path)}")
+        case Reporting(count=count):
+            progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
+        case Saved(path):
+            progress.detail(f"written: {format_path(path)}")
+        case Trained() | SeedsCompared() | Curve():
             pass
 
 
@@ -246,8 +264,8 @@ def say_training(learned: Learned, run: Path, display: Display, warnings: list[s
     if result is None:  # one of several processes: only the first speaks
         return
     if display.json:
-        report = {"report": learned.reports[-1] if learned.reports else None}
-        document = {"command": "train", **vars(result), **report, **series_document(learned), "warnings": warnings}
+        document = {"command": "train", **vars(result), "report": learned.report, **series_document(learned)}
+        document["warnings"] = warnings
         typer.echo(json_text(document))
         return
     if learned.compared is not None and result.scores:

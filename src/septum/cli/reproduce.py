@@ -32,6 +32,7 @@ def reproduce(settings: ReproduceSettings, display: Display) -> None:
     from septum.io.paths import format_path
     from septum.reproduce import reproduce as job
     from septum.reproduce.page import write_reproduction
+    from septum.reproduce.results import Reproduced
     from septum.reproduce.results import as_json as figures
 
     found: Reproduced | None = None
@@ -40,7 +41,7 @@ def reproduce(settings: ReproduceSettings, display: Display) -> None:
         Progress("steps", display, waiting="preparing the images") as progress,
     ):
         for event in job.reproduce(settings, stop):
-            if isinstance(event, job.Reproduced):
+            if isinstance(event, Reproduced):
                 found = event
                 page = write_reproduction(found)
             else:

@@ -10,7 +10,9 @@ from septum.cli import options
 from septum.cli.options import Display
 from septum.cli.progress import Progress, stoppable
 from septum.cli.text import json_text
+from septum.experiments.events import HeldOutDone
 from septum.review.settings import ReviewSettings
+from septum.train.events import Checked
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -57,24 +59,24 @@ def _lines(report: Report, found: LabelIssues, settings: ReviewSettings) -> list
     count = f"{found.judged} image{'s' * (found.judged != 1)}"
     unseen = f" ({found.unseen} others were trained on: a run with --folds judges all)" if found.unseen else ""
     run = format_path(settings.run)
-    if not found.found:
+    if not found.issues:
         return [f"no suspicious label in {count} that {run} had not seen{unseen}"]
     rows: list[list[object]] = [["suspicious label in", "at y, x", "px", "sure", "the model sees"]]
     if report.rules.rank == 3:
         rows[0][1] = "at z, y, x"
-    for issue in found.found[:MOST_LINES]:
+    for issue in found.issues[:MOST_LINES]:
         box = issue.disagreement
         where = ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
-        words = issue.words(report.rules.class_values)
+        words = issue.describe(report.rules.class_values)
         rows.append([format_path(issue.image), where, box.area_px, f"{box.confidence:.2f}", words])
-    left = len(found.found) - MOST_LINES
+    left = len(found.issues) - MOST_LINES
     more = [f"and {left} more: --json lists all"] if left > 0 else []
-    total = f"{len(found.found)} suspicious label{'s' * (len(found.found) != 1)}"
+    total = f"{len(found.issues)} suspicious label{'s' * (len(found.issues) != 1)}"
     return [*format_table(rows), *more, f"{total} in {count} that {run} had not seen{unseen}"]
 
 
 def _document(found: LabelIssues) -> dict[str, object]:
-    labels = [{"image": one.image, "mask": one.mask, **vars(one.disagreement)} for one in found.found]
+    labels = [{"image": one.image, "mask": one.mask, **vars(one.disagreement)} for one in found.issues]
     return {"judged": found.judged, "unseen": found.unseen, "labels": labels}
 
 

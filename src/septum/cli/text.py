@@ -94,7 +94,7 @@ def curve_lines(curve: Curve) -> list[str]:
     return [*format_table(rows), curve.words]
 
 
-def series(learned: Learned) -> dict[str, object]:
+def series_document(learned: Learned) -> dict[str, object]:
     """Return what a run of several trainings adds to its JSON document; nothing for a single one."""
     found: dict[str, object] = {}
     if learned.parts:

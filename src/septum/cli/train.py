@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 
 import typer
@@ -26,7 +27,7 @@ def train(settings: RunSettings, display: Display) -> None:
     from septum.train.distributed import launch, starts_processes
 
     if starts_processes(settings.devices):
-        raise typer.Exit(launch(settings.devices))
+        raise typer.Exit(launch(settings.devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     run = settings.training.out
     trackers = open_trackers(run, **settings.trackers.model_dump())
     with (

@@ -32,12 +32,16 @@ class RunSettings(Settings):
     folds: Annotated[
         int | None,
         Field(ge=2),
-        Option(help="Hold each image out once: N networks that predict together, and scores of all images.", metavar="N"),
+        Option(
+            help="Hold each image out once: N networks that predict together, and scores of all images.", metavar="N"
+        ),
     ] = None
     devices: Annotated[
         int,
         Field(ge=1),
-        Option(help="Number of processes to train with here, each on a GPU of its own.", heading="Hardware", metavar="N"),
+        Option(
+            help="Number of processes to train with here, each on a GPU of its own.", heading="Hardware", metavar="N"
+        ),
     ] = 1
     trackers: TrackerSettings = TrackerSettings()
 
@@ -46,9 +50,7 @@ class SeedsSettings(Settings):
     """The same training with several seeds."""
 
     training: TrainSettings
-    count: Annotated[
-        int, Field(ge=2), Option(help="Number of seeds: --seed, and the following ones.", metavar="N")
-    ] = 3
+    count: Annotated[int, Field(ge=2), Option(help="Number of seeds: --seed, and the following ones.", metavar="N")] = 3
     trackers: TrackerSettings = TrackerSettings()
 
 

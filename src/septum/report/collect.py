@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from septum.errors import FileError, SeptumError
-from septum.events import Warned
+from septum.events import Event, Warned
 from septum.predict.memory import peak_bytes
 from septum.predict.model import Model, open_model
 from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
@@ -27,6 +27,7 @@ from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
 from septum.train.events import Checked, Planned, Step, Trained
 from septum.train.run_folder import read_plan_file
+from septum.train.settings import command_line
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -39,7 +40,7 @@ _SHARE, _MOST_S = 0.05, 60.0
 
 
 @dataclass(frozen=True)
-class Reporting:
+class Reporting(Event):
     """The report of the run in `folder` begins: up to `count` held-out images are predicted for it."""
 
     folder: Path
@@ -165,7 +166,7 @@ def build_report(
         kind=header.kind,
         class_values=values,
         facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
-        findings=tuple((f.severity, f.line()) for f in report.findings),
+        findings=tuple((f.severity, f.line()) for f in report.issues),
         split=seen.planned[0] if seen.planned else "",
         reasons=tuple(str(reason) for reason in said.get("reasons", [])),
         plan=header.training.get("plan", {}),
@@ -247,25 +248,5 @@ def _versions(model: Model) -> dict[str, str]:
 
 
 def rebuilt_command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
-    """Return the command line that repeats a training, quoted for a POSIX shell, with `more` words added."""
-    words = ["septum", "train", *map(str, settings.data), "--out", str(settings.out)]
-    if settings.preset != "auto":
-        words += ["--preset", settings.preset]
-    if settings.steps is not None:
-        words += ["--steps", str(settings.steps)]
-    else:
-        words += ["--budget", "none" if settings.budget_s is None else f"{settings.budget_s:g}s"]
-    words += ["--early-stop"] if settings.early_stop else []
-    words += ["--seed", str(settings.seed)]
-    for name in ("kind", "width", "depth", "tile", "batch", "precision"):
-        if getattr(settings, name) is not None:
-            words += [f"--{name}", str(getattr(settings, name))]
-    words += [word for value in settings.ignore for word in ("--ignore", str(value))]
-    words += [word for value in settings.set for word in ("--set", value)]
-    words += ["--from", str(settings.from_model)] if settings.from_model is not None else []
-    if settings.device != "auto":
-        words += ["--device", settings.device]
-    if settings.split.group is not None:
-        words += ["--group", settings.split.group]
-    words += [*more, *(f"--{name}" for name in ("deterministic", "compile") if getattr(settings, name))]
-    return shlex.join(words)
+    """Return the command line that repeats a training, quoted for a POSIX shell; `more` are words to add to it."""
+    return shlex.join(["septum", "train", *command_line(settings), *more])

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: the last few states, each of which is enough to go on exactly."""
+"""Checkpoints of a run: the last two states, from each of which the training goes on exactly."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state of training.
+    """A stored state of a training.
 
     Attributes
     ----------
     step
-        Steps that were done.
+        Number of steps done.
     tensors
-        Weights, moments of the optimizer, states of generators, ... bit for bit as they were.
+        Weights, moments of the optimizer, ... of any shape and dtype, stored bit for bit.
     state
-        Everything else, as JSON: floats exact, tuples become lists.
+        Everything else as JSON: floats exact, tuples become lists.
     path
-        The file it came from.
+        The file.
     """
 
     step: int
@@ -45,19 +45,21 @@ def save_checkpoint(
 ) -> Path:
     """Write ``folder/step-00000123.safetensors``, sync it, and only then remove older ones.
 
-    Only the last `keep` up to `step` stay. Checkpoints of later steps go as well: whoever saves an earlier step has
-    resumed from before them because they were damaged.
+    Keep the last `keep` up to `step`. Remove checkpoints of later steps too: they were damaged, or the training would
+    not have resumed from before them.
 
     Parameters
     ----------
     folder
-        Made if missing. One process writes to it at a time.
+        Created if missing. One process writes to it at a time.
     step
-        Steps done, 0 or more.
-    tensors, state
+        Number of steps done, 0 or more.
+    tensors
+        Arrays by name, ``(*S)`` of any dtype and any values.
+    state
         See `Checkpoint`.
     keep
-        At least 1.
+        Number of checkpoints to keep, at least 1.
 
     Returns
     -------
@@ -67,7 +69,7 @@ def save_checkpoint(
     Raises
     ------
     FileError
-        If the disk is full or may not be written; the older checkpoints are then untouched.
+        If the disk is full or cannot be written; the older checkpoints are then untouched.
     """
     assert step >= 0 and keep >= 1, f"step {step}, keep {keep}"
     path = folder / f"step-{step:08d}.safetensors"
@@ -75,7 +77,7 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
-            f"{format_path(folder)}: cannot be made ({error.strerror})", "a folder", "choose another"
+            f"{format_path(folder)}: cannot be created ({error.strerror})", "a folder", "choose another"
         ) from error
     write_tensors(path, "checkpoint", tensors, {"step": step, "state": dict(state)})
     remove_parts(folder)
@@ -88,33 +90,31 @@ def save_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that is whole.
+    """Load the newest intact checkpoint.
 
     Returns
     -------
     checkpoint
-        None if there is none, or none is whole.
+        None if there is none, or none is intact.
     skipped
-        A sentence for each newer one that is damaged.
+        One sentence for each newer one, which is damaged.
     """
     skipped: list[str] = []
     steps = _steps(folder) if folder.is_dir() else {}
     for step in sorted(steps, reverse=True):
         try:
-            tensors, said = read_tensors(steps[step], "checkpoint")
+            tensors, header = read_tensors(steps[step], "checkpoint")
         except ModelError as error:
-            skipped.append(f"The checkpoint of step {step} cannot be used and is passed over: {error.given}")
+            skipped.append(f"The checkpoint of step {step} cannot be used and is skipped: {error.given}")
             continue
-        state = said.get("state")
-        if said.get("step") != step or not isinstance(state, dict):
-            skipped.append(
-                f"{format_path(steps[step])} was renamed: it is of step {said.get('step')}, and is passed over."
-            )
+        state = header.get("state")
+        if header.get("step") != step or not isinstance(state, dict):
+            skipped.append(f"{format_path(steps[step])} was renamed: it is of step {header.get('step')}; skipped.")
             continue
         return Checkpoint(step, tensors, state, steps[step]), skipped
     return None, skipped
 
 
 def _steps(folder: Path) -> dict[int, Path]:
-    hits = ((_NAME.fullmatch(p.name), p) for p in folder.iterdir())
-    return {int(hit.group(1)): p for hit, p in hits if hit is not None}
+    matches = ((_NAME.fullmatch(p.name), p) for p in folder.iterdir())
+    return {int(match.group(1)): p for match, p in matches if match is not None}

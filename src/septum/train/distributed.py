@@ -1,14 +1,19 @@
-"""Several processes that train one network: torch.distributed, started by ``torchrun``, SLURM or ``--devices``."""
+"""Several processes train one network: torch.distributed, started by ``torchrun``, SLURM or ``--devices``."""
 
 from __future__ import annotations
 
 import ctypes
 import inspect
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,28 +24,38 @@ from torch.nn.parallel import DistributedDataParallel
 
 from septum.errors import SeptumError, UsageError
 from septum.nn.sync_batchnorm import synchronize_batchnorm
+from septum.train.interrupt import LAUNCHER
 
-# How long a process waits for the others before it gives up. Longer than the slowest thing that one of them does alone:
-# reading all images over a network, or writing a large checkpoint.
+# How long a process waits for the others. Longer than the slowest work that one of them does alone: reading all images
+# over a network, or writing a large checkpoint.
 TIMEOUT_S = 600.0
+
+# Exit code of a process that `launch` started and that lost the others: the launcher tells the cause, once.
+_LOST_OTHERS = 75
+# The cause of a failure is among the processes that end within this time of the first, in seconds.
+_SOON_S = 10
 
 
 class ProcessesError(SeptumError):
     """Another process of the same training has ended or does not answer."""
 
 
+class LaunchError(SeptumError):
+    """A process that `launch` started was killed, or did not answer."""
+
+
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training. Every method is called by all of them, in the same order.
+    """The processes of one training. All of them call every method, in the same order.
 
     Parameters
     ----------
     rank
-        Number of this one.
+        Index of this process.
     world
-        How many there are.
+        Number of processes.
     local_rank
-        Number of this one on its machine.
+        Index of this process on its machine.
     """
 
     rank: int = 0
@@ -49,22 +64,22 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Return True if this process writes the files and yields the events."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """Return which of `count` things this process does; together the processes do each once."""
+        """Return the indices of 0 .. count - 1 that belong to this process; each belongs to one process."""
         return range(self.rank, count, self.world)
 
     def sum(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes, on its device."""
+        """Return the sum of a tensor over all processes: any values, of the same shape, dtype and device."""
         if self.world > 1:
             value = value.clone()
             distributed.all_reduce(value)
         return value
 
-    def agree(self, value: float) -> float:
-        """Return the first process's value in all of them."""
+    def broadcast(self, value: float) -> float:
+        """Return the value of the first process in all processes."""
         if self.world == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64)
@@ -72,12 +87,16 @@ class Processes:
         return float(shared)
 
     def any(self, flag: bool) -> bool:
-        """Say whether the flag is set in one of the processes."""
+        """Return True if the flag is set in any process."""
         return bool(self.sum(torch.tensor(int(flag)))) if self.world > 1 else flag
 
-    def tell(self, text: str) -> str:
-        """Return the first process's text in all of them."""
+    def broadcast_text(self, text: str) -> str:
+        """Return the text of the first process in all processes."""
         return self.gather([np.frombuffer(text.encode(), np.uint8)])[0][0].astype(np.uint8).tobytes().decode()
+
+    def all_equal(self, text: str) -> bool:
+        """Return True if all processes have the same text."""
+        return not self.any(self.broadcast_text(text) != text)
 
     def gather(self, arrays: Sequence[NDArray[np.integer]]) -> list[list[NDArray[np.int64]]]:
         """Return the arrays of every process, in the order of the processes.
@@ -85,7 +104,12 @@ class Processes:
         Parameters
         ----------
         arrays
-            Any number of ``(n,)`` integers; number and lengths may differ between processes.
+            Any number of ``(n,)`` integer arrays of any values; number and lengths may differ between processes.
+
+        Returns
+        -------
+        list of list of ndarray
+            For each process its arrays, ``(n,)`` int64 of any values.
         """
         here = [np.asarray(a, np.int64) for a in arrays]
         if self.world == 1:
@@ -99,15 +123,15 @@ class Processes:
         return [_unpacked(part.numpy()) for part in parts]
 
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Return the network so that backward averages gradients over the processes; itself for one process.
+        """Wrap the network so that backward averages gradients over the processes; with one process return it as it is.
 
-        Batch normalization of `network` is replaced by one with the statistics of all processes' tiles.
+        Replace batch normalization in `network` by one with the statistics of the tiles of all processes.
         """
         if self.world == 1:
             return network
         synchronize_batchnorm(network)
         ids = [device.index] if device.type == "cuda" else None
-        # Running statistics are those of all tiles, so the same everywhere: nothing to broadcast. PyTorch renamed this.
+        # Running statistics come from all tiles, so they are equal everywhere. PyTorch renamed this option.
         names = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         options: dict[str, Any] = {"device_ids": ids, buffers: False}
@@ -122,7 +146,7 @@ def _unpacked(flat: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 @contextmanager
 def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
-    """Join the processes that were started together; a single process if there are none. Leave them at the end.
+    """Join the processes that were started together, if there are several; leave them at the end.
 
     Parameters
     ----------
@@ -132,16 +156,16 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
     Raises
     ------
     UsageError
-        If the environment that a launcher sets is incomplete, or there is nobody at the address it gives.
+        If the environment that a launcher sets is incomplete, or nothing answers at its address.
     ProcessesError
-        If one of the others has ended or does not answer; also for what the body was doing then.
+        If another process ended or does not answer, also while the body runs. Under `launch`, `SystemExit` instead.
     """
     processes = described_processes()
     if processes.world == 1:
         yield processes
         return
     try:
-        # Gloo as well where there are GPUs: for numbers on the CPU, and for training there with --device cpu.
+        # Gloo besides NCCL: for numbers on the CPU, and for training there with --device cpu.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(
             backend, rank=processes.rank, world_size=processes.world, timeout=timedelta(seconds=timeout_s)
@@ -159,11 +183,13 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
         _keep_forever(distributed.group.WORLD)
         if not _is_about_the_others(error):
             raise
+        if LAUNCHER in os.environ:
+            raise SystemExit(_LOST_OTHERS) from None
         raise ProcessesError(
             f"process {processes.rank} of {processes.world}: another process of this training has ended "
             f"or did not answer for {timeout_s:g} s ({_first_line(error)})",
-            "all processes to work until the end",
-            "look for what the other process said; the same command goes on from the last checkpoint",
+            "all processes to run until the end",
+            "look for the message of the other process; the same command goes on from the last checkpoint",
         ) from None
     except BaseException:
         _keep_forever(distributed.group.WORLD)
@@ -173,7 +199,7 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
 
 
 def torn() -> bool:
-    """Say whether this process left its group in the middle of something; it should then end without waiting."""
+    """Return True if this process left its group during a collective operation; it should then end without waiting."""
     return _torn
 
 
@@ -181,10 +207,10 @@ _torn = False
 
 
 def _keep_forever(group: object) -> None:
-    """Let a group that was left in the middle of something never be destroyed.
+    """Keep a group that was left during a collective operation from being destroyed.
 
-    Its destructor holds Python's lock and waits for a thread that may need this lock to give up what was not finished:
-    the process would hang instead of ending with a message.
+    Its destructor holds the interpreter lock and waits for a thread that may need this lock to abort the operation: the
+    process would hang instead of ending with a message.
     """
     global _torn
     _torn = True
@@ -192,7 +218,7 @@ def _keep_forever(group: object) -> None:
 
 
 def described_processes() -> Processes:
-    """Return what ``torchrun`` or SLURM says of this process."""
+    """Return the processes as the environment of ``torchrun`` or SLURM describes them."""
     env = os.environ
     try:
         world = int(env.get("WORLD_SIZE", env.get("SLURM_NTASKS", "1")) if "MASTER_ADDR" in env else "1")
@@ -200,13 +226,13 @@ def described_processes() -> Processes:
         local_rank = int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "0")))
     except ValueError as error:
         raise UsageError(
-            f"the environment names a process that is no number ({error})", "RANK and WORLD_SIZE as torchrun sets them"
+            f"a process index in the environment is not a number ({error})", "RANK and WORLD_SIZE as torchrun sets them"
         ) from None
     return Processes(rank, world, local_rank) if world > 1 else Processes()
 
 
 def _is_about_the_others(error: RuntimeError) -> bool:
-    """Say whether communication failed; gloo has no type of its own for that, only words."""
+    """Return True if communication failed; gloo has no error type of its own, only words."""
     text = str(error).lower()
     return isinstance(error, distributed.DistError) or any(w in text for w in ("gloo", "nccl", "process group"))
 
@@ -214,3 +240,105 @@ def _is_about_the_others(error: RuntimeError) -> bool:
 def _first_line(error: BaseException) -> str:
     line = (str(error).splitlines() or [""])[0]
     return line.split("] ", 1)[-1].split(". ")[0][:120] or type(error).__name__
+
+
+def starts_processes(wanted: int) -> bool:
+    """Return True if this process is to start `wanted` processes, and is not itself one of several.
+
+    Raises
+    ------
+    UsageError
+        If it is one of another number of processes.
+    """
+    world = os.environ.get("WORLD_SIZE")
+    if wanted > 1 and world is not None and world != str(wanted):
+        raise UsageError(
+            f"--devices {wanted} in one of {world} processes that were started together",
+            "processes that are started once",
+            "leave --devices out if torchrun or srun starts the processes",
+        )
+    return wanted > 1 and world is None
+
+
+def launch(count: int, command: Sequence[str]) -> int:
+    """Run a command in several processes that form one training, with PyTorch's elastic launcher; wait for all of them.
+
+    Signals are passed on, and when one process fails the others are ended. Of the error output, only that of the first
+    process and that of the cause of a failure are shown.
+
+    Parameters
+    ----------
+    count
+        Number of processes, 2 or more.
+    command
+        The program and its arguments, the same for all.
+
+    Returns
+    -------
+    int
+        Exit code: 0, that of the process that failed, or 128 and the number of a signal.
+
+    Raises
+    ------
+    LaunchError
+        If a process was killed, or did not answer.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
+    # Saving the state can take as long as the slowest work between two polls of a stop request.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", f"{TIMEOUT_S:.0f}")
+    # Processes that each use all cores slow each other down.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with tempfile.TemporaryDirectory(prefix="septum-") as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id="septum",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=dict.fromkeys(range(1, count), Std.ERR)),
+        )
+        try:
+            elastic_launch(config, command[0])(*command[1:])
+        except SignalException as error:
+            return 128 + int(error.sigval)
+        except ChildFailedError as error:
+            begin = min(failure.timestamp for failure in error.failures.values())
+            # The launcher kills a process that does not end within 30 s: that is not the cause.
+            soon = {rank: one for rank, one in error.failures.items() if one.timestamp - begin < _SOON_S}
+            codes = {rank: failure.exitcode for rank, failure in soon.items()}
+            cause = _cause(codes)
+            if codes[cause] == _LOST_OTHERS or codes[cause] < 0:
+                raise _launch_error(cause, count, codes[cause]) from None
+            if cause > 0:
+                for file in Path(folder).rglob(f"{cause}/stderr.log"):
+                    sys.stderr.write(file.read_text(errors="replace"))
+            return codes[cause]
+    return 0
+
+
+def _cause(codes: Mapping[int, int]) -> int:
+    """Return the failed process that is the cause, by its exit code: not one that lost the others or was terminated."""
+    order = (_LOST_OTHERS, -signal.SIGTERM, 128 + signal.SIGTERM)
+    return min(codes, key=lambda rank: (1 + order.index(codes[rank]) if codes[rank] in order else 0, codes[rank]))
+
+
+def _launch_error(rank: int, count: int, code: int) -> LaunchError:
+    if code == _LOST_OTHERS:
+        given = f"a process of {count} did not answer for {TIMEOUT_S:g} s"
+    else:
+        given = f"process {rank} of {count} was killed by signal {-code}; the others have ended"
+    return LaunchError(
+        given,
+        "all processes to run until the end",
+        "if the memory was not enough, give fewer --devices; the same command goes on from the last checkpoint",
+    )

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked(Event):
-    """The data was checked: what was found, and what is mended in memory."""
+    """The data was checked: issues, and what is repaired in memory."""
 
     report: Report
 
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The plan of the training, one plain sentence a line."""
+    """The plan of the training, one sentence a line."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """An earlier run in the same folder is continued after `step` steps, from the checkpoint `path`."""
+    """An earlier run in the same folder goes on after `step` steps, from the checkpoint `path`."""
 
     step: int
     path: Path
@@ -42,9 +42,9 @@ class Step(Event):
     Attributes
     ----------
     step, total : int
-        Steps done, and steps of the whole training (fitted to the time while a budget is measured).
+        Steps done, and steps of the whole training (an estimate with a time budget).
     loss : float
-        Weighted cross entropy of this step's tiles, >= 0.
+        Loss of the tiles of this step, >= 0.
     rate : float
         Learning rate of this step.
     seconds : float
@@ -60,7 +60,7 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class Validated(Event):
-    """The held-out images were predicted and scored after `step` of `total` steps; `best`: none earlier is better."""
+    """The held-out images were predicted and scored after `step` of `total` steps; `best`: none before was better."""
 
     step: int
     total: int
@@ -70,14 +70,14 @@ class Validated(Event):
 
 @dataclass(frozen=True)
 class Saved(Event):
-    """A model or checkpoint is whole on the disk."""
+    """A model or checkpoint was written completely."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class Stopped(Event):
-    """The last record of a training that was asked to stop: the state after `step` steps is saved in `folder`."""
+    """The last event of a training that was stopped: the state after `step` steps is saved in `folder`."""
 
     step: int
     folder: Path
@@ -85,7 +85,7 @@ class Stopped(Event):
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """The last record of a training: the model file, its validation scores, steps and seconds of all sessions."""
+    """The last event of a training: the model file, its validation scores, steps and seconds of all sessions."""
 
     model: Path
     scores: dict[str, float]

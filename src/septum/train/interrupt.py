@@ -1,4 +1,4 @@
-"""Ending a training early and in order: Ctrl-C, and the signal with which clusters and systems end programs."""
+"""End a training early and in order: Ctrl-C, and the signal with which clusters and systems end programs."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from septum.train.launch import LAUNCHER
+LAUNCHER = "SEPTUM_LAUNCHER"
+"""Environment variable with the process id of the command that started this process as one of several."""
 
 
 @dataclass
 class StopRequest:
-    """A wish to stop, which a training asks for between two steps and between two held-out images.
+    """A request to stop, polled between two steps and between two validation images.
 
     Attributes
     ----------
     number
-        The signal that asked last; `signal.SIGINT` for Ctrl-C, 0 if none did.
+        The last signal received, `signal.SIGINT` for Ctrl-C; 0 if none was.
     """
 
     number: int = 0
     _asked: bool = False
-    _waits: bool = False
+    _polled: bool = False
     _parent: int = field(default_factory=lambda: int(os.environ.get(LAUNCHER, "0")))
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wishes it, or the process that started several of a training is gone."""
+        """Return True if a stop was requested, or the command that started this process is gone."""
         return self._asked or (self._parent > 0 and os.getppid() != self._parent)
 
     def ask(self) -> None:
-        """Wish it."""
+        """Request the stop."""
         self._asked = True
 
     @contextmanager
-    def waits(self) -> Iterator[None]:
-        """While the body runs a signal only sets `asked`, which the body looks at; elsewhere it interrupts at once."""
-        self._waits = True
+    def polled(self) -> Iterator[None]:
+        """Let the first signal only set `asked`, which the body polls; elsewhere a signal interrupts at once."""
+        self._polled = True
         try:
             yield
         finally:
-            self._waits = False
+            self._polled = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Take note of a signal; interrupt where nobody looks at `asked`, and at the second one."""
+        """Record a signal; raise `KeyboardInterrupt` if nothing polls `asked`, and at the second signal."""
         del frame
         again, self.number, self._asked = self._asked, number, True
-        if again or not self._waits:
+        if again or not self._polled:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Set the yielded `StopRequest` on Ctrl-C or SIGTERM; restore the earlier handlers at the end.
+    """Request the stop of the yielded `StopRequest` on Ctrl-C or SIGTERM; restore the earlier handlers at the end.
 
-    Only the main thread receives signals: in another one the `StopRequest` is never set by them.
+    Only the main thread receives signals: in other threads they never set the request.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,27 +1,31 @@
-"""Start a training from a trained model: what is kept of it, and what is made new."""
+"""Start a training from the weights of a trained model."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from septum.check.issues import format_shape
 from septum.errors import ModelError, UsageError
 from septum.io.paths import format_path
 from septum.io.tensors import read_model
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict.model import ModelHeader, trained_networks
 
+if TYPE_CHECKING:
+    from septum.train.settings import TrainSettings
+
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A trained model as the start of a training.
+    """A trained model to start from.
 
     Attributes
     ----------
@@ -30,9 +34,9 @@ class Pretrained:
     fingerprint
         Hash of the file.
     header
-        What the file says.
+        Header of the file.
     weights
-        Of its network, as trained.
+        Weights of its network as trained, by name; float32 of any shape.
     """
 
     path: Path
@@ -41,32 +45,32 @@ class Pretrained:
     weights: dict[str, Tensor]
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the new model's header says of this one, and that one's of its own start."""
-        made = self.header.training
-        said: dict[str, Any] = {"file": self.path.name, "fingerprint": self.fingerprint}
-        return said | {key: made[key] for key in ("data_fingerprint", "seed", "steps", "from") if key in made}
+        """Return what the header of the new model stores of this model and of the one that this model started from."""
+        training = self.header.training
+        own: dict[str, Any] = {"file": self.path.name, "fingerprint": self.fingerprint}
+        return own | {key: training[key] for key in ("data_fingerprint", "seed", "steps", "from") if key in training}
 
     def network_for(self, channels: int, classes: int) -> UNetSettings:
-        """Return this network's shape with other numbers of channels and classes."""
+        """Return the settings of this network with other numbers of channels and classes."""
         return self.header.network.model_copy(update={"channels": channels, "classes": classes})
 
     def keeps_head(self, class_values: tuple[int, ...]) -> bool:
-        """Say whether the classes are the same; background and foreground always are, whatever their values."""
+        """Return True if the classes are the same; with two classes always, whatever their values."""
         before = self.header.class_values
         return len(before) == len(class_values) and (len(before) == 2 or before == class_values)
 
     def fill(self, network: UNet, *, keep_head: bool) -> None:
-        """Give a new network the weights of this one.
+        """Copy the weights of this model into a new network.
 
-        With another number of channels the first layer is the mean over this one's channels, scaled so that an image
-        of equal channels gives the same: a gray image repeated into colors, or a color image averaged to gray.
+        For another number of channels the first layer is averaged over the channels of this model, scaled so that an
+        image of equal channels gives the same result: a gray image repeated as colors, or a color image turned gray.
 
         Parameters
         ----------
         network
-            Of the shape `network_for` gives.
+            Of the settings that `network_for` returns.
         keep_head
-            The last layer as well; otherwise that stays new.
+            Copy the last layer too; otherwise it keeps its new weights.
         """
         own = network.state_dict()
         with torch.no_grad():
@@ -78,8 +82,8 @@ class Pretrained:
                     value = value.mean(dim=1, keepdim=True).expand_as(own[name]) * (given / wanted)
                 own[name].copy_(value)
 
-    def lines(self, channels: int, class_values: tuple[int, ...]) -> tuple[str, ...]:
-        """Say what is kept and what is new."""
+    def describe(self, channels: int, class_values: tuple[int, ...]) -> tuple[str, ...]:
+        """Describe in words which layers are kept and which are new."""
         before = self.header.network
         lines = [f"starts from {format_path(self.path)}: its network and normalization"]
         if channels != before.channels:
@@ -90,7 +94,7 @@ class Pretrained:
 
 
 def read_pretrained(path: Path) -> Pretrained:
-    """Read the model that a training starts from.
+    """Load the model that a training starts from.
 
     Raises
     ------
@@ -108,8 +112,18 @@ def read_pretrained(path: Path) -> Pretrained:
     return Pretrained(path, digest, header, dict(networks[0].state_dict()))
 
 
-def see_it_fits(start: Pretrained, *, rank: int, width: int | None, depth: int | None, values: tuple[str, ...]) -> None:
-    """Raise `UsageError` if what is asked for is not the shape of the network that the training starts from."""
+def check_compatible(start: Pretrained, settings: TrainSettings, *, rank: int) -> None:
+    """Raise `UsageError` if the settings or the data ask for another network than that of the model to start from.
+
+    Parameters
+    ----------
+    start
+        The model to start from.
+    settings
+        Of the new training.
+    rank
+        2 for images, 3 for volumes.
+    """
     network = start.header.network
     if len(network.depths) != rank:
         kinds = {2: "images", 3: "volumes"}
@@ -119,13 +133,14 @@ def see_it_fits(start: Pretrained, *, rank: int, width: int | None, depth: int |
             f"a model of {kinds[rank]}",
             "leave --from out",
         )
-    said = [f"--width {width}"] if width not in (None, network.width) else []
-    said += [f"--depth {depth}"] if depth is not None and any(d != depth for d in network.depths) else []
-    said += [f"--set {value}" for value in values if value.startswith(("network.", "normalization."))]
-    if said:
+    width, depth = settings.width, settings.depth
+    wrong = [f"--width {width}"] if width not in (None, network.width) else []
+    wrong += [f"--depth {depth}"] if depth is not None and any(d != depth for d in network.depths) else []
+    wrong += [f"--set {value}" for value in settings.set if value.startswith(("network.", "normalization."))]
+    if wrong:
         raise UsageError(
-            f"{' '.join(said)} with --from {format_path(start.path)}",
-            f"the network of that model: width {network.width}, depth {' x '.join(map(str, network.depths))}, "
+            f"{' '.join(wrong)} with --from {format_path(start.path)}",
+            f"the network of that model: width {network.width}, depth {format_shape(network.depths)}, "
             f"padding {network.padding}; its weights fit no other",
-            f"leave out {' '.join(said)}, or --from",
+            f"leave out {' '.join(wrong)}, or --from",
         )

@@ -136,7 +136,7 @@ class Validator:
         for _ in range(2):  # the first time includes setting things up
             self._columns(network, self.samples[:1], self._few_candidates, processes=Processes())
         # The clock of the first process decides: otherwise processes would validate at different steps.
-        image_s = self.processes.agree(self._predict_s + self._score_s) / self.processes.world
+        image_s = self.processes.broadcast(self._predict_s + self._score_s) / self.processes.world
         during_s, number = _VALIDATION_SHARE * clock.budget_s, len(self.samples)
         self._most_scored = min(MOST_SCORED, number, max(2, int(during_s / (wanted * image_s))))
         self._most_final = min(number, max(2, int(_FINAL_SHARE * clock.budget_s / image_s)))

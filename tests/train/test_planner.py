@@ -1,4 +1,4 @@
-"""The clock chooses the width where a time was given, and nothing where steps were; memory limits batch and tile."""
+"""A time budget decides the width, a number of steps does not; memory limits the batch and the tile."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ import torch
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict.network_memory import training_bytes
-from septum.train import machine
-from septum.train import planner as planning
+from septum.predict.memory import training_bytes
+from septum.train import planner
 from septum.train.events import Planned, Step
 from septum.train.fingerprint import Fingerprint
 from septum.train.loop import train
-from septum.train.machine import fit_memory, fit_width, step_seconds
-from septum.train.plan import Plan, make_plan
+from septum.train.plan import Plan
+from septum.train.planner import fit_memory, fit_width, step_seconds
+from septum.train.presets import make_plan
 from septum.train.settings import TrainSettings
 
-FACTS = Fingerprint(channels=1, classes=2, sides=(40, 40), anisotropy=(1, 1), object_px=None, gpu=False)
+FINGERPRINT = Fingerprint(channels=1, classes=2, sides=(40, 40), anisotropy=(1, 1))
 CPU = find_device("cpu")
 
 
-def test_a_step_is_timed() -> None:
-    plan, _ = make_plan(FACTS, depth=1, width=2)
-    narrow = step_seconds(plan, CPU)
+def _plan(fingerprint: Fingerprint = FINGERPRINT, **values: int) -> Plan:
+    return make_plan(fingerprint, TrainSettings(data=(), out=Path("run"), **values))[0]
+
+
+def test_a_wider_network_takes_longer_for_a_step() -> None:
+    narrow = step_seconds(_plan(depth=1, width=2), CPU)
     assert 0 < narrow < 5
-    wide, _ = make_plan(FACTS, depth=1, width=48)
-    assert step_seconds(wide, CPU) > narrow
+    assert step_seconds(_plan(depth=1, width=48), CPU) > narrow
 
 
 @pytest.mark.parametrize(
     ("budget_s", "rank", "width"),
     [(10.0, 2, 16), (1800.0, 2, 16), (4000.0, 2, 16), (5000.0, 2, 32), (18_000.0, 2, 64), (1e6, 2, 64), (1e6, 3, 32)],
 )
-def test_the_widest_network_is_taken_of_which_enough_steps_fit(
+def test_the_widest_network_with_enough_steps_is_chosen(
     monkeypatch: pytest.MonkeyPatch, budget_s: float, rank: int, width: int
 ) -> None:
     def quadratic(plan: Plan, device: object) -> float:
         return 0.2 * (plan.network.width / 16) ** 2
 
-    monkeypatch.setattr(machine, "step_seconds", quadratic)
-    facts = Fingerprint(channels=1, classes=2, sides=(64,) * rank, anisotropy=(1,) * rank, object_px=None, gpu=False)
-    plan, reason = fit_width(make_plan(facts)[0], CPU, budget_s)
+    monkeypatch.setattr(planner, "step_seconds", quadratic)
+    fingerprint = Fingerprint(channels=1, classes=2, sides=(64,) * rank, anisotropy=(1,) * rank)
+    plan, reason = fit_width(_plan(fingerprint), CPU, budget_s)
     assert plan.network.width == width
-    assert plan.tile == make_plan(facts)[0].tile
+    assert plan.tile == _plan(fingerprint).tile
     assert reason.startswith(f"width {width}: a step takes")
 
 
-def test_steps_never_depend_on_the_clock_and_a_run_that_goes_on_keeps_its_width(
+def test_only_a_time_budget_decides_the_width_and_a_resumed_run_keeps_it(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = []
@@ -59,7 +61,7 @@ def test_steps_never_depend_on_the_clock_and_a_run_that_goes_on_keeps_its_width(
         timed.append(budget_s)
         return plan.model_copy(update={"network": plan.network.model_copy(update={"width": 3})}), "width 3: timed"
 
-    monkeypatch.setattr(planning, "fit_width", fitted)
+    monkeypatch.setattr(planner, "fit_width", fitted)
     shared = {"data": (disks,), "depth": 1, "tile": 36}
     by_steps = TrainSettings.model_validate({**shared, "out": tmp_path / "steps", "steps": 1})
     list(train(by_steps))
@@ -71,14 +73,15 @@ def test_steps_never_depend_on_the_clock_and_a_run_that_goes_on_keeps_its_width(
             assert sum(line.startswith("width") for line in record.lines) == 1
         if isinstance(record, Step):
             break
-    (again,) = [r.lines for r in train(by_time) if isinstance(r, Planned)]
+    again = next(r.lines for r in train(by_time) if isinstance(r, Planned))
     assert "width 3: timed" in again
     assert timed == [5.0]
-    list(train(TrainSettings.model_validate({**shared, "out": tmp_path / "asked", "budget_s": 3.0, "width": 2})))
+    asked = TrainSettings.model_validate({**shared, "out": tmp_path / "asked", "budget_s": 3.0, "width": 2})
+    next(r for r in train(asked) if isinstance(r, Planned))
     assert timed == [5.0]
 
 
-def test_a_step_keeps_no_more_than_is_said_and_more_than_a_third_of_it() -> None:
+def test_a_step_keeps_between_a_third_and_all_of_the_estimated_bytes() -> None:
     for settings, tile in (
         (UNetSettings(depths=(3, 3), width=8, batch_norm=True), (156, 156)),
         (UNetSettings(depths=(2, 2), width=8), (92, 124)),
@@ -100,8 +103,8 @@ def test_a_step_keeps_no_more_than_is_said_and_more_than_a_third_of_it() -> None
         assert said / 3 < sum(kept.values()) < said
 
 
-def test_memory_takes_fewer_tiles_then_smaller_ones() -> None:
-    plan, _ = make_plan(FACTS)
+def test_a_memory_limit_reduces_the_batch_and_then_the_tile() -> None:
+    plan = _plan()
     assert fit_memory(plan, 1 << 40) == (plan, ())
     one = training_bytes(plan.network, plan.tile, 1)
     fewer, reasons = fit_memory(plan, one)
@@ -111,5 +114,5 @@ def test_memory_takes_fewer_tiles_then_smaller_ones() -> None:
     assert smaller.batch == 1
     assert smaller.output[0] < plan.output[0]
     assert training_bytes(smaller.network, smaller.tile, 1) <= one - 1_000_000
-    least, _ = fit_memory(plan, 1)  # what is impossible is tried with the smallest
+    least, _ = fit_memory(plan, 1)  # the smallest tile, if nothing fits
     assert max(least.output) <= 16
