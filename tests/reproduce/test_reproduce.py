@@ -135,7 +135,7 @@ def test_gold_trains_on_incomplete_frames_if_there_are_tracking_markers(tmp_path
         (tmp_path / "train" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, tmp_path / "train" / place)
     report = check((tmp_path / "train",))
-    assert [(f.code, [p.name for p in f.files]) for f in report.findings if f.code.startswith("gold")] == [
+    assert [(f.code, [p.name for p in f.files]) for f in report.issues if f.code.startswith("gold")] == [
         ("gold-partial", ["man_seg005.tif"])
     ]
 

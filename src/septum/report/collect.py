@@ -166,7 +166,7 @@ def build_report(
         kind=header.kind,
         class_values=values,
         facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
-        findings=tuple((f.severity, f.line()) for f in report.findings),
+        findings=tuple((f.severity, f.line()) for f in report.issues),
         split=seen.planned[0] if seen.planned else "",
         reasons=tuple(str(reason) for reason in said.get("reasons", [])),
         plan=header.training.get("plan", {}),

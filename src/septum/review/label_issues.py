@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components
-from septum.check.samples import Sample, judged_objects, open_item
+from septum.check.samples import Sample, judged_objects, load_pair
 from septum.errors import UsageError
 from septum.events import Event
 from septum.experiments.events import HeldOutDone
@@ -133,10 +133,7 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
             "give the data of that run, or say with --kind what the masks hold",
         )
     samples = [
-        (item, sample)
-        for item in report.items
-        for sample in open_item(item, report.rules)
-        if sample.name in judge.folders
+        (pair, sample) for pair in report.pairs for sample in load_pair(pair, report) if sample.name in judge.folders
     ]
     if not samples:
         raise UsageError(
@@ -146,9 +143,9 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
         )
     typical_px = _typical_size([sample for _, sample in samples], report.rules.kind)
     issues: list[LabelIssue] = []
-    for number, (item, sample) in enumerate(samples, start=1):
+    for number, (pair, sample) in enumerate(samples, start=1):
         found = judge.disagreements(sample, typical_px)
-        issues += [LabelIssue(sample.name, item.mask, one) for one in found if one.strength >= LEAST_STRENGTH]
+        issues += [LabelIssue(sample.name, pair.mask, one) for one in found if one.strength >= LEAST_STRENGTH]
         yield HeldOutDone(number, len(samples))
     issues.sort(key=lambda issue: -issue.disagreement.strength)
     yield LabelIssues(tuple(issues), len(samples), max(0, _count_samples(report) - len(samples)))
@@ -187,7 +184,7 @@ class _HeldOutJudge:
 def _count_samples(report: Report) -> int:
     """Return the number of samples in the data."""
     rank = report.rules.rank
-    facts = [item.image_facts for item in report.items if item.image_facts]
+    facts = [item.image_stats for item in report.pairs if item.image_stats]
     return sum(f.frames * (f.sides[0] if rank == 2 and len(f.sides) == 3 else 1) for f in facts)
 
 

@@ -21,7 +21,8 @@ from septum.predict.events import ImageFailed
 from septum.predict.frames import ImageFrame, split_frames, walked_axes
 from septum.predict.memory import format_bytes, resident_bytes, usual_limit
 from septum.predict.model import Model, open_model
-from septum.predict.tiled import TiledPredictor, largest_output, region_probabilities, tta_transforms
+from septum.predict.tiled import TiledPredictor, largest_output
+from septum.predict.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
 from septum.review.settings import SuggestSettings
 
@@ -164,7 +165,7 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
     for member in members:
         tiler = TiledPredictor(member, model.device, limit)
         for version in turns:
-            *_, (probabilities, _) = region_probabilities(tiler, image, stats, whole, only=version)
+            *_, (probabilities, _) = transformed_probabilities(tiler, image, stats, whole, version)
             yield probabilities
 
 
