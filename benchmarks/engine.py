@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from septum.cpu.inference import Engine, weight_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.network_memory import operations
+from septum.predict.memory import operations
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 ROUNDS = 7

@@ -71,7 +71,7 @@ def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
     )
     plan = json.loads((result / "plan.json").read_text())
     images, truths = held_out_files(where, plan["held_out"], result, metrics)
-    kinds = ["--probabilities"] if metrics.startswith("isbi") else []
+    kinds = ["--output", "probabilities"] if metrics.startswith("isbi") else []
     _, predict_s, predict_command = septum(
         "predict", result / "model.safetensors", *images, "-o", result / "predicted", *kinds, "--quiet"
     )

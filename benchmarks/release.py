@@ -20,7 +20,7 @@ from main_job import held_out_files, septum
 
 from septum.io.paths import format_path
 from septum.predict.model import ModelHeader, open_model, save_model, trained_networks
-from septum.reproduce.public_files import SETS
+from septum.reproduce.datasets import SETS
 from septum.train.plan import Plan, describe_plan
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ INPUTS = {
     "phc-u373": "glioblastoma-astrocytoma U373 cells on polyacrylamide in phase contrast",
 }
 ANSWERS = {
-    "isbi2012": "0 on membranes, 255 inside of cells; with `--probabilities` the probability of the inside",
+    "isbi2012": "0 on membranes, 255 inside of cells; with `--output probabilities` the probability of the inside",
     "dic-hela": "an id for each cell, touching cells apart",
     "phc-u373": "an id for each cell",
 }
@@ -98,7 +98,7 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
 def scored(model: Path, data: Path, out: Path, held_out: list[str], metrics: str) -> dict[str, Any]:
     """Predict the held-out images with the released file, and score them as the main job does."""
     images, truths = held_out_files(data, held_out, out, metrics)
-    kinds = ["--probabilities"] if metrics.startswith("isbi") else []
+    kinds = ["--output", "probabilities"] if metrics.startswith("isbi") else []
     septum("predict", model, *images, "-o", out / "released", *kinds, "--quiet")
     texts = {t.name: septum("evaluate", out / "released", t, "--metrics", metrics, "--json")[0] for t in truths}
     return {kind: json.loads(text)["results"][0]["scores"] for kind, text in texts.items()}

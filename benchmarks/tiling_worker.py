@@ -224,7 +224,7 @@ def file_to_file(name: str, folder: Path, source: Path, memory: str | None) -> N
 
         words = ["predict", str(folder / "model.safetensors"), str(source), "-o", str(folder / "out")]
         try:
-            main([*words, "--probabilities", "--quiet", *(["--max-memory", memory] if memory else [])])
+            main([*words, "--output", "probabilities", "--quiet", *(["--max-memory", memory] if memory else [])])
         except SystemExit as end:
             assert not end.code, f"exit code {end.code}"
         return

@@ -27,7 +27,7 @@ from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict.model import ModelHeader, save_model
 
-WAYS = {"one process, two threads": ["--blocks"], "two workers, one thread each": ["--workers", "2"]}
+WAYS = {"one process, two threads": ["--in-blocks"], "two workers, one thread each": ["--workers", "2"]}
 
 
 def main() -> None:

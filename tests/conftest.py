@@ -1,25 +1,17 @@
 """Tests compute with one thread: networks here are too small for more, and two test runs do not slow each other.
 
-What is measured of this machine is neither read nor left behind. Property tests draw the same examples in each run;
-SEPTUM_HYPOTHESIS=fresh draws others, in several rounds.
+Property tests draw the same examples in each run; SEPTUM_HYPOTHESIS=fresh draws others, in several rounds.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-_cache = tempfile.mkdtemp(prefix="septum-tests-")
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-
-os.environ["XDG_CACHE_HOME"] = _cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _unhurried = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

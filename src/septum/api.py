@@ -16,11 +16,11 @@ from septum.errors import DataError, UnfamiliarImageWarning, UsageError
 from septum.io.image import Image
 from septum.io.open import read_image
 from septum.io.write import write_image
+from septum.predict.domain_shift import image_warnings
 from septum.predict.frames import split_frames
 from septum.predict.model import Model
 from septum.predict.model import open_model as open_model
-from septum.predict.outputs import Output
-from septum.predict.predict import predict_image, unlike
+from septum.predict.predict import predict_image
 from septum.train.events import Stopped
 from septum.train.interrupt import stop_on_signals
 from septum.train.loop import train as train_run
@@ -84,17 +84,17 @@ def train(
         return open_model(folder / "model.safetensors", settings.get("device", "auto"))
 
 
-def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, output: Output = "auto") -> NDArray[Any]:
+def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, output: str | None = None) -> NDArray[Any]:
     """Predict one image.
 
     Parameters
     ----------
     model
-        From `train` or `open_model`, or the path of a model file.
+        From `train` or `open_model`, or the path of a model file or a run folder.
     image
         A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities.
     output
-        ``"auto"``: what the training masks were; ``"labels"``: object ids; ``"probabilities"``.
+        ``"labels"``: object ids; ``"classes"``: class values; ``"probabilities"``; None: what the training masks held.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def predict(model: Model | str | Path, image: str | Path | NDArray[Any], *, outp
 
 def _news(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Say in what an image is unlike those of the training, with what to remember, where it was not told before."""
-    for cause, text in unlike(name, split_frames(image, model), image, model):
+    for cause, text in image_warnings(split_frames(image, model), name, image.pixel_size_um, model.header.seen):
         assert model.header.seen is not None
         if (known := (model.header.seen.model_dump_json(), cause)) not in _told:
             yield known, text

@@ -127,7 +127,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
         asked.append((folder, which))
         return [Gone()] if which["mlflow"] else []
 
-    monkeypatch.setattr("septum.experiments.trackers.trackers_of", trackers_of)
+    monkeypatch.setattr("septum.experiments.tracking.open_trackers", trackers_of)
     code, _, err = run("train", "cells", "-o", "run", "--steps", "2")
     assert (code, asked) == (0, [(Path("run"), {"tensorboard": False, "mlflow": False})])
     assert "MLflow" not in err
@@ -141,7 +141,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
 def test_logging_to_what_is_not_installed_is_refused_before_anything_is_trained(
     run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr("septum.experiments.trackers.find_spec", lambda _: None)
+    monkeypatch.setattr("septum.experiments.tracking.find_spec", lambda _: None)
     code, _, err = run("train", "cells", "-o", tmp_path / "run", "--devices", "2", f"--{name}")
     assert (code, trained, list(tmp_path.iterdir())) == (2, [], [])
     assert f"pip install 'septum[{name}]'" in err
@@ -279,13 +279,13 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         (["train", "cells", "--steps", "3", "--budget", "5m"], ["error: both --steps and --budget", "expected: one"]),
         (["train", "cells", "--preset", "best"], ["--preset", "'auto', 'paper'"]),
         (["train", "cells", "--seed", "-1"], ["--seed"]),
-        (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --inside", "name a folder with -o"]),
+        (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --label-image", "name a folder with -o"]),
         (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
         (
-            ["predict", "m.safetensors", "a.png", "-o", "out", "--labels", "--probabilities"],
-            ["error: both --labels and --probabilities", "to do: run the command twice"],
+            ["predict", "m.safetensors", "a.png", "-o", "out", "--output", "objects"],
+            ["error: output 'objects'", "expected: one of labels, classes, probabilities"],
         ),
-        (["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"], ["--format", "'tif'"]),
+        (["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"], ["--format gif", "expected: one of", "tif"]),
         (["segment", "a.png"], ["No such command"]),
     ],
 )
@@ -367,7 +367,8 @@ def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.Monke
         "b",
         "-o",
         "out",
-        "--labels",
+        "--output",
+        "labels",
         "--tta",
         "--axes",
         "ZYX",
@@ -376,9 +377,9 @@ def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.Monke
         "--format",
         "nii.gz",
     )
-    run("predict", "m", "a", "-o", "out", "--probabilities")
+    run("predict", "m", "a", "-o", "out", "--output", "probabilities")
     run("predict", "m", "a", "-o", "out")
-    assert [settings.output for settings in seen] == ["labels", "probabilities", "auto"]
+    assert [settings.output for settings in seen] == ["labels", "probabilities", None]
     first = seen[0]
     assert (first.model, first.inputs, first.out) == (Path("m"), ("a", "b"), Path("out"))
     assert (first.tta, first.axes, first.tile, first.format, first.device) == (True, "ZYX", 64, "nii.gz", "auto")

@@ -151,7 +151,9 @@ def test_predict_evaluate_info(run: Run, cells: Path, model: Path, tmp_path: Pat
 
 
 def test_probabilities_are_probabilities(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
-    code, out, _ = run("predict", model, cells / "images" / "cell1.png", "-o", tmp_path, "--probabilities", "--json")
+    code, out, _ = run(
+        "predict", model, cells / "images" / "cell1.png", "-o", tmp_path, "--output", "probabilities", "--json"
+    )
     assert code == 0
     (done,) = json.loads(out)["done"]
     array = read_image(Path(done["output"])).array

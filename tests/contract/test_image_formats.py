@@ -160,7 +160,7 @@ def test_no_pixel_size_is_made_up(tmp_path: Path, kind: Format) -> None:
 
 @each_format
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name(tmp_path: Path, kind: Format, name: str) -> None:
+def test_any_file_name_is_written_and_read(tmp_path: Path, kind: Format, name: str) -> None:
     path = tmp_path / (name + kind.suffix)
     write_image(path, np.array([[1, 2]], np.uint8), axes="YX")
     assert is_image(path)
@@ -173,7 +173,7 @@ def test_any_name(tmp_path: Path, kind: Format, name: str) -> None:
 
 
 @each_format
-def test_every_cut_is_seen(tmp_path: Path, kind: Format) -> None:
+def test_every_truncation_is_noticed(tmp_path: Path, kind: Format) -> None:
     path = tmp_path / f"image{kind.suffix}"
     write_image(path, np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8), axes="YX")
     whole = path.read_bytes()
@@ -288,7 +288,7 @@ def test_a_small_file_that_claims_a_huge_image_is_refused(
         read_image(path)
 
 
-def test_large_images_are_no_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_not_taken_for_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pillow warns of images above its limit, and refuses twice of it; warnings are errors here.
     monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 10)
     for suffix in (".png", ".jpg", ".bmp", ".gif"):

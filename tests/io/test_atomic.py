@@ -102,7 +102,7 @@ def test_file_and_folder_are_synced_around_the_rename(tmp_path: Path, monkeypatc
     assert done == [(False, False), (True, True)]
 
 
-def test_left_overs_of_killed_processes_are_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".septum-part-0123.safetensors").write_text("half")
     (tmp_path / ".hidden").write_text("mine")
     remove_parts(tmp_path)
@@ -127,7 +127,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".nii", ".nii.gz", ".npy"])
-def test_a_full_disk_leaves_no_half_image(small_disk: Path, suffix: str) -> None:
+def test_a_full_disk_leaves_no_partial_image(small_disk: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (400, 400), np.uint8)
     path = small_disk / f"image{suffix}"
     write_image(path, noise[:8, :8], axes="YX")

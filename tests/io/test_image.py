@@ -1,4 +1,4 @@
-"""Opening an image and reading a part gives what reading the whole and cutting it gives, for every format."""
+"""Regions of an opened image equal those of the whole image, for every format."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def some_indices(shape: tuple[int, ...], count: int) -> list[tuple[int | slice, 
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_every_part_is_that_of_the_whole(tmp_path: Path, name: str) -> None:
+def test_every_region_equals_that_of_the_whole_image(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     MADE[name](path)
     image = read_image(path)
@@ -120,7 +120,7 @@ def test_every_part_is_that_of_the_whole(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiled.tif", "plain.tif", "plain.nii", "c.npy", "image.ome.zarr", "gray.png"])
-def test_a_source_travels_to_another_process(tmp_path: Path, name: str) -> None:
+def test_an_opened_image_can_be_pickled(tmp_path: Path, name: str) -> None:
     MADE[name](tmp_path / name)
     source = open_image(tmp_path / name)
     again: Image = pickle.loads(pickle.dumps(source))
@@ -128,7 +128,7 @@ def test_a_source_travels_to_another_process(tmp_path: Path, name: str) -> None:
     assert len(pickle.dumps(source)) < 500, "it opens the file again"
 
 
-def test_named_axes_travel_too(tmp_path: Path) -> None:
+def test_named_axes_are_pickled_too(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", STACK[0])
     source = pickle.loads(pickle.dumps(open_image(tmp_path / "a.npy", axes="zyx")))
     assert (source.axes, source.file_axes, source.shape) == ("CZYX", "ZYX", (1, 3, 37, 53))
@@ -207,7 +207,7 @@ def test_a_tile_that_claims_too_much_is_refused(tmp_path: Path) -> None:
         open_image(path)[0, 0, 0]
 
 
-def test_what_is_outside_is_an_index_error(tmp_path: Path) -> None:
+def test_indices_outside_of_the_image_raise_index_error(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", STACK[0, 0])
     source = open_image(tmp_path / "a.npy")
     for index in [(1,), (0, 37), (0, 0, -54), (0, 0, 0, 0)]:
@@ -229,7 +229,7 @@ def test_an_array_in_memory_is_an_image_too() -> None:
     assert Image.from_array(STACK[:1, :1], "CZYX").axes == "CZYX", "an axis of length 1 stays"
 
 
-def test_reading_holds_no_more_than_the_part(tmp_path: Path) -> None:
+def test_reading_a_region_takes_no_memory_for_the_whole_image(tmp_path: Path) -> None:
     import resource
 
     import zarr

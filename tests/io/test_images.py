@@ -82,7 +82,9 @@ def test_list_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.Mon
     ("given", "said"),
     [("none.tif", "does not exist"), ("*.jpg", "no image"), ("notes.txt", "no image"), ("empty", "without images")],
 )
-def test_nothing_to_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str) -> None:
+def test_inputs_without_images_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
     touch(tmp_path, "notes.txt", "a.png")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -91,7 +93,7 @@ def test_nothing_to_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given:
     assert given in raised.value.given and raised.value.todo
 
 
-def test_what_may_not_be_read_is_an_error_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_permission_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="too long"):
         list_images(["n" * 300 + ".png"])
 
@@ -141,7 +143,7 @@ def test_unnamed_dimensions_of_npy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("array", [np.array([[1j]]), np.array([["a"]]), np.zeros((0, 4)), np.zeros((1, 1), "M8[s]")])
-def test_arrays_that_are_no_images(tmp_path: Path, array: np.ndarray) -> None:
+def test_arrays_that_are_no_images_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(FileError):
         read_image(tmp_path / "a.npy")
@@ -161,17 +163,17 @@ def test_half_and_foreign_byte_order_become_native(tmp_path: Path) -> None:
         assert image.array.tolist() == [[[1, 2]]]
 
 
-def test_suffixes_that_are_not_written(tmp_path: Path) -> None:
+def test_other_suffixes_are_refused_for_writing(tmp_path: Path) -> None:
     for name in ("a.jpg", "a", "a.txt", "a.gif"):
         with pytest.raises(UsageError, match="cannot write"):
             write_image(tmp_path / name, np.zeros((2, 2), np.uint8), axes="YX")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_values_that_fit_no_tiff(tmp_path: Path) -> None:
+def test_integers_of_more_than_32_bits_are_refused_for_tiff(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"values from -1 to 4294967296[\s\S]*\.npy"):
         write_image(tmp_path / "a.tif", np.array([[-1, 2**32]]), axes="YX")
 
 
-def test_other_errors_are_not_taken_for_ours() -> None:
+def test_file_errors_are_no_data_errors() -> None:
     assert not issubclass(FileError, DataError)

@@ -68,7 +68,7 @@ def test_other_programs_can_read_the_tensors(model: Path) -> None:
     np.testing.assert_array_equal(load_file(model)["weight"], TENSORS["weight"])
 
 
-def test_every_flipped_byte_and_every_cut_is_seen(model: Path) -> None:
+def test_every_flipped_byte_and_every_truncation_is_noticed(model: Path) -> None:
     whole = model.read_bytes()
     for place in range(0, len(whole), 3):
         changed = bytearray(whole)
@@ -102,7 +102,7 @@ def _claims(length: int) -> bytes:
     return struct.pack("<Q", length) + b"{}" + bytes(100)
 
 
-def test_what_is_no_model_is_refused_in_words(tmp_path: Path) -> None:
+def test_other_files_than_models_are_refused_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ModelError, match="does not exist"):
         read_model(path)

@@ -1,4 +1,4 @@
-"""OME-Zarr of other programs: values, axes, sizes; what is refused."""
+"""OME-Zarr of other programs: values, axes and pixel sizes are read, damaged stores are refused."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_axes_by_name_then_by_type(tmp_path: Path, axes: list[Any], wanted: str)
     assert image.pixel_size_um == ({"Y": 1.0, "X": 1.0} if "unit" in str(axes) else {})
 
 
-def test_axes_that_say_nothing_are_asked_for(tmp_path: Path) -> None:
+def test_unknown_axes_must_be_named(tmp_path: Path) -> None:
     strange = [{"name": n} for n in ("a", "b", "c")]
     write_group(tmp_path / "a.zarr", {"axes": strange, "datasets": [{"path": "0"}]}, VOLUME)
     with pytest.raises(FileError, match=r"\(3, 20, 30\)[\s\S]*--axes"):
@@ -204,7 +204,7 @@ def test_chunks_that_were_never_written_have_the_fill_value(tmp_path: Path) -> N
     assert (array[:20, :20] == 5).all() and (array[20:] == 9).all()
 
 
-def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+def test_the_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     write_group(path, {"axes": SPACE, "datasets": [{"path": "0"}]}, VOLUME)
     chunk = path / "0" / "c" / "0" / "1" / "1"
@@ -238,7 +238,7 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
         {"axes": SPACE, "datasets": 4},
     ],
 )
-def test_descriptions_that_cannot_be(tmp_path: Path, multiscale: dict[str, Any]) -> None:
+def test_impossible_descriptions_are_refused(tmp_path: Path, multiscale: dict[str, Any]) -> None:
     write_group(tmp_path / "a.zarr", multiscale, VOLUME)
     with pytest.raises(FileError) as raised:
         read_image(tmp_path / "a.zarr")

@@ -103,7 +103,7 @@ def test_units(tmp_path: Path, unit: str, factor: float) -> None:
     )
 
 
-def test_ones_without_a_unit_say_nothing(tmp_path: Path) -> None:
+def test_voxel_sizes_of_1_without_a_unit_are_unknown(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOLUME, np.eye(4))
     image.header.set_xyzt_units("unknown")
     nib.save(image, tmp_path / "a.nii")

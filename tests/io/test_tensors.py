@@ -58,7 +58,7 @@ def _same_or_refused(path: Path, data: bytes, whole: bytes) -> None:
 
 @QUICK
 @given(data=st.data())
-def test_any_bytes_changed_cut_or_put_in(path: Path, whole: bytes, data: st.DataObject) -> None:
+def test_changed_cut_and_inserted_bytes_are_noticed(path: Path, whole: bytes, data: st.DataObject) -> None:
     content = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, max(0, len(content) - 1)))
@@ -119,7 +119,7 @@ def test_any_part_of_the_header_replaced(path: Path, whole: bytes, data: st.Data
 
 @QUICK
 @given(data=st.data())
-def test_a_forger_who_knows_how_to_seal(path: Path, data: st.DataObject) -> None:
+def test_forged_headers_with_a_right_checksum_are_refused(path: Path, data: st.DataObject) -> None:
     """With a right checksum any JSON comes back as it is; what it means is checked by those who read it."""
     said = data.draw(st.dictionaries(st.text(max_size=8), JSON, max_size=4))
     write_tensors(path, "model", {}, said)
@@ -171,7 +171,7 @@ def test_forged_files_are_refused_in_little_memory(path: Path, data: bytes) -> N
         tracemalloc.stop()
 
 
-def test_names_of_tensors_lead_nowhere(tmp_path: Path) -> None:
+def test_names_of_tensors_are_no_paths(tmp_path: Path) -> None:
     names = ["../../outside", "/etc/passwd", "a\nb", "🔬", "__proto__", "CON"]
     write_tensors(tmp_path / "m.safetensors", "model", {n: np.zeros(2) for n in names}, {})
     assert set(read_tensors(tmp_path / "m.safetensors", "model")[0]) == set(names)

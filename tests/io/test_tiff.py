@@ -14,7 +14,7 @@ from septum.io.write import write_image
 STACK = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
 
 
-def test_unnamed_pages_are_time_and_named_ones_what_they_say(tmp_path: Path) -> None:
+def test_unnamed_pages_are_time_and_named_axes_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, STACK)
     image = read_image(path)
@@ -186,7 +186,7 @@ def test_lost_pages_are_noticed(tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_pages_in_a_circle_end(tmp_path: Path) -> None:
+def test_a_circle_of_pages_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, STACK[0], metadata=None)
     with tifffile.TiffFile(path) as file:

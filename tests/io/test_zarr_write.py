@@ -118,7 +118,7 @@ def test_plain_zarr_reads_it_and_shards_are_files(tmp_path: Path) -> None:
     assert len(files) == 2 * 2 * 3
 
 
-def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
+def test_written_values_are_read_back(tmp_path: Path) -> None:
     target = made(tmp_path / "a.ome.zarr", pixel_size_um=SIZE)
     image = read_image(tmp_path / "a.ome.zarr")
     assert (image.axes, image.file_axes, image.pixel_size_um) == ("CYX", "CYX", SIZE)
@@ -166,7 +166,7 @@ def test_probabilities_of_classes_are_averaged(tmp_path: Path) -> None:
     assert coarse.axes == "CYX" and level.dtype == np.float32
 
 
-def test_levels_of_volumes_become_more_alike_in_all_directions() -> None:
+def test_levels_of_volumes_become_more_isotropic() -> None:
     size = {"Z": 2.0, "Y": 0.5, "X": 0.5}
     factors = level_factors((60, 4096, 4096), "ZYX", size)
     assert factors == [(1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8)]
@@ -204,7 +204,7 @@ def test_a_pyramid_needs_all_pieces_and_can_be_made_again(tmp_path: Path) -> Non
     check_rules(path)
 
 
-def test_a_piece_that_was_written_and_is_lost_is_an_error(tmp_path: Path) -> None:
+def test_a_lost_chunk_of_a_complete_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.zarr"
     made(path, np.zeros((100, 131), np.uint16), "YX")
     finish(path)
@@ -309,7 +309,7 @@ def test_labels_inside_an_image_are_found_by_another_program(tmp_path: Path, who
     assert label == {"source": {"image": "../../"}}
 
 
-def test_labels_that_are_there_are_kept(tmp_path: Path) -> None:
+def test_older_labels_are_kept(tmp_path: Path) -> None:
     image = tmp_path / "a.ome.zarr"
     made(image)
     zarr.create_group(str(image / "labels"), attributes={"ome": {"version": "0.5", "labels": ["old"]}, "mine": 1})
@@ -320,7 +320,7 @@ def test_labels_that_are_there_are_kept(tmp_path: Path) -> None:
         labels_place(image, "new")
 
 
-def test_images_that_take_no_labels(tmp_path: Path) -> None:
+def test_labels_are_refused_for_other_images_than_ome_zarr_0_5(tmp_path: Path) -> None:
     axes = [{"name": a, "type": "space"} for a in "yx"]
     old = tmp_path / "old.ome.zarr"
     zarr.create_group(

@@ -8,8 +8,9 @@ from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble, members_of
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.network_memory import tile_bytes
+from septum.predict.memory import tile_bytes
 from septum.predict.tiled import TiledPredictor, image_probabilities, region_probabilities
+from septum.predict.tta import averaged_probabilities
 
 SETTINGS = UNetSettings(depths=(2, 2), width=2, classes=3)
 
@@ -44,10 +45,9 @@ def test_tiles_of_an_ensemble_equal_the_whole(tta: bool) -> None:
     members, cpu = _members(), find_device("cpu")
     image = np.random.default_rng(0).normal(size=(1, 53, 38)).astype(np.float32)
     stats, whole = statistics(image, NormalizeSettings()), (slice(0, 53), slice(0, 38))
+    predict = averaged_probabilities if tta else region_probabilities
     found = [
-        list(region_probabilities(TiledPredictor(network, cpu, (side, side)), image, stats, whole, tta=tta))[-1][
-            0
-        ].copy()
+        list(predict(TiledPredictor(network, cpu, (side, side)), image, stats, whole))[-1][0].copy()
         for network, side in ((Ensemble(members), 8), (Ensemble(members), 64), *((m, 16) for m in members))
     ]
     np.testing.assert_allclose(found[0], found[1], atol=2e-6)

@@ -62,7 +62,7 @@ def test_a_folder_with_images_and_masks(tmp_path: Path, images: str, masks: str)
         ("mask.png", "mask.png"),
     ],
 )
-def test_words_that_say_mask_or_image(tmp_path: Path, image: str, mask: str) -> None:
+def test_words_for_masks_and_images_are_ignored_when_names_are_matched(tmp_path: Path, image: str, mask: str) -> None:
     touch(tmp_path, f"images/{image}", f"masks/{mask}", "images/other.png", "masks/other.png")
     pairing = find_pairs([tmp_path])
     assert partners(pairing) == {image: mask, "other.png": "other.png"}
@@ -147,7 +147,7 @@ def test_two_files(tmp_path: Path) -> None:
     refused(tmp_path / "train-volume.tif", tmp_path / "train-volume.tif", kind=UsageError)
 
 
-def test_the_wrong_way_round_is_noticed(tmp_path: Path) -> None:
+def test_masks_before_images_are_noticed(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "masks/a.png", "b.png", "b_mask.png")
     for first, second in [("masks", "images"), ("masks/a.png", "images/a.png"), ("b_mask.png", "b.png")]:
         error = refused(tmp_path / first, tmp_path / second, kind=UsageError)
@@ -244,7 +244,7 @@ def test_truth_without_a_frame_and_doubled_frames(tmp_path: Path) -> None:
     assert "holds no frame" in refused(tmp_path / "other", kind=DataError).given
 
 
-def test_what_is_no_data_set_is_told_in_words(tmp_path: Path) -> None:
+def test_folders_that_are_no_data_set_are_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     touch(tmp_path, "many/train/images/a.png", "many/train/masks/a.png", "many/deep/ctc/01/t0.tif")
     touch(

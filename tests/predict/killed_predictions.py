@@ -1,4 +1,4 @@
-"""Kill a prediction at random moments, again and again, until it ends. Run as a program, by `test_blocks`.
+"""Kill a prediction at random moments, again and again, until it ends. Run as a program, by `test_in_blocks`.
 
 Each session is a forked copy of this warm process that kills itself with SIGKILL at the n-th of its moments: before and
 after each file is put in its place, and at each record.
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from septum.predict import tile_plan as layout
+from septum.predict import tile_plan
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
 
@@ -71,16 +71,16 @@ def session(settings: PredictSettings, fatal: int | None, note: Path) -> bool:
 def main(model: Path, image: Path, out: Path, kills: int, seed: int) -> None:
     """Print how many kills were survived in how many runs."""
     os.fsync = lambda descriptor: None  # a killed process needs no sync, and it takes most of the time
-    layout.CHUNK[2] = (16, 16)
-    layout._BLOCK_CHUNKS[2] = (1, 2)
-    layout._LARGEST_BLOCK = 16 * 32
+    tile_plan.CHUNK[2] = (16, 16)
+    tile_plan.BLOCK_CHUNKS[2] = (1, 2)
+    tile_plan.LARGEST_BLOCK = 16 * 32
     values = {
         "model": model,
         "inputs": (str(image),),
         "device": "cpu",
         "tile": 16,
         "format": "ome.zarr",
-        "blocks": True,
+        "in_blocks": True,
     }
     note = out / "moments"
     assert session(PredictSettings.model_validate({**values, "out": out / "whole"}), None, note)

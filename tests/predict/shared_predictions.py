@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from septum.predict import tile_plan as layout
+from septum.predict import tile_plan
 from septum.predict.events import BlockDone
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
@@ -25,8 +25,8 @@ def _workers() -> list[int]:
 def main(model: Path, image: Path, out: Path) -> None:
     """Print how many workers there were and which was killed."""
     os.fsync = lambda descriptor: None  # a killed process needs no sync, and it takes most of the time
-    layout.CHUNK[2] = (16, 16)
-    layout._BLOCK_CHUNKS[2] = (1,)
+    tile_plan.CHUNK[2] = (16, 16)
+    tile_plan.BLOCK_CHUNKS[2] = (1,)
     settings = PredictSettings(
         model=model, inputs=(str(image),), out=out, device="cpu", tile=16, format="tif", workers=2
     )

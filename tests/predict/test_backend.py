@@ -1,8 +1,8 @@
-"""What computes a network is what is faster here, if it is right; and a person can say otherwise."""
+"""The code that computes a network: chosen by the written rule, verified, and overruled by the user."""
 
 from __future__ import annotations
 
-import json
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,28 +16,26 @@ import torch
 from septum.api import predict
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.cpu import inference as engine_module
-from septum.cpu._packed_weights import Packed
+from septum.cpu import inference
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
 from septum.io.open import read_image
 from septum.io.write import write_image
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict import backend as engines
+from septum.predict import backend
 from septum.predict.backend import (
-    Speed,
+    LEAST_OPERATIONS,
+    LEAST_WIDTH,
     VerifiedEngine,
-    cache_file,
     for_scores,
-    known_speed,
-    known_speeds,
     select_backend,
+    slower,
     verified_engine,
 )
 from septum.predict.info import describe_model, installation
-from septum.predict.model import ModelHeader, open_model, save_model
-from septum.predict.network_memory import operations, tile_bytes
+from septum.predict.memory import operations, tile_bytes
+from septum.predict.model import Model, ModelHeader, open_model, save_model
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
 from septum.predict.tiled import image_probabilities
@@ -47,127 +45,64 @@ SETTINGS = UNetSettings(width=8, depths=(2, 2))
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def known_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the rule see a processor with AVX2, whatever the tests run on."""
+    processor(monkeypatch, "x86_64", "AVX2")
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, machine: str, vectors: str) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
 
 
 def _network(**shape: Any) -> UNet:
     return for_prediction(UNet(SETTINGS.model_copy(update=shape), seed=1))
 
 
-def _measured(monkeypatch: pytest.MonkeyPatch, torch_s: float, engine_s: float) -> list[int]:
-    """Let measurements give these seconds; return a list that grows by each."""
-    calls: list[int] = []
-
-    def measure(*_: object) -> Speed:
-        calls.append(1)
-        return Speed(torch_s, engine_s)
-
-    monkeypatch.setattr(engines, "measure", measure)
-    return calls
-
-
-def test_the_faster_one_computes_and_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 3.0, 1.0)
-    network = _network()
-    for _ in range(2):
-        choice = select_backend(network, CPU)
-        assert (choice.name, choice.why) == ("septum", "measured here to be 3.0 times faster than PyTorch")
-    assert len(calls) == 1
-    assert known_speeds() == {"width 8, depth 2, padding valid": Speed(3.0, 1.0)}
-    assert known_speed(SETTINGS) == Speed(3.0, 1.0) and known_speed(UNetSettings(width=9)) is None
-
-
-def test_pytorch_computes_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 1.0, 1.5)
-    network = _network()
-    for _ in range(2):
-        choice = select_backend(network, CPU)
-        assert choice.name == "torch" and "1.5 times slower" in choice.why
-    assert len(calls) == 1
-
-
-def test_a_measurement_is_of_real_seconds() -> None:
-    network = _network()
-    speed = engines.measure(network, Engine(network))
-    assert 0 < speed.torch_s < 10 and 0 < speed.engine_s < 10
-
-
-def test_a_measurement_holds_for_its_threads_and_versions_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 3.0, 1.0)
-    select_backend(_network(), CPU)
-    monkeypatch.setattr(engines, "_versions", lambda: "torch 99")
-    assert known_speeds() == {}
-    select_backend(_network(), CPU)
-    assert len(calls) == 2
-
-
 @pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", "3", "null", '{"a": 1}', '{"MACHINE": {"width 8, depth 2, padding valid": WRONG}}', "\x00\xff"],
+    ("machine", "vectors", "width", "faster"),
+    [
+        ("x86_64", "AVX512", 8, True),
+        ("x86_64", "AVX512", 7, False),
+        ("x86_64", "AVX2", 8, True),
+        ("AMD64", "AVX2", 64, True),
+        ("x86_64", "AVX2", 4, False),
+        ("x86_64", "DEFAULT", 64, False),
+        ("aarch64", "DEFAULT", 64, False),
+        ("aarch64", "AVX2", 64, False),
+    ],
 )
-def test_a_damaged_cache_is_no_error(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 3.0, 1.0)
-    cache_file().parent.mkdir(parents=True)
-    for wrong in ("[]", '["a", "b"]', "[1.0]", "[NaN, 1.0]", "[0.0, 1.0]", "[-1.0, 1.0]", "[1e999, 1.0]", "{}"):
-        cache_file().write_text(content.replace("WRONG", wrong).replace("MACHINE", engines._machine()))
-        assert known_speeds() == {}
-        assert select_backend(_network(), CPU).name == "septum"
-    assert len(calls) == 8
-    assert json.loads(cache_file().read_text())[engines._machine()]
+def test_the_engine_is_used_on_measured_processors_from_the_least_width_on(
+    monkeypatch: pytest.MonkeyPatch, machine: str, vectors: str, width: int, faster: bool
+) -> None:
+    processor(monkeypatch, machine, vectors)
+    assert (slower(UNetSettings(width=width)) is None) is faster
+    made = VerifiedEngine(_network(), 0.0)
+    choice = select_backend(_network(width=width), CPU, make=lambda: made)
+    assert choice.name == ("septum" if faster else "torch")
+    assert ("width 8" in choice.why) is (vectors in LEAST_WIDTH and machine != "aarch64")
 
 
-@pytest.mark.parametrize("way", ["a file", "no right"])
-def test_a_cache_that_cannot_be_written_is_no_error(way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _measured(monkeypatch, 3.0, 1.0)
-    if way == "a file":
-        (tmp_path / "cache").write_text("in the way")
-    else:
-        monkeypatch.setattr(Path, "mkdir", _refuse)
-    assert select_backend(_network(), CPU).name == "septum"
-    assert known_speeds() == {}
+def test_for_little_work_the_engine_is_not_loaded() -> None:
+    choice = select_backend(_network(), CPU, work=LEAST_OPERATIONS - 1)
+    assert (choice.name, choice.why) == ("torch", "too little work to load Septum's engine")
+    assert select_backend(_network(), CPU, work=LEAST_OPERATIONS).name == "septum"
 
 
-def _refuse(*_: object, **__: object) -> None:
-    raise PermissionError(13, "no")
-
-
-def test_for_little_work_nothing_is_compiled_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 3.0, 1.0)
-    choice = select_backend(_network(), CPU, work=1e12)
-    assert choice.name == "torch" and "compiling" in choice.why
-    assert select_backend(_network(), CPU, work=1e13).name == "septum"
-    assert select_backend(_network(width=9), CPU, work=1e11).name == "septum"  # it is compiled now
-    choice = select_backend(_network(width=10), CPU, work=1e7)
-    assert choice.name == "torch" and "measuring" in choice.why
-    assert select_backend(_network(), CPU, work=1.0).name == "septum"
-    assert len(calls) == 2
-
-
-def test_for_very_little_work_the_engine_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    _measured(monkeypatch, 3.0, 1.0)
-    select_backend(_network(), CPU)
-    assert engines._loaded()
-    monkeypatch.setattr(engines, "_loaded", lambda: False)
-    measured = operations(SETTINGS, SETTINGS.geometry.input_for((96, 96)))
-    choice = select_backend(_network(), CPU, work=0.2 * measured)  # 0.4 s less
-    assert choice.name == "torch" and "loading" in choice.why
-    assert select_backend(_network(), CPU, work=0.4 * measured).name == "septum"
-
-
-def test_what_a_person_asks_for_is_done() -> None:
+def test_the_user_overrules_the_rule() -> None:
     network = _network()
     assert select_backend(network, CPU, wanted="torch").why == "asked for"
-    assert select_backend(network, CPU, wanted="septum", work=1.0).name == "septum"
+    assert select_backend(network, CPU, wanted="septum", work=1.0, room=1.0).name == "septum"
+    assert select_backend(_network(width=4), CPU, wanted="septum").name == "septum"
     with pytest.raises(UsageError, match="--engine septum: PyTorch computes volumes"):
         select_backend(_network(depths=(1, 1, 1), width=2), CPU, wanted="septum")
 
 
-def test_what_the_engine_does_not_compute_is_said() -> None:
+def test_pytorch_computes_networks_and_devices_that_the_engine_does_not_support() -> None:
     gpu = replace(CPU, torch=torch.device("cuda"), name="a GPU")
     cases: list[tuple[UNet, Device, str]] = [
         (_network(depths=(1, 1, 1), width=2), CPU, "PyTorch computes volumes"),
-        (_network(depths=(1, 2), width=2), CPU, "PyTorch computes networks whose depths differ"),
+        (_network(depths=(1, 2), width=2), CPU, "PyTorch computes networks with unequal depths"),
         (_network(), gpu, "PyTorch computes on a GPU"),
     ]
     for network, device, why in cases:
@@ -176,71 +111,70 @@ def test_what_the_engine_does_not_compute_is_said() -> None:
 
 
 @pytest.mark.parametrize("difference", [2e-4, float("nan")])
-def test_an_engine_that_computes_wrongly_is_not_used(difference: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    _measured(monkeypatch, 3.0, 1.0)
+def test_an_engine_that_differs_from_pytorch_is_not_used(difference: float, monkeypatch: pytest.MonkeyPatch) -> None:
     network = _network()
     wrong = VerifiedEngine(Engine(network), difference)
     choice = select_backend(network, CPU, make=lambda: wrong)
     assert choice.name == "torch" and "differs from PyTorch" in choice.why
     with pytest.raises(UsageError, match="differs from PyTorch"):
         select_backend(network, CPU, wanted="septum", make=lambda: wrong)
-    monkeypatch.setattr(engines, "verified_engine", lambda _: wrong)
+    monkeypatch.setattr(backend, "verified_engine", lambda _: wrong)
     assert isinstance(for_scores(network, CPU), UNet)
 
 
-def test_the_check_sees_a_wrong_weight() -> None:
+def test_verification_detects_wrong_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     network = _network()
     assert verified_engine(network).difference < 3e-5
-    made = engine_module.head
+    pack = inference.head
 
-    def wrong(conv: torch.nn.Conv2d) -> Packed:
-        packed = made(conv)
+    def wrong(head: torch.nn.Conv2d) -> Any:
+        packed = pack(head)
         packed.weights[:] *= 1.001
         return packed
 
-    with pytest.MonkeyPatch.context() as changed:
-        changed.setattr(engine_module, "head", wrong)
-        assert not verified_engine(network).right
+    monkeypatch.setattr(inference, "head", wrong)
+    assert not verified_engine(network).right
 
 
-def test_where_little_memory_is_left_the_engine_is_not_even_loaded() -> None:
+def test_the_engine_is_not_loaded_if_little_memory_is_left() -> None:
     code = """
-import subprocess
+import platform
 import sys
-from septum.predict import backend as engines
+import torch
+from septum.predict.backend import VerifiedEngine, select_backend
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-engines.known_speed = lambda settings: engines.Speed(3.0, 1.0)
-network, device = for_prediction(UNet(UNetSettings(width=2, depths=(1, 1)))), find_device("cpu")
-made = lambda: engines.VerifiedEngine(network, 0.0)
-print(engines.select_backend(network, device, room=250e6, make=made).name, "numba" in sys.modules)
-print(engines.select_backend(network, device, room=400e6, make=made).name)
+platform.machine = lambda: "x86_64"
+torch.backends.cpu.get_cpu_capability = lambda: "AVX2"
+network, device = for_prediction(UNet(UNetSettings(width=8, depths=(1, 1)))), find_device("cpu")
+make = lambda: VerifiedEngine(network, 0.0)
+print(select_backend(network, device, room=250e6, make=make).name, "numba" in sys.modules)
+print(select_backend(network, device, room=400e6, make=make).name)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["torch", "False", "septum"]
 
 
-def test_the_engine_stays_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    _measured(monkeypatch, 3.0, 1.0)
+def test_the_engine_is_not_used_if_its_weights_exceed_the_memory() -> None:
     choice = select_backend(_network(), CPU, room=100_000)
     assert choice.name == "torch" and "memory" in choice.why
 
 
-def test_scores_in_training_come_from_the_engine_without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 1.0, 3.0)
+def test_validation_scores_are_computed_by_the_engine_and_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     network = UNet(SETTINGS.model_copy(update={"batch_norm": True}))
-    made = for_scores(network, CPU)
-    assert isinstance(made, Engine) and not calls
+    first, again = for_scores(network, CPU), for_scores(network, CPU)
+    assert isinstance(first, Engine)
     x = torch.randn(1, 1, 44, 44, generator=torch.Generator().manual_seed(1))
-    again = for_scores(network, CPU)
     with torch.inference_mode():
-        assert torch.equal(made(x), again(x))
+        assert torch.equal(first(x), again(x))
     assert isinstance(for_scores(UNet(UNetSettings(width=4, depths=(2, 2))), CPU), UNet)
+    processor(monkeypatch, "aarch64", "DEFAULT")
+    assert isinstance(for_scores(network, CPU), UNet)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("shape", [(40, 61), (9, 33), (1, 1)])
-def test_tiles_do_not_show(padding: str, shape: tuple[int, int]) -> None:
+def test_tiles_of_the_engine_equal_the_whole(padding: str, shape: tuple[int, int]) -> None:
     engine = Engine(_network(padding=padding, channels=2))
     image = np.random.default_rng(3).integers(0, 255, (2, *shape)).astype(np.uint8)
     given = {"device": CPU, "normalization": NormalizeSettings()}
@@ -264,43 +198,54 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("blocks", [False, True])
-def test_prediction_gives_the_same_with_either(model_file: Path, tmp_path: Path, blocks: bool) -> None:
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_predictions_of_the_engine_and_pytorch_agree(model_file: Path, tmp_path: Path, in_blocks: bool) -> None:
     image = np.random.default_rng(1).integers(0, 4000, (70, 90)).astype(np.uint16)
     write_image(tmp_path / "a.tif", image, axes="YX")
     found = []
     for engine in ("torch", "septum"):
         given = {"model": model_file, "inputs": (str(tmp_path / "a.tif"),), "out": tmp_path / engine, "device": "cpu"}
-        settings = {"engine": engine, "output": "probabilities", "tile": 40, "blocks": blocks}
+        settings = {"engine": engine, "output": "probabilities", "tile": 40, "in_blocks": in_blocks}
         list(predict_files(PredictSettings.model_validate(given | settings)))
         found.append(read_image(tmp_path / engine / "a.tif").array)
     np.testing.assert_allclose(*found, atol=1e-4)
     assert not np.array_equal(*found)  # so both computed
 
 
-def test_small_predictions_add_up_until_measuring_pays(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _measured(monkeypatch, 3.0, 1.0)
+def test_the_work_of_small_images_adds_up_until_the_engine_pays_off(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     each = operations(SETTINGS, SETTINGS.geometry.input_for((100, 100)))
-    monkeypatch.setattr(engines, "_WORTH_COMPILING", 30 * each)
+    monkeypatch.setattr(backend, "LEAST_OPERATIONS", 3 * each)
     model = open_model(model_file, "cpu")
-    image = np.zeros((100, 100), np.uint8)
-    for _ in range(29):
-        predict(model, image)
-    assert not calls
-    for _ in range(2):
-        assert predict(model, image).shape == (100, 100)
-        assert len(calls) == 1
+    chosen: list[str] = []
+    real = Model.choose
+
+    def choose(self: Model, *given: Any, **more: Any) -> backend.Choice:
+        choice = real(self, *given, **more)
+        chosen.append(choice.name)
+        return choice
+
+    monkeypatch.setattr(Model, "choose", choose)
+    for _ in range(4):
+        assert predict(model, np.zeros((100, 100), np.uint8)).shape == (100, 100)
+    assert chosen == ["torch", "torch", "septum", "septum"]
 
 
-def test_info_says_what_computes_a_model_and_why(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "`septum info MODEL` measures" in installation()["prediction on CPU"]
-    _measured(monkeypatch, 3.0, 1.0)
-    said = "measured here to be 3.0 times faster than PyTorch"
-    assert describe_model(model_file)["computed_by"] == f"Septum's engine: {said}"
-    assert f"width 8, depth 2, padding valid: {said}" in installation()["prediction on CPU"]
+def test_info_names_the_code_that_computes_and_writes_nothing(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert installation()["prediction on CPU"].startswith("Septum's engine for 2D networks from width 8 on")
+    assert describe_model(model_file)["computed_by"] == "Septum's engine: faster from width 8 on"
+    processor(monkeypatch, "aarch64", "DEFAULT")
+    assert installation()["prediction on CPU"].startswith("PyTorch")
+    assert str(describe_model(model_file)["computed_by"]).startswith("PyTorch: ")
+    assert not list(tmp_path.iterdir())
 
 
-def test_operations_and_bytes_of_the_paper_network() -> None:
+def test_operations_and_bytes_of_the_network_of_the_paper() -> None:
     paper = UNetSettings.paper()
     assert operations(paper, (572, 572)) == pytest.approx(301e9, rel=0.01)
     assert tile_bytes(paper, (572, 572), engine=True) < tile_bytes(paper, (572, 572)) / 2

@@ -1,4 +1,4 @@
-"""Images unlike those of the training are told before they are predicted, once a cause, and others are not."""
+"""Images that differ from the training images are reported before they are predicted, each cause once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def causes(image: np.ndarray, size: float | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(20, 40))
-def test_images_like_those_of_the_training_are_not_warned_of(seed: int) -> None:
+def test_images_like_the_training_images_cause_no_warning(seed: int) -> None:
     image = nuclei(seed)
     assert causes(image) == causes(image, 0.3) == causes(image, 0.41) == []
     assert causes(40 * image + 7) == []  # brightness and contrast are normalized
@@ -58,12 +58,12 @@ def test_images_like_those_of_the_training_are_not_warned_of(seed: int) -> None:
     assert causes(nuclei(seed, side=150)) == []
 
 
-def test_pixel_size_says_what_to_expect_and_what_to_do() -> None:
+def test_the_pixel_size_warning_names_effect_and_remedy() -> None:
     ((cause, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.63, "X": 0.63}, SEEN)
     assert cause == "pixel size"
     assert text == (
         "a.tif: pixels are 2.1 times larger than in training (0.63 instead of 0.3 micrometers): objects look 2.1 times "
-        "smaller, about 4.3 pixels across instead of 9, expect that some are missed or cut; resample the image to 0.3 "
+        "smaller, about 4.3 pixels across instead of 9, some may be missed or cut; resample the image to 0.3 "
         "micrometers, or train with images of this pixel size"
     )
     ((_, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.1, "X": 0.1}, SEEN)
@@ -78,21 +78,21 @@ def test_pixel_size_along_one_axis() -> None:
     assert "4 times larger than in training along Z (4 instead of 1 micrometers)" in text
 
 
-def test_intensities_inverted_other_and_flat() -> None:
+def test_warnings_of_inverted_other_and_few_intensities() -> None:
     image = nuclei(51)
     ((cause, text),) = shift_warnings(-image[None], "a.tif", {}, SEEN)
     assert cause == "intensities"
-    assert "the other way round" in text and "invert the image" in text
+    assert "dark and bright are inverted" in text and "invert the image" in text
     noise = np.random.default_rng(1).uniform(0, 1, (1, 80, 80))
     ((cause, text),) = shift_warnings(noise, "a.tif", {}, SEEN)
     assert cause == "intensities"
-    assert "as in no training image" in text
+    assert "differs from all training images" in text
     ((cause, text),) = shift_warnings(np.rint(3 * image)[None], "a.tif", {}, SEEN)
     assert cause == "contrast"
     assert "only 4 gray values" in text or "only 5 gray values" in text
 
 
-def test_curves_worked_out_by_hand() -> None:
+def test_intensity_curves_computed_by_hand() -> None:
     curve, levels = intensity_curve(np.arange(101.0)[None])
     assert levels == 101
     np.testing.assert_allclose(curve[0], (np.array([1, 5, 25, 50, 75, 95, 99]) - 50) / np.arange(101).std(), rtol=5e-3)
@@ -103,7 +103,7 @@ def test_curves_worked_out_by_hand() -> None:
     assert typical_distance([curve] * 12) == pytest.approx(0.2)
 
 
-def test_large_frames_are_looked_at_through_windows() -> None:
+def test_large_frames_are_read_in_windows() -> None:
     class Counted:
         shape = (1, 20_000, 9_000)
         pixels = 0
@@ -138,7 +138,7 @@ def warned(tmp_path: Path, model: Path) -> list[str]:
     return [r.text for r in predict_files(settings) if isinstance(r, Warned)]
 
 
-def test_each_cause_is_said_once(tmp_path: Path) -> None:
+def test_each_cause_is_reported_once(tmp_path: Path) -> None:
     model = _model(tmp_path / "m.safetensors", SEEN)
     (tmp_path / "in").mkdir()
     for n in range(3):
@@ -151,10 +151,10 @@ def test_each_cause_is_said_once(tmp_path: Path) -> None:
         write_image(tmp_path / f"in/c{n}.tif", -image, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
     texts = warned(tmp_path, model)
     assert [t.split(":")[0].rsplit("/", 1)[-1] for t in texts] == ["b0.tif", "c0.tif"]
-    assert all(t.endswith("(said once, also for other images of this kind)") for t in texts)
+    assert all(t.endswith("(reported once, also for other images of this kind)") for t in texts)
 
 
-def test_models_of_before_still_open(tmp_path: Path) -> None:
+def test_models_without_training_statistics_open(tmp_path: Path) -> None:
     model = _model(tmp_path / "m.safetensors", None)
     tensors, raw = read_model(model)
     raw.pop("seen")
@@ -165,7 +165,7 @@ def test_models_of_before_still_open(tmp_path: Path) -> None:
     assert warned(tmp_path, tmp_path / "old.safetensors") == []
 
 
-def test_training_keeps_what_it_has_seen(tmp_path: Path, disks: Path) -> None:
+def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -> None:
     for _ in train(TrainSettings(data=(disks,), out=tmp_path / "run", steps=1, width=2, depth=1, batch=1)):
         pass
     seen = open_model(tmp_path / "run/model.safetensors").header.seen

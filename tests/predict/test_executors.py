@@ -1,4 +1,4 @@
-"""Who does the blocks: workers of a cluster give what one process gives, also when one of them dies."""
+"""Workers of a cluster give the same result as one process, also if one of them dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.predict import executors as module
 from septum.predict.block_store import BlockTask
-from septum.predict.executors import SerialExecutor, open_executor
+from septum.predict.executors import compute_block, open_executor
 from septum.predict.model import ModelHeader, save_model
 from septum.predict.predict import predict_files
 from septum.predict.settings import PredictSettings
@@ -50,7 +50,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_worker_killed_in_the_middle_loses_nothing(model: Path, image: Path, tmp_path: Path) -> None:
+def test_the_result_survives_the_death_of_a_worker(model: Path, image: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="needs septum[cluster]")
     program = Path(__file__).with_name("shared_predictions.py")
     command = [sys.executable, str(program), str(model), str(image), str(tmp_path / "out")]
@@ -67,13 +67,16 @@ def test_a_worker_killed_in_the_middle_loses_nothing(model: Path, image: Path, t
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
 
 
-def test_one_process_alone_needs_no_dask() -> None:
-    with open_executor(None, None, "cpu") as crew:
-        assert isinstance(crew, SerialExecutor)
-        assert list(crew.map(abs, [-1, 2])) == [1, 2]
+def test_this_process_alone_needs_no_dask(
+    model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    settings = PredictSettings(model=model, inputs=(str(image),), out=tmp_path / "out", device="cpu", in_blocks=True)
+    list(predict_files(settings))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
 
 
-def test_a_scheduler_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed", reason="needs septum[cluster]")
 
     def silent(address: str, **_: object) -> None:
@@ -81,27 +84,21 @@ def test_a_scheduler_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(distributed, "Client", silent)
     with (
-        pytest.raises(UsageError, match=r"nobody answers[\s\S]*dask scheduler"),
-        open_executor(None, "tcp://no:1", "cpu"),
+        pytest.raises(UsageError, match=r"no scheduler answers[\s\S]*dask scheduler"),
+        open_executor("tcp://no:1", "cpu"),
     ):
         pass
 
 
-def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_dask_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"septum\[cluster\]"), open_executor(2, None, "cpu"):
+    with pytest.raises(UsageError, match=r"septum\[cluster\]"), open_executor(2, "cpu"):
         pass
 
 
-def test_workers_and_a_cluster_exclude_each_other(model: Path, image: Path, tmp_path: Path) -> None:
-    settings = PredictSettings(model=model, inputs=(str(image),), out=tmp_path, workers=2, shard=(1, 2))
-    with pytest.raises(UsageError, match="--workers and --shard"):
-        list(predict_files(settings))
-
-
-def test_a_worker_refuses_another_model_than_the_one_begun_with(model: Path, image: Path, tmp_path: Path) -> None:
+def test_a_worker_refuses_another_model_than_at_the_start(model: Path, image: Path, tmp_path: Path) -> None:
     settings = PredictSettings(
-        model=model, inputs=(str(image),), out=tmp_path / "out", device="cpu", blocks=True, shard=(1, 1)
+        model=model, inputs=(str(image),), out=tmp_path / "out", device="cpu", in_blocks=True, shard=(1, 1)
     )
     list(predict_files(settings))
     (folder,) = (tmp_path / "out").iterdir()
@@ -111,13 +108,13 @@ def test_a_worker_refuses_another_model_than_the_one_begun_with(model: Path, ima
         module._opened(str(folder), "cpu")
 
 
-def test_a_worker_without_the_device_says_so(model: Path, image: Path, tmp_path: Path) -> None:
+def test_a_worker_without_the_device_reports_it(model: Path, image: Path, tmp_path: Path) -> None:
     settings = PredictSettings(
-        model=model, inputs=(str(image),), out=tmp_path / "out", device="cpu", blocks=True, shard=(1, 2)
+        model=model, inputs=(str(image),), out=tmp_path / "out", device="cpu", in_blocks=True, shard=(1, 2)
     )
     list(predict_files(settings))
     (folder,) = (tmp_path / "out").iterdir()
     with pytest.raises(UsageError, match=r"device 'cuda:7'[\s\S]*septum info") as caught:
-        module._do((str(folder), "cuda:7", BlockTask("probabilities", 0, 1)))
-    arrived = pickle.loads(pickle.dumps(caught.value))  # as Dask brings it to the process that asked
+        compute_block((str(folder), "cuda:7", BlockTask("probabilities", 0, 1)))
+    arrived = pickle.loads(pickle.dumps(caught.value))  # as Dask sends it to the calling process
     assert (type(arrived), str(arrived)) == (UsageError, str(caught.value))

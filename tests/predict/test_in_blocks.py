@@ -1,4 +1,4 @@
-"""Prediction block by block: the same result as in memory, whoever does the blocks and however often it is stopped."""
+"""Prediction block by block gives the same result as in memory, however often it is stopped and resumed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from septum.events import Event
 from septum.io.open import read_image
 from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict import in_blocks as blocks_module
+from septum.predict import block_stages, tile_plan
 from septum.predict import predict as predict_module
-from septum.predict import tile_plan as layout
 from septum.predict.events import BlockDone, ImageDone, ImageStarted, ShardDone
 from septum.predict.model import ModelHeader, save_model
 from septum.predict.predict import predict_files
@@ -29,7 +28,7 @@ from septum.predict.settings import PredictSettings
 
 
 def _save(path: Path, depths: tuple[int, ...] = (1, 1), **changes: object) -> Path:
-    """A model whose random weights give probabilities of all sizes."""
+    """Save a model whose random weights give probabilities all over 0..1."""
     network = UNetSettings(classes=int(str(changes.pop("classes", 2))), depths=depths, width=4)
     given: dict[str, object] = {
         "network": network,
@@ -49,12 +48,12 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(layout.CHUNK, 2, (16, 16))
-    monkeypatch.setitem(layout.CHUNK, 3, (4, 8, 8))
-    monkeypatch.setitem(layout._BLOCK_CHUNKS, 2, (1, 2))
-    monkeypatch.setitem(layout._BLOCK_CHUNKS, 3, (1, 2))
-    monkeypatch.setattr(layout, "_LARGEST_BLOCK", 16 * 32)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug; it takes most of the time
+    monkeypatch.setitem(tile_plan.CHUNK, 2, (16, 16))
+    monkeypatch.setitem(tile_plan.CHUNK, 3, (4, 8, 8))
+    monkeypatch.setitem(tile_plan.BLOCK_CHUNKS, 2, (1, 2))
+    monkeypatch.setitem(tile_plan.BLOCK_CHUNKS, 3, (1, 2))
+    monkeypatch.setattr(tile_plan, "LARGEST_BLOCK", 16 * 32)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test cuts the power; syncing takes most of the time
 
 
 def _image(path: Path, *shape: int, axes: str = "YX", seed: int = 0) -> Path:
@@ -69,9 +68,9 @@ def _run(model: Path, image: Path, out: Path | None, **more: object) -> list[Eve
 
 
 def _both(model: Path, image: Path, folder: Path, **more: object) -> tuple[np.ndarray, np.ndarray]:
-    """The result in memory, and block by block."""
+    """Return the result in memory and the result block by block."""
     _run(model, image, folder / "memory", **more)
-    records = _run(model, image, folder / "blocks", **more, blocks=True)
+    records = _run(model, image, folder / "blocks", **more, in_blocks=True)
     assert any(isinstance(r, BlockDone) for r in records)
     started = next(r for r in records if isinstance(r, ImageStarted))
     assert started.blocks > 3
@@ -82,36 +81,38 @@ def _both(model: Path, image: Path, folder: Path, **more: object) -> tuple[np.nd
 
 
 @pytest.mark.parametrize("form", ["tif", "ome.zarr"])
-def test_objects_are_those_of_the_whole_image_number_by_number(flat: Path, tmp_path: Path, form: str) -> None:
-    whole, blocks = _both(flat, _image(tmp_path / "a.tif", 70, 83), tmp_path, format=form)
+def test_objects_equal_those_of_the_whole_image_number_by_number(flat: Path, tmp_path: Path, form: str) -> None:
+    whole, blocks = _both(flat, _image(tmp_path / "a.tif", 46, 60), tmp_path, format=form)
     np.testing.assert_array_equal(blocks, whole)
     assert blocks.dtype == whole.dtype
-    assert whole.max() > 20  # so that equality means something
+    assert whole.max() > 20  # so that the comparison is not trivial
 
 
-def test_seeds_that_are_none_are_so_in_blocks_too(flat: Path, tmp_path: Path) -> None:
+def test_small_seeds_are_dropped_in_blocks_as_in_memory(flat: Path, tmp_path: Path) -> None:
     objects = ObjectSettings(threshold=0.4, seed_level=0.6, seed_share=0.5, min_size_px=3, grow_px=1)
     unsure = _save(tmp_path / "model.safetensors", objects=objects)
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     whole, blocks = _both(unsure, image, tmp_path)
     np.testing.assert_array_equal(blocks, whole)
     usual, _ = _both(flat, image, tmp_path / "usual")
     assert whole.max() < usual.max()
-    stages = {r.stage for r in _run(unsure, image, tmp_path / "again", blocks=True) if isinstance(r, BlockDone)}
+    stages = {r.stage for r in _run(unsure, image, tmp_path / "again", in_blocks=True) if isinstance(r, BlockDone)}
     assert "redivide" in stages
-    frames = np.stack([read_image(image).array[0], np.full((70, 83), 9, np.uint16)])  # one frame needs it, one does not
+    frames = np.stack(
+        [read_image(image).array[0], np.full((46, 60), 9, np.uint16)]
+    )  # only one of the frames has small seeds
     write_image(tmp_path / "frames.tif", frames, axes="TYX")
     whole, blocks = _both(unsure, tmp_path / "frames.tif", tmp_path / "frames")
     np.testing.assert_array_equal(blocks, whole)
 
 
-def test_objects_of_every_frame_are_counted_anew(flat: Path, tmp_path: Path) -> None:
+def test_objects_are_numbered_in_each_frame(flat: Path, tmp_path: Path) -> None:
     whole, blocks = _both(flat, _image(tmp_path / "a.tif", 3, 40, 50, axes="TYX"), tmp_path)
     np.testing.assert_array_equal(blocks, whole)
     assert all(frame.max() == len(np.unique(frame)) - 1 for frame in whole)
 
 
-def test_volumes(tmp_path: Path) -> None:
+def test_objects_of_volumes_equal_those_of_the_whole(tmp_path: Path) -> None:
     model = _save(tmp_path / "model.safetensors", depths=(1, 1, 1))
     whole, blocks = _both(model, _image(tmp_path / "a.tif", 9, 20, 31, axes="ZYX"), tmp_path)
     np.testing.assert_array_equal(blocks, whole)
@@ -120,7 +121,7 @@ def test_volumes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tta", [False, True])
 def test_probabilities_do_not_show_the_blocks(flat: Path, tmp_path: Path, tta: bool) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     whole, blocks = _both(flat, image, tmp_path, output="probabilities", tta=tta)
     assert np.abs(whole - blocks).max() <= 1e-5
     assert np.ptp(whole) > 0.2
@@ -137,7 +138,7 @@ def test_classes_and_probabilities_of_several_classes(tmp_path: Path) -> None:
     assert np.abs(whole - blocks).max() <= 1e-5
 
 
-def test_of_two_classes_the_more_probable_one_is_taken(tmp_path: Path) -> None:
+def test_the_more_probable_of_two_classes_is_written(tmp_path: Path) -> None:
     model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255))
     image = _image(tmp_path / "a.tif", 50, 40)
     whole, blocks = _both(model, image, tmp_path / "classes")
@@ -147,10 +148,10 @@ def test_of_two_classes_the_more_probable_one_is_taken(tmp_path: Path) -> None:
     assert 0.1 < (whole == 255).mean() < 0.9
 
 
-def test_areas_between_lines_are_parted_as_objects_are_where_their_line_is_faint(tmp_path: Path) -> None:
+def test_areas_are_separated_as_objects_are_along_faint_lines(tmp_path: Path) -> None:
     objects = AREAS.model_copy(update={"threshold": 0.4, "seed_level": 0.7})
     model = _save(tmp_path / "m.safetensors", kind="classes", class_values=(7, 255), objects=objects, lines=True)
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     whole, blocks = _both(model, image, tmp_path / "classes")
     np.testing.assert_array_equal(blocks, whole)
     assert blocks.dtype == whole.dtype == np.uint8
@@ -163,10 +164,10 @@ def test_areas_between_lines_are_parted_as_objects_are_where_their_line_is_faint
 
 
 def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
-    _run(flat, image, tmp_path / "whole", blocks=True)
+    image = _image(tmp_path / "a.tif", 46, 60)
+    _run(flat, image, tmp_path / "whole", in_blocks=True)
     computed: list[object] = []
-    original = blocks_module.region_probabilities
+    original = block_stages.region_probabilities
 
     def counted(*args: object, **kwargs: object) -> object:
         if len(computed) == 4:
@@ -174,14 +175,14 @@ def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monk
         computed.append(args[3])
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(blocks_module, "region_probabilities", counted)
+    monkeypatch.setattr(block_stages, "region_probabilities", counted)
     with pytest.raises(FileError, match="disk is full"):
-        _run(flat, image, tmp_path / "stopped", blocks=True)
+        _run(flat, image, tmp_path / "stopped", in_blocks=True)
     assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["a.tif.unfinished"]
     monkeypatch.setattr(
-        blocks_module, "region_probabilities", lambda *a, **k: (computed.append(a[3]), original(*a, **k))[1]
+        block_stages, "region_probabilities", lambda *a, **k: (computed.append(a[3]), original(*a, **k))[1]
     )
-    records = _run(flat, image, tmp_path / "stopped", blocks=True)
+    records = _run(flat, image, tmp_path / "stopped", in_blocks=True)
     started = next(r for r in records if isinstance(r, ImageStarted))
     assert started.resumed
     assert len(computed) == started.blocks == len({str(region) for region in computed})
@@ -189,20 +190,20 @@ def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monk
     assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["a.tif"]
 
 
-def test_a_prediction_goes_on_in_its_blocks_whatever_memory_there_is_now(
+def test_a_resumed_prediction_keeps_its_blocks_with_any_memory(
     flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
+    image = _image(tmp_path / "a.tif", 46, 60)
     _run(flat, image, tmp_path / "whole")
-    monkeypatch.setattr(layout, "_LARGEST_BLOCK", 32 * 32)
+    monkeypatch.setattr(tile_plan, "LARGEST_BLOCK", 32 * 32)
     with monkeypatch.context() as more:
-        more.setitem(layout._BLOCK_CHUNKS, 2, (2,))
-        records = _run(flat, image, tmp_path / "out", blocks=True, shard=(1, 3))
+        more.setitem(tile_plan.BLOCK_CHUNKS, 2, (2,))
+        records = _run(flat, image, tmp_path / "out", in_blocks=True, shard=(1, 3))
     begun = next(r.blocks for r in records if isinstance(r, ImageStarted))
-    small = next(r.blocks for r in _run(flat, image, tmp_path / "small", blocks=True) if isinstance(r, ImageStarted))
-    assert small > begun  # what would be chosen now
+    small = next(r.blocks for r in _run(flat, image, tmp_path / "small", in_blocks=True) if isinstance(r, ImageStarted))
+    assert small > begun  # the blocks that would be chosen now
     started = next(
-        r for r in _run(flat, image, tmp_path / "out", blocks=True, shard=(2, 3)) if isinstance(r, ImageStarted)
+        r for r in _run(flat, image, tmp_path / "out", in_blocks=True, shard=(2, 3)) if isinstance(r, ImageStarted)
     )
     assert (started.resumed, started.blocks) == (True, begun)
     started = next(r for r in _run(flat, image, tmp_path / "out") if isinstance(r, ImageStarted))  # fits as a whole
@@ -216,11 +217,11 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-def test_objects_as_a_label_image_inside_the_image(flat: Path, tmp_path: Path, blocks: bool) -> None:
-    image = _image(tmp_path / "a.ome.zarr", 2, 70, 83, axes="TYX")
+def test_objects_are_written_as_a_label_image_inside_the_image(flat: Path, tmp_path: Path, blocks: bool) -> None:
+    image = _image(tmp_path / "a.ome.zarr", 2, 46, 60, axes="TYX")
     raw = read_image(image).array
-    _run(flat, image, tmp_path / "out", blocks=blocks)
-    records = _run(flat, image, None, inside="cells", blocks=blocks)
+    _run(flat, image, tmp_path / "out", in_blocks=blocks)
+    records = _run(flat, image, None, label_image="cells", in_blocks=blocks)
     place = image / "labels/cells"
     assert [r.output for r in records if isinstance(r, ImageDone)] == [place]
     expected = read_image(tmp_path / "out/a.ome.zarr").array
@@ -233,63 +234,64 @@ def test_objects_as_a_label_image_inside_the_image(flat: Path, tmp_path: Path, b
         assert notes["multiscales"][0]["type"] == "nearest"
         assert "image-label" in notes
     with pytest.raises(UsageError, match="exists"):
-        _run(flat, image, None, inside="cells")
+        _run(flat, image, None, label_image="cells")
 
 
-def test_label_images_inside_go_only_into_ome_zarr(flat: Path, tmp_path: Path) -> None:
+def test_label_images_are_written_only_into_ome_zarr(flat: Path, tmp_path: Path) -> None:
     image = _image(tmp_path / "a.tif", 20, 20)
     with pytest.raises(UsageError, match="no OME-Zarr image"):
-        _run(flat, image, None, inside="cells")
-    with pytest.raises(UsageError, match="neither -o nor --inside"):
+        _run(flat, image, None, label_image="cells")
+    with pytest.raises(UsageError, match="neither -o nor --label-image"):
         _run(flat, image, None)
-    with pytest.raises(UsageError, match="both -o and --inside"):
-        _run(flat, image, tmp_path / "out", inside="cells")
-    with pytest.raises(UsageError, match="--inside with --probabilities"):
-        _run(flat, image, None, inside="cells", output="probabilities")
+    with pytest.raises(UsageError, match="both -o and --label-image"):
+        _run(flat, image, tmp_path / "out", label_image="cells")
+    with pytest.raises(UsageError, match="--label-image with --output probabilities"):
+        _run(flat, image, None, label_image="cells", output="probabilities")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
-def test_twenty_kills_at_random_moments_change_no_byte(flat: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_no_byte(flat: Path, tmp_path: Path, kills: int) -> None:
     program = Path(__file__).with_name("killed_predictions.py")
     image = _image(tmp_path / "a.tif", 30, 36)
-    command = [sys.executable, str(program), str(flat), str(image), str(tmp_path / "out"), "20", "1"]
+    command = [sys.executable, str(program), str(flat), str(image), str(tmp_path / "out"), str(kills), "1"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["kills"] == 20
+    found = json.loads(done.stdout)
+    assert found["kills"] == kills
     whole = _content(tmp_path / "out/whole")
     assert len(whole) > 5
-    for number in range(1, said["runs"] + 1):
-        assert _content(tmp_path / f"out/killed-{number}") == whole, said
+    for number in range(1, found["runs"] + 1):
+        assert _content(tmp_path / f"out/killed-{number}") == whole, found
 
 
-def test_another_model_or_image_never_goes_on_in_the_same_folder(flat: Path, tmp_path: Path) -> None:
+def test_another_model_or_image_does_not_resume_a_work_folder(flat: Path, tmp_path: Path) -> None:
     image = _image(tmp_path / "a.tif", 40, 50)
-    _run(flat, image, tmp_path / "out", shard=(1, 2), blocks=True)
+    _run(flat, image, tmp_path / "out", shard=(1, 2), in_blocks=True)
     other = _save(tmp_path / "other.safetensors", objects=ObjectSettings(threshold=0.3))
     with pytest.raises(UsageError, match="unfinished result of something else: model was"):
-        _run(other, image, tmp_path / "out", blocks=True)
+        _run(other, image, tmp_path / "out", in_blocks=True)
     _image(image, 40, 50, seed=1)
     with pytest.raises(UsageError, match="source_stamp was"):
-        _run(flat, image, tmp_path / "out", blocks=True)
+        _run(flat, image, tmp_path / "out", in_blocks=True)
 
 
-def test_parts_of_a_job_array_are_put_together(flat: Path, tmp_path: Path) -> None:
-    image = _image(tmp_path / "a.tif", 70, 83)
-    _run(flat, image, tmp_path / "whole", blocks=True)
+def test_parts_of_a_job_array_are_joined(flat: Path, tmp_path: Path) -> None:
+    image = _image(tmp_path / "a.tif", 46, 60)
+    _run(flat, image, tmp_path / "whole", in_blocks=True)
     left = []
     for part in (3, 1, 2):
-        records = _run(flat, image, tmp_path / "parts", shard=(part, 3), blocks=True)
+        records = _run(flat, image, tmp_path / "parts", shard=(part, 3), in_blocks=True)
         left += [r.left for r in records if isinstance(r, ShardDone)]
         assert not any(isinstance(r, ImageDone) for r in records)
     assert left[0] > left[1] > left[2] == 0
-    records = _run(flat, image, tmp_path / "parts", blocks=True)
+    records = _run(flat, image, tmp_path / "parts", in_blocks=True)
     assert not any(isinstance(r, BlockDone) and r.stage == "probabilities" for r in records)
     assert (tmp_path / "parts/a.tif").read_bytes() == (tmp_path / "whole/a.tif").read_bytes()
 
 
-def test_of_many_small_images_each_part_takes_its_share(flat: Path, tmp_path: Path) -> None:
+def test_each_part_predicts_its_share_of_many_small_images(flat: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(5):
         _image(tmp_path / f"in/{number}.tif", 20, 20, seed=number)
@@ -303,9 +305,7 @@ def test_parts_are_counted_from_one(flat: Path, tmp_path: Path, shard: tuple[int
         _run(flat, _image(tmp_path / "a.tif", 20, 20), tmp_path / "out", shard=shard)
 
 
-def test_a_full_disk_in_the_middle_keeps_what_is_finished(
-    flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_blocks_survive_a_full_disk(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
     from septum.io.scratch import ShardedArray
@@ -324,14 +324,14 @@ def test_a_full_disk_in_the_middle_keeps_what_is_finished(
 
     monkeypatch.setattr(ShardedArray, "write", full)
     with pytest.raises(FileError, match="disk is full"):
-        _run(flat, image, tmp_path / "out", blocks=True)
+        _run(flat, image, tmp_path / "out", in_blocks=True)
     monkeypatch.setattr(ShardedArray, "write", write)
-    records = _run(flat, image, tmp_path / "out", blocks=True)
+    records = _run(flat, image, tmp_path / "out", in_blocks=True)
     first = next(r for r in records if isinstance(r, BlockDone))
     assert (first.stage, int(first.done)) == ("probabilities", 4)  # three were done
 
 
-def test_a_format_that_cannot_be_written_in_pieces_is_said_so(
+def test_an_image_too_large_for_its_format_is_refused(
     flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict_module, "resident_bytes", lambda: 300 << 20)

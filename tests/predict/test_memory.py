@@ -1,4 +1,4 @@
-"""Sizes in words, and what a process holds."""
+"""Sizes as text, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from septum.predict.tile_plan import Request, plan_prediction
     ("text", "count"),
     [("2G", 2 << 30), ("800M", 800 << 20), ("1.5 GB", 3 << 29), ("2GiB", 2 << 30), ("64k", 1 << 16), ("1000", 1000)],
 )
-def test_sizes_are_read(text: str, count: int) -> None:
+def test_parse_bytes(text: str, count: int) -> None:
     assert parse_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "2X", "-1G", "0", "G", "2 2G"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="2G or 800M"):
         parse_bytes(text)
 
 
-def test_sizes_for_people() -> None:
+def test_format_bytes() -> None:
     assert [format_bytes(n) for n in (1, 640 << 20, 1 << 30, 1.34 * (1 << 30))] == [
         "1 MB",
         "640 MB",
@@ -45,7 +45,7 @@ def test_sizes_for_people() -> None:
     ]
 
 
-def test_the_peak_remembers_what_was_given_back() -> None:
+def test_peak_bytes_includes_memory_that_was_freed() -> None:
     before = resident_bytes()
     block = mmap.mmap(-1, 60_000_000)  # new pages: an allocator may hand out what an earlier test gave back
     pixels = np.frombuffer(block, np.uint8)
@@ -57,7 +57,9 @@ def test_the_peak_remembers_what_was_given_back() -> None:
     assert resident_bytes() < before + 40_000_000
 
 
-def test_the_usual_limit_leaves_room_and_knows_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_usual_limit_leaves_room_and_respects_control_groups(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import psutil
 
     assert resident_bytes() < usual_limit() < psutil.virtual_memory().total
@@ -65,7 +67,7 @@ def test_the_usual_limit_leaves_room_and_knows_control_groups(monkeypatch: pytes
     assert usual_limit() - resident_bytes() <= 71 << 20
 
 
-def test_a_prediction_keeps_the_memory_it_was_given(tmp_path: Path) -> None:
+def test_a_prediction_keeps_its_memory_limit(tmp_path: Path) -> None:
     network = UNetSettings(depths=(1, 1), width=2)
     header = ModelHeader(
         network=network,
@@ -81,6 +83,5 @@ def test_a_prediction_keeps_the_memory_it_was_given(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--max-memory", "550M", "--json"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["peak_bytes"] <= parse_bytes("550M")
-    demand = Request(pixels.shape, 1, 1, 1, held=False, maps=2, raw=False, objects=True)
-    whole = plan_prediction(demand, network, base=300 << 20, limit=8 << 30)
+    whole = plan_prediction(Request(network=network, shape=pixels.shape), held=300 << 20, limit=8 << 30)
     assert whole.block is None and whole.peak_bytes > parse_bytes("550M")  # so that the limit means something

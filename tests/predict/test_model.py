@@ -14,7 +14,7 @@ from septum.errors import ModelError
 from septum.io.tensors import read_model, write_model
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.info import describe_model, installation
-from septum.predict.model import ModelHeader, open_model, save_model
+from septum.predict.model import ModelHeader, model_file, open_model, save_model, trained_networks
 
 SETTINGS = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
 
@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model_comes_back_as_it_was(model: Path) -> None:
+def test_a_saved_model_opens_unchanged(model: Path) -> None:
     opened = open_model(model, "cpu")
     assert opened.header == _header()
     x = torch.randn(1, 1, 24, 20)
@@ -46,7 +46,7 @@ def test_a_model_comes_back_as_it_was(model: Path) -> None:
         torch.testing.assert_close(opened.network(x), for_prediction(UNet(SETTINGS, seed=4))(x))
 
 
-def test_in_half_precision_a_model_takes_half_the_space_and_gives_nearly_the_same(model: Path, tmp_path: Path) -> None:
+def test_half_precision_halves_the_file_and_changes_little(model: Path, tmp_path: Path) -> None:
     network, half = UNet(SETTINGS, seed=4), tmp_path / "half.safetensors"
     save_model(half, network, _header(), half=True)
     full, small = (read_model(path)[0] for path in (model, half))
@@ -103,7 +103,7 @@ def test_weights_of_another_network_are_refused(model: Path, tmp_path: Path) -> 
         open_model(other, "cpu")
 
 
-def test_info_says_what_is_inside(model: Path) -> None:
+def test_info_describes_the_model(model: Path) -> None:
     said = describe_model(model)
     assert said["parameters"] == sum(p.numel() for p in for_prediction(UNet(SETTINGS)).parameters())
     assert said["context_px"] == [8, 8]
@@ -114,7 +114,7 @@ def test_info_says_what_is_inside(model: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"width": 10**6}, {"channels": 10**9}, {"depths": (8, 8), "width": 4096}, {"classes": 255}]
 )
-def test_a_header_alone_does_not_take_the_memory(model: Path, tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_header_without_weights_allocates_no_network(model: Path, tmp_path: Path, change: dict[str, object]) -> None:
     tensors, header = read_model(model)
     other = tmp_path / "other.safetensors"
     network = SETTINGS.model_copy(update=change).model_dump(mode="json")
@@ -144,7 +144,7 @@ def test_a_header_alone_does_not_take_the_memory(model: Path, tmp_path: Path, ch
         lambda t: t.clear(),
     ],
 )
-def test_tensors_that_a_forger_sealed_are_refused(
+def test_forged_tensors_with_a_valid_checksum_are_refused(
     model: Path, tmp_path: Path, change: Callable[[dict[str, np.ndarray]], object]
 ) -> None:
     tensors, header = read_model(model)
@@ -153,3 +153,30 @@ def test_tensors_that_a_forger_sealed_are_refused(
     write_model(other, tensors, header)
     with pytest.raises(ModelError):
         open_model(other, "cpu")
+
+
+def test_a_run_folder_stands_for_its_model(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    model.rename(run / "model.safetensors")
+    assert model_file(run) == run / "model.safetensors" == model_file(run / "model.safetensors")
+    assert open_model(run, "cpu").header == _header()
+    assert describe_model(run)["scores"] == {"SEG": 0.5}
+    assert len(trained_networks(run)) == 1
+
+
+def test_a_run_that_has_not_ended_is_refused_with_what_to_do(model: Path, tmp_path: Path) -> None:
+    run, parts = tmp_path / "run", tmp_path / "parts"
+    run.mkdir()
+    with pytest.raises(ModelError, match=r"run: a folder without a model[\s\S]*check the name"):
+        open_model(run, "cpu")
+    (run / "settings.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"has not ended[\s\S]*same septum train command again"):
+        open_model(run, "cpu")
+    (parts / "fold-1").mkdir(parents=True)
+    model.rename(parts / "fold-1/model.safetensors")
+    with pytest.raises(ModelError, match=r"name one of the runs in it: fold-1"):
+        open_model(parts, "cpu")
+    (parts / "settings.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"or name a training that has ended: .*fold-1"):
+        open_model(parts, "cpu")

@@ -1,4 +1,4 @@
-"""While the network computes an image, the next is opened and the last is finished and written, where memory allows."""
+"""While an image is computed, the next is opened and the previous one is written, if memory allows."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from septum.events import Event
 from septum.io.image import Image
 from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict import in_memory as whole_run
+from septum.predict import in_memory
 from septum.predict import model as model_module
 from septum.predict import predict as predict_module
 from septum.predict.backend import Choice
 from septum.predict.events import ImageDone, ImageFailed, ImageStarted
-from septum.predict.memory import resident_bytes
+from septum.predict.memory import operations, resident_bytes
 from septum.predict.model import ModelHeader, save_model
-from septum.predict.network_memory import operations
+from septum.predict.outputs import result_files
 from septum.predict.pipeline import Prefetcher
-from septum.predict.predict import predict_files
+from septum.predict.predict import predict_files, predict_on_worker
 from septum.predict.settings import PredictSettings
 from septum.predict.tiled import TiledPredictor
 
@@ -76,7 +76,7 @@ def _watch(monkeypatch: pytest.MonkeyPatch, place: object, name: str, before: Ca
     monkeypatch.setattr(place, name, watched)
 
 
-def test_the_last_image_is_finished_and_the_next_opened_while_one_is_computed(
+def test_the_previous_image_is_made_and_the_next_opened_while_one_is_computed(
     model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = [threading.Event() for _ in range(3)]
@@ -92,14 +92,14 @@ def test_the_last_image_is_finished_and_the_next_opened_while_one_is_computed(
         if number < 2:
             met.append(opened[number + 1].wait(WAIT_S))
 
-    def finish(*_: object, **__: object) -> None:
+    def postprocess(*_: object, **__: object) -> None:
         assert threading.current_thread() is not threading.main_thread()
         if not met[2:]:  # the first image: its objects are made when the second is being computed
             met.append(computing[1].wait(WAIT_S))
 
     _watch(monkeypatch, predict_module, "open_image", open_image)
     _watch(monkeypatch, TiledPredictor, "_compute", compute)
-    _watch(monkeypatch, whole_run, "finish", finish)
+    _watch(monkeypatch, in_memory, "postprocess", postprocess)
     records = _run(model, images)
     assert met == [True, True, True]
     done = [r for r in records if isinstance(r, ImageDone)]
@@ -108,7 +108,7 @@ def test_the_last_image_is_finished_and_the_next_opened_while_one_is_computed(
     ]
 
 
-def test_the_results_are_those_of_one_image_at_a_time(model: Path, images: Path) -> None:
+def test_results_equal_those_of_images_predicted_alone(model: Path, images: Path) -> None:
     _run(model, images)
     for path in images.iterdir():
         _run(model, path, out=images.parent / "alone")
@@ -117,60 +117,61 @@ def test_the_results_are_those_of_one_image_at_a_time(model: Path, images: Path)
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_image_that_cannot_be_written_is_named_and_the_others_are_done(
+def test_an_image_that_cannot_be_written_is_named_and_the_others_are_predicted(
     model: Path, images: Path, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(target: Path, *_: object, **__: object) -> None:
         if target.stem == str(failing):
             raise FileError(f"{target}: the disk is full", "room", "make room")
 
-    _watch(monkeypatch, whole_run, "write_image", write)
+    _watch(monkeypatch, in_memory, "write_image", write)
     records = _run(model, images)
     (failed,) = [r for r in records if isinstance(r, ImageFailed)]
     assert failed.path.stem == str(failing) and "the disk is full" in failed.message
     assert [int(r.path.stem) for r in records if isinstance(r, ImageDone)] == [i for i in range(3) if i != failing]
 
 
-def test_where_all_fail_the_first_error_is_told(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_error_is_raised_if_all_images_fail(
+    model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write(target: Path, *_: object, **__: object) -> None:
         raise FileError(f"{target.name}: the disk is full", "room")
 
-    _watch(monkeypatch, whole_run, "write_image", write)
+    _watch(monkeypatch, in_memory, "write_image", write)
     (images / "1.npy").write_bytes(b"no image")
     with pytest.raises(SeptumError, match=r"0\.npy: the disk is full"):
         _run(model, images)
 
 
-def test_where_memory_is_short_one_image_is_done_after_the_other(
-    model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_do_not_overlap_if_memory_is_short(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, order = set(), []
 
-    def finish(*_: object, **__: object) -> None:
+    def postprocess(*_: object, **__: object) -> None:
         threads.add(threading.current_thread())
-        order.append("finished")
+        order.append("made")
 
     def open_image(*_: object, **__: object) -> None:
         order.append("opened")
 
-    _watch(monkeypatch, whole_run, "finish", finish)
+    _watch(monkeypatch, in_memory, "postprocess", postprocess)
     _watch(monkeypatch, predict_module, "open_image", open_image)
     records = _run(model, images, max_memory=resident_bytes() + 250_000_000)
     assert threads == {threading.main_thread()}
-    assert order == ["opened", "finished"] * 3
+    assert order == ["opened", "made"] * 3
     told = [type(r).__name__ for r in records if isinstance(r, ImageStarted | ImageDone)]
     assert told == ["ImageStarted", "ImageDone"] * 3
 
 
-def test_the_memory_that_is_said_holds_for_two_images_at_a_time(model: Path, tmp_path: Path) -> None:
-    """In a process of its own: what others left behind would hide what it takes."""
+def test_the_announced_memory_is_kept_with_two_images_at_a_time(model: Path, tmp_path: Path) -> None:
+    """In a process of its own: memory of other tests would hide that of the prediction."""
     for number in range(4):
         pixels = np.random.default_rng(number).integers(0, 255, (1100, 1300), np.uint8)
         write_image(tmp_path / f"{number}.png", pixels, axes="YX")
     code = """
 import sys
 from pathlib import Path
-from septum.predict.predict import predict_files
+from septum.predict.outputs import result_files
+from septum.predict.predict import predict_files, predict_on_worker
 from septum.predict.settings import PredictSettings
 settings = PredictSettings(model=Path(sys.argv[1]), inputs=tuple(sys.argv[3:]), out=Path(sys.argv[2]))
 records = list(predict_files(settings))
@@ -186,7 +187,7 @@ print(max(r.peak_bytes for r in records[:-1] if hasattr(r, "peak_bytes")), recor
     assert found[1] > found[0] + 50_000_000
 
 
-def test_files_are_closed_where_a_prediction_is_left(
+def test_files_are_closed_if_a_prediction_is_abandoned(
     model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
@@ -197,7 +198,7 @@ def test_files_are_closed_where_a_prediction_is_left(
     assert sorted(closed) == ["0.npy", "1.npy"]
 
 
-def test_of_many_images_the_first_is_computed_by_what_is_faster_for_all(
+def test_the_engine_is_chosen_for_the_work_of_all_images(
     model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works = []
@@ -211,12 +212,12 @@ def test_of_many_images_the_first_is_computed_by_what_is_faster_for_all(
     one = operations(NETWORK, NETWORK.geometry.input_for((20, 30)))
     assert works == [3 * one] * 3
     settings = PredictSettings(model=model, inputs=(str(images / "0.npy"),), out=images.parent / "out")
-    (task,) = predict_module._tasks(settings)
-    predict_module._predict_elsewhere((settings, task, 4))  # on a worker, to whom four more will come
+    (files,) = result_files(settings)
+    predict_on_worker((settings, files, 4))  # the worker will predict about four more
     assert works[3:] == [5 * one]
 
 
-def test_an_image_that_cannot_be_looked_at_ahead_fails_in_its_turn(
+def test_an_image_that_cannot_be_opened_ahead_is_opened_in_its_turn(
     model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(path: Path, *_: object, **__: object) -> None:
@@ -234,7 +235,7 @@ def test_an_image_that_cannot_be_looked_at_ahead_fails_in_its_turn(
     assert len([r for r in _run(model, images) if isinstance(r, ImageDone)]) == 3
 
 
-def test_a_person_who_stops_does_not_wait_for_a_slow_drive() -> None:
+def test_ctrl_c_does_not_wait_for_a_slow_drive() -> None:
     slow = threading.Event()
 
     def opens(path: Path) -> Image:

@@ -21,9 +21,11 @@ from septum.predict import predict as module
 from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.predict.frames import ImageFrame
 from septum.predict.model import Model, ModelHeader, open_model, save_model
+from septum.predict.outputs import result_files
 from septum.predict.predict import predict_files, predict_image
 from septum.predict.settings import PredictSettings
 from septum.predict.tiled import TiledPredictor, image_probabilities, region_probabilities
+from septum.predict.tta import averaged_probabilities
 
 
 def _save(path: Path, *, depths: tuple[int, ...] = (1, 1), **changes: object) -> Path:
@@ -78,7 +80,8 @@ def _tiled(model: Model, frame: np.ndarray, side: int, *, tta: bool) -> np.ndarr
     """All classes, by tiles of a side."""
     tiler = TiledPredictor(model.network, model.device, (side, side))
     whole = tuple(slice(0, n) for n in frame.shape[1:])
-    *_, (found, _) = region_probabilities(tiler, frame, statistics(frame, model.header.normalization), whole, tta=tta)
+    predict = averaged_probabilities if tta else region_probabilities
+    *_, (found, _) = predict(tiler, frame, statistics(frame, model.header.normalization), whole)
     return found
 
 
@@ -87,7 +90,7 @@ def _run(model: Path, inputs: list[Path], out: Path, **more: object) -> list[Eve
     return list(predict_files(PredictSettings.model_validate(given | more)))
 
 
-def test_a_2d_model_walks_through_time_and_depth_and_puts_frames_back_in_their_places(flat: Path) -> None:
+def test_a_2d_model_predicts_each_frame_along_time_and_depth(flat: Path) -> None:
     model = open_model(flat, "cpu")
     array = _noise(2, 1, 3, 9, 11)
     found = predict_image(model, _image(array, "TCZYX"), output="probabilities")
@@ -98,7 +101,7 @@ def test_a_2d_model_walks_through_time_and_depth_and_puts_frames_back_in_their_p
     assert np.abs(found[0, 0, 0] - found[1, 0, 2]).max() > 1e-3  # the frames differ, so their order was tested
 
 
-def test_a_3d_model_takes_volumes_whole_and_walks_through_time(solid: Path) -> None:
+def test_a_3d_model_predicts_each_volume_along_time(solid: Path) -> None:
     model = open_model(solid, "cpu")
     array = _noise(2, 1, 4, 7, 6)
     found = predict_image(model, _image(array, "TCZYX"), output="probabilities")
@@ -106,12 +109,12 @@ def test_a_3d_model_takes_volumes_whole_and_walks_through_time(solid: Path) -> N
         np.testing.assert_allclose(found[t, 0], _plain(model, array[t]), atol=1e-6)
 
 
-def test_a_3d_model_refuses_a_flat_image(solid: Path) -> None:
+def test_a_3d_model_refuses_a_2d_image(solid: Path) -> None:
     with pytest.raises(ModelError, match="no Z"):
         predict_image(open_model(solid, "cpu"), _image(_noise(1, 9, 9), "CYX"))
 
 
-def test_tta_is_the_mean_over_turned_and_mirrored_versions_turned_back(flat: Path) -> None:
+def test_tta_is_the_mean_over_rotated_and_mirrored_versions(flat: Path) -> None:
     model = open_model(flat, "cpu")
     frame = _noise(1, 13, 21)
     averaged = _tiled(model, frame, 8, tta=True)
@@ -127,7 +130,7 @@ def test_tta_is_the_mean_over_turned_and_mirrored_versions_turned_back(flat: Pat
     assert np.abs(averaged - plain).max() > 1e-3
 
 
-def test_with_tta_a_turned_image_gives_the_turned_result(flat: Path) -> None:
+def test_tta_of_a_rotated_image_gives_the_rotated_result(flat: Path) -> None:
     model = open_model(flat, "cpu")
     frame = _noise(1, 12, 18)
     first = _tiled(model, frame, 16, tta=True)
@@ -157,7 +160,7 @@ def test_affine_and_pixel_size_are_kept_in_nifti(solid: Path, tmp_path: Path) ->
     np.testing.assert_allclose(np.asarray(after.affine), np.asarray(before.affine), atol=1e-6)
 
 
-def test_a_result_in_npy_has_the_dimensions_of_the_image(flat: Path, three: Path, tmp_path: Path) -> None:
+def test_npy_results_have_the_dimensions_of_the_image(flat: Path, three: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", _noise(9, 11))
     _run(flat, [tmp_path / "a.npy"], tmp_path / "one")
     assert np.load(tmp_path / "one" / "a.npy").shape == (9, 11)
@@ -179,7 +182,7 @@ def test_classes_are_written_with_the_values_of_the_training_masks(three: Path) 
         predict_image(model, _image(frame, "CYX"), output="labels")
 
 
-def test_gray_is_taken_as_color_only_where_training_did_so(tmp_path: Path) -> None:
+def test_gray_images_are_repeated_into_channels_only_if_training_did_so(tmp_path: Path) -> None:
     gray = _noise(1, 10, 12)
     color = np.repeat(gray, 3, axis=0)
     yes = open_model(_save(tmp_path / "yes.safetensors", channels=3, gray_as_color=True), "cpu")
@@ -201,7 +204,7 @@ def test_nan_is_refused_with_the_name_of_the_file(flat: Path, tmp_path: Path) ->
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_records_count_images_and_tiles(flat: Path, tmp_path: Path) -> None:
+def test_events_count_images_and_tiles(flat: Path, tmp_path: Path) -> None:
     for name in ("t2.npy", "t10.npy"):
         np.save(tmp_path / name, _noise(10, 20))
     records = _run(flat, [tmp_path], tmp_path / "out", tile=8, tta=True)
@@ -219,25 +222,27 @@ def test_records_count_images_and_tiles(flat: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "output", "form", "written"),
     [
-        ("a.png", "auto", None, "a.png"),
+        ("a.png", None, None, "a.png"),
         ("a.png", "probabilities", None, "a.tif"),
-        ("a.jpg", "auto", None, "a.png"),
-        ("a.b.JPEG", "auto", None, "a.b.png"),
-        ("a.gif", "auto", None, "a.png"),
-        ("a.tiff", "auto", None, "a.tif"),
-        ("A.TIF", "auto", None, "A.tif"),
-        ("a.ome.tif", "auto", None, "a.ome.tif"),
-        ("a.ome.tif", "auto", "png", "a.png"),
-        ("a.npy", "auto", "tif", "a.tif"),
-        ("a.NII.GZ", "auto", None, "a.nii.gz"),
+        ("a.jpg", None, None, "a.png"),
+        ("a.b.JPEG", None, None, "a.b.png"),
+        ("a.gif", None, None, "a.png"),
+        ("a.tiff", None, None, "a.tif"),
+        ("A.TIF", None, None, "A.tif"),
+        ("a.ome.tif", None, None, "a.ome.tif"),
+        ("a.ome.tif", None, "png", "a.png"),
+        ("a.npy", None, "tif", "a.tif"),
+        ("a.NII.GZ", None, None, "a.nii.gz"),
     ],
 )
-def test_names_of_results(flat: Path, tmp_path: Path, name: str, output: str, form: str | None, written: str) -> None:
+def test_names_of_results(
+    flat: Path, tmp_path: Path, name: str, output: str | None, form: str | None, written: str
+) -> None:
     settings = PredictSettings.model_validate(
         {"model": flat, "inputs": (str(tmp_path / name),), "out": tmp_path / "out", "output": output, "format": form}
     )
     (tmp_path / name).touch()
-    assert [t.target.name for t in module._tasks(settings)] == [written]
+    assert [target.name for _, target in result_files(settings)] == [written]
 
 
 def test_a_gif_is_predicted(flat: Path, tmp_path: Path) -> None:
@@ -248,7 +253,7 @@ def test_a_gif_is_predicted(flat: Path, tmp_path: Path) -> None:
     assert read_image(tmp_path / "out" / "a.png", labels=True).array.shape == (1, 9, 12)
 
 
-def test_two_results_of_one_name_are_refused_before_anything_is_written(flat: Path, tmp_path: Path) -> None:
+def test_two_results_of_the_same_name_are_refused_before_anything_is_written(flat: Path, tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "a.npy", _noise(8, 8))
@@ -269,11 +274,11 @@ def test_an_input_is_never_overwritten(flat: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a.npy").read_bytes() == before
 
 
-def test_options_that_cannot_be_kept_are_refused_before_the_work(flat: Path, three: Path, tmp_path: Path) -> None:
+def test_contradicting_options_are_refused_before_anything_is_written(flat: Path, three: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", _noise(8, 8))
     with pytest.raises(UsageError, match="png"):
         _run(flat, [tmp_path / "a.npy"], tmp_path / "out", output="probabilities", format="png")
-    with pytest.raises(UsageError, match="--labels"):
+    with pytest.raises(UsageError, match="--output labels"):
         _run(three, [tmp_path / "a.npy"], tmp_path / "out", output="labels")
     assert not (tmp_path / "out").exists()
 

@@ -1,8 +1,7 @@
-"""Tiled equals whole: the promise that the tiles never show."""
+"""Tiled inference equals inference on the whole image."""
 
 from __future__ import annotations
 
-import itertools
 import threading
 from pathlib import Path
 
@@ -17,13 +16,10 @@ from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.predict.tiled import (
     TiledPredictor,
-    TransformedImage,
     halved_text,
     image_probabilities,
     largest_output,
     region_probabilities,
-    tta_transforms,
-    turn,
 )
 
 DEVICE = find_device("cpu")
@@ -82,7 +78,7 @@ def test_tiled_equals_whole(depths: tuple[int, ...], shape: tuple[int, ...], lim
     assert np.ptp(tiled) > 0.05 or image[0].size == 1  # not constant, so that equality means something
 
 
-def test_several_tiles_were_used_and_their_size_does_not_matter() -> None:
+def test_the_result_does_not_depend_on_the_size_of_tiles() -> None:
     image = np.random.default_rng(1).integers(0, 60_000, (2, 90, 75)).astype(np.uint16)
     network = _network((3, 3), "valid", batch_norm=True)
     assert len(plan_tiles((90, 75), network.geometry, (16, 16))) == 30
@@ -96,48 +92,6 @@ def test_several_tiles_were_used_and_their_size_does_not_matter() -> None:
 def test_largest_output_shrinks_with_width_and_is_never_below_the_grid() -> None:
     sides = [largest_output(UNetSettings(width=w), DEVICE)[0] for w in (16, 64, 100_000)]
     assert sides[0] > sides[1] > sides[2] == 16
-
-
-def test_versions_turn_and_mirror_exactly() -> None:
-    geometry = UNetSettings().geometry
-    array = np.arange(6).reshape(1, 2, 3)
-    seen = {turn(array, v).tobytes() + bytes(turn(array, v).shape) for v in tta_transforms(geometry)}
-    assert len(seen) == 8
-    np.testing.assert_array_equal(turn(array, (1, False))[0], np.rot90(array[0]))
-    np.testing.assert_array_equal(turn(array, (0, True))[0], array[0, :, ::-1])
-    assert len(tta_transforms(UNetSettings(depths=(3, 4)).geometry)) == 4
-
-
-def _regions(shape: tuple[int, ...], side: int) -> list[tuple[slice, ...]]:
-    return list(itertools.product(*([slice(a, min(a + side, n)) for a in range(0, n, side)] for n in shape)))
-
-
-@pytest.mark.parametrize("tta", [False, True])
-@pytest.mark.parametrize(("depths", "shape"), [((2, 2), (61, 83)), ((0, 2, 2), (3, 21, 30))])
-def test_regions_put_together_equal_the_whole(depths: tuple[int, ...], shape: tuple[int, ...], tta: bool) -> None:
-    image = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
-    network = _network(depths, "valid")
-    stats = statistics(image, PLAIN)
-    mean = np.zeros((3, *shape))
-    chosen = tta_transforms(network.geometry) if tta else [(0, False)]
-    for version in chosen:
-        turned = np.ascontiguousarray(turn(image, version))
-        turn(mean, version)[...] += image_probabilities(network, turned, device=DEVICE, normalization=PLAIN)
-    mean /= len(chosen)
-    tiler = TiledPredictor(network, DEVICE, (16,) * len(shape))
-    for region in _regions(shape, 24):
-        *_, (part, left) = region_probabilities(tiler, image, stats, region, tta=tta)
-        assert left == 0
-        assert np.abs(part - mean[(slice(None), *region)]).max() <= 1e-5
-
-
-@pytest.mark.parametrize("version", tta_transforms(UNetSettings().geometry))
-def test_a_turned_image_is_read_in_parts_as_if_it_had_been_turned(version: tuple[int, bool]) -> None:
-    image = np.random.default_rng(3).normal(size=(2, 5, 7))
-    whole, lazy = turn(image, version), TransformedImage(image, version)
-    assert lazy.shape == whole.shape
-    index = (slice(0, 2), slice(1, 4), slice(2, 5))
-    np.testing.assert_array_equal(lazy[index], whole[index])
 
 
 class _Small(torch.nn.Module):
@@ -163,7 +117,7 @@ class _Small(torch.nn.Module):
         MemoryError(),
     ],
 )
-def test_when_memory_runs_out_tiles_are_halved_and_nothing_is_lost(error: Exception) -> None:
+def test_tiles_are_halved_if_memory_runs_out(error: Exception) -> None:
     image = np.random.default_rng(4).normal(size=(2, 90, 90)).astype(np.float32)
     network = _network((2, 2), "valid")
     stats, whole = statistics(image, PLAIN), (slice(0, 90), slice(0, 90))
@@ -178,14 +132,14 @@ def test_when_memory_runs_out_tiles_are_halved_and_nothing_is_lost(error: Except
     assert small.failed == 2  # the smaller tiles are kept: nothing is tried in vain again
 
 
-def test_a_device_without_room_for_the_smallest_tile_is_said_so() -> None:
+def test_a_device_without_memory_for_the_smallest_tile_is_reported() -> None:
     image = np.zeros((2, 20, 20), np.float32)
     tiler = TiledPredictor(_Small(_network((2, 2), "valid"), 0, MemoryError()), DEVICE, (20, 20))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="smallest tile"):
         list(region_probabilities(tiler, image, statistics(image, PLAIN), (slice(0, 20), slice(0, 20))))
 
 
-def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None:
+def test_other_errors_of_the_device_are_raised() -> None:
     image = np.zeros((2, 20, 20), np.float32)
     tiler = TiledPredictor(_Small(_network((2, 2), "valid"), 0, RuntimeError("wrong")), DEVICE, (20, 20))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="wrong"):
@@ -193,7 +147,7 @@ def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None
     assert tiler.halved == []
 
 
-def test_tiles_that_are_read_ahead_are_the_same_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_read_ahead_are_the_same_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     network, image = _network((1, 1), "valid"), np.random.default_rng(4).random((2, 64, 64)).astype(np.float32)
     stats, whole = statistics(image, PLAIN), (slice(0, 64), slice(0, 64))
     tiler = TiledPredictor(network, DEVICE, (16, 16))
@@ -221,7 +175,7 @@ def test_tiles_that_are_read_ahead_are_the_same_in_the_same_order(monkeypatch: p
     assert np.abs(filled - expected).max() < 1e-5
 
 
-def test_an_image_that_cannot_be_read_ahead_says_so_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_reading_ahead_is_raised_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     class Torn:
         shape = (2, 60, 70)
 

@@ -10,7 +10,7 @@ import torch
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict.network_memory import training_bytes
+from septum.predict.memory import training_bytes
 from septum.train import planner
 from septum.train.events import Planned, Step
 from septum.train.fingerprint import Fingerprint

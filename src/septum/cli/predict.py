@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,16 +25,18 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="Folder for the results.")
     ] = None,
-    inside: Annotated[
+    label_image: Annotated[
         str | None,
         typer.Option(
             metavar="NAME", show_default=False, help="In place of -o: a label image in each input, an OME-Zarr image."
         ),
     ] = None,
-    labels: Annotated[bool, typer.Option("--labels", help="Write numbered objects.")] = False,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write the probability of each class, 0 to 1.")
-    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", show_default="as the training masks", help="labels, classes or probabilities (0 to 1)."
+        ),
+    ] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over turned and mirrored images: slower, better.")
     ] = False,
@@ -54,19 +55,15 @@ def predict(
         typer.Option(metavar="SIZE", show_default="most of what is free", help="Memory to take at most: 2G, 800M."),
     ] = None,
     tile: Annotated[int | None, planned("Side of a tile in pixels.")] = None,
-    blocks: Annotated[
-        bool, typer.Option("--blocks", help="Work block by block even where the image fits: when stopped, it goes on.")
+    in_blocks: Annotated[
+        bool, typer.Option(help="Predict block by block even if the image fits: when stopped, it can be resumed.")
     ] = False,
     workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, show_default=False, help="Share the work among N processes of this machine."),
-    ] = None,
-    dask: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS",
+            metavar="N|ADDRESS",
             show_default=False,
-            help="Share the work among a Dask cluster's workers: tcp://host:8786.",
+            help="Share the work among N local processes, or the workers of a Dask scheduler: tcp://host:8786.",
         ),
     ] = None,
     shard: Annotated[
@@ -87,24 +84,22 @@ def predict(
 ) -> None:
     """Segment images with a trained model.
 
-    MODEL is the model.safetensors of a run. INPUT is any number of images, folders of images, or patterns ('*.tif').
+    MODEL is a model file or a run folder. INPUT is any number of images, folders of images, or patterns ('*.tif').
     The results are as the training masks were: numbered objects, or classes. An image that does not fit into the memory
     is done block by block; if that is stopped, the same command goes on where it was.
 
-    Example: septum predict runs/cells/model.safetensors new/ -o results
+    Example: septum predict runs/cells new/ -o results
     """
     from septum.predict import predict as job
-    from septum.predict.settings import PredictSettings
+    from septum.predict.settings import PredictSettings, parse_shard, parse_workers
 
-    if labels and probabilities:
-        raise UsageError("both --labels and --probabilities", "one of them", "run the command twice to get both")
     settings = settings_of(
         PredictSettings,
         model=model,
         inputs=tuple(inputs),
         out=out,
-        inside=inside,
-        output="labels" if labels else "probabilities" if probabilities else "auto",
+        label_image=label_image,
+        output=output,
         tta=tta,
         axes=axes,
         device=device,
@@ -112,12 +107,11 @@ def predict(
         tile=tile,
         format=format_,
         max_memory=None if max_memory is None else parse_bytes(max_memory),
-        blocks=blocks,
-        workers=workers,
-        dask=dask,
-        shard=None if shard is None else _part(shard),
+        in_blocks=in_blocks,
+        workers=None if workers is None else parse_workers(workers),
+        shard=None if shard is None else parse_shard(shard),
     )
-    place = str(out) if inside is None else f"labels/{inside} of each image"
+    place = str(out) if label_image is None else f"labels/{label_image} of each image"
     outcome = Outcome()
     try:
         with (
@@ -204,23 +198,14 @@ def info(
 ) -> None:
     """Show what a model is, or what this computer offers.
 
-    MODEL is the model.safetensors of a run; without it, versions and the device that would compute are shown. With it,
-    what computes the model on a CPU is chosen, if need be by measuring, and remembered for predictions.
+    MODEL is a model file or a run folder; without it, versions and the device that would compute are shown.
 
-    Example: septum info runs/cells/model.safetensors
+    Example: septum info runs/cells
     """
     from septum.predict.info import describe_model, installation
 
     facts = installation() if model is None else {"model": str(model), **describe_model(model)}
     typer.echo(json_text({"command": "info", **facts}) if as_json else "\n".join(described(facts)))
-
-
-def _part(text: str) -> tuple[int, int]:
-    """Return the numbers of a part such as ``3/8``."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None:
-        raise UsageError(f"--shard {text}", "part I of N, such as 3/8", "count the parts from 1")
-    return int(match[1]), int(match[2])
 
 
 def _outcome_text(outcome: Outcome, place: str) -> str:

@@ -38,17 +38,18 @@ def suggest(
 ) -> None:
     """Name the images from which a model would learn most.
 
-    MODEL is the model.safetensors of a run, best of one with --folds or --seeds. INPUT is any number of images without
+    MODEL is a model file or a run folder, best of a run with --folds or --seeds. INPUT is any number of images without
     annotation, folders of images, or patterns ('*.tif'). They are ranked by how much the networks of the model
     disagree on them; those of a single network by how much its predictions of turned images do.
 
-    Example: septum suggest runs/cells/model.safetensors new/ -n 5 -o next
+    Example: septum suggest runs/cells new/ -n 5 -o next
     """
     from septum.predict.events import ImageFailed
     from septum.review import suggest as job
+    from septum.review.settings import SuggestSettings
 
     settings = settings_of(
-        job.SuggestSettings,
+        SuggestSettings,
         model=model,
         inputs=tuple(inputs),
         number=number,

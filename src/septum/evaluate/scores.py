@@ -197,7 +197,7 @@ def _integers(frame: ScoredFrame) -> NDArray[np.integer[Any]]:
         raise DataError(
             f"{format_path(frame.item.predicted)}: probabilities",
             "object ids",
-            "predict with --labels, or score with --metrics pixels",
+            "predict with --output labels, or score with --metrics pixels",
         )
     return frame.predicted
 

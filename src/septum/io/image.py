@@ -377,28 +377,3 @@ def resolve_index(index: Index, shape: Sequence[int]) -> list[Cut]:
             high, taken = low + 1, 0
         found.append(Cut(low, high, taken))
     return found
-
-
-def mapped_reader(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, offset: int, column_major: bool = False
-) -> Reader:
-    """Return a reader of an array of plain values in a file, after the caller has checked that the file holds it.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape, dtype
-        Of the array.
-    offset
-        Bytes before the first value.
-    column_major
-        True if the first dimension varies fastest.
-    """
-
-    def read(index: tuple[slice, ...]) -> NDArray[Any]:
-        # Mapped for this part alone: pages of a lasting map count as memory of the process, up to the whole file.
-        whole = np.memmap(path, dtype, "r", offset=offset, shape=shape, order="F" if column_major else "C")
-        return np.array(whole[index])
-
-    return read

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.claims import DAMAGE, DEFLATE, STORED, check_claim, damaged
-from septum.io.image import Affine, Reader, StoredImage, mapped_reader
+from septum.io.image import Affine, Reader, StoredImage
+from septum.io.npy import mapped_reader
 from septum.io.paths import format_path
 from septum.io.write import WriteRequest
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.claims import DAMAGE, STORED, check_claim, damaged
-from septum.io.image import StoredImage, mapped_reader
+from septum.io.image import Reader, StoredImage
 from septum.io.paths import format_path
 from septum.io.write import WriteRequest
 
@@ -50,6 +50,31 @@ def open_npy(path: Path, *, axes: str | None, labels: bool = False) -> StoredIma
         raise damaged(path, "npy", error) from error
     read = mapped_reader(path, shape, dtype, offset=offset, column_major=fortran)
     return StoredImage(shape, dtype, axes or guess_axes(path, shape), read)
+
+
+def mapped_reader(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, offset: int, column_major: bool = False
+) -> Reader:
+    """Return a reader of an array of plain values in a file, after the caller has checked that the file holds it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape, dtype
+        Of the array.
+    offset
+        Bytes before the first value.
+    column_major
+        True if the first dimension varies fastest.
+    """
+
+    def read(index: tuple[slice, ...]) -> NDArray[Any]:
+        # Mapped for this part alone: pages of a lasting map count as memory of the process, up to the whole file.
+        whole = np.memmap(path, dtype, "r", offset=offset, shape=shape, order="F" if column_major else "C")
+        return np.array(whole[index])
+
+    return read
 
 
 def guess_axes(path: Path | str, shape: tuple[int, ...]) -> str:

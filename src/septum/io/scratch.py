@@ -39,9 +39,9 @@ class ShardedArray:
     shape, dtype
         Of the array.
     chunks
-        Sides of what is compressed together.
+        Sides of a block that is compressed as one.
     shards
-        Sides of what is one file.
+        Sides of a block that is stored as one file.
     """
 
     def __init__(self, path: Path, *, keep_empty: bool = False) -> None:
@@ -76,9 +76,9 @@ class ShardedArray:
         shape, dtype
             Of the array.
         chunk
-            Sides of what is compressed together.
+            Sides of a block that is compressed as one.
         shard
-            Sides of what is one file, multiples of `chunk`.
+            Sides of a block that is stored as one file, multiples of `chunk`.
         """
         import zarr
         from zarr.codecs import ZstdCodec

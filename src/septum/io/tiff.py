@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
 from septum.io.claims import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged
-from septum.io.image import MICROMETERS, Reader, StoredImage, mapped_reader
+from septum.io.image import MICROMETERS, Reader, StoredImage
+from septum.io.npy import mapped_reader
 from septum.io.paths import format_path
 from septum.io.remote import open_url, reaching
 
@@ -26,7 +27,7 @@ _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # defaults of programs that know no s
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Bytes per value by TIFF's number of the type.
 _TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_RUN = 64 << 20  # plain values are fetched from another machine in runs of at most so many bytes
+_RUN = 64 << 20  # plain values are fetched from another machine in runs of at most this size, in bytes
 
 
 def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:

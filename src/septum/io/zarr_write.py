@@ -106,9 +106,10 @@ def create_zarr(
     dtype
         bool is written as uint8.
     chunks
-        Sides of what is compressed together: 512 x 512, or 32 x 512 x 512 where not given.
+        Sides of a block that is compressed as one: 512 x 512, or 32 x 512 x 512 where not given.
     shards
-        Sides of what is one file, multiples of `chunks`; 2048 x 2048 or 64 x 2048 x 2048 where neither is given.
+        Sides of a block that is stored as one file, multiples of `chunks`; 2048 x 2048 or 64 x 2048 x 2048 where
+        neither is given.
     pixel_size_um
         Micrometers per pixel by axis, as far as they are known.
     labels

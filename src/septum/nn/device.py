@@ -94,7 +94,7 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
         raise UsageError(
             f"device {wanted!r}",
             "a device that this machine has",
-            "use --device auto; `septum info` lists what is here",
+            "use --device auto; `septum info` lists the devices of this machine",
         )
     if kind == "cuda":
         device = torch.device(wanted if ":" in wanted else f"cuda:{local_rank % torch.cuda.device_count()}")
@@ -168,7 +168,7 @@ def report_memory_shortage(what: str, todo: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MemoryShortageError(f"not enough memory for {what}", "memory that is free", todo) from None
+        raise MemoryShortageError(f"not enough memory for {what}", "enough free memory", todo) from None
 
 
 def compile_network(

@@ -1,103 +1,82 @@
-"""Which code computes a network on the processor: Septum's engine where it is faster and right, PyTorch elsewhere.
+"""Which code computes a network: by a written rule, Septum's CPU engine or PyTorch.
 
-How fast both are is measured once for a processor, its threads, the versions of what computes, and a shape of networks,
-and kept in the user's cache folder. Whether the engine is right is looked at for every network.
+The engine (`septum.cpu.inference`) computes 2D networks of equal depths on a CPU. It is used by default
+
+- on the processors, and from the network width on, that `LEAST_WIDTH` lists: measured, it is faster there;
+- from `LEAST_OPERATIONS` on: loading the compiled code must pay off;
+- where its memory fits into the limit;
+- where its probabilities equal those of PyTorch within `septum.nn.rounding.TOLERANCE`, verified for each network.
+
+Nothing is timed or stored, so the same command takes the same code each time.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from math import inf
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, TypeAdapter
 
-from septum.errors import FileError, UsageError
-from septum.io.atomic import whole_file
+from septum.errors import UsageError
 from septum.nn.device import Device
 from septum.nn.ensemble import Ensemble, Network, members_of
 from septum.nn.rounding import TOLERANCE
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.network_memory import operations, tile_bytes
-from septum.version import __version__
+from septum.predict.settings import Backend
 
-Wanted = Literal["auto", "torch", "septum"]
-Name = Literal["torch", "septum"]
+# The least width from which the engine is used, by the vector instructions of an x86-64 processor. Processor seconds of
+# PyTorch divided by those of the engine, one thread, tiles of 572 (valid) and 256 (same), at widths 2, 4, 8, 16, 32:
+# AVX-512 0.7, 1.1-1.2, 1.7-1.8, 2.5-2.7, 2.7-3.3; see docs/performance.md. At width 4 the gain is within the noise.
+# Other processors were not measured: there PyTorch computes unless the engine is asked for.
+LEAST_WIDTH = {"AVX512": 8, "AVX2": 8}
 
-# Compiling takes about five seconds, once for a machine. PyTorch needs as long for so many operations.
-_WORTH_COMPILING = 1_500_000_000_000
-# Loading what is compiled takes so long and so much memory, once for a process.
-_LOADING_S, _LOADING_BYTES = 0.6, 100_000_000
-# Of the memory that is left the engine may have this share before it computes: the rest is for images and tiles.
-_ROOM = 1 / 3
-# A measurement may cost so much of the work that it is for.
-_WORTH_MEASURING = 0.3
-_MEASURED_SIDE = 96  # output pixels
-_REPEATS = 3
+# PyTorch computes about 1e11 operations a second on one core. Loading the compiled engine takes 0.6 s, once in a
+# process: the engine saves more from 1.2e11 operations on. Compiling takes about 5 s, once on a machine.
+LEAST_OPERATIONS = 3e11
 
-# In training nothing is measured, as a training must repeat: the engine scores from this width on, where it was faster
-# on all processors that were tried.
-_SURELY_FASTER = 8
-
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_MEASUREMENTS = TypeAdapter(dict[str, dict[str, tuple[_Seconds, _Seconds]]])
+_LOADING_BYTES = 100_000_000
+# Share of the memory left that the weights of the engine may take: the rest is for images and tiles.
+_MEMORY_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
 class VerifiedEngine:
-    """An engine and how far its probabilities may be from PyTorch's, if it computes usual images itself."""
+    """An engine, and how far its probabilities may differ from those of PyTorch for usual images."""
 
     engine: Network
     difference: float
 
     @property
     def right(self) -> bool:
-        """Whether that is rounding."""
+        """Return True if the difference is rounding."""
         return self.difference <= TOLERANCE
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What computes a network, and why."""
+    """The code that computes a network, and the reason."""
 
-    name: Name
+    name: Literal["torch", "septum"]
     why: str
 
     @property
     def code(self) -> str:
-        """The name for people."""
+        """The name for messages."""
         return {"torch": "PyTorch", "septum": "Septum's engine"}[self.name]
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that a tile took."""
-
-    torch_s: float
-    engine_s: float
-
-    @property
-    def text(self) -> str:
-        """The comparison for people."""
-        ratio = self.torch_s / self.engine_s
-        if ratio > 1:
-            return f"measured here to be {ratio:.1f} times faster than PyTorch"
-        return f"measured here to be {1 / ratio:.1f} times slower than PyTorch"
-
-
 def verified_engine(network: Network) -> VerifiedEngine:
-    """Make the engine of a network from `septum.nn.unet.for_prediction`, which measures its rounding."""
+    """Build the engine of a network, which measures its rounding against PyTorch.
+
+    Parameters
+    ----------
+    network
+        From `septum.nn.unet.for_prediction`, or several of them, on the CPU.
+    """
     from septum.cpu.inference import Engine
 
     engines = [Engine(member) for member in members_of(network) if isinstance(member, UNet)]
@@ -109,211 +88,104 @@ def select_backend(
     network: Network,
     device: Device,
     *,
-    wanted: Wanted = "auto",
+    wanted: Backend = "auto",
     work: float = inf,
     room: float = inf,
     make: Callable[[], VerifiedEngine] | None = None,
 ) -> Choice:
-    """Choose what computes a network.
+    """Choose the code that computes a network.
 
     Parameters
     ----------
     network
         For prediction, on `device`.
     device
-        Where it is.
+        Where the network is.
     wanted
-        What a person asked for; ``"auto"`` takes what is faster.
+        ``"torch"`` or ``"septum"`` as the user asked; ``"auto"``: by the rule of this module.
     work
-        Operations that are to be done: for few nothing is compiled or measured.
+        Number of operations to compute.
     room
-        Bytes that are left: for the engine, its weights and measuring, and for all that a prediction takes.
+        Bytes that the process may still take, for images and tiles too.
     make
-        Makes the engine; `verified_engine` where not given.
+        Builds and verifies the engine; `verified_engine` by default.
 
     Raises
     ------
     UsageError
-        If the engine is asked for and cannot compute this network here, or computes it wrongly.
+        If the engine is asked for but does not compute this network on this device, or computes it wrongly.
     """
-    refusal = _refusal(network.settings, device)
-    make = make or (lambda: verified_engine(network))
-    if wanted == "torch" or (wanted == "auto" and refusal):
-        return Choice("torch", refusal or "asked for")
+    refusal = "asked for" if wanted == "torch" else _unsupported(network.settings, device)
+    if refusal is None and wanted == "auto":
+        refusal = slower(network.settings) or _too_little(work) or _too_large(network, room)
+    if refusal is None and not (found := (make or (lambda: verified_engine(network)))()).right:
+        refusal = f"Septum's engine differs from PyTorch by up to {found.difference:.1g} in a probability here"
+    if refusal is None:
+        return Choice("septum", "asked for" if wanted == "septum" else f"faster from width {_least_width()} on")
     if wanted == "septum":
-        if refusal is None and not (found := make()).right:
-            refusal = _wrong(found)
-        if refusal is not None:
-            raise UsageError(f"--engine septum: {refusal}", "a network that it computes", "leave --engine out")
-        return Choice("septum", "asked for")
-    speed = known_speed(network.settings)
-    if speed is None and (refusal := _not_worth(network.settings, work)) is not None:
-        return Choice("torch", refusal)
-    if speed is not None and speed.torch_s <= speed.engine_s:
-        return Choice("torch", f"Septum's engine was {speed.text}")
-    if speed is not None and not _loaded() and _saved_s(speed, network, work) < _LOADING_S:
-        return Choice("torch", "too little to do for loading Septum's engine")
-    if not _fits(network, room, measuring=speed is None):
-        return Choice("torch", "Septum's engine and its weights would take too much of the memory that may be taken")
-    found = make()
-    if not found.right:
-        return Choice("torch", _wrong(found))
-    if speed is None:
-        speed = measure(members_of(network)[0], members_of(found.engine)[0])
-        _keep(network.settings, speed)
-    better = speed.engine_s < speed.torch_s
-    return Choice("septum", speed.text) if better else Choice("torch", f"Septum's engine was {speed.text}")
+        raise UsageError(f"--engine septum: {refusal}", "a network that the engine computes", "leave --engine out")
+    return Choice("torch", refusal)
 
 
 def for_scores(network: UNet, device: Device) -> Network:
-    """Return what computes a network in training when held-out images are scored.
-
-    It is the same each time, whatever is measured: a training repeats exactly.
+    """Return the code that scores validation images in training: by the rule, whatever the amount of work.
 
     Parameters
     ----------
     network
         In training, on `device`; see `septum.nn.unet.for_prediction`.
     device
-        Where it is.
+        Where the network is.
     """
     folded = for_prediction(network)
-    if _refusal(network.settings, device) is None and network.settings.width >= _SURELY_FASTER:
+    if (_unsupported(network.settings, device) or slower(network.settings)) is None:
         found = verified_engine(folded)
         if found.right:
             return found.engine
     return folded
 
 
-def measure(network: Network, engine: Network) -> Speed:
-    """Time both on a tile, taking turns; the least of a few times each."""
-    x = _noise(network.settings, _measured_sides(network.settings))
-
-    def seconds(compute: Network) -> float:
-        begin = time.perf_counter()
-        compute(x)
-        return time.perf_counter() - begin
-
-    with torch.inference_mode():
-        times = [(seconds(network), seconds(engine)) for _ in range(_REPEATS)]
-    return Speed(*map(min, zip(*times, strict=True)))
+def slower(shape: UNetSettings) -> str | None:
+    """Return why the engine is not faster than PyTorch for a network on this processor; None if it is."""
+    least = _least_width()
+    if least is None:
+        return "the speed of Septum's engine was not measured on this kind of processor"
+    return f"Septum's engine is not faster below width {least}" if shape.width < least else None
 
 
-def known_speed(settings: UNetSettings) -> Speed | None:
-    """Return what was measured on this machine for networks of this shape; None if nothing was."""
-    found = _read().get(_machine(), {}).get(_shape(settings))
-    return None if found is None else Speed(*found)
+def describe_rule() -> str:
+    """Return the code that computes predictions on this CPU, for messages."""
+    least = _least_width()
+    if least is None:
+        return "PyTorch (--engine septum for Septum's engine)"
+    return f"Septum's engine for 2D networks from width {least} on if there is enough work, PyTorch otherwise"
 
 
-def known_speeds() -> dict[str, Speed]:
-    """Return all that was measured on this machine, by the shape of the network."""
-    return {shape: Speed(*found) for shape, found in sorted(_read().get(_machine(), {}).items())}
+def _least_width() -> int | None:
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return LEAST_WIDTH.get(torch.backends.cpu.get_cpu_capability()) if x86 else None
 
 
-def _refusal(settings: UNetSettings, device: Device) -> str | None:
-    """Say why the engine does not compute a network; None if it can."""
+def _unsupported(shape: UNetSettings, device: Device) -> str | None:
+    """Return why the engine cannot compute a network on a device; None if it can."""
     if device.torch.type != "cpu":
         return f"PyTorch computes on {device.name}"
-    if len(settings.depths) != 2:
+    if len(shape.depths) != 2:
         return "PyTorch computes volumes"
-    if settings.depths[0] != settings.depths[1]:
-        return "PyTorch computes networks whose depths differ"
-    return None
+    return "PyTorch computes networks with unequal depths" if shape.depths[0] != shape.depths[1] else None
 
 
-def _wrong(found: VerifiedEngine) -> str:
-    return f"Septum's engine differs from PyTorch by up to {found.difference:.1g} in a probability here"
+def _too_little(work: float) -> str | None:
+    return "too little work to load Septum's engine" if work < LEAST_OPERATIONS else None
 
 
-def _not_worth(settings: UNetSettings, work: float) -> str | None:
-    """Say why it does not pay to measure for so much work; None if it does."""
-    both = 2 * _REPEATS * operations(settings, _measured_sides(settings))
-    if work * _WORTH_MEASURING < both:
-        return "too little to do for measuring whether Septum's engine is faster; `septum info MODEL` measures it"
-    if work < _WORTH_COMPILING and not known_speeds():
-        return "too little to do for compiling Septum's engine, once for this machine; `septum info MODEL` does it"
-    return None
+def _too_large(network: Network, room: float) -> str | None:
+    """Return a reason if the engine and its weights take too much of the memory; does not load it to find that out."""
+    loaded = "septum.cpu.inference" in sys.modules
+    left = _MEMORY_SHARE * room - (0 if loaded else _LOADING_BYTES)
+    if left > 0:
+        from septum.cpu.inference import weight_bytes
 
-
-def _loaded() -> bool:
-    return "septum.cpu.inference" in sys.modules
-
-
-def _saved_s(speed: Speed, network: Network, work: float) -> float:
-    """Return by how many seconds the engine is faster with so many operations."""
-    measured = operations(network.settings, _measured_sides(network.settings))
-    return (speed.torch_s - speed.engine_s) * work / measured
-
-
-def _fits(network: Network, room: float, *, measuring: bool) -> bool:
-    """Say whether the engine leaves enough of the memory, and do not load it to find that it does not."""
-    left = _ROOM * room - (0 if _loaded() else _LOADING_BYTES)
-    if left <= 0:
-        return False
-    from septum.cpu.inference import weight_bytes
-
-    settings = network.settings
-    measured = tile_bytes(settings, _measured_sides(settings)) if measuring else 0
-    return len(members_of(network)) * weight_bytes(settings) + measured <= left
-
-
-def _measured_sides(settings: UNetSettings) -> tuple[int, ...]:
-    return settings.geometry.input_for((_MEASURED_SIDE,) * len(settings.depths))
-
-
-def _noise(settings: UNetSettings, sides: tuple[int, ...]) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, settings.channels, *sides, generator=generator)
-
-
-def _shape(settings: UNetSettings) -> str:
-    return f"width {settings.width}, depth {max(settings.depths)}, padding {settings.padding}"
-
-
-def _machine() -> str:
-    """Return what a measurement depends on beside the network."""
-    return f"{_processor()}; {torch.get_num_threads()} threads; {_versions()}"
-
-
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    said: dict[str, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            said.setdefault(name.strip(), value.strip())  # of the first core
-    wanted = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part")
-    return " ".join([platform.machine(), platform.processor(), *(said[name] for name in wanted if name in said)])
-
-
-@lru_cache(maxsize=1)
-def _versions() -> str:
-    found = {"septum": __version__, "torch": torch.__version__}
-    for package in ("numba", "llvmlite"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return ", ".join(f"{name} {value}" for name, value in found.items())
-
-
-def cache_file() -> Path:
-    """Return where measurements are kept: in the folder that the system has for such files."""
-    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(f"~/{usual}")  # noqa: PTH111 - Path's may raise
-    return Path(folder) / "septum" / "engine.json"
-
-
-def _read() -> dict[str, dict[str, tuple[float, float]]]:
-    """Return all measurements by machine and shape; what is damaged counts as not there."""
-    with suppress(OSError, ValueError):
-        return _MEASUREMENTS.validate_json(cache_file().read_bytes())
-    return {}
-
-
-def _keep(settings: UNetSettings, speed: Speed) -> None:
-    """Keep a measurement for later; where that is not possible it is made again."""
-    found = _read()
-    found.setdefault(_machine(), {})[_shape(settings)] = (speed.torch_s, speed.engine_s)
-    with suppress(OSError, FileError):
-        cache_file().parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(cache_file()) as temporary:
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        if len(members_of(network)) * weight_bytes(network.settings) <= left:
+            return None
+    return "Septum's engine and its weights would take too much of the memory limit"

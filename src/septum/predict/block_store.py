@@ -1,13 +1,13 @@
-"""The folder in which an image is predicted block by block: what is finished stays finished.
+"""The work folder of an image that is predicted block by block; finished blocks are kept when the prediction stops.
 
 ::
 
     cells.unfinished/
-        plan.json              what is computed: model, image, blocks, tile; a later start must ask for the same
-        levels/  ids-.../      arrays between the stages
-        result.ome.zarr/       the result, cell by cell of the grid of blocks
-        done/STAGE/F-B.npz     block B of frame F has passed the stage, and what it says to the other blocks
-        tables/STAGE/F.npz     what came of all blocks of frame F together
+        plan.json              model, image, blocks, tile; a resumed prediction must have the same
+        levels/  ids-.../      arrays between stages
+        result.ome.zarr/       the result, one shard for each block
+        done/STAGE/F-B.npz     block B of frame F has passed the stage; the arrays that other blocks need of it
+        tables/STAGE/F.npz     the joined arrays of all blocks of frame F
 """
 
 from __future__ import annotations
@@ -29,38 +29,39 @@ from pydantic import ValidationError
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error, whole_file
 from septum.io.scratch import load_arrays, save_arrays
+from septum.predict.settings import Output
 from septum.settings import Settings
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class BlockPlan(Settings):
-    """What is computed in a work folder; the same for all who work in it.
+    """The plan of a work folder; the same for all processes that compute in it.
 
     Parameters
     ----------
     version
-        Of Septum.
+        Version of Septum.
     model, model_sha256
-        The model file, and what is in it.
+        The model file, and the hash of its content.
     source, source_stamp
-        The image, and what tells whether it has changed.
+        The image, and a stamp that changes with it.
     axes, shape, dtype
-        The image's, in canonical order.
+        Those of the image, in canonical order.
     named_axes
-        What the person said the dimensions are; None where the file was believed.
+        Axes that the user named; None: those that the file states.
     frame
         Spatial sides of a frame.
     frames
         Number of frames.
     output
-        ``"labels"``, ``"classes"`` or ``"probabilities"``.
+        Kind of the result.
     tta
-        Averaged over rotated and mirrored versions.
+        Probabilities are averaged over rotated and mirrored versions.
     tile, block
         As in `septum.predict.tile_plan.TilePlan`.
     engine
-        Septum's engine computes the network, where that is a processor's work; see `septum.predict.backend`.
+        Septum's engine computes the network on CPUs; see `septum.predict.backend`.
     """
 
     version: str
@@ -74,7 +75,7 @@ class BlockPlan(Settings):
     named_axes: str | None
     frame: tuple[int, ...]
     frames: int
-    output: str
+    output: Output
     tta: bool
     tile: tuple[int, ...]
     block: tuple[int, ...]
@@ -98,29 +99,29 @@ class Work:
 
     @property
     def result(self) -> Path:
-        """The result while it is being made."""
+        """The unfinished result."""
         return self.folder / "result.ome.zarr"
 
     def is_done(self, task: BlockTask) -> bool:
-        """Say whether a block has passed a stage."""
+        """Return True if a block has passed a stage."""
         return self._done(task).exists()
 
-    def finish(self, task: BlockTask, rest: Arrays) -> None:
-        """Note that a block has passed a stage, and what it says to the others; its arrays are on the disk."""
+    def finish(self, task: BlockTask, shared: Arrays) -> None:
+        """Record that a block has passed a stage, with the arrays that other blocks need; its own are on disk."""
         self._done(task).parent.mkdir(parents=True, exist_ok=True)
-        save_arrays(self._done(task), rest)
+        save_arrays(self._done(task), shared)
 
-    def rests(self, stage: str, frame: int, blocks: int) -> Iterator[Arrays]:
-        """Return what all blocks of a frame said in a stage, in their order."""
+    def shared(self, stage: str, frame: int, blocks: int) -> Iterator[Arrays]:
+        """Return the recorded arrays of all blocks of a frame in a stage, in the order of the blocks."""
         return (load_arrays(self._done(BlockTask(stage, frame, block))) for block in range(blocks))
 
     def table(self, stage: str, frame: int) -> Arrays | None:
-        """Return what came of all blocks of a frame together; None if they are not joined yet."""
+        """Return the joined arrays of a frame; None if its blocks are not joined yet."""
         path = self.folder / "tables" / stage / f"{frame}.npz"
         return _load_table(path, path.stat().st_mtime_ns) if path.exists() else None
 
     def save_table(self, stage: str, frame: int, table: Arrays) -> None:
-        """Keep what came of all blocks of a frame together."""
+        """Store the joined arrays of a frame."""
         path = self.folder / "tables" / stage / f"{frame}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_arrays(path, table)
@@ -129,58 +130,41 @@ class Work:
         return self.folder / "done" / task.stage / f"{task.frame}-{task.block}.npz"
 
 
-@lru_cache(maxsize=8)  # many blocks look into the same tables
+@lru_cache(maxsize=8)  # many blocks read the same tables
 def _load_table(path: Path, written_ns: int) -> Arrays:
     return load_arrays(path)
 
 
-def work_folder(target: Path) -> Path:
-    """Return the folder in which a result is made."""
-    return target.with_name(f"{target.name}.unfinished")
-
-
-def block_of_unfinished(target: Path) -> tuple[int, ...] | None:
-    """Return the sides of the blocks in which a result was begun; None if it was not.
+def open_work(folder: Path) -> Work:
+    """Open an existing work folder.
 
     Raises
     ------
     FileError
         If the plan is missing or damaged.
     """
-    folder = work_folder(target)
-    return open_work(folder).plan.block if folder.exists() else None
-
-
-def open_work(folder: Path) -> Work:
-    """Open a work folder that exists.
-
-    Raises
-    ------
-    FileError
-        If its plan is missing or damaged.
-    """
     try:
         return Work(folder, BlockPlan.model_validate_json((folder / "plan.json").read_bytes()))
     except (OSError, ValidationError) as error:
         raise FileError(
             f"{folder}: no plan of an unfinished prediction ({type(error).__name__})",
-            "a folder that septum predict has made",
+            "a work folder of septum predict",
             "delete it and run the command again",
         ) from error
 
 
 def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
-    """Make a work folder, or go on in the one that is there.
+    """Create a work folder, or resume the existing one.
 
     Returns
     -------
     work, resumed
-        `resumed`: it was there. Its plan is then kept, tile and all.
+        `resumed` is True if the folder existed; its own plan is kept then, with its tile.
 
     Raises
     ------
     UsageError
-        If something else is computed in the folder that is there.
+        If the existing folder holds an unfinished result of something else.
     FileError
         If the folder cannot be written.
     """
@@ -191,7 +175,7 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
             with whole_file(new / "plan.json") as temporary:
                 temporary.write_text(plan.model_dump_json(indent=2))
             with suppress(FileExistsError):
-                new.rename(folder)  # another process may have been first: then its folder stays
+                new.rename(folder)  # if another process was first, its folder is kept
                 return Work(folder, plan), False
         except OSError as error:
             if not folder.exists():
@@ -199,15 +183,15 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
         finally:
             shutil.rmtree(new, ignore_errors=True)
     work = open_work(folder)
-    free = {"tile", "version", "engine"}  # any of them gives the same result
+    free = {"tile", "version", "engine"}  # the result does not depend on them
     ours, theirs = (json.loads(p.model_dump_json(exclude=free)) for p in (plan, work.plan))
     changed = [name for name in ours if ours[name] != theirs[name]]
     if changed:
         listed = "; ".join(f"{name} was {theirs[name]}, is {ours[name]}" for name in changed)
         raise UsageError(
             f"{folder} holds an unfinished result of something else: {listed}",
-            "the command that began it",
-            "run that command to finish it, give another -o, or delete the folder to begin anew",
+            "the same command as before",
+            "run that command to finish it, give another -o, or delete the folder to start over",
         )
     return work, True
 
@@ -219,7 +203,7 @@ def digest(path: Path) -> str:
 
 
 def stamp(location: str | Path | None) -> str:
-    """Return what tells whether an image has changed: size and time of the file, or of what describes the folder."""
+    """Return a stamp that changes with an image: size and time of its file, or of the metadata file of a folder."""
     path = Path(location or "")
     for part in (path / "zarr.json", path / ".zattrs", path / ".zarray", path):
         if part.is_file():
@@ -229,7 +213,7 @@ def stamp(location: str | Path | None) -> str:
 
 
 def pending(work: Work, stage: str, frames: int, blocks: int) -> list[BlockTask]:
-    """Return the blocks that have not passed a stage."""
+    """Return the blocks that have not passed a stage yet."""
     tasks = (BlockTask(stage, frame, block) for frame in range(frames) for block in range(blocks))
     return [task for task in tasks if not work.is_done(task)]
 

@@ -1,4 +1,4 @@
-"""Is an image to predict like those of the training? What to expect where it is not, and what to do."""
+"""Domain shift: warn of an image that differs from the training images, with the likely effect and a remedy."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from septum.settings import Settings
 if TYPE_CHECKING:
     from septum.check.samples import Sample
 
-_MOST = 64  # images whose curves are kept
-_RATIO = 1.5  # of pixel sizes, beyond the range of the training
-_FLAT = 4  # an image with so many times fewer gray values than any of the training, and with 16 at most
-_WHOLE = 1 << 22  # pixels, up to which a frame is read whole
-_WINDOW = {2: 256, 3: 64}  # pixels along each axis; three windows an axis are read of larger frames
+_MOST_CURVES = 64  # training images whose intensity curves are stored
+_SIZE_RATIO = 1.5  # tolerated ratio of pixel sizes, beyond the range of the training images
+# Few gray values: at most `_FEW_LEVELS`, and fewer than any training image has by this factor.
+_LEVELS_RATIO, _FEW_LEVELS = 4, 16
+_WHOLE_PX = 1 << 22  # frames of more pixels are read in windows: three along each axis, of these sides
+_WINDOW_PX = {2: 256, 3: 64}
 
 
 class TrainingDomain(Settings):
-    """What the training images were like.
+    """Statistics of the training images.
 
     Parameters
     ----------
     curves
-        Of up to 64 of them, the channels one after another: see `septum.arrays.intensity_profile.intensity_curve`.
+        Intensity curves of up to 64 images, the channels one after another; see
+        `septum.arrays.intensity_profile.intensity_curve`.
     levels
-        The fewest gray values of an image.
+        Smallest number of gray values in an image.
     pixel_um
-        Smallest and largest pixel size per axis, in micrometers; empty if unknown.
+        Smallest and largest pixel size for each axis, in micrometers; empty if unknown.
     object_px
         Median diameter of the objects in pixels; None for classes.
     """
@@ -46,22 +48,22 @@ class TrainingDomain(Settings):
 
 
 def training_domain(samples: Sequence[Sample], object_px: float | None) -> TrainingDomain:
-    """Sum up what the images of a training are like.
+    """Compute the statistics of the training images.
 
     Parameters
     ----------
     samples
-        All annotated images, also those held out.
+        All annotated images, the validation images included.
     object_px
         Median diameter of the objects in pixels, None for classes.
     """
-    looks = [intensity_curve(sample.image) for sample in samples]
-    kept = np.unique(np.linspace(0, len(looks) - 1, min(_MOST, len(looks))).round().astype(int))
+    found = [intensity_curve(sample.image) for sample in samples]
+    kept = np.unique(np.linspace(0, len(found) - 1, min(_MOST_CURVES, len(found))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
     return TrainingDomain(
-        curves=tuple(tuple(round(float(v), 4) for v in looks[i][0].ravel()) for i in kept),
-        levels=min(levels for _, levels in looks),
+        curves=tuple(tuple(round(float(v), 4) for v in found[i][0].ravel()) for i in kept),
+        levels=min(levels for _, levels in found),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
         object_px=None if object_px is None else round(object_px, 1),
     )
@@ -70,23 +72,23 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
 def shift_warnings(
     frame: Readable, name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain
 ) -> Iterator[tuple[str, str]]:
-    """Say in what an image is unlike those of the training.
+    """Compare an image with the training images.
 
     Parameters
     ----------
     frame
-        ``(C, *S)``; large ones are looked at through some windows.
+        ``(C, *S)``, raw intensities of any range; of large frames some windows are read.
     name
-        Of the image, for people.
+        Name of the image for the message.
     pixel_size_um
-        By axis; empty if unknown.
+        Pixel size for each axis, in micrometers; empty if unknown.
     seen
-        From the model file.
+        Statistics of the training images, from the model file.
 
     Yields
     ------
     cause, text
-        A word that is the same for all images of that kind, and what to expect and to do.
+        A key that is the same for all images with this difference; the difference, its likely effect and a remedy.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
     curve, levels = intensity_curve(_pixels(frame))
@@ -95,28 +97,43 @@ def shift_warnings(
         return
     usual = typical_distance(known)
     far = distance(curve, known)
-    if levels * _FLAT < seen.levels and levels <= 16:
+    if levels * _LEVELS_RATIO < seen.levels and levels <= _FEW_LEVELS:
         yield (
             "contrast",
-            f"{name}: only {levels} gray values, the training images have {seen.levels} and more: expect noise to be "
-            "taken for structure; save the image with its full range of values, or expose it longer",
+            f"{name}: only {levels} gray values, the training images have {seen.levels} and more: noise may be taken "
+            "for structure; save the image with its full range of values, or expose it longer",
         )
     elif far > usual:
-        figures = f"{far:.2g} standard deviations off, usual are {usual:.2g}"
+        figures = f"distance {far:.2g} standard deviations, typical {usual:.2g}"
         if distance(inverted(curve), known) <= usual:
-            text = f"dark and bright are the other way round than in the training images ({figures}): expect hardly "
-            text += "anything to be found; invert the image"
+            text = f"dark and bright are inverted compared with the training images ({figures}): hardly anything will "
+            text += "be found; invert the image"
         else:
-            text = f"intensities are distributed as in no training image ({figures}; brightness and contrast do not "
-            text += "matter): expect more mistakes; look at the results, and train with some images of this kind"
+            text = f"the intensity distribution differs from all training images ({figures}; brightness and contrast "
+            text += "do not matter): expect more errors; look at the results, and train with some images of this kind"
         yield "intensities", f"{name}: {text}"
+
+
+def image_warnings(
+    frames: Sequence[Readable], name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain | None
+) -> Iterator[tuple[str, str]]:
+    """Compare the middle frame of an image with the training images; see `shift_warnings`.
+
+    Yields
+    ------
+    cause, text
+        The text states that a cause is reported once, which is up to the caller. Nothing without `seen`.
+    """
+    if seen is not None:
+        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen):
+            yield cause, f"{text} (reported once, also for other images of this kind)"
 
 
 def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
     ratios = {}
     for axis, (low, high) in seen.pixel_um.items():
         size = pixel_size_um.get(axis)
-        if size is not None and not low / _RATIO <= size <= high * _RATIO:
+        if size is not None and not low / _SIZE_RATIO <= size <= high * _SIZE_RATIO:
             ratios[axis] = size / float(np.sqrt(low * high))
     if not ratios:
         return
@@ -131,18 +148,18 @@ def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDom
         "pixel size",
         f"{name}: pixels are {factor:.2g} times {'larger' if ratio > 1 else 'smaller'} than in training{along} "
         f"({pixel_size_um[axis]:.3g} instead of {usual:.3g} micrometers): objects look {factor:.2g} times "
-        f"{'smaller' if ratio > 1 else 'larger'}{across}, expect that some are missed or cut; resample the image to "
+        f"{'smaller' if ratio > 1 else 'larger'}{across}, some may be missed or cut; resample the image to "
         f"{usual:.3g} micrometers, or train with images of this pixel size",
     )
 
 
 def _pixels(frame: Readable) -> NDArray[Any]:
-    """Return ``(C, n)`` pixels: all of a frame, or windows at its ends and in its middle."""
+    """Return ``(C, n)`` pixels: all of a frame, or those of windows at its ends and in its middle."""
     sides = frame.shape[1:]
-    if int(np.prod(sides)) <= _WHOLE:
+    if int(np.prod(sides)) <= _WHOLE_PX:
         whole = frame[(slice(None), *(slice(0, n) for n in sides))]
         return whole.reshape(len(whole), -1)
-    window = _WINDOW[len(sides)]
+    window = _WINDOW_PX[len(sides)]
     starts = [sorted({0, max(0, (n - window) // 2), max(0, n - window)}) for n in sides]
     parts = [frame[(slice(None), *(slice(s, s + window) for s in place))] for place in product(*starts)]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)

@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageStarted(Event):
-    """Image `index` (from 0) of `count` is begun.
+    """Image `index` (from 0) of `count` starts.
 
     Attributes
     ----------
     path : Path
         The image.
     index, count : int
-        Which of how many.
+        Number of the image, and of all images.
     tiles : int
-        Tiles of all its frames and versions.
+        Number of tiles of all frames and versions.
     sides : tuple of int
         Input sides of most tiles.
     blocks : int
-        Blocks of all frames; 0: the frames are held in memory.
+        Number of blocks of all frames; 0: the frames are held in memory.
     peak_bytes : int
-        The most memory that the process will hold.
+        Largest memory that the process will hold.
     seconds : float or None
-        About how long it will take; None where that is too short to be told.
+        Estimated time; None for images of only a few tiles.
     resumed : bool
-        Whether an unfinished result is continued.
+        True if an unfinished result is resumed.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class TileDone(Event):
 
 @dataclass(frozen=True)
 class BlockDone(Event):
-    """`done` of the `blocks` blocks of image `path` have passed a stage; a part of a block counts as a part."""
+    """`done` of the `blocks` blocks of image `path` have passed a stage; parts of a block count as fractions."""
 
     path: Path
     stage: str
@@ -67,7 +67,7 @@ class BlockDone(Event):
 
 @dataclass(frozen=True)
 class ImageDone(Event):
-    """The result of image `path` is whole in the file `output`; `objects` is None unless object ids were written."""
+    """The result of image `path` is complete in the file `output`; `objects` is None unless object ids were written."""
 
     path: Path
     output: Path
@@ -77,7 +77,7 @@ class ImageDone(Event):
 
 @dataclass(frozen=True)
 class ShardDone(Event):
-    """Part I of N of image `path` is done; `left` blocks of the network's work are left to other parts."""
+    """Part I of N of image `path` is done; the network has not computed `left` blocks yet, which other parts do."""
 
     path: Path
     left: int
@@ -85,7 +85,7 @@ class ShardDone(Event):
 
 @dataclass(frozen=True)
 class ImageFailed(Event):
-    """Image `path` could not be predicted and why, in one sentence; the others are done all the same."""
+    """Image `path` could not be predicted; `message` is the error. The other images are predicted."""
 
     path: Path
     message: str
@@ -93,7 +93,7 @@ class ImageFailed(Event):
 
 @dataclass(frozen=True)
 class Predicted(Event):
-    """The last record of a prediction: images done, images failed, seconds in all, most memory held."""
+    """The last event of a prediction: images done, images failed, total seconds, largest memory held."""
 
     done: int
     failed: int

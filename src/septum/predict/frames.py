@@ -1,10 +1,11 @@
-"""An image as the frames that the network takes, and results as an image again."""
+"""An image as the frames that the network takes, and results of frames as an image again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,24 @@ from septum.axes import relative_spacing, spatial
 from septum.errors import DataError, ModelError
 from septum.io.image import Image
 from septum.predict.model import Model
+from septum.predict.settings import Output, PredictSettings
+from septum.predict.tile_plan import TilePlan
 
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """What the network takes of an image, read where it is needed.
+    """The part of an image that the network takes at once, read piece by piece.
 
     Parameters
     ----------
     source
-        The image.
+        The opened image.
     place
-        Index along each axis that is walked (T, and Z for a model of images), in the order of the image's axes.
+        Index along each axis that is walked (T, and Z for a model of images), in the order of the axes of the image.
     rank
         2 or 3 spatial axes.
     repeat
-        How often the only channel is repeated: gray images for a model of color images.
+        Number of channels that the only channel is repeated to: gray images for a model of color images.
     """
 
     source: Image
@@ -55,13 +58,52 @@ class ImageFrame:
         return np.repeat(part, self.repeat, axis=0)[index[0]] if self.repeat > 1 else part[index[0]]
 
 
+@dataclass(frozen=True)
+class ImageJob:
+    """One image of a prediction, opened and planned.
+
+    Parameters
+    ----------
+    settings
+        Settings of the prediction; `model` is the model file.
+    model
+        The opened model.
+    output
+        Kind of the result.
+    path, target
+        The image, and the file or label image to write.
+    index, count
+        Number of the image, from 0, and of all images.
+    source
+        The opened image.
+    frames
+        Its frames.
+    plan
+        Tiles, blocks and memory.
+    overlap
+        The image takes so little memory that another one may be opened or written at the same time.
+    """
+
+    settings: PredictSettings
+    model: Model
+    output: Output
+    path: Path
+    target: Path
+    index: int
+    count: int
+    source: Image
+    frames: list[ImageFrame]
+    plan: TilePlan
+    overlap: bool = False
+
+
 def walked_axes(axes: str, rank: int) -> str:
     """Return the axes along which an image is walked frame by frame: T, and Z for a model of images."""
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
 def split_frames(source: Image, model: Model) -> list[ImageFrame]:
-    """Cut an image into what the network takes: ``(C, Y, X)`` each along T and Z, or ``(C, Z, Y, X)`` each along T.
+    """Split an image into frames: ``(C, Y, X)`` along T and Z, or ``(C, Z, Y, X)`` along T.
 
     Raises
     ------
@@ -74,21 +116,36 @@ def split_frames(source: Image, model: Model) -> list[ImageFrame]:
         raise ModelError(
             f"{where}: axes {source.file_axes}, no Z",
             "a volume, as the model was trained on volumes",
-            "say what the dimensions are, for example --axes ZYX",
+            "name the axes of the file, for example --axes ZYX",
         )
     repeat = wanted if sides["C"] == 1 and wanted == 3 and model.header.gray_as_color else 1
     if sides["C"] * repeat != wanted:
         raise ModelError(
             f"{where}: {sides['C']} channel{'s' * (sides['C'] != 1)}",
             f"{wanted} channel{'s' * (wanted != 1)}, as in training",
-            "convert the image, or say what its dimensions are with --axes",
+            "convert the image, or name its axes with --axes",
         )
     lengths = (range(sides[a]) for a in walked_axes(axes, model.rank))
     return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
 
 
 def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
-    """Put the frames' results ``(C', *S)`` back into the image's axes."""
+    """Join the results of frames in the axes of the image.
+
+    Parameters
+    ----------
+    results
+        For each frame, in order, ``(C', *S)`` of any dtype, any values.
+    source
+        The image.
+    rank
+        Number of spatial axes of a frame, 2 or 3.
+
+    Returns
+    -------
+    ndarray
+        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
+    """
     lengths = dict(zip(source.axes, source.shape, strict=True))
     walked = walked_axes(source.axes, rank)
     stack = np.stack(results)
@@ -99,6 +156,6 @@ def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> ND
 
 
 def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
-    """Return the relative pixel sizes of a frame's axes; None unless all are known."""
+    """Return the relative pixel sizes of the axes of a frame; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
     return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None

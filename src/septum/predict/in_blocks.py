@@ -1,256 +1,152 @@
-"""Predict one image block by block: in bounded memory, stoppable at any moment, shared among processes.
-
-A block passes one stage after the other; between two stages stands a join, where what the blocks say about their
-borders becomes one table. Blocks of one stage do not depend on each other, so any process may do any of them in any
-order; a block that is done is never done again. The result does not depend on who did what.
-
-Stages: ``statistics`` (intensities of the whole image), ``probabilities`` (the network), and for objects, or areas
-between lines, those of `septum.arrays.stitch`.
-"""
+"""Predict an image block by block: in bounded memory, resumable, shared among processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from septum.arrays import stitch
-from septum.arrays.instances import quantize
-from septum.arrays.normalize import join_samples, sample_intensities
-from septum.axes import spatial
-from septum.errors import FileError
-from septum.io.image import Image
-from septum.io.paths import image_stem
-from septum.io.scratch import ShardedArray
-from septum.io.zarr_write import ZarrTarget, create_zarr
-from septum.predict.block_store import Arrays, BlockTask, Work
-from septum.predict.frames import ImageFrame, frame_spacing, split_frames, walked_axes
-from septum.predict.model import Model
-from septum.predict.outputs import class_table, makes_objects, most_probable_class, smallest_integer
-from septum.predict.tile_plan import CHUNK, block_regions
-from septum.predict.tiled import Region, TiledPredictor, region_probabilities
+from septum.events import Event, Warned
+from septum.io.atomic import replace_folder
+from septum.io.formats import format_of
+from septum.io.tiff_write import write_tiff_from
+from septum.io.zarr_labels import add_labels
+from septum.io.zarr_write import ZarrTarget, add_pyramid
+from septum.predict.block_stages import PROBABILITIES, Blocks
+from septum.predict.block_store import BlockPlan, BlockTask, Work, digest, pending, remove_leftovers, stamp, start_work
+from septum.predict.events import BlockDone, ImageDone, ImageStarted, ShardDone
+from septum.predict.frames import ImageJob, walked_axes
+from septum.predict.outputs import work_folder
+from septum.predict.tiled import halved_text
+from septum.version import __version__
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
-# Pieces between the stages are small, as the stages also read the rims of their neighbors.
-_SCRATCH_CHUNK = {2: 256, 3: 64}
-
-STATISTICS, PROBABILITIES = "statistics", "probabilities"
+    from septum.predict.executors import DaskExecutor
 
 
-@dataclass(eq=False)
-class Blocks:
-    """An image that is predicted block by block, as one process sees it.
+def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[Event]:
+    """Predict one image block by block.
 
     Parameters
     ----------
-    work
-        The work folder.
-    model
-        The model, on this process's device.
-    source
-        The image.
+    job
+        The image; its plan has blocks.
+    executor
+        Workers that compute the blocks; None: this process.
+
+    Yields
+    ------
+    ImageStarted, BlockDone after each step, Warned; ImageDone at the end, or ShardDone if only a part was asked for.
+
+    Raises
+    ------
+    SeptumError
+        If the image cannot be read or the result not written; finished blocks are kept.
     """
+    begin = time.monotonic()
+    work, resumed = start_work(work_folder(job.target), _block_plan(job))
+    blocks = Blocks(work, job.model, job.source)
+    frames, each = work.plan.frames, len(blocks.regions)
+    count = each * frames
+    yield _started(job, blocks, executor, resumed=resumed)
+    for stage in blocks.stages:
+        if not blocks.prepare(stage):
+            continue
+        tasks = pending(work, stage, frames, each)
+        already = count - len(tasks)
+        share = _share(tasks, stage, each, job.settings.shard)
+        for done in compute(blocks, share) if executor is None else executor.compute(blocks, share):
+            yield BlockDone(job.path, stage, already + done, count)
+        if job.settings.shard is not None and stage == PROBABILITIES:
+            yield from _halved(job, blocks)
+            yield ShardDone(job.path, len(pending(work, stage, frames, each)))
+            return
+        for frame in range(frames):
+            blocks.join(stage, frame)
+    yield from _halved(job, blocks)
+    found = sum(blocks.object_counts()) if job.output == "labels" else None
+    for written in deliver(work, job):
+        yield BlockDone(job.path, "writing", count * written, count)
+    yield ImageDone(job.path, job.target, time.monotonic() - begin, found)
 
-    work: Work
-    model: Model
-    source: Image
-    _open: dict[str, ShardedArray] = field(default_factory=dict, repr=False)
-    _target: ZarrTarget | None = None
 
-    @cached_property
-    def frames(self) -> list[ImageFrame]:
-        """The image's frames."""
-        return split_frames(self.source, self.model)
+def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
+    """Compute blocks in this process; yield the number of blocks done after each step, parts as fractions."""
+    for number, task in enumerate(tasks):
+        for share in blocks.steps(task):
+            yield number + share
 
-    @cached_property
-    def regions(self) -> list[Region]:
-        """The blocks of every frame."""
-        return block_regions(self.work.plan.frame, self.work.plan.block)
 
-    @cached_property
-    def tiler(self) -> TiledPredictor:
-        """The network on this process's device."""
-        return TiledPredictor(self.model.computed_by(self.work.plan.engine), self.model.device, self.work.plan.tile)
-
-    @property
-    def makes_objects(self) -> bool:
-        """Whether objects are made of the probabilities."""
-        return makes_objects(self.work.plan.output, self.model.header)
-
-    @cached_property
-    def stages(self) -> tuple[str, ...]:
-        """The stages in their order."""
-        return (STATISTICS, PROBABILITIES, *(stitch.STAGES if self.makes_objects else ()))
-
-    @cached_property
-    def objects(self) -> stitch.Division:
-        """What the object stages need to know."""
-        return stitch.Division(
-            shape=self.work.plan.frame,
-            block=self.work.plan.block,
-            objects=self.model.header.objects,
-            spacing=frame_spacing(self.source, self.model.rank),
-            lines=self.work.plan.output == "classes",
-        )
-
-    def steps(self, task: BlockTask) -> Iterator[float]:
-        """Do one block of one stage; yield the share of it that is done, 1 at the end."""
-        region = self.regions[task.block]
-        rest: Arrays = {}
-        if task.stage == STATISTICS:
-            frame = self.frames[task.frame]
-            part = frame[(slice(None), *region)]
-            origin = [s.start for s in region]
-            values, places = sample_intensities(part, origin, frame.shape[1:], self.model.header.normalization)
-            rest = {"values": values, "places": places}
-        elif task.stage == PROBABILITIES:
-            yield from self._probabilities(task.frame, region)
+def deliver(work: Work, job: ImageJob) -> Iterator[float]:
+    """Complete the result, move it to its place, and remove the work folder; yield the share that is done."""
+    remove_leftovers(work.result)
+    written = format_of(job.target.name)
+    if job.settings.label_image is not None or (written is not None and written.folder):
+        yield from add_pyramid(work.result)
+        remove_leftovers(work.result)
+        if job.settings.label_image is not None:
+            add_labels(job.path, job.target.name, work.result)
         else:
-            rest = self._object_stage(task, region)
-        self.work.finish(task, rest)
-        yield 1.0
-
-    def join(self, stage: str, frame: int) -> None:
-        """Join what the blocks of a frame said in a stage."""
-        rests = self.work.rests(stage, frame, len(self.regions))
-        if stage == STATISTICS:
-            parts = [(rest["values"], rest["places"]) for rest in rests]
-            table = {"statistics": join_samples(parts, self.model.header.normalization)}
-        elif stage == PROBABILITIES:
-            table = {}
-        else:
-            table = stitch.join(stage, rests, self.objects, self._tables(frame))
-        self.work.save_table(stage, frame, table)
-
-    def prepare(self, stage: str) -> bool:
-        """Make the arrays that a stage writes; say whether the stage has anything to do."""
-        writes_result = stage == (self.stages[-1] if self.makes_objects else PROBABILITIES)
-        if writes_result and not self.work.result.exists():
-            self._create_result()
-        if stage in (STATISTICS, PROBABILITIES):
-            return True
-        return any(stitch.needed(stage, self._tables(frame)) for frame in range(self.work.plan.frames))
-
-    def _create_result(self) -> None:
-        axes, sides = self.source.axes, dict(zip(self.source.axes, self.source.shape, strict=True))
-        plan = self.work.plan
-        classes = self.model.header.network.classes
-        sides["C"] = classes if plan.output == "probabilities" and classes > 2 else 1
-        if sides["C"] == 1:
-            axes = axes.replace("C", "")
-        own = dict(zip(spatial(self.source.axes)[-self.model.rank :], range(self.model.rank), strict=True))
-        dtype: DTypeLike = np.float32
-        if plan.output == "labels":
-            dtype = smallest_integer(0, max(self.object_counts()))
-        elif plan.output == "classes":
-            dtype = class_table(self.model).dtype
-        try:
-            create_zarr(
-                self.work.result,
-                shape=[sides[a] for a in axes],
-                axes=axes,
-                dtype=dtype,
-                chunks=[min(CHUNK[self.model.rank][own[a]], plan.block[own[a]]) if a in own else 1 for a in axes],
-                shards=[plan.block[own[a]] if a in own else 1 for a in axes],
-                pixel_size_um=self.source.pixel_size_um,
-                labels=plan.output != "probabilities",
-                name=image_stem(Path(plan.source)),
-            )
-        except FileError:
-            if not self.work.result.exists():  # else another process was first
-                raise
-
-    def object_counts(self) -> list[int]:
-        """Return the number of objects of each frame, when they are known."""
-        tables = (self._tables(frame) for frame in range(self.work.plan.frames))
-        return [stitch.count(table) for table in tables]
-
-    def _probabilities(self, frame: int, region: Region) -> Iterator[float]:
-        """Predict a block and write what is kept of its probabilities."""
-        table = self.work.table(STATISTICS, frame)
-        assert table is not None, "statistics are joined before the network runs"
-        steps = region_probabilities(
-            self.tiler, self.frames[frame], table["statistics"], region, tta=self.work.plan.tta
-        )
-        probabilities = np.empty(0, np.float32)
-        for done, (filled, left) in enumerate(steps, start=1):
-            probabilities = filled
-            if left:
-                yield done / (done + left)
-        if self.makes_objects:
-            self._scratch("levels").write((frame, *region), quantize(probabilities[1]))
-        elif self.work.plan.output == "classes":
-            self._write(
-                frame, region, class_table(self.model)[most_probable_class(probabilities, self.model.header)][None]
-            )
-        else:
-            self._write(frame, region, probabilities[1:] if len(probabilities) == 2 else probabilities)
-
-    def _object_stage(self, task: BlockTask, region: Region) -> Arrays:
-        store = _FrameStore(self, task.frame)
-        rest = stitch.run_block(task.stage, region, store, self.objects, self._tables(task.frame))
-        if task.stage == stitch.STAGES[-1]:
-            numbers = rest.pop("numbers")[None]
-            if self.work.plan.output == "classes":
-                line, area = class_table(self.model)
-                numbers = np.where(numbers > 0, area, line)
-            self._write(task.frame, region, numbers)
-        return rest
-
-    def _tables(self, frame: int) -> dict[str, Arrays]:
-        found = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
-        return {stage: table for stage, table in found.items() if table is not None}
-
-    def _scratch(self, name: str) -> ShardedArray:
-        """Return an array between the stages: ``(frames, *frame)``, zeros where nothing is written."""
-        if name not in self._open:
-            plan = self.work.plan
-            self._open[name] = ShardedArray.create(
-                self.work.folder / name,
-                (plan.frames, *plan.frame),
-                np.uint16 if name == "levels" else np.int64,
-                chunk=(1, *(_divisor(side, _SCRATCH_CHUNK[len(plan.block)]) for side in plan.block)),
-                shard=(1, *plan.block),
-            )
-        return self._open[name]
-
-    def _write(self, frame: int, region: Region, values: NDArray[Any]) -> None:
-        """Write ``(C', *region)`` into the result."""
-        if self._target is None:
-            self._target = ZarrTarget(self.work.result)
-        walked = dict(zip(walked_axes(self.source.axes, self.model.rank), self.frames[frame].place, strict=True))
-        inside = dict(zip(spatial(self.source.axes)[-self.model.rank :], region, strict=True))
-        axes = self._target.axes
-        index = tuple(walked.get(a, inside.get(a, slice(None))) for a in axes)
-        self._target.write(index, values if "C" in axes else values[0])
+            replace_folder(work.result, job.target)
+    else:
+        yield from write_tiff_from(ZarrTarget(work.result), job.target)
+    shutil.rmtree(work.folder, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _FrameStore:
-    """The arrays between the stages, of one frame, as `septum.arrays.stitch` wants them."""
+def _block_plan(job: ImageJob) -> BlockPlan:
+    assert job.plan.block is not None
+    source, rank = job.source, job.model.rank
+    walked = walked_axes(source.axes, rank)
+    return BlockPlan(
+        version=__version__,
+        model=str(job.settings.model.resolve()),
+        model_sha256=digest(job.settings.model),
+        source=str(source.location),
+        source_stamp=stamp(source.location),
+        axes=source.axes,
+        shape=source.shape,
+        dtype=str(source.dtype),
+        named_axes=job.settings.axes,
+        frame=source.shape[-rank:],
+        frames=prod(n for a, n in zip(source.axes, source.shape, strict=True) if a in walked),
+        output=job.output,
+        tta=job.settings.tta,
+        tile=job.plan.tile,
+        block=job.plan.block,
+        engine=job.plan.engine,
+    )
 
-    blocks: Blocks
-    frame: int
 
-    def levels(self, region: Region) -> NDArray[np.uint16]:
-        part: NDArray[np.uint16] = self.blocks._scratch("levels").read((self.frame, *region))
-        return part
+def _started(job: ImageJob, blocks: Blocks, executor: DaskExecutor | None, *, resumed: bool) -> ImageStarted:
+    """Return the first event, with an estimate of the time that the blocks not computed yet will take."""
+    plan, frames, each = job.plan, blocks.work.plan.frames, len(blocks.regions)
+    count = each * frames
+    left = len(pending(blocks.work, PROBABILITIES, frames, each))
+    seconds = blocks.tiler.seconds(plan.sides, -(-plan.tiles * left // count))
+    if seconds is not None:
+        seconds /= job.settings.shard[1] if job.settings.shard is not None else executor.processes if executor else 1
+    return ImageStarted(
+        job.path, job.index, job.count, plan.tiles, plan.sides, count, plan.peak_bytes, seconds, resumed
+    )
 
-    def ids(self, stage: str, region: Region) -> NDArray[np.int64]:
-        part: NDArray[np.int64] = self.blocks._scratch(f"ids-{stage}").read((self.frame, *region))
-        return part
 
-    def write_ids(self, stage: str, core: Region, ids: NDArray[np.int64]) -> None:
-        self.blocks._scratch(f"ids-{stage}").write((self.frame, *core), ids)
+def _share(tasks: list[BlockTask], stage: str, each: int, shard: tuple[int, int] | None) -> list[BlockTask]:
+    """Return the tasks of one part of a job array.
+
+    The blocks of the network are divided among the parts. The statistics before them are needed by all parts: each part
+    begins at another place, and so leaves out blocks that others have done in the meantime.
+    """
+    if shard is None:
+        return tasks
+    part, parts = shard
+    if stage == PROBABILITIES:
+        return [task for task in tasks if (task.frame * each + task.block) % parts == part - 1]
+    start = len(tasks) * (part - 1) // parts
+    return tasks[start:] + tasks[:start]
 
 
-def _divisor(side: int, most: int) -> int:
-    """Return the largest divisor of `side` that is not above `most`."""
-    return next(n for n in range(min(side, most), 0, -1) if side % n == 0)
+def _halved(job: ImageJob, blocks: Blocks) -> Iterator[Warned]:
+    if blocks.tiler.halved:
+        yield Warned(halved_text(job.path, blocks.tiler))

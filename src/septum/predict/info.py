@@ -1,4 +1,4 @@
-"""Say what a model file holds, and what this installation computes with."""
+"""Describe a model file, and the installation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from septum.version import __version__
 
 
 def installation() -> dict[str, str]:
-    """Return versions and the device that would be used, with the reason."""
+    """Return versions, the device that would be used with the reason, and the code that computes on a CPU."""
     import numpy as np
     import torch
 
     from septum.nn.device import find_device
-    from septum.predict.backend import known_speeds
+    from septum.predict.backend import describe_rule
 
     device = find_device()
-    measured = [f"{shape}: {speed.text}" for shape, speed in known_speeds().items()]
-    engine = "Septum's engine where it is faster; " + ("; ".join(measured) or "`septum info MODEL` measures")
     return {
         "septum": __version__,
         "python": platform.python_version(),
@@ -26,20 +24,20 @@ def installation() -> dict[str, str]:
         "numpy": np.__version__,
         "device": device.name,
         "why": device.why,
-        "prediction on CPU": engine if device.torch.type == "cpu" else "PyTorch",
+        "prediction on CPU": describe_rule() if device.torch.type == "cpu" else "PyTorch",
         "training precision": "bfloat16 (weights float32)" if device.bfloat16 else "float32",
     }
 
 
 def describe_model(path: Path) -> dict[str, object]:
-    """Return what a model file says of itself, after verifying that it works here.
+    """Return the content of a model file, after verifying that it works here.
 
-    What computes it is chosen, if need be by measuring, which compiles Septum's engine: seconds, once for a machine.
+    Verifying Septum's engine, if it computes the model, compiles it: seconds, once for a machine.
 
     Parameters
     ----------
     path
-        A model file.
+        A model file or a run folder.
 
     Returns
     -------
@@ -50,7 +48,7 @@ def describe_model(path: Path) -> dict[str, object]:
     Raises
     ------
     ModelError
-        If the file is missing, damaged, foreign, or does not reproduce its test pair.
+        If the file is missing, damaged, foreign, or does not reproduce its test pair; if the run has not ended.
     """
     from septum.nn.ensemble import members_of
     from septum.nn.unet import UNet
@@ -60,7 +58,7 @@ def describe_model(path: Path) -> dict[str, object]:
     networks = [n for n in members_of(model.network) if isinstance(n, UNet)]
     choice = model.choose()
     return {
-        **model.header.model_dump(mode="json", exclude={"seen": {"curves"}}),  # hundreds of numbers for no person
+        **model.header.model_dump(mode="json", exclude={"seen": {"curves"}}),  # hundreds of numbers
         "parameters": sum(p.numel() for n in networks for p in n.parameters()),
         "context_px": list(model.network.geometry.contexts),
         "device": model.device.name,

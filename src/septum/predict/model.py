@@ -1,4 +1,4 @@
-"""A trained model: one network or several, and all that is needed to use them, in one file."""
+"""A trained model in one file: one network or several, and the settings that prediction needs."""
 
 from __future__ import annotations
 
@@ -18,50 +18,55 @@ from septum import seeding
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
+from septum.io.paths import format_path
 from septum.io.tensors import read_model, write_model
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.backend import Choice, VerifiedEngine, Wanted, select_backend, verified_engine
+from septum.predict.backend import Choice, VerifiedEngine, select_backend, verified_engine
 from septum.predict.domain_shift import TrainingDomain
+from septum.predict.settings import Backend
 from septum.settings import Settings
 
-# The stored test pair must be met to this difference of logits, relative to their largest value. Another processor or
-# library version differs by some 1e-6; a wrong weight by far more.
+# Name of the model file in a run folder.
+MODEL_NAME = "model.safetensors"
+
+# Largest difference from the logits of the stored test pair, relative to the largest of them. Another processor or
+# library version differs by some 1e-6, a wrong weight by far more.
 _TEST_TOLERANCE = 1e-3
 _MOST_MEMBERS = 99
 
 
 class ModelHeader(Settings):
-    """What a model file says beside its weights.
+    """The header of a model file: everything but the weights.
 
     Parameters
     ----------
     network
-        The network's shape.
+        Shape of the network.
     members
-        Networks of this shape in the file; the mean of their probabilities is predicted.
+        Number of networks of this shape in the file; the mean of their probabilities is predicted.
     normalization
-        How intensities were normalized in training.
+        Normalization of intensities in training.
     kind
-        Whether it was trained on object ids or on classes.
+        Whether the masks held object ids or classes.
     class_values
         Value of each class in the training masks, background first; written again at prediction.
     gray_as_color
         Gray images were repeated into the color channels in training, so they may be at prediction.
     pixel_size_um
-        Median pixel size of the training images per axis, in micrometers; empty if unknown.
+        Median pixel size of the training images for each axis, in micrometers; empty if unknown.
     objects
-        How probabilities become objects, or areas between lines, tuned on the validation images.
+        Settings that turn probabilities into objects, or areas between lines, tuned on the validation images.
     lines
-        The two classes are lines and the areas between them: areas are told apart as objects are, and a line is drawn
-        where two of them meet.
+        The two classes are lines and the areas between them: areas are separated as objects are, and a line is drawn
+        where two areas meet.
     scores
-        Scores on the validation images; empty if there were none.
+        Scores on the validation images; empty without any.
     seen
-        What the training images were like; None in files written before it was kept.
+        Statistics of the training images; None in files of versions that did not store them.
     training
-        How it was made: preset, seed, steps, seconds, fingerprint of the data, versions.
+        Provenance: preset, seed, steps, seconds, fingerprint of the data, versions.
     """
 
     network: UNetSettings
@@ -80,53 +85,88 @@ class ModelHeader(Settings):
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to predict: batch normalization folded, in evaluation mode, on its device."""
+    """A model ready to predict: in evaluation mode, batch normalization folded, on its device."""
 
     header: ModelHeader
     network: Network
     device: Device
-    _work: list[float] = field(default_factory=list, repr=False, compare=False)
+    _done: list[float] = field(default_factory=lambda: [0.0], repr=False, compare=False)
 
-    def choose(self, wanted: Wanted = "auto", *, work: float = inf, coming: float = 0.0, room: float = inf) -> Choice:
-        """Choose what computes the network; see `septum.predict.backend.select_backend`.
+    def choose(self, wanted: Backend = "auto", *, work: float = inf, coming: float = 0, room: float = inf) -> Choice:
+        """Choose the code that computes the network; see `septum.predict.backend.select_backend`.
 
-        Work adds up, with what is known to be `coming`: what is too little in one call may be enough in several.
+        The `work` of all calls is added up, and the work known to be `coming`: the engine may pay off for many small
+        images although it does not for one.
         """
-        self._work[:] = [sum(self._work) + work]
-        work = self._work[0] + coming
+        self._done[0] += work
         return select_backend(
-            self.network, self.device, wanted=wanted, work=work, room=room, make=lambda: self._checked
+            self.network,
+            self.device,
+            wanted=wanted,
+            work=self._done[0] + coming,
+            room=room,
+            make=lambda: self._verified,
         )
 
     def computed_by(self, engine: bool) -> Network:
-        """Return what computes the network: Septum's engine if it was chosen, and never elsewhere than on a CPU."""
-        return self._checked.engine if engine and self.device.torch.type == "cpu" else self.network
+        """Return the CPU engine of the network if `engine` and the device is a CPU, else the network itself."""
+        return self._verified.engine if engine and self.device.torch.type == "cpu" else self.network
 
     @cached_property
-    def _checked(self) -> VerifiedEngine:
+    def _verified(self) -> VerifiedEngine:
         return verified_engine(self.network)
 
     @property
     def rank(self) -> int:
-        """Return 2 for images, 3 for volumes."""
+        """Return 2 for a model of images, 3 for a model of volumes."""
         return len(self.header.network.depths)
 
 
-def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, *, half: bool = False) -> None:
-    """Write a model file with a small test pair, made on the CPU, that is verified whenever it is opened.
-
-    The output of the pair is that of each network.
+def model_file(path: Path) -> Path:
+    """Return the model file of a path: the file itself, or that of a run folder.
 
     Parameters
     ----------
     path
-        Ends in ``.safetensors``; appears only when it is whole.
+        A model file; or a run folder, whose ``model.safetensors`` is taken. In a run of several trainings that is the
+        model of all of them together, which averages their probabilities.
+
+    Raises
+    ------
+    ModelError
+        If `path` is a folder without a model: a run that has not ended, or no run.
+    """
+    if not path.is_dir():
+        return path
+    found = path / MODEL_NAME
+    if found.is_file():
+        return found
+    where, expected = format_path(path), f"a model file, or a run folder that holds {MODEL_NAME}"
+    parts = sorted(part.name for part in path.iterdir() if (part / MODEL_NAME).is_file())
+    if (path / "settings.json").is_file():
+        todo = "run the same septum train command again: it resumes the run and writes the model at its end"
+        if parts:
+            todo += f"; or name a training that has ended: {format_path(path / parts[0])}"
+        raise ModelError(f"{where}: this run has not ended, there is no model in it yet", expected, todo)
+    todo = f"name one of the runs in it: {', '.join(parts[:3])}" if parts else "check the name"
+    raise ModelError(f"{where}: a folder without a model", expected, todo)
+
+
+def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, *, half: bool = False) -> None:
+    """Write a model file, with a small test pair that is verified whenever the file is opened.
+
+    The test pair is an image of noise and the logits of each network for it, computed on the CPU.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.safetensors``; appears only once it is complete.
     network
-        As trained, batch normalization not folded; on any device. Several make an ensemble.
+        As trained, batch normalization not folded, on any device. Several networks are an ensemble.
     header
-        Its `network` settings are the networks', `members` is their number.
+        Its `network` are the settings of the networks, its `members` their number.
     half
-        Store the weights in half precision (float16), in half the space; the test pair is that of the rounded weights.
+        Store the weights in half precision (float16), in half the space; the test pair is of the rounded weights.
 
     Raises
     ------
@@ -143,7 +183,7 @@ def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, 
     for number, one in enumerate(networks):
         for name, value in one.state_dict().items():
             stored = value.half() if half and value.is_floating_point() else value
-            tensors[_place(number, len(networks)) + name] = stored.detach().cpu().numpy()
+            tensors[_prefix(number, len(networks)) + name] = stored.detach().cpu().numpy()
     image = _test_image(header.network)
     tensors["test.input"] = image
     tensors["test.output"] = _logits([for_prediction(n).cpu() for n in networks], image, find_device("cpu"))
@@ -151,7 +191,7 @@ def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, 
 
 
 def _rounded(network: UNet) -> UNet:
-    """Return a copy whose weights are those that half precision can hold."""
+    """Return a copy with the weights rounded to half precision."""
     rounded = UNet.unset(network.settings)
     rounded.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()})
     if not all(bool(torch.isfinite(v).all()) for v in rounded.state_dict().values()):
@@ -165,18 +205,18 @@ def open_model(path: Path, device: str = "auto") -> Model:
     Parameters
     ----------
     path
-        A file written by `save_model`.
+        A file written by `save_model`, or a run folder; see `model_file`.
     device
         See `septum.nn.device.find_device`.
 
     Raises
     ------
     ModelError
-        If the file is missing, damaged, foreign, or does not reproduce its test pair here.
+        If the file is missing, damaged, foreign, or does not reproduce its test pair here; if the run has not ended.
     UsageError
         If the device does not exist.
     """
-    found = find_device(device)
+    found, path = find_device(device), model_file(path)
     header, tensors = _read(path)
     folded = [for_prediction(n).to(found.torch) for n in _networks(path, header, tensors)]
     _verify(path, folded, tensors, found)
@@ -184,13 +224,14 @@ def open_model(path: Path, device: str = "auto") -> Model:
 
 
 def trained_networks(path: Path) -> list[UNet]:
-    """Return the networks of a model file as they were trained, on the CPU; to be written into another one.
+    """Return the networks of a model file or run folder as they were trained, on the CPU.
 
     Raises
     ------
     ModelError
-        If the file is missing, damaged or foreign.
+        If the file is missing, damaged or foreign; if the run has not ended.
     """
+    path = model_file(path)
     header, tensors = _read(path)
     return _networks(path, header, tensors)
 
@@ -209,19 +250,19 @@ def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
         ) from None
 
 
-def _place(number: int, members: int) -> str:
-    """Return what the names of a network's weights begin with in the file."""
+def _prefix(number: int, members: int) -> str:
+    """Return the prefix of the names of a network's weights in the file."""
     return "network." if members == 1 else f"network{number + 1}."
 
 
 def _networks(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[Any]]) -> list[UNet]:
-    """Make the networks of a file."""
+    """Build the networks of a file from its tensors."""
     networks = []
     try:
         for number in range(header.members):
-            begin = _place(number, header.members)
-            weights = {k.removeprefix(begin): torch.from_numpy(v) for k, v in tensors.items() if k.startswith(begin)}
-            _is_as_large_as_it_says(header.network, weights)
+            prefix = _prefix(number, header.members)
+            weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in tensors.items() if k.startswith(prefix)}
+            _check_sizes(header.network, weights)
             network = UNet.unset(header.network)
             network.load_state_dict(weights)
             networks.append(network)
@@ -232,10 +273,10 @@ def _networks(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[Any
     return networks
 
 
-def _is_as_large_as_it_says(settings: UNetSettings, weights: dict[str, torch.Tensor]) -> None:
-    """Raise `ValueError` or `KeyError` unless the widest and the outermost weights in the file are those of `settings`.
+def _check_sizes(settings: UNetSettings, weights: dict[str, torch.Tensor]) -> None:
+    """Raise `ValueError` or `KeyError` unless the widest and the outermost weights have the sizes of `settings`.
 
-    A header alone must not make us ask for the memory of a network that the file does not hold.
+    Memory for a network is allocated only if the file holds weights of its size.
     """
     widest = settings.width * 2 ** max(settings.depths)
     expected = {
@@ -249,7 +290,7 @@ def _is_as_large_as_it_says(settings: UNetSettings, weights: dict[str, torch.Ten
 
 
 def _verify(path: Path, networks: Sequence[UNet], tensors: Mapping[str, NDArray[Any]], device: Device) -> None:
-    """Raise `ModelError` unless each network gives its stored output for the stored input."""
+    """Raise `ModelError` unless each network reproduces its stored output for the stored input."""
     expected = tensors.get("test.output")
     image = tensors.get("test.input")
     if expected is None or image is None:
@@ -269,13 +310,13 @@ def _verify(path: Path, networks: Sequence[UNet], tensors: Mapping[str, NDArray[
 
 
 def _test_image(settings: UNetSettings) -> NDArray[np.float32]:
-    """Return a small normalized image of noise, ``(1, C, *S) float32``."""
+    """Return a small image of standard normal noise, ``(1, C, *S) float32``."""
     sides = settings.geometry.input_for((1,) * len(settings.depths))
     return seeding.generator(0, "test pair").standard_normal((1, settings.channels, *sides), dtype=np.float32)
 
 
 def _logits(networks: Sequence[UNet], image: NDArray[Any], device: Device) -> NDArray[np.float32]:
-    """Return the output of each network, ``(members, K, *S)``."""
+    """Return the logits of each network, ``(members, K, *S) float32``, for an image ``(1, C, *S)``."""
     with torch.inference_mode(), device.exact():
         x = torch.from_numpy(image).to(device.torch)
         out: NDArray[np.float32] = torch.cat([network(x).float().cpu() for network in networks]).numpy()

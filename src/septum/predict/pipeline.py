@@ -1,4 +1,4 @@
-"""While the network computes one image, the next is opened and the last is finished and written, a thread for each."""
+"""Overlap of images: while one is computed, the next is opened and the previous one written, in a thread each."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 
-class Closes(Protocol):
-    """What holds a file open."""
+class Closable(Protocol):
+    """An opened file."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
 
 
-Opened = TypeVar("Opened", bound=Closes)
+Opened = TypeVar("Opened", bound=Closable)
 Result = TypeVar("Result")
 Record = TypeVar("Record")
 
 
 class Prefetcher(Generic[Opened]):
-    """Opens images, one of them ahead where it was told to.
+    """Opens images, on request one image ahead.
 
     Parameters
     ----------
     opens
-        Opens an image; what it raises is raised where the image is taken.
+        Opens an image. Its errors are raised where the image is taken.
     """
 
     def __init__(self, opens: Callable[[Path], Opened]) -> None:
         self._opens = opens
-        self._thread = ThreadPoolExecutor(1, "septum-open")  # begins no thread before it is given something
+        self._thread = ThreadPoolExecutor(1, "septum-open")  # starts no thread before it has work
         self._coming: dict[Path, Future[Opened]] = {}
 
     def begin(self, path: Path) -> None:
-        """Open an image now, to be taken next."""
+        """Begin to open an image in the background."""
         self._coming[path] = self._thread.submit(self._opens, path)
 
     @contextmanager
     def take(self, path: Path) -> Iterator[Opened]:
-        """Give an open image, and close it after the body."""
+        """Return an opened image; close it after the body."""
         coming = self._coming.pop(path, None)
         opened = self._opens(path) if coming is None else coming.result()
         try:
@@ -55,14 +55,14 @@ class Prefetcher(Generic[Opened]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self._thread.shutdown(wait=not stopped)  # a person does not wait for a slow drive
+        self._thread.shutdown(wait=not stopped)  # Ctrl-C does not wait for a slow drive
         for coming in [] if stopped else self._coming.values():
             if coming.exception() is None:
                 coming.result().close()
 
 
 class BackgroundWriter(Generic[Record]):
-    """Finishes and writes results, one after the other in the order in which they came."""
+    """Makes and writes results in the background, in the order in which they were submitted."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "septum-write")
@@ -70,25 +70,25 @@ class BackgroundWriter(Generic[Record]):
 
     @property
     def busy(self) -> bool:
-        """Whether an image is not written yet, or what came of it not told."""
+        """Return True if an image is not written yet, or its events are not yielded yet."""
         return self._last is not None
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
-        """Do a part of the work on an image, after all that was given before."""
+        """Queue a part of the work on an image."""
         return self._thread.submit(work)
 
-    def give(self, work: Callable[[], Iterable[Record]]) -> Iterator[Record]:
-        """Do the last work on an image, which returns what to tell; yield what the image before had to tell."""
+    def submit_last(self, work: Callable[[], Iterable[Record]]) -> Iterator[Record]:
+        """Queue the last part of the work on an image, which returns its events; yield those of the previous image."""
         yield from self.wait()
         self._last = self._thread.submit(work)
 
-    def tell(self) -> Iterator[Record]:
-        """Yield what the last image had to tell, if it is written; does not wait."""
+    def finished(self) -> Iterator[Record]:
+        """Yield the events of the last image if it is written; do not wait for it."""
         if self._last is not None and self._last.done():
             yield from self.wait()
 
     def wait(self) -> Iterator[Record]:
-        """Wait until the last image is written; yield what it had to tell."""
+        """Wait until the last image is written, and yield its events."""
         last, self._last = self._last, None
         if last is not None:
             yield from last.result()

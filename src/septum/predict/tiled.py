@@ -1,4 +1,4 @@
-"""From an image to class probabilities: the overlap-tile loop that prediction and validation share."""
+"""Overlap-tile inference, from an image to class probabilities; shared by prediction and validation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from septum.arrays.geometry import Geometry
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
@@ -25,17 +23,19 @@ from septum.nn.unet import UNetSettings
 
 Region = tuple[slice, ...]
 
-# Working memory that one tile's feature maps may take. Larger tiles waste less context but reach cache and memory
+# Working memory for the feature maps of one tile. Larger tiles compute less context twice but reach cache and memory
 # limits.
-_WORTH_TIMING = 8  # tiles: fewer are done before a person has read how long they take
 _TILE_BYTES = {"cpu": 1_000_000_000, "cuda": 6_000_000_000, "mps": 3_000_000_000}
+
+# The time left is estimated, by computing one tile, from this number of tiles on: fewer are done at once.
+_LEAST_TIMED = 8
 
 
 def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
-    """Return the largest sides that a tile should write on this device, from the memory of its feature maps.
+    """Return the largest sides that a tile should write on a device, by the memory of its feature maps.
 
-    At the finest level about six maps of `width` float32 features are alive at once: the skip connection, the
-    concatenation of twice the width, and a convolution's input and output.
+    At the finest level about six maps of `width` float32 features are alive at the same time: the skip connection, the
+    concatenation of twice the width, and the input and output of a convolution.
     """
     geometry = settings.geometry
     pixels = _TILE_BYTES[device.torch.type] / (settings.width * 6 * 4)
@@ -45,7 +45,7 @@ def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
 
 @dataclass
 class TiledPredictor:
-    """A network that is applied tile by tile; when the device's memory runs out the tiles are halved.
+    """A network that is applied tile by tile; if the memory of the device runs out, the tiles are halved.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ class TiledPredictor:
     device
         Where the network is.
     max_output
-        Largest sides that a tile may write. Halved for good when memory runs out: any size gives the same result.
+        Largest sides that a tile may write. They stay halved once memory has run out: any size gives the same result.
     halved
-        The sides after each halving, for people.
+        The sides after each halving.
     """
 
     network: Network
@@ -67,21 +67,23 @@ class TiledPredictor:
     def tiles(
         self, image: Readable, stats: NDArray[np.float32], region: Region
     ) -> Iterator[tuple[Region, NDArray[np.float32], int]]:
-        """Predict a region of an image.
+        """Predict a region of an image tile by tile.
 
         Parameters
         ----------
         image
-            ``(C, *S)``, raw intensities; what is read outside of it is mirrored.
+            ``(C, *S)``, raw intensities of any range; mirrored outside of its borders.
         stats
-            From `septum.arrays.normalize.statistics` of the whole image: they normalize every tile.
+            ``(C, 2) float32``, any values: statistics of the whole image (`septum.arrays.normalize.statistics`), which
+            normalize every tile.
         region
             Begins on the pooling grid, ends anywhere.
 
         Yields
         ------
         write, probabilities, left
-            Where in the image a tile belongs, its ``(K, *write) float32`` in 0..1, and how many tiles are left.
+            Place of a tile in the image, its ``(K, *write) float32`` probabilities in 0..1, and the number of tiles
+            left.
 
         Raises
         ------
@@ -89,7 +91,7 @@ class TiledPredictor:
             If the memory is not enough for the smallest tile.
         """
         queue = deque(self._plan(region))
-        with ThreadPoolExecutor(1, "septum-read") as reader:  # begins no thread before it is given something
+        with ThreadPoolExecutor(1, "septum-read") as reader:  # starts no thread before it has work
             coming: Future[NDArray[np.float32]] | None = None
             while queue:
                 tile = queue.popleft()
@@ -106,14 +108,54 @@ class TiledPredictor:
                     continue
                 yield tile.write, probabilities, len(queue)
 
+    def add_region(
+        self,
+        image: Readable,
+        stats: NDArray[np.float32],
+        region: Region,
+        out: NDArray[np.float32],
+        *,
+        share_of: int = 1,
+    ) -> Iterator[int]:
+        """Predict a region that begins anywhere, and add its probabilities to an array.
+
+        Parameters
+        ----------
+        image
+            ``(C, *S)``, raw intensities of any range.
+        stats
+            ``(C, 2) float32``, any values, as for `tiles`.
+        region
+            Part of the image.
+        out
+            ``(K, *region) float32``, sums of probabilities in 0..1.
+        share_of
+            Divisor of the probabilities: the number of predictions whose mean is computed in `out`.
+
+        Yields
+        ------
+        int
+            The number of tiles left, after each tile.
+        """
+        # Pixels between the pooling grid and the beginning of the region are computed and left out.
+        grid = self.network.geometry.grid
+        aligned = tuple(slice(s.start // g * g, s.stop) for s, g in zip(region, grid, strict=True))
+        for write, part, left in self.tiles(image, stats, aligned):
+            kept = tuple(slice(max(w.start, s.start), w.stop) for w, s in zip(write, region, strict=True))
+            if all(k.start < k.stop for k in kept):
+                there = tuple(slice(k.start - s.start, k.stop - s.start) for k, s in zip(kept, region, strict=True))
+                here = tuple(slice(k.start - w.start, k.stop - w.start) for k, w in zip(kept, write, strict=True))
+                out[(slice(None), *there)] += part[(slice(None), *here)] / share_of
+            yield left
+
     @property
     def reads_ahead(self) -> bool:
-        """Whether the next tile is read while one is computed: where the processor would else wait for a GPU."""
+        """Return True if the next tile is read while one is computed: the CPU would otherwise wait for the GPU."""
         return self.device.torch.type != "cpu"
 
     def seconds(self, sides: Sequence[int], tiles: int) -> float | None:
-        """Return about how long so many tiles of these input sides take, by one; None where that is not worth it."""
-        if tiles < _WORTH_TIMING:
+        """Estimate the seconds of `tiles` tiles of these input sides by computing one; None for only a few tiles."""
+        if tiles < _LEAST_TIMED:
             return None
         begin = time.monotonic()
         try:
@@ -156,57 +198,36 @@ def _read(image: Readable, stats: NDArray[np.float32], tile: Tile) -> NDArray[np
 
 
 def halved_text(path: Path, tiler: TiledPredictor) -> str:
-    """Return the sentence that says which tiles were taken when memory ran out."""
+    """Return the warning that memory ran out and smaller tiles are used."""
     sides = " x ".join(map(str, tiler.max_output))
-    return f"{path}: {tiler.device.name} ran out of memory; went on with tiles that write {sides} pixels at most"
+    return f"{path}: {tiler.device.name} ran out of memory; continued with tiles that write at most {sides} pixels"
 
 
 def region_probabilities(
-    tiler: TiledPredictor,
-    image: Readable,
-    stats: NDArray[np.float32],
-    region: Region,
-    *,
-    tta: bool = False,
-    only: tuple[int, bool] = (0, False),
+    tiler: TiledPredictor, image: Readable, stats: NDArray[np.float32], region: Region
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Predict a region, with `tta` averaged over `tta_transforms` of the image.
+    """Predict a region of an image.
 
     Parameters
     ----------
     tiler
         The network.
-    image, stats, region
-        As in `Tiler.tiles`.
-    tta
-        Average over rotated and mirrored versions.
-    only
-        Without `tta`: the version that is predicted.
+    image
+        ``(C, *S)``, raw intensities of any range.
+    stats
+        ``(C, 2) float32``, any values, as for `TiledPredictor.tiles`.
+    region
+        Begins and ends anywhere in the image.
 
     Yields
     ------
     probabilities, left
-        After each tile the array that is being filled, ``(K, *region) float32``, and how many tiles are left; the
-        values are probabilities after the last.
+        After each tile the array that is being filled, ``(K, *region) float32`` in 0..1, and the number of tiles left;
+        the values are final after the last tile.
     """
-    geometry = tiler.network.geometry
-    chosen = tta_transforms(geometry) if tta else [only]
-    shape = tuple(s.stop - s.start for s in region)
-    out = np.zeros((tiler.network.settings.classes, *shape), np.float32)
-    for number, version in enumerate(chosen):
-        turned = TransformedImage(image, version) if version != (0, False) else image
-        wanted = _turned_region(region, image.shape[1:], version)
-        # Turned, the region begins anywhere: what lies before it in its pooling cell is computed and left out.
-        aligned = tuple(slice(s.start // g * g, s.stop) for s, g in zip(wanted, geometry.grid, strict=True))
-        view = turn(out, version)  # what is added there arrives in its place
-        for write, part, left in tiler.tiles(turned, stats, aligned):
-            kept = tuple(slice(max(w.start, s.start), w.stop) for w, s in zip(write, wanted, strict=True))
-            if all(k.start < k.stop for k in kept):
-                there = tuple(slice(k.start - s.start, k.stop - s.start) for k, s in zip(kept, wanted, strict=True))
-                here = tuple(slice(k.start - w.start, k.stop - w.start) for k, w in zip(kept, write, strict=True))
-                view[(slice(None), *there)] += part[(slice(None), *here)] / len(chosen)
-            later = len(chosen) - 1 - number
-            yield out, left + later * len(plan_tiles(shape, geometry, tiler.max_output))
+    out = np.zeros((tiler.network.settings.classes, *(s.stop - s.start for s in region)), np.float32)
+    for left in tiler.add_region(image, stats, region, out):
+        yield out, left
 
 
 def image_probabilities(
@@ -217,7 +238,26 @@ def image_probabilities(
     normalization: NormalizeSettings,
     max_output: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the class probabilities ``(K, *S) float32`` of a whole image held in memory, ``(C, *S)``."""
+    """Predict a whole image held in memory.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on `device`.
+    image
+        ``(C, *S)``, raw intensities of any dtype and range.
+    device
+        Where the network is.
+    normalization
+        How intensities are normalized.
+    max_output
+        Largest sides that a tile may write; by default those of `largest_output`.
+
+    Returns
+    -------
+    ndarray
+        ``(K, *S) float32`` class probabilities in 0..1.
+    """
     limit = tuple(max_output) if max_output is not None else largest_output(network.settings, device)
     whole = tuple(slice(0, n) for n in image.shape[1:])
     out = np.empty((network.settings.classes, *image.shape[1:]), dtype=np.float32)
@@ -226,51 +266,3 @@ def image_probabilities(
     ):
         out[(slice(None), *write)] = probabilities
     return out
-
-
-def tta_transforms(geometry: Geometry) -> list[tuple[int, bool]]:
-    """Return the rotated and mirrored versions that are averaged: quarter turns in the plane, each also mirrored.
-
-    Seven rotated versions of the input are averaged in the paper (section 4); these eight are exact, no pixel is
-    interpolated. Where the network treats Y and X differently only half turns are possible.
-    """
-    turns = range(4) if geometry.depths[-1] == geometry.depths[-2] else (0, 2)
-    return list(product(turns, (False, True)))
-
-
-def turn(array: NDArray[Any], version: tuple[int, bool]) -> NDArray[Any]:
-    """Return ``(..., Y, X)`` turned by quarter turns and then mirrored along X, as `version` says; a view."""
-    quarters, mirrored = version
-    turned = np.rot90(array, quarters, axes=(-2, -1))
-    return turned[..., ::-1] if mirrored else turned
-
-
-@dataclass(frozen=True)
-class TransformedImage:
-    """An image seen turned, as `turn` turns arrays, of which only what is asked for is read."""
-
-    image: Readable
-    version: tuple[int, bool]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sides after turning, channels first."""
-        *front, y, x = self.image.shape
-        return (*front, *((x, y) if self.version[0] % 2 else (y, x)))
-
-    def __getitem__(self, index: tuple[slice, ...], /) -> NDArray[Any]:
-        quarters, mirrored = self.version
-        back = _turned_region(index[1:], self.shape[1:], (0, mirrored))
-        back = _turned_region(back, self.shape[1:], (-quarters % 4, False))
-        return turn(self.image[(index[0], *back)], self.version)
-
-
-def _turned_region(region: Region, shape: Sequence[int], version: tuple[int, bool]) -> Region:
-    """Return where a region of an image of sides `shape` lies after turning it."""
-    y, x = region[-2:]
-    height, width = shape[-2:]
-    for _ in range(version[0]):  # the last column becomes the first row
-        y, x, height, width = slice(width - x.stop, width - x.start), y, width, height
-    if version[1]:
-        x = slice(width - x.stop, width - x.start)
-    return (*region[:-2], y, x)

@@ -14,14 +14,13 @@ from septum.cpu.training import for_training
 from septum.errors import UsageError
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.unet import UNet
-from septum.predict.memory import format_bytes, total_bytes
-from septum.predict.network_memory import training_bytes
+from septum.predict.memory import format_bytes, total_bytes, training_bytes
 from septum.train.plan import Plan, describe_plan, smallest_tile
 from septum.train.presets import Reasons, make_plan
 from septum.train.pretrained import Pretrained, check_compatible
 
 if TYPE_CHECKING:
-    from septum.check.check import Rules
+    from septum.check.label_kind import Rules
     from septum.nn.device import Device
     from septum.train.distributed import Processes
     from septum.train.fingerprint import Fingerprint

@@ -1,0 +1,94 @@
+"""Processor seconds of PyTorch divided by those of Septum's engine, by network width: figures for the rule of which
+code computes predictions (`septum.predict.backend`).
+
+    OMP_NUM_THREADS=1 python benchmarks/engine_rule.py [--write]
+
+Medians of seven tiles each, in turns, one thread. Where the processor has AVX-512, a second process keeps PyTorch,
+numba and the engine to AVX2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "engine_rule.json"
+WIDTHS = (2, 4, 6, 8, 12, 16, 20, 24, 32)
+ROUNDS = 7
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+bmi,+bmi2,+f16c",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}
+
+
+def keep_to_avx2() -> None:
+    """Hide AVX-512 from the engine, which asks LLVM for the features of the processor when it is imported."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    for name in features:
+        if name.startswith(("avx512", "amx", "avx10")):
+            features[name] = False
+    llvm.get_host_cpu_features = lambda: features
+
+
+def ratios() -> dict[str, dict[str, float]]:
+    """Return the ratio of processor seconds by padding and width, in this process."""
+    import torch
+
+    from septum.cpu.inference import Engine
+    from septum.nn.unet import UNet, UNetSettings, for_prediction
+
+    found: dict[str, dict[str, float]] = {}
+    for padding, side in (("valid", 572), ("same", 256)):
+        for width in WIDTHS:
+            network = for_prediction(UNet(UNetSettings(width=width, padding=padding, batch_norm=True), seed=0))
+            x = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(1))
+            programs = (network, Engine(network))
+            times: tuple[list[float], list[float]] = ([], [])
+            with torch.inference_mode():
+                for number in range(ROUNDS + 1):
+                    for program, seconds in zip(programs, times, strict=True):
+                        begin = time.process_time()
+                        program(x)
+                        if number:  # the first sets things up
+                            seconds.append(time.process_time() - begin)
+            torch_s, engine_s = map(statistics.median, times)
+            found.setdefault(f"{padding}, {side} x {side}", {})[str(width)] = round(torch_s / engine_s, 2)
+    return found
+
+
+def main() -> None:
+    """Measure, print and, with ``--write``, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"store {RESULTS.name}")
+    parser.add_argument("--avx2", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.avx2:
+        keep_to_avx2()
+        print(json.dumps(ratios()))
+        return
+    import torch
+
+    vectors = torch.backends.cpu.get_cpu_capability()
+    found = {vectors: ratios()}
+    if vectors == "AVX512":
+        command = [sys.executable, __file__, "--avx2"]
+        done = subprocess.run(command, env=os.environ | AVX2, capture_output=True, text=True, check=True)
+        found["AVX2"] = json.loads(done.stdout)
+    text = json.dumps({"command": "python benchmarks/engine_rule.py", **found}, indent=1)
+    print(text)
+    if given.write:
+        RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
