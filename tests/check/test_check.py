@@ -522,7 +522,7 @@ def test_values_to_ignore_are_not_annotated(tmp_path: Path) -> None:
         assert (sample.mask[40:] == -1).all()
         assert sample.mask[:40].min() == 0
         assert sample.mask.max() < 9999
-    with pytest.raises(UsageError, match="--ignore 77: no mask holds it"):
+    with pytest.raises(UsageError, match="--ignore-value 77: no mask holds it"):
         check([tmp_path], ignore=[77])
 
 

@@ -148,6 +148,18 @@ def test_a_finished_run_returns_its_result_without_training(run: tuple[Path, lis
         list(train_folds(_settings(disks, out), 3))
 
 
+def test_a_run_folder_of_an_earlier_version_is_resumed(
+    run: tuple[Path, list[Any]], disks: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run[0], tmp_path / "run")
+    for path in (tmp_path / "run").rglob("settings.json"):
+        stored = json.loads(path.read_text())
+        stored["early_stop"], stored["ignore"] = stored.pop("until_plateau"), stored.pop("ignore_values")
+        path.write_text(json.dumps(stored | {"from_model": None}))
+    *_, last = train_folds(_settings(disks, tmp_path / "run"), 2)
+    assert last.scores == run[1][-1].scores
+
+
 def test_the_budget_is_shared_out_and_a_resumed_fold_keeps_its_share(disks: Path, tmp_path: Path) -> None:
     settings = _settings(disks, tmp_path / "run", steps=None, budget_s=6.0)
     stop = StopRequest()

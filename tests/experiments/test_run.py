@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,11 @@ def test_a_report_that_cannot_be_written_is_a_warning(
     events = list(run_training(_settings(disks, tmp_path, steps=1)))
     assert any(isinstance(e, Warned) and e.text.startswith("no report of this run: ") for e in events)
     assert any(isinstance(e, Trained) for e in events)
+
+
+def test_settings_with_options_import_nothing_heavy() -> None:
+    modules = ["experiments", "review", "reproduce", "demo"]
+    code = "; ".join(["import sys", *(f"import septum.{name}.settings" for name in modules)])
+    heavy = "{'torch', 'scipy', 'skimage', 'numba', 'zarr', 'numpy'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print({heavy})"], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,9 +1,9 @@
-"""Kill a training at random moments, again and again, until it ends. Run as a program, by `test_kills`.
+"""Kill a training at random moments until it ends. Run as a program by `test_kills`.
 
-Each session is a forked copy of this warm process that kills itself with SIGKILL at the n-th of its moments: before and
-after each sync and rename of a file, in the middle of what is written to a file, in a step between the gradient and
-the weights, in a validation between two images, and at each record. Some sessions are asked to stop there instead.
-In every run the loss is not a number once, so that going back in memory meets going on from a checkpoint.
+Each session is a fork of this process, which has loaded everything, and kills itself with SIGKILL at its n-th moment:
+before and after each sync and rename of a file, in the middle of writing a file, in a step between the gradient and the
+weights, in a validation between two images, and at each event. Some sessions are asked to stop there instead. In every
+run one loss is not a finite number, so that a rollback meets a resume.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Moments:
             self.stop.ask()
 
     def around(self, owner: Any, attribute: str, name: str) -> None:
-        """Make a moment before and one after a function."""
+        """Count a moment before and one after a function."""
         original: Callable[..., Any] = getattr(owner, attribute)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +61,7 @@ class Moments:
         setattr(owner, attribute, watched)
 
     def within_writing(self) -> None:
-        """Make a moment when half of a file is written."""
+        """Count a moment when half of a file is written."""
         whole_bytes, whole_text = Path.write_bytes, Path.write_text
 
         def half_bytes(path: Path, data: Any) -> int:
@@ -89,7 +89,7 @@ class Moments:
 
 
 def lose_a_step() -> None:
-    """Make the loss of the sixth step no number, until the training has gone back once."""
+    """Make the loss of the sixth step NaN until the training has rolled back once."""
     step = trainer_module.Trainer.training_step
 
     def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
@@ -101,7 +101,7 @@ def lose_a_step() -> None:
 
 
 def watch(fatal: int | None, stop: StopRequest | None) -> Moments:
-    """Set up the moments in this process."""
+    """Count the moments in this process."""
     moments = Moments(fatal, stop)
     moments.within_writing()
     for owner, attribute, name in (
@@ -110,14 +110,14 @@ def watch(fatal: int | None, stop: StopRequest | None) -> Moments:
         (Path, "unlink", "remove"),
         (supervised_module, "weighted_cross_entropy", "loss"),
         (torch.optim.AdamW, "step", "weights"),
-        (validate_module, "candidate_tables", "scores of an image"),
+        (validate_module, "candidate_columns", "scores of an image"),
     ):
         moments.around(owner, attribute, name)
     return moments
 
 
 def session(settings: TrainSettings, fatal: int | None, note: Path, *, stops: bool = False) -> bool:
-    """Train in a forked process; say whether it came to its end. It writes its moments to `note` if it does."""
+    """Train in a forked process; return True if it came to its end. Then it writes its moments to `note`."""
     note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
@@ -156,7 +156,7 @@ def main(data: Path, out: Path, kills: int, seed: int) -> None:
         runs += 1
         settings = TrainSettings.model_validate({**values, "out": out / f"killed-{runs}"})
         while True:
-            # Late moments are beyond the end of a session that resumes late: then it ends, as in life.
+            # A session that resumes late may end before a late moment.
             fatal = rng.randrange(len(names)) if done < kills else None
             stops = rng.random() < 0.3
             if session(settings, fatal, note, stops=stops):

@@ -1,4 +1,4 @@
-"""What several processes share; trainings of several are in tests/train/test_parallel.py."""
+"""Collective operations and joining; trainings of several processes are in test_parallel.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "SLUR
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
-    """A group of one process."""
+    """Create a group of one process."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
@@ -44,7 +44,9 @@ def test_shared_normalization_of_one_process_equals_pytorch(rank: int) -> None:
         plain.bias.copy_(torch.tensor([1.0, 0.0, -3.0]))
     shared.load_state_dict(plain.state_dict())
     for _ in range(3):
-        x = 1e3 + 5 * torch.randn(2, 3, *(5,) * rank, generator=generator)  # far from 0: sums of squares would fail
+        x = 1e3 + 5 * torch.randn(
+            2, 3, *(5,) * rank, generator=generator
+        )  # far from 0, where sums of squares lose digits
         wanted = torch.randn(x.shape, generator=generator)
         found = []
         for norm in (plain, shared):
@@ -94,7 +96,7 @@ def test_shares_are_disjoint_and_complete() -> None:
 
 
 def test_a_single_process_joins_no_group(bare: pytest.MonkeyPatch) -> None:
-    bare.setenv("SLURM_NTASKS", "4")  # a job of several tasks that was not told where to meet
+    bare.setenv("SLURM_NTASKS", "4")  # several tasks without an address
     with processes_of_this_training() as processes:
         assert processes == Processes()
     assert not distributed.is_initialized()

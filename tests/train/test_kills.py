@@ -1,4 +1,4 @@
-"""A training that is killed, or stopped, at any moments ends as one that was left alone: the same bits."""
+"""A training that is killed or stopped at any moments ends with the bits of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import pytest
 
 from septum.io.tensors import read_model
 
-KILLS = 20
-
 
 def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str, object]]:
-    """Weights, log without the seconds, scores, and the header of the model without the seconds."""
+    """Return weights, log and header of the model without the seconds, and scores."""
     tensors, header = read_model(run / "model.safetensors")
     training = header.pop("training")
     assert isinstance(training, dict)
@@ -29,18 +27,19 @@ def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="sessions are forked")
-def test_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path, kills: int) -> None:
     program = Path(__file__).with_name("killed_trainings.py")
-    command = [sys.executable, str(program), str(disks), str(tmp_path), str(KILLS), "1"]
+    command = [sys.executable, str(program), str(disks), str(tmp_path), str(kills), "1"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["kills"] == KILLS
+    assert said["kills"] == kills
     assert said["stops"] > 0
-    assert len(set(said["killed_at"])) > 8, said  # a step, a validation, a file, a record ...
+    assert len(set(said["killed_at"])) > 0.4 * kills, said  # a step, a validation, a file, an event ...
     whole = _result(tmp_path / "whole")
     assert [row[0] for row in whole[1][1:]] == [str(step) for step in range(1, 9)]
     for number in range(1, said["runs"] + 1):
         run = tmp_path / f"killed-{number}"
         assert _result(run) == whole, f"run {number}: {said}"
-        assert not list(run.rglob(".septum-part-*"))  # what kills have left is gone
+        assert not list(run.rglob(".septum-part-*"))  # partial files are removed

@@ -28,7 +28,7 @@ from septum.train.settings import TrainSettings
 
 
 def disks(number: int, side: int = 44) -> tuple[np.ndarray, np.ndarray]:
-    """An image of two bright touching disks on a dark ground, and their ids."""
+    """Return an image of two bright touching disks on a dark ground, and their ids."""
     rng = np.random.default_rng(number)
     y, x = np.mgrid[:side, :side]
     cy, cx = rng.uniform(14, 28, 2)
@@ -154,7 +154,7 @@ def test_a_resumed_run_keeps_the_planned_precision_and_reports_a_change(
     again = stopped(tmp_path / "again") + _steps(list(train(_settings(data, tmp_path / "again"))))
     assert again == _steps(whole)
     assert _tensors(tmp_path / "again" / "model.safetensors") == _tensors(tmp_path / "whole" / "model.safetensors")
-    # A processor without the unit goes on in float32 and says so; the plan stays as it was.
+    # A processor without the unit goes on in float32 with a warning; the plan does not change.
     stopped(tmp_path / "moved")
     matrix_unit(False)
     moved = list(train(_settings(data, tmp_path / "moved")))
@@ -242,7 +242,7 @@ def test_a_gradient_that_is_not_finite_is_rolled_back(
     def sometimes_without_gradient(logits: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         energy, annotated = real(logits, *rest)
         calls.append(1)
-        # The root of 0 is 0, its slope is not a finite number.
+        # The root of 0 is 0, its derivative is not finite.
         return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
 
     monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_without_gradient)
@@ -275,7 +275,7 @@ def test_one_image_trains_without_a_score(data: Path, tmp_path: Path) -> None:
 def test_the_model_has_the_mean_of_the_last_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, expected: list[float]
 ) -> None:
-    for kind in ("images", "masks"):  # without held-out images, so the last weights are taken
+    for kind in ("images", "masks"):  # without held-out images, so that the last weights are stored
         (tmp_path / kind).mkdir()
         np.save(tmp_path / kind / "only.npy", np.load(data / kind / "cella.npy"))
     real, after = trainer_module.Trainer.training_step, []
@@ -322,7 +322,7 @@ def test_compiling_is_refused_without_a_gpu(data: Path, tmp_path: Path) -> None:
 def test_a_compiled_training_gives_the_same_weights_and_works_without_a_compiler(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A processor stands for the GPU; what is compiled is counted."""
+    """A processor stands in for the GPU; calls of the compiled network are counted."""
     used: list[int] = []
 
     class Counted(torch.nn.Module):
@@ -365,7 +365,7 @@ def test_a_compiled_training_gives_the_same_weights_and_works_without_a_compiler
 def test_training_learns_and_prediction_separates_touching_disks(tmp_path: Path) -> None:
     images, labels = zip(*(disks(n, 60) for n in range(6)), strict=True)
     shape = {"width": 4, "depth": 2, "tile": 68, "batch": 2}
-    # So short a training ends elsewhere with other rounding.
+    # Other rounding would change the result of such a short training.
     same = {"device": "cpu", "precision": "float32"}
     model = septum.train(list(images), list(labels), steps=200, out=tmp_path / "run", **shape, **same)
     image, truth = disks(99, 60)
@@ -424,7 +424,7 @@ def test_scribbles_are_enough_to_separate_bright_from_dark(tmp_path: Path) -> No
     pairs = []
     for number in range(4):
         image, labels = disks(number, 60)
-        mask = np.zeros(labels.shape, np.uint8)  # 0: nobody said
+        mask = np.zeros(labels.shape, np.uint8)  # 0: unannotated
         mask[2:4, 5:50] = 1
         mask[55, 10:50] = 1
         y, x = np.argwhere(labels > 0)[::40].T

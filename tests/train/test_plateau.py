@@ -1,4 +1,4 @@
-"""A training without an end goes on while the held-out images are found better, and then ends."""
+"""A training without an end goes on while the validation scores improve, and then ends."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 
 @pytest.fixture(autouse=True)
 def short_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held-out images are scored after every third step."""
+    """Validate after every third step."""
     monkeypatch.setattr(trainer_module, "PASS_STEPS", (3, 3))
 
 
 def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
-    """Let the validations give these scores, and the last one from then on."""
+    """Make the validations return these selection scores, and the last one from then on."""
     given = itertools.chain(merits, itertools.repeat(merits[-1]))
     real = trainer_module.Trainer.validate
 
@@ -50,7 +50,7 @@ def _steps(records: list[Event]) -> list[int]:
 def test_training_ends_a_third_of_the_steps_after_five_validations_without_gain(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Better at the first three; then only by less than counts.
+    # The first three improve; the others gain less than counts.
     _scored(monkeypatch, [0.3, 0.4, 0.5, 0.501, 0.5015])
     records = list(train(_settings(disks, tmp_path / "run")))
     last = records[-1]
@@ -81,7 +81,7 @@ def test_until_plateau_ends_a_number_of_steps_early(
     settings = _settings(disks, tmp_path / "run", steps=60, until_plateau=True)
     *_, last = train(settings)
     assert isinstance(last, Trained)
-    assert last.steps == 18 + 6  # 20 scorings, at every third step: the first gains, five do not
+    assert last.steps == 18 + 6  # of the validations at every third step the first gains, five do not
     *_, whole = train(_settings(disks, tmp_path / "whole", steps=20))
     assert isinstance(whole, Trained)
     assert whole.steps == 20
@@ -94,7 +94,7 @@ def test_a_stopped_run_ends_bit_identical(
     monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     monkeypatch.setattr(train_module, "PATIENCE", 2)
-    # Real scores; whatever they are, the end is the same.
+    # With real scores, whatever they are.
     whole = list(train(_settings(disks, tmp_path / "whole")))
     for record in train(_settings(disks, tmp_path / "run")):
         if isinstance(record, Step) and record.step == stop:

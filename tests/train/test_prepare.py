@@ -56,7 +56,7 @@ def test_two_classes_get_a_border_between_pieces_and_more_classes_none() -> None
     mask[30:35, 30:35] = 2
     (three,) = prepare([_sample(mask)], _plan(3), kind="classes")
     assert len(np.unique(three.weight)) == 3
-    assert three.weight[32, 32] > three.weight[10, 10] > three.weight[0, 0]  # the rarer, the heavier
+    assert three.weight[32, 32] > three.weight[10, 10] > three.weight[0, 0]  # rare classes weigh more
 
 
 def test_every_piece_of_a_class_has_a_place() -> None:

@@ -1,4 +1,4 @@
-"""Training from a trained model: what is kept, what is made new, and what is refused."""
+"""Training from a trained model: kept and new layers, and refused settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def colors(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The disks in three channels, as three classes."""
+    """Return the folder of the disks in three channels, as three classes."""
     folder = tmp_path_factory.mktemp("colors")
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
@@ -62,7 +62,7 @@ def test_a_training_from_a_model_begins_with_its_loss(disks: Path, first: Path, 
     said = header.training["from"]
     assert (said["file"], said["steps"]) == ("model.safetensors", 40)
     assert said["fingerprint"] == read_pretrained(first).fingerprint
-    # And where that one came from is not lost.
+    # The origin of that model is kept as well.
     list(train(_settings(disks, tmp_path / "third", from_model=tmp_path / "run" / "model.safetensors")))
     third = open_model(tmp_path / "third" / "model.safetensors", "cpu").header
     assert third.training["from"]["from"] == said

@@ -23,7 +23,7 @@ def _settings(**values: Any) -> TrainSettings:
 
 
 def _begin(path: Path, *, remove: Sequence[str] = (), add: Mapping[str, Any] | None = None, **values: Any) -> RunFolder:
-    """Return the folder of a run of another version, whose settings have keys more or less."""
+    """Return the folder of a run of another version, whose settings have more or fewer keys."""
     folder = RunFolder(path)
     folder.check_same_settings(_settings(**values), {"a": "1"}, {"data_fingerprint": "x"})
     stored = json.loads((path / "settings.json").read_text())

@@ -38,7 +38,7 @@ def test_a_single_pixel_object_is_drawn_at_many_places_of_the_tile() -> None:
         offset = np.array([3, 4]) - center
         if (np.abs(offset) <= np.array(plan.output) / 2).all():
             offsets.append(offset)
-    assert len(offsets) > 60  # a quarter of the draws are for the single pixel; by area it would be one in 100
+    assert len(offsets) > 60  # a quarter of the draws; by area it would be one in 100
     assert np.std(offsets, axis=0).min() > plan.output[0] / 5
 
 
@@ -90,7 +90,7 @@ def test_tiles_of_a_sparsely_annotated_image_hold_annotated_pixels() -> None:
     mask[306:310, 50:56] = 1
     plan = _plan()
     images = list(prepare([_sample(mask), _sample(np.zeros((40, 40)), "b")], plan, kind="classes"))
-    assert draw_probabilities(images, plan)[0] < 0.5  # one tile's worth is annotated, of 100 of the other's size
+    assert draw_probabilities(images, plan)[0] < 0.5  # about one tile of 100 is annotated
     sampler = Sampler(images, plan)
     half = np.asarray(plan.output) / 2
     for step in range(200):

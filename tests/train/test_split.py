@@ -69,7 +69,7 @@ def test_the_sentence_of_a_split_has_the_numbers() -> None:
 
 
 def _neighbors(samples: list[Sample], fold: Split) -> bool:
-    """Say whether an image that is trained on is next to one that is held out."""
+    """Return True if an image that is trained on is next to one that is held out."""
     places = {(samples[i].group, samples[i].position) for i in fold.train if samples[i].group}
     return any((samples[i].group, samples[i].position + d) in places for i in fold.held_out for d in (-1, 1))
 
@@ -179,7 +179,7 @@ def test_a_held_out_image_with_the_only_pixels_of_a_class_is_trained_on() -> Non
         samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
     assert train_on_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
     train, held_out, said = train_on_every_class(samples, [0, 1], [2, 3, 4])
-    assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2 that with more of it
+    assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2, the one with more pixels of it
     assert said == (
         "3 is trained on: no other training image holds class 2",
         "4 is trained on: no other training image holds class 3",

@@ -1,8 +1,7 @@
-"""Train with several processes that are forked from this warm one. Run as a program, by `test_parallel`.
+"""Train with several processes, forked from this one. Run as a program by `test_parallel`.
 
-Reads lists of trainings from the standard input, one a line, and answers each with a line that holds, for each
-training, what its processes said: a list of losses, the last record, and the error, by rank; and the seconds from the
-end of the first process to that of the last.
+Read lists of trainings from the standard input, one a line, and answer each with a line of results: for each training,
+the losses, the last event and the error by rank, and the seconds from the end of the first process to the last.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _accident(kind: str, stop: StopRequest) -> None:
 
 
 def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
-    """Train in this process; return what it said."""
+    """Train in this process; return its losses, last event and error."""
     said: dict[str, Any] = {"losses": [], "last": None, "error": None}
     stop, step = StopRequest(), Trainer.training_step
     accident = spec.get("accident")
@@ -86,7 +85,7 @@ def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
         settings, end, number = held.finish(network, Schedule(1, None))
         stopped = StopRequest()
         if rank == 0:
-            stopped.ask()  # one is told, and none has scores
+            stopped.ask()  # one is asked, and none returns scores
         nothing = held.score(network, stopped)
     return {"way": way, "settings": settings.model_dump(), "end": end, "number": number, "stopped": nothing}
 
@@ -124,7 +123,7 @@ def main() -> None:
     data, folder = sys.argv[1], Path(sys.argv[2])
     train_module.KEEP_STEPS = 5
     train_module.SAVE_SECONDS = -1.0
-    for kind in ("objects", "classes"):  # load, here and not in every process, what a training needs
+    for kind in ("objects", "classes"):  # import everything here, not in each process
         warm = {"data": [data], "out": folder / f"warm-{kind}", "steps": 1, "kind": kind, "device": "cpu"}
         warm |= {"width": 2, "depth": 1, "tile": 36, "batch": 2}
         for _ in train(TrainSettings.model_validate(warm)):

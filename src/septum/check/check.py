@@ -236,7 +236,7 @@ def _kind_without_background(ignore: Sequence[int], kind: Kind | None) -> Kind |
         return kind
     if kind == "objects":
         raise UsageError(
-            "--ignore 0 with --kind objects",
+            "--ignore-value 0 with --kind objects",
             "some background to distinguish objects from",
             "give the background a value of its own (1, say) and the objects another, and use --kind classes",
         )

@@ -42,7 +42,7 @@ MASK_SMOOTHED = IssueKind(
     "each pixel gets a main value",
 )
 MASK_LARGE_IDS = IssueKind("mask-large-ids", "mended", "mask", "with ids above 2^31", "numbered from 1")
-IGNORED = IssueKind("ignored", "mended", "mask", "with values that --ignore names", "read as not annotated")
+IGNORED = IssueKind("ignored", "mended", "mask", "with values that --ignore-value names", "read as not annotated")
 MASK_EMPTY = IssueKind(
     "mask-empty",
     "warning",
@@ -134,7 +134,8 @@ def require_ignored_values(ignore: Sequence[int], pairs: Sequence[PairStatistics
         if stats and value not in met:
             held = sorted({v for one in stats for c in one.census for v in c.values})
             raise UsageError(
-                f"--ignore {value}: no mask holds it", f"a value of the masks, such as {list_some(held, _NAMED_VALUES)}"
+                f"--ignore-value {value}: no mask holds it",
+                f"a value of the masks, such as {list_some(held, _NAMED_VALUES)}",
             )
 
 

@@ -288,13 +288,7 @@ def launch(count: int, command: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ[LAUNCHER] = str(os.getpid())
-    # Saving the state can take as long as the slowest work between two polls of a stop request.
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", f"{TIMEOUT_S:.0f}")
-    # Processes that each use all cores slow each other down.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    _set_environment(count)
     with tempfile.TemporaryDirectory(prefix="septum-") as folder:
         config = LaunchConfig(
             min_nodes=1,
@@ -324,6 +318,18 @@ def launch(count: int, command: Sequence[str]) -> int:
                     sys.stderr.write(file.read_text(errors="replace"))
             return codes[cause]
     return 0
+
+
+def _set_environment(count: int) -> None:
+    """Set the variables that the launched processes inherit."""
+    os.environ[LAUNCHER] = str(os.getpid())
+    # Saving the state can take as long as the slowest work between two polls of a stop request. Earlier versions of
+    # PyTorch do not know the variable and wait 30 s.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", f"{TIMEOUT_S:.0f}")
+    # Processes that each use all cores slow each other down.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
 def _cause(codes: Mapping[int, int]) -> int:
