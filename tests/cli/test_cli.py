@@ -285,7 +285,10 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
             ["predict", "m.safetensors", "a.png", "-o", "out", "--output", "objects"],
             ["error: output 'objects'", "expected: one of labels, classes, probabilities"],
         ),
-        (["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"], ["--format gif", "expected: one of", "tif"]),
+        (
+            ["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"],
+            ["--format gif", "expected: one of", "tif"],
+        ),
         (["segment", "a.png"], ["No such command"]),
     ],
 )
