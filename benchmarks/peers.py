@@ -32,7 +32,7 @@ from septum import seeding
 from septum.arrays.instances import ObjectSettings, label_objects
 from septum.arrays.targets import class_target, object_target, separate_touching
 from septum.check.check import Report, check
-from septum.check.masks import fill_holes, match_channels
+from septum.check.images import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
 from septum.cli.options import duration_s
 from septum.evaluate.evaluate import EvaluateSettings, evaluate

@@ -10,7 +10,7 @@ import pytest
 from septum.io.image import Image
 from septum.predict.model import open_model
 from septum.predict.predict import predict_image
-from septum.reproduce.public_files import SETS
+from septum.reproduce.datasets import SETS
 
 FOLDER = Path(__file__).parents[1] / "models"
 

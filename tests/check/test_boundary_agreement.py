@@ -1,12 +1,14 @@
-"""Outlines against edges: shifts, strangers and turned masks are told."""
+"""Agreement of outlines and edges: shifts, masks of other images, turned masks; placements worked out by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
-from septum.check.boundary_agreement import agreement, turned
+from septum.check.boundary_agreement import Placement, apply_placement, is_rotated, measure_agreement, orientations
 
 
 def scene(seed: int, sides: tuple[int, int] = (60, 90)) -> tuple[np.ndarray, np.ndarray]:
@@ -24,38 +26,93 @@ def scene(seed: int, sides: tuple[int, int] = (60, 90)) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, -2), (-3, 2)])
 def test_shift_is_found(shift: tuple[int, int]) -> None:
     image, labels = scene(1)
-    found = agreement(image, np.roll(labels, shift, axis=(0, 1)))
+    found = measure_agreement(image, np.roll(labels, shift, axis=(0, 1)))
     assert found is not None
     assert found.shift == (-shift[0], -shift[1])
     assert found.gain == pytest.approx(1.0) if shift == (0, 0) else found.gain > 1.03
 
 
-def test_contrast_tells_own_masks_from_strangers() -> None:
+def test_contrast_of_right_masks_is_higher_than_of_masks_of_other_images() -> None:
     scenes = [scene(n) for n in range(6)]
-    own = [agreement(*s) for s in scenes]
-    others = [agreement(a[0], b[1]) for a, b in zip(scenes, scenes[1:] + scenes[:1], strict=True)]
+    own = [measure_agreement(*s) for s in scenes]
+    others = [measure_agreement(a[0], b[1]) for a, b in zip(scenes, scenes[1:] + scenes[:1], strict=True)]
     assert min(a.contrast for a in own if a) > 1.5 * max(a.contrast for a in others if a)
 
 
-def test_nothing_is_said_without_outlines_or_edges() -> None:
+def test_agreement_is_none_without_outlines_or_edges() -> None:
     image, labels = scene(2)
-    assert agreement(image, np.zeros_like(labels)) is None
-    assert agreement(np.zeros_like(image), labels) is None
-    assert agreement(image[:, :5, :5], labels[:5, :5]) is None
+    assert measure_agreement(image, np.zeros_like(labels)) is None
+    assert measure_agreement(np.zeros_like(image), labels) is None
+    assert measure_agreement(image[:, :5, :5], labels[:5, :5]) is None
 
 
-def test_turned_masks_are_told_from_transposed_ones() -> None:
+def test_rotated_masks_are_distinguished_from_transposed_ones() -> None:
     image, labels = scene(3)
-    assert not turned(image, labels.T)
-    assert turned(image, np.rot90(labels))
-    assert turned(image, np.rot90(labels, 3))
+    assert not is_rotated(image, labels.T)
+    assert is_rotated(image, np.rot90(labels))
+    assert is_rotated(image, np.rot90(labels, 3))
 
 
-def test_large_images_are_looked_at_in_the_middle() -> None:
+def test_large_images_are_measured_in_the_middle() -> None:
     image, labels = scene(4)
     wide = np.zeros((1, 60, 1400))
     marks = np.zeros((60, 1400), np.int32)
     wide[0, :, 655:745], marks[:, 655:745] = image[0], labels
-    found = agreement(wide, marks)
+    found = measure_agreement(wide, marks)
     assert found is not None
     assert found.contrast > 3
+
+
+UNMOVED = Placement((0, 1), (False, False), (0, 0))
+
+
+def test_placements_worked_out_by_hand() -> None:
+    mask = np.array([[1, 2, 3], [4, 5, 6]], np.int32)
+    np.testing.assert_array_equal(apply_placement(mask, UNMOVED), mask)
+    np.testing.assert_array_equal(apply_placement(mask, Placement((1, 0), (False, False), (0, 0))), mask.T)
+    np.testing.assert_array_equal(apply_placement(mask, Placement((0, 1), (True, False), (0, 0))), mask[::-1])
+    moved = apply_placement(mask, Placement((0, 1), (False, False), (1, -1)))
+    np.testing.assert_array_equal(moved, [[-1, -1, -1], [2, 3, -1]])
+    np.testing.assert_array_equal(
+        apply_placement(mask > 5, Placement((0, 1), (False, False), (0, -2))), [[0, 0, 0], [1, 0, 0]]
+    )
+
+
+def test_words_describe_how_the_mask_lies_now() -> None:
+    assert UNMOVED.words() == ""
+    assert Placement((1, 0), (False, True), (0, 0)).words() == "transposed, mirrored along X"
+    assert Placement((0, 1), (False, False), (-3, 0)).words() == "shifted by 3 pixels along Y"
+    assert Placement((0, 1), (False, False), (0, -1)).words() == "shifted by 1 pixel along X"
+    assert Placement((2, 1, 0), (False,) * 3, (0,) * 3).words() == "axes in the order XYZ"
+
+
+@pytest.mark.parametrize(
+    ("mask", "image", "count"),
+    [
+        ((5, 5), (5, 5), 8),
+        ((5, 6), (5, 6), 4),
+        ((6, 5), (5, 6), 4),
+        ((6, 4), (5, 6), 0),
+        ((4, 4, 4), (4, 4, 4), 6),
+        ((4, 5, 6), (6, 5, 4), 1),
+        ((4, 4, 6), (6, 4, 4), 2),
+    ],
+)
+def test_orientations_give_the_sides_of_the_image(mask: tuple[int, ...], image: tuple[int, ...], count: int) -> None:
+    found = list(orientations(mask, image))
+    assert len(set(found)) == len(found) == count
+    array = np.arange(np.prod(mask)).reshape(mask)
+    assert all(apply_placement(array, p).shape == image for p in found)
+    assert len({apply_placement(array, p).tobytes() for p in found}) == count
+    if mask == image:
+        assert not found[0].words()
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(-12, 12), st.integers(-12, 12))
+def test_a_shift_and_its_inverse_keep_labels_inside(height: int, width: int, y: int, x: int) -> None:
+    mask = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    there = apply_placement(mask, Placement((0, 1), (False, False), (y, x)))
+    back = apply_placement(there, Placement((0, 1), (False, False), (-y, -x)))
+    inside = max(0, height - abs(y)) * max(0, width - abs(x))
+    assert (there >= 0).sum() == (back >= 0).sum() == inside
+    np.testing.assert_array_equal(back[back >= 0], mask[back >= 0])

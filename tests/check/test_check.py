@@ -1,8 +1,10 @@
-"""What a check says of bad and of good data."""
+"""Reports of a check of good and of bad data."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
+import septum.check
 from septum.check.census import Census, Trait, census
-from septum.check.check import Report, check
-from septum.check.issues import KINDS
+from septum.check.check import ISSUE_KINDS, Report, check
+from septum.check.issues import IssueKind
 from septum.check.label_kind import infer_label_kind
 from septum.check.samples import load_samples
 from septum.errors import DataError, SeptumError, UsageError
@@ -44,19 +47,19 @@ def cells(count: int, *, seed: int = 0, side: int = 48) -> np.ndarray:
 
 
 def found(report: Report, code: str) -> list[str]:
-    """Return the files of a finding."""
-    return [p.name for f in report.findings if f.code == code for p in f.files]
+    """Return the files of an issue."""
+    return [p.name for f in report.issues if f.code == code for p in f.files]
 
 
 def codes(report: Report) -> set[str]:
-    return {f.code for f in report.findings}
+    return {f.code for f in report.issues}
 
 
 def test_clean_data_have_nothing_wrong(tmp_path: Path) -> None:
     for n in range(4):
         pair(tmp_path, f"a{n}", cells(3 + n, seed=n))
     report = check([tmp_path])
-    assert report.findings == ()
+    assert report.issues == ()
     assert report.lines() == [
         "4 pairs (two folders)",
         "images: 48 x 48 pixels, 1 channel, uint8",
@@ -91,7 +94,7 @@ def test_one_broken_file_is_named_and_the_others_are_used(tmp_path: Path, role: 
     assert [s.name for s in load_samples(report)] == ["a0", "a1", "a2"]
 
 
-def test_only_broken_files_is_an_error_that_names_them(tmp_path: Path) -> None:
+def test_a_set_of_broken_files_only_is_an_error_that_names_them(tmp_path: Path) -> None:
     pair(tmp_path, "a", cells(4))
     whole = (tmp_path / "images/a.tif").read_bytes()
     (tmp_path / "images/a.tif").write_bytes(whole[: len(whole) // 2])
@@ -109,14 +112,16 @@ def test_only_broken_files_is_an_error_that_names_them(tmp_path: Path) -> None:
         (lambda p: [(p / r).mkdir() for r in ("images", "masks")] and p, DataError),
     ],
 )
-def test_nothing_there(tmp_path: Path, make: Callable[[Path], Path], kind: type[SeptumError]) -> None:
+def test_missing_or_empty_folders_are_refused(
+    tmp_path: Path, make: Callable[[Path], Path], kind: type[SeptumError]
+) -> None:
     with pytest.raises(kind) as caught:
         check([make(tmp_path)])
     assert caught.value.expected
     assert caught.value.todo
 
 
-def test_no_pairs(tmp_path: Path) -> None:
+def test_files_without_pairs_are_refused(tmp_path: Path) -> None:
     pair(tmp_path, "a", cells(3))
     (tmp_path / "masks/a.tif").rename(tmp_path / "masks/b.tif")
     with pytest.raises(DataError):
@@ -131,25 +136,25 @@ def test_unpaired_files_are_named(tmp_path: Path) -> None:
     report = check([tmp_path])
     assert found(report, "unpaired-image") == ["a0.tif"]
     assert found(report, "unpaired-mask") == ["a1.tif"]
-    assert [i.name for i in report.items] == ["a2"]
+    assert [p.name for p in report.pairs] == ["a2"]
 
 
-def test_one_image(tmp_path: Path) -> None:
+def test_a_single_image_is_a_warning(tmp_path: Path) -> None:
     pair(tmp_path, "a", cells(6))
     report = check([tmp_path])
     assert codes(report) == {"one-image"}
     assert len(list(load_samples(report))) == 1
 
 
-def test_many_long_lists_are_short_in_words_and_whole_in_json(tmp_path: Path) -> None:
+def test_long_lists_of_files_are_cut_in_lines_and_complete_in_json(tmp_path: Path) -> None:
     for n in range(9):
         pair(tmp_path, f"a{n}", cells(3, seed=n).astype(np.float32))
     report = check([tmp_path])
     (line,) = [line for line in report.lines() if line.startswith("mended")]
     names = "a0.tif, a1.tif, a2.tif, a3.tif, a4.tif and 4 more"
-    assert line == f"mended: 9 masks saved as real numbers: {names}; read as whole numbers"
+    assert line == f"mended: 9 masks saved as floating-point numbers: {names}; read as whole numbers"
     written = json.loads(json.dumps(report.as_dict()))
-    assert [len(f["files"]) for f in written["findings"] if f["code"] == "mask-float"] == [9]
+    assert [len(f["files"]) for f in written["issues"] if f["code"] == "mask-float"] == [9]
     assert written["rules"]["kind"] == "objects"
     assert written["used"] == 9
     assert written["images"][2]["mask"][0]["values"] == 3
@@ -164,14 +169,14 @@ def test_sizes_that_differ_are_refused_with_both_sizes(tmp_path: Path) -> None:
         list(load_samples(report))
 
 
-def test_pages_that_differ(tmp_path: Path) -> None:
+def test_different_numbers_of_pages_are_refused(tmp_path: Path) -> None:
     pair(tmp_path, "a", np.stack([cells(3, seed=n) for n in range(3)]), np.random.rand(4, 48, 48).astype(np.float32))  # noqa: NPY002
     report = check([tmp_path])
     assert {"pages-differ", "nothing-left"} <= codes(report)
     assert "image 4, mask 3" in report.errors[0].line()
 
 
-def test_images_that_teach_nothing_are_left_out(tmp_path: Path) -> None:
+def test_constant_and_tiny_images_and_unannotated_masks_are_left_out(tmp_path: Path) -> None:
     pair(tmp_path, "good", cells(6))
     pair(tmp_path, "fine", cells(7, seed=2))
     pair(tmp_path, "zero", cells(6), np.zeros((48, 48), np.uint8))
@@ -181,27 +186,27 @@ def test_images_that_teach_nothing_are_left_out(tmp_path: Path) -> None:
     assert found(report, "image-constant") == ["pixel.tif", "zero.tif"]
     assert found(report, "image-tiny") == ["pixel.tif"]
     assert found(report, "mask-unannotated") == ["nothing.tif"]
-    assert [i.name for i in report.items] == ["fine", "good"]
+    assert [p.name for p in report.pairs] == ["fine", "good"]
 
 
-def test_empty_masks(tmp_path: Path) -> None:
+def test_an_empty_mask_is_a_warning_and_only_empty_masks_are_an_error(tmp_path: Path) -> None:
     pair(tmp_path, "a", cells(6))
     pair(tmp_path, "b", cells(0))
     report = check([tmp_path])
     assert found(report, "mask-empty") == ["b.tif"]
-    assert len(report.items) == 2
+    assert len(report.pairs) == 2
     pair(tmp_path, "a", cells(0))
     with pytest.raises(DataError, match="every mask is empty"):
         check([tmp_path]).refuse_errors()
 
 
-def test_masks_of_one_value_teach_nothing(tmp_path: Path) -> None:
+def test_masks_of_one_value_are_refused(tmp_path: Path) -> None:
     pair(tmp_path, "a", np.full((48, 48), 255, np.uint8))
     with pytest.raises(DataError, match="255 only"):
         check([tmp_path]).refuse_errors()
 
 
-def test_duplicates(tmp_path: Path) -> None:
+def test_equal_pairs_are_left_out_and_equal_images_with_other_masks_named(tmp_path: Path) -> None:
     image = np.random.default_rng(5).integers(0, 255, (48, 48)).astype(np.uint8)
     pair(tmp_path, "a", cells(6), image)
     pair(tmp_path, "b", cells(6), image)
@@ -210,10 +215,10 @@ def test_duplicates(tmp_path: Path) -> None:
     report = check([tmp_path])
     assert found(report, "duplicate") == ["b.tif"]
     assert found(report, "duplicate-conflict") == ["c.tif"]
-    assert [i.name for i in report.items] == ["a", "c", "d"]
+    assert [p.name for p in report.pairs] == ["a", "c", "d"]
 
 
-def test_pages_that_are_channels_keep_what_is_ignored(tmp_path: Path) -> None:
+def test_pages_read_as_channels_keep_ignored_values(tmp_path: Path) -> None:
     for n in range(2):
         mask = (cells(4, seed=n) > 0).astype(np.uint8)
         mask[:5] = 255
@@ -225,7 +230,7 @@ def test_pages_that_are_channels_keep_what_is_ignored(tmp_path: Path) -> None:
     assert (rules.channels, rules.class_values) == (3, (0, 1))
 
 
-def test_channels_of_the_minority_are_refused(tmp_path: Path) -> None:
+def test_images_with_other_channels_than_most_are_refused(tmp_path: Path) -> None:
     def channels(count: int) -> np.ndarray:
         return np.random.default_rng(count).integers(0, 255, (count, 48, 48)).astype(np.uint8)
 
@@ -241,7 +246,7 @@ def test_channels_of_the_minority_are_refused(tmp_path: Path) -> None:
     assert report.rules.channels == 2
 
 
-def test_split_objects_are_counted(tmp_path: Path) -> None:
+def test_objects_in_several_pieces_are_counted(tmp_path: Path) -> None:
     mask = cells(8)
     mask[mask == 2] = 1
     pair(tmp_path, "a", mask)
@@ -249,10 +254,10 @@ def test_split_objects_are_counted(tmp_path: Path) -> None:
     mask[30:34, 2:6], mask[30:34, 8:12] = 9, 9  # two pieces side by side: one object, perhaps behind another
     pair(tmp_path, "a", mask)
     report = check([tmp_path])
-    assert [f.details for f in report.findings if f.code == "object-split"] == [("1 of 8",)]
+    assert [f.details for f in report.issues if f.code == "object-split"] == [("1 of 8",)]
 
 
-def test_outlier_of_intensity(tmp_path: Path) -> None:
+def test_a_dim_image_is_named(tmp_path: Path) -> None:
     for n in range(9):
         pair(tmp_path, f"a{n}", cells(5, seed=n))
     dim = np.random.default_rng(0).integers(0, 4, (48, 48)).astype(np.uint8)
@@ -261,18 +266,18 @@ def test_outlier_of_intensity(tmp_path: Path) -> None:
     assert found(report, "intensity-outlier") == ["dim.tif"]
 
 
-def test_65535_objects(tmp_path: Path) -> None:
+def test_a_mask_may_hold_65535_objects(tmp_path: Path) -> None:
     ids = np.zeros((768, 768), np.uint16)
     ids[::3, ::3] = np.arange(256 * 256).reshape(256, 256)
     pair(tmp_path, "many", ids)
     report = check([tmp_path])
-    assert report.meaning.reason == "object ids, 65535 per image"
+    assert report.label_kind.reason == "object ids, 65535 per image"
     (sample,) = load_samples(report)
     assert int(sample.mask.max()) == 65535
     assert len(json.dumps(report.as_dict())) < 3000
 
 
-def test_negative_values_are_refused_but_for_minus_one(tmp_path: Path) -> None:
+def test_negative_values_other_than_minus_one_are_refused(tmp_path: Path) -> None:
     pair(tmp_path, "a", cells(5).astype(np.int16) - 1)
     pair(tmp_path, "b", cells(5, seed=1).astype(np.int16) - 7)
     report = check([tmp_path])
@@ -280,16 +285,16 @@ def test_negative_values_are_refused_but_for_minus_one(tmp_path: Path) -> None:
     assert "the value -7" in report.errors[0].line()
 
 
-def test_smoothed_beyond_repair_is_refused(tmp_path: Path) -> None:
+def test_masks_too_smooth_to_repair_are_refused(tmp_path: Path) -> None:
     for n in range(2):
         sharp = np.where(cells(9, seed=n) > 0, 255.0, 0.0)
         pair(tmp_path, f"a{n}", np.rint(ndimage.gaussian_filter(sharp, 2)).astype(np.uint8))
     report = check([tmp_path])
     assert [f.code for f in report.errors] == ["mask-no-labels", "nothing-left"]
-    assert "smeared, as by JPEG or smoothing" in report.errors[0].line()
+    assert "blurred, as by JPEG or smoothing" in report.errors[0].line()
 
 
-def test_many_values_in_pieces_are_neither(tmp_path: Path) -> None:
+def test_many_values_in_several_pieces_are_neither_ids_nor_classes(tmp_path: Path) -> None:
     for n in range(2):
         values = np.random.default_rng(n).integers(1, 81, (20, 20)).astype(np.uint8)
         pair(tmp_path, f"a{n}", np.kron(values, np.pad(np.ones((6, 6), np.uint8), 1)))
@@ -304,7 +309,7 @@ def bright(mask: np.ndarray, seed: int) -> np.ndarray:
     return (40 + 150 * (mask > 0) + noise).astype(np.uint8)
 
 
-def test_masks_of_other_images_are_suspicious(tmp_path: Path) -> None:
+def test_masks_of_other_images_are_named(tmp_path: Path) -> None:
     masks = [np.roll(cells(9, seed=n), (n * n % 7, n * n % 5 + n), axis=(0, 1)) for n in range(8)]
     for n, mask in enumerate(masks):
         pair(tmp_path, f"a{n}", mask, bright(masks[{2: 6, 6: 2}.get(n, n)], n))
@@ -314,16 +319,19 @@ def test_masks_of_other_images_are_suspicious(tmp_path: Path) -> None:
     assert "masks-astray" in codes(check([tmp_path]))
 
 
-def test_masks_that_are_all_shifted(tmp_path: Path) -> None:
+def test_masks_that_all_seem_shifted_are_named_and_used_as_they_are(tmp_path: Path) -> None:
     for n in range(6):
         mask = cells(9, seed=n)
         pair(tmp_path, f"a{n}", np.roll(mask, 1, axis=1), bright(mask, n))
     report = check([tmp_path])
-    assert report.warnings == ()
-    assert [f.details[0] for f in report.mended] == ["shifted by 1 pixels along X"]
+    assert report.mended == ()
+    (issue,) = report.warnings
+    assert (issue.code, set(issue.details)) == ("mask-shifted", {"shifted by 1 pixel along X"})
+    assert issue.line().endswith(
+        "; used as it is; `septum check DATA --fix OUT` moves it back in a copy; look at the copy"
+    )
     for n, sample in enumerate(load_samples(report)):
-        np.testing.assert_array_equal(sample.mask[:, :-1], cells(9, seed=n)[:, :-1])
-        assert (sample.mask[:, -1] == -1).all()
+        np.testing.assert_array_equal(sample.mask, np.roll(cells(9, seed=n), 1, axis=1))
 
 
 def test_a_rotated_mask_is_not_transposed(tmp_path: Path) -> None:
@@ -333,11 +341,11 @@ def test_a_rotated_mask_is_not_transposed(tmp_path: Path) -> None:
     report = check([tmp_path])
     assert [f.line() for f in report.errors] == [
         "1 pair whose image and mask differ in size: a1.tif (image 48 x 40, mask 40 x 48, rotated by 90 degrees); "
-        "fix leaves them out"
+        "the copy of --fix leaves them out; export the masks in the size of their images"
     ]
 
 
-def test_palette_is_read_as_indices(tmp_path: Path) -> None:
+def test_a_palette_is_read_as_indices(tmp_path: Path) -> None:
     for n in range(3):
         pair(tmp_path, f"a{n}", cells(4 + n, seed=n))
         mask = Image.fromarray((cells(4 + n, seed=n) > 0).astype(np.uint8) + cells(4 + n, seed=n).astype(np.uint8) % 2)
@@ -357,28 +365,36 @@ def test_masks_in_color_give_classes_numbered_from_0(tmp_path: Path) -> None:
         labels = np.where(cells(9, seed=n) > 0, 1 + cells(9, seed=n) % 2, 0)
         Image.fromarray(colors[labels]).save(tmp_path / f"masks/a{n}.png")
     report = check([tmp_path])
-    assert report.meaning.reason == "classes: values 0, #0000ff, #ff0000"
+    assert report.label_kind.reason == "classes: values 0, #0000ff, #ff0000"
     assert report.rules.class_values == (0, 1, 2)
     for n, sample in enumerate(load_samples(report)):
         np.testing.assert_array_equal(sample.mask, np.where(cells(9, seed=n) > 0, 1 + cells(9, seed=n) % 2, 0))
 
 
-def test_every_kind_of_finding_reads_as_a_phrase() -> None:
-    for code, kind in KINDS.items():
-        assert code == code.lower()
-        assert not kind.text.endswith(".")
+def test_every_issue_kind_is_listed_and_has_a_code_of_its_own() -> None:
+    modules = [importlib.import_module(f"septum.check.{m.name}") for m in pkgutil.iter_modules(septum.check.__path__)]
+    declared = {value for module in modules for value in vars(module).values() if isinstance(value, IssueKind)}
+    assert len(declared) == len(ISSUE_KINDS)
+    assert declared == set(ISSUE_KINDS.values())
+
+
+def test_every_issue_kind_reads_as_a_phrase() -> None:
+    for code, kind in ISSUE_KINDS.items():
+        assert code == kind.code == code.lower()
+        assert not any(text.endswith(".") for text in (kind.text, kind.mend, kind.fix, kind.todo))
         assert kind.severity != "mended" or kind.mend, code
-        assert not kind.leaves_out or "out" in kind.mend, code
+        assert kind.severity != "error" or kind.fix or kind.todo, code
+        assert not kind.leaves_out or "out" in kind.mend or kind.fix, code
 
 
-# What the values mean
+# The meaning of mask values
 
 
 def of(*masks: np.ndarray) -> list[Census]:
     return [census(m) for m in masks]
 
 
-def test_two_values_are_classes_and_asked_for_objects_pieces() -> None:
+def test_two_values_are_classes_unless_objects_are_asked_for() -> None:
     masks = of(*(np.where(cells(5, seed=n) > 0, 255, 0) for n in range(3)))
     assert infer_label_kind(masks).kind == "classes"
     assert infer_label_kind(masks).values == (0, 255)
@@ -397,12 +413,12 @@ def test_values_in_many_pieces_are_classes() -> None:
     assert (meaning.kind, meaning.values, meaning.guess) == ("classes", (0, 1, 2, 3), False)
 
 
-def test_exactly_three_objects_in_every_image() -> None:
+def test_three_objects_in_every_image_are_a_guess() -> None:
     meaning = infer_label_kind(of(*(cells(3, seed=n) for n in range(10))))
     assert (meaning.kind, meaning.guess) == ("objects", True)
 
 
-def test_three_organs_in_their_places() -> None:
+def test_three_organs_in_their_places_are_classes() -> None:
     masks = []
     for n in range(10):
         mask = np.zeros((48, 48), np.uint8)
@@ -414,7 +430,7 @@ def test_three_organs_in_their_places() -> None:
     assert infer_label_kind(of(*masks[:4])).guess
 
 
-def test_cells_followed_through_time_are_objects() -> None:
+def test_tracked_cells_are_objects() -> None:
     start = cells(12)
     meaning = infer_label_kind(of(*(np.roll(start, n // 3, axis=1) for n in range(20))))
     assert (meaning.kind, meaning.guess) == ("objects", False)
@@ -428,8 +444,8 @@ def test_cells_that_keep_their_places_through_one_stack_are_objects() -> None:
         start[y : y + rng.integers(1, 8), x : x + rng.integers(1, 7)] = number + 1
     pages = of(*(np.roll(start, n // 3, axis=1) for n in range(10)))
     assert infer_label_kind(pages).kind == "classes"  # of ten images on their own
-    assert infer_label_kind(pages, things=1).kind == "objects"
-    assert infer_label_kind(of(*(np.where(start < 9, start, 0) for _ in range(10))), things=1).kind == "classes"
+    assert infer_label_kind(pages, sources=1).kind == "objects"
+    assert infer_label_kind(of(*(np.where(start < 9, start, 0) for _ in range(10))), sources=1).kind == "classes"
 
 
 def test_255_after_consecutive_classes_is_ignored_but_three_gray_levels_are_classes() -> None:
@@ -442,14 +458,14 @@ def test_255_after_consecutive_classes_is_ignored_but_three_gray_levels_are_clas
     assert infer_label_kind(of(levels)).ignore == ()
 
 
-def test_layout_and_wish_win() -> None:
+def test_layout_and_user_decide_first() -> None:
     masks = of(np.array([[0, 1], [0, 1]]))
     assert infer_label_kind(masks, objects=True).kind == "objects"
     assert infer_label_kind(masks, objects=True, kind="classes").kind == "classes"
     assert infer_label_kind(of(cells(5)), kind="classes").values == (0, 1, 2, 3, 4, 5)
 
 
-def test_size_tells_cell_and_nucleus_apart() -> None:
+def test_sizes_distinguish_cell_and_nucleus() -> None:
     def mask(n: int) -> Census:
         rng = np.random.default_rng(n)
         where = tuple(rng.uniform(0.2, 0.8, 2))
@@ -467,7 +483,9 @@ def test_size_tells_cell_and_nucleus_apart() -> None:
         ("hippocampus", "classes", (0, 1, 2), 1, 3),
     ],
 )
-def test_real_data(tmp_path: Path, name: str, kind: str, values: tuple[int, ...], channels: int, rank: int) -> None:
+def test_real_data_sets_have_no_false_issues(
+    tmp_path: Path, name: str, kind: str, values: tuple[int, ...], channels: int, rank: int
+) -> None:
     if not (REAL / name).is_dir():
         pytest.skip("the real images are not beside the repository")
     for role in ("images", "masks"):
@@ -480,12 +498,19 @@ def test_real_data(tmp_path: Path, name: str, kind: str, values: tuple[int, ...]
     assert report.errors == ()
     assert report.left_out == ()
     told = {"kind-guess", "mask-astray", "masks-astray", "masks-shifted", "mask-shifted", "mask-turned", "object-apart"}
-    told |= {"near-copy", "sequence", "intensity-outlier", "intensity-unlike", "size-outlier", "object-size-outlier"}
+    told |= {
+        "near-duplicate",
+        "sequence",
+        "intensity-outlier",
+        "intensity-unlike",
+        "size-outlier",
+        "object-size-outlier",
+    }
     assert not told & codes(report)
     assert not {"mask-astray", "masks-astray", "masks-shifted", "kind-guess"} & codes(report)
 
 
-def test_a_value_that_ignore_names_is_not_annotated_in_objects_and_classes(tmp_path: Path) -> None:
+def test_values_to_ignore_are_not_annotated(tmp_path: Path) -> None:
     for n in range(4):
         mask = cells(5 + n, seed=n).astype(np.uint16)
         mask[40:] = 9999
@@ -501,7 +526,7 @@ def test_a_value_that_ignore_names_is_not_annotated_in_objects_and_classes(tmp_p
         check([tmp_path], ignore=[77])
 
 
-def test_scribbles_are_classes_where_0_is_not_annotated(tmp_path: Path) -> None:
+def test_scribbles_are_classes_if_0_is_not_annotated(tmp_path: Path) -> None:
     for n in range(3):
         mask = np.zeros((48, 48), np.uint8)
         mask[5, 3:30] = 1  # background
@@ -517,7 +542,7 @@ def test_scribbles_are_classes_where_0_is_not_annotated(tmp_path: Path) -> None:
         check([tmp_path], ignore=[0], kind="objects")
 
 
-def test_pages_without_annotation_are_left_out_and_said(tmp_path: Path) -> None:
+def test_pages_without_annotation_are_left_out_and_named(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (4, 48, 48)).astype(np.uint8)
     mask = np.stack([cells(4, seed=n) for n in range(4)]).astype(np.int16)
     mask[[1, 3]] = -1
@@ -525,8 +550,8 @@ def test_pages_without_annotation_are_left_out_and_said(tmp_path: Path) -> None:
         (tmp_path / role).mkdir()
         tifffile.imwrite(tmp_path / role / "film.tif", array, photometric="minisblack", metadata={"axes": "TYX"})
     report = check([tmp_path])
-    (finding,) = [f for f in report.findings if f.code == "page-unannotated"]
-    assert finding.line() == (
+    (issue,) = [f for f in report.issues if f.code == "page-unannotated"]
+    assert issue.line() == (
         "1 mask with pages in which nothing is annotated: film.tif (2 of 4); these pages are left out"
     )
     assert [(s.name, s.position) for s in load_samples(report)] == [("film_t000", 0), ("film_t002", 2)]

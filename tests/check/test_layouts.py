@@ -1,4 +1,4 @@
-"""Data sets as other laboratories lay them out are checked and trained on without a flag."""
+"""Data sets in the layouts of other laboratories are checked and trained on without an option."""
 
 from __future__ import annotations
 
@@ -182,12 +182,12 @@ LAYOUTS: list[tuple[Callable[[Path], Path], str, int, int]] = [
 NAMES = [make.__name__ for make, *_ in LAYOUTS]
 
 
-def said(report: Report) -> set[str]:
-    return {f.code for f in report.findings}
+def codes(report: Report) -> set[str]:
+    return {f.code for f in report.issues}
 
 
 @pytest.mark.parametrize(("make", "kind", "channels", "samples"), LAYOUTS, ids=NAMES)
-def test_layout_is_read_without_a_flag(
+def test_layout_is_read_without_an_option(
     tmp_path: Path, make: Callable[[Path], Path], kind: str, channels: int, samples: int
 ) -> None:
     report = check([make(tmp_path)])
@@ -206,7 +206,7 @@ def test_layout_is_read_without_a_flag(
 
 
 @pytest.mark.parametrize("make", [glands, vessels, sections_with_ids, object_files, nuclei_16_bit])
-def test_layout_is_trained_on_without_a_flag(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_layout_is_trained_on_without_an_option(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     settings = TrainSettings(
         data=(make(tmp_path / "data"),), out=tmp_path / "run", steps=2, width=2, depth=1, batch=1, device="cpu"
     )
@@ -217,15 +217,15 @@ def test_layout_is_trained_on_without_a_flag(tmp_path: Path, make: Callable[[Pat
 
 def test_masks_of_the_field_of_view_and_of_a_second_annotator_are_named(tmp_path: Path) -> None:
     report = check([vessels(tmp_path)])
-    assert said(report) == {"second-annotator", "field-of-view"}
+    assert codes(report) == {"second-annotator", "field-of-view"}
     lines = "\n".join(report.lines())
     assert "4 masks of the field of view: 21_training_mask.gif" in lines
-    assert lines.count("what lies outside is not annotated") == 1
+    assert lines.count("pixels outside are read as not annotated") == 1
     assert "4 masks of a second annotator: 21_manual2.gif" in lines
-    assert {i.mask.parent.name for i in report.items} == {"1st_manual"}
+    assert {i.mask.parent.name for i in report.pairs} == {"1st_manual"}
     beside = check([vessels_side_by_side(tmp_path / "beside")])
-    assert {i.mask.stem[-5:] for i in beside.items} == {"1stHO"}
-    assert "second-annotator" in said(beside)
+    assert {i.mask.stem[-5:] for i in beside.pairs} == {"1stHO"}
+    assert "second-annotator" in codes(beside)
 
 
 def eye() -> np.ndarray:
@@ -248,7 +248,7 @@ def test_pixels_outside_the_field_of_view_are_not_annotated(tmp_path: Path) -> N
         np.testing.assert_array_equal(sample.mask, expected)
 
 
-def test_the_frame_around_the_field_of_view_is_neither_learned_nor_scored(tmp_path: Path) -> None:
+def test_pixels_outside_the_field_of_view_are_neither_learned_nor_scored(tmp_path: Path) -> None:
     report = check([vessels(tmp_path / "data")])
     samples = list(load_samples(report))
     settings = TrainSettings(
@@ -264,7 +264,7 @@ def test_the_frame_around_the_field_of_view_is_neither_learned_nor_scored(tmp_pa
     assert found.pixels == eye().sum()
 
 
-def test_fields_of_view_that_do_not_fit_are_named_and_not_used(tmp_path: Path) -> None:
+def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Path) -> None:
     data = vessels(tmp_path)
     save(data / "mask/21_training_mask.gif", np.zeros((SIDE, SIDE), np.uint8))
     save(data / "mask/22_training_mask.gif", np.full((SIDE, 40), 255, np.uint8))
@@ -272,45 +272,45 @@ def test_fields_of_view_that_do_not_fit_are_named_and_not_used(tmp_path: Path) -
     save(data / "mask/24_training_mask.gif", 255 * ndimage.binary_dilation(drawn(3)).astype(np.uint8) ^ np.uint8(255))
     save(data / "mask/25_training_mask.gif", 255 * eye().astype(np.uint8))
     report = check([data])
-    (finding,) = report.warnings
-    assert finding.message == "5 masks of the field of view that cannot be used"
-    assert finding.mend == "left out"
-    assert dict(zip([p.name for p in finding.files], finding.details, strict=True)) == {
+    (issue,) = report.warnings
+    assert issue.message == "5 masks of the field of view that cannot be used"
+    assert issue.remedy == "left out; export it again in the size of its image"
+    assert dict(zip([p.name for p in issue.files], issue.details, strict=True)) == {
         "25_training_mask.gif": "no image of this name",
         "21_training_mask.gif": "nothing is inside",
         "22_training_mask.gif": "image 64 x 64, field of view 64 x 40",
-        "23_training_mask.gif": "no image, but text that begins 'GIF'",
+        "23_training_mask.gif": "the GIF file is damaged or cut off (its first bytes are wrong)",
         "24_training_mask.gif": "most of what is drawn lies outside",
     }
-    assert "field-of-view" not in said(report)
+    assert "field-of-view" not in codes(report)
     for n, sample in enumerate(load_samples(report)):
         np.testing.assert_array_equal(sample.mask, drawn(n))
 
 
-def test_a_copy_holds_the_field_of_view_in_its_masks(tmp_path: Path) -> None:
+def test_masks_of_a_copy_hold_the_field_of_view(tmp_path: Path) -> None:
     before = check([vessels(tmp_path / "data")])
     records = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
-    assert all("mask of the field of view: what lies outside is not annotated" in r.done for r in records)
+    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in records)
     after = check([tmp_path / "out"])
-    assert after.findings == ()
+    assert after.issues == ()
     for old, new in zip(load_samples(before), load_samples(after), strict=True):
         np.testing.assert_array_equal(new.mask, old.mask)
         assert (new.mask < 0).any()
 
 
 @pytest.mark.parametrize("make", [object_files, object_files_by_image])
-def test_copy_of_a_file_for_each_object_has_one_mask(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_a_copy_joins_the_files_of_single_objects_into_one_mask(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     before = check([make(tmp_path / "data")])
     list(fix(before, tmp_path / "out"))
     after = check([tmp_path / "out"])
-    assert after.findings == ()
+    assert after.issues == ()
     for old, new in zip(load_samples(before), load_samples(after), strict=True):
         np.testing.assert_array_equal(new.mask, old.mask)
         np.testing.assert_array_equal(new.image, old.image)
         assert new.name == old.name
 
 
-def test_overlapping_objects_and_other_sizes(tmp_path: Path) -> None:
+def test_the_smaller_of_overlapping_objects_is_seen_and_other_sizes_are_refused(tmp_path: Path) -> None:
     data = object_files_by_image(tmp_path)
     large = np.zeros((SIDE, SIDE), np.uint8)
     large[10:50, 10:50] = 255
@@ -324,5 +324,5 @@ def test_overlapping_objects_and_other_sizes(tmp_path: Path) -> None:
     report = check([data])
     (sample, *_) = load_samples(report)
     assert (int((sample.mask == 1).sum()), int((sample.mask == 2).sum())) == (36, 1600 - 36)
-    (finding,) = [f for f in report.findings if f.code == "unreadable"]
-    assert "64 x 64 and of 40 x 64 pixels (9.png)" in finding.line()
+    (issue,) = [f for f in report.issues if f.code == "unreadable"]
+    assert "64 x 64 and of 40 x 64 pixels (9.png)" in issue.line()

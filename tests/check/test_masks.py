@@ -1,4 +1,4 @@
-"""Masks and images read as they were meant: values worked out by hand, and properties."""
+"""Values of masks and images: cases worked out by hand, and properties."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from PIL import Image
 from scipy import ndimage
 
 from septum.check.census import census
-from septum.check.jpeg_artifacts import smeared
+from septum.check.images import fill_holes, fits_channels, match_channels
+from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
+from septum.check.label_kind import to_classes
 from septum.check.masks import (
     COLOR,
+    MASK_COLORS,
+    MASK_FLOAT,
+    MASK_LARGE_IDS,
+    MASK_NAN,
+    MASK_SMOOTHED,
     color_of,
-    fill_holes,
-    fits_channels,
-    match_channels,
     read_labels,
-    to_classes,
-    two_levels,
     unsmooth,
 )
 from septum.errors import DataError
@@ -37,7 +39,7 @@ def squares(*values: int, side: int = 12) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint32, np.int64])
-def test_whole_numbers_stay(dtype: type) -> None:
+def test_integers_are_kept(dtype: type) -> None:
     mask = np.array([[[0, 1, 1], [0, 0, 1]]], dtype)
     found = read_labels(mask)
     assert found.mends == ()
@@ -46,10 +48,10 @@ def test_whole_numbers_stay(dtype: type) -> None:
     np.testing.assert_array_equal(found.array, mask[0])
 
 
-def test_real_numbers_that_are_whole() -> None:
+def test_whole_floating_point_numbers_become_integers() -> None:
     found = read_labels(np.array([[[0, 1.0001, np.nan], [2.9999, -1, 0]]], np.float32))
     np.testing.assert_array_equal(found.array, [[0, 1, -1], [3, -1, 0]])
-    assert found.mends == ("mask-nan", "mask-float")
+    assert found.mends == (MASK_NAN, MASK_FLOAT)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_real_numbers_that_are_whole() -> None:
         ([[[0, -1]], [[1, 0]], [[0, 0]]], "negative values in a color mask"),
     ],
 )
-def test_what_is_no_label_is_a_problem(mask: list[object], problem: str) -> None:
+def test_values_that_are_no_labels_are_a_problem(mask: list[object], problem: str) -> None:
     found = read_labels(np.array(mask))
     assert problem in found.problem
     assert not found.array.any()
@@ -79,13 +81,13 @@ def test_colors_become_labels_and_alpha_is_no_color() -> None:
     np.testing.assert_array_equal(found.array, [[0, COLOR + 0xFF0001, 255, 7]])
     assert color_of(int(found.array[0, 1])) == (255, 0, 1)
     assert color_of(255) == (255, 255, 255)
-    assert found.mends == ("mask-colors",)
+    assert found.mends == (MASK_COLORS,)
 
 
 def test_ids_above_31_bits_are_numbered() -> None:
     found = read_labels(np.array([[[0, 4_000_000_000, 5, 4_000_000_000]]], np.uint32))
     np.testing.assert_array_equal(found.array, [[0, 2, 1, 2]])
-    assert found.mends == ("mask-large-ids",)
+    assert found.mends == (MASK_LARGE_IDS,)
 
 
 @pytest.mark.parametrize("sigma", [0.6, 1.0])
@@ -95,7 +97,7 @@ def test_smoothed_mask_of_two_values_is_restored(sigma: float, as_float: bool) -
     smooth = ndimage.gaussian_filter(mask[0].astype(float), sigma)[None]
     given_mask = (smooth / 255).astype(np.float32) if as_float else np.rint(smooth).astype(np.uint8)
     found = read_labels(given_mask)
-    assert "mask-smoothed" in found.mends
+    assert MASK_SMOOTHED in found.mends
     wrong = (found.array > 0) != (mask[0] > 0)
     assert np.count_nonzero(wrong) <= 4 * 3  # no more than the corners of three squares
 
@@ -123,7 +125,7 @@ def test_smoothed_colors_are_restored() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 60), st.integers(0, 1000))
-def test_ids_are_never_taken_for_a_smoothed_mask(count: int, seed: int) -> None:
+def test_masks_of_ids_are_not_unsmoothed(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = np.zeros((1, 64, 64), np.int64)
     for value in rng.permutation(255)[:count]:  # touching and overlapping rectangles of 3 pixels and more
@@ -132,17 +134,17 @@ def test_ids_are_never_taken_for_a_smoothed_mask(count: int, seed: int) -> None:
     assert unsmooth(mask) is None
 
 
-def test_thin_classes_are_no_smoothing() -> None:
+def test_masks_with_thin_classes_are_not_unsmoothed() -> None:
     mask = squares(200, 200)
     border = ndimage.maximum_filter(mask, (1, 3, 3)) != ndimage.minimum_filter(mask, (1, 3, 3))
     assert unsmooth(np.where(border, 100, mask)) is None
 
 
-def test_two_levels() -> None:
+def test_two_values_are_restored_after_jpeg() -> None:
     noisy = np.array([[[0, 3, 1, 0, 250, 255, 255, 249, 140]]], np.int64)
-    np.testing.assert_array_equal(two_levels(noisy), [[[0, 0, 0, 0, 255, 255, 255, 255, 255]]])
-    assert two_levels(np.array([[[0, 3, 1, 0, 128, 128, 255, 249]]], np.int64)) is None
-    assert two_levels(np.array([[[0, 1, 2, 3]]], np.int64)) is None
+    np.testing.assert_array_equal(restore_two_values(noisy), [[[0, 0, 0, 0, 255, 255, 255, 255, 255]]])
+    assert restore_two_values(np.array([[[0, 3, 1, 0, 128, 128, 255, 249]]], np.int64)) is None
+    assert restore_two_values(np.array([[[0, 1, 2, 3]]], np.int64)) is None
 
 
 def through_jpeg(array: np.ndarray, quality: int) -> np.ndarray:
@@ -165,27 +167,34 @@ def many(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("quality", [60, 75, 95])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_was_jpeg_once_is_told_in_the_pixels(quality: int, seed: int) -> None:
+def test_masks_that_went_through_jpeg_are_detected_in_the_pixels(quality: int, seed: int) -> None:
     labels = many(seed)
     binary = np.where(labels > 0, 255, 0).astype(np.uint8)
     restored = read_labels(through_jpeg(binary, quality))
     np.testing.assert_array_equal(restored.array, binary)
-    assert "mask-smoothed" in restored.mends
+    assert restored.restored or MASK_SMOOTHED in restored.mends
     colors = np.random.default_rng(seed).integers(40, 256, (17, 3), np.uint8)
     colors[0] = 0
-    # At the best quality ids of a few gray values change by one or two, which is not told in a single mask.
+    # At the best quality ids of a few gray values change by one or two, which a single mask does not show.
     for spoiled in (10 * labels, colors[labels], colors[(labels > 0).astype(int)], *([labels] * (quality < 95))):
-        assert "smeared" in read_labels(through_jpeg(spoiled, quality)).problem
+        assert "blurred" in read_labels(through_jpeg(spoiled, quality)).problem
     assert read_labels(labels[None]).problem == read_labels(np.moveaxis(colors[labels], -1, 0)).problem == ""
 
 
-def test_tiny_objects_and_many_classes_are_not_smeared() -> None:
+def test_tiny_objects_and_many_classes_are_no_jpeg_artifacts() -> None:
     ids = np.zeros((90, 90), np.int64)
     ids[::3, ::3] = np.arange(900).reshape(30, 30)
-    assert not smeared(ids)
-    assert not smeared(np.kron(np.arange(144).reshape(12, 12), np.ones((7, 7), int)))
-    assert not smeared(np.kron(np.arange(400).reshape(20, 20), np.pad(np.ones((3, 3), int), 1)))
-    assert not smeared(np.zeros((5, 90), np.int64))
+    assert not has_jpeg_artifacts(ids)
+    assert not has_jpeg_artifacts(np.kron(np.arange(144).reshape(12, 12), np.ones((7, 7), int)))
+    assert not has_jpeg_artifacts(np.kron(np.arange(400).reshape(20, 20), np.pad(np.ones((3, 3), int), 1)))
+    assert not has_jpeg_artifacts(np.zeros((5, 90), np.int64))
+
+
+def test_two_values_of_a_jpeg_file_are_marked_as_restored() -> None:
+    mask = squares(255, 255)[0].astype(np.uint8)
+    found = read_labels(through_jpeg(mask, 75), lossy=True)
+    np.testing.assert_array_equal(found.array, mask)
+    assert (found.restored, found.mends, found.problem) == (True, (), "")
 
 
 def test_jpeg_of_ids_is_a_problem() -> None:
@@ -193,17 +202,17 @@ def test_jpeg_of_ids_is_a_problem() -> None:
     assert read_labels(np.array([[[0, 1, 1]]], np.uint8), lossy=True).problem == ""
 
 
-def test_to_classes() -> None:
+def test_values_become_class_numbers() -> None:
     labels = np.array([0, 128, 255, -1, 254, 128])
     np.testing.assert_array_equal(to_classes(labels, (0, 128, 254), (255,)), [0, 1, -1, -1, 2, 1])
     with pytest.raises(DataError, match="value 7"):
         to_classes(np.array([0, 7]), (0, 1))
 
 
-def test_holes() -> None:
+def test_nan_and_infinity_are_filled() -> None:
     image = np.array([[[1, np.nan, 3], [4, np.inf, -np.inf]], [[np.nan] * 3, [np.nan] * 3]], np.float32)
     np.testing.assert_array_equal(fill_holes(image), [[[1, 3, 3], [4, 4, 1]], [[0] * 3, [0] * 3]])
-    assert np.isnan(image[0, 0, 1])  # the caller's array is as it was
+    assert np.isnan(image[0, 0, 1])  # the array of the caller is unchanged
     whole = np.ones((1, 2, 2), np.float32)
     assert fill_holes(whole) is whole
 
@@ -221,7 +230,7 @@ def test_filled_images_are_finite_and_within_their_range(image: np.ndarray) -> N
             assert after.max() <= before[finite].max()
 
 
-def test_channels() -> None:
+def test_channels_are_repeated_or_dropped() -> None:
     gray = np.arange(6).reshape(1, 2, 3)
     np.testing.assert_array_equal(match_channels(gray, 3), np.stack([gray[0]] * 3))
     four = np.arange(24).reshape(4, 2, 3)

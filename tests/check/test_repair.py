@@ -1,4 +1,4 @@
-"""Every mend: found by the check, done alike in memory and in the copy, and gone in the copy."""
+"""Repairs: found by the check, the same in memory and in the copy, and nothing left to repair in the copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from PIL import Image
 from scipy import ndimage
 
 from septum.check.check import check
-from septum.check.issues import KINDS
 from septum.check.repair import fix
 from septum.check.samples import load_samples
 from septum.errors import DataError, UsageError
@@ -193,7 +192,6 @@ MENDED = [
     ("mask-colors", class_colors),
     ("mask-colors", id_colors),
     ("mask-smoothed", smoothed),
-    ("mask-smoothed", jpeg),
     ("mask-large-ids", large_ids),
     ("class-values", binary_255),
     ("mask-mixed", binary_mixed),
@@ -202,7 +200,7 @@ MENDED = [
     ("image-holes", holes),
     ("channels-repeated", some_gray),
     ("sizes-swapped", swapped),
-    # not used, and not copied
+    # left out, and not copied
     ("sizes-differ", large_square),
     ("duplicate", duplicate),
     ("image-constant", constant),
@@ -214,18 +212,18 @@ MENDED = [
 
 
 @pytest.mark.parametrize(("code", "change"), MENDED, ids=[change.__name__ for _, change in MENDED])
-def test_copy_holds_what_was_mended_and_nothing_left_to_mend(
+def test_a_copy_holds_all_repairs_and_needs_none(
     tmp_path: Path, code: str, change: Callable[[Path, Path, int], None]
 ) -> None:
     before = check([make(tmp_path / "data", change)])
-    assert code in {f.code for f in before.findings}
+    assert code in {f.code for f in before.issues}
     records = list(fix(before, tmp_path / "out"))
     after = check([tmp_path / "out"])
     assert not after.mended
-    assert not [f for f in after.findings if KINDS[f.code].leaves_out or f.code.startswith("unpaired")]
+    assert not [f for f in after.issues if f.kind.leaves_out or f.code.startswith("unpaired")]
     assert after.rules.kind == before.rules.kind
     assert after.rules.channels == before.rules.channels
-    assert [i.name for i in after.items] == [i.name for i in before.items]
+    assert [i.name for i in after.pairs] == [i.name for i in before.pairs]
     if not before.errors:
         for old, new in zip(load_samples(before), load_samples(after), strict=True):
             np.testing.assert_array_equal(new.image, old.image)
@@ -235,6 +233,32 @@ def test_copy_holds_what_was_mended_and_nothing_left_to_mend(
     assert changed
     assert all(r.written is None or r.written.is_file() for r in records)
     assert sum(r.written is None for r in records) == 2 * len(before.left_out)
+
+
+def test_jpeg_masks_of_two_values_are_left_out_and_the_copy_restores_them(tmp_path: Path) -> None:
+    def some(image: Path, mask: Path, number: int) -> None:
+        (jpeg if number in (1, 3) else binary_255)(image, mask, number)
+
+    before = check([make(tmp_path / "data", some)])
+    (issue,) = before.warnings
+    assert (issue.code, [p.name for p in issue.files]) == ("mask-jpeg", ["cell1.jpg", "cell3.jpg"])
+    assert [p.name for p in before.left_out] == [p.name for p in before.fixable] == ["cell1", "cell3"]
+    assert [s.name for s in load_samples(before)] == ["cell0", "cell2", "cell4"]
+    list(fix(before, tmp_path / "out"))
+    after = check([tmp_path / "out"])
+    assert after.issues == ()
+    for number, sample in enumerate(load_samples(after)):
+        np.testing.assert_array_equal(sample.mask, disks(number, 3 + number) > 0)
+
+
+def test_a_set_of_jpeg_masks_only_is_refused_and_the_copy_restores_them(tmp_path: Path) -> None:
+    before = check([make(tmp_path / "data", jpeg)])
+    assert [f.code for f in before.errors] == ["all-to-fix"]
+    with pytest.raises(DataError, match=r"cell0\.jpg") as caught:
+        list(load_samples(before))
+    assert "--fix" in caught.value.todo
+    list(fix(before, tmp_path / "out"))
+    assert check([tmp_path / "out"]).issues == ()
 
 
 def test_clean_files_are_copied_byte_for_byte(tmp_path: Path) -> None:
@@ -254,7 +278,7 @@ def test_pieces_of_one_value_become_objects(tmp_path: Path) -> None:
     assert [int(s.mask.max()) for s in load_samples(after)] == pieces
 
 
-def test_volumes_keep_their_place_in_the_scanner(tmp_path: Path) -> None:
+def test_copies_of_volumes_keep_their_position_in_the_scanner(tmp_path: Path) -> None:
     affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 4, 9], [0, 0, 0, 1]])
     for role in ("images", "masks"):
         (tmp_path / "data" / role).mkdir(parents=True)
@@ -278,7 +302,7 @@ def test_volumes_keep_their_place_in_the_scanner(tmp_path: Path) -> None:
         assert new.spacing_um == old.spacing_um
 
 
-def test_challenge_data_keeps_its_layout(tmp_path: Path) -> None:
+def test_copies_of_challenge_data_keep_their_layout(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for folder in ("01", "01_GT/SEG", "01_ST/SEG"):
         (data / folder).mkdir(parents=True)
@@ -298,7 +322,7 @@ def test_challenge_data_keeps_its_layout(tmp_path: Path) -> None:
     assert (tmp_path / "out/01_GT/SEG/man_seg001.tif").read_bytes() == (data / "01_GT/SEG/man_seg001.tif").read_bytes()
 
 
-def test_formats_that_cannot_hold_the_mend_become_tiff(tmp_path: Path) -> None:
+def test_masks_that_their_format_cannot_hold_become_tiff(tmp_path: Path) -> None:
     data = make(tmp_path / "data", ignore_255)
     records = list(fix(check([data]), tmp_path / "out"))
     masks = [r.written for r in records if r.written and r.written.parent.name == "masks"]
@@ -306,7 +330,7 @@ def test_formats_that_cannot_hold_the_mend_become_tiff(tmp_path: Path) -> None:
     assert tifffile.imread(masks[0]).min() == -1
 
 
-def test_stack_of_pages(tmp_path: Path) -> None:
+def test_a_copy_of_a_stack_has_its_pages(tmp_path: Path) -> None:
     labels = np.stack([disks(n) for n in range(4)])
     pictures = np.stack([picture(m, n) for n, m in enumerate(labels)])
     tifffile.imwrite(tmp_path / "image.tif", pictures, photometric="minisblack")
@@ -320,7 +344,7 @@ def test_stack_of_pages(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack([s.mask for s in samples]), labels)
 
 
-def test_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     report = check([make(tmp_path / "data")])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
@@ -331,7 +355,7 @@ def test_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 
-def test_what_cannot_be_mended_is_refused(tmp_path: Path) -> None:
+def test_data_that_cannot_be_repaired_is_refused(tmp_path: Path) -> None:
     def empty(image: Path, mask: Path, number: int) -> None:
         write_image(mask, np.zeros(SIDES, np.uint8), axes="YX")
 

@@ -1,4 +1,4 @@
-"""From checked files to samples: axes, pages, sections, groups, truth, mends."""
+"""Samples of checked files: axes, pages, sections, groups, truth, repairs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_mask_follows_the_axes_of_its_image(tmp_path: Path, image_axes: str, r
         np.testing.assert_array_equal(found[7].image[0], noise(5, 20, 30, seed=1)[2])
 
 
-def test_volumes_among_flat_images_are_walked(tmp_path: Path) -> None:
+def test_sections_of_volumes_among_2d_images_become_samples(tmp_path: Path) -> None:
     folders(tmp_path)
     write_image(
         tmp_path / "images/volume.tif", noise(3, 20, 30), axes="ZYX", pixel_size_um={"Z": 2, "Y": 0.5, "X": 0.5}
@@ -103,7 +103,7 @@ def test_volumes_among_flat_images_are_walked(tmp_path: Path) -> None:
     write_image(tmp_path / "images/flat.tif", noise(20, 30, seed=4), axes="YX")
     write_image(tmp_path / "masks/flat.tif", boxes(20, 30), axes="YX")
     report = check([tmp_path])
-    assert "ranks-differ" in {f.code for f in report.findings}
+    assert "ranks-differ" in {f.code for f in report.issues}
     found = {s.name: s for s in load_samples(report)}
     assert list(found) == ["flat", "volume_z000", "volume_z001", "volume_z002"]
     np.testing.assert_array_equal(found["volume_z002"].image[0], noise(3, 20, 30)[2])
@@ -124,7 +124,7 @@ def test_volumes_keep_spacing_and_may_be_nifti(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.mask, boxes(6, 20, 30))
 
 
-def test_gold_slices_of_a_volume_are_put_together(tmp_path: Path) -> None:
+def test_gold_slices_of_a_volume_are_joined(tmp_path: Path) -> None:
     for folder in ("01", "01_GT/SEG", "01_ST/SEG"):
         (tmp_path / folder).mkdir(parents=True)
     for frame in range(2):
@@ -142,7 +142,7 @@ def test_gold_slices_of_a_volume_are_put_together(tmp_path: Path) -> None:
     np.testing.assert_array_equal(gold[3], boxes(20, 30, count=3))
 
 
-def test_gold_alone_is_the_mask_and_said_to_be_partial(tmp_path: Path) -> None:
+def test_gold_truth_alone_is_the_mask_and_a_warning(tmp_path: Path) -> None:
     for folder in ("01", "01_GT/SEG"):
         (tmp_path / folder).mkdir(parents=True)
     for frame in range(3):
@@ -150,7 +150,7 @@ def test_gold_alone_is_the_mask_and_said_to_be_partial(tmp_path: Path) -> None:
     for frame in (0, 2):
         tifffile.imwrite(tmp_path / f"01_GT/SEG/man_seg{frame:03d}.tif", boxes(20, 30, count=frame + 1))
     report = check([tmp_path])
-    assert {f.code for f in report.findings} == {"gold-only", "unpaired-image"}
+    assert {f.code for f in report.issues} == {"gold-only", "unpaired-image"}
     found = list(load_samples(report))
     assert [(s.group, s.position) for s in found] == [("01", 0), ("01", 2)]
     assert all(s.gold is None for s in found)
@@ -167,7 +167,7 @@ def test_real_sequence_has_silver_masks_and_gold_beside_them(tmp_path: Path) -> 
     report = check([tmp_path])
     assert report.rules.kind == "objects"
     assert report.rules.pixel_size_um["Y"] == pytest.approx(0.19, rel=1e-3)
-    assert report.findings == ()
+    assert report.issues == ()
     found = list(load_samples(report))
     assert [s.gold is not None for s in found] == [False, False, True, False, False, True]
     gold = found[2].gold

@@ -1,4 +1,4 @@
-"""One id on several objects: worked out by hand."""
+"""One id on several objects: cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from septum.check.split_ids import set_apart
+from septum.check.split_ids import separate_split_ids
 
 
 def blocks(*places: tuple[int, int, int, int], sides: tuple[int, int] = (60, 60)) -> np.ndarray:
@@ -22,7 +22,7 @@ def blocks(*places: tuple[int, int, int, int], sides: tuple[int, int] = (60, 60)
 
 def test_far_pieces_get_new_ids_and_the_largest_keeps_its_own() -> None:
     mask = blocks((2, 2, 6, 7), (40, 40, 5, 7), (2, 40, 4, 7), (40, 2, 6, 9))
-    found, ids = set_apart(mask)
+    found, ids = separate_split_ids(mask)
     assert ids == (7,)
     expected = blocks((2, 2, 6, 7), (40, 40, 5, 10), (2, 40, 4, 11), (40, 2, 6, 9))
     np.testing.assert_array_equal(found, expected)
@@ -39,29 +39,29 @@ def test_far_pieces_get_new_ids_and_the_largest_keeps_its_own() -> None:
         [],
     ],
 )
-def test_what_may_be_one_object_stays_one(places: list[tuple[int, int, int, int]]) -> None:
+def test_pieces_that_may_be_one_object_keep_their_id(places: list[tuple[int, int, int, int]]) -> None:
     mask = blocks(*places)
-    found, ids = set_apart(mask)
+    found, ids = separate_split_ids(mask)
     assert ids == ()
     np.testing.assert_array_equal(found, mask)
 
 
-def test_cut_by_one_side_but_very_far() -> None:
-    assert set_apart(blocks((0, 2, 6, 3), (0, 50, 6, 3)))[1] == (3,)
+def test_pieces_cut_by_one_side_are_separated_if_very_far_apart() -> None:
+    assert separate_split_ids(blocks((0, 2, 6, 3), (0, 50, 6, 3)))[1] == (3,)
 
 
-def test_volumes_and_what_is_not_annotated() -> None:
+def test_ids_of_volumes_are_separated_and_unannotated_pixels_kept() -> None:
     mask = np.zeros((20, 30, 30), np.int32)
     mask[1:4, 1:4, 1:4], mask[14:17, 20:23, 20:23], mask[:, :, 29] = 5, 5, -1
-    found, ids = set_apart(mask)
+    found, ids = separate_split_ids(mask)
     assert ids == (5,)
     assert (found == 6).sum() == (found == 5).sum() == 27
     np.testing.assert_array_equal(found == -1, mask == -1)
 
 
 @given(arrays.arrays(np.int32, (12, 12), elements=st.integers(-1, 4)))
-def test_foreground_stays_and_no_ids_are_joined(mask: np.ndarray) -> None:
-    found, _ = set_apart(mask)
+def test_foreground_is_kept_and_no_ids_are_joined(mask: np.ndarray) -> None:
+    found, _ = separate_split_ids(mask)
     np.testing.assert_array_equal(found > 0, mask > 0)
     np.testing.assert_array_equal(found == -1, mask == -1)
     for number in np.unique(found[found > 0]):

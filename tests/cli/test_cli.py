@@ -127,7 +127,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
         asked.append((folder, which))
         return [Gone()] if which["mlflow"] else []
 
-    monkeypatch.setattr("septum.experiments.trackers.trackers_of", trackers_of)
+    monkeypatch.setattr("septum.experiments.tracking.open_trackers", trackers_of)
     code, _, err = run("train", "cells", "-o", "run", "--steps", "2")
     assert (code, asked) == (0, [(Path("run"), {"tensorboard": False, "mlflow": False})])
     assert "MLflow" not in err
@@ -141,7 +141,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
 def test_logging_to_what_is_not_installed_is_refused_before_anything_is_trained(
     run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr("septum.experiments.trackers.find_spec", lambda _: None)
+    monkeypatch.setattr("septum.experiments.tracking.find_spec", lambda _: None)
     code, _, err = run("train", "cells", "-o", tmp_path / "run", "--devices", "2", f"--{name}")
     assert (code, trained, list(tmp_path.iterdir())) == (2, [], [])
     assert f"pip install 'septum[{name}]'" in err

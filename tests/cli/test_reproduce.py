@@ -14,10 +14,11 @@ from septum.cli.main import main
 from septum.io.write import write_image
 from septum.report.numbers import score_format
 from septum.reproduce import datasets as public_data
+from septum.reproduce.datasets import SETS
 from septum.reproduce.page import write_reproduction
 from septum.reproduce.protocols import PROTOCOLS
-from septum.reproduce.public_files import SETS
-from septum.reproduce.results import Example, Line, Reproduced, ReproduceSettings, Scores, Training
+from septum.reproduce.results import Example, Reproduced, ResultLine, ResultTable, Training
+from septum.reproduce.settings import ReproduceSettings
 
 NAN = float("nan")
 
@@ -36,7 +37,7 @@ def found(tmp_path):
     return Reproduced(
         folder=tmp_path,
         protocol=PROTOCOLS["dic-hela"],
-        results=(Scores("gold <frames>", 2, 7, (Line("SEG", 0.81234, 0.7, 0.9, True, 0.7756, 0.46),)),),
+        results=(ResultTable("gold <frames>", 2, 7, (ResultLine("SEG", 0.81234, 0.7, 0.9, True, 0.7756, 0.46),)),),
         trainings=(Training("train-01", "trains on 9 frames", 1234, 61.0, {"SEG": 0.5}),),
         notes=("a note & a warning",),
         examples=(Example("t054 (worst)", 0.8, image, labels, labels[::-1].copy()),),
@@ -60,11 +61,11 @@ def test_the_page_holds_our_figure_beside_the_papers_and_needs_nothing_else(foun
 
 def test_scores_that_the_paper_does_not_have_are_shown_without_a_rival(found):
     lines = (
-        Line("V_Rand", 0.95, NAN, NAN, True, None, None),
-        Line("V_Info", 0.98, 0.97, 0.99, True, None, None),
-        Line("warping error", 0.0004, 0.0003, 0.0005, False, 0.000353, 0.000355),
+        ResultLine("V_Rand", 0.95, NAN, NAN, True, None, None),
+        ResultLine("V_Info", 0.98, 0.97, 0.99, True, None, None),
+        ResultLine("warping error", 0.0004, 0.0003, 0.0005, False, 0.000353, 0.000355),
     )
-    sections = Scores("sections", 30, None, lines)
+    sections = ResultTable("sections", 30, None, lines)
     page = write_reproduction(
         dataclasses.replace(found, protocol=PROTOCOLS["isbi2012"], results=(sections,))
     ).read_text()
@@ -116,7 +117,7 @@ def test_a_server_that_is_not_there_is_said_without_a_traceback(capsys, tmp_path
 def test_reproduce_without_the_data_says_how_to_get_them(capsys, tmp_path):
     code, _, err = run(capsys, "reproduce", "phc-u373", "--data", tmp_path, "-o", tmp_path / "out")
     assert code == 2
-    assert "septum data phc-u373" in err
+    assert "septum fetch phc-u373" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -148,7 +149,7 @@ def test_reproduce_prints_our_figure_beside_the_papers(capsys, tmp_path):
     code, out, err = run(capsys, "reproduce", "phc-u373", "--data", tmp_path, *words)
     assert code == 0, err
     lines = out.splitlines()
-    assert lines[0].startswith("gold frames at the end of the one sequence at hand, never seen, 4 images, 4 objects")
+    assert lines[0].startswith("gold frames at the end of the only sequence, unseen in training, 4 images, 4 objects")
     name, ours, unet, other = lines[1].split()
     said = json.loads((tmp_path / "out" / "reproduction.json").read_text())
     assert (name, unet, other) == ("SEG", "0.9203", "0.8300")

@@ -1,4 +1,4 @@
-"""The demo from end to end, on few images and for a few seconds: what it writes and says, not how good it is."""
+"""The demo from end to end, on few images and for a few seconds: files and events, not quality."""
 
 import csv
 import re
@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from septum.demo.demo import BASELINE, DemoDone, DemoSettings, demo
+from septum.demo.demo import BASELINE, DemoDone, demo
 from septum.demo.otsu_watershed import otsu_watershed
+from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
 from septum.errors import FileError
+from septum.events import Event
+from septum.experiments.events import ReportWritten
 from septum.metrics import ctc
 from septum.metrics.contingency import table
 from septum.predict.events import ImageDone, Predicted
@@ -48,15 +51,16 @@ def test_images_and_masks_are_those_of_the_generator_and_differ(ran):
     )
 
 
-def test_records_come_in_order_training_then_prediction_then_comparison(ran):
+def test_events_are_in_order_training_prediction_comparison(ran):
     _, records = ran
     kinds = [type(r) for r in records]
+    assert all(isinstance(r, Event) for r in records)
     assert kinds.count(Step) >= 1
     assert kinds.index(Trained) < kinds.index(ImageDone) < kinds.index(Predicted) < kinds.index(Compared)
     assert kinds[-3:] == [Compared, Compared, DemoDone]
 
 
-def test_what_is_compared_is_what_lies_in_the_folders(ran):
+def test_compared_arrays_are_those_of_the_files(ran):
     out, records = ran
     for record in of(records, Compared):
         assert np.array_equal(record.image[0], read(out / "test" / "images" / f"{record.name}.png"))
@@ -67,20 +71,21 @@ def test_what_is_compared_is_what_lies_in_the_folders(ran):
         assert record.baseline_seg == ctc.seg(table(record.truth, record.baseline))
 
 
-def test_the_rows_pool_all_test_images(ran):
+def test_the_rows_are_over_all_test_images(ran):
     _, records = ran
     compared, done = of(records, Compared), records[-1]
     assert [row[0] for row in done.rows] == ["Septum", BASELINE]
     assert done.rows[0][1] == ctc.seg([table(r.truth, r.predicted) for r in compared])
     assert done.rows[1][1] == ctc.seg([table(r.truth, r.baseline) for r in compared])
-    assert 0.4 < done.rows[1][1] < 0.85  # a fair opponent, and no miracle
+    assert 0.4 < done.rows[1][1] < 0.85  # a fair baseline
     assert 0.4 < done.rows[1][2] < 0.85
 
 
-def test_the_run_has_its_log(ran):
+def test_the_run_has_its_log_and_report(ran):
     out, records = ran
     with (out / "run" / "log.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(of(records, Step))
+    assert of(records, ReportWritten) == [ReportWritten(out / "run" / "report.html")]
 
 
 def test_a_picture_is_drawn_of_each_test_image(ran, tmp_path):
@@ -93,13 +98,13 @@ def test_a_picture_is_drawn_of_each_test_image(ran, tmp_path):
         assert width > 4 * 2 * 256
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="file"):
         next(iter(demo(DemoSettings(out=tmp_path / "file"))))
 
 
-def test_the_code_of_the_page_runs():
+def test_the_code_of_the_docs_runs():
     page = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 1

@@ -1,4 +1,4 @@
-"""Otsu and watershed: it must be a fair opponent."""
+"""Otsu and watershed: a fair baseline."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def iou(a, b):
     return (a & b).sum() / (a | b).sum()
 
 
-def test_separate_disks_are_found_where_they_are():
+def test_separate_disks_are_found():
     truth = disks((20, 20), (40, 70))
     image = np.full((1, 64, 96), 20, np.float32)
     for disk in truth:
@@ -39,7 +39,7 @@ def test_touching_disks_are_split_at_the_neck():
     assert set(np.unique(labels[:, 43:])) - {0} == {labels[32, 48]}
 
 
-def test_light_that_falls_off_is_divided_out():
+def test_uneven_light_is_removed():
     truth = disks((20, 15), (44, 80), (20, 50))
     image = np.full((1, 64, 96), 20, np.float32)
     for disk in truth:
@@ -49,7 +49,7 @@ def test_light_that_falls_off_is_divided_out():
     assert otsu_watershed(image, background_px=None).max() < 3
 
 
-def test_specks_are_removed_and_holes_filled():
+def test_small_objects_are_removed_and_holes_filled():
     image = np.full((1, 64, 96), 20, np.float32)
     (disk, hole) = disks((32, 40), radius=14) + disks((32, 40), radius=3)
     image[0][disk & ~hole] = 120
@@ -67,7 +67,7 @@ def test_a_constant_image_has_no_objects():
         assert labels.max() == 0
 
 
-def test_channels_are_averaged_and_scale_and_offset_do_not_matter():
+def test_channels_are_averaged_and_scale_and_offset_have_no_effect():
     image, _ = generate(0, shape=(96, 96))
     expected = otsu_watershed(image)
     assert np.array_equal(otsu_watershed(np.repeat(image, 3, axis=0)), expected)
@@ -84,8 +84,8 @@ def test_volumes_are_segmented_by_the_same_code():
     assert labels[12, 16, 12] != labels[12, 16, 36]
 
 
-def test_the_baseline_is_a_fair_opponent_on_made_cells():
-    # With one threshold for the whole image it would find far less: the comparison in the demo is not with that.
+def test_the_baseline_is_better_than_one_threshold_on_synthetic_cells():
+    # The demo does not compare with one threshold for the whole image, which finds far less.
     image, truth = generate(100)
     covered = {}
     for background in (None, 16.0):

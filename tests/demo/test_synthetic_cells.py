@@ -1,4 +1,4 @@
-"""Made cells: what the picture and its truth promise."""
+"""Synthetic cells: shape, values and statistics of image and truth."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from septum.demo.otsu_watershed import otsu_watershed
 from septum.demo.synthetic_cells import generate
 
 
-def test_the_same_seed_gives_the_same_picture_and_another_seed_another():
+def test_the_same_seed_gives_the_same_image_and_another_seed_another():
     image, labels = generate(3, shape=(64, 80))
     again, labels_again = generate(3, shape=(64, 80))
     other, _ = generate(4, shape=(64, 80))
@@ -24,24 +24,24 @@ def test_the_same_seed_gives_the_same_picture_and_another_seed_another():
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (70, 130), (1, 1), (5, 90), (20, 48, 40)])
-def test_picture_and_truth_have_the_promised_form(shape):
+def test_shape_dtype_and_values_of_image_and_truth(shape):
     image, labels = generate(0, shape=shape)
     assert image.shape == (1, *shape)
     assert image.dtype == np.float32
     assert labels.shape == shape
     assert labels.dtype == np.int32
-    assert np.array_equal(image, image.astype(np.uint8))  # nothing is lost in 8 bits
+    assert np.array_equal(image, image.astype(np.uint8))  # fits into 8 bits
     assert set(np.unique(labels)) - {0} == set(range(1, labels.max() + 1))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_cell_is_in_one_piece(seed):
+def test_every_cell_is_connected(seed):
     _, labels = generate(seed)
     pieces = cc3d.connected_components(labels, connectivity=8)
     assert pieces.max() == labels.max()
 
 
-def test_cells_in_three_dimensions_are_in_one_piece():
+def test_every_cell_of_a_volume_is_connected():
     _, labels = generate(0, shape=(24, 64, 64), radius_px=9)
     assert labels.max() > 10
     assert cc3d.connected_components(labels, connectivity=26).max() == labels.max()
@@ -68,20 +68,20 @@ def test_cells_cover_about_half_of_the_area_and_differ_in_size():
     assert np.percentile(areas[areas > 60], 90) > 2 * np.percentile(areas[areas > 60], 10)
 
 
-def test_the_number_of_cells_is_kept_where_there_is_room():
-    # All twelve fit; those that lie in the margin are cut off with it.
+def test_the_number_of_cells_is_kept_if_there_is_room():
+    # All twelve fit; those in the margin are cut off.
     _, labels = generate(1, shape=(256, 256), cells=12, radius_px=8)
     assert 4 <= labels.max() <= 12
     _, none = generate(1, shape=(64, 64), cells=0)
     assert none.max() == 0
 
 
-def test_cells_are_brighter_than_their_surroundings_where_light_is_even():
+def test_cells_are_brighter_than_the_background_in_even_light():
     image, labels = generate(2, uneven_light=0.0, debris=0.0)
     assert image[0][labels > 0].mean() > 2.5 * image[0][labels == 0].mean()
 
 
-def test_uneven_light_leaves_the_stated_part_of_it():
+def test_uneven_light_darkens_by_the_given_share():
     even, _ = generate(5, cells=0, uneven_light=0.0, debris=0.0)
     uneven, _ = generate(5, cells=0, uneven_light=0.8, debris=0.0)
     dark, bright = np.percentile(uneven - 8, [2, 98])
@@ -99,7 +99,7 @@ def test_shot_noise_falls_with_the_square_root_of_the_photons():
     assert deviation(50) > 1.6 * deviation(800)
 
 
-def test_even_light_is_easy_and_uneven_light_hard_for_a_threshold():
+def test_a_threshold_fails_in_uneven_light():
     def found(uneven):
         hits = 0.0
         for seed in range(2):
@@ -110,14 +110,14 @@ def test_even_light_is_easy_and_uneven_light_hard_for_a_threshold():
     assert found(0.0) > found(0.75) + 0.05
 
 
-def test_a_picture_is_made_quickly():
+def test_an_image_is_created_quickly():
     generate(0)
     times = []
     for seed in range(5):
-        begin = time.perf_counter()
+        begin = time.process_time()
         generate(seed)
-        times.append(time.perf_counter() - begin)
-    assert min(times) < 0.2  # 0.04 s on one free core; others may be at work
+        times.append(time.process_time() - begin)
+    assert min(times) < 0.2  # 0.04 s of CPU time
 
 
 def test_the_example_writes_a_data_folder(tmp_path):

@@ -1,8 +1,9 @@
-"""Folds: every image is scored by the network that has not seen it, and the networks predict together."""
+"""Cross-validation: every image is scored by the network that was not trained on it; the networks are averaged."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def _tensors(model: Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in read_model(model)[0].items()}
 
 
-def test_a_run_of_folds_says_what_it_does_and_ends_with_one_model(run: tuple[Path, list[Any]]) -> None:
+def test_folds_are_announced_and_trained_into_one_model(run: tuple[Path, list[Any]]) -> None:
     out, records = run
     assert [r.title for r in records if isinstance(r, PartStarted)] == ["fold 1 of 2", "fold 2 of 2"]
     assert [r.folder for r in records if isinstance(r, PartStarted)] == ["fold-1", "fold-2"]
@@ -77,7 +78,7 @@ def test_every_image_is_predicted_by_the_network_that_was_not_trained_on_it(
             np.testing.assert_array_equal(written, predicted_sample(model, samples[name])[0])
 
 
-def test_the_scores_are_those_of_all_written_predictions_together(run: tuple[Path, list[Any]], disks: Path) -> None:
+def test_scores_equal_those_of_evaluate_on_the_written_predictions(run: tuple[Path, list[Any]], disks: Path) -> None:
     out, records = run
     asked = EvaluateSettings(predicted=(out / "out-of-fold",), truth=disks / "masks", metrics=("ctc", "instances"))
     found = {s.name: s.value for s in evaluate(asked).results[0].scores}
@@ -90,7 +91,7 @@ def test_the_scores_are_those_of_all_written_predictions_together(run: tuple[Pat
     assert {k: numbers["scores"][k]["value"] for k in scores} == pytest.approx(scores)
 
 
-def test_the_model_is_taken_by_predict_and_info(run: tuple[Path, list[Any]], disks: Path, tmp_path: Path) -> None:
+def test_predict_and_info_accept_the_ensemble(run: tuple[Path, list[Any]], disks: Path, tmp_path: Path) -> None:
     out, _ = run
     model = open_model(out / "model.safetensors", "cpu")
     assert model.header.members == 2
@@ -117,7 +118,7 @@ def test_the_model_is_taken_by_predict_and_info(run: tuple[Path, list[Any]], dis
     )
 
 
-def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(
+def test_a_stopped_run_resumes_to_the_same_bits(
     run: tuple[Path, list[Any]], disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, stop = tmp_path / "run", StopRequest()
@@ -136,10 +137,10 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(
     assert second[-1].scores == run[1][-1].scores
 
 
-def test_a_finished_run_gives_its_result_at_once(run: tuple[Path, list[Any]], disks: Path) -> None:
+def test_a_finished_run_returns_its_result_without_training(run: tuple[Path, list[Any]], disks: Path) -> None:
     out, records = run
     for folder in (".", "fold-1", "fold-2"):
-        (out / folder / "metrics.json").write_text("{}")  # written by the app with the page
+        (out / folder / "metrics.json").write_text("{}")  # written with the report page
     again = list(train_folds(_settings(disks, out), 2))
     assert not any(isinstance(r, Step | RunReport) for r in again[:-1])
     assert (again[-1].model, again[-1].scores) == (records[-1].model, records[-1].scores)
@@ -147,7 +148,7 @@ def test_a_finished_run_gives_its_result_at_once(run: tuple[Path, list[Any]], di
         list(train_folds(_settings(disks, out), 3))
 
 
-def test_a_budget_is_shared_out_and_a_part_keeps_its_share(disks: Path, tmp_path: Path) -> None:
+def test_the_budget_is_shared_out_and_a_resumed_fold_keeps_its_share(disks: Path, tmp_path: Path) -> None:
     settings = _settings(disks, tmp_path / "run", steps=None, budget_s=6.0)
     stop = StopRequest()
     for record in train_folds(settings, 3, stop):
@@ -162,7 +163,7 @@ def test_a_budget_is_shared_out_and_a_part_keeps_its_share(disks: Path, tmp_path
     assert isinstance(records[-1], Trained)
 
 
-def test_what_cannot_be_is_refused_before_anything_is_trained(
+def test_wrong_requests_are_refused_before_any_training(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DataError, match="5 annotated images for 9 folds"):
@@ -176,7 +177,19 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     assert not (tmp_path / "b").exists()
 
 
-def test_what_was_refused_can_be_asked_for_rightly_in_the_same_folder(disks: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_after_its_base_model_was_moved(run: tuple[Path, list[Any]], disks: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.safetensors"
+    shutil.copyfile(run[0] / "fold-1" / "model.safetensors", base)
+    settings = _settings(disks, tmp_path / "run", from_model=base, width=None, depth=None, steps=1)
+    list(train_folds(settings, 2))
+    moved = tmp_path / "elsewhere" / base.name
+    moved.parent.mkdir()
+    base.rename(moved)
+    *_, last = train_folds(settings.model_copy(update={"from_model": moved}), 2)
+    assert isinstance(last, Trained)
+
+
+def test_a_corrected_request_is_accepted_in_the_same_folder(disks: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(DataError, match="9 folds"):
         list(train_folds(_settings(disks, out), 9))

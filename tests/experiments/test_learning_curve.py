@@ -1,4 +1,4 @@
-"""The learning curve: parts within parts, one law through their scores, a sentence that does not promise too much."""
+"""Learning curve: trainings on nested parts of the images, a power law fitted to their scores, a cautious sentence."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from septum.errors import DataError, UsageError
 from septum.experiments import learning_curve
 from septum.experiments.events import PartStarted, PartTrained
-from septum.experiments.learning_curve import curve, in_words, numbers_ahead, subsets, train_curve
-from septum.experiments.series import Series
+from septum.experiments.learning_curve import (
+    describe_gain,
+    fit_curve,
+    fit_power_law,
+    numbers_ahead,
+    subsets,
+    train_curve,
+)
+from septum.experiments.series import TimeBudget
 from septum.metrics import isbi
 from septum.metrics.contingency import table
 from septum.predict.model import open_model
@@ -25,6 +34,7 @@ from septum.train.events import Planned, Step, Trained
 from septum.train.settings import TrainSettings
 
 SIZES = [4, 8, 16, 32]
+IMAGES = np.array([4.0, 8.0, 16.0, 32.0])
 
 
 def _scored(number: int, seg: float) -> ScoredSample:
@@ -36,15 +46,15 @@ def _scored(number: int, seg: float) -> ScoredSample:
 
 
 def _curve(*means: float, images: int = 12, noise: float = 0.02) -> Curve:
-    """The curve of models whose scores on single images scatter around means, each image in its own way."""
+    """Return the curve of models whose scores on single images scatter around `means`, alike for each image."""
     rng = np.random.default_rng(3)
     own = rng.normal(0, noise, images)
     scored = [[_scored(k, min(1.0, mean + own[k])) for k in range(images)] for mean in means]
-    gallery: Any = SimpleNamespace(model=SimpleNamespace(header=SimpleNamespace(kind="objects", class_values=(0, 1))))
-    return curve(SIZES, scored, gallery, seed=0)
+    header: Any = SimpleNamespace(kind="objects", class_values=(0, 1))
+    return fit_curve(SIZES, scored, header, seed=0)
 
 
-def test_a_rising_curve_is_carried_on_with_an_interval_around_the_truth() -> None:
+def test_a_rising_curve_is_extrapolated_with_an_interval_that_holds_the_truth() -> None:
     found = _curve(*(0.9 - 0.6 * n**-0.7 for n in SIZES))
     n, value, low, high = found.ahead[-1]
     assert (n, found.score, found.clear) == (64, "SEG", True)
@@ -57,8 +67,8 @@ def test_a_rising_curve_is_carried_on_with_an_interval_around_the_truth() -> Non
     )
 
 
-def test_where_lines_part_areas_the_curve_is_of_v_rand() -> None:
-    """What rises is how well four areas are parted; of all lines about as many pixels are found."""
+def test_the_curve_of_areas_between_lines_is_of_v_rand() -> None:
+    """Four areas are separated better and better, while the number of correct line pixels hardly changes."""
     truth = np.ones((32, 32), np.int32)
     truth[15:17], truth[:, 15:17] = 0, 0
 
@@ -71,56 +81,53 @@ def test_where_lines_part_areas_the_curve_is_of_v_rand() -> None:
             f"{number}", "", truth.shape, 0.1, both, both, np.zeros((15, 3)), isbi.areas(truth, predicted)
         )
 
-    header = SimpleNamespace(kind="classes", class_values=(0, 1))
-    gallery: Any = SimpleNamespace(model=SimpleNamespace(header=header))
-    found = curve(SIZES, [[scored(k, gaps) for k in range(4)] for gaps in (3, 2, 1, 0)], gallery, seed=0)
+    header: Any = SimpleNamespace(kind="classes", class_values=(0, 1))
+    found = fit_curve(SIZES, [[scored(k, gaps) for k in range(4)] for gaps in (3, 2, 1, 0)], header, seed=0)
     assert found.score == "V_Rand"
     assert found.values[-1] == 1.0 and found.values[0] < 0.5
     assert list(found.values) == sorted(found.values)
 
 
-def test_a_flat_curve_does_not_promise_anything() -> None:
+def test_a_flat_curve_shows_no_gain() -> None:
     found = _curve(0.80, 0.79, 0.80, 0.79)
     assert not found.clear
-    assert found.words.startswith("that 20 more images would help is not shown: SEG is 0.79")
+    assert found.words.startswith("the curve does not show that 20 more images would help: SEG is 0.79")
     assert found.ahead[0][2] <= found.values[-1] <= found.ahead[0][3] + 0.01
 
 
-def test_a_curve_of_chance_says_that_it_says_nothing() -> None:
-    assert in_words("SEG", 4, 0.5, (6, 0.6, 0.3, 0.8)) == (
+def test_a_wide_interval_is_inconclusive() -> None:
+    assert describe_gain("SEG", 4, 0.5, (6, 0.6, 0.3, 0.8)) == (
         False,
-        "the curve says nothing: with 2 more images SEG could be anything from 0.30 to 0.80, now it is 0.50; a longer "
-        "--budget or more held-out images would tell",
+        "the curve is inconclusive: with 2 more images SEG could be anything from 0.30 to 0.80, now it is 0.50; a "
+        "longer --budget or more held-out images would show more",
     )
-    assert in_words("dice", 1, 0.5, (2, 0.6, 0.55, 0.62))[1] == (
+    assert describe_gain("dice", 1, 0.5, (2, 0.6, 0.55, 0.62))[1] == (
         "1 more image would raise Dice from 0.50 to about 0.60 (0.55-0.62)"
     )
-    assert not in_words("dice", 1, float("nan"), (2, 0.6, 0.55, 0.62))[0]
+    assert not describe_gain("dice", 1, float("nan"), (2, 0.6, 0.55, 0.62))[0]
 
 
 @pytest.mark.parametrize(("left", "scored"), [(None, 9), (8.0, 9), (2.9, 2)])
-def test_held_out_images_are_scored_while_there_is_time(
+def test_held_out_images_are_scored_until_only_the_time_of_the_report_is_left(
     left: float | None, scored: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a budget of 100 s 3 are for the report; what is kept for the end is less than a tenth."""
-    settings = TrainSettings(data=(Path("d"),), out=Path("r"), budget_s=None if left is None else 100.0)
-    series = Series(settings, [], "", 0)
-    monkeypatch.setattr(Series, "seconds_left", property(lambda _: left))
+    """The report takes 3 s of a budget of 100 s; at least two images are scored."""
+    budget = TimeBudget(None) if left is None else TimeBudget(100.0, earlier_s=100.0 - left)
     monkeypatch.setattr(learning_curve, "predicted_sample", lambda *_: (None, None))
     added: list[int] = []
     gallery: Any = SimpleNamespace(model=None, add=lambda sample, *_, **__: added.append(sample))
     samples: Any = list(range(9))
-    list(learning_curve._predict(series, [gallery, gallery], samples))
+    list(learning_curve.predict_with_each([gallery, gallery], samples, budget))
     assert len(added) == 2 * scored and len(set(added)) == scored
 
 
-def test_parts_and_steps_ahead_are_whole_numbers() -> None:
+def test_sizes_of_parts_and_of_extrapolation() -> None:
     assert subsets(26, 6) == [4, 7, 13, 26]
     assert subsets(4, 2) == [1, 2, 4]
     assert [numbers_ahead(n) for n in (4, 26, 64)] == [[6, 8], [46, 52], [114, 128]]
 
 
-def test_too_few_images_are_refused_in_words(disks: Path, tmp_path: Path) -> None:
+def test_too_few_images_are_refused(disks: Path, tmp_path: Path) -> None:
     settings = TrainSettings(data=(disks,), out=tmp_path / "run", steps=2, device="cpu")
     with pytest.raises(DataError, match="a learning curve with 4 images for training and 1 held out"):
         list(train_curve(settings))
@@ -144,7 +151,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSettings, list[A
     return settings, list(train_curve(settings))
 
 
-def test_a_run_trains_on_parts_within_parts_and_keeps_the_model_of_all(run: tuple[TrainSettings, list[Any]]) -> None:
+def test_a_run_trains_on_nested_parts_and_keeps_the_model_of_all_images(run: tuple[TrainSettings, list[Any]]) -> None:
     settings, records = run
     assert [r.title for r in records if isinstance(r, PartStarted)] == [f"{n} of 6 images" for n in (1, 2, 3, 6)]
     assert next(r for r in records if isinstance(r, Planned)).lines == (
@@ -178,7 +185,7 @@ def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list
     assert (plot.count('class="dot c0"'), plot.count('class="ci"'), plot.count('path class="band"')) == (4, 4, 1)
 
 
-def test_the_same_command_gives_the_curve_again(run: tuple[TrainSettings, list[Any]]) -> None:
+def test_a_finished_run_returns_the_curve_without_training(run: tuple[TrainSettings, list[Any]]) -> None:
     settings, records = run
     for folder in (".", "images-1", "images-2", "images-3", "images-6"):
         (settings.out / folder / "metrics.json").write_text("{}")
@@ -187,3 +194,32 @@ def test_the_same_command_gives_the_curve_again(run: tuple[TrainSettings, list[A
     assert [r for r in again if isinstance(r, Curve)] == [r for r in records if isinstance(r, Curve)]
     with pytest.raises(UsageError, match="steps: 12 -> 13"):
         list(train_curve(settings.model_copy(update={"steps": 13})))
+
+
+@given(st.floats(0.5, 1.0), st.floats(0.1, 1.0), st.floats(0.15, 1.8))
+def test_a_power_law_is_found_and_extrapolated(a: float, b: float, c: float) -> None:
+    law = fit_power_law(IMAGES, (a - b * IMAGES**-c)[None])
+    assert law.c[0] == pytest.approx(c, rel=0.03)
+    more = np.array([48.0, 64.0])
+    np.testing.assert_allclose(law.at(more)[0], a - b * more**-c, atol=2e-3)
+
+
+def test_a_case_worked_by_hand() -> None:
+    # n^-1 at 1, 2, 4: 1, 1/2, 1/4, so 0.9 - 0.4 / n.
+    law = fit_power_law(np.array([1.0, 2.0, 4.0]), np.array([[0.5, 0.7, 0.8]]))
+    assert law.c[0] == pytest.approx(1, rel=0.03)
+    assert law.at(np.array([8.0]))[0, 0] == pytest.approx(0.85, abs=2e-3)
+
+
+def test_scores_that_stay_or_fall_give_no_gain() -> None:
+    law = fit_power_law(IMAGES, np.array([[0.7, 0.7, 0.7, 0.7], [0.8, 0.75, 0.72, 0.7]]))
+    gain = law.at(np.array([64.0]))[:, 0] - law.at(np.array([32.0]))[:, 0]
+    assert gain[0] == pytest.approx(0, abs=1e-12)
+    assert gain[1] < 0
+
+
+def test_weights_count_as_repeated_points() -> None:
+    scores = np.array([0.4, 0.65, 0.6, 0.8])
+    twice = fit_power_law(np.append(IMAGES, IMAGES[1]), np.append(scores, scores[1])[None])
+    weighted = fit_power_law(IMAGES, scores[None], np.array([[1.0, 2.0, 1.0, 1.0]]))
+    np.testing.assert_allclose(twice.at(IMAGES), weighted.at(IMAGES), atol=1e-12)

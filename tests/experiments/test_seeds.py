@@ -1,4 +1,4 @@
-"""Seeds: the same training by chance otherwise, compared on the same images, and averaged."""
+"""Seeds: the same training with several seeds, compared on the same images, and averaged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
     return out, list(train_seeds(_settings(disks, out, seed=4), 3))
 
 
-def test_the_first_seed_is_the_single_training_and_the_split_is_the_same_for_all(
+def test_the_first_seed_equals_a_single_training_and_all_share_its_split(
     run: tuple[Path, list[Any]], disks: Path, tmp_path: Path
 ) -> None:
     out, _ = run
@@ -49,7 +49,7 @@ def test_the_first_seed_is_the_single_training_and_the_split_is_the_same_for_all
     assert held[0] == held[1] == held[2] == json.loads((out / "plan.json").read_text())["held_out"]
 
 
-def test_mean_and_spread_are_those_of_the_single_scores(run: tuple[Path, list[Any]]) -> None:
+def test_mean_and_deviation_are_those_of_the_single_scores(run: tuple[Path, list[Any]]) -> None:
     out, records = run
     compared = next(r for r in records if isinstance(r, SeedsCompared))
     singles = [r.trained.scores for r in records if isinstance(r, PartTrained)]
@@ -64,9 +64,7 @@ def test_mean_and_spread_are_those_of_the_single_scores(run: tuple[Path, list[An
     assert written["averaged"] == records[-1].scores
 
 
-def test_the_model_is_the_mean_of_the_networks_and_so_are_the_predictions_that_are_kept(
-    run: tuple[Path, list[Any]], disks: Path
-) -> None:
+def test_model_and_kept_predictions_are_the_mean_of_the_networks(run: tuple[Path, list[Any]], disks: Path) -> None:
     out, records = run
     model = open_model(out / "model.safetensors", "cpu")
     assert (model.header.members, model.header.training["steps"]) == (3, 30)
@@ -80,7 +78,7 @@ def test_the_model_is_the_mean_of_the_networks_and_so_are_the_predictions_that_a
     assert model.header.scores == pytest.approx(records[-1].scores)
 
 
-def test_the_same_command_gives_the_comparison_again(run: tuple[Path, list[Any]], disks: Path) -> None:
+def test_a_finished_run_returns_the_comparison_without_training(run: tuple[Path, list[Any]], disks: Path) -> None:
     out, records = run
     for folder in (".", "seed-4", "seed-5", "seed-6"):
         (out / folder / "metrics.json").write_text("{}")
@@ -90,7 +88,7 @@ def test_the_same_command_gives_the_comparison_again(run: tuple[Path, list[Any]]
         list(train_seeds(_settings(disks, out, seed=4), 2))
 
 
-def test_without_held_out_images_the_networks_are_averaged_all_the_same(disks: Path, tmp_path: Path) -> None:
+def test_networks_are_averaged_without_held_out_images(disks: Path, tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         (tmp_path / "one" / kind).mkdir(parents=True)
         np.save(tmp_path / "one" / kind / "a.npy", np.load(disks / kind / "a.npy"))
@@ -99,7 +97,7 @@ def test_without_held_out_images_the_networks_are_averaged_all_the_same(disks: P
     assert open_model(tmp_path / "run" / "model.safetensors", "cpu").header.members == 2
 
 
-def test_where_lines_part_areas_the_networks_are_tuned_together(tmp_path: Path) -> None:
+def test_areas_between_lines_are_tuned_on_the_mean_of_the_networks(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (tmp_path / "data" / kind).mkdir(parents=True)
@@ -116,7 +114,7 @@ def test_where_lines_part_areas_the_networks_are_tuned_together(tmp_path: Path) 
     sample = next(s for s in load_samples(check([tmp_path / "data"])) if s.name == name)
     _, labels = predicted_sample(open_model(out / "model.safetensors", "cpu"), sample)
     np.testing.assert_array_equal(read_image(out / "held-out" / f"{name}.tif", labels=True).array[0], labels)
-    # What is written has the score that the best of all settings has on the mean of the networks.
+    # The written labels have the score of the best object settings on the mean of the networks.
     foreground = read_image(out / "held-out" / "probabilities" / f"{name}.tif").array[0].astype(np.float16)
     best = tune_objects(
         lambda choices, _: {0: candidate_columns(sample, foreground, choices, lines=True)}, [sample], lines=True

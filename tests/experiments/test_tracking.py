@@ -1,4 +1,4 @@
-"""What of a training is logged for programs that compare runs: names, values, and that nothing they do ends it."""
+"""Tracking: names and values that are logged, resumed logs without repeated points, and trackers that fail."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import pytest
 
 from septum.errors import DataError, UsageError
 from septum.events import Warned
-from septum.experiments import trackers as trackers_module
+from septum.experiments import tracking as tracking_module
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
-from septum.experiments.trackers import MLflow, TensorBoard, trackers_of
-from septum.experiments.tracking import Outcome, Value, tracked, values_of
+from septum.experiments.tracking import MLflow, Outcome, TensorBoard, Value, flat_settings, open_trackers, track
 from septum.report.curve import Curve
-from septum.train import loop as train_module
 from septum.train.events import Planned, Saved, Step, Trained
 from septum.train.interrupt import StopRequest
 from septum.train.loop import train
@@ -25,7 +23,7 @@ from septum.train.settings import TrainSettings
 
 
 class Memory:
-    """A tracker that keeps what it is told; `fails_at` names what it fails at."""
+    """A tracker that keeps values; `ended` names trainings with a complete log, `fails_at` the method that fails."""
 
     name = "Memory"
 
@@ -33,7 +31,7 @@ class Memory:
         self.known = ended
         self.fails_at = fails_at
         self.part: str | None = None
-        self.begun: list[tuple[str, int]] = []
+        self.begun: list[tuple[str, int | None]] = []
         self.lines: dict[str, Sequence[str]] = {}
         self.values: dict[str, Mapping[str, Value]] = {}
         self.figures: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -44,34 +42,26 @@ class Memory:
         if what == self.fails_at:
             raise ConnectionError("no answer\nfrom the server " + 300 * "!")
 
-    def ended(self, part: str) -> bool:
-        return part in self.known
-
-    def begin(self, part: str, *, after: int, lines: Sequence[str], values: Mapping[str, Value]) -> None:
+    def begin(self, part: str, *, after: int | None, lines: Sequence[str], values: Mapping[str, Value]) -> None:
         self._act("begin")
+        self.part = None
+        if after is None and part in self.known:
+            return
         self.part = part
         self.begun.append((part, after))
         self.lines[part], self.values[part] = lines, values
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._act("log")
-        assert self.part is not None
-        for name, value in values.items():
-            self.figures.setdefault(self.part, {}).setdefault(name, []).append((step, value))
+        if self.part is not None:
+            for name, value in values.items():
+                self.figures.setdefault(self.part, {}).setdefault(name, []).append((step, value))
 
-    def sync(self) -> None:
-        self._act("sync")
-
-    def finish(self, files: Sequence[Path]) -> None:
-        self._act("finish")
-        assert self.part is not None
-        self.finished[self.part] = [path.name for path in files]
-        self.part = None
-
-    def close(self, outcome: Outcome) -> None:
-        self._act("close")
-        assert not self.outcome
-        self.outcome = outcome
+    def end(self, outcome: Outcome, files: Sequence[Path] = ()) -> None:
+        self._act("end")
+        if self.part is not None and outcome == "finished":
+            self.finished[self.part] = [path.name for path in files]
+        self.part, self.outcome = None, outcome
 
 
 def _settings(data: Path, out: Path) -> TrainSettings:
@@ -87,10 +77,10 @@ def _log(out: Path, column: str) -> list[tuple[int, float]]:
 @pytest.fixture(scope="module")
 def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Memory, list[Any]]:
     out, memory = tmp_path_factory.mktemp("tracked") / "run", Memory()
-    return out, memory, list(tracked(train(_settings(disks, out)), out, [memory]))
+    return out, memory, list(track(train(_settings(disks, out)), out, [memory]))
 
 
-def test_a_training_is_logged_as_its_own_log_has_it(run: tuple[Path, Memory, list[Any]]) -> None:
+def test_logged_values_are_those_of_the_log_file(run: tuple[Path, Memory, list[Any]]) -> None:
     out, memory, records = run
     figures, trained = memory.figures[""], records[-1]
     for name, column in [
@@ -111,7 +101,7 @@ def test_a_training_is_logged_as_its_own_log_has_it(run: tuple[Path, Memory, lis
     assert memory.outcome == "finished"
 
 
-def test_plan_and_what_was_asked_are_logged_and_no_place_on_the_disk(run: tuple[Path, Memory, list[Any]]) -> None:
+def test_settings_and_plan_are_logged_without_paths(run: tuple[Path, Memory, list[Any]]) -> None:
     out, memory, records = run
     values = memory.values[""]
     plan = json.loads((out / "plan.json").read_text())["plan"]
@@ -124,26 +114,25 @@ def test_plan_and_what_was_asked_are_logged_and_no_place_on_the_disk(run: tuple[
     assert memory.lines[""] == next(record.lines for record in records if isinstance(record, Planned))
 
 
-def test_a_training_that_goes_on_says_so_and_a_finished_one_is_not_logged_twice(
-    disks: Path, run: tuple[Path, Memory, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_training_continues_its_log_and_a_finished_one_is_not_logged_twice(
+    disks: Path, run: tuple[Path, Memory, list[Any]], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     memory, stop = Memory(), StopRequest()
-    for record in tracked(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
+    for record in track(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
         if isinstance(record, Step) and record.step == 2:
             stop.ask()
     assert (memory.outcome, memory.finished) == ("stopped", {})
     again = Memory()
-    list(tracked(train(_settings(disks, tmp_path)), tmp_path, [again]))
+    list(track(train(_settings(disks, tmp_path)), tmp_path, [again]))
     assert again.begun == [("", 2)]
     losses = memory.figures[""]["train/loss"] + again.figures[""]["train/loss"]
     assert losses == run[1].figures[""]["train/loss"]
 
     held = Memory(ended=[""])
-    list(tracked(train(_settings(disks, tmp_path)), tmp_path, [held]))
+    list(track(train(_settings(disks, tmp_path)), tmp_path, [held]))
     assert (held.begun, held.figures, held.finished, held.outcome) == ([], {}, {}, "finished")
-    late = Memory()  # asked for when the training was done
-    list(tracked(train(_settings(disks, tmp_path)), tmp_path, [late]))
+    late = Memory()  # added after the training was complete
+    list(track(train(_settings(disks, tmp_path)), tmp_path, [late]))
     assert late.figures[""]["final/SEG"] == again.figures[""]["final/SEG"]
     assert late.finished == {"": ["plan.json", "model.safetensors"]}
 
@@ -169,10 +158,10 @@ def _series(out: Path, *, first: list[Any]) -> Iterator[Any]:
     yield Trained(out / "model.safetensors", {"SEG": 0.8, "dice": float("nan")}, 2, 5.0)
 
 
-def test_several_trainings_have_names_of_their_own_within_the_run(tmp_path: Path) -> None:
+def test_each_of_several_trainings_is_logged_under_its_name(tmp_path: Path) -> None:
     memory = Memory()
-    list(tracked(_series(tmp_path, first=[Step(1, 1, 0.5, 0.01, 1.0)]), tmp_path, [memory]))
-    assert memory.begun == [("seed-0", 0), ("seed-1", 0), ("", 0)]
+    list(track(_series(tmp_path, first=[Step(1, 1, 0.5, 0.01, 1.0)]), tmp_path, [memory]))
+    assert memory.begun == [("seed-0", 0), ("seed-1", 0), ("", None)]
     assert [memory.figures[f"seed-{k}"]["train/loss"] for k in (0, 1)] == [[(1, 0.5)], [(1, 0.75)]]
     assert memory.lines == {"seed-0": ("plan 0",), "seed-1": ("plan 1",), "": ("2 trainings",)}
     assert memory.values["seed-1"] == {"seed": 1, "split.seed": 3, "batch": 2, "network.width": 4}
@@ -186,19 +175,19 @@ def test_several_trainings_have_names_of_their_own_within_the_run(tmp_path: Path
     assert list(memory.finished) == ["seed-0", "seed-1", ""]
 
 
-def test_a_training_of_several_that_was_done_before_is_left_as_it_is(tmp_path: Path) -> None:
+def test_the_complete_log_of_one_of_several_trainings_is_not_changed(tmp_path: Path) -> None:
     memory = Memory(ended=["seed-0"])
-    list(tracked(_series(tmp_path, first=[]), tmp_path, [memory]))
-    assert memory.begun == [("seed-1", 0), ("", 0)]
+    list(track(_series(tmp_path, first=[]), tmp_path, [memory]))
+    assert memory.begun == [("seed-1", 0), ("", None)]
 
 
-@pytest.mark.parametrize("what", ["begin", "log", "sync", "finish"])
-def test_a_tracker_that_fails_is_named_once_and_ends_nothing(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["begin", "log", "end"])
+def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path: Path, what: str) -> None:
     step = Step(1, 2, 0.5, 0.01, 1.0)
     records = [step, Saved(tmp_path), Trained(tmp_path / "m", {"SEG": 0.5}, 1, 2.0)]
     _folder(tmp_path, 0)
     bad, good = Memory(fails_at=what), Memory()
-    seen = list(tracked(iter(records), tmp_path, [bad, good]))
+    seen = list(track(iter(records), tmp_path, [bad, good]))
     assert [record for record in seen if not isinstance(record, Warned)] == records
     (warned,) = (record for record in seen if isinstance(record, Warned))
     assert warned.text.startswith("Memory failed, the training goes on without it: no answer from the server !!!")
@@ -207,7 +196,7 @@ def test_a_tracker_that_fails_is_named_once_and_ends_nothing(tmp_path: Path, wha
     assert good.figures[""]["final/SEG"] == [(1, 0.5)]
 
 
-def test_a_log_is_closed_however_the_training_ends(tmp_path: Path) -> None:
+def test_the_log_ends_with_the_outcome_of_the_training(tmp_path: Path) -> None:
     _folder(tmp_path, 0)
 
     def failing() -> Iterator[Any]:
@@ -216,26 +205,24 @@ def test_a_log_is_closed_however_the_training_ends(tmp_path: Path) -> None:
 
     memory = Memory()
     with pytest.raises(DataError, match="an image is gone"):
-        list(tracked(failing(), tmp_path, [memory, Memory(fails_at="close")]))
+        list(track(failing(), tmp_path, [memory, Memory(fails_at="end")]))
     assert memory.outcome == "failed"
 
     memory = Memory()
-    left = tracked(failing(), tmp_path, [memory])
+    left = track(failing(), tmp_path, [memory])
     next(left)
     left.close()
     assert memory.outcome == "stopped"
 
 
-def test_what_is_not_installed_is_refused_before_anything_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trackers_module, "find_spec", lambda _: None)
-    assert trackers_of(tmp_path, tensorboard=False, mlflow=False) == []
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking_module, "find_spec", lambda _: None)
+    assert open_trackers(tmp_path, tensorboard=False, mlflow=False) == []
     with pytest.raises(UsageError, match=r"--tensorboard without TensorBoard") as error:
-        trackers_of(tmp_path, tensorboard=True, mlflow=False)
+        open_trackers(tmp_path, tensorboard=True, mlflow=False)
     assert "pip install 'septum[tensorboard]'" in str(error.value)
     with pytest.raises(UsageError, match=r"--mlflow without MLflow") as error:
-        trackers_of(tmp_path, tensorboard=False, mlflow=True)
+        open_trackers(tmp_path, tensorboard=False, mlflow=True)
     assert "pip install 'septum[mlflow]'" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -247,7 +234,7 @@ def _events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def _begin(tracker: TensorBoard | MLflow, part: str = "", after: int = 0) -> None:
+def _begin(tracker: TensorBoard | MLflow, part: str = "", after: int | None = 0) -> None:
     tracker.begin(part, after=after, lines=["two steps", "device: cpu"], values={"seed": 0, "network.width": 2})
 
 
@@ -256,23 +243,23 @@ class TestTensorBoard:
     def _installed(self) -> None:
         pytest.importorskip("tensorboard", reason="needs septum[tensorboard]")
 
-    def test_events_hold_what_was_logged_and_of_repeated_steps_the_last(self, tmp_path: Path) -> None:
+    def test_repeated_steps_replace_the_first_ones(self, tmp_path: Path) -> None:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         board = TensorBoard(tmp_path)
-        assert not board.ended("")
         _begin(board)
         for step in (1, 2, 3):
             board.log(step, {"train/loss": 1.0 / 2**step})
-        board.close("stopped")
-        assert board.ended("")
+        board.end("stopped")
         board = TensorBoard(tmp_path)
         _begin(board, after=2)
         for step, loss in [(3, 0.5), (4, 0.25), (4, 0.75)]:  # the training itself went back once
             board.log(step, {"train/loss": loss})
         board.log(4, {"final/SEG": 0.5})
-        board.finish([])
-        board.close("finished")
+        board.end("finished")
+        _begin(board, after=None)  # started again when it is complete
+        board.log(4, {"final/SEG": 0.5})
+        board.end("finished")
         assert _events(tmp_path / "tensorboard") == {
             "train/loss": [(1, 0.5), (2, 0.25), (3, 0.5), (4, 0.75)],
             "final/SEG": [(4, 0.5)],
@@ -288,8 +275,7 @@ class TestTensorBoard:
         for part in ("fold-1", "fold-2"):
             _begin(board, part)
             board.log(1, {"train/loss": 0.5})
-            board.finish([])
-        assert not board.ended("")
+            board.end("finished")
         assert [_events(tmp_path / "tensorboard" / f"fold-{k}") for k in (1, 2)] == [{"train/loss": [(1, 0.5)]}] * 2
 
 
@@ -301,10 +287,10 @@ class TestMLflow:
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
             monkeypatch.delenv(name, raising=False)
-        for name, value in trackers_module._MLFLOW.items():
+        for name, value in tracking_module.MLFLOW_DEFAULTS.items():
             monkeypatch.setenv(name, value)
 
-    def test_a_run_holds_what_was_logged_once_though_it_was_stopped(self, tmp_path: Path) -> None:
+    def test_a_resumed_run_holds_every_value_once(self, tmp_path: Path) -> None:
         from mlflow import MlflowClient
 
         client, run = MlflowClient(), tmp_path / "cells"
@@ -312,11 +298,10 @@ class TestMLflow:
         model = run / "model.safetensors"
         model.write_bytes(b"weights")
         first = MLflow(run)
-        assert not first.ended("")
         _begin(first)
         for step in (1, 2, 3):
             first.log(step, {"train/loss": 1.0 / 2**step})
-        first.close("stopped")
+        first.end("stopped")
         number = json.loads((run / "mlflow.json").read_text())["run"]
         assert client.get_run(number).info.status == "KILLED"
         second = MLflow(run)
@@ -325,10 +310,12 @@ class TestMLflow:
         for step, loss in [(3, 0.125), (4, 0.0625)]:
             second.log(step, {"train/loss": loss})
         second.log(4, {"final/SEG": 0.5})
-        second.finish([model])
-        second.close("finished")
+        second.end("finished", [model])
+        third = MLflow(run)
+        _begin(third, after=None)  # started again when it is complete
+        third.log(5, {"final/SEG": 0.6})
+        third.end("finished", [model, run / "mlflow.json"])
         found = client.get_run(number)
-        assert MLflow(run).ended("")
         assert (found.info.status, found.info.run_name) == ("FINISHED", "cells")
         assert client.get_experiment(found.info.experiment_id).name == "septum"
         assert found.data.params == {"seed": "0", "network.width": "2"}
@@ -338,7 +325,7 @@ class TestMLflow:
         assert found.data.tags["mlflow.note.content"] == "two steps\n\ndevice: cpu"
         assert [file.path for file in client.list_artifacts(number)] == ["model.safetensors"]
 
-    def test_several_trainings_lie_within_the_run_and_a_deleted_one_is_made_anew(
+    def test_several_trainings_are_nested_in_the_run_and_a_deleted_one_is_created_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from mlflow import MlflowClient
@@ -348,7 +335,7 @@ class TestMLflow:
         for part in ("fold-1", "fold-2", ""):
             _begin(tracker, part)
             tracker.log(1, {"final/SEG": 0.5})
-            tracker.finish([])
+            tracker.end("finished")
         numbers = json.loads((tmp_path / "mlflow.json").read_text())
         runs = {name: client.get_run(number) for name, number in numbers.items()}
         assert set(runs) == {"run", "fold-1", "fold-2"}
@@ -357,14 +344,20 @@ class TestMLflow:
         assert runs["fold-1"].info.run_name == f"{tmp_path.name}/fold-1"
         assert client.get_experiment(runs["run"].info.experiment_id).name == "mine"
         client.delete_run(numbers["fold-1"])
-        assert [MLflow(tmp_path).ended(part) for part in ("fold-1", "fold-2", "")] == [False, True, True]
+        again = MLflow(tmp_path)
+        for part in ("fold-1", "fold-2", ""):
+            _begin(again, part, after=None)
+            again.end("finished")
+        renumbered = json.loads((tmp_path / "mlflow.json").read_text())
+        assert [part for part in numbers if renumbered[part] != numbers[part]] == ["fold-1"]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "other").as_uri())
-        assert not MLflow(tmp_path).ended("fold-2")
+        _begin(MLflow(tmp_path), "fold-2", after=None)  # the earlier run is not there
+        assert json.loads((tmp_path / "mlflow.json").read_text())["fold-2"] != numbers["fold-2"]
 
 
-def test_values_are_flat(tmp_path: Path) -> None:
+def test_settings_and_plan_are_flat(tmp_path: Path) -> None:
     _folder(tmp_path, 5)
     (tmp_path / "plan.json").write_text(
         json.dumps({"plan": {"tile": [36, 36], "network": {"a": {"b": True, "c": None}}}})
     )
-    assert values_of(tmp_path) == {"seed": 5, "split.seed": 3, "tile": "[36, 36]", "network.a.b": True}
+    assert flat_settings(tmp_path) == {"seed": 5, "split.seed": 3, "tile": "[36, 36]", "network.a.b": True}

@@ -1,4 +1,4 @@
-"""Data sets fetched from a server on this machine: no test reaches further."""
+"""Public data sets, downloaded from a server on this machine: no test uses another network."""
 
 import dataclasses
 import hashlib
@@ -16,9 +16,10 @@ from septum.errors import DataError, FileError, UsageError
 from septum.events import Warned
 from septum.io.open import read_image
 from septum.pairing.find import find_pairs
-from septum.reproduce import datasets as public_data
-from septum.reproduce import public_files as public
-from septum.reproduce.datasets import Announced, Arrived, Fetched, PublicDataSettings, fetch
+from septum.reproduce import archive, datasets
+from septum.reproduce.archive import Arrived
+from septum.reproduce.datasets import SETS, Announced, Fetched, fetch
+from septum.reproduce.settings import FetchSettings
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,22 +90,22 @@ def offered(server, monkeypatch):
     def offer(name, content, *, sha256=None, cut=0):
         server.files[f"/{name}.zip"] = (content, cut)
         url = f"http://127.0.0.1:{server.server_port}/{name}.zip"
-        made = dataclasses.replace(public.SETS[name], url=url, sha256=sha256)
-        monkeypatch.setitem(public_data.SETS, name, made)
+        made = dataclasses.replace(SETS[name], url=url, sha256=sha256)
+        monkeypatch.setitem(datasets.SETS, name, made)
         return made
 
     return offer
 
 
 def run(name, out):
-    return list(fetch(PublicDataSettings(name=name, out=out)))
+    return list(fetch(FetchSettings(name=name, out=out)))
 
 
 def left_of(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_sections_lie_ready_for_training(offered, tmp_path):
+def test_sections_are_laid_out_for_training(offered, tmp_path):
     volume, content = sections()
     what = offered("isbi2012", content)
     records = run("isbi2012", tmp_path / "deep" / "isbi")
@@ -123,7 +124,7 @@ def test_sections_lie_ready_for_training(offered, tmp_path):
     assert left_of(tmp_path / "deep") == ["isbi", "isbi.download.json"]
 
 
-def test_truth_of_the_test_sections_is_kept_where_it_comes_along(offered, tmp_path):
+def test_truth_of_the_test_sections_is_kept_if_included(offered, tmp_path):
     volume, content = sections(test_labels=True)
     offered("isbi2012", content)
     run("isbi2012", tmp_path / "isbi")
@@ -131,7 +132,7 @@ def test_truth_of_the_test_sections_is_kept_where_it_comes_along(offered, tmp_pa
     assert np.array_equal(truth, np.where(volume[2] > 9, 255, 0))
 
 
-def test_sequences_lie_ready_for_training(offered, tmp_path):
+def test_sequences_are_laid_out_for_training(offered, tmp_path):
     content = sequences()
     offered("dic-hela", content, sha256=hashlib.sha256(content).hexdigest())
     records = run("dic-hela", tmp_path / "hela")
@@ -140,7 +141,7 @@ def test_sequences_lie_ready_for_training(offered, tmp_path):
     assert left_of(tmp_path / "hela") == ["01", "01_GT", "02", "02_GT"]
 
 
-def test_a_checksum_that_is_not_known_is_noted_said_and_asked_for_the_next_time(offered, tmp_path):
+def test_an_unpublished_checksum_is_noted_and_compared_at_the_next_download(offered, tmp_path):
     _, content = sections()
     offered("isbi2012", content)
     checksum = hashlib.sha256(content).hexdigest()
@@ -160,46 +161,46 @@ def test_a_checksum_that_is_not_known_is_noted_said_and_asked_for_the_next_time(
     assert not (tmp_path / "isbi").exists()
 
 
-def test_another_checksum_than_the_known_one_is_refused_and_leaves_nothing(offered, tmp_path):
+def test_a_wrong_checksum_is_refused_and_leaves_no_file(offered, tmp_path):
     offered("dic-hela", sequences(), sha256="0" * 64)
-    with pytest.raises(FileError, match="is not the file that was expected"):
+    with pytest.raises(FileError, match="is not the expected file"):
         run("dic-hela", tmp_path / "hela")
     assert left_of(tmp_path) == []
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"<html></html>", "damaged"), (zipped({"../x": b"1"}), "outside")])
-def test_an_archive_that_is_none_or_reaches_outside_leaves_nothing(offered, tmp_path, content, message):
+def test_a_refused_archive_leaves_no_file(offered, tmp_path, content, message):
     offered("isbi2012", content)
     with pytest.raises(FileError, match=message):
         run("isbi2012", tmp_path / "isbi")
     assert left_of(tmp_path) == []
 
 
-def test_a_download_that_breaks_off_leaves_nothing(offered, tmp_path):
+def test_an_interrupted_download_leaves_no_file(offered, tmp_path):
     offered("isbi2012", sections()[1], cut=100)
     with pytest.raises(FileError, match="cannot be downloaded"):
         run("isbi2012", tmp_path / "isbi")
     assert left_of(tmp_path) == []
 
 
-def test_a_person_who_goes_away_leaves_nothing(offered, tmp_path):
+def test_a_cancelled_download_leaves_no_file(offered, tmp_path):
     offered("isbi2012", sections()[1])
-    job = fetch(PublicDataSettings(name="isbi2012", out=tmp_path / "isbi"))
+    job = fetch(FetchSettings(name="isbi2012", out=tmp_path / "isbi"))
     while not isinstance(next(job), Arrived):
         pass
     job.close()
     assert left_of(tmp_path) == []
 
 
-def test_too_large_an_archive_is_refused(offered, tmp_path, monkeypatch):
+def test_an_archive_that_is_too_large_is_refused(offered, tmp_path, monkeypatch):
     offered("isbi2012", sections()[1])
-    monkeypatch.setattr(public, "MOST_ARCHIVE", 1000)
+    monkeypatch.setattr(archive, "MOST_ARCHIVE", 1000)
     with pytest.raises(FileError, match="larger than"):
         run("isbi2012", tmp_path / "isbi")
     assert left_of(tmp_path) == []
 
 
-def test_missing_files_and_servers_are_said(offered, server, tmp_path):
+def test_missing_files_and_servers_are_reported(offered, server, tmp_path):
     offered("isbi2012", sections(labels=False)[1])
     with pytest.raises(DataError, match=r"no train-labels\.tif"):
         run("isbi2012", tmp_path / "isbi")
@@ -209,7 +210,7 @@ def test_missing_files_and_servers_are_said(offered, server, tmp_path):
     assert left_of(tmp_path) == []
 
 
-def test_what_is_there_is_not_fetched_again_and_other_folders_are_left_alone(offered, server, tmp_path):
+def test_an_existing_data_set_is_not_downloaded_again_and_other_folders_are_not_changed(offered, server, tmp_path):
     offered("isbi2012", sections()[1])
     run("isbi2012", tmp_path / "isbi")
     asked = len(server.asked)

@@ -1,4 +1,4 @@
-"""Reproductions from end to end on tiny data: splits, what is scored, going on, refusals; not how good they are."""
+"""Reproductions from end to end on tiny data: splits, scored images, resuming, refusals; not their quality."""
 
 import json
 import shutil
@@ -14,8 +14,9 @@ from septum.metrics import ctc, isbi
 from septum.metrics.contingency import table
 from septum.predict.events import ImageDone
 from septum.reproduce.protocols import PROTOCOLS, find_data, section_parts, sequence_parts
-from septum.reproduce.reproduce import ReproduceSettings, reproduce
+from septum.reproduce.reproduce import reproduce
 from septum.reproduce.results import FoldStarted, Reproduced
+from septum.reproduce.settings import ReproduceSettings
 from septum.train.events import Step, Stopped, Trained
 from septum.train.interrupt import StopRequest
 
@@ -93,7 +94,7 @@ def trained_on(part, kind="images"):
     return [place.rpartition("/")[2].partition(".")[0] for _, place in part.training if place.startswith(f"{kind}/")]
 
 
-def test_folds_are_contiguous_cover_all_sections_and_never_train_on_what_they_predict(sections):
+def test_folds_are_contiguous_cover_all_sections_and_never_train_on_the_predicted_ones(sections):
     parts = section_parts(sections, 4)
     assert [names(p.inputs) for p in parts[:-1]] == [["00", "01"], ["02", "03"], ["04"], ["05"]]
     for part in parts[:-1]:
@@ -113,16 +114,16 @@ def test_two_sequences_predict_each_other(both):
         assert len(trained_on(part, own)) == 8
 
 
-def test_gold_only_trains_on_frames_that_are_annotated_in_full(both):
+def test_gold_trains_on_complete_frames_only(both):
     first, second = sequence_parts(both, "gold")
-    assert trained_on(first, "01") == ["t000", "t003"]  # t005 names one of its two cells
+    assert trained_on(first, "01") == ["t000", "t003"]  # t005 has one of its two cells
     assert trained_on(second, "02") == ["t001", "t006", "t007"]
     assert not any("_ST" in place for part in (first, second) for _, place in part.training)
     assert any("t005" in note for note in first.notes)
-    assert names(second.inputs) == ["t000", "t003", "t005"]  # scored all the same: for the objects it names
+    assert names(second.inputs) == ["t000", "t003", "t005"]  # t005 is scored for the object it has
 
 
-def test_gold_trains_on_partly_annotated_frames_where_tracking_markers_tell_which_they_are(tmp_path):
+def test_gold_trains_on_incomplete_frames_if_there_are_tracking_markers(tmp_path):
     folder = tmp_path / "DIC-C2DH-HeLa"
     sequence(folder, "01", 20, {0, 3, 5, 18}, partial={5})
     for path in (folder / "01_ST" / "SEG").iterdir():  # every cell has a marker
@@ -134,7 +135,7 @@ def test_gold_trains_on_partly_annotated_frames_where_tracking_markers_tell_whic
         (tmp_path / "train" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, tmp_path / "train" / place)
     report = check((tmp_path / "train",))
-    assert [(f.code, [p.name for p in f.files]) for f in report.findings if f.code.startswith("gold")] == [
+    assert [(f.code, [p.name for p in f.files]) for f in report.issues if f.code.startswith("gold")] == [
         ("gold-partial", ["man_seg005.tif"])
     ]
 
@@ -147,9 +148,9 @@ def test_one_sequence_is_split_by_time_with_a_gap(alone):
     assert trained_on(part, "01") == ["t001", "t005", "t011"]
 
 
-def test_data_are_found_in_a_folder_of_data_sets_and_missing_ones_are_named(both, tmp_path):
+def test_data_are_found_in_a_folder_of_data_sets_and_missing_data_are_refused(both, tmp_path):
     assert find_data(PROTOCOLS["dic-hela"], both.parent) == both
-    with pytest.raises(UsageError, match="septum data dic-hela"):
+    with pytest.raises(UsageError, match="septum fetch dic-hela"):
         find_data(PROTOCOLS["dic-hela"], tmp_path)
 
 
@@ -163,7 +164,7 @@ def of(records, kind):
     return [r for r in records if isinstance(r, kind)]
 
 
-def test_every_part_is_trained_on_all_it_has_and_predicted_in_order(ran):
+def test_every_part_is_trained_without_validation_and_predicted_in_order(ran):
     out, records = ran
     assert json.loads((out / "fold-1" / "run" / "plan.json").read_text())["held_out"] == []
     assert [p.name for p in of(records, FoldStarted)] == ["fold-1", "fold-2", "final"]
@@ -172,7 +173,7 @@ def test_every_part_is_trained_on_all_it_has_and_predicted_in_order(ran):
     assert isinstance(records[-1], Reproduced)
 
 
-def test_figures_are_those_of_the_files_and_stand_beside_the_papers(ran, sections):
+def test_figures_equal_the_scores_of_the_written_files(ran, sections):
     out, records = ran
     found = []
     for number in range(6):
@@ -189,7 +190,7 @@ def test_figures_are_those_of_the_files_and_stand_beside_the_papers(ran, section
     assert (folds.images, tests.images) == (6, 2)
 
 
-def test_the_test_sections_are_a_stack_of_probabilities_ready_for_scoring(ran):
+def test_the_test_sections_are_written_as_a_stack_of_probabilities(ran):
     out, _ = ran
     stack = read_image(out / "test.tif").array
     assert stack.dtype == np.float32
@@ -212,7 +213,7 @@ def test_examples_are_worst_median_and_best(ran):
     assert [e.name.rpartition("(")[2] for e in ran[1][-1].examples] == ["worst)", "median)", "best)"]
 
 
-def test_the_same_command_does_nothing_twice_and_another_is_refused(ran, sections):
+def test_a_complete_reproduction_is_not_repeated_and_other_settings_are_refused(ran, sections):
     out, records = ran
     again = list(reproduce(tiny("isbi2012", sections, out, folds=2, truth=sections / "truth")))
     assert not of(again, Step)
@@ -222,7 +223,7 @@ def test_the_same_command_does_nothing_twice_and_another_is_refused(ran, section
         list(reproduce(tiny("isbi2012", sections, out, folds=3)))
 
 
-def test_a_stopped_reproduction_goes_on_to_the_same_figures(alone, tmp_path):
+def test_a_stopped_reproduction_resumes_to_the_same_figures(alone, tmp_path):
     straight = list(reproduce(tiny("phc-u373", alone, tmp_path / "straight", variant="gold")))
     stop = StopRequest()
     records = []
@@ -236,7 +237,7 @@ def test_a_stopped_reproduction_goes_on_to_the_same_figures(alone, tmp_path):
     assert records[-1].results == straight[-1].results
 
 
-def test_seg_is_the_challenges_over_both_sequences(both, tmp_path):
+def test_seg_is_the_mean_of_both_sequences(both, tmp_path):
     records = list(reproduce(tiny("dic-hela", both.parent, tmp_path / "out")))
     values = {line.score: line.value for line in records[-1].results[0].lines}
     for name in ("01", "02"):
@@ -251,7 +252,7 @@ def test_seg_is_the_challenges_over_both_sequences(both, tmp_path):
     assert values["SEG"] == pytest.approx((values["SEG 01"] + values["SEG 02"]) / 2, abs=1e-12)
 
 
-def test_stacks_as_the_challenge_gave_them_are_taken(sections, tmp_path):
+def test_the_stacks_of_the_challenge_are_accepted(sections, tmp_path):
     for file, folder in (
         ("train-volume", "train/images"),
         ("train-labels", "train/masks"),
@@ -266,7 +267,7 @@ def test_stacks_as_the_challenge_gave_them_are_taken(sections, tmp_path):
         assert np.array_equal(read_image(tmp_path / "out" / "data" / place).array, read_image(sections / place).array)
 
 
-def test_predictions_of_a_model_that_is_gone_are_made_anew(alone, tmp_path):
+def test_predictions_of_an_earlier_model_are_replaced(alone, tmp_path):
     first = list(reproduce(tiny("phc-u373", alone, tmp_path, variant="gold")))
     shutil.rmtree(tmp_path / "train-01" / "run")
     (tmp_path / "predicted" / "01_RES" / "t018.tif").write_bytes(b"of another model")

@@ -17,7 +17,7 @@ def test_two_sure_votes_for_different_classes_disagree_by_one_bit() -> None:
     assert (information[0], entropy[0]) == (pytest.approx(1, abs=1e-4), pytest.approx(1, abs=1e-4))
 
 
-def test_votes_that_agree_do_not_disagree_however_unsure_they_are() -> None:
+def test_equal_votes_do_not_disagree_however_unsure_they_are() -> None:
     information, entropy = mutual_information(_votes(0.5, 0.5, 0.5))
     assert (information[0], entropy[0]) == (0, 1)
     assert mutual_information(_votes(0.9))[0][0] == 0
@@ -41,7 +41,7 @@ def test_disagreement_lies_between_0_and_the_entropy_of_the_mean(classes: int, c
     np.testing.assert_allclose(information, again, atol=1e-6)
 
 
-def test_the_strongest_boxes_are_found_in_order_and_do_not_overlap() -> None:
+def test_the_strongest_boxes_are_in_order_and_do_not_overlap() -> None:
     values = np.zeros((30, 40), np.float32)
     values[3:8, 5:10] = 1.0
     values[20:25, 30:35] = 2.0
@@ -51,7 +51,7 @@ def test_the_strongest_boxes_are_found_in_order_and_do_not_overlap() -> None:
     assert [mean for _, mean in boxes] == [pytest.approx(52 / 25), pytest.approx(1.0)]
 
 
-def test_a_box_is_no_larger_than_the_array_and_nothing_is_found_where_all_agree() -> None:
+def test_a_box_is_no_larger_than_the_array_and_zeros_give_no_box() -> None:
     values = np.ones((6, 9, 4), np.float32)
     assert strongest_boxes(values, (64, 64, 64), 2) == [((slice(0, 6), slice(0, 9), slice(0, 4)), pytest.approx(1.0))]
     assert strongest_boxes(values * 0, (2, 2, 2), 2) == []

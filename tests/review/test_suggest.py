@@ -1,4 +1,4 @@
-"""What to annotate next: an image unlike those of the training comes first, with the place in it."""
+"""Images to annotate next: an image unlike the training images is ranked first, with its region."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from septum.io.write import write_image
 from septum.predict.events import ImageFailed
 from septum.predict.model import open_model
 from septum.review.disagreement import mutual_information
-from septum.review.suggest import Judged, Suggested, SuggestSettings, suggest, votes
+from septum.review.settings import SuggestSettings
+from septum.review.suggest import Judged, Suggested, suggest, votes
 from septum.train.settings import TrainSettings
 
 
@@ -26,7 +27,7 @@ def like_training(seed: int, side: int = 44) -> np.ndarray:
 
 
 def unlike(side: int = 44) -> np.ndarray:
-    """Noise of all brightnesses, as no training image has it."""
+    """Return noise that no training image has."""
     return np.random.default_rng(0).normal(90, 40, (side, side)).astype(np.float32)
 
 
@@ -55,7 +56,7 @@ def _suggested(model: Path, *inputs: Path, **changes: object) -> Suggested:
 
 
 @pytest.mark.parametrize("model", ["model.safetensors", "seed-0/model.safetensors", "seed-1/model.safetensors"])
-def test_an_image_unlike_the_training_set_comes_first(run: Path, new: Path, model: str) -> None:
+def test_an_image_unlike_the_training_images_is_ranked_first(run: Path, new: Path, model: str) -> None:
     found = _suggested(run / model, new)
     assert found.suggestions[0].path.name == "c-unlike.npy"
     scores = [one.disagreement for one in found.suggestions]
@@ -77,7 +78,7 @@ def test_the_region_is_where_the_image_is_unlike(run: Path, tmp_path: Path) -> N
     assert [box.disagreement for box in boxes] == sorted((box.disagreement for box in boxes), reverse=True)
 
 
-def test_votes_are_those_of_the_networks_or_of_the_versions(run: Path) -> None:
+def test_votes_are_those_of_the_networks_or_of_rotated_versions(run: Path) -> None:
     model = open_model(run / "model.safetensors", "cpu")
     singles = [open_model(run / f"seed-{s}" / "model.safetensors", "cpu") for s in range(3)]
     image = like_training(7)[None]
@@ -90,14 +91,14 @@ def test_votes_are_those_of_the_networks_or_of_the_versions(run: Path) -> None:
         np.testing.assert_allclose(vote.sum(axis=0), 1, atol=1e-5)
 
 
-def test_disagreement_is_that_of_the_votes(run: Path, new: Path) -> None:
+def test_the_disagreement_is_that_of_the_votes(run: Path, new: Path) -> None:
     model = run / "model.safetensors"
     found = _suggested(model, new / "a.npy").suggestions[0]
     information, _ = mutual_information(votes(open_model(model, "cpu"), np.load(new / "a.npy")[None]))
     np.testing.assert_array_equal(found.information, information)
 
 
-def test_frames_are_ranked_one_by_one_and_of_neighbors_one_is_named(run: Path, tmp_path: Path) -> None:
+def test_frames_are_ranked_and_one_of_adjacent_ones_is_suggested(run: Path, tmp_path: Path) -> None:
     film = np.stack([like_training(0), unlike(), unlike() + 1, like_training(1), like_training(2), like_training(3)])
     write_image(tmp_path / "film.tif", film, axes="TYX")
     found = _suggested(run / "model.safetensors", tmp_path / "film.tif", number=2)
@@ -106,7 +107,7 @@ def test_frames_are_ranked_one_by_one_and_of_neighbors_one_is_named(run: Path, t
     assert abs(places[1] - places[0]) > 1
 
 
-def test_an_image_that_fails_is_named_and_the_others_are_ranked(run: Path, new: Path, tmp_path: Path) -> None:
+def test_an_image_that_fails_is_reported_and_the_others_are_ranked(run: Path, new: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.tif").write_bytes(b"no image")
     settings = SuggestSettings(
         model=run / "model.safetensors", inputs=(str(tmp_path / "bad.tif"), str(new)), number=2, device="cpu"
@@ -122,9 +123,9 @@ def test_an_image_that_fails_is_named_and_the_others_are_ranked(run: Path, new: 
         list(suggest(settings.model_copy(update={"inputs": ("nothing-here",)})))
 
 
-def test_an_image_that_does_not_fit_is_refused_before_it_is_read(
+def test_an_image_that_does_not_fit_into_memory_is_refused(
     run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("septum.review.suggest.usual_limit", lambda: 0)
-    with pytest.raises(SeptumError, match="judging it takes"):
+    with pytest.raises(SeptumError, match="ranking it takes"):
         list(suggest(SuggestSettings(model=run / "model.safetensors", inputs=(str(new),), device="cpu")))

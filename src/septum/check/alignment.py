@@ -1,106 +1,275 @@
-"""Judge how masks lie on their images, by comparing the pairs of a data set with one another."""
+"""Masks that do not lie on their images: sides that differ, axes in another order, turned, shifted, of another image.
+
+The sides of image and mask prove some of it, and what they prove is mended. The edges of the images, compared over the
+data set, show the rest: no proof, so training uses such masks as they are and says so, and only the copy of ``--fix``
+turns or moves them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from septum.check.issues import Remark
-from septum.check.placement import Placement
+from septum.check.boundary_agreement import (
+    Agreement,
+    BestOrientation,
+    Placement,
+    apply_placement,
+    orientations,
+    shift_of,
+)
+from septum.check.issues import IssueKind, Observation, format_shape
+from septum.check.statistics import PairStatistics
 
-if TYPE_CHECKING:
-    from septum.check.boundary_agreement import Agreement
-    from septum.check.statistics import PairStatistics
+_PAIRS = "check that these are the pairs"
+SIZES_DIFFER = IssueKind(
+    "sizes-differ",
+    "error",
+    "pair",
+    "whose image and mask differ in size",
+    "the copy of --fix leaves them out",
+    todo="export the masks in the size of their images",
+    leaves_out=True,
+)
+PAGES_DIFFER = IssueKind(
+    "pages-differ",
+    "error",
+    "pair",
+    "whose image and mask differ in the number of pages",
+    "the copy of --fix leaves them out",
+    todo="export one page of mask for each page of the image",
+    leaves_out=True,
+)
+SIZES_SWAPPED = IssueKind("sizes-swapped", "mended", "mask", "with width and height swapped", "transposed")
+AXES_SWAPPED = IssueKind(
+    "axes-swapped", "mended", "mask", "with axes in another order", "put in the order of the image's axes"
+)
+AXES_UNCLEAR = IssueKind(
+    "axes-unclear",
+    "error",
+    "mask",
+    "with axes in another order, which its sides alone do not decide",
+    fix="puts the axes in the order whose outlines fit the image",
+    todo="or export the masks with the axes of their images",
+    leaves_out=True,
+)
+MASK_TURNED = IssueKind(
+    "mask-turned",
+    "warning",
+    "mask",
+    "that seems turned against the image, judged by its edges",
+    "used as it is",
+    fix="turns it back",
+    todo="look at the copy",
+)
+MASK_SHIFTED = IssueKind(
+    "mask-shifted",
+    "warning",
+    "mask",
+    "that seems shifted against the image, judged by its edges",
+    "used as it is",
+    fix="moves it back",
+    todo="look at the copy",
+)
+MASKS_SHIFTED = IssueKind(
+    "masks-shifted", "warning", mend="used as they are", todo="compare some masks with their images"
+)
+MASK_ASTRAY = IssueKind(
+    "mask-astray", "warning", "mask", "whose outlines do not follow the image as those of the others do", todo=_PAIRS
+)
+MASKS_ASTRAY = IssueKind(
+    "masks-astray", "warning", text="outlines in the masks do not follow edges in the images", todo=_PAIRS
+)
+KINDS = (
+    SIZES_DIFFER,
+    PAGES_DIFFER,
+    SIZES_SWAPPED,
+    AXES_SWAPPED,
+    AXES_UNCLEAR,
+    MASK_TURNED,
+    MASK_SHIFTED,
+    MASKS_SHIFTED,
+    MASK_ASTRAY,
+    MASKS_ASTRAY,
+)
 
-_ENOUGH = 5  # images, or frames of stacks, to say what is usual
-_FOLLOWS = 1.4  # contrast, from which outlines are known to follow edges in this data set
+_FEWEST = 5  # images, or frames of stacks; fewer do not show what is usual
+_FOLLOWS = 1.4  # contrast, from which outlines follow edges in this data set
 _AGREED = 0.75  # share of the images that have to be shifted in the same direction
+# Share of the images that have to be shifted by the same pixels. Wide outlines, as those of an unannotated rim,
+# fit about as well one pixel off, each image in a direction of its own; a shift of all masks is the same in nearly all.
+_EXACT = 0.5
 _GAIN = 1.015  # in edge strength; masks of real data are off by half a pixel and gain up to 1.007
-_SURE_GAIN = 1.05  # of the same shift in nearly all images: told and mended
-_TURN = 1.2  # times the contrast as it is, of the same orientation in nearly all images
+_COMMON_GAIN = 1.05  # in contrast, of the same shift in nearly all images
+_TURN = 1.2  # times the contrast of the unchanged mask, of the same orientation in nearly all images
+_CLEAR_ORDER = 1.15  # times the contrast of the next best order of axes
 
-# A single mask is moved or turned only if it then fits nearly as well as the others do, and much better than now.
+# The copy moves or turns a single mask only if it then fits nearly as well as the others do, and much better than now.
 # Measured on electron, phase contrast, DIC and fluorescence microscopy and stained tissue: right masks gain up to 1.4
-# by a shift, at less than half of what is usual; masks of another image reach 0.86 of what is usual, and gain less
-# than 1.4 there. Right masks turned have less contrast than as they are (at most 0.96 of it).
+# by a shift, at less than half of the usual contrast; masks of another image reach 0.86 of the usual contrast, and gain
+# less than 1.4 there. Right masks have at most 0.96 of their contrast when turned.
 _USUAL = 0.8
 _FAR_GAIN, _CLEAR_GAIN, _CLEAR = 1.6, 1.25, 12.0
 _TURN_GAIN, _TURN_CLEAR = 1.4, 1.15
 
-# A mask drawn a little outside of its objects has no edges under its outline, but still tells bright from dark.
+# A mask drawn a little outside of its objects has no edges under its outline, but still separates bright from dark.
 _SEPARATES, _AS_USUAL = 0.3, 0.6
 
-# The masks of all images are strangers to them: outlines lie anywhere; a little more is chance where brightness has
-# nothing to do with the labels either.
+# If the masks belong to other images, outlines lie anywhere; slightly more contrast is chance if brightness has nothing
+# to do with the labels either.
 _ANYWHERE, _STRANGERS, _NOTHING = 1.05, 1.3, 0.1
 
 
-def fit(items: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Remark]]:
-    """Find masks that are turned or shifted against their images, mend what is certain, and say what is suspicious.
+def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
+    """Compare the sides and the number of pages of image and mask."""
+    image, mask = pair.image_stats, pair.mask_stats
+    if image is None or mask is None:
+        return
+    sides = f"{format_shape(mask.sides)} for {format_shape(image.sides)}"
+    if pair.is_sliced:
+        fits = image.sides[1:] == mask.sides
+    elif image.frames != mask.frames:
+        yield Observation(PAGES_DIFFER, pair.image, f"image {image.frames}, mask {mask.frames}")
+        return
+    elif mask.reorder is not None:
+        yield Observation(SIZES_SWAPPED if len(mask.sides) == 2 else AXES_SWAPPED, pair.mask, sides)
+        return
+    elif mask.likely_order is not None:
+        yield Observation(AXES_UNCLEAR, pair.mask, f"{sides}, {mask.likely_order.words()}")
+        return
+    else:
+        fits = image.sides == mask.sides
+    if not fits:
+        rotated = ", rotated by 90 degrees" * mask.rotated
+        detail = f"image {format_shape(image.sides)}, mask {format_shape(mask.sides)}{rotated}"
+        yield Observation(SIZES_DIFFER, pair.image, detail)
 
-    A mask is suspicious if its contrast is below the fourth root of what is usual in the data set, and it does not
-    tell bright from dark as the others do. Measured: right pairs 1.7 to 20 (usual 1.9 to 8.4), masks of another image
-    mostly 0.5 to 1.5.
+
+def find_order(
+    mask: tuple[int, ...], image: tuple[int, ...], best: BestOrientation | None
+) -> tuple[Placement | None, Placement | None]:
+    """Find the order of axes that gives a mask the sides of its image.
+
+    Parameters
+    ----------
+    mask, image
+        Sides in pixels.
+    best
+        The orientation in which the outlines of the mask fit the edges of the image best, if it is known.
 
     Returns
     -------
-    items, remarks
-        The items with `Item.mend` set where that is certain.
+    certain, likely
+        The only order with these sides; of several ones the clearly best one. At most one of them is not None.
     """
-    remarks: list[Remark] = []
-    found = {k: i.mask_facts.agreements for k, i in items.items() if i.mask_facts and i.mask_facts.agreements}
+    if mask == image or len(mask) != len(image):
+        return None, None
+    orders = list({p.order: p for p in orientations(mask, image)}.values())
+    if len(orders) == 1:
+        return orders[0], None
+    if len(orders) > 1 and best is not None and best.contrast > _CLEAR_ORDER * best.other:
+        return None, best.placement
+    return None, None
+
+
+def detect(pairs: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Observation]]:
+    """Find masks that seem turned or shifted against their images, or to belong to other images.
+
+    A mask seems to belong to another image if its contrast is below the fourth root of the usual one in the data set,
+    and if it does not separate bright from dark as the others do. Measured: right pairs have a contrast of 1.7 to 20
+    (usual 1.9 to 8.4), masks of another image mostly 0.5 to 1.5.
+
+    Returns
+    -------
+    pairs, observations
+        The pairs, by index, with `PairStatistics.likely_placement` set where the copy may repair the mask.
+    """
+    seen: list[Observation] = []
+    found = {k: p.mask_stats.agreements for k, p in pairs.items() if p.mask_stats and p.mask_stats.agreements}
     every = [a for agreements in found.values() for a in agreements]
-    mends = _volumes(items)
-    if len(every) >= _ENOUGH:
+    placements = _volumes(pairs)
+    if len(every) >= _FEWEST:
         common = _common(every)
-        usual = float(np.median([_after(a, common) for a in every]))
+        usual = float(np.median([_contrast_after(a, common) for a in every]))
         for index, agreements in found.items():
-            mend = common or (_single(agreements, usual) if usual > _FOLLOWS else None)
-            if mend is not None:
-                mends[index] = mend
-        rest = {k: a for k, a in found.items() if k not in mends}
-        remarks += _suspicious(items, rest, usual)
-        if not mends:
-            remarks += _small_shift(every)
-    for index, mend in mends.items():
-        code = "mask-shifted" if any(mend.shift) else "mask-turned"
-        remarks.append(Remark(code, items[index].mask, mend.words(), item=index))
-    return {k: replace(i, mend=mends.get(k)) for k, i in items.items()}, remarks
+            placement = common or (_single(agreements, usual) if usual > _FOLLOWS else None)
+            if placement is not None:
+                placements[index] = placement
+        rest = {k: agreements for k, agreements in found.items() if k not in placements}
+        seen += _astray(pairs, rest, usual)
+        if not placements:
+            seen += _small_shift(every)
+    for index, placement in placements.items():
+        kind = MASK_SHIFTED if any(placement.shift) else MASK_TURNED
+        seen.append(Observation(kind, pairs[index].mask, placement.words(), pair=index))
+    return {k: replace(p, likely_placement=placements.get(k)) for k, p in pairs.items()}, seen
 
 
-def _after(agreement: Agreement, mend: Placement | None) -> float:
-    if mend is None:
+def align(frames: NDArray[Any], pair: PairStatistics, path: Path, *, likely: bool) -> NDArray[Any]:
+    """Put the axes of a mask in the order of its image.
+
+    Parameters
+    ----------
+    frames
+        ``(T, *S)`` signed integers, labels of the file `path`.
+    pair
+        The pair of the file.
+    path
+        The truth file; other truth than the mask has a placement of its own.
+    likely
+        Apply placements that are not certain as well, as the copy does.
+
+    Returns
+    -------
+    frames
+        ``(T, *S)`` of the same dtype and labels, in the sides of the image; `UNANNOTATED` where a shift leaves no
+        labels. The same array if nothing is changed.
+    """
+    stats = pair.mask_stats
+    if stats is None or pair.is_sliced:
+        return frames
+    placement = stats.reorder or (stats.likely_order if likely else None)
+    if placement is None and likely and path == pair.mask:
+        placement = pair.likely_placement
+    return frames if placement is None else np.stack([apply_placement(frame, placement) for frame in frames])
+
+
+def _contrast_after(agreement: Agreement, placement: Placement | None) -> float:
+    if placement is None:
         return agreement.contrast
-    return agreement.far_contrast if any(mend.shift) else agreement.turned.contrast
+    return agreement.far_contrast if any(placement.shift) else agreement.orientation.contrast
 
 
 def _common(every: Sequence[Agreement]) -> Placement | None:
-    """Return the turn, or the shift, that nearly all masks need."""
-    turn, count = Counter(a.turned.placement for a in every).most_common(1)[0]
-    gain = float(np.median([a.turned.contrast / max(a.contrast, 1e-9) for a in every]))
+    """Return the turn, or the shift, in which nearly all masks fit better."""
+    turn, count = Counter(a.orientation.placement for a in every).most_common(1)[0]
+    gain = float(np.median([a.orientation.contrast / max(a.contrast, 1e-9) for a in every]))
     if turn.words() and count >= _AGREED * len(every) and gain > _TURN:
         return turn
     shift = (int(np.median([a.far[0] for a in every])), int(np.median([a.far[1] for a in every])))
-    count = sum(max(abs(a.far[0] - shift[0]), abs(a.far[1] - shift[1])) <= 1 for a in every)
+    near = sum(max(abs(a.far[0] - shift[0]), abs(a.far[1] - shift[1])) <= 1 for a in every)
+    exact = sum(a.far == shift for a in every)
     gain = float(np.median([a.far_contrast / max(a.contrast, 1e-9) for a in every]))
-    if any(shift) and count >= _AGREED * len(every) and gain > _SURE_GAIN:
-        return Placement((0, 1), (False, False), shift)
-    return None
+    agreed = near >= _AGREED * len(every) and exact >= _EXACT * len(every)
+    return shift_of(*shift) if any(shift) and agreed and gain > _COMMON_GAIN else None
 
 
 def _single(agreements: Sequence[Agreement], usual: float) -> Placement | None:
-    """Return the turn or the shift that one mask needs, in all of its frames, to fit as the others do."""
+    """Return the turn or the shift in which one mask, in all of its frames, fits as the others do."""
     first = agreements[0]
-    if first.turned.placement.words() and all(
-        a.turned.placement == first.turned.placement
-        and a.turned.contrast > max(_USUAL * usual, _TURN_GAIN * a.contrast, _TURN_CLEAR * a.turned.other)
+    turn = first.orientation.placement
+    if turn.words() and all(
+        a.orientation.placement == turn
+        and a.orientation.contrast > max(_USUAL * usual, _TURN_GAIN * a.contrast, _TURN_CLEAR * a.orientation.other)
         for a in agreements
     ):
-        return first.turned.placement
+        return turn
     if any(first.far) and all(
         a.far == first.far
         and a.far_contrast > _USUAL * usual
@@ -109,51 +278,50 @@ def _single(agreements: Sequence[Agreement], usual: float) -> Placement | None:
         )
         for a in agreements
     ):
-        return Placement((0, 1), (False, False), first.far)
+        return shift_of(*first.far)
     return None
 
 
-def _volumes(items: Mapping[int, PairStatistics]) -> dict[int, Placement]:
-    """Return the order of axes that masks of volumes need whose sides do not tell it."""
-    mends = {}
-    for index, item in items.items():
-        turned = item.mask_facts.orientation if item.mask_facts else None
-        image = item.image_facts
-        if turned is None or image is None or item.mask_facts is None or image.sides != item.mask_facts.sides:
+def _volumes(pairs: Mapping[int, PairStatistics]) -> dict[int, Placement]:
+    """Return the order of axes in which masks of volumes fit clearly better, where all orders have the same sides."""
+    placements = {}
+    for index, pair in pairs.items():
+        image, mask = pair.image_stats, pair.mask_stats
+        if image is None or mask is None or mask.orientation is None or image.sides != mask.sides:
             continue
-        if turned.placement.words() and turned.contrast > max(_TURN_GAIN, _TURN_GAIN * turned.other):
-            mends[index] = turned.placement
-    return mends
+        best = mask.orientation
+        if best.placement.words() and best.contrast > max(_TURN_GAIN, _TURN_GAIN * best.other):
+            placements[index] = best.placement
+    return placements
 
 
-def _suspicious(
-    items: Mapping[int, PairStatistics], found: Mapping[int, Sequence[Agreement]], usual: float
-) -> list[Remark]:
-    """Name masks whose outlines do not follow the edges of their images as the others do."""
+def _astray(
+    pairs: Mapping[int, PairStatistics], found: Mapping[int, Sequence[Agreement]], usual: float
+) -> list[Observation]:
+    """Return masks whose outlines do not follow the edges of their images as those of the others do."""
     if not found:
         return []
     separation = float(np.median([np.mean([a.separation for a in agreements]) for agreements in found.values()]))
-    tells = abs(separation) > _SEPARATES
-    if usual < (_STRANGERS if abs(separation) < _NOTHING else _ANYWHERE) and not tells:
-        text = "outlines in the masks do not follow edges in the images: are these the pairs?"
-        return [Remark("masks-astray", text=text)]
+    separates = abs(separation) > _SEPARATES
+    if usual < (_STRANGERS if abs(separation) < _NOTHING else _ANYWHERE) and not separates:
+        return [Observation(MASKS_ASTRAY)]
     if usual <= _FOLLOWS:
         return []
-    remarks = []
+    seen = []
     for index, agreements in found.items():
         contrast = float(np.median([a.contrast for a in agreements]))
         own = float(np.mean([a.separation for a in agreements])) * np.sign(separation)
-        if contrast < usual**0.25 and not (tells and own > _AS_USUAL * abs(separation)):
-            remarks.append(Remark("mask-astray", items[index].mask, f"edges {contrast:.2g}, usual {usual:.2g}"))
-    return remarks
+        if contrast < usual**0.25 and not (separates and own > _AS_USUAL * abs(separation)):
+            seen.append(Observation(MASK_ASTRAY, pairs[index].mask, f"edges {contrast:.2g}, usual {usual:.2g}"))
+    return seen
 
 
-def _small_shift(every: Sequence[Agreement]) -> list[Remark]:
-    """Say that all masks seem shifted by a pixel or so, where that is not certain enough to be mended."""
+def _small_shift(every: Sequence[Agreement]) -> list[Observation]:
+    """Return an observation if all masks fit slightly better after the same small shift."""
     shift = [int(np.median([a.shift[axis] for a in every])) for axis in (0, 1)]
     agree = [np.mean([np.sign(a.shift[axis]) == np.sign(shift[axis]) for a in every]) for axis in (0, 1)]
     moved = [m if share >= _AGREED else 0 for m, share in zip(shift, agree, strict=True)]
     if any(moved) and float(np.median([a.gain for a in every])) > _GAIN:
-        text = f"masks fit better if moved by {moved[0]} pixels along Y and {moved[1]} along X"
-        return [Remark("masks-shifted", text=text)]
+        lies = shift_of(*moved).words()
+        return [Observation(MASKS_SHIFTED, text=f"all masks seem {lies} against their images, judged by their edges")]
     return []

@@ -1,40 +1,122 @@
-"""Do the outlines of a mask follow the edges of its image? Tells wrong pairs, shifts and turned masks."""
+"""Measure how well the outlines of a mask follow the edges of its image, in each way the mask may lie on the image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.placement import Placement, orientations, placed
+from septum.arrays.targets import UNANNOTATED
 
 REACH = 3
-"""Small shifts, of up to so many pixels, are tried by themselves."""
+"""Shifts of up to this many pixels are tried one by one."""
 
 FAR = 32
-"""The farthest shift that is looked for, in pixels; a quarter of the side at most."""
+"""The longest shift that is searched for, in pixels; at most a quarter of the side."""
 
-_FEWEST = 50  # outline pixels, below which nothing can be said
-_MOST = 20_000  # a regular sample of so many is enough
-_SIDE = {2: 1024, 3: 128}  # of larger images the middle part is looked at
+_FEWEST_PX = 50  # outline pixels; fewer give no reliable contrast
+_MOST_PX = 20_000  # a regular sample of this many outline pixels is enough
+_SIDE = {2: 1024, 3: 128}  # of larger images the middle part is measured
 
 
 @dataclass(frozen=True)
-class Turned:
-    """The orientation in which a mask fits best; see `septum.check.placement.orientations`.
+class Placement:
+    """Changes that make a mask fit its image, in this order.
+
+    Attributes
+    ----------
+    order
+        Axes of the mask in the order of the image's axes: ``(1, 0)`` transposes.
+    flips
+        Axes of the image along which the mask is mirrored.
+    shift
+        Pixels by which the mask is moved along the image's axes.
+    """
+
+    order: tuple[int, ...]
+    flips: tuple[bool, ...]
+    shift: tuple[int, ...]
+
+    def words(self) -> str:
+        """Return how the mask lies now, as a phrase: ``"transposed"``, ``"shifted by 3 pixels along Y"``."""
+        names = "ZYX"[-len(self.order) :]
+        done = []
+        if self.order != tuple(range(len(self.order))):
+            swapped = "transposed" if len(names) == 2 else "axes in the order " + "".join(names[a] for a in self.order)
+            done.append(swapped)
+        flipped = [n for n, flip in zip(names, self.flips, strict=True) if flip]
+        if flipped:
+            done.append("mirrored along " + " and ".join(flipped))
+        moved = [
+            f"{-s} {'pixel' if abs(s) == 1 else 'pixels'} along {n}"
+            for n, s in zip(names, self.shift, strict=True)
+            if s
+        ]
+        if moved:
+            done.append("shifted by " + " and ".join(moved))
+        return ", ".join(done)
+
+
+def shift_of(y: int, x: int) -> Placement:
+    """Return the placement that only moves a 2D mask, by `y` and `x` pixels."""
+    return Placement((0, 1), (False, False), (y, x))
+
+
+def orientations(mask: Sequence[int], image: Sequence[int]) -> Iterator[Placement]:
+    """Yield the axis orders and flips that give a mask of some sides those of its image; the unchanged one is first.
+
+    Masks of volumes are not flipped: their axes are sometimes in another order, but hardly ever reversed.
+    """
+    rank = len(mask)
+    unmoved = (0,) * rank
+    for order in permutations(range(rank)):
+        if tuple(mask[a] for a in order) == tuple(image):
+            for flips in product((False, True), repeat=rank) if rank == 2 else [(False,) * rank]:
+                yield Placement(order, flips, unmoved)
+
+
+def apply_placement(labels: NDArray[Any], placement: Placement) -> NDArray[Any]:
+    """Reorder, mirror and shift a mask so that it fits its image.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` signed integers (labels) or bool.
+    placement
+        The changes.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` in the sides of the image, same dtype and values; where a shift leaves no labels, integers are
+        `UNANNOTATED` and bool is False.
+    """
+    turned = np.flip(labels.transpose(placement.order), tuple(a for a, flip in enumerate(placement.flips) if flip))
+    if not any(placement.shift):
+        return np.ascontiguousarray(turned)
+    moved = np.full(turned.shape, False if turned.dtype == np.bool_ else UNANNOTATED, turned.dtype)
+    to = tuple(slice(max(0, s), max(0, n + min(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
+    source = tuple(slice(max(0, -s), max(0, n - max(0, s))) for s, n in zip(placement.shift, turned.shape, strict=True))
+    moved[to] = turned[source]
+    return moved
+
+
+@dataclass(frozen=True)
+class BestOrientation:
+    """The orientation in which a mask fits its image best; see `orientations`.
 
     Attributes
     ----------
     placement
-        What would have to be done.
+        The changes that give this orientation.
     contrast
-        As in `Agreement`, after that.
+        Contrast (see `Agreement`) in this orientation.
     other
-        The best contrast of all other orientations, 0 if there is none.
+        The best contrast of all other orientations; 0 if there is none.
     """
 
     placement: Placement
@@ -44,20 +126,20 @@ class Turned:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well outlines and edges agree.
+    """Agreement of the outlines of a mask with the edges of its image.
 
     Attributes
     ----------
     contrast
-        Mean edge strength on the outlines over that elsewhere: about 1 where they have nothing to do with each other.
+        Mean edge strength on the outlines over that elsewhere: about 1 if outlines and edges are unrelated.
     shift
-        Pixels along (Y, X) by which the mask would have to move to agree best, each within `REACH`.
+        Pixels along (Y, X) by which the mask agrees best if moved, each within `REACH`.
     gain
-        Edge strength on the outlines after that shift over that before, >= 1.
+        Edge strength on the outlines after this shift over that before, >= 1.
     far, far_contrast, clear
-        The best shift within `FAR`, the contrast after it, and by how many deviations (from the median, of all
-        shifts) it stands out.
-    turned
+        The best shift within `FAR`, the contrast after it, and its height above the median of all shifts, in robust
+        standard deviations.
+    orientation
         The best orientation.
     separation
         Correlation of brightness and being labeled, -1 .. 1.
@@ -69,23 +151,23 @@ class Agreement:
     far: tuple[int, int]
     far_contrast: float
     clear: float
-    turned: Turned
+    orientation: BestOrientation
     separation: float
 
 
-def agreement(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> Agreement | None:
-    """Compare outlines and edges of one 2D image.
+def measure_agreement(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> Agreement | None:
+    """Measure how well the outlines of a 2D mask agree with the edges of its image.
 
-    An edge is the difference of the largest and the smallest value among 3 x 3 pixels, 0 up to the image's median and
-    1 from its 95th percentile, so that neither noise nor a few bright spots decide. Outline pixels are those with two
-    labels among their 3 x 3, so the outline lies evenly on both sides of a border and is not shifted itself.
+    Edge strength is the difference of the largest and the smallest value among 3 x 3 pixels, 0 up to the median of the
+    image and 1 from its 95th percentile, so that neither noise nor a few bright spots decide. An outline pixel has two
+    labels among its 3 x 3 pixels, so the outline lies evenly on both sides of a border and is not shifted itself.
 
     Parameters
     ----------
     image
-        ``(C, Y, X)``, finite.
+        ``(C, Y, X)``, any real dtype, finite.
     labels
-        ``(Y, X)`` integers.
+        ``(Y, X)`` integers, any labels.
 
     Returns
     -------
@@ -97,10 +179,10 @@ def agreement(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> Agreemen
     labels = labels[middle]
     edges, outline = _edges(gray), _outline(labels)
     rows, columns = np.nonzero(outline)
-    if edges is None or len(rows) < _FEWEST:
+    if edges is None or len(rows) < _FEWEST_PX:
         return None
     far, far_contrast, clear = _farthest(edges, outline)
-    step = -(-len(rows) // _MOST)
+    step = -(-len(rows) // _MOST_PX)
     rows, columns = rows[::step], columns[::step]
     strength = {
         (y, x): float(edges[rows + y, columns + x].mean()) for y, x in product(range(-REACH, REACH + 1), repeat=2)
@@ -113,40 +195,42 @@ def agreement(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> Agreemen
         far=far,
         far_contrast=far_contrast,
         clear=clear,
-        turned=_best([(p, _contrast(edges, placed(outline, p))) for p in orientations(outline.shape, edges.shape)]),
+        orientation=_best(
+            [(p, _contrast(edges, apply_placement(outline, p))) for p in orientations(outline.shape, edges.shape)]
+        ),
         separation=_separation(gray, labels > 0),
     )
 
 
-def best_orientation(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> Turned | None:
+def best_orientation(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> BestOrientation | None:
     """Find the orientation in which a mask fits its image best.
 
     Parameters
     ----------
     image
-        ``(C, *S)``, finite, two or three spatial axes.
+        ``(C, *S)``, any real dtype, finite, two or three spatial axes.
     labels
-        Integers; its sides are those of the image in some order.
+        ``(*S)`` integers, any labels; the sides are those of the image in some order.
 
     Returns
     -------
-    Turned
+    BestOrientation
         None if the sides do not fit, there are fewer than 50 outline pixels, or no edges.
     """
     middle = _middle(image.shape[1:])
     gray = image[(slice(None), *middle)].mean(axis=0, dtype=np.float32)
     edges, found = _edges(gray), []
     for placement in orientations(labels.shape, image.shape[1:]):
-        outline = _outline(placed(labels, placement)[middle])
-        if edges is None or np.count_nonzero(outline) < _FEWEST:
+        outline = _outline(apply_placement(labels, placement)[middle])
+        if edges is None or np.count_nonzero(outline) < _FEWEST_PX:
             return None
         found.append((placement, _contrast(edges, outline)))
     return _best(found) if found else None
 
 
-def _best(found: Sequence[tuple[Placement, float]]) -> Turned:
-    ranked = sorted(found, key=lambda f: -f[1])  # stable: as it is comes first
-    return Turned(*ranked[0], ranked[1][1] if len(ranked) > 1 else 0.0)
+def _best(found: Sequence[tuple[Placement, float]]) -> BestOrientation:
+    ranked = sorted(found, key=lambda f: -f[1])  # stable: of equal ones the unchanged orientation is first
+    return BestOrientation(*ranked[0], ranked[1][1] if len(ranked) > 1 else 0.0)
 
 
 def _middle(sides: Sequence[int]) -> tuple[slice, ...]:
@@ -155,8 +239,8 @@ def _middle(sides: Sequence[int]) -> tuple[slice, ...]:
 
 
 def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
-    """Return edge strength 0 .. 1, None if there are no edges."""
-    edges = _local(np.maximum, gray) - _local(np.minimum, gray)
+    """Return the edge strength, 0 .. 1; None if there are no edges."""
+    edges = local_extreme(np.maximum, gray) - local_extreme(np.minimum, gray)
     low, high = np.quantile(edges, [0.5, 0.95])
     if not high > low:
         return None
@@ -165,8 +249,8 @@ def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the outline pixels, without those that a small shift would move out of the image."""
-    outline: NDArray[np.bool_] = _local(np.maximum, labels) != _local(np.minimum, labels)
+    """Return the outline pixels, without those that a shift within `REACH` would move out of the image."""
+    outline: NDArray[np.bool_] = local_extreme(np.maximum, labels) != local_extreme(np.minimum, labels)
     for axis in range(outline.ndim):
         np.moveaxis(outline, axis, 0)[:REACH] = False
         np.moveaxis(outline, axis, 0)[outline.shape[axis] - REACH :] = False
@@ -178,7 +262,7 @@ def _contrast(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> float:
 
 
 def _farthest(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> tuple[tuple[int, int], float, float]:
-    """Return the best shift, the contrast after it, and how it stands out; by correlation, all shifts at once."""
+    """Return the best shift, the contrast after it, and how clearly it stands out, by correlation of all shifts."""
     from scipy.fft import irfft2, next_fast_len, rfft2
 
     reach = min(FAR, min(edges.shape) // 4)
@@ -193,9 +277,9 @@ def _farthest(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> tuple[t
     middle = float(np.median(strength))
     deviation = 1.4826 * float(np.median(np.abs(strength - middle)))
     clear = (float(strength.max()) - middle) / max(deviation, 1e-9)
-    # What a shift leaves without a mask is no place off the outlines.
+    # Pixels that the shift leaves without labels do not count as pixels off the outlines.
     to = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(shift, edges.shape, strict=True))
-    moved = placed(outline, Placement((0, 1), (False, False), shift))
+    moved = apply_placement(outline, shift_of(*shift))
     return shift, _contrast(edges[to], moved[to]), clear
 
 
@@ -205,8 +289,21 @@ def _separation(gray: NDArray[np.float32], labeled: NDArray[np.bool_]) -> float:
     return float(((clipped - clipped.mean()) * (labeled - labeled.mean())).mean()) / spread if spread > 0 else 0.0
 
 
-def _local(extreme: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the largest or smallest of 3 x 3 (x 3) pixels; slices take a tenth of the time of SciPy's filter."""
+def local_extreme(extreme: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest or smallest value of 3 x 3 (x 3) pixels; ten times as fast as the filters of SciPy.
+
+    Parameters
+    ----------
+    extreme
+        `numpy.maximum` or `numpy.minimum`.
+    values
+        ``(*S)``, any real dtype, any range.
+
+    Returns
+    -------
+    values
+        ``(*S)`` of the same dtype and range; at the sides of the image the outermost pixels are repeated.
+    """
     found = np.pad(values, 1, mode="edge")
     for axis in range(values.ndim):
         ahead = np.moveaxis(found, axis, 0)
@@ -214,17 +311,17 @@ def _local(extreme: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def turned(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> bool:
-    """Say whether a mask with Y and X swapped fits its image better rotated by 90 degrees than transposed.
+def is_rotated(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> bool:
+    """Return True if a mask with Y and X swapped fits its image better rotated by 90 degrees than transposed.
 
     Parameters
     ----------
     image
-        ``(C, Y, X)``, finite.
+        ``(C, Y, X)``, any real dtype, finite.
     labels
-        ``(X, Y)`` integers.
+        ``(X, Y)`` integers, any labels.
     """
-    wanted = agreement(image, labels.T)
-    ways = [agreement(image, np.rot90(labels, k)) for k in (1, 3)]
+    wanted = measure_agreement(image, labels.T)
+    ways = [measure_agreement(image, np.rot90(labels, k)) for k in (1, 3)]
     rotated = max((way.contrast for way in ways if way), default=0.0)
     return wanted is not None and rotated > 1.3 * max(wanted.contrast, 1.0)

@@ -1,7 +1,7 @@
-"""Count what a mask holds: values, pieces, sizes, and which objects touch.
+"""Count the values, pieces, sizes and contacts of a mask.
 
-One pass over a mask, small numbers out. Nothing here knows whether values are ids of objects or classes; the figures
-are what that is decided by.
+The counts do not depend on whether the values are object ids or classes; `septum.check.label_kind` decides that from
+them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, relabel_consecutive
 
-FEW = 64
-"""Up to so many values, where each lies and how bright it is, is kept as well."""
+MOST_TRAITS = 64
+"""Masks of up to this many values have a `Trait` of each value."""
 
-WHOLE = 0.95
+WHOLE_SHARE = 0.95
 """A value counts as one piece if its largest piece holds this share of its pixels; specks are no second object."""
 
 
 @dataclass(frozen=True)
 class Trait:
-    """Where a value lies in one image.
+    """Position, size and brightness of one value in one image.
 
     Attributes
     ----------
@@ -33,7 +33,8 @@ class Trait:
     share
         Share of the image's pixels, 0 .. 1.
     brightness
-        Mean over pixels and channels of the image standardized to mean 0 and deviation 1; 0 without an image.
+        Mean brightness over pixels and channels, the image standardized to mean 0 and standard deviation 1; 0 without
+        an image.
     """
 
     center: tuple[float, ...]
@@ -43,26 +44,24 @@ class Trait:
 
 @dataclass(frozen=True)
 class Census:
-    """What one mask of one plane or volume holds.
+    """Counts of one mask of one plane or volume.
 
     Attributes
     ----------
     values, counts
-        Values other than 0 and `UNANNOTATED`, rising, and their pixels.
+        Values other than 0 and `UNANNOTATED`, rising, and their numbers of pixels.
     background, ignored
-        Pixels that are 0, and that are `UNANNOTATED`.
+        Numbers of pixels that are 0, and that are `UNANNOTATED`.
     pieces
-        Connected pieces of equal value (8 neighbors in 2D, 26 in 3D) without background.
+        Number of connected pieces of equal value (8 neighbors in 2D, 26 in 3D), background not counted.
     whole
-        Values that are one piece (see `WHOLE`).
-    split
-        Values in two or more pieces of which the second is larger than 1 - `WHOLE` of all.
+        Number of values that are one piece (see `WHOLE_SHARE`).
     touching
-        Values that touch another one, not counting background.
+        Number of values that touch another value, background not counted.
     median_value_px, median_piece_px
-        Median pixels of a value, and of a piece; 0 if there is none.
+        Median number of pixels of a value, and of a piece; 0 if there is none.
     traits
-        One per value if there are no more than `FEW`; else empty.
+        One per value if there are no more than `MOST_TRAITS`; else empty.
     """
 
     values: tuple[int, ...]
@@ -78,19 +77,19 @@ class Census:
 
     @property
     def split(self) -> int:
-        """Values that are not one piece."""
+        """Number of values that are not one piece."""
         return len(self.values) - self.whole
 
 
 def census(labels: NDArray[np.integer[Any]], image: NDArray[Any] | None = None) -> Census:
-    """Count what a mask holds.
+    """Count the values, pieces and contacts of a mask.
 
     Parameters
     ----------
     labels
         ``(*S)`` integers, two or three axes, 0 background, `UNANNOTATED` not annotated.
     image
-        ``(C, *S)``, finite; gives the brightness of each value.
+        ``(C, *S)``, any real dtype, finite; gives the brightness of each value.
 
     Raises
     ------
@@ -111,11 +110,11 @@ def census(labels: NDArray[np.integer[Any]], image: NDArray[Any] | None = None) 
         background=int(sizes[0]) - ignored,
         ignored=ignored,
         pieces=len(piece_sizes),
-        whole=int(np.count_nonzero(largest >= WHOLE * sizes[1:])),
+        whole=int(np.count_nonzero(largest >= WHOLE_SHARE * sizes[1:])),
         touching=len(_touching(numbers)),
         median_value_px=float(np.median(sizes[1:])),
         median_piece_px=float(np.median(piece_sizes)),
-        traits=_traits(numbers, sizes, image) if len(ids) <= FEW else (),
+        traits=_traits(numbers, sizes, image) if len(ids) <= MOST_TRAITS else (),
     )
 
 
@@ -133,10 +132,10 @@ def _pieces(numbers: NDArray[np.int32], count: int) -> tuple[NDArray[np.int64], 
 
 
 def _touching(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the numbers that have a pixel of another number beside them, along axes or diagonals."""
+    """Return the numbers that touch another number, along axes or diagonals."""
     found: list[NDArray[np.int32]] = []
     for step in product((-1, 0, 1), repeat=numbers.ndim):
-        if step <= (0,) * numbers.ndim:  # the other half is the same pairs
+        if step <= (0,) * numbers.ndim:  # the other half of the steps gives the same pairs
             continue
         here = numbers[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
         there = numbers[tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, numbers.shape, strict=True))]

@@ -1,268 +1,272 @@
-"""Find out what is wrong with a data set, what it means, and what can be mended."""
+"""Check a data set: find the pairs, read each file once, run every topic over them, decide how to read the data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from septum.check.alignment import fit
-from septum.check.analyze import items_of, survey, with_channels
-from septum.check.duplicates import copies, unlike_remarks
-from septum.check.field_of_view import with_field
-from septum.check.issues import KINDS, Issue, format_shape, gather, pluralize
-from septum.check.judge import (
-    channel_remarks,
-    common_channels,
-    common_rank,
-    item_remarks,
-    meaning_remarks,
-    pairing_remarks,
-    set_remarks,
-    with_binary,
-    without,
+from septum.check import (
+    alignment,
+    duplicates,
+    field_of_view,
+    images,
+    jpeg_artifacts,
+    label_kind,
+    masks,
+    outliers,
+    pair_files,
+    sparse_gold,
+    split_ids,
 )
-from septum.check.label_kind import Kind, Meaning, infer_label_kind
-from septum.check.masks import COLOR
-from septum.check.sparse_gold import partly_named
+from septum.check.analyze import analyze_all
+from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather, pluralize
+from septum.check.label_kind import Kind, LabelKind, Rules, infer_label_kind, with_binary_frames
+from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
+from septum.pairing.find import find_pairs
+from septum.pairing.pair import Pairing
 
-if TYPE_CHECKING:
-    from septum.pairing.find import Pairing
+_TOPICS = (
+    pair_files,
+    images,
+    masks,
+    jpeg_artifacts,
+    label_kind,
+    alignment,
+    split_ids,
+    duplicates,
+    outliers,
+    field_of_view,
+    sparse_gold,
+)
+_PAIR_TOPICS = (pair_files, field_of_view, images, alignment, masks, jpeg_artifacts)
 
-_VALUES = 8  # values of masks named in an error
+ISSUE_KINDS: Mapping[str, IssueKind] = {kind.code: kind for topic in _TOPICS for kind in topic.KINDS}
+"""All kinds of issues by their codes, each declared by its topic file."""
 
-
-@dataclass(frozen=True)
-class Rules:
-    """What the masks and images of a data set mean, decided once from all of them.
-
-    Attributes
-    ----------
-    kind
-        ``"objects"``: masks hold ids, 0 background. ``"classes"``.
-    class_values
-        Value of class k where labels are written; k = 0 is background (or the lowest). ``(0, 1)`` for objects; for
-        masks in color the numbers of the classes.
-    mask_values
-        Value of class k in the masks as `septum.check.masks.read_labels` gives them; empty for objects.
-    ignore
-        Mask values that mean not annotated, beside -1: what was asked for and what was found.
-    pieces
-        All objects have one value: each connected piece becomes an object.
-    mixed
-        Masks of classes hold two values, 0 and any other, which is not the same everywhere.
-    channels, rank
-        Of all samples; rank 2 (images) or 3 (volumes).
-    gray_as_color
-        Gray images among color ones: their channel is repeated.
-    pixel_size_um
-        Median pixel size per axis, in micrometers; empty if unknown.
-    mends
-        Codes of all findings that are mended.
-    """
-
-    kind: Literal["objects", "classes"]
-    class_values: tuple[int, ...]
-    mask_values: tuple[int, ...]
-    ignore: tuple[int, ...]
-    pieces: bool
-    mixed: bool
-    channels: int
-    rank: int
-    gray_as_color: bool
-    pixel_size_um: dict[str, float]
-    mends: tuple[str, ...]
+_LAYOUTS = {
+    "folders": "two folders",
+    "stacks": "an image and its mask",
+    "ctc": "Cell Tracking Challenge",
+    "files": "files side by side",
+    "objects": "a folder for each image, a mask file for each object",
+}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """Result of a check.
 
     Attributes
     ----------
     pairing
         The files.
-    meaning
+    label_kind
         What the mask values mean, with the reason.
     rules
-        How to read the data; None if no pair is left.
-    findings
+        How to read the data.
+    issues
         Errors first, then warnings, then what is mended.
-    items
-        Pairs to be used, with their figures.
+    pairs
+        Pairs to train on, with their statistics.
     left_out
-        Pairs not to be used.
+        Pairs not to train on.
+    fixable
+        Those of `left_out` that the copy of `septum.check.repair.fix` repairs.
+    files
+        Reader of the files, which keeps arrays for those who need them after the check.
     """
 
     pairing: Pairing
-    meaning: Meaning
+    label_kind: LabelKind
     rules: Rules
-    findings: tuple[Issue, ...]
-    items: tuple[PairStatistics, ...]
+    issues: tuple[Issue, ...]
+    pairs: tuple[PairStatistics, ...]
     left_out: tuple[PairStatistics, ...]
+    fixable: tuple[PairStatistics, ...]
+    files: Files = field(repr=False, compare=False)
 
     @property
     def errors(self) -> tuple[Issue, ...]:
-        """Findings for which training is refused."""
-        return tuple(f for f in self.findings if f.severity == "error")
+        """Issues for which training is refused."""
+        return tuple(issue for issue in self.issues if issue.severity == "error")
 
     @property
     def warnings(self) -> tuple[Issue, ...]:
-        """Findings a person should look at."""
-        return tuple(f for f in self.findings if f.severity == "warning")
+        """Issues a person should look at."""
+        return tuple(issue for issue in self.issues if issue.severity == "warning")
 
     @property
     def mended(self) -> tuple[Issue, ...]:
-        """Findings that are mended in memory."""
-        return tuple(f for f in self.findings if f.severity == "mended")
+        """Issues that are mended in memory."""
+        return tuple(issue for issue in self.issues if issue.severity == "mended")
 
     def refuse_errors(self) -> None:
-        """Raise `DataError` if there is an error; what could not be read is named as well."""
+        """Raise `DataError` if there is an error; files that cannot be used are named as well."""
         if not self.errors:
             return
-        told = [f for f in self.findings if f.severity == "error" or f.code == "unreadable"]
-        can_fix = bool(self.items) and all(KINDS[f.code].leaves_out for f in self.errors)
-        todo = "mend these files, or make a copy without them: septum check DATA --fix OUT"
+        told = [i for i in self.issues if i.severity == "error" or i.kind in _UNUSABLE]
+        can_fix = bool(self.pairs or self.fixable) and all(i.kind.leaves_out or i.kind.fix for i in self.errors)
+        todo = "repair these files, or make a copy without them: septum check DATA --fix OUT"
         raise DataError(
-            "\n".join(f.line() for f in told),
+            "\n".join(issue.line() for issue in told),
             "images and masks that fit together",
-            todo if can_fix else "see what `septum check` says of the data",
+            todo if can_fix else "see the output of `septum check` for the data",
         )
 
     def lines(self) -> list[str]:
         """Return the report in plain words, one sentence a line."""
         lines = [_pairs_line(self)]
-        if self.items:
-            lines += [_images_line(self.items), f"masks hold {self.meaning.reason}"]
-        words = {"error": "error", "warning": "warning", "mended": "mended"}
-        lines += [f"{words[f.severity]}: {f.line()}" for f in self.findings]
-        return lines if self.findings else [*lines, "nothing is wrong"]
+        if self.pairs:
+            lines += [_images_line(self.pairs), f"masks hold {self.label_kind.reason}"]
+        lines += [f"{issue.severity}: {issue.line()}" for issue in self.issues]
+        return lines if self.issues else [*lines, "nothing is wrong"]
 
     def as_dict(self) -> dict[str, object]:
         """Return the whole report, ready for JSON."""
         return {
             "layout": self.pairing.layout,
-            "pairs": len(self.items) + len(self.left_out),
-            "used": len(self.items),
-            "masks": self.meaning.reason,
-            "rules": asdict(self.rules) if self.items else None,
-            "findings": [f.as_dict() for f in self.findings],
-            "images": [_figures(item) for item in self.items],
-            "left_out": [item.name for item in self.left_out],
+            "pairs": len(self.pairs) + len(self.left_out),
+            "used": len(self.pairs),
+            "masks": self.label_kind.reason,
+            "rules": asdict(self.rules) if self.pairs else None,
+            "issues": [issue.as_dict() for issue in self.issues],
+            "images": [_statistics(pair) for pair in self.pairs],
+            "left_out": [pair.name for pair in self.left_out],
         }
 
 
-def check(data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[int] = ()) -> Report:
-    """Check a data set: find the pairs, open each file once, judge all of it.
+_UNUSABLE = (pair_files.UNREADABLE, jpeg_artifacts.MASK_JPEG)
 
-    One file is held in memory at a time.
+
+def check(
+    data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[int] = (), keep_bytes: int | None = None
+) -> Report:
+    """Check a data set: find the pairs, read each file once, detect the issues of all topics.
 
     Parameters
     ----------
     data
         As for `septum.pairing.find.find_pairs`.
     kind
-        ``"objects"`` or ``"classes"`` if known; otherwise read from the values of all masks
-        (`septum.check.label_kind.infer_label_kind` says how).
+        ``"objects"`` or ``"classes"`` if known; otherwise inferred from the values of all masks, see
+        `septum.check.label_kind.infer_label_kind`.
     ignore
-        Values that mean not annotated, beside those that say so themselves. Where 0 is among them there is no
-        background, so the values are classes.
+        Mask values that mean not annotated, beside those that are inferred. With 0 among them there is no background,
+        so the values are classes.
+    keep_bytes
+        Memory for arrays that are kept after the check; see `septum.check.reading.Files`.
 
     Raises
     ------
     UsageError, DataError
-        If nothing is there to be checked: a missing or empty folder, no pairs; or no mask holds a value of `ignore`.
-        All else is a finding.
+        If there is nothing to check (a missing or empty folder, no pairs), or if no mask holds a value of `ignore`.
+        Everything else is an issue.
     """
-    from septum.pairing.find import find_pairs
-
     pairing = find_pairs([Path(d) for d in data])
-    kind = _kind_without(ignore, kind)
-    items = with_channels([survey(item, ignore=ignore) for item in items_of(pairing.pairs)], ignore=ignore)
-    items = [with_field(item) for item in items]
-    _see_ignored(ignore, items)
-    remarks = list(pairing_remarks(pairing, items))
-    for index, item in enumerate(items):
-        remarks += item_remarks(index, item)
-    used = without(items, remarks)
-    marked, found = copies(used)
-    remarks += found
-    used = {index: marked[index] for index in without(items, remarks)}
-    channels = common_channels(list(used.values()))
-    for index, item in used.items():
-        remarks += channel_remarks(index, item, channels)
-    used = {index: used[index] for index in without(items, remarks)}
-    masks = [census for item in used.values() if item.mask_facts for census in item.mask_facts.census]
-    things = len({item.group or f"/{item.name}" for item in used.values()})
-    meaning = infer_label_kind(masks, objects=pairing.objects, kind=kind, things=things)
-    used = {index: with_binary(item, meaning) for index, item in used.items()}
-    if pairing.layout == "ctc" and meaning.kind == "objects":
-        used, found = partly_named(used)
-        remarks += found
-    remarks += meaning_remarks(meaning, masks, list(used.values()))
-    remarks += set_remarks(list(used.values()))
-    remarks += unlike_remarks(list(used.values()), objects=meaning.kind == "objects" and not meaning.pieces)
-    used, found = fit(used)
-    remarks += found
-    findings = gather(remarks)
-    return Report(
-        pairing=pairing,
-        meaning=meaning,
-        rules=_rules(meaning, list(used.values()), channels, findings, tuple(ignore)),
-        findings=findings,
-        items=tuple(used.values()),
-        left_out=tuple(item for index, item in enumerate(items) if index not in used),
-    )
+    kind = _kind_without_background(ignore, kind)
+    files = Files(ignore, keep_bytes)
+    pairs = [field_of_view.with_usable_field(pair, files) for pair in analyze_all(pairing.pairs, files)]
+    masks.require_ignored_values(ignore, pairs)
+    seen = [*pair_files.detect(pairing, pairs), *field_of_view.detect(pairing)]
+    for index, pair in enumerate(pairs):
+        for topic in _PAIR_TOPICS:
+            seen += [replace(observation, pair=index) for observation in topic.detect_in_pair(pair)]
+    used, found = duplicates.detect(_without_left_out(dict(enumerate(pairs)), seen), files)
+    seen += found
+    used = _without_left_out(used, seen)
+    channels = images.common_channels(list(used.values()))
+    for index, pair in used.items():
+        seen += [replace(observation, pair=index) for observation in images.detect_channels(pair, channels)]
+    used = _without_left_out(used, seen)
+    inferred = _infer(pairing, used, kind)
+    used = with_binary_frames(used, inferred)
+    used, found = _detect_in_set(pairing, used, inferred)
+    seen += found
+    later = {o.pair for o in seen if o.kind.leaves_out}
+    trained = tuple(pair for index, pair in used.items() if index not in later)
+    fixable = tuple(pair for index, pair in used.items() if index in later)
+    seen += pair_files.detect_none_left(len(trained), len(fixable))
+    files.release_all_but({path for pair in used.values() for path in pair.files})
+    issues = gather(seen)
+    left_out = tuple(used.get(index, pair) for index, pair in enumerate(pairs) if index not in used or index in later)
+    rules = _rules(inferred, list(used.values()), channels=channels, issues=issues, ignore=tuple(ignore))
+    return Report(pairing, inferred, rules, issues, trained, left_out, fixable, files)
 
 
-def _kind_without(ignore: Sequence[int], kind: Kind | None) -> Kind | None:
-    """Return what masks hold; without 0 they hold no background, so that only classes can be told apart."""
+def _detect_in_set(
+    pairing: Pairing, used: dict[int, PairStatistics], inferred: LabelKind
+) -> tuple[dict[int, PairStatistics], list[Observation]]:
+    """Detect issues that show only when the pairs are compared with one another."""
+    seen: list[Observation] = []
+    objects = inferred.kind == "objects"
+    if not used:
+        return used, seen
+    if pairing.layout == "ctc" and objects:
+        used, seen = sparse_gold.detect(used)
+    pairs = list(used.values())
+    seen += label_kind.detect(inferred, [c for pair in pairs for c in pair.census], pairs)
+    if objects and not inferred.pieces:
+        seen += split_ids.detect(pairs)
+    seen += images.detect(pairs)
+    seen += outliers.detect(pairs, objects=objects and not inferred.pieces)
+    used, found = alignment.detect(used)
+    return used, [*seen, *found]
+
+
+def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: Kind | None) -> LabelKind:
+    census = [c for pair in used.values() for c in pair.census]
+    sources = len({pair.group or f"/{pair.name}" for pair in used.values()})
+    return infer_label_kind(census, objects=pairing.objects, kind=kind, sources=sources)
+
+
+def _without_left_out(pairs: Mapping[int, PairStatistics], seen: Sequence[Observation]) -> dict[int, PairStatistics]:
+    """Return the pairs, by index, that neither training nor the copy leaves out."""
+    gone = {o.pair for o in seen if o.kind.leaves_out and not o.kind.fix}
+    return {index: pair for index, pair in pairs.items() if index not in gone}
+
+
+def _kind_without_background(ignore: Sequence[int], kind: Kind | None) -> Kind | None:
+    """Return the kind of masks; without 0 they have no background, so that only classes can be distinguished."""
     if 0 not in ignore:
         return kind
     if kind == "objects":
         raise UsageError(
             "--ignore 0 with --kind objects",
-            "some background to tell objects from",
+            "some background to distinguish objects from",
             "give the background a value of its own (1, say) and the objects another, and use --kind classes",
         )
     return "classes"
 
 
-def _see_ignored(ignore: Sequence[int], items: Sequence[PairStatistics]) -> None:
-    """Raise `UsageError` if a value is in no mask: it is a slip, and would go unnoticed."""
-    facts = [item.mask_facts for item in items if item.mask_facts]
-    met = {value for fact in facts for value in fact.ignored}
-    for value in ignore:
-        if facts and value not in met:
-            held = sorted({v for fact in facts for c in fact.census for v in c.values})
-            some = ", ".join(map(str, held[:_VALUES])) + (" ..." if len(held) > _VALUES else "")
-            raise UsageError(f"--ignore {value}: no mask holds it", f"a value of the masks, such as {some}")
-
-
 def _rules(
-    meaning: Meaning, items: Sequence[PairStatistics], channels: int, findings: Sequence[Issue], ignore: tuple[int, ...]
+    inferred: LabelKind,
+    pairs: Sequence[PairStatistics],
+    *,
+    channels: int,
+    issues: Sequence[Issue],
+    ignore: tuple[int, ...],
 ) -> Rules:
-    rank = common_rank(items)
-    sizes = [i.image_facts.spacing_um[-rank:] for i in items if i.image_facts and i.image_facts.spacing_um]
+    rank = images.common_rank(pairs)
+    sizes = [p.image_stats.spacing_um[-rank:] for p in pairs if p.image_stats and p.image_stats.spacing_um]
     size = np.median(np.asarray(sizes), axis=0) if sizes else np.empty(0)
-    colors = any(v >= COLOR for v in meaning.values)
-    classes = tuple(range(len(meaning.values))) if colors else meaning.values
-    codes = tuple(f.code for f in findings if f.severity == "mended")
+    colors = any(v >= masks.COLOR for v in inferred.values)
+    classes = tuple(range(len(inferred.values))) if colors else inferred.values
+    codes = tuple(issue.code for issue in issues if issue.severity == "mended")
     return Rules(
-        kind=meaning.kind,
-        class_values=classes if meaning.kind == "classes" else (0, 1),
-        mask_values=meaning.values,
-        ignore=(*ignore, *(value for value in meaning.ignore if value not in ignore)),
-        pieces=meaning.pieces,
-        mixed=meaning.mixed,
+        kind=inferred.kind,
+        class_values=classes if inferred.kind == "classes" else (0, 1),
+        mask_values=inferred.values,
+        ignore=(*ignore, *(value for value in inferred.ignore if value not in ignore)),
+        pieces=inferred.pieces,
+        mixed=inferred.mixed,
         channels=channels,
         rank=rank,
-        gray_as_color="channels-repeated" in codes,
+        gray_as_color=images.CHANNELS_REPEATED.code in codes,
         pixel_size_um={a: float(s) for a, s in zip("ZYX"[-rank:], size, strict=False)},
         mends=codes,
     )
@@ -270,36 +274,28 @@ def _rules(
 
 def _pairs_line(report: Report) -> str:
     left = f", {len(report.left_out)} left out" if report.left_out else ""
-    layouts = {
-        "folders": "two folders",
-        "stacks": "an image and its mask",
-        "ctc": "Cell Tracking Challenge",
-        "files": "files side by side",
-        "objects": "a folder for each image, a mask file for each object",
-    }
-    return f"{pluralize(len(report.items), 'pair')}{left} ({layouts[report.pairing.layout]})"
+    return f"{pluralize(len(report.pairs), 'pair')}{left} ({_LAYOUTS[report.pairing.layout]})"
 
 
-def _images_line(items: Sequence[PairStatistics]) -> str:
-    facts = [i.image_facts for i in items if i.image_facts]
-    sides = sorted({f.sides for f in facts}, key=lambda s: (int(np.prod(s)), s))
+def _images_line(pairs: Sequence[PairStatistics]) -> str:
+    stats = [pair.image_stats for pair in pairs if pair.image_stats]
+    sides = sorted({s.sides for s in stats}, key=lambda s: (int(np.prod(s)), s))
     size = format_shape(sides[0]) if len(sides) == 1 else f"{format_shape(sides[0])} to {format_shape(sides[-1])}"
-    channels = sorted({f.channels for f in facts})
-    frames = sum(f.frames for f in facts)
-    types = ", ".join(sorted({f.dtype for f in facts}))
-    pages = f", {frames} pages in all" if frames > len(facts) else ""
+    channels = sorted({s.channels for s in stats})
+    frames = sum(s.frames for s in stats)
+    types = ", ".join(sorted({s.dtype for s in stats}))
+    pages = f", {frames} pages in all" if frames > len(stats) else ""
     some = " or ".join(map(str, channels))
     return f"images: {size} pixels, {some} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
 
 
-def _figures(item: PairStatistics) -> dict[str, object]:
-    """Return the figures of one pair for JSON; ids are counted, not listed."""
-    census = item.mask_facts.census if item.mask_facts else ()
-    image = asdict(item.image_facts) if item.image_facts else {}
+def _statistics(pair: PairStatistics) -> dict[str, object]:
+    """Return the statistics of one pair for JSON; ids are counted, not listed."""
+    image = asdict(pair.image_stats) if pair.image_stats else {}
     for key in ("digest", "curve", "thumbnail"):
         image.pop(key, None)
-    masks = [
+    census = [
         {k: v for k, v in asdict(c).items() if k not in ("values", "counts", "traits")} | {"values": len(c.values)}
-        for c in census
+        for c in pair.census
     ]
-    return {"name": item.name, "group": item.group, "position": item.position, "image": image, "mask": masks}
+    return {"name": pair.name, "group": pair.group, "position": pair.position, "image": image, "mask": census}

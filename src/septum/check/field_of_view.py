@@ -1,80 +1,86 @@
-"""Masks of the field of view, as sets of retinal vessels have them: what lies outside is not annotated."""
+"""Masks of the field of view, as data sets of retinal vessels have them: pixels outside are not annotated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
-from septum.check.analyze import read_mask
-from septum.check.issues import format_shape
-from septum.errors import DataError, SeptumError
-from septum.io.paths import format_path
+from septum.check.issues import IssueKind, Observation
+from septum.check.pair_files import short_reason
+from septum.check.reading import Files
+from septum.check.statistics import PairStatistics
+from septum.errors import SeptumError
+from septum.pairing.pair import Pairing
 
-if TYPE_CHECKING:
-    from pathlib import Path
+FIELD_OF_VIEW = IssueKind(
+    "field-of-view", "mended", "mask", "of the field of view", "pixels outside are read as not annotated"
+)
+FIELD_UNUSABLE = IssueKind(
+    "field-unusable",
+    "warning",
+    "mask",
+    "of the field of view that cannot be used",
+    "left out",
+    todo="export it again in the size of its image",
+)
+KINDS = (FIELD_OF_VIEW, FIELD_UNUSABLE)
 
-    from septum.check.statistics import PairStatistics
+
+def detect(pairing: Pairing) -> Iterator[Observation]:
+    """Yield masks of the field of view that belong to no image."""
+    for path, role in pairing.set_aside:
+        if role == "field of view":
+            yield Observation(FIELD_UNUSABLE, path, "no image of this name")
 
 
-def read_field(path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
-    """Read the mask of a field of view.
+def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
+    """Yield the mask of the field of view of a pair: used, or not usable."""
+    if pair.image_stats is None or pair.mask_stats is None:
+        return
+    if pair.field is not None:
+        yield Observation(FIELD_OF_VIEW, pair.field)
+    if pair.unusable_field is not None:
+        path, reason = pair.unusable_field
+        yield Observation(FIELD_UNUSABLE, path, short_reason(reason, path))
+
+
+def with_usable_field(pair: PairStatistics, files: Files) -> PairStatistics:
+    """Return the pair with its field of view only if the field fits image and mask, else with the reason."""
+    if pair.field is None or pair.image_stats is None or pair.mask_stats is None:
+        return pair
+    try:
+        inside = files.field(pair.field, pair.image_stats.sides)
+        labels = files.labels(pair.mask, pair.image_axes)
+    except SeptumError as error:
+        return replace(pair, field=None, unusable_field=(pair.field, error.given))
+    drawn = [frame.array > 0 for frame in labels if frame.array.shape == inside.shape]
+    if 2 * sum(np.count_nonzero(d & inside) for d in drawn) >= sum(np.count_nonzero(d) for d in drawn):
+        return pair
+    return replace(pair, field=None, unusable_field=(pair.field, "most of what is drawn lies outside"))
+
+
+def mark_outside(frames: NDArray[np.int32], path: Path | None, files: Files) -> NDArray[np.int32]:
+    """Set pixels outside the field of view to `UNANNOTATED`.
 
     Parameters
     ----------
+    frames
+        ``(T, *S)`` int32, labels.
     path
-        The file: what is brighter than half of its largest value is inside, so that the smears of JPEG do no harm.
-    sides
-        Those of the image.
+        Mask of the field of view; None: the whole image is inside.
+    files
+        Reader of the data set.
 
     Returns
     -------
-    inside
-        ``(*sides)``.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    DataError
-        If it has other sides, or nothing is inside.
+    frames
+        ``(T, *S)`` int32, the same labels or `UNANNOTATED`; the same array if there is no field.
     """
-    from septum.io.open import read_image
-
-    values = read_image(path, labels=True).array
-    colors = values[: 1 if len(values) < 3 else 3]  # without alpha
-    if colors.shape[1:] != tuple(sides):
-        given = f"image {format_shape(sides)}, field of view {format_shape(colors.shape[1:])}"
-        raise DataError(f"{format_path(path)}: {given}", "the size of its image", "leave it out")
-    brightest = colors.max(axis=0)
-    if not brightest.max(initial=0) > 0:
-        raise DataError(
-            f"{format_path(path)}: nothing is inside", "values above 0 where the image shows something", "leave it out"
-        )
-    return np.asarray(brightest > brightest.max() / 2)
-
-
-def outside_unknown(frames: NDArray[np.int32], path: Path | None) -> NDArray[np.int32]:
-    """Set what lies outside of the field of view of `path`, if there is one, to `UNANNOTATED` in ``(T, *S)`` labels."""
     if path is None:
         return frames
-    return np.where(read_field(path, frames.shape[1:]), frames, np.int32(UNANNOTATED))
-
-
-def with_field(item: PairStatistics) -> PairStatistics:
-    """Keep the field of view of an item if it fits image and mask; else say why it does not."""
-    if item.field is None or item.image_facts is None or item.mask_facts is None:
-        return item
-    try:
-        inside = read_field(item.field, item.image_facts.sides)
-        labels = read_mask(item.mask, item.image_facts.axes)[1]
-    except SeptumError as error:
-        return replace(item, field=None, unfit_field=(item.field, error.given))
-    drawn = [found.array > 0 for found in labels if found.array.shape == inside.shape]
-    if 2 * sum(np.count_nonzero(d & inside) for d in drawn) >= sum(np.count_nonzero(d) for d in drawn):
-        return item
-    return replace(item, field=None, unfit_field=(item.field, "most of what is drawn lies outside"))
+    return np.where(files.field(path, frames.shape[1:]), frames, np.int32(UNANNOTATED))

@@ -1,31 +1,67 @@
-"""Decide whether masks hold ids of objects or classes, from the values of all masks together."""
+"""Decide from the values of all masks together whether they hold object ids or classes, and read them accordingly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from septum.check.census import Census, Trait
+from septum.arrays.targets import UNANNOTATED, connected_components
+from septum.check.census import Census, Trait
+from septum.check.issues import IssueKind, Observation, list_some
+from septum.check.masks import COLOR, color_of
+from septum.check.statistics import PairStatistics
+from septum.errors import DataError
+
+CLASS_VALUES = IssueKind("class-values", "mended", mend="numbered from 0")
+MASK_MIXED = IssueKind(
+    "mask-mixed", "mended", text="some masks hold 0 and 1, others 0 and 255", mend="both are read as 0 and 1"
+)
+IGNORE_255 = IssueKind("ignore-255", "mended", text="255 beside classes numbered from 0", mend="read as not annotated")
+PIECES = IssueKind(
+    "pieces", "mended", text="all objects have the same value", mend="each connected piece is one object"
+)
+MASK_BINARY = IssueKind(
+    "mask-binary", "mended", "mask", "of one value among masks of ids", "each connected piece is one object"
+)
+KIND_GUESS = IssueKind("kind-guess", "warning")
+KIND_UNCLEAR = IssueKind("kind-unclear", "error", todo="say which with --kind objects or --kind classes")
+NO_LABELS = IssueKind("no-labels", "error", todo="draw at least one object or a second class")
+TOO_MANY_CLASSES = IssueKind(
+    "too-many-classes", "error", todo="if the values are object ids, say so with --kind objects"
+)
+KINDS = (
+    CLASS_VALUES,
+    MASK_MIXED,
+    IGNORE_255,
+    PIECES,
+    MASK_BINARY,
+    KIND_GUESS,
+    KIND_UNCLEAR,
+    NO_LABELS,
+    TOO_MANY_CLASSES,
+)
 
 Kind = Literal["objects", "classes"]
 
+_MOST_CLASSES = 254  # a target is uint8, and 255 is ignored
 _WHOLE = 0.75  # share of values in one piece, from which masks may hold ids
-_MANY = 64  # more values than this are no classes, unless someone says so
+_MANY = 64  # more values than this are no classes, unless the user says so
 _FEW = 4
-_MOST_PARTS = 16  # of one thing seen again and again; more values are cells followed through a stack
+_MOST_PARTS = 16  # values that one structure may have in all sections of a stack; more are cells
 _ATTACHED = 0.8  # share of the images
 _SURE = 8  # images, from which statistics over images are no guess
-_STEADY = 0.12  # deviation of a value's center over images, in parts of the side; 0.29 is anywhere
+_STEADY = 0.12  # standard deviation of a value's center over images, in parts of the side; 0.29 is uniform
 _EXPLAINED = 0.5  # share of the variance that the value explains
+_NAMED_VALUES = 8
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What the values of masks mean.
+class LabelKind:
+    """What the values of all masks mean.
 
     Attributes
     ----------
@@ -40,13 +76,13 @@ class Meaning:
     guess
         The values do not decide it.
     unclear
-        Why neither fits, as a phrase; ``""`` otherwise.
+        Why neither kind fits, as a phrase; ``""`` otherwise.
     pieces
-        Objects are the connected pieces of a mask that has only one value for all of them.
+        All objects have one value: each connected piece is one object.
     mixed
         Some masks hold 0 and 1, others 0 and 255, and both mean the same.
     sure
-        The layout of the folders says that masks hold ids, so they do.
+        The layout of the folders says that masks hold ids.
     """
 
     kind: Kind
@@ -60,109 +96,189 @@ class Meaning:
     sure: bool = False
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How the files of a data set become samples, decided once from all of them.
+
+    Attributes
+    ----------
+    kind
+        ``"objects"``: masks hold ids, 0 background. ``"classes"``.
+    class_values
+        Value of class k where labels are written; k = 0 is background (or the lowest value). ``(0, 1)`` for objects;
+        for masks in color the numbers of the classes.
+    mask_values
+        Value of class k in the masks as `septum.check.masks.read_labels` reads them; empty for objects.
+    ignore
+        Mask values that mean not annotated, beside -1: those of the user and those that were found.
+    pieces
+        All objects have one value: each connected piece becomes an object.
+    mixed
+        Masks of classes hold two values, 0 and another one, which is not the same everywhere.
+    channels, rank
+        Of all samples; rank 2 (images) or 3 (volumes).
+    gray_as_color
+        Gray images among color ones: their channel is repeated.
+    pixel_size_um
+        Median pixel size per axis, in micrometers; empty if unknown.
+    mends
+        Codes of all issues that are mended.
+    """
+
+    kind: Kind
+    class_values: tuple[int, ...]
+    mask_values: tuple[int, ...]
+    ignore: tuple[int, ...]
+    pieces: bool
+    mixed: bool
+    channels: int
+    rank: int
+    gray_as_color: bool
+    pixel_size_um: dict[str, float]
+    mends: tuple[str, ...]
+
+
+def detect(label_kind: LabelKind, masks: Sequence[Census], pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
+    """Yield issues of the meaning of the mask values of a data set."""
+    values = {v for m in masks for v in m.values} | ({0} if any(m.background for m in masks) else set())
+    if not values - {0}:
+        yield Observation(NO_LABELS, text="every mask is empty: there is nothing to learn")
+        return
+    if label_kind.unclear:
+        yield Observation(KIND_UNCLEAR, text=f"masks hold {label_kind.unclear}")
+    elif label_kind.guess:
+        other = "classes" if label_kind.kind == "objects" else "objects"
+        text = f"masks are read as {label_kind.reason}, but this is a guess; if it is wrong, add --kind {other}"
+        yield Observation(KIND_GUESS, text=text)
+    if label_kind.kind == "objects":
+        if label_kind.pieces:
+            yield Observation(PIECES)
+        for pair in pairs:
+            if pair.binary_frames:
+                yield Observation(MASK_BINARY, pair.mask)
+    elif len(label_kind.values) < 2:
+        text = f"every mask holds {label_kind.values[0]} only: there is nothing to distinguish"
+        yield Observation(NO_LABELS, text=text)
+    elif len(label_kind.values) > _MOST_CLASSES:
+        text = f"{len(label_kind.values)} classes, more than {_MOST_CLASSES}"
+        yield Observation(TOO_MANY_CLASSES, text=text)
+    elif label_kind.mixed:
+        yield Observation(MASK_MIXED)
+    elif label_kind.values != tuple(range(len(label_kind.values))) and label_kind.values[-1] < COLOR:
+        text = f"classes have the values {list_some(label_kind.values, _NAMED_VALUES)}"
+        yield Observation(CLASS_VALUES, text=text)
+    if label_kind.ignore:
+        yield Observation(IGNORE_255)
+
+
+def with_binary_frames(pairs: Mapping[int, PairStatistics], label_kind: LabelKind) -> dict[int, PairStatistics]:
+    """Return the pairs, by index, with the frames of a set of ids in which all objects have one value."""
+    return {
+        index: replace(pair, binary_frames=tuple(t for t, c in enumerate(pair.census) if is_binary(c, label_kind)))
+        for index, pair in pairs.items()
+    }
+
+
 def infer_label_kind(
-    masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None, things: int | None = None
-) -> Meaning:
-    """Decide what the values of masks mean.
+    masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None, sources: int | None = None
+) -> LabelKind:
+    """Infer from all masks whether their values are object ids or classes.
 
-    What is asked for (`kind`) and what the layout of the folders says (`objects`) win. Otherwise, in this order, with
-    the reason for each rule:
+    The user (`kind`) and the layout of the folders (`objects`) decide first. Otherwise, in this order, with the reason
+    of each rule:
 
-    1. One value beside the background, in all masks: classes. Whether its pieces are objects, nobody said.
-       Masks of 0 and 1 beside masks of 0 and 255 are the same.
-    2. Consecutive values from 0 and 255 beside them: 255 is not annotated, as many tools write it.
-    3. Values that mostly lie in several pieces each: classes, since an id names one thing. More than 64 of them are
+    1. One value beside the background, in all masks: classes. Nothing says whether its pieces are objects.
+       Masks of 0 and 1 beside masks of 0 and 255 mean the same.
+    2. Consecutive values from 0, and 255: 255 is not annotated, as many tools write it.
+    3. Values that mostly lie in several pieces each: classes, since an id names one object. More than 64 of them are
        neither (smoothed masks look so).
-    4. Values in one piece each: ids, unless each value lies at its own place in every image (deviation of its center
-       below 0.12 of the side on every axis) and there are up to four of them, or most images hold most of them and
-       their sizes differ as those of organs do (deviation above a factor of 2; ids that follow cells through time keep
-       their place as well, but cells come and go and are alike); or, of up to four values, size or brightness tell
-       them apart (explain half of the variance over images), or they touch one another nearly wherever several are
-       in an image, as parts of one thing do. These are classes. What rests on fewer than eight images, on touching, or
-       reads up to four values as ids, is a guess, and said to be one. Pages of one stack show the same thing again, in
-       which ids keep their places as organs do: from fewer than three stacks or images of their own no more than 16
-       values are classes.
+    4. Values in one piece each: ids, unless each value lies at its own place in every image (standard deviation of its
+       center below 0.12 of the side on every axis) and there are up to four values, or most images hold most of them
+       and their sizes differ as those of organs do (standard deviation above a factor of 2; tracked cells keep their
+       place as well, but cells come and go and have similar sizes); or, of up to four values, size or brightness
+       distinguish them (explain half of the variance over images), or they touch one another nearly wherever several
+       are in an image, as parts of one structure do. These are classes. A decision from fewer than eight images, from
+       touching, or for up to four values as ids, is a guess, and reported as one. Pages of one stack show the same
+       structures again, in which ids keep their places as organs do: from fewer than three stacks or separate images,
+       more than 16 values are ids.
 
     Parameters
     ----------
     masks
         One census per plane or volume.
     objects
-        What the layout says, or None.
+        True if the layout says that masks hold ids; None if it does not say.
     kind
-        What the user says, or None.
-    things
-        Stacks, sequences and images on their own that the masks are of; as many as masks where not given.
+        The kind named by the user, or None.
+    sources
+        Number of stacks, sequences and separate images that the masks belong to; None: each mask is a separate image.
     """
     filled = [m for m in masks if m.values]
     values = sorted({v for m in masks for v in m.values})
     background = any(m.background for m in masks)
     every = ([0] if background else []) + values
     if kind == "objects" or (kind is None and objects):
-        return _ids(filled, values, said="as asked" if kind else "as the layout says", sure=kind is None)
-    mixed = values == [1, 255] and background and all(len(m.values) == 1 for m in filled)
-    if mixed:
-        return Meaning("classes", (0, 255), (), "0 and 1 in some, 0 and 255 in others, read as the same", mixed=True)
+        return _ids(filled, values, source="as asked" if kind else "as the layout says", sure=kind is None)
+    if values == [1, 255] and background and all(len(m.values) == 1 for m in filled):
+        reason = "0 and 1 in some, 0 and 255 in others, read as the same"
+        return LabelKind("classes", (0, 255), (), reason, mixed=True)
     ignore = _ignore(every)
     if ignore:
         every = every[:-1]
-    classes = Meaning("classes", tuple(every), ignore, "classes: values " + ", ".join(map(_name, every[:_MANY])))
+    classes = LabelKind("classes", tuple(every), ignore, "classes: values " + ", ".join(map(_name, every[:_MANY])))
     if kind == "classes" or len(every) <= 2:
         return classes
-    whole = sum(m.whole for m in filled) / max(1, sum(len(m.values) for m in filled))
-    if whole < _WHOLE:
+    if sum(m.whole for m in filled) / max(1, sum(len(m.values) for m in filled)) < _WHOLE:
         if len(values) <= _MANY:
             return classes
         unclear = f"{len(values)} values, most of them in several pieces: neither object ids nor classes"
-        return Meaning("objects", (), (), "object ids", guess=True, unclear=unclear)
-    again = things is not None and things < 3 and len(values) > _MOST_PARTS
-    if len(values) <= _MANY and not again and _anatomy(filled, values):
+        return LabelKind("objects", (), (), "object ids", guess=True, unclear=unclear)
+    tracked = sources is not None and sources < 3 and len(values) > _MOST_PARTS
+    if len(values) <= _MANY and not tracked and _anatomy(filled, values):
         reason = classes.reason + ", each with a place or look of its own"
-        return Meaning("classes", tuple(every), ignore, reason, guess=len(filled) < _SURE)
+        return replace(classes, reason=reason, guess=len(filled) < _SURE)
     if len(values) <= _FEW and _attached(filled):
-        return Meaning("classes", tuple(every), ignore, classes.reason + ", which touch one another", guess=True)
-    most = max(len(m.values) for m in filled)
-    return _ids(filled, values, guess=most <= _FEW)
+        return replace(classes, reason=classes.reason + ", which touch one another", guess=True)
+    return _ids(filled, values, guess=max(len(m.values) for m in filled) <= _FEW)
 
 
-def binary(mask: Census, meaning: Meaning) -> bool:
-    """Say whether a mask of objects has one value for all of them, so that its pieces are the objects.
+def is_binary(mask: Census, label_kind: LabelKind) -> bool:
+    """Return True if all objects of a mask have one value although the data set has ids: its pieces are the objects.
 
-    In a set of ids a single value in several pieces is no id if it is the largest of 8 or 16 bits, or if there are
-    four pieces and more: an object that is split has two or three.
+    In a set of ids a single value in several pieces is no id if it is the largest value of 8 or 16 bits, or if there
+    are four pieces and more: an object that is seen in pieces has two or three.
     """
-    if meaning.kind != "objects" or meaning.sure or meaning.pieces or len(mask.values) != 1 or mask.whole:
+    decided = label_kind.kind != "objects" or label_kind.sure or label_kind.pieces
+    if decided or len(mask.values) != 1 or mask.whole:
         return False
     return mask.values[0] in (255, 65535) or mask.pieces >= 4
 
 
 def _name(value: int) -> str:
-    from septum.check.masks import COLOR, color_of
-
     return str(value) if value < COLOR else "#" + "".join(f"{c:02x}" for c in color_of(value))
 
 
 def _ids(
-    masks: Sequence[Census], values: Sequence[int], *, said: str = "", guess: bool = False, sure: bool = False
-) -> Meaning:
-    """Read the values as ids; where all masks have the same single value (and unless `sure`), as one object a piece."""
+    masks: Sequence[Census], values: Sequence[int], *, source: str = "", guess: bool = False, sure: bool = False
+) -> LabelKind:
+    """Read the values as ids; pieces are objects if all masks have the same single value, unless `sure`."""
     pieces = len(values) == 1 or (list(values) == [1, 255] and all(len(m.values) == 1 for m in masks))
     pieces = pieces and not sure and any(m.pieces > 1 for m in masks)
     counts = [m.pieces if pieces else len(m.values) for m in masks] or [0]
     span = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     what = "objects, one per connected piece" if pieces else "object ids"
-    reason = f"{what}, {span} per image" + (f" ({said})" if said else "")
-    return Meaning("objects", (), (), reason, guess=guess, pieces=pieces, sure=sure)
+    reason = f"{what}, {span} per image" + (f" ({source})" if source else "")
+    return LabelKind("objects", (), (), reason, guess=guess, pieces=pieces, sure=sure)
 
 
 def _ignore(every: Sequence[int]) -> tuple[int, ...]:
-    """255 after 0, 1, ... K - 1, K >= 2, says: not annotated. 0, 128, 255 are three classes."""
+    """Return 255 if it follows 0, 1, ... K - 1, K >= 2: it means not annotated. 0, 128, 255 are three classes."""
     rest = list(every[:-1])
     return (255,) if len(rest) >= 2 and every[-1] == 255 and rest == list(range(len(rest))) else ()
 
 
 def _anatomy(masks: Sequence[Census], values: Sequence[int]) -> bool:
-    """Say whether values in one piece each have a place, a size or a brightness of their own in all images."""
+    """Return True if values in one piece each have a place, a size or a brightness of their own in all images."""
     traits: dict[int, list[Trait]] = {}
     for mask in masks:
         for value, trait in zip(mask.values, mask.traits, strict=False):
@@ -183,14 +299,78 @@ def _anatomy(masks: Sequence[Census], values: Sequence[int]) -> bool:
 
 
 def _attached(masks: Sequence[Census]) -> bool:
-    """Say whether all values touch another one in nearly all images that hold several."""
+    """Return True if all values touch another one in nearly all images that hold several."""
     several = [m for m in masks if len(m.values) > 1]
     return bool(several) and sum(m.touching == len(m.values) for m in several) > _ATTACHED * len(several)
 
 
-def _explained(groups: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> float:
-    """Return the share of the variance that belonging to a group explains, 0 .. 1 (eta squared)."""
+def _explained(groups: Sequence[NDArray[np.float64]]) -> float:
+    """Return the share of the variance that the group explains, 0 .. 1 (eta squared)."""
     everything = np.concatenate(groups)
     total = float(((everything - everything.mean()) ** 2).sum())
     within = sum(float(((g - g.mean()) ** 2).sum()) for g in groups)
     return 1 - within / total if total > 0 else 0.0
+
+
+def to_mask(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> NDArray[np.int32]:
+    """Turn labels as read from a file into object ids or class numbers.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32 labels from `septum.check.masks.read_labels`.
+    rules
+        What the values mean.
+    pieces
+        The connected pieces are the objects, whatever their values.
+
+    Returns
+    -------
+    mask
+        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated. The array
+        itself if the labels are ids already.
+    """
+    if rules.kind == "classes":
+        if rules.mixed:
+            return np.where(labels > 0, np.int32(1), labels)
+        return to_classes(labels, rules.mask_values, rules.ignore)
+    if pieces:
+        return np.where(labels == UNANNOTATED, np.int32(UNANNOTATED), connected_components(labels > 0))
+    return labels
+
+
+def to_classes(
+    labels: NDArray[np.integer[Any]], values: Sequence[int], ignore: Sequence[int] = ()
+) -> NDArray[np.int32]:
+    """Turn the values of classes into class numbers from 0.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integers: values of classes, or `UNANNOTATED`.
+    values
+        Values of the classes, rising; ``values[k]`` becomes class k.
+    ignore
+        Values that mean not annotated, beside `UNANNOTATED`.
+
+    Returns
+    -------
+    classes
+        ``(*S)`` int32, 0 .. K - 1 or `UNANNOTATED`.
+
+    Raises
+    ------
+    DataError
+        If a mask holds another value.
+    """
+    known = np.asarray(values, np.int64)
+    index = np.searchsorted(known, labels).clip(0, len(known) - 1)
+    classes = np.where(known[index] == labels, index, UNANNOTATED).astype(np.int32)
+    strange = (classes == UNANNOTATED) & ~np.isin(labels, [UNANNOTATED, *ignore])
+    if strange.any():
+        raise DataError(
+            f"a mask with the value {int(labels[strange][0])}",
+            "values " + ", ".join(map(str, values)),
+            "run `septum check` on the data, it names the file",
+        )
+    return classes

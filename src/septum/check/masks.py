@@ -1,13 +1,13 @@
-"""Read masks and images as they were meant, where that is certain.
+"""Values of mask files read as labels: floating-point numbers, colors, smoothed borders, values that mean nothing.
 
-Masks come as 0 and 255, as colors, as real numbers, smoothed by a resize, or through JPEG; images with holes and with
-other numbers of channels. What can be undone without a doubt is undone here and named by a code; what cannot is named
-as a problem. `septum check` prints both, training uses the same functions in memory.
+Masks are saved as 0 and 255, as colors, as floating-point numbers, smoothed by a resize, or through JPEG. What can be
+undone for certain is undone here and named by an issue kind; values that are no labels are a problem. `septum check`
+prints both, training reads its masks by the same functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,54 +15,145 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, relabel_consecutive
-from septum.check.jpeg_artifacts import smeared
-from septum.errors import DataError
+from septum.check.boundary_agreement import local_extreme
+from septum.check.issues import IssueKind, Observation, list_some
+from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
+from septum.check.statistics import PairStatistics
+from septum.errors import UsageError
+
+MASK_NO_LABELS = IssueKind(
+    "mask-no-labels",
+    "error",
+    "mask",
+    "whose values are no labels",
+    "the copy of --fix leaves them out",
+    todo="save the masks again with whole numbers, as PNG or TIFF",
+    leaves_out=True,
+)
+MASK_FLOAT = IssueKind("mask-float", "mended", "mask", "saved as floating-point numbers", "read as whole numbers")
+MASK_NAN = IssueKind("mask-nan", "mended", "mask", "with NaN", "NaN is read as not annotated")
+MASK_GRAY_RGB = IssueKind("mask-gray-rgb", "mended", "mask", "with three equal channels", "one channel is read")
+MASK_COLORS = IssueKind("mask-colors", "mended", "mask", "in color", "each color is one label")
+MASK_SMOOTHED = IssueKind(
+    "mask-smoothed",
+    "mended",
+    "mask",
+    "with values in between along the borders (smoothed or resized)",
+    "each pixel gets a main value",
+)
+MASK_LARGE_IDS = IssueKind("mask-large-ids", "mended", "mask", "with ids above 2^31", "numbered from 1")
+IGNORED = IssueKind("ignored", "mended", "mask", "with values that --ignore names", "read as not annotated")
+MASK_EMPTY = IssueKind(
+    "mask-empty",
+    "warning",
+    "mask",
+    "that holds background only",
+    "learned as an image without objects",
+    todo="remove the pair if its objects were not drawn",
+)
+MASK_UNANNOTATED = IssueKind(
+    "mask-unannotated", "warning", "mask", "in which nothing is annotated", "left out", leaves_out=True
+)
+PAGE_UNANNOTATED = IssueKind(
+    "page-unannotated", "warning", "mask", "with pages in which nothing is annotated", "these pages are left out"
+)
+KINDS = (
+    MASK_NO_LABELS,
+    MASK_FLOAT,
+    MASK_NAN,
+    MASK_GRAY_RGB,
+    MASK_COLORS,
+    MASK_SMOOTHED,
+    MASK_LARGE_IDS,
+    IGNORED,
+    MASK_EMPTY,
+    MASK_UNANNOTATED,
+    PAGE_UNANNOTATED,
+)
 
 COLOR = 1 << 24
 """A color that is not gray becomes the label ``COLOR + 65536 red + 256 green + blue``; a gray one its gray value."""
 
 _LARGEST = 2**31 - 1
+_NAMED_PAGES, _NAMED_VALUES = 5, 8
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A mask as it was meant.
+    """One frame of a mask, read as labels.
 
     Attributes
     ----------
     array
         ``(*S)`` int32, `UNANNOTATED` where not annotated; all 0 if there is a problem.
     mends
-        Codes of what was done: ``"mask-float"``, ``"mask-nan"``, ``"mask-gray-rgb"``, ``"mask-colors"``,
-        ``"mask-smoothed"``, ``"mask-large-ids"``.
+        Issue kinds of the repairs.
+    restored
+        The two values were restored after JPEG, which is not certain enough for training.
     problem
-        Why the mask cannot be read, as a phrase; ``""`` if it can.
+        Why the values are no labels, as a phrase; ``""`` if they are.
     ignored
-        Values that became `UNANNOTATED` because a person said that they mean not annotated.
+        Values that became `UNANNOTATED` because the user declared them as not annotated.
     """
 
     array: NDArray[np.int32]
-    mends: tuple[str, ...] = ()
+    mends: tuple[IssueKind, ...] = ()
+    restored: bool = False
     problem: str = ""
     ignored: tuple[int, ...] = ()
 
 
-def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
-    """Read a mask as labels.
+def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
+    """Yield the repairs of a mask, and the pages that are empty or not annotated."""
+    stats = pair.mask_stats
+    if stats is None or pair.image_stats is None:
+        return
+    if stats.problem:
+        yield Observation(MASK_NO_LABELS, pair.mask, stats.problem)
+    for kind in stats.mends:
+        yield Observation(kind, pair.mask)
+    unannotated = [number for number, c in enumerate(stats.census) if not c.values and not c.background]
+    if stats.census and len(unannotated) == len(stats.census):
+        yield Observation(MASK_UNANNOTATED, pair.mask)
+        return
+    if unannotated:
+        yield Observation(PAGE_UNANNOTATED, pair.mask, f"{len(unannotated)} of {len(stats.census)}")
+    if stats.ignored:
+        yield Observation(IGNORED, pair.mask)
+    empty = [number for number, c in enumerate(stats.census) if not c.values and c.background]
+    if empty:
+        several = len(stats.census) > 1
+        yield Observation(MASK_EMPTY, pair.mask, f"page {list_some(empty, _NAMED_PAGES)}" if several else "")
 
-    Real numbers that are whole become whole; NaN is not annotated. Three equal channels are one; different ones are
-    colors, one label per color (see `COLOR`); a fourth channel is dropped. If values between a few main values run
-    along the borders (a smoothed or resized mask), pixels go back to the main values (see `unsmooth`).
+
+def require_ignored_values(ignore: Sequence[int], pairs: Sequence[PairStatistics]) -> None:
+    """Raise `UsageError` if no mask holds one of the values to ignore: probably a typing error."""
+    stats = [pair.mask_stats for pair in pairs if pair.mask_stats]
+    met = {value for one in stats for value in one.ignored}
+    for value in ignore:
+        if stats and value not in met:
+            held = sorted({v for one in stats for c in one.census for v in c.values})
+            raise UsageError(
+                f"--ignore {value}: no mask holds it", f"a value of the masks, such as {list_some(held, _NAMED_VALUES)}"
+            )
+
+
+def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
+    """Read one frame of a mask as labels.
+
+    Floating-point numbers that are whole become integers; NaN is not annotated. Three equal channels are one; different
+    ones are colors, one label per color (see `COLOR`); a fourth channel is dropped. If values between a few main values
+    run along the borders (a smoothed or resized mask), each pixel gets a main value (see `unsmooth`).
 
     Parameters
     ----------
     mask
-        ``(C, *S)``, any real dtype, C = 1, 3 or 4.
+        ``(C, *S)``, any real dtype, C = 1, 3 or 4; labels of 0 and more, -1 not annotated.
     lossy
-        The file format changes values (JPEG): two main values can be restored, more cannot. Masks that were JPEG
-        before are told by `septum.check.jpeg_artifacts.smeared`.
+        The file format changes values (JPEG): two main values can be restored, more cannot. Masks that went through
+        JPEG earlier are detected by `septum.check.jpeg_artifacts.has_jpeg_artifacts`.
     """
-    mends: list[str] = []
+    mends: list[IssueKind] = []
     planes, problem = _whole_numbers(mask, mends)
     if not problem:
         planes, problem = _one_or_three(planes, mends)
@@ -71,23 +162,20 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
     lowest = int(planes.min()) if planes.size and not problem else 0
     if lowest < UNANNOTATED:
         problem = f"the value {lowest}, where only {UNANNOTATED} (not annotated) may be negative"
+    restored = False
+    if not problem and lowest >= 0:
+        planes, restored, problem = _sharpen(planes, mends, lossy=lossy)
     if problem:
-        return Labels(np.zeros(mask.shape[1:], np.int32), (), problem)
-    smooth, problem = _sharpened(planes, lossy=lossy) if lowest >= 0 else (None, "")
-    if problem:
-        return Labels(np.zeros(mask.shape[1:], np.int32), (), problem)
-    if smooth is not None:
-        planes = smooth
-        mends.append("mask-smoothed")
+        return Labels(np.zeros(mask.shape[1:], np.int32), problem=problem)
     labels = planes[0] if planes.shape[0] == 1 else _packed(planes)
     if labels.size and labels.max() > _LARGEST:
         labels = relabel_consecutive(labels)[0].astype(np.int64)
-        mends.append("mask-large-ids")
-    return Labels(labels.astype(np.int32), tuple(mends))
+        mends.append(MASK_LARGE_IDS)
+    return Labels(labels.astype(np.int32), tuple(mends), restored)
 
 
-def _whole_numbers(mask: NDArray[Any], mends: list[str]) -> tuple[NDArray[np.int64], str]:
-    """Return int64 of the same shape and why it cannot be, or an empty phrase."""
+def _whole_numbers(mask: NDArray[Any], mends: list[IssueKind]) -> tuple[NDArray[np.int64], str]:
+    """Return int64 values of the same shape, and why this is impossible or ``""``."""
     if mask.dtype.kind in "biu":
         if mask.dtype == np.uint64 and mask.size and mask.max() > 2**62:
             return np.zeros(mask.shape, np.int64), "values above 2^62"
@@ -95,14 +183,14 @@ def _whole_numbers(mask: NDArray[Any], mends: list[str]) -> tuple[NDArray[np.int
     values = mask.astype(np.float64)
     missing = np.isnan(values)
     if missing.any():
-        mends.append("mask-nan")
+        mends.append(MASK_NAN)
         values[missing] = UNANNOTATED
     zeros = np.zeros(mask.shape, np.int64)
     if np.isinf(values).any() or (values.size and np.abs(values).max() > 2**62):
         return zeros, "infinite values"
     whole = np.rint(values)
     if np.abs(values - whole).max(initial=0) < 1e-3:
-        mends.append("mask-float")
+        mends.append(MASK_FLOAT)
         return whole.astype(np.int64), ""
     low, high = float(values[~missing].min()), float(values[~missing].max())
     ends = (round(low), round(high))
@@ -110,12 +198,12 @@ def _whole_numbers(mask: NDArray[Any], mends: list[str]) -> tuple[NDArray[np.int
         scaled = np.rint((values - low) * (255 / (high - low))).astype(np.int64)
         found = unsmooth(scaled)
         if found is not None and found[1] == ((0,), (255,)):
-            mends.append("mask-smoothed")
+            mends.append(MASK_SMOOTHED)
             return np.where(found[0] == 0, np.int64(ends[0]), np.int64(ends[1])), ""
     return zeros, f"fractions between {low:g} and {high:g}"
 
 
-def _one_or_three(planes: NDArray[np.int64], mends: list[str]) -> tuple[NDArray[np.int64], str]:
+def _one_or_three(planes: NDArray[np.int64], mends: list[IssueKind]) -> tuple[NDArray[np.int64], str]:
     channels = planes.shape[0]
     if channels == 1:
         return planes, ""
@@ -123,25 +211,27 @@ def _one_or_three(planes: NDArray[np.int64], mends: list[str]) -> tuple[NDArray[
         return planes, f"{channels} channels"
     color = planes[:3]
     if (color[0] == color[1]).all() and (color[0] == color[2]).all():
-        mends.append("mask-gray-rgb")
+        mends.append(MASK_GRAY_RGB)
         return color[:1], ""
     if color.max() > 255:
         return planes, "colors of more than 8 bits"
-    mends.append("mask-colors")
+    mends.append(MASK_COLORS)
     return color, ""
 
 
-def _sharpened(planes: NDArray[np.int64], *, lossy: bool) -> tuple[NDArray[np.int64] | None, str]:
-    """Return main values only where a mask was smoothed, None where it was not, and why it cannot be undone."""
-    if lossy and _distinct(planes) > 2:
-        smooth = two_levels(planes)
-        return smooth, "" if smooth is not None else "saved as JPEG, which changed its values; export it as PNG or TIFF"
-    if (found := unsmooth(planes)) is not None:
-        return found[0], ""
-    if not smeared(_codes(planes)):
-        return None, ""
-    smooth = two_levels(planes)
-    return smooth, "" if smooth is not None else "smeared, as by JPEG or smoothing; export it anew as PNG or TIFF"
+def _sharpen(planes: NDArray[np.int64], mends: list[IssueKind], *, lossy: bool) -> tuple[NDArray[np.int64], bool, str]:
+    """Return main values only if a mask was smoothed; whether two values were restored; why that is impossible."""
+    if lossy and len(np.unique(_codes(planes))) > 2:
+        problem = "saved as JPEG, which changed its values; export it as PNG or TIFF"
+    elif (found := unsmooth(planes)) is not None:
+        mends.append(MASK_SMOOTHED)
+        return found[0], False, ""
+    elif has_jpeg_artifacts(_codes(planes)):
+        problem = "blurred, as by JPEG or smoothing; export it anew as PNG or TIFF"
+    else:
+        return planes, False, ""
+    restored = restore_two_values(planes)
+    return (planes, False, problem) if restored is None else (restored, True, "")
 
 
 def _packed(planes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -153,25 +243,21 @@ def _packed(planes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def color_of(label: int) -> tuple[int, int, int]:
-    """Return red, green, blue (0 .. 255) of a label made from a color; gray labels give themselves three times."""
+    """Return red, green and blue, 0 .. 255, of a label made from a color; a gray label gives three equal values."""
     if label < COLOR:
         return label, label, label
     return (label >> 16) & 255, (label >> 8) & 255, label & 255
 
 
-def _distinct(planes: NDArray[np.int64]) -> int:
-    return len(np.unique(_codes(planes)))
-
-
 def _codes(planes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one number per pixel that tells colors apart; ``(C, *S)`` to ``(*S)``."""
+    """Return one number for each color, ``(*S)``, of ``(C, *S)``."""
     codes: NDArray[np.int64] = planes[0] if len(planes) == 1 else (planes[0] * 256 + planes[1]) * 256 + planes[2]
     return codes
 
 
-# A smoothed mask, found by its borders. In a clean mask hardly any pixel lies strictly between the lowest and the
+# A smoothed mask is detected by its borders. In a clean mask hardly any pixel lies strictly between the lowest and the
 # highest of its neighbors (only where three labels meet); in a smoothed one a third of the border pixels do.
-_SPAN = 32  # values closer than this cannot be told from ids
+_SPAN = 32  # values closer than this cannot be distinguished from ids
 _BETWEEN = 0.15  # share of the border pixels
 _MOST = 8  # main values
 _LEVELS = 3  # distinct values in between; fewer may be thin classes
@@ -184,25 +270,22 @@ def unsmooth(planes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[tuple[
     Parameters
     ----------
     planes
-        ``(C, *S)`` int64 of 0 and more: gray (C = 1) or colors (C = 3).
+        ``(C, *S)`` int64, values >= 0: gray (C = 1) or colors (C = 3).
 
     Returns
     -------
     planes, main
-        ``(C, *S)`` int64 with main values only, and these, rising. Between two main values a pixel goes to the closer
-        value; between more, pixels off every main value go to that of the nearest pixel which has one. None if the
-        mask is not smoothed, or its main values cannot be told (ids of many objects).
+        ``(C, *S)`` int64 with main values only, and the main values, rising. Of two main values a pixel gets the closer
+        one; of more, a pixel off every main value gets that of the nearest pixel which has one. None if the mask is not
+        smoothed, or if its main values cannot be determined (ids of many objects).
     """
-    from scipy.ndimage import maximum_filter, minimum_filter
-
     if planes.size == 0 or (span := int(planes.max()) - int(planes.min())) < _SPAN:
         return None
     codes = _codes(planes)
     distinct = len(np.unique(codes))
     if distinct < 2 + _LEVELS:
         return None
-    window = (1,) + (3,) * (planes.ndim - 1)
-    low, high = minimum_filter(planes, size=window, mode="nearest"), maximum_filter(planes, size=window, mode="nearest")
+    low, high = (np.stack([local_extreme(way, plane) for plane in planes]) for way in (np.minimum, np.maximum))
     even = (low == high).all(axis=0)
     between = ((low < planes) & (planes < high)).any(axis=0)
     if np.count_nonzero(between) < _BETWEEN * np.count_nonzero(~even):
@@ -213,35 +296,8 @@ def unsmooth(planes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[tuple[
     return _to_main(planes, main, span), tuple(tuple(int(v) for v in row) for row in main)
 
 
-def two_levels(planes: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Undo what JPEG did to a mask of two values.
-
-    Parameters
-    ----------
-    planes
-        ``(1, *S)`` int64, gray.
-
-    Returns
-    -------
-    planes
-        ``(1, *S)`` int64: each pixel the closer one of the most frequent value of the lower half of the range and that
-        of the upper half. None if the mask is in color, the two are closer than 32, or as many pixels as a quarter of
-        the rarer half lie in the middle third: then there may have been a third value.
-    """
-    low, high = int(planes.min()), int(planes.max())
-    if len(planes) > 1 or high - low < _SPAN:
-        return None
-    counts = np.bincount(planes.ravel() - low)
-    half, third = len(counts) // 2, len(counts) // 3
-    if counts[third:-third].sum() > min(counts[:half].sum(), counts[half:].sum()) / 4:
-        return None
-    levels = np.array([low + counts[:half].argmax(), low + half + counts[half:].argmax()], np.int64)
-    restored: NDArray[np.int64] = levels[(planes > levels.mean()).astype(np.int64)]
-    return restored
-
-
 def _main_values(colors: NDArray[np.int64], span: int) -> NDArray[np.int64] | None:
-    """Return ``(K, C)`` values, rising, that the even areas ``(C, n)`` gather around; None if they do not."""
+    """Return ``(K, C)`` main values, rising, of even areas ``(C, n)``; None if other values are frequent too."""
     if not colors.size:
         return None
     _, first, counts = np.unique(_codes(colors), return_index=True, return_counts=True)
@@ -268,12 +324,12 @@ def _main_values(colors: NDArray[np.int64], span: int) -> NDArray[np.int64] | No
 
 
 def _to_main(planes: NDArray[np.int64], main: NDArray[np.int64], span: int) -> NDArray[np.int64]:
-    """Give each pixel of ``(C, *S)`` one of the ``(K, C)`` main values."""
+    """Set each pixel of ``(C, *S)`` to one of the ``(K, C)`` main values."""
     column = (slice(None),) + (None,) * (planes.ndim - 1)
     distance = np.stack([((planes - value[column]) ** 2).sum(axis=0) for value in main])
     nearest = distance.argmin(axis=0)
     if len(main) > 2:
-        # Between black and white lies gray: the closest value may be a third class, so the closest place decides.
+        # Between black and white lies gray: the closest value may be a third class, so the closest pixel decides.
         from scipy.ndimage import distance_transform_edt
 
         off = distance.min(axis=0) > (0.04 * span) ** 2
@@ -281,101 +337,3 @@ def _to_main(planes: NDArray[np.int64], main: NDArray[np.int64], span: int) -> N
             place = distance_transform_edt(off, return_distances=False, return_indices=True)
             nearest = nearest[tuple(place)]
     return np.moveaxis(main[nearest], -1, 0)
-
-
-def to_classes(
-    labels: NDArray[np.integer[Any]], values: Sequence[int], ignore: Sequence[int] = ()
-) -> NDArray[np.int32]:
-    """Turn values into classes numbered from 0.
-
-    Parameters
-    ----------
-    labels
-        ``(*S)`` integers.
-    values
-        Rising; ``values[k]`` becomes class k.
-    ignore
-        Values that mean not annotated, beside `UNANNOTATED`.
-
-    Returns
-    -------
-    classes
-        ``(*S)`` int32, 0 .. K - 1 or `UNANNOTATED`.
-
-    Raises
-    ------
-    DataError
-        If a value is none of these.
-    """
-    known = np.asarray(values, np.int64)
-    index = np.searchsorted(known, labels).clip(0, len(known) - 1)
-    classes = np.where(known[index] == labels, index, UNANNOTATED).astype(np.int32)
-    strange = (classes == UNANNOTATED) & ~np.isin(labels, [UNANNOTATED, *ignore])
-    if strange.any():
-        raise DataError(
-            f"a mask with the value {int(labels[strange][0])}",
-            "values " + ", ".join(map(str, values)),
-            "run `septum check` on the data, it names the file",
-        )
-    return classes
-
-
-def fill_holes(image: NDArray[Any]) -> NDArray[Any]:
-    """Replace values that are not finite.
-
-    NaN becomes the median of the channel's finite values, so that a hole looks like an ordinary place; plus and minus
-    infinity become the largest and the smallest finite value, as if the detector had saturated.
-
-    Parameters
-    ----------
-    image
-        ``(C, *S)``, any real dtype.
-
-    Returns
-    -------
-    image
-        ``(C, *S)``, same dtype; the same array if there is nothing to replace. A channel without a finite value is 0.
-    """
-    if image.dtype.kind != "f" or np.isfinite(image).all():
-        return image
-    filled = image.copy()
-    for channel in filled:
-        finite = channel[np.isfinite(channel)]
-        low, middle, high = (finite.min(), np.median(finite), finite.max()) if finite.size else (0, 0, 0)
-        np.nan_to_num(channel, copy=False, nan=float(middle), posinf=float(high), neginf=float(low))
-    return filled
-
-
-def fits_channels(given: int, wanted: int, *, spare: bool) -> bool:
-    """Say whether `match_channels` can make `wanted` channels of `given`; `spare`: the last one is constant."""
-    return given in (1, wanted) or (spare and given == wanted + 1)
-
-
-def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Give an image the number of channels of its data set.
-
-    Parameters
-    ----------
-    image
-        ``(C, *S)``.
-    channels
-        Wanted. One channel is repeated; one channel too many is dropped (constant alpha).
-
-    Returns
-    -------
-    image
-        ``(channels, *S)``, same dtype.
-
-    Raises
-    ------
-    DataError
-        If neither applies.
-    """
-    given = image.shape[0]
-    if given == channels:
-        return image
-    if given == 1:
-        return np.repeat(image, channels, axis=0)
-    if given == channels + 1:
-        return image[:channels]
-    raise DataError(f"an image with {given} channels", f"{channels}", "convert it")

@@ -1,4 +1,4 @@
-"""Write a mended copy of a data set."""
+"""Write a repaired copy of a data set."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.analyze import image_frames, is_lossy, mask_frames, read_mask
-from septum.check.field_of_view import outside_unknown
-from septum.check.issues import KINDS
-from septum.check.masks import fill_holes, match_channels
-from septum.check.samples import meant_frames, put_right
+from septum.check.check import Report
+from septum.check.field_of_view import mark_outside
+from septum.check.images import fill_holes, match_channels
+from septum.check.reading import image_frames, is_lossy, mask_frames
+from septum.check.samples import mask_of_file
+from septum.check.split_ids import separate_split_ids
+from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError, UsageError
 from septum.pairing.ctc import markers
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
-    from septum.check.statistics import PairStatistics
 
 
 @dataclass(frozen=True)
 class FixRecord:
-    """What was done with one file.
+    """Repair of one file.
 
     Attributes
     ----------
@@ -35,7 +33,7 @@ class FixRecord:
     written
         The file of the copy; None if it was left out.
     done
-        What was mended, or why it was left out, as phrases; empty if the copy is the same byte for byte.
+        What was repaired, or why the file was left out, as phrases; empty if the copy is the same byte for byte.
     """
 
     source: Path
@@ -44,11 +42,13 @@ class FixRecord:
 
 
 def fix(report: Report, out: Path) -> Iterator[FixRecord]:
-    """Write a mended copy: what `check` calls mended is written mended, what it leaves out is not written.
+    """Write a repaired copy of a data set.
 
-    The copy lies in ``out/images`` and ``out/masks`` under the names of the pairs; Cell Tracking Challenge data keeps
-    its own layout. Files that need no mend are copied byte for byte; others keep their format if it is lossless and
-    holds the values, and become TIFF if not. Each file appears under its name when it is whole.
+    The copy holds what training mends in memory and what only a copy repairs (`septum.check.issues.IssueKind.fix`):
+    masks that seem turned or shifted, one id on several objects, two values after JPEG. Pairs that neither can use are
+    not written. The copy lies in ``out/images`` and ``out/masks`` under the names of the pairs; Cell Tracking Challenge
+    data keeps its own layout. Files that need no repair are copied byte for byte; others keep their format if it is
+    lossless and holds the values, and become TIFF if not. Each file appears under its name when it is complete.
 
     Parameters
     ----------
@@ -65,15 +65,15 @@ def fix(report: Report, out: Path) -> Iterator[FixRecord]:
     Raises
     ------
     UsageError
-        If `out` is a file or holds something.
+        If `out` is a file or not empty.
     DataError
-        If the report holds an error that leaving pairs out does not end.
+        If the report holds an error that neither a repair nor leaving pairs out ends.
     FileError
         If a file cannot be read or written.
     """
-    stuck = [f.line() for f in report.errors if not KINDS[f.code].leaves_out]
+    stuck = [issue.line() for issue in report.errors if not (issue.kind.leaves_out or issue.kind.fix)]
     if stuck:
-        raise DataError("\n".join(stuck), "data that can be mended", "see what `septum check` says of the data")
+        raise DataError("\n".join(stuck), "data that can be repaired", "see the output of `septum check` for the data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "a folder that is not empty" if out.is_dir() else "a file"
         raise UsageError(f"{out}: {what}", "a new or empty folder", "name another one")
@@ -82,86 +82,92 @@ def fix(report: Report, out: Path) -> Iterator[FixRecord]:
 
 def _write(report: Report, out: Path) -> Iterator[FixRecord]:
     done = _phrases(report, leaves_out=False)
-    for item in report.items:
-        yield _write_image(item, report, out, done)
-        files = dict.fromkeys((*item.masks, *item.golds))
-        for path, section in files:
-            yield _write_mask(item, path, section, report=report, out=out, done=done)
-        for tracked in (m for path, _ in item.golds if (m := markers(path)) is not None):
-            gold = _place(item, report, out, name=tracked.name, role="golds")
+    for pair in (*report.pairs, *report.fixable):
+        yield _write_image(pair, report, out, done)
+        for path, section in dict.fromkeys((*pair.masks, *pair.golds)):
+            yield _write_mask(pair, path, section, report=report, out=out, done=done)
+        for tracked in (m for path, _ in pair.golds if (m := markers(path)) is not None):
+            gold = _place(pair, report, out, name=tracked.name, role="golds")
             yield _copy(tracked, gold.parent.parent / "TRA" / tracked.name)
     reasons = _phrases(report, leaves_out=True)
-    for path in dict.fromkeys(p for item in report.left_out for p in (item.image, item.mask)):
+    fixable = {pair.name for pair in report.fixable}
+    left_out = [pair for pair in report.left_out if pair.name not in fixable]
+    for path in dict.fromkeys(p for pair in left_out for p in (pair.image, pair.mask)):
         yield FixRecord(path, None, tuple(reasons.get(path, ["its partner is left out"])))
     for path in (*report.pairing.unmatched_images, *report.pairing.unmatched_masks):
         yield FixRecord(path, None, ("no partner",))
 
 
 def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
-    """Return by file what is mended, or why it is left out."""
+    """Return by file what the copy repairs, or why it leaves the file out."""
     phrases: dict[Path, list[str]] = {}
-    for finding in report.findings:
-        kind = KINDS[finding.code]
-        if kind.leaves_out != leaves_out or (not leaves_out and finding.severity != "mended"):
+    for issue in report.issues:
+        kind = issue.kind
+        repair = kind.fix or (kind.mend if kind.severity == "mended" else "")
+        if leaves_out != (kind.leaves_out and not kind.fix) or not (leaves_out or repair):
             continue
-        for path, detail in zip(finding.files, finding.details, strict=True):
+        for path, detail in zip(issue.files, issue.details, strict=True):
             text = f"{kind.noun} {kind.text}" + (f" ({detail})" if detail else "")
-            phrases.setdefault(path, []).append(text if leaves_out else f"{text}: {finding.mend}")
+            phrases.setdefault(path, []).append(text if leaves_out else f"{text}: {repair}")
     return phrases
 
 
-def _place(item: PairStatistics, report: Report, out: Path, *, name: str, role: str) -> Path:
-    """Return where a file of the copy lies; `role` is images, masks or golds, `name` its name in the data set."""
+def _place(pair: PairStatistics, report: Report, out: Path, *, name: str, role: str) -> Path:
+    """Return the place of a file in the copy; `role` is images, masks or golds, `name` its name in the data set."""
     from septum.io.paths import image_suffix
 
     if report.pairing.layout == "ctc":
-        sequence = item.group if item.group.isdecimal() else "01"
+        sequence = pair.group if pair.group.isdecimal() else "01"
         folders = {"images": sequence, "masks": f"{sequence}_ST/SEG", "golds": f"{sequence}_GT/SEG"}
         return out / folders[role] / name
-    return out / role / (item.name + (image_suffix(Path(name)) or ".tif"))
+    return out / role / (pair.name + (image_suffix(Path(name)) or ".tif"))
 
 
-def _write_image(item: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
-    from septum.io.open import read_image
+def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
     from septum.io.write import write_image
 
-    target = _place(item, report, out, name=item.image.name, role="images")
-    if item.image not in done:
-        return _copy(item.image, target)
-    image = read_image(item.image, axes=item.axes)
+    target = _place(pair, report, out, name=pair.image.name, role="images")
+    if pair.image not in done:
+        return _copy(pair.image, target)
+    image = report.files.image(pair.image, pair.named_axes)
     frames = np.stack([match_channels(fill_holes(f), report.rules.channels) for f in image_frames(image)])
     array = frames if "T" in image.axes else frames[0]
     target = _lossless(target, array, image.axes)
     _make_folder(target.parent)
     write_image(target, array, axes=image.axes, pixel_size_um=image.pixel_size_um, affine=image.affine)
-    return FixRecord(item.image, target, tuple(done[item.image]))
+    return FixRecord(pair.image, target, tuple(done[pair.image]))
 
 
 def _write_mask(
-    item: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
+    pair: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
 ) -> FixRecord:
     from septum.io.write import write_image
 
-    role = "golds" if (path, section) in item.golds and report.pairing.layout == "ctc" else "masks"
-    target = _place(item, report, out, name=path.name, role=role)
-    axes = item.image_facts.axes if item.image_facts else ""
-    mask, labels = read_mask(path, axes, ignore=report.rules.ignore)
-    frames = meant_frames(labels, report.rules, item.binary if path == item.mask else ())
-    frames = outside_unknown(put_right(frames, item, path), item.field if section is None else None)
-    raw = mask_frames(mask, axes)
+    role = "golds" if (path, section) in pair.golds and report.pairing.layout == "ctc" else "masks"
+    target = _place(pair, report, out, name=path.name, role=role)
+    mask, frames = report.files.mask(path), _repaired_mask(pair, path, section, report)
+    raw = mask_frames(mask, pair.image_axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
     if same and path.is_file() and not is_lossy(path):
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
-    spatial = "ZYX"[-(frames.ndim - 1) :]
-    written = ("T" if len(frames) > 1 else "") + spatial
+    written = ("T" if len(frames) > 1 else "") + "ZYX"[-(frames.ndim - 1) :]
     array = array.astype(_smallest(array))
     target = _lossless(target, array, written)
     _make_folder(target.parent)
     write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine)
-    whole = [f"{f.message}: {f.mend}" for f in report.mended if not f.files]
-    seen = done.get(item.field, []) if item.field is not None else []
-    return FixRecord(path, target, (*done.get(path, ()), *seen, *whole))
+    whole = [f"{issue.message}: {issue.kind.mend}" for issue in report.mended if not issue.files]
+    field = done.get(pair.field, []) if pair.field is not None else []
+    return FixRecord(path, target, (*done.get(path, ()), *field, *whole))
+
+
+def _repaired_mask(pair: PairStatistics, path: Path, section: int | None, report: Report) -> NDArray[np.int32]:
+    """Return ``(T, *S)`` int32: the mask of a file with all repairs, also those that are not certain."""
+    frames = mask_of_file(path, pair, report.rules, report.files, likely=True)
+    splits = report.rules.kind == "objects" and not report.rules.pieces and not pair.binary_frames
+    if splits and path == pair.mask and pair.mask_stats and pair.mask_stats.split_ids:
+        frames = np.stack([separate_split_ids(frame)[0] for frame in frames])
+    return mark_outside(frames, pair.field if section is None else None, report.files)
 
 
 def _copy(source: Path, target: Path) -> FixRecord:
@@ -189,7 +195,7 @@ def _smallest(array: NDArray[np.int32]) -> type[np.integer[Any]]:
 
 
 def _lossless(target: Path, array: NDArray[Any], axes: str) -> Path:
-    """Return the name with a suffix whose format keeps the values and axes: its own, or TIFF."""
+    """Return the name with a suffix whose format holds the values and axes: its own, or TIFF."""
     from septum.io.formats import format_of
     from septum.io.paths import image_stem
 

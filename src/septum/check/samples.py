@@ -1,4 +1,4 @@
-"""Open checked data for training: mended in memory, one sample per image or volume."""
+"""Samples for training: checked pairs with their repairs applied in memory, one sample per image or volume."""
 
 from __future__ import annotations
 
@@ -6,32 +6,25 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import connected_components
+from septum.arrays.targets import UNANNOTATED, drop_unannotated
+from septum.check.alignment import align
+from septum.check.check import Report
+from septum.check.field_of_view import mark_outside
+from septum.check.images import fill_holes, match_channels
+from septum.check.label_kind import Rules, to_mask
+from septum.check.masks import Labels
+from septum.check.reading import Files, image_frames
+from septum.check.sparse_gold import keep_margin
+from septum.check.statistics import PairStatistics
+from septum.errors import DataError, FileError
+from septum.io.paths import format_path
 
-if TYPE_CHECKING:
-    pass
-
-from typing import TYPE_CHECKING, Any
-
-from septum.arrays.targets import UNANNOTATED, drop_unannotated, ignore_far_background
-from septum.check.analyze import image_frames, read_mask
-from septum.check.field_of_view import outside_unknown
-from septum.check.masks import fill_holes, match_channels, to_classes
-from septum.check.placement import placed
-from septum.check.split_ids import set_apart
-from septum.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from septum.check.check import Report, Rules
-    from septum.check.masks import Labels
-    from septum.check.statistics import PairStatistics
+Truth = tuple[tuple[Path, int | None], ...]
 
 
 @dataclass(frozen=True)
@@ -41,20 +34,20 @@ class Sample:
     Attributes
     ----------
     name
-        Unique; pages of a stack are ``NAME_t003``, sections of a volume that is read flat ``NAME_z003``.
+        Unique; pages of a stack are ``NAME_t003``, sections of a volume that is read as images ``NAME_z003``.
     group, position
-        Samples of one sequence or stack share a group, in which `position` rises; ``""`` is an image on its own.
+        Samples of one sequence or stack share a group, in which `position` rises; ``""`` is a separate image.
     image
         ``(C, *S)`` float32, raw intensities, finite.
     mask
         ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
     gold
-        ``(*S)`` int32, truth for scoring where it differs: ids of some of the objects, `UNANNOTATED` where nothing is
-        known. None where `mask` is the truth.
+        ``(*S)`` int32, truth for scores where it differs from `mask`: ids of some of the objects, `UNANNOTATED` where
+        not annotated. None if `mask` is the truth.
     spacing_um
         Micrometers per pixel along ``*S``; None if unknown.
     copy_of
-        Images of the same name here are copies of one another, and stay together; ``""`` is no copy.
+        Images with the same name here are copies of one another, and stay together; ``""`` is no copy.
     """
 
     name: str
@@ -68,16 +61,28 @@ class Sample:
 
 
 def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
-    """Return the predicted objects that a sample's mask can judge.
+    """Return the predicted objects that the mask of a sample can judge.
 
-    A gold frame that names some of its objects says nothing of the others; elsewhere all objects are judged.
+    A gold frame that names some of its objects cannot judge the others; elsewhere all objects are judged.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32, ids of predicted objects, 0 background.
+    sample
+        The sample.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32, ids, 0 in place of objects that are not judged.
     """
     return labels if sample.gold is None else drop_unannotated(labels, sample.mask)
 
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Data that were checked and opened: the report, the samples, and a fingerprint of each by its name."""
+    """A checked data set in memory: the report, the samples, and a hash of each sample by its name."""
 
     report: Report
     samples: tuple[Sample, ...]
@@ -85,7 +90,7 @@ class LoadedData:
 
 
 def load_data(report: Report) -> LoadedData:
-    """Open checked data for training, all at once.
+    """Load all samples of a checked data set.
 
     Raises
     ------
@@ -94,14 +99,14 @@ def load_data(report: Report) -> LoadedData:
     """
     samples = tuple(load_samples(report))
     if not samples:
-        raise DataError("no image with a usable mask", "at least one", "`septum check DATA` says what is wrong")
+        raise DataError("no image with a usable mask", "at least one", "see the output of `septum check` for the data")
     return LoadedData(report, samples, fingerprints(samples))
 
 
 def load_samples(report: Report) -> Iterator[Sample]:
-    """Open the pairs of a report one after the other.
+    """Yield the samples of a report, pair by pair.
 
-    Only the samples that the caller keeps stay in memory. What the report names as mended is mended.
+    Only samples that the caller keeps stay in memory. Issues that the report calls mended are mended.
 
     Parameters
     ----------
@@ -116,118 +121,133 @@ def load_samples(report: Report) -> Iterator[Sample]:
         If a file has become unreadable since the check.
     """
     report.refuse_errors()
-    for item in report.items:
-        yield from open_item(item, report.rules)
+    for pair in report.pairs:
+        yield from load_pair(pair, report)
 
 
-def open_item(item: PairStatistics, rules: Rules) -> Iterator[Sample]:
-    """Open one pair: one sample, or one per annotated page (T) and, for rank 2, per annotated section (Z).
+def open_sample(report: Report, name: str) -> Sample:
+    """Return the sample of this name: from memory if somebody uses it, else read again.
+
+    Raises
+    ------
+    FileError
+        If there is no such sample, or its files cannot be read.
+    """
+    found = report.files.samples.get(name)
+    if isinstance(found, Sample):
+        return found
+    for pair in report.pairs:
+        if name == pair.name or name.startswith((f"{pair.name}_t", f"{pair.name}_z")):
+            for sample in load_pair(pair, report):
+                if sample.name == name:
+                    return sample
+    raise FileError(f"{format_path(name)}: not found again", "the images of the check", "leave the data as they are")
+
+
+def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:
+    """Yield the samples of one pair: one, or one per annotated page (T) and, for rank 2, per annotated section (Z).
+
+    Arrays that the check has kept become those of the samples; the report keeps them no longer.
 
     Parameters
     ----------
-    item
-        A usable pair of a report.
-    rules
-        The report's rules.
+    pair
+        A pair of the report.
+    report
+        The report, which knows how to read the data.
 
     Raises
     ------
     FileError
         If a file cannot be read.
     """
-    from septum.io.open import read_image
-
-    image = read_image(item.image, axes=item.axes)
-    frames = image_frames(image)
-    masks = _truth(item.masks, item, rules, frames)
-    golds = _truth(item.golds, item, rules, frames) if item.golds and item.golds != item.masks else None
-    facts = item.image_facts
-    if item.near_px is not None:
-        golds = masks if (masks > 0).any() else None
-        sizes = facts.spacing_um if facts else None
-        masks = np.stack([ignore_far_background(mask, reach_px=item.near_px, spacing=sizes) for mask in masks])
-    spacing = facts.spacing_um[-rules.rank :] if facts and facts.spacing_um else None
+    files, rules = report.files, report.rules
+    frames = image_frames(files.image(pair.image, pair.named_axes))
+    masks = _load_truth(pair.masks, pair, rules, frames=frames, files=files)
+    golds = None
+    if pair.golds and pair.golds != pair.masks:
+        golds = _load_truth(pair.golds, pair, rules, frames=frames, files=files)
+    if pair.background_margin_px is not None:
+        masks, golds = keep_margin(masks, pair)
+    files.release(pair.files)
+    stats = pair.image_stats
+    spacing = stats.spacing_um[-rules.rank :] if stats and stats.spacing_um else None
     walks_z = rules.rank == 2 and frames.ndim == 5
     places = [(t, z) for t in range(len(frames)) for z in (range(frames.shape[2]) if walks_z else (None,))]
+    many = len(places) > 1
     for number, (t, z) in enumerate(places):
         frame = frames[t] if z is None else frames[t, :, z]
-        many = len(places) > 1
-        truth = masks[t] if z is None else masks[t, z]
+        mask = masks[t] if z is None else masks[t, z]
         gold = None if golds is None else golds[t] if z is None else golds[t, z]
-        if (truth == UNANNOTATED).all() and (gold is None or (gold == UNANNOTATED).all()):
-            continue  # a page that nobody annotated: nothing to learn from and nothing to score
+        if (mask == UNANNOTATED).all() and (gold is None or (gold == UNANNOTATED).all()):
+            continue  # a page without annotation: nothing to learn from and nothing to score
         suffix = (f"_t{t:03d}" if len(frames) > 1 else "") + ("" if z is None else f"_z{z:03d}")
-        yield Sample(
-            name=item.name + suffix,
-            group=item.group or (item.name if many else ""),
-            position=item.position * (len(places) if item.group else 1) + number if many else item.position,
-            image=match_channels(fill_holes(frame), rules.channels).astype(np.float32),
-            mask=truth,
+        sample = Sample(
+            name=pair.name + suffix,
+            group=pair.group or (pair.name if many else ""),
+            position=pair.position * (len(places) if pair.group else 1) + number if many else pair.position,
+            image=np.ascontiguousarray(match_channels(fill_holes(frame), rules.channels), np.float32),
+            mask=mask,
             gold=gold,
             spacing_um=spacing,
-            copy_of=item.copy_of,
+            copy_of=pair.copy_of,
         )
+        files.samples[sample.name] = sample
+        yield sample
 
 
-def _truth(
-    files: tuple[tuple[Path, int | None], ...], item: PairStatistics, rules: Rules, frames: NDArray[Any]
+def _load_truth(
+    truth: Truth, pair: PairStatistics, rules: Rules, *, frames: NDArray[np.generic], files: Files
 ) -> NDArray[np.int32]:
-    """Return ``(T, *S)`` int32 from files that are all of the truth, or Z slices of it."""
-    shape = (frames.shape[0], *frames.shape[2:])
-    whole = np.full(shape, UNANNOTATED, np.int32)
-    for path, section in files:
-        axes = item.image_facts.axes if item.image_facts else ""
-        found = meant_frames(
-            read_mask(path, axes, ignore=rules.ignore)[1], rules, item.binary if path == item.mask else ()
-        )
-        if section is not None:
-            whole[:, section] = found
-        else:
-            whole[:] = put_right(found, item, path)
-    return outside_unknown(whole, item.field)
+    """Return ``(T, *S)`` int32 from files that hold the whole truth, or Z slices of it."""
+    if len(truth) == 1 and truth[0][1] is None:
+        whole = mask_of_file(truth[0][0], pair, rules, files)
+    else:
+        whole = np.full((frames.shape[0], *frames.shape[2:]), UNANNOTATED, np.int32)
+        for path, section in truth:
+            found = mask_of_file(path, pair, rules, files)
+            if section is None:
+                whole[:] = found
+            else:
+                whole[:, section] = found
+    return mark_outside(whole, pair.field, files)
 
 
-def put_right(frames: NDArray[np.int32], item: PairStatistics, path: Path) -> NDArray[np.int32]:
-    """Turn and move the frames ``(T, *S)`` of a mask as its item says; other truth of the item has its own place."""
-    placement = item.placement
-    if placement is None or (path != item.mask and placement == item.mend):
-        return frames
-    return np.stack([placed(frame, placement) for frame in frames])
-
-
-def meant_frames(frames: Sequence[Labels], rules: Rules, binary: Sequence[int]) -> NDArray[np.int32]:
-    """Return ``(T, *S)`` int32 from the frames of a mask; those in `binary` have one value for all objects."""
-    return np.stack([meant(f.array, rules, pieces=rules.pieces or t in binary) for t, f in enumerate(frames)])
-
-
-def meant(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> NDArray[np.int32]:
-    """Turn labels as read from a file into ids of objects or numbers of classes.
+def mask_of_file(
+    path: Path, pair: PairStatistics, rules: Rules, files: Files, *, likely: bool = False
+) -> NDArray[np.int32]:
+    """Return the mask that a truth file holds, in the order of axes of its image.
 
     Parameters
     ----------
-    labels
-        ``(*S)`` int32 from `septum.check.masks.read_labels`.
+    path
+        A truth file of the pair.
+    pair
+        The pair.
     rules
         What the values mean.
-    pieces
-        Objects are the connected pieces, whatever their values.
+    files
+        Reader of the data set.
+    likely
+        Apply repairs that are not certain as well, as the copy does; see `septum.check.alignment.align`.
 
     Returns
     -------
     mask
-        ``(*S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
+        ``(T, *S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated. ``*S``
+        without Z if the file holds one section.
     """
-    if rules.kind == "classes":
-        if rules.mixed:
-            return np.where(labels > 0, np.int32(1), labels)
-        return to_classes(labels, rules.mask_values, rules.ignore)
-    if pieces:
-        return np.where(labels == UNANNOTATED, np.int32(UNANNOTATED), connected_components(labels > 0))
-    return set_apart(labels)[0] if "object-apart" in rules.mends else labels
+    labels = files.labels(path, pair.image_axes)
+    return align(_to_masks(labels, rules, pair.binary_frames if path == pair.mask else ()), pair, path, likely=likely)
+
+
+def _to_masks(labels: Sequence[Labels], rules: Rules, binary_frames: Sequence[int]) -> NDArray[np.int32]:
+    masks = [to_mask(f.array, rules, pieces=rules.pieces or t in binary_frames) for t, f in enumerate(labels)]
+    return masks[0][np.newaxis] if len(masks) == 1 else np.stack(masks)
 
 
 def fingerprints(samples: Sequence[Sample]) -> dict[str, str]:
-    """Return a hash of all that training and scoring take from each sample, by its name."""
+    """Return a hash of the data that training and scores use of each sample, by its name."""
     found = {}
     for sample in samples:
         said = f"{sample.group!r} {sample.position} {sample.spacing_um} {sample.image.shape} {sample.mask.shape}"
@@ -239,6 +259,6 @@ def fingerprints(samples: Sequence[Sample]) -> dict[str, str]:
 
 
 def fingerprint(images: Mapping[str, str]) -> str:
-    """Return one hash of a whole data set from the `fingerprints` of its images."""
+    """Return one hash of a data set from the `fingerprints` of its images."""
     said = json.dumps(sorted(images.items())).encode()
     return hashlib.blake2b(said, digest_size=16).hexdigest()

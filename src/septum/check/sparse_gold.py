@@ -1,80 +1,102 @@
-"""Find gold frames of the Cell Tracking Challenge that name only some of their objects."""
+"""Gold frames of the Cell Tracking Challenge that name only some of their objects, as their tracking markers show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from septum.arrays.targets import equivalent_diameters
+from septum.arrays.targets import equivalent_diameters, ignore_far_background
 from septum.axes import relative_spacing
-from septum.check.issues import Remark
+from septum.check.issues import IssueKind, Observation
+from septum.check.statistics import PairStatistics
 from septum.errors import SeptumError
 from septum.pairing.ctc import markers
 
-if TYPE_CHECKING:
-    from pathlib import Path
+GOLD_ONLY = IssueKind(
+    "gold-only",
+    "warning",
+    "frame",
+    "with gold truth only, which may not name every object",
+    "pixels that it does not name are learned as background",
+    todo="add tracking markers (01_GT/TRA) or silver truth (01_ST/SEG) if it names only some objects",
+)
+GOLD_PARTIAL = IssueKind(
+    "gold-partial",
+    "warning",
+    "frame",
+    "whose gold truth names only some of its objects",
+    "only a thin margin of these is background, the rest is not annotated",
+)
+KINDS = (GOLD_ONLY, GOLD_PARTIAL)
 
-    from septum.check.statistics import PairStatistics
-
-# Less than this share of the tracking markers, or of what the frames next to one name: two on each side, two in all at
-# least. Cells come and go, but hardly ever half of them at once.
-_OF_MARKERS, _OF_OTHERS, _BESIDE, _LEAST = 0.9, 0.5, 2, 2
+# Gold truth that names fewer objects than this share of the tracking markers names only some of them.
+_OF_MARKERS = 0.9
 # Background is taken within a twentieth of an object's diameter. In a crowded frame the margin must be thin: in frame
-# 67 of DIC-C2DH-HeLa, which names 3 of 18 cells, other cells fill 57 % of what is not named, 50 % of what lies within
-# half a diameter, 21 % within 16 pixels, 8 % within 6. A gap of 10 pixels between two objects, where the border weight
+# 67 of DIC-C2DH-HeLa, which names 3 of 18 cells, other cells fill 57 % of the unnamed pixels, 50 % of those within half
+# a diameter, 21 % within 16 pixels, 8 % within 6. A gap of 10 pixels between two objects, where the border weight
 # (sigma 5) is largest, lies within 5 pixels of them.
 _MARGIN, _MARGIN_PX = 1 / 20, 5.0
 
 
-def partly_named(items: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Remark]]:
+def detect(pairs: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistics], list[Observation]]:
     """Find frames without silver truth whose gold truth names only some of their objects.
-
-    Tracking markers (``01_GT/TRA``) say how many objects there are, of which nine tenths are to be named. Without them
-    it is less than half of the median of the two annotated frames before and the two after that tells; the whole
-    sequence says less, since cells divide.
 
     Parameters
     ----------
-    items
-        Of Cell Tracking Challenge data whose masks hold objects.
+    pairs
+        Pairs of Cell Tracking Challenge data whose masks hold objects, by index.
 
     Returns
     -------
-    items, remarks
-        The items with `Item.near_px` set where only some objects are named; what is to be said of all gold frames.
+    pairs, observations
+        The pairs with `PairStatistics.background_margin_px` set if fewer than nine tenths of the tracking markers are
+        named; one observation for each gold frame that may not name every object. Nothing is assumed without markers.
     """
-    found, remarks = dict(items), []
-    margin = _margin_px(items)
-    for index, item in items.items():
-        if item.masks != item.golds:
+    found, seen = dict(pairs), []
+    margin = _margin_px(pairs)
+    for index, pair in pairs.items():
+        if pair.masks != pair.golds:
             continue
-        count, tracked, others = _count(item), _tracked(item.mask), _beside(item, items)
-        if count is None or (tracked is None and len(others) < _LEAST):
-            why = "too few frames to tell" if count is not None else ""
-            remarks.append(Remark("gold-only", item.mask, why, item=index))
-            continue
-        usual, share = (float(np.median(others)), _OF_OTHERS) if tracked is None else (float(tracked), _OF_MARKERS)
-        detail = f"{count} of {'about ' * (tracked is None)}{usual:g}"
-        if count < share * usual:
-            found[index] = replace(item, near_px=margin)
-            remarks.append(Remark("gold-partial", item.mask, detail, item=index))
-        elif tracked is None or count < tracked:
-            remarks.append(Remark("gold-only", item.mask, "" if tracked is None else detail, item=index))
-    return found, remarks
+        named = None if pair.is_sliced else sum(len(c.values) for c in pair.census)
+        tracked = None if named is None else _count_markers(pair.mask)
+        if named is None or tracked is None:
+            seen.append(Observation(GOLD_ONLY, pair.mask))
+        elif named < _OF_MARKERS * tracked:
+            found[index] = replace(pair, background_margin_px=margin)
+            seen.append(Observation(GOLD_PARTIAL, pair.mask, f"{named} of {tracked}"))
+        elif named < tracked:
+            seen.append(Observation(GOLD_ONLY, pair.mask, f"{named} of {tracked}"))
+    return found, seen
 
 
-def _count(item: PairStatistics) -> int | None:
-    """Return how many objects the mask of a frame names; None for sections of a volume."""
-    if item.mask_facts is None or item.masks[0][1] is not None:
-        return None
-    return sum(len(c.values) for c in item.mask_facts.census)
+def keep_margin(masks: NDArray[np.int32], pair: PairStatistics) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+    """Keep background only near the objects of a mask that names some of its objects.
+
+    Parameters
+    ----------
+    masks
+        ``(T, *S)`` int32 ids, 0 background, `UNANNOTATED` not annotated.
+    pair
+        The pair of the mask, with `PairStatistics.background_margin_px`.
+
+    Returns
+    -------
+    masks, golds
+        ``(T, *S)`` int32 ids each: `masks` with `UNANNOTATED` off the margin, for training; and `masks` as given, for
+        scores, None if it names no object.
+    """
+    assert pair.background_margin_px is not None
+    spacing = pair.image_stats.spacing_um if pair.image_stats else None
+    near = [ignore_far_background(mask, reach_px=pair.background_margin_px, spacing=spacing) for mask in masks]
+    return np.stack(near), masks if (masks > 0).any() else None
 
 
-def _tracked(gold: Path) -> int | None:
-    """Return how many tracking markers the frame of a gold mask has; None if there are none that can be read."""
+def _count_markers(gold: Path) -> int | None:
+    """Return the number of tracking markers of the frame of a gold mask; None if none can be read."""
     from septum.io.open import read_image
 
     path = markers(gold)
@@ -84,24 +106,17 @@ def _tracked(gold: Path) -> int | None:
         return None
 
 
-def _beside(item: PairStatistics, items: Mapping[int, PairStatistics]) -> list[int]:
-    """Return how many objects the nearest other frames of the sequence name, on each side."""
-    others = [o for o in items.values() if o.group == item.group and _count(o) is not None]
-    near = sorted(others, key=lambda o: abs(o.position - item.position))
-    before, after = ([o for o in near if (o.position - item.position) * side > 0][:_BESIDE] for side in (-1, 1))
-    return [count for o in (*before, *after) if (count := _count(o)) is not None]
+def _margin_px(pairs: Mapping[int, PairStatistics]) -> float:
+    """Return the distance from an object within which background is known, in pixels of the finest axis."""
+    diameters = np.concatenate([np.zeros(0), *_diameters(pairs)])
+    return max(_MARGIN_PX, _MARGIN * float(np.median(diameters))) if len(diameters) else _MARGIN_PX
 
 
-def _margin_px(items: Mapping[int, PairStatistics]) -> float:
-    """Return how far from an object background is taken, in pixels of the finest axis."""
-    wide = np.concatenate([np.zeros(0), *_diameters(items)])
-    return max(_MARGIN_PX, _MARGIN * float(np.median(wide))) if len(wide) else _MARGIN_PX
-
-
-def _diameters(items: Mapping[int, PairStatistics]) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    for item in items.values():
-        if item.mask_facts is not None:
-            rank = len(item.mask_facts.sides)
-            spacing = item.image_facts.spacing_um if item.image_facts else None
+def _diameters(pairs: Mapping[int, PairStatistics]) -> Iterator[NDArray[np.float64]]:
+    for pair in pairs.values():
+        if pair.mask_stats is not None:
+            rank = len(pair.mask_stats.sides)
+            spacing = pair.image_stats.spacing_um if pair.image_stats else None
             volume = float(np.prod(relative_spacing(spacing, rank))) if spacing and len(spacing) == rank else 1.0
-            yield equivalent_diameters(np.asarray([n * volume for c in item.mask_facts.census for n in c.counts]), rank)
+            counts = np.asarray([n * volume for c in pair.census for n in c.counts])
+            yield equivalent_diameters(counts, rank)

@@ -1,41 +1,37 @@
-"""An image and its mask as they were found in files, and what was seen in them."""
+"""Statistics of one image and its truth files: the figures from which all issues are detected."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from septum.check.placement import Placement
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from septum.check.boundary_agreement import Agreement, Turned
-    from septum.check.census import Census
+from septum.check.boundary_agreement import Agreement, BestOrientation, Placement
+from septum.check.census import Census
+from septum.check.issues import IssueKind
 
 
 @dataclass(frozen=True)
-class ImageFacts:
-    """Figures of one image file.
+class ImageStatistics:
+    """Statistics of one image file.
 
     Attributes
     ----------
     dtype, axes, frames, sides, channels
-        As read: ``sides`` without T and C, in pixels, ``(Y, X)`` or ``(Z, Y, X)``; ``frames`` is the length of T.
+        As read: `sides` without T and C, in pixels, ``(Y, X)`` or ``(Z, Y, X)``; `frames` is the length of T.
     low, high, mean, percentiles
-        Over all finite pixels and channels, in the file's units; percentiles 1, 50 and 99.
+        Of all finite pixels and channels, in the units of the file; percentiles 1, 50 and 99.
     holes
-        Values that are NaN or infinite.
+        Number of values that are NaN or infinite.
     constant
         All finite values are equal.
     spare
         The last of two or four channels is constant and not 0: an alpha channel that hides nothing.
     flat
-        Channels that are constant, from 0.
+        Numbers of the constant channels, from 0.
     spacing_um
         Micrometers per pixel along `sides`; None if unknown.
     digest
-        Of shape and values: equal images have equal digests.
+        Hash of shape and values: equal images have equal digests.
     curve, levels
         See `septum.arrays.intensity_profile.intensity_curve`; the channels one after another.
     thumbnail
@@ -63,27 +59,35 @@ class ImageFacts:
 
 
 @dataclass(frozen=True)
-class MaskFacts:
-    """Figures of one mask file: as `ImageFacts`, and one census per frame.
+class MaskStatistics:
+    """Statistics of one mask file.
 
     Attributes
     ----------
+    dtype, axes, frames, sides, channels, digest
+        As in `ImageStatistics`.
     mends
-        Codes of `septum.check.masks.Labels`.
+        Repairs that reading the values as labels took; see `septum.check.masks.Labels`.
+    restored
+        The two values were restored after JPEG: the copy may hold them, training does not use them.
     problem
-        Why it cannot be read as labels; ``""`` if it can.
+        Why the values are no labels; ``""`` if they are.
+    census
+        One per frame; empty if there is a problem.
     agreements
-        How outlines and edges agree, in up to eight frames that have labels; empty for volumes.
+        Agreement of outlines and edges in up to eight frames that have labels; empty for volumes.
     orientation
-        The order of axes in which a volume's mask fits best; None for images.
+        The order of axes in which the mask of a volume fits best; None for images.
     reorder
-        What brings the sides of the mask to those of the image; None if they are equal, or it is not certain.
-    turned
-        Y and X are swapped, and rotated by 90 degrees it would fit better than transposed.
-    apart
-        Ids that several objects far apart have; see `septum.check.split_ids.set_apart`.
+        Placement that gives the mask the sides of its image, where the sides alone decide it.
+    likely_order
+        The same where several orders have these sides, and the edges of the image decide between them.
+    rotated
+        Y and X are swapped, and rotated by 90 degrees the mask would fit better than transposed.
+    split_ids
+        Ids of several objects that are far apart; see `septum.check.split_ids.separate_split_ids`.
     ignored
-        Values that were asked to mean not annotated and are in the mask.
+        Values that the user declared as not annotated and that are in the mask.
     """
 
     dtype: str
@@ -91,47 +95,50 @@ class MaskFacts:
     frames: int
     sides: tuple[int, ...]
     channels: int
-    mends: tuple[str, ...]
+    mends: tuple[IssueKind, ...]
+    restored: bool
     problem: str
     census: tuple[Census, ...]
     agreements: tuple[Agreement, ...]
-    orientation: Turned | None
+    orientation: BestOrientation | None
     reorder: Placement | None
-    turned: bool
-    apart: tuple[int, ...]
+    likely_order: Placement | None
+    rotated: bool
+    split_ids: tuple[int, ...]
     digest: str
     ignored: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """One image with its truth, and what was found in the files.
+    """One image with its truth files, and their statistics.
 
     Attributes
     ----------
     name, group, position, image
-        As in `septum.pairing.find.Pair`.
+        As in `septum.pairing.pair.Pair`.
     masks, golds
-        Files of truth, each with the Z slice that it is (None: all of the image).
-    image_facts, mask_facts
-        Figures; None if the file could not be read. Of several masks (slices) the first.
+        Truth files, each with the Z slice that it holds (None: the whole image).
+    image_stats, mask_stats
+        Statistics; None if the file could not be read. Of several masks (slices) the first.
     unreadable
         Files that could not be read, with the reason.
-    binary
-        Frames whose objects are the connected pieces of one value, although the data set has ids.
-    mend
-        How the mask has to be put on its image, found by comparing it with the others.
-    axes
-        Names of the dimensions of the image file, where it does not say them right; None where it does.
+    binary_frames
+        Frames in which all objects have one value, although the data set has ids: the connected pieces are the objects.
+    likely_placement
+        Placement of the mask found by comparing its outlines with the edges of the image: not certain, so that only the
+        copy of ``--fix`` applies it.
+    named_axes
+        Names of the dimensions of the image file where the file itself does not name them correctly; else None.
     copy_of
         Name of the first pair of which the image is a copy; ``""`` if there is none.
     field
-        Mask of the field of view; None if there is none that fits.
-    unfit_field
+        Mask of the field of view; None if there is none that can be used.
+    unusable_field
         A mask of the field of view that is not used, with the reason.
-    near_px
-        The mask names some of the objects: only what lies within so many pixels of one (of the finest axis) is known
-        to be background. None where it names them all.
+    background_margin_px
+        The mask names only some of the objects: background is known only within this distance of one, in pixels of the
+        finest axis. None if the mask names all objects.
     """
 
     name: str
@@ -140,16 +147,16 @@ class PairStatistics:
     image: Path
     masks: tuple[tuple[Path, int | None], ...]
     golds: tuple[tuple[Path, int | None], ...]
-    image_facts: ImageFacts | None = None
-    mask_facts: MaskFacts | None = None
+    image_stats: ImageStatistics | None = None
+    mask_stats: MaskStatistics | None = None
     unreadable: tuple[tuple[Path, str], ...] = ()
-    binary: tuple[int, ...] = ()
-    mend: Placement | None = None
-    axes: str | None = None
+    binary_frames: tuple[int, ...] = ()
+    likely_placement: Placement | None = None
+    named_axes: str | None = None
     copy_of: str = ""
     field: Path | None = None
-    unfit_field: tuple[Path, str] | None = None
-    near_px: float | None = None
+    unusable_field: tuple[Path, str] | None = None
+    background_margin_px: float | None = None
 
     @property
     def mask(self) -> Path:
@@ -157,8 +164,22 @@ class PairStatistics:
         return self.masks[0][0]
 
     @property
-    def placement(self) -> Placement | None:
-        """What has to be done with the mask so that it fits its image; None if nothing."""
-        if self.mask_facts is None or self.masks[0][1] is not None:
-            return None
-        return self.mask_facts.reorder or self.mend
+    def is_sliced(self) -> bool:
+        """Whether the mask files are single Z slices of the image."""
+        return self.masks[0][1] is not None
+
+    @property
+    def image_axes(self) -> str:
+        """Axes of the image as read; ``""`` if it could not be read."""
+        return self.image_stats.axes if self.image_stats else ""
+
+    @property
+    def census(self) -> tuple[Census, ...]:
+        """Census of each frame of the mask; empty if the mask could not be read."""
+        return self.mask_stats.census if self.mask_stats else ()
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """All files of the pair."""
+        truth = {path for path, _ in (*self.masks, *self.golds)}
+        return frozenset({self.image, *truth, *([] if self.field is None else [self.field])})

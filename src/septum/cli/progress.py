@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Self
 import typer
 
 from septum.events import Event, Warned
-from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
+from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
+from septum.io.paths import format_path
 from septum.predict.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
 from septum.predict.memory import format_bytes
 from septum.report.curve import Curve
@@ -229,6 +230,8 @@ def show_training(record: Event, progress: Progress) -> None:
             if progress.unit != "images":
                 progress.begin("images")
             progress.show(done, total, note="held-out images")
+        case ReportWritten(path):
+            progress.say(f"report: {format_path(path)}")
         case Saved() | Trained() | SeedsCompared() | Curve():
             pass
 

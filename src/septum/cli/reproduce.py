@@ -42,9 +42,11 @@ def data(
 
     Example: septum data isbi2012
     """
+    from septum.reproduce import archive
     from septum.reproduce import datasets as job
+    from septum.reproduce.settings import FetchSettings
 
-    settings = settings_of(job.PublicDataSettings, name=name, out=out or Path("data") / name)
+    settings = settings_of(FetchSettings, name=name, out=out or Path("data") / name)
     said: dict[str, object] = {}
     with (
         stoppable(lambda: "nothing was kept; the same command begins again"),
@@ -55,7 +57,7 @@ def data(
                 case job.Announced(what):
                     progress.say(f"{what.title}\nfrom {what.url}, described at {what.page}")
                     progress.say(f"terms: {what.terms}\ncite: {what.citation}")
-                case job.Arrived(stage, done, total):
+                case archive.Arrived(stage, done, total):
                     if total:
                         progress.show_stage(stage, done / 1e6, max(1, round(total / 1e6)), unit="MB")
                 case Warned(text):
@@ -122,13 +124,15 @@ def reproduce(
     """
     from septum.reproduce import reproduce as job
     from septum.reproduce.page import write_reproduction
+    from septum.reproduce.results import Reproduced
     from septum.reproduce.results import as_json as figures
+    from septum.reproduce.settings import ReproduceSettings
 
     if steps is not None and budget is not None:
         raise UsageError("both --steps and --budget", "one of them", "leave one out")
     folder = out or Path("reproduced") / name
     settings = settings_of(
-        job.ReproduceSettings,
+        ReproduceSettings,
         name=name,
         data=data or Path("data") / name,
         out=folder,
@@ -148,7 +152,7 @@ def reproduce(
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
     ):
         for record in job.reproduce(settings, stop):
-            if isinstance(record, job.Reproduced):
+            if isinstance(record, Reproduced):
                 found = record
                 page = write_reproduction(found)
             else:

@@ -46,9 +46,10 @@ def suggest(
     """
     from septum.predict.events import ImageFailed
     from septum.review import suggest as job
+    from septum.review.settings import SuggestSettings
 
     settings = settings_of(
-        job.SuggestSettings,
+        SuggestSettings,
         model=model,
         inputs=tuple(inputs),
         number=number,

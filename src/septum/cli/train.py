@@ -208,8 +208,7 @@ def train(
     from septum.experiments.learning_curve import train_curve
     from septum.experiments.seeds import train_seeds
     from septum.experiments.series import several_processes
-    from septum.experiments.trackers import trackers_of
-    from septum.experiments.tracking import tracked
+    from septum.experiments.tracking import open_trackers, track
     from septum.report.collect import observe
     from septum.train import loop as job
     from septum.train.distributed import launch, starts_processes
@@ -225,7 +224,7 @@ def train(
     if devices > 1 and any(asked.values()):
         raise several_processes(next(name for name, wanted in asked.items() if wanted))
     run = out or run_folder(data)
-    trackers = trackers_of(run, tensorboard=tensorboard, mlflow=mlflow)
+    trackers = open_trackers(run, tensorboard=tensorboard, mlflow=mlflow)
     if starts_processes(devices):
         raise typer.Exit(launch(devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     settings = settings_of(
@@ -264,7 +263,7 @@ def train(
     with (
         orderly(run) as stop,
         Progress("steps", quiet=quiet or as_json, waiting="preparing the images") as progress,
-        closing(tracked(_with_page(records(stop), progress), run, trackers)) as told,
+        closing(track(_with_page(records(stop), progress), run, trackers)) as told,
     ):
         learned = follow_training(told, progress)
     result = learned.trained
@@ -300,9 +299,10 @@ def demo(
     Example: septum demo -o septum-demo
     """
     from septum.demo import demo as job
+    from septum.demo.settings import DemoSettings
     from septum.report.pictures import Compared, draw_demo
 
-    settings = settings_of(job.DemoSettings, out=out, seed=seed)
+    settings = settings_of(DemoSettings, out=out, seed=seed)
     with orderly(out / "run") as stop, Progress("steps", waiting="making images") as progress:
         for record in _with_page(job.demo(settings, stop), progress):
             if isinstance(record, Compared):

@@ -1,1 +1,1 @@
-"""Made images of cells, and a method that does not learn."""
+"""Synthetic images of cells, and a segmentation method without learning."""

@@ -1,11 +1,11 @@
-"""The demo: make images, train on some, predict the others, and compare with a method that does not learn.
+"""The demo: create images, train on some of them, predict the others, and compare with a method without learning.
 
 ::
 
-    OUT/training/images, masks     what the model learns from
-    OUT/test/images, masks         what it never sees before it is asked
+    OUT/training/images, masks     training data
+    OUT/test/images, masks         test data, not used in the training
     OUT/run                        the training (see `septum.train.run_folder`)
-    OUT/predicted                  the model's objects of the test images
+    OUT/predicted                  predicted objects of the test images
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from septum import seeding
 from septum.demo.otsu_watershed import otsu_watershed
+from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
 from septum.errors import FileError
 from septum.events import Event
@@ -30,52 +30,26 @@ from septum.io.write import write_image
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import Table, table
 from septum.report.pictures import Compared
-from septum.settings import Settings
 from septum.train.events import Stopped
 from septum.train.interrupt import StopRequest
 
 BASELINE = "Otsu + watershed"
-# In two minutes on two cores, many steps of one tile reach more than half as many of two tiles, as would be planned.
+# In two minutes on two cores, steps of one tile reach a better score than half as many steps of the planned two.
 BATCH = 1
 
 
-class DemoSettings(Settings):
-    """What the demo makes and how long it trains.
-
-    Parameters
-    ----------
-    out
-        Folder for everything; made if missing. The same demo on the same folder goes on where it stopped.
-    seed
-        Of the images and of the training.
-    budget_s
-        Seconds for the training; all else takes about ten.
-    training, tests
-        How many images to learn from and to be scored on.
-    device
-        See `septum.nn.device.find_device`.
-    """
-
-    out: Path = Path("septum-demo")
-    seed: int = Field(default=0, ge=0)
-    budget_s: float = Field(default=120.0, gt=0)
-    training: int = Field(default=16, ge=2)
-    tests: int = Field(default=4, ge=1)
-    device: str = "auto"
-
-
 @dataclass(frozen=True)
-class DemoDone:
-    """The last record of a demo.
+class DemoDone(Event):
+    """The last event of a demo.
 
     Attributes
     ----------
     rows : tuple
-        Name of the method, SEG and AP at IoU 0.5 on all test images together: the model first, then the baseline.
+        Name of the method, SEG and AP at IoU 0.5 on all test images together: of the model, then of the baseline.
     folder : Path
-        Where everything lies; the run with its ``log.csv`` is ``folder/run``.
+        Folder of the demo; that of the run is ``folder/run``.
     seconds : float
-        Of the whole demo.
+        Duration of the demo.
     """
 
     rows: tuple[tuple[str, float, float], ...]
@@ -83,34 +57,30 @@ class DemoDone:
     seconds: float
 
 
-DemoRecord = Event | Compared | DemoDone
-
-
-def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[DemoRecord]:
+def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Event]:
     """Run the demo.
 
     Parameters
     ----------
     settings
-        What to make.
+        What to create, and how long to train.
     stop
         See `septum.train.loop.train`.
 
     Yields
     ------
-    The records of `septum.report.collect.observe`, those of `septum.predict.predict.predict_files` for the test
-    images, one `Compared` for each of them, and `DemoDone` at the end.
+    The events of `septum.experiments.run.run_training`, those of `septum.predict.predict.predict_files` for the test
+    images, Compared for each of them, and DemoDone at the end.
 
     Raises
     ------
     SeptumError
         If the folder cannot be written, or holds a demo of another seed or length.
     """
-    # These import torch, which the command line must not wait for before it has said anything.
+    # These import torch; the command line prints its first line before.
+    from septum.experiments.run import run_training
     from septum.predict.predict import predict_files
     from septum.predict.settings import PredictSettings
-    from septum.report.collect import observe
-    from septum.train.loop import train
     from septum.train.settings import TrainSettings
 
     begin = time.monotonic()
@@ -125,9 +95,9 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[De
         batch=BATCH,
         device=settings.device,
     )
-    for record in observe(asked, train(asked, stop)):
-        yield record
-        if isinstance(record, Stopped):
+    for event in run_training(asked, stop=stop):
+        yield event
+        if isinstance(event, Stopped):
             return
     yield from predict_files(
         PredictSettings(
@@ -142,7 +112,7 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[De
 
 
 def _write_images(folder: Path, name: str, seed: int, count: int) -> list[Path]:
-    """Write `count` images and masks as a data folder; return the images."""
+    """Write `count` images and masks as a data folder; return the files of the images."""
     paths = []
     for part in ("images", "masks"):
         try:

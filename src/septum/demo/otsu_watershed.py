@@ -1,7 +1,7 @@
-"""Segmentation without learning: Otsu's threshold and a watershed, what many people would try first.
+"""Segmentation without learning: Otsu's threshold and a watershed, which many people would try first.
 
-It is what Septum is compared with in the demo, so it is made as well as the method allows: illumination is divided
-out before the threshold, and the seeds of the watershed are maxima of the distance transform that stand out clearly.
+The demo compares Septum with it, so that it is as good as the method allows: uneven illumination is removed before the
+threshold, and the seeds of the watershed are clear maxima of the distance transform.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ def otsu_watershed(
 ) -> NDArray[np.int32]:
     """Label bright objects by Otsu's threshold and split those that touch at their necks.
 
-    The steps: mean over channels, Gaussian smoothing, logarithm (illumination multiplies, so it becomes a sum), the
-    local mean subtracted, Otsu's threshold, holes filled, an opening by one pixel, distance to the background, its
-    h-maxima as seeds, watershed, specks removed. The values below are the best found on made cells, as are these
-    steps: without the logarithm, or with the background divided out, fewer objects were right.
+    The steps: mean over channels, Gaussian smoothing, logarithm (a product with the illumination becomes a sum),
+    subtraction of the local mean, Otsu's threshold, filling of holes, opening by one pixel, distance to the background,
+    watershed from its h-maxima, removal of small objects. These steps and the default values are the best that were
+    found on synthetic cells: without the logarithm, or with division by the background, fewer objects were correct.
 
     Parameters
     ----------
     image
-        ``(C, *S)`` float32, any range, objects brighter than the background.
+        ``(C, *S)`` float32, any range; objects are brighter than the background.
     smooth_px
-        Deviation of the Gaussian smoothing, in pixels.
+        Standard deviation of the smoothing Gaussian, in pixels.
     background_px
-        Deviation of the Gaussian that measures the local brightness, in pixels: a little more than the radius of an
-        object. None leaves intensities as they are (Otsu's threshold on one level for the whole image).
+        Standard deviation of the Gaussian that measures the local brightness, in pixels: a little more than the radius
+        of an object. None keeps the intensities, so that one threshold holds for the whole image.
     depth_px
-        How far the distance must fall between two maxima for them to be two objects, in pixels.
+        Least decrease of the distance between the maxima of two objects, in pixels.
     min_size_px
-        Objects of fewer pixels (voxels) are removed.
+        Least size of an object in pixels (voxels).
 
     Returns
     -------
@@ -53,7 +53,7 @@ def otsu_watershed(
     if not high > low:
         return np.zeros(gray.shape, np.int32)
     if background_px is not None:
-        gray = np.log((gray - low) / (high - low) + 0.05)  # 0.05: the noise of the darkest parts is not blown up
+        gray = np.log((gray - low) / (high - low) + 0.05)  # 0.05 limits the noise of the darkest parts
         gray -= ndimage.gaussian_filter(gray, background_px)
     foreground = ndimage.binary_fill_holes(gray > threshold_otsu(gray))
     foreground = ndimage.binary_opening(foreground)
@@ -66,7 +66,7 @@ def otsu_watershed(
 
 
 def _peaks(distance: NDArray[np.float64], depth: float) -> NDArray[np.int32]:
-    """Return the h-maxima, numbered: the maxima that rise by at least `depth` above the saddle to a higher one."""
+    """Return the h-maxima, numbered: maxima at least `depth` above the saddle to a higher maximum."""
     from scipy import ndimage
     from skimage.morphology import local_maxima, reconstruction
 

@@ -1,8 +1,8 @@
-"""Made cells: images of touching cells with their truth, for the demo, the tests and the examples.
+"""Synthetic cells: images of touching cells with their truth, for the demo, the tests and the examples.
 
-A picture is made the way a fluorescence microscope makes one: a sample (cells, debris, stray fluorescence), the optics
-(uneven light, blur that grows away from the plane of focus), the camera (shot noise, read noise, 8 bits). Each effect
-is one of those that spoil a threshold on real images; none is drawn that a person could not see through.
+An image is composed as in a fluorescence microscope: sample (cells, debris, haze), optics (uneven illumination, blur
+that increases with the distance from the plane of focus), camera (shot noise, read noise, 8 bits). Each effect makes a
+threshold fail on real images; a person still recognizes the cells.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from septum.seeding import generator
 
 Float = NDArray[np.float32]
 
-MARGIN = 24  # pixels around the picture that are drawn and cut off: cells lie across the border, and blur does not wrap
-SMALLEST_PX = 10  # a piece of a cell at the border that is smaller than this is left out of the truth
-OFFSET, WHITE = 8.0, 255.0  # gray value of the camera in darkness, and at saturation
+MARGIN = 24  # pixels around the image, cut off at the end: cells cross the border, and the blur does not wrap
+SMALLEST_PX = 10  # smaller pieces of cells at the border are left out of the truth
+OFFSET, WHITE = 8.0, 255.0  # gray values of the camera without light, and at saturation
 READ_NOISE = 1.5  # gray values
 
 
@@ -33,71 +33,71 @@ def generate(
     photons: float = 220.0,
     debris: float = 1.0,
 ) -> tuple[Float, NDArray[np.int32]]:
-    """Make one image of cells and the truth that belongs to it.
+    """Create one image of cells and its truth.
 
     Parameters
     ----------
     seed
-        0 or more; the same numbers give the same image on every machine.
+        0 or more; the same seed gives the same image on every machine.
     shape
         ``(Y, X)`` or ``(Z, Y, X)`` in pixels, each 1 or more.
     cells
-        How many cells to place in the picture and the margin around it; fewer where no room is left. Without it, as
-        many as cover about half of the area.
+        Number of cells in the image and the margin around it; fewer if no room is left. None: as many as cover about
+        half of the area.
     radius_px
-        Mean radius of a cell in pixels; radii vary by a fifth, lengths by up to twice the width.
+        Mean radius of a cell in pixels; radii vary by a fifth, and cells are up to twice as long as wide.
     uneven_light
-        0 to 1: which part of the light is missing where it is darkest.
+        Share of the light that is missing at the darkest place, 0..1.
     photons
-        Photons in a pixel at gray value 255; shot noise is their square root. Fewer are noisier.
+        Photons in a pixel at gray value 255; the standard deviation of the shot noise is their square root.
     debris
-        Amount of what is not a cell (bright specks, dim fragments, cells far out of focus); 0 is none, 1 usual.
+        Amount of bright specks, dim fragments and cells far out of focus: 0 for none, 1 for the usual amount.
 
     Returns
     -------
     image
-        ``(1, *S)`` float32, whole numbers from 0 to 255, so that it can be kept as uint8.
+        ``(1, *S)`` float32, whole numbers 0..255, which fit into uint8.
     labels
-        ``(*S)`` int32, 0 background, 1..n the cells. Cells in a cluster touch: no background lies between their ids.
+        ``(*S)`` int32, 0 background, 1..n the cells. Cells in a cluster touch without background between them.
     """
     rng = generator(seed, "cells")
     canvas = tuple(side + 2 * MARGIN for side in shape)
     wanted = _usual_number(canvas, radius_px) if cells is None else cells
     placed = _place(rng, canvas, wanted, radius_px)
     sample, labels = _draw_cells(rng, canvas, placed, radius_px)
-    sample += _stray(rng, canvas, radius_px, debris)
-    exposed = _light(rng, canvas, uneven_light) * _focus(rng, sample)
+    sample += _haze_and_debris(rng, canvas, radius_px, debris)
+    exposed = _illumination(rng, canvas, uneven_light) * _focus(rng, sample)
     inner = tuple(slice(MARGIN, MARGIN + side) for side in shape)
-    return _camera(rng, exposed[inner], photons)[None], _in_order(labels[inner])
+    return _camera(rng, exposed[inner], photons)[None], _renumber(labels[inner])
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One cell: an ellipse with its center (pixels), radius (pixels) and axes, and how it looks."""
+    """One cell: the ellipse and the texture."""
 
-    center: NDArray[np.float64]  # (rank,)
-    radius: float  # of the ball of the same volume
-    shape: NDArray[np.float64]  # (rank, rank): offset from the center -> offset in units of the cell's own half axes
-    length: float  # longest half axis, pixels
-    brightness: float  # 1 is usual
+    center: NDArray[np.float64]  # (rank,), pixels
+    radius: float  # pixels, of the ball of the same volume
+    shape: NDArray[np.float64]  # (rank, rank): offset from the center in pixels -> in half axes of the cell
+    length: float  # pixels, longest half axis
+    brightness: float  # 1 is typical
     grain: float  # relative strength of the texture
-    nucleus: float  # relative brightness of the middle, below 0: a dark nucleus
+    nucleus: float  # relative brightness of the middle, below 0 for a dark nucleus
 
 
 def _usual_number(canvas: tuple[int, ...], radius_px: float) -> int:
-    """Return how many cells cover half of the canvas."""
+    """Return the number of cells that cover half of the canvas."""
     rank = len(canvas)
     ball = math.pi ** (rank / 2) / math.gamma(rank / 2 + 1) * radius_px**rank
     return max(1, int(0.5 * math.prod(canvas) / ball + 0.5))
 
 
 def _place(rng: np.random.Generator, canvas: tuple[int, ...], wanted: int, radius_px: float) -> list[_Cell]:
-    """Place cells in clusters: most are laid against one that is there already, the others start a new cluster."""
+    """Place cells in clusters: four of five next to a cell that is placed, the others as the first of a new cluster."""
     rank = len(canvas)
     centers = np.zeros((wanted, rank))
     radii = np.zeros(wanted)
     placed: list[_Cell] = []
-    for _ in range(30 * wanted):  # tries; a crowded picture ends with fewer cells
+    for _ in range(30 * wanted):  # attempts; a crowded image has fewer cells
         n = len(placed)
         if n == wanted:
             break
@@ -109,7 +109,7 @@ def _place(rng: np.random.Generator, canvas: tuple[int, ...], wanted: int, radiu
             reach = (radius + radii[neighbor]) * rng.uniform(0.8, 0.95)
             center = centers[neighbor] + direction * (reach / np.linalg.norm(direction))
         distances = np.sqrt(((centers[:n] - center) ** 2).sum(axis=1))
-        # Centers closer than this would leave one of the two cells as a thin crescent.
+        # With closer centers, one of the two cells would be a thin crescent.
         if np.any(distances < 0.78 * (radii[:n] + radius)) or np.any((center < 0) | (center >= canvas)):
             continue
         centers[n], radii[n] = center, radius
@@ -118,7 +118,7 @@ def _place(rng: np.random.Generator, canvas: tuple[int, ...], wanted: int, radiu
 
 
 def _cell(rng: np.random.Generator, center: NDArray[np.float64], radius: float) -> _Cell:
-    """Draw the form and the look of one cell."""
+    """Draw the shape and the texture of one cell."""
     rank = len(center)
     stretch = np.exp(rng.uniform(-0.3, 0.3, rank))
     half_axes = radius * stretch / np.prod(stretch) ** (1 / rank)
@@ -138,11 +138,11 @@ def _cell(rng: np.random.Generator, center: NDArray[np.float64], radius: float) 
 def _draw_cells(
     rng: np.random.Generator, canvas: tuple[int, ...], placed: list[_Cell], radius_px: float
 ) -> tuple[Float, NDArray[np.int32]]:
-    """Return the fluorescence of the cells (1 is usual) and their labels, both ``(*canvas)``.
+    """Return the fluorescence of the cells (1 is typical) and their labels, both ``(*canvas)``.
 
-    Where cells meet, a pixel belongs to the one whose circle is nearer: both that region and the ellipse are
-    star-shaped around the center, so every cell is in one piece. A smooth bending of the plane, the same for all
-    cells, then makes outlines and walls irregular.
+    Where cells meet, a pixel belongs to the cell whose circle is nearer. This region and the ellipse are both
+    star-shaped around the center, so that every cell is connected. A smooth deformation of the plane, the same for all
+    cells, makes outlines and walls irregular.
     """
     rank = len(canvas)
     bend = [1.8 * _smooth_noise(rng, canvas, radius_px / 2) for _ in range(rank)]
@@ -171,15 +171,15 @@ def _draw_cells(
     body *= 1 + look[..., 2] * np.exp(-((inside / 0.5) ** 2))
     body *= np.maximum(1 + look[..., 1] * texture, 0)
     to_wall = (np.minimum(second, 1e3) - np.minimum(nearest, 1e3)) / 2
-    body *= 1 - 0.65 * np.exp(-((to_wall / 1.5) ** 2) / 2)  # the wall between two cells holds no dye
+    body *= 1 - 0.65 * np.exp(-((to_wall / 1.5) ** 2) / 2)  # the wall between two cells has no dye
     return body.astype(np.float32), labels
 
 
-def _stray(rng: np.random.Generator, canvas: tuple[int, ...], radius_px: float, debris: float) -> Float:
-    """Return the light of all that is not a cell: ``(*canvas)``, in units of a usual cell's brightness."""
+def _haze_and_debris(rng: np.random.Generator, canvas: tuple[int, ...], radius_px: float, debris: float) -> Float:
+    """Return haze and debris: ``(*canvas)``, in units of the brightness of a typical cell."""
     haze = 0.12 + 0.03 * _smooth_noise(rng, canvas, 2 * radius_px)
     per_kind = debris * math.prod(canvas) / (8 * radius_px) ** len(canvas)
-    kinds = (  # how many, radius and brightness
+    kinds = (  # number, radius and brightness
         (1.5 * per_kind, (0.6, 1.3), (1.0, 3.0)),  # bright specks: dust, clumped dye
         (0.7 * per_kind, (0.2 * radius_px, 0.35 * radius_px), (0.3, 0.7)),  # fragments of dead cells
         (0.7 * per_kind, (0.9 * radius_px, 1.6 * radius_px), (0.15, 0.4)),  # cells far above or below the focus
@@ -193,10 +193,11 @@ def _stray(rng: np.random.Generator, canvas: tuple[int, ...], radius_px: float, 
     return np.asarray(np.maximum(haze, 0), np.float32)
 
 
-def _light(rng: np.random.Generator, canvas: tuple[int, ...], uneven: float) -> Float:
-    """Return the illumination ``(*canvas)``, from ``1 - uneven`` to 1: a lamp that is not centered on the field."""
+def _illumination(rng: np.random.Generator, canvas: tuple[int, ...], uneven: float) -> Float:
+    """Return the illumination ``(*canvas)``, from ``1 - uneven`` to 1, of a lamp that is not centered."""
     center = rng.uniform(0.1, 0.9, len(canvas)) * canvas
-    squares = sum(((g - c) / side) ** 2 for g, c, side in zip(np.ogrid[_all(canvas)], center, canvas, strict=True))
+    grid = np.ogrid[tuple(map(slice, canvas))]
+    squares = sum(((g - c) / side) ** 2 for g, c, side in zip(grid, center, canvas, strict=True))
     falloff = np.exp(-np.asarray(squares) / (2 * 0.4**2))
     span = falloff.max() - falloff.min()
     relative = (falloff - falloff.min()) / span if span > 0 else np.ones(canvas)
@@ -204,24 +205,25 @@ def _light(rng: np.random.Generator, canvas: tuple[int, ...], uneven: float) -> 
 
 
 def _focus(rng: np.random.Generator, sample: Float) -> Float:
-    """Return `sample` as the optics show it: sharp on one side of a tilted plane of focus, blurred on the other."""
+    """Blur a sample by tilted optics: little at one side, more at the other."""
     canvas = sample.shape
     slope = rng.normal(size=len(canvas))
-    plane = sum(s * (g / side - 0.5) for s, g, side in zip(slope, np.ogrid[_all(canvas)], canvas, strict=True))
+    grid = np.ogrid[tuple(map(slice, canvas))]
+    plane = sum(s * (g / side - 0.5) for s, g, side in zip(slope, grid, canvas, strict=True))
     tilt = np.asarray(plane) / np.abs(slope).sum() + 0.5
     return np.asarray((1 - tilt) * _blur(sample, 0.9) + tilt * _blur(sample, 2.2), np.float32)
 
 
 def _camera(rng: np.random.Generator, exposed: Float, photons: float) -> Float:
-    """Return gray values 0..255 (whole numbers, float32) of the light `exposed`, in which 1 is a usual bright cell."""
-    gain = 0.7 * (WHITE - OFFSET) / photons  # gray values per photon; the usual cell reaches 0.7 of white
+    """Return gray values 0..255 (whole numbers, float32) of the light `exposed`, in which a typical cell has 1."""
+    gain = 0.7 * (WHITE - OFFSET) / photons  # gray values per photon; a typical cell has 0.7 of white
     caught = rng.poisson(np.maximum(exposed, 0) * photons)
     gray = OFFSET + gain * caught + rng.normal(0.0, READ_NOISE, exposed.shape)
     return np.clip(np.rint(gray), 0, WHITE).astype(np.float32)
 
 
-def _in_order(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return `labels` numbered 1..n without gaps, pieces too small to be seen left out."""
+def _renumber(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Renumber labels to 1..n, without small pieces."""
     counts = np.bincount(labels.ravel())
     kept = counts >= min(SMALLEST_PX, labels.size)
     kept[0] = False
@@ -229,14 +231,14 @@ def _in_order(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _smooth_noise(rng: np.random.Generator, canvas: tuple[int, ...], sigma_px: float) -> Float:
-    """Return Gaussian noise of mean 0 and deviation 1 that changes over about `sigma_px` pixels: ``(*canvas)``."""
+    """Return Gaussian noise ``(*canvas)`` of mean 0 and standard deviation 1, smooth over about `sigma_px` pixels."""
     noise = _blur(rng.standard_normal(canvas, np.float32), sigma_px)
     noise -= noise.mean()
     return noise / max(float(noise.std()), 1e-6)
 
 
 def _blur(array: Float, sigma_px: float) -> Float:
-    """Return `array` convolved with a Gaussian of deviation `sigma_px`, wrapped around at the borders."""
+    """Convolve an array with a Gaussian of standard deviation `sigma_px`, periodic at the borders."""
     axes = tuple(range(array.ndim))
     spectrum = np.fft.rfftn(array, axes=axes)
     for axis, side in enumerate(array.shape):
@@ -247,12 +249,7 @@ def _blur(array: Float, sigma_px: float) -> Float:
 
 
 def _window(canvas: tuple[int, ...], center: NDArray[np.float64], reach: float) -> tuple[slice, ...]:
-    """Return the slices of the box that lies `reach` pixels around `center`, as far as it is on the canvas."""
+    """Return the slices of the box of `reach` pixels around `center`, cut off at the canvas."""
     low = np.maximum(np.floor(center - reach), 0).astype(int)
     high = np.minimum(np.ceil(center + reach) + 1, canvas).astype(int)
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-
-
-def _all(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Return the slices that take an array of `shape` whole."""
-    return tuple(slice(0, side) for side in shape)

@@ -18,9 +18,13 @@ from pydantic import Field
 from septum.errors import FileError
 from septum.io.atomic import whole_file
 from septum.io.paths import format_path
-from septum.settings import Settings
+from septum.settings import Option, Settings
 
 Metric = Literal["isbi", "ctc", "instances", "pixels"]
+
+
+def _parse_metrics(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 class EvaluateSettings(Settings):
@@ -29,27 +33,46 @@ class EvaluateSettings(Settings):
     Parameters
     ----------
     predicted
-        One or two predictions, each a file or a folder. With two, the second is compared with the first.
+        Files or folders; with two predictions the second one is compared with the first.
     truth
         A file or a folder; see `septum.evaluate.pairs.find_items`.
     metrics
-        Metrics to compute; None to choose from the truth. ``isbi`` takes probability maps or binary maps of membranes
-        (0) and cells (1 or 255), ``ctc`` and ``instances`` take object ids, ``pixels`` takes class values or
-        probabilities.
-    ignore
-        Mask, or folder of masks, whose pixels other than 0 do not count.
-    seed
-        Seed of the bootstrap.
-    out
-        Folder for ``scores.json``, ``per_image.csv`` and ``objects.csv``; None to write nothing.
+        ``isbi`` takes probability maps or binary maps of membranes (0) and cells (1 or 255), ``ctc`` and ``instances``
+        take object ids, ``pixels`` takes class values or probabilities.
     """
 
-    predicted: Annotated[tuple[Path, ...], Field(min_length=1, max_length=2)]
-    truth: Path
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] | None = None
-    ignore: Path | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    out: Path | None = None
+    predicted: Annotated[
+        tuple[Path, ...],
+        Field(min_length=1, max_length=2),
+        Option(help="One or two predictions, each a file or a folder.", argument=True, metavar="PREDICTED"),
+    ]
+    truth: Annotated[
+        Path, Option(help="The truth: a file, or a folder with matching names.", argument=True, metavar="TRUTH")
+    ]
+    metrics: Annotated[
+        tuple[Metric, ...] | None,
+        Field(min_length=1),
+        Option(
+            help="isbi, ctc, instances, pixels; several separated by commas.",
+            metavar="NAMES",
+            default="chosen from the truth",
+            parse=_parse_metrics,
+            write=",".join,
+        ),
+    ] = None
+    ignore: Annotated[
+        Path | None,
+        Option(
+            help="A mask, or a folder of masks: pixels other than 0 do not count.",
+            flags=("--ignore-mask",),
+            metavar="MASK",
+        ),
+    ] = None
+    seed: Annotated[int, Field(ge=0), Option(help="Random seed of the bootstrap.", metavar="N")] = 0
+    out: Annotated[
+        Path | None,
+        Option(help="Folder for scores.json, per_image.csv and objects.csv.", flags=("--out", "-o"), metavar="OUT"),
+    ] = None
 
 
 @dataclass(frozen=True)

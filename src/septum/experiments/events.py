@@ -1,22 +1,27 @@
-"""Events of a run of several trainings."""
+"""Events of a run of several trainings, and of the report of a run."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from septum.events import Event
-
-if TYPE_CHECKING:
-    from septum.train.events import Trained
+from septum.train.events import Trained
 
 
 @dataclass(frozen=True)
 class PartStarted(Event):
-    """Training `index` (from 0) of the `count` that a run consists of is begun.
+    """One of several trainings in a run starts or is resumed.
 
-    `title` names it, ``"fold 2 of 5"``; `folder` is its folder in that of the run, ``"fold-2"``.
+    Attributes
+    ----------
+    title : str
+        Name of the training: ``"fold 2 of 5"``.
+    index, count : int
+        Its number, from 0, and the number of all trainings.
+    folder : str
+        Name of its folder in the run folder: ``"fold-2"``.
     """
 
     title: str
@@ -27,7 +32,7 @@ class PartStarted(Event):
 
 @dataclass(frozen=True)
 class PartTrained(Event):
-    """The training `title` of a run of several came to its end."""
+    """One of several trainings in a run is complete, with its result."""
 
     title: str
     trained: Trained
@@ -35,29 +40,36 @@ class PartTrained(Event):
 
 @dataclass(frozen=True)
 class HeldOutDone(Event):
-    """`done` of `total` held-out images of a run of several trainings are predicted and written."""
+    """`done` of `total` held-out images are predicted."""
 
     done: int
     total: int
 
 
 @dataclass(frozen=True)
+class ReportWritten(Event):
+    """The report page of a run, or of one of its trainings, is written to `path`."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
 class SeedsCompared(Event):
-    """The same training with several seeds.
+    """Scores of the same training with several seeds.
 
     Attributes
     ----------
     seeds : tuple of int
-        In order.
+        The seeds, in order.
     scores : dict
-        By name, the score of each seed's network alone on the same held-out images.
+        By name of the score: its value with each seed, of the single network on the same held-out images.
     """
 
     seeds: tuple[int, ...]
     scores: dict[str, tuple[float, ...]]
 
     def mean(self, name: str) -> float:
-        """Return the mean of a score over the seeds; NaN where one is not defined."""
+        """Return the mean of a score over the seeds; NaN if one of the values is NaN."""
         return math.fsum(self.scores[name]) / len(self.seeds)
 
     def deviation(self, name: str) -> float:

@@ -1,9 +1,9 @@
-"""Predictions of held-out images as files, kept with the run: for a person, and for what looks at them later.
+"""Predictions of held-out images as files in the run folder, for users and for the search of label errors.
 
 ::
 
     RUN/out-of-fold/NAME.tif                  object ids, or class values, as `septum predict` writes them
-    RUN/out-of-fold/probabilities/NAME.tif    float32, of the object or second class, or of each of several classes
+    RUN/out-of-fold/probabilities/NAME.tif    float32: of the object or second class, or of each of several classes
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _PROBABILITIES = "probabilities"
 
 
 @dataclass(frozen=True)
-class Share:
-    """Images, and how the model that predicts them is opened: one that was not trained on them."""
+class HeldOutShare:
+    """Held-out samples, and how to open the model that predicts them, which was not trained on any of them."""
 
     open: Callable[[], Model]
     samples: Sequence[Sample]
@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class HeldOutFiles:
-    """The predictions of a run.
+    """The files of the predictions of a run.
 
     Parameters
     ----------
@@ -52,19 +52,26 @@ class HeldOutFiles:
 
     Attributes
     ----------
-    seconds
-        That the prediction of each image took, by its name, of those predicted now.
+    seconds : dict
+        Seconds of each prediction of this session, by the name of the sample.
     """
 
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     def path(self, sample: Sample) -> Path:
-        """Return the file of a sample's labels."""
+        """Return the file of the labels of a sample."""
         return self.folder / f"{sample.name}.tif"
 
     def read(self, sample: Sample) -> NDArray[np.float32] | None:
-        """Return the probabilities of a sample, as `septum.report.gallery.predicted_sample`; None if not there."""
+        """Read the probabilities of a sample.
+
+        Returns
+        -------
+        ndarray or None
+            ``(1, *S)`` of the object or second class, or ``(K, *S)`` of more than two classes; float32, 0..1. None if
+            there is no readable file of the right shape.
+        """
         path = self.folder / _PROBABILITIES / f"{sample.name}.tif"
         try:
             found = np.asarray(read_image(path).array, np.float32)
@@ -72,15 +79,20 @@ class HeldOutFiles:
             return None
         return found if found.shape[1:] == sample.mask.shape else None
 
-    def predict(self, shares: Sequence[Share], *, limit_s: float | None) -> Iterator[HeldOutDone]:
-        """Predict what is not there yet.
+    def predict(self, shares: Sequence[HeldOutShare], *, limit_s: float | None) -> Iterator[HeldOutDone]:
+        """Predict and write the samples that have no file yet.
 
         Parameters
         ----------
         shares
-            All images.
+            All held-out samples.
         limit_s
-            For all of them; the images that were reached then are spread over each share.
+            Seconds for all of them, None without a limit. The samples of a share are predicted in an order that is
+            spread over the share, at least one of them.
+
+        Yields
+        ------
+        HeldOutDone for each prediction.
 
         Raises
         ------
@@ -96,8 +108,8 @@ class HeldOutFiles:
         for number, share in enumerate(shares, start=1):
             until = None if limit_s is None else begin + limit_s * number / len(shares)
             missing = [s for s in spread_order(share.samples) if self.read(s) is None]
-            model = share.open() if missing else None
             done += len(share.samples) - len(missing)
+            model = share.open() if missing else None
             for place, sample in enumerate(missing):
                 if until is not None and place and time.monotonic() > until:
                     break
@@ -110,12 +122,12 @@ class HeldOutFiles:
                 yield HeldOutDone(done, total)
 
     def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
-        """Return the settings of objects, or of areas between `lines`, with the best scores over predicted samples."""
-        begin, some = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
+        """Return the object settings, or those of areas between `lines`, that score best on the predicted samples."""
+        begin, chosen = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
             columns: CandidateColumns = {}
-            for index in (i for i in some if not again or i in again):
+            for index in (i for i in chosen if not again or i in again):
                 probabilities = self.read(samples[index])
                 if probabilities is not None:
                     foreground = probabilities[0].astype(np.float16)
@@ -127,7 +139,7 @@ class HeldOutFiles:
         return tune_objects(measure, samples, lines=lines)
 
     def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
-        """Write labels ``(*S)``, object ids or classes 0 .. K - 1, as `septum predict` would."""
+        """Write labels ``(*S)`` int32, object ids or classes 0 .. K - 1, as `septum predict` would."""
         if model.header.kind == "classes":
             written: NDArray[Any] = class_table(model)[labels]
         else:
@@ -135,6 +147,7 @@ class HeldOutFiles:
         self._write(sample.name, written[None], sample)
 
     def _write(self, name: str, array: NDArray[Any], sample: Sample) -> None:
+        """Write an array ``(C, *S)``, without its first axis if that has one entry."""
         axes = "ZYX"[-sample.mask.ndim :]
         size = dict(zip(axes, sample.spacing_um or (), strict=False))
         one = array.shape[0] == 1

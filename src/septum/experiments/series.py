@@ -1,30 +1,32 @@
-"""Several trainings as one run, one after the other, each in a folder of its own: folds, seeds, parts of the data.
+"""Run several trainings, one after the other, as one run: folds, seeds, parts of the training images.
 
 ::
 
     RUN/settings.json, plan.json    as of a single run
     RUN/fold-1/, fold-2/ ...        a run folder each; see `septum.train.run_folder`
-    RUN/scores.json                 the scores of all together
-    RUN/model.safetensors           the result
+    RUN/scores.json                 scores of the resulting model
+    RUN/model.safetensors           the resulting model
 
-All follow one plan, that of the first. The time budget is shared out in equal parts of what is left, after what is done
-with the trained networks at the end.
+`run_series` is the driver of every kind. A kind says which trainings there are (`Outline`) and what follows the last of
+them (`septum.experiments.ensemble.finish_ensemble`, or the learning curve). All follow the plan of the first training.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from septum.check.samples import LoadedData, Sample
-from septum.errors import UsageError
-from septum.events import Warned
+from septum.check.check import check
+from septum.check.samples import LoadedData, Sample, fingerprint, load_data
+from septum.errors import ModelError, UsageError
+from septum.events import Event, Warned
 from septum.experiments.events import PartStarted, PartTrained
-from septum.report.collect import TrainingLog, observe
+from septum.nn.device import report_memory_shortage
+from septum.predict.model import open_model
+from septum.report.collect import TrainingLog, observe, rebuilt_command
 from septum.report.summary import RunReport
 from septum.train.distributed import described_processes
 from septum.train.events import Checked, Planned, Stopped, Trained
@@ -33,16 +35,16 @@ from septum.train.loop import train
 from septum.train.run_folder import RunFolder, read_plan_file
 from septum.train.settings import SplitSettings, TrainSettings
 
-# Share of a budget that is kept for the end until the first training has shown how long predictions take, and the most
-# that is kept for them at all.
-_END, _MOST_END = 0.12, 0.25
-# Of a budget: tuning on all held-out images, and the report.
+# Share of a budget that is reserved for the predictions after the last training: until the report of the first training
+# has shown how long a prediction takes, and at most.
+_FIRST_RESERVE, _MOST_RESERVE = 0.12, 0.25
+# Shares of a budget for tuning on all held-out images, and for the report.
 _TUNING, _REPORT = 0.04, 0.03
 
 
 @dataclass(frozen=True)
 class SeriesPart:
-    """One training of a series: the name of its folder, its title, and where it differs from the others."""
+    """One training of a series: the name of its folder, its title, and where its settings differ from the others."""
 
     folder: str
     title: str
@@ -50,161 +52,273 @@ class SeriesPart:
     seed: int
 
 
+@dataclass(frozen=True)
+class Outline:
+    """The trainings of a series.
+
+    Attributes
+    ----------
+    parts : sequence of SeriesPart
+        The trainings, in order.
+    sentence : str
+        What is trained, for `Planned`.
+    predictions : int
+        Number of predictions of held-out images after the last training, for the time that they need.
+    """
+
+    parts: Sequence[SeriesPart]
+    sentence: str
+    predictions: int
+
+
 @dataclass
+class TimeBudget:
+    """The time of a series: each training gets an equal share of what is left after a reserve for the predictions.
+
+    Parameters
+    ----------
+    total_s
+        Seconds of the whole run; None without a budget.
+    begin
+        Start of this session, of `time.monotonic`.
+    """
+
+    total_s: float | None
+    begin: float = field(default_factory=time.monotonic)
+    earlier_s: float = 0.0
+    reserved_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reserved_s = _FIRST_RESERVE * (self.total_s or 0.0)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds since the run began, all its sessions together."""
+        return time.monotonic() - self.begin + self.earlier_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds of the budget that are left; None without a budget."""
+        return None if self.total_s is None else self.total_s - self.spent_s
+
+    @property
+    def tuning_s(self) -> float | None:
+        """Seconds for tuning on the held-out images; None without a budget."""
+        return None if self.total_s is None else _TUNING * self.total_s
+
+    @property
+    def report_s(self) -> float:
+        """Seconds for the report; 0 without a budget."""
+        return _REPORT * (self.total_s or 0.0)
+
+    def share_s(self, parts_left: int) -> float | None:
+        """Return the seconds of the next training when `parts_left` are left to do; None without a budget."""
+        if self.left_s is None:
+            return None
+        return max(1.0, int((self.left_s - self.reserved_s) / parts_left * 10) / 10)
+
+    def reserve(self, predictions: int, prediction_s: float) -> None:
+        """Reserve the time of a number of predictions, of which each takes `prediction_s` seconds."""
+        if self.total_s is not None:
+            wanted = 1.2 * prediction_s * predictions + (_TUNING + _REPORT) * self.total_s
+            self.reserved_s = min(wanted, _MOST_RESERVE * self.total_s)
+
+
+@dataclass(frozen=True)
 class Series:
-    """The trainings of a run and their time.
+    """A run of several trainings: settings, folder, data, trainings, time, and the log for its report.
 
     Parameters
     ----------
     settings
-        Of the run; `steps` are those of each training, `budget_s` is that of all.
-    parts
-        The trainings, in order.
-    again
-        The command that repeats the run.
-    ends
-        Held-out images that are predicted at the end.
+        Settings of the run; `steps` are those of each training, `budget_s` is the time of all.
+    folder
+        The run folder, held by this process.
+    loaded
+        The annotated images.
+    outline
+        The trainings.
+    command
+        Command line that repeats the run.
+    budget
+        Its time.
+    log
+        What the events so far said.
     """
 
     settings: TrainSettings
-    parts: Sequence[SeriesPart]
-    again: str
-    ends: int
-    seen: TrainingLog = field(default_factory=TrainingLog)
-    _begin: float = field(default_factory=time.monotonic)
-    _earlier_s: float = 0.0
-    _reserved_s: float = 0.0
+    folder: RunFolder
+    loaded: LoadedData
+    outline: Outline
+    command: str
+    budget: TimeBudget
+    log: TrainingLog
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the run began, all sessions together."""
-        return time.monotonic() - self._begin + self._earlier_s
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds of the budget that are left; None without a budget."""
-        return None if self.settings.budget_s is None else self.settings.budget_s - self.seconds
-
-    @property
-    def tuning_s(self) -> float | None:
-        """Seconds that tuning at the end may take; None without a budget."""
-        return None if self.settings.budget_s is None else _TUNING * self.settings.budget_s
-
-    @property
-    def report_s(self) -> float:
-        """Return the seconds that the report at the end may take; 0 without a budget."""
-        return _REPORT * (self.settings.budget_s or 0.0)
-
-    def folder(self, part: SeriesPart) -> Path:
-        """Return the run folder of a part."""
+    def part_folder(self, part: SeriesPart) -> Path:
+        """Return the run folder of a training."""
         return self.settings.out / part.folder
 
-    def held_out(self, part: SeriesPart, loaded: LoadedData) -> list[Sample]:
-        """Return the images that a training held out, by what it wrote itself.
+    def held_out(self, part: SeriesPart) -> list[Sample]:
+        """Return the samples that a finished training held out, as its ``plan.json`` names them.
 
         Raises
         ------
         FileError
-            If its plan cannot be read.
+            If the file cannot be read.
         """
-        names = set(read_plan_file(self.folder(part)).get("held_out", []))
-        return [sample for sample in loaded.samples if sample.name in names]
+        names = set(read_plan_file(self.part_folder(part)).get("held_out", []))
+        return [sample for sample in self.loaded.samples if sample.name in names]
 
-    def trainings(self, loaded: LoadedData, stop: StopRequest) -> Generator[Any, None, list[Trained] | None]:
-        """Train every part, or go on where it was stopped; return what came of them, None where `stop` was asked for.
+    def warn(self, text: str) -> Warned:
+        """Note a warning for the report and return its event."""
+        self.log.warnings.append(text)
+        return Warned(text)
+
+    def finished(self) -> Trained | None:
+        """Return the result of an earlier start that completed the run, report included; None if none did."""
+        try:
+            header = open_model(self.folder.model, self.settings.device).header
+        except ModelError:
+            return None
+        training = header.training
+        if training.get("data_fingerprint") != fingerprint(self.loaded.images):
+            return None
+        if not (self.folder.path / "metrics.json").exists():
+            return None
+        steps, seconds = int(training.get("steps", 0)), float(training.get("seconds", 0.0))
+        return Trained(self.folder.model, header.scores, steps, seconds)
+
+    def train_parts(self, stop: StopRequest) -> Generator[Event, None, list[Trained] | None]:
+        """Do every training, or resume it; return their results, or None if `stop` was asked.
 
         Yields
         ------
-        PartStarted, the records of `septum.report.collect.observe` but Checked and Trained, and PartTrained for each
-        part. The plan is said once.
+        For each training PartStarted, the events of `septum.report.collect.observe` except Checked and Trained, and
+        PartTrained. Planned of the second and later trainings has its first line only: the plan is the same.
         """
-        self._reserved_s = _END * (self.settings.budget_s or 0.0)
         done: list[Trained] = []
-        for index, part in enumerate(self.parts):
-            yield PartStarted(part.title, index, len(self.parts), part.folder)
-            before = self.seconds
-            settings = self._settings(part, len(self.parts) - index)
+        for index, part in enumerate(self.outline.parts):
+            yield PartStarted(part.title, index, len(self.outline.parts), part.folder)
+            before = self.budget.spent_s
+            settings = self._settings_of(part, len(self.outline.parts) - index)
             if index:
                 self._share_plan(settings.out)
-            last: Trained | None = None
-            for record in observe(settings, train(settings, stop, loaded=loaded), again=self.again):
-                said = self._said(record, first=index == 0)
-                if isinstance(record, Trained):
-                    last = record
-                elif said is not None:
-                    if index == 0 or not isinstance(said, Planned):
-                        self.seen.hear(said)
-                    yield said
-                if isinstance(record, Stopped):
+            result: Trained | None = None
+            for event in observe(settings, train(settings, stop, loaded=self.loaded), again=self.command):
+                match event:
+                    case Checked():
+                        continue
+                    case Trained():
+                        result = event
+                        continue
+                    case Planned(lines) if index:
+                        yield Planned(lines[:1])
+                        continue
+                    case RunReport(timing={"predict_image_s": float(seconds)}):
+                        self.budget.reserve(self.outline.predictions, seconds)
+                self.log.hear(event)
+                yield event
+                if isinstance(event, Stopped):
                     return None
-            assert last is not None
-            self._earlier_s += max(0.0, last.seconds - (self.seconds - before))
-            done.append(last)
-            yield PartTrained(part.title, last)
+            assert result is not None
+            # Of a training of earlier sessions also the time that they took counts.
+            self.budget.earlier_s += max(0.0, result.seconds - (self.budget.spent_s - before))
+            done.append(result)
+            yield PartTrained(part.title, result)
         return done
 
-    def _settings(self, part: SeriesPart, left: int) -> TrainSettings:
-        """Return the settings of a part; its time is what it was at its first start."""
-        asked: dict[str, Any] = {"out": self.folder(part), "seed": part.seed, "split": part.split}
+    def _settings_of(self, part: SeriesPart, parts_left: int) -> TrainSettings:
+        """Return the settings of a training; a resumed one keeps the time of its first start."""
+        changes: dict[str, Any] = {"out": self.part_folder(part), "seed": part.seed, "split": part.split}
         if self.settings.budget_s is not None:
-            before = RunFolder(self.folder(part)).read_settings().get("budget_s")
-            share = (self.settings.budget_s - self.seconds - self._reserved_s) / left
-            asked["budget_s"] = before if isinstance(before, float) else max(1.0, int(share * 10) / 10)
-        return self.settings.model_copy(update=asked)
+            before = RunFolder(self.part_folder(part)).read_settings().get("budget_s")
+            changes["budget_s"] = before if isinstance(before, float) else self.budget.share_s(parts_left)
+        return self.settings.model_copy(update=changes)
 
     def _share_plan(self, folder: Path) -> None:
-        """Let a part begin with the plan of the first."""
+        """Copy the plan of the first training into the folder of another one that has none."""
         if not (folder / "plan.json").exists():
-            RunFolder(folder).write_json("plan.json", read_plan_file(self.folder(self.parts[0])))
-
-    def _said(self, record: Any, *, first: bool) -> Any:
-        """Return what is passed on of a record; None for what was said before."""
-        match record:
-            case Checked():
-                return None
-            case Planned(lines) if not first:
-                return Planned(lines[:1])
-            case RunReport(timing={"predict_image_s": float(one)}) if self.settings.budget_s is not None:
-                wanted = 1.2 * one * self.ends + (_TUNING + _REPORT) * self.settings.budget_s
-                self._reserved_s = min(wanted, _MOST_END * self.settings.budget_s)
-        return record
+            RunFolder(folder).write_json("plan.json", read_plan_file(self.part_folder(self.outline.parts[0])))
 
 
-def several_processes(what: str) -> UsageError:
-    """Return the error that says that a series trains in one process."""
-    return UsageError(
-        f"{what} with several processes",
-        "one process",
-        f"leave --devices out, and start one run for each GPU, or train without {what}",
-    )
+@dataclass(frozen=True)
+class SeriesKind:
+    """A kind of series: folds, seeds or a learning curve.
+
+    Attributes
+    ----------
+    name, value : str, int or bool
+        What was asked for, as ``settings.json`` holds it: ``"folds"``, 5.
+    outline : callable
+        Returns the trainings on the given samples; raises `SeptumError` if there are too few.
+    finish : callable
+        Yields the events after the last training, Trained at the end.
+    """
+
+    name: str
+    value: int | bool
+    outline: Callable[[Sequence[Sample]], Outline]
+    finish: Callable[[Series, Sequence[Trained]], Iterator[Event]]
+
+    @property
+    def option(self) -> str:
+        """The option of the command line: ``"--learning-curve"``."""
+        return f"--{self.name.replace('_', '-')}"
 
 
-def refuse_processes(what: str) -> None:
-    """Raise `UsageError` in one of several processes: a series trains in one process."""
-    if described_processes().world > 1:
-        raise several_processes(what)
+def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | None = None) -> Iterator[Event]:
+    """Check and load the data, do the trainings, and finish the run; the same call resumes a stopped run.
 
-
-@contextmanager
-def held(settings: TrainSettings) -> Iterator[tuple[RunFolder, list[Warned]]]:
-    """Hold the folder of a series.
+    Parameters
+    ----------
+    settings
+        Settings of the run; a time budget is shared out, `steps` are those of each training.
+    kind
+        Which trainings, and what follows them.
+    stop
+        Polled between steps and held-out images; where it was asked, the training saves its state and the run ends.
 
     Yields
     ------
-    The folder, and what a person should know.
+    Checked, Planned, the events of `Series.train_parts`, and those of `kind.finish`; Stopped is the last of a run that
+    was stopped.
 
     Raises
     ------
-    UsageError
-        If another process trains there.
-    FileError
-        If it cannot be written.
+    SeptumError
+        As `septum.train.loop.train`; if there are too few images for the trainings; or in one of several processes.
     """
-    folder = RunFolder(settings.out, parts=True)
-    with folder.lock() as warning:
-        yield folder, [Warned(warning)] if warning else []
+    budget, log = TimeBudget(settings.budget_s), TrainingLog()
+    refuse_processes(kind.option)
+    with report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"):
+        folder = RunFolder(settings.out, parts=True)
+        with folder.lock() as warning:
+            if warning:
+                yield Warned(warning)
+            report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
+            yield Checked(report)
+            log.hear(Checked(report))
+            loaded = load_data(report)
+            outline = kind.outline(loaded.samples)
+            folder.check_same_settings(settings, {}, {kind.name: kind.value})
+            yield Planned((outline.sentence,))
+            words = [kind.option] if kind.value is True else [kind.option, str(kind.value)]
+            series = Series(settings, folder, loaded, outline, rebuilt_command(settings, words), budget, log)
+            trained = yield from series.train_parts(stop or StopRequest())
+            if trained is not None:
+                yield from kind.finish(series, trained)
 
 
-def claim(folder: RunFolder, settings: TrainSettings, kind: str, value: int | bool) -> None:
-    """See that an earlier start asked for the same; the data are compared by each training."""
-    folder.check_same_settings(settings, {}, {kind: value})
+def refuse_processes(option: str) -> None:
+    """Raise `UsageError` in one of several processes: a series trains in one process."""
+    if described_processes().world > 1:
+        raise several_processes(option)
+
+
+def several_processes(option: str) -> UsageError:
+    """Return the error of a series that was asked for with several processes."""
+    return UsageError(
+        f"{option} with several processes",
+        "one process",
+        f"leave --devices out, and start one run for each GPU, or train without {option}",
+    )

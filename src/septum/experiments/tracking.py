@@ -1,97 +1,122 @@
-"""The course of a training for programs that show many runs beside each other: what is logged, and under which name.
+"""Log a training to TensorBoard or MLflow, for the comparison of many runs. Nothing is logged unless it is asked for.
 
-A tracker follows the records of a training, those of several trainings in one run each under a name of its own. It is
-company, not cargo: where it fails the training goes on without it.
+A tracker follows the events of a run; each of several trainings has a name of its own. Trackers are optional: one that
+fails is dropped with a warning, and the training continues. No package is imported before there is something to log.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from septum.events import Warned
+from pydantic import TypeAdapter
+
+from septum.errors import UsageError
+from septum.events import Event, Warned
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
+from septum.io.atomic import whole_file
 from septum.report.curve import Curve
-from septum.train.events import Planned, Resumed, Saved, Step, Stopped, Trained, Validated
+from septum.train.events import Planned, Resumed, Step, Stopped, Trained, Validated
 from septum.train.run_folder import RunFolder, read_plan_file
 
 Value = str | int | float | bool
 Outcome = Literal["finished", "stopped", "failed"]
 
-# What a training leaves that is worth a place beside its figures; of a run of several trainings their one model too.
+# Files of a training that are logged beside its scores; of the whole run also its model.
 _FILES = ("report.html", "metrics.json", "plan.json")
-_LONGEST = 200  # letters of a reason
+_LONGEST_REASON = 200
+_MOST_SENDING = 1000
+# Settings of the user win. Unless told otherwise, MLflow reports its use to its makers, prints messages between the
+# lines of the training, waits four minutes for a server that does not answer, and sends each value on its own, out of
+# order.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "1",
+    "MLFLOW_ASYNC_LOGGING_THREADPOOL_SIZE": "1",
+}
+_MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 class Tracker(Protocol):
-    """Where the course of a training is logged. One training at a time; ``""`` is the run itself."""
+    """A log of trainings, one at a time; the training ``""`` is the run itself."""
 
     @property
     def name(self) -> str:
-        """What warnings call it."""
+        """Name in warnings."""
 
-    def ended(self, part: str) -> bool:
-        """Say whether an earlier start logged this training to its end."""
-
-    def begin(self, part: str, *, after: int, lines: Sequence[str], values: Mapping[str, Value]) -> None:
-        """Log what follows as training `part`.
+    def begin(self, part: str, *, after: int | None, lines: Sequence[str], values: Mapping[str, Value]) -> None:
+        """Log the training `part` from now on: ``"fold-1"``, ``"seed-3"``, ``"images-8"``, or ``""``.
 
         Parameters
         ----------
-        part
-            ``"fold-1"``, ``"seed-3"``, ``"images-8"``; ``""`` for the run itself.
         after
-            Steps that are done: those that an earlier start logged beyond are done again.
+            Number of steps that are done: the log of later steps of an earlier start is replaced. None: an earlier
+            start completed the training; if its log is complete too, nothing is added to it.
         lines
             The plan, one sentence a line.
         values
-            What was asked for and the plan, by name: ``"network.width"``.
+            Settings and plan by name: ``"network.width"``.
         """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log figures, by name, after so many steps."""
+        """Log values of a step by name."""
 
-    def sync(self) -> None:
-        """Let nothing that was logged wait any longer."""
-
-    def finish(self, files: Sequence[Path]) -> None:
-        """End this training, which came to its end and left these files."""
-
-    def close(self, outcome: Outcome) -> None:
-        """End all that is still open."""
+    def end(self, outcome: Outcome, files: Sequence[Path] = ()) -> None:
+        """End this training, which left these files; unless it is finished, also the run that it is part of."""
 
 
-def tracked(records: Iterable[Any], run: Path, trackers: Sequence[Tracker]) -> Generator[Any, None, None]:
-    """Pass on the records of a training and let trackers log it.
+def open_trackers(run: Path, *, tensorboard: bool = False, mlflow: bool = False) -> list[Tracker]:
+    """Return the trackers that are asked for; nothing is written yet in the run folder `run`.
+
+    Raises
+    ------
+    UsageError
+        If one is not installed.
+    """
+    found: list[Tracker] = []
+    for asked, package, tracker in ((tensorboard, "tensorboard", TensorBoard), (mlflow, "mlflow", MLflow)):
+        if asked and find_spec(package) is None:
+            raise UsageError(
+                f"--{package} without {tracker.name}",
+                f"{tracker.name}, which is not installed with Septum by itself",
+                f"pip install 'septum[{package}]', or leave --{package} out",
+            )
+        found += [tracker(run)] if asked else []
+    return found
+
+
+def track(events: Iterable[Event], run: Path, trackers: Sequence[Tracker]) -> Generator[Event, None, None]:
+    """Yield the events of a run and log them; yield Warned where a tracker fails, which is then dropped.
 
     Parameters
     ----------
-    records
-        Of one training, or of several in one run; others may be among them.
+    events
+        Events of one training, or of several in one run; others may be among them.
     run
         The run folder.
     trackers
-        Nothing is asked of them before the training does its first step, or goes on.
-
-    Yields
-    ------
-    The records, and Warned where a tracker failed; it is asked for nothing more.
+        Not used before the training does its first step, or is resumed.
     """
     followers = [_Follower(tracker, run) for tracker in trackers]
     outcome: Outcome = "failed"
     try:
-        for record in records:
-            yield record
-            yield from _each(followers, partial(_Follower.hear, record=record))
-            outcome = "stopped" if isinstance(record, Stopped) else outcome
-        # Not at the record of the end: what is made of it, such as the report, comes after.
-        yield from _each(followers, _Follower.finish)
+        for event in events:
+            yield event
+            yield from _observe(followers, event)
+            outcome = "stopped" if isinstance(event, Stopped) else outcome
+        # Not at Trained: the report, which is logged as well, is written after it.
+        yield from _observe(followers, None)
         outcome = "stopped" if outcome == "stopped" else "finished"
     except (GeneratorExit, KeyboardInterrupt):
         outcome = "stopped"
@@ -99,18 +124,18 @@ def tracked(records: Iterable[Any], run: Path, trackers: Sequence[Tracker]) -> G
     finally:
         for follower in followers:
             with suppress(Exception):
-                follower.tracker.close(outcome)
+                follower.tracker.end(outcome)
 
 
-def _each(followers: list[_Follower], act: Callable[[_Follower], None]) -> Iterator[Warned]:
-    """Let all of them act; name those that fail and let them go."""
+def _observe(followers: list[_Follower], event: Event | None) -> Iterator[Warned]:
+    """Log an event, None for the end of all, to every tracker."""
     for follower in list(followers):
         try:
-            act(follower)
-        except Exception as error:  # a full disk, a server that is gone, a library of another age: no common parent
+            follower.finish() if event is None else follower.observe(event)
+        except Exception as error:  # a full disk, a dead server, a version that does not fit: no common base class
             followers.remove(follower)
             reason = " ".join(str(error).split()) or type(error).__name__
-            yield Warned(f"{follower.tracker.name} failed, the training goes on without it: {reason[:_LONGEST]}")
+            yield Warned(f"{follower.tracker.name} failed, the training goes on without it: {reason[:_LONGEST_REASON]}")
 
 
 @dataclass
@@ -120,84 +145,73 @@ class _Follower:
     tracker: Tracker
     run: Path
     part: str = ""
-    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the plan of each training
+    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)  # plan by training
+    begun: bool = False
     trained: Trained | None = None
-    state: Literal["waiting", "logging", "ended"] = "waiting"
 
-    def hear(self, record: object) -> None:
-        """Log what a record says."""
-        match record:
-            case PartStarted(folder=folder):
-                self._turn_to(folder)
+    def observe(self, event: Event) -> None:
+        """Log the values of an event."""
+        match event:
+            case PartStarted(folder=part):
+                self.part, self.begun = part, False
             case Planned(lines):
                 self.lines[self.part] = lines
             case Resumed(step):
                 self._begin(after=step)
             case Step(step, _, loss, rate):
-                self._begin()
+                self._begin(after=0)
                 self.tracker.log(step, {"train/loss": loss, "train/rate": rate})
             case Validated(step, _, scores):
-                self._log(step, scores, "held-out/")
-            case Saved() if self.state == "logging":
-                self.tracker.sync()
+                self._log(step, {f"held-out/{name}": value for name, value in scores.items()})
             case SeedsCompared(scores=scores):
-                self._log(0, {name: record.mean(name) for name in scores}, "seeds/", ending="-mean")
-                self._log(0, {name: record.deviation(name) for name in scores}, "seeds/", ending="-deviation")
+                self._log(0, {f"seeds/{name}-mean": event.mean(name) for name in scores})
+                self._log(0, {f"seeds/{name}-deviation": event.deviation(name) for name in scores})
             case Curve(name, images, values):
                 for number, value in zip(images, values, strict=True):
-                    self._log(number, {name: value}, "images/")
-            case Trained():
-                self._end(record)
+                    self._log(number, {f"images/{name}": value})
             case PartTrained(_, trained):
-                self._end(trained)
+                self.observe(trained)
                 self.finish()
-                self._turn_to("")
+                self.part, self.begun = "", False
+            case Trained(_, scores, steps, seconds):
+                self.trained = event
+                self._log(
+                    steps, {**{f"final/{name}": value for name, value in scores.items()}, "final/seconds": seconds}
+                )
 
     def finish(self) -> None:
-        """End a training that came to its end, with what it has left on the disk."""
-        if self.state == "logging" and self.trained is not None:
+        """End a complete training, with its files."""
+        if self.trained is not None:
             names = _FILES if self.part else (*_FILES, self.trained.model.name)
             files = [self.run / self.part / name for name in names]
-            self.tracker.finish([path for path in files if path.is_file()])
+            self.tracker.end("finished", [path for path in files if path.is_file()])
+            self.trained = None
 
-    def _turn_to(self, part: str) -> None:
-        self.part, self.trained, self.state = part, None, "waiting"
+    def _begin(self, *, after: int | None) -> None:
+        if not self.begun:
+            values = flat_settings(self.run / self.part)
+            self.tracker.begin(self.part, after=after, lines=self.lines.get(self.part, ()), values=values)
+            self.begun = True
 
-    def _begin(self, *, after: int = 0) -> None:
-        if self.state == "waiting":
-            lines, values = self.lines.get(self.part, ()), values_of(self.run / self.part)
-            self.tracker.begin(self.part, after=after, lines=lines, values=values)
-            self.state = "logging"
-
-    def _log(self, step: int, values: Mapping[str, float], group: str, *, ending: str = "") -> None:
-        """Log what a training says that may have come to its end at an earlier start."""
-        if self.state == "waiting" and self.tracker.ended(self.part):
-            self.state = "ended"
-        if self.state != "ended":
-            self._begin()
-            known = {f"{group}{name}{ending}": value for name, value in values.items() if math.isfinite(value)}
-            self.tracker.log(step, known)
-
-    def _end(self, trained: Trained) -> None:
-        self.trained = trained
-        self._log(trained.steps, {**trained.scores, "seconds": trained.seconds}, "final/")
-        if self.state == "logging":
-            self.tracker.sync()
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the finite ones of values; nothing else of this training may have been seen, if it is complete."""
+        self._begin(after=None)
+        self.tracker.log(step, {name: value for name, value in values.items() if math.isfinite(value)})
 
 
-def values_of(run: Path) -> dict[str, Value]:
-    """Return what was asked of a training and its plan, by name: ``{"seed": 0, "network.width": 16 ...}``.
+def flat_settings(run: Path) -> dict[str, Value]:
+    """Return settings and plan of a training by name: ``{"seed": 0, "network.width": 16 ...}``.
 
-    Lists are texts; what is None is left out, and so are the images and where they lie.
+    Lists are JSON texts; values that are None and the fingerprints of the images are left out.
 
     Raises
     ------
     FileError
         If ``settings.json`` or ``plan.json`` in the run folder cannot be read.
     """
-    asked = RunFolder(run, parts=True).read_settings()
-    asked.pop("images", None)
-    return dict(_flat({**asked, **read_plan_file(run)["plan"]}))
+    settings = RunFolder(run, parts=True).read_settings()
+    settings.pop("images", None)
+    return dict(_flat({**settings, **read_plan_file(run)["plan"]}))
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Value]]:
@@ -206,3 +220,169 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Va
             yield from _flat(value, f"{before}{name}.")
         elif value is not None:
             yield f"{before}{name}", value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+class TensorBoard:
+    """Event files in ``tensorboard/`` of the run folder; each of several trainings has a folder there."""
+
+    name = "TensorBoard"
+
+    def __init__(self, run: Path) -> None:
+        self._folder = self._place = run / "tensorboard"
+        self._writer: Any = None
+        self._last: dict[str, int] = {}  # last step of each value
+
+    def begin(self, part: str, *, after: int | None, lines: Sequence[str], values: Mapping[str, Value]) -> None:
+        """Write to the folder of a training: the plan if it is new, otherwise a mark that removes later steps."""
+        self.end("finished")
+        self._place = self._folder / part
+        if not any(self._place.glob("events.out.tfevents.*")):
+            self._open(None)
+            self._writer.add_text("plan", "\n".join(f"- {line}" for line in lines), 0)
+            self._writer.add_text("values", "\n".join(f"    {name} = {value}" for name, value in values.items()), 0)
+        elif after is not None:
+            self._open(after + 1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values; where a training went back to an earlier state, the repeated steps replace the first ones."""
+        if self._writer is None:
+            return
+        if any(step <= self._last.get(name, -1) for name in values):
+            self._writer.close()
+            self._open(step)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+            self._last[name] = step
+
+    def end(self, outcome: Outcome, files: Sequence[Path] = ()) -> None:
+        """Close the event file; `files` stay where they are."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _open(self, purge_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._last = {}
+        # Flushed often: a process that is killed after a checkpoint resumes there and does not repeat what was before.
+        self._writer = SummaryWriter(str(self._place), purge_step=purge_step, flush_secs=1)
+
+
+class MLflow:
+    """A run of MLflow; those of several trainings are nested in it.
+
+    The variables of MLflow say where it is kept: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or
+    ``MLFLOW_EXPERIMENT_ID``; the default experiment is ``septum``. ``mlflow.json`` in the run folder holds the id of
+    each training, with which a later start resumes it. The queue of MLflow sends the values in the background.
+    """
+
+    name = "MLflow"
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._note = run, run / "mlflow.json"
+        self._connected: Any = None
+        self._id: str | None = None  # of the training that is logged
+        self._parent: str | None = None  # of the run, while one of several trainings is logged
+        self._last: dict[str, int] = {}  # last step of each value
+        self._sending: list[Any] = []
+
+    @property
+    def _client(self) -> Any:
+        if self._connected is None:
+            for name, value in MLFLOW_DEFAULTS.items():
+                os.environ.setdefault(name, value)
+            from mlflow import MlflowClient
+
+            # The client, not `mlflow.start_run`: an active run of the user stays as it is.
+            self._connected = MlflowClient()
+        return self._connected
+
+    def begin(self, part: str, *, after: int | None, lines: Sequence[str], values: Mapping[str, Value]) -> None:
+        """Resume the run of a training, or create it; `values` are its parameters.
+
+        MLflow cannot remove values: of repeated steps the first ones stay.
+        """
+        from mlflow.entities import Param, RunTag
+
+        self._id, self._last = None, {}
+        found = self._find(part)
+        if after is None and found is not None and found.info.status == _MLFLOW_STATUS["finished"]:
+            return
+        if self._parent is None:
+            self._parent = self._resume("")
+        self._id = self._resume(part) if part else self._parent
+        parameters = [Param(name, str(value)) for name, value in values.items()]
+        note = RunTag("mlflow.note.content", "\n\n".join(lines))
+        self._client.log_batch(self._id, params=parameters, tags=[note])
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values, except of steps that MLflow has."""
+        from mlflow.entities import Metric
+
+        if self._id is None:
+            return
+        now = round(1000 * time.time())
+        new = [Metric(name, value, now, step) for name, value in values.items() if step > self._last_step(name)]
+        self._last |= {metric.key: step for metric in new}
+        if new:
+            self._sending.append(self._client.log_batch(self._id, metrics=new, synchronous=False))
+        if len(self._sending) > _MOST_SENDING:
+            self._sending.pop(0).wait()  # raises the error of a request that failed
+
+    def end(self, outcome: Outcome, files: Sequence[Path] = ()) -> None:
+        """Send all values and `files`, and end the run of this training; unless it is finished, also its parent."""
+        sending, self._sending = self._sending, []
+        for operation in sending:
+            operation.wait()
+        for path in files if self._id is not None else ():
+            self._client.log_artifact(self._id, str(path))
+        ended = {self._id} if outcome == "finished" else {self._id, self._parent}
+        for run_id in ended - {None}:
+            self._client.set_terminated(run_id, _MLFLOW_STATUS[outcome])
+        self._id, self._parent = None, None if self._parent in ended else self._parent
+
+    def _last_step(self, name: str) -> int:
+        """Return the last step of a value in MLflow; -1 if there is none."""
+        if name not in self._last:
+            history = self._client.get_metric_history(self._id, name)
+            self._last[name] = max((metric.step for metric in history), default=-1)
+        return self._last[name]
+
+    def _find(self, part: str) -> Any:
+        """Return the run of a training that an earlier start created; None if there is none, or it is deleted."""
+        from mlflow.exceptions import MlflowException
+
+        if (run_id := self._ids().get(part or "run")) is None:
+            return None
+        try:
+            found = self._client.get_run(run_id)
+        except MlflowException:  # kept at another address than now
+            return None
+        return found if found.info.lifecycle_stage == "active" else None
+
+    def _resume(self, part: str) -> str:
+        """Return the id of the run of a training: of the one that an earlier start created, or of a new one."""
+        if (found := self._find(part)) is not None:
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            return str(found.info.run_id)
+        tags = {"mlflow.source.name": "septum train"} | ({"mlflow.parentRunId": self._parent} if part else {})
+        name = "/".join(filter(None, (self._run.absolute().name, part)))
+        made = str(self._client.create_run(self._experiment(), run_name=name, tags=tags).info.run_id)
+        with whole_file(self._note) as file:
+            file.write_text(json.dumps({**self._ids(), part or "run": made}, indent=2) + "\n")
+        return made
+
+    def _experiment(self) -> str:
+        """Return the id of the experiment, which is created if there is none of its name."""
+        if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            return number
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "septum"
+        found = self._client.get_experiment_by_name(name)
+        return str(self._client.create_experiment(name) if found is None else found.experiment_id)
+
+    def _ids(self) -> dict[str, str]:
+        """Return the ids in ``mlflow.json``; none if the file is missing or damaged."""
+        try:
+            return TypeAdapter(dict[str, str]).validate_json(self._note.read_bytes())
+        except (OSError, ValueError):
+            return {}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from septum.errors import FileError, SeptumError
-from septum.events import Warned
+from septum.events import Event, Warned
 from septum.predict.memory import peak_bytes
 from septum.predict.model import Model, open_model
 from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
@@ -40,7 +40,7 @@ _SHARE, _MOST_S = 0.05, 60.0
 
 
 @dataclass(frozen=True)
-class Reporting:
+class Reporting(Event):
     """The report of the run in `folder` begins: up to `count` held-out images are predicted for it."""
 
     folder: Path
@@ -166,7 +166,7 @@ def build_report(
         kind=header.kind,
         class_values=values,
         facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
-        findings=tuple((f.severity, f.line()) for f in report.findings),
+        findings=tuple((f.severity, f.line()) for f in report.issues),
         split=seen.planned[0] if seen.planned else "",
         reasons=tuple(str(reason) for reason in said.get("reasons", [])),
         plan=header.training.get("plan", {}),

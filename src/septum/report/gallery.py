@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import separate_touching
-from septum.check.samples import judged_objects, open_item
-from septum.errors import FileError, SeptumError
+from septum.check.samples import judged_objects, open_sample
+from septum.errors import SeptumError
 from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
@@ -332,16 +332,6 @@ def _case(
 def _middle(array: NDArray[Any]) -> NDArray[Any]:
     """Return the middle section ``(Y, X)`` of ``(*S)``."""
     return array if array.ndim == 2 else array[len(array) // 2]
-
-
-def open_sample(report: Report, name: str) -> Sample:
-    """Open the sample of this name again."""
-    for item in report.items:
-        if name == item.name or name.startswith((f"{item.name}_t", f"{item.name}_z")):
-            for sample in open_item(item, report.rules):
-                if sample.name == name:
-                    return sample
-    raise FileError(f"{name}: not found again", "the images that training began with")
 
 
 def spread_order(things: Sequence[T]) -> list[T]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.events import Event
+
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -31,7 +33,7 @@ IGNORED_GRAY = 90
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class Compared(Event):
     """One test image of the demo with its truth and the results of both methods.
 
     Attributes

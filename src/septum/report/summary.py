@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.events import Event
 from septum.io.atomic import whole_file
 from septum.metrics import calibration, matching
 from septum.metrics.aggregate import Estimate
@@ -96,7 +97,7 @@ class Reliability:
 
 
 @dataclass(frozen=True, eq=False)
-class RunReport:
+class RunReport(Event):
     """Everything that the report of a run shows.
 
     Attributes

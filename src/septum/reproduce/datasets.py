@@ -1,10 +1,10 @@
-"""Fetch a public data set because a person asked for it, and lay it out so that training takes it as it is.
+"""Download a public data set, when asked to, and lay it out as training takes it.
 
 ::
 
-    data/isbi2012/train/images/00.png ...   sections, with train/masks and test/images; test/masks where they come along
+    data/isbi2012/train/images/00.png ...   sections, with train/masks and test/images; test/masks if they are included
     data/dic-hela/01/t000.tif ...           a sequence, with its gold truth in 01_GT/SEG and its silver one in 01_ST/SEG
-    data/NAME.download.json                 where the archive came from, its checksum, and whether that was known before
+    data/NAME.download.json                 address and checksum of the archive, and whether the checksum was published
 """
 
 from __future__ import annotations
@@ -21,65 +21,121 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import DataError, FileError, UsageError
-from septum.events import Warned
+from septum.events import Event, Warned
 from septum.io.atomic import as_error, replace_folder, whole_file
 from septum.io.open import read_image
 from septum.io.paths import format_path
 from septum.io.write import write_image
 from septum.pairing import ctc
-from septum.reproduce.public_files import MOST_UNPACKED, SETS, PublicSet, download
-from septum.reproduce.unzip import unpack
-from septum.settings import Settings
+from septum.reproduce.archive import Arrived, download, unpack
+from septum.reproduce.settings import FetchSettings
 
 STACKS = ("train-volume.tif", "train-labels.tif", "test-volume.tif")
 _TEST_LABELS = "test-labels.tif"  # not in every copy of the data
 
-
-class PublicDataSettings(Settings):
-    """What to fetch, and where to.
-
-    Parameters
-    ----------
-    name
-        The data set.
-    out
-        The folder that will hold it; made if missing.
-    """
-
-    name: Literal["isbi2012", "dic-hela", "phc-u373"]
-    out: Path
+_CTC_TERMS = (
+    "Conditions of the Cell Tracking Challenge: cite the paper and acknowledge the challenge as the source in any "
+    "publication; scientific use outside the challenge needs permission of the data providers, commercial use that of "
+    "the organizers as well (https://celltrackingchallenge.net/datasets/)"
+)
+_CTC_CITATION = (
+    "M. Maška et al. The Cell Tracking Challenge: 10 years of objective benchmarking. Nature Methods 20, 1010-1020, "
+    "2023, doi:10.1038/s41592-023-01879-y"
+)
 
 
 @dataclass(frozen=True)
-class Announced:
-    """The first record: what will be fetched, its terms and its citation."""
+class PublicSet:
+    """A public data set.
+
+    Attributes
+    ----------
+    name, title : str
+        Name on the command line, and a description.
+    url : str
+        Address of its archive, a ZIP file.
+    sha256 : str or None
+        Checksum of the archive, as public programs that download it state it; None: none is published.
+    page : str
+        Address of its description.
+    terms, citation : str
+        Terms of use, and the publications to cite.
+    layout : str
+        ``"sections"``: stacks of sections with membranes; ``"sequences"``: the folders of the Cell Tracking Challenge.
+    """
+
+    name: str
+    title: str
+    url: str
+    sha256: str | None
+    page: str
+    terms: str
+    citation: str
+    layout: Literal["sections", "sequences"]
+
+
+SETS = {
+    s.name: s
+    for s in (
+        PublicSet(
+            name="isbi2012",
+            title="ISBI 2012 challenge: membranes in sections of a fly's nerve cord (ssTEM)",
+            url="https://downloads.imagej.net/ISBI-2012-challenge.zip",
+            sha256=None,
+            page="https://imagej.net/events/isbi-2012-segmentation-challenge",
+            terms="Data of the ISBI 2012 challenge: cite both papers in any publication",
+            citation=(
+                "A. Cardona et al. An integrated micro- and macroarchitectural analysis of the Drosophila brain by "
+                "computer-assisted serial section electron microscopy. PLoS Biology 8(10), 2010, "
+                "doi:10.1371/journal.pbio.1000502; "
+                "I. Arganda-Carreras et al. Crowdsourcing the creation of image segmentation algorithms for "
+                "connectomics. Frontiers in Neuroanatomy 9:142, 2015, doi:10.3389/fnana.2015.00142"
+            ),
+            layout="sections",
+        ),
+        PublicSet(
+            name="dic-hela",
+            title="DIC-C2DH-HeLa: HeLa cells on flat glass (Cell Tracking Challenge)",
+            url="https://data.celltrackingchallenge.net/training-datasets/DIC-C2DH-HeLa.zip",
+            sha256="832fed2d05bb7488cf9c51a2994b75f8f3f53b3c3098856211f2d39023c34e1a",
+            page="https://celltrackingchallenge.net/2d-datasets/",
+            terms=_CTC_TERMS + "; images by G. van Cappellen, Erasmus Medical Center, Rotterdam",
+            citation=_CTC_CITATION,
+            layout="sequences",
+        ),
+        PublicSet(
+            name="phc-u373",
+            title="PhC-C2DH-U373: glioblastoma-astrocytoma cells in phase contrast (Cell Tracking Challenge)",
+            url="https://data.celltrackingchallenge.net/training-datasets/PhC-C2DH-U373.zip",
+            sha256="b18185c18fce54e8eeb93e4bbb9b201d757add9409bbf2283b8114185a11bc9e",
+            page="https://celltrackingchallenge.net/2d-datasets/",
+            terms=_CTC_TERMS + "; images by S. Kumar, University of California at Berkeley",
+            citation=_CTC_CITATION,
+            layout="sequences",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Announced(Event):
+    """The first event: the data set that will be downloaded, with its terms and citation."""
 
     what: PublicSet
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """So many bytes of the archive have arrived, or are unpacked; `total` is 0 where the server does not say it."""
-
-    stage: Literal["downloading", "unpacking"]
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """The last record: the data set is whole.
+class Fetched(Event):
+    """The last event: the data set is complete.
 
     Attributes
     ----------
     what : PublicSet
         The data set.
-    folder : Path
-        Where it is.
-    training : Path
-        What `septum check` and `septum train` take.
+    folder, training : Path
+        Its folder, and the path that `septum check` and `septum train` take.
     sha256 : str or None
-        Of the archive; None where the folder was there already.
+        Checksum of the archive; None if the folder existed already.
     """
 
     what: PublicSet
@@ -88,20 +144,17 @@ class Fetched:
     sha256: str | None
 
 
-PublicDataRecord = Announced | Arrived | Warned | Fetched
-
-
-def fetch(settings: PublicDataSettings) -> Iterator[PublicDataRecord]:
-    """Fetch a data set. A folder that holds it already is left as it is.
+def fetch(settings: FetchSettings) -> Iterator[Event]:
+    """Download and unpack a data set. A folder that holds it already is left as it is.
 
     Yields
     ------
-    Announced, then Arrived and Warned while it goes on, Fetched at the end.
+    Announced, then Arrived and Warned, Fetched at the end.
 
     Raises
     ------
     FileError
-        If it cannot be downloaded, is not what was expected, or cannot be written; nothing is left then.
+        If it cannot be downloaded, is not the expected file, or cannot be written; no file is left behind then.
     UsageError
         If the folder holds something else.
     """
@@ -122,8 +175,7 @@ def fetch(settings: PublicDataSettings) -> Iterator[PublicDataRecord]:
         work.mkdir(parents=True)
         checksum = yield from _download(what, out, work)
         (work / "unpacked").mkdir()
-        for done, total in unpack(work / "archive.zip", work / "unpacked", most_bytes=MOST_UNPACKED):
-            yield Arrived("unpacking", done, total)
+        yield from unpack(work / "archive.zip", work / "unpacked")
         found = arrange(what, work / "unpacked", work / "arranged")
         _write_record(what, out, checksum, (work / "archive.zip").stat().st_size)
         replace_folder(found, out)
@@ -135,19 +187,19 @@ def fetch(settings: PublicDataSettings) -> Iterator[PublicDataRecord]:
 
 
 def holds(what: PublicSet, folder: Path) -> bool:
-    """Say whether `folder` holds the data set as it is laid out here."""
+    """Return True if `folder` holds the data set in the layout of `fetch`."""
     if what.layout == "sections":
         return all((folder / part).is_dir() for part in ("train/images", "train/masks", "test/images"))
     return folder.is_dir() and bool(ctc.sequences(folder))
 
 
 def arrange(what: PublicSet, unpacked: Path, arranged: Path) -> Path:
-    """Lay out what was in an archive; return the folder that holds it, in or beside `unpacked`.
+    """Lay out the files of an archive; return the folder that holds them, in or beside `unpacked`.
 
     Raises
     ------
     DataError
-        If what should be there is missing or does not fit together.
+        If files are missing or do not fit together.
     """
     if what.layout == "sections":
         arrange_sections(unpacked, arranged)
@@ -161,7 +213,7 @@ def arrange(what: PublicSet, unpacked: Path, arranged: Path) -> Path:
 
 
 def arrange_sections(stacks: Path, folder: Path) -> None:
-    """Write the challenge's stacks, anywhere in `stacks`, as one file a section into the new `folder`.
+    """Write the stacks of the challenge, anywhere in `stacks`, as one file for each section into the new `folder`.
 
     Raises
     ------
@@ -173,7 +225,7 @@ def arrange_sections(stacks: Path, folder: Path) -> None:
         raise DataError(
             f"{format_path(stacks.name)}: no {' and no '.join(lacking)}",
             ", ".join(STACKS),
-            "look whether the archive was changed",
+            "see whether the archive was changed",
         )
     for part, images, labels in (("train", STACKS[0], STACKS[1]), ("test", STACKS[2], _TEST_LABELS)):
         volume = _sections(found[images])
@@ -185,13 +237,13 @@ def arrange_sections(stacks: Path, folder: Path) -> None:
             raise DataError(
                 f"{images} of {' x '.join(map(str, volume.shape))}, {labels} of {' x '.join(map(str, truth.shape))}",
                 "the same sections",
-                "look whether the archive was changed",
+                "see whether the archive was changed",
             )
         _write_sections(folder / part / "masks", truth)
 
 
 def _sections(path: Path) -> NDArray[Any]:
-    """Return the pages of a gray stack: ``(N, Y, X)``."""
+    """Read the pages of a gray stack: ``(N, Y, X)``, of any dtype."""
     array = read_image(path, labels=True).array
     return array.reshape(-1, *array.shape[-2:])
 
@@ -203,25 +255,17 @@ def _write_sections(folder: Path, sections: NDArray[Any]) -> None:
 
 
 def _download(what: PublicSet, out: Path, work: Path) -> Generator[Arrived | Warned, None, str]:
-    """Download the archive and return its checksum, which must be the known one or that of the first download."""
-    before = _read_record(out)
-    known = what.sha256 or (before or {}).get("sha256")
-    try:
-        arriving = download(what.url, work / "archive.zip", sha256=known)
-        while True:
-            yield Arrived("downloading", *next(arriving))
-    except StopIteration as end:
-        checksum = str(end.value)
-    except FileError as error:
-        if what.sha256 is None and known is not None and known in error.expected:
-            raise FileError(
-                error.given,
-                f"SHA-256 {known}, as at the first download",
-                f"ask the providers whether they changed it; if they did, remove {format_path(_record(out))} and "
-                "run again",
-            ) from error
-        raise
-    if known is None:
+    """Download the archive; return its checksum, which must be the published one or that of the first download."""
+    noted = None if what.sha256 else (_read_record(out) or {}).get("sha256")
+    checksum = yield from download(what.url, work / "archive.zip")
+    if checksum != (what.sha256 or noted or checksum):
+        expected = f"SHA-256 {what.sha256 or noted}"
+        todo = "run again; if it stays so, the archive was changed: ask its providers before you trust it"
+        if noted:
+            expected += ", as at the first download"
+            todo = f"ask the providers whether they changed it; if so, remove {format_path(_record(out))} and run again"
+        raise FileError(f"{format_path(what.url)}: is not the expected file, its SHA-256 is {checksum}", expected, todo)
+    if not (what.sha256 or noted):
         yield Warned(
             f"no checksum of this archive is published, so that it could not be verified; its SHA-256 is {checksum}, "
             f"noted in {format_path(_record(out))}: the next download must have the same"
@@ -238,7 +282,7 @@ def _record(out: Path) -> Path:
 
 
 def _read_record(out: Path) -> dict[str, Any] | None:
-    """Return what an earlier download noted."""
+    """Read the note of an earlier download; None if there is none."""
     try:
         said = dict(json.loads(_record(out).read_text(encoding="utf-8")))
         return {**said, "sha256": str(said["sha256"])}

@@ -1,4 +1,4 @@
-"""The report of a reproduction as one page: our figures beside the paper's, and pictures of what they stand for."""
+"""Write the report of a reproduction as one page: our figures beside those of the paper, and example images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "report.html"
 
 
 def write_reproduction(found: Reproduced) -> Path:
-    """Write ``report.html``, and its pictures as files, into the folder of a reproduction; return the page's path.
+    """Write ``report.html``, and its pictures as files, into the folder of a reproduction; return the path of the page.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def write_reproduction(found: Reproduced) -> Path:
 
 
 def _picture(example: Example, found: Reproduced, folder: Path) -> tuple[Example, str, tuple[int, int]]:
-    """Draw one example beside its truth; return it with the picture as a URI, and its sides."""
+    """Draw an example beside its truth; return it with the picture as a URI, and the sides of the picture."""
     from PIL import Image
 
     kind = found.protocol.kind

@@ -1,14 +1,14 @@
-"""How the paper's three results are measured again: data, splits, scores, and the published figures beside ours.
+"""Protocols of the three results of the paper: data, splits, scores, and the published figures.
 
-A protocol is cut into parts: one training each, with what it is trained on and what its model predicts. No image that
-is scored is ever among those that its model was trained on, chosen by, or tuned with. docs/reproduction.md says why
-each split is as it is.
+A protocol consists of parts, one training each, with its training images and the images that its model predicts. No
+scored image is among those that its model was trained on, selected by or tuned with. docs/reproduction.md gives the
+reasons for each split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,26 +19,16 @@ from septum.io.open import list_images, read_image
 from septum.io.paths import format_path, natural_key
 from septum.pairing import ctc
 from septum.pairing.pair import Pair
+from septum.reproduce.settings import DatasetName, Variant
 
-Variant = Literal["gold", "silver"]
-
-# With one sequence only: its first frames train, a gap keeps near copies apart, gold frames of the rest are scored.
+# With one sequence only: its first frames are for training, a gap separates near-duplicates, gold frames of the rest
+# are scored.
 TRAIN_SHARE, GAP_SHARE = 0.6, 0.05
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published figure.
-
-    Attributes
-    ----------
-    score
-        As `septum.evaluate.evaluate.evaluate` names it.
-    unet
-        The U-Net of 2015.
-    next_best
-        The best other method in the same table; None where the paper names none.
-    """
+    """A figure of the paper: the score, its value of the U-Net of 2015, and that of the best other method or None."""
 
     score: str
     unet: float
@@ -47,29 +37,29 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is fixed about one result.
+    """The fixed conditions of one result.
 
     Attributes
     ----------
-    name, title
-        As a person types it, and in words.
-    folder
-        Name that the data have inside a folder of several data sets.
-    metric
-        Of `septum.evaluate.evaluate.evaluate`.
-    kind
-        What masks hold.
-    scores
-        Names of the scores that are reported, the main one first.
-    published
+    name, title : str
+        Name on the command line, and a description.
+    folder : str
+        Name of the data set in a folder of several data sets.
+    metric : str
+        Group of scores of `septum.evaluate.evaluate.evaluate`.
+    kind : str
+        What the masks hold.
+    scores : tuple of str
+        Names of the reported scores, the main one first.
+    published : tuple of Published
         Figures of the paper.
-    tta
-        Whether predictions are averaged over turned and mirrored images, as the paper did.
-    differs
-        What sets our figures apart from those of the paper, whatever the data at hand.
+    tta : bool
+        Whether predictions are averaged over rotated and mirrored images, as in the paper.
+    differs : str
+        Difference of the conditions from those of the paper, for every data set.
     """
 
-    name: str
+    name: DatasetName
     title: str
     folder: str
     metric: Literal["isbi", "ctc"]
@@ -81,8 +71,8 @@ class Protocol:
 
 
 _CTC_DIFFERS = (
-    "The paper's figure is of the challenge's own test sequences, whose truth is secret; ours are of frames of its "
-    "training sequences that the model never saw."
+    "The figure of the paper is of the test sequences of the challenge, whose truth is secret; ours is of frames of "
+    "its training sequences that the model was not trained on."
 )
 PROTOCOLS = {
     p.name: p
@@ -101,8 +91,8 @@ PROTOCOLS = {
             ),
             tta=True,
             differs=(
-                "The paper's figures are of the 30 test sections, ours of the 30 training sections, each predicted by "
-                "a model that saw neither it nor its block of neighbors."
+                "The figures of the paper are of the 30 test sections, ours of the 30 training sections, each "
+                "predicted by a model that was trained neither on it nor on its block of adjacent sections."
             ),
         ),
         Protocol(
@@ -137,22 +127,24 @@ class ProtocolPart:
 
     Attributes
     ----------
-    name
-        Unique; the name of its folder.
-    says
-        What it is, in one sentence.
-    training
+    name : str
+        Unique name; that of its folder.
+    says : str
+        Description in one sentence.
+    training : tuple
         Files to train on, each with its place in a data folder.
-    held_out
-        Names of the images that choose the best weights; None: as training chooses.
-    inputs
+    held_out : tuple of str or None
+        Names of the images of the validation set; None: as training chooses.
+    inputs : tuple of Path
         Images to predict.
-    results
+    results : str
         Folder for the predictions, below ``predicted/``; ``""`` is that folder itself.
-    truth
+    truth : tuple
         Files of truth for `inputs`, each with its place below ``truth/``.
-    test
-        The inputs are test sections whose truth is not part of the protocol.
+    test : bool
+        Whether the inputs are test sections, whose truth is not part of the protocol.
+    notes : tuple of str
+        What a reader of the figures must know of this part.
     """
 
     name: str
@@ -163,18 +155,18 @@ class ProtocolPart:
     results: str = ""
     truth: tuple[tuple[Path, str], ...] = ()
     test: bool = False
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def section_parts(data: Path, folds: int) -> list[ProtocolPart]:
-    """Return the parts of a data set of sections: contiguous folds, and all of it for the test sections.
+    """Return the parts of a data set of sections: contiguous folds, and one training on all for the test sections.
 
     Parameters
     ----------
     data
-        A folder with ``train/images``, ``train/masks`` and, where test sections are at hand, ``test/images``.
+        A folder with ``train/images``, ``train/masks`` and, if there are test sections, ``test/images``.
     folds
-        Blocks of neighboring sections, each predicted by a model that was trained on the others.
+        Number of blocks of adjacent sections; each is predicted by a model that was trained on the others.
 
     Raises
     ------
@@ -186,9 +178,9 @@ def section_parts(data: Path, folds: int) -> list[ProtocolPart]:
     images, masks = (list_images([data / "train" / part]) for part in ("images", "masks"))
     if [p.stem for p in images] != [p.stem for p in masks]:
         raise DataError(
-            f"{format_path(data / 'train')}: {len(images)} images and {len(masks)} masks that are not named alike",
+            f"{format_path(data / 'train')}: {len(images)} images and {len(masks)} masks with different names",
             "a mask for each section",
-            "get the data again: septum data isbi2012",
+            "get the data again: septum fetch isbi2012",
         )
     if not 2 <= folds <= len(images):
         raise UsageError(f"--folds {folds} of {len(images)} sections", f"2 to {len(images)}", "give another --folds")
@@ -223,23 +215,22 @@ def _sections(images: Sequence[Path], masks: Sequence[Path]) -> tuple[tuple[Path
 def sequence_parts(data: Path, variant: Variant) -> list[ProtocolPart]:
     """Return the parts of a data set of the Cell Tracking Challenge.
 
-    Two sequences with gold truth: train on each, predict the gold frames of the other. One: train on its first 60 %,
-    leave a gap of 5 %, predict the gold frames of the rest.
+    With two sequences that have gold truth, each is trained on once and predicts the gold frames of the other. With
+    one, its first 60 % are trained on, 5 % are left out, and the gold frames of the rest are predicted.
 
     Parameters
     ----------
     data
         The folder with ``01``, ``01_GT``, ...
     variant
-        What is trained on: ``"gold"``, the frames that people annotated, with the tracking markers, by which training
-        finds those that name only some of their cells; without markers those that name fewer than the silver truth
-        are left out. ``"silver"``: all frames, with the truth that the challenge computed from the results of its
-        participants.
+        Truth to train on. ``"gold"``: frames annotated by people, with the tracking markers, by which training
+        recognizes incomplete frames; without markers, frames with fewer cells than the silver truth are left out.
+        ``"silver"``: all frames, with the truth that the challenge computed from the results of its participants.
 
     Raises
     ------
     DataError
-        If there is no truth of the kind that is asked for.
+        If there is no truth of this kind.
     """
     sequences = [s for s in ctc.sequences(data) if ctc.truth_folder(data / f"{s.name}_GT")]
     if not sequences:
@@ -254,7 +245,7 @@ def sequence_parts(data: Path, variant: Variant) -> list[ProtocolPart]:
     (name,) = frames
     count = len(frames[name])
     end, begin = int(TRAIN_SHARE * count), int(TRAIN_SHARE * count) + int(GAP_SHARE * count)
-    note = f"only sequence {name} is at hand: {begin - end} frames between training and test are left out"
+    note = f"only sequence {name} is available: {begin - end} frames between training and test are left out"
     tests = _gold(frames[name][begin:])
     if not tests:
         raise DataError(
@@ -268,7 +259,7 @@ def _gold(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _gold_file(pair: Pair) -> Path | None:
-    """Return the gold truth of a frame: `mask` is it where there is no silver one."""
+    """Return the gold truth of a frame; it is the `mask` of a pair without silver truth."""
     path = pair.gold or pair.mask
     return path if path is not None and path.parent.parent.name.upper().endswith("_GT") else None
 
@@ -286,23 +277,25 @@ def _sequence_part(
     *,
     notes: tuple[str, ...] = (),
 ) -> ProtocolPart:
-    """Return the training on frames of sequence `one` whose model predicts frames of sequence `other`."""
+    """Return the part that trains on frames of sequence `one` and predicts frames of sequence `other`."""
     files: list[tuple[Path, str]] = []
     used = [p for p in training if (_gold_file(p) if variant == "gold" else _silver_file(p))]
     if variant == "gold":
-        partial = [p for p in used if not _markers(p) and not _named_in_full(p)]
-        used = [p for p in used if p not in partial]
-        if partial:
-            left = ", ".join(p.image.stem for p in partial)
-            notes = (*notes, f"gold frames that name only some of their cells are not trained on: {left}")
+        incomplete = [p for p in used if not _markers(p) and not _is_complete(p)]
+        used = [p for p in used if p not in incomplete]
+        if incomplete:
+            left = ", ".join(p.image.stem for p in incomplete)
+            notes = (*notes, f"incomplete gold frames are not trained on: {left}")
     if not used:
-        raise DataError(f"sequence {one}: no frame with {variant} truth to train on", "some", "try the other --variant")
+        raise DataError(
+            f"sequence {one}: no frame with {variant} truth", "frames to train on", "try the other --variant"
+        )
     for pair in used:
         files.append((pair.image, f"{one}/{pair.image.name}"))
         gold, silver = _gold_file(pair), _silver_file(pair)
         if gold is not None:
             files.append((gold, f"{one}_GT/SEG/{gold.name}"))
-        if variant == "gold" and (tracked := _markers(pair)):  # they tell training which cells are not named
+        if variant == "gold" and (tracked := _markers(pair)):  # training recognizes missing cells by them
             files.append((tracked, f"{one}_GT/TRA/{tracked.name}"))
         if silver is not None and variant == "silver":
             files.append((silver, f"{one}_ST/SEG/{silver.name}"))
@@ -324,29 +317,29 @@ def _markers(pair: Pair) -> Path | None:
     return None if gold is None else ctc.markers(gold)
 
 
-def _named_in_full(pair: Pair) -> bool:
-    """Say whether the gold truth of a frame names as many objects as its silver truth, if it has one."""
+def _is_complete(pair: Pair) -> bool:
+    """Return True if the gold truth of a frame has as many objects as its silver truth, or there is none."""
     gold, silver = _gold_file(pair), _silver_file(pair)
     assert gold is not None
-    return silver is None or _count(gold) >= _count(silver)
+    return silver is None or _count_objects(gold) >= _count_objects(silver)
 
 
-def _count(path: Path) -> int:
+def _count_objects(path: Path) -> int:
     values = np.unique(read_image(path, labels=True).array)
     return int((values > 0).sum())
 
 
 def find_data(protocol: Protocol, folder: Path) -> Path:
-    """Return the folder of a protocol's data: `folder`, or the one inside it that is named after the data set.
+    """Return the folder of the data of a protocol: `folder`, or the one in it that is named after the data set.
 
     Raises
     ------
     UsageError
-        If it is not there; how to fetch it is said.
+        If there is none; with the command that downloads it.
     """
     candidates = [folder, folder / protocol.folder, folder / protocol.name]
     for candidate in candidates:
-        if candidate.is_dir() and _looks_right(protocol, candidate):
+        if candidate.is_dir() and _has_layout(protocol, candidate):
             return candidate
     layout = "train/images, train/masks and test/images" if protocol.metric == "isbi" else "01, 01_GT/SEG and 01_ST/SEG"
     if protocol.metric == "isbi":
@@ -354,18 +347,18 @@ def find_data(protocol: Protocol, folder: Path) -> Path:
     raise UsageError(
         f"{format_path(folder)}: does not hold the data of {protocol.name}",
         f"a folder with {layout}",
-        f"name it with --data, or fetch it: septum data {protocol.name}",
+        f"give it with --data, or download it: septum fetch {protocol.name}",
     )
 
 
-def _looks_right(protocol: Protocol, folder: Path) -> bool:
+def _has_layout(protocol: Protocol, folder: Path) -> bool:
     if protocol.metric == "ctc":
         return bool(ctc.sequences(folder))
     return (folder / "train" / "images").is_dir() or stacks_at(folder) is not None
 
 
 def stacks_at(folder: Path) -> Path | None:
-    """Return the folder of the challenge's stacks that `folder` is or holds; None if there is none."""
+    """Return the folder with the stacks of the challenge, `folder` or one in it; None if there is none."""
     for candidate in (folder, *sorted((p for p in folder.iterdir() if p.is_dir()), key=natural_key)):
         if (candidate / "train-volume.tif").is_file() and (candidate / "train-labels.tif").is_file():
             return candidate

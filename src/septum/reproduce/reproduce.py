@@ -1,13 +1,13 @@
-"""Reproduce a published result: train by a protocol, predict what no model has seen, score, set ours beside theirs.
+"""Reproduce a published result: train by a protocol, predict unseen images, score them, and compare with the paper.
 
 ::
 
-    OUT/asked.json           what was asked for: a second start must match, and goes on where the first one stopped
-    OUT/PART/data, run       what a part was trained on, and its training (see `septum.train.run_folder`)
+    OUT/asked.json           settings: a second start must match, and resumes the first one
+    OUT/PART/data, run       training data of a part, and its training (see `septum.train.run_folder`)
     OUT/predicted, truth     predictions of unseen images and their truth, as `septum evaluate` takes them
     OUT/test, test.tif       ISBI 2012: probability of the inside of the 30 test sections, in files and as one stack
     OUT/scores               tables of all images and objects
-    OUT/reproduction.json    all figures; where it is, all is done
+    OUT/reproduction.json    all figures; written last
 """
 
 from __future__ import annotations
@@ -42,53 +42,51 @@ from septum.reproduce.protocols import (
 from septum.reproduce.results import (
     Example,
     FoldStarted,
-    Line,
     Reproduced,
-    ReproduceRecord,
-    ReproduceSettings,
-    Scores,
+    ResultLine,
+    ResultTable,
     Scoring,
     Training,
     as_json,
     command,
 )
+from septum.reproduce.settings import ReproduceSettings
+from septum.settings import options_of
 from septum.train.events import Step, Stopped, Trained
 
 if TYPE_CHECKING:
     from septum.evaluate.results import Evaluation, ImageScores
     from septum.train.interrupt import StopRequest
 
-__all__ = ["ReproduceSettings", "Reproduced", "reproduce"]
-
 FOLDS = 5
 _RESULT = "reproduction.json"
-_FEW = 5
+_FEW = 5  # images; the interval of fewer is too narrow
 
 
-def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> Iterator[ReproduceRecord]:
-    """Reproduce a result.
+def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> Iterator[Event]:
+    """Reproduce a result; the same call with the same folder resumes it.
 
     Parameters
     ----------
     settings
-        What to do.
+        Which result, and for how long.
     stop
         See `septum.train.loop.train`.
 
     Yields
     ------
-    For each part PartStarted, the records of its training and of its prediction; then Scoring, and Reproduced at the
-    end; nothing more after Stopped.
+    For each part FoldStarted, the events of its training and of its prediction; then Scoring, and Reproduced at the
+    end. Stopped is the last event of a reproduction that was stopped.
 
     Raises
     ------
     SeptumError
-        If the data are not there or do not fit, the folder holds something else, or a training or prediction fails.
+        If the data are missing or do not fit, the folder holds something else, or a training or prediction fails.
     """
     begin = time.monotonic()
     protocol = PROTOCOLS[settings.name]
     data = find_data(protocol, settings.data)
-    _claim(settings)
+    _check_same_settings(settings)
     parts = _parts(settings, protocol, data)
     trainings = []
     for index, part in enumerate(parts):
@@ -99,13 +97,16 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
         trainings.append(Training(part.name, part.says, trained.steps, trained.seconds, trained.scores))
         yield from _predict(settings, protocol, part)
     scored = [p for p in parts if not p.test]
-    _copy_whole(tuple(pair for part in scored for pair in part.truth), settings.out / "truth")
+    _copy_files(tuple(pair for part in scored for pair in part.truth), settings.out / "truth")
     yield Scoring(sum(len(p.inputs) for p in scored))
     evaluation = _evaluate(protocol, settings.out / "predicted", settings.out / "truth", settings.out / "scores")
     found = Reproduced(
         folder=settings.out,
         protocol=protocol,
-        results=(_scores(protocol, _title(protocol, parts), evaluation), *_score_tests(settings, protocol, parts)),
+        results=(
+            _result_table(protocol, _title(protocol, parts), evaluation),
+            *_score_tests(settings, protocol, parts),
+        ),
         trainings=tuple(trainings),
         notes=(protocol.differs, *_notes(parts, evaluation)),
         examples=tuple(_examples(protocol, evaluation, scored)),
@@ -120,9 +121,10 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     yield found
 
 
-def _claim(settings: ReproduceSettings) -> None:
-    """Note what is asked for, or see that an earlier start asked for the same."""
-    asked = settings.model_dump(mode="json", exclude={"data", "out", "truth", "device"})
+def _check_same_settings(settings: ReproduceSettings) -> None:
+    """Write the settings that must stay the same, or compare them with those of an earlier start."""
+    free = {place[0] for place, _, option in options_of(ReproduceSettings) if option.free}
+    asked = settings.model_dump(mode="json", exclude=free)
     path = settings.out / "asked.json"
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -138,12 +140,13 @@ def _claim(settings: ReproduceSettings) -> None:
         changed = [f"  {k}: {before.get(k)} -> {v}" for k, v in asked.items() if before.get(k) != v]
         raise UsageError(
             f"{format_path(settings.out)} holds a reproduction with other settings:\n" + "\n".join(changed),
-            "the same command to go on",
+            "the same command, to resume it",
             "repeat the earlier command, or give a new folder with -o",
         )
 
 
 def _parts(settings: ReproduceSettings, protocol: Protocol, data: Path) -> list[ProtocolPart]:
+    """Return the parts of a protocol; stacks of sections are first written as one file for each section."""
     if protocol.metric == "ctc":
         return sequence_parts(data, settings.variant or "silver")
     if (stacks := stacks_at(data)) is not None and not (data / "train" / "images").is_dir():
@@ -154,8 +157,8 @@ def _parts(settings: ReproduceSettings, protocol: Protocol, data: Path) -> list[
     return section_parts(data, settings.folds or FOLDS)
 
 
-def _copy_whole(files: Sequence[tuple[Path, str]], folder: Path) -> None:
-    """Copy files to their places in `folder`, which appears whole; one that is there is left."""
+def _copy_files(files: Sequence[tuple[Path, str]], folder: Path) -> None:
+    """Copy files to their places in `folder`, which appears complete; one that exists is left as it is."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -168,12 +171,12 @@ def _copy_whole(files: Sequence[tuple[Path, str]], folder: Path) -> None:
 def _train(
     settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart, parts: int, stop: StopRequest | None
 ) -> Generator[Event, None, Trained | None]:
-    """Train one part and return what came of it; None where it was stopped."""
+    """Train one part and return its result; None if it was stopped."""
     from septum.train.loop import train
     from septum.train.settings import SplitSettings, TrainSettings
 
     folder = settings.out / part.name
-    _copy_whole(part.training, folder / "data")
+    _copy_files(part.training, folder / "data")
     asked = TrainSettings(
         data=(folder / "data",),
         out=folder / "run",
@@ -186,37 +189,37 @@ def _train(
         device=settings.device,
         width=settings.width,
     )
-    trained, again = None, False
-    for record in train(asked, stop):
-        yield record
-        if isinstance(record, Step) and not again:
-            again = True
-            _forget(settings, part)
-        if isinstance(record, Trained):
-            trained = record
-        if isinstance(record, Stopped):
+    result, stepped = None, False
+    for event in train(asked, stop):
+        yield event
+        if isinstance(event, Step) and not stepped:
+            stepped = True
+            _remove_predictions(settings, part)
+        if isinstance(event, Trained):
+            result = event
+        if isinstance(event, Stopped):
             return None
-    return trained
+    return result
 
 
-def _results(settings: ReproduceSettings, part: ProtocolPart) -> Path:
+def _predictions(settings: ReproduceSettings, part: ProtocolPart) -> Path:
     return settings.out / "test" if part.test else settings.out / "predicted" / part.results
 
 
-def _forget(settings: ReproduceSettings, part: ProtocolPart) -> None:
-    """Remove predictions of an earlier model: they are not those of the one that is being trained."""
+def _remove_predictions(settings: ReproduceSettings, part: ProtocolPart) -> None:
+    """Remove the predictions of an earlier model."""
     for path in part.inputs:
-        (_results(settings, part) / f"{image_stem(path)}.tif").unlink(missing_ok=True)
+        (_predictions(settings, part) / f"{image_stem(path)}.tif").unlink(missing_ok=True)
     if part.test:
         (settings.out / "test.tif").unlink(missing_ok=True)
 
 
 def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart) -> Iterator[Event]:
-    """Predict a part's images with its model, but those whose result is whole already."""
+    """Predict the images of a part that have no prediction yet."""
     from septum.predict.predict import predict_files
     from septum.predict.settings import PredictSettings
 
-    folder = _results(settings, part)
+    folder = _predictions(settings, part)
     missing = [p for p in part.inputs if not (folder / f"{image_stem(p)}.tif").exists()]
     if missing:
         asked = PredictSettings(
@@ -228,10 +231,10 @@ def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart
             device=settings.device,
             format="tif",
         )
-        for record in predict_files(asked):
-            yield record
-            if isinstance(record, ImageFailed):
-                raise DataError(f"{format_path(record.path)} could not be predicted: {record.message}", "", "run again")
+        for event in predict_files(asked):
+            yield event
+            if isinstance(event, ImageFailed):
+                raise DataError(f"{format_path(event.path)} could not be predicted: {event.message}", "", "run again")
     stack = settings.out / "test.tif"
     if part.test and not stack.exists():
         maps = [read_image(folder / f"{image_stem(p)}.tif").array for p in part.inputs]
@@ -239,7 +242,8 @@ def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart
 
 
 def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Evaluation:
-    from septum.evaluate.evaluate import EvaluateSettings, evaluate
+    from septum.evaluate.evaluate import evaluate
+    from septum.evaluate.results import EvaluateSettings
 
     found = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
     for failure in found.results[0].failures:
@@ -247,22 +251,22 @@ def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Ev
     return found
 
 
-def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[ProtocolPart]) -> list[Scores]:
-    """Score the test sections where their truth is at hand."""
+def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[ProtocolPart]) -> list[ResultTable]:
+    """Score the test sections if their truth is given."""
     if settings.truth is None:
         return []
     if not any(p.test for p in parts):
         raise UsageError("--truth without test sections", "test/images in the data", "leave --truth out")
     predicted = settings.out / ("test" if settings.truth.is_dir() else "test.tif")
     evaluation = _evaluate(protocol, predicted, settings.truth, settings.out / "scores-test")
-    return [_scores(protocol, "test sections, model trained on all training sections", evaluation)]
+    return [_result_table(protocol, "test sections, model trained on all training sections", evaluation)]
 
 
 def _notes(parts: Sequence[ProtocolPart], evaluation: Evaluation) -> Iterator[str]:
     """Yield what a reader of the figures must know."""
     yield from dict.fromkeys(note for part in parts for note in part.notes)
     if (images := len(evaluation.results[0].images)) < _FEW:
-        yield f"an interval from {images} images is too narrow: so few do not show how much images differ"
+        yield f"the interval is of {images} images only, and too narrow: they do not show how much images differ"
     yield from evaluation.notes
 
 
@@ -271,10 +275,11 @@ def _title(protocol: Protocol, parts: Sequence[ProtocolPart]) -> str:
         return f"training sections out of fold, {sum(not p.test for p in parts)} folds"
     if len(parts) == 2:
         return "gold frames of both sequences, each by the model of the other"
-    return "gold frames at the end of the one sequence at hand, never seen"
+    return "gold frames at the end of the only sequence, unseen in training"
 
 
-def _scores(protocol: Protocol, title: str, evaluation: Evaluation) -> Scores:
+def _result_table(protocol: Protocol, title: str, evaluation: Evaluation) -> ResultTable:
+    """Return the scores of an evaluation beside those of the paper."""
     published = {p.score: p for p in protocol.published}
     lines = []
     names = list(protocol.scores)
@@ -283,7 +288,7 @@ def _scores(protocol: Protocol, title: str, evaluation: Evaluation) -> Scores:
     for name in names:
         score, paper = values[name], published.get(name)
         lines.append(
-            Line(
+            ResultLine(
                 score=name,
                 value=score.value,
                 low=score.low,
@@ -295,11 +300,11 @@ def _scores(protocol: Protocol, title: str, evaluation: Evaluation) -> Scores:
         )
     scored = evaluation.results[0]
     objects = sum(o.kind == "true" for o in scored.objects) if protocol.kind == "objects" else None
-    return Scores(title, len(scored.images), objects, tuple(lines))
+    return ResultTable(title, len(scored.images), objects, tuple(lines))
 
 
 def _examples(protocol: Protocol, evaluation: Evaluation, parts: Sequence[ProtocolPart]) -> Iterator[Example]:
-    """Choose the worst, the median and the best image by the main score."""
+    """Yield the worst, the median and the best image by the main score."""
     main = protocol.scores[0]
     ranked = sorted(evaluation.results[0].images, key=lambda i: i.scores[main])
     inputs = {(p.results, image_stem(path)): path for p in parts for path in p.inputs}

@@ -1,1 +1,1 @@
-"""Rank what to annotate next, and label errors."""
+"""Rank the images to annotate next, and find label errors."""

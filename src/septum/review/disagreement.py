@@ -1,4 +1,4 @@
-"""Where several predictions of one image disagree, pixel by pixel, and in which boxes most."""
+"""Disagreement between several predictions of an image: at each pixel, and the boxes that hold most of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 Region = tuple[slice, ...]
 
-_LEAST = 1e-7  # probabilities are kept off 0, whose logarithm is infinite
+_LEAST = 1e-7  # smallest probability: the logarithm of 0 is infinite
 
 
 def mutual_information(votes: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return how much is disagreed on at each pixel, and how unsure the mean prediction is.
+    """Compute the disagreement at each pixel, and the uncertainty of the mean prediction.
 
     The disagreement is the mutual information between the class and the choice of one of the predictions: the entropy
-    of their mean less the mean of their entropies. It is 0 where all say the same, also where all say one half; it is
-    high where each is sure of something else.
+    of their mean minus the mean of their entropies. It is 0 where all predictions are equal, also if all are one half;
+    it is high where each prediction is sure of another class.
 
     Source: Houlsby, Huszár, Ghahramani and Lengyel 2011, "Bayesian active learning for classification and preference
     learning" (arXiv 1112.5745), equation 2, with the mean over an ensemble in place of the posterior.
@@ -25,12 +25,12 @@ def mutual_information(votes: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np
     Parameters
     ----------
     votes
-        ``(K, *S) float32`` probabilities each, sum 1 over K; at least one. One is held at a time.
+        ``(K, *S) float32`` probabilities each, with sum 1 over K; at least one. One is held in memory at a time.
 
     Returns
     -------
-    information, entropy
-        ``(*S) float32`` in bits, 0 .. log2 K; the first is at most the second.
+    information, entropy : ndarray
+        ``(*S) float32`` in bits, 0..log2 K; the first is at most the second.
     """
     mean, each, count = np.zeros(0), np.zeros(0), 0
     for vote in votes:
@@ -44,22 +44,22 @@ def mutual_information(votes: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np
 
 
 def _entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the entropy over the first axis in bits."""
+    """Compute the entropy over the first axis in bits."""
     p = np.clip(probabilities.astype(np.float64), _LEAST, 1)
     return np.asarray(-(p * np.log2(p)).sum(axis=0))
 
 
 def strongest_boxes(values: NDArray[np.float32], sides: Sequence[int], number: int) -> list[tuple[Region, float]]:
-    """Return boxes of given sides with the highest means, the highest first; no two of them overlap.
+    """Return boxes of given sides with the highest means, the highest first; they do not overlap.
 
     Parameters
     ----------
     values
-        ``(*S)``, 0 or more.
+        ``(*S) float32``, non-negative.
     sides
-        Of a box, in pixels; where the array is smaller, the array's.
+        Sides of a box in pixels; those of the array where it is smaller.
     number
-        How many at most; fewer where no more fit beside one another, or where all that is left is 0.
+        Most boxes; fewer where no other box fits beside the ones before, or where all other values are 0.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def strongest_boxes(values: NDArray[np.float32], sides: Sequence[int], number: i
 
 
 def _box_means(values: NDArray[np.float64], box: Sequence[int]) -> NDArray[np.float64]:
-    """Return the mean of the box that begins at each place where one fits, from running sums."""
+    """Compute the mean of the box that begins at each place where one fits, from running sums."""
     for axis, side in enumerate(box):
         sums = np.cumsum(np.concatenate([np.zeros_like(values.take([0], axis)), values], axis=axis), axis=axis)
         later, earlier = (sums.take(range(start, sums.shape[axis] - side + start), axis) for start in (side, 0))

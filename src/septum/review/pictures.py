@@ -1,4 +1,4 @@
-"""Pictures of images to annotate next: where predictions disagree, and the regions that are suggested."""
+"""Draw images to annotate next: the disagreement of predictions and the suggested regions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def draw_suggestion(suggestion: Suggestion, rank: int, folder: Path) -> Path:
-    """Write ``folder/RANK-NAME.png``: the image, and its disagreement with the suggested regions as frames.
+    """Write ``folder/RANK-NAME.png``: the image, and its disagreement, with frames around the suggested regions.
 
-    Of a volume the section through the middle of the strongest region is drawn. The folder is made if missing.
+    Of a volume the section through the middle of the strongest region is drawn. The folder is created if missing.
     """
     from PIL import Image
 
@@ -59,7 +59,7 @@ def draw_suggestion(suggestion: Suggestion, rank: int, folder: Path) -> Path:
 
 
 def _heat(gray: RGB, information: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> RGB:
-    """Lay disagreement in red over a darkened picture; the strongest is full red."""
+    """Return the disagreement in red over a darkened picture; the highest value is full red."""
     share = (information / max(float(information.max()), 1e-9))[..., None]
     red = np.array([255, 40, 0], np.float32)
     return np.asarray(np.rint(0.7 * gray * (1 - share) + red * share), np.uint8)

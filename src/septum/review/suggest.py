@@ -1,4 +1,4 @@
-"""Which images to annotate next: those on which networks, or turned versions of the image, disagree most."""
+"""Rank images for annotation by the disagreement of several networks, or of rotated and mirrored versions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
+from septum.events import Event
 from septum.io.image import Image
 from septum.io.open import list_images, open_image
 from septum.nn.ensemble import members_of
@@ -24,42 +24,15 @@ from septum.predict.model import Model, open_model
 from septum.predict.tiled import TiledPredictor, largest_output
 from septum.predict.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
-from septum.settings import Settings
+from septum.review.settings import SuggestSettings
 
-_BOX_PX = {2: 256, 3: 64}  # side of a suggested region where none is given
-_BOXES = 3  # an image
-
-
-class SuggestSettings(Settings):
-    """What to rank.
-
-    Parameters
-    ----------
-    model
-        The model file; of several networks or of one.
-    inputs
-        Files, folders or patterns.
-    number
-        How many images to suggest.
-    region
-        Side of a suggested region in pixels; 256, in volumes 64, where not given.
-    axes
-        What the files' dimensions mean, where they do not say it themselves or say it wrongly.
-    device
-        See `septum.nn.device.find_device`.
-    """
-
-    model: Path
-    inputs: tuple[str, ...]
-    number: int = Field(default=10, ge=1)
-    region: int | None = Field(default=None, ge=8)
-    axes: str | None = None
-    device: str = "auto"
+_BOX_PX = {2: 256, 3: 64}  # default side of a suggested region, by rank
+_BOXES = 3  # regions of an image
 
 
 @dataclass(frozen=True)
 class Box:
-    """A region of an image: its first pixel and the one after its last, and its mean disagreement in bits."""
+    """A region of an image: its first pixel and one after its last, and its mean disagreement in bits."""
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
@@ -72,16 +45,18 @@ class Suggestion:
 
     Attributes
     ----------
-    path
+    path : Path
         The file.
-    place
-        Its number along each walked axis, ``{"T": 3}``; empty for an image of one frame.
-    disagreement
-        What it is ranked by: the mean of `information`.
-    regions
-        Where in it most is disagreed on, the strongest first.
-    image, information
-        ``(C, *S)`` raw intensities and ``(*S) float32``, the disagreement of each pixel in bits.
+    place : dict
+        Index along each axis of frames, ``{"T": 3}``; empty for an image of one frame.
+    disagreement : float
+        Rank: the mean of `information`, in bits.
+    regions : tuple of Box
+        The boxes with the highest disagreement, the strongest first.
+    image : ndarray
+        ``(C, *S)`` raw intensities.
+    information : ndarray
+        ``(*S) float32``, disagreement of each pixel in bits.
     """
 
     path: Path
@@ -93,8 +68,8 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Frame `done` of the `total` frames of image `path`, the `index`-th (from 0) of `count`, is judged."""
+class Judged(Event):
+    """Frame `done` of the `total` frames of image `path`, the `index`-th (from 0) of `count` images, is ranked."""
 
     path: Path
     index: int
@@ -104,8 +79,20 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Suggested:
-    """The last record: the suggestions, the best first, what disagreed in words, and counts of images and seconds."""
+class Suggested(Event):
+    """The last event: the suggestions, the best first.
+
+    Attributes
+    ----------
+    suggestions : tuple of Suggestion
+        At most as many as were asked for.
+    voters : str
+        What disagrees, for a sentence.
+    judged, failed : int
+        Number of images that were ranked, and that could not be read or predicted.
+    seconds : float
+        Duration of the job.
+    """
 
     suggestions: tuple[Suggestion, ...]
     voters: str
@@ -114,8 +101,8 @@ class Suggested:
     seconds: float
 
 
-def suggest(settings: SuggestSettings) -> Iterator[Judged | ImageFailed | Suggested]:
-    """Rank images by how much predictions of them disagree.
+def suggest(settings: SuggestSettings) -> Iterator[Event]:
+    """Rank images by the disagreement of several predictions of each.
 
     Yields
     ------
@@ -124,7 +111,7 @@ def suggest(settings: SuggestSettings) -> Iterator[Judged | ImageFailed | Sugges
     Raises
     ------
     SeptumError
-        If the model, the inputs or an option are wrong; the first image's error if none could be judged.
+        If the model, the inputs or an option are wrong; the error of the first image if all failed.
     """
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
@@ -149,26 +136,26 @@ def suggest(settings: SuggestSettings) -> Iterator[Judged | ImageFailed | Sugges
 
 
 def voters(model: Model) -> str:
-    """Return in words what disagrees."""
+    """Return what disagrees, for a sentence: the networks of the model, or versions of an image."""
     if model.header.members > 1:
         return f"the {model.header.members} networks of the model"
     return f"the predictions of {len(tta_transforms(model.network.geometry))} rotated and mirrored versions of an image"
 
 
 def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
-    """Predict an image in several ways: by each network of the model, or by one network in each of `tta_transforms`.
+    """Predict an image several times: by each network of the model, or by its only network in each of `tta_transforms`.
 
     Parameters
     ----------
     model
-        Of any number of networks.
+        A model of any number of networks.
     image
-        ``(C, *S)``, raw intensities.
+        ``(C, *S)``, raw intensities of any dtype.
 
     Yields
     ------
     ndarray
-        ``(K, *S) float32`` probabilities.
+        ``(K, *S) float32`` probabilities, 0..1.
     """
     stats = statistics(image, model.header.normalization)
     whole = tuple(slice(0, n) for n in image.shape[1:])
@@ -197,21 +184,21 @@ def _judge_frame(path: Path, source: Image, frame: ImageFrame, model: Model, set
 
 
 def _refuse_too_large(path: Path, frame: ImageFrame, model: Model) -> None:
-    """Raise `DataError` if a frame and its predictions do not fit into the memory."""
+    """Raise `DataError` if a frame and its predictions do not fit into memory."""
     channels, *sides = frame.shape
-    # The image, one prediction, and in double precision sums over predictions and the work on them.
+    # The image, one prediction, and sums over predictions in double precision with their temporary arrays.
     needed = int(np.prod(sides)) * (4 * channels + model.header.network.classes * (4 + 3 * 8) + 3 * 8)
     limit = usual_limit() - resident_bytes()
     if needed > limit:
         raise DataError(
-            f"{path}: judging it takes {format_bytes(needed)} of memory",
+            f"{path}: ranking it takes {format_bytes(needed)} of memory",
             f"at most {format_bytes(limit)}, which is what is free",
-            "cut parts out of the image and let those be ranked",
+            "cut the image into parts and rank those",
         )
 
 
 def _kept(found: Sequence[Suggestion], number: int) -> list[Suggestion]:
-    """Return the best suggestions so far, the best first; of frames next to one another only one."""
+    """Return the best suggestions, the best first; of adjacent frames only one."""
     kept: list[Suggestion] = []
     for one in sorted(found, key=lambda s: -s.disagreement):
         if not any(_next_to(one, other) for other in kept):
@@ -220,7 +207,7 @@ def _kept(found: Sequence[Suggestion], number: int) -> list[Suggestion]:
 
 
 def _next_to(one: Suggestion, other: Suggestion) -> bool:
-    """Say whether two frames of a film or stack are neighbors: near copies, of which one is enough."""
+    """Return True if two frames of a time series or stack are adjacent: near-duplicates, of which one is enough."""
     if one.path != other.path or not one.place:
         return False
     return sum(abs(one.place[a] - other.place[a]) for a in one.place) <= 1

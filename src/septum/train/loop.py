@@ -38,7 +38,7 @@ from septum.train.validation import Validator
 from septum.version import __version__
 
 if TYPE_CHECKING:
-    from septum.check.check import Rules
+    from septum.check.label_kind import Rules
 
 SAVE_SECONDS = 60.0
 """A checkpoint is written after this time; when it is written does not change the training."""
@@ -159,6 +159,7 @@ def _open_data(
             "copy the data to such a drive, or to the same place on all machines",
         )
     parts = split(loaded.samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
+    report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
     if settings.ends_at_plateau and not parts.held_out:
         raise UsageError(
             "a training to a plateau without held-out images",

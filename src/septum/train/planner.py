@@ -20,7 +20,7 @@ from septum.train.presets import Reasons, make_plan
 from septum.train.pretrained import Pretrained, check_compatible
 
 if TYPE_CHECKING:
-    from septum.check.check import Rules
+    from septum.check.label_kind import Rules
     from septum.nn.device import Device
     from septum.train.distributed import Processes
     from septum.train.fingerprint import Fingerprint

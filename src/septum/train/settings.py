@@ -232,8 +232,8 @@ class TrainSettings(Settings):
         return self.until_plateau or (self.steps is None and self.budget_s is None)
 
 
-def command_line(settings: TrainSettings) -> list[str]:
-    """Return the words of the command that asks for these settings, after ``septum train``.
+def command_line(settings: Settings) -> list[str]:
+    """Return the words of the command that asks for these settings, after the name of the command.
 
     Options at their default, or whose value follows from other options, are left out.
     """
@@ -261,7 +261,7 @@ def command_line(settings: TrainSettings) -> list[str]:
 _MISSING = object()
 
 
-def _makes(values: Mapping[str, Any], settings: TrainSettings) -> bool:
+def _makes(values: Mapping[str, Any], settings: Settings) -> bool:
     """Return True if the values alone give the settings."""
     try:
         return type(settings).model_validate(values) == settings

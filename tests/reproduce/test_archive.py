@@ -1,10 +1,13 @@
+"""Hostile and damaged archives are refused before, or without, a file outside the folder."""
+
 import stat
 import zipfile
 
 import pytest
 
 from septum.errors import FileError
-from septum.reproduce.unzip import unpack
+from septum.reproduce import archive as archive_module
+from septum.reproduce.archive import Arrived, unpack
 
 
 def archive(path, files):
@@ -14,11 +17,12 @@ def archive(path, files):
     return path
 
 
-def test_files_come_out_as_they_went_in_and_bytes_are_counted(tmp_path):
+def test_files_are_unpacked_unchanged_and_bytes_are_counted(tmp_path):
     made = archive(tmp_path / "a.zip", {"set/": b"", "set/01/t000.tif": b"abc", "set/empty": b"", "top": b"x" * 5})
     out = tmp_path / "out"
     out.mkdir()
-    assert list(unpack(made, out, most_bytes=8)) == [(3, 8), (8, 8)]
+    counts = [(event.done, event.total) for event in unpack(made, out) if isinstance(event, Arrived)]
+    assert counts == [(0, 8), (3, 8), (3, 8), (8, 8)]
     found = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert found == {"set/01/t000.tif": b"abc", "set/empty": b"", "top": b"x" * 5}
 
@@ -29,7 +33,7 @@ def test_names_that_lead_outside_are_refused_before_anything_is_written(tmp_path
     out = tmp_path / "deep" / "out"
     out.mkdir(parents=True)
     with pytest.raises(FileError, match="leads outside"):
-        list(unpack(made, out, most_bytes=100))
+        list(unpack(made, out))
     assert list(out.iterdir()) == []
     assert {p.name for p in tmp_path.rglob("*")} == {"a.zip", "deep", "out"}
 
@@ -40,38 +44,49 @@ def test_links_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
         opened.writestr(info, "/etc/passwd")
     with pytest.raises(FileError, match="link"):
-        list(unpack(tmp_path / "a.zip", tmp_path, most_bytes=100))
+        list(unpack(tmp_path / "a.zip", tmp_path))
 
 
-def test_two_names_that_some_systems_take_for_one_are_refused(tmp_path):
+def test_names_that_differ_in_case_only_are_refused(tmp_path):
     made = archive(tmp_path / "a.zip", {"a.tif": b"1", "A.TIF": b"2"})
     with pytest.raises(FileError, match="twice"):
-        list(unpack(made, tmp_path, most_bytes=100))
+        list(unpack(made, tmp_path))
 
 
-def test_more_than_the_limit_is_refused_before_it_is_written(tmp_path):
+def test_a_bomb_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_module, "MOST_UNPACKED", 1000)
     made = archive(tmp_path / "a.zip", {"a": b"\0" * 600, "b": b"\0" * 600})
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(FileError, match="1,000 bytes"):
-        list(unpack(made, out, most_bytes=1000))
+        list(unpack(made, out))
     assert list(out.iterdir()) == []
+    monkeypatch.setattr(archive_module, "MOST_FILES", 1)
+    with pytest.raises(FileError, match="1 files"):
+        list(unpack(archive(tmp_path / "b.zip", {"a": b"1", "b": b"2"}), out))
 
 
-def test_a_disk_that_is_too_small_is_said(tmp_path, monkeypatch):
-    made = archive(tmp_path / "a.zip", {"a": b"\0" * 600})
-    monkeypatch.setattr("septum.reproduce.unzip.shutil.disk_usage", lambda _: type("Usage", (), {"free": 599}))
-    with pytest.raises(FileError, match="free"):
-        list(unpack(made, tmp_path, most_bytes=1000))
+def test_a_bomb_that_states_a_small_size_is_refused(tmp_path):
+    """Both headers state 8 bytes; the deflated data hold a million."""
+    made = archive(tmp_path / "a.zip", {"a": b"\0" * 1_000_000})
+    size, stated = (1_000_000).to_bytes(4, "little"), (8).to_bytes(4, "little")
+    content = made.read_bytes()
+    assert content.count(size) == 2
+    made.write_bytes(content.replace(size, stated))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(FileError, match="damaged"):
+        list(unpack(made, out))
+    assert sum(path.stat().st_size for path in out.rglob("*")) <= 8
 
 
-def test_damage_is_said(tmp_path):
+def test_damaged_archives_are_refused(tmp_path):
     made = archive(tmp_path / "a.zip", {"a": bytes(range(256)) * 40})
     content = bytearray(made.read_bytes())
     content[60] ^= 0xFF
     made.write_bytes(content)
     with pytest.raises(FileError, match="damaged"):
-        list(unpack(made, tmp_path, most_bytes=100_000))
+        list(unpack(made, tmp_path))
     made.write_bytes(b"<html>not found</html>")
     with pytest.raises(FileError, match="damaged"):
-        list(unpack(made, tmp_path, most_bytes=100_000))
+        list(unpack(made, tmp_path))

@@ -1,0 +1,228 @@
+"""Values, sizes and channels of images: constant or broken values, channels that differ, pages that are channels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.check.issues import IssueKind, Observation, format_shape
+from septum.check.statistics import ImageStatistics, PairStatistics
+from septum.errors import DataError
+
+IMAGE_CONSTANT = IssueKind(
+    "image-constant", "warning", "image", "with the same value everywhere", "left out", leaves_out=True
+)
+IMAGE_TINY = IssueKind(
+    "image-tiny", "warning", "image", "of fewer than 8 pixels along Y or X", "left out", leaves_out=True
+)
+IMAGE_HOLES = IssueKind(
+    "image-holes",
+    "mended",
+    "image",
+    "with NaN or infinity",
+    "NaN becomes the median, infinity the largest or smallest value",
+)
+PAGES_CHANNELS = IssueKind(
+    "pages-channels",
+    "mended",
+    "image",
+    "whose channels were stored as pages, as the masks show",
+    "read as channels",
+)
+CHANNEL_CONSTANT = IssueKind("channel-constant", "warning")
+CHANNEL_EMPTY = IssueKind(
+    "channel-empty",
+    "warning",
+    "image",
+    "with a constant channel that varies in other images",
+    todo="export the image again if the channel should hold a signal",
+)
+CHANNELS_REPEATED = IssueKind(
+    "channels-repeated", "mended", "gray image", "among color images", "the gray channel is repeated"
+)
+CHANNELS_SPARE = IssueKind(
+    "channels-spare", "mended", "image", "with a constant alpha channel", "the alpha channel is dropped"
+)
+CHANNELS_DIFFER = IssueKind(
+    "channels-differ",
+    "error",
+    "image",
+    "with another number of channels than most",
+    "the copy of --fix leaves them out",
+    todo="export them with the channels of the others",
+    leaves_out=True,
+)
+RANKS_DIFFER = IssueKind("ranks-differ", "warning", "volume", "among 2D images", "each section becomes an image")
+ONE_IMAGE = IssueKind(
+    "one-image",
+    "warning",
+    text="only one image: none can be held out for validation",
+    todo="annotate a second image",
+)
+KINDS = (
+    IMAGE_CONSTANT,
+    IMAGE_TINY,
+    IMAGE_HOLES,
+    PAGES_CHANNELS,
+    CHANNEL_CONSTANT,
+    CHANNEL_EMPTY,
+    CHANNELS_REPEATED,
+    CHANNELS_SPARE,
+    CHANNELS_DIFFER,
+    RANKS_DIFFER,
+    ONE_IMAGE,
+)
+
+_TINY_PX = 8
+_MOST_CHANNELS = 5  # more pages than this are not taken for channels
+
+
+def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
+    """Yield issues of the values and the size of one image."""
+    stats = pair.image_stats
+    if stats is None or pair.mask_stats is None:
+        return
+    if pair.named_axes is not None:
+        yield Observation(PAGES_CHANNELS, pair.image, f"--axes {pair.named_axes}")
+    if stats.constant:
+        yield Observation(IMAGE_CONSTANT, pair.image, f"{stats.low:g}")
+    elif stats.holes:
+        yield Observation(IMAGE_HOLES, pair.image, f"{stats.holes} values")
+    if min(stats.sides[-2:]) < _TINY_PX:
+        yield Observation(IMAGE_TINY, pair.image, format_shape(stats.sides))
+
+
+def detect_channels(pair: PairStatistics, channels: int) -> Iterator[Observation]:
+    """Compare the number of channels of an image with that of the data set."""
+    stats = pair.image_stats
+    if stats is None or stats.channels == channels:
+        return
+    if not fits_channels(stats.channels, channels, spare=stats.spare):
+        yield Observation(CHANNELS_DIFFER, pair.image, f"{stats.channels} instead of {channels}")
+    elif stats.channels < channels:
+        yield Observation(CHANNELS_REPEATED, pair.image)
+    else:
+        yield Observation(CHANNELS_SPARE, pair.image)
+
+
+def detect(pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
+    """Compare the dimensions and the channels of all images."""
+    found = [(pair.image, pair.image_stats) for pair in pairs if pair.image_stats]
+    if len(found) == 1 and found[0][1].frames == 1 and len(found[0][1].sides) == 2:
+        yield Observation(ONE_IMAGE)
+    if common_rank(pairs) == 2 and any(len(stats.sides) == 2 for _, stats in found):
+        for path, stats in found:
+            if len(stats.sides) == 3:
+                yield Observation(RANKS_DIFFER, path, format_shape(stats.sides))
+    several = [stats for _, stats in found if stats.channels > 1]
+    for channel in sorted({c for stats in several for c in stats.flat}):
+        with_channel = [(path, s) for path, s in found if s.channels > 1 and channel < s.channels - s.spare]
+        empty = [path for path, stats in with_channel if channel in stats.flat]
+        if len(empty) == len(with_channel) > 0:
+            text = f"channel {channel + 1} has the same value everywhere in all images; this does no harm"
+            yield Observation(CHANNEL_CONSTANT, text=text)
+        else:
+            for path in empty:
+                yield Observation(CHANNEL_EMPTY, path, f"channel {channel + 1}")
+
+
+def common_channels(pairs: Sequence[PairStatistics]) -> int:
+    """Return the number of channels of all samples: that of most images that are not gray."""
+    given = [pair.image_stats.channels - pair.image_stats.spare for pair in pairs if pair.image_stats]
+    several = Counter(c for c in given if c > 1)
+    return several.most_common(1)[0][0] if several else 1
+
+
+def common_rank(pairs: Sequence[PairStatistics]) -> int:
+    """Return 3 if all images are volumes, else 2."""
+    return 3 if pairs and all(p.image_stats and len(p.image_stats.sides) == 3 for p in pairs) else 2
+
+
+def channel_axes(pairs: Sequence[PairStatistics]) -> str | None:
+    """Return the axes that make the pages of all images channels; None if the pages are no channels.
+
+    Files that name no axes are read as pages. Pages are channels, along the first or the last dimension, if every image
+    has the same small number of them and a mask of one page.
+    """
+    wanted = {_channel_axes(p.image_stats, p) for p in pairs if p.image_stats and p.mask_stats}
+    if len(pairs) < 2 or len(wanted) != 1:
+        return None
+    (only,) = wanted
+    return None if only is None else only[0]
+
+
+def _channel_axes(image: ImageStatistics, pair: PairStatistics) -> tuple[str, int] | None:
+    mask = pair.mask_stats
+    if mask is None or image.axes != "TCYX" or image.channels > 1 or mask.axes != "CYX":
+        return None
+    if image.sides == mask.sides and image.frames <= _MOST_CHANNELS:
+        return "CYX", image.frames
+    if (image.frames, image.sides[0]) == mask.sides and image.sides[1] <= _MOST_CHANNELS:
+        return "YXC", image.sides[1]
+    return None
+
+
+def fill_holes(image: NDArray[Any]) -> NDArray[Any]:
+    """Replace NaN and infinite values.
+
+    NaN becomes the median of the channel's finite values, so that a hole looks like an ordinary place; plus and minus
+    infinity become the largest and the smallest finite value, as if the detector had saturated.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, any real dtype, any values, NaN and infinity among them.
+
+    Returns
+    -------
+    image
+        ``(C, *S)``, same dtype, finite; the same array if there is nothing to replace. A channel without a finite value
+        becomes 0.
+    """
+    if image.dtype.kind != "f" or np.isfinite(image).all():
+        return image
+    filled = image.copy()
+    for channel in filled:
+        finite = channel[np.isfinite(channel)]
+        low, middle, high = (finite.min(), np.median(finite), finite.max()) if finite.size else (0, 0, 0)
+        np.nan_to_num(channel, copy=False, nan=float(middle), posinf=float(high), neginf=float(low))
+    return filled
+
+
+def fits_channels(given: int, wanted: int, *, spare: bool) -> bool:
+    """Return True if `match_channels` can make `wanted` channels of `given`; `spare`: the last one is constant."""
+    return given in (1, wanted) or (spare and given == wanted + 1)
+
+
+def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Return an image with the number of channels of its data set.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, any real dtype, any range.
+    channels
+        Number of channels wanted. One channel is repeated; one channel too many (constant alpha) is dropped.
+
+    Returns
+    -------
+    image
+        ``(channels, *S)``, same dtype and intensities.
+
+    Raises
+    ------
+    DataError
+        If neither gives the wanted number.
+    """
+    given = image.shape[0]
+    if given == channels:
+        return image
+    if given == 1:
+        return np.repeat(image, channels, axis=0)
+    if given == channels + 1:
+        return image[:channels]
+    raise DataError(f"an image with {given} channels", f"{channels}", "convert it")

@@ -1,0 +1,265 @@
+"""Read the files of a data set, each decoded once while its arrays fit into memory.
+
+The check reads each image and mask to compute statistics; training, the report of a run and the repaired copy need the
+same arrays again. `Files` keeps them between the two, up to a limit, and gives them up once samples are made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.targets import UNANNOTATED
+from septum.check.issues import format_shape
+from septum.check.masks import Labels, read_labels
+from septum.errors import DataError
+from septum.io.formats import format_of
+from septum.io.image import Image
+from septum.io.paths import format_path
+
+# Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
+# memory than the machine says.
+_SHARE, _MOST_BYTES = 0.25, 1 << 30
+
+
+def default_limit_bytes() -> int:
+    """Return the bytes that kept arrays may take: a quarter of the free memory, 1 GiB at most."""
+    import psutil
+
+    return min(_MOST_BYTES, int(_SHARE * psutil.virtual_memory().available))
+
+
+class Files:
+    """Reader of the files of a data set that keeps arrays while they fit into memory.
+
+    Parameters
+    ----------
+    ignore
+        Mask values that mean not annotated, beside -1.
+    limit_bytes
+        Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
+        kept; another one is read again when it is needed again.
+
+    Attributes
+    ----------
+    samples
+        Samples (`septum.check.samples.Sample`) made of the files, by name, as long as somebody uses them.
+    """
+
+    def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None) -> None:
+        self.ignore = tuple(ignore)
+        self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._limit = default_limit_bytes() if limit_bytes is None else limit_bytes
+        self._kept: dict[tuple[str, Path], tuple[Any, int]] = {}
+        self._bytes = 0
+        self._latest: dict[str, tuple[Path, Any]] = {}
+        self._held: list[Any] = []
+
+    def image(self, path: Path, named_axes: str | None = None) -> Image:
+        """Read an image; `named_axes` as in `septum.io.open.open_image`.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+        from septum.io.open import read_image
+
+        kept: Image | None = self._find("image", path)
+        if kept is not None and named_axes in (None, kept.file_axes):
+            return kept
+        if kept is not None and named_axes is not None and _is_plain_stack(kept):
+            found = _with_axes(kept, named_axes)
+        else:
+            found = read_image(path, axes=named_axes)
+        self._keep("image", path, found, found.array.nbytes)
+        return found
+
+    def mask(self, path: Path) -> Image:
+        """Read a mask as stored; a folder of one mask per object is read as one mask of ids.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+        from septum.io.open import read_image
+        from septum.pairing.object_folders import is_object_folder, read_object_masks
+
+        def read() -> Image:
+            return read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
+
+        found: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
+        return found
+
+    def labels(self, path: Path, image_axes: str) -> list[Labels]:
+        """Read a mask as labels, one per frame.
+
+        Parameters
+        ----------
+        path
+            The mask.
+        image_axes
+            Axes of its image.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+
+        def read() -> list[Labels]:
+            frames = mask_frames(self.mask(path), image_axes)
+            return [_with_ignored(read_labels(frame, lossy=is_lossy(path)), self.ignore) for frame in frames]
+
+        found: list[Labels] = self._read(
+            "labels", path, read, lambda labels: sum(frame.array.nbytes for frame in labels)
+        )
+        return found
+
+    def field(self, path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
+        """Read the mask of a field of view.
+
+        Parameters
+        ----------
+        path
+            The mask: values above half of the largest one are inside, so that JPEG artifacts do no harm.
+        sides
+            Sides of the image, in pixels.
+
+        Returns
+        -------
+        inside
+            ``(*S)`` bool of the given sides, True inside.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        DataError
+            If it has other sides, or nothing is inside.
+        """
+        from septum.io.open import read_image
+
+        def read() -> NDArray[np.bool_]:
+            values = read_image(path, labels=True).array
+            brightest = values[: 1 if len(values) < 3 else 3].max(axis=0)  # without alpha
+            if brightest.shape == tuple(sides) and not brightest.max(initial=0) > 0:
+                raise DataError(
+                    f"{format_path(path)}: nothing is inside",
+                    "values above 0 where the image shows something",
+                    "leave it out",
+                )
+            return np.asarray(brightest > brightest.max(initial=0) / 2)
+
+        inside: NDArray[np.bool_] = self._read("field", path, read, lambda array: array.nbytes)
+        if inside.shape != tuple(sides):
+            given = f"image {format_shape(sides)}, field of view {format_shape(inside.shape)}"
+            raise DataError(f"{format_path(path)}: {given}", "the size of its image", "leave it out")
+        return inside
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Hold the samples of these names in memory, and no others, so that nobody reads their files again."""
+        self._held = [self.samples[name] for name in names if name in self.samples]
+
+    def release(self, paths: Iterable[Path]) -> None:
+        """Give up the arrays of some files."""
+        gone = set(paths)
+        for key in [key for key in self._kept if key[1] in gone]:
+            self._bytes -= self._kept.pop(key)[1]
+        self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in gone}
+
+    def release_all_but(self, paths: Iterable[Path]) -> None:
+        """Give up the arrays of all files but some."""
+        known = {path for _, path in self._kept} | {path for path, _ in self._latest.values()}
+        self.release(known - set(paths))
+
+    def _read(self, role: str, path: Path, read: Callable[[], Any], size: Callable[[Any], int]) -> Any:
+        found = self._find(role, path)
+        if found is None:
+            found = read()
+            self._keep(role, path, found, size(found))
+        return found
+
+    def _find(self, role: str, path: Path) -> Any:
+        """Return the arrays of a file if they are kept, else None."""
+        if (role, path) in self._kept:
+            return self._kept[role, path][0]
+        latest, value = self._latest.get(role, (None, None))
+        return value if latest == path else None
+
+    def _keep(self, role: str, path: Path, value: Any, size: int) -> None:
+        self._bytes -= self._kept.pop((role, path), (None, 0))[1]
+        if self._bytes + size <= self._limit:
+            self._kept[role, path] = (value, size)
+            self._bytes += size
+        else:
+            self._latest[role] = (path, value)
+
+
+def is_lossy(path: Path) -> bool:
+    """Return True if the format of a file changes the values that are saved."""
+    kind = format_of(path.name)
+    return kind is not None and kind.lossy
+
+
+def _is_plain_stack(image: Image) -> bool:
+    """Return True if the three dimensions of a file were read as pages (T), Y and X."""
+    return image.file_axes == "TYX" and image.axes == "TCYX"
+
+
+def _with_axes(stack: Image, axes: str) -> Image:
+    """Return a plain stack whose three dimensions are named ``"CYX"`` or ``"YXC"`` instead."""
+    array = stack.array[:, 0]
+    array = np.ascontiguousarray(array if axes == "CYX" else np.moveaxis(array, -1, 0))
+    return Image.from_array(
+        array,
+        "CYX",
+        file_axes=axes,
+        pixel_size_um=stack.pixel_size_um,
+        affine=stack.affine,
+        location=stack.location,
+    )
+
+
+def image_frames(image: Image) -> NDArray[Any]:
+    """Return an image as frames.
+
+    Returns
+    -------
+    frames
+        ``(T, C, *S)`` of the dtype and intensities of the image; T is 1 if the image has none.
+    """
+    return image.array if "T" in image.axes else image.array[np.newaxis]
+
+
+def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
+    """Return a mask as frames, with T and Z named as in the axes of its image.
+
+    A file of pages does not always say whether these are sections or frames; a mask follows its image.
+
+    Returns
+    -------
+    frames
+        ``(T, C, *S)`` of the dtype and labels of the mask.
+    """
+    array = mask.array
+    if "T" in mask.axes and "Z" not in mask.axes and "Z" in image_axes and "T" not in image_axes:
+        return np.moveaxis(array, 0, 1)[np.newaxis]  # TCYX -> 1 C Z Y X
+    if "Z" in mask.axes and "T" not in mask.axes and "T" in image_axes and "Z" not in image_axes:
+        return np.moveaxis(array, 1, 0)  # CZYX -> T C Y X
+    return image_frames(mask)
+
+
+def _with_ignored(labels: Labels, ignore: Sequence[int]) -> Labels:
+    """Set values that mean not annotated to `UNANNOTATED`."""
+    met = tuple(value for value in ignore if (labels.array == value).any())
+    if not met:
+        return labels
+    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(UNANNOTATED), labels.array), ignored=met)

@@ -1,0 +1,33 @@
+"""Settings of ``septum demo``; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from septum.settings import Option, Settings
+
+
+class DemoSettings(Settings):
+    """What the demo creates and how long it trains; the same demo in the same folder is resumed.
+
+    Parameters
+    ----------
+    budget_s
+        Seconds of the training; the rest takes about ten.
+    training, tests
+        Numbers of images to train on and to score.
+    device
+        See `septum.nn.device.find_device`.
+    """
+
+    out: Annotated[Path, Option(help="Folder for everything.", flags=("--out", "-o"), metavar="OUT", free=True)] = Path(
+        "septum-demo"
+    )
+    seed: Annotated[int, Field(ge=0), Option(help="Random seed of images and training.", metavar="N")] = 0
+    budget_s: float = Field(default=120.0, gt=0)
+    training: int = Field(default=16, ge=2)
+    tests: int = Field(default=4, ge=1)
+    device: str = "auto"

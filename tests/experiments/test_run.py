@@ -1,0 +1,98 @@
+"""One entry for all trainings: the kind that is asked for, with its report and its log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from septum.errors import DataError, FileError, UsageError
+from septum.events import Warned
+from septum.experiments.events import PartTrained, ReportWritten, SeedsCompared
+from septum.experiments.run import run_training
+from septum.report.summary import RunReport
+from septum.train.events import Step, Stopped, Trained
+from septum.train.interrupt import StopRequest
+from septum.train.settings import TrainSettings
+
+
+def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
+    small = {"steps": 3, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}
+    return TrainSettings.model_validate({"data": (data,), "out": out, **small, **changes})
+
+
+class Log:
+    """A tracker that keeps the last step of each training."""
+
+    name = "Log"
+
+    def __init__(self) -> None:
+        self.steps: dict[str, int] = {}
+        self.outcome = ""
+
+    def begin(self, part: str, **_: Any) -> None:
+        self.part = part
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self.steps[self.part] = step
+
+    def end(self, outcome: str, files: Any = ()) -> None:
+        self.outcome = outcome
+
+
+def test_a_single_training_writes_its_report_and_its_log(disks: Path, tmp_path: Path) -> None:
+    log = Log()
+    events = list(run_training(_settings(disks, tmp_path), trackers=[log]))
+    assert [e for e in events if isinstance(e, ReportWritten)] == [ReportWritten(tmp_path / "report.html")]
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 3
+    assert not any(isinstance(e, RunReport) for e in events)
+    assert sum(isinstance(e, Trained) for e in events) == 1
+    assert (log.steps, log.outcome) == ({"": 3}, "finished")
+    again = list(run_training(_settings(disks, tmp_path)))
+    assert not any(isinstance(e, Step | ReportWritten) for e in again)
+
+
+def test_several_trainings_have_a_report_each_and_one_of_the_run(disks: Path, tmp_path: Path) -> None:
+    log = Log()
+    events = list(run_training(_settings(disks, tmp_path), seeds=2, trackers=[log]))
+    folders = [e.path.parent for e in events if isinstance(e, ReportWritten)]
+    assert folders == [tmp_path / "seed-0", tmp_path / "seed-1", tmp_path]
+    assert sum(isinstance(e, PartTrained) for e in events) == 2
+    assert isinstance(events[-2], SeedsCompared) and isinstance(events[-1], Trained)
+    assert log.steps == {"seed-0": 3, "seed-1": 3, "": 6}
+
+
+def test_folds_stop_between_two_trainings(disks: Path, tmp_path: Path) -> None:
+    stop, events = StopRequest(), []
+    for event in run_training(_settings(disks, tmp_path), folds=2, stop=stop):
+        events.append(event)
+        if isinstance(event, PartTrained):
+            stop.ask()
+    assert [e.title for e in events if isinstance(e, PartTrained)] == ["fold 1 of 2"]
+    assert isinstance(events[-1], Stopped)
+
+
+def test_a_learning_curve_of_few_images_is_refused(disks: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a learning curve with 4 images for training and 1 held out"):
+        list(run_training(_settings(disks, tmp_path), learning_curve=True))
+
+
+def test_two_kinds_at_once_are_refused(disks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--folds and --learning-curve"):
+        list(run_training(_settings(disks, tmp_path / "run"), folds=2, learning_curve=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: RunReport) -> Path:
+        raise FileError("report.html: no space left", "a disk with room")
+
+    monkeypatch.setattr("septum.experiments.run.write_page", fail)
+    events = list(run_training(_settings(disks, tmp_path, steps=1)))
+    assert any(isinstance(e, Warned) and e.text.startswith("no report of this run: ") for e in events)
+    assert any(isinstance(e, Trained) for e in events)
