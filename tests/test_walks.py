@@ -26,10 +26,16 @@ def test_a_predicted_image_is_handled_by_at_most_twenty_modules(walks: dict[str,
     assert {"predict.in_memory", "arrays.instances", "nn.unet"} <= set(found)
 
 
-def test_a_prediction_enters_no_more_modules_than_it_did(walks: dict[str, list[str]]) -> None:
-    """Opening the model, planning memory and checking names included; to be lowered with each module that goes."""
+@pytest.mark.xfail(strict=False, reason="31 modules are entered; the rooms arrays and io alone are 16 of them")
+def test_a_prediction_enters_at_most_twenty_modules(walks: dict[str, list[str]]) -> None:
     found = walks["prediction, file to label file"]
-    assert len(found) <= 32, found
+    assert len(found) <= 20, found
+
+
+def test_a_prediction_enters_no_more_modules_than_before(walks: dict[str, list[str]]) -> None:
+    """Guard the number reached, with the opening of the model and the planning of memory; lower it when one goes."""
+    found = walks["prediction, file to label file"]
+    assert len(found) <= 31, found
 
 
 def test_a_training_image_is_handled_by_at_most_25_modules(walks: dict[str, list[str]]) -> None:

@@ -61,7 +61,7 @@ def test_a_training_from_a_model_begins_with_its_loss(disks: Path, first: Path, 
     assert (header.network.width, header.network.depths) == (3, (1, 1))
     said = header.training["from"]
     assert (said["file"], said["steps"]) == ("model.safetensors", 40)
-    assert said["fingerprint"] == read_pretrained(first).fingerprint
+    assert said["fingerprint"] == read_pretrained(first).fingerprint == read_pretrained(first.parent).fingerprint
     # The origin of that model is kept as well.
     list(train(_settings(disks, tmp_path / "third", from_model=tmp_path / "run" / "model.safetensors")))
     third = open_model(tmp_path / "third" / "model.safetensors", "cpu").header

@@ -15,7 +15,7 @@ from septum.errors import ModelError, UsageError
 from septum.io.paths import format_path
 from septum.io.tensors import read_model
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict.model import ModelHeader, trained_networks
+from septum.predict.model import ModelHeader, model_file, trained_networks
 
 if TYPE_CHECKING:
     from septum.train.settings import TrainSettings
@@ -94,13 +94,14 @@ class Pretrained:
 
 
 def read_pretrained(path: Path) -> Pretrained:
-    """Load the model that a training starts from.
+    """Load the model, of a model file or a run folder, that a training starts from.
 
     Raises
     ------
     ModelError
-        If the file is missing, damaged or foreign.
+        If the file is missing, damaged or foreign; if the run has not ended.
     """
+    path = model_file(path)
     networks = trained_networks(path)
     header = ModelHeader.model_validate(read_model(path)[1])
     try:
