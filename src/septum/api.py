@@ -28,6 +28,8 @@ from septum.experiments.tracking import open_trackers
 from septum.io.image import Image
 from septum.io.open import read_image
 from septum.io.write import write_image
+from septum.predict.domain_shift import image_warnings
+from septum.predict.frames import split_frames
 from septum.predict.model import Model
 from septum.predict.model import open_model as open_model
 from septum.predict.predict import predict_image
