@@ -37,20 +37,20 @@ from septum.check.samples import Sample, load_samples
 from septum.metrics.isbi import combine, section
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, center_crop, for_prediction, initialize
-from septum.predict.tiled import image_probabilities
-from septum.train import prepare as prepare_module
-from septum.train import schedule as schedule_module
-from septum.train import trainer as trainer_module
-from septum.train import validation as validate
-from septum.train.distributed import Processes
-from septum.train.fingerprint import compute_fingerprint
-from septum.train.plan import Plan
-from septum.train.prepare import prepare
-from septum.train.presets import make_plan
-from septum.train.schedule import Schedule
-from septum.train.settings import TrainSettings
-from septum.train.split import hold_out
-from septum.train.trainer import Trainer
+from septum.prediction.tiled import image_probabilities
+from septum.training import prepare as prepare_module
+from septum.training import schedule as schedule_module
+from septum.training import trainer as trainer_module
+from septum.training import validation as validate
+from septum.training.distributed import Processes
+from septum.training.fingerprint import compute_fingerprint
+from septum.training.plan import Plan
+from septum.training.prepare import prepare
+from septum.training.presets import make_plan
+from septum.training.schedule import Schedule
+from septum.training.settings import TrainSettings
+from septum.training.split import hold_out
+from septum.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 

@@ -24,9 +24,9 @@ from septum.check.samples import load_samples
 from septum.metrics import isbi
 from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
-from septum.predict.model import open_model
+from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
-from septum.train.validation import object_sizes
+from septum.training.validation import object_sizes
 
 RESULTS = Path(__file__).parent / "results" / "areas.json"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

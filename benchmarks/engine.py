@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from septum.cpu.inference import Engine, weight_bytes
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.memory import operations
+from septum.prediction.memory import operations
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 ROUNDS = 7
@@ -272,7 +272,7 @@ def start() -> dict[str, object]:
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
     from septum.io.write import write_image
-    from septum.predict.model import ModelHeader, save_model
+    from septum.prediction.model import ModelHeader, save_model
 
     rows: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:

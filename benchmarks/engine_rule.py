@@ -1,5 +1,5 @@
 """Processor seconds of PyTorch divided by those of Septum's engine, by network width: figures for the rule of which
-code computes predictions (`septum.predict.backend`).
+code computes predictions (`septum.prediction.backend`).
 
     OMP_NUM_THREADS=1 python benchmarks/engine_rule.py [--write]
 

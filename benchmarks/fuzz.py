@@ -33,7 +33,7 @@ with atheris.instrument_imports(include=["septum", "safetensors", "tifffile", "n
     from septum.io import nifti, tensors, tiff  # noqa: F401 - instrumented
     from septum.io.open import open_image, read_image
     from septum.nn.unet import UNet, UNetSettings
-    from septum.predict import model
+    from septum.prediction import model
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="septum-fuzz-"))
 

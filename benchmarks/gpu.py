@@ -36,19 +36,18 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training import IMAGES, Tiles, images
-
 from septum.arrays.normalize import NormalizeSettings
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.tiled import image_probabilities
-from septum.train.distributed import Processes
-from septum.train.fingerprint import Fingerprint
-from septum.train.plan import Plan
-from septum.train.presets import make_plan
-from septum.train.settings import TrainSettings
-from septum.train.trainer import Trainer
-from septum.train.validation import Validator
+from septum.prediction.tiled import image_probabilities
+from septum.training.distributed import Processes
+from septum.training.fingerprint import Fingerprint
+from septum.training.plan import Plan
+from septum.training.presets import make_plan
+from septum.training.settings import TrainSettings
+from septum.training.trainer import Trainer
+from septum.training.validation import Validator
+from training import IMAGES, Tiles, images
 
 FINGERPRINT = Fingerprint(channels=1, classes=2, sides=(700, 700), anisotropy=(1, 1))
 TILES = (572, 700, 1212)

@@ -53,7 +53,7 @@ def make_model(path: Path) -> None:
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
     from septum.nn.unet import UNet, UNetSettings
-    from septum.predict.model import ModelHeader, save_model
+    from septum.prediction.model import ModelHeader, save_model
 
     settings = UNetSettings(width=4, depths=(2, 2))
     plain: dict[str, Any] = {"network": settings, "normalization": NormalizeSettings(), "class_values": (0, 255)}
@@ -72,8 +72,8 @@ def disks(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def prediction(side: int, folder: Path) -> Callable[[], object]:
     from septum.io.zarr_write import create_zarr
-    from septum.predict.predict import predict_files
-    from septum.predict.settings import PredictSettings
+    from septum.prediction.predict import predict_files
+    from septum.prediction.settings import PredictSettings
 
     path, shard = folder / f"{side}.ome.zarr", min(side, 2048)
     target = create_zarr(path, shape=(side, side), axes="YX", dtype=np.uint8, chunks=(512, 512), shards=(shard, shard))
@@ -90,8 +90,8 @@ def prediction(side: int, folder: Path) -> Callable[[], object]:
 
 def images(count: int, folder: Path) -> Callable[[], object]:
     from septum.io.write import write_image
-    from septum.predict.predict import predict_files
-    from septum.predict.settings import PredictSettings
+    from septum.prediction.predict import predict_files
+    from septum.prediction.settings import PredictSettings
 
     values = np.random.default_rng(0).integers(0, 255, (512, 512), dtype=np.uint8)
     (folder / "in").mkdir()

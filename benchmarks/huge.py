@@ -29,9 +29,9 @@ from septum.demo.synthetic_cells import generate
 from septum.io.open import open_image
 from septum.io.write import write_image
 from septum.io.zarr_write import create_zarr
-from septum.predict.memory import parse_bytes
-from septum.predict.model import open_model
-from septum.predict.tiled import region_probabilities
+from septum.prediction.memory import parse_bytes
+from septum.prediction.model import open_model
+from septum.prediction.tiled import region_probabilities
 
 STAMP = 2048
 PART = 1500  # side of what is compared
@@ -119,7 +119,7 @@ def compare(model_path: Path, image: Path, result: Path) -> dict[str, float | in
     from scipy.ndimage import label
 
     from septum.arrays.normalize import statistics
-    from septum.predict.tiled import TiledPredictor
+    from septum.prediction.tiled import TiledPredictor
 
     model = open_model(model_path, "cpu")
     source = open_image(image)

@@ -28,7 +28,7 @@ from septum.io.write import write_image
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 PROGRAM = (
-    "from septum.train import loop as train; train.SAVE_SECONDS, train.KEEP_STEPS = 1.0, 5\n"
+    "from septum.training import loop as train; train.SAVE_SECONDS, train.KEEP_STEPS = 1.0, 5\n"
     "from septum.cli.main import main; main()"
 )
 OPTIONS = ["--steps", "200", "--width", "8", "--depth", "2", "--tile", "140", "--batch", "2", "--device", "cpu"]

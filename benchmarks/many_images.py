@@ -22,9 +22,9 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.io.open import list_images, read_image
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict import predict
-from septum.predict.model import ModelHeader, save_model
-from septum.predict.settings import PredictSettings
+from septum.prediction import predict
+from septum.prediction.model import ModelHeader, save_model
+from septum.prediction.settings import PredictSettings
 
 RESULTS = Path(__file__).parent / "results" / "many_images.json"
 

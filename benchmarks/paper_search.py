@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from settle import train_on
 
 from septum.errors import SeptumError
-from septum.evaluate.evaluate import EvaluateSettings, evaluate
-from septum.predict.predict import predict_files
-from septum.predict.settings import PredictSettings
+from septum.evaluation.evaluate import EvaluateSettings, evaluate
+from septum.prediction.predict import predict_files
+from septum.prediction.settings import PredictSettings
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts
 
 RESULTS = Path(__file__).parent / "results" / "paper_search.json"

@@ -35,17 +35,17 @@ from septum.check.check import Report, check
 from septum.check.images import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
 from septum.cli.options import duration_s
-from septum.evaluate.evaluate import EvaluateSettings, evaluate
+from septum.evaluation.evaluate import EvaluateSettings, evaluate
 from septum.io.open import list_images, read_image
 from septum.io.write import write_image
-from septum.predict.events import ImageFailed
-from septum.predict.predict import predict_files
-from septum.predict.settings import PredictSettings
+from septum.prediction.events import ImageFailed
+from septum.prediction.predict import predict_files
+from septum.prediction.settings import PredictSettings
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
-from septum.train.events import Trained
-from septum.train.loop import train
-from septum.train.settings import SplitSettings, TrainSettings
-from septum.train.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
+from septum.training.events import Trained
+from septum.training.loop import train
+from septum.training.settings import SplitSettings, TrainSettings
+from septum.training.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"

@@ -19,9 +19,9 @@ from main_job import SETS as JOBS
 from main_job import held_out_files, septum
 
 from septum.io.paths import format_path
-from septum.predict.model import ModelHeader, open_model, save_model, trained_networks
+from septum.prediction.model import ModelHeader, open_model, save_model, trained_networks
 from septum.reproduce.datasets import SETS
-from septum.train.plan import Plan, describe_plan
+from septum.training.plan import Plan, describe_plan
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"

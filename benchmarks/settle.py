@@ -23,11 +23,11 @@ from torch import nn
 from septum.arrays.normalize import normalize, statistics
 from septum.io.open import read_image
 from septum.metrics.isbi import Best, Section, combine, section
-from septum.predict.model import open_model, trained_networks
+from septum.prediction.model import open_model, trained_networks
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts
-from septum.train.events import Trained
-from septum.train.loop import train
-from septum.train.settings import SplitSettings, TrainSettings
+from septum.training.events import Trained
+from septum.training.loop import train
+from septum.training.settings import SplitSettings, TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "settle.json"
 

@@ -18,10 +18,10 @@ import numpy as np
 from septum.arrays.instances import ObjectSettings, candidates
 from septum.check.check import check
 from septum.check.samples import load_samples
-from septum.predict.model import open_model
-from septum.predict.tiled import image_probabilities
-from septum.train.model_selection import selection_score
-from septum.train.validation import (
+from septum.prediction.model import open_model
+from septum.prediction.tiled import image_probabilities
+from septum.training.model_selection import selection_score
+from septum.training.validation import (
     MOST_SCORED,
     CandidateColumns,
     candidate_columns,

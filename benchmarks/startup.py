@@ -28,9 +28,9 @@ from pathlib import Path
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.io.write import write_image
-from septum.predict.model import ModelHeader, save_model
-from septum.predict.predict import predict_files
-from septum.predict.settings import PredictSettings
+from septum.prediction.model import ModelHeader, save_model
+from septum.prediction.predict import predict_files
+from septum.prediction.settings import PredictSettings
 from septum.nn.unet import UNet, UNetSettings
 folder = Path(sys.argv[1])
 settings = UNetSettings(width=16)

@@ -114,7 +114,7 @@ def save(folder: Path, net: Any) -> None:
     """Septum's network as a model file, which is what `septum predict` takes."""
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
-    from septum.predict.model import ModelHeader, save_model
+    from septum.prediction.model import ModelHeader, save_model
 
     header = ModelHeader(
         network=net.settings,
@@ -257,7 +257,7 @@ def computed(name: str, image: Image) -> float:
     if family == "septum":
         from septum.arrays.tiles import plan_tiles
         from septum.nn.device import find_device
-        from septum.predict.tiled import largest_output
+        from septum.prediction.tiled import largest_output
 
         limit = largest_output(shape(), find_device("cpu"))
         tiles = plan_tiles(image.shape, shape().geometry, limit)

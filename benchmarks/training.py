@@ -39,14 +39,14 @@ from torch import Tensor
 
 from septum.nn.device import find_device
 from septum.nn.unet import Dropout, UNet
-from septum.train.distributed import Processes
-from septum.train.fingerprint import Fingerprint
-from septum.train.plan import Plan
-from septum.train.prepare import Prepared
-from septum.train.presets import make_plan
-from septum.train.settings import TrainSettings
-from septum.train.trainer import Trainer, make_optimizer
-from septum.train.validation import Validator
+from septum.training.distributed import Processes
+from septum.training.fingerprint import Fingerprint
+from septum.training.plan import Plan
+from septum.training.prepare import Prepared
+from septum.training.presets import make_plan
+from septum.training.settings import TrainSettings
+from septum.training.trainer import Trainer, make_optimizer
+from septum.training.validation import Validator
 
 SIDE, IMAGES, WORKERS, WARM = 700, 8, 2, 2
 NETWORKS: dict[str, dict[str, Any]] = {"auto": {}, "wide": {"width": 32}, "paper": {"preset": "paper"}}

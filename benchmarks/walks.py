@@ -33,12 +33,12 @@ import septum
 SOURCE = Path(septum.__file__).parent
 
 # The functions that begin a part of a walk; a part is what runs inside them.
-PREDICTION = {"septum.predict.predict.predict_files": "predict"}
+PREDICTION = {"septum.prediction.predict.predict_files": "predict"}
 TRAINING = {
     "septum.check.check.check": "check",
     "septum.check.samples.load_data": "prepare",
-    "septum.train.prepare.prepare": "prepare",
-    "septum.train.trainer.Trainer.training_step": "step",
+    "septum.training.prepare.prepare": "prepare",
+    "septum.training.trainer.Trainer.training_step": "step",
 }
 
 
@@ -163,8 +163,8 @@ def walk_of(starts: dict[str, str], job: Callable[[str], object]) -> Walk:
 
 def training_walk(folder: Path) -> Walk:
     """Trace a training on the images of a folder; the first run is left in ``folder/first``."""
-    from septum.train.loop import train
-    from septum.train.settings import TrainSettings
+    from septum.training.loop import train
+    from septum.training.settings import TrainSettings
 
     def job(name: str) -> None:
         for _ in train(TrainSettings(data=(folder,), out=folder.parent / name, steps=3, device="cpu")):
@@ -175,8 +175,8 @@ def training_walk(folder: Path) -> Walk:
 
 def prediction_walk(model: Path, image: Path, out: Path) -> Walk:
     """Trace the prediction of an image."""
-    from septum.predict.predict import predict_files
-    from septum.predict.settings import PredictSettings
+    from septum.prediction.predict import predict_files
+    from septum.prediction.settings import PredictSettings
 
     def job(name: str) -> None:
         for _ in predict_files(PredictSettings(model=model, inputs=(str(image),), out=out / name, device="cpu")):

@@ -25,7 +25,7 @@ from septum.demo.synthetic_cells import generate
 from septum.io.open import read_image
 from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict.model import ModelHeader, save_model
+from septum.prediction.model import ModelHeader, save_model
 
 WAYS = {"one process, two threads": ["--in-blocks"], "two workers, one thread each": ["--workers", "2"]}
 

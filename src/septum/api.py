@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
-from septum.evaluate.evaluate import evaluate as evaluate_job
-from septum.evaluate.results import EvaluateSettings, Evaluation
+from septum.evaluation.evaluate import evaluate as evaluate_job
+from septum.evaluation.results import EvaluateSettings, Evaluation
 from septum.events import Event, Warned
 from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
@@ -28,16 +28,16 @@ from septum.experiments.tracking import open_trackers
 from septum.io.image import Image
 from septum.io.open import read_image
 from septum.io.write import write_image
-from septum.predict.domain_shift import image_warnings
-from septum.predict.frames import split_frames
-from septum.predict.model import Model
-from septum.predict.model import open_model as open_model
-from septum.predict.predict import predict_image
-from septum.predict.settings import Output, unknown_output
+from septum.prediction.domain_shift import image_warnings
+from septum.prediction.frames import split_frames
+from septum.prediction.model import Model
+from septum.prediction.model import open_model as open_model
+from septum.prediction.predict import predict_image
+from septum.prediction.settings import Output, unknown_output
 from septum.report.numbers import format_scores
 from septum.settings import Settings
-from septum.train.events import Checked, Planned, Stopped, Validated
-from septum.train.interrupt import stop_on_signals
+from septum.training.events import Checked, Planned, Stopped, Validated
+from septum.training.interrupt import stop_on_signals
 
 Arrays = Sequence[NDArray[Any]] | NDArray[Any]
 S = TypeVar("S", bound=Settings)

@@ -17,7 +17,7 @@ from septum.check.check import Report, check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
 from septum.errors import DataError
-from septum.train.split import hold_out, split_sentence
+from septum.training.split import hold_out, split_sentence
 
 SIDE, COUNT = 96, 9
 Pair = tuple[np.ndarray, np.ndarray]

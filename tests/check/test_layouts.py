@@ -16,9 +16,9 @@ from septum.check.repair import fix
 from septum.check.samples import load_samples
 from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
-from septum.train.events import Planned, Trained
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
+from septum.training.events import Planned, Trained
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
 
 SIDE = 64
 

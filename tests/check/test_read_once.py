@@ -18,8 +18,8 @@ from septum.check.samples import load_data, load_samples, open_sample
 from septum.io import open as io_open
 from septum.report.collect import observe
 from septum.report.summary import RunReport
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
 
 SIDE = 48
 

@@ -13,10 +13,10 @@ from septum.arrays.instances import ObjectSettings
 from septum.check.check import Report, check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
-from septum.train.events import Checked, Trained
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
-from septum.train.validation import candidate_columns, choose
+from septum.training.events import Checked, Trained
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
+from septum.training.validation import candidate_columns, choose
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SIDE = 64

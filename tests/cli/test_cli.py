@@ -14,11 +14,11 @@ from septum.errors import DataError, FileError
 from septum.events import Event, Warned
 from septum.experiments import series as series_job
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
-from septum.predict import predict as predict_job
-from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
+from septum.prediction import predict as predict_job
+from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.report.curve import Curve
-from septum.train import loop as train_job
-from septum.train.events import Planned, Saved, Step, Trained, Validated
+from septum.training import loop as train_job
+from septum.training.events import Planned, Saved, Step, Trained, Validated
 
 Run = Callable[..., tuple[int, str, str]]
 

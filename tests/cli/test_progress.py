@@ -10,8 +10,8 @@ import pytest
 
 from septum.cli.progress import Outcome, Progress, follow_prediction, follow_training, rate_text
 from septum.events import Warned
-from septum.predict.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
-from septum.train.events import Planned, Resumed, Saved, Step, Trained, Validated
+from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
+from septum.training.events import Planned, Resumed, Saved, Step, Trained, Validated
 
 
 class Terminal(io.StringIO):

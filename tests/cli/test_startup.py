@@ -49,7 +49,7 @@ from septum.cli.main import main
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.io.write import write_image
-from septum.predict.model import ModelHeader, save_model
+from septum.prediction.model import ModelHeader, save_model
 from septum.nn.unet import UNet, UNetSettings
 folder = Path({folder!r})
 settings = UNetSettings(width=2, depths=(1, 1))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from septum.io.tensors import read_model
-from septum.train.checkpoint import newest_checkpoint
+from septum.training.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 

@@ -13,7 +13,7 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.cli.main import main
 from septum.nn.unet import UNet, UNetSettings
-from septum.predict.model import ModelHeader, save_model
+from septum.prediction.model import ModelHeader, save_model
 from septum.report.pictures import CAPTION_PX, GAP_PX, TRUTH_COLOR
 from septum.review.pictures import draw_suggestion
 from septum.review.suggest import Box, Suggestion

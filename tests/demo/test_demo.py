@@ -17,10 +17,10 @@ from septum.events import Event
 from septum.experiments.events import ReportWritten
 from septum.metrics import ctc
 from septum.metrics.contingency import table
-from septum.predict.events import ImageDone, Predicted
+from septum.prediction.events import ImageDone, Predicted
 from septum.report.pictures import Compared, draw_demo
 from septum.seeding import number
-from septum.train.events import Step, Trained
+from septum.training.events import Step, Trained
 
 
 @pytest.fixture(scope="module")

@@ -13,22 +13,22 @@ import pytest
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.errors import DataError, UsageError
-from septum.evaluate.evaluate import evaluate
-from septum.evaluate.results import EvaluateSettings
+from septum.evaluation.evaluate import evaluate
+from septum.evaluation.results import EvaluateSettings
 from septum.experiments.cross_validation import train_folds
 from septum.experiments.events import PartStarted, PartTrained
 from septum.io.open import read_image
 from septum.io.tensors import read_model
-from septum.predict.info import describe_model
-from septum.predict.model import open_model
-from septum.predict.predict import predict_files
-from septum.predict.settings import PredictSettings
+from septum.prediction.info import describe_model
+from septum.prediction.model import open_model
+from septum.prediction.predict import predict_files
+from septum.prediction.settings import PredictSettings
 from septum.report.gallery import predicted_sample
 from septum.report.summary import RunReport, metrics
-from septum.train.events import Planned, Resumed, Step, Stopped, Trained
-from septum.train.interrupt import StopRequest
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
+from septum.training.events import Planned, Resumed, Step, Stopped, Trained
+from septum.training.interrupt import StopRequest
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

@@ -26,12 +26,12 @@ from septum.experiments.learning_curve import (
 from septum.experiments.series import TimeBudget
 from septum.metrics import isbi
 from septum.metrics.contingency import table
-from septum.predict.model import open_model
+from septum.prediction.model import open_model
 from septum.report.curve import Curve
 from septum.report.gallery import ScoredSample
 from septum.report.summary import RunReport, metrics
-from septum.train.events import Planned, Step, Trained
-from septum.train.settings import TrainSettings
+from septum.training.events import Planned, Step, Trained
+from septum.training.settings import TrainSettings
 
 SIZES = [4, 8, 16, 32]
 IMAGES = np.array([4.0, 8.0, 16.0, 32.0])

@@ -15,9 +15,9 @@ from septum.events import Warned
 from septum.experiments.events import PartTrained, ReportWritten, SeedsCompared
 from septum.experiments.run import run_training
 from septum.report.summary import RunReport
-from septum.train.events import Step, Stopped, Trained
-from septum.train.interrupt import StopRequest
-from septum.train.settings import TrainSettings
+from septum.training.events import Step, Stopped, Trained
+from septum.training.interrupt import StopRequest
+from septum.training.settings import TrainSettings
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

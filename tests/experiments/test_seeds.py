@@ -16,12 +16,12 @@ from septum.experiments.events import PartTrained, SeedsCompared
 from septum.experiments.seeds import train_seeds
 from septum.io.open import read_image
 from septum.io.tensors import read_model
-from septum.predict.model import open_model
+from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
-from septum.train.events import Trained
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
-from septum.train.validation import candidate_columns, choose, tune_objects
+from septum.training.events import Trained
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
+from septum.training.validation import candidate_columns, choose, tune_objects
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

@@ -16,10 +16,10 @@ from septum.experiments import tracking as tracking_module
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
 from septum.experiments.tracking import MLflow, Outcome, TensorBoard, Value, flat_settings, open_trackers, track
 from septum.report.curve import Curve
-from septum.train.events import Planned, Saved, Step, Trained
-from septum.train.interrupt import StopRequest
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
+from septum.training.events import Planned, Saved, Step, Trained
+from septum.training.interrupt import StopRequest
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
 
 
 class Memory:

@@ -13,7 +13,7 @@ from septum.errors import FileError
 from septum.io.atomic import remove_parts, whole_file
 from septum.io.tensors import write_model
 from septum.io.write import write_image
-from septum.train.checkpoint import newest_checkpoint, save_checkpoint
+from septum.training.checkpoint import newest_checkpoint, save_checkpoint
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

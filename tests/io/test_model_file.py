@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from septum.errors import ModelError
 from septum.io.tensors import read_model, write_model
-from septum.train.checkpoint import save_checkpoint
+from septum.training.checkpoint import save_checkpoint
 
 TENSORS = {
     "weight": np.arange(24, dtype=np.float32).reshape(4, 3, 2).transpose(2, 0, 1) / 7,
@@ -165,7 +165,7 @@ def test_reading_and_writing_import_no_torch(model: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from septum.io.tensors import read_model, write_model\n"
-        "from septum.train.checkpoint import save_checkpoint\n"
+        "from septum.training.checkpoint import save_checkpoint\n"
         "p = Path(sys.argv[1]); read_model(p); write_model(p, {}, {}); save_checkpoint(p.parent, 1, {}, {})\n"
         "assert 'torch' not in sys.modules"
     )

@@ -8,9 +8,9 @@ from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble, members_of
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.predict.memory import tile_bytes
-from septum.predict.tiled import TiledPredictor, image_probabilities, region_probabilities
-from septum.predict.tta import averaged_probabilities
+from septum.prediction.memory import tile_bytes
+from septum.prediction.tiled import TiledPredictor, image_probabilities, region_probabilities
+from septum.prediction.tta import averaged_probabilities
 
 SETTINGS = UNetSettings(depths=(2, 2), width=2, classes=3)
 

@@ -18,8 +18,8 @@ from septum.io.open import read_image
 from septum.io.write import write_image
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
-from septum.predict.model import open_model
-from septum.predict.predict import predict_image
+from septum.prediction.model import open_model
+from septum.prediction.predict import predict_image
 from septum.report import cases as drawing
 from septum.report import collect as run_report
 from septum.report import page as page_module
@@ -28,10 +28,10 @@ from septum.report.collect import Reporting, observe, rebuilt_command
 from septum.report.gallery import CASES, Case, Gallery, ScoredSample, estimates, own_scores
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
 from septum.report.summary import RunReport, merged_and_split, object_figures, reliability
-from septum.train import loop as train_module
-from septum.train.events import Checked
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
+from septum.training import loop as train_module
+from septum.training.events import Checked
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
 
 HOSTILE = "<script>alert(\"{}\")</script> & 'x' \U0001f600\n<img src=http:x onerror=y>"
 SMALL = {"steps": 3, "width": 2, "depth": 1, "tile": 36, "batch": 2, "device": "cpu"}

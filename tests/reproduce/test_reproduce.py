@@ -12,13 +12,13 @@ from septum.io.open import read_image
 from septum.io.write import write_image
 from septum.metrics import ctc, isbi
 from septum.metrics.contingency import table
-from septum.predict.events import ImageDone
+from septum.prediction.events import ImageDone
 from septum.reproduce.protocols import PROTOCOLS, find_data, section_parts, sequence_parts
 from septum.reproduce.reproduce import reproduce
 from septum.reproduce.results import FoldStarted, Reproduced
 from septum.reproduce.settings import ReproduceSettings
-from septum.train.events import Step, Stopped, Trained
-from septum.train.interrupt import StopRequest
+from septum.training.events import Step, Stopped, Trained
+from septum.training.interrupt import StopRequest
 
 SIDE = 44
 

@@ -15,8 +15,8 @@ from septum.errors import SeptumError, UsageError
 from septum.experiments.cross_validation import train_folds
 from septum.io.write import write_image
 from septum.review.label_issues import LabelIssues, class_disagreements, find_label_issues, object_disagreements
-from septum.train.loop import train
-from septum.train.settings import TrainSettings
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
 
 
 def _scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

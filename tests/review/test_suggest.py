@@ -10,12 +10,12 @@ import pytest
 from septum.errors import FileError, SeptumError
 from septum.experiments.seeds import train_seeds
 from septum.io.write import write_image
-from septum.predict.events import ImageFailed
-from septum.predict.model import open_model
+from septum.prediction.events import ImageFailed
+from septum.prediction.model import open_model
 from septum.review.disagreement import mutual_information
 from septum.review.settings import SuggestSettings
 from septum.review.suggest import Judged, Suggested, suggest, votes
-from septum.train.settings import TrainSettings
+from septum.training.settings import TrainSettings
 
 
 def like_training(seed: int, side: int = 44) -> np.ndarray:

@@ -8,7 +8,7 @@ from septum.cli import options
 from septum.cli.options import Display
 from septum.cli.progress import Progress, stoppable
 from septum.cli.text import evaluation_lines, image_score_lines, json_text
-from septum.evaluate.results import EvaluateSettings
+from septum.evaluation.results import EvaluateSettings
 
 
 def evaluate(settings: EvaluateSettings, display: Display) -> None:
@@ -19,7 +19,7 @@ def evaluate(settings: EvaluateSettings, display: Display) -> None:
 
     Example: septum evaluate results/ cells/masks/
     """
-    from septum.evaluate import evaluate as job
+    from septum.evaluation import evaluate as job
 
     with stoppable(lambda: "nothing was written"), Progress("files", display, waiting="opening every file"):
         found = job.evaluate(settings)

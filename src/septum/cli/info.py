@@ -28,7 +28,7 @@ def info(settings: InfoSettings, display: Display) -> None:
 
     Example: septum info runs/cells
     """
-    from septum.predict.info import describe_model, installation
+    from septum.prediction.info import describe_model, installation
 
     if settings.model is None:
         facts: dict[str, object] = dict(installation(settings.device))

@@ -11,7 +11,7 @@ from septum.cli.options import Display
 from septum.cli.progress import Outcome, Progress, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.errors import SeptumError
-from septum.predict.settings import PredictSettings
+from septum.prediction.settings import PredictSettings
 
 if TYPE_CHECKING:
     pass
@@ -26,7 +26,7 @@ def predict(settings: PredictSettings, display: Display) -> None:
 
     Example: septum predict runs/cells new/ -o results
     """
-    from septum.predict.predict import predict_files
+    from septum.prediction.predict import predict_files
 
     place = str(settings.out) if settings.label_image is None else f"labels/{settings.label_image} of each image"
     outcome = Outcome()
@@ -49,7 +49,7 @@ def predict(settings: PredictSettings, display: Display) -> None:
 
 
 def _summary(outcome: Outcome, place: str) -> str:
-    from septum.predict.memory import format_bytes
+    from septum.prediction.memory import format_bytes
     from septum.report.numbers import format_seconds
 
     count = len(outcome.done)

@@ -24,13 +24,13 @@ from septum.cli.text import curve_lines, json_text, seeds_lines, series_document
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.paths import format_path
-from septum.predict.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
-from septum.predict.memory import format_bytes
+from septum.prediction.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
+from septum.prediction.memory import format_bytes
 from septum.report.collect import Reporting
 from septum.report.curve import Curve
 from septum.report.numbers import format_scores, format_seconds
-from septum.train.events import Checked, Planned, Resumed, Saved, Step, Trained, Validated
-from septum.train.interrupt import StopRequest, stop_on_signals
+from septum.training.events import Checked, Planned, Resumed, Saved, Step, Trained, Validated
+from septum.training.interrupt import StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,10 +11,10 @@ from septum.cli.options import Display
 from septum.cli.progress import Progress, orderly, show_training
 from septum.cli.text import json_text
 from septum.events import Event, Warned
-from septum.predict.events import ImageDone, TileDone
+from septum.prediction.events import ImageDone, TileDone
 from septum.report.numbers import format_seconds, format_table, score_format
 from septum.reproduce.settings import ReproduceSettings
-from septum.train.events import Checked, Planned, Resumed, Step, Validated
+from septum.training.events import Checked, Planned, Resumed, Step, Validated
 
 if TYPE_CHECKING:
     from septum.reproduce.results import Reproduced

@@ -12,7 +12,7 @@ from septum.cli.progress import Progress, stoppable
 from septum.cli.text import json_text
 from septum.experiments.events import HeldOutDone
 from septum.review.settings import ReviewSettings
-from septum.train.events import Checked
+from septum.training.events import Checked
 
 if TYPE_CHECKING:
     from septum.check.check import Report

@@ -14,7 +14,7 @@ from septum.cli.text import echo_failures, json_text
 from septum.review.settings import SuggestSettings
 
 if TYPE_CHECKING:
-    from septum.predict.events import ImageFailed
+    from septum.prediction.events import ImageFailed
     from septum.review.suggest import Suggested, Suggestion
 
 
@@ -27,7 +27,7 @@ def suggest(settings: SuggestSettings, display: Display) -> None:
 
     Example: septum suggest runs/cells new/ -n 5 -o next
     """
-    from septum.predict.events import ImageFailed
+    from septum.prediction.events import ImageFailed
     from septum.review import suggest as job
 
     failed: list[ImageFailed] = []

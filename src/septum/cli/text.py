@@ -16,9 +16,9 @@ from septum.report.numbers import format_interval, format_number, format_table, 
 if TYPE_CHECKING:
     from septum.check.repair import FixRecord
     from septum.cli.progress import Learned
-    from septum.evaluate.results import Difference, Evaluation
+    from septum.evaluation.results import Difference, Evaluation
     from septum.experiments.events import SeedsCompared
-    from septum.predict.events import ImageFailed
+    from septum.prediction.events import ImageFailed
     from septum.report.curve import Curve
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]

@@ -24,7 +24,7 @@ def train(settings: RunSettings, display: Display) -> None:
     """
     from septum.experiments.run import run_training
     from septum.experiments.tracking import open_trackers
-    from septum.train.distributed import launch, starts_processes
+    from septum.training.distributed import launch, starts_processes
 
     if starts_processes(settings.devices):
         raise typer.Exit(launch(settings.devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))

@@ -4,7 +4,7 @@
 
     OUT/training/images, masks     training data
     OUT/test/images, masks         test data, not used in the training
-    OUT/run                        the training (see `septum.train.run_folder`)
+    OUT/run                        the training (see `septum.training.run_folder`)
     OUT/predicted                  predicted objects of the test images
 """
 
@@ -30,8 +30,8 @@ from septum.io.write import write_image
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import Table, table
 from septum.report.pictures import Compared
-from septum.train.events import Stopped
-from septum.train.interrupt import StopRequest
+from septum.training.events import Stopped
+from septum.training.interrupt import StopRequest
 
 BASELINE = "Otsu + watershed"
 # In two minutes on two cores, steps of one tile reach a better score than half as many steps of the planned two.
@@ -65,11 +65,11 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     settings
         What to create, and how long to train.
     stop
-        See `septum.train.loop.train`.
+        See `septum.training.loop.train`.
 
     Yields
     ------
-    The events of `septum.experiments.run.run_training`, those of `septum.predict.predict.predict_files` for the test
+    The events of `septum.experiments.run.run_training`, those of `septum.prediction.predict.predict_files` for the test
     images, Compared for each of them, and DemoDone at the end.
 
     Raises
@@ -79,9 +79,9 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     """
     # These import torch; the command line prints its first line before.
     from septum.experiments.run import run_training
-    from septum.predict.predict import predict_files
-    from septum.predict.settings import PredictSettings
-    from septum.train.settings import TrainSettings
+    from septum.prediction.predict import predict_files
+    from septum.prediction.settings import PredictSettings
+    from septum.training.settings import TrainSettings
 
     begin = time.monotonic()
     out = settings.out

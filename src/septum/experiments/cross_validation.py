@@ -11,12 +11,12 @@ from septum.events import Event
 from septum.experiments.ensemble import finish_ensemble
 from septum.experiments.held_out import OUT_OF_FOLD, HeldOutFiles, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
-from septum.predict.model import open_model
+from septum.prediction.model import open_model
 from septum.report.summary import json_ready
-from septum.train.events import Trained
-from septum.train.interrupt import StopRequest
-from septum.train.settings import TrainSettings
-from septum.train.split import folds_sentence, grouped, make_folds
+from septum.training.events import Trained
+from septum.training.interrupt import StopRequest
+from septum.training.settings import TrainSettings
+from septum.training.split import folds_sentence, grouped, make_folds
 
 _NOTE = (
     "Every image was predicted by the one network that was not trained on it. The model averages all networks, which "
@@ -31,11 +31,11 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
     ----------
     settings
         Settings of the run; a time budget is shared out, `steps` are those of each fold. Images are assigned to folds
-        by `septum.train.split.make_folds`.
+        by `septum.training.split.make_folds`.
     folds
         Number of folds, 2 or more.
     stop
-        See `septum.train.loop.train`.
+        See `septum.training.loop.train`.
 
     Yields
     ------
@@ -45,7 +45,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
     Raises
     ------
     SeptumError
-        As `septum.train.loop.train`; and if there are fewer images, or groups of images, than folds.
+        As `septum.training.loop.train`; and if there are fewer images, or groups of images, than folds.
     """
     if folds < 2:
         raise UsageError(f"--folds {folds}", "2 or more", "leave --folds out to train once")

@@ -16,13 +16,13 @@ from septum.experiments.series import Series
 from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble
 from septum.nn.unet import for_prediction
-from septum.predict.model import Model, ModelHeader, open_model, save_model, trained_networks
+from septum.prediction.model import Model, ModelHeader, open_model, save_model, trained_networks
 from septum.report.collect import build_report
 from septum.report.gallery import Gallery, ScoredSample, estimates, labels_of
 from septum.report.summary import json_ready
-from septum.train.events import Saved, Trained
-from septum.train.model_selection import main_scores
-from septum.train.run_folder import read_plan_file
+from septum.training.events import Saved, Trained
+from septum.training.model_selection import main_scores
+from septum.training.run_folder import read_plan_file
 
 
 def open_ensemble(paths: Sequence[Path], device: str) -> Model:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septum.events import Event
-from septum.train.events import Trained
+from septum.training.events import Trained
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from septum.experiments.events import HeldOutDone
 from septum.io.atomic import as_error
 from septum.io.open import read_image
 from septum.io.write import write_image
-from septum.predict.model import Model
-from septum.predict.outputs import class_table, smallest_integer
+from septum.prediction.model import Model
+from septum.prediction.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order
-from septum.train.validation import MOST_SCORED, CandidateColumns, candidate_columns, evenly_chosen, tune_objects
+from septum.training.validation import MOST_SCORED, CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"

@@ -28,17 +28,17 @@ from septum.experiments.events import HeldOutDone
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, TimeBudget, run_series
 from septum.io.atomic import whole_file
 from septum.metrics import bootstrap
-from septum.predict.model import ModelHeader, open_model
+from septum.prediction.model import ModelHeader, open_model
 from septum.report.collect import build_report
 from septum.report.curve import Curve
 from septum.report.gallery import Gallery, ScoredSample, estimates, predicted_sample, resampled, spread_order
 from septum.report.summary import json_ready
-from septum.train.events import Saved, Trained
-from septum.train.interrupt import StopRequest
-from septum.train.model_selection import selection_names
-from septum.train.run_folder import read_plan_file
-from septum.train.settings import TrainSettings
-from septum.train.split import split
+from septum.training.events import Saved, Trained
+from septum.training.interrupt import StopRequest
+from septum.training.model_selection import selection_names
+from septum.training.run_folder import read_plan_file
+from septum.training.settings import TrainSettings
+from septum.training.split import split
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
     settings
         Settings of the run; a time budget is shared out in equal parts, `steps` are those of each training.
     stop
-        See `septum.train.loop.train`.
+        See `septum.training.loop.train`.
 
     Yields
     ------
@@ -67,7 +67,7 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
     Raises
     ------
     SeptumError
-        As `septum.train.loop.train`; and if there are too few images for a curve.
+        As `septum.training.loop.train`; and if there are too few images for a curve.
     """
     yield from run_series(settings, SeriesKind("learning_curve", True, partial(_outline, settings), _finish), stop)
 

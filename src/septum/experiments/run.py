@@ -13,8 +13,8 @@ from septum.report.summary import RunReport
 
 if TYPE_CHECKING:
     from septum.experiments.tracking import Tracker
-    from septum.train.interrupt import StopRequest
-    from septum.train.settings import TrainSettings
+    from septum.training.interrupt import StopRequest
+    from septum.training.settings import TrainSettings
 
 
 def run_training(
@@ -38,7 +38,7 @@ def run_training(
     trackers
         See `septum.experiments.tracking.open_trackers`.
     stop
-        See `septum.train.loop.train`.
+        See `septum.training.loop.train`.
 
     Yields
     ------
@@ -76,7 +76,7 @@ def _train(
 
         return train_curve(settings, stop)
     from septum.report.collect import observe
-    from septum.train.loop import train
+    from septum.training.loop import train
 
     return observe(settings, train(settings, stop))
 

@@ -14,11 +14,11 @@ from septum.experiments.held_out import HELD_OUT, HeldOutFiles, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
 from septum.io.paths import format_path
 from septum.report.summary import json_ready
-from septum.train.events import Trained
-from septum.train.interrupt import StopRequest
-from septum.train.model_selection import selection_score
-from septum.train.settings import TrainSettings
-from septum.train.split import split
+from septum.training.events import Trained
+from septum.training.interrupt import StopRequest
+from septum.training.model_selection import selection_score
+from septum.training.settings import TrainSettings
+from septum.training.split import split
 
 
 def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = None) -> Iterator[Event]:
@@ -36,7 +36,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
     seeds
         Number of seeds, 2 or more.
     stop
-        See `septum.train.loop.train`.
+        See `septum.training.loop.train`.
 
     Yields
     ------
@@ -46,7 +46,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
     Raises
     ------
     SeptumError
-        As `septum.train.loop.train`.
+        As `septum.training.loop.train`.
     """
     if seeds < 2:
         raise UsageError(f"--seeds {seeds}", "2 or more", "leave --seeds out to train once")

@@ -3,7 +3,7 @@
 ::
 
     RUN/settings.json, plan.json    as of a single run
-    RUN/fold-1/, fold-2/ ...        a run folder each; see `septum.train.run_folder`
+    RUN/fold-1/, fold-2/ ...        a run folder each; see `septum.training.run_folder`
     RUN/scores.json                 scores of the resulting model
     RUN/model.safetensors           the resulting model
 
@@ -25,15 +25,15 @@ from septum.errors import ModelError, UsageError
 from septum.events import Event, Warned
 from septum.experiments.events import PartStarted, PartTrained
 from septum.nn.device import report_memory_shortage
-from septum.predict.model import open_model
+from septum.prediction.model import open_model
 from septum.report.collect import TrainingLog, observe, rebuilt_command
 from septum.report.summary import RunReport
-from septum.train.distributed import described_processes
-from septum.train.events import Checked, Planned, Stopped, Trained
-from septum.train.interrupt import StopRequest
-from septum.train.loop import train
-from septum.train.run_folder import RunFolder, read_plan_file
-from septum.train.settings import SplitSettings, TrainSettings
+from septum.training.distributed import described_processes
+from septum.training.events import Checked, Planned, Stopped, Trained
+from septum.training.interrupt import StopRequest
+from septum.training.loop import train
+from septum.training.run_folder import RunFolder, read_plan_file
+from septum.training.settings import SplitSettings, TrainSettings
 
 # Share of a budget that is reserved for the predictions after the last training: until the report of the first training
 # has shown how long a prediction takes, and at most.
@@ -286,7 +286,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
     Raises
     ------
     SeptumError
-        As `septum.train.loop.train`; if there are too few images for the trainings; or in one of several processes.
+        As `septum.training.loop.train`; if there are too few images for the trainings; or in one of several processes.
     """
     budget, log = TimeBudget(settings.budget_s), TrainingLog()
     refuse_processes(kind.option)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from septum.settings import Option, Settings
-from septum.train.settings import TrainSettings
+from septum.training.settings import TrainSettings
 
 
 class TrackerSettings(Settings):

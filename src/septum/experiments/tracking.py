@@ -24,8 +24,8 @@ from septum.events import Event, Warned
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
 from septum.io.atomic import whole_file
 from septum.report.curve import Curve
-from septum.train.events import Planned, Resumed, Step, Stopped, Trained, Validated
-from septum.train.run_folder import RunFolder, read_plan_file
+from septum.training.events import Planned, Resumed, Step, Stopped, Trained, Validated
+from septum.training.run_folder import RunFolder, read_plan_file
 
 Value = str | int | float | bool
 Outcome = Literal["finished", "stopped", "failed"]

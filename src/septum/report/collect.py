@@ -20,18 +20,18 @@ import numpy as np
 
 from septum.errors import FileError, SeptumError
 from septum.events import Event, Warned
-from septum.predict.memory import peak_bytes
-from septum.predict.model import Model, open_model
+from septum.prediction.memory import peak_bytes
+from septum.prediction.model import Model, open_model
 from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
 from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
-from septum.train.events import Checked, Planned, Step, Trained
-from septum.train.run_folder import read_plan_file
-from septum.train.settings import command_line
+from septum.training.events import Checked, Planned, Step, Trained
+from septum.training.run_folder import read_plan_file
+from septum.training.settings import command_line
 
 if TYPE_CHECKING:
     from septum.check.check import Report
-    from septum.train.settings import TrainSettings
+    from septum.training.settings import TrainSettings
 
 # Seconds that drawing the page takes, and the least that predictions for it may take.
 _DRAWING_S, _LEAST_S = 1.0, 1.0
@@ -94,7 +94,7 @@ def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = ""
     settings
         Settings of the training.
     training
-        Events of `septum.train.loop.train`; others may be among them.
+        Events of `septum.training.loop.train`; others may be among them.
     again
         Command that repeats the run, if not `rebuilt_command` of the settings.
 

@@ -17,14 +17,14 @@ from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
-from septum.predict.outputs import most_probable_class, postprocess
-from septum.predict.predict import predict_image
-from septum.train.model_selection import selection_names, selection_score
+from septum.prediction.outputs import most_probable_class, postprocess
+from septum.prediction.predict import predict_image
+from septum.training.model_selection import selection_names, selection_score
 
 if TYPE_CHECKING:
     from septum.check.check import Report
     from septum.check.samples import Sample
-    from septum.predict.model import Model
+    from septum.prediction.model import Model
 
 T = TypeVar("T")
 
@@ -238,8 +238,8 @@ def own_scores(
 ) -> tuple[dict[str, float], float]:
     """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
 
-    The rank is the selection score of the image alone (`septum.train.model_selection.selection_score`). Where it is not
-    defined, because the image holds nothing to find, the rank is 1 if nothing was found and 0 otherwise.
+    The rank is the selection score of the image alone (`septum.training.model_selection.selection_score`). Where it is
+    not defined, because the image holds nothing to find, the rank is 1 if nothing was found and 0 otherwise.
     """
     rows, finish = _rows([image], kind, values)
     scores = {name: float(value) for name, value in finish(rows[0]).items()}

@@ -21,12 +21,12 @@ from markupsafe import Markup
 from septum.errors import FileError
 from septum.io.atomic import whole_file
 from septum.io.paths import format_path
-from septum.predict.memory import format_bytes
+from septum.prediction.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
 from septum.report.numbers import format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
-from septum.train.model_selection import MAIN_SCORES
+from septum.training.model_selection import MAIN_SCORES
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case

@@ -46,7 +46,7 @@ class Protocol:
     folder : str
         Name of the data set in a folder of several data sets.
     metric : str
-        Group of scores of `septum.evaluate.evaluate.evaluate`.
+        Group of scores of `septum.evaluation.evaluate.evaluate`.
     kind : str
         What the masks hold.
     scores : tuple of str

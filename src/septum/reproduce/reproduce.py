@@ -3,7 +3,7 @@
 ::
 
     OUT/asked.json           settings: a second start must match, and resumes the first one
-    OUT/PART/data, run       training data of a part, and its training (see `septum.train.run_folder`)
+    OUT/PART/data, run       training data of a part, and its training (see `septum.training.run_folder`)
     OUT/predicted, truth     predictions of unseen images and their truth, as `septum evaluate` takes them
     OUT/test, test.tif       ISBI 2012: probability of the inside of the 30 test sections, in files and as one stack
     OUT/scores               tables of all images and objects
@@ -28,7 +28,7 @@ from septum.io.atomic import as_error, whole_file, whole_folder
 from septum.io.open import read_image
 from septum.io.paths import format_path, image_stem
 from septum.io.write import write_image
-from septum.predict.events import ImageFailed
+from septum.prediction.events import ImageFailed
 from septum.reproduce.datasets import arrange_sections
 from septum.reproduce.protocols import (
     PROTOCOLS,
@@ -52,11 +52,11 @@ from septum.reproduce.results import (
 )
 from septum.reproduce.settings import ReproduceSettings
 from septum.settings import options_of
-from septum.train.events import Step, Stopped, Trained
+from septum.training.events import Step, Stopped, Trained
 
 if TYPE_CHECKING:
-    from septum.evaluate.results import Evaluation, ImageScores
-    from septum.train.interrupt import StopRequest
+    from septum.evaluation.results import Evaluation, ImageScores
+    from septum.training.interrupt import StopRequest
 
 FOLDS = 5
 _RESULT = "reproduction.json"
@@ -71,7 +71,7 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     settings
         Which result, and for how long.
     stop
-        See `septum.train.loop.train`.
+        See `septum.training.loop.train`.
 
     Yields
     ------
@@ -172,8 +172,8 @@ def _train(
     settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart, parts: int, stop: StopRequest | None
 ) -> Generator[Event, None, Trained | None]:
     """Train one part and return its result; None if it was stopped."""
-    from septum.train.loop import train
-    from septum.train.settings import SplitSettings, TrainSettings
+    from septum.training.loop import train
+    from septum.training.settings import SplitSettings, TrainSettings
 
     folder = settings.out / part.name
     _copy_files(part.training, folder / "data")
@@ -216,8 +216,8 @@ def _remove_predictions(settings: ReproduceSettings, part: ProtocolPart) -> None
 
 def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart) -> Iterator[Event]:
     """Predict the images of a part that have no prediction yet."""
-    from septum.predict.predict import predict_files
-    from septum.predict.settings import PredictSettings
+    from septum.prediction.predict import predict_files
+    from septum.prediction.settings import PredictSettings
 
     folder = _predictions(settings, part)
     missing = [p for p in part.inputs if not (folder / f"{image_stem(p)}.tif").exists()]
@@ -242,8 +242,8 @@ def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart
 
 
 def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Evaluation:
-    from septum.evaluate.evaluate import evaluate
-    from septum.evaluate.results import EvaluateSettings
+    from septum.evaluation.evaluate import evaluate
+    from septum.evaluation.results import EvaluateSettings
 
     found = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
     for failure in found.results[0].failures:
@@ -331,7 +331,7 @@ def _example(one: ImageScores, inputs: Mapping[tuple[str, str], Path], protocol:
 
 def _versions(settings: ReproduceSettings) -> dict[str, str]:
     from septum.nn.device import find_device
-    from septum.predict.info import installation
+    from septum.prediction.info import installation
 
     said = installation()
     device = find_device(settings.device)

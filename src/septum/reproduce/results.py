@@ -15,7 +15,7 @@ from septum.events import Event
 from septum.report.summary import json_ready
 from septum.reproduce.protocols import Protocol
 from septum.reproduce.settings import ReproduceSettings
-from septum.train.settings import command_line
+from septum.training.settings import command_line
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from septum.settings import Option, Settings
-from septum.train.settings import format_duration, parse_duration
+from septum.training.settings import format_duration, parse_duration
 
 DatasetName = Literal["isbi2012", "dic-hela", "phc-u373"]
 Variant = Literal["gold", "silver"]

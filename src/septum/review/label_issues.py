@@ -24,11 +24,11 @@ from septum.experiments.events import HeldOutDone
 from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
 from septum.io.paths import format_path
 from septum.metrics.contingency import table
-from septum.predict.model import Model, open_model
+from septum.prediction.model import Model, open_model
 from septum.report.gallery import labels_of, predicted_sample
 from septum.review.settings import ReviewSettings
-from septum.train.events import Checked
-from septum.train.run_folder import RunFolder, read_plan_file
+from septum.training.events import Checked
+from septum.training.run_folder import RunFolder, read_plan_file
 
 if TYPE_CHECKING:
     from septum.check.check import Report

@@ -17,12 +17,12 @@ from septum.events import Event
 from septum.io.image import Image
 from septum.io.open import list_images, open_image
 from septum.nn.ensemble import members_of
-from septum.predict.events import ImageFailed
-from septum.predict.frames import ImageFrame, split_frames, walked_axes
-from septum.predict.memory import format_bytes, resident_bytes, usual_limit
-from septum.predict.model import Model, open_model
-from septum.predict.tiled import TiledPredictor, largest_output
-from septum.predict.tta import transformed_probabilities, tta_transforms
+from septum.prediction.events import ImageFailed
+from septum.prediction.frames import ImageFrame, split_frames, walked_axes
+from septum.prediction.memory import format_bytes, resident_bytes, usual_limit
+from septum.prediction.model import Model, open_model
+from septum.prediction.tiled import TiledPredictor, largest_output
+from septum.prediction.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
 from septum.review.settings import SuggestSettings
 

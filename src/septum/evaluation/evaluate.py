@@ -1,0 +1,276 @@
+"""Compare predictions with truth: scores with their intervals, scores of every image, a list of every object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.check.label_kind import infer_label_kind
+from septum.errors import DataError, SeptumError
+from septum.evaluation.frames import ScoredFrame, labels_of, open_frames
+from septum.evaluation.pairs import ScoredPairs, find_items, format_names
+from septum.evaluation.results import (
+    Bin,
+    Difference,
+    EvaluateSettings,
+    Evaluation,
+    Failure,
+    ImageScores,
+    Metric,
+    ObjectScore,
+    Score,
+    ScoredPrediction,
+    write_results,
+)
+from septum.evaluation.scores import ScoreTask, score_frame
+from septum.io.open import read_image
+from septum.io.paths import format_path
+from septum.metrics import aggregate
+from septum.metrics.aggregate import ScoreFamily
+from septum.metrics.calibration import BINS
+
+if TYPE_CHECKING:
+    from septum.check.census import Census
+
+__all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
+
+WORST = 10
+"""Number of true objects of lowest IoU that a result names."""
+
+
+@dataclass
+class _Collected:
+    """The scored frames of one prediction: one entry per frame in the first four lists."""
+
+    names: list[str] = field(default_factory=list)
+    frames: list[tuple[Path, Path]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    rows: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
+    objects: list[ObjectScore] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+    def table(self, key: str) -> NDArray[np.float64] | None:
+        """Return the columns of all frames ``(n, ...)``, or None if a frame lacks them."""
+        rows = [r[key] for r in self.rows if key in r]
+        return np.stack(rows) if rows and len(rows) == len(self.rows) else None
+
+    def only(self, names: Sequence[str]) -> _Collected:
+        """Return the frames with these names, in their order; without objects, notes and failures."""
+        keep = [self.names.index(n) for n in names]
+        return _Collected(
+            [self.names[k] for k in keep],
+            [self.frames[k] for k in keep],
+            [self.groups[k] for k in keep],
+            [self.rows[k] for k in keep],
+        )
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Score one prediction, or compare two.
+
+    Parameters
+    ----------
+    settings
+        See `EvaluateSettings`.
+
+    Returns
+    -------
+    Evaluation
+        A file that cannot be read or does not fit its truth is among the failures of its result; the other files are
+        scored.
+
+    Raises
+    ------
+    SeptumError
+        If the paths do not go together, nothing fits, or not one image could be scored.
+    """
+    paired = [find_items(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
+    task, notes = _task(settings, paired[0])
+    collected = [_collect(items, task) for items in paired]
+    families = _families(task, collected)
+    results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
+    differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
+    notes += _notes(settings.predicted, paired, collected)
+    if len(collected) == 2 and (left := len(set(collected[0].names) ^ set(collected[1].names))):
+        notes.append(f"differences leave out {left} images that only one prediction has")
+    evaluation = Evaluation(task.metrics, tuple(results), differences, tuple(notes), ())
+    return evaluation if settings.out is None else write_results(evaluation, settings.out)
+
+
+def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, list[str]]:
+    """Choose the metrics and infer the meaning of the truth's values; each file is read once for both."""
+    sequences = tuple(sorted({i.sequence for i in found.items}))
+    if settings.metrics is None and found.challenge:
+        note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
+        return ScoreTask(("ctc",), sequences=sequences), [note]
+    if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
+        return ScoreTask(settings.metrics, sequences=sequences), []
+    masks = _censuses(found)
+    notes: list[str] = []
+    metrics: tuple[Metric, ...] = settings.metrics or ()
+    if not metrics:
+        meaning = infer_label_kind(masks)
+        metrics = ("instances",) if meaning.kind == "objects" else ("pixels",)
+        doubt = meaning.unclear or ("a guess" if meaning.guess else "")
+        notes.append(f"metrics: {metrics[0]}, for the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else ""))
+    classes, objects = infer_label_kind(masks, kind="classes"), infer_label_kind(masks, kind="objects")
+    if objects.pieces and "instances" in metrics:
+        notes.append("the truth has one value for all objects: each connected piece was taken as one")
+    if classes.ignore and "pixels" in metrics:
+        notes.append(f"pixels of value {', '.join(map(str, classes.ignore))} in the truth do not count")
+    task = ScoreTask(
+        metrics=metrics,
+        classes=classes.values,
+        unknown=classes.ignore,
+        mixed=classes.mixed,
+        pieces=objects.pieces,
+        sequences=sequences,
+    )
+    return task, notes
+
+
+def _censuses(found: ScoredPairs) -> list[Census]:
+    """Count the values of each truth; a file that cannot be read fails later, when it is scored."""
+    from septum.check.census import census
+
+    counted = []
+    for path in dict.fromkeys(i.truth for i in found.items):
+        try:
+            labels, axes = labels_of(read_image(path, labels=True))
+            counted += [census(part) for part in (labels if "T" in axes else labels[None])]
+        except SeptumError:
+            continue
+    return counted
+
+
+def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
+    """Score every frame; name each file that fails, and leave it out."""
+    collected = _Collected()
+    first: SeptumError | None = None
+    if found.missing:
+        message = f"no prediction in {format_path(found.predicted)}; the scores are of the other images"
+        collected.failures.append(Failure(format_names(found.missing), message))
+    for item in found.items:
+        if item.markers and "ctc" not in task.metrics:
+            continue
+        try:
+            frames = open_frames(item, sections="isbi" in task.metrics)
+            _add(collected, frames, task)
+        except SeptumError as error:
+            first = first or error
+            collected.failures.append(Failure(item.name, str(error)))
+    if not collected.rows:
+        raise first or DataError("no image could be scored", "at least one", "check the names of the files")
+    if "ctc" in task.metrics and not any(r["ctc"][:, 1:3].any() for r in collected.rows):
+        raise DataError("no reference object in any truth", "at least one", "name the truth that holds objects")
+    return collected
+
+
+def _add(collected: _Collected, frames: Sequence[ScoredFrame], task: ScoreTask) -> None:
+    for frame in frames:
+        found = score_frame(frame, task)
+        collected.names.append(frame.name)
+        collected.frames.append((frame.item.predicted, frame.item.truth))
+        collected.groups.append(f"{frame.item.sequence}/{frame.item.markers}")
+        collected.rows.append(found.columns)
+        collected.objects += found.objects
+        for note in found.notes:
+            collected.notes[note] = collected.notes.get(note, 0) + 1
+
+
+def _families(task: ScoreTask, collected: Sequence[_Collected]) -> dict[str, tuple[Metric, ScoreFamily]]:
+    """Return by key of the columns the metric that they belong to, and the scores that are computed from them."""
+    tables = [t for c in collected if (t := c.table("pixels")) is not None]
+    um = bool(tables) and all(bool((t[:, :-1, 7] == t[:, :-1, 8]).all()) and t[:, :-1, 8].any() for t in tables)
+    every: dict[Metric, ScoreFamily] = {
+        "isbi": aggregate.ISBI,
+        "ctc": aggregate.ctc_scores(task.sequences),
+        "instances": aggregate.INSTANCES,
+        "pixels": aggregate.pixel_scores(task.classes, um=um),
+    }
+    found: dict[str, tuple[Metric, ScoreFamily]] = {metric: (metric, every[metric]) for metric in task.metrics}
+    if all(c.table("calibration") is not None for c in collected):
+        found["calibration"] = ("pixels", aggregate.CALIBRATION)
+    return found
+
+
+def _result(
+    predicted: Path, collected: _Collected, families: Mapping[str, tuple[Metric, ScoreFamily]], seed: int
+) -> ScoredPrediction:
+    scores: list[Score] = []
+    alone: list[dict[str, float]] = [{} for _ in collected.names]
+    for key, (metric, family) in families.items():
+        rows = collected.table(key)
+        assert rows is not None
+        found = aggregate.estimates(rows, family.finish, groups=collected.groups, seed=seed)
+        scores += [
+            Score(metric, name, e.value, e.low, e.high, family.higher_is_better(name), name in family.headlines)
+            for name, e in found.items()
+        ]
+        for name, each in family.finish(rows).items():
+            for k, value in enumerate(each.tolist()):
+                alone[k][name] = value
+    names = zip(collected.names, collected.frames, alone, strict=True)
+    true = sorted((o for o in collected.objects if o.kind == "true"), key=lambda o: o.iou)
+    return ScoredPrediction(
+        predicted=predicted,
+        scores=tuple(s for s in scores if not (s.metric == "ctc" and math.isnan(s.value))),
+        images=tuple(ImageScores(n, p, t, s) for n, (p, t), s in names),
+        objects=tuple(collected.objects),
+        worst=tuple(true[:WORST]),
+        reliability=_reliability(collected),
+        failures=tuple(collected.failures),
+    )
+
+
+def _differences(
+    both: Sequence[_Collected], families: Mapping[str, tuple[Metric, ScoreFamily]], seed: int
+) -> tuple[Difference, ...]:
+    """Compare two predictions over the images that both have, with the same draws for both."""
+    common = [n for n in both[0].names if n in set(both[1].names)]
+    if not common:
+        return ()
+    first, second = (c.only(common) for c in both)
+    differences = []
+    for key, (metric, family) in families.items():
+        before, after = first.table(key), second.table(key)
+        assert before is not None and after is not None
+        found = aggregate.differences(before, after, family.finish, groups=first.groups, seed=seed)
+        differences += [
+            Difference(metric, name, e.value, e.low, e.high, family.higher_is_better(name))
+            for name, e in found.items()
+            if not name.endswith("threshold")
+        ]
+    return tuple(d for d in differences if not (d.metric == "ctc" and math.isnan(d.value)))
+
+
+def _reliability(collected: _Collected) -> tuple[Bin, ...]:
+    table = collected.table("calibration")
+    if table is None:
+        return ()
+    nan = float("nan")
+    return tuple(
+        Bin(k / BINS, (k + 1) / BINS, int(n), sure / n if n else nan, right / n if n else nan)
+        for k, (n, sure, right) in enumerate(table.sum(axis=0).tolist())
+    )
+
+
+def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> list[str]:
+    notes = []
+    for path, items, found in zip(predicted, paired, collected, strict=True):
+        where = f"{format_path(path)}: " if len(predicted) > 1 else ""
+        count = len(found.names)
+        for note, times in found.notes.items():
+            notes.append(where + note + ("" if times == count else f" (in {times} of {count} images)"))
+        if items.unscored:
+            notes.append(f"{where}{items.unscored} predictions have no truth and are not scored")
+    if any(len(c.names) < 2 for c in collected):
+        notes.append("no interval: a bootstrap over images needs at least two")
+    return notes

@@ -1,0 +1,189 @@
+"""Open a predicted file and its truth, and cut them into the frames that are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.errors import DataError
+from septum.evaluation.pairs import ScoredPair
+from septum.io.image import Image
+from septum.io.open import read_image
+from septum.io.paths import format_path
+
+
+@dataclass(frozen=True)
+class ScoredFrame:
+    """One image, section or volume with its truth.
+
+    Attributes
+    ----------
+    name
+        Unique name: that of the pair, with the index of the frame if the file holds several: ``"stack[3]"``.
+    item
+        The pair of files that it comes from.
+    truth
+        ``(*S)`` integers as in the file; negative pixels are not annotated.
+    predicted
+        ``(*S)`` integers as in the file; None if `probability` is given.
+    probability
+        ``(K, *S) float32`` in [0, 1]; None if the file holds integers.
+    ignore
+        ``(*S)`` bool, True where a pixel does not count, or None.
+    spacing_um
+        Micrometers per pixel along each axis, or None.
+    """
+
+    name: str
+    item: ScoredPair
+    truth: NDArray[np.integer[Any]]
+    predicted: NDArray[np.integer[Any]] | None
+    probability: NDArray[np.float32] | None
+    ignore: NDArray[np.bool_] | None
+    spacing_um: tuple[float, ...] | None
+
+
+def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
+    """Read a predicted file and its truth, and cut them into frames.
+
+    Parameters
+    ----------
+    item
+        A pair from `septum.evaluation.pairs.find_items`.
+    sections
+        Also cut volumes into their Z sections (time series are always cut).
+
+    Raises
+    ------
+    SeptumError
+        If a file cannot be read, holds no labels, or the sizes differ.
+    """
+    truth, predicted = read_image(item.truth, labels=True), read_image(item.predicted, labels=True)
+    true, true_axes = labels_of(truth)
+    values, axes = _values_of(predicted)
+    if item.section is not None:
+        values, axes = _slice(values, axes, item)
+    if values.shape[1:] != true.shape:
+        raise DataError(
+            f"{format_path(item.predicted)}: {_size(values.shape[1:], axes)} pixels, "
+            f"{format_path(item.truth)}: {_size(true.shape, true_axes)}",
+            "the same size",
+            "compare images that belong to each other",
+        )
+    # Pages without axes are read as time; if the other file says that they are slices, they are.
+    axes = axes if "Z" in axes else true_axes
+    walked = len(axes) - (2 if sections or "Z" not in axes else 3)
+    ignore = None if item.ignore is None else _ignored(item.ignore, true.shape)
+    size = {**predicted.pixel_size_um, **truth.pixel_size_um}
+    spacing = tuple(size[a] for a in axes[walked:]) if all(a in size for a in axes[walked:]) else None
+    frames = []
+    for place in np.ndindex(true.shape[:walked]):
+        part = values[(slice(None), *place)]
+        real = part.dtype.kind == "f"
+        frames.append(
+            ScoredFrame(
+                name=item.name + (f"[{','.join(map(str, place))}]" if place else ""),
+                item=item,
+                truth=true[place],
+                predicted=None if real else part[0],
+                probability=part.astype(np.float32) if real else None,
+                ignore=None if ignore is None else ignore[place],
+                spacing_um=spacing,
+            )
+        )
+    return frames
+
+
+def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
+    """Return the labels of a mask without its channel axis, ``(*S)`` integers of any value, and their axes.
+
+    Raises
+    ------
+    DataError
+        If the channels differ (colors), or values are not whole numbers.
+    """
+    array, axes = _first_channel(image)
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and np.array_equal(array, np.rint(array))):
+            first = array.flat[int(np.argmax(array % 1 != 0))]
+            raise DataError(
+                f"{format_path(image.location or 'mask')}: values such as {first:g}",
+                "whole numbers, classes or object ids",
+                "name the mask, not the image or a probability map",
+            )
+        array = array.astype(np.int64)
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array, axes
+
+
+def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
+    channel = image.axes.index("C")
+    array = np.moveaxis(image.array, channel, 0)
+    if any(not np.array_equal(array[0], other) for other in array[1:]):
+        raise DataError(
+            f"{format_path(image.location or 'mask')}: {len(array)} channels that differ",
+            "a mask of one channel",
+            "save class values or object ids, not colors",
+        )
+    return array[0], image.axes.replace("C", "")
+
+
+def _values_of(image: Image) -> tuple[NDArray[Any], str]:
+    """Return the channels of a prediction ``(K, ...)``: float32 probabilities, or one channel of integers."""
+    array = image.array
+    if array.dtype.kind == "f" and _probable(array):
+        return np.moveaxis(array, image.axes.index("C"), 0), image.axes.replace("C", "")
+    labels, axes = labels_of(image)
+    return labels[None], axes
+
+
+def _probable(array: NDArray[Any]) -> bool:
+    """Return True for probabilities, False for labels stored as real numbers; raise `DataError` for other values."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise DataError(
+            f"a prediction with {array.size - int(finite.sum())} pixels that are NaN or infinite",
+            "probabilities from 0 to 1, or labels",
+            "predict the image again",
+        )
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return True
+    if np.array_equal(array, np.rint(array)):
+        return False
+    raise DataError(
+        f"a prediction with values from {low:g} to {high:g}",
+        "probabilities from 0 to 1, or labels",
+        "write probabilities, not the network's raw output",
+    )
+
+
+def _slice(values: NDArray[Any], axes: str, item: ScoredPair) -> tuple[NDArray[Any], str]:
+    assert item.section is not None
+    depth = values.shape[1] if len(axes) == 3 else 1
+    if item.section >= depth:
+        raise DataError(
+            f"{format_path(item.predicted)}: {depth} slices, but {format_path(item.truth.name)} is of slice "
+            f"{item.section}",
+            "a volume with that slice",
+            "compare the truth with results for the whole volume",
+        )
+    return (values[:, item.section], axes[1:]) if len(axes) == 3 else (values, axes)
+
+
+def _ignored(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask, axes = labels_of(read_image(path, labels=True))
+    if mask.shape not in (shape, shape[-mask.ndim :]):
+        raise DataError(
+            f"{format_path(path)}: a mask of {_size(mask.shape, axes)} pixels, truth of {' x '.join(map(str, shape))}",
+            "the same size",
+            "name the mask that belongs to these images",
+        )
+    return np.broadcast_to(mask != 0, shape)
+
+
+def _size(shape: tuple[int, ...], axes: str) -> str:
+    return f"{' x '.join(map(str, shape))} ({axes})"

@@ -1,0 +1,256 @@
+"""The stages of an image that is predicted block by block: one block of one stage, and the join between two stages.
+
+Each block passes one stage after the other. Between two stages the results of all blocks that concern other blocks, at
+their borders, are joined into one table. The blocks of a stage do not depend on each other, so that any process may
+compute any of them in any order, and no block is computed twice. The result does not depend on the processes.
+
+Stages: ``statistics`` (intensities of the whole image), ``probabilities`` (the network), and for objects, or areas
+between lines, those of `septum.arrays.stitch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays import stitch
+from septum.arrays.instances import quantize
+from septum.arrays.normalize import join_samples, sample_intensities
+from septum.axes import spatial
+from septum.errors import FileError
+from septum.io.image import Image
+from septum.io.paths import image_stem
+from septum.io.scratch import ShardedArray
+from septum.io.zarr_write import ZarrTarget, create_zarr
+from septum.prediction.block_store import Arrays, BlockTask, Work
+from septum.prediction.frames import ImageFrame, frame_spacing, split_frames, walked_axes
+from septum.prediction.model import Model
+from septum.prediction.outputs import class_table, makes_objects, most_probable_class, smallest_integer
+from septum.prediction.tile_plan import CHUNK, block_regions
+from septum.prediction.tiled import Region, TiledPredictor, region_probabilities
+from septum.prediction.tta import averaged_probabilities
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+# Chunks of the arrays between stages are small, because stages also read the rims of neighboring blocks.
+_SCRATCH_CHUNK = {2: 256, 3: 64}
+
+STATISTICS, PROBABILITIES = "statistics", "probabilities"
+
+
+@dataclass(eq=False)
+class Blocks:
+    """The blocks of an image in one process.
+
+    Parameters
+    ----------
+    work
+        The work folder.
+    model
+        The model, on the device of this process.
+    source
+        The opened image.
+    """
+
+    work: Work
+    model: Model
+    source: Image
+    _open: dict[str, ShardedArray] = field(default_factory=dict, repr=False)
+    _target: ZarrTarget | None = None
+
+    @cached_property
+    def frames(self) -> list[ImageFrame]:
+        """The frames of the image."""
+        return split_frames(self.source, self.model)
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The blocks of every frame."""
+        return block_regions(self.work.plan.frame, self.work.plan.block)
+
+    @cached_property
+    def tiler(self) -> TiledPredictor:
+        """The network on the device of this process."""
+        return TiledPredictor(self.model.computed_by(self.work.plan.engine), self.model.device, self.work.plan.tile)
+
+    @property
+    def makes_objects(self) -> bool:
+        """Return True if objects are made of the probabilities."""
+        return makes_objects(self.work.plan.output, self.model.header)
+
+    @cached_property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in order."""
+        return (STATISTICS, PROBABILITIES, *(stitch.STAGES if self.makes_objects else ()))
+
+    @cached_property
+    def objects(self) -> stitch.Division:
+        """The settings of the object stages."""
+        return stitch.Division(
+            shape=self.work.plan.frame,
+            block=self.work.plan.block,
+            objects=self.model.header.objects,
+            spacing=frame_spacing(self.source, self.model.rank),
+            lines=self.work.plan.output == "classes",
+        )
+
+    def steps(self, task: BlockTask) -> Iterator[float]:
+        """Compute one block of one stage; yield the share that is done, 1 at the end."""
+        region = self.regions[task.block]
+        shared: Arrays = {}
+        if task.stage == STATISTICS:
+            frame = self.frames[task.frame]
+            part = frame[(slice(None), *region)]
+            origin = [s.start for s in region]
+            values, places = sample_intensities(part, origin, frame.shape[1:], self.model.header.normalization)
+            shared = {"values": values, "places": places}
+        elif task.stage == PROBABILITIES:
+            yield from self._probabilities(task.frame, region)
+        else:
+            shared = self._object_stage(task, region)
+        self.work.finish(task, shared)
+        yield 1.0
+
+    def join(self, stage: str, frame: int) -> None:
+        """Join the results of all blocks of a frame in a stage into its table."""
+        shared = self.work.shared(stage, frame, len(self.regions))
+        if stage == STATISTICS:
+            parts = [(one["values"], one["places"]) for one in shared]
+            table = {"statistics": join_samples(parts, self.model.header.normalization)}
+        elif stage == PROBABILITIES:
+            table = {}
+        else:
+            table = stitch.join(stage, shared, self.objects, self._tables(frame))
+        self.work.save_table(stage, frame, table)
+
+    def prepare(self, stage: str) -> bool:
+        """Create the arrays that a stage writes; return True if the stage is needed."""
+        writes_result = stage == (self.stages[-1] if self.makes_objects else PROBABILITIES)
+        if writes_result and not self.work.result.exists():
+            self._create_result()
+        if stage in (STATISTICS, PROBABILITIES):
+            return True
+        return any(stitch.needed(stage, self._tables(frame)) for frame in range(self.work.plan.frames))
+
+    def _create_result(self) -> None:
+        axes, sides = self.source.axes, dict(zip(self.source.axes, self.source.shape, strict=True))
+        plan = self.work.plan
+        classes = self.model.header.network.classes
+        sides["C"] = classes if plan.output == "probabilities" and classes > 2 else 1
+        if sides["C"] == 1:
+            axes = axes.replace("C", "")
+        own = dict(zip(spatial(self.source.axes)[-self.model.rank :], range(self.model.rank), strict=True))
+        dtype: DTypeLike = np.float32
+        if plan.output == "labels":
+            dtype = smallest_integer(0, max(self.object_counts()))
+        elif plan.output == "classes":
+            dtype = class_table(self.model).dtype
+        try:
+            create_zarr(
+                self.work.result,
+                shape=[sides[a] for a in axes],
+                axes=axes,
+                dtype=dtype,
+                chunks=[min(CHUNK[self.model.rank][own[a]], plan.block[own[a]]) if a in own else 1 for a in axes],
+                shards=[plan.block[own[a]] if a in own else 1 for a in axes],
+                pixel_size_um=self.source.pixel_size_um,
+                labels=plan.output != "probabilities",
+                name=image_stem(Path(plan.source)),
+            )
+        except FileError:
+            if not self.work.result.exists():  # otherwise another process created it first
+                raise
+
+    def object_counts(self) -> list[int]:
+        """Return the number of objects of each frame, after the object stages."""
+        tables = (self._tables(frame) for frame in range(self.work.plan.frames))
+        return [stitch.count(table) for table in tables]
+
+    def _probabilities(self, frame: int, region: Region) -> Iterator[float]:
+        """Predict a block and write its probabilities, classes, or levels for the object stages."""
+        table = self.work.table(STATISTICS, frame)
+        assert table is not None, "statistics are joined before the network runs"
+        predict = averaged_probabilities if self.work.plan.tta else region_probabilities
+        steps = predict(self.tiler, self.frames[frame], table["statistics"], region)
+        probabilities = np.empty(0, np.float32)
+        for done, (filled, left) in enumerate(steps, start=1):
+            probabilities = filled
+            if left:
+                yield done / (done + left)
+        if self.makes_objects:
+            self._scratch("levels").write((frame, *region), quantize(probabilities[1]))
+        elif self.work.plan.output == "classes":
+            self._write(
+                frame, region, class_table(self.model)[most_probable_class(probabilities, self.model.header)][None]
+            )
+        else:
+            self._write(frame, region, probabilities[1:] if len(probabilities) == 2 else probabilities)
+
+    def _object_stage(self, task: BlockTask, region: Region) -> Arrays:
+        store = _FrameStore(self, task.frame)
+        shared = stitch.run_block(task.stage, region, store, self.objects, self._tables(task.frame))
+        if task.stage == stitch.STAGES[-1]:
+            numbers = shared.pop("numbers")[None]
+            if self.work.plan.output == "classes":
+                line, area = class_table(self.model)
+                numbers = np.where(numbers > 0, area, line)
+            self._write(task.frame, region, numbers)
+        return shared
+
+    def _tables(self, frame: int) -> dict[str, Arrays]:
+        found = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
+        return {stage: table for stage, table in found.items() if table is not None}
+
+    def _scratch(self, name: str) -> ShardedArray:
+        """Return an array between stages: ``(frames, *frame)``, 0 where nothing was written."""
+        if name not in self._open:
+            plan = self.work.plan
+            self._open[name] = ShardedArray.create(
+                self.work.folder / name,
+                (plan.frames, *plan.frame),
+                np.uint16 if name == "levels" else np.int64,
+                chunk=(1, *(_divisor(side, _SCRATCH_CHUNK[len(plan.block)]) for side in plan.block)),
+                shard=(1, *plan.block),
+            )
+        return self._open[name]
+
+    def _write(self, frame: int, region: Region, values: NDArray[Any]) -> None:
+        """Write ``(C', *region)`` into the result."""
+        if self._target is None:
+            self._target = ZarrTarget(self.work.result)
+        walked = dict(zip(walked_axes(self.source.axes, self.model.rank), self.frames[frame].place, strict=True))
+        inside = dict(zip(spatial(self.source.axes)[-self.model.rank :], region, strict=True))
+        axes = self._target.axes
+        index = tuple(walked.get(a, inside.get(a, slice(None))) for a in axes)
+        self._target.write(index, values if "C" in axes else values[0])
+
+
+@dataclass(frozen=True)
+class _FrameStore:
+    """The arrays between the stages, of one frame, for `septum.arrays.stitch`."""
+
+    blocks: Blocks
+    frame: int
+
+    def levels(self, region: Region) -> NDArray[np.uint16]:
+        part: NDArray[np.uint16] = self.blocks._scratch("levels").read((self.frame, *region))
+        return part
+
+    def ids(self, stage: str, region: Region) -> NDArray[np.int64]:
+        part: NDArray[np.int64] = self.blocks._scratch(f"ids-{stage}").read((self.frame, *region))
+        return part
+
+    def write_ids(self, stage: str, core: Region, ids: NDArray[np.int64]) -> None:
+        self.blocks._scratch(f"ids-{stage}").write((self.frame, *core), ids)
+
+
+def _divisor(side: int, most: int) -> int:
+    """Return the largest divisor of `side` up to `most`."""
+    return next(n for n in range(min(side, most), 0, -1) if side % n == 0)

@@ -1,0 +1,227 @@
+"""The work folder of an image that is predicted block by block; finished blocks are kept when the prediction stops.
+
+::
+
+    cells.unfinished/
+        plan.json              model, image, blocks, tile; a resumed prediction must have the same
+        levels/  ids-.../      arrays between stages
+        result.ome.zarr/       the result, one shard for each block
+        done/STAGE/F-B.npz     block B of frame F has passed the stage; the arrays that other blocks need of it
+        tables/STAGE/F.npz     the joined arrays of all blocks of frame F
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from septum.errors import FileError, UsageError
+from septum.io.atomic import as_error, whole_file
+from septum.io.scratch import load_arrays, save_arrays
+from septum.prediction.settings import Output
+from septum.settings import Settings
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class BlockPlan(Settings):
+    """The plan of a work folder; the same for all processes that compute in it.
+
+    Parameters
+    ----------
+    version
+        Version of Septum.
+    model, model_sha256
+        The model file, and the hash of its content.
+    source, source_stamp
+        The image, and a stamp that changes with it.
+    axes, shape, dtype
+        Those of the image, in canonical order.
+    named_axes
+        Axes that the user named; None: those that the file states.
+    frame
+        Spatial sides of a frame.
+    frames
+        Number of frames.
+    output
+        Kind of the result.
+    tta
+        Probabilities are averaged over rotated and mirrored versions.
+    tile, block
+        As in `septum.prediction.tile_plan.TilePlan`.
+    engine
+        Septum's engine computes the network on CPUs; see `septum.prediction.backend`.
+    """
+
+    version: str
+    model: str
+    model_sha256: str
+    source: str
+    source_stamp: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    named_axes: str | None
+    frame: tuple[int, ...]
+    frames: int
+    output: Output
+    tta: bool
+    tile: tuple[int, ...]
+    block: tuple[int, ...]
+    engine: bool = False
+
+
+class BlockTask(NamedTuple):
+    """One block of one frame in one stage."""
+
+    stage: str
+    frame: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """A work folder and its plan."""
+
+    folder: Path
+    plan: BlockPlan
+
+    @property
+    def result(self) -> Path:
+        """The unfinished result."""
+        return self.folder / "result.ome.zarr"
+
+    def is_done(self, task: BlockTask) -> bool:
+        """Return True if a block has passed a stage."""
+        return self._done(task).exists()
+
+    def finish(self, task: BlockTask, shared: Arrays) -> None:
+        """Record that a block has passed a stage, with the arrays that other blocks need; its own are on disk."""
+        self._done(task).parent.mkdir(parents=True, exist_ok=True)
+        save_arrays(self._done(task), shared)
+
+    def shared(self, stage: str, frame: int, blocks: int) -> Iterator[Arrays]:
+        """Return the recorded arrays of all blocks of a frame in a stage, in the order of the blocks."""
+        return (load_arrays(self._done(BlockTask(stage, frame, block))) for block in range(blocks))
+
+    def table(self, stage: str, frame: int) -> Arrays | None:
+        """Return the joined arrays of a frame; None if its blocks are not joined yet."""
+        path = self.folder / "tables" / stage / f"{frame}.npz"
+        return _load_table(path, path.stat().st_mtime_ns) if path.exists() else None
+
+    def save_table(self, stage: str, frame: int, table: Arrays) -> None:
+        """Store the joined arrays of a frame."""
+        path = self.folder / "tables" / stage / f"{frame}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_arrays(path, table)
+
+    def _done(self, task: BlockTask) -> Path:
+        return self.folder / "done" / task.stage / f"{task.frame}-{task.block}.npz"
+
+
+@lru_cache(maxsize=8)  # many blocks read the same tables
+def _load_table(path: Path, written_ns: int) -> Arrays:
+    return load_arrays(path)
+
+
+def open_work(folder: Path) -> Work:
+    """Open an existing work folder.
+
+    Raises
+    ------
+    FileError
+        If the plan is missing or damaged.
+    """
+    try:
+        return Work(folder, BlockPlan.model_validate_json((folder / "plan.json").read_bytes()))
+    except (OSError, ValidationError) as error:
+        raise FileError(
+            f"{folder}: no plan of an unfinished prediction ({type(error).__name__})",
+            "a work folder of septum predict",
+            "delete it and run the command again",
+        ) from error
+
+
+def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
+    """Create a work folder, or resume the existing one.
+
+    Returns
+    -------
+    work, resumed
+        `resumed` is True if the folder existed; its own plan is kept then, with its tile.
+
+    Raises
+    ------
+    UsageError
+        If the existing folder holds an unfinished result of something else.
+    FileError
+        If the folder cannot be written.
+    """
+    new = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    if not folder.exists():
+        try:
+            new.mkdir(parents=True)
+            with whole_file(new / "plan.json") as temporary:
+                temporary.write_text(plan.model_dump_json(indent=2))
+            with suppress(FileExistsError):
+                new.rename(folder)  # if another process was first, its folder is kept
+                return Work(folder, plan), False
+        except OSError as error:
+            if not folder.exists():
+                raise as_error(folder, error) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    work = open_work(folder)
+    free = {"tile", "version", "engine"}  # the result does not depend on them
+    ours, theirs = (json.loads(p.model_dump_json(exclude=free)) for p in (plan, work.plan))
+    changed = [name for name in ours if ours[name] != theirs[name]]
+    if changed:
+        listed = "; ".join(f"{name} was {theirs[name]}, is {ours[name]}" for name in changed)
+        raise UsageError(
+            f"{folder} holds an unfinished result of something else: {listed}",
+            "the same command as before",
+            "run that command to finish it, give another -o, or delete the folder to start over",
+        )
+    return work, True
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(location: str | Path | None) -> str:
+    """Return a stamp that changes with an image: size and time of its file, or of the metadata file of a folder."""
+    path = Path(location or "")
+    for part in (path / "zarr.json", path / ".zattrs", path / ".zarray", path):
+        if part.is_file():
+            state = part.stat()
+            return f"{state.st_size} bytes at {state.st_mtime_ns}"
+    return "remote"
+
+
+def pending(work: Work, stage: str, frames: int, blocks: int) -> list[BlockTask]:
+    """Return the blocks that have not passed a stage yet."""
+    tasks = (BlockTask(stage, frame, block) for frame in range(frames) for block in range(blocks))
+    return [task for task in tasks if not work.is_done(task)]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed."""
+    for path in [*folder.rglob("*.partial"), *folder.rglob(".septum-part-*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""Predict an image whose frames are held in memory, one after the other, and write the result at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from septum.arrays.normalize import statistics
+from septum.errors import DataError, SeptumError
+from septum.events import Event, Warned
+from septum.io.write import write_image
+from septum.io.zarr_labels import write_labels
+from septum.prediction.events import ImageDone, ImageStarted, TileDone
+from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames
+from septum.prediction.model import Model
+from septum.prediction.outputs import postprocess
+from septum.prediction.pipeline import BackgroundWriter
+from septum.prediction.tiled import TiledPredictor, halved_text, region_probabilities
+from septum.prediction.tta import averaged_probabilities
+
+
+@dataclass(frozen=True)
+class PredictionFailure:
+    """An image that could not be predicted, and the error."""
+
+    path: Path
+    error: SeptumError
+
+
+def predict_in_memory(
+    job: ImageJob, writer: BackgroundWriter[Event | PredictionFailure]
+) -> Iterator[Event | PredictionFailure]:
+    """Predict an image frame by frame and write the result.
+
+    If `job.overlap`, the result is made and written by `writer` while other images are computed.
+
+    Yields
+    ------
+    ImageStarted, TileDone, Warned; at last ImageDone or PredictionFailure. The last event of an image that is written
+    in the background is yielded as soon as it is known, between the events of the next image.
+
+    Raises
+    ------
+    SeptumError, MemoryError, torch.OutOfMemoryError
+        If the image cannot be read or computed.
+    """
+    begin = time.monotonic()
+    model, plan = job.model, job.plan
+    tiler = TiledPredictor(model.computed_by(plan.engine), model.device, plan.tile)
+    seconds = tiler.seconds(plan.sides, plan.tiles)
+    yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
+    results: list[Future[NDArray[Any]]] = []
+    spacing, done = frame_spacing(job.source, model.rank), 0
+    for number, frame in enumerate(job.frames, start=1):
+        probabilities = np.empty(0, np.float32)
+        for filled, left in frame_probabilities(tiler, frame, model, tta=job.settings.tta):
+            probabilities, done = filled, done + 1
+            later = (len(job.frames) - number) * plan.tiles // len(job.frames)
+            yield TileDone(job.path, done, done + left + later)
+            yield from writer.finished()
+        wait(results[-1:])  # at most one frame is postprocessed while the next is computed
+        make = partial(postprocess, probabilities, model, job.output, spacing=spacing)
+        results.append(writer.submit(make) if job.overlap else _done(make()))
+    if tiler.halved:
+        yield Warned(halved_text(job.path, tiler))
+    write = partial(_write, job, results, begin)
+    yield from writer.submit_last(write) if job.overlap else write()
+
+
+def _done(result: NDArray[Any]) -> Future[NDArray[Any]]:
+    future: Future[NDArray[Any]] = Future()
+    future.set_result(result)
+    return future
+
+
+def _write(job: ImageJob, results: Sequence[Future[NDArray[Any]]], begin: float) -> list[ImageDone | PredictionFailure]:
+    """Write the results of all frames, and return the last event of the image.
+
+    The image may be closed by now: of its source only the attributes are used.
+    """
+    try:
+        made = [result.result() for result in results]
+        joined, axes = join_frames(made, job.source, job.model.rank), job.source.axes
+        if joined.shape[axes.index("C")] == 1:  # also in formats that do not store axes
+            joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
+        size = job.source.pixel_size_um
+        if job.settings.label_image is not None:
+            write_labels(job.path, job.target.name, joined, axes=axes, pixel_size_um=size)
+        else:
+            ids = job.output != "probabilities"
+            write_image(job.target, joined, axes=axes, pixel_size_um=size, affine=job.source.affine, labels=ids)
+    except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
+        return [failure(job.path, error, job.model)]
+    objects = sum(int(r.max()) for r in made) if job.output == "labels" else None
+    return [ImageDone(job.path, job.target, time.monotonic() - begin, objects)]
+
+
+def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
+    """Return the failure of an image: an error of Septum, or that memory ran out."""
+    if isinstance(error, SeptumError):
+        return PredictionFailure(path, error)
+    return PredictionFailure(
+        path,
+        DataError(
+            f"{path}: the image and its result do not fit into the memory of this machine ({model.device.name})",
+            "an image that fits",
+            "give a memory limit with --max-memory, and write --format ome.zarr or tif",
+        ),
+    )
+
+
+def frame_probabilities(
+    tiler: TiledPredictor, frame: ImageFrame, model: Model, *, tta: bool = False
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Predict one frame that is held in memory; see `septum.prediction.tiled.region_probabilities`.
+
+    Yields
+    ------
+    probabilities, left
+        ``(K, *S) float32`` in 0..1, final after the last tile, and the number of tiles left.
+    """
+    whole = tuple(slice(0, n) for n in frame.shape[1:])
+    image = frame[(slice(None), *whole)]
+    predict = averaged_probabilities if tta else region_probabilities
+    return predict(tiler, image, statistics(image, model.header.normalization), whole)

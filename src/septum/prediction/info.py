@@ -1,0 +1,68 @@
+"""Describe a model file, and the installation."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from septum.version import __version__
+
+
+def installation(device: str = "auto") -> dict[str, str]:
+    """Return versions, the device that would be used with the reason, and the code that computes on a CPU."""
+    import numpy as np
+    import torch
+
+    from septum.nn.device import find_device
+    from septum.prediction.backend import describe_rule
+
+    found = find_device(device)
+    return {
+        "septum": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": found.name,
+        "why": found.why,
+        "prediction on CPU": describe_rule() if found.torch.type == "cpu" else "PyTorch",
+        "training precision": "bfloat16 (weights float32)" if found.bfloat16 else "float32",
+    }
+
+
+def describe_model(path: Path, device: str = "auto") -> dict[str, object]:
+    """Return the content of a model file, after verifying that it works here.
+
+    Verifying Septum's engine, if it computes the model, compiles it: seconds, once for a machine.
+
+    Parameters
+    ----------
+    path
+        A model file or a run folder.
+    device
+        See `septum.nn.device.find_device`.
+
+    Returns
+    -------
+    dict
+        Values that JSON can hold: the header of `septum.prediction.model.ModelHeader`, and ``parameters``,
+        ``context_px``, ``device`` and ``computed_by``.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, foreign, or does not reproduce its test pair; if the run has not ended.
+    """
+    from septum.nn.ensemble import members_of
+    from septum.nn.unet import UNet
+    from septum.prediction.model import open_model
+
+    model = open_model(path, device)
+    networks = [n for n in members_of(model.network) if isinstance(n, UNet)]
+    choice = model.choose()
+    return {
+        **model.header.model_dump(mode="json", exclude={"seen": {"curves"}}),  # hundreds of numbers
+        "parameters": sum(p.numel() for n in networks for p in n.parameters()),
+        "context_px": list(model.network.geometry.contexts),
+        "device": model.device.name,
+        "computed_by": f"{choice.code}: {choice.why}",
+    }

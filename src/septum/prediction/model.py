@@ -1,0 +1,323 @@
+"""A trained model in one file: one network or several, and the settings that prediction needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from septum import seeding
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
+from septum.errors import ModelError
+from septum.io.paths import format_path
+from septum.io.tensors import read_model, write_model
+from septum.nn.device import Device, find_device
+from septum.nn.ensemble import Ensemble, Network
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+from septum.prediction.backend import Choice, VerifiedEngine, select_backend, verified_engine
+from septum.prediction.domain_shift import TrainingDomain
+from septum.prediction.settings import Backend
+from septum.settings import Settings
+
+# Name of the model file in a run folder.
+MODEL_NAME = "model.safetensors"
+
+# Largest difference from the logits of the stored test pair, relative to the largest of them. Another processor or
+# library version differs by some 1e-6, a wrong weight by far more.
+_TEST_TOLERANCE = 1e-3
+_MOST_MEMBERS = 99
+
+
+class ModelHeader(Settings):
+    """The header of a model file: everything but the weights.
+
+    Parameters
+    ----------
+    network
+        Shape of the network.
+    members
+        Number of networks of this shape in the file; the mean of their probabilities is predicted.
+    normalization
+        Normalization of intensities in training.
+    kind
+        Whether the masks held object ids or classes.
+    class_values
+        Value of each class in the training masks, background first; written again at prediction.
+    gray_as_color
+        Gray images were repeated into the color channels in training, so they may be at prediction.
+    pixel_size_um
+        Median pixel size of the training images for each axis, in micrometers; empty if unknown.
+    objects
+        Settings that turn probabilities into objects, or areas between lines, tuned on the validation images.
+    lines
+        The two classes are lines and the areas between them: areas are separated as objects are, and a line is drawn
+        where two areas meet.
+    scores
+        Scores on the validation images; empty without any.
+    seen
+        Statistics of the training images; None in files of versions that did not store them.
+    training
+        Provenance: preset, seed, steps, seconds, fingerprint of the data, versions.
+    """
+
+    network: UNetSettings
+    members: int = Field(default=1, ge=1, le=_MOST_MEMBERS)
+    normalization: NormalizeSettings
+    kind: Literal["objects", "classes"]
+    class_values: tuple[int, ...]
+    gray_as_color: bool = False
+    pixel_size_um: dict[str, float] = Field(default_factory=dict)
+    objects: ObjectSettings
+    lines: bool = False
+    scores: dict[str, float] = Field(default_factory=dict)
+    seen: TrainingDomain | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to predict: in evaluation mode, batch normalization folded, on its device."""
+
+    header: ModelHeader
+    network: Network
+    device: Device
+    _done: list[float] = field(default_factory=lambda: [0.0], repr=False, compare=False)
+
+    def choose(self, wanted: Backend = "auto", *, work: float = inf, coming: float = 0, room: float = inf) -> Choice:
+        """Choose the code that computes the network; see `septum.prediction.backend.select_backend`.
+
+        The `work` of all calls is added up, and the work known to be `coming`: the engine may pay off for many small
+        images although it does not for one.
+        """
+        self._done[0] += work
+        return select_backend(
+            self.network,
+            self.device,
+            wanted=wanted,
+            work=self._done[0] + coming,
+            room=room,
+            make=lambda: self._verified,
+        )
+
+    def computed_by(self, engine: bool) -> Network:
+        """Return the CPU engine of the network if `engine` and the device is a CPU, else the network itself."""
+        return self._verified.engine if engine and self.device.torch.type == "cpu" else self.network
+
+    @cached_property
+    def _verified(self) -> VerifiedEngine:
+        return verified_engine(self.network)
+
+    @property
+    def rank(self) -> int:
+        """Return 2 for a model of images, 3 for a model of volumes."""
+        return len(self.header.network.depths)
+
+
+def model_file(path: Path) -> Path:
+    """Return the model file of a path: the file itself, or that of a run folder.
+
+    Parameters
+    ----------
+    path
+        A model file; or a run folder, whose ``model.safetensors`` is taken. In a run of several trainings that is the
+        model of all of them together, which averages their probabilities.
+
+    Raises
+    ------
+    ModelError
+        If `path` is a folder without a model: a run that has not ended, or no run.
+    """
+    if not path.is_dir():
+        return path
+    found = path / MODEL_NAME
+    if found.is_file():
+        return found
+    where, expected = format_path(path), f"a model file, or a run folder that holds {MODEL_NAME}"
+    parts = sorted(part.name for part in path.iterdir() if (part / MODEL_NAME).is_file())
+    if (path / "settings.json").is_file():
+        todo = "run the same septum train command again: it resumes the run and writes the model at its end"
+        if parts:
+            todo += f"; or name a training that has ended: {format_path(path / parts[0])}"
+        raise ModelError(f"{where}: this run has not ended, there is no model in it yet", expected, todo)
+    todo = f"name one of the runs in it: {', '.join(parts[:3])}" if parts else "check the name"
+    raise ModelError(f"{where}: a folder without a model", expected, todo)
+
+
+def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, *, half: bool = False) -> None:
+    """Write a model file, with a small test pair that is verified whenever the file is opened.
+
+    The test pair is an image of noise and the logits of each network for it, computed on the CPU.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.safetensors``; appears only once it is complete.
+    network
+        As trained, batch normalization not folded, on any device. Several networks are an ensemble.
+    header
+        Its `network` are the settings of the networks, its `members` their number.
+    half
+        Store the weights in half precision (float16), in half the space; the test pair is of the rounded weights.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    ModelError
+        If a weight is too large for half precision.
+    """
+    networks = [network] if isinstance(network, UNet) else list(network)
+    if half:
+        networks = [_rounded(n) for n in networks]
+    assert header.members == len(networks) and all(header.network == n.settings for n in networks)
+    tensors = {}
+    for number, one in enumerate(networks):
+        for name, value in one.state_dict().items():
+            stored = value.half() if half and value.is_floating_point() else value
+            tensors[_prefix(number, len(networks)) + name] = stored.detach().cpu().numpy()
+    image = _test_image(header.network)
+    tensors["test.input"] = image
+    tensors["test.output"] = _logits([for_prediction(n).cpu() for n in networks], image, find_device("cpu"))
+    write_model(path, tensors, header.model_dump(mode="json"))
+
+
+def _rounded(network: UNet) -> UNet:
+    """Return a copy with the weights rounded to half precision."""
+    rounded = UNet.unset(network.settings)
+    rounded.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()})
+    if not all(bool(torch.isfinite(v).all()) for v in rounded.state_dict().values()):
+        raise ModelError("a weight beyond 65504", "weights that half precision can hold", "store it in float32")
+    return rounded
+
+
+def open_model(path: Path, device: str = "auto") -> Model:
+    """Open a model file and verify its test pair.
+
+    Parameters
+    ----------
+    path
+        A file written by `save_model`, or a run folder; see `model_file`.
+    device
+        See `septum.nn.device.find_device`.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, foreign, or does not reproduce its test pair here; if the run has not ended.
+    UsageError
+        If the device does not exist.
+    """
+    found, path = find_device(device), model_file(path)
+    header, tensors = _read(path)
+    folded = [for_prediction(n).to(found.torch) for n in _networks(path, header, tensors)]
+    _verify(path, folded, tensors, found)
+    return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), found)
+
+
+def trained_networks(path: Path) -> list[UNet]:
+    """Return the networks of a model file or run folder as they were trained, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or foreign; if the run has not ended.
+    """
+    path = model_file(path)
+    header, tensors = _read(path)
+    return _networks(path, header, tensors)
+
+
+def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
+    tensors, raw = read_model(path)
+    try:
+        return ModelHeader.model_validate(raw), tensors
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        raise ModelError(
+            f"{path}: the header does not fit this version of Septum ({what})",
+            "a Septum model file",
+            "train it again, or use the version that wrote it",
+        ) from None
+
+
+def _prefix(number: int, members: int) -> str:
+    """Return the prefix of the names of a network's weights in the file."""
+    return "network." if members == 1 else f"network{number + 1}."
+
+
+def _networks(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[Any]]) -> list[UNet]:
+    """Build the networks of a file from its tensors."""
+    networks = []
+    try:
+        for number in range(header.members):
+            prefix = _prefix(number, header.members)
+            weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in tensors.items() if k.startswith(prefix)}
+            _check_sizes(header.network, weights)
+            network = UNet.unset(header.network)
+            network.load_state_dict(weights)
+            networks.append(network)
+    except (RuntimeError, KeyError, ValueError):
+        raise ModelError(
+            f"{path}: the weights do not fit the network in the header", "a Septum model file", "copy the file again"
+        ) from None
+    return networks
+
+
+def _check_sizes(settings: UNetSettings, weights: dict[str, torch.Tensor]) -> None:
+    """Raise `ValueError` or `KeyError` unless the widest and the outermost weights have the sizes of `settings`.
+
+    Memory for a network is allocated only if the file holds weights of its size.
+    """
+    widest = settings.width * 2 ** max(settings.depths)
+    expected = {
+        "down.0.0.weight": (settings.width, settings.channels),
+        "bottom.3.weight" if settings.batch_norm else "bottom.2.weight": (widest, widest),
+        "head.weight": (settings.classes, settings.width),
+    }
+    for name, sides in expected.items():
+        if tuple(weights[name].shape[:2]) != sides:
+            raise ValueError(f"{name} is {tuple(weights[name].shape)}")
+
+
+def _verify(path: Path, networks: Sequence[UNet], tensors: Mapping[str, NDArray[Any]], device: Device) -> None:
+    """Raise `ModelError` unless each network reproduces its stored output for the stored input."""
+    expected = tensors.get("test.output")
+    image = tensors.get("test.input")
+    if expected is None or image is None:
+        raise ModelError(f"{path}: no test pair inside", "a Septum model file", "copy the file again")
+    try:
+        difference = float(np.abs(_logits(networks, image, device) - expected).max())
+    except (ValueError, RuntimeError, TypeError):
+        raise ModelError(
+            f"{path}: its test pair does not fit its network", "a Septum model file", "copy the file again"
+        ) from None
+    if not difference <= _TEST_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ModelError(
+            f"{path}: the network differs from its stored test output by {difference:.2g} on {device.name}",
+            "the same result as on the machine that trained it",
+            "try --device cpu; if that works, this device computes wrongly",
+        )
+
+
+def _test_image(settings: UNetSettings) -> NDArray[np.float32]:
+    """Return a small image of standard normal noise, ``(1, C, *S) float32``."""
+    sides = settings.geometry.input_for((1,) * len(settings.depths))
+    return seeding.generator(0, "test pair").standard_normal((1, settings.channels, *sides), dtype=np.float32)
+
+
+def _logits(networks: Sequence[UNet], image: NDArray[Any], device: Device) -> NDArray[np.float32]:
+    """Return the logits of each network, ``(members, K, *S) float32``, for an image ``(1, C, *S)``."""
+    with torch.inference_mode(), device.exact():
+        x = torch.from_numpy(image).to(device.torch)
+        out: NDArray[np.float32] = torch.cat([network(x).float().cpu() for network in networks]).numpy()
+    return out

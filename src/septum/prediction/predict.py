@@ -1,0 +1,319 @@
+"""Predict files: open, plan, predict in memory or block by block; a file that fails does not stop the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+
+from septum.errors import FileError, SeptumError, UsageError
+from septum.events import Event, Warned
+from septum.io.image import Image
+from septum.io.open import open_image
+from septum.nn.device import free_bytes
+from septum.prediction.block_store import open_work
+from septum.prediction.domain_shift import image_warnings
+from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
+from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames, split_frames
+from septum.prediction.in_blocks import predict_in_blocks
+from septum.prediction.in_memory import PredictionFailure, failure, frame_probabilities, predict_in_memory
+from septum.prediction.memory import format_bytes, operations, peak_bytes, resident_bytes, usual_limit
+from septum.prediction.model import Model, model_file, open_model
+from septum.prediction.outputs import (
+    makes_objects,
+    postprocess,
+    resolve_output,
+    result_files,
+    work_folder,
+    written_by_pieces,
+)
+from septum.prediction.pipeline import BackgroundWriter, Prefetcher
+from septum.prediction.settings import Output, PredictSettings
+from septum.prediction.tile_plan import Request, plan_prediction
+from septum.prediction.tiled import TiledPredictor, largest_output
+from septum.prediction.tta import tta_transforms
+
+if TYPE_CHECKING:
+    from septum.prediction.executors import DaskExecutor
+
+# An image may be written while the next is computed if it takes at most this share of the free memory; the next image
+# is opened ahead if its file is smaller than the memory limit by this factor (opening can mean reading).
+_OVERLAP_SHARE, _SMALL_FILE = 0.25, 64
+
+
+def predict_files(settings: PredictSettings) -> Iterator[Event]:
+    """Predict images and write the results under the names of the images.
+
+    Yields
+    ------
+    ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for each image; Predicted at the end.
+
+    Raises
+    ------
+    SeptumError
+        Before anything is written, if the model, the inputs or the options are wrong; at the end, if no image could be
+        predicted: the error of the first image.
+    """
+    begin = time.monotonic()
+    settings = settings.model_copy(update={"model": model_file(settings.model)})
+    model = open_model(settings.model, settings.device)
+    output = resolve_output(settings.output, model)
+    files = result_files(settings)
+    if settings.out is not None:
+        try:
+            settings.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            given = f"{settings.out}: {error.strerror}"
+            raise FileError(given, "a folder that can be written", "give another -o") from None
+    failures: list[SeptumError] = []
+    warned: set[str] = set()
+    with _executor(settings) as executor:
+        for event in _predict_all(files, _Run(settings, model, output, executor)):
+            if isinstance(event, PredictionFailure):
+                failures.append(event.error)
+                yield ImageFailed(event.path, str(event.error))
+            elif not (isinstance(event, Warned) and event.cause in warned):
+                yield event
+                if isinstance(event, Warned) and event.cause:
+                    warned.add(event.cause)
+        if len(failures) == len(files):
+            raise failures[0]
+        peak = executor.peak_bytes() if executor is not None else peak_bytes()
+        yield Predicted(len(files) - len(failures), len(failures), time.monotonic() - begin, peak)
+
+
+def _executor(settings: PredictSettings) -> Any:
+    """Return the context of the workers that share the work; of None if this process does it alone."""
+    if settings.workers is None:
+        return nullcontext()
+    from septum.prediction.executors import open_executor
+
+    return open_executor(settings.workers, settings.device)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all images of a prediction have in common; `later`: about the number of images of later calls."""
+
+    settings: PredictSettings
+    model: Model
+    output: Output
+    executor: DaskExecutor | None = None
+    later: int = 0
+
+
+@dataclass(frozen=True)
+class _OpenedImage:
+    """An opened image, and the warnings about it; None if they are not known yet."""
+
+    path: Path
+    source: Image
+    frames: list[ImageFrame]
+    warnings: list[Warned] | None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+
+
+def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | PredictionFailure]:
+    """Predict every image; an image that fails does not stop the others."""
+    whole: list[tuple[Path, Path]] = []
+    with Prefetcher(partial(_open, run=run)) as ahead, BackgroundWriter[Event | PredictionFailure]() as writer:
+        for index, (path, target) in enumerate(files):
+            try:
+                with ahead.take(path) as image:
+                    engine = _engine(image, run, len(files) - index - 1)
+                    job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                    if writer.busy and not job.overlap:  # an unwritten image takes memory: plan again without it
+                        yield from writer.wait()
+                        job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                    if job.overlap:
+                        _open_next(ahead, files[index + 1 :], run)
+                    if job.plan.block is None and run.executor is not None:
+                        whole.append((path, target))
+                        continue
+                    yield from _warnings(image, run.model) if image.warnings is None else image.warnings
+                    if job.plan.block is not None:
+                        yield from predict_in_blocks(job, run.executor)
+                    elif _in_shard(index, run.settings.shard):
+                        yield from predict_in_memory(job, writer)
+            except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
+                yield from writer.wait()
+                yield failure(path, error, run.model)
+        yield from writer.wait()
+    if run.executor is not None:
+        later = max(0, len(whole) // run.executor.processes - 1)
+        for events in run.executor.map(predict_on_worker, [(run.settings, both, later) for both in whole]):
+            yield from events
+
+
+def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
+    return shard is None or index % shard[1] == shard[0] - 1
+
+
+def _open(path: Path, run: _Run) -> _OpenedImage:
+    """Open an image and compare it with the training images; workers compare the images that they predict whole."""
+    source = open_image(path, axes=run.settings.axes)
+    try:
+        image = _OpenedImage(path, source, split_frames(source, run.model), None)
+        return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
+    except BaseException:
+        source.close()
+        raise
+
+
+def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
+    found = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.seen)
+    return [Warned(text, cause) for cause, text in found]
+
+
+def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:
+    """Open the next image ahead, unless it may be large: opening can mean reading it."""
+    if not files or run.executor is not None:
+        return
+    path = files[0][0]
+    with suppress(OSError):  # the error is raised when it is the turn of this image
+        if not path.is_file() or path.stat().st_size <= _limit(run.settings) // _SMALL_FILE:
+            ahead.begin(path)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, device: str) -> Model:
+    """Open a model once for each worker."""
+    return open_model(path, device)
+
+
+def predict_on_worker(work: tuple[PredictSettings, tuple[Path, Path], int]) -> list[Event | PredictionFailure]:
+    """Predict one whole image on a worker; return its events but those of tiles.
+
+    Parameters
+    ----------
+    work
+        The settings; the image and its result; about the number of images that this worker will predict later.
+    """
+    settings, files, later = work
+    alone = settings.model_copy(update={"workers": None})
+    model = _opened(settings.model, settings.device)
+    events = _predict_all([files], _Run(alone, model, resolve_output(settings.output, model), later=later))
+    return [event for event in events if not isinstance(event, TileDone | ImageStarted)]
+
+
+def _engine(image: _OpenedImage, run: _Run, left: int) -> bool:
+    """Return True if Septum's engine computes an image, as if the `left` images after it were as large as it is."""
+    model, settings = run.model, run.settings
+    versions = len(tta_transforms(model.network.geometry)) if settings.tta else 1
+    work = _operations(model, image.frames) * versions
+    coming = work * (left + run.later) / (settings.shard or (1, 1))[1]
+    room = _limit(settings) // _processes(run) - resident_bytes()
+    return model.choose(settings.engine, work=work, coming=coming, room=room).name == "septum"
+
+
+def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: int, count: int) -> ImageJob:
+    """Plan image number `index` of `count`: in memory if it fits, else block by block.
+
+    Workers get blocks of an image; if there is an image for each worker, each gets whole images.
+    """
+    model, settings, frames = run.model, run.settings, image.frames
+    pieces = written_by_pieces(target, label_image=settings.label_image is not None)
+    # The blocks of an unfinished result are kept, although others might suit the memory of today better.
+    unfinished = work_folder(target)
+    begun = open_work(unfinished).plan.block if unfinished.exists() else None
+    shared = run.executor is not None and count < run.executor.processes
+    request = Request(
+        network=model.header.network,
+        members=model.header.members,
+        shape=frames[0].shape[1:],
+        frames=len(frames),
+        channels=frames[0].shape[0],
+        itemsize=image.source.dtype.itemsize,
+        held=not image.source.lazy,
+        probabilities=run.output == "probabilities",
+        objects=makes_objects(run.output, model.header),
+        versions=len(tta_transforms(model.network.geometry)) if settings.tta else 1,
+        engine=engine,
+        tile=settings.tile,
+        blocks=begun or (pieces and (settings.in_blocks or shared)),
+    )
+    limit, held = _limit(settings) // _processes(run), resident_bytes()
+    plan = plan_prediction(request, held=held, limit=limit, device_limit=free_bytes(model.device))
+    if plan.block is not None and not pieces:
+        raise UsageError(
+            f"{target.name}: the image and its result do not fit into {format_bytes(_limit(settings))}",
+            "a format that is written piece by piece",
+            "write --format tif or ome.zarr, or give more with --max-memory",
+        )
+    several = plan.block is None and (count > 1 or len(frames) > 1)
+    overlap = several and plan.peak_bytes - held <= (limit - held) * _OVERLAP_SHARE
+    if overlap:  # images that are opened or written at the same time take no more than this one
+        plan = replace(plan, peak_bytes=2 * plan.peak_bytes - held)
+    return ImageJob(
+        settings=settings,
+        model=model,
+        output=run.output,
+        path=image.path,
+        target=target,
+        index=index,
+        count=count,
+        source=image.source,
+        frames=frames,
+        plan=plan,
+        overlap=overlap,
+    )
+
+
+def _processes(run: _Run) -> int:
+    return run.executor.processes if run.executor is not None else 1
+
+
+def _operations(model: Model, frames: Sequence[ImageFrame]) -> int:
+    """Return the number of operations of an image whose frames are computed in one tile each."""
+    sides = model.network.geometry.input_for(frames[0].shape[1:])
+    return operations(model.header.network, sides) * len(frames) * model.header.members
+
+
+def _limit(settings: PredictSettings) -> int:
+    return settings.max_memory or usual_limit()
+
+
+def predict_image(model: Model, image: Image, *, output: str | None = None) -> NDArray[Any]:
+    """Predict one image in memory.
+
+    Parameters
+    ----------
+    model
+        From `septum.prediction.model.open_model`.
+    image
+        In canonical axes.
+    output
+        As in `septum.prediction.settings.PredictSettings`.
+
+    Returns
+    -------
+    ndarray
+        ``([T,] C', [Z,] Y, X)``, the axes of the image: object ids or class values in the smallest integer type (one
+        channel), or float32 probabilities in 0..1 (one channel for two classes, else one for each class).
+
+    Raises
+    ------
+    ModelError
+        If the dimensions or channels do not fit the model.
+    UsageError
+        If `output` is unknown, or objects are asked of a model of several classes.
+    """
+    resolved = resolve_output(output, model)
+    frames = split_frames(image, model)
+    network = model.computed_by(model.choose(work=_operations(model, frames)).name == "septum")
+    tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
+    results = []
+    for frame in frames:
+        *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
+        results.append(postprocess(probabilities, model, resolved, spacing=frame_spacing(image, model.rank)))
+    return join_frames(results, image, model.rank)

@@ -1,0 +1,219 @@
+"""The settings of a prediction; each field with an `Option` is an option of ``septum predict``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from septum.errors import UsageError
+from septum.io.formats import RESULT_SUFFIXES, result_suffix
+from septum.prediction.memory import parse_bytes
+from septum.settings import Option, Settings
+
+# This module is read for the help text of the command: it imports neither torch nor anything that does.
+
+Output = Literal["labels", "classes", "probabilities"]
+Backend = Literal["auto", "torch", "septum"]
+
+RESULTS, MEMORY, CLUSTER, INPUT = "Results", "Memory and speed", "Cluster", "Input"
+
+
+def unknown_output(output: str) -> UsageError:
+    """Return the error for an unknown kind of output."""
+    words = ", ".join(get_args(Output))
+    return UsageError(f"output {output!r}", f"one of {words}", "leave it out to get what the training masks held")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return the two numbers of a part such as ``3/8``.
+
+    Raises
+    ------
+    UsageError
+        If `text` is not two numbers with a slash between them.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise UsageError(f"--shard {text}", "part I of N, such as 3/8", "count the parts from 1")
+    return int(match[1]), int(match[2])
+
+
+def format_shard(shard: tuple[int, int]) -> str:
+    """Return a part as it is written on the command line: ``"3/8"``."""
+    return f"{shard[0]}/{shard[1]}"
+
+
+def parse_workers(text: str) -> int | str:
+    """Return a number of processes as an integer; the address of a scheduler as it is."""
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+class PredictSettings(Settings):
+    """What to predict and how.
+
+    Parameters
+    ----------
+    model
+        A model file or a run folder; see `septum.prediction.model.model_file`.
+    inputs
+        Files, folders or patterns.
+    out
+        Folder for the results; created if missing. Exactly one of `out` and `label_image` is given.
+    label_image
+        Name of the label image to write into each input, which must be an OME-Zarr 0.5 image.
+    output
+        ``"labels"``: object ids. ``"classes"``: the most probable class of each pixel, by its value in the training
+        masks. ``"probabilities"``: float32 maps, one (of the object or second class) for two classes, else one for
+        each class. None: what the training masks held, labels or classes.
+    tta
+        Average over rotated and mirrored versions (test-time augmentation): about eight times the work.
+    axes
+        Axes of the image files, for files that do not state their axes or state wrong ones.
+    device
+        See `septum.nn.device.find_device`.
+    engine
+        Code that computes the network on a CPU: ``"septum"``, ``"torch"`` or by the rule of `septum.prediction.backend`
+        (``"auto"``).
+    tile
+        Largest side that a tile writes, in pixels; None: chosen by the memory.
+    format
+        Format of the results; None: that of the input, with PNG instead of lossy formats.
+    max_memory
+        Memory in bytes that this process may hold; None: most of the free memory. Images that do not fit are predicted
+        block by block.
+    in_blocks
+        Predict block by block even if the image fits into memory: a prediction that is stopped can be resumed.
+    workers
+        Number of local processes that share the work, or the address of a Dask scheduler whose workers share it; None:
+        this process alone.
+    shard
+        ``(i, n)``: compute part `i` of `n` only, from 1 to n; a later run without it computes the rest and joins all.
+    """
+
+    model: Annotated[Path, Option(help="Model file, or run folder.", metavar="MODEL", argument=True)]
+    inputs: Annotated[
+        tuple[str, ...],
+        Option(help="Images, folders of images, or patterns ('*.tif').", metavar="INPUT", argument=True),
+    ]
+    out: Annotated[
+        Path | None, Option(help="Folder for the results.", heading=RESULTS, flags=("--out", "-o"), metavar="OUT")
+    ] = None
+    output: Annotated[
+        Output | None,
+        Option(
+            help="Write numbered objects, the class of each pixel, or the probability of each class (0 to 1).",
+            heading=RESULTS,
+            default="as the training masks",
+        ),
+    ] = None
+    format: Annotated[
+        str | None,
+        Option(
+            help="File format of the results: tif, png, nii.gz, npy, ome.zarr.", heading=RESULTS, default="as the input"
+        ),
+    ] = None
+    label_image: Annotated[
+        str | None,
+        Option(
+            help="Instead of -o: write a label image of this name into each input, an OME-Zarr image.",
+            heading=RESULTS,
+            metavar="NAME",
+        ),
+    ] = None
+    tta: Annotated[
+        bool, Option(help="Average over rotated and mirrored versions: slower, slightly better.", heading=RESULTS)
+    ] = False
+    axes: Annotated[
+        str | None,
+        Option(
+            help="Axes of the image files: ZYX, TYX, YXC.", heading=INPUT, metavar="AXES", default="as the files say"
+        ),
+    ] = None
+    max_memory: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Option(
+            help="Memory limit: 2G, 800M.",
+            heading=MEMORY,
+            metavar="SIZE",
+            default="most of the free memory",
+            parse=parse_bytes,
+        ),
+    ] = None
+    device: Annotated[
+        str, Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading=MEMORY, metavar="NAME")
+    ] = "auto"
+    engine: Annotated[
+        Backend,
+        Option(help="Code that computes on a CPU: PyTorch, Septum's own, or by rule.", heading=MEMORY),
+    ] = "auto"
+    tile: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Option(help="Largest side that a tile writes, in pixels.", heading=MEMORY, metavar="N", default="planned"),
+    ] = None
+    in_blocks: Annotated[
+        bool,
+        Option(
+            help="Predict block by block even if the image fits into memory: a stopped prediction can be resumed.",
+            heading=MEMORY,
+        ),
+    ] = False
+    workers: Annotated[
+        int | str | None,
+        Option(
+            help="Number of local processes that share the work, or the address of a Dask scheduler (tcp://host:8786).",
+            heading=CLUSTER,
+            metavar="N|ADDRESS",
+            parse=parse_workers,
+        ),
+    ] = None
+    shard: Annotated[
+        tuple[int, int] | None,
+        Option(
+            help="Compute part I of N, in a job array; a run without it joins the parts.",
+            heading=CLUSTER,
+            metavar="I/N",
+            parse=parse_shard,
+            write=format_shard,
+        ),
+    ] = None
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _known_output(cls, output: object) -> object:
+        if isinstance(output, str) and output not in get_args(Output):
+            raise unknown_output(output)
+        return output
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is not None and f".{value}" not in RESULT_SUFFIXES:
+            known = ", ".join(suffix[1:] for suffix in RESULT_SUFFIXES)
+            raise UsageError(f"--format {value}", f"one of {known}", "choose one of them")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.out is None) == (self.label_image is None):
+            given = "neither -o nor --label-image" if self.out is None else "both -o and --label-image"
+            raise UsageError(given, "one of them", "name a folder with -o, or a label image with --label-image")
+        if self.label_image is not None and (self.output == "probabilities" or self.format is not None):
+            what = "--output probabilities" if self.output == "probabilities" else "--format"
+            raise UsageError(
+                f"--label-image with {what}", "objects or classes, written as OME-Zarr", f"leave {what} out, or give -o"
+            )
+        if self.output == "probabilities" and self.format is not None:
+            floats = [suffix[1:] for suffix in RESULT_SUFFIXES if result_suffix(suffix, floats=True) == suffix]
+            if self.format not in floats:
+                given = f"--output probabilities with --format {self.format}"
+                raise UsageError(given, ", ".join(floats), "the format holds no float32")
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")
+        if self.workers is not None and self.shard is not None:
+            raise UsageError("--workers and --shard", "one of them", "leave the other out")
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(f"--shard {format_shard(self.shard)}", "1/N to N/N", "count the parts from 1")
+        return self

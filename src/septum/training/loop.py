@@ -1,0 +1,397 @@
+"""Train: from a folder of annotated images to a model file. One loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+
+from septum.check.check import check
+from septum.check.samples import LoadedData, fingerprint, load_data
+from septum.errors import DataError, FileError, ModelError, UsageError
+from septum.events import Event, Warned
+from septum.io.paths import format_path
+from septum.io.tensors import read_model
+from septum.nn.device import Device, deterministic, find_device, report_memory_shortage
+from septum.prediction.backend import for_scores
+from septum.prediction.domain_shift import TrainingDomain, training_domain
+from septum.prediction.model import ModelHeader, save_model
+from septum.training.checkpoint import Checkpoint, newest_checkpoint
+from septum.training.distributed import Processes, processes_of_this_training
+from septum.training.events import Checked, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
+from septum.training.fingerprint import compute_fingerprint
+from septum.training.interrupt import StopRequest
+from septum.training.planner import plan_of_run
+from septum.training.prepare import prepare
+from septum.training.pretrained import Pretrained, read_pretrained
+from septum.training.run_folder import RunFolder, StepLog
+from septum.training.schedule import LATEST, PATIENCE, Schedule
+from septum.training.settings import TrainSettings
+from septum.training.split import Split, split
+from septum.training.trainer import Trainer
+from septum.training.validation import Validator
+from septum.version import __version__
+
+if TYPE_CHECKING:
+    from septum.check.label_kind import Rules
+
+SAVE_SECONDS = 60.0
+"""A checkpoint is written after this time; when it is written does not change the training."""
+
+UNREAD_LOSSES = {"cuda": 10, "mps": 10}
+"""Losses that stay unread on a GPU: reading one waits until the GPU has done everything before it."""
+
+KEEP_STEPS = 25
+"""The state to roll back to is renewed after this number of steps."""
+
+
+def train(
+    settings: TrainSettings, stop: StopRequest | None = None, *, loaded: LoadedData | None = None
+) -> Iterator[Event]:
+    """Train a model.
+
+    Parameters
+    ----------
+    settings
+        Data, run folder and options.
+    stop
+        Polled between steps and between validation images; once requested, the training saves its state and ends.
+    loaded
+        The data, if they are loaded already.
+
+    Yields
+    ------
+    Event
+        Checked, Planned, then Step, Validated, Saved and Warned in between, and at the end Trained or Stopped. Of
+        several processes only the first yields; the others work while they are iterated over.
+
+    Raises
+    ------
+    SeptumError
+        If the data, a setting, the device or the run folder is wrong, memory runs out, another process ended, or the
+        loss is not a finite number in spite of rollbacks.
+    """
+    schedule = Schedule(settings.steps, settings.budget_s, plateau=settings.ends_at_plateau)
+    with (
+        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        processes_of_this_training() as processes,
+        deterministic(settings.deterministic),
+    ):
+        for event in _train(settings, schedule, processes, stop or StopRequest(), loaded):
+            if processes.first:
+                yield event
+
+
+def _train(
+    settings: TrainSettings, schedule: Schedule, processes: Processes, stop: StopRequest, loaded: LoadedData | None
+) -> Iterator[Event]:
+    """Check, plan, prepare, loop, finish."""
+    device = find_device(settings.device, local_rank=processes.local_rank)
+    if settings.compile:
+        _check_compilable(device, processes)
+    loaded, start, parts = yield from _open_data(settings, processes, loaded)
+    samples, rules, folder = loaded.samples, loaded.report.rules, RunFolder(settings.out)
+    origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)} | (
+        {} if start is None else {"from": start.provenance()}
+    )
+    with folder.lock() if processes.first else nullcontext("") as warning:
+        if warning:
+            yield Warned(warning)
+        found = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
+        # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
+        plan, reasons = plan_of_run(
+            settings, found, rules, start=start, folder=folder, device=device, processes=processes
+        )
+        if processes.first:
+            folder.check_same_settings(settings, loaded.images, origin)
+            folder.write_plan(plan, reasons, held_out=[samples[i].name for i in parts.held_out])
+        yield Planned((parts.sentence, *reasons, f"device: {device.name} ({device.why})"))
+        origin |= {"seed": settings.seed, "preset": settings.preset}
+        checkpoint = yield from _newest(folder, processes)
+        done = _finished(folder, checkpoint, origin) if processes.first else None
+        if processes.any(done is not None):
+            if done is not None:
+                yield done
+            return
+        domain = training_domain(samples, found.object_px)
+        held_out = tuple(samples[i] for i in parts.held_out)
+        trainer = Trainer(
+            plan=plan,
+            seed=settings.seed,
+            device=device,
+            processes=processes,
+            images=tuple(prepare([samples[i] for i in parts.train], plan, kind=rules.kind)),
+            validator=Validator(held_out, rules.kind == "objects", plan, device, processes),
+            compile=settings.compile,
+        )
+        if trainer.not_compiled:
+            yield Warned(f"the network could not be compiled and is trained without: {trainer.not_compiled}")
+        if start is not None:
+            start.fill(trainer.network, keep_head=start.keeps_head(rules.class_values))
+        del samples, loaded  # training reads the prepared copies, and the validator has its own samples
+        session = _Session(trainer, folder, schedule, stop)
+        with stop.polled():
+            stopped = yield from session.run(checkpoint)
+        if not stopped:
+            yield from _finish(session, rules, origin, domain)
+
+
+def _open_data(
+    settings: TrainSettings, processes: Processes, loaded: LoadedData | None
+) -> Generator[Event, None, tuple[LoadedData, Pretrained | None, Split]]:
+    """Check and load the data, load the model to start from, and split the images."""
+    if loaded is None:
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
+    else:
+        report = loaded.report
+    yield Checked(report)
+    start = None if settings.from_model is None else read_pretrained(settings.from_model)
+    loaded = loaded or load_data(report)
+    if not processes.all_equal(fingerprint(loaded.images)):
+        raise DataError(
+            "the processes of this training do not see the same images",
+            "one data set on a drive that all machines share",
+            "copy the data to such a drive, or to the same place on all machines",
+        )
+    parts = split(loaded.samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
+    report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
+    if settings.ends_at_plateau and not parts.held_out:
+        raise UsageError(
+            "a training to a plateau without held-out images",
+            "at least two annotated images, one of them to measure the improvement",
+            "give --budget TIME or --steps N, without --until-plateau",
+        )
+    return loaded, start, parts
+
+
+def _check_compilable(device: Device, processes: Processes) -> None:
+    """Raise `UsageError` if compiling gains nothing, or was not tested."""
+    if device.torch.type != "cuda" or processes.world > 1:
+        where = f"{processes.world} processes" if processes.world > 1 else device.name
+        raise UsageError(f"--compile with {where}", "one process with an NVIDIA GPU", "leave --compile out")
+
+
+def _newest(folder: RunFolder, processes: Processes) -> Generator[Event, None, Checkpoint | None]:
+    """Load the newest intact checkpoint, the same in all processes; warn of damaged ones."""
+    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
+    for sentence in skipped:
+        yield Warned(sentence)
+    if skipped and checkpoint is None:
+        yield Warned("no checkpoint is intact: the training begins again")
+    if not processes.all_equal(f"{None if checkpoint is None else checkpoint.step}"):
+        raise FileError(
+            f"{format_path(folder.path)}: the processes of this training do not see the same checkpoints",
+            "a run folder on a drive that all machines share",
+            "give another -o",
+        )
+    return checkpoint
+
+
+def _finished(folder: RunFolder, checkpoint: Checkpoint | None, origin: dict[str, Any]) -> Trained | None:
+    """Return the result of a finished run; None if it is not finished, or its model is missing or damaged."""
+    if checkpoint is None or checkpoint.state.get("progress") != 1.0 or checkpoint.state.get("row") is not None:
+        return None
+    try:
+        header = ModelHeader.model_validate(read_model(folder.model)[1])
+    except (ModelError, ValidationError):
+        return None
+    stored = header.training
+    if stored.get("steps") != checkpoint.step or any(stored.get(k) != v for k, v in origin.items()):
+        return None
+    return Trained(folder.model, header.scores, checkpoint.step, float(stored.get("seconds", 0.0)))
+
+
+@dataclass
+class _Session:
+    """One start of a training: from the first step, or from a checkpoint, to the end or to a stop."""
+
+    trainer: Trainer
+    folder: RunFolder
+    schedule: Schedule
+    stop: StopRequest
+    log: StepLog | None = None
+    validations: int = 0
+
+    def run(self, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
+        """Step until the training is done; validate, keep and save on the way. Return True if it was stopped."""
+        trainer, schedule = self.trainer, self.schedule
+        counters, processes = trainer.counters, trainer.processes
+        yield from self._begin(checkpoint)
+        saved = schedule.seconds
+        while not processes.any(self.stop.asked) and (counters.row is not None or schedule.progress < 1):
+            if counters.row is None:
+                rows = yield from self._steps()
+                if not rows:
+                    continue
+                for row in rows[:-1]:
+                    self._append(row)
+                counters.row = rows[-1]
+            if self._validation_is_due() and not (yield from self._validate(counters.row)):
+                break
+            if schedule.plateau and schedule.anneal_start is None and self._is_plateau():
+                schedule.anneal(counters.step, trainer.plan.optimizer.schedule)
+                counters.progress = schedule.progress
+                counters.anneal_start, counters.anneal_end = schedule.anneal_start, schedule.anneal_end
+            self._append(counters.row)
+            counters.row = None
+            if counters.step % KEEP_STEPS == 0:
+                trainer.state.keep()
+                if processes.first and schedule.seconds - saved > SAVE_SECONDS:
+                    saved = schedule.seconds
+                    yield self._save()
+        # Also at the end: tuning and scoring can take long, and may be stopped as well.
+        if processes.first:
+            yield self._save()
+        if processes.any(self.stop.asked):
+            yield Stopped(counters.step, self.folder.path)
+            return True
+        return False
+
+    def _begin(self, checkpoint: Checkpoint | None) -> Iterator[Event]:
+        """Go to the state of the checkpoint, open the log and plan the validations."""
+        trainer, validator = self.trainer, self.trainer.validator
+        if checkpoint is not None:
+            if warning := trainer.restore(checkpoint):
+                yield Warned(warning)
+            self.schedule.resume(trainer.counters.progress, _seconds(checkpoint))
+            self._set_schedule()
+            yield Resumed(trainer.counters.step, checkpoint.path)
+        if trainer.processes.first:
+            logged = trainer.counters.step - (trainer.counters.row is not None)
+            self.log = self.folder.open_log(validator.score_names, after=logged)
+            if self.log.missing:
+                yield Warned(
+                    f"{format_path(self.folder.log)}: {self.log.missing} steps before step {trainer.counters.step} are "
+                    "missing in the log"
+                )
+        self.validations = validator.plan_validations(for_scores(trainer.network, trainer.device), self.schedule)
+        self._reserve()
+        if checkpoint is None:
+            trainer.state.keep()
+
+    def _set_schedule(self) -> None:
+        """Set the schedule to the counters of a state that was restored."""
+        counters = self.trainer.counters
+        self.schedule.progress, self.schedule.anneal_start = counters.progress, counters.anneal_start
+        self.schedule.anneal_end = None if counters.anneal_start is None else counters.anneal_end
+
+    def _reserve(self) -> None:
+        """Reserve time for the remaining validations, and count the steps to a plateau."""
+        counters = self.trainer.counters
+        remaining = self.validations - counters.validated
+        self.schedule.reserved_s = self.trainer.validator.time_to_reserve(remaining)
+        self.schedule.to_plateau = (PATIENCE - counters.no_improvement) * self.trainer.pass_steps
+
+    def _append(self, row: dict[str, float | int]) -> None:
+        if self.log is not None:
+            self.log.append(row)
+
+    def _validation_is_due(self) -> bool:
+        """Return True if held-out images are to be scored after this step."""
+        schedule, counters = self.schedule, self.trainer.counters
+        if schedule.open_ended:
+            return schedule.progress >= 1 or counters.step % self.trainer.pass_steps == 0
+        return schedule.progress >= 1 or schedule.progress >= (counters.validated + 1) / self.validations
+
+    def _is_plateau(self) -> bool:
+        return self.trainer.counters.no_improvement >= PATIENCE or self.schedule.progress >= LATEST
+
+    def _validate(self, row: dict[str, float | int]) -> Generator[Event, None, bool]:
+        """Score held-out images and add the scores to the row; return False if a stop was requested before the end."""
+        trainer = self.trainer
+        found = trainer.validate(self.stop)
+        if found is None:
+            return False
+        scores, best = found
+        if scores:
+            yield Validated(trainer.counters.step, self.schedule.total(trainer.counters.step), scores, best)
+        row |= scores
+        self._reserve()
+        return True
+
+    def _steps(self) -> Generator[Event, None, list[dict[str, float | int]]]:
+        """Step until the losses must be read: at the latest when a validation is due or the state will be kept.
+
+        Returns
+        -------
+        list
+            A line of the log for each step; empty if a loss was not a finite number and the state was rolled back.
+        """
+        trainer, schedule, counters = self.trainer, self.schedule, self.trainer.counters
+        rows, losses, first = list[dict[str, float | int]](), list[torch.Tensor](), counters.step
+        while True:
+            schedule.start_step()
+            rate_factor = schedule.rate_factor(counters.step, trainer.plan.optimizer.schedule)
+            losses.append(trainer.training_step(rate_factor))
+            schedule.finish_step(counters.step)
+            counters.progress = schedule.progress = trainer.processes.broadcast(schedule.progress)
+            rows.append({"step": counters.step, "rate": trainer.rate, "seconds": schedule.seconds})
+            if (
+                len(rows) >= UNREAD_LOSSES.get(trainer.device.torch.type, 1)
+                or counters.step % KEEP_STEPS == 0
+                or self._validation_is_due()
+                or (schedule.plateau and schedule.anneal_start is None and schedule.progress >= LATEST)
+                or trainer.processes.any(self.stop.asked)
+            ):
+                break
+        values = torch.stack(losses).tolist()
+        failed = next((i for i, loss in enumerate(values) if not math.isfinite(loss)), None)
+        if failed is not None:
+            yield trainer.state.roll_back(first + failed)
+            self._set_schedule()
+            if self.log is not None:
+                self.log.truncate(counters.step)
+            return []
+        for row, loss in zip(rows, values, strict=True):
+            row["loss"] = loss
+            yield Step(int(row["step"]), schedule.total(int(row["step"])), loss, row["rate"], row["seconds"])
+        return rows
+
+    def _save(self) -> Saved:
+        """Write a checkpoint; first the log, which must not have fewer lines than the checkpoint has steps."""
+        if self.log is not None:
+            self.log.sync()
+        return Saved(self.trainer.save(self.folder.checkpoints, self.schedule.seconds))
+
+
+def _seconds(checkpoint: Checkpoint) -> float:
+    seconds = checkpoint.state.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else 0.0
+
+
+def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: TrainingDomain) -> Iterator[Event]:
+    """Tune on the held-out images with the best weights and write the model."""
+    trainer, folder, schedule = session.trainer, session.folder, session.schedule
+    network = trainer.best_network()
+    objects, scores, scored = trainer.validator.finish(for_scores(network, trainer.device), schedule)
+    if not trainer.processes.first:
+        return
+    held_out, counters, plan = len(trainer.validator.samples), trainer.counters, trainer.plan
+    if scored < held_out:
+        yield Warned(f"scores are of {scored} of {held_out} held-out images, to keep the budget")
+    training = {**origin, "steps": counters.step, "best_step": counters.best_step}
+    training |= {"seconds": round(schedule.seconds, 1), "septum": __version__, "torch": torch.__version__}
+    header = ModelHeader(
+        network=plan.network,
+        normalization=plan.normalization,
+        kind=rules.kind,
+        class_values=tuple(rules.class_values) if rules.kind == "classes" else (0, 1),
+        gray_as_color=rules.gray_as_color,
+        pixel_size_um=rules.pixel_size_um,
+        objects=objects,
+        lines=plan.lines,
+        scores=scores,
+        seen=domain,
+        training={**training, "plan": plan.model_dump(mode="json")},
+    )
+    # JSON has no NaN, the Dice coefficient of a class that no image has.
+    folder.write_json("scores.json", {k: v if math.isfinite(v) else None for k, v in scores.items()})
+    # The model comes last: if it exists, everything is done.
+    save_model(folder.model, network, header)
+    yield Saved(folder.model)
+    yield Trained(folder.model, scores, counters.step, schedule.seconds)

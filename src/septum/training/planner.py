@@ -1,0 +1,244 @@
+"""The plan of a run: that of an earlier start, or a new one from the data, the device and the settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from septum import seeding
+from septum.check.issues import format_shape
+from septum.cpu.training import for_training
+from septum.errors import UsageError
+from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.unet import UNet
+from septum.prediction.memory import format_bytes, total_bytes, training_bytes
+from septum.training.plan import Plan, describe_plan, smallest_tile
+from septum.training.presets import Reasons, make_plan
+from septum.training.pretrained import Pretrained, check_compatible
+
+if TYPE_CHECKING:
+    from septum.check.label_kind import Rules
+    from septum.nn.device import Device
+    from septum.training.distributed import Processes
+    from septum.training.fingerprint import Fingerprint
+    from septum.training.run_folder import RunFolder
+    from septum.training.settings import TrainSettings
+
+# Validations of a training that may end early: five of them make a plateau.
+_PLATEAU_VALIDATIONS = 20
+
+# A wider network is chosen if at least this many of its steps fit into the budget.
+_MIN_STEPS = 4000
+# Multiples of the processor's vectors: widths between them train slower (see `septum.cpu.training`).
+_WIDTHS = (16, 32, 64)
+# Share of the budget that timing may take, and the share of the budget that goes into steps.
+_TIMING_SHARE, _STEPS_SHARE = 0.02, 0.75
+# Steps to time; the first one includes the setup, the fastest of the others counts.
+_TIMED_STEPS = 3
+
+# A tile whose output has no longer side is not divided further, in pixels.
+_SMALLEST_OUTPUT = 16
+
+
+def plan_of_run(
+    settings: TrainSettings,
+    fingerprint: Fingerprint,
+    rules: Rules,
+    *,
+    start: Pretrained | None,
+    folder: RunFolder,
+    device: Device,
+    processes: Processes,
+) -> tuple[Plan, Reasons]:
+    """Return the plan of an earlier start of this run, or make one; the same in all processes.
+
+    A run that goes on with another device keeps its network and its batch.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    fingerprint, rules
+        Figures of the data, and what their masks mean.
+    start
+        The model to start from.
+    folder, device, processes
+        Of the run.
+
+    Returns
+    -------
+    plan, reasons
+        The plan, and one sentence for each choice.
+
+    Raises
+    ------
+    UsageError
+        If a setting does not fit the data, the model or the number of processes.
+    """
+    earlier = folder.read_plan() if processes.first else None
+    plan, reasons = earlier or _new_plan(settings, fingerprint, rules, start, device)
+    if settings.batch is None and not (folder.path / "plan.json").exists():
+        plan = plan.model_copy(update={"batch": -(-plan.batch // processes.world) * processes.world})
+    shared = json.loads(processes.broadcast_text(json.dumps([plan.model_dump(mode="json"), reasons])))
+    plan, reasons = Plan.model_validate(shared[0]), tuple(shared[1])
+    if plan.batch < processes.world:
+        raise UsageError(
+            f"{processes.world} processes for {plan.batch} tile{'s' * (plan.batch > 1)} a step",
+            "at least one tile for each process",
+            f"start {plan.batch} process{'es' * (plan.batch > 1)}, or a new run with a larger --batch",
+        )
+    return plan, reasons
+
+
+def _new_plan(
+    settings: TrainSettings, fingerprint: Fingerprint, rules: Rules, start: Pretrained | None, device: Device
+) -> tuple[Plan, Reasons]:
+    if settings.precision == "bfloat16" and not device.bfloat16:
+        raise UsageError(
+            f"--precision bfloat16 on {device.name}",
+            "a GPU that computes in bfloat16, or a processor with a matrix unit for it (AMX)",
+            "leave --precision out",
+        )
+    facts = fingerprint.describe()
+    if start is not None:
+        check_compatible(start, settings, rank=len(fingerprint.sides))
+        facts += start.describe(fingerprint.channels, rules.class_values)
+    gpu = device.torch.type != "cpu"
+    plan, reasons = make_plan(fingerprint, settings, gpu=gpu, bfloat16=device.bfloat16, start=start)
+    if plan.lines and rules.kind == "objects":
+        raise UsageError("--set lines=true with masks of object ids", "masks of two classes", "leave it out")
+    named = {value.partition("=")[0].strip() for value in settings.set}
+    if settings.preset == "auto" and settings.tile is None and settings.batch is None and not named & {"tile", "batch"}:
+        plan, limited = fit_memory(plan, training_limit(device))
+        reasons += limited
+    if settings.until_plateau and "validations" not in named:
+        plan = plan.model_copy(update={"validations": _PLATEAU_VALIDATIONS})
+    width_is_free = (
+        settings.preset == "auto"
+        and settings.width is None
+        and start is None
+        and not any(name.startswith("network.width") for name in named)
+    )
+    # Only a budget of time may decide the width: a number of steps must repeat exactly.
+    if settings.budget_s is not None and width_is_free:
+        plan, reason = fit_width(plan, device, settings.budget_s)
+        reasons = (reason, *(line for line in reasons if not line.startswith("width ")))
+    return plan, (*facts, *reasons, *describe_plan(plan))
+
+
+def fit_width(plan: Plan, device: Device, budget_s: float) -> tuple[Plan, str]:
+    """Choose the widest network of which enough steps fit into the budget.
+
+    Parameters
+    ----------
+    plan
+        A plan; its width is replaced.
+    device
+        Where to compute.
+    budget_s
+        Seconds for the whole training.
+
+    Returns
+    -------
+    plan, reason
+        The plan with a width of 16, 32 or 64 (in 3D up to 32): the widest one of which 4000 steps fit, at least 16; and
+        one sentence.
+    """
+    widest = 64 if len(plan.tile) == 2 else 32
+    begin, chosen, seconds = time.monotonic(), _with_width(plan, _WIDTHS[0]), 0.0
+    for width in _WIDTHS:
+        candidate = _with_width(plan, width)
+        one = step_seconds(candidate, device)
+        if width > _WIDTHS[0] and one * _MIN_STEPS > _STEPS_SHARE * budget_s:
+            break
+        chosen, seconds = candidate, one
+        if width == widest or time.monotonic() - begin + 2 * _TIMED_STEPS * one > _TIMING_SHARE * budget_s:
+            break
+    fitting = int(_STEPS_SHARE * budget_s / seconds)
+    return chosen, (
+        f"width {chosen.network.width}: a step takes {seconds:.2g} s, about {fitting} of them fit into the time; "
+        f"a wider network needs at least {_MIN_STEPS}"
+    )
+
+
+def step_seconds(plan: Plan, device: Device) -> float:
+    """Measure the seconds of one step of a plan, without drawing tiles.
+
+    Parameters
+    ----------
+    plan
+        Gives the network, the tile and the batch.
+    device
+        Where to compute.
+    """
+    bfloat16 = plan.precision == "bfloat16" and device.bfloat16
+    network, order = for_training(UNet(plan.network), device, bfloat16=bfloat16)
+    supervised = DeeplySupervised(network, plan.deep, seed=0).train()
+    draw = seeding.generator(0, "timing")
+    x = torch.from_numpy(draw.standard_normal((plan.batch, plan.network.channels, *plan.tile), dtype="float32"))
+    x = x.to(device.torch, memory_format=order)
+    y = torch.zeros((plan.batch, *plan.output), dtype=torch.uint8, device=device.torch)
+    w = torch.ones(y.shape, device=device.torch)
+    optimizer = torch.optim.AdamW(supervised.parameters(), lr=1e-6)
+    seconds = []
+    for number in range(_TIMED_STEPS):
+        network.seed_dropout([number] * plan.batch)
+        begin = time.monotonic()
+        with device.exact():
+            with device.autocast(bfloat16):
+                logits = supervised(x)
+            energy, annotated = supervised.loss(logits, y, w, dice=plan.dice)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(energy / annotated)
+        optimizer.step()
+        float(energy.detach())  # waits for a GPU
+        seconds.append(time.monotonic() - begin)
+    return min(seconds[1:])
+
+
+def training_limit(device: Device) -> int:
+    """Return the bytes that a step may take: half of the machine's memory, or three quarters of the GPU's.
+
+    The limit depends on the total memory and not on the free memory, so that the same command makes the same plan.
+    """
+    if device.torch.type == "cuda":
+        return int(0.75 * torch.cuda.get_device_properties(device.torch).total_memory)
+    return total_bytes() // 2
+
+
+def fit_memory(plan: Plan, limit: int) -> tuple[Plan, Reasons]:
+    """Reduce the number of tiles in a step, then their size, until a step fits into the memory.
+
+    Parameters
+    ----------
+    plan
+        A plan.
+    limit
+        Bytes that a step may take.
+
+    Returns
+    -------
+    plan, reasons
+        The plan, and one sentence if it changed. A tile whose output is 16 pixels or less is not divided further.
+    """
+    before = (plan.tile, plan.batch)
+    while (needed := training_bytes(plan.network, plan.tile, plan.batch)) > limit:
+        if plan.batch > 1:
+            plan = plan.model_copy(update={"batch": plan.batch - 1})
+            continue
+        longest = max(plan.output)
+        if longest <= _SMALLEST_OUTPUT:
+            break
+        halved = tuple(side // 2 if side == longest else side for side in plan.output)
+        plan = plan.model_copy(update={"tile": smallest_tile(plan.network, halved)})
+    if (plan.tile, plan.batch) == before:
+        return plan, ()
+    tile = format_shape(plan.tile)
+    return plan, (f"tile {tile}, {plan.batch} a step: {format_bytes(needed)} of memory, of {format_bytes(limit)}",)
+
+
+def _with_width(plan: Plan, width: int) -> Plan:
+    return plan.model_copy(update={"network": plan.network.model_copy(update={"width": width})})

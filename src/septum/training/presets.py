@@ -1,0 +1,229 @@
+"""Presets: how a plan follows from the fingerprint of the data, the device and the settings, with a reason a choice."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from septum.arrays.geometry import input_for_output, next_input
+from septum.arrays.normalize import NormalizeSettings
+from septum.check.issues import format_shape
+from septum.errors import UsageError
+from septum.nn.augment import AugmentSettings
+from septum.nn.unet import UNetSettings
+from septum.training.plan import (
+    OptimizerSettings,
+    Plan,
+    WeightSettings,
+    network_with_values,
+    smallest_tile,
+    with_values,
+)
+from septum.training.settings import Precision, TrainSettings
+
+if TYPE_CHECKING:
+    from septum.training.fingerprint import Fingerprint
+    from septum.training.pretrained import Pretrained
+
+# Largest side of a planned tile's output in pixels (the paper's, in 2D), and pixels of a planned batch, by rank.
+_LARGEST_OUTPUT = {2: 388, 3: 64}
+_BATCH_PIXELS = {2: 388**2, 3: 48**3}
+_LARGEST_BATCH = 8
+# Objects that are narrower are seen whole by a network with one pooling less than the paper's.
+_SMALL_OBJECT_PX = 40
+
+Reasons = tuple[str, ...]
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    settings: TrainSettings,
+    *,
+    gpu: bool = False,
+    bfloat16: bool = False,
+    start: Pretrained | None = None,
+) -> tuple[Plan, Reasons]:
+    """Choose a plan.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the data.
+    settings
+        ``preset``; and ``width``, ``depth``, ``tile``, ``batch``, ``precision``, ``set``, which override it. ``tile``
+        grows to the next side that fits the depth.
+    gpu, bfloat16
+        Whether a GPU computes, and whether the device is faster in bfloat16 than in float32.
+    start
+        The model to start from: it decides the network and the normalization.
+
+    Returns
+    -------
+    plan, reasons
+        The plan, and one sentence for each choice.
+
+    Raises
+    ------
+    UsageError
+        If the preset does not exist for volumes, or a value of ``set`` is not a value of the plan or out of range.
+    """
+    if settings.preset != "auto" and len(fingerprint.sides) == 3:
+        raise UsageError(
+            f"--preset {settings.preset} with volumes", "--preset auto", "the published settings are for 2D images only"
+        )
+    network = None if start is None else start.network_for(fingerprint.channels, fingerprint.classes)
+    match settings.preset:
+        case "auto":
+            plan, reasons = _auto(fingerprint, settings, gpu=gpu, network=network)
+        case "paper":
+            plan, reasons = _paper(fingerprint, settings.depth)
+        case "fiji":
+            plan, reasons = _fiji(fingerprint, settings.depth)
+    if start is not None and network is not None:
+        tile = smallest_tile(network, plan.output)
+        plan = plan.model_copy(update={"network": network, "tile": tile, "normalization": start.header.normalization})
+    elif settings.width is not None:
+        plan = plan.model_copy(update={"network": plan.network.model_copy(update={"width": settings.width})})
+        reasons += (f"width {settings.width}: asked for",)
+    elif settings.preset == "auto":
+        reasons += (f"width {plan.network.width}: {'a GPU computes' if gpu else 'no GPU, to keep steps short'}",)
+    return _with_requests(plan, reasons, fingerprint, settings, gpu=gpu, bfloat16=bfloat16)
+
+
+def _with_requests(
+    plan: Plan, reasons: Reasons, fingerprint: Fingerprint, settings: TrainSettings, *, gpu: bool, bfloat16: bool
+) -> tuple[Plan, Reasons]:
+    """Return the plan of a preset with the tile, batch, precision and other values of the settings."""
+    network, tile = plan.network, plan.tile
+    if settings.tile is not None:
+        tile = tuple(next_input(settings.tile, d, network.padding) for d in network.depths)
+        reasons += (f"tile {format_shape(tile)}: asked for {settings.tile}",)
+    computed: Precision = settings.precision or ("bfloat16" if bfloat16 else "float32")
+    changed = {"tile": tile, "batch": settings.batch or plan.batch, "precision": computed}
+    plan = plan.model_copy(update={**changed, "lines": fingerprint.boundary_lines and len(tile) == 2})
+    plan = Plan.model_validate(plan.model_dump())
+    if settings.set:
+        # The network first: the tile is fitted to it unless it is asked for as well.
+        network = network_with_values(plan.network, settings.set)
+        plan = plan.model_copy(update={"network": network, "tile": smallest_tile(network, plan.output)})
+        plan = with_values(plan, settings.set)
+        reasons += (f"asked for: {', '.join(settings.set)}",)
+    asked = settings.precision is not None or plan.precision != computed
+    return plan, (*reasons, f"precision {plan.precision}: {_why_precision(asked=asked, gpu=gpu, bfloat16=bfloat16)}")
+
+
+def _paper(fingerprint: Fingerprint, depth: int | None) -> tuple[Plan, Reasons]:
+    """Ronneberger et al. 2015. The learning rate is not published; 0.001 with the loss averaged over pixels is ours."""
+    depths = (depth or 4,) * 2
+    network = UNetSettings.paper(channels=fingerprint.channels, classes=fingerprint.classes)
+    plan = Plan(
+        network=network.model_copy(update={"depths": depths}),
+        normalization=NormalizeSettings(method="range"),
+        augmentation=AugmentSettings.paper(),
+        optimizer=OptimizerSettings(method="sgd", rate=1e-3, momentum=0.99, schedule="constant"),
+        weights=WeightSettings(w0=10.0, sigma_px=5.0),
+        tile=tuple(input_for_output(388, d) for d in depths),
+        batch=1,
+    )
+    return plan, (
+        "preset paper: network, weight map, augmentation and momentum as published in 2015; rate 0.001 is ours",
+    )
+
+
+def _fiji(fingerprint: Fingerprint, depth: int | None) -> tuple[Plan, Reasons]:
+    """Falk et al. 2019, the authors' plugin (see there for each figure)."""
+    depths = (depth or 4,) * 2
+    plan = Plan(
+        network=UNetSettings(channels=fingerprint.channels, classes=fingerprint.classes, depths=depths, leak=0.1),
+        normalization=NormalizeSettings(method="range"),
+        augmentation=AugmentSettings.fiji(),
+        optimizer=OptimizerSettings(method="adam", rate=1e-5, momentum=0.9, schedule="constant"),
+        weights=WeightSettings(method="fiji", w0=50.0, sigma_px=6.0),
+        tile=tuple(input_for_output(356, d) for d in depths),
+        batch=1,
+        sampler="density",
+    )
+    return plan, ("preset fiji: network, weight map, augmentation and Adam as in the authors' Fiji plugin of 2019",)
+
+
+def _auto(
+    fingerprint: Fingerprint, settings: TrainSettings, *, gpu: bool, network: UNetSettings | None
+) -> tuple[Plan, Reasons]:
+    """Follow the data and the device; `network` is that of the model to start from."""
+    rank = len(fingerprint.sides)
+    depths, reasons = (network.depths, []) if network else _auto_depths(fingerprint, settings.depth)
+    # Unpadded, a third to a half of a step (three quarters in 3D) is spent on context around the output. In equal time
+    # padded networks were better on all sets (benchmarks/ablation.py). Predictions do not see such edges.
+    planned = UNetSettings(
+        channels=fingerprint.channels,
+        classes=fingerprint.classes,
+        depths=depths,
+        width=(32 if rank == 3 else 64) if gpu else 16,
+        padding="same",
+        batch_norm=True,
+    )
+    if network is None:
+        reasons.append("same padding: without it much of each step would be context around the tile")
+    # A tile larger than the image would only repeat its mirror image.
+    tile = smallest_tile(planned, [min(side, _LARGEST_OUTPUT[rank]) for side in fingerprint.sides])
+    augmentation = AugmentSettings.auto()
+    if fingerprint.fixed_orientation:
+        augmentation = augmentation.model_copy(update={"rotate": False, "mirror": False})
+        reasons.append("neither rotated nor mirrored: classes lie the same way around in all images")
+    if fingerprint.boundary_lines:
+        reasons.append(
+            "lines between areas, such as membranes: their pixels weigh more, and no soft Dice, which tolerates gaps"
+        )
+    # One large tile in 2D, as in the paper; two or more small ones in 3D, for a steady gradient.
+    batch = round(_BATCH_PIXELS[rank] / prod(planned.geometry.output(tile)))
+    plan = Plan(
+        network=planned,
+        normalization=NormalizeSettings(method="standardize"),
+        augmentation=augmentation,
+        # Without `settle`, images unlike the others were predicted too faint or too strong (benchmarks/ablation.py).
+        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, settle=0.25),
+        # The soft Dice already balances rare classes; weighing their pixels as well would draw them too large. But it
+        # tolerates gaps in boundary lines, which have few pixels and separate large areas.
+        weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if fingerprint.boundary_lines else 1.0),
+        dice=0.0 if fingerprint.boundary_lines else 1.0,
+        deep=0.5,
+        tile=tile,
+        batch=max(1, min(_LARGEST_BATCH, batch)),
+        sampler="objects",
+    )
+    return plan, tuple(reasons)
+
+
+def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
+    """Choose the poolings of each axis: enough to see an object, no more than the image and its pixel size allow."""
+    if depth is not None:
+        return (depth,) * len(fingerprint.sides), [f"depth {depth}: asked for"]
+    wanted = 4 if len(fingerprint.sides) == 2 else 3
+    reason = "the paper's depth"
+    object_px = fingerprint.object_px
+    if len(fingerprint.sides) == 2 and object_px is not None and object_px < _SMALL_OBJECT_PX:
+        wanted, reason = 3, f"objects are about {object_px:.0f} px wide"
+    depths = []
+    for side, ratio in zip(fingerprint.sides, fingerprint.anisotropy, strict=True):
+        d = wanted
+        while d > 1 and side < 8 * 2**d:  # the coarsest map should still have eight pixels
+            d -= 1
+        while d > 0 and ratio >= 2:  # a coarse axis is pooled once less for each doubling of its pixel size
+            d, ratio = d - 1, ratio / 2
+        depths.append(d)
+    if max(depths) == 0:
+        depths[depths.index(max(depths))] = 1
+    text = f"depth {format_shape(depths)}: {reason}"
+    if min(depths) < wanted:
+        sides, sizes = format_shape(fingerprint.sides), format_shape(fingerprint.anisotropy)
+        text += f", as far as sides {sides} and pixel sizes {sizes} allow"
+    return tuple(depths), [text]
+
+
+def _why_precision(*, asked: bool, gpu: bool, bfloat16: bool) -> str:
+    if asked:
+        return "asked for"
+    where = "GPU" if gpu else "processor"
+    if bfloat16:
+        return f"the {where} is faster in it; weights and loss are float32"
+    return f"the {where} is not faster in bfloat16"

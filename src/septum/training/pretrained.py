@@ -1,0 +1,147 @@
+"""Start a training from the weights of a trained model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from septum.check.issues import format_shape
+from septum.errors import ModelError, UsageError
+from septum.io.paths import format_path
+from septum.io.tensors import read_model
+from septum.nn.unet import UNet, UNetSettings
+from septum.prediction.model import ModelHeader, model_file, trained_networks
+
+if TYPE_CHECKING:
+    from septum.training.settings import TrainSettings
+
+_FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model to start from.
+
+    Attributes
+    ----------
+    path
+        Its file.
+    fingerprint
+        Hash of the file.
+    header
+        Header of the file.
+    weights
+        Weights of its network as trained, by name; float32 of any shape.
+    """
+
+    path: Path
+    fingerprint: str
+    header: ModelHeader
+    weights: dict[str, Tensor]
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the header of the new model stores of this model and of the one that this model started from."""
+        training = self.header.training
+        own: dict[str, Any] = {"file": self.path.name, "fingerprint": self.fingerprint}
+        return own | {key: training[key] for key in ("data_fingerprint", "seed", "steps", "from") if key in training}
+
+    def network_for(self, channels: int, classes: int) -> UNetSettings:
+        """Return the settings of this network with other numbers of channels and classes."""
+        return self.header.network.model_copy(update={"channels": channels, "classes": classes})
+
+    def keeps_head(self, class_values: tuple[int, ...]) -> bool:
+        """Return True if the classes are the same; with two classes always, whatever their values."""
+        before = self.header.class_values
+        return len(before) == len(class_values) and (len(before) == 2 or before == class_values)
+
+    def fill(self, network: UNet, *, keep_head: bool) -> None:
+        """Copy the weights of this model into a new network.
+
+        For another number of channels the first layer is averaged over the channels of this model, scaled so that an
+        image of equal channels gives the same result: a gray image repeated as colors, or a color image turned gray.
+
+        Parameters
+        ----------
+        network
+            Of the settings that `network_for` returns.
+        keep_head
+            Copy the last layer too; otherwise it keeps its new weights.
+        """
+        own = network.state_dict()
+        with torch.no_grad():
+            for name, value in self.weights.items():
+                if name in _HEAD and not keep_head:
+                    continue
+                if name == _FIRST and value.shape[1] != own[name].shape[1]:
+                    given, wanted = value.shape[1], own[name].shape[1]
+                    value = value.mean(dim=1, keepdim=True).expand_as(own[name]) * (given / wanted)
+                own[name].copy_(value)
+
+    def describe(self, channels: int, class_values: tuple[int, ...]) -> tuple[str, ...]:
+        """Describe in words which layers are kept and which are new."""
+        before = self.header.network
+        lines = [f"starts from {format_path(self.path)}: its network and normalization"]
+        if channels != before.channels:
+            lines.append(f"first layer: {before.channels} channel{'s' * (before.channels > 1)} averaged for {channels}")
+        if not self.keeps_head(class_values):
+            lines.append(f"last layer: new, for {len(class_values)} classes instead of {before.classes}")
+        return tuple(lines)
+
+
+def read_pretrained(path: Path) -> Pretrained:
+    """Load the model, of a model file or a run folder, that a training starts from.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or foreign; if the run has not ended.
+    """
+    path = model_file(path)
+    networks = trained_networks(path)
+    header = ModelHeader.model_validate(read_model(path)[1])
+    try:
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"{format_path(path)}: {error.strerror}", "a Septum model file", "copy the file again"
+        ) from None
+    return Pretrained(path, digest, header, dict(networks[0].state_dict()))
+
+
+def check_compatible(start: Pretrained, settings: TrainSettings, *, rank: int) -> None:
+    """Raise `UsageError` if the settings or the data ask for another network than that of the model to start from.
+
+    Parameters
+    ----------
+    start
+        The model to start from.
+    settings
+        Of the new training.
+    rank
+        2 for images, 3 for volumes.
+    """
+    network = start.header.network
+    if len(network.depths) != rank:
+        kinds = {2: "images", 3: "volumes"}
+        raise UsageError(
+            f"--from {format_path(start.path)}: a model of {kinds[len(network.depths)]}, and the data are "
+            f"{kinds[rank]}",
+            f"a model of {kinds[rank]}",
+            "leave --from out",
+        )
+    width, depth = settings.width, settings.depth
+    wrong = [f"--width {width}"] if width not in (None, network.width) else []
+    wrong += [f"--depth {depth}"] if depth is not None and any(d != depth for d in network.depths) else []
+    wrong += [f"--set {value}" for value in settings.set if value.startswith(("network.", "normalization."))]
+    if wrong:
+        raise UsageError(
+            f"{' '.join(wrong)} with --from {format_path(start.path)}",
+            f"the network of that model: width {network.width}, depth {format_shape(network.depths)}, "
+            f"padding {network.padding}; its weights fit no other",
+            f"leave out {' '.join(wrong)}, or --from",
+        )

@@ -1,0 +1,369 @@
+"""A run folder: the files of one training, and how it goes on after a stop.
+
+::
+
+    RUN/settings.json      the settings, and hashes of the images: a second start must match
+    RUN/plan.json          the plan and its reasons; a second start follows it
+    RUN/log.csv            one line for each step; with scores after a validation
+    RUN/checkpoints/       the last two states
+    RUN/scores.json        the scores of the model
+    RUN/model.safetensors  the result
+    RUN/tensorboard/       events, with --tensorboard
+    RUN/mlflow.json        the name of this training in MLflow, with --mlflow
+    RUN/.lock              locked while a process trains here
+    RUN/.trained-by.json   this process; left behind if it was killed
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from septum.errors import FileError, UsageError
+from septum.io.atomic import as_error, remove_parts, whole_file
+from septum.io.paths import format_path
+from septum.training.plan import Plan
+from septum.training.settings import TrainSettings, fixed_settings, read_fixed_settings
+
+_WRITTEN = (
+    *("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock"),
+    *("tensorboard", "mlflow.json"),
+)
+# Changed images that are named in a message.
+_MAX_IMAGES = 10
+# Keys of settings.json besides the settings: the data, the model to start from, and the kinds of a series.
+_OTHER_KEYS = ("images", "data_fingerprint", "from", "folds", "seeds", "learning_curve")
+# Columns of the log before the scores.
+_COLUMNS = ("step", "loss", "rate", "seconds")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Parameters
+    ----------
+    path
+        The folder; created if missing. It may be a link, but the files in it may not.
+    parts
+        True if it holds several trainings in folders of their own, and no checkpoints.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be created, is a file, or holds links where this program writes.
+    """
+
+    def __init__(self, path: Path, *, parts: bool = False) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model.safetensors"
+        self.log = path / "log.csv"
+        for name in _WRITTEN:
+            if (path / name).is_symlink():
+                # A run folder from elsewhere must not make this program write or remove files in other places.
+                raise FileError(
+                    f"{format_path(path / name)}: is a link", "a run folder without links in it", "give another -o"
+                )
+        try:
+            (path if parts else self.checkpoints).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = as_error(path, error)
+            raise FileError(reason.given, "a folder that can be written", "give another -o") from None
+
+    @contextmanager
+    def lock(self) -> Iterator[str]:
+        """Lock the folder, so that no second process trains in it; the lock ends with the process.
+
+        Yields
+        ------
+        str
+            A warning, or ``""``: the drive does not support locks, or another machine may still train in the folder.
+
+        Raises
+        ------
+        UsageError
+            If another process trains in this folder.
+        FileError
+            If the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        note, owner = self.path / ".trained-by.json", _owner(self.path / ".trained-by.json")
+        lock, warning = FileLock(self.path / ".lock", timeout=0, thread_local=False), ""
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"{format_path(self.path)}: is being trained by another process"
+                + (f" (process {owner['process']} on {owner['host']})" if owner else ""),
+                "one training in a folder",
+                "wait until it is done, stop it, or give another -o",
+            ) from None
+        except NotImplementedError:
+            warning = (
+                f"{format_path(self.path)}: this drive does not support locks; make sure that no other process trains "
+                "in this folder"
+            )
+        except OSError as error:
+            raise as_error(self.path / ".lock", error) from None
+        try:
+            if owner and owner["host"] != socket.gethostname():
+                warning = (
+                    f"{format_path(self.path)} was trained on {format_path(owner['host'])}, which recorded no end: "
+                    "make sure that the training does not go on there; not every network drive supports locks"
+                )
+            with whole_file(note) as part:
+                part.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid()}) + "\n")
+            remove_parts(self.path)
+            yield warning
+        finally:
+            with suppress(OSError):
+                note.unlink(missing_ok=True)
+            lock.release()
+
+    def check_same_settings(
+        self, settings: TrainSettings, images: Mapping[str, str], more: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the settings, or check that an earlier start had the same.
+
+        An earlier start may be of another version: a missing setting has its default, and a value that this version
+        does not know must have changed nothing (None, False or empty).
+
+        Parameters
+        ----------
+        settings
+            Of the training; those with `septum.settings.Option.free` may differ.
+        images
+            A hash of each image and its mask, by name.
+        more
+            Other values that must be the same, by name, ready for JSON.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds a run of other settings or data; the differences are listed.
+        FileError
+            If ``settings.json`` is damaged or cannot be written.
+        """
+        more = json.loads(json.dumps(dict(more or {})))
+        now = fixed_settings(settings)
+        stored = self._read_json("settings.json")
+        if stored is None:
+            data = [str(path.absolute()) for path in settings.data]  # not compared: data may be moved
+            self.write_json("settings.json", {**now, **more, "data": data, "images": dict(images)})
+            return
+        try:
+            before, others = read_fixed_settings(stored)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise FileError(
+                f"{format_path(self.path / 'settings.json')}: {name} = {first['input']!r}: {first['msg']}",
+                "settings that this version of Septum knows",
+                "use the version that began the run, or give another -o",
+            ) from None
+        old_images = others.pop("images", {})
+        changed = [name for name in now if before[name] != now[name]]
+        lines = [f"  {name}: {before[name]} -> {now[name]}" for name in changed]
+        lines += _changed_values(others, more)
+        lines += _changed_images(old_images if isinstance(old_images, dict) else {}, images)
+        if not lines:
+            return
+        todo = "repeat the earlier command, or give a new folder with -o"
+        if len(lines) == len(changed) and set(changed) <= {"steps", "budget_s"}:
+            todo += (
+                "; a run cannot be made longer or shorter, because its learning rate was planned for the end that was "
+                "asked for"
+            )
+        raise UsageError(
+            f"{format_path(self.path)} holds a run with other settings or data:\n" + "\n".join(lines),
+            "the same command and data to go on",
+            todo,
+        )
+
+    def read_plan(self) -> tuple[Plan, tuple[str, ...]] | None:
+        """Load the plan of an earlier start and its reasons; None if there was none.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
+        stored = self._read_json("plan.json")
+        if stored is None:
+            return None
+        try:
+            return Plan.model_validate(stored["plan"]), tuple(str(reason) for reason in stored["reasons"])
+        except (ValidationError, KeyError, TypeError):
+            raise self._damaged("plan.json") from None
+
+    def write_plan(self, plan: Plan, reasons: Sequence[str], *, held_out: Sequence[str]) -> None:
+        """Write the plan, its reasons, and the names of the held-out images."""
+        content = {"plan": plan.model_dump(mode="json"), "reasons": list(reasons), "held_out": list(held_out)}
+        self.write_json("plan.json", content)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Load the settings of an earlier start as `check_same_settings` wrote them; empty if there was none.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
+        return self._read_json("settings.json") or {}
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write one JSON file, completely or not at all."""
+        with whole_file(self.path / name) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
+
+    def open_log(self, scores: Sequence[str], *, after: int) -> StepLog:
+        """Open the log for appending, truncated to the first `after` steps."""
+        return StepLog(self.log, scores, after=after)
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads((self.path / name).read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, RecursionError):
+            raise self._damaged(name) from None
+
+    def _damaged(self, name: str) -> FileError:
+        return FileError(f"{format_path(self.path / name)}: damaged", "the file that training wrote", "give another -o")
+
+
+def _owner(note: Path) -> dict[str, str] | None:
+    """Return host and process of the last training that did not record its end."""
+    try:
+        stored = json.loads(note.read_text())
+        return {"host": str(stored["host"])[:100], "process": str(int(stored["process"]))}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value that differs and is not a setting of this version."""
+    lines = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if name in _OTHER_KEYS and old != new:
+            lines.append(f"  {name}: {old} -> {new}")
+        elif name not in _OTHER_KEYS and old:
+            lines.append(f"  {name}: {old} -> not a setting of this version")
+    return lines
+
+
+def _changed_images(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return a line for each new, missing or changed image, for the first of them by name."""
+    lines = [
+        f"  image {format_path(name)}: {'new' if name not in before else 'gone' if name not in now else 'changed'}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    return lines if len(lines) <= _MAX_IMAGES else [*lines[:_MAX_IMAGES], f"  and {len(lines) - _MAX_IMAGES} more"]
+
+
+def read_plan_file(folder: Path) -> dict[str, Any]:
+    """Return the content of ``plan.json`` of a finished run: plan, reasons, names of the held-out images.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    try:
+        return dict(json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise FileError(
+            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
+        ) from None
+
+
+class StepLog:
+    """``log.csv``: one line for each step, complete and in order also after a crash.
+
+    Parameters
+    ----------
+    path
+        The file.
+    scores
+        Names of the columns for scores; empty in lines without scores.
+    after
+        Number of steps done: later lines, and all after a torn or missing line, are removed.
+
+    Attributes
+    ----------
+    missing
+        How many of the first `after` lines were missing.
+    """
+
+    def __init__(self, path: Path, scores: Sequence[str], *, after: int) -> None:
+        self.path = path
+        self._columns = [*_COLUMNS, *scores]
+        self.missing = after - self.truncate(after)
+
+    def truncate(self, after: int) -> int:
+        """Remove the lines after the first `after` steps; return the number of lines left."""
+        rows = self._intact_rows()[:after]
+        with whole_file(self.path) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        return len(rows)
+
+    def _intact_rows(self) -> list[dict[str, str]]:
+        """Return the lines before the first one that is torn or is not the next step."""
+        rows: list[dict[str, str]] = []
+        try:
+            with self.path.open(newline="", errors="replace") as file:
+                for number, row in enumerate(csv.reader(file)):
+                    if number == 0 and row != self._columns:
+                        return []
+                    if number and (len(row) != len(self._columns) or row[0] != str(number)):
+                        break
+                    if number:
+                        rows.append(dict(zip(self._columns, row, strict=True)))
+        except FileNotFoundError:
+            return []
+        except csv.Error:
+            pass  # torn by a crash
+        except OSError as error:
+            raise as_error(self.path, error) from None
+        return rows
+
+    def append(self, row: Mapping[str, float | int]) -> None:
+        """Append one line.
+
+        Raises
+        ------
+        FileError
+            If the disk is full or the file is gone.
+        """
+        values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(values)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def sync(self) -> None:
+        """Write the lines to the disk; called before a checkpoint with their steps, so that a power cut loses none."""
+        try:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    reason = as_error(path, error)
+    return FileError(reason.given, reason.expected, f"{reason.todo}; the same command goes on from the last checkpoint")

@@ -1,0 +1,123 @@
+"""Where training tiles are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum import seeding
+from septum.arrays.targets import IGNORE_INDEX
+from septum.training.prepare import Prepared
+
+if TYPE_CHECKING:
+    from septum.training.plan import Plan
+
+# An image is sparsely annotated if its share of annotated pixels is lower; its tiles are drawn around at most this many
+# of them.
+_SPARSE, _KNOWN_PLACES = 0.5, 4096
+
+
+class Sampler:
+    """Draws the places of training tiles.
+
+    ``"uniform"``, and half of the tiles of ``"objects"``: anywhere in an image; in a sparsely annotated image around an
+    annotated pixel. The other half of ``"objects"``: draw a class (the objects, or one of the classes), an image with
+    it, a pixel of it, and where this pixel lies in the tile; the rarest class and the smallest object are drawn as
+    often as any other. ``"density"``: anywhere, rejecting ignored pixels, and background with probability 0.9.
+
+    Parameters
+    ----------
+    images
+        All training images.
+    plan
+        Gives the sampler and the size of the tiles.
+    """
+
+    def __init__(self, images: Sequence[Prepared], plan: Plan) -> None:
+        self._images = images
+        self._plan = plan
+        self.probabilities = draw_probabilities(images, plan)
+        self._known = [_known_pixels(image, number) for number, image in enumerate(images)]
+        self._holders: list[tuple[int, NDArray[np.intp], NDArray[np.float64]]] = []
+        for value in sorted({p.value for image in images for p in image.places}):
+            holders = np.flatnonzero([any(p.value == value for p in image.places) for image in images])
+            weights = self.probabilities[holders]
+            self._holders.append((value, holders, weights / weights.sum()))
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, NDArray[np.float64]]:
+        """Draw the image and the tile center of one training tile.
+
+        Parameters
+        ----------
+        rng
+            Random generator of the tile.
+
+        Returns
+        -------
+        index
+            Index of the image.
+        center
+            ``(D,)`` float64, pixel coordinates of the center of the tile in the image; may lie outside it.
+        """
+        half = np.asarray(self._plan.output) / 2
+        if self._plan.sampler == "objects" and rng.random() < 0.5 and self._holders:
+            value, holders, probabilities = self._holders[int(rng.integers(len(self._holders)))]
+            index = int(holders[rng.choice(len(holders), p=probabilities)])
+            places = [p.pixels for p in self._images[index].places if p.value == value]
+            pixels = places[int(rng.integers(len(places)))]
+            # At a random place of the output, not always in its center.
+            return index, pixels[int(rng.integers(len(pixels)))] + rng.uniform(-half, half)
+        index = int(rng.choice(len(self._images), p=self.probabilities))
+        image, known = self._images[index], self._known[index]
+        shape = np.asarray(image.target.shape)
+        if self._plan.sampler != "density" and known is not None:
+            return index, known[int(rng.integers(len(known)))] + rng.uniform(-half, half)
+        anywhere = rng.uniform(-0.5, shape - 0.5)
+        if self._plan.sampler == "density":
+            for _ in range(1000):
+                there = image.target[tuple(np.rint(anywhere).astype(int).clip(0, shape - 1))]
+                if there != IGNORE_INDEX and (there > 0 or rng.random() < 0.1):
+                    break
+                anywhere = rng.uniform(-0.5, shape - 0.5)
+        return index, anywhere
+
+
+def _known_pixels(image: Prepared, number: int) -> NDArray[np.int32] | None:
+    """Draw annotated pixels of a sparsely annotated image; None if most of it is annotated."""
+    known = np.flatnonzero(image.target != IGNORE_INDEX)
+    if not 0 < len(known) < _SPARSE * image.target.size:
+        return None
+    draw = seeding.generator(0, "known", number)
+    some = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
+    return np.stack(np.unravel_index(some, image.target.shape), axis=1).astype(np.int32)
+
+
+def draw_probabilities(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
+    """Compute the probability to draw each image: proportional to the number of tiles that cover it.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` float64 in 0..1, sum 1.
+    """
+    tiles = count_tiles(images, plan)
+    probabilities: NDArray[np.float64] = tiles / tiles.sum()
+    return probabilities
+
+
+def count_tiles(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
+    """Count the tiles that cover the annotated part of each image.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` float64 >= 1.
+    """
+    counts = []
+    for image in images:
+        tiles = np.prod([-(-n // o) for n, o in zip(image.target.shape, plan.output, strict=True)])
+        counts.append(max(1.0, tiles * np.count_nonzero(image.target != IGNORE_INDEX) / image.target.size))
+    return np.asarray(counts, dtype=np.float64)

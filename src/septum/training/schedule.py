@@ -1,0 +1,138 @@
+"""Progress of a training: by steps, by a time budget, or until the validation scores stop improving."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from math import cos, pi
+from typing import Literal
+
+PATIENCE = 5
+"""A plateau is reached after this many validations without a gain (`septum.training.model_selection.GAIN`)."""
+
+LATEST = 0.75
+"""Share of the steps or of the time after which annealing begins, with or without a plateau."""
+
+_WARM_UP_STEPS = 100
+
+
+class Schedule:
+    """Progress of a training, from 0 to 1, and its learning rate.
+
+    With a number of steps, progress is the share of steps done, and repeats exactly. With a time budget, each step
+    advances progress by an equal share of what is left after the time reserved for validations and the end: progress
+    reaches 1 when the time is over, also if the speed of the machine changes on the way.
+
+    A training to a plateau keeps its learning rate until `PATIENCE` validations have brought no gain, or until three
+    quarters of its steps or time are over, if it has an end; then it anneals: the rate falls to 0 over a third of the
+    steps done so far. Without an end, progress is 0 until then.
+
+    Parameters
+    ----------
+    steps
+        Steps of the whole training; None: the budget decides.
+    budget_s
+        Seconds for the whole training, loading and saving included; None: the steps decide.
+    plateau
+        Train to a plateau; required if both others are None.
+
+    Attributes
+    ----------
+    anneal_start
+        Progress at which annealing began, 0..1; None before.
+    anneal_end
+        Step at which the rate is 0; None before annealing.
+    to_plateau
+        Steps until the plateau if the score does not improve any more.
+    reserved_s
+        Seconds of the budget that are kept for validations and the end.
+    """
+
+    def __init__(self, steps: int | None, budget_s: float | None, *, plateau: bool = False) -> None:
+        assert steps is None or budget_s is None
+        assert plateau or steps is not None or budget_s is not None
+        self.steps = steps
+        self.budget_s = budget_s
+        self.plateau = plateau
+        self.anneal_start: float | None = None
+        self.anneal_end: int | None = None
+        self.to_plateau = 0
+        self.progress = 0.0
+        self.reserved_s = 0.0
+        self._begin = time.monotonic()
+        self._durations: deque[float] = deque(maxlen=25)
+        self._last = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the run began, all sessions together."""
+        return time.monotonic() - self._begin
+
+    @property
+    def open_ended(self) -> bool:
+        """Return True if nothing but a plateau ends this training."""
+        return self.steps is None and self.budget_s is None
+
+    def resume(self, progress: float, spent_s: float) -> None:
+        """Continue from the progress and the seconds of a checkpoint."""
+        self.progress = progress
+        self._begin -= spent_s
+
+    def anneal(self, step: int, schedule: Literal["cosine", "constant"]) -> None:
+        """Begin to lower the rate after `step` steps; with a constant rate, end the training."""
+        self.anneal_start = self.progress
+        self.anneal_end = step if schedule == "constant" else step + max(1, step // 3)
+        if self.anneal_end == step:
+            self.progress = 1.0
+
+    def start_step(self) -> None:
+        """Record the time at which a step begins."""
+        self._last = time.monotonic()
+
+    def finish_step(self, step: int) -> None:
+        """Advance progress after `step` steps."""
+        self._durations.append(time.monotonic() - self._last)
+        if self.steps is not None and self.anneal_end is None:
+            self.progress = step / self.steps
+        elif (left := self._steps_after(step)) is not None:
+            self.progress = 1.0 if left <= 0 else self.progress + (1.0 - self.progress) / (left + 1)
+
+    def _steps_after(self, step: int) -> int | None:
+        """Return how many steps follow `step` steps; None if unknown."""
+        ends = [] if self.budget_s is None else [self.steps_left()]
+        ends += [end - step for end in (self.steps, self.anneal_end) if end is not None]
+        return min(ends, default=None)
+
+    def steps_left(self) -> int:
+        """Estimate how many more steps fit into the budget."""
+        assert self.budget_s is not None
+        # The mean, not the median, fills the budget; the first step includes the setup and is left out.
+        durations = list(self._durations)[1:] or [*self._durations, 0.1][:1]
+        return int((self.budget_s - self.seconds - self.reserved_s) / max(1e-6, sum(durations) / len(durations)))
+
+    def total(self, step: int) -> int:
+        """Estimate the steps of the whole training after `step` steps."""
+        if self.steps is not None and not self.plateau:
+            return self.steps
+        left = 0 if self.progress >= 1 else self._steps_after(step)
+        if left is None:
+            return step + self.to_plateau + (step + self.to_plateau) // 3
+        return step + (0 if self.progress >= 1 else max(1, left))
+
+    def rate_factor(self, step: int, schedule: Literal["cosine", "constant"]) -> float:
+        """Return the learning rate of the step after `step` steps, relative to the highest, 0..1."""
+        if not self.plateau:
+            return rate_factor(self.progress, schedule)
+        if schedule == "constant":
+            return 1.0
+        warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+        if self.anneal_start is None:
+            return warm_up
+        return warm_up * 0.5 * (1 + cos(pi * (self.progress - self.anneal_start) / (1.0 - self.anneal_start)))
+
+
+def rate_factor(progress: float, schedule: Literal["cosine", "constant"]) -> float:
+    """Return the learning rate relative to the highest: linear warm-up over the first 2 %, then a cosine down to 0."""
+    if schedule == "constant":
+        return 1.0
+    return min(1.0, (progress + 1e-3) / 0.02) * 0.5 * (1 + cos(pi * progress))

@@ -1,0 +1,277 @@
+"""Train one network: draw tiles, step, validate, and hold the best weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from septum import seeding
+from septum.cpu.training import for_training
+from septum.nn.augment import draw, training_batch
+from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.device import Device, compile_network, free_bytes
+from septum.nn.unet import UNet, freeze_batchnorm
+from septum.nn.weight_averaging import WeightAverage
+from septum.prediction.backend import for_scores
+from septum.training.distributed import Processes
+from septum.training.model_selection import GAIN, selection_score
+from septum.training.prepare import Prepared
+from septum.training.sampler import Sampler, count_tiles
+from septum.training.state import Counters, TrainingState
+from septum.training.validation import Validator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from septum.training.checkpoint import Checkpoint
+    from septum.training.interrupt import StopRequest
+    from septum.training.plan import OptimizerSettings, Plan
+
+PASS_STEPS = (100, 2000)
+"""Least and most steps of a pass through the images, after which a training without an end is validated."""
+
+# Images stay on a GPU if they take no more than this share of its free memory; the rest is for the network.
+_IMAGES_SHARE = 0.25
+
+
+@dataclass
+class Trainer:
+    """A network in training.
+
+    Parameters
+    ----------
+    plan, seed, device, processes
+        How to train, and on what.
+    images
+        Prepared training images.
+    validator
+        The images held out for validation; may be empty.
+    compile
+        Compile the network (`septum.nn.device.compile_network`); with one process only.
+
+    Attributes
+    ----------
+    state
+        Everything that changes.
+    rate
+        Learning rate of the last step.
+    not_compiled
+        Why the network was not compiled although `compile` is set; ``""`` otherwise.
+    """
+
+    plan: Plan
+    seed: int
+    device: Device
+    processes: Processes
+    images: tuple[Prepared, ...]
+    validator: Validator
+    compile: bool = False
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        network = UNet(self.plan.network, seed=seeding.number(self.seed, "initial weights"))
+        # A run that goes on where bfloat16 would only be emulated computes in float32, and reports it.
+        self._bfloat16 = self.plan.precision == "bfloat16" and self.device.bfloat16
+        self.network, self._order = for_training(network, self.device, bfloat16=self._bfloat16)
+        heads_seed = seeding.number(self.seed, "deep supervision")
+        supervised = DeeplySupervised(self.network, self.plan.deep, seed=heads_seed)
+        self._parallel = self.processes.wrap(supervised, self.device.torch)
+        share = self.plan.optimizer.average
+        self.state = TrainingState(
+            network=self.network,
+            supervised=supervised,
+            optimizer=make_optimizer(supervised, self.plan.optimizer),
+            average=WeightAverage(share) if share else None,
+            device=self.device.torch,
+        )
+        self._sampler = Sampler(self.images, self.plan)
+        self._on_device = [self._to_device(i) for i in self.images] if self._images_fit() else []
+        self.not_compiled = ""
+        if self.compile:
+            self._parallel, self.not_compiled = compile_network(
+                self._parallel, lambda network: self._backward(network, 0)
+            )
+
+    @property
+    def counters(self) -> Counters:
+        """Return the numbers of the state: steps done, progress, validations."""
+        return self.state.counters
+
+    @property
+    def pass_steps(self) -> int:
+        """Return the steps of one pass through the training images, within `PASS_STEPS`."""
+        low, high = PASS_STEPS
+        return max(low, min(high, round(float(count_tiles(self.images, self.plan).sum()) / self.plan.batch)))
+
+    @property
+    def computed_on(self) -> str:
+        """Return what decides the last bits of a result besides data, plan and seed."""
+        processes = f"{self.processes.world} process{'es' * (self.processes.world > 1)}"
+        precision = "bfloat16" if self._bfloat16 else "float32"
+        code = ", compiled" if self.compile and not self.not_compiled else ""
+        return f"{self.device.name}, {precision}{code}, {processes}, torch {torch.__version__}"
+
+    def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the tiles of this process for a step; tile `i` depends on (seed, step, i) only.
+
+        Returns
+        -------
+        images, targets, weights
+            On the device: ``(N, C, *S)`` float32, normalized; ``(N, *S)`` uint8 classes, 255 ignored; ``(N, *S)``
+            float32 weights >= 0.
+        """
+        tiles, draws = [], []
+        for index in self.processes.share(self.plan.batch):
+            rng = seeding.generator(self.seed, "augment", step, index)
+            number, center = self._sampler.draw(rng)
+            image = self.images[number]
+            parts = self._on_device[number] if self._on_device else self._to_device(image)
+            draws.append(
+                draw(
+                    self.plan.augmentation,
+                    rng,
+                    center=[float(c) for c in center],
+                    tile=self.plan.tile,
+                    spacing=image.spacing,
+                )
+            )
+            tiles.append(parts)
+        images, targets, weights = zip(*tiles, strict=True)
+        return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self.plan.output)
+
+    def _to_device(self, image: Prepared) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image, target and weight on the device; on the CPU they share memory with the arrays."""
+        x, y, w = (torch.from_numpy(a).to(self.device.torch) for a in (image.image, image.target, image.weight))
+        return x, y, w
+
+    def _images_fit(self) -> bool:
+        """Return True if all images may stay on the device: a GPU would wait for the copy of each tile's image."""
+        free = free_bytes(self.device)
+        needed = sum(a.nbytes for i in self.images for a in (i.image, i.target, i.weight))
+        return free is None or needed < _IMAGES_SHARE * free
+
+    def _backward(self, network: nn.Module, step: int) -> Tensor:
+        """Run the tiles of a step forward and backward; return the loss of this process's tiles."""
+        self.network.train()
+        if self.counters.progress >= 1 - self.plan.optimizer.settle:
+            freeze_batchnorm(self.network)
+        own = self.processes.share(self.plan.batch)
+        self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])
+        x, y, w = self.draw_batch(step)
+        with self.device.exact():
+            with self.device.autocast(self._bfloat16):
+                logits = network(x.contiguous(memory_format=self._order))
+            energy, annotated = self.state.supervised.loss(logits, y, w, dice=self.plan.dice)
+            share = energy / self.processes.sum(annotated).clamp(min=1)
+            # Gradients are averaged over the processes; the energy is summed.
+            torch.autograd.backward(share * self.processes.world)
+        return share.detach()
+
+    def training_step(self, rate_factor: float) -> Tensor:
+        """Do one step and return its loss: energy and overlap divided by the annotated pixels, over all processes.
+
+        Nothing here waits for a GPU; reading the loss does. If it is not a finite number, the loss or a gradient was
+        not, and the weights are ruined: then roll the state back.
+
+        Parameters
+        ----------
+        rate_factor
+            Learning rate relative to the highest, 0..1.
+
+        Returns
+        -------
+        Tensor
+            A scalar, float32 >= 0, on the device; not to be changed.
+        """
+        self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.counters.undone
+        optimizer = self.state.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        optimizer.zero_grad(set_to_none=True)
+        loss = self.processes.sum(self._backward(self._parallel, self.counters.step))
+        # Without this, gradients that are not finite would show in the next loss only, when the state may be kept.
+        norms = [torch.linalg.vector_norm(p.grad) for p in self.state.supervised.parameters() if p.grad is not None]
+        loss = loss + 0 * torch.stack(norms).sum()
+        optimizer.step()
+        self.counters.step += 1
+        if self.state.average is not None:
+            self.state.average.add(self.network, self.counters.step)
+        return loss
+
+    def validate(self, stop: StopRequest) -> tuple[dict[str, float], bool] | None:
+        """Score held-out images and hold the weights if they are the best.
+
+        Returns
+        -------
+        scores, best
+            The scores, empty without held-out images; True if no earlier scores were better. None if a stop was
+            requested before the end: then nothing has changed.
+        """
+        network = self.averaged_network()
+        scores = self.validator.score(for_scores(network, self.device), stop) if self.validator.samples else {}
+        if scores is None:
+            return None
+        counters = self.counters
+        counters.validated += 1
+        if not scores:
+            return {}, False
+        score = selection_score(scores)
+        improved = score > counters.reference + GAIN
+        counters.no_improvement = 0 if improved else counters.no_improvement + 1
+        counters.reference = score if improved else counters.reference
+        best = bool(score >= (-math.inf if counters.best is None else counters.best))
+        if best:
+            counters.best, counters.best_step = float(score), counters.step
+            self.state.best_weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+        return scores, best
+
+    def averaged_network(self) -> UNet:
+        """Return the network that is scored and stored: with averaged weights if the plan averages them."""
+        average = self.state.average
+        return self._with(average.tensors) if average is not None and average.tensors else self.network
+
+    def best_network(self) -> UNet:
+        """Return the network with the best weights; with the last ones if there are no held-out images."""
+        if not self.state.best_weights:
+            self.counters.best_step = self.counters.step
+            return self.averaged_network()
+        return self._with(self.state.best_weights)
+
+    def _with(self, weights: dict[str, Tensor]) -> UNet:
+        network = UNet.unset(self.plan.network)
+        network.load_state_dict(weights)
+        return network.to(self.device.torch)
+
+    def save(self, folder: Path, seconds: float) -> Path:
+        """Write a checkpoint after this many seconds of training and return its path (see `TrainingState.save`)."""
+        return self.state.save(folder, seconds=seconds, plan=self.plan, computed_on=self.computed_on)
+
+    def restore(self, checkpoint: Checkpoint) -> str:
+        """Go to the state of a checkpoint; return a warning, or ``""``: on another device the last bits will differ.
+
+        Raises
+        ------
+        ModelError
+            If the checkpoint belongs to another plan, or was not written by a training.
+        """
+        before = self.state.restore(checkpoint, self.plan)
+        if before == self.computed_on:
+            return ""
+        return (
+            f"this run was computed on {before}, now on {self.computed_on}: results are as good, but differ in rounding"
+        )
+
+
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of a plan; the rate is set before each step."""
+    parameters = list(network.parameters())
+    if settings.method == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum)
+    betas = (settings.momentum, 0.999)
+    if settings.method == "adam":
+        return torch.optim.Adam(parameters, lr=settings.rate, betas=betas)
+    return torch.optim.AdamW(parameters, lr=settings.rate, betas=betas, weight_decay=settings.decay)

@@ -1,0 +1,371 @@
+"""Score held-out images with the predictor that users get, and tune how probabilities become objects.
+
+What an image adds to the scores is computed for several candidate settings at once (`candidate_columns`); the sums over
+images become scores in `septum.metrics.aggregate`, and `septum.training.model_selection` says which candidate is best.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import (
+    AREAS,
+    SEED_SHARES,
+    ObjectSettings,
+    area_candidates,
+    candidates,
+    label_each,
+    min_size_candidates,
+)
+from septum.arrays.targets import connected_components
+from septum.check.samples import judged_objects
+from septum.metrics import isbi
+from septum.metrics.aggregate import Finish, class_columns, finish_classes, finish_objects, object_columns
+from septum.metrics.contingency import table
+from septum.prediction.tiled import image_probabilities
+from septum.training.distributed import Processes
+from septum.training.model_selection import MAIN_SCORES, main_scores, selection_score
+
+if TYPE_CHECKING:
+    from septum.check.samples import Sample
+    from septum.nn.device import Device
+    from septum.nn.ensemble import Network
+    from septum.training.interrupt import StopRequest
+    from septum.training.plan import Plan
+    from septum.training.schedule import Schedule
+
+Probabilities = NDArray[np.float16]
+
+CandidateColumns = dict[int, NDArray[np.float64]]
+"""By the index of an image ``(candidates, ...) float64``: what it adds to the scores with each candidate setting."""
+
+MOST_SCORED = 24
+"""Images scored in one validation during training, and for tuning; the final scores are of all images."""
+
+# Shares of a time budget for all validations during training, the final scores, tuning, and the report.
+_VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _REPORT_SHARE = 0.10, 0.10, 0.04, 0.03
+# Seconds that the report takes besides predicting.
+_DRAWING_S = 2.0
+
+
+@dataclass
+class Validator:
+    """Score the held-out images: some of them during training, all at the end with tuned settings.
+
+    Parameters
+    ----------
+    samples
+        Held-out images; without any there are no scores.
+    objects
+        True if the masks hold object ids.
+    plan
+        Plan of the training.
+    device
+        Device of the networks that the methods get.
+    processes
+        Processes among which the images are shared out. All of them call the methods, and all get the same results.
+    """
+
+    samples: tuple[Sample, ...]
+    objects: bool
+    plan: Plan
+    device: Device
+    processes: Processes = field(default_factory=Processes)
+    _most_scored: int = MOST_SCORED
+    _most_final: int | None = None
+    _tune_s: float | None = None
+    _report_s: float = 0.0
+    _predict_s: float = 0.0
+    _score_s: float = 0.0
+
+    @cached_property
+    def _object_sizes(self) -> NDArray[np.float64]:
+        return object_sizes(self.samples, lines=self.plan.lines)
+
+    @cached_property
+    def _min_sizes(self) -> list[int]:
+        return min_size_candidates(self._object_sizes)
+
+    @cached_property
+    def _all_candidates(self) -> tuple[ObjectSettings, ...]:
+        return _first_candidates(self._object_sizes, lines=self.plan.lines)
+
+    @cached_property
+    def _few_candidates(self) -> tuple[ObjectSettings, ...]:
+        """Settings tried during training: weights that score low with one of them may be the best with another."""
+        if self.plan.lines:
+            return tuple(c for c in self._all_candidates if c.threshold in (0.35, 0.8))
+        few = [c for c in self._all_candidates if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
+        min_sizes = sorted({self._min_sizes[0], self._min_sizes[len(self._min_sizes) // 2]})
+        return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
+
+    @property
+    def _tunable(self) -> bool:
+        """True if objects, or areas between lines, are made of probabilities with settings that can be tuned."""
+        return self.objects or self.plan.lines
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores, in their order; none without images."""
+        if not self.samples:
+            return ()
+        names = MAIN_SCORES["objects" if self.objects else "classes"]
+        return tuple(name for name in names if name != "V_Rand" or self.plan.lines)
+
+    def plan_validations(self, network: Network, clock: Schedule) -> int:
+        """Return the number of validations; fit the number of images and the reserved time to a time budget.
+
+        Parameters
+        ----------
+        network
+            Any network of the training, for prediction: one held-out image is timed with it.
+        clock
+            Schedule of the training.
+        """
+        wanted = self.plan.validations
+        if not self.samples or clock.budget_s is None:
+            return wanted
+        for _ in range(2):  # the first time includes setting things up
+            self._columns(network, self.samples[:1], self._few_candidates, processes=Processes())
+        # The clock of the first process decides: otherwise processes would validate at different steps.
+        image_s = self.processes.broadcast(self._predict_s + self._score_s) / self.processes.world
+        during_s, number = _VALIDATION_SHARE * clock.budget_s, len(self.samples)
+        self._most_scored = min(MOST_SCORED, number, max(2, int(during_s / (wanted * image_s))))
+        self._most_final = min(number, max(2, int(_FINAL_SHARE * clock.budget_s / image_s)))
+        self._tune_s = _TUNING_SHARE * clock.budget_s
+        self._report_s = _REPORT_SHARE * clock.budget_s
+        return max(1, min(wanted, int(during_s / (self._most_scored * image_s))))
+
+    def time_to_reserve(self, validations: int) -> float:
+        """Return the seconds that this many more validations and the end will take, judged by the last validation."""
+        share = 1 / self.processes.world
+        final, tried = self._most_final or 0, max(1, len(self._few_candidates))
+        validation_s = self._most_scored * (self._predict_s + self._score_s) * share
+        end_s = 1.0 + final * (self._predict_s + self._score_s / tried) * share
+        if self._tunable and self._tune_s is not None and self.samples:
+            # Candidates share work, so all of them together take less time than their number suggests.
+            settings = len(self._all_candidates) + len(SEED_SHARES) + len(self._min_sizes)
+            end_s += min(self._tune_s, min(final, MOST_SCORED) * self._score_s * settings / tried * share)
+        # The report predicts some images again, in the first process alone.
+        again_s = min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s)
+        return max(0, validations) * validation_s + end_s + min(self._report_s, _DRAWING_S + again_s)
+
+    def score(self, network: Network, stop: StopRequest) -> dict[str, float] | None:
+        """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
+        chosen = self._evenly_chosen(self._most_scored)
+        columns = self._columns(network, chosen, self._few_candidates, stop=stop)
+        if self.processes.any(stop.asked and len(columns) < len(chosen)):
+            return None
+        return self._best(columns)[1]
+
+    def finish(self, network: Network, clock: Schedule) -> tuple[ObjectSettings, dict[str, float], int]:
+        """Tune how objects, or areas between lines, are made, and compute the final scores.
+
+        Returns
+        -------
+        settings, scores, number
+            The chosen settings, the scores with them, and the number of scored images: all of them, unless a time
+            budget is too short.
+        """
+        if not self.samples:
+            return AREAS if self.plan.lines else ObjectSettings(), {}, 0
+        chosen = self._evenly_chosen(self._most_final or len(self.samples))
+        if not self._tunable:
+            return ObjectSettings(), self._best(self._columns(network, chosen, ()))[1], len(chosen)
+        own = self.processes.share(len(chosen))
+        maps = {i: self._foreground(network, chosen[i]) for i in own}
+        begin, limit = clock.seconds, self._tune_s
+        tuned_on = sorted(set(evenly_chosen(len(chosen), MOST_SCORED)) & set(own))
+
+        def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
+            columns: CandidateColumns = {}
+            for index in (i for i in tuned_on if not again or i in again):
+                columns[index] = candidate_columns(chosen[index], maps[index], choices, lines=self.plan.lines)
+                if not again and limit is not None and clock.seconds - begin > limit:
+                    break
+            return gather_columns(self.processes, columns)
+
+        settings = tune_objects(measure, self.samples, lines=self.plan.lines)
+        columns = {i: candidate_columns(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
+        return settings, self._best(gather_columns(self.processes, columns))[1], len(chosen)
+
+    def _evenly_chosen(self, number: int) -> list[Sample]:
+        return [self.samples[i] for i in evenly_chosen(len(self.samples), number)]
+
+    def _columns(
+        self,
+        network: Network,
+        samples: Sequence[Sample],
+        choices: Sequence[ObjectSettings],
+        *,
+        stop: StopRequest | None = None,
+        processes: Processes | None = None,
+    ) -> CandidateColumns:
+        """Predict the samples and compare them with their truth, each in the process that it belongs to; gather all."""
+        processes = processes or self.processes
+        predict_s, begin, columns = 0.0, time.monotonic(), CandidateColumns()
+        for index in processes.share(len(samples)):
+            if stop is not None and stop.asked:
+                break
+            sample, start = samples[index], time.monotonic()
+            if self._tunable:
+                foreground = self._foreground(network, sample)
+                predict_s += time.monotonic() - start
+                columns[index] = candidate_columns(sample, foreground, choices, lines=self.plan.lines)
+            else:
+                classes = self._probabilities(network, sample).argmax(axis=0)
+                predict_s += time.monotonic() - start
+                one = class_columns(table(sample.mask, classes), classes=self.plan.network.classes)
+                columns[index] = one[None]
+        if columns:
+            self._predict_s = predict_s / len(columns)
+            self._score_s = (time.monotonic() - begin - predict_s) / len(columns)
+        return gather_columns(processes, columns)
+
+    def _best(self, columns: CandidateColumns) -> tuple[int, dict[str, float]]:
+        if self._tunable:
+            return choose(columns, lines=self.plan.lines)
+        return _choose(columns, finish_classes(range(self.plan.network.classes)), "classes")
+
+    def _foreground(self, network: Network, sample: Sample) -> Probabilities:
+        # Half precision: all held-out images are kept for tuning, and three digits are enough for it.
+        foreground: Probabilities = self._probabilities(network, sample)[1].astype(np.float16)
+        return foreground
+
+    def _probabilities(self, network: Network, sample: Sample) -> NDArray[np.float32]:
+        return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
+
+
+def evenly_chosen(count: int, number: int) -> list[int]:
+    """Return `number` of the integers 0..count - 1, evenly spaced; all of them if there are no more."""
+    places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
+    return places
+
+
+def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[np.float64]:
+    """Compute the sizes of all objects, or of all areas between lines.
+
+    Parameters
+    ----------
+    samples
+        Images with their masks.
+    lines
+        True if the two classes are lines and areas.
+
+    Returns
+    -------
+    ndarray
+        ``(n,) float64`` in pixels, 1 or more.
+    """
+    labels = (connected_components(s.mask > 0) if lines else s.mask for s in samples)
+    return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
+
+
+def _first_candidates(sizes: NDArray[np.float64], *, lines: bool) -> tuple[ObjectSettings, ...]:
+    return (area_candidates if lines else candidates)(sizes)
+
+
+def tune_objects(
+    measure: Callable[[Sequence[ObjectSettings], Collection[int]], CandidateColumns],
+    samples: Sequence[Sample],
+    *,
+    lines: bool = False,
+) -> ObjectSettings:
+    """Choose how objects, or areas between lines, are made: levels and necks first, then seeds, then the smallest size.
+
+    Parameters
+    ----------
+    measure
+        Computes the columns of images for some settings: of as many images as there is time for, or of just those whose
+        indices are given.
+    samples
+        Images from which the sizes of objects are known.
+    lines
+        True if the two classes are lines and areas.
+    """
+    sizes = object_sizes(samples, lines=lines)
+    choices = _first_candidates(sizes, lines=lines)
+    columns = measure(choices, ())
+    if not columns:
+        return AREAS if lines else ObjectSettings()
+    best = choices[choose(columns, lines=lines)[0]]
+    for name, values in (("seed_share", SEED_SHARES), ("min_size_px", min_size_candidates(sizes))):
+        choices = tuple(best.model_copy(update={name: value}) for value in values)
+        best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
+    return best
+
+
+def candidate_columns(
+    sample: Sample, foreground: Probabilities, choices: Sequence[ObjectSettings], *, lines: bool = False
+) -> NDArray[np.float64]:
+    """Make the objects, or the areas between lines, of each candidate setting and compare them with the truth.
+
+    Parameters
+    ----------
+    sample
+        A held-out image.
+    foreground
+        ``(*S) float16`` probability of the object class, or of the inside of areas.
+    choices
+        Candidate settings; neighbors in the list should share much (see `septum.arrays.instances.label_each`).
+    lines
+        True if the two classes are lines and areas.
+
+    Returns
+    -------
+    ndarray
+        ``(candidates, 11, 4) float64`` of `septum.metrics.aggregate.object_columns`, non-negative; with `lines`
+        ``(candidates, 4, 3)`` of `septum.metrics.aggregate.class_columns`.
+    """
+    made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
+    found = []
+    for _, labels in made:
+        if lines:
+            classes = (draw_boundaries(labels) > 0).astype(np.int32)
+            areas = isbi.areas(sample.mask, classes)
+            found.append(class_columns(table(sample.mask, classes), classes=2, areas=areas))
+            continue
+        full = table(sample.mask, judged_objects(labels, sample))
+        found.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
+    return np.stack(found)
+
+
+def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict[str, float]]:
+    """Return the index of the best candidate of `candidate_columns` (the first of equals), and its main scores."""
+    if lines:
+        return _choose(columns, finish_classes((0, 1)), "classes")
+    return _choose(columns, finish_objects, "objects")
+
+
+def _choose(
+    columns: CandidateColumns, finish: Finish, kind: Literal["objects", "classes"]
+) -> tuple[int, dict[str, float]]:
+    totals = np.sum([columns[index] for index in sorted(columns)], axis=0)
+    found = finish(totals)
+    if kind == "objects":
+        # Without any reference object SEG is not defined; it is 0 here, as AP is.
+        found["SEG"] = np.nan_to_num(found["SEG"])
+    scores = [main_scores({name: float(v[k]) for name, v in found.items()}, kind) for k in range(len(totals))]
+    best = int(np.argmax([selection_score(one) for one in scores]))
+    return best, scores[best]
+
+
+def gather_columns(processes: Processes, columns: CandidateColumns) -> CandidateColumns:
+    """Return the columns of all processes in each of them."""
+    if processes.world == 1:
+        return columns
+    # Processes exchange integers: an image travels as its index, its shape, and the bits of its numbers.
+    packed = [
+        np.concatenate([[index, *array.shape], np.ascontiguousarray(array).view(np.int64).reshape(-1)])
+        for index, array in columns.items()
+    ]
+    received = [array for arrays in processes.gather(packed) for array in arrays]
+    return {int(flat[0]): flat[4:].copy().view(np.float64).reshape(flat[1:4]) for flat in received}

@@ -1,0 +1,179 @@
+"""Images that differ from the training images are reported before they are predicted, each cause once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.intensity_profile import distance, intensity_curve, inverted, typical_distance
+from septum.arrays.normalize import NormalizeSettings
+from septum.check.samples import Sample
+from septum.events import Warned
+from septum.io.tensors import read_model, write_model
+from septum.io.write import write_image
+from septum.nn.unet import UNet, UNetSettings
+from septum.prediction.domain_shift import TrainingDomain, shift_warnings, training_domain
+from septum.prediction.model import ModelHeader, open_model, save_model
+from septum.prediction.predict import predict_files
+from septum.prediction.settings import PredictSettings
+from septum.training.loop import train
+from septum.training.settings import TrainSettings
+
+
+def nuclei(seed: int, side: int = 80) -> np.ndarray:
+    """Return an image ``(side, side)`` of some bright disks on a dark ground, in 0 .. about 1.2."""
+    rng = np.random.default_rng(seed)
+    grid = np.indices((side, side))
+    image = np.zeros((side, side))
+    for _ in range(round(rng.integers(8, 16) * (side / 80) ** 2)):
+        center = rng.uniform(0, side, 2)[:, None, None]
+        image[((grid - center) ** 2).sum(axis=0) < rng.uniform(3, 6) ** 2] = rng.uniform(0.6, 1)
+    return ndimage.gaussian_filter(image, 0.8) + rng.normal(0.1, 0.02, image.shape)
+
+
+def sample(seed: int, spacing: tuple[float, ...] | None = None) -> Sample:
+    image = nuclei(seed)[None].astype(np.float32)
+    return Sample(str(seed), "", 0, image, np.ones(image.shape[1:], np.int32), None, spacing)
+
+
+SEEN = training_domain([sample(n, (0.3, 0.3)) for n in range(12)], 9.04)
+
+
+def causes(image: np.ndarray, size: float | None = None) -> list[str]:
+    sizes = {} if size is None else {"Y": size, "X": size}
+    return [cause for cause, _ in shift_warnings(image[None], "a.tif", sizes, SEEN)]
+
+
+@pytest.mark.parametrize("seed", range(20, 40))
+def test_images_like_the_training_images_cause_no_warning(seed: int) -> None:
+    image = nuclei(seed)
+    assert causes(image) == causes(image, 0.3) == causes(image, 0.41) == []
+    assert causes(40 * image + 7) == []  # brightness and contrast are normalized
+    assert causes((65000 * image / 1.5).clip(0, 65535).astype(np.uint16)) == []
+    assert causes((120 * image).clip(0, 255).astype(np.uint8)) == []
+    assert causes(nuclei(seed, side=150)) == []
+
+
+def test_the_pixel_size_warning_names_effect_and_remedy() -> None:
+    ((cause, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.63, "X": 0.63}, SEEN)
+    assert cause == "pixel size"
+    assert text == (
+        "a.tif: pixels are 2.1 times larger than in training (0.63 instead of 0.3 micrometers): objects look 2.1 times "
+        "smaller, about 4.3 pixels across instead of 9, some may be missed or cut; resample the image to 0.3 "
+        "micrometers, or train with images of this pixel size"
+    )
+    ((_, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.1, "X": 0.1}, SEEN)
+    assert "pixels are 3 times smaller than in training" in text
+    assert "objects look 3 times larger, about 27 pixels across instead of 9" in text
+
+
+def test_pixel_size_along_one_axis() -> None:
+    seen = SEEN.model_copy(update={"pixel_um": {"Z": (1.0, 1.0), "Y": (0.3, 0.5), "X": (0.3, 0.5)}})
+    assert [c for c, _ in shift_warnings(nuclei(50)[None], "a", {"Z": 1.2, "Y": 0.55, "X": 0.25}, seen)] == []
+    ((_, text),) = shift_warnings(nuclei(50)[None], "a", {"Z": 4, "Y": 0.4, "X": 0.4}, seen)
+    assert "4 times larger than in training along Z (4 instead of 1 micrometers)" in text
+
+
+def test_warnings_of_inverted_other_and_few_intensities() -> None:
+    image = nuclei(51)
+    ((cause, text),) = shift_warnings(-image[None], "a.tif", {}, SEEN)
+    assert cause == "intensities"
+    assert "dark and bright are inverted" in text and "invert the image" in text
+    noise = np.random.default_rng(1).uniform(0, 1, (1, 80, 80))
+    ((cause, text),) = shift_warnings(noise, "a.tif", {}, SEEN)
+    assert cause == "intensities"
+    assert "differs from all training images" in text
+    ((cause, text),) = shift_warnings(np.rint(3 * image)[None], "a.tif", {}, SEEN)
+    assert cause == "contrast"
+    assert "only 4 gray values" in text or "only 5 gray values" in text
+
+
+def test_intensity_curves_computed_by_hand() -> None:
+    curve, levels = intensity_curve(np.arange(101.0)[None])
+    assert levels == 101
+    np.testing.assert_allclose(curve[0], (np.array([1, 5, 25, 50, 75, 95, 99]) - 50) / np.arange(101).std(), rtol=5e-3)
+    np.testing.assert_allclose(intensity_curve(5 - 3 * np.arange(101.0)[None])[0], inverted(curve), atol=1e-6)
+    assert distance(curve, [curve + 2, curve - 0.5]) == pytest.approx(0.5)
+    assert typical_distance([curve]) == pytest.approx(1.3)
+    assert typical_distance([curve, curve + 0.2, curve + 0.4]) == pytest.approx(0.6)
+    assert typical_distance([curve] * 12) == pytest.approx(0.2)
+
+
+def test_large_frames_are_read_in_windows() -> None:
+    class Counted:
+        shape = (1, 20_000, 9_000)
+        pixels = 0
+
+        def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+            sides = [s.stop - s.start for s in index[1:]]
+            self.pixels += int(np.prod(sides))
+            assert all(s.start >= 0 and s.stop <= n for s, n in zip(index[1:], self.shape[1:], strict=True))
+            return nuclei(self.pixels, max(sides))[None, : sides[0], : sides[1]]
+
+    frame = Counted()
+    list(shift_warnings(frame, "a", {}, SEEN))
+    assert frame.pixels == 9 * 256 * 256
+
+
+def _model(path: Path, seen: TrainingDomain | None) -> Path:
+    network = UNetSettings(channels=1, classes=2, depths=(1, 1), width=2)
+    header = ModelHeader(
+        network=network,
+        normalization=NormalizeSettings(),
+        kind="objects",
+        class_values=(0, 1),
+        objects=ObjectSettings(min_size_px=1),
+        seen=seen,
+    )
+    save_model(path, UNet(network, seed=1), header)
+    return path
+
+
+def warned(tmp_path: Path, model: Path) -> list[str]:
+    settings = PredictSettings(model=model, inputs=(str(tmp_path / "in"),), out=tmp_path / "out", device="cpu")
+    return [r.text for r in predict_files(settings) if isinstance(r, Warned)]
+
+
+def test_each_cause_is_reported_once(tmp_path: Path) -> None:
+    model = _model(tmp_path / "m.safetensors", SEEN)
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        image = nuclei(n + 60).astype(np.float32)
+        write_image(tmp_path / f"in/a{n}.tif", image, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
+    assert warned(tmp_path, model) == []
+    for n in range(3):
+        image = nuclei(n + 60).astype(np.float32)
+        write_image(tmp_path / f"in/b{n}.tif", image, axes="YX", pixel_size_um={"Y": 0.9, "X": 0.9})
+        write_image(tmp_path / f"in/c{n}.tif", -image, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
+    texts = warned(tmp_path, model)
+    assert [t.split(":")[0].rsplit("/", 1)[-1] for t in texts] == ["b0.tif", "c0.tif"]
+    assert all(t.endswith("(reported once, also for other images of this kind)") for t in texts)
+
+
+def test_models_without_training_statistics_open(tmp_path: Path) -> None:
+    model = _model(tmp_path / "m.safetensors", None)
+    tensors, raw = read_model(model)
+    raw.pop("seen")
+    write_model(tmp_path / "old.safetensors", tensors, raw)
+    assert open_model(tmp_path / "old.safetensors").header.seen is None
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/a.tif", -nuclei(1).astype(np.float32), axes="YX")
+    assert warned(tmp_path, tmp_path / "old.safetensors") == []
+
+
+def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -> None:
+    for _ in train(TrainSettings(data=(disks,), out=tmp_path / "run", steps=1, width=2, depth=1, batch=1)):
+        pass
+    seen = open_model(tmp_path / "run/model.safetensors").header.seen
+    assert seen is not None
+    assert len(seen.curves) == 5
+    assert seen.pixel_um == {}
+    assert seen.object_px == pytest.approx(13.6, abs=0.5)
+    settings = PredictSettings(
+        model=tmp_path / "run/model.safetensors", inputs=(str(disks / "images"),), out=tmp_path / "out"
+    )
+    assert not [r for r in predict_files(settings) if isinstance(r, Warned)]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from septum.arrays.targets import UNANNOTATED
+from septum.check.samples import Sample, fingerprint, fingerprints
+from septum.training.fingerprint import Fingerprint
+from septum.training.plan import Plan
+from septum.training.prepare import prepare
+from septum.training.presets import make_plan
+from septum.training.settings import TrainSettings
+
+
+def _plan(classes: int = 2, sampler: str = "objects") -> Plan:
+    fingerprint = Fingerprint(channels=1, classes=classes, sides=(40, 40), anisotropy=(1, 1))
+    values = ("weights.balance=10", f"sampler={sampler}")
+    return make_plan(fingerprint, TrainSettings(data=(), out=Path("run"), width=2, depth=1, tile=36, set=values))[0]
+
+
+def _sample(mask: np.ndarray, name: str = "a") -> Sample:
+    image = np.random.default_rng(0).normal(9, 3, (1, *mask.shape)).astype(np.float32)
+    return Sample(name, "", 0, image, mask.astype(np.int32), None, None)
+
+
+def _touching() -> np.ndarray:
+    mask = np.zeros((40, 40), np.int32)
+    mask[10:20, 5:15] = 3
+    mask[10:20, 15:25] = 7
+    mask[30:, 30:] = UNANNOTATED
+    return mask
+
+
+def test_touching_objects_are_separated_and_their_border_weighs_most() -> None:
+    (prepared,) = prepare([_sample(_touching())], _plan(), kind="objects")
+    gap = (prepared.target == 0) & (_touching() > 0)
+    assert gap.any()
+    assert gap[:, 14:16].sum() == gap.sum()
+    assert prepared.weight[gap].min() > 3 * np.median(prepared.weight)
+    assert (prepared.target[30:, 30:] == 255).all()
+    assert (prepared.weight[30:, 30:] == 0).all()
+    assert abs(float(prepared.image.mean())) < 0.1
+    assert abs(float(prepared.image.std()) - 1) < 0.1
+    assert len(prepared.places) == 2
+
+
+def test_two_classes_get_a_border_between_pieces_and_more_classes_none() -> None:
+    mask = np.zeros((40, 40), np.int32)
+    mask[5:20, 5:18] = 1
+    mask[5:20, 20:35] = 1
+    (two,) = prepare([_sample(mask)], _plan(), kind="classes")
+    between = two.weight[8:17, 18:20]
+    assert between.min() > two.weight[30, 2] + 5
+    mask[30:35, 30:35] = 2
+    (three,) = prepare([_sample(mask)], _plan(3), kind="classes")
+    assert len(np.unique(three.weight)) == 3
+    assert three.weight[32, 32] > three.weight[10, 10] > three.weight[0, 0]  # rare classes weigh more
+
+
+def test_every_piece_of_a_class_has_a_place() -> None:
+    mask = np.zeros((300, 300), np.int32)
+    mask[100:, :] = 1
+    specks = [(y, x) for y in range(5, 90, 28) for x in range(5, 300, 40)]
+    for y, x in specks:
+        mask[y, x] = 1
+    plan = _plan()
+    (image,) = prepare([_sample(mask)], plan, kind="classes")
+    places = next(p.pixels for p in image.places if p.value == 1)
+    assert {(int(y), int(x)) for y, x in places} >= set(specks)
+
+
+def test_hashes_of_images_differ_if_any_part_differs() -> None:
+    a, b, other = _sample(_touching()), _sample(_touching() * 1), _sample(_touching(), "b")
+    assert fingerprints([a]) == fingerprints([b])
+    assert fingerprint(fingerprints([a, other])) == fingerprint(fingerprints([other, b]))
+    changes = [
+        {"mask": a.mask + 1},
+        {"image": a.image + 1},
+        {"gold": a.mask},
+        {"spacing_um": (1.0, 2.0)},
+        {"group": "movie", "position": 3},
+    ]
+    hashes = {fingerprints([replace(a, **change)])["a"] for change in [{}, *changes]}
+    assert len(hashes) == 6
+    before, after = fingerprints([a, other]), fingerprints([replace(a, mask=a.mask + 1), other])
+    assert [name for name in before if before[name] != after[name]] == ["a"]
+    assert fingerprint(before) != fingerprint(after)
+    assert fingerprint(fingerprints([a])) != fingerprint(fingerprints([other]))
+
+
+def test_fiji_weighs_all_foreground_classes_alike_and_adds_the_border() -> None:
+    mask = np.zeros((60, 60), np.int32)
+    mask[10:20, 10:20], mask[10:20, 22:32], mask[50:, :5] = 1, 2, UNANNOTATED
+    plan = _plan(3)
+    for w0 in (50.0, 7.0):
+        weights = plan.weights.model_copy(update={"method": "fiji", "w0": w0, "sigma_px": 6.0})
+        fiji = plan.model_copy(update={"weights": weights})
+        (three,) = prepare([_sample(mask)], fiji, kind="classes")
+        assert set(np.unique(three.weight[mask > 0])) == {1.0}
+        assert (three.weight[mask == UNANNOTATED] == 0).all()
+        assert three.weight[0, 59] < 0.2  # background far from all objects
+        two = fiji.model_copy(update={"network": _plan().network})
+        (objects,) = prepare([_sample(mask)], two, kind="objects")
+        d = np.array([1, 2]).sum()
+        expected = 0.1 + 0.9 * np.exp(-1 / 200) + w0 * np.exp(-(d**2) / 72)
+        assert abs(float(objects.weight[15, 20]) - expected) < 1e-3 * expected

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from septum.errors import UsageError
+from septum.training import presets
+from septum.training.fingerprint import Fingerprint
+from septum.training.plan import Plan
+from septum.training.settings import TrainSettings
+
+FINGERPRINT = Fingerprint(channels=1, classes=2, sides=(512, 512), anisotropy=(1, 1))
+
+
+def make_plan(
+    fingerprint: Fingerprint, *, gpu: bool = False, bfloat16: bool = False, **values: Any
+) -> tuple[Plan, tuple[str, ...]]:
+    settings = TrainSettings(data=(), out=Path("run"), **values)
+    return presets.make_plan(fingerprint, settings, gpu=gpu, bfloat16=bfloat16)
+
+
+def test_paper_has_the_published_values() -> None:
+    plan, _ = make_plan(FINGERPRINT, preset="paper")
+    assert (plan.tile, plan.output, plan.batch) == ((572, 572), (388, 388), 1)
+    assert (plan.network.width, plan.network.depths, plan.network.dropout) == (64, (4, 4), 0.5)
+    assert not plan.network.batch_norm
+    assert (plan.optimizer.method, plan.optimizer.momentum) == ("sgd", 0.99)
+    assert (plan.weights.w0, plan.weights.sigma_px) == (10, 5)
+
+
+def test_fiji_has_the_values_of_the_plugin() -> None:
+    plan, _ = make_plan(FINGERPRINT, preset="fiji")
+    assert plan.network.leak == 0.1
+    assert (plan.optimizer.method, plan.optimizer.rate) == ("adam", 1e-5)
+    assert plan.weights.method == "fiji"
+    assert plan.sampler == "density"
+
+
+def test_auto_follows_size_objects_and_device() -> None:
+    plan, reasons = make_plan(FINGERPRINT)
+    assert (plan.network.depths, plan.network.width, plan.network.batch_norm) == ((4, 4), 16, True)
+    assert make_plan(FINGERPRINT, gpu=True)[0].network.width == 64
+    assert make_plan(replace(FINGERPRINT, object_px=20.0))[0].network.depths == (3, 3)
+    small, _ = make_plan(replace(FINGERPRINT, sides=(40, 300)))
+    assert small.network.depths == (2, 4)
+    assert small.output[0] < 60 <= small.output[1]
+    assert any("depth" in r for r in reasons)
+
+
+def test_auto_pools_a_coarse_axis_less() -> None:
+    fingerprint = replace(FINGERPRINT, sides=(60, 256, 256), anisotropy=(4.0, 1.0, 1.0))
+    assert make_plan(fingerprint)[0].network.depths == (0, 3, 3)
+
+
+def test_settings_override_the_preset() -> None:
+    plan, _ = make_plan(FINGERPRINT, width=5, depth=2, tile=100, batch=3)
+    assert (plan.network.width, plan.network.depths, plan.tile, plan.batch) == (5, (2, 2), (100, 100), 3)
+    assert make_plan(FINGERPRINT, depth=2, tile=101)[0].tile == (104, 104)
+    assert make_plan(FINGERPRINT, preset="paper", width=8)[0].network.width == 8
+
+
+def test_precision_follows_the_device_unless_set() -> None:
+    plan, reasons = make_plan(FINGERPRINT)
+    assert (plan.precision, reasons[-1]) == ("float32", "precision float32: the processor is not faster in bfloat16")
+    plan, reasons = make_plan(FINGERPRINT, bfloat16=True, preset="paper")
+    assert plan.precision == "bfloat16"
+    assert reasons[-1].startswith("precision bfloat16: the processor is faster in it")
+    plan, reasons = make_plan(FINGERPRINT, bfloat16=True, precision="float32")
+    assert (plan.precision, reasons[-1]) == ("float32", "precision float32: asked for")
+
+
+def test_boundary_lines_weigh_more_and_are_trained_without_dice() -> None:
+    plan, reasons = make_plan(FINGERPRINT)
+    assert (plan.dice, plan.weights.balance, plan.weights.w0) == (1.0, 1.0, 10.0)
+    lines, why = make_plan(replace(FINGERPRINT, boundary_lines=True))
+    assert (lines.dice, lines.weights.balance) == (0.0, 10.0)
+    assert set(why) > set(reasons) - {reasons[-1]} and any("membranes" in line for line in why)
+    paper = make_plan(replace(FINGERPRINT, boundary_lines=True), preset="paper")[0]
+    assert (paper.dice, paper.weights.balance) == (0.0, 10.0)
+
+
+@pytest.mark.parametrize("preset", ["paper", "fiji"])
+def test_published_presets_refuse_volumes(preset: str) -> None:
+    with pytest.raises(UsageError, match="auto"):
+        make_plan(replace(FINGERPRINT, sides=(9, 9, 9), anisotropy=(1, 1, 1)), preset=preset)
+
+
+def test_auto_pads_and_does_not_rotate_or_mirror_classes_of_fixed_orientation() -> None:
+    fingerprint = replace(FINGERPRINT, sides=(36, 50, 35), anisotropy=(1, 1, 1), classes=3)
+    plan, reasons = make_plan(fingerprint)
+    assert (plan.network.padding, plan.tile, plan.output) == ("same", (36, 52, 36), (36, 52, 36))
+    assert plan.augmentation.rotate and plan.augmentation.mirror
+    assert make_plan(FINGERPRINT)[0].network.padding == "same"
+    assert make_plan(FINGERPRINT, preset="paper")[0].network.padding == "valid"
+    fixed, reasons = make_plan(replace(fingerprint, fixed_orientation=True))
+    assert not fixed.augmentation.rotate and not fixed.augmentation.mirror
+    assert fixed.augmentation.scale == plan.augmentation.scale
+    assert any("neither rotated nor mirrored" in r for r in reasons)

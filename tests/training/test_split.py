@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from septum.check.samples import Sample
+from septum.errors import DataError, UsageError
+from septum.training.settings import SplitSettings
+from septum.training.split import (
+    Split,
+    folds_sentence,
+    hold_out,
+    make_folds,
+    named,
+    split,
+    split_sentence,
+    train_on_every_class,
+)
+
+
+def _samples(*groups: tuple[str, int]) -> list[Sample]:
+    empty = np.zeros((4, 4), np.int32)
+    return [
+        Sample(f"{group}{i}", group, i, empty[None].astype(np.float32), empty, None, None)
+        for group, count in groups
+        for i in range(count)
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "a", "b"]), st.integers(1, 12)), min_size=1, max_size=3, unique_by=lambda g: g[0]
+    )
+)
+def test_every_image_is_trained_on_or_held_out(groups: list[tuple[str, int]]) -> None:
+    samples = _samples(*groups)
+    train, held_out = hold_out(samples, seed=0)
+    assert sorted(train + held_out) == list(range(len(samples)))
+    assert len(train) >= 1
+    assert (len(held_out) >= 1) == (len(samples) > 1)
+
+
+def test_the_last_fifth_of_a_stack_is_held_out() -> None:
+    samples = _samples(("stack", 30))
+    assert hold_out(samples, seed=0) == (list(range(24)), [24, 25, 26, 27, 28, 29])
+    assert hold_out(samples[::-1], seed=0)[1] == [0, 1, 2, 3, 4, 5]  # by position, not by order in the list
+
+
+def test_a_seeded_fifth_of_independent_images_is_held_out() -> None:
+    samples = _samples(("", 50))
+    first, again, other = (hold_out(samples, seed=s)[1] for s in (0, 0, 1))
+    assert first == again != other
+    assert len(first) == 10
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 1), (3, 1), (7, 1), (8, 2)])
+def test_the_number_of_held_out_images_of_few(count: int, held: int) -> None:
+    assert len(hold_out(_samples(("", count)), seed=3)[1]) == held
+
+
+def test_the_sentence_of_a_split_has_the_numbers() -> None:
+    samples = _samples(("s", 30))
+    assert split_sentence(samples, [24, 25, 26, 27, 28, 29]).startswith("24 images for training, 6 held out")
+    assert "one image only" in split_sentence(samples[:1], [])
+
+
+def _neighbors(samples: list[Sample], fold: Split) -> bool:
+    """Return True if an image that is trained on is next to one that is held out."""
+    places = {(samples[i].group, samples[i].position) for i in fold.train if samples[i].group}
+    return any((samples[i].group, samples[i].position + d) in places for i in fold.held_out for d in (-1, 1))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 15)),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda g: g[0],
+    ),
+    st.integers(2, 5),
+)
+def test_folds_hold_out_every_image_once_and_train_on_no_neighbor(groups: list[tuple[str, int]], number: int) -> None:
+    samples = _samples(*groups)
+    try:
+        folds = make_folds(samples, number, seed=0)
+    except DataError:
+        return
+    assert sorted(i for fold in folds for i in fold.held_out) == list(range(len(samples)))
+    for fold in folds:
+        assert fold.train and not set(fold.train) & set(fold.held_out)
+        assert not _neighbors(samples, fold)
+
+
+def test_a_stack_is_cut_into_blocks_and_their_neighbors_are_left_out() -> None:
+    samples = _samples(("stack", 30))
+    folds = make_folds(samples, 5, seed=0)
+    assert [fold.held_out for fold in folds] == [tuple(range(k, k + 6)) for k in range(0, 30, 6)]
+    assert folds[1].train == (*range(5), *range(13, 30))
+    assert folds[1].sentence == (
+        "fold 2 of 5: 22 images for training (2 next to them left out), 6 held out: stack6, stack7, stack8, stack9 "
+        "and 2 more"
+    )
+    assert folds_sentence(folds, samples) == (
+        "5 folds of 6 images: contiguous blocks, those next to a block are left out of its training"
+    )
+
+
+def test_sequences_stay_whole_if_there_are_as_many_as_folds() -> None:
+    samples = _samples(("a", 9), ("b", 4), ("c", 5))
+    folds = make_folds(samples, 2, seed=0)
+    assert [{samples[i].group for i in fold.held_out} for fold in folds] == [{"a"}, {"b", "c"}]
+    assert folds_sentence(folds, samples) == "2 folds of 9 images: groups stay whole"
+
+
+def test_independent_images_are_split_evenly_by_the_seed() -> None:
+    samples = _samples(("", 13))
+    first, again, other = ([f.held_out for f in make_folds(samples, 5, seed=s)] for s in (0, 0, 1))
+    assert first == again != other
+    assert sorted(map(len, first)) == [2, 2, 3, 3, 3]
+
+
+def test_copies_are_never_on_both_sides_of_a_fold() -> None:
+    samples = [replace(s, copy_of="x" if i in (2, 7) else "") for i, s in enumerate(_samples(("", 10)))]
+    for fold in make_folds(samples, 5, seed=0):
+        assert len({2, 7} & set(fold.held_out)) in (0, 2)
+
+
+def test_a_pattern_groups_images_and_no_group_is_on_both_sides() -> None:
+    samples = [replace(s, name=f"patient{i % 3}_image{i}") for i, s in enumerate(_samples(("", 9)))]
+    for k in (1, 2, 3):
+        fold = split(samples, SplitSettings(fold=(k, 3), group=r"patient(\d)"), seed=0)
+        held, trained = ({samples[i].name[:8] for i in part} for part in (fold.held_out, fold.train))
+        assert (len(held), held & trained) == (1, set())
+    once = split(samples, SplitSettings(group="patient."), seed=0)
+    assert len({samples[i].name[:8] for i in once.held_out}) == 1
+    with pytest.raises(DataError, match="3 groups for 4 folds"):
+        split(samples, SplitSettings(fold=(1, 4), group="patient."), seed=0)
+    with pytest.raises(DataError, match="does not match 9 of 9 names"):
+        split(samples, SplitSettings(group="mouse"), seed=0)
+    with pytest.raises(ValueError, match="a regular expression"):
+        SplitSettings(group="(")
+
+
+def test_too_few_images_for_folds_are_refused() -> None:
+    with pytest.raises(DataError, match="2 annotated images for 3 folds"):
+        make_folds(_samples(("", 2)), 3, seed=0)
+    with pytest.raises(DataError, match="no image to train on that is not next to"):
+        make_folds(_samples(("stack", 3)), 3, seed=0)
+
+
+def test_subsets_of_the_training_images_are_nested_and_share_the_held_out_ones() -> None:
+    samples = _samples(("", 20), ("a", 10))
+    whole = split(samples, SplitSettings(), seed=0)
+    parts = [split(samples, SplitSettings(limit=n), seed=0) for n in (2, 5, 12)]
+    assert [len(part.train) for part in parts] == [2, 5, 12]
+    assert set(parts[0].train) < set(parts[1].train) < set(parts[2].train) < set(whole.train)
+    assert {part.held_out for part in parts} == {whole.held_out}
+    assert parts[1].sentence.startswith("5 of 24 images for training, 6 held out for validation: ")
+
+
+def test_named_images_are_held_out_and_all_may_be_trained_on() -> None:
+    samples = _samples(("a", 3), ("", 1))
+    assert named(samples, ["a2", "0"]) == ([0, 1], [2, 3])
+    assert named(samples, []) == ([0, 1, 2, 3], [])
+    assert split_sentence(samples, []) == "4 images for training: none is held out, so no score can be given"
+    with pytest.raises(UsageError, match="no image b7"):
+        named(samples, ["b7", "a1"])
+    with pytest.raises(UsageError, match="all images"):
+        named(samples, ["a0", "a1", "a2", "0"])
+
+
+def test_a_held_out_image_with_the_only_pixels_of_a_class_is_trained_on() -> None:
+    samples = _samples(("", 5))
+    for i, values in enumerate([[0], [0, 1], [0, 2], [0, 2, 2], [0, 1, 3]]):
+        samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
+    assert train_on_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
+    train, held_out, said = train_on_every_class(samples, [0, 1], [2, 3, 4])
+    assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2, the one with more pixels of it
+    assert said == (
+        "3 is trained on: no other training image holds class 2",
+        "4 is trained on: no other training image holds class 3",
+    )

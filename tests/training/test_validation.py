@@ -1,0 +1,222 @@
+"""Tuning on held-out images: levels and shapes of objects first, then the smallest size; and the level of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from septum.arrays.instances import AREAS, ObjectSettings, candidates, min_size_candidates
+from septum.arrays.normalize import NormalizeSettings
+from septum.check.samples import Sample
+from septum.metrics import isbi, pixel
+from septum.metrics.contingency import table
+from septum.nn.device import find_device
+from septum.nn.unet import UNetSettings
+from septum.prediction.model import ModelHeader
+from septum.prediction.outputs import most_probable_class
+from septum.report.gallery import ScoredSample, estimates, own_scores
+from septum.training import validation as validate_module
+from septum.training.fingerprint import Fingerprint
+from septum.training.interrupt import StopRequest
+from septum.training.model_selection import selection_score
+from septum.training.presets import make_plan
+from septum.training.schedule import Schedule
+from septum.training.settings import TrainSettings
+from septum.training.validation import (
+    CandidateColumns,
+    Validator,
+    candidate_columns,
+    choose,
+    gather_columns,
+    object_sizes,
+    tune_objects,
+)
+
+
+def _header(objects: ObjectSettings, *, lines: bool) -> ModelHeader:
+    return ModelHeader(
+        network=UNetSettings(depths=(1, 1), width=2),
+        normalization=NormalizeSettings(),
+        kind="classes",
+        class_values=(0, 1),
+        objects=objects,
+        lines=lines,
+    )
+
+
+def _sample(number: int) -> tuple[Sample, np.ndarray]:
+    """Return nine true squares of 10 x 10, and nine false ones of 6 x 6 with the same probability."""
+    mask = np.zeros((96, 96), np.int32)
+    sure = np.full(mask.shape, 0.02, np.float16)
+    for i in range(9):
+        y, x = 4 + 30 * (i // 3), 4 + 30 * (i % 3)
+        mask[y : y + 10, x : x + 10] = i + 1
+        sure[y : y + 10, x : x + 10] = sure[y + 16 : y + 22, x + 16 : x + 22] = 0.97
+    image = np.zeros((1, *mask.shape), np.float32)
+    return Sample(f"{number}", "", number, image, mask, gold=None, spacing_um=None), sure
+
+
+def test_the_smallest_size_is_tuned_on_the_same_images() -> None:
+    made = [_sample(i) for i in range(3)]
+    samples = [sample for sample, _ in made]
+    assert min_size_candidates(object_sizes(samples)) == [25, 30, 37, 45, 55, 67, 82, 100]
+    calls: list[tuple[int, list[int]]] = []
+
+    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
+        calls.append((len(choices), sorted(again)))
+        chosen = sorted(again) or [0, 2]  # no time for the other one
+        return {i: candidate_columns(*made[i], choices) for i in chosen}
+
+    best = tune_objects(measure, samples)
+    assert calls == [(32, []), (4, [0, 2]), (8, [0, 2])]
+    first = choose(measure(candidates(object_sizes(samples)), ()))[1]
+    second = choose(measure([best], ()))[1]
+    assert (first["AP50"], second["AP50"]) == (0.5, 1.0)
+    assert best.min_size_px == 37  # the lowest that is larger than 36 pixels
+
+
+def test_small_seeds_in_noise_are_dropped() -> None:
+    """Bright squares that touch, with a faint border, and dim squares in which a few pixels are near 1 by chance."""
+    mask = np.zeros((96, 96), np.int32)
+    sure = np.full(mask.shape, 0.02, np.float32)
+    for i in range(3):
+        x = 4 + 30 * i
+        for j in range(2):
+            mask[4 + 10 * j : 14 + 10 * j, x : x + 10] = 2 * i + j + 1
+            sure[4 + 10 * j : 14 + 10 * j, x : x + 10] = 0.97
+        sure[13, x : x + 10] = 0.6
+        mask[40:60, x : x + 20] = 7 + i
+        sure[40:60, x : x + 20] = np.random.default_rng(i).choice([0.6, 0.7, 0.97], (20, 20), p=[0.5, 0.3, 0.2])
+    image = np.zeros((1, *mask.shape), np.float32)
+    sample = Sample("0", "", 0, image, mask, gold=None, spacing_um=None)
+    best = tune_objects(lambda choices, _: {0: candidate_columns(sample, sure.astype(np.float16), choices)}, [sample])
+    assert best.seed_share > 0
+    assert choose({0: candidate_columns(sample, sure.astype(np.float16), [best])})[1] == {"SEG": 1, "AP50": 1, "AP": 1}
+    without = best.model_copy(update={"seed_share": 0.0})
+    assert choose({0: candidate_columns(sample, sure.astype(np.float16), [without])})[1]["AP50"] < 0.9
+
+
+def test_without_images_the_default_settings_are_chosen() -> None:
+    assert tune_objects(lambda *_: {}, []) == ObjectSettings()
+
+
+def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:
+    """Return four areas, 1, and a cross of lines between them, 0, with a gap in a line."""
+    inside = np.ones((64, 64), np.int32)
+    inside[31 : 31 + width] = inside[:, 31 : 31 + width] = 0
+    inside[31 : 31 + width, 8 : 8 + gap] = 1
+    return inside
+
+
+LINES = Fingerprint(1, 2, (64, 64), (1.0, 1.0), boundary_lines=True)
+NARROW = TrainSettings(data=(), out=Path("run"), width=2)
+
+
+def _lines_sample(number: int = 0) -> Sample:
+    truth = _membranes()
+    image = np.zeros((1, *truth.shape), np.float32)
+    return Sample(f"{number}", "", number, image, truth, gold=None, spacing_um=None)
+
+
+def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarray]) -> Validator:
+    """Return a validator of two images of lines whose networks answer with these probabilities of the inside."""
+    samples = tuple(_lines_sample(i) for i in range(2))
+
+    def probabilities(network: str, *_: object, **__: object) -> np.ndarray:
+        return np.stack([1 - inside[network], inside[network]]).astype(np.float32)
+
+    monkeypatch.setattr(validate_module, "image_probabilities", probabilities)
+    return Validator(samples, False, make_plan(LINES, NARROW)[0], find_device("cpu"))
+
+
+def test_a_gap_in_a_line_costs_more_than_a_shifted_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
+    truth, held_out = _membranes(), _lines_held_out(monkeypatch, made)
+    assert held_out.plan.lines and not make_plan(replace(LINES, boundary_lines=False), NARROW)[0].lines
+    torn, thick = (held_out.score(name, StopRequest()) for name in made)  # type: ignore[arg-type]
+    assert torn is not None and thick is not None
+    assert tuple(torn) == held_out.score_names == ("V_Rand", "dice", "iou", "pixel_error")
+    assert torn["dice"] > thick["dice"] > 0.9
+    assert selection_score(thick) > selection_score(torn)
+    for name, found in (("torn", torn), ("thick", thick)):
+        official = isbi.combine([isbi.section(truth > 0, made[name].astype(np.float32), warp=False)])
+        assert found["V_Rand"] == pytest.approx(official["V_Rand"].value)
+        # The report says the same.
+        both = table(truth, made[name])
+        areas = isbi.areas(truth, made[name])
+        image_scored = ScoredSample("0", "", truth.shape, 0.0, both, both, np.zeros((15, 3)), areas)
+        told = estimates([image_scored] * 2, "classes", values=(0, 255), seed=0)
+        assert {k: v.value for k, v in told.items()} == pytest.approx(found)
+        assert own_scores(image_scored, "classes", values=(0, 255))[1] == pytest.approx(selection_score(found))
+
+
+def test_the_level_of_lines_is_tuned_and_used_by_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    faint = np.where(_membranes(gap=4) > 0, 0.97, 0.02)
+    faint[(_membranes(gap=4) > 0) & (_membranes() == 0)] = 0.75  # the line is there, but hardly seen
+    held_out = _lines_held_out(monkeypatch, {"faint": faint})
+    objects, scores, number = held_out.finish("faint", Schedule(1, None))  # type: ignore[arg-type]
+    assert (objects.threshold, scores["V_Rand"], scores["dice"], number) == (0.8, 1.0, 1.0, 2)
+    assert held_out.score("faint", StopRequest()) == scores  # on the way as well
+    both = np.stack([1 - faint, faint]).astype(np.float32)
+    header = _header(objects, lines=True)
+    np.testing.assert_array_equal(most_probable_class(both, header), _membranes())
+    np.testing.assert_array_equal(
+        most_probable_class(both, header.model_copy(update={"lines": False})), _membranes(gap=4)
+    )
+    three = np.stack([faint * 0.6, faint * 0.4, 1 - faint]).astype(np.float32)
+    np.testing.assert_array_equal(most_probable_class(three, _header(objects, lines=False)), three.argmax(axis=0))
+
+
+def test_areas_extend_to_uncertain_outlines_and_stay_separate(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft = np.where(_membranes() > 0, 0.97, 0.02)
+    soft[(_membranes(width=6) == 0) & (_membranes() == 1)] = 0.4  # the outline is uncertain
+    soft[31:37, 8:12] = 0.97
+    soft[31:33, 8:12] = 0.85  # and for a few pixels the line is hardly seen
+    held_out = _lines_held_out(monkeypatch, {"soft": soft})
+    objects, scores, _ = held_out.finish("soft", Schedule(1, None))  # type: ignore[arg-type]
+    assert objects.threshold < 0.4 and objects.seed_level >= 0.9
+    assert scores["V_Rand"] == 1.0 and scores["dice"] > 0.995
+    at_a_level = [pixel.of_table(table(_membranes(), soft > level), classes=[1]).mean("dice") for level in (0.5, 0.9)]
+    assert max(at_a_level) < 0.95
+
+
+def test_a_small_spot_on_a_line_is_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert object_sizes([_lines_sample()], lines=True).tolist() == [31 * 31, 31 * 31, 31 * 31, 31 * 31]
+    spotted = np.where(_membranes(width=2) > 0, 0.97, 0.02)
+    spotted[30:34, 30:34] = 0.02
+    spotted[31:33, 31:33] = 0.97  # in the middle of the cross
+    held_out = _lines_held_out(monkeypatch, {"spotted": spotted})
+    objects, _, _ = held_out.finish("spotted", Schedule(1, None))  # type: ignore[arg-type]
+    assert 4 < objects.min_size_px < 31 * 31
+    classes = most_probable_class(np.stack([1 - spotted, spotted]).astype(np.float32), _header(objects, lines=True))
+    assert not classes[30:34, 30:34].any()
+
+
+def test_default_settings_for_lines_ignore_shape() -> None:
+    held_out = Validator((), False, make_plan(LINES, NARROW)[0], find_device("cpu"))
+    assert held_out.finish("any", Schedule(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
+    assert AREAS.merge_ratio == 0 and AREAS.threshold < 0.5 < AREAS.seed_level
+
+
+def test_columns_of_all_processes_reach_each_of_them_bit_by_bit() -> None:
+    """Two processes with one image each; the numbers travel as integers."""
+    rng = np.random.default_rng(0)
+    columns = {i: rng.normal(size=(3, 11, 4)) for i in range(2)}
+    sent: list[np.ndarray] = []
+
+    class Two:
+        world = 2
+
+        def gather(self, arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+            sent.extend(np.asarray(a, np.int64) for a in arrays)
+            return [[a] for a in sent]
+
+    gather_columns(Two(), {0: columns[0]})  # type: ignore[arg-type]
+    found = gather_columns(Two(), {1: columns[1]})  # type: ignore[arg-type]
+    assert sorted(found) == [0, 1]
+    for index, array in columns.items():
+        np.testing.assert_array_equal(found[index], array)
