@@ -35,7 +35,7 @@ from septum.prediction.model import open_model as open_model
 from septum.prediction.predict import predict_image
 from septum.prediction.settings import Output, unknown_output
 from septum.report.numbers import format_scores
-from septum.settings import Settings
+from septum.settings import Settings, expectation
 from septum.training.events import Checked, Planned, Stopped, Validated
 from septum.training.interrupt import stop_on_signals
 
@@ -59,6 +59,7 @@ def train(
     folds: int | None = None,
     kind: Literal["objects", "classes"] | None = None,
     ignore_values: Sequence[int] = (),
+    axes: str | None = None,
     group: str | None = None,
     from_model: str | Path | None = None,
     width: int | None = None,
@@ -100,6 +101,8 @@ def train(
         What the masks hold; read from their values where not given.
     ignore_values
         Mask values to treat as not annotated.
+    axes
+        Axes of image files that do not state them right: ``"ZYX"``, ``"TYX"``, ``"YXC"``; those of masks likewise.
     group
         Regular expression; images whose names match alike are never split between training and validation.
     from_model
@@ -143,6 +146,7 @@ def train(
             "seed": seed,
             "kind": kind,
             "ignore_values": tuple(ignore_values),
+            "axes": axes,
             "split": {"group": group},
             "from_model": from_model,
             "width": width,
@@ -231,6 +235,8 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     ignore_mask: str | Path | None = None,
+    axes: str | None = None,
+    seed: int = 0,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Score one prediction, or compare two, as ``septum evaluate`` does.
@@ -245,6 +251,10 @@ def evaluate(
         Some of ``"isbi"``, ``"ctc"``, ``"instances"``, ``"pixels"``; chosen from the truth where not given.
     ignore_mask
         A mask, or folder of masks, whose pixels other than 0 do not count.
+    axes
+        Axes of files that do not state them right: ``"ZYX"``, ``"TYX"``, ``"YXC"``.
+    seed
+        Random seed of the bootstrap.
     out
         Folder for tables of all images and objects; nothing is written where not given.
 
@@ -265,7 +275,9 @@ def evaluate(
             predicted=tuple(Path(p) for p in several),
             truth=Path(truth),
             metrics=None if metrics is None else tuple(metrics),
-            ignore_mask=ignore_mask,
+            ignore=ignore_mask,
+            axes=axes,
+            seed=seed,
             out=out,
         )
     )
@@ -279,9 +291,8 @@ def _settings(cls: type[S], **values: Any) -> S:
         first = error.errors()[0]
         place = [str(part) for part in first["loc"] if part not in ("training", "split")]
         name = place[0] if place else "steps and budget_s"
-        message = str(first["msg"]).removeprefix("Value error, ")
         given = f" {first['input']!r}" if place else ""
-        raise UsageError(f"{name}{given}", message[:1].lower() + message[1:]) from None
+        raise UsageError(f"{name}{given}", expectation(error)) from None
 
 
 def _print_event(event: Event) -> None:

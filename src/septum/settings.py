@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 
@@ -41,7 +41,8 @@ class Option:
     default : str
         Default in words, where the value is computed: ``"planned"``.
     parse : callable or None
-        Turns the text of the command line into the value; raises ValueError with an explanation. None: by the type.
+        Turns the text of the command line into the value; raises ValueError that says what is expected. None: by
+        the type.
     write : callable or None
         Turns the value back into the text of the command line. None: ``str``.
     argument : bool
@@ -73,3 +74,9 @@ def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], Fiel
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
             for place, inner, found in options_of(field.annotation):
                 yield (name, *place), inner, found
+
+
+def expectation(error: ValidationError) -> str:
+    """Return what was expected in place of the first wrong value: ``"greater than or equal to 2"``."""
+    message = str(error.errors()[0]["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return message[:1].lower() + message[1:]

@@ -24,7 +24,8 @@ from septum.report import cases as drawing
 from septum.report import collect as run_report
 from septum.report import page as page_module
 from septum.report.cases import CONFUSED_COLOR, draw, pictures
-from septum.report.collect import Reporting, observe, rebuilt_command
+from septum.report.collect import observe, rebuilt_command
+from septum.report.events import Reporting
 from septum.report.gallery import CASES, Case, Gallery, ScoredSample, estimates, own_scores
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
 from septum.report.summary import RunReport, merged_and_split, object_figures, reliability

@@ -27,7 +27,7 @@ from septum.check.masks import Labels
 from septum.check.reading import Files, image_frames, mask_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
-from septum.errors import SeptumError
+from septum.errors import SeptumError, UsageError
 from septum.pairing.pair import Pair
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _FRAMES = 8  # of a stack are compared with their masks
 def analyze_all(pairs: Sequence[Pair], files: Files) -> list[PairStatistics]:
     """Read all pairs and compute their statistics; pages that are channels (`channel_axes`) are read as channels."""
     found = [analyze(pair, files) for pair in group_by_image(pairs)]
-    axes = channel_axes(found)
+    axes = channel_axes(found) if files.axes is None else None
     if axes is None:
         return found
     return [analyze(replace(pair, named_axes=axes), files) if pair.image_stats else pair for pair in found]
@@ -67,11 +67,11 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
         frames = image_frames(image)
         image_stats = _image_statistics(image, frames)
     except SeptumError as error:
-        unreadable.append((pair.image, error.given))
+        unreadable.append((pair.image, _reason(error)))
     try:
         mask_stats = _mask_statistics(pair.mask, image_stats.axes if image_stats else "", frames, files)
     except SeptumError as error:
-        unreadable.append((pair.mask, error.given))
+        unreadable.append((pair.mask, _reason(error)))
     golds = []
     for path, section in pair.golds:
         try:
@@ -79,10 +79,17 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
                 files.mask(path)
             golds.append((path, section))
         except SeptumError as error:
-            unreadable.append((path, error.given))
+            unreadable.append((path, _reason(error)))
     return replace(
         pair, image_stats=image_stats, mask_stats=mask_stats, golds=tuple(golds), unreadable=tuple(unreadable)
     )
+
+
+def _reason(error: SeptumError) -> str:
+    """Return why a file cannot be read; raise the error again if an option is the reason."""
+    if isinstance(error, UsageError):
+        raise error
+    return error.given
 
 
 def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:

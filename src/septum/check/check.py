@@ -27,6 +27,7 @@ from septum.check.label_kind import Kind, LabelKind, Rules, infer_label_kind, wi
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
+from septum.io.image import check_axes
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 
@@ -122,7 +123,7 @@ class Report:
         """Return the report in plain words, one sentence a line."""
         lines = [_pairs_line(self)]
         if self.pairs:
-            lines += [_images_line(self.pairs), f"masks hold {self.label_kind.reason}"]
+            lines += [_images_line(self.pairs, self.files.axes), f"masks hold {self.label_kind.reason}"]
         lines += [f"{issue.severity}: {issue.line()}" for issue in self.issues]
         return lines if self.issues else [*lines, "nothing is wrong"]
 
@@ -144,7 +145,12 @@ _UNUSABLE = (pair_files.UNREADABLE, jpeg_artifacts.MASK_JPEG)
 
 
 def check(
-    data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[int] = (), keep_bytes: int | None = None
+    data: Sequence[Path],
+    *,
+    kind: Kind | None = None,
+    ignore: Sequence[int] = (),
+    axes: str | None = None,
+    keep_bytes: int | None = None,
 ) -> Report:
     """Check a data set: find the pairs, read each file once, detect the issues of all topics.
 
@@ -158,18 +164,22 @@ def check(
     ignore
         Mask values that mean not annotated, beside those that are inferred. With 0 among them there is no background,
         so the values are classes.
+    axes
+        Axes of the image files, for files that do not state them right; those of masks likewise, without C if a mask
+        has one dimension fewer.
     keep_bytes
         Memory for arrays that are kept after the check; see `septum.check.reading.Files`.
 
     Raises
     ------
     UsageError, DataError
-        If there is nothing to check (a missing or empty folder, no pairs), or if no mask holds a value of `ignore`.
+        If there is nothing to check (a missing or empty folder, no pairs), if no mask holds a value of `ignore`, or if
+        `axes` do not fit a file.
         Everything else is an issue.
     """
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without_background(ignore, kind)
-    files = Files(ignore, keep_bytes)
+    files = Files(ignore, keep_bytes, axes=check_axes(axes))
     pairs = [field_of_view.with_usable_field(pair, files) for pair in analyze_all(pairing.pairs, files)]
     masks.require_ignored_values(ignore, pairs)
     seen = [*pair_files.detect(pairing, pairs), *field_of_view.detect(pairing)]
@@ -277,7 +287,7 @@ def _pairs_line(report: Report) -> str:
     return f"{pluralize(len(report.pairs), 'pair')}{left} ({_LAYOUTS[report.pairing.layout]})"
 
 
-def _images_line(pairs: Sequence[PairStatistics]) -> str:
+def _images_line(pairs: Sequence[PairStatistics], named_axes: str | None) -> str:
     stats = [pair.image_stats for pair in pairs if pair.image_stats]
     sides = sorted({s.sides for s in stats}, key=lambda s: (int(np.prod(s)), s))
     size = format_shape(sides[0]) if len(sides) == 1 else f"{format_shape(sides[0])} to {format_shape(sides[-1])}"
@@ -285,6 +295,8 @@ def _images_line(pairs: Sequence[PairStatistics]) -> str:
     frames = sum(s.frames for s in stats)
     types = ", ".join(sorted({s.dtype for s in stats}))
     pages = f", {frames} pages in all" if frames > len(stats) else ""
+    if pages and named_axes is None and all(s.axes == "TCYX" for s in stats):
+        pages += ", each read as an image of its own; if they are sections of volumes: --axes ZYX"
     some = " or ".join(map(str, channels))
     return f"images: {size} pixels, {some} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
 

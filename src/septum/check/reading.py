@@ -42,6 +42,8 @@ class Files:
     ----------
     ignore
         Mask values that mean not annotated, beside -1.
+    axes
+        Axes of the image files, for files that do not state them right; see `septum.io.open.read_mask` for masks.
     limit_bytes
         Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
         kept; another one is read again when it is needed again.
@@ -52,8 +54,9 @@ class Files:
         Samples (`septum.check.samples.Sample`) made of the files, by name, as long as somebody uses them.
     """
 
-    def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None) -> None:
+    def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None, *, axes: str | None = None) -> None:
         self.ignore = tuple(ignore)
+        self.axes = axes
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._limit = default_limit_bytes() if limit_bytes is None else limit_bytes
         self._kept: dict[tuple[str, Path], tuple[Any, int]] = {}
@@ -62,15 +65,18 @@ class Files:
         self._held: list[Any] = []
 
     def image(self, path: Path, named_axes: str | None = None) -> Image:
-        """Read an image; `named_axes` as in `septum.io.open.open_image`.
+        """Read an image; `named_axes` as in `septum.io.open.open_image`, by default those of all images.
 
         Raises
         ------
         FileError
             If the file cannot be read.
+        UsageError
+            If the axes do not fit it.
         """
         from septum.io.open import read_image
 
+        named_axes = named_axes or self.axes
         kept: Image | None = self._find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
@@ -88,12 +94,14 @@ class Files:
         ------
         FileError
             If the file cannot be read.
+        UsageError
+            If the axes do not fit it.
         """
-        from septum.io.open import read_image
+        from septum.io.open import read_mask
         from septum.pairing.object_folders import is_object_folder, read_object_masks
 
         def read() -> Image:
-            return read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
+            return read_object_masks(path) if is_object_folder(path) else read_mask(path, axes=self.axes)
 
         found: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
         return found

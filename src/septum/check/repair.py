@@ -127,7 +127,7 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
     from septum.io.write import write_image
 
     target = _place(pair, report, out, name=pair.image.name, role="images")
-    if pair.image not in done:
+    if pair.image not in done and report.files.axes is None:
         return _copy(pair.image, target)
     image = report.files.image(pair.image, pair.named_axes)
     frames = np.stack([match_channels(fill_holes(f), report.rules.channels) for f in image_frames(image)])
@@ -135,7 +135,7 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
     target = _lossless(target, array, image.axes)
     _make_folder(target.parent)
     write_image(target, array, axes=image.axes, pixel_size_um=image.pixel_size_um, affine=image.affine)
-    return FixRecord(pair.image, target, tuple(done[pair.image]))
+    return FixRecord(pair.image, target, (*done.get(pair.image, ()), *_named_axes(report)))
 
 
 def _write_mask(
@@ -148,7 +148,7 @@ def _write_mask(
     mask, frames = report.files.mask(path), _repaired_mask(pair, path, section, report)
     raw = mask_frames(mask, pair.image_axes)
     same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
-    if same and path.is_file() and not is_lossy(path):
+    if same and path.is_file() and not is_lossy(path) and report.files.axes is None:
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     written = ("T" if len(frames) > 1 else "") + "ZYX"[-(frames.ndim - 1) :]
@@ -158,7 +158,12 @@ def _write_mask(
     write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine)
     whole = [f"{issue.message}: {issue.kind.mend}" for issue in report.mended if not issue.files]
     field = done.get(pair.field, []) if pair.field is not None else []
-    return FixRecord(path, target, (*done.get(path, ()), *field, *whole))
+    return FixRecord(path, target, (*done.get(path, ()), *field, *whole, *_named_axes(report)))
+
+
+def _named_axes(report: Report) -> tuple[str, ...]:
+    """Return the phrase for axes that the user named: the copy states them in its files."""
+    return () if report.files.axes is None else (f"axes {report.files.axes} written into the file",)
 
 
 def _repaired_mask(pair: PairStatistics, path: Path, section: int | None, report: Report) -> NDArray[np.int32]:

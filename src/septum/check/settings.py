@@ -25,3 +25,11 @@ class CheckSettings(Settings):
             metavar="VALUE",
         ),
     ] = ()
+    axes: Annotated[
+        str | None,
+        Option(
+            help="Axes of the image files: ZYX, TYX, YXC; masks likewise, without C where they have none.",
+            metavar="AXES",
+            default="as the files say",
+        ),
+    ] = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from septum.check.settings import CheckSettings
@@ -9,6 +11,10 @@ from septum.cli import options
 from septum.cli.options import Display
 from septum.cli.progress import Progress, stoppable
 from septum.cli.text import json_text, repair_lines
+from septum.io.paths import format_path
+
+if TYPE_CHECKING:
+    from septum.check.check import Report
 
 
 def check(settings: CheckSettings, display: Display) -> None:
@@ -25,9 +31,9 @@ def check(settings: CheckSettings, display: Display) -> None:
 
     farewell = f"the files in {settings.fix} are whole, others are missing" if settings.fix else "nothing was written"
     with stoppable(lambda: farewell), Progress("files", display, waiting="opening every file"):
-        report = job.check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
+        report = job.check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
     if not display.json:
-        typer.echo("\n".join(report.lines()))
+        typer.echo("\n".join(_lines(report, display)))
     with stoppable(lambda: farewell), Progress("files", display, waiting="writing the copy"):
         fixed = [] if settings.fix is None else list(fix(report, settings.fix))
     if display.json:
@@ -43,6 +49,16 @@ def check(settings: CheckSettings, display: Display) -> None:
         raise typer.Exit(2)
     if report.left_out:
         raise typer.Exit(1)
+
+
+def _lines(report: Report, display: Display) -> list[str]:
+    """Return the report as lines: quiet, those of errors and warnings and the last; verbose, also one for each pair."""
+    lines = report.lines()
+    if display.quiet:
+        return [line for line in lines[:-1] if line.startswith(("error: ", "warning: "))] + lines[-1:]
+    if display.verbose:
+        lines[1:1] = [f"{format_path(pair.image)} with {format_path(pair.mask)}" for pair in report.pairs]
+    return lines
 
 
 command = options.command(check, CheckSettings)

@@ -15,9 +15,10 @@ from septum.experiments.settings import CurveSettings, SeedsSettings
 
 
 def seeds(settings: SeedsSettings, display: Display) -> None:
-    """Train with several seeds on the same images: mean and spread of the scores.
+    """Train with several seeds: mean and spread of scores.
 
-    The networks are kept as one model that averages them. DATA and all other options are those of `septum train`.
+    The images are the same; the networks are kept as one model that averages them. DATA and all other options are
+    those of `septum train`.
 
     Example: septum experiment seeds cells -o runs/seeds --count 3
     """
@@ -25,7 +26,7 @@ def seeds(settings: SeedsSettings, display: Display) -> None:
 
 
 def learning_curve(settings: CurveSettings, display: Display) -> None:
-    """Train on parts of the images too, and say what more images would bring.
+    """Train on parts of the images: what more would bring.
 
     DATA and all other options are those of `septum train`.
 
@@ -50,7 +51,8 @@ def _run(
         ) as events,
     ):
         learned = follow_training(events, progress)
-    say_training(learned, run, display, progress.warnings)
+    name = "learning-curve" if learning_curve else "seeds"
+    say_training(learned, display, progress.warnings, command=f"experiment {name}")
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)

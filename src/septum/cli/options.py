@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from septum.errors import UsageError
-from septum.settings import Option, options_of
+from septum.settings import Option, expectation, options_of
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -132,12 +132,10 @@ def make_settings(cls: type[S], values: Mapping[str, Any]) -> S:
     try:
         return cls(**found)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = tuple(part for part in first["loc"] if isinstance(part, str))
-        message = str(first["msg"]).removeprefix("Value error, ")
+        place = tuple(part for part in error.errors()[0]["loc"] if isinstance(part, str))
         named = next((names[place[:n]] for n in range(len(place), 0, -1) if place[:n] in names), "the options")
-        given = f" {first['input']}" if named != "the options" else ""
-        raise UsageError(f"{named}{given}", message[:1].lower() + message[1:]) from None
+        given = f"{named} {error.errors()[0]['input']}" if named != "the options" else named
+        raise UsageError(given, expectation(error)) from None
 
 
 def flag(place: tuple[str, ...], option: Option) -> str:
@@ -152,11 +150,11 @@ def _is_required(field: FieldInfo, option: Option) -> bool:
     return field.is_required() and not option.default
 
 
-def _parsed(parse: Callable[[str], Any], value: Any, name: str) -> Any:
+def _parsed(parse: Callable[[str], Any], text: str, name: str) -> Any:
     try:
-        return [parse(text) for text in value] if isinstance(value, list) else parse(value)
+        return parse(text)
     except ValueError as error:
-        raise UsageError(f"{name} {value}", str(error)) from None
+        raise UsageError(f"{name} {text}", str(error)) from None
 
 
 def _inner(annotation: Any) -> Any:
@@ -168,39 +166,39 @@ def _inner(annotation: Any) -> Any:
 
 
 def _text_type(field: FieldInfo, option: Option) -> Any:
-    """Return the type that typer reads from the command line."""
+    """Return the type that typer reads: text or a path, so that the settings alone judge values."""
     inner = _inner(field.annotation)
-    many = get_origin(inner) is tuple and get_args(inner)[-1] is Ellipsis
-    if many:
-        item = str if option.parse else get_args(inner)[0]
-        return list[item] if _is_required(field, option) else list[item] | None  # type: ignore[valid-type]
-    kind = str if option.parse is not None or inner not in (bool, int, float, str, Path) else inner
-    if option.parse is None and get_origin(inner) is Literal:
-        kind = inner
-    return kind if _is_required(field, option) or kind is bool else kind | None
+    if inner is bool:
+        return bool
+    kind: Any = Path if Path in (inner, *get_args(inner)) and option.parse is None else str
+    if get_origin(inner) is tuple and get_args(inner)[-1] is Ellipsis and option.parse is None:
+        kind = list[kind]
+    return kind if _is_required(field, option) else kind | None
 
 
 def _text_default(field: FieldInfo, option: Option) -> Any:
     value = None if field.is_required() else field.get_default(call_default_factory=True)
+    if isinstance(value, bool):
+        return value
     computed = option.parse is not None or option.default or value in ((), None)
-    return None if computed and not isinstance(value, bool) else value
+    return None if computed else str(value)
 
 
 def _typer_option(place: tuple[str, ...], field: FieldInfo, option: Option) -> Any:
-    metavar = option.metavar or None
+    inner = _inner(field.annotation)
+    words = [str(word) for word in get_args(inner)] if get_origin(inner) is Literal else []
+    metavar = option.metavar or "|".join(words) or place[-1].upper()
+    complete = (lambda incomplete: [word for word in words if word.startswith(incomplete)]) if words else None
     if option.argument:
-        return typer.Argument(metavar=metavar or place[-1].upper(), hidden=True)
-    least = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
-    kind = _text_type(field, option)
-    number = _inner(kind) in (int, float)
+        return typer.Argument(metavar=metavar, hidden=True, autocompletion=complete)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
-    shown: bool | str = option.default or not (default in ((), None) or option.parse is not None or kind is bool)
+    shown: bool | str = option.default or not (default in ((), None) or option.parse is not None or inner is bool)
     flags = option.flags or ("--" + place[-1].replace("_", "-"),)
     return typer.Option(
         *flags,
-        metavar=metavar or ("N" if number else None),
-        min=least if number else None,
+        metavar=metavar,
         show_default=shown,
         help=option.help,
         rich_help_panel=option.heading or None,
+        autocompletion=complete,
     )

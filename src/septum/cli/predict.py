@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from septum.cli import options
@@ -12,9 +10,6 @@ from septum.cli.progress import Outcome, Progress, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.errors import SeptumError
 from septum.prediction.settings import PredictSettings
-
-if TYPE_CHECKING:
-    pass
 
 
 def predict(settings: PredictSettings, display: Display) -> None:

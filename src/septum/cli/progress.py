@@ -26,8 +26,8 @@ from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, Rep
 from septum.io.paths import format_path
 from septum.prediction.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
 from septum.prediction.memory import format_bytes
-from septum.report.collect import Reporting
 from septum.report.curve import Curve
+from septum.report.events import Reporting
 from septum.report.numbers import format_scores, format_seconds
 from septum.training.events import Checked, Planned, Resumed, Saved, Step, Trained, Validated
 from septum.training.interrupt import StopRequest, stop_on_signals
@@ -248,8 +248,6 @@ def show_training(record: Event, progress: Progress) -> None:
             progress.show(done, total, note="held-out images")
         case ReportWritten(path):
             progress.say(f"report: {format_path(path)}")
-        case ReportWritten(path):
-            progress.say(f"report: {format_path(path)}")
         case Reporting(count=count):
             progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
         case Saved(path):
@@ -258,13 +256,13 @@ def show_training(record: Event, progress: Progress) -> None:
             pass
 
 
-def say_training(learned: Learned, run: Path, display: Display, warnings: list[str]) -> None:
+def say_training(learned: Learned, display: Display, warnings: list[str], *, command: str = "train") -> None:
     """Print the result of a training: tables of a run of several, and the model with its scores."""
     result = learned.trained
     if result is None:  # one of several processes: only the first speaks
         return
     if display.json:
-        document = {"command": "train", **vars(result), "report": learned.report, **series_document(learned)}
+        document = {"command": command, **vars(result), "report": learned.report, **series_document(learned)}
         document["warnings"] = warnings
         typer.echo(json_text(document))
         return

@@ -49,10 +49,10 @@ def review(settings: ReviewSettings, display: Display) -> None:
     if display.json:
         typer.echo(json_text({"command": "review", **_document(found)}))
     else:
-        typer.echo("\n".join(_lines(report, found, settings)))
+        typer.echo("\n".join(_lines(report, found, settings, len(found.issues) if display.verbose else MOST_LINES)))
 
 
-def _lines(report: Report, found: LabelIssues, settings: ReviewSettings) -> list[str]:
+def _lines(report: Report, found: LabelIssues, settings: ReviewSettings, most: int) -> list[str]:
     from septum.io.paths import format_path
     from septum.report.numbers import format_table
 
@@ -64,13 +64,13 @@ def _lines(report: Report, found: LabelIssues, settings: ReviewSettings) -> list
     rows: list[list[object]] = [["suspicious label in", "at y, x", "px", "sure", "the model sees"]]
     if report.rules.rank == 3:
         rows[0][1] = "at z, y, x"
-    for issue in found.issues[:MOST_LINES]:
+    for issue in found.issues[:most]:
         box = issue.disagreement
         where = ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
         words = issue.describe(report.rules.class_values)
         rows.append([format_path(issue.image), where, box.area_px, f"{box.confidence:.2f}", words])
-    left = len(found.issues) - MOST_LINES
-    more = [f"and {left} more: --json lists all"] if left > 0 else []
+    left = len(found.issues) - most
+    more = [f"and {left} more: -v lists all"] if left > 0 else []
     total = f"{len(found.issues)} suspicious label{'s' * (len(found.issues) != 1)}"
     return [*format_table(rows), *more, f"{total} in {count} that {run} had not seen{unseen}"]
 

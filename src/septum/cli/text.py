@@ -60,10 +60,12 @@ def evaluation_lines(found: Evaluation) -> list[str]:
 
 
 def image_score_lines(found: Evaluation) -> list[str]:
-    """Return the scores of each image alone as a table, one table for each prediction."""
+    """Return the headline scores of each image alone as a table, one table for each prediction."""
     lines = []
     for result in found.results:
-        names = list(dict.fromkeys(name for image in result.images for name in image.scores))
+        shown = {score.name for score in result.scores if score.headline}
+        found_in = dict.fromkeys(name for image in result.images for name in image.scores)
+        names = [name for name in found_in if name in shown] or list(found_in)
         rows: list[list[object]] = [[str(result.predicted), *names]]
         rows += [[image.name, *(image.scores.get(name) for name in names)] for image in result.images]
         lines += format_table(rows)

@@ -26,17 +26,17 @@ def train(settings: RunSettings, display: Display) -> None:
     from septum.experiments.tracking import open_trackers
     from septum.training.distributed import launch, starts_processes
 
+    run = settings.training.out
+    trackers = open_trackers(run, **settings.trackers.model_dump())  # refuses what is not installed before all work
     if starts_processes(settings.devices):
         raise typer.Exit(launch(settings.devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
-    run = settings.training.out
-    trackers = open_trackers(run, **settings.trackers.model_dump())
     with (
         orderly(run) as stop,
         Progress("steps", display, waiting="preparing the images") as progress,
         closing(run_training(settings.training, folds=settings.folds, trackers=trackers, stop=stop)) as events,
     ):
         learned = follow_training(events, progress)
-    say_training(learned, run, display, progress.warnings)
+    say_training(learned, display, progress.warnings)
 
 
 command = options.command(train, RunSettings)

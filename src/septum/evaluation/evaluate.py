@@ -29,7 +29,7 @@ from septum.evaluation.results import (
     write_results,
 )
 from septum.evaluation.scores import ScoreTask, score_frame
-from septum.io.open import read_image
+from septum.io.open import read_mask
 from septum.io.paths import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
@@ -93,7 +93,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     paired = [find_items(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
     task, notes = _task(settings, paired[0])
-    collected = [_collect(items, task) for items in paired]
+    collected = [_collect(items, task, settings.axes) for items in paired]
     families = _families(task, collected)
     results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
     differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
@@ -112,7 +112,7 @@ def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, li
         return ScoreTask(("ctc",), sequences=sequences), [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
         return ScoreTask(settings.metrics, sequences=sequences), []
-    masks = _censuses(found)
+    masks = _censuses(found, settings.axes)
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
@@ -136,21 +136,21 @@ def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, li
     return task, notes
 
 
-def _censuses(found: ScoredPairs) -> list[Census]:
+def _censuses(found: ScoredPairs, named_axes: str | None) -> list[Census]:
     """Count the values of each truth; a file that cannot be read fails later, when it is scored."""
     from septum.check.census import census
 
     counted = []
     for path in dict.fromkeys(i.truth for i in found.items):
         try:
-            labels, axes = labels_of(read_image(path, labels=True))
+            labels, axes = labels_of(read_mask(path, axes=named_axes))
             counted += [census(part) for part in (labels if "T" in axes else labels[None])]
         except SeptumError:
             continue
     return counted
 
 
-def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
+def _collect(found: ScoredPairs, task: ScoreTask, axes: str | None) -> _Collected:
     """Score every frame; name each file that fails, and leave it out."""
     collected = _Collected()
     first: SeptumError | None = None
@@ -161,7 +161,7 @@ def _collect(found: ScoredPairs, task: ScoreTask) -> _Collected:
         if item.markers and "ctc" not in task.metrics:
             continue
         try:
-            frames = open_frames(item, sections="isbi" in task.metrics)
+            frames = open_frames(item, sections="isbi" in task.metrics, axes=axes)
             _add(collected, frames, task)
         except SeptumError as error:
             first = first or error

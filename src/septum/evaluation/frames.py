@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from septum.errors import DataError
 from septum.evaluation.pairs import ScoredPair
 from septum.io.image import Image
-from septum.io.open import read_image
+from septum.io.open import read_image, read_mask
 from septum.io.paths import format_path
 
 
@@ -47,7 +47,7 @@ class ScoredFrame:
     spacing_um: tuple[float, ...] | None
 
 
-def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
+def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) -> list[ScoredFrame]:
     """Read a predicted file and its truth, and cut them into frames.
 
     Parameters
@@ -56,30 +56,32 @@ def open_frames(item: ScoredPair, *, sections: bool) -> list[ScoredFrame]:
         A pair from `septum.evaluation.pairs.find_items`.
     sections
         Also cut volumes into their Z sections (time series are always cut).
+    axes
+        Axes of the files, for files that do not state them right; see `septum.io.open.read_mask`.
 
     Raises
     ------
     SeptumError
         If a file cannot be read, holds no labels, or the sizes differ.
     """
-    truth, predicted = read_image(item.truth, labels=True), read_image(item.predicted, labels=True)
+    truth, predicted = read_mask(item.truth, axes=axes), read_mask(item.predicted, axes=axes)
     true, true_axes = labels_of(truth)
-    values, axes = _values_of(predicted)
+    values, own_axes = _values_of(predicted)
     if item.section is not None:
-        values, axes = _slice(values, axes, item)
+        values, own_axes = _slice(values, own_axes, item)
     if values.shape[1:] != true.shape:
         raise DataError(
-            f"{format_path(item.predicted)}: {_size(values.shape[1:], axes)} pixels, "
+            f"{format_path(item.predicted)}: {_size(values.shape[1:], own_axes)} pixels, "
             f"{format_path(item.truth)}: {_size(true.shape, true_axes)}",
             "the same size",
             "compare images that belong to each other",
         )
     # Pages without axes are read as time; if the other file says that they are slices, they are.
-    axes = axes if "Z" in axes else true_axes
-    walked = len(axes) - (2 if sections or "Z" not in axes else 3)
+    own_axes = own_axes if "Z" in own_axes else true_axes
+    walked = len(own_axes) - (2 if sections or "Z" not in own_axes else 3)
     ignore = None if item.ignore is None else _ignored(item.ignore, true.shape)
     size = {**predicted.pixel_size_um, **truth.pixel_size_um}
-    spacing = tuple(size[a] for a in axes[walked:]) if all(a in size for a in axes[walked:]) else None
+    spacing = tuple(size[a] for a in own_axes[walked:]) if all(a in size for a in own_axes[walked:]) else None
     frames = []
     for place in np.ndindex(true.shape[:walked]):
         part = values[(slice(None), *place)]

@@ -68,6 +68,14 @@ class EvaluateSettings(Settings):
             metavar="MASK",
         ),
     ] = None
+    axes: Annotated[
+        str | None,
+        Option(
+            help="Axes of the files: ZYX, TYX, YXC; without C where a file has none.",
+            metavar="AXES",
+            default="as the files say",
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0), Option(help="Random seed of the bootstrap.", metavar="N")] = 0
     out: Annotated[
         Path | None,

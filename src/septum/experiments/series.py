@@ -295,7 +295,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
         with folder.lock() as warning:
             if warning:
                 yield Warned(warning)
-            report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
+            report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
             yield Checked(report)
             log.hear(Checked(report))
             loaded = load_data(report)

@@ -61,6 +61,29 @@ def read_image(location: str | Path, *, axes: str | None = None, labels: bool = 
     return open_image(location, axes=axes, labels=labels).load()
 
 
+def read_mask(location: str | Path, *, axes: str | None = None) -> Image:
+    """Read a mask into memory, or a prediction.
+
+    Parameters
+    ----------
+    location
+        See `open_image`.
+    axes
+        Axes of its image, if the files do not state them right; a mask of one dimension fewer has no channels.
+
+    Raises
+    ------
+    FileError, UsageError
+        As `open_image`; if the number of dimensions does not fit.
+    """
+    axes = check_axes(axes)
+    if axes is not None and "C" in axes:
+        with open_image(location, labels=True) as stored:
+            if len(stored.file_axes) == len(axes) - 1:
+                axes = axes.replace("C", "")
+    return read_image(location, axes=axes, labels=True)
+
+
 def find_format(location: Path | str) -> ImageFormat:
     """Find the format of a file or folder by its first bytes.
 

@@ -112,7 +112,10 @@ class PredictSettings(Settings):
     format: Annotated[
         str | None,
         Option(
-            help="File format of the results: tif, png, nii.gz, npy, ome.zarr.", heading=RESULTS, default="as the input"
+            help="File format of the results: tif, png, nii.gz, npy, ome.zarr.",
+            heading=RESULTS,
+            metavar="FORMAT",
+            default="as the input",
         ),
     ] = None
     label_image: Annotated[

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from septum.errors import FileError, SeptumError
-from septum.events import Event, Warned
+from septum.events import Warned
 from septum.prediction.memory import peak_bytes
 from septum.prediction.model import Model, open_model
+from septum.report.events import Reporting
 from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
 from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
 _DRAWING_S, _LEAST_S = 1.0, 1.0
 # Without a time budget, predictions for the report take at most this share of the training, or this many seconds.
 _SHARE, _MOST_S = 0.05, 60.0
-
-
-@dataclass(frozen=True)
-class Reporting(Event):
-    """The report of the run in `folder` begins: up to `count` held-out images are predicted for it."""
-
-    folder: Path
-    count: int
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from septum.errors import UsageError
 from septum.settings import Option, Settings
 from septum.training.settings import format_duration, parse_duration
 
@@ -124,10 +125,14 @@ class ReproduceSettings(Settings):
     @model_validator(mode="after")
     def _check_protocol(self) -> Self:
         if (self.steps is None) == (self.budget_s is None):
-            raise ValueError("give either steps or budget_s")
+            given = "--budget none" if self.steps is None else "both --steps and --budget"
+            raise UsageError(given, "a number of steps, or a time", "give one of them")
         sections = self.name == "isbi2012"
         if sections and self.variant is not None:
-            raise ValueError("a variant of the truth exists for dic-hela and phc-u373 only")
+            raise UsageError(
+                "--variant with isbi2012", "dic-hela or phc-u373, whose truth has variants", "leave --variant out"
+            )
         if not sections and (self.folds is not None or self.truth is not None):
-            raise ValueError("folds and a truth of test sections exist for isbi2012 only")
+            given = f"{'--folds' if self.folds is not None else '--truth'} with {self.name}"
+            raise UsageError(given, "isbi2012, which alone has folds and test sections", "leave it out")
         return self

@@ -134,7 +134,9 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
             f"name them: septum review {format_path(run)} DATA",
         )
     ignored = stored.get("ignore_values", stored.get("ignore", ()))
-    report = check(data, kind=stored.get("kind"), ignore=tuple(int(value) for value in ignored))
+    report = check(
+        data, kind=stored.get("kind"), ignore=tuple(int(value) for value in ignored), axes=stored.get("axes")
+    )
     yield Checked(report)
     yield from find_label_issues(report, run, device=settings.device)
 

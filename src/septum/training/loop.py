@@ -146,7 +146,7 @@ def _open_data(
 ) -> Generator[Event, None, tuple[LoadedData, Pretrained | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
     if loaded is None:
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
+        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
     else:
         report = loaded.report
     yield Checked(report)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from septum.errors import UsageError
 from septum.settings import Option, Settings, options_of
 
 Preset = Literal["auto", "paper", "fiji"]
@@ -34,7 +35,7 @@ def parse_duration(text: str) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
-        raise ValueError(f"{text!r} is not a duration; write 90s, 20m, 1.5h or none")
+        raise ValueError("a duration such as 90s, 20m or 1.5h, or none")
     return seconds
 
 
@@ -163,6 +164,15 @@ class TrainSettings(Settings):
             metavar="VALUE",
         ),
     ] = ()
+    axes: Annotated[
+        str | None,
+        Option(
+            help="Axes of the image files: ZYX, TYX, YXC; masks likewise, without C where they have none.",
+            heading="Data",
+            metavar="AXES",
+            default="as the files say",
+        ),
+    ] = None
     split: SplitSettings = SplitSettings()
     from_model: Annotated[
         Path | None,
@@ -241,7 +251,7 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _check_one_end(self) -> Self:
         if self.steps is not None and self.budget_s is not None:
-            raise ValueError("give steps or budget_s, not both")
+            raise UsageError("both --steps and --budget", "one of them", "leave one of them out")
         return self
 
     @property
@@ -283,7 +293,7 @@ def _makes(values: Mapping[str, Any], settings: Settings) -> bool:
     """Return True if the values alone give the settings."""
     try:
         return type(settings).model_validate(values) == settings
-    except ValidationError:
+    except (ValidationError, UsageError):
         return False
 
 
