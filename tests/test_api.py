@@ -1,20 +1,29 @@
-"""The verbs as seen from Python: what arrays mean."""
+"""The functions of the package: the meaning of arrays, keywords, errors and warnings."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import septum
 from septum.api import _as_folder
+from septum.cli.options import flag
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
+from septum.evaluation.results import EvaluateSettings
+from septum.events import Event, Warned
+from septum.experiments.settings import RunSettings
 from septum.io.open import read_image
 from septum.io.write import write_image
+from septum.settings import options_of
+from septum.training.settings import TrainSettings
 
-SMALL = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu"}
+SMALL: dict[str, Any] = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu"}
 
 
 def _pair(*shape: int, channels: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,9 +36,7 @@ def _pair(*shape: int, channels: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("shape", "channels", "rank"), [((20, 24), 0, 2), ((20, 24), 3, 2), ((20, 24), 2, 2), ((6, 20, 24), 0, 3)]
 )
-def test_dimensions_of_the_masks_say_what_those_of_the_images_are(
-    shape: tuple[int, ...], channels: int, rank: int
-) -> None:
+def test_rank_of_images_is_that_of_the_masks(shape: tuple[int, ...], channels: int, rank: int) -> None:
     image, mask = _pair(*shape, channels=channels)
     model = septum.train([image, image + 1], [mask, mask], kind="objects", **SMALL)
     assert model.rank == rank
@@ -40,7 +47,7 @@ def test_dimensions_of_the_masks_say_what_those_of_the_images_are(
 
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("shape", [(9, 11), (5, 9, 11)])
-def test_arrays_become_files_that_say_their_axes(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
+def test_arrays_become_files_that_name_their_axes(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
     full = (channels, *shape) if channels else shape
     array = np.random.default_rng(0).normal(size=(2, *full)).astype(np.float32)
     folder = _as_folder(array, tmp_path / "images", len(shape))
@@ -56,19 +63,106 @@ def test_arrays_of_other_dimensions_are_refused() -> None:
         septum.train([image, image[None, None]], [mask, mask], **SMALL)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 3}, {"steps": 0}, {"steps": 1, "budget_s": 5.0}])
-def test_wrong_settings_are_an_error_in_words(tmp_path: Path, wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "given", "expected"),
+    [
+        ({"steps": 0}, "steps 0", "greater than or equal to 1"),
+        ({"folds": 1}, "folds 1", "greater than or equal to 2"),
+        ({"group": "("}, "group '('", "a regular expression"),
+        ({"preset": "best"}, "preset 'best'", "'auto', 'paper' or 'fiji'"),
+        ({"ignore_values": ["a"]}, "ignore_values 'a'", "a valid integer"),
+        ({"steps": 1, "budget_s": 5.0}, "both --steps and --budget", "one of them"),
+    ],
+)
+def test_wrong_settings_are_a_usage_error_that_names_the_keyword(
+    tmp_path: Path, wrong: dict[str, Any], given: str, expected: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         septum.train(tmp_path, **wrong)
-    assert next(iter(wrong)) in str(caught.value)
+    assert caught.value.given == given
+    assert caught.value.expected.startswith(expected)
 
 
-def test_an_attribute_that_is_none_is_named() -> None:
+def test_keywords_of_train_are_the_options_of_the_command() -> None:
+    options = {place[-1] for place, _, _ in options_of(RunSettings)}
+    keywords = set(inspect.signature(septum.train).parameters)
+    assert keywords - {"images", "masks", "verbose"} == options - {"data", "devices"}
+
+
+def test_keywords_of_evaluate_are_the_options_of_the_command() -> None:
+    options = {
+        flag(place, option).removeprefix("--").replace("-", "_") for place, _, option in options_of(EvaluateSettings)
+    }
+    assert set(inspect.signature(septum.evaluate).parameters) == {name.lower() for name in options}
+
+
+def test_train_passes_each_keyword_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[TrainSettings, int | None]] = []
+
+    def run_training(settings: TrainSettings, *, folds: int | None, **_: object) -> Iterator[Event]:
+        seen.append((settings, folds))
+        yield Warned("nothing is trained")
+
+    monkeypatch.setattr("septum.api.run_training", run_training)
+    monkeypatch.setattr("septum.api.open_model", lambda *_: None)
+    values: dict[str, Any] = {"preset": "paper", "seed": 7, "kind": "classes", "width": 16, "depth": 2, "tile": 188}
+    values |= {"batch": 3, "until_plateau": True, "axes": "ZYX", "precision": "float32", "device": "cpu"}
+    values |= {"deterministic": True, "compile": True}
+    septum.train(tmp_path, budget_s=60, folds=3, ignore_values=[0, 255], set=["a=1"], group="p.", **values)
+    settings, folds = seen[0]
+    assert settings.model_dump(include=set(values)) == values
+    assert (settings.budget_s, settings.steps, folds, settings.split.group) == (60, None, 3, "p.")
+    assert (settings.ignore_values, settings.set, settings.data) == ((0, 255), ("a=1",), (tmp_path,))
+    septum.train(tmp_path, steps=3)
+    assert (seen[1][0].steps, seen[1][0].budget_s) == (3, None)
+    septum.train(tmp_path)
+    assert (seen[2][0].steps, seen[2][0].budget_s) == (None, 1800)
+
+
+def test_train_writes_the_report_that_the_command_writes(tmp_path: Path) -> None:
+    image, mask = _pair(20, 24)
+    model = septum.train([image, image + 1, image + 2], [mask] * 3, kind="objects", out=tmp_path / "run", **SMALL)
+    assert {"model.safetensors", "report.html", "log.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    for path in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        again = septum.open_model(path)
+        np.testing.assert_array_equal(septum.predict(again, image), septum.predict(model, image))
+    np.testing.assert_array_equal(septum.predict(tmp_path / "run", image), septum.predict(model, image))
+
+
+def test_folds_train_a_model_of_several_networks(tmp_path: Path) -> None:
+    image, mask = _pair(20, 24)
+    model = septum.train([image, image + 1], [mask] * 2, kind="objects", out=tmp_path / "run", folds=2, **SMALL)
+    assert model.header.members == 2
+    assert (tmp_path / "run" / "fold-2" / "model.safetensors").exists()
+
+
+def test_unknown_output_is_refused_with_the_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'probs'") as caught:
+        septum.predict(tmp_path / "none.safetensors", np.zeros((4, 4)), output="probs")  # type: ignore[arg-type]
+    assert caught.value.expected == "one of labels, classes, probabilities"
+
+
+def test_evaluate_leaves_ignored_pixels_out(tmp_path: Path) -> None:
+    _, mask = _pair(20, 24)
+    wrong = np.where(mask == 2, 0, mask)
+    for name, array in (("truth", mask), ("found", wrong), ("ignore", (mask == 2).astype(np.uint8))):
+        write_image(tmp_path / f"{name}.tif", array, axes="YX")
+    files = tmp_path / "found.tif", tmp_path / "truth.tif"
+
+    def recall(**options: object) -> float:
+        found = septum.evaluate(*files, metrics=["instances"], **options)
+        return next(s.value for s in found.results[0].scores if s.name == "recall@0.50")
+
+    assert recall() == 0.5
+    assert recall(ignore_mask=tmp_path / "ignore.tif") == 1.0
+
+
+def test_a_missing_attribute_is_named() -> None:
     with pytest.raises(AttributeError, match="fit"):
         septum.fit  # noqa: B018
 
 
-def _told(model: object, *images: object) -> list[warnings.WarningMessage]:
+def _warned_of(model: Any, *images: object) -> list[warnings.WarningMessage]:
     """Predict the images one after the other and return what was warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -77,7 +171,7 @@ def _told(model: object, *images: object) -> list[warnings.WarningMessage]:
     return caught
 
 
-def test_images_unlike_those_of_the_training_are_told_once_a_kind(tmp_path: Path) -> None:
+def test_unfamiliar_images_warn_once_for_each_cause(tmp_path: Path) -> None:
     image, mask = _pair(20, 24)
     for n in range(2):
         for role, array in (("images", image + n), ("masks", mask)):
@@ -85,7 +179,7 @@ def test_images_unlike_those_of_the_training_are_told_once_a_kind(tmp_path: Path
             write_image(tmp_path / role / f"{n}.tif", array, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
     model = septum.train(tmp_path, out=tmp_path / "run", kind="objects", **SMALL)
     like = tmp_path / "images/0.tif"
-    assert _told(model, image, image + 1, like) == []
+    assert _warned_of(model, image, image + 1, like) == []
     write_image(tmp_path / "large.tif", image, axes="YX", pixel_size_um={"Y": 0.9, "X": 0.9})
     flat = (mask > 0).astype(np.uint8)
     # A warning that is made an error is told again, as the image was not predicted.
@@ -94,12 +188,12 @@ def test_images_unlike_those_of_the_training_are_told_once_a_kind(tmp_path: Path
             warnings.simplefilter("error", UnfamiliarImageWarning)
             with pytest.raises(UnfamiliarImageWarning, match="only 2 gray values"):
                 septum.predict(model, flat)
-    caught = _told(model, flat, tmp_path / "large.tif", flat, like, tmp_path / "large.tif")
+    caught = _warned_of(model, flat, tmp_path / "large.tif", flat, like, tmp_path / "large.tif")
     assert [w.category for w in caught] == [UnfamiliarImageWarning, UnfamiliarImageWarning]
     assert {w.filename for w in caught} == {__file__}
     first, second = (str(w.message) for w in caught)
     assert first.startswith("the image: only 2 gray values, the training images have ")
     assert second.startswith(f"{tmp_path / 'large.tif'}: pixels are 3 times larger than in training")
-    assert first.endswith("(said once, also for other images of this kind)")
+    assert first.endswith("(reported once, also for other images of this kind)")
     # The same model from its file is the same model.
-    assert _told(tmp_path / "run/model.safetensors", flat, tmp_path / "large.tif") == []
+    assert _warned_of(tmp_path / "run/model.safetensors", flat, tmp_path / "large.tif") == []

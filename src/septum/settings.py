@@ -79,4 +79,5 @@ def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], Fiel
 def expectation(error: ValidationError) -> str:
     """Return what was expected in place of the first wrong value: ``"greater than or equal to 2"``."""
     message = str(error.errors()[0]["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.partition(", unable to parse")[0]
     return message[:1].lower() + message[1:]

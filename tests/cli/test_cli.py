@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from septum.cli.main import app, main
+from septum.cli.main import COMMANDS, main
 from septum.errors import DataError, FileError
 from septum.events import Event, Warned
 from septum.experiments import series as series_job
@@ -21,6 +21,11 @@ from septum.training import loop as train_job
 from septum.training.events import Planned, Saved, Step, Trained, Validated
 
 Run = Callable[..., tuple[int, str, str]]
+ALL_COMMANDS = [
+    *([name] for name in COMMANDS if name != "experiment"),
+    ["experiment", "seeds"],
+    ["experiment", "learning-curve"],
+]
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def fake_prediction(monkeypatch: pytest.MonkeyPatch, *, good: int, bad: int) -> 
             yield ImageStarted(path, index, good + bad, 1, (572, 572), 0, 1 << 29, None)
             if index < good:
                 yield TileDone(path, 1, 1)
-                yield ImageDone(path, settings.out / f"image{index}.tif", 0.5, 7)
+                yield ImageDone(path, (settings.out or Path()) / f"image{index}.tif", 0.5, 7)
             else:
                 yield ImageFailed(path, "not an image")
         yield Predicted(good, bad, 1.0, 1 << 29)
@@ -88,31 +93,31 @@ def test_version_and_help(run: Run) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    for command in [[], *([info.name or info.callback.__name__] for info in app.registered_commands)]:
+    for command in [[], ["experiment"], *ALL_COMMANDS]:
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert max(len(line) for line in out.splitlines()) <= width
         assert "..." not in out.partition("\n")[2], "a text is cut"
-        assert not command or "Example: septum " in out
+        assert command in ([], ["experiment"]) or "Example: septum " in out
 
 
 def test_train_turns_options_into_settings(run: Run, trained: list[train_job.TrainSettings]) -> None:
     options = (
         "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu "
-        "--until-plateau --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors "
+        "--until-plateau --axes ZYX --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors "
         "--precision float32"
     )
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
     sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False, "compile": False}
-    wanted |= {"until_plateau": True, "ignore_values": (0, 255), "set": ("weights.w0=5",)}
+    wanted |= {"until_plateau": True, "ignore_values": (0, 255), "set": ("weights.w0=5",), "axes": "ZYX"}
     wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
 
 
-def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_without(
+def test_trackers_are_opened_on_request_and_a_failing_one_is_dropped(
     run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Path, dict[str, bool]]] = []
@@ -138,7 +143,7 @@ def test_a_training_is_logged_elsewhere_only_where_it_is_asked_and_goes_on_witho
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_logging_to_what_is_not_installed_is_refused_before_anything_is_trained(
+def test_missing_tracker_package_is_refused_before_training(
     run: Run, trained: list[train_job.TrainSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setattr("septum.experiments.tracking.find_spec", lambda _: None)
@@ -176,7 +181,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     return seen
 
 
-def test_several_trainings_are_asked_for_by_options(run: Run, series: list[tuple[object, ...]]) -> None:
+def test_folds_print_each_part_and_the_model(run: Run, series: list[tuple[object, ...]]) -> None:
     code, out, err = run("train", "cells", "-o", "run", "--folds", "3", "--group", "p.")
     assert (code, series[0]) == (0, ("folds", "p.", 3))
     assert err.splitlines() == [
@@ -186,13 +191,21 @@ def test_several_trainings_are_asked_for_by_options(run: Run, series: list[tuple
         "1/1 images  held-out images",
     ]
     assert out == f"model: {Path('run/model.safetensors')}  (SEG 0.810; 4 steps, 4.0 s)\n"
-    _, out, _ = run("train", "cells", "-o", "run", "--seeds", "2")
+
+
+def test_seeds_print_mean_and_spread(run: Run, series: list[tuple[object, ...]]) -> None:
+    code, out, _ = run("experiment", "seeds", "cells", "-o", "run", "--count", "2", "--group", "p.")
+    assert (code, series[0]) == (0, ("seeds", "p.", 2))
     assert out.splitlines()[:3] == [
         "held-out images  seed 0  seed 1   mean     sd  averaged",
         "SEG               0.700   0.800  0.750  0.071     0.810",
         "kept: the average of the 2 networks",
     ]
-    _, out, _ = run("train", "cells", "-o", "run", "--learning-curve")
+
+
+def test_learning_curve_prints_scores_over_numbers_of_images(run: Run, series: list[tuple[object, ...]]) -> None:
+    code, out, _ = run("experiment", "learning-curve", "cells", "-o", "run")
+    assert (code, series[0]) == (0, ("curve", None))
     assert out.splitlines()[:6] == [
         "training images    SEG   95 % interval",
         "1                0.500  0.600 to 0.800",
@@ -203,21 +216,23 @@ def test_several_trainings_are_asked_for_by_options(run: Run, series: list[tuple
     ]
 
 
-def test_json_of_several_trainings_tells_of_each(run: Run, series: list[tuple[object, ...]]) -> None:
-    _, out, _ = run("train", "cells", "-o", "run", "--seeds", "2", "--json")
+def test_json_of_several_trainings_lists_each_of_them(run: Run, series: list[tuple[object, ...]]) -> None:
+    _, out, _ = run("experiment", "seeds", "cells", "-o", "run", "--count", "2", "--json")
     said = json.loads(out)
+    assert said["command"] == "experiment seeds"
     assert said["parts"][0]["scores"] == {"SEG": 0.7}
     assert said["seeds"]["SEG"] == {"values": [0.7, 0.8], "mean": 0.75, "deviation": pytest.approx(0.0707107)}
-    _, out, _ = run("train", "cells", "-o", "run", "--learning-curve", "--json")
+    _, out, _ = run("experiment", "learning-curve", "cells", "-o", "run", "--json")
+    assert json.loads(out)["command"] == "experiment learning-curve"
     assert json.loads(out)["learning_curve"]["ahead"] == [[6, 0.75, 0.72, 0.77]]
 
 
-def test_several_kinds_of_several_trainings_are_refused(run: Run, series: list[tuple[object, ...]]) -> None:
-    code, _, err = run("train", "cells", "--folds", "3", "--learning-curve")
-    assert code == 2
-    assert err.startswith("error: --folds and --learning-curve")
-    code, _, err = run("train", "cells", "--seeds", "3", "--devices", "2")
-    assert (code, err.splitlines()[0]) == (2, "error: --seeds with several processes")
+def test_contradicting_options_of_several_trainings_are_refused(run: Run, series: list[tuple[object, ...]]) -> None:
+    for option in ("--folds", "--devices"):
+        code, _, err = run("experiment", "seeds", "cells", option, "3")
+        assert (code, f"No such option: {option}" in err) == (2, True)
+    code, _, err = run("train", "cells", "--folds", "3", "--devices", "2")
+    assert (code, err.splitlines()[0]) == (2, "error: --folds with several processes")
     code, _, err = run("train", "cells", "--group", "(")
     assert code == 2
     assert err.splitlines()[:2] == [
@@ -225,6 +240,11 @@ def test_several_kinds_of_several_trainings_are_refused(run: Run, series: list[t
         "expected: a regular expression (missing ), unterminated subpattern at position 0)",
     ]
     assert not series
+
+
+def test_budget_none_trains_until_the_scores_stop_improving(run: Run, trained: list[train_job.TrainSettings]) -> None:
+    code, _, _ = run("train", "cells", "--budget", "none")
+    assert (code, trained[0].budget_s, trained[0].steps, trained[0].ends_at_plateau) == (0, None, None, True)
 
 
 def test_train_defaults(run: Run, trained: list[train_job.TrainSettings]) -> None:
@@ -235,7 +255,7 @@ def test_train_defaults(run: Run, trained: list[train_job.TrainSettings]) -> Non
     assert (trained[1].steps, trained[1].budget_s) == (5, None)
 
 
-def test_train_says_what_happens_and_ends_with_the_model(run: Run, trained: list[train_job.TrainSettings]) -> None:
+def test_training_prints_its_events_and_then_the_model(run: Run, trained: list[train_job.TrainSettings]) -> None:
     code, out, err = run("train", "cells", "-o", "run")
     assert code == 0
     assert out == f"model: {Path('run/model.safetensors')}  (SEG 0.812; 2 steps, 2.0 s)\n"
@@ -274,11 +294,22 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
     ("arguments", "words"),
     [
         (["train", "cells", "--stepz", "3"], ["No such option", "--stepz"]),
-        (["train", "cells", "--budget", "20 minutes"], ["'20 minutes' is no duration", "20m"]),
-        (["train", "cells", "--steps", "-3"], ["--steps", "greater than or equal to 1"]),
+        (["train", "cells", "--budget", "20 minutes"], ["error: --budget 20 minutes", "expected: a duration", "20m"]),
+        (["train", "cells", "--steps", "-3"], ["error: --steps -3", "expected: greater than or equal to 1"]),
         (["train", "cells", "--steps", "3", "--budget", "5m"], ["error: both --steps and --budget", "expected: one"]),
-        (["train", "cells", "--preset", "best"], ["--preset", "'auto', 'paper'"]),
-        (["train", "cells", "--seed", "-1"], ["--seed"]),
+        (["train", "cells", "--preset", "best"], ["error: --preset best", "expected: 'auto', 'paper' or 'fiji'"]),
+        (["train", "cells", "--seed", "-1"], ["error: --seed -1", "greater than or equal to 0"]),
+        (["train", "cells", "--seed", "x"], ["error: --seed x", "expected: a valid integer"]),
+        (["train", "cells", "--folds", "1"], ["error: --folds 1", "expected: greater than or equal to 2"]),
+        (["train", "cells", "--depth", "9"], ["error: --depth 9", "expected: less than or equal to 8"]),
+        (["train", "cells", "--ignore-value", "0", "--ignore-value", "a"], ["error: --ignore-value a"]),
+        (["experiment", "seeds", "cells", "--count", "1"], ["error: --count 1", "greater than or equal to 2"]),
+        (["experiment", "curve", "cells"], ["No such command 'curve'"]),
+        (["evaluate", "a", "b", "--metrics", "ctc,best"], ["error: --metrics best", "expected: 'isbi', 'ctc'"]),
+        (["reproduce", "dic-hela", "--variant", "lead"], ["error: --variant lead", "'gold' or 'silver'"]),
+        (["fetch", "cells"], ["error: NAME cells", "expected: 'isbi2012', 'dic-hela' or 'phc-u373'"]),
+        (["predict", "m.safetensors", "a.png", "-o", "out", "--workers", "0"], ["error: --workers 0", "--workers 4"]),
+        (["predict", "m.safetensors", "a.png", "-o", "out", "--max-memory", "x"], ["memory of 'x'", "2G or 800M"]),
         (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --label-image", "name a folder with -o"]),
         (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
         (
@@ -290,9 +321,11 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
             ["--format gif", "expected: one of", "tif"],
         ),
         (["segment", "a.png"], ["No such command"]),
+        (["evaluate", "a"], ["Missing argument"]),
+        (["evaluate", "a", "b", "c", "d"], ["error: PREDICTED a b c", "at most 2"]),
     ],
 )
-def test_wrong_usage_is_explained(
+def test_wrong_usage_prints_what_was_expected(
     run: Run,
     trained: list[train_job.TrainSettings],
     monkeypatch: pytest.MonkeyPatch,
@@ -327,7 +360,7 @@ def test_predict_exit_codes(
         assert err.endswith(f"failed: image{good + bad - 1}.png: not an image\n")
 
 
-def test_where_all_images_fail_each_is_named_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_failed_image_is_named_once_where_all_fail(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
         errors = [FileError(f"{name}.png: not an image", "a PNG file") for name in "ab"]
         for index, (name, error) in enumerate(zip("ab", errors, strict=True)):
@@ -382,9 +415,15 @@ def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.Monke
     )
     run("predict", "m", "a", "-o", "out", "--output", "probabilities")
     run("predict", "m", "a", "-o", "out")
-    assert [settings.output for settings in seen] == ["labels", "probabilities", None]
+    run("predict", "m", "a", "--label-image", "cells", "--in-blocks", "--workers", "3", "--max-memory", "1G")
+    run("predict", "m", "a", "-o", "out", "--workers", "tcp://here:8786", "--shard", "2/4")
+    assert [settings.output for settings in seen] == ["labels", "probabilities", None, None]
+    blocks = seen[3]
+    assert (blocks.out, blocks.label_image, blocks.in_blocks) == (None, "cells", True)
+    assert (blocks.workers, blocks.max_memory) == (3, 1 << 30)
     first = seen[0]
     assert (first.model, first.inputs, first.out) == (Path("m"), ("a", "b"), Path("out"))
+    assert (first.in_blocks, first.workers) == (False, None)
     assert (first.tta, first.axes, first.tile, first.format, first.device) == (True, "ZYX", 64, "nii.gz", "auto")
 
 
@@ -409,13 +448,13 @@ def test_errors_of_the_system_have_no_traceback(run: Run, monkeypatch: pytest.Mo
     assert (code, out, err) == (2, "", "a plan\nerror: run/log.csv: Permission denied\n")
 
 
-def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_job, "train", fails_with(AssertionError("ours")))
     with pytest.raises(AssertionError, match="ours"):
         main(["train", "cells"])
 
 
-def test_control_c_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ctrl_c_prints_how_to_continue(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(train_job, "train", fails_with(KeyboardInterrupt()))
     code, out, err = run("train", "cells", "-o", tmp_path)
     assert (code, out) == (130, "")
@@ -424,10 +463,10 @@ def test_control_c_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "checkpoints" / "step-00000001.safetensors").touch()
     code, _, err = run("train", "cells", "-o", tmp_path)
     assert code == 130
-    assert f"stopped: the same command goes on from the last checkpoint in {tmp_path}" in err
+    assert f"stopped: the same command continues from the last checkpoint in {tmp_path}" in err
 
 
-def test_a_reader_that_leaves_early_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_broken_pipe_prints_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(train_job, "train", fails_with(BrokenPipeError(32, "Broken pipe")))
     with (tmp_path / "out").open("w") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)

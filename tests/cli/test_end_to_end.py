@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
+import septum
 from septum.cli.main import main
+from septum.cli.text import json_text
 from septum.demo.synthetic_cells import generate
 from septum.io.open import read_image
 from septum.io.write import write_image
@@ -55,7 +58,7 @@ def model(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.safetensors"
 
 
-def test_check_says_what_was_found(run: Run, cells: Path) -> None:
+def test_check_prints_pairs_and_meaning_of_masks(run: Run, cells: Path) -> None:
     code, out, _ = run("check", cells)
     assert code == 0
     assert out.splitlines()[0].startswith("4 pairs")
@@ -93,7 +96,7 @@ def test_check_fix_writes_a_copy(run: Run, cells: Path, tmp_path: Path) -> None:
     code, out, _ = run("check", tmp_path / "data", "--fix", tmp_path / "mended")
     assert code == 1
     assert "left out: " in out
-    assert f"{tmp_path / 'mended'}: 4 files, 1 of them mended; 2 left out" in out
+    assert f"{tmp_path / 'mended'}: 4 files, 1 of them repaired; 2 left out" in out
     mended = read_image(tmp_path / "mended" / "masks" / "cell1.tif", labels=True).array[0]
     assert mended.dtype.kind == "u"
     np.testing.assert_array_equal(mended, labels)
@@ -108,7 +111,7 @@ def test_check_fix_writes_a_copy(run: Run, cells: Path, tmp_path: Path) -> None:
     assert len(json.loads(out)["fixed"]) == 6
 
 
-def test_training_leaves_a_run_and_goes_on_when_repeated(run: Run, cells: Path, tmp_path: Path) -> None:
+def test_training_writes_a_run_and_resumes_when_repeated(run: Run, cells: Path, tmp_path: Path) -> None:
     code, out, err = run("train", cells, "-o", tmp_path / "run", *SMALL)
     assert code == 0
     assert out.startswith(f"model: {tmp_path / 'run' / 'model.safetensors'}")
@@ -161,7 +164,7 @@ def test_probabilities_are_probabilities(run: Run, cells: Path, model: Path, tmp
     assert 0 <= array.min() < array.max() <= 1
 
 
-def test_one_broken_image_among_many_is_named_at_the_end(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
+def test_a_broken_image_among_many_is_named_at_the_end(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("not an image")
     code, out, err = run("predict", model, tmp_path / "bad.png", cells / "images", "-o", tmp_path / "out", "--quiet")
     assert code == 1
@@ -170,7 +173,7 @@ def test_one_broken_image_among_many_is_named_at_the_end(run: Run, cells: Path, 
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
-def test_bad_input_gets_a_sentence(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
+def test_bad_input_prints_given_and_expected(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     file = tmp_path / "file"
@@ -192,7 +195,6 @@ def test_bad_input_gets_a_sentence(run: Run, cells: Path, model: Path, tmp_path:
         ["predict", model, three, "-o", tmp_path / "out"],
         ["predict", model, cells / "images", "-o", file / "out"],
         ["evaluate", cells / "masks", tmp_path / "missing"],
-        ["evaluate", cells / "masks"],
         ["evaluate", cells / "masks", cells / "masks", "--metrics", "best"],
         ["info", file],
     ):
@@ -203,3 +205,120 @@ def test_bad_input_gets_a_sentence(run: Run, cells: Path, model: Path, tmp_path:
         assert "Traceback" not in err
     assert not list(tmp_path.glob("out/*"))
     assert not list(tmp_path.glob("**/*.part*"))
+
+
+def test_python_and_the_command_give_the_same_scores(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
+    run("predict", model.parent, cells / "images", "-o", tmp_path / "out")
+    for metrics in (None, ("pixels", "instances")):
+        options = [] if metrics is None else ["--metrics", ",".join(metrics)]
+        code, out, _ = run("evaluate", tmp_path / "out", cells / "masks", *options, "--json")
+        found = septum.evaluate(tmp_path / "out", cells / "masks", metrics=metrics)
+        assert code == 0
+        assert json.loads(json_text({"command": "evaluate", **vars(found)})) == json.loads(out)
+
+
+def test_a_run_folder_is_a_model(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
+    for given, folder in ((model, tmp_path / "file"), (model.parent, tmp_path / "run")):
+        code, out, _ = run("predict", given, cells / "images" / "cell0.png", "-o", folder)
+        assert (code, out[:7]) == (0, "1 image")
+    first, second = (read_image(tmp_path / name / "cell0.png").array for name in ("file", "run"))
+    np.testing.assert_array_equal(first, second)
+    assert run("info", model, "--json")[1].replace(str(model), "") == run("info", model.parent, "--json")[1].replace(
+        str(model.parent), ""
+    )
+
+
+def test_review_reads_the_data_from_the_run_or_from_the_command(run: Run, cells: Path, model: Path) -> None:
+    code, out, _ = run("review", model.parent, "--device", "cpu", "--json")
+    found = json.loads(out)
+    assert (code, found["command"], found["judged"], found["unseen"]) == (0, "review", 1, 3)
+    code, out, _ = run("review", model.parent, cells, "--device", "cpu", "--json")
+    assert (code, json.loads(out)) == (0, found)
+    code, out, err = run("review", cells, "--device", "cpu")
+    assert (code, out) == (2, "")
+    assert "not the folder of a run" in err
+
+
+def test_quiet_and_verbose_check(run: Run, cells: Path, tmp_path: Path) -> None:
+    assert run("check", cells, "-q")[1].splitlines() == ["nothing is wrong"]
+    lines = run("check", cells, "-v")[1].splitlines()
+    assert f"{cells / 'images' / 'cell3.png'} with {cells / 'masks' / 'cell3.png'}" in lines
+    assert len(lines) == 4 + len(run("check", cells)[1].splitlines())
+
+
+def test_verbose_evaluation_lists_each_image(run: Run, cells: Path) -> None:
+    lines = run("evaluate", cells / "masks", cells / "masks", "-v")[1].splitlines()
+    assert lines[0].split()[:3] == [str(cells / "masks"), "AP", "AP@0.50"]
+    assert [line.split()[0] for line in lines[1:5]] == [f"cell{k}" for k in range(4)]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four volumes of two balls with their masks, as multi-page TIFF files that do not name their axes."""
+    folder = tmp_path_factory.mktemp("pages")
+    z, y, x = np.mgrid[:10, :24, :28]
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for number in range(4):
+        mask = np.zeros(z.shape, np.uint16)
+        for k, center in enumerate(((4, 8, 8 + number), (5, 14, 19)), start=1):
+            distance = sum(((a - c) / r) ** 2 for a, c, r in zip((z, y, x), center, (3, 5, 5), strict=True))
+            mask[distance < 1] = 10 * number + k
+        image = 60 + 90 * (mask > 0) + np.random.default_rng(number).normal(0, 8, mask.shape)
+        tifffile.imwrite(folder / "images" / f"v{number}.tif", image.clip(0, 255).astype(np.uint8))
+        tifffile.imwrite(folder / "masks" / f"v{number}.tif", mask)
+    return folder
+
+
+def test_named_axes_make_volumes_of_pages(run: Run, pages: Path, tmp_path: Path) -> None:
+    code, out, _ = run("check", pages)
+    assert "24 x 28 pixels, 1 channel, uint8, 40 pages in all" in out
+    assert "--axes ZYX" in out
+    code, out, _ = run("check", pages, "--axes", "zyx")
+    assert (code, out.splitlines()[1]) == (0, "images: 10 x 24 x 28 pixels, 1 channel, uint8")
+    assert "2 per image" in out
+    code, out, _ = run("check", pages, "--axes", "ZYX", "--fix", tmp_path / "named")
+    assert "8 files, 8 of them repaired" in out
+    assert run("check", tmp_path / "named")[1] == run("check", pages, "--axes", "ZYX")[1]
+
+
+@pytest.mark.parametrize("axes", ["YX", "TZYX", "QYX", "ZZYX", "ZX"])
+def test_axes_that_do_not_fit_are_refused(run: Run, pages: Path, tmp_path: Path, axes: str) -> None:
+    for words in (
+        ["check", pages],
+        ["train", pages, "-o", tmp_path / "run", *SMALL],
+        ["evaluate", pages / "masks", pages / "masks"],
+    ):
+        code, out, err = run(*words, "--axes", axes)
+        assert (code, out) == (2, ""), words
+        assert f"axes '{axes}'" in err and "TCZYX" in err
+
+
+def test_masks_need_no_channels_of_the_named_axes(run: Run, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for number in range(2):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[3:9, 4:12], mask[3:9, 15:25] = 1 + 2 * number, 2 + 2 * number
+        image = np.random.default_rng(number).integers(0, 200, (20, 30, 7), dtype=np.uint8)
+        np.save(tmp_path / "images" / f"{number}.npy", image)
+        np.save(tmp_path / "masks" / f"{number}.npy", mask)
+    code, out, _ = run("check", tmp_path, "--axes", "YXC")
+    assert (code, out.splitlines()[1]) == (0, "images: 20 x 30 pixels, 7 channels, uint8")
+
+
+def test_training_and_evaluation_read_named_axes(run: Run, pages: Path, tmp_path: Path) -> None:
+    small = ("--steps", "1", "--width", "2", "--depth", "1", "--tile", "16", "--device", "cpu")
+    code, _, _ = run("train", pages, "-o", tmp_path / "run", *small, "--axes", "ZYX", "-q")
+    assert (code, septum.open_model(tmp_path / "run").rank) == (0, 3)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["axes"] == "ZYX"
+    code, _, err = run("train", pages, "-o", tmp_path / "run", *small)
+    assert (code, "other settings" in err) == (2, True)
+    assert run("review", tmp_path / "run", "--device", "cpu")[0] == 0
+    code, out, _ = run("evaluate", pages / "masks", pages / "masks", "--axes", "ZYX", "--json")
+    images = json.loads(out)["results"][0]["images"]
+    assert (code, [image["name"] for image in images]) == (0, ["v0", "v1", "v2", "v3"])
+    code, out, _ = run("evaluate", pages / "masks", pages / "masks", "--json")
+    assert len(json.loads(out)["results"][0]["images"]) == 40
+    run("predict", tmp_path / "run", pages / "images", "-o", tmp_path / "out", "--axes", "ZYX", "--device", "cpu")
+    assert run("evaluate", tmp_path / "out", pages / "masks", "--axes", "ZYX")[0] == 0

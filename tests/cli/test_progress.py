@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from septum.cli.options import Display
 from septum.cli.progress import Outcome, Progress, follow_prediction, follow_training, rate_text
 from septum.events import Warned
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
@@ -60,7 +61,7 @@ def test_plain_lines_every_ten_seconds_and_one_percent(capsys: pytest.CaptureFix
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_resumed_runs_count_the_rate_from_where_they_go_on(
+def test_resumed_runs_count_the_rate_from_their_first_new_step(
     capsys: pytest.CaptureFixture[str], clock: list[float]
 ) -> None:
     with Progress("steps") as progress:
@@ -70,7 +71,7 @@ def test_resumed_runs_count_the_rate_from_where_they_go_on(
     assert capsys.readouterr().err.splitlines()[1] == "901/1000 steps  2.0 steps/s  50 s left"
 
 
-def test_the_rate_is_that_of_the_last_half_minute(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+def test_rate_is_measured_over_the_last_half_minute(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     with Progress("steps") as progress:
         for step in range(1, 601):  # 0.1 s a step to begin with, then 1 s: another program needs the computer
             clock[0] += 0.1 if step <= 500 else 1.0
@@ -81,7 +82,7 @@ def test_the_rate_is_that_of_the_last_half_minute(capsys: pytest.CaptureFixture[
 
 
 def test_quiet_shows_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("steps", quiet=True) as progress:
+    with Progress("steps", Display(quiet=True)) as progress:
         progress.say("plan")
         progress.show(1, 2)
         progress.warn("the loss was not finite")

@@ -1,4 +1,4 @@
-"""The commands data and reproduce: what is said, what the page holds, exit codes."""
+"""The commands fetch and reproduce: what is said, what the page holds, exit codes."""
 
 import base64
 import dataclasses
@@ -49,7 +49,7 @@ def found(tmp_path):
     )
 
 
-def test_the_page_holds_our_figure_beside_the_papers_and_needs_nothing_else(found):
+def test_the_page_shows_our_score_beside_the_papers_and_loads_no_other_file(found):
     page = write_reproduction(found).read_text()
     shown = re.findall(r'<td class="n"><data value="([^"]+)">([^<]+)</data>', page)[:3]
     assert shown == [("0.81234", "0.8123"), ("0.7756", "0.7756"), ("0.46", "0.4600")]
@@ -59,7 +59,7 @@ def test_the_page_holds_our_figure_beside_the_papers_and_needs_nothing_else(foun
     assert "http" not in re.sub(r"http-equiv", "", page)
 
 
-def test_scores_that_the_paper_does_not_have_are_shown_without_a_rival(found):
+def test_scores_missing_in_the_paper_are_shown_without_comparison(found):
     lines = (
         ResultLine("V_Rand", 0.95, NAN, NAN, True, None, None),
         ResultLine("V_Info", 0.98, 0.97, 0.99, True, None, None),
@@ -92,29 +92,29 @@ def test_tiny_scores_keep_their_digits():
     ]
 
 
-def test_data_that_are_there_are_not_fetched_and_their_terms_are_said(capsys, tmp_path):
+def test_existing_data_are_not_downloaded_and_their_terms_are_printed(capsys, tmp_path):
     for part in ("train/images", "train/masks", "test/images"):
         (tmp_path / "isbi" / part).mkdir(parents=True)
-    code, out, err = run(capsys, "data", "isbi2012", "-o", tmp_path / "isbi")
+    code, out, err = run(capsys, "fetch", "isbi2012", "-o", tmp_path / "isbi")
     assert code == 0
     isbi = tmp_path / "isbi"
-    assert out == f"is there already: {isbi}; look at it with: septum check {isbi / 'train'}\n"
+    assert out == f"is there already: {isbi}; check it with: septum check {isbi / 'train'}\n"
     assert SETS["isbi2012"].citation in err
     assert SETS["isbi2012"].terms in err
-    code, out, _ = run(capsys, "data", "isbi2012", "-o", tmp_path / "isbi", "--json")
+    code, out, _ = run(capsys, "fetch", "isbi2012", "-o", tmp_path / "isbi", "--json")
     assert json.loads(out)["citation"] == SETS["isbi2012"].citation
 
 
-def test_a_server_that_is_not_there_is_said_without_a_traceback(capsys, tmp_path, monkeypatch):
+def test_unreachable_server_prints_no_traceback(capsys, tmp_path, monkeypatch):
     away = dataclasses.replace(SETS["dic-hela"], url="http://127.0.0.1:9/none.zip")
     monkeypatch.setitem(public_data.SETS, "dic-hela", away)
-    code, out, err = run(capsys, "data", "dic-hela", "-o", tmp_path / "hela")
+    code, out, err = run(capsys, "fetch", "dic-hela", "-o", tmp_path / "hela")
     assert (code, out) == (2, "")
     assert "cannot be downloaded" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reproduce_without_the_data_says_how_to_get_them(capsys, tmp_path):
+def test_reproduce_without_the_data_names_the_fetch_command(capsys, tmp_path):
     code, _, err = run(capsys, "reproduce", "phc-u373", "--data", tmp_path, "-o", tmp_path / "out")
     assert code == 2
     assert "septum fetch phc-u373" in err
@@ -124,18 +124,19 @@ def test_reproduce_without_the_data_says_how_to_get_them(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("isbi2012", "--variant", "gold"), "a variant of the truth exists for"),
-        (("dic-hela", "--folds", "3"), "folds and a truth of test sections exist for"),
+        (("isbi2012", "--variant", "gold"), "--variant with isbi2012"),
+        (("dic-hela", "--folds", "3"), "--folds with dic-hela"),
         (("dic-hela", "--steps", "3", "--budget", "3s"), "both --steps and --budget"),
+        (("dic-hela", "--budget", "none"), "--budget none"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(capsys, tmp_path, words, message):
+def test_contradicting_options_are_refused(capsys, tmp_path, words, message):
     code, _, err = run(capsys, "reproduce", *words, "--data", tmp_path)
     assert code == 2
     assert message in err
 
 
-def test_reproduce_prints_our_figure_beside_the_papers(capsys, tmp_path):
+def test_reproduce_prints_our_score_beside_the_papers(capsys, tmp_path):
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:44, :44]
     for place in ("01", "01_GT/SEG"):

@@ -11,6 +11,9 @@ import pytest
 
 HEAVY = [
     "torch",
+    "numpy",
+    "zarr",
+    "dask",
     "scipy",
     "skimage",
     "numba",
@@ -28,9 +31,9 @@ LOOK = "import json, sys; print(json.dumps([m for m in {heavy!r} if m in sys.mod
 HELP = """
 import contextlib, io
 from septum.cli.main import main
-for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]):
+for arguments in ("--help", "train --help", "predict --help", "evaluate --help", "experiment seeds -h", "--version"):
     with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
-        main(arguments)
+        main(arguments.split())
     assert text.getvalue()
 """
 
@@ -64,7 +67,7 @@ assert (folder / "out" / "image.png").exists()
 """
 
 
-def test_a_prediction_imports_what_it_needs_and_no_other_format_or_picture(tmp_path: Path) -> None:
+def test_a_prediction_imports_no_other_format_and_no_plotting(tmp_path: Path) -> None:
     unneeded = [
         "zarr",
         "tifffile",
@@ -98,7 +101,7 @@ command()
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["predict", "nothing.safetensors", "x"], 2)])
-def test_the_program_is_left_quickly_with_its_code_and_all_that_was_said(arguments: list[str], code: int) -> None:
+def test_the_program_exits_with_its_code_and_flushed_output(arguments: list[str], code: int) -> None:
     done = subprocess.run([sys.executable, "-c", LEFT.format(arguments=arguments)], capture_output=True, text=True)
     assert done.returncode == code
     assert done.stdout.endswith("what was registered is done\n")
@@ -116,7 +119,7 @@ FULL = "sys.stdout = open('/dev/full', 'w'); atexit.register(lambda: print('said
 
 
 @pytest.mark.parametrize(("change", "code", "said"), [("sys.stdout = sys.stderr = None", 0, ""), (FULL, 2, "No space")])
-def test_what_cannot_be_said_at_the_end_is_no_traceback(change: str, code: int, said: str) -> None:
+def test_output_that_cannot_be_written_at_exit_prints_no_traceback(change: str, code: int, said: str) -> None:
     if "/dev/full" in change and not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     done = subprocess.run([sys.executable, "-c", FOUND.format(change=change)], capture_output=True, text=True)

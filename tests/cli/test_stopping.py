@@ -53,13 +53,13 @@ def _after_steps(process: subprocess.Popen[str], out: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(data: Path, tmp_path: Path, number: int) -> None:
+def test_a_signal_saves_the_state_and_prints_how_to_continue(data: Path, tmp_path: Path, number: int) -> None:
     process = _start(data, tmp_path / "run", 100_000)
     _after_steps(process, tmp_path / "run")
     process.send_signal(number)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert "stopped: the same command goes on from the last checkpoint in" in said
+    assert "stopped: the same command continues from the last checkpoint in" in said
     assert "Traceback" not in said
     checkpoint, complaints = newest_checkpoint(tmp_path / "run" / "checkpoints")
     lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
@@ -68,14 +68,14 @@ def test_a_signal_saves_and_says_how_to_go_on(data: Path, tmp_path: Path, number
 
 
 class TestDevices:
-    def test_two_processes_of_one_command_train_and_one_speaks(self, data: Path, tmp_path: Path) -> None:
+    def test_of_two_processes_only_the_first_prints(self, data: Path, tmp_path: Path) -> None:
         process = _start(data, tmp_path / "run", 3, "--devices", "2")
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert said.count("model: ") == 1
         read_model(tmp_path / "run" / "model.safetensors")
 
-    def test_a_signal_to_the_command_stops_all(self, data: Path, tmp_path: Path) -> None:
+    def test_a_signal_to_the_command_stops_all_processes(self, data: Path, tmp_path: Path) -> None:
         process = _start(data, tmp_path / "run", 100_000, "--devices", "2")
         _after_steps(process, tmp_path / "run")
         process.send_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ class TestDevices:
         assert newest_checkpoint(tmp_path / "run" / "checkpoints")[0] is not None
 
     @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
-    def test_a_killed_process_ends_the_command_and_a_killed_command_ends_its_processes(
+    def test_killed_process_ends_the_command_and_killed_command_ends_its_processes(
         self, data: Path, tmp_path: Path
     ) -> None:
         process = _start(data, tmp_path / "run", 100_000, "--devices", "2")

@@ -1,4 +1,4 @@
-"""`septum suggest` as a person meets it: a table, one JSON document, pictures with frames in the right place."""
+"""`septum suggest` on the command line: a table, one JSON document, pictures with frames in the right place."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_picture_shows_the_frame_where_the_region_is(tmp_path: Path) -> None:
     assert tuple(picture[110, 400 + GAP_PX + 120]) == (255, 40, 0)
 
 
-def test_of_a_volume_the_section_of_the_strongest_region_is_drawn(tmp_path: Path) -> None:
+def test_picture_of_a_volume_shows_the_section_of_the_strongest_region(tmp_path: Path) -> None:
     information = np.zeros((20, 400, 400), np.float32)
     information[5] = 0.3
     one = Suggestion(

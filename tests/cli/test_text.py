@@ -45,7 +45,7 @@ class Part:
     score: float
 
 
-def test_json_knows_records_paths_and_missing_numbers() -> None:
+def test_json_of_records_paths_and_missing_numbers() -> None:
     document = {"parts": (Part(Path("a/b.tif"), 0.5), Part(Path("c"), float("nan"))), "names": {"z": 1, 2: True}}
     assert json.loads(json_text(document)) == {
         "parts": [{"path": "a/b.tif", "score": 0.5}, {"path": "c", "score": None}],

@@ -134,8 +134,9 @@ def make_settings(cls: type[S], values: Mapping[str, Any]) -> S:
     except ValidationError as error:
         place = tuple(part for part in error.errors()[0]["loc"] if isinstance(part, str))
         named = next((names[place[:n]] for n in range(len(place), 0, -1) if place[:n] in names), "the options")
-        given = f"{named} {error.errors()[0]['input']}" if named != "the options" else named
-        raise UsageError(given, expectation(error)) from None
+        value = error.errors()[0]["input"]
+        text = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        raise UsageError(named if named == "the options" else f"{named} {text}", expectation(error)) from None
 
 
 def flag(place: tuple[str, ...], option: Option) -> str:

@@ -23,11 +23,14 @@ def train(settings: RunSettings, display: Display) -> None:
     Example: septum train cells -o runs/cells --budget 20m
     """
     from septum.experiments.run import run_training
+    from septum.experiments.series import several_processes
     from septum.experiments.tracking import open_trackers
     from septum.training.distributed import launch, starts_processes
 
     run = settings.training.out
     trackers = open_trackers(run, **settings.trackers.model_dump())  # refuses what is not installed before all work
+    if settings.folds is not None and settings.devices > 1:
+        raise several_processes("--folds")
     if starts_processes(settings.devices):
         raise typer.Exit(launch(settings.devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     with (
