@@ -14,7 +14,7 @@ import pytest
 import septum
 from septum.cli.main import app, main
 from septum.demo.synthetic_cells import generate
-from septum.io.write import write_image
+from septum.io.files import write_image
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

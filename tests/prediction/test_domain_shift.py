@@ -13,8 +13,8 @@ from septum.arrays.intensity_profile import distance, intensity_curve, inverted,
 from septum.arrays.normalize import NormalizeSettings
 from septum.check.samples import Sample
 from septum.events import Warned
+from septum.io.files import write_image
 from septum.io.tensors import read_model, write_model
-from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.domain_shift import TrainingDomain, shift_warnings, training_domain
 from septum.prediction.model import ModelHeader, open_model, save_model

@@ -22,7 +22,7 @@ from septum.check.reading import Files, image_frames
 from septum.check.sparse_gold import keep_margin
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 Truth = tuple[tuple[Path, int | None], ...]
 
