@@ -8,15 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from septum.arrays.instances import (
-    LEVELS,
-    ObjectSettings,
-    candidates,
-    label_each,
-    label_objects,
-    min_size_candidates,
-    quantize,
-)
+from septum.arrays.instances import LEVELS, ObjectSettings, label_each, label_objects, quantize
 from septum.arrays.targets import connected_components, separate_touching
 from septum.errors import UsageError
 
@@ -171,23 +163,22 @@ def test_objects_partition_the_mask(foreground, threshold, seed_level, merge_rat
     assert not np.any(larger[~mask])
 
 
-def test_candidates_give_the_results_of_single_calls():
-    choices = candidates([40, 44, 80, 100] * 30)
-    assert len(choices) == len(set(choices)) == 32 and {c.min_size_px for c in choices} == {10}
-    assert {c.min_size_px for c in candidates()} == {ObjectSettings().min_size_px}
+def test_several_settings_give_the_results_of_single_calls():
     draw = np.random.Generator(np.random.Philox(3))
     foreground = np.clip(probability(separate_touching(TOUCHING)) + draw.normal(0, 0.1, TOUCHING.shape), 0, 1).astype(
         np.float32
     )
+    choices = [
+        ObjectSettings(threshold=t, seed_level=s, seed_share=share, merge_ratio=ratio, min_size_px=m, grow_px=g)
+        for t in (0.35, 0.8)
+        for s in (0.8, 0.95)
+        for share in (0, 0.3)
+        for ratio in (0, 0.5)
+        for m in (1, 10)
+        for g in (0, 1)
+    ]
     for choice, labels in label_each(foreground, choices):
         assert np.array_equal(labels, label_objects(foreground, choice)), choice
-
-
-def test_min_size_candidates_rise_from_a_quarter_of_the_smallest_objects():
-    sizes = np.arange(100, 1101)  # 1 % below 110, 10 % below 200
-    assert min_size_candidates(sizes) == [27, 34, 42, 53, 66, 82, 103, 128, 160, 200]
-    assert min_size_candidates([9]) == [2, 3, 4, 6, 7, 9]
-    assert min_size_candidates() == [ObjectSettings().min_size_px]
 
 
 def test_settings_of_older_model_files_are_read():

@@ -33,9 +33,9 @@ class ImageStatistics:
     digest
         Hash of shape and values: equal images have equal digests.
     curve, levels
-        See `septum.arrays.intensity_profile.intensity_curve`; the channels one after another.
+        See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
-        See `septum.arrays.intensity_profile.thumbnail`; of the first frame, empty for stacks.
+        See `septum.check.duplicates.thumbnail`; of the first frame, empty for stacks.
     """
 
     dtype: str

@@ -209,7 +209,7 @@ def _middle(mask: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def _count_between(labels: NDArray[np.int32], reach_px: float) -> int:
     """Count the background pixels whose distances to the two nearest areas add up to at most `reach_px`."""
-    from septum.arrays.nearest_objects import two_nearest
+    from septum.arrays.weight_map import two_nearest
 
     found = 0
     for rows, (_, first, _, second) in two_nearest(labels, spacing=(1.0,) * labels.ndim, reach=reach_px):
