@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -169,13 +171,8 @@ def test_several_settings_give_the_results_of_single_calls():
         np.float32
     )
     choices = [
-        ObjectSettings(threshold=t, seed_level=s, seed_share=share, merge_ratio=ratio, min_size_px=m, grow_px=g)
-        for t in (0.35, 0.8)
-        for s in (0.8, 0.95)
-        for share in (0, 0.3)
-        for ratio in (0, 0.5)
-        for m in (1, 10)
-        for g in (0, 1)
+        ObjectSettings(threshold=t, seed_level=0.8, seed_share=share, merge_ratio=ratio, min_size_px=size, grow_px=grow)
+        for t, share, ratio, size, grow in itertools.product((0.35, 0.7), (0, 0.3), (0, 0.5), (1, 10), (0, 1))
     ]
     for choice, labels in label_each(foreground, choices):
         assert np.array_equal(labels, label_objects(foreground, choice)), choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,13 +13,14 @@ from septum.arrays.targets import IGNORE_INDEX, UNANNOTATED, check_labels, conne
 from septum.axes import relative_spacing
 from septum.errors import UsageError
 
+if TYPE_CHECKING:
+    from septum.arrays._nearest_objects import Pairs
+
 NEGLIGIBLE = 2e-8
 """A border term below this value is set to 0: half the spacing of float32 at a weight of 0.2, invisible in any sum."""
 
 SLAB_PIXELS = 2**20
 """Pixels searched at a time for the two nearest objects, without margins: 16 MiB of candidates."""
-
-Pairs = tuple[NDArray[Any], ...]  # (id1 int32, square1 float32, id2 int32, square2 float32), all of one shape
 
 
 def border_term(

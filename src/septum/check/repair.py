@@ -167,7 +167,7 @@ def _repaired_mask(pair: PairStatistics, path: Path, section: int | None, report
     splits = report.rules.kind == "objects" and not report.rules.pieces and not pair.binary_frames
     if splits and path == pair.mask and pair.mask_stats and pair.mask_stats.split_ids:
         frames = np.stack([separate_split_ids(frame)[0] for frame in frames])
-    return mark_outside(frames, pair.field if section is None else None, report.files)
+    return frames if pair.field is None or section is not None else mark_outside(frames, pair.field, report.files)
 
 
 def _copy(source: Path, target: Path) -> FixRecord:
