@@ -63,22 +63,22 @@ MASK_TURNED = IssueKind(
     "mask-turned",
     "warning",
     "mask",
-    "that seems turned against the image, judged by its edges",
-    "used as it is",
-    fix="turns it back",
+    "apparently turned against the image, judged by its edges",
+    "used unchanged",
+    fix="turns them back",
     todo="look at the copy",
 )
 MASK_SHIFTED = IssueKind(
     "mask-shifted",
     "warning",
     "mask",
-    "that seems shifted against the image, judged by its edges",
-    "used as it is",
-    fix="moves it back",
+    "apparently shifted against the image, judged by its edges",
+    "used unchanged",
+    fix="moves them back",
     todo="look at the copy",
 )
 MASKS_SHIFTED = IssueKind(
-    "masks-shifted", "warning", mend="used as they are", todo="compare some masks with their images"
+    "masks-shifted", "warning", mend="used unchanged", todo="compare some masks with their images"
 )
 MASK_ASTRAY = IssueKind(
     "mask-astray", "warning", "mask", "whose outlines do not follow the image as those of the others do", todo=_PAIRS
