@@ -128,7 +128,7 @@ def trace(walk: Walk) -> Iterator[None]:
 
 def make_images(folder: Path) -> None:
     """Write four images of bright disks and their masks into ``images/`` and ``masks/``."""
-    from septum.io.write import write_image
+    from septum.io.files import write_image
 
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:128, :128]

@@ -18,8 +18,7 @@ from septum.errors import DataError, UnfamiliarImageWarning, UsageError
 from septum.evaluation.results import EvaluateSettings
 from septum.events import Event, Warned
 from septum.experiments.settings import RunSettings
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.settings import options_of
 from septum.training.settings import TrainSettings
 

@@ -25,9 +25,8 @@ from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
+from septum.io.files import read_image, write_image
 from septum.io.image import Image
-from septum.io.open import read_image
-from septum.io.write import write_image
 from septum.prediction.domain_shift import image_warnings
 from septum.prediction.frames import split_frames
 from septum.prediction.model import Model
@@ -275,7 +274,7 @@ def evaluate(
             predicted=tuple(Path(p) for p in several),
             truth=Path(truth),
             metrics=None if metrics is None else tuple(metrics),
-            ignore=ignore_mask,
+            ignore_mask=ignore_mask,
             axes=axes,
             seed=seed,
             out=out,

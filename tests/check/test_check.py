@@ -328,7 +328,7 @@ def test_masks_that_all_seem_shifted_are_named_and_used_as_they_are(tmp_path: Pa
     (issue,) = report.warnings
     assert (issue.code, set(issue.details)) == ("mask-shifted", {"shifted by 1 pixel along X"})
     assert issue.line().endswith(
-        "; used as it is; `septum check DATA --fix OUT` moves it back in a copy; look at the copy"
+        "; used unchanged; `septum check DATA --fix OUT` moves them back in a copy; look at the copy"
     )
     for n, sample in enumerate(load_samples(report)):
         np.testing.assert_array_equal(sample.mask, np.roll(cells(9, seed=n), 1, axis=1))

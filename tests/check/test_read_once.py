@@ -15,7 +15,7 @@ from scipy import ndimage
 from septum.check.check import check
 from septum.check.repair import fix
 from septum.check.samples import load_data, load_samples, open_sample
-from septum.io import open as io_open
+from septum.io import files as io_files
 from septum.report.collect import observe
 from septum.report.summary import RunReport
 from septum.training.loop import train
@@ -28,13 +28,13 @@ SIDE = 48
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count how often each file is decoded, by its folder and name."""
     counts: Counter[str] = Counter()
-    read = io_open.read_image
+    read = io_files.read_image
 
     def counted(path: Path, **options: Any) -> Any:
         counts[f"{Path(path).parent.name}/{Path(path).name}"] += 1
         return read(path, **options)
 
-    monkeypatch.setattr(io_open, "read_image", counted)
+    monkeypatch.setattr(io_files, "read_image", counted)
     monkeypatch.setattr("septum.pairing.object_folders.read_image", counted)
     return counts
 

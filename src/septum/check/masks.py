@@ -47,7 +47,7 @@ MASK_EMPTY = IssueKind(
     "mask-empty",
     "warning",
     "mask",
-    "that holds background only",
+    "with background only",
     "learned as an image without objects",
     todo="remove the pair if its objects were not drawn",
 )

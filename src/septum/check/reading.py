@@ -19,9 +19,8 @@ from septum.arrays.targets import UNANNOTATED
 from septum.check.issues import format_shape
 from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
-from septum.io.formats import format_of
+from septum.io.formats import format_of, format_path
 from septum.io.image import Image
-from septum.io.paths import format_path
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine says.
@@ -43,7 +42,7 @@ class Files:
     ignore
         Mask values that mean not annotated, beside -1.
     axes
-        Axes of the image files, for files that do not state them right; see `septum.io.open.read_mask` for masks.
+        Axes of the image files, for files that do not state them right; see `septum.io.files.read_mask` for masks.
     limit_bytes
         Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
         kept; another one is read again when it is needed again.
@@ -65,7 +64,7 @@ class Files:
         self._held: list[Any] = []
 
     def image(self, path: Path, named_axes: str | None = None) -> Image:
-        """Read an image; `named_axes` as in `septum.io.open.open_image`, by default those of all images.
+        """Read an image; `named_axes` as in `septum.io.files.open_image`, by default those of all images.
 
         Raises
         ------
@@ -74,7 +73,7 @@ class Files:
         UsageError
             If the axes do not fit it.
         """
-        from septum.io.open import read_image
+        from septum.io.files import read_image
 
         named_axes = named_axes or self.axes
         kept: Image | None = self._find("image", path)
@@ -97,7 +96,7 @@ class Files:
         UsageError
             If the axes do not fit it.
         """
-        from septum.io.open import read_mask
+        from septum.io.files import read_mask
         from septum.pairing.object_folders import is_object_folder, read_object_masks
 
         def read() -> Image:
@@ -153,7 +152,7 @@ class Files:
         DataError
             If it has other sides, or nothing is inside.
         """
-        from septum.io.open import read_image
+        from septum.io.files import read_image
 
         def read() -> NDArray[np.bool_]:
             values = read_image(path, labels=True).array

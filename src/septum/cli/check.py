@@ -11,7 +11,7 @@ from septum.cli import options
 from septum.cli.options import Display
 from septum.cli.progress import Progress, stoppable
 from septum.cli.text import json_text, repair_lines
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 if TYPE_CHECKING:
     from septum.check.check import Report

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 from septum.evaluation.pairs import ScoredPair
+from septum.io.files import read_image, read_mask
+from septum.io.formats import format_path
 from septum.io.image import Image
-from septum.io.open import read_image, read_mask
-from septum.io.paths import format_path
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) ->
     sections
         Also cut volumes into their Z sections (time series are always cut).
     axes
-        Axes of the files, for files that do not state them right; see `septum.io.open.read_mask`.
+        Axes of the files, for files that do not state them right; see `septum.io.files.read_mask`.
 
     Raises
     ------
