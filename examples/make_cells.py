@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from septum.io.write import write_image
 
 from septum.demo.synthetic_cells import generate
+from septum.io.files import write_image
 
 
 def make(folder: Path, count: int, side: int) -> None:

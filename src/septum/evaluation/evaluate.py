@@ -91,7 +91,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     SeptumError
         If the paths do not go together, nothing fits, or not one image could be scored.
     """
-    paired = [find_items(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
+    paired = [find_items(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
     task, notes = _task(settings, paired[0])
     collected = [_collect(items, task) for items in paired]
     families = _families(task, collected)

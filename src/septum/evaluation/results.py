@@ -60,13 +60,9 @@ class EvaluateSettings(Settings):
             write=",".join,
         ),
     ] = None
-    ignore: Annotated[
+    ignore_mask: Annotated[
         Path | None,
-        Option(
-            help="A mask, or a folder of masks: pixels other than 0 do not count.",
-            flags=("--ignore-mask",),
-            metavar="MASK",
-        ),
+        Option(help="A mask, or a folder of masks: pixels other than 0 do not count.", metavar="MASK"),
     ] = None
     seed: Annotated[int, Field(ge=0), Option(help="Random seed of the bootstrap.", metavar="N")] = 0
     out: Annotated[

@@ -199,7 +199,7 @@ def _rounded(network: UNet) -> UNet:
     return rounded
 
 
-def open_model(path: Path, device: str = "auto") -> Model:
+def open_model(path: str | Path, device: str = "auto") -> Model:
     """Open a model file and verify its test pair.
 
     Parameters
@@ -216,10 +216,10 @@ def open_model(path: Path, device: str = "auto") -> Model:
     UsageError
         If the device does not exist.
     """
-    found, path = find_device(device), model_file(path)
-    header, tensors = _read(path)
-    folded = [for_prediction(n).to(found.torch) for n in _networks(path, header, tensors)]
-    _verify(path, folded, tensors, found)
+    found, file = find_device(device), model_file(Path(path))
+    header, tensors = _read(file)
+    folded = [for_prediction(n).to(found.torch) for n in _networks(file, header, tensors)]
+    _verify(file, folded, tensors, found)
     return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), found)
 
 
