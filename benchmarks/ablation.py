@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septum.arrays.instances import ObjectSettings, candidates
+from septum.arrays.instances import ObjectSettings
 from septum.arrays.targets import separate_touching
 from septum.check.check import check
 from septum.check.samples import Sample, load_samples
@@ -44,6 +44,7 @@ from septum.training import trainer as trainer_module
 from septum.training import validation as validate
 from septum.training.distributed import Processes
 from septum.training.fingerprint import compute_fingerprint
+from septum.training.model_selection import candidates
 from septum.training.plan import Plan
 from septum.training.prepare import prepare
 from septum.training.presets import make_plan

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import area_candidates, label_objects
+from septum.arrays.instances import draw_boundaries, label_objects
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.metrics import isbi
@@ -26,6 +25,7 @@ from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
+from septum.training.model_selection import area_candidates
 from septum.training.validation import object_sizes
 
 RESULTS = Path(__file__).parent / "results" / "areas.json"

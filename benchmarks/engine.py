@@ -271,7 +271,7 @@ def start() -> dict[str, object]:
     """Return the seconds of `septum predict` on one 512x512 image, with what is compiled and measured already there."""
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
-    from septum.io.write import write_image
+    from septum.io.files import write_image
     from septum.prediction.model import ModelHeader, save_model
 
     rows: dict[str, object] = {}

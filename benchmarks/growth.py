@@ -89,7 +89,7 @@ def prediction(side: int, folder: Path) -> Callable[[], object]:
 
 
 def images(count: int, folder: Path) -> Callable[[], object]:
-    from septum.io.write import write_image
+    from septum.io.files import write_image
     from septum.prediction.predict import predict_files
     from septum.prediction.settings import PredictSettings
 

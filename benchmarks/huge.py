@@ -26,8 +26,7 @@ import numpy as np
 
 from septum.arrays.instances import label_objects
 from septum.demo.synthetic_cells import generate
-from septum.io.open import open_image
-from septum.io.write import write_image
+from septum.io.files import open_image, write_image
 from septum.io.zarr_write import create_zarr
 from septum.prediction.memory import parse_bytes
 from septum.prediction.model import open_model

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from septum.demo.synthetic_cells import generate
+from septum.io.files import write_image
 from septum.io.tensors import read_model
-from septum.io.write import write_image
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 PROGRAM = (

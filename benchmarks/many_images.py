@@ -20,7 +20,7 @@ import torch
 
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.open import list_images, read_image
+from septum.io.files import list_images, read_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import predict
 from septum.prediction.model import ModelHeader, save_model

@@ -35,8 +35,7 @@ from septum.check.check import Report, check
 from septum.check.images import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
 from septum.evaluation.evaluate import EvaluateSettings, evaluate
-from septum.io.open import list_images, read_image
-from septum.io.write import write_image
+from septum.io.files import list_images, read_image, write_image
 from septum.prediction.events import ImageFailed
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from main_job import SETS as JOBS
 from main_job import held_out_files, septum
 
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.prediction.model import ModelHeader, open_model, save_model, trained_networks
 from septum.reproduce.datasets import SETS
 from septum.training.plan import Plan, describe_plan

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from septum.arrays.normalize import normalize, statistics
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.metrics.isbi import Best, Section, combine, section
 from septum.prediction.model import open_model, trained_networks
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from septum.arrays.instances import ObjectSettings, candidates
+from septum.arrays.instances import ObjectSettings
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.prediction.model import open_model
 from septum.prediction.tiled import image_probabilities
-from septum.training.model_selection import selection_score
+from septum.training.model_selection import candidates, selection_score
 from septum.training.validation import (
     MOST_SCORED,
     CandidateColumns,

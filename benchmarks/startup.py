@@ -27,7 +27,7 @@ import sys, time, numpy as np, torch
 from pathlib import Path
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from septum import seeding
-from septum.io.open import list_images
+from septum.io.files import list_images
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "suggest.json"

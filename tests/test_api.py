@@ -11,8 +11,7 @@ import pytest
 import septum
 from septum.api import _as_folder
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 
 SMALL = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu"}
 

@@ -18,7 +18,7 @@ from typer.main import get_command
 import septum
 from septum.cli.main import COMMANDS, app, main
 from septum.demo.synthetic_cells import generate
-from septum.io.write import write_image
+from septum.io.files import write_image
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -12,7 +12,7 @@ import pytest
 
 from septum.errors import DataError, SeptumError, UsageError
 from septum.evaluation.evaluate import EvaluateSettings, evaluate
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.metrics import contingency, ctc, isbi, matching, pixel
 
 

@@ -35,7 +35,7 @@ def test_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path, kill
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["kills"] == kills
-    assert said["stops"] > 0
+    assert kills < 20 or said["stops"] > 0  # about every fifth ends with a signal that saves
     assert len(set(said["killed_at"])) > 0.4 * kills, said  # a step, a validation, a file, an event ...
     whole = _result(tmp_path / "whole")
     assert [row[0] for row in whole[1][1:]] == [str(step) for step in range(1, 9)]

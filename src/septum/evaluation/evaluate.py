@@ -29,8 +29,8 @@ from septum.evaluation.results import (
     write_results,
 )
 from septum.evaluation.scores import ScoreTask, score_frame
-from septum.io.open import read_image
-from septum.io.paths import format_path
+from septum.io.files import read_image
+from septum.io.formats import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS

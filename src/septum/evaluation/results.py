@@ -17,7 +17,7 @@ from pydantic import Field
 
 from septum.errors import FileError
 from septum.io.atomic import whole_file
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.settings import Option, Settings
 
 Metric = Literal["isbi", "ctc", "instances", "pixels"]

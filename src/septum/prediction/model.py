@@ -18,7 +18,7 @@ from septum import seeding
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.io.tensors import read_model, write_model
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network

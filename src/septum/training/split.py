@@ -12,7 +12,7 @@ import numpy as np
 
 from septum import seeding
 from septum.errors import DataError, UsageError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample

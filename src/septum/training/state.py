@@ -12,7 +12,7 @@ from torch import Tensor
 
 from septum.errors import DataError, ModelError
 from septum.events import Warned
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.training.checkpoint import Checkpoint, save_checkpoint
 
 if TYPE_CHECKING:

@@ -15,16 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import (
-    AREAS,
-    SEED_SHARES,
-    ObjectSettings,
-    area_candidates,
-    candidates,
-    label_each,
-    min_size_candidates,
-)
+from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_each
 from septum.arrays.targets import connected_components
 from septum.check.samples import judged_objects
 from septum.metrics import isbi
@@ -32,7 +23,15 @@ from septum.metrics.aggregate import Finish, class_columns, finish_classes, fini
 from septum.metrics.contingency import table
 from septum.prediction.tiled import image_probabilities
 from septum.training.distributed import Processes
-from septum.training.model_selection import MAIN_SCORES, main_scores, selection_score
+from septum.training.model_selection import (
+    MAIN_SCORES,
+    SEED_SHARES,
+    area_candidates,
+    candidates,
+    main_scores,
+    min_size_candidates,
+    selection_score,
+)
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
