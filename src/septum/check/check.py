@@ -23,12 +23,13 @@ from septum.check import (
 )
 from septum.check.analyze import analyze_all
 from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather, pluralize
-from septum.check.label_kind import Kind, LabelKind, Rules, infer_label_kind, with_binary_frames
+from septum.check.label_kind import LabelKind, Rules, infer_label_kind, with_binary_frames
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
+from septum.settings import MaskKind
 
 _TOPICS = (
     pair_files,
@@ -144,7 +145,7 @@ _UNUSABLE = (pair_files.UNREADABLE, jpeg_artifacts.MASK_JPEG)
 
 
 def check(
-    data: Sequence[Path], *, kind: Kind | None = None, ignore: Sequence[int] = (), keep_bytes: int | None = None
+    data: Sequence[Path], *, kind: MaskKind | None = None, ignore: Sequence[int] = (), keep_bytes: int | None = None
 ) -> Report:
     """Check a data set: find the pairs, read each file once, detect the issues of all topics.
 
@@ -218,7 +219,7 @@ def _detect_in_set(
     return used, [*seen, *found]
 
 
-def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: Kind | None) -> LabelKind:
+def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: MaskKind | None) -> LabelKind:
     census = [c for pair in used.values() for c in pair.census]
     sources = len({pair.group or f"/{pair.name}" for pair in used.values()})
     return infer_label_kind(census, objects=pairing.objects, kind=kind, sources=sources)
@@ -230,7 +231,7 @@ def _without_left_out(pairs: Mapping[int, PairStatistics], seen: Sequence[Observ
     return {index: pair for index, pair in pairs.items() if index not in gone}
 
 
-def _kind_without_background(ignore: Sequence[int], kind: Kind | None) -> Kind | None:
+def _kind_without_background(ignore: Sequence[int], kind: MaskKind | None) -> MaskKind | None:
     """Return the kind of masks; without 0 they have no background, so that only classes can be distinguished."""
     if 0 not in ignore:
         return kind

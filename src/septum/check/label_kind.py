@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.masks import COLOR, color_of
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError
+from septum.settings import MaskKind
 
 CLASS_VALUES = IssueKind("class-values", "mended", mend="numbered from 0")
 MASK_MIXED = IssueKind(
@@ -45,7 +46,6 @@ KINDS = (
     TOO_MANY_CLASSES,
 )
 
-Kind = Literal["objects", "classes"]
 
 _MOST_CLASSES = 254  # a target is uint8, and 255 is ignored
 _WHOLE = 0.75  # share of values in one piece, from which masks may hold ids
@@ -85,7 +85,7 @@ class LabelKind:
         The layout of the folders says that masks hold ids.
     """
 
-    kind: Kind
+    kind: MaskKind
     values: tuple[int, ...]
     ignore: tuple[int, ...]
     reason: str
@@ -125,7 +125,7 @@ class Rules:
         Codes of all issues that are mended.
     """
 
-    kind: Kind
+    kind: MaskKind
     class_values: tuple[int, ...]
     mask_values: tuple[int, ...]
     ignore: tuple[int, ...]
@@ -180,7 +180,7 @@ def with_binary_frames(pairs: Mapping[int, PairStatistics], label_kind: LabelKin
 
 
 def infer_label_kind(
-    masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None, sources: int | None = None
+    masks: Sequence[Census], *, objects: bool | None = None, kind: MaskKind | None = None, sources: int | None = None
 ) -> LabelKind:
     """Infer from all masks whether their values are object ids or classes.
 

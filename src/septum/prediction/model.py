@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.prediction.backend import Choice, VerifiedEngine, select_backend, verified_engine
 from septum.prediction.domain_shift import TrainingDomain
 from septum.prediction.settings import Backend
-from septum.settings import Settings
+from septum.settings import MaskKind, Settings
 
 # Name of the model file in a run folder.
 MODEL_NAME = "model.safetensors"
@@ -72,7 +72,7 @@ class ModelHeader(Settings):
     network: UNetSettings
     members: int = Field(default=1, ge=1, le=_MOST_MEMBERS)
     normalization: NormalizeSettings
-    kind: Literal["objects", "classes"]
+    kind: MaskKind
     class_values: tuple[int, ...]
     gray_as_color: bool = False
     pixel_size_um: dict[str, float] = Field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -11,14 +12,14 @@ from pydantic import Field, field_validator, model_validator
 from septum.errors import UsageError
 from septum.io.formats import RESULT_SUFFIXES, result_suffix
 from septum.prediction.memory import parse_bytes
-from septum.settings import Option, Settings
+from septum.settings import AXES, DEVICE, Option, Settings
 
 # This module is read for the help text of the command: it imports neither torch nor anything that does.
 
 Output = Literal["labels", "classes", "probabilities"]
 Backend = Literal["auto", "torch", "septum"]
 
-RESULTS, MEMORY, CLUSTER, INPUT = "Results", "Memory and speed", "Cluster", "Input"
+RESULTS, MEMORY, CLUSTER = "Results", "Memory and speed", "Cluster"
 
 
 def unknown_output(output: str) -> UsageError:
@@ -126,12 +127,7 @@ class PredictSettings(Settings):
     tta: Annotated[
         bool, Option(help="Average over rotated and mirrored versions: slower, slightly better.", heading=RESULTS)
     ] = False
-    axes: Annotated[
-        str | None,
-        Option(
-            help="Axes of the image files: ZYX, TYX, YXC.", heading=INPUT, metavar="AXES", default="as the files say"
-        ),
-    ] = None
+    axes: Annotated[str | None, AXES] = None
     max_memory: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Option(
@@ -142,9 +138,7 @@ class PredictSettings(Settings):
             parse=parse_bytes,
         ),
     ] = None
-    device: Annotated[
-        str, Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading=MEMORY, metavar="NAME")
-    ] = "auto"
+    device: Annotated[str, replace(DEVICE, heading=MEMORY)] = "auto"
     engine: Annotated[
         Backend,
         Option(help="Code that computes on a CPU: PyTorch, Septum's own, or by rule.", heading=MEMORY),

@@ -10,19 +10,19 @@ import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.events import Event
+from septum.settings import MaskKind
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 RGB = NDArray[np.uint8]
-Kind = Literal["objects", "classes"]
 
 LARGEST_PX = 700  # longest side of a panel; larger images are reduced to it
 SMALLEST_PX = 400  # smaller images are enlarged by a whole factor, to about this side
@@ -89,7 +89,12 @@ def overlay(
 
 
 def panel(
-    path: Path, image: NDArray[Any], maps: Mapping[str, NDArray[Any]], *, title: str = "image", kind: Kind = "objects"
+    path: Path,
+    image: NDArray[Any],
+    maps: Mapping[str, NDArray[Any]],
+    *,
+    title: str = "image",
+    kind: MaskKind = "objects",
 ) -> Path:
     """Write one picture: the image and its maps side by side, each under its caption.
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from septum.metrics.aggregate import Estimate
 from septum.metrics.contingency import Table
 from septum.report.curve import Curve
 from septum.report.gallery import FOUND, Case, ImageLine, ScoredSample
+from septum.settings import MaskKind
 
 _SIZE_CLASSES = 4
 
@@ -148,7 +149,7 @@ class RunReport(Event):
 
     folder: Path
     created: str
-    kind: Literal["objects", "classes"]
+    kind: MaskKind
     class_values: tuple[int, ...]
     facts: tuple[str, ...]
     findings: tuple[tuple[str, str], ...]

@@ -20,6 +20,7 @@ from septum.io.paths import format_path, natural_key
 from septum.pairing import ctc
 from septum.pairing.pair import Pair
 from septum.reproduce.settings import DatasetName, Variant
+from septum.settings import MaskKind
 
 # With one sequence only: its first frames are for training, a gap separates near-duplicates, gold frames of the rest
 # are scored.
@@ -63,7 +64,7 @@ class Protocol:
     title: str
     folder: str
     metric: Literal["isbi", "ctc"]
-    kind: Literal["objects", "classes"]
+    kind: MaskKind
     scores: tuple[str, ...]
     published: tuple[Published, ...]
     tta: bool

@@ -27,6 +27,7 @@ from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
 from septum.report.gallery import labels_of, predicted_sample
 from septum.review.settings import ReviewSettings
+from septum.settings import MaskKind
 from septum.training.events import Checked
 from septum.training.run_folder import RunFolder, read_plan_file
 
@@ -225,7 +226,7 @@ def _count_samples(report: Report) -> int:
     return sum(f.frames * (f.sides[0] if rank == 2 and len(f.sides) == 3 else 1) for f in facts)
 
 
-def _typical_size(samples: Sequence[Sample], kind: str) -> float:
+def _typical_size(samples: Sequence[Sample], kind: MaskKind) -> float:
     """Return the median size of true objects in pixels, or of connected pieces of all true classes but the first."""
     labels = (sample.mask if kind == "objects" else connected_components(sample.mask > 0) for sample in samples)
     sizes = np.concatenate([np.bincount(one[one > 0].ravel(), minlength=1) for one in labels])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components, equivalent_diameters
+from septum.settings import MaskKind
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
@@ -108,7 +109,7 @@ class Fingerprint:
         return tuple(lines)
 
 
-def compute_fingerprint(samples: Sequence[Sample], kind: str, *, classes: int) -> Fingerprint:
+def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: int) -> Fingerprint:
     """Compute the fingerprint of a data set.
 
     Parameters

@@ -7,11 +7,12 @@ To change how a model is chosen, change this file.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal
 
 import numpy as np
 
-MAIN_SCORES: Mapping[Literal["objects", "classes"], tuple[str, ...]] = {
+from septum.settings import MaskKind
+
+MAIN_SCORES: Mapping[MaskKind, tuple[str, ...]] = {
     "objects": ("SEG", "AP50", "AP"),
     "classes": ("V_Rand", "dice", "iou", "pixel_error"),
 }
@@ -32,7 +33,7 @@ GAIN = 0.002
 """The selection score must rise by more than this to count as a gain; without gains a training reaches a plateau."""
 
 
-def main_scores(scores: Mapping[str, float], kind: Literal["objects", "classes"]) -> dict[str, float]:
+def main_scores(scores: Mapping[str, float], kind: MaskKind) -> dict[str, float]:
     """Return the main scores among `scores`, in the order of `MAIN_SCORES`."""
     return {name: scores[name] for name in MAIN_SCORES[kind] if name in scores}
 

@@ -13,6 +13,7 @@ from septum import seeding
 from septum.arrays.normalize import normalize, statistics
 from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, fiji_weight_map, weight_map
+from septum.settings import MaskKind
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
@@ -56,7 +57,7 @@ class Prepared:
     spacing: tuple[float, ...] | None
 
 
-def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Prepared]:
+def prepare(samples: Sequence[Sample], plan: Plan, *, kind: MaskKind) -> Iterator[Prepared]:
     """Prepare training samples; class weights are computed from all of them together.
 
     Parameters
@@ -109,7 +110,7 @@ def _weight(
     return weight_map(objects, target, balance, w0=w0, sigma_px=plan.weights.sigma_px, spacing=spacing)
 
 
-def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, number: int) -> tuple[TilePlaces, ...]:
+def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: MaskKind, number: int) -> tuple[TilePlaces, ...]:
     """Draw pixels of each object, or of each class, with a fixed seed.
 
     They include at least one pixel of every connected piece of a class, so that no piece is too small to be reached.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from septum.metrics import isbi
 from septum.metrics.aggregate import Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import table
 from septum.prediction.tiled import image_probabilities
+from septum.settings import MaskKind
 from septum.training.distributed import Processes
 from septum.training.model_selection import MAIN_SCORES, main_scores, selection_score
 
@@ -345,9 +346,7 @@ def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict
     return _choose(columns, finish_objects, "objects")
 
 
-def _choose(
-    columns: CandidateColumns, finish: Finish, kind: Literal["objects", "classes"]
-) -> tuple[int, dict[str, float]]:
+def _choose(columns: CandidateColumns, finish: Finish, kind: MaskKind) -> tuple[int, dict[str, float]]:
     totals = np.sum([columns[index] for index in sorted(columns)], axis=0)
     found = finish(totals)
     if kind == "objects":
