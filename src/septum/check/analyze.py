@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,8 @@ from septum.check.reading import Files, image_frames, mask_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import SeptumError
+from septum.io.image import Image
 from septum.pairing.pair import Pair
-
-if TYPE_CHECKING:
-    from septum.io.image import Image
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
 _FRAMES = 8  # of a stack are compared with their masks

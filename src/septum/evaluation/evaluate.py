@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.check.census import Census
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
 from septum.evaluation.frames import ScoredFrame, labels_of, open_frames
@@ -34,9 +34,6 @@ from septum.io.paths import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
-
-if TYPE_CHECKING:
-    from septum.check.census import Census
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 

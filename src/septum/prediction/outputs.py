@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import label_objects
@@ -17,9 +17,6 @@ from septum.io.paths import image_stem, image_suffix
 from septum.io.zarr_labels import labels_place
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 
 def resolve_output(output: str | None, model: Model) -> Output:

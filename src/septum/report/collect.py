@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from septum.check.check import Report
 from septum.errors import FileError, SeptumError
 from septum.events import Event, Warned
 from septum.prediction.memory import peak_bytes
@@ -27,11 +28,7 @@ from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
 from septum.training.events import Checked, Planned, Step, Trained
 from septum.training.run_folder import read_plan_file
-from septum.training.settings import command_line
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
-    from septum.training.settings import TrainSettings
+from septum.training.settings import TrainSettings, command_line
 
 # Seconds that drawing the page takes, and the least that predictions for it may take.
 _DRAWING_S, _LEAST_S = 1.0, 1.0

@@ -5,27 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import separate_touching
-from septum.check.samples import judged_objects, open_sample
+from septum.check.check import Report
+from septum.check.samples import Sample, judged_objects, open_sample
 from septum.errors import SeptumError
 from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
+from septum.prediction.model import Model
 from septum.prediction.outputs import most_probable_class, postprocess
 from septum.prediction.predict import predict_image
 from septum.settings import MaskKind
 from septum.training.model_selection import selection_names, selection_score
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
-    from septum.check.samples import Sample
-    from septum.prediction.model import Model
 
 T = TypeVar("T")
 

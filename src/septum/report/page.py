@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -24,12 +24,10 @@ from septum.io.paths import format_path
 from septum.prediction.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
+from septum.report.gallery import Case
 from septum.report.numbers import format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
 from septum.training.model_selection import MAIN_SCORES
-
-if TYPE_CHECKING:
-    from septum.report.gallery import Case
 
 NAME = "report.html"
 

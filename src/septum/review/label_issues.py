@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components
-from septum.check.check import check
+from septum.check.check import Report, check
 from septum.check.samples import Sample, judged_objects, load_pair
 from septum.errors import UsageError
 from septum.events import Event
@@ -30,9 +30,6 @@ from septum.review.settings import ReviewSettings
 from septum.settings import MaskKind
 from septum.training.events import Checked
 from septum.training.run_folder import RunFolder, read_plan_file
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
 
 DisagreementKind = Literal["missing", "extra", "outline", "class"]
 Region = tuple[slice, ...]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from septum.events import Event
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from septum.check.check import Report
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components, equivalent_diameters
+from septum.check.samples import Sample
 from septum.settings import MaskKind
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
 
 # Intensities are taken from a regular grid of about this many pixels of an image.
 _SAMPLED_PIXELS = 100_000

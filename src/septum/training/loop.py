@@ -6,12 +6,13 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from septum.check.check import check
+from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
 from septum.events import Event, Warned
@@ -36,9 +37,6 @@ from septum.training.split import Split, split
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
 from septum.version import __version__
-
-if TYPE_CHECKING:
-    from septum.check.label_kind import Rules
 
 SAVE_SECONDS = 60.0
 """A checkpoint is written after this time; when it is written does not change the training."""

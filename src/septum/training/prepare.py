@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,9 @@ from septum import seeding
 from septum.arrays.normalize import normalize, statistics
 from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, fiji_weight_map, weight_map
+from septum.check.samples import Sample
 from septum.settings import MaskKind
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
-    from septum.training.plan import Plan
+from septum.training.plan import Plan
 
 # Pixels to draw tiles around: at most this many of each object and of each class, and one of each connected piece of a
 # class that none of these lies in, for at most this many pieces.

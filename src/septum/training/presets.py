@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 from septum.arrays.geometry import input_for_output, next_input
 from septum.arrays.normalize import NormalizeSettings
@@ -11,6 +10,7 @@ from septum.check.issues import format_shape
 from septum.errors import UsageError
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
+from septum.training.fingerprint import Fingerprint
 from septum.training.plan import (
     OptimizerSettings,
     Plan,
@@ -19,11 +19,8 @@ from septum.training.plan import (
     smallest_tile,
     with_values,
 )
+from septum.training.pretrained import Pretrained
 from septum.training.settings import Precision, TrainSettings
-
-if TYPE_CHECKING:
-    from septum.training.fingerprint import Fingerprint
-    from septum.training.pretrained import Pretrained
 
 # Largest side of a planned tile's output in pixels (the paper's, in 2D), and pixels of a planned batch, by rank.
 _LARGEST_OUTPUT = {2: 388, 3: 64}

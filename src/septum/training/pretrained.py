@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,7 @@ from septum.io.paths import format_path
 from septum.io.tensors import read_model
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.model import ModelHeader, model_file, trained_networks
-
-if TYPE_CHECKING:
-    from septum.training.settings import TrainSettings
+from septum.training.settings import TrainSettings
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
 

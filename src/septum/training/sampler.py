@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.targets import IGNORE_INDEX
+from septum.training.plan import Plan
 from septum.training.prepare import Prepared
-
-if TYPE_CHECKING:
-    from septum.training.plan import Plan
 
 # An image is sparsely annotated if its share of annotated pixels is lower; its tiles are drawn around at most this many
 # of them.

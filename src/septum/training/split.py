@@ -6,17 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from septum import seeding
+from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
 from septum.io.paths import format_path
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
-    from septum.training.settings import SplitSettings
+from septum.training.settings import SplitSettings
 
 # One in this many images is held out.
 _FIFTH = 5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -13,15 +14,11 @@ from torch import Tensor
 from septum.errors import DataError, ModelError
 from septum.events import Warned
 from septum.io.paths import format_path
+from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.unet import UNet
+from septum.nn.weight_averaging import WeightAverage
 from septum.training.checkpoint import Checkpoint, save_checkpoint
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from septum.nn.deep_supervision import DeeplySupervised
-    from septum.nn.unet import UNet
-    from septum.nn.weight_averaging import WeightAverage
-    from septum.training.plan import Plan
+from septum.training.plan import Plan
 
 # After this many rollbacks, each with half the learning rate, a training gives up.
 _MAX_ROLLBACKS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,15 @@ from septum.nn.device import Device, compile_network, free_bytes
 from septum.nn.unet import UNet, freeze_batchnorm
 from septum.nn.weight_averaging import WeightAverage
 from septum.prediction.backend import for_scores
+from septum.training.checkpoint import Checkpoint
 from septum.training.distributed import Processes
+from septum.training.interrupt import StopRequest
 from septum.training.model_selection import GAIN, selection_score
+from septum.training.plan import OptimizerSettings, Plan
 from septum.training.prepare import Prepared
 from septum.training.sampler import Sampler, count_tiles
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from septum.training.checkpoint import Checkpoint
-    from septum.training.interrupt import StopRequest
-    from septum.training.plan import OptimizerSettings, Plan
 
 PASS_STEPS = (100, 2000)
 """Least and most steps of a pass through the images, after which a training without an end is validated."""

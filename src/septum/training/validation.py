@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +25,19 @@ from septum.arrays.instances import (
     min_size_candidates,
 )
 from septum.arrays.targets import connected_components
-from septum.check.samples import judged_objects
+from septum.check.samples import Sample, judged_objects
 from septum.metrics import isbi
 from septum.metrics.aggregate import Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import table
+from septum.nn.device import Device
+from septum.nn.ensemble import Network
 from septum.prediction.tiled import image_probabilities
 from septum.settings import MaskKind
 from septum.training.distributed import Processes
+from septum.training.interrupt import StopRequest
 from septum.training.model_selection import MAIN_SCORES, main_scores, selection_score
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
-    from septum.nn.device import Device
-    from septum.nn.ensemble import Network
-    from septum.training.interrupt import StopRequest
-    from septum.training.plan import Plan
-    from septum.training.schedule import Schedule
+from septum.training.plan import Plan
+from septum.training.schedule import Schedule
 
 Probabilities = NDArray[np.float16]
 
