@@ -199,6 +199,7 @@ MENDED = [
     ("mask-binary", one_binary),
     ("image-holes", holes),
     ("channels-repeated", some_gray),
+    ("channels-spare", some_alpha),
     ("sizes-swapped", swapped),
     # left out, and not copied
     ("sizes-differ", large_square),

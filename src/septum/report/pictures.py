@@ -59,35 +59,6 @@ class Compared(Event):
     baseline_ap50: float
 
 
-def overlay(
-    image: NDArray[Any], truth: NDArray[np.integer[Any]] | None, predicted: NDArray[np.integer[Any]] | None
-) -> RGB:
-    """Draw the outlines of the truth (orange) and of the prediction (blue) on the image; white where both agree.
-
-    Parameters
-    ----------
-    image
-        ``(C, *S)`` raw intensities of any dtype; the middle slice of a volume is drawn.
-    truth, predicted
-        ``(*S)`` integer labels, or None.
-
-    Returns
-    -------
-    ndarray
-        ``(Y, X, 3)`` RGB uint8 0..255, reduced or enlarged as by `panel`.
-    """
-    size = panel_size(image.shape[-2:])
-    picture = resize_picture(to_picture(image), size)
-    lines = [
-        np.zeros(size, np.bool_) if labels is None else outlines(resize_nearest(_middle(labels), size))
-        for labels in (truth, predicted)
-    ]
-    picture[lines[0]] = TRUTH_COLOR
-    picture[lines[1]] = PREDICTED_COLOR
-    picture[lines[0] & lines[1]] = 255
-    return picture
-
-
 def panel(
     path: Path,
     image: NDArray[Any],
