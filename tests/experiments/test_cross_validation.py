@@ -127,7 +127,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     for record in train_folds(settings, 2, stop):
         seen.append(record)
         if isinstance(record, Step) and record.step == 7 and (out / "fold-2").exists():
-            stop.ask()
+            stop.request()
     assert isinstance(seen[-1], Stopped)
     assert not (out / "model.safetensors").exists()
     second = list(train_folds(settings, 2))
@@ -165,7 +165,7 @@ def test_the_budget_is_shared_out_and_a_resumed_fold_keeps_its_share(disks: Path
     stop = StopRequest()
     for record in train_folds(settings, 3, stop):
         if isinstance(record, Step):
-            stop.ask()
+            stop.request()
     first = json.loads((tmp_path / "run" / "fold-1" / "settings.json").read_text())["budget_s"]
     assert 1.0 <= first <= 6.0 * 0.88 / 3
     records = list(train_folds(settings, 3))

@@ -120,7 +120,7 @@ def test_a_resumed_training_continues_its_log_and_a_finished_one_is_not_logged_t
     memory, stop = Memory(), StopRequest()
     for record in track(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
         if isinstance(record, Step) and record.step == 2:
-            stop.ask()
+            stop.request()
     assert (memory.outcome, memory.finished) == ("stopped", {})
     again = Memory()
     list(track(train(_settings(disks, tmp_path)), tmp_path, [again]))

@@ -230,7 +230,7 @@ def test_a_stopped_reproduction_resumes_to_the_same_figures(alone, tmp_path):
     for record in reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold"), stop):
         records.append(record)
         if isinstance(record, Step):
-            stop.ask()
+            stop.request()
     assert isinstance(records[-1], Stopped)
     records = list(reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold")))
     assert of(records, Step)

@@ -46,7 +46,7 @@ class Moments:
         if self.stop is None:
             os.kill(os.getpid(), signal.SIGKILL)
         else:
-            self.stop.ask()
+            self.stop.request()
 
     def around(self, owner: Any, attribute: str, name: str) -> None:
         """Count a moment before and one after a function."""

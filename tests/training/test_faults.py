@@ -77,7 +77,7 @@ def _stop_after(step: int, settings: TrainSettings) -> list[Event]:
     for record in train(settings, stop):
         records.append(record)
         if isinstance(record, Step) and record.step == step:
-            stop.ask()
+            stop.request()
     return records
 
 
@@ -439,11 +439,11 @@ class TestThePlanStays:
             list(train(settings))
 
     def test_a_run_whose_plan_lacks_a_newer_value_goes_on(self, disks: Path, tmp_path: Path) -> None:
-        settings = _settings(disks, tmp_path / "run", set=("optimizer.settle=0",))
+        settings = _settings(disks, tmp_path / "run", set=("optimizer.freeze_batchnorm=0",))
         _stop_after(3, settings)
         path = tmp_path / "run" / "plan.json"
         said = json.loads(path.read_text())
-        del said["plan"]["optimizer"]["settle"]
+        del said["plan"]["optimizer"]["freeze_batchnorm"]
         path.write_text(json.dumps(said))
         checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
         assert checkpoint is not None

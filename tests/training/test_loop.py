@@ -306,7 +306,9 @@ def test_batch_normalization_is_frozen_in_the_last_part(
         return loss
 
     monkeypatch.setattr(trainer_module.Trainer, "training_step", step)
-    list(train(_settings(data, tmp_path / "run", steps=6, set=("optimizer.settle=0.5", "optimizer.average=0"))))
+    list(
+        train(_settings(data, tmp_path / "run", steps=6, set=("optimizer.freeze_batchnorm=0.5", "optimizer.average=0")))
+    )
     assert [bool(np.array_equal(a, b)) for a, b in pairwise(means)] == [False] * 2 + [True] * 3
     assert not any(np.array_equal(a, b) for a, b in pairwise(biases))
     stored = read_model(tmp_path / "run" / "model.safetensors")[0]

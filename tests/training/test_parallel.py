@@ -60,7 +60,7 @@ def _spec(data: Path, out: Path, world: int, **more: Any) -> dict[str, Any]:
     # network: after 27 steps it exceeds 1e-5.
     settings |= {"device": "cpu", "precision": "float32"} | more.pop("settings", {})
     if "preset" not in settings:
-        settings = {"set": ["network.padding=valid", "optimizer.settle=0"]} | settings
+        settings = {"set": ["network.padding=valid", "optimizer.freeze_batchnorm=0"]} | settings
     return {"settings": settings, "world": world, **more}
 
 
@@ -111,7 +111,7 @@ def test_a_run_goes_on_with_another_number_of_processes(run: Run, disks: Path, t
 
 
 def test_two_processes_freeze_batch_normalization_as_one(run: Run, disks: Path, tmp_path: Path) -> None:
-    settles = {"steps": 24, "set": ["network.padding=valid", "optimizer.settle=0.5"]}
+    settles = {"steps": 24, "set": ["network.padding=valid", "optimizer.freeze_batchnorm=0.5"]}
     one, two = (
         r["ranks"][0]["losses"] for r in run(*(_spec(disks, tmp_path / f"{n}", n, settings=settles) for n in (1, 2)))
     )

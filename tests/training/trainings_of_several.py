@@ -43,7 +43,7 @@ def _accident(kind: str, stop: StopRequest) -> None:
         case "raise":
             raise SeptumError("an error of one process")
         case "stop":
-            stop.ask()
+            stop.request()
 
 
 def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
         settings, end, number = held.finish(network, Schedule(1, None))
         stopped = StopRequest()
         if rank == 0:
-            stopped.ask()  # one is asked, and none returns scores
+            stopped.request()  # one is asked, and none returns scores
         nothing = held.score(network, stopped)
     return {"way": way, "settings": settings.model_dump(), "end": end, "number": number, "stopped": nothing}
 

@@ -14,7 +14,7 @@ from septum.check.census import Census
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
 from septum.evaluation.frames import ScoredFrame, labels_of, open_frames
-from septum.evaluation.pairs import ScoredPairs, find_items, format_names
+from septum.evaluation.pairs import ScoredPairs, format_names, pair_with_truth
 from septum.evaluation.results import (
     Bin,
     Difference,
@@ -88,7 +88,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     SeptumError
         If the paths do not go together, nothing fits, or not one image could be scored.
     """
-    paired = [find_items(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
+    paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
     task, notes = _task(settings, paired[0])
     collected = [_collect(items, task) for items in paired]
     families = _families(task, collected)

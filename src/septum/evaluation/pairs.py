@@ -71,7 +71,7 @@ class ScoredPairs:
     unscored: int
 
 
-def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> ScoredPairs:
+def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None) -> ScoredPairs:
     """Pair predicted files with truth files.
 
     Parameters

@@ -189,7 +189,7 @@ class Series:
         return Trained(self.folder.model, header.scores, steps, seconds)
 
     def train_parts(self, stop: StopRequest) -> Generator[Event, None, list[Trained] | None]:
-        """Do every training, or resume it; return their results, or None if `stop` was asked.
+        """Do every training, or resume it; return their results, or None if a stop was requested.
 
         Yields
         ------
@@ -276,7 +276,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
     kind
         Which trainings, and what follows them.
     stop
-        Polled between steps and held-out images; where it was asked, the training saves its state and the run ends.
+        Polled between steps and held-out images; if a stop is requested, the training saves its state and the run ends.
 
     Yields
     ------

@@ -16,7 +16,7 @@ from septum.io.claims import damaged
 from septum.io.image import MICROMETERS, StoredImage
 from septum.io.npy import guess_axes
 from septum.io.paths import format_path
-from septum.io.zarr import Node, ZarrArray, inside, read_node
+from septum.io.zarr import Node, ZarrArray, child_folder, read_node
 
 VERSION = "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
@@ -164,7 +164,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
         if first is None:
             raise _no_image(node)
         return _find_image(first)
-    where = inside(place, multiscale.paths[0]) if multiscale.paths else place
+    where = child_folder(place, multiscale.paths[0]) if multiscale.paths else place
     array = read_node(where)
     if array is None or array.array is None:
         raise FileError(
@@ -180,7 +180,7 @@ def _only_series(node: Node) -> Path | str | None:
     notes = node.attributes.get("ome", node.attributes)
     if not isinstance(notes, dict) or "bioformats2raw.layout" not in notes:
         return None
-    first, second = (inside(node.place, name) for name in "01")
+    first, second = (child_folder(node.place, name) for name in "01")
     return first if read_node(first) is not None and read_node(second) is None else None
 
 

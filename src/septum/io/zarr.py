@@ -114,7 +114,7 @@ def _unsound(place: Path | str, why: object) -> FileError:
     return damaged(place, "Zarr", why)
 
 
-def inside(place: Path | str, name: object) -> Path | str:
+def child_folder(place: Path | str, name: object) -> Path | str:
     """Return the folder `name` inside `place`; raise `FileError` if it leads out of it."""
     parts = str(name).split("/")
     if not isinstance(name, str) or any(p in ("", ".", "..") or "\\" in p or ":" in p for p in parts):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from septum import seeding
 from septum.arrays.instances import ObjectSettings
@@ -63,8 +63,8 @@ class ModelHeader(Settings):
         where two areas meet.
     scores
         Scores on the validation images; empty without any.
-    seen
-        Statistics of the training images; None in files of versions that did not store them.
+    domain
+        Statistics of the training images (``seen`` in older files); None in files of versions that did not store them.
     training
         Provenance: preset, seed, steps, seconds, fingerprint of the data, versions.
     """
@@ -79,7 +79,7 @@ class ModelHeader(Settings):
     objects: ObjectSettings
     lines: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
-    seen: TrainingDomain | None = None
+    domain: TrainingDomain | None = Field(default=None, validation_alias=AliasChoices("domain", "seen"))
     training: dict[str, Any] = Field(default_factory=dict)
 
 

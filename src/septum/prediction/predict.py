@@ -171,7 +171,7 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
-    found = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.seen)
+    found = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
     return [Warned(text, cause) for cause, text in found]
 
 

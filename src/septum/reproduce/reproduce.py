@@ -90,11 +90,11 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     parts = _parts(settings, protocol, data)
     trainings = []
     for index, part in enumerate(parts):
-        yield FoldStarted(part.name, index, len(parts), part.says)
+        yield FoldStarted(part.name, index, len(parts), part.description)
         trained = yield from _train(settings, protocol, part, len(parts), stop)
         if trained is None:
             return
-        trainings.append(Training(part.name, part.says, trained.steps, trained.seconds, trained.scores))
+        trainings.append(Training(part.name, part.description, trained.steps, trained.seconds, trained.scores))
         yield from _predict(settings, protocol, part)
     scored = [p for p in parts if not p.test]
     _copy_files(tuple(pair for part in scored for pair in part.truth), settings.out / "truth")

@@ -20,12 +20,12 @@ from septum.training.settings import command_line
 
 @dataclass(frozen=True)
 class FoldStarted(Event):
-    """Part `index` (from 0) of `count` starts; `says` describes it."""
+    """Part `index` (from 0) of `count` starts; with a `description`."""
 
     name: str
     index: int
     count: int
-    says: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Training:
     """Steps and seconds of the training of one part, and its scores on the validation set."""
 
     name: str
-    says: str
+    description: str
     steps: int
     seconds: float
     scores: Mapping[str, float]

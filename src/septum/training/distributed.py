@@ -198,12 +198,12 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
         distributed.destroy_process_group()
 
 
-def torn() -> bool:
+def left_collective() -> bool:
     """Return True if this process left its group during a collective operation; it should then end without waiting."""
-    return _torn
+    return _left_collective
 
 
-_torn = False
+_left_collective = False
 
 
 def _keep_forever(group: object) -> None:
@@ -212,8 +212,8 @@ def _keep_forever(group: object) -> None:
     Its destructor holds the interpreter lock and waits for a thread that may need this lock to abort the operation: the
     process would hang instead of ending with a message.
     """
-    global _torn
-    _torn = True
+    global _left_collective
+    _left_collective = True
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 

@@ -221,7 +221,7 @@ class _Session:
         counters, processes = trainer.counters, trainer.processes
         yield from self._begin(checkpoint)
         saved = schedule.seconds
-        while not processes.any(self.stop.asked) and (counters.row is not None or schedule.progress < 1):
+        while not processes.any(self.stop.requested) and (counters.row is not None or schedule.progress < 1):
             if counters.row is None:
                 rows = yield from self._steps()
                 if not rows:
@@ -245,7 +245,7 @@ class _Session:
         # Also at the end: tuning and scoring can take long, and may be stopped as well.
         if processes.first:
             yield self._save()
-        if processes.any(self.stop.asked):
+        if processes.any(self.stop.requested):
             yield Stopped(counters.step, self.folder.path)
             return True
         return False
@@ -334,7 +334,7 @@ class _Session:
                 or counters.step % KEEP_STEPS == 0
                 or self._validation_is_due()
                 or (schedule.plateau and schedule.anneal_start is None and schedule.progress >= LATEST)
-                or trainer.processes.any(self.stop.asked)
+                or trainer.processes.any(self.stop.requested)
             ):
                 break
         values = torch.stack(losses).tolist()
@@ -384,7 +384,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         objects=objects,
         lines=plan.lines,
         scores=scores,
-        seen=domain,
+        domain=domain,
         training={**training, "plan": plan.model_dump(mode="json")},
     )
     # JSON has no NaN, the Dice coefficient of a class that no image has.

@@ -177,8 +177,9 @@ def _auto(
         network=planned,
         normalization=NormalizeSettings(method="standardize"),
         augmentation=augmentation,
-        # Without `settle`, images unlike the others were predicted too faint or too strong (benchmarks/ablation.py).
-        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, settle=0.25),
+        # With statistics of batches to the end, images unlike the others were predicted too faint or too strong
+        # (benchmarks/ablation.py).
+        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, freeze_batchnorm=0.25),
         # The soft Dice already balances rare classes; weighing their pixels as well would draw them too large. But it
         # tolerates gaps in boundary lines, which have few pixels and separate large areas.
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if fingerprint.boundary_lines else 1.0),

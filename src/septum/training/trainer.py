@@ -153,7 +153,7 @@ class Trainer:
     def _backward(self, network: nn.Module, step: int) -> Tensor:
         """Run the tiles of a step forward and backward; return the loss of this process's tiles."""
         self.network.train()
-        if self.counters.progress >= 1 - self.plan.optimizer.settle:
+        if self.counters.progress >= 1 - self.plan.optimizer.freeze_batchnorm:
             freeze_batchnorm(self.network)
         own = self.processes.share(self.plan.batch)
         self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])

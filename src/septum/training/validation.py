@@ -159,7 +159,7 @@ class Validator:
         """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
         chosen = self._evenly_chosen(self._most_scored)
         columns = self._columns(network, chosen, self._few_candidates, stop=stop)
-        if self.processes.any(stop.asked and len(columns) < len(chosen)):
+        if self.processes.any(stop.requested and len(columns) < len(chosen)):
             return None
         return self._best(columns)[1]
 
@@ -210,7 +210,7 @@ class Validator:
         processes = processes or self.processes
         predict_s, begin, columns = 0.0, time.monotonic(), CandidateColumns()
         for index in processes.share(len(samples)):
-            if stop is not None and stop.asked:
+            if stop is not None and stop.requested:
                 break
             sample, start = samples[index], time.monotonic()
             if self._tunable:
