@@ -74,8 +74,8 @@ def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], Fiel
         if option is not None:
             yield (name,), field, option
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            for place, inner, found in options_of(field.annotation):
-                yield (name, *place), inner, found
+            for place, inner, nested in options_of(field.annotation):
+                yield (name, *place), inner, nested
 
 
 # Options that several commands share; `dataclasses.replace` puts one of them under another heading.

@@ -29,14 +29,14 @@ _EMPTY = {"links": (2, 0), "meetings": (5, 0)}  # shapes of arrays that no block
 
 def gather_reports(reports: Iterable[Arrays]) -> Arrays:
     """Concatenate the reports of blocks by name along the last axis; a name may be missing in a report."""
-    found: dict[str, list[NDArray[Any]]] = {
+    joined: dict[str, list[NDArray[Any]]] = {
         name: [np.zeros(_EMPTY.get(name, 0), np.float64 if name == "heights" else np.int64)]
         for name in ("ends", "heights", "leaving", "links", "meetings", "ids", "sizes", "seeded", "firsts", "small")
     }
     for report in reports:
         for name, values in report.items():
-            found[name].append(values)
-    return {name: np.concatenate(found.pop(name), axis=-1) for name in list(found)}
+            joined[name].append(values)
+    return {name: np.concatenate(joined.pop(name), axis=-1) for name in list(joined)}
 
 
 def join_ids(report: Arrays, ratio: float, *, drop_unseeded: bool) -> Arrays:

@@ -55,8 +55,8 @@ def squared_distance(
         lines = (math.prod(sides[:axis]), sides[axis], math.prod(sides[axis + 1 :]))
         squares = _distance.envelope(squares.reshape(lines), part[axis].start, part[axis].stop, weights[axis], cap)
         sides[axis] = part[axis].stop - part[axis].start
-    found: NDArray[np.int32] = squares.reshape(sides)
-    return found
+    distances: NDArray[np.int32] = squares.reshape(sides)
+    return distances
 
 
 def squared_distance_of_region(

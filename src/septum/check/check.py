@@ -110,11 +110,11 @@ class Report:
         """Raise `DataError` if there is an error; files that cannot be used are named as well."""
         if not self.errors:
             return
-        told = [i for i in self.issues if i.severity == "error" or i.kind in _UNUSABLE]
+        errors = [i for i in self.issues if i.severity == "error" or i.kind in _UNUSABLE]
         can_fix = bool(self.pairs or self.fixable) and all(i.kind.leaves_out or i.kind.fix for i in self.errors)
         todo = "repair these files, or make a copy without them: septum check DATA --fix OUT"
         raise DataError(
-            "\n".join(issue.line() for issue in told),
+            "\n".join(issue.line() for issue in errors),
             "images and masks that fit together",
             todo if can_fix else "see the output of `septum check` for the data",
         )
@@ -177,8 +177,8 @@ def check(
     for index, pair in enumerate(pairs):
         for topic in _PAIR_TOPICS:
             seen += [replace(observation, pair=index) for observation in topic.detect_in_pair(pair)]
-    used, found = duplicates.detect(_without_left_out(dict(enumerate(pairs)), seen), files)
-    seen += found
+    used, observations = duplicates.detect(_without_left_out(dict(enumerate(pairs)), seen), files)
+    seen += observations
     used = _without_left_out(used, seen)
     channels = images.common_channels(list(used.values()))
     for index, pair in used.items():
@@ -186,8 +186,8 @@ def check(
     used = _without_left_out(used, seen)
     inferred = _infer(pairing, used, kind)
     used = with_binary_frames(used, inferred)
-    used, found = _detect_in_set(pairing, used, inferred)
-    seen += found
+    used, observations = _detect_in_set(pairing, used, inferred)
+    seen += observations
     later = {o.pair for o in seen if o.kind.leaves_out}
     trained = tuple(pair for index, pair in used.items() if index not in later)
     fixable = tuple(pair for index, pair in used.items() if index in later)
@@ -215,8 +215,8 @@ def _detect_in_set(
         seen += split_ids.detect(pairs)
     seen += images.detect(pairs)
     seen += outliers.detect(pairs, objects=objects and not inferred.pieces)
-    used, found = alignment.detect(used)
-    return used, [*seen, *found]
+    used, observations = alignment.detect(used)
+    return used, [*seen, *observations]
 
 
 def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: MaskKind | None) -> LabelKind:
@@ -227,8 +227,8 @@ def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: MaskKind 
 
 def _without_left_out(pairs: Mapping[int, PairStatistics], seen: Sequence[Observation]) -> dict[int, PairStatistics]:
     """Return the pairs, by index, that neither training nor the copy leaves out."""
-    gone = {o.pair for o in seen if o.kind.leaves_out and not o.kind.fix}
-    return {index: pair for index, pair in pairs.items() if index not in gone}
+    left_out = {o.pair for o in seen if o.kind.leaves_out and not o.kind.fix}
+    return {index: pair for index, pair in pairs.items() if index not in left_out}
 
 
 def _kind_without_background(ignore: Sequence[int], kind: MaskKind | None) -> MaskKind | None:
@@ -286,8 +286,8 @@ def _images_line(pairs: Sequence[PairStatistics]) -> str:
     frames = sum(s.frames for s in stats)
     types = ", ".join(sorted({s.dtype for s in stats}))
     pages = f", {frames} pages in all" if frames > len(stats) else ""
-    some = " or ".join(map(str, channels))
-    return f"images: {size} pixels, {some} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
+    numbers = " or ".join(map(str, channels))
+    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
 
 
 def _statistics(pair: PairStatistics) -> dict[str, object]:

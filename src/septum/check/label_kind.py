@@ -266,8 +266,8 @@ def _ids(
     pieces = pieces and not sure and any(m.pieces > 1 for m in masks)
     counts = [m.pieces if pieces else len(m.values) for m in masks] or [0]
     span = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    what = "objects, one per connected piece" if pieces else "object ids"
-    reason = f"{what}, {span} per image" + (f" ({source})" if source else "")
+    meaning = "objects, one per connected piece" if pieces else "object ids"
+    reason = f"{meaning}, {span} per image" + (f" ({source})" if source else "")
     return LabelKind("objects", (), (), reason, guess=guess, pieces=pieces, sure=sure)
 
 

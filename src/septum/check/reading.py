@@ -75,11 +75,11 @@ class Files:
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
         if kept is not None and named_axes is not None and _is_plain_stack(kept):
-            found = _with_axes(kept, named_axes)
+            image = _with_axes(kept, named_axes)
         else:
-            found = read_image(path, axes=named_axes)
-        self._keep("image", path, found, found.array.nbytes)
-        return found
+            image = read_image(path, axes=named_axes)
+        self._keep("image", path, image, image.array.nbytes)
+        return image
 
     def mask(self, path: Path) -> Image:
         """Read a mask as stored; a folder of one mask per object is read as one mask of ids.
@@ -95,8 +95,8 @@ class Files:
         def read() -> Image:
             return read_object_masks(path) if is_object_folder(path) else read_image(path, labels=True)
 
-        found: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
-        return found
+        mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
+        return mask
 
     def labels(self, path: Path, image_axes: str) -> list[Labels]:
         """Read a mask as labels, one per frame.
@@ -170,10 +170,10 @@ class Files:
 
     def release(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of some files."""
-        gone = set(paths)
-        for key in [key for key in self._kept if key[1] in gone]:
+        released = set(paths)
+        for key in [key for key in self._kept if key[1] in released]:
             self._bytes -= self._kept.pop(key)[1]
-        self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in gone}
+        self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in released}
 
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""
@@ -181,11 +181,11 @@ class Files:
         self.release(known - set(paths))
 
     def _read(self, role: str, path: Path, read: Callable[[], Any], size: Callable[[Any], int]) -> Any:
-        found = self._find(role, path)
-        if found is None:
-            found = read()
-            self._keep(role, path, found, size(found))
-        return found
+        arrays = self._find(role, path)
+        if arrays is None:
+            arrays = read()
+            self._keep(role, path, arrays, size(arrays))
+        return arrays
 
     def _find(self, role: str, path: Path) -> Any:
         """Return the arrays of a file if they are kept, else None."""

@@ -75,8 +75,8 @@ def fix(report: Report, out: Path) -> Iterator[RepairedFile]:
     if stuck:
         raise DataError("\n".join(stuck), "data that can be repaired", "see the output of `septum check` for the data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "a folder that is not empty" if out.is_dir() else "a file"
-        raise UsageError(f"{out}: {what}", "a new or empty folder", "name another one")
+        given = "a folder that is not empty" if out.is_dir() else "a file"
+        raise UsageError(f"{out}: {given}", "a new or empty folder", "name another one")
     return _write(report, out)
 
 

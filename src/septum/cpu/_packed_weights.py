@@ -25,8 +25,8 @@ def aligned(count: int) -> NDArray[np.float32]:
     """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
     raw = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
-    found: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
-    return found
+    values: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    return values
 
 
 def is_wide(features: int, outputs: int) -> bool:

@@ -309,10 +309,10 @@ def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation as JSON content, without the list of all objects, which is in ``objects.csv``."""
-    found = asdict(evaluation)
-    for result in found["results"]:
+    content = asdict(evaluation)
+    for result in content["results"]:
         del result["objects"]
-    plain = _plain(found)
+    plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
 

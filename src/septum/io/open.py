@@ -119,10 +119,10 @@ def _no_image(path: Path, head: bytes) -> FileError:
     if kind is not None and any(head.startswith(magic[:2]) for magic in kind.magic):
         return damaged(path, kind.name, "its first bytes are wrong")
     text = all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])
-    what = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
+    begin = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
     *names, last = [k.name for k in FORMATS]
     return FileError(
-        f"{format_path(path)}: no image, but {what}",
+        f"{format_path(path)}: no image, but {begin}",
         f"{', '.join(names)} or {last}",
         "export the image in one of these formats",
     )
@@ -144,7 +144,7 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
     UsageError
         If an input does not exist, holds no image, or is a file of another kind.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for given in inputs:
         try:
             matches = _matches(given)
@@ -152,8 +152,8 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
             raise UsageError(
                 f"{format_path(given)}: {error.strerror}", "images you may read", "check the name"
             ) from error
-        found.update(dict.fromkeys(sorted(matches, key=natural_key)))
-    return list(found)
+        images.update(dict.fromkeys(sorted(matches, key=natural_key)))
+    return list(images)
 
 
 def _matches(given: str | Path) -> list[Path]:

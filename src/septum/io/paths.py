@@ -19,17 +19,17 @@ def url_of(location: Path | str) -> str | None:
     No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path on this machine.
     """
     text = location.as_posix() if isinstance(location, Path) else location
-    found = _URL.match(text)
-    if found is None or found[1].lower() == "file":
+    match = _URL.match(text)
+    if match is None or match[1].lower() == "file":
         return None
-    return f"{found[1].lower()}://{text[found.end() :]}"
+    return f"{match[1].lower()}://{text[match.end() :]}"
 
 
 def local_path(location: Path | str) -> Path:
     """Return the path on this machine that `location` is; it must not be a URL of another machine."""
     text = location.as_posix() if isinstance(location, Path) else location
-    found = _URL.match(text)
-    return Path("/" + text[found.end() :]) if found is not None else Path(location)
+    match = _URL.match(text)
+    return Path("/" + text[match.end() :]) if match is not None else Path(location)
 
 
 def is_image(path: Path) -> bool:

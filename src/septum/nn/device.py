@@ -148,12 +148,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def report_memory_shortage(what: str, todo: str) -> Iterator[None]:
+def report_memory_shortage(task: str, todo: str) -> Iterator[None]:
     """Convert out-of-memory exceptions of the body to `MemoryShortageError`.
 
     Parameters
     ----------
-    what
+    task
         Activity that needed the memory.
     todo
         What the user can do.
@@ -168,7 +168,7 @@ def report_memory_shortage(what: str, todo: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MemoryShortageError(f"not enough memory for {what}", "enough free memory", todo) from None
+        raise MemoryShortageError(f"not enough memory for {task}", "enough free memory", todo) from None
 
 
 def compile_network(

@@ -202,8 +202,8 @@ class Blocks:
         return shared
 
     def _tables(self, frame: int) -> dict[str, Arrays]:
-        found = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
-        return {stage: table for stage, table in found.items() if table is not None}
+        tables = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
+        return {stage: table for stage, table in tables.items() if table is not None}
 
     def _scratch(self, name: str) -> ShardedArray:
         """Return an array between stages: ``(frames, *frame)``, 0 where nothing was written."""

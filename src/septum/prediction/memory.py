@@ -103,7 +103,7 @@ def _group_free() -> list[int]:
 
 def _groups() -> list[tuple[int, int]]:
     """Return limit and use, in bytes, of each control group of this process that has a limit."""
-    found = []
+    groups = []
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, inside = line.split(":", 2)
@@ -118,8 +118,8 @@ def _groups() -> list[tuple[int, int]]:
                 with suppress(OSError, ValueError):  # "max" is not a number: no limit
                     limit, used = (int((folder / name).read_text()) for name in names)
                     if limit < 1 << 60:
-                        found.append((limit, used))
-    return found
+                        groups.append((limit, used))
+    return groups
 
 
 def _process_free() -> list[int]:

@@ -138,9 +138,9 @@ def model_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    found = path / MODEL_NAME
-    if found.is_file():
-        return found
+    file = path / MODEL_NAME
+    if file.is_file():
+        return file
     where, expected = format_path(path), f"a model file, or a run folder that holds {MODEL_NAME}"
     parts = sorted(part.name for part in path.iterdir() if (part / MODEL_NAME).is_file())
     if (path / "settings.json").is_file():
@@ -216,11 +216,11 @@ def open_model(path: Path, device: str = "auto") -> Model:
     UsageError
         If the device does not exist.
     """
-    found, path = find_device(device), model_file(path)
+    chosen, path = find_device(device), model_file(path)
     header, tensors = _read(path)
-    folded = [for_prediction(n).to(found.torch) for n in _networks(path, header, tensors)]
-    _verify(path, folded, tensors, found)
-    return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), found)
+    folded = [for_prediction(n).to(chosen.torch) for n in _networks(path, header, tensors)]
+    _verify(path, folded, tensors, chosen)
+    return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), chosen)
 
 
 def trained_networks(path: Path) -> list[UNet]:
@@ -242,9 +242,9 @@ def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
         return ModelHeader.model_validate(raw), tensors
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        wrong = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
         raise ModelError(
-            f"{path}: the header does not fit this version of Septum ({what})",
+            f"{path}: the header does not fit this version of Septum ({wrong})",
             "a Septum model file",
             "train it again, or use the version that wrote it",
         ) from None

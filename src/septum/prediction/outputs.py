@@ -144,10 +144,10 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        found = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
+        classes = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
     else:
-        found = probabilities.argmax(axis=0)
-    return found.astype(smallest_integer(0, len(probabilities) - 1))
+        classes = probabilities.argmax(axis=0)
+    return classes.astype(smallest_integer(0, len(probabilities) - 1))
 
 
 def class_table(model: Model) -> NDArray[Any]:

@@ -195,9 +195,11 @@ class PredictSettings(Settings):
             given = "neither -o nor --label-image" if self.out is None else "both -o and --label-image"
             raise UsageError(given, "one of them", "name a folder with -o, or a label image with --label-image")
         if self.label_image is not None and (self.output == "probabilities" or self.format is not None):
-            what = "--output probabilities" if self.output == "probabilities" else "--format"
+            option = "--output probabilities" if self.output == "probabilities" else "--format"
             raise UsageError(
-                f"--label-image with {what}", "objects or classes, written as OME-Zarr", f"leave {what} out, or give -o"
+                f"--label-image with {option}",
+                "objects or classes, written as OME-Zarr",
+                f"leave {option} out, or give -o",
             )
         if self.output == "probabilities" and self.format is not None:
             floats = [suffix[1:] for suffix in RESULT_SUFFIXES if result_suffix(suffix, floats=True) == suffix]

@@ -154,10 +154,10 @@ def build_report(
         If the plan cannot be read.
     """
     assert seen.report is not None and seen.trained is not None
-    said, report, trained, model = read_plan_file(settings.out), seen.report, seen.trained, gallery.model
+    stored, report, trained, model = read_plan_file(settings.out), seen.report, seen.trained, gallery.model
     header, images = model.header, gallery.images
     values = header.class_values
-    found = RunReport(
+    result = RunReport(
         folder=settings.out,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         kind=header.kind,
@@ -165,7 +165,7 @@ def build_report(
         facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
         findings=tuple((f.severity, f.line()) for f in report.issues),
         split=seen.planned[0] if seen.planned else "",
-        reasons=tuple(str(reason) for reason in said.get("reasons", [])),
+        reasons=tuple(str(reason) for reason in stored.get("reasons", [])),
         plan=header.training.get("plan", {}),
         device=seen.planned[-1].removeprefix("device: ") if len(seen.planned) > 1 else model.device.name,
         warnings=tuple(seen.warnings),
@@ -173,7 +173,7 @@ def build_report(
         best_step=int(header.training.get("best_step", 0)),
         seconds=trained.seconds,
         budget_s=settings.budget_s,
-        held_out=len(said.get("held_out", [])),
+        held_out=len(stored.get("held_out", [])),
         model_scores=trained.scores,
         scores=estimates(images, header.kind, values=values, seed=settings.seed) if images else {},
         images=tuple(gallery.lines()),
@@ -189,7 +189,7 @@ def build_report(
         fingerprint=str(header.training.get("data_fingerprint", "")),
         note=note,
     )
-    return replace(found, remarks=tuple(remarks(found)))
+    return replace(result, remarks=tuple(remarks(result)))
 
 
 def _seconds_left(settings: TrainSettings, trained: Trained) -> float:

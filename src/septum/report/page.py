@@ -147,30 +147,30 @@ def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
 
 def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
     """Return the plots by name, None if there is nothing to draw."""
-    found: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
+    drawn: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
         ("loss_plot", "scores_plot", "sizes_plot", "reliability_plot", "score_lines", "curve_plot")
     )
     if report.curve is not None:
-        found["curve_plot"] = plots.curve_plot(report.curve)
+        drawn["curve_plot"] = plots.curve_plot(report.curve)
     try:
         columns = plots.read_log(report.folder / "log.csv")
     except FileError:
         columns = {}
     if columns:
         steps = columns["step"]
-        found["loss_plot"] = plots.loss_plot(steps, columns["loss"], report.best_step)
+        drawn["loss_plot"] = plots.loss_plot(steps, columns["loss"], report.best_step)
         scores = {n: v for n, v in columns.items() if n in report.model_scores and np.isfinite(v).any()}
         if scores:
-            found["scores_plot"] = plots.scores_plot(steps, scores, report.best_step)
-            found["score_lines"] = {name: number for number, name in enumerate(scores)}
+            drawn["scores_plot"] = plots.scores_plot(steps, scores, report.best_step)
+            drawn["score_lines"] = {name: number for number, name in enumerate(scores)}
     if report.objects is not None and report.objects.true:
-        found["sizes_plot"] = plots.sizes_plot(report.objects.diameter_px, report.objects.iou, report.objects.found)
+        drawn["sizes_plot"] = plots.sizes_plot(report.objects.diameter_px, report.objects.iou, report.objects.found)
     if report.reliability is not None and report.reliability.share:
         one = len(report.class_values) == 2
         label = "predicted probability" if one else "probability of the predicted class"
         sure = report.reliability
-        found["reliability_plot"] = plots.reliability_plot(sure.confidence, sure.right, sure.share, label)
-    return found
+        drawn["reliability_plot"] = plots.reliability_plot(sure.confidence, sure.right, sure.share, label)
+    return drawn
 
 
 def whisker(value: float | None, low: float | None, high: float | None) -> Markup:

@@ -212,7 +212,7 @@ def remarks(report: RunReport) -> Iterator[str]:
 def metrics(report: RunReport) -> dict[str, Any]:
     """Return the numbers of a report as JSON content; numbers that are not defined are None."""
     objects, sure = report.objects, report.reliability
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "format": 1,
         "created": report.created,
         "command": report.command,
@@ -235,8 +235,8 @@ def metrics(report: RunReport) -> dict[str, Any]:
     }
     if objects is not None:
         counts = {k: getattr(objects, k) for k in ("true", "predicted", "missed", "false", "merged", "split")}
-        found["objects"] = {**counts, "by_size": [asdict(part) for part in objects.by_size]}
-    plain = json_ready(found)
+        values["objects"] = {**counts, "by_size": [asdict(part) for part in objects.by_size]}
+    plain = json_ready(values)
     assert isinstance(plain, dict)
     return plain
 

@@ -100,7 +100,7 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     _copy_files(tuple(pair for part in scored for pair in part.truth), settings.out / "truth")
     yield Scoring(sum(len(p.inputs) for p in scored))
     evaluation = _evaluate(protocol, settings.out / "predicted", settings.out / "truth", settings.out / "scores")
-    found = Reproduced(
+    reproduced = Reproduced(
         folder=settings.out,
         protocol=protocol,
         results=(
@@ -117,8 +117,8 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
         versions=_versions(settings),
     )
     with whole_file(settings.out / _RESULT) as file:
-        file.write_text(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    yield found
+        file.write_text(json.dumps(as_json(reproduced), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    yield reproduced
 
 
 def _check_same_settings(settings: ReproduceSettings) -> None:
@@ -245,10 +245,10 @@ def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Ev
     from septum.evaluation.evaluate import evaluate
     from septum.evaluation.results import EvaluateSettings
 
-    found = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
-    for failure in found.results[0].failures:
+    evaluation = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
+    for failure in evaluation.results[0].failures:
         raise DataError(f"{format_path(failure.name)} could not be scored: {failure.message}", "", "run again")
-    return found
+    return evaluation
 
 
 def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[ProtocolPart]) -> list[ResultTable]:
@@ -333,6 +333,8 @@ def _versions(settings: ReproduceSettings) -> dict[str, str]:
     from septum.nn.device import find_device
     from septum.prediction.info import installation
 
-    said = installation()
+    versions = installation()
     device = find_device(settings.device)
-    return {k: said[k] for k in ("septum", "python", "torch", "numpy")} | {"device": f"{device.name} ({device.why})"}
+    return {k: versions[k] for k in ("septum", "python", "torch", "numpy")} | {
+        "device": f"{device.name} ({device.why})"
+    }

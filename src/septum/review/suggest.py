@@ -116,7 +116,7 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
     paths = list_images(settings.inputs)
-    found: list[Suggestion] = []
+    suggestions: list[Suggestion] = []
     failures: list[SeptumError] = []
     frames = 0
     for index, path in enumerate(paths):
@@ -124,7 +124,9 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
             with open_image(path, axes=settings.axes) as source:
                 split = split_frames(source, model)
                 for number, frame in enumerate(split, start=1):
-                    found = _kept([*found, _judge_frame(path, source, frame, model, settings)], settings.number)
+                    suggestions = _kept(
+                        [*suggestions, _judge_frame(path, source, frame, model, settings)], settings.number
+                    )
                     frames += 1
                     yield Judged(path, index, len(paths), number, len(split))
         except SeptumError as error:
@@ -132,7 +134,9 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
             yield ImageFailed(path, str(error))
     if failures and not frames:
         raise failures[0]
-    yield Suggested(tuple(found), voters(model), len(paths) - len(failures), len(failures), time.monotonic() - begin)
+    yield Suggested(
+        tuple(suggestions), voters(model), len(paths) - len(failures), len(failures), time.monotonic() - begin
+    )
 
 
 def voters(model: Model) -> str:
@@ -197,10 +201,10 @@ def _refuse_too_large(path: Path, frame: ImageFrame, model: Model) -> None:
         )
 
 
-def _kept(found: Sequence[Suggestion], number: int) -> list[Suggestion]:
+def _kept(suggestions: Sequence[Suggestion], number: int) -> list[Suggestion]:
     """Return the best suggestions, the best first; of adjacent frames only one."""
     kept: list[Suggestion] = []
-    for one in sorted(found, key=lambda s: -s.disagreement):
+    for one in sorted(suggestions, key=lambda s: -s.disagreement):
         if not any(_next_to(one, other) for other in kept):
             kept.append(one)
     return kept[:number]

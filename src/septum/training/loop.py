@@ -100,10 +100,10 @@ def _train(
     with folder.lock() if processes.first else nullcontext("") as warning:
         if warning:
             yield Warned(warning)
-        found = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
+        figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
         # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
         plan, reasons = plan_of_run(
-            settings, found, rules, start=start, folder=folder, device=device, processes=processes
+            settings, figures, rules, start=start, folder=folder, device=device, processes=processes
         )
         if processes.first:
             folder.check_same_settings(settings, loaded.images, origin)
@@ -116,7 +116,7 @@ def _train(
             if done is not None:
                 yield done
             return
-        domain = training_domain(samples, found.object_px)
+        domain = training_domain(samples, figures.object_px)
         held_out = tuple(samples[i] for i in parts.held_out)
         trainer = Trainer(
             plan=plan,
@@ -302,10 +302,10 @@ class _Session:
     def _validate(self, row: dict[str, float | int]) -> Generator[Event, None, bool]:
         """Score held-out images and add the scores to the row; return False if a stop was requested before the end."""
         trainer = self.trainer
-        found = trainer.validate(self.stop)
-        if found is None:
+        result = trainer.validate(self.stop)
+        if result is None:
             return False
-        scores, best = found
+        scores, best = result
         if scores:
             yield Validated(trainer.counters.step, self.schedule.total(trainer.counters.step), scores, best)
         row |= scores

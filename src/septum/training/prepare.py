@@ -119,10 +119,10 @@ def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: MaskKind, 
         chosen = []
         for value in (int(v) for v in np.unique(target) if v != IGNORE_INDEX):
             pixels = np.flatnonzero(target == value)
-            some = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
+            drawn = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
             if value > 0:
-                some = np.concatenate([some, _missed_pieces(connected_components(target == value), some, draw)])
-            chosen.append((value, some))
+                drawn = np.concatenate([drawn, _missed_pieces(connected_components(target == value), drawn, draw)])
+            chosen.append((value, drawn))
     return tuple(
         TilePlaces(k, np.stack(np.unravel_index(c, mask.shape), axis=1).astype(np.int32)) for k, c in chosen if len(c)
     )

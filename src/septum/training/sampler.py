@@ -88,8 +88,8 @@ def _known_pixels(image: Prepared, number: int) -> NDArray[np.int32] | None:
     if not 0 < len(known) < _SPARSE * image.target.size:
         return None
     draw = seeding.generator(0, "known", number)
-    some = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
-    return np.stack(np.unravel_index(some, image.target.shape), axis=1).astype(np.int32)
+    drawn = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
+    return np.stack(np.unravel_index(drawn, image.target.shape), axis=1).astype(np.int32)
 
 
 def draw_probabilities(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:

@@ -61,24 +61,24 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
     groups = len({s.group for s in samples}) if settings.group is not None else 1
     if settings.names is not None:
         train, held_out = named(samples, settings.names)
-        found = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
+        result = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
     elif settings.fold is not None:
         number, folds = settings.fold
-        found = make_folds(samples, folds, seed=seed, keep_groups=settings.group is not None)[number - 1]
+        result = make_folds(samples, folds, seed=seed, keep_groups=settings.group is not None)[number - 1]
     elif groups > 1:
-        found = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
+        result = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
     else:
         train, held_out = hold_out(samples, seed=seed)
         moved: tuple[str, ...] = ()
         if classes:
             train, held_out, moved = train_on_every_class(samples, train, held_out)
-        found = Split(tuple(train), tuple(held_out), "; ".join((split_sentence(samples, held_out), *moved)))
+        result = Split(tuple(train), tuple(held_out), "; ".join((split_sentence(samples, held_out), *moved)))
     if settings.limit is None:
-        return found
-    subset = nested_order(samples, found.train, seed=seed)[: settings.limit]
-    held = f"{len(found.held_out)} held out for validation: {_names(samples, found.held_out)}"
-    sentence = f"{len(subset)} of {len(found.train)} images for training, {held}"
-    return Split(tuple(sorted(subset)), found.held_out, sentence)
+        return result
+    subset = nested_order(samples, result.train, seed=seed)[: settings.limit]
+    held = f"{len(result.held_out)} held out for validation: {_names(samples, result.held_out)}"
+    sentence = f"{len(subset)} of {len(result.train)} images for training, {held}"
+    return Split(tuple(sorted(subset)), result.held_out, sentence)
 
 
 def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
@@ -89,15 +89,15 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     DataError
         If a name does not match.
     """
-    found = [re.search(pattern, sample.name) for sample in samples]
-    missed = [format_path(sample.name) for sample, match in zip(samples, found, strict=True) if match is None]
+    matches = [re.search(pattern, sample.name) for sample in samples]
+    missed = [format_path(sample.name) for sample, match in zip(samples, matches, strict=True) if match is None]
     if missed:
         raise DataError(
             f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {', '.join(missed[:4])}",
             "a regular expression that matches in the name of every image",
             "names are those of the files, without ending",
         )
-    keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in found if m is not None]
+    keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in matches if m is not None]
     return [replace(sample, group=f"={key}") for sample, key in zip(samples, keys, strict=True)]
 
 

@@ -323,16 +323,16 @@ def candidate_columns(
         ``(candidates, 4, 3)`` of `septum.metrics.aggregate.class_columns`.
     """
     made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
-    found = []
+    columns = []
     for _, labels in made:
         if lines:
             classes = (draw_boundaries(labels) > 0).astype(np.int32)
             areas = isbi.areas(sample.mask, classes)
-            found.append(class_columns(table(sample.mask, classes), classes=2, areas=areas))
+            columns.append(class_columns(table(sample.mask, classes), classes=2, areas=areas))
             continue
         full = table(sample.mask, judged_objects(labels, sample))
-        found.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
-    return np.stack(found)
+        columns.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
+    return np.stack(columns)
 
 
 def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict[str, float]]:
@@ -344,11 +344,11 @@ def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict
 
 def _choose(columns: CandidateColumns, finish: Finish, kind: MaskKind) -> tuple[int, dict[str, float]]:
     totals = np.sum([columns[index] for index in sorted(columns)], axis=0)
-    found = finish(totals)
+    scored = finish(totals)
     if kind == "objects":
         # Without any reference object SEG is not defined; it is 0 here, as AP is.
-        found["SEG"] = np.nan_to_num(found["SEG"])
-    scores = [main_scores({name: float(v[k]) for name, v in found.items()}, kind) for k in range(len(totals))]
+        scored["SEG"] = np.nan_to_num(scored["SEG"])
+    scores = [main_scores({name: float(v[k]) for name, v in scored.items()}, kind) for k in range(len(totals))]
     best = int(np.argmax([selection_score(one) for one in scores]))
     return best, scores[best]
 
