@@ -289,8 +289,8 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
 
 def test_masks_of_a_copy_hold_the_field_of_view(tmp_path: Path) -> None:
     before = check([vessels(tmp_path / "data")])
-    records = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
-    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in records)
+    repaired = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
+    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in repaired)
     after = check([tmp_path / "out"])
     assert after.issues == ()
     for old, new in zip(load_samples(before), load_samples(after), strict=True):

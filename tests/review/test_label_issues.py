@@ -182,8 +182,8 @@ def test_the_command_lists_the_planted_errors(planted: tuple[Path, Path], capsys
     data, run = planted
     with pytest.raises(SystemExit):
         main(["check", str(data), "--run", str(run), "--json"])
-    said = json.loads(capsys.readouterr().out)["suspects"]
-    assert {one["image"] for one in said["labels"][:2]} == {"b", "e"}
+    listed = json.loads(capsys.readouterr().out)["suspects"]
+    assert {one["image"] for one in listed["labels"][:2]} == {"b", "e"}
     with pytest.raises(SystemExit):
         main(["check", str(data), "--run", str(run)])
     lines = capsys.readouterr().out.splitlines()

@@ -141,10 +141,10 @@ def compact_ids(
     Returns
     -------
     numbers
-        ``(*S)`` int32: indices into `found`; 0 for background.
-    found
-        ``(N + 1,)`` int64: the distinct ids, rising; ``found[0]`` is 0.
+        ``(*S)`` int32: indices into `distinct`; 0 for background.
+    distinct
+        ``(N + 1,)`` int64: the distinct ids, rising; ``distinct[0]`` is 0.
     """
     heads, lengths, shape = run_lengths(ids)
-    kinds, number = np.unique(np.concatenate([[0], look_up(heads, old, new)]), return_inverse=True)
-    return np.repeat(number[1:].astype(np.int32), lengths).reshape(shape), kinds
+    distinct, number = np.unique(np.concatenate([[0], look_up(heads, old, new)]), return_inverse=True)
+    return np.repeat(number[1:].astype(np.int32), lengths).reshape(shape), distinct

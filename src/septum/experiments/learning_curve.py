@@ -32,6 +32,7 @@ from septum.prediction.model import ModelHeader, open_model
 from septum.report.collect import build_report
 from septum.report.curve import Curve
 from septum.report.gallery import Gallery, ScoredSample, estimates, predicted_sample, resampled, spread_order
+from septum.report.numbers import SCORE_TITLES
 from septum.report.summary import json_ready
 from septum.training.events import Saved, Trained
 from septum.training.interrupt import StopRequest
@@ -240,7 +241,7 @@ def describe_gain(name: str, images: int, now: float, ahead: tuple[int, float, f
     clear, sentence
         Whether the curve shows a gain, and the sentence.
     """
-    title = {"dice": "Dice"}.get(name, name)
+    title = SCORE_TITLES.get(name, name)
     number, value, low, high = ahead
     more = f"{number - images} more image{'s' * (number - images != 1)}"
     if not np.isfinite(now + value + low + high):

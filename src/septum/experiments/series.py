@@ -216,7 +216,7 @@ class Series:
                         continue
                     case RunReport(timing={"predict_image_s": float(seconds)}):
                         self.budget.reserve(self.outline.predictions, seconds)
-                self.log.hear(event)
+                self.log.add(event)
                 yield event
                 if isinstance(event, Stopped):
                     return None
@@ -297,7 +297,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
                 yield Warned(warning)
             report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values)
             yield Checked(report)
-            log.hear(Checked(report))
+            log.add(Checked(report))
             loaded = load_data(report)
             outline = kind.outline(loaded.samples)
             folder.check_same_settings(settings, {}, {kind.name: kind.value})

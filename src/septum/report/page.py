@@ -25,13 +25,12 @@ from septum.prediction.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
 from septum.report.gallery import Case
-from septum.report.numbers import format_seconds, format_value
+from septum.report.numbers import SCORE_TITLES, format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
 from septum.training.model_selection import MAIN_SCORES
 
 NAME = "report.html"
 
-TITLES = {"dice": "Dice", "iou": "IoU", "pixel_error": "pixel error"}
 MEANINGS = {
     "SEG": "mean IoU of all true objects, 0 for those not found",
     "AP50": "found objects, as a share of all true or predicted ones, at IoU 0.5",
@@ -67,7 +66,7 @@ def page(report: RunReport) -> str:
     """Return the page of a report as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = metrics(report)
-    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "shown": format_path, "told": format_value}
+    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "path": format_path, "value": format_value}
     environment.globals |= {"number": _number_of(numbers), "class_color": class_color, "whisker": whisker}
     style, script, template = (_part(name) for name in ("page.css", "page.js", "page.html"))
     drawn, longest = pictures([*report.worst, *report.best], report.kind)
@@ -79,7 +78,7 @@ def page(report: RunReport) -> str:
         r=report,
         name="/".join(report.folder.absolute().parts[-2:]),
         m=numbers,
-        titles=TITLES,
+        titles=SCORE_TITLES,
         meanings=MEANINGS,
         headlines=[name for name in MAIN_SCORES[report.kind] if name in report.scores],
         table=_columns(report),

@@ -114,15 +114,15 @@ def panel(
     return path
 
 
-def draw_demo(record: Compared, folder: Path) -> Path:
+def draw_demo(compared: Compared, folder: Path) -> Path:
     """Write the picture of one test image of the demo to ``folder/NAME.png``; the folder is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     maps = {
-        f"truth: {int(record.truth.max())} cells": record.truth,
-        f"Septum: SEG {record.seg:.2f}, AP50 {record.ap50:.2f}": record.predicted,
-        f"Otsu + watershed: SEG {record.baseline_seg:.2f}, AP50 {record.baseline_ap50:.2f}": record.baseline,
+        f"truth: {int(compared.truth.max())} cells": compared.truth,
+        f"Septum: SEG {compared.seg:.2f}, AP50 {compared.ap50:.2f}": compared.predicted,
+        f"Otsu + watershed: SEG {compared.baseline_seg:.2f}, AP50 {compared.baseline_ap50:.2f}": compared.baseline,
     }
-    return panel(folder / f"{record.name}.png", record.image, maps, title=record.name)
+    return panel(folder / f"{compared.name}.png", compared.image, maps, title=compared.name)
 
 
 def to_picture(image: NDArray[Any]) -> RGB:

@@ -1,4 +1,4 @@
-"""The plan: one frozen record of everything that decides a training besides the data and the seed."""
+"""The plan: frozen settings of everything that decides a training besides the data and the seed."""
 
 from __future__ import annotations
 
