@@ -280,7 +280,7 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
         "21_training_mask.gif": "nothing is inside",
         "22_training_mask.gif": "image 64 x 64, field of view 64 x 40",
         "23_training_mask.gif": "the GIF file is damaged or cut off (its first bytes are wrong)",
-        "24_training_mask.gif": "most of what is drawn lies outside",
+        "24_training_mask.gif": "most labeled pixels lie outside",
     }
     assert "field-of-view" not in codes(report)
     for n, sample in enumerate(load_samples(report)):

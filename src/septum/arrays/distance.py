@@ -98,7 +98,7 @@ def squared_distance_of_region(
 def _certain(
     squares: NDArray[np.int32], around: Region, inner: Region, shape: Sequence[int], sizes: Sequence[float]
 ) -> bool:
-    """Return True if no pixel outside of what was read can be nearer than the nearest background found."""
+    """Return True if no pixel outside of the part read can be nearer than the nearest background in it."""
     weights, cap = _weights(sizes)
     for axis, (read, part) in enumerate(zip(around, inner, strict=True)):
         place = np.arange(part.start, part.stop, dtype=np.int64)

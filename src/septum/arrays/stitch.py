@@ -1,7 +1,7 @@
 """Label the objects of an image of any size block by block, number by number as `label_objects` labels the whole image.
 
 The work is done in stages. In each stage the blocks are processed independently (`run_block`); then `join` combines
-their reports into a small table that resolves what a block could not decide without its neighbors:
+their reports into a small table that resolves the decisions that a block cannot make without its neighbors:
 
 ``seeds``
     Divide the pixels above the seed level where their connection is narrow (watershed of the distance transform).

@@ -1,8 +1,8 @@
 """Masks that do not lie on their images: sides that differ, axes in another order, turned, shifted, of another image.
 
 The sides of image and mask prove some of it, and what they prove is mended. The edges of the images, compared over the
-data set, show the rest: no proof, so training uses such masks as they are and says so, and only the copy of ``--fix``
-turns or moves them.
+data set, show the rest: no proof, so training uses such masks as they are and reports them, and only the copy of
+``--fix`` turns or moves them.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ KINDS = (
     MASKS_ASTRAY,
 )
 
-_FEWEST = 5  # images, or frames of stacks; fewer do not show what is usual
+_FEWEST = 5  # images, or frames of stacks; fewer do not define the usual contrast
 _FOLLOWS = 1.4  # contrast, from which outlines follow edges in this data set
 _AGREED = 0.75  # share of the images that have to be shifted in the same direction
 # Share of the images that have to be shifted by the same pixels. Wide outlines, as those of an unannotated rim,

@@ -67,11 +67,11 @@ class Report:
     pairing
         The files.
     label_kind
-        What the mask values mean, with the reason.
+        Meaning of the mask values, with the reason.
     rules
         How to read the data.
     issues
-        Errors first, then warnings, then what is mended.
+        Errors first, then warnings, then repairs.
     pairs
         Pairs to train on, with their statistics.
     left_out
@@ -98,7 +98,7 @@ class Report:
 
     @property
     def warnings(self) -> tuple[Issue, ...]:
-        """Issues a person should look at."""
+        """Issues to look at."""
         return tuple(issue for issue in self.issues if issue.severity == "warning")
 
     @property

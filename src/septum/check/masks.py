@@ -1,4 +1,4 @@
-"""Values of mask files read as labels: floating-point numbers, colors, smoothed borders, values that mean nothing.
+"""Values of mask files read as labels: floating-point numbers, colors, smoothed borders, values without a meaning.
 
 Masks are saved as 0 and 255, as colors, as floating-point numbers, smoothed by a resize, or through JPEG. What can be
 undone for certain is undone here and named by an issue kind; values that are no labels are a problem. `septum check`

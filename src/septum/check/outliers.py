@@ -27,7 +27,7 @@ OBJECT_SIZE_OUTLIER = IssueKind(
 )
 KINDS = (INTENSITY_OUTLIER, INTENSITY_UNLIKE, SIZE_OUTLIER, OBJECT_SIZE_OUTLIER)
 
-_FEWEST_IMAGES = 8  # fewer do not show what is usual
+_FEWEST_IMAGES = 8  # fewer do not define the usual range
 _UNLIKE = 4.0  # times the 95th percentile of the distances to the nearest other image
 _UNLIKE_LEAST = 0.3  # standard deviations
 _DIM, _LEVELS = 8, 32  # this many times less contrast than the median, with so few gray values that it matters

@@ -24,7 +24,7 @@ from septum.io.image import Image
 from septum.io.paths import format_path
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
-# memory than the machine says.
+# memory than the machine reports.
 _SHARE, _MOST_BYTES = 0.25, 1 << 30
 
 
@@ -49,7 +49,7 @@ class Files:
     Attributes
     ----------
     samples
-        Samples (`septum.check.samples.Sample`) made of the files, by name, as long as somebody uses them.
+        Samples (`septum.check.samples.Sample`) made of the files, by name, as long as they are in use.
     """
 
     def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None) -> None:
@@ -165,7 +165,7 @@ class Files:
         return inside
 
     def hold(self, names: Iterable[str]) -> None:
-        """Hold the samples of these names in memory, and no others, so that nobody reads their files again."""
+        """Hold the samples of these names in memory, and no others, so that their files are not read again."""
         self._held = [self.samples[name] for name in names if name in self.samples]
 
     def release(self, paths: Iterable[Path]) -> None:
@@ -242,7 +242,7 @@ def image_frames(image: Image) -> NDArray[Any]:
 def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
     """Return a mask as frames, with T and Z named as in the axes of its image.
 
-    A file of pages does not always say whether these are sections or frames; a mask follows its image.
+    A file of pages does not always state whether these are sections or frames; a mask follows its image.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class RepairedFile:
     written
         The file of the copy; None if it was left out.
     done
-        What was repaired, or why the file was left out, as phrases; empty if the copy is the same byte for byte.
+        The repairs, or why the file was left out, as phrases; empty if the copy is the same byte for byte.
     """
 
     source: Path
@@ -99,7 +99,7 @@ def _write(report: Report, out: Path) -> Iterator[RepairedFile]:
 
 
 def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
-    """Return by file what the copy repairs, or why it leaves the file out."""
+    """Return by file the repairs in the copy, or why it leaves the file out."""
     phrases: dict[Path, list[str]] = {}
     for issue in report.issues:
         kind = issue.kind

@@ -126,7 +126,7 @@ def load_samples(report: Report) -> Iterator[Sample]:
 
 
 def open_sample(report: Report, name: str) -> Sample:
-    """Return the sample of this name: from memory if somebody uses it, else read again.
+    """Return the sample of this name: from memory if it is in use, else read again.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:
     pair
         A pair of the report.
     report
-        The report, which knows how to read the data.
+        The report, which holds the rules for reading the data.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def mask_of_file(
     pair
         The pair.
     rules
-        What the values mean.
+        Meaning of the values.
     files
         Reader of the data set.
     likely

@@ -63,7 +63,7 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     Parameters
     ----------
     settings
-        What to create, and how long to train.
+        Images to create, and duration of the training.
     stop
         See `septum.training.loop.train`.
 

@@ -12,7 +12,7 @@ from septum.settings import DEVICE, Option, Settings
 
 
 class DemoSettings(Settings):
-    """What the demo creates and how long it trains; the same demo in the same folder is resumed.
+    """Images of the demo and duration of its training; the same demo in the same folder is resumed.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def finish_ensemble(
     plan
         Entries of ``plan.json`` beside the plan of the first training and the names of the held-out images.
     note
-        What the scores are of, for the report.
+        Images that the scores are of, for the report.
 
     Yields
     ------

@@ -34,7 +34,7 @@ Outcome = Literal["finished", "stopped", "failed"]
 _FILES = ("report.html", "metrics.json", "plan.json")
 _LONGEST_REASON = 200
 _MOST_SENDING = 1000
-# Settings of the user win. Unless told otherwise, MLflow reports its use to its makers, prints messages between the
+# Settings of the user win. By default MLflow reports its use to its makers, prints messages between the
 # lines of the training, waits four minutes for a server that does not answer, and sends each value on its own, out of
 # order.
 MLFLOW_DEFAULTS = {
@@ -264,14 +264,14 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._last = {}
-        # Flushed often: a process that is killed after a checkpoint resumes there and does not repeat what was before.
+        # Flushed often: a process that is killed after a checkpoint resumes there and does not repeat earlier steps.
         self._writer = SummaryWriter(str(self._place), purge_step=purge_step, flush_secs=1)
 
 
 class MLflow:
     """A run of MLflow; those of several trainings are nested in it.
 
-    The variables of MLflow say where it is kept: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or
+    Variables of MLflow name its place: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or
     ``MLFLOW_EXPERIMENT_ID``; the default experiment is ``septum``. ``mlflow.json`` in the run folder holds the id of
     each training, with which a later start resumes it. The queue of MLflow sends the values in the background.
     """

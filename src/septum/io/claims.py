@@ -9,7 +9,7 @@ from pathlib import Path
 from septum.errors import FileError
 from septum.io.paths import format_path
 
-# The errors that decoders were seen to raise for damaged bytes.
+# Errors that decoders raise for damaged bytes.
 DAMAGE = (
     OSError,
     EOFError,

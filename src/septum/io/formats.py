@@ -1,4 +1,4 @@
-"""The table of image formats: one row a format, with all that the rest of Septum may ask about it.
+"""The table of image formats: one row a format, with all properties that other modules use.
 
 A new format is a row here and a module with its reader (and its writer). A reader is
 ``open(place, *, axes, labels) -> septum.io.image.StoredImage``; a writer is
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What Septum knows about one format.
+    """Properties of one format.
 
     Attributes
     ----------

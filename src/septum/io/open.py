@@ -41,7 +41,7 @@ def open_image(location: str | Path, *, axes: str | None = None, labels: bool = 
     Raises
     ------
     FileError
-        If the file is missing, empty, damaged, cut off, forged, or no image.
+        If the file is missing, empty, damaged, truncated, forged, or no image.
     UsageError
         If `axes` do not fit, or libraries for URLs are missing.
     """

@@ -32,8 +32,8 @@ from septum.io.paths import format_path
 FileKind = Literal["model", "checkpoint"]
 
 FORMAT = 1
-_HEADER_LIMIT = 16 << 20  # far above every honest header; a forged length must not take the memory
-_AGAIN = "copy it again from the original; if that is lost, train again"
+_HEADER_LIMIT = 16 << 20  # far above every valid header; a forged length must not exhaust the memory
+_AGAIN = "copy it again from the original; without the original, train again"
 
 
 def write_tensors(

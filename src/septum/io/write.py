@@ -19,7 +19,7 @@ from septum.io.paths import format_path, image_suffix, url_of
 
 @dataclass(frozen=True)
 class WriteRequest:
-    """What a writer gets beside the array and its axes.
+    """Arguments of a writer beside the array and its axes.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ def read_node(place: Path | str) -> Node | None:
     Raises
     ------
     FileError
-        If the description is damaged, or longer than any sound one.
+        If the description is damaged, or longer than any valid one.
     """
     description = read_description(place, "zarr.json")
     if description is not None:
@@ -295,5 +295,5 @@ def _open_array(node: Node) -> Any:
             return zarr.open_array(store, mode="r", zarr_format=node.version)
     except SeptumError:
         raise
-    except Exception as error:  # whatever can be wrong in a description
+    except Exception as error:  # any defect of a description
         raise _unsound(node.place, error) from error

@@ -94,7 +94,7 @@ def checked_store(place: Path | str, description: dict[str, Any], attributes: di
     place
         A path, or a URL as `str`.
     description, attributes
-        Of the array; zarr gets these, whatever the file says meanwhile.
+        Of the array; zarr gets these, even if the file changes meanwhile.
     complete
         True if every chunk was written: a missing one is an error then.
     """

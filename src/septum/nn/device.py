@@ -156,7 +156,7 @@ def report_memory_shortage(task: str, todo: str) -> Iterator[None]:
     task
         Activity that needed the memory.
     todo
-        What the user can do.
+        Advice to the user.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def free_bytes(device: Device) -> int | None:
 
 
 def _multiplies_bfloat16() -> bool:
-    """Return True if the processor has a matrix unit for bfloat16 (AMX); False if PyTorch is too old to tell."""
+    """Return True if the processor has a matrix unit for bfloat16 (AMX); False if PyTorch is too old to report it."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("amx_bf16", False))
 

@@ -45,7 +45,7 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
     ----------
     data
         One folder: with ``images/`` and ``masks/`` (also ``labels/``, ``annotations/``, ``gt/``, in any case), with
-        images and masks side by side told apart by suffix (``a.png``, ``a_mask.png``), a folder for each image with
+        images and masks side by side, distinguished by suffix (``a.png``, ``a_mask.png``), a folder for each image with
         ``images/`` and a mask file for each object in ``masks/``, a Cell Tracking Challenge data set or one sequence
         of it. Or two folders, or two files (image, mask), or a list of files.
 
@@ -230,7 +230,7 @@ def _side_by_side(paths: Sequence[Path], given: str) -> Pairing:
     images = [p for p in paths if not names_a_mask(p)]
     if not masks or not images:
         missing = "mask" if not masks else "image"
-        raise DataError(f"{given}: no {missing} among them, told by names", _LAYOUTS, "name two folders instead")
+        raise DataError(f"{given}: no {missing} among them, by their names", _LAYOUTS, "name two folders instead")
     matches = match(images, masks)
     if not matches.pairs:
         raise _no_partner(images, masks)

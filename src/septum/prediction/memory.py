@@ -1,4 +1,4 @@
-"""Memory: what this process holds and may hold, and what the network needs for a tile.
+"""Memory: of this process, its limit, and the need of the network for a tile.
 
 `septum.prediction.settings` reads this module for the help text of the command: torch is imported inside functions.
 """
@@ -79,7 +79,7 @@ def peak_bytes() -> int:
 
 
 def usual_limit() -> int:
-    """Return the default memory limit of this process: what it holds and most of the free memory.
+    """Return the default memory limit of this process: the memory it holds and most of the free memory.
 
     Free is the least that the machine, the container or batch job (control group) and the process limit leave.
     """

@@ -25,7 +25,7 @@ RESULTS, MEMORY, CLUSTER = "Results", "Memory and speed", "Cluster"
 def unknown_output(output: str) -> UsageError:
     """Return the error for an unknown kind of output."""
     words = ", ".join(get_args(Output))
-    return UsageError(f"output {output!r}", f"one of {words}", "leave it out to get what the training masks held")
+    return UsageError(f"output {output!r}", f"one of {words}", "leave it out for the kind of the training masks")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -53,7 +53,7 @@ def parse_workers(text: str) -> int | str:
 
 
 class PredictSettings(Settings):
-    """What to predict and how.
+    """Images to predict, and how.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class PredictSettings(Settings):
     output
         ``"labels"``: object ids. ``"classes"``: the most probable class of each pixel, by its value in the training
         masks. ``"probabilities"``: float32 maps, one (of the object or second class) for two classes, else one for
-        each class. None: what the training masks held, labels or classes.
+        each class. None: the kind of the training masks, labels or classes.
     tta
         Average over rotated and mirrored versions (test-time augmentation): about eight times the work.
     axes

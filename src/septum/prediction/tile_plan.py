@@ -37,14 +37,14 @@ _TILE_COST_PX = 4000
 # Width of the rim that an object stage reads around its block if objects are thick; see `septum.arrays.stitch`.
 _MARGIN_PX = 32
 
-# Statistics, buffers of the writers, and what the memory allocator keeps.
+# Statistics, buffers of the writers, and memory that the allocator keeps.
 _SLACK_BYTES = 64 << 20
 _SAMPLE_BYTES = 4_000_000 * 8 * 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to predict, as far as it takes time and memory.
+    """Properties of a prediction on which its time and memory depend.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def plan_prediction(request: Request, *, held: int, limit: int, device_limit: in
     Parameters
     ----------
     request
-        What to predict.
+        The prediction to plan.
     held
         Bytes that the process holds already.
     limit

@@ -46,7 +46,7 @@ class Reporting(Event):
 
 @dataclass
 class TrainingLog:
-    """Collect what a report needs from the events of a training.
+    """Collect the content of a report from the events of a training.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ def _timing(folder: Path, trained: Trained, images: Sequence[ScoredSample], begi
     try:
         seconds = read_log(folder / "log.csv").get("seconds", np.zeros(0))
     except FileError:
-        seconds = np.zeros(0)  # a damaged log costs only this figure
+        seconds = np.zeros(0)  # with a damaged log only this figure is missing
     steps = np.diff(seconds)
     steps = steps[steps > 0]
     timed = [image for image in images if math.isfinite(image.seconds)]

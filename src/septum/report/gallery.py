@@ -79,7 +79,7 @@ class Case:
     image : ndarray
         ``(C, Y, X)`` float32, raw intensities.
     truth, predicted : ndarray
-        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `UNANNOTATED` in the truth where nothing is annotated.
+        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `UNANNOTATED` in the truth where pixels are not annotated.
     missed, false : tuple of int
         Ids of true objects without a match, and of predicted ones; empty for classes.
     section : tuple of int or None
@@ -235,7 +235,7 @@ def own_scores(image: ScoredSample, kind: MaskKind, *, values: Sequence[int]) ->
     """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
 
     The rank is the selection score of the image alone (`septum.training.model_selection.selection_score`). Where it is
-    not defined, because the image holds nothing to find, the rank is 1 if nothing was found and 0 otherwise.
+    not defined, because the image holds no object, the rank is 1 if none was predicted and 0 otherwise.
     """
     rows, finish = _rows([image], kind, values)
     scores = {name: float(value) for name, value in finish(rows[0]).items()}

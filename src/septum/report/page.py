@@ -66,7 +66,7 @@ def page(report: RunReport) -> str:
     """Return the page of a report as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = metrics(report)
-    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "path": format_path, "value": format_value}
+    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "path": format_path}
     environment.globals |= {"number": _number_of(numbers), "class_color": class_color, "whisker": whisker}
     style, script, template = (_part(name) for name in ("page.css", "page.js", "page.html"))
     drawn, longest = pictures([*report.worst, *report.best], report.kind)

@@ -220,7 +220,7 @@ def curve_plot(curve: Curve) -> Markup:
 
 
 def sizes_plot(diameter_px: Array, iou: Array, found: NDArray[np.bool_]) -> Markup:
-    """Draw each true object at its diameter and best IoU; the color tells whether it was found.
+    """Draw each true object at its diameter and best IoU; the color shows whether it was found.
 
     Parameters
     ----------

@@ -182,7 +182,7 @@ class RunReport(Event):
 
 
 def remarks(report: RunReport) -> Iterator[str]:
-    """Yield sentences on what stands out in the results."""
+    """Yield sentences on remarkable results."""
     if not report.held_out:
         yield "No image was held out, so nothing here says how good the model is. Annotate more images."
         return
@@ -265,7 +265,7 @@ def json_ready(value: Any) -> Any:
 
 
 def object_figures(images: Sequence[ScoredSample]) -> ObjectFigures:
-    """Count what was found, missed, merged and split in images whose labels are object ids."""
+    """Count found, missed, merged and split objects in images whose labels are object ids."""
     diameters, ious, hits = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.bool_)]
     predicted = false = merged = split = 0
     for image in images:

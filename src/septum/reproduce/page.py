@@ -69,9 +69,9 @@ def _page(reproduced: Reproduced, pictures: list[tuple[Example, str, tuple[int, 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "seconds": format_seconds,
-        "shown": format_path,
+        "path": format_path,
         "scores": format_scores,
-        "shown_as": lambda form, value: format(value, form),
+        "format_as": lambda form, value: format(value, form),
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     environment.globals |= {"digits": score_format}

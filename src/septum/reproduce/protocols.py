@@ -49,7 +49,7 @@ class Protocol:
     metric : str
         Group of scores of `septum.evaluation.evaluate.evaluate`.
     kind : str
-        What the masks hold.
+        Meaning of the mask values.
     scores : tuple of str
         Names of the reported scores, the main one first.
     published : tuple of Published
@@ -145,7 +145,7 @@ class ProtocolPart:
     test : bool
         Whether the inputs are test sections, whose truth is not part of the protocol.
     notes : tuple of str
-        What a reader of the figures must know of this part.
+        Notes on this part for readers of the figures.
     """
 
     name: str

@@ -263,7 +263,7 @@ def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequenc
 
 
 def _notes(parts: Sequence[ProtocolPart], evaluation: Evaluation) -> Iterator[str]:
-    """Yield what a reader of the figures must know."""
+    """Yield notes for readers of the figures."""
     yield from dict.fromkeys(note for part in parts for note in part.notes)
     if (images := len(evaluation.results[0].images)) < _FEW:
         yield f"the interval is of {images} images only, and too narrow: they do not show how much images differ"

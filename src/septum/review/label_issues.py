@@ -82,7 +82,7 @@ class LabelIssue:
     disagreement: LabelDisagreement
 
     def describe(self, values: Sequence[int] = ()) -> str:
-        """Describe what the model sees there; `values` are those of the classes in the masks."""
+        """Describe the prediction at this place; `values` are those of the classes in the masks."""
         disagreement = self.disagreement
         match disagreement.kind:
             case "missing":
@@ -113,7 +113,7 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
     Raises
     ------
     SeptumError
-        If the folder does not hold a run or does not say where its data are, and as `find_label_issues`.
+        If the folder does not hold a run or does not state where its data are, and as `find_label_issues`.
     """
     run = settings.run
     if not (run / "settings.json").is_file():
@@ -165,7 +165,7 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
         raise UsageError(
             f"{format_path(run)} was trained on {judge.model.header.kind}, these masks hold {report.rules.kind}",
             "the data that the run was trained on",
-            "give the data of that run, or say with --kind what the masks hold",
+            "give the data of that run, or give --kind",
         )
     samples = [
         (pair, sample) for pair in report.pairs for sample in load_pair(pair, report) if sample.name in judge.folders
@@ -238,7 +238,7 @@ def object_disagreements(
     Parameters
     ----------
     truth
-        ``(*S) int32`` ids, 0 background, negative where nothing is known.
+        ``(*S) int32`` ids, 0 background, negative where not annotated.
     predicted
         ``(*S) int32`` ids, 0 background.
     foreground
@@ -273,7 +273,7 @@ def class_disagreements(
     Parameters
     ----------
     truth
-        ``(*S) int32`` classes 0 .. K - 1, negative where nothing is known.
+        ``(*S) int32`` classes 0 .. K - 1, negative where not annotated.
     predicted
         ``(*S) int32`` classes.
     probabilities

@@ -140,7 +140,7 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
 
 
 def voters(model: Model) -> str:
-    """Return what disagrees, for a sentence: the networks of the model, or versions of an image."""
+    """Return the name of the predictions that disagree: the networks of the model, or versions of an image."""
     if model.header.members > 1:
         return f"the {model.header.members} networks of the model"
     return f"the predictions of {len(tta_transforms(model.network.geometry))} rotated and mirrored versions of an image"
@@ -196,7 +196,7 @@ def _refuse_too_large(path: Path, frame: ImageFrame, model: Model) -> None:
     if needed > limit:
         raise DataError(
             f"{path}: ranking it takes {format_bytes(needed)} of memory",
-            f"at most {format_bytes(limit)}, which is what is free",
+            f"at most {format_bytes(limit)}, the free memory",
             "cut the image into parts and rank those",
         )
 

@@ -30,7 +30,7 @@ from septum.training.interrupt import LAUNCHER
 # over a network, or writing a large checkpoint.
 TIMEOUT_S = 600.0
 
-# Exit code of a process that `launch` started and that lost the others: the launcher tells the cause, once.
+# Exit code of a process that `launch` started and that lost the others: the launcher reports the cause, once.
 _LOST_OTHERS = 75
 # The cause of a failure is among the processes that end within this time of the first, in seconds.
 _SOON_S = 10
@@ -232,7 +232,7 @@ def described_processes() -> Processes:
 
 
 def _is_about_the_others(error: RuntimeError) -> bool:
-    """Return True if communication failed; gloo has no error type of its own, only words."""
+    """Return True if communication failed; gloo raises no error type of its own: its messages are searched."""
     text = str(error).lower()
     return isinstance(error, distributed.DistError) or any(w in text for w in ("gloo", "nccl", "process group"))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked(Event):
-    """The data was checked: issues, and what is repaired in memory."""
+    """The data was checked: issues, and repairs made in memory."""
 
     report: Report
 

@@ -218,8 +218,8 @@ def _count_between(labels: NDArray[np.int32], reach_px: float) -> int:
 def has_fixed_orientation(samples: Sequence[Sample], *, classes: int) -> bool:
     """Return True if classes lie the same way around in all images, as the parts of an organ do.
 
-    Rotating or mirroring such images would show arrangements that never occur, and would hide what tells the classes
-    apart.
+    Rotating or mirroring such images would show arrangements that never occur, and would hide the features that
+    distinguish the classes.
 
     Parameters
     ----------

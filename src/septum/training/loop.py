@@ -88,7 +88,7 @@ def train(
 def _train(
     settings: TrainSettings, schedule: Schedule, processes: Processes, stop: StopRequest, loaded: LoadedData | None
 ) -> Iterator[Event]:
-    """Check, plan, prepare, loop, finish."""
+    """Check the data, plan, prepare images, train, finish; the generator behind `train` in every process."""
     device = find_device(settings.device, local_rank=processes.local_rank)
     if settings.compile:
         _check_compilable(device, processes)

@@ -25,7 +25,7 @@ the log of a run and the head of its report hold them.
 _CHOOSING = (("SEG", "AP50"), ("V_Rand", "dice"), ("dice",))
 """Names of the scores whose mean chooses; the first group of which all scores exist.
 
-SEG alone would not see false objects, AP50 alone not how well outlines fit. V_Rand sees gaps in lines, which hardly
+SEG alone would ignore false objects, AP50 alone the fit of outlines. V_Rand detects gaps in lines, which hardly
 change Dice.
 """
 

@@ -43,7 +43,7 @@ class Pretrained:
     weights: dict[str, Tensor]
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the header of the new model stores of this model and of the one that this model started from."""
+        """Return the provenance for the header of the new model: this model, and the model that it started from."""
         training = self.header.training
         own: dict[str, Any] = {"file": self.path.name, "fingerprint": self.fingerprint}
         return own | {key: training[key] for key in ("data_fingerprint", "seed", "steps", "from") if key in training}

@@ -55,7 +55,7 @@ def run_folder(data: Sequence[str | Path]) -> Path:
 
 
 class SplitSettings(Settings):
-    """Which images are held out for validation, and which of the others are trained on (see `septum.training.split`).
+    """Images held out for validation, and images trained on (see `septum.training.split`).
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class SplitSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """What to train on, for how long, and how; `Option.help` of each field describes it.
+    """Data, duration and options of a training; `Option.help` describes each field.
 
     With neither `steps` nor `budget_s` the training ends at a plateau of the validation scores, as with `until_plateau`
     (see `septum.training.schedule.Schedule`). `width`, `depth`, `tile`, `batch`, `precision` and `set` override the

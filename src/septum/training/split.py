@@ -21,7 +21,7 @@ _FIFTH = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Which images are trained on and which are held out.
+    """Indices of the images to train on and of those held out.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
     samples
         All annotated images.
     settings
-        What to hold out.
+        Images to hold out, and images to train on.
     seed
         Of the run.
     classes
@@ -82,7 +82,7 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
 
 
 def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
-    """Return the samples grouped by what a pattern matches in their names (its first parentheses, if it has some).
+    """Return the samples grouped by the text that a pattern matches in their names (its first group, if it has one).
 
     Raises
     ------
@@ -257,7 +257,7 @@ def _random_fifth(copies: Sequence[Sequence[int]], seed: int) -> set[int]:
 
 
 def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
-    """Describe in one sentence what is held out."""
+    """Describe in one sentence which images are held out."""
     if not held_out:
         many = "one image only" if len(samples) == 1 else f"{len(samples)} images for training"
         if len(samples) > 1 and len({s.copy_of for s in samples}) == 1 and samples[0].copy_of:

@@ -67,8 +67,8 @@ class Counters(BaseModel):
     def initial(cls) -> Counters:
         """Return the counters of a training before its first step."""
         numbers: dict[str, Any] = dict.fromkeys(("step", "undone", "validated", "best_step", "no_improvement"), 0)
-        nothing = dict.fromkeys(("best", "anneal_start", "anneal_end", "row"))
-        return cls.model_validate({**numbers, **nothing, "progress": 0.0, "reference": 0.0})
+        unset = dict.fromkeys(("best", "anneal_start", "anneal_end", "row"))
+        return cls.model_validate({**numbers, **unset, "progress": 0.0, "reference": 0.0})
 
 
 @dataclass
@@ -156,7 +156,7 @@ class TrainingState:
         return save_checkpoint(folder, self.counters.step, arrays, state)
 
     def restore(self, checkpoint: Checkpoint, plan: Plan) -> str:
-        """Go to the state of a checkpoint, bit for bit; return what it was computed on.
+        """Restore the state of a checkpoint, bit for bit; return the hardware and software it was computed on.
 
         Raises
         ------

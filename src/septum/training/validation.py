@@ -1,7 +1,7 @@
 """Score held-out images with the predictor that users get, and tune how probabilities become objects.
 
 What an image adds to the scores is computed for several candidate settings at once (`candidate_columns`); the sums over
-images become scores in `septum.metrics.aggregate`, and `septum.training.model_selection` says which candidate is best.
+images become scores in `septum.metrics.aggregate`, and `septum.training.model_selection` ranks the candidates.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from septum.training.schedule import Schedule
 Probabilities = NDArray[np.float16]
 
 CandidateColumns = dict[int, NDArray[np.float64]]
-"""By the index of an image ``(candidates, ...) float64``: what it adds to the scores with each candidate setting."""
+"""By the index of an image ``(candidates, ...) float64``: its part of the sums behind the scores of each setting."""
 
 MOST_SCORED = 24
 """Images scored in one validation during training, and for tuning; the final scores are of all images."""
