@@ -1,15 +1,15 @@
-"""What a choice of the plan is worth: the same training with one value changed, on public data.
+"""Effect of one choice of the plan: the same training with one value changed, on public data.
 
     python benchmarks/ablation.py DATA OUT SET [--seconds 60] [--seed 0] [--variants "the plan;classes alike"]
     python benchmarks/ablation.py --show OUT [--write]
 
-DATA holds the sets as in benchmarks/main_job.py, of which a regular part is taken, to afford many cells. A cell is one
-set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
-steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights and, where
-the plan averages them, the averaged ones of the same training, on all held-out images, for objects with the best of the
-settings that training tries. Finished cells are kept in OUT and not computed again, `--write` adds them to the figures
-that are kept; `deep` says with which weight of deep supervision, and labels that are no variant here are of plans of
-before. Residual blocks are not in the product; they are added to its network here.
+DATA holds the sets as in benchmarks/main_job.py; every n-th image of a set is used, so that many cells can be computed.
+A cell is one set, one variant and one seed. It trains on one core for `--seconds` of processor time, so that a choice
+that makes steps slower gets fewer of them, and other work on the machine does not matter. The last weights are scored
+and, if the plan averages weights, the averaged ones of the same training, on all held-out images, for objects with the
+best of the settings that training tries. Finished cells are kept in OUT and not computed again; `--write` adds them to
+the stored figures. `deep` is the weight of deep supervision; labels that are no variant here belong to earlier plans.
+Residual blocks are not part of Septum; they are added to its network here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septum.arrays.instances import ObjectSettings, candidates
+from septum.arrays.instances import ObjectSettings
 from septum.arrays.targets import separate_touching
 from septum.check.check import check
 from septum.check.samples import Sample, load_samples
@@ -44,6 +44,7 @@ from septum.training import trainer as trainer_module
 from septum.training import validation as validate
 from septum.training.distributed import Processes
 from septum.training.fingerprint import compute_fingerprint
+from septum.training.model_selection import candidates
 from septum.training.plan import Plan
 from septum.training.prepare import prepare
 from septum.training.presets import make_plan

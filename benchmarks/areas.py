@@ -1,4 +1,4 @@
-"""Areas between lines: one level for all pixels, or grown from where the network is sure; which is better?
+"""Areas between lines: one threshold for all pixels against a watershed from confident seeds.
 
     python benchmarks/areas.py RUN DATA
 
@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import area_candidates, label_objects
+from septum.arrays.instances import draw_boundaries, label_objects
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.metrics import isbi
@@ -26,6 +25,7 @@ from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
+from septum.training.model_selection import area_candidates
 from septum.training.validation import object_sizes
 
 RESULTS = Path(__file__).parent / "results" / "areas.json"
@@ -44,7 +44,7 @@ def scores(truths: list[NDArray[Any]], masks: list[NDArray[Any]]) -> dict[str, f
 
 def main(run: Path, data: Path) -> None:
     """Score both ways, keep and print the figures."""
-    model = open_model(run / "model.safetensors", "cpu")
+    model = open_model(run, "cpu")
     names = json.loads((run / "plan.json").read_text())["held_out"]
     samples = [s for s in load_samples(check([data], kind="classes")) if s.name in names]
     truths = [s.mask for s in samples]

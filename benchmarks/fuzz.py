@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["septum", "safetensors", "tifffile", "n
     from septum.arrays.normalize import NormalizeSettings
     from septum.errors import SeptumError
     from septum.io import nifti, tensors, tiff  # noqa: F401 - instrumented
-    from septum.io.open import open_image, read_image
+    from septum.io.files import open_image, read_image
     from septum.nn.unet import UNet, UNetSettings
     from septum.prediction import model
 

@@ -1,4 +1,4 @@
-"""Kill real trainings at random times, and see whether they end with the bits of one that was left alone.
+"""Kill real trainings at random times, and compare the bits of their results with those of an undisturbed one.
 
     python benchmarks/kills.py OUT 20 0
 
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from septum.demo.synthetic_cells import generate
+from septum.io.files import write_image
 from septum.io.tensors import read_model
-from septum.io.write import write_image
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 PROGRAM = (

@@ -1,12 +1,11 @@
-"""What it is worth to let batch normalization settle: one held-out block of ISBI 2012, whose sections are noisier.
+"""Effect of freezing batch normalization near the end: one held-out block of ISBI 2012, whose sections are noisier.
 
     python benchmarks/settle.py DATA OUT [--budget 480] [--block 4] [--shares 0 0.25 0.5] [--write]
 
-DATA is as for `septum reproduce isbi2012`. For each share of the training (0: never) in which batch normalization
-computes as in prediction, a network trains on the 24 other sections, and the 6 of the block are predicted twice: as
-users get them, with one mean and variance for all images, and with those of each image, as training does before it
-settles. Where the two differ, training and prediction are different networks. A share whose run is in OUT is not
-trained again.
+DATA is as for `septum reproduce isbi2012`. For each share of the training (0: never) in which batch normalization is
+frozen, a network trains on the 24 other sections, and the 6 of the block are predicted twice: with one mean and
+variance for all images, as users get them, and with those of each image, as in training before freezing. If the two
+differ, training and prediction are different networks. A share whose run is in OUT is not trained again.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import torch
 from torch import nn
 
 from septum.arrays.normalize import normalize, statistics
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.metrics.isbi import Best, Section, combine, section
 from septum.prediction.model import open_model, trained_networks
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts

@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/startup.py [--write]      (--write stores benchmarks/results/startup.json)
 
-For the prediction, of a 512 x 512 image with a network of width 16, the limit is on what comes on top of the computing
-itself: the seconds of the same call in a process that has done it before. Also shown: the slowest imports.
+For the prediction, of a 512 x 512 image with a network of width 16, the limit is on the overhead, which is the time
+without that of the same call in a process that has made it before. Also shown: the slowest imports.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import sys, time, numpy as np, torch
 from pathlib import Path
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings

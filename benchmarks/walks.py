@@ -4,10 +4,11 @@ gradient).
 Usage: python benchmarks/walks.py [--json FILE]
 
 Four made images of 128 x 128 pixels are trained on for three steps, and one is predicted, on the CPU. A module counts
-as entered if the body of one of its functions runs on the path. It counts as handling the image if such a function
-takes or returns pixels: an array or tensor of two dimensions or more. Not counted is what runs once in a process: each
-job is done once before it is traced, so that modules are imported and numba's functions compiled. The command line
-(`cli`) is not part of a walk.
+as entered if the body of one of its functions runs on the path: generated code (constructors and comparisons of
+dataclasses), bodies of classes and machine code compiled by numba are no such function. It counts as handling the image
+if such a function takes or returns pixels: an array or tensor of two dimensions or more. Not counted is what runs once
+in a process: each job is done once before it is traced, so that modules are imported and numba's functions compiled.
+The command line (`cli`) is not part of a walk.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def trace(walk: Walk) -> Iterator[None]:
 
 def make_images(folder: Path) -> None:
     """Write four images of bright disks and their masks into ``images/`` and ``masks/``."""
-    from septum.io.write import write_image
+    from septum.io.files import write_image
 
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:128, :128]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from septum.demo.synthetic_cells import generate
-from septum.io.write import write_image
+from septum.io.files import write_image
 
 
 def make(folder: Path, count: int, side: int) -> None:

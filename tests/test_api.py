@@ -11,8 +11,7 @@ import pytest
 import septum
 from septum.api import _as_folder
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 
 SMALL = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu"}
 
@@ -103,3 +102,16 @@ def test_images_unlike_those_of_the_training_are_told_once_a_kind(tmp_path: Path
     assert first.endswith("(said once, also for other images of this kind)")
     # The same model from its file is the same model.
     assert _told(tmp_path / "run/model.safetensors", flat, tmp_path / "large.tif") == []
+
+
+def test_predictions_are_scored_with_named_metrics_and_an_ignore_mask(tmp_path: Path) -> None:
+    _, mask = _pair(20, 24)
+    for name, array in (("truth.tif", mask), ("found.tif", np.where(mask == 2, 0, mask)), ("hidden.tif", mask == 2)):
+        write_image(tmp_path / name, array.astype(np.uint8), axes="YX")
+    given = tmp_path / "found.tif", tmp_path / "truth.tif"
+    found = septum.evaluate(*given, metrics=("instances",))
+    assert {s.name: s.value for s in found.results[0].scores}["AP"] == 0.5
+    hidden = septum.evaluate(*given, metrics=("instances",), ignore_mask=tmp_path / "hidden.tif")
+    assert {s.name: s.value for s in hidden.results[0].scores}["AP"] == 1
+    with pytest.raises(UsageError, match="metrics"):
+        septum.evaluate(*given, metrics=("best",))

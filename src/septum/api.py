@@ -25,9 +25,8 @@ from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
+from septum.io.files import read_image, write_image
 from septum.io.image import Image
-from septum.io.open import read_image
-from septum.io.write import write_image
 from septum.prediction.domain_shift import image_warnings
 from septum.prediction.frames import split_frames
 from septum.prediction.model import Model

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,15 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from septum.arrays.instances import (
-    LEVELS,
-    ObjectSettings,
-    candidates,
-    label_each,
-    label_objects,
-    min_size_candidates,
-    quantize,
-)
+from septum.arrays.instances import LEVELS, ObjectSettings, label_each, label_objects, quantize
 from septum.arrays.targets import connected_components, separate_touching
 from septum.errors import UsageError
 
@@ -171,23 +165,17 @@ def test_objects_partition_the_mask(foreground, threshold, seed_level, merge_rat
     assert not np.any(larger[~mask])
 
 
-def test_candidates_give_the_results_of_single_calls():
-    choices = candidates([40, 44, 80, 100] * 30)
-    assert len(choices) == len(set(choices)) == 32 and {c.min_size_px for c in choices} == {10}
-    assert {c.min_size_px for c in candidates()} == {ObjectSettings().min_size_px}
+def test_several_settings_give_the_results_of_single_calls():
     draw = np.random.Generator(np.random.Philox(3))
     foreground = np.clip(probability(separate_touching(TOUCHING)) + draw.normal(0, 0.1, TOUCHING.shape), 0, 1).astype(
         np.float32
     )
+    choices = [
+        ObjectSettings(threshold=t, seed_level=0.8, seed_share=share, merge_ratio=ratio, min_size_px=size, grow_px=grow)
+        for t, share, ratio, size, grow in itertools.product((0.35, 0.7), (0, 0.3), (0, 0.5), (1, 10), (0, 1))
+    ]
     for choice, labels in label_each(foreground, choices):
         assert np.array_equal(labels, label_objects(foreground, choice)), choice
-
-
-def test_min_size_candidates_rise_from_a_quarter_of_the_smallest_objects():
-    sizes = np.arange(100, 1101)  # 1 % below 110, 10 % below 200
-    assert min_size_candidates(sizes) == [27, 34, 42, 53, 66, 82, 103, 128, 160, 200]
-    assert min_size_candidates([9]) == [2, 3, 4, 6, 7, 9]
-    assert min_size_candidates() == [ObjectSettings().min_size_px]
 
 
 def test_settings_of_older_model_files_are_read():

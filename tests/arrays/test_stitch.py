@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
-from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.distance import MAX_DISTANCE_PX
-from septum.arrays.instances import ObjectSettings, label_objects, quantize
+from septum.arrays.instances import ObjectSettings, draw_boundaries, label_objects, quantize
 from septum.errors import UsageError
 
 

@@ -74,11 +74,9 @@ def test_border_term_equals_its_definition_on_blobs(seed):
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_slabs_do_not_change_the_result(rank, monkeypatch):
-    from septum.arrays import nearest_objects as _two_nearest
-
     labels = blobs((70, 24) if rank == 2 else (40, 9, 11), 12, 5)
     whole = border_term(labels, sigma_px=1.5)
-    monkeypatch.setattr(_two_nearest, "SLAB_PIXELS", 1)
+    monkeypatch.setattr("septum.arrays.weight_map.SLAB_PIXELS", 1)
     assert np.array_equal(border_term(labels, sigma_px=1.5), whole)
     assert np.abs(whole - slow_border(labels, sigma=1.5)).max() <= 10 * EPS
 

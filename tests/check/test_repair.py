@@ -16,7 +16,7 @@ from septum.check.check import check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
 from septum.errors import DataError, UsageError
-from septum.io.write import write_image
+from septum.io.files import write_image
 
 SIDES = (40, 36)
 

@@ -11,7 +11,7 @@ import tifffile
 
 from septum.check.check import check
 from septum.check.samples import Sample, load_samples
-from septum.io.write import write_image
+from septum.io.files import write_image
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -6,28 +6,43 @@ import contextlib
 import io
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click import Context
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import septum
-from septum.cli.main import app, main
+from septum.cli.main import COMMANDS, app, main
 from septum.demo.synthetic_cells import generate
-from septum.io.write import write_image
+from septum.io.files import write_image
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    ROOT / name
-    for name in (
-        "README.md",
-        "docs/index.md",
-        "docs/getting-started.md",
-        "docs/command-line.md",
-        "docs/reproduction.md",
-    )
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "models").glob("*.md")),
 ]
-COMMANDS = [info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands]
+
+
+def commands(group: TyperGroup, before: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the names of all commands, those of a group after the name of the group."""
+    for name in COMMANDS if not before else group.commands:
+        command = group.get_command(Context(group), name)
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*before, name))
+        else:
+            yield " ".join((*before, name))
+
+
+root = get_command(app)
+assert isinstance(root, TyperGroup)
+NAMES = tuple(commands(root))
 
 
 def help_of(*arguments: str) -> tuple[int, str]:
@@ -37,27 +52,30 @@ def help_of(*arguments: str) -> tuple[int, str]:
     return int(left.value.code or 0), text.getvalue()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", NAMES)
 def test_the_command_page_holds_the_help_as_it_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     assert f"## septum {command}\n" in page
-    assert f"```text\n{help_of(command)[1].strip()}\n```" in page, f"copy `COLUMNS=80 septum {command} --help` there"
+    text = help_of(*command.split())[1].strip()
+    assert f"```text\n{text}\n```" in page, f"copy `COLUMNS=80 septum {command} --help` there"
 
 
 def command_lines() -> list[tuple[str, str]]:
+    """Return the page and the text of each command: lines of code blocks, and code inside of sentences."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^(?:\$ )?(septum (?:{})[^\n#]*)".format("|".join(COMMANDS)), text, re.MULTILINE):
-            found.append((page.name, line))
+        for line in re.findall(r"^(?:\$ |srun )?(septum [a-z][^\n#]*)|`(septum\s[a-z][^`#]*)`", text, re.MULTILINE):
+            found.append((page.name, " ".join("".join(line).split())))
     return found
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
-def test_command_lines_have_known_options(page: str, line: str) -> None:
-    code, text = help_of(*shlex.split(line)[1:])
-    assert code == 0, text
+def test_commands_and_their_options_exist(page: str, line: str) -> None:
+    words = [word for word in shlex.split(line)[1:] if word not in ("...", "|", ">")]
+    code, text = help_of(*words)
+    assert code == 0, f"{page}: {line}\n{text}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

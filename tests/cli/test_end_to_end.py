@@ -12,8 +12,7 @@ import pytest
 
 from septum.cli.main import main
 from septum.demo.synthetic_cells import generate
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 
 SMALL = ("--steps", "2", "--width", "2", "--depth", "1", "--tile", "64", "--device", "cpu")
 Run = Callable[..., tuple[int, str, str]]

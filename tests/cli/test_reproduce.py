@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from septum.cli.main import main
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.report.numbers import score_format
 from septum.reproduce import datasets as public_data
 from septum.reproduce.datasets import SETS

@@ -48,7 +48,7 @@ from pathlib import Path
 from septum.cli.main import main
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.prediction.model import ModelHeader, save_model
 from septum.nn.unet import UNet, UNetSettings
 folder = Path({folder!r})

@@ -17,10 +17,9 @@ from PIL import Image as Pillow
 
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
+from septum.io.files import read_image, write_image
+from septum.io.formats import is_image
 from septum.io.image import Image
-from septum.io.open import read_image
-from septum.io.paths import is_image
-from septum.io.write import write_image
 
 MILLION = 10**6
 

@@ -12,7 +12,7 @@ import pytest
 
 from septum.errors import DataError, SeptumError, UsageError
 from septum.evaluation.evaluate import EvaluateSettings, evaluate
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.metrics import contingency, ctc, isbi, matching, pixel
 
 
@@ -288,10 +288,10 @@ def test_ignored_pixels(tmp_path):
     assert scores(run(*given, metrics=("instances",)))["AP"].value == 12 / 16
     folder = save(tmp_path / "ignore", {"a": mask})
     for ignore in (folder, folder / "a.tif"):
-        assert scores(run(*given, metrics=("instances",), ignore=ignore))["AP"].value == 1
+        assert scores(run(*given, metrics=("instances",), ignore_mask=ignore))["AP"].value == 1
     small = save(tmp_path, {"small": mask[:5]}) / "small.tif"
     with pytest.raises(DataError, match="mask of 5 x 48"):
-        run(*given, metrics=("instances",), ignore=small)
+        run(*given, metrics=("instances",), ignore_mask=small)
 
 
 def test_one_bad_file_does_not_stop_the_others(objects):

@@ -17,7 +17,7 @@ from septum.evaluation.evaluate import evaluate
 from septum.evaluation.results import EvaluateSettings
 from septum.experiments.cross_validation import train_folds
 from septum.experiments.events import PartStarted, PartTrained
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.io.tensors import read_model
 from septum.prediction.info import describe_model
 from septum.prediction.model import open_model

@@ -14,7 +14,7 @@ from septum.check.samples import load_samples
 from septum.errors import UsageError
 from septum.experiments.events import PartTrained, SeedsCompared
 from septum.experiments.seeds import train_seeds
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.io.tensors import read_model
 from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample

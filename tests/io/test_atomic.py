@@ -11,8 +11,8 @@ import pytest
 
 from septum.errors import FileError
 from septum.io.atomic import remove_parts, whole_file
+from septum.io.files import write_image
 from septum.io.tensors import write_model
-from septum.io.write import write_image
 from septum.training.checkpoint import newest_checkpoint, save_checkpoint
 
 

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from septum.io import formats
-from septum.io.formats import FORMATS, RESULT_SUFFIXES, ImageFormat, format_of, result_suffix, suffix_of
+from septum.io.files import WriteRequest, find_format, open_image, write_image
+from septum.io.formats import FORMATS, RESULT_SUFFIXES, ImageFormat, format_of, is_image, result_suffix, suffix_of
 from septum.io.image import StoredImage
-from septum.io.open import find_format, open_image
-from septum.io.paths import is_image
-from septum.io.write import WriteRequest, write_image
 
 
 @pytest.mark.parametrize("kind", FORMATS, ids=lambda k: k.name)
@@ -74,7 +72,7 @@ def test_a_row_and_a_module_make_a_format(tmp_path: Path, monkeypatch: pytest.Mo
     name = "septum_test_raw"
     monkeypatch.setitem(sys.modules, name, sys.modules[__name__])
     row = ImageFormat("raw", {".raw": ".raw"}, (b"RAW1",), f"{name}:open_raw", f"{name}:write_raw")
-    monkeypatch.setattr("septum.io.open.FORMATS", (*FORMATS, row))
+    monkeypatch.setattr("septum.io.files.FORMATS", (*FORMATS, row))
     monkeypatch.setitem(formats._BY_SUFFIX, ".raw", row)
     monkeypatch.setattr(formats, "_LONGEST_FIRST", [*formats._LONGEST_FIRST, ".raw"])
     path = tmp_path / "a.raw"

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from septum.errors import FileError, UsageError
+from septum.io.files import open_image, read_image, write_image
 from septum.io.image import Image, StoredImage
-from septum.io.open import open_image, read_image
-from septum.io.write import write_image
 
 STACK = np.arange(2 * 3 * 37 * 53, dtype=np.uint16).reshape(2, 3, 37, 53)
 COLOR = np.random.default_rng(0).integers(0, 255, (2, 37, 53, 4), np.uint8)

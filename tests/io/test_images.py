@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from septum.errors import DataError, FileError, UsageError
-from septum.io.open import list_images, read_image
-from septum.io.paths import format_path, image_stem, is_image, natural_key
-from septum.io.write import write_image
+from septum.io.files import list_images, read_image, write_image
+from septum.io.formats import format_path, image_stem, is_image, natural_key
 from septum.pairing.find import find_pairs
 
 

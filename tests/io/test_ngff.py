@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
-from septum.io.open import open_image, read_image
+from septum.io.files import open_image, read_image
 
 VOLUME = np.arange(3 * 20 * 30, dtype=np.uint16).reshape(3, 20, 30)
 SPACE = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from septum.errors import FileError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 
 VOLUME = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 AFFINE = np.array([[0, -0.5, 0, 10], [0.7, 0, 0, -20.5], [0, 0, 3, 7], [0, 0, 0, 1]])

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image as Pillow
 
 from septum.errors import FileError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 
 GRAY = np.array([[0, 1, 2], [3, 128, 255]], np.uint8)
 COLOR = np.stack([GRAY, GRAY // 2, 255 - GRAY], axis=-1)

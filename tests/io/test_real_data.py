@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from septum.errors import UsageError
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.pairing.find import find_pairs
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

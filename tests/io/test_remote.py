@@ -13,8 +13,7 @@ import pytest
 import tifffile
 
 from septum.errors import FileError
-from septum.io.open import list_images, open_image, read_image
-from septum.io.write import write_image
+from septum.io.files import list_images, open_image, read_image, write_image
 
 IMAGE = np.random.default_rng(0).integers(0, 60000, (512, 700), np.uint16)
 

@@ -8,8 +8,7 @@ import tifffile
 
 from septum.errors import FileError, UsageError
 from septum.io import tiff_write
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
 

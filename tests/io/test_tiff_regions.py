@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.open import open_image, read_image
+from septum.io.files import open_image, read_image
 
 STACK = np.random.default_rng(0).integers(0, 60000, (5, 37, 53), np.uint16)
 COLOR = np.random.default_rng(1).integers(0, 255, (37, 53, 3), np.uint8)

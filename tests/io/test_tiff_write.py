@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from septum.errors import FileError
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_write import ZarrTarget, create_zarr
 

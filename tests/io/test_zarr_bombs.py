@@ -15,7 +15,7 @@ import zarr
 import zarr.codecs
 
 from septum.errors import FileError
-from septum.io.open import open_image, read_image
+from septum.io.files import open_image, read_image
 
 HUGE = bytes(64 << 20)
 BOMBS = {

@@ -22,8 +22,7 @@ import zarr
 from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
-from septum.io.open import open_image, read_image
-from septum.io.write import write_image
+from septum.io.files import open_image, read_image, write_image
 from septum.io.zarr_labels import add_labels, labels_place
 from septum.io.zarr_write import ZarrTarget, add_pyramid, create_zarr, halve, level_factors
 

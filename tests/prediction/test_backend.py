@@ -19,8 +19,7 @@ from septum.arrays.normalize import NormalizeSettings
 from septum.cpu import inference
 from septum.cpu.inference import Engine
 from septum.errors import UsageError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.prediction import backend

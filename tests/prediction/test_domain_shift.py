@@ -9,14 +9,13 @@ import pytest
 from scipy import ndimage
 
 from septum.arrays.instances import ObjectSettings
-from septum.arrays.intensity_profile import distance, intensity_curve, inverted, typical_distance
-from septum.arrays.normalize import NormalizeSettings
+from septum.arrays.normalize import NormalizeSettings, intensity_curve, inverted
 from septum.check.samples import Sample
 from septum.events import Warned
+from septum.io.files import write_image
 from septum.io.tensors import read_model, write_model
-from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
-from septum.prediction.domain_shift import TrainingDomain, shift_warnings, training_domain
+from septum.prediction.domain_shift import TrainingDomain, distance, shift_warnings, training_domain, typical_distance
 from septum.prediction.model import ModelHeader, open_model, save_model
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings

@@ -15,8 +15,7 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import executors as module
 from septum.prediction.block_store import BlockTask

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import AREAS, ObjectSettings, label_objects
+from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_objects
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import block_stages, tile_plan
 from septum.prediction import predict as predict_module

@@ -14,7 +14,7 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import memory
 from septum.prediction.memory import format_bytes, parse_bytes, peak_bytes, resident_bytes, usual_limit

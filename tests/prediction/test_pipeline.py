@@ -17,8 +17,8 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError
 from septum.events import Event
+from septum.io.files import write_image
 from septum.io.image import Image
-from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import in_memory
 from septum.prediction import model as model_module

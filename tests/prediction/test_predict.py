@@ -13,9 +13,8 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.events import Event
+from septum.io.files import read_image, write_image
 from septum.io.image import Image
-from septum.io.open import read_image
-from septum.io.write import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import predict as module
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone

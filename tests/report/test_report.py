@@ -14,8 +14,7 @@ import pytest
 
 from septum.cli.main import main
 from septum.errors import FileError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
 from septum.prediction.model import open_model

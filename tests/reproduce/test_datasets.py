@@ -14,7 +14,7 @@ import tifffile
 
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Warned
-from septum.io.open import read_image
+from septum.io.files import read_image
 from septum.pairing.find import find_pairs
 from septum.reproduce import archive, datasets
 from septum.reproduce.archive import Arrived

@@ -8,8 +8,7 @@ import pytest
 
 from septum.check.check import check
 from septum.errors import UsageError
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.metrics import ctc, isbi
 from septum.metrics.contingency import table
 from septum.prediction.events import ImageDone

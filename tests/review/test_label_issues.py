@@ -13,7 +13,7 @@ from septum.check.check import check
 from septum.cli.main import main
 from septum.errors import SeptumError, UsageError
 from septum.experiments.cross_validation import train_folds
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.review.label_issues import LabelIssues, class_disagreements, find_label_issues, object_disagreements
 from septum.training.loop import train
 from septum.training.settings import TrainSettings

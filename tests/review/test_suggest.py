@@ -9,7 +9,7 @@ import pytest
 
 from septum.errors import FileError, SeptumError
 from septum.experiments.seeds import train_seeds
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.prediction.events import ImageFailed
 from septum.prediction.model import open_model
 from septum.review.disagreement import mutual_information

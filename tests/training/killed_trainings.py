@@ -151,14 +151,15 @@ def main(data: Path, out: Path, kills: int, seed: int) -> None:
     whole = TrainSettings.model_validate({**values, "out": out / "whole"})
     assert session(whole, None, note)
     names = json.loads(note.read_text())
-    rng, done, stopped, runs, killed_at = random.Random(seed), 0, 0, 0, []
+    rng, done, stopped, runs, sessions, killed_at = random.Random(seed), 0, 0, 0, 0, []
     while done < kills:
         runs += 1
         settings = TrainSettings.model_validate({**values, "out": out / f"killed-{runs}"})
         while True:
             # A session that resumes late may end before a late moment.
             fatal = rng.randrange(len(names)) if done < kills else None
-            stops = rng.random() < 0.3
+            sessions += 1
+            stops = sessions % 3 == 2
             if session(settings, fatal, note, stops=stops):
                 break
             done += not stops

@@ -35,7 +35,7 @@ def test_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path, kill
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["kills"] == kills
-    assert result["stops"] > 0
+    assert kills < 20 or result["stops"] > 0  # about every fifth ends with a signal that saves
     assert len(set(result["killed_at"])) > 0.4 * kills, result  # a step, a validation, a file, an event ...
     whole = _result(tmp_path / "whole")
     assert [row[0] for row in whole[1][1:]] == [str(step) for step in range(1, 9)]

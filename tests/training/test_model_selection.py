@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from septum.training.model_selection import MAIN_SCORES, main_scores, selection_names, selection_score
+from septum.arrays.instances import ObjectSettings
+from septum.training.model_selection import (
+    MAIN_SCORES,
+    area_candidates,
+    candidates,
+    main_scores,
+    min_size_candidates,
+    selection_names,
+    selection_score,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +41,23 @@ def test_main_scores_keep_their_order_and_leave_out_others() -> None:
     scores = {"dice 7": 0.1, "pixel_error": 0.2, "dice": 0.7, "iou": 0.6}
     assert list(main_scores(scores, "classes").items()) == [("dice", 0.7), ("iou", 0.6), ("pixel_error", 0.2)]
     assert all(selection_names(names) for names in MAIN_SCORES.values())
+
+
+def test_candidates_are_a_grid_for_the_smallest_objects() -> None:
+    choices = candidates([40, 44, 80, 100] * 30)
+    assert len(choices) == len(set(choices)) == 32
+    assert {choice.min_size_px for choice in choices} == {10}
+    assert {choice.min_size_px for choice in candidates()} == {ObjectSettings().min_size_px}
+
+
+def test_candidates_of_areas_have_a_seed_level_above_the_threshold() -> None:
+    choices = area_candidates([400] * 10)
+    assert all(choice.seed_level >= choice.threshold and choice.merge_ratio == 0 for choice in choices)
+    assert {choice.min_size_px for choice in choices} == {100}
+
+
+def test_min_size_candidates_rise_from_a_quarter_of_the_smallest_objects() -> None:
+    sizes = np.arange(100, 1101)  # 1 % below 110, 10 % below 200
+    assert min_size_candidates(sizes) == [27, 34, 42, 53, 66, 82, 103, 128, 160, 200]
+    assert min_size_candidates([9]) == [2, 3, 4, 6, 7, 9]
+    assert min_size_candidates() == [ObjectSettings().min_size_px]

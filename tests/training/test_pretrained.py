@@ -11,8 +11,8 @@ import torch
 
 from septum.errors import UsageError
 from septum.events import Event
+from septum.io.files import write_image
 from septum.io.tensors import read_model
-from septum.io.write import write_image
 from septum.nn.unet import UNet
 from septum.prediction.model import open_model
 from septum.training.events import Planned, Step

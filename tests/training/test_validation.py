@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, candidates, min_size_candidates
+from septum.arrays.instances import AREAS, ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.check.samples import Sample
 from septum.metrics import isbi, pixel
@@ -22,7 +22,7 @@ from septum.report.gallery import ScoredSample, estimates, own_scores
 from septum.training import validation as validate_module
 from septum.training.fingerprint import Fingerprint
 from septum.training.interrupt import StopRequest
-from septum.training.model_selection import selection_score
+from septum.training.model_selection import candidates, min_size_candidates, selection_score
 from septum.training.presets import make_plan
 from septum.training.schedule import Schedule
 from septum.training.settings import TrainSettings

@@ -6,16 +6,14 @@ same objects block by block.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
 
-from septum.arrays.boundaries import close_gaps
 from septum.arrays.distance import squared_distance
 from septum.arrays.watershed import flood
 from septum.axes import relative_spacing
@@ -24,13 +22,8 @@ from septum.settings import Settings
 LEVELS = 2**16 - 1
 """Probabilities 0 .. 1 are rounded to the integers 0 .. `LEVELS` before objects are made."""
 
-SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
-"""Values of `ObjectSettings.seed_share` that tuning tries."""
-
-# Ratio of neighboring candidates for `ObjectSettings.min_size_px`, at most.
-_MIN_SIZE_STEP = 1.25
-
 Share = Annotated[float, Field(ge=0, le=1)]
+IntT = TypeVar("IntT", bound=np.integer[Any])
 
 
 class ObjectSettings(Settings):
@@ -113,8 +106,8 @@ def label_each(
 ) -> Iterator[tuple[ObjectSettings, NDArray[np.int32]]]:
     """Label the objects of one image with each of several settings, as `label_objects` does.
 
-    Results that settings share (distances, seeds, watersheds) are computed once: the settings of `candidates` take a
-    third of the time of single calls.
+    Results that settings share (distances, seeds, watersheds) are computed once: the candidates of
+    `septum.training.model_selection` take a third of the time of single calls.
 
     Parameters
     ----------
@@ -173,70 +166,6 @@ def label_each(
         threshold, sure = quantized_thresholds(choice)
         labels = cleaned(threshold, sure, choice.merge_ratio, choice.seed_share, choice.min_size_px)
         yield choice, close_gaps(labels, choice.grow_px, sizes)
-
-
-def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
-    """List the settings that tuning tries.
-
-    Parameters
-    ----------
-    object_sizes
-        ``(N,)`` integers, 1 or more: sizes of the true objects in pixels. The smallest of them determine `min_size_px`.
-
-    Returns
-    -------
-    choices
-        A grid of 32 settings, ordered so that neighbors share most of the work in `label_each`.
-    """
-    smallest = min_size_candidates(object_sizes)[0]
-    grid = itertools.product((0.35, 0.5, 0.65, 0.8), (0.8, 0.95), (0.0, 0.5), (0, 1))
-    return tuple(
-        ObjectSettings(
-            threshold=threshold, seed_level=seed_level, merge_ratio=ratio, min_size_px=smallest, grow_px=grow
-        )
-        for threshold, seed_level, ratio, grow in grid
-    )
-
-
-def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
-    """List the settings that tuning tries for areas separated by lines; the counterpart of `candidates`.
-
-    The threshold sets how far areas extend; the seed level sets how faint a line may be and still separate two areas.
-
-    Parameters
-    ----------
-    area_sizes
-        ``(N,)`` integers, 1 or more: sizes of the true areas in pixels.
-    """
-    same = AREAS.model_copy(update={"min_size_px": min_size_candidates(area_sizes)[0]})
-    grid = itertools.product((0.2, 0.35, 0.5, 0.65, 0.8), (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))
-    return tuple(same.model_copy(update={"threshold": t, "seed_level": s}) for t, s in grid if s >= t)
-
-
-def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
-    """List candidates for `ObjectSettings.min_size_px`: most false objects are smaller than the true ones.
-
-    The list runs from a quarter of the size that 99 % of the true objects exceed up to the size that 90 % exceed. With
-    the lowest value alone, many false objects remained on the held-out images of four public data sets; tuning over the
-    list raised AP50 by 0.03 to 0.14 there. Steps are small, so that the lowest value that removes the false objects
-    removes little else: new images may hold true objects smaller than these.
-
-    Parameters
-    ----------
-    object_sizes
-        ``(N,)`` integers, 1 or more: sizes of the true objects in pixels.
-
-    Returns
-    -------
-    sizes
-        Rising, in pixels, 1 or more.
-    """
-    sizes = np.asarray(object_sizes, np.float64)
-    if not sizes.size:
-        return [ObjectSettings().min_size_px]
-    tiny, few = np.quantile(sizes, [0.01, 0.1])
-    steps = int(np.ceil(np.log(4 * few / tiny) / np.log(_MIN_SIZE_STEP)))
-    return sorted({max(1, int(round(size, 6))) for size in np.geomspace(tiny / 4, few, steps + 1)})
 
 
 def quantize(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
@@ -315,3 +244,91 @@ def _remove_small(
     stays = np.zeros(int(merged.max(initial=0)) + 1, np.int32)
     stays[merged[kept > 0]] = 1
     return np.take(np.cumsum(stays, dtype=np.int32) * stays, merged)
+
+
+def draw_boundaries(labels: NDArray[IntT]) -> NDArray[IntT]:
+    """Draw background lines, one pixel wide, so that no two areas touch, not even diagonally.
+
+    A pixel of the result depends on its direct neighbors only.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` integers: area ids, 0 background.
+
+    Returns
+    -------
+    labels
+        ``(*S)``, the dtype of `labels`: 0 at pixels beside an area with a lower id. The line is taken from one of the
+        two areas; an area one pixel wide can vanish.
+    """
+    own = (labels - 1).astype(f"u{labels.itemsize}")  # unsigned wrap: background becomes the largest value
+    lowest = own.copy()
+    for axis in range(labels.ndim):
+        _spread(lowest, axis, 1, np.minimum)
+    lined: NDArray[IntT] = labels * (lowest == own)
+    return lined
+
+
+def close_gaps(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) -> NDArray[np.int32]:
+    """Assign background pixels within `grow_px` of two objects to the nearer one, in a tie to the higher label.
+
+    Distance counts steps between face neighbors inside the gap: connecting through corners would leave single pixels
+    along the border. A pixel of the result depends only on pixels within `close_gaps_reach`.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32, 0 background.
+    grow_px
+        In pixels of the finest axis.
+    sizes
+        Pixel size along each axis in pixels of the finest.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32, 0 background.
+    """
+    windows = [int(grow_px / size) for size in sizes]
+    if max(windows) == 0 or int(labels.max(initial=0)) < 2:
+        return labels
+    highest, lowest = (
+        labels.copy(),
+        (labels - 1).astype(np.uint32),
+    )  # unsigned wrap: background becomes the largest value
+    for axis, window in enumerate(windows):
+        _spread(highest, axis, window, np.maximum)
+        _spread(lowest, axis, window, np.minimum)
+    gap = (labels == 0) & ((highest - 1).astype(np.uint32) > lowest)
+    del highest, lowest
+    ringed = np.pad(labels, 1)
+    flat = ringed.ravel()
+    open_pixels = np.flatnonzero(np.pad(gap, 1))
+    strides = [stride // ringed.itemsize for stride in ringed.strides]
+    steps = [step for s, w in zip(strides, windows, strict=True) if w for step in (-s, s)]
+    for _ in range(sum(windows)):
+        nearby = flat[open_pixels]
+        for step in steps:
+            np.maximum(nearby, flat[open_pixels + step], out=nearby)
+        flat[open_pixels] = nearby
+        open_pixels = open_pixels[nearby == 0]
+    return np.ascontiguousarray(ringed[(slice(1, -1),) * labels.ndim])
+
+
+def _spread(values: NDArray[Any], axis: int, window: int, choose: np.ufunc) -> None:
+    """Replace each value by the minimum or maximum (`choose`) within `window` pixels along an axis, in place."""
+    turned = np.moveaxis(values, axis, 0)
+    reached = 0
+    while reached < window:
+        step = min(2 * reached + 1, window - reached)
+        before = turned.copy()
+        choose(turned[step:], before[:-step], out=turned[step:])
+        choose(turned[:-step], before[step:], out=turned[:-step])
+        reached += step
+
+
+def close_gaps_reach(grow_px: int, sizes: Sequence[float]) -> tuple[int, ...]:
+    """Return how far around a pixel `close_gaps` looks along each axis, in pixels."""
+    windows = [int(grow_px / size) for size in sizes]
+    return tuple(window + min(1, window) * sum(windows) for window in windows)

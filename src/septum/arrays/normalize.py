@@ -1,7 +1,8 @@
 """Intensity normalization: one offset and scale per channel of a whole image, never of a tile.
 
 Statistics are computed once for the whole image and applied to each of its tiles, so that the result of a tile does not
-depend on the division into tiles.
+depend on the division into tiles. The intensity curve of an image is the distribution of its standardized intensities:
+it compares images of different brightness and contrast.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ class NormalizeSettings(Settings):
 
 # Pixels per channel of the regular sample that statistics are computed from: stable, and affordable for huge images.
 _SAMPLE = 4_000_000
+# Pixels per channel of the regular sample of an intensity curve, and its quantiles.
+_CURVE_SAMPLE = 200_000
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArray[np.float32]:
@@ -147,3 +151,42 @@ def normalize(image: NDArray[np.generic], stats: NDArray[np.float32]) -> NDArray
     out -= stats[:, 0][column]
     out /= stats[:, 1][column]
     return out
+
+
+def intensity_curve(image: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
+    """Compute the quantiles of the standardized intensities of an image, and count its gray values.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)`` or ``(C, n)``, any real dtype, finite: the whole image, or a representative sample of its pixels.
+
+    Returns
+    -------
+    curve
+        ``(C, 7)`` float64, finite: the `QUANTILES` of each channel after standardization; brightness and contrast do
+        not change them.
+    levels
+        Distinct values of the channel that has most of them, counted on a regular sample of 200,000 pixels.
+    """
+    pixels = image.reshape(len(image), -1)
+    pixels = pixels[:, :: max(1, -(-pixels.shape[1] // _CURVE_SAMPLE))]
+    stats = statistics(pixels, NormalizeSettings()).astype(np.float64)
+    curve = np.quantile((pixels - stats[:, :1]) / stats[:, 1:], QUANTILES, axis=1).T
+    return curve, max(len(np.unique(channel)) for channel in pixels)
+
+
+def inverted(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the curve of the inverted image, bright where it was dark.
+
+    Parameters
+    ----------
+    curve
+        ``(C, 7)`` float64, finite, from `intensity_curve`.
+
+    Returns
+    -------
+    curve
+        ``(C, 7)`` float64, finite.
+    """
+    return -curve[:, ::-1]

@@ -41,9 +41,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays._block_tables import Arrays, compact_ids, gather_reports, join_ids, look_up, run_lengths
-from septum.arrays.boundaries import close_gaps, close_gaps_reach, draw_boundaries
 from septum.arrays.distance import Region, squared_distance_of_region
-from septum.arrays.instances import ObjectSettings, keep_above, quantized_thresholds, weak_seeds
+from septum.arrays.instances import (
+    ObjectSettings,
+    close_gaps,
+    close_gaps_reach,
+    draw_boundaries,
+    keep_above,
+    quantized_thresholds,
+    weak_seeds,
+)
 from septum.arrays.watershed import Flooded, flood_block
 from septum.axes import relative_spacing
 
@@ -78,7 +85,7 @@ class Division:
     spacing
         As for `septum.arrays.instances.label_objects`.
     lines
-        Draw lines between touching objects (`septum.arrays.boundaries.draw_boundaries`).
+        Draw lines between touching objects (`septum.arrays.instances.draw_boundaries`).
 
     Raises
     ------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +13,14 @@ from septum.arrays.targets import IGNORE_INDEX, UNANNOTATED, check_labels, conne
 from septum.axes import relative_spacing
 from septum.errors import UsageError
 
+if TYPE_CHECKING:
+    from septum.arrays._nearest_objects import Pairs
+
 NEGLIGIBLE = 2e-8
 """A border term below this value is set to 0: half the spacing of float32 at a weight of 0.2, invisible in any sum."""
+
+SLAB_PIXELS = 2**20
+"""Pixels searched at a time for the two nearest objects, without margins: 16 MiB of candidates."""
 
 
 def border_term(
@@ -59,8 +65,6 @@ def border_term(
     term = np.zeros(labels.shape, np.float32)
     if w0 <= NEGLIGIBLE or labels.size == 0:
         return term
-    from septum.arrays.nearest_objects import two_nearest
-
     reach = sigma_px * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))
     ids = labels if np.can_cast(labels.dtype, np.int32) else relabel_consecutive(labels)[0]
     for rows, (_, square1, _, square2) in two_nearest(np.ascontiguousarray(ids, np.int32), spacing=sizes, reach=reach):
@@ -69,6 +73,57 @@ def border_term(
         values = w0 * np.exp(-(distances**2) / (2 * sigma_px**2))
         term[rows][both] = np.where(distances <= reach, values, 0)
     return term
+
+
+def two_nearest(
+    labels: NDArray[np.int32], *, spacing: tuple[float, ...], reach: float
+) -> Iterator[tuple[slice, Pairs]]:
+    """Find the two nearest objects of each background pixel, in slabs of an image along its first axis.
+
+    Parameters
+    ----------
+    labels
+        ``(Y, X)`` or ``(Z, Y, X)`` int32, C-contiguous: object ids of 1 and more; 0 is background; pixels with a
+        negative value are not objects, and no result is computed for them.
+    spacing
+        Pixel size along each axis, in the unit of `reach`.
+    reach
+        Pairs of objects whose distances add up to more need not be found.
+
+    Yields
+    ------
+    rows
+        The slab: a slice of the first axis.
+    pairs
+        ``(id1, square1, id2, square2)``, each of the slab's shape: id of the nearest object (int32) and its squared
+        Euclidean distance between pixel centers (float32), and the same of the second nearest; id 0 and infinity if
+        there is none within `reach`. Undefined where `labels` is not 0.
+    """
+    from septum.arrays import _nearest_objects as search  # imports numba
+
+    margin = math.ceil(reach / spacing[0])
+    plane = math.prod(labels.shape[1:])
+    thick = max(SLAB_PIXELS // max(plane, 1), margin, 1)
+    for start in range(0, labels.shape[0], thick):
+        rows = slice(start, min(start + thick, labels.shape[0]))
+        first, last = max(0, rows.start - margin), min(labels.shape[0], rows.stop + margin)
+        rows_of_slab = labels[first:last].reshape(last - first, plane)
+        pairs = search.sweep(rows_of_slab, rows.start - first, rows.stop - first, spacing[0], reach)
+        shape = (rows.stop - rows.start, *labels.shape[1:])
+        if labels.ndim == 3:
+            # Along Y every pixel needs its pairs, also inside objects: they are candidates of the pixels along X.
+            turned = _lines(pairs, shape, (0, 2, 1))
+            pairs = search.scan(turned, np.zeros((len(turned[0]), shape[1]), np.int32), spacing[1], reach, False)
+            pairs = _lines(pairs, (shape[0], shape[2], shape[1]), (0, 2, 1))
+        lines = (-1, labels.shape[-1])
+        pairs = search.scan(_lines(pairs, lines, (0, 1)), labels[rows].reshape(lines), spacing[-1], reach, True)
+        yield rows, tuple(part.reshape(shape) for part in pairs)
+
+
+def _lines(pairs: Pairs, shape: tuple[int, ...], order: tuple[int, ...]) -> Pairs:
+    """Reshape the pairs, transpose them, and make the last axis the lines of a matrix."""
+    turned = (np.ascontiguousarray(part.reshape(shape).transpose(order)) for part in pairs)
+    return tuple(part.reshape(-1, part.shape[-1]) for part in turned)
 
 
 def class_counts(target: NDArray[np.uint8], *, classes: int) -> NDArray[np.int64]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -211,33 +210,23 @@ def detect(pairs: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistic
     return {k: replace(p, likely_placement=placements.get(k)) for k, p in pairs.items()}, seen
 
 
-def align(frames: NDArray[Any], pair: PairStatistics, path: Path, *, likely: bool) -> NDArray[Any]:
-    """Put the axes of a mask in the order of its image.
+def align(frames: NDArray[Any], placement: Placement) -> NDArray[Any]:
+    """Put a mask on its image.
 
     Parameters
     ----------
     frames
-        ``(T, *S)`` signed integers, labels of the file `path`.
-    pair
-        The pair of the file.
-    path
-        The truth file; other truth than the mask has a placement of its own.
-    likely
-        Apply placements that are not certain as well, as the copy does.
+        ``(T, *S)`` signed integers, labels.
+    placement
+        From `septum.check.statistics.PairStatistics.placement`.
 
     Returns
     -------
     frames
         ``(T, *S)`` of the same dtype and labels, in the sides of the image; `UNANNOTATED` where a shift leaves no
-        labels. The same array if nothing is changed.
+        labels.
     """
-    stats = pair.mask_stats
-    if stats is None or pair.is_sliced:
-        return frames
-    placement = stats.reorder or (stats.likely_order if likely else None)
-    if placement is None and likely and path == pair.mask:
-        placement = pair.likely_placement
-    return frames if placement is None else np.stack([apply_placement(frame, placement) for frame in frames])
+    return np.stack([apply_placement(frame, placement) for frame in frames])
 
 
 def _contrast_after(agreement: Agreement, placement: Placement | None) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.intensity_profile import intensity_curve, thumbnail
+from septum.arrays.normalize import intensity_curve
 from septum.check.alignment import find_order
 from septum.check.boundary_agreement import (
     Agreement,
@@ -22,6 +22,7 @@ from septum.check.boundary_agreement import (
     measure_agreement,
 )
 from septum.check.census import census
+from septum.check.duplicates import thumbnail
 from septum.check.images import channel_axes, fill_holes
 from septum.check.masks import Labels
 from septum.check.reading import Files, image_frames, mask_frames

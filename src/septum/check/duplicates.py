@@ -40,7 +40,8 @@ _FEWEST_FRAMES = 8  # of a sequence
 _ALIKE, _CERTAINLY, _DETAIL = 0.98, 0.999, 0.6
 _SEQUENCE_SHARE = 0.8  # of the images
 _SIDE = 1024  # of larger images the middle part is compared
-_CELLS_2D = 256  # of a 2D thumbnail
+_CELLS = {2: 16, 3: 8}  # of a thumbnail along each axis, by the number of axes
+_CELLS_2D = _CELLS[2] ** 2
 
 Pairs = dict[int, PairStatistics]
 
@@ -137,3 +138,30 @@ def _same_detail(one: PairStatistics, other: PairStatistics, turn: int, *, liken
     if details[0].shape != details[1].shape:
         return likeness > _CERTAINLY
     return float(np.corrcoef(details[0].ravel(), details[1].ravel())[0, 1]) > _DETAIL
+
+
+def thumbnail(image: NDArray[Any]) -> tuple[float, ...]:
+    """Compute a standardized thumbnail of 16 x 16 (volumes 8 x 8 x 8) block means, nearly equal for copies.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, any real dtype, finite.
+
+    Returns
+    -------
+    means
+        In scan order; their mean is 0, the sum of their squares 1. Empty for constant images and for images with fewer
+        than twice as many pixels along an axis.
+    """
+    means = image.mean(axis=0, dtype=np.float64)
+    count = _CELLS[means.ndim]
+    if min(means.shape) < 2 * count:
+        return ()
+    for axis, side in enumerate(means.shape):
+        starts = np.arange(count) * side // count
+        lengths = np.diff([*starts, side]).reshape([-1 if a == axis else 1 for a in range(means.ndim)])
+        means = np.add.reduceat(means, starts, axis=axis) / lengths
+    means -= means.mean()
+    length = float(np.linalg.norm(means))
+    return tuple((means / length).ravel().tolist()) if length > 0 else ()

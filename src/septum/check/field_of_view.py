@@ -64,7 +64,7 @@ def with_usable_field(pair: PairStatistics, files: Files) -> PairStatistics:
     return replace(pair, field=None, unusable_field=(pair.field, "most labeled pixels lie outside"))
 
 
-def mark_outside(frames: NDArray[np.int32], path: Path | None, files: Files) -> NDArray[np.int32]:
+def mark_outside(frames: NDArray[np.int32], path: Path, files: Files) -> NDArray[np.int32]:
     """Set pixels outside the field of view to `UNANNOTATED`.
 
     Parameters
@@ -72,15 +72,13 @@ def mark_outside(frames: NDArray[np.int32], path: Path | None, files: Files) -> 
     frames
         ``(T, *S)`` int32, labels.
     path
-        Mask of the field of view; None: the whole image is inside.
+        Mask of the field of view.
     files
         Reader of the data set.
 
     Returns
     -------
     frames
-        ``(T, *S)`` int32, the same labels or `UNANNOTATED`; the same array if there is no field.
+        ``(T, *S)`` int32, the same labels or `UNANNOTATED`.
     """
-    if path is None:
-        return frames
     return np.where(files.field(path, frames.shape[1:]), frames, np.int32(UNANNOTATED))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from septum.arrays.intensity_profile import QUANTILES, inverted
+from septum.arrays.normalize import QUANTILES, inverted
 from septum.check.issues import IssueKind, Observation, format_shape
 from septum.check.statistics import ImageStatistics, PairStatistics
 

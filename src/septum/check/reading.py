@@ -19,9 +19,8 @@ from septum.arrays.targets import UNANNOTATED
 from septum.check.issues import format_shape
 from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
-from septum.io.formats import format_of
+from septum.io.formats import format_of, format_path
 from septum.io.image import Image
-from septum.io.paths import format_path
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine reports.
@@ -62,14 +61,14 @@ class Files:
         self._held: list[Any] = []
 
     def image(self, path: Path, named_axes: str | None = None) -> Image:
-        """Read an image; `named_axes` as in `septum.io.open.open_image`.
+        """Read an image; `named_axes` as in `septum.io.files.open_image`.
 
         Raises
         ------
         FileError
             If the file cannot be read.
         """
-        from septum.io.open import read_image
+        from septum.io.files import read_image
 
         kept: Image | None = self._find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
@@ -89,7 +88,7 @@ class Files:
         FileError
             If the file cannot be read.
         """
-        from septum.io.open import read_image
+        from septum.io.files import read_image
         from septum.pairing.object_folders import is_object_folder, read_object_masks
 
         def read() -> Image:
@@ -145,7 +144,7 @@ class Files:
         DataError
             If it has other sides, or nothing is inside.
         """
-        from septum.io.open import read_image
+        from septum.io.files import read_image
 
         def read() -> NDArray[np.bool_]:
             values = read_image(path, labels=True).array

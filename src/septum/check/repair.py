@@ -59,7 +59,7 @@ def fix(report: Report, out: Path) -> Iterator[RepairedFile]:
 
     Yields
     ------
-    FixRecord
+    RepairedFile
         One per file, after it was written; then one per file left out.
 
     Raises
@@ -114,7 +114,7 @@ def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
 
 def _place(pair: PairStatistics, report: Report, out: Path, *, name: str, role: str) -> Path:
     """Return the place of a file in the copy; `role` is images, masks or golds, `name` its name in the data set."""
-    from septum.io.paths import image_suffix
+    from septum.io.formats import image_suffix
 
     if report.pairing.layout == "ctc":
         sequence = pair.group if pair.group.isdecimal() else "01"
@@ -124,7 +124,7 @@ def _place(pair: PairStatistics, report: Report, out: Path, *, name: str, role: 
 
 
 def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> RepairedFile:
-    from septum.io.write import write_image
+    from septum.io.files import write_image
 
     target = _place(pair, report, out, name=pair.image.name, role="images")
     if pair.image not in done:
@@ -141,7 +141,7 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
 def _write_mask(
     pair: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
 ) -> RepairedFile:
-    from septum.io.write import write_image
+    from septum.io.files import write_image
 
     role = "golds" if (path, section) in pair.golds and report.pairing.layout == "ctc" else "masks"
     target = _place(pair, report, out, name=path.name, role=role)
@@ -167,7 +167,7 @@ def _repaired_mask(pair: PairStatistics, path: Path, section: int | None, report
     splits = report.rules.kind == "objects" and not report.rules.pieces and not pair.binary_frames
     if splits and path == pair.mask and pair.mask_stats and pair.mask_stats.split_ids:
         frames = np.stack([separate_split_ids(frame)[0] for frame in frames])
-    return mark_outside(frames, pair.field if section is None else None, report.files)
+    return frames if pair.field is None or section is not None else mark_outside(frames, pair.field, report.files)
 
 
 def _copy(source: Path, target: Path) -> RepairedFile:
@@ -196,8 +196,7 @@ def _smallest(array: NDArray[np.int32]) -> type[np.integer[Any]]:
 
 def _lossless(target: Path, array: NDArray[Any], axes: str) -> Path:
     """Return the name with a suffix whose format holds the values and axes: its own, or TIFF."""
-    from septum.io.formats import format_of
-    from septum.io.paths import image_stem
+    from septum.io.formats import format_of, image_stem
 
     kind = format_of(target.name)
     channels = array.shape[axes.index("C")] if "C" in axes else 1

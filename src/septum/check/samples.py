@@ -22,7 +22,7 @@ from septum.check.reading import Files, image_frames
 from septum.check.sparse_gold import keep_margin
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 Truth = tuple[tuple[Path, int | None], ...]
 
@@ -210,7 +210,7 @@ def _load_truth(
                 whole[:] = file_truth
             else:
                 whole[:, section] = file_truth
-    return mark_outside(whole, pair.field, files)
+    return whole if pair.field is None else mark_outside(whole, pair.field, files)
 
 
 def mask_of_file(
@@ -229,7 +229,7 @@ def mask_of_file(
     files
         Reader of the data set.
     likely
-        Apply repairs that are not certain as well, as the copy does; see `septum.check.alignment.align`.
+        Apply repairs that are not certain as well, as the copy does; see `PairStatistics.placement`.
 
     Returns
     -------
@@ -238,7 +238,9 @@ def mask_of_file(
         without Z if the file holds one section.
     """
     labels = files.labels(path, pair.image_axes)
-    return align(_to_masks(labels, rules, pair.binary_frames if path == pair.mask else ()), pair, path, likely=likely)
+    masks = _to_masks(labels, rules, pair.binary_frames if path == pair.mask else ())
+    placement = pair.placement(path, likely=likely)
+    return masks if placement is None else align(masks, placement)
 
 
 def _to_masks(labels: Sequence[Labels], rules: Rules, binary_frames: Sequence[int]) -> NDArray[np.int32]:

@@ -97,7 +97,7 @@ def keep_margin(masks: NDArray[np.int32], pair: PairStatistics) -> tuple[NDArray
 
 def _count_markers(gold: Path) -> int | None:
     """Return the number of tracking markers of the frame of a gold mask; None if none can be read."""
-    from septum.io.open import read_image
+    from septum.io.files import read_image
 
     path = markers(gold)
     try:

@@ -33,9 +33,9 @@ class ImageStatistics:
     digest
         Hash of shape and values: equal images have equal digests.
     curve, levels
-        See `septum.arrays.intensity_profile.intensity_curve`; the channels one after another.
+        See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
-        See `septum.arrays.intensity_profile.thumbnail`; of the first frame, empty for stacks.
+        See `septum.check.duplicates.thumbnail`; of the first frame, empty for stacks.
     """
 
     dtype: str
@@ -167,6 +167,22 @@ class PairStatistics:
     def is_sliced(self) -> bool:
         """Whether the mask files are single Z slices of the image."""
         return self.masks[0][1] is not None
+
+    def placement(self, path: Path, *, likely: bool) -> Placement | None:
+        """Return the placement that puts a truth file on the image; None if it lies there.
+
+        Parameters
+        ----------
+        path
+            The truth file; other truth than the mask is not placed by the edges of the image.
+        likely
+            Return placements that are not certain as well, as the copy applies them.
+        """
+        stats = self.mask_stats
+        if stats is None or self.is_sliced:
+            return None
+        placement = stats.reorder or (stats.likely_order if likely else None)
+        return self.likely_placement if placement is None and likely and path == self.mask else placement
 
     @property
     def image_axes(self) -> str:

@@ -154,7 +154,7 @@ def _is_required(field: FieldInfo, option: Option) -> bool:
 
 def _parsed(parse: Callable[[str], Any], value: Any, name: str) -> Any:
     try:
-        return [parse(text) for text in value] if isinstance(value, list) else parse(value)
+        return parse(value)
     except ValueError as error:
         raise UsageError(f"{name} {value}", str(error)) from None
 
@@ -170,9 +170,9 @@ def _inner(annotation: Any) -> Any:
 def _text_type(field: FieldInfo, option: Option) -> Any:
     """Return the type that typer reads from the command line."""
     inner = _inner(field.annotation)
-    many = get_origin(inner) is tuple and get_args(inner)[-1] is Ellipsis
-    if many:
-        item = str if option.parse else get_args(inner)[0]
+    repeated = get_origin(inner) is tuple and get_args(inner)[-1] is Ellipsis and option.parse is None
+    if repeated:
+        item = get_args(inner)[0]
         return list[item] if _is_required(field, option) else list[item] | None  # type: ignore[valid-type]
     kind = str if option.parse is not None or inner not in (bool, int, float, str, Path) else inner
     if option.parse is None and get_origin(inner) is Literal:

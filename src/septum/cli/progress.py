@@ -23,7 +23,7 @@ from septum.cli.options import Display
 from septum.cli.text import curve_lines, json_text, seeds_lines, series_document
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.prediction.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
 from septum.prediction.memory import format_bytes
 from septum.report.collect import Reporting

@@ -29,7 +29,7 @@ def reproduce(settings: ReproduceSettings, display: Display) -> None:
 
     Example: septum reproduce dic-hela --budget 1h -o reproduced/dic-hela
     """
-    from septum.io.paths import format_path
+    from septum.io.formats import format_path
     from septum.reproduce import reproduce as job
     from septum.reproduce.page import write_reproduction
     from septum.reproduce.results import Reproduced

@@ -53,7 +53,7 @@ def review(settings: ReviewSettings, display: Display) -> None:
 
 
 def _lines(report: Report, found: LabelIssues, settings: ReviewSettings) -> list[str]:
-    from septum.io.paths import format_path
+    from septum.io.formats import format_path
     from septum.report.numbers import format_table
 
     count = f"{found.judged} image{'s' * (found.judged != 1)}"

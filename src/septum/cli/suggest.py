@@ -65,7 +65,7 @@ def _pictures(found: Suggested, out: Path | None) -> list[Path | None]:
 
 
 def _lines(found: Suggested, out: Path | None) -> list[str]:
-    from septum.io.paths import format_path
+    from septum.io.formats import format_path
     from septum.report.numbers import format_table
 
     rows: list[list[object]] = [["annotate next", "disagreement", "most of it in"]]

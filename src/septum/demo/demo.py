@@ -25,8 +25,7 @@ from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
 from septum.errors import FileError
 from septum.events import Event
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import Table, table
 from septum.report.pictures import Compared

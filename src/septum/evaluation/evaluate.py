@@ -29,8 +29,8 @@ from septum.evaluation.results import (
     write_results,
 )
 from septum.evaluation.scores import ScoreTask, score_frame
-from septum.io.open import read_image
-from septum.io.paths import format_path
+from septum.io.files import read_image
+from septum.io.formats import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
@@ -88,7 +88,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     SeptumError
         If the paths do not go together, nothing fits, or not one image could be scored.
     """
-    paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore) for p in settings.predicted]
+    paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
     task, notes = _task(settings, paired[0])
     collected = [_collect(items, task) for items in paired]
     families = _families(task, collected)

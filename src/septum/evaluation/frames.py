@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 from septum.evaluation.pairs import ScoredPair
+from septum.io.files import read_image
+from septum.io.formats import format_path
 from septum.io.image import Image
-from septum.io.open import read_image
-from septum.io.paths import format_path
 
 
 @dataclass(frozen=True)

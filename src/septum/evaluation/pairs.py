@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.open import list_images
-from septum.io.paths import format_path, image_stem
+from septum.io.files import list_images
+from septum.io.formats import format_path, image_stem
 from septum.pairing.names import match
 
 _TRUTH = re.compile(r"man_(seg|track)_?(\d+)(?:_(\d+))?\.tiff?", re.IGNORECASE)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from septum.errors import FileError
 from septum.io.atomic import whole_file
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.settings import Option, Settings
 
 Metric = Literal["isbi", "ctc", "instances", "pixels"]
@@ -60,13 +60,9 @@ class EvaluateSettings(Settings):
             write=",".join,
         ),
     ] = None
-    ignore: Annotated[
+    ignore_mask: Annotated[
         Path | None,
-        Option(
-            help="A mask, or a folder of masks: pixels other than 0 do not count.",
-            flags=("--ignore-mask",),
-            metavar="MASK",
-        ),
+        Option(help="A mask, or a folder of masks: pixels other than 0 do not count.", metavar="MASK"),
     ] = None
     seed: Annotated[int, Field(ge=0), Option(help="Random seed of the bootstrap.", metavar="N")] = 0
     out: Annotated[

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from septum.errors import DataError
 from septum.evaluation.frames import ScoredFrame
 from septum.evaluation.results import Metric, ObjectScore
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.metrics import calibration, contingency, ctc, isbi, matching, pixel, surface, thinning
 from septum.metrics.contingency import Table
 

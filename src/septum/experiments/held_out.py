@@ -22,8 +22,7 @@ from septum.check.samples import Sample
 from septum.errors import SeptumError
 from septum.experiments.events import HeldOutDone
 from septum.io.atomic import as_error
-from septum.io.open import read_image
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order

@@ -12,7 +12,7 @@ from septum.experiments.ensemble import finish_ensemble, open_ensemble
 from septum.experiments.events import SeedsCompared
 from septum.experiments.held_out import HELD_OUT, HeldOutFiles, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.report.summary import json_ready
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest

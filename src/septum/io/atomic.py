@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from septum.errors import FileError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 _PREFIX = ".septum-part-"
 

@@ -1,16 +1,22 @@
-"""The table of image formats: one row a format, with all properties that other modules use.
+"""The table of image formats, names of image files, and refusals of files that hold no whole image.
 
-A new format is a row here and a module with its reader (and its writer). A reader is
-``open(place, *, axes, labels) -> septum.io.image.StoredImage``; a writer is
-``write(path, array, axes, request: septum.io.write.WriteRequest) -> None``.
+The table has one row a format, with all properties that other modules use. A new format is a row here and a
+module with its reader (and its writer). A reader is ``open(place, *, axes, labels) ->
+septum.io.image.StoredImage``; a writer is ``write(path, array, axes, request: septum.io.files.WriteRequest) -> None``.
 """
 
 from __future__ import annotations
 
+import re
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from septum.errors import FileError
 
 
 @dataclass(frozen=True)
@@ -173,3 +179,150 @@ def result_suffix(suffix: str, *, floats: bool = False) -> str:
 def format_of(name: str) -> ImageFormat | None:
     """Return the format that a file name ends in; None if it is no image's."""
     return _BY_SUFFIX.get(suffix_of(name))
+
+
+# Two letters at least: one letter is a drive of Windows.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")
+_ZARR_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+
+
+def url_of(location: Path | str) -> str | None:
+    """Return the URL that `location` is, None if it is a path on this machine.
+
+    A URL may travel as a `Path`, which merges its slashes: ``Path("s3://bucket/a.zarr")`` reads ``s3:/bucket/a.zarr``.
+    No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path on this machine.
+    """
+    text = location.as_posix() if isinstance(location, Path) else location
+    match = _URL.match(text)
+    if match is None or match[1].lower() == "file":
+        return None
+    return f"{match[1].lower()}://{text[match.end() :]}"
+
+
+def local_path(location: Path | str) -> Path:
+    """Return the path on this machine that `location` is; it must not be a URL of another machine."""
+    text = location.as_posix() if isinstance(location, Path) else location
+    match = _URL.match(text)
+    return Path("/" + text[match.end() :]) if match is not None else Path(location)
+
+
+def is_image(path: Path) -> bool:
+    """Return True if the name of `path` ends as that of an image that Septum reads; the file is not opened."""
+    return bool(image_suffix(path))
+
+
+def is_zarr(path: Path) -> bool:
+    """Return True if `path` is a folder of Zarr: an image or a group of images, not a folder of files."""
+    kind = format_of(path.name)
+    named = kind is not None and kind.folder
+    return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
+
+
+def is_image_file(path: Path) -> bool:
+    """Return True if `path` exists and is named as an image: a file, or a folder of Zarr."""
+    kind = format_of(path.name)
+    return kind is not None and (path.is_dir() if kind.folder else path.is_file())
+
+
+def image_suffix(path: Path) -> str:
+    """Return the image suffix of `path` in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
+    return suffix_of(path.name)
+
+
+def image_stem(path: Path) -> str:
+    """Return the name of `path` without its image suffix: ``"a.b.nii.gz"`` gives ``"a.b"``."""
+    suffix = image_suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Return a key that sorts ``t2`` before ``t10``; names that differ only in case or zeros keep a fixed order."""
+    text = str(path)
+    parts = re.split(r"(\d+)", text)
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts if p), text
+
+
+def format_path(path: Path | str) -> str:
+    """Return `path` for a message: as it is, or quoted and escaped if it holds line breaks or the like."""
+    text = url_of(path) or str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+# Errors that decoders raise for damaged bytes.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+# The most bytes that one byte of a file can become.
+STORED = 1
+DEFLATE = 1100  # 258 bytes from two bits
+LZW = 3000
+UNBOUNDED = 200_000  # run lengths of zstd, JPEG 2000, fax: the formats set no limit, so Septum sets a generous one
+_SMALL = 1 << 20  # a megabyte harms no machine
+
+
+def damaged(path: Path | str, kind: str, why: object) -> FileError:
+    """Return the error for a file of `kind` whose bytes cannot be decoded."""
+    if isinstance(why, MemoryError):
+        return FileError(
+            f"{format_path(path)}: the image does not fit into the memory of this machine",
+            "an image that fits",
+            "cut it into parts, or use a machine with more memory",
+        )
+    text = " ".join(str(why).split()) or type(why).__name__
+    return FileError(
+        f"{format_path(path)}: the {kind} file is damaged or cut off ({text[:200]})",
+        f"a complete {kind} file",
+        "copy it again from the original, or save it anew",
+    )
+
+
+def check_memory(path: Path | str, needed: int) -> None:
+    """Raise `FileError` if an image of `needed` bytes does not fit into the free memory."""
+    import psutil
+
+    if needed > psutil.virtual_memory().available:
+        raise damaged(path, "image", MemoryError())
+
+
+def check_claim(path: Path | str, kind: str, *, shape: tuple[int, ...], claimed: int, length: int, ratio: int) -> None:
+    """Refuse a file that claims more pixels than its bytes can hold, before any memory is taken.
+
+    Parameters
+    ----------
+    path, kind
+        File and name of its format, for the message.
+    shape
+        Shape that the file states.
+    claimed
+        Bytes of the decoded image.
+    length
+        Bytes of the encoded image in the file.
+    ratio
+        The most bytes that one encoded byte can become: 1 if nothing is compressed.
+
+    Raises
+    ------
+    FileError
+        If `length` bytes cannot become `claimed` bytes.
+    """
+    if claimed > length * ratio + (_SMALL if ratio > STORED else 0):
+        sides = " x ".join(str(n) for n in shape)
+        raise FileError(
+            f"{format_path(path)}: the {kind} file claims {sides} values ({claimed:,} bytes) but holds only "
+            f"{length:,} bytes",
+            "a file as long as the image it describes",
+            "it is cut off or forged: copy it again from the original",
+        )

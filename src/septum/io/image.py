@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from septum.axes import canonical
 from septum.errors import FileError, UsageError
-from septum.io.claims import check_memory, damaged
-from septum.io.paths import format_path
+from septum.io.formats import check_memory, damaged, format_path
 
 Affine = tuple[tuple[float, ...], ...]
 Index = int | slice | EllipsisType | Sequence[int | slice | EllipsisType]

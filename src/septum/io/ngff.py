@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import FileError
-from septum.io.claims import damaged
+from septum.io.formats import damaged, format_path
 from septum.io.image import MICROMETERS, StoredImage
 from septum.io.npy import guess_axes
-from septum.io.paths import format_path
 from septum.io.zarr import Node, ZarrArray, child_folder, read_node
 
 VERSION = "0.5"

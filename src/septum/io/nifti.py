@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.claims import DAMAGE, DEFLATE, STORED, check_claim, damaged
+from septum.io.files import WriteRequest
+from septum.io.formats import DAMAGE, DEFLATE, STORED, check_claim, damaged, format_path
 from septum.io.image import Affine, Reader, StoredImage
 from septum.io.npy import mapped_reader
-from septum.io.paths import format_path
-from septum.io.write import WriteRequest
 
 _AXES = "XYZTC"
 _MICROMETERS = {"mm": 1000.0, "micron": 1.0, "meter": 1e6, "unknown": 1000.0}
@@ -32,7 +31,7 @@ def open_nifti(path: Path, *, axes: str | None, labels: bool = False) -> StoredI
     Parameters
     ----------
     path, axes
-        See `septum.io.open.open_image`.
+        See `septum.io.files.open_image`.
     labels
         Ignored: values are the same for masks.
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.claims import DAMAGE, STORED, check_claim, damaged
+from septum.io.files import WriteRequest
+from septum.io.formats import DAMAGE, STORED, check_claim, damaged, format_path
 from septum.io.image import Reader, StoredImage
-from septum.io.paths import format_path
-from septum.io.write import WriteRequest
 
 
 def open_npy(path: Path, *, axes: str | None, labels: bool = False) -> StoredImage:
@@ -23,7 +22,7 @@ def open_npy(path: Path, *, axes: str | None, labels: bool = False) -> StoredIma
     Parameters
     ----------
     path, axes
-        See `septum.io.open.open_image`.
+        See `septum.io.files.open_image`.
     labels
         Ignored: values are the same for masks.
 

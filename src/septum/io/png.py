@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.claims import DAMAGE, DEFLATE, LZW, check_claim, damaged
-from septum.io.formats import PNG
+from septum.io.files import WriteRequest
+from septum.io.formats import DAMAGE, DEFLATE, LZW, PNG, check_claim, damaged, format_path
 from septum.io.image import StoredImage
-from septum.io.paths import format_path
-from septum.io.write import WriteRequest
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -31,7 +29,7 @@ def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
     Parameters
     ----------
     path, axes
-        See `septum.io.open.open_image`.
+        See `septum.io.files.open_image`.
     labels
         True keeps the indices of a palette, False makes RGB of it.
 
@@ -107,7 +105,7 @@ def open_photo(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
     Parameters
     ----------
     path, axes
-        See `septum.io.open.open_image`.
+        See `septum.io.files.open_image`.
     labels
         True keeps the indices of a palette, False makes RGB of it.
 

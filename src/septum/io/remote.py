@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from septum.errors import FileError, SeptumError, UsageError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 _BLOCK = 1 << 18  # bytes that are fetched at once while headers are read
 

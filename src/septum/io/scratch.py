@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
 from septum.io.atomic import as_error, sync_file, whole_file
+from septum.io.formats import format_path
 from septum.io.image import Index, resolve_index
-from septum.io.paths import format_path
 from septum.io.zarr import ZarrArray, read_node
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from septum.errors import ModelError
 from septum.io.atomic import whole_file
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 FileKind = Literal["model", "checkpoint"]
 

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
-from septum.io.claims import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged
+from septum.io.formats import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged, format_path
 from septum.io.image import MICROMETERS, Reader, StoredImage
 from septum.io.npy import mapped_reader
-from septum.io.paths import format_path
 from septum.io.remote import open_url, reaching
 
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
@@ -40,7 +39,7 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
     Parameters
     ----------
     place, axes
-        See `septum.io.open.open_image`.
+        See `septum.io.files.open_image`.
     labels
         Ignored: values are the same for masks.
 

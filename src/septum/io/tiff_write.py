@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError
 from septum.io.atomic import whole_file
-from septum.io.paths import format_path
+from septum.io.files import WriteRequest
+from septum.io.formats import format_path
 from septum.io.scratch import ShardedArray
-from septum.io.write import WriteRequest
 from septum.io.zarr_write import SMALLEST, ZarrTarget, halve
 
 BIG = 2 << 30  # bytes from which a file is a BigTIFF

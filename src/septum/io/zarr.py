@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
-from septum.io.claims import damaged
-from septum.io.paths import format_path
+from septum.io.formats import damaged, format_path
 from septum.io.remote import fetch, reaching, too_long
 
 _LONGEST_DESCRIPTION = 16 << 20

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error
+from septum.io.files import write_image
+from septum.io.formats import format_path
 from septum.io.ngff import VERSION, read_multiscale
-from septum.io.paths import format_path
-from septum.io.write import write_image
 from septum.io.zarr import read_description, read_node
 from septum.io.zarr_write import write_group
 

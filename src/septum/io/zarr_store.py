@@ -20,7 +20,7 @@ from zarr.registry import register_codec
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from septum.errors import FileError, SeptumError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.io.remote import filesystem, reaching
 
 _SLACK = 1 << 16  # bytes of checksums and the like

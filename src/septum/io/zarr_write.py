@@ -17,10 +17,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
 from septum.io.atomic import as_error, sync_file, whole_folder
+from septum.io.files import WriteRequest
+from septum.io.formats import format_path, image_stem
 from septum.io.ngff import Multiscale, describe, read_multiscale
-from septum.io.paths import format_path, image_stem
 from septum.io.scratch import ShardedArray
-from septum.io.write import WriteRequest
 from septum.io.zarr import COMPLETE, read_node
 
 _CHUNK = {"Z": 32, "Y": 512, "X": 512}

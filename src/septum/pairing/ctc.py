@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.io.paths import format_path, natural_key
+from septum.io.formats import format_path, natural_key
 from septum.pairing.pair import Pair, Pairing
 
 _FRAME = re.compile(r"t(\d+)\.tiff?", re.IGNORECASE)

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.formats import SUFFIXES
-from septum.io.paths import format_path, image_stem, image_suffix, is_zarr, natural_key
+from septum.io.formats import SUFFIXES, format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing import ctc
 from septum.pairing.names import (
     IMAGE_FOLDERS,

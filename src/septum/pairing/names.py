@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.io.paths import format_path, image_stem, is_image_file, is_zarr, natural_key
+from septum.io.formats import format_path, image_stem, is_image_file, is_zarr, natural_key
 
 _MASK_WORDS = (
     "cp_masks?|masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|truth|annotations?|annot?|target|instances?|objects?"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from septum.errors import FileError
+from septum.io.files import read_image
+from septum.io.formats import format_path, is_zarr
 from septum.io.image import Image
-from septum.io.open import read_image
-from septum.io.paths import format_path, is_zarr
 from septum.pairing.names import images_in
 
 

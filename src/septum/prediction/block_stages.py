@@ -24,8 +24,8 @@ from septum.arrays.instances import quantize
 from septum.arrays.normalize import join_samples, sample_intensities
 from septum.axes import spatial
 from septum.errors import FileError
+from septum.io.formats import image_stem
 from septum.io.image import Image
-from septum.io.paths import image_stem
 from septum.io.scratch import ShardedArray
 from septum.io.zarr_write import ZarrTarget, create_zarr
 from septum.prediction.block_store import Arrays, BlockTask, Work

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import SeptumError, UsageError
-from septum.io.open import open_image
+from septum.io.files import open_image
 from septum.prediction.block_stages import Blocks
 from septum.prediction.block_store import BlockTask, digest, open_work
 from septum.prediction.memory import peak_bytes

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
-from septum.io.write import write_image
+from septum.io.files import write_image
 from septum.io.zarr_labels import write_labels
 from septum.prediction.events import ImageDone, ImageStarted, TileDone
 from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames

@@ -18,7 +18,7 @@ from septum import seeding
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.io.tensors import read_model, write_model
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
@@ -199,7 +199,7 @@ def _rounded(network: UNet) -> UNet:
     return rounded
 
 
-def open_model(path: Path, device: str = "auto") -> Model:
+def open_model(path: str | Path, device: str = "auto") -> Model:
     """Open a model file and verify its test pair.
 
     Parameters
@@ -216,10 +216,10 @@ def open_model(path: Path, device: str = "auto") -> Model:
     UsageError
         If the device does not exist.
     """
-    chosen, path = find_device(device), model_file(path)
-    header, tensors = _read(path)
-    folded = [for_prediction(n).to(chosen.torch) for n in _networks(path, header, tensors)]
-    _verify(path, folded, tensors, chosen)
+    chosen, file = find_device(device), model_file(Path(path))
+    header, tensors = _read(file)
+    folded = [for_prediction(n).to(chosen.torch) for n in _networks(file, header, tensors)]
+    _verify(file, folded, tensors, chosen)
     return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), chosen)
 
 

@@ -8,12 +8,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import label_objects
+from septum.arrays.instances import draw_boundaries, label_objects
 from septum.errors import UsageError
-from septum.io.formats import format_of, result_suffix
-from septum.io.open import list_images
-from septum.io.paths import image_stem, image_suffix
+from septum.io.files import list_images
+from septum.io.formats import format_of, image_stem, image_suffix, result_suffix
 from septum.io.zarr_labels import labels_place
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output

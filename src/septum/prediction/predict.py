@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
+from septum.io.files import open_image
 from septum.io.image import Image
-from septum.io.open import open_image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings

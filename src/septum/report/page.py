@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from septum.errors import FileError
 from septum.io.atomic import whole_file
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.prediction.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures

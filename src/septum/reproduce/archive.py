@@ -13,7 +13,7 @@ from typing import Literal
 
 from septum.errors import FileError
 from septum.events import Event
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 
 # The archives have some 40 MB; a much larger one is another file.
 MOST_ARCHIVE, MOST_UNPACKED, MOST_FILES = 500_000_000, 3_000_000_000, 20_000

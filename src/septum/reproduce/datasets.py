@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Event, Warned
 from septum.io.atomic import as_error, replace_folder, whole_file
-from septum.io.open import read_image
-from septum.io.paths import format_path
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
+from septum.io.formats import format_path
 from septum.pairing import ctc
 from septum.reproduce.archive import Arrived, download, unpack
 from septum.reproduce.settings import FetchSettings

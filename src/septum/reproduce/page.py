@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from septum.io.atomic import as_error, whole_file
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.report.numbers import format_scores, format_seconds, score_format
 from septum.report.pictures import panel
 

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from septum.errors import DataError, UsageError
-from septum.io.open import list_images, read_image
-from septum.io.paths import format_path, natural_key
+from septum.io.files import list_images, read_image
+from septum.io.formats import format_path, natural_key
 from septum.pairing import ctc
 from septum.pairing.pair import Pair
 from septum.reproduce.settings import DatasetName, Variant

@@ -25,9 +25,8 @@ import numpy as np
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Event
 from septum.io.atomic import as_error, whole_file, whole_folder
-from septum.io.open import read_image
-from septum.io.paths import format_path, image_stem
-from septum.io.write import write_image
+from septum.io.files import read_image, write_image
+from septum.io.formats import format_path, image_stem
 from septum.prediction.events import ImageFailed
 from septum.reproduce.datasets import arrange_sections
 from septum.reproduce.protocols import (

@@ -22,7 +22,7 @@ from septum.errors import UsageError
 from septum.events import Event
 from septum.experiments.events import HeldOutDone
 from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
 from septum.report.gallery import labels_of, predicted_sample

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from septum.io.paths import image_stem
+from septum.io.formats import image_stem
 from septum.report.pictures import (
     RGB,
     TRUTH_COLOR,

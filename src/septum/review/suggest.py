@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
 from septum.events import Event
+from septum.io.files import list_images, open_image
 from septum.io.image import Image
-from septum.io.open import list_images, open_image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
 from septum.prediction.frames import ImageFrame, split_frames, walked_axes

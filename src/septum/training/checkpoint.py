@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, ModelError
 from septum.io.atomic import remove_parts
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.io.tensors import read_tensors, write_tensors
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")

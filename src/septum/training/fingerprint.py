@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components, equivalent_diameters
+from septum.arrays.weight_map import two_nearest
 from septum.check.samples import Sample
 from septum.settings import MaskKind
 
@@ -207,8 +208,6 @@ def _middle(mask: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def _count_between(labels: NDArray[np.int32], reach_px: float) -> int:
     """Count the background pixels whose distances to the two nearest areas add up to at most `reach_px`."""
-    from septum.arrays.nearest_objects import two_nearest
-
     count = 0
     for rows, (_, first, _, second) in two_nearest(labels, spacing=(1.0,) * labels.ndim, reach=reach_px):
         count += int(np.count_nonzero((np.sqrt(first) + np.sqrt(second) <= reach_px) & (labels[rows] == 0)))

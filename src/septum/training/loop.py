@@ -16,7 +16,7 @@ from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
 from septum.events import Event, Warned
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.io.tensors import read_model
 from septum.nn.device import Device, deterministic, find_device, report_memory_shortage
 from septum.prediction.backend import for_scores

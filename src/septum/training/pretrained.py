@@ -12,7 +12,7 @@ from torch import Tensor
 
 from septum.check.issues import format_shape
 from septum.errors import ModelError, UsageError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.io.tensors import read_model
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.model import ModelHeader, model_file, trained_networks

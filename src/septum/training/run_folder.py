@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error, remove_parts, whole_file
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.training.plan import Plan
 from septum.training.settings import TrainSettings, fixed_settings, read_fixed_settings
 

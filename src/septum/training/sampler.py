@@ -36,6 +36,7 @@ class Sampler:
     def __init__(self, images: Sequence[Prepared], plan: Plan) -> None:
         self._images = images
         self._plan = plan
+        self._half = np.asarray(plan.output) / 2
         self.probabilities = draw_probabilities(images, plan)
         self._known = [_known_pixels(image, number) for number, image in enumerate(images)]
         self._holders: list[tuple[int, NDArray[np.intp], NDArray[np.float64]]] = []
@@ -59,19 +60,18 @@ class Sampler:
         center
             ``(D,)`` float64, pixel coordinates of the center of the tile in the image; may lie outside it.
         """
-        half = np.asarray(self._plan.output) / 2
         if self._plan.sampler == "objects" and rng.random() < 0.5 and self._holders:
             value, holders, probabilities = self._holders[int(rng.integers(len(self._holders)))]
             index = int(holders[rng.choice(len(holders), p=probabilities)])
             places = [p.pixels for p in self._images[index].places if p.value == value]
             pixels = places[int(rng.integers(len(places)))]
             # At a random place of the output, not always in its center.
-            return index, pixels[int(rng.integers(len(pixels)))] + rng.uniform(-half, half)
+            return index, pixels[int(rng.integers(len(pixels)))] + rng.uniform(-self._half, self._half)
         index = int(rng.choice(len(self._images), p=self.probabilities))
         image, known = self._images[index], self._known[index]
         shape = np.asarray(image.target.shape)
         if self._plan.sampler != "density" and known is not None:
-            return index, known[int(rng.integers(len(known)))] + rng.uniform(-half, half)
+            return index, known[int(rng.integers(len(known)))] + rng.uniform(-self._half, self._half)
         anywhere = rng.uniform(-0.5, shape - 0.5)
         if self._plan.sampler == "density":
             for _ in range(1000):

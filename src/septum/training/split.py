@@ -12,7 +12,7 @@ import numpy as np
 from septum import seeding
 from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.training.settings import SplitSettings
 
 # One in this many images is held out.

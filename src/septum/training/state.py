@@ -13,7 +13,7 @@ from torch import Tensor
 
 from septum.errors import DataError, ModelError
 from septum.events import Warned
-from septum.io.paths import format_path
+from septum.io.formats import format_path
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.unet import UNet
 from septum.nn.weight_averaging import WeightAverage

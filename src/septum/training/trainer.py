@@ -85,6 +85,7 @@ class Trainer:
             device=self.device.torch,
         )
         self._sampler = Sampler(self.images, self.plan)
+        self._output = self.plan.output
         self._on_device = [self._to_device(i) for i in self.images] if self._images_fit() else []
         self.not_compiled = ""
         if self.compile:
@@ -137,7 +138,7 @@ class Trainer:
             )
             tiles.append(parts)
         images, targets, weights = zip(*tiles, strict=True)
-        return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self.plan.output)
+        return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self._output)
 
     def _to_device(self, image: Prepared) -> tuple[Tensor, Tensor, Tensor]:
         """Return image, target and weight on the device; on the CPU they share memory with the arrays."""

@@ -14,16 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import (
-    AREAS,
-    SEED_SHARES,
-    ObjectSettings,
-    area_candidates,
-    candidates,
-    label_each,
-    min_size_candidates,
-)
+from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_each
 from septum.arrays.targets import connected_components
 from septum.check.samples import Sample, judged_objects
 from septum.metrics import isbi
@@ -35,7 +26,15 @@ from septum.prediction.tiled import image_probabilities
 from septum.settings import MaskKind
 from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
-from septum.training.model_selection import MAIN_SCORES, main_scores, selection_score
+from septum.training.model_selection import (
+    MAIN_SCORES,
+    SEED_SHARES,
+    area_candidates,
+    candidates,
+    main_scores,
+    min_size_candidates,
+    selection_score,
+)
 from septum.training.plan import Plan
 from septum.training.schedule import Schedule
 
