@@ -85,7 +85,7 @@ TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
 DICE, BALANCE = ("dice=1", "weights.balance=1"), ("dice=0", "weights.balance=10")
 FAST = "optimizer.rate=0.003"
-UNSETTLED = "optimizer.settle=0"
+UNSETTLED = "optimizer.freeze_batchnorm=0"
 GRAY = tuple(
     f"augmentation.{value}" for value in ("brightness=0.5", "contrast=0.5", "gamma=[0.5,2]", "noise=0.4", "chance=0.5")
 )
@@ -117,7 +117,7 @@ VARIANTS = {
     "width 24": Variant(("network.width=24",)),
     "range normalization": Variant(("normalization.method=range",)),
     "norm does not settle": Variant((UNSETTLED,)),
-    "norm settles at the half": Variant(("optimizer.settle=0.5",)),
+    "norm settles at the half": Variant(("optimizer.freeze_batchnorm=0.5",)),
     "gray values twice as far": Variant(GRAY),
     "gray values twice as far, norm does not settle": Variant((*GRAY, UNSETTLED)),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),

@@ -71,7 +71,9 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         f"- **The file**: models/{name}.safetensors, {size / 1e6:.1f} MB, weights in half precision.",
         f"- **Pixel size** of the training images in micrometers: {sizes or 'not stated in the files'}."
         + (
-            f" Objects were {header.seen.object_px:.0f} pixels across." if header.seen and header.seen.object_px else ""
+            f" Objects were {header.domain.object_px:.0f} pixels across."
+            if header.domain and header.domain.object_px
+            else ""
         ),
         f"- **Trained on** [{public.title}]({public.page}).",
         f"- **Terms of the data**: {public.terms}. {public.citation}.",

@@ -46,7 +46,7 @@ def trained(part: ProtocolPart, folder: Path, share: float, budget_s: float) -> 
     """Return the model of a share, which is trained if it is not there."""
     model = folder / "run" / "model.safetensors"
     if not model.exists():
-        train_on(part, folder, budget_s=budget_s, set=(f"optimizer.settle={share}",))
+        train_on(part, folder, budget_s=budget_s, set=(f"optimizer.freeze_batchnorm={share}",))
     return model
 
 

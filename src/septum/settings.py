@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
+
+MaskKind = Literal["objects", "classes"]
+"""Meaning of the values of masks: object ids (instances), or classes (semantic)."""
 
 
 class Settings(BaseModel):
@@ -71,5 +74,22 @@ def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], Fiel
         if option is not None:
             yield (name,), field, option
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            for place, inner, found in options_of(field.annotation):
-                yield (name, *place), inner, found
+            for place, inner, nested in options_of(field.annotation):
+                yield (name, *place), inner, nested
+
+
+# Options that several commands share; `dataclasses.replace` puts one of them under another heading.
+DEVICE = Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading="Hardware", metavar="NAME", free=True)
+AXES = Option(
+    help="Axes of the image files: ZYX, TYX, YXC.", heading="Input", metavar="AXES", default="as the files say"
+)
+MASK_KIND = Option(
+    help="What the masks hold: numbered objects, or classes.", heading="Data", default="read from the masks"
+)
+IGNORE_VALUES = Option(
+    help="Mask value to treat as unannotated (repeatable); use 0 for scribble annotations.",
+    heading="Data",
+    flags=("--ignore-value",),
+    metavar="VALUE",
+)
+WIDTH = Option(help="Features of the first level of the network.", heading="Network", metavar="N", default="planned")

@@ -280,7 +280,7 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
         "21_training_mask.gif": "nothing is inside",
         "22_training_mask.gif": "image 64 x 64, field of view 64 x 40",
         "23_training_mask.gif": "the GIF file is damaged or cut off (its first bytes are wrong)",
-        "24_training_mask.gif": "most of what is drawn lies outside",
+        "24_training_mask.gif": "most labeled pixels lie outside",
     }
     assert "field-of-view" not in codes(report)
     for n, sample in enumerate(load_samples(report)):
@@ -289,8 +289,8 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
 
 def test_masks_of_a_copy_hold_the_field_of_view(tmp_path: Path) -> None:
     before = check([vessels(tmp_path / "data")])
-    records = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
-    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in records)
+    repaired = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
+    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in repaired)
     after = check([tmp_path / "out"])
     assert after.issues == ()
     for old, new in zip(load_samples(before), load_samples(after), strict=True):

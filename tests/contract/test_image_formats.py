@@ -185,14 +185,14 @@ def test_every_truncation_is_noticed(tmp_path: Path, kind: Format) -> None:
 @each_format
 def test_empty_text_and_noise_are_no_images(tmp_path: Path, kind: Format) -> None:
     path = tmp_path / f"image{kind.suffix}"
-    for content, said in [
+    for content, message in [
         (b"", "0 bytes"),
         (b"cell,area\n1,20\n", "text that begins 'cell,area"),
         (bytes(range(7, 207)), "bytes that begin 07 08"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     ]:
         path.write_bytes(content)
-        with pytest.raises(FileError, match=said) as raised:
+        with pytest.raises(FileError, match=message) as raised:
             read_image(path)
         assert raised.value.expected and raised.value.todo
 

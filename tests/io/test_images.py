@@ -78,16 +78,16 @@ def test_list_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [("none.tif", "does not exist"), ("*.jpg", "no image"), ("notes.txt", "no image"), ("empty", "without images")],
 )
 def test_inputs_without_images_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, message: str
 ) -> None:
     touch(tmp_path, "notes.txt", "a.png")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=said) as raised:
+    with pytest.raises(UsageError, match=message) as raised:
         list_images(["a.png", given])
     assert given in raised.value.given and raised.value.todo
 

@@ -1,7 +1,7 @@
 """Kill a prediction at random moments, again and again, until it ends. Run as a program, by `test_in_blocks`.
 
 Each session is a forked copy of this warm process that kills itself with SIGKILL at the n-th of its moments: before and
-after each file is put in its place, and at each record.
+after each file is put in its place, and at each event.
 """
 
 from __future__ import annotations

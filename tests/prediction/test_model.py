@@ -104,10 +104,10 @@ def test_weights_of_another_network_are_refused(model: Path, tmp_path: Path) -> 
 
 
 def test_info_describes_the_model(model: Path) -> None:
-    said = describe_model(model)
-    assert said["parameters"] == sum(p.numel() for p in for_prediction(UNet(SETTINGS)).parameters())
-    assert said["context_px"] == [8, 8]
-    assert said["scores"] == {"SEG": 0.5}
+    description = describe_model(model)
+    assert description["parameters"] == sum(p.numel() for p in for_prediction(UNet(SETTINGS)).parameters())
+    assert description["context_px"] == [8, 8]
+    assert description["scores"] == {"SEG": 0.5}
     assert installation()["torch"] == torch.__version__
 
 

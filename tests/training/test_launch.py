@@ -42,8 +42,8 @@ def _launch(code: str) -> int:
 def test_processes_get_rank_and_address_and_the_first_one_speaks(capfd: pytest.CaptureFixture[str]) -> None:
     names = "'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'OMP_NUM_THREADS', 'SEPTUM_LAUNCHER'"
     assert _launch(f"print(rank, *(os.environ[name] for name in ({names})), file=sys.stderr)") == 0
-    said = capfd.readouterr().err
-    assert said.split() == ["0", "2", "0", "127.0.0.1", os.environ["OMP_NUM_THREADS"], str(os.getpid())]
+    shown = capfd.readouterr().err
+    assert shown.split() == ["0", "2", "0", "127.0.0.1", os.environ["OMP_NUM_THREADS"], str(os.getpid())]
 
 
 def test_the_error_of_one_process_ends_all_and_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:

@@ -149,8 +149,8 @@ def test_a_gap_in_a_line_costs_more_than_a_shifted_line(monkeypatch: pytest.Monk
         both = table(truth, made[name])
         areas = isbi.areas(truth, made[name])
         image_scored = ScoredSample("0", "", truth.shape, 0.0, both, both, np.zeros((15, 3)), areas)
-        told = estimates([image_scored] * 2, "classes", values=(0, 255), seed=0)
-        assert {k: v.value for k, v in told.items()} == pytest.approx(found)
+        reported = estimates([image_scored] * 2, "classes", values=(0, 255), seed=0)
+        assert {k: v.value for k, v in reported.items()} == pytest.approx(found)
         assert own_scores(image_scored, "classes", values=(0, 255))[1] == pytest.approx(selection_score(found))
 
 

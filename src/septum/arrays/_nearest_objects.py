@@ -61,12 +61,12 @@ def sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach: 
                     if distance > reach:
                         continue
                     o = row - start
-                    found = (id1[o, p], square1[o, p], id2[o, p], square2[o, p])
-                    found = _enter(a[p], np.float32(distance * distance), *found)
+                    nearest = (id1[o, p], square1[o, p], id2[o, p], square2[o, p])
+                    nearest = _enter(a[p], np.float32(distance * distance), *nearest)
                     distance = abs(row - row_b[p]) * step
                     if b[p] > 0 and distance <= reach:
-                        found = _enter(b[p], np.float32(distance * distance), *found)
-                    id1[o, p], square1[o, p], id2[o, p], square2[o, p] = found
+                        nearest = _enter(b[p], np.float32(distance * distance), *nearest)
+                    id1[o, p], square1[o, p], id2[o, p], square2[o, p] = nearest
     return id1, square1, id2, square2
 
 

@@ -178,7 +178,7 @@ def find_meetings(
     depth, height, width = sides
     packed = np.empty(0, np.uint64)
     for turn in range(2):  # count, then fill
-        found = 0
+        count = 0
         for axis in range(1 - ring, 3):
             forward = (height * width, width, 1)[axis]
             outward = len(steps) // 2 + 2 - axis  # index of the forward step; the backward step mirrors it
@@ -191,7 +191,7 @@ def find_meetings(
                         if up[p] == up[n] or up[p] == 0 or up[n] == 0:
                             continue
                         if turn == 0:
-                            found += 1
+                            count += 1
                             continue
                         if seeds > 0 and seed[p] > 0 and seed[n] > 0:
                             continue  # different seeds never merge
@@ -204,11 +204,11 @@ def find_meetings(
                             if place == 0:
                                 continue
                             later, step = p, outward
-                        packed[found] = (np.uint64(TOP - key[later]) << np.uint64(34)) | np.uint64(8 * later + step)
-                        found += 1
+                        packed[count] = (np.uint64(TOP - key[later]) << np.uint64(34)) | np.uint64(8 * later + step)
+                        count += 1
         if turn == 0:
-            packed = np.empty(found, np.uint64)
-    return packed[:found]
+            packed = np.empty(count, np.uint64)
+    return packed[:count]
 
 
 @lazy_jit
@@ -313,7 +313,7 @@ def open_border(
     depth, height, width = sides
     most = 2 * (ring * height * width + depth * width + depth * height)
     inner, earlier = np.empty(most, np.int32), np.empty(most, np.bool_)
-    found = 0
+    count = 0
     for z in range(depth):
         for y in range(height):
             rim = in_ring(z, depth, ring) or in_ring(y, height, 1)
@@ -329,10 +329,10 @@ def open_border(
                     p = h + (1 if x == 0 else -1)
                 if up[h] == 0 or up[p] == 0:
                     continue
-                inner[found] = p
-                earlier[found] = key[p] > key[h] or (key[p] == key[h] and p < h)
-                found += 1
-    return inner[:found], earlier[:found]
+                inner[count] = p
+                earlier[count] = key[p] > key[h] or (key[p] == key[h] and p < h)
+                count += 1
+    return inner[:count], earlier[:count]
 
 
 @lazy_jit

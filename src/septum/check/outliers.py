@@ -27,7 +27,7 @@ OBJECT_SIZE_OUTLIER = IssueKind(
 )
 KINDS = (INTENSITY_OUTLIER, INTENSITY_UNLIKE, SIZE_OUTLIER, OBJECT_SIZE_OUTLIER)
 
-_FEWEST_IMAGES = 8  # fewer do not show what is usual
+_FEWEST_IMAGES = 8  # fewer do not define the usual range
 _UNLIKE = 4.0  # times the 95th percentile of the distances to the nearest other image
 _UNLIKE_LEAST = 0.3  # standard deviations
 _DIM, _LEVELS = 8, 32  # this many times less contrast than the median, with so few gray values that it matters
@@ -37,32 +37,32 @@ _OBJECT_SIZE = 4  # times the median diameter, at least
 
 def detect(pairs: Sequence[PairStatistics], *, objects: bool) -> Iterator[Observation]:
     """Yield images unlike the others, with figures; sizes of `objects` are compared if the masks hold ids."""
-    found = [(pair, pair.image_stats) for pair in pairs if pair.image_stats]
-    if len(found) < _FEWEST_IMAGES:
+    images = [(pair, pair.image_stats) for pair in pairs if pair.image_stats]
+    if len(images) < _FEWEST_IMAGES:
         return
-    yield from _intensities(found)
-    pixels = np.asarray([float(np.prod(stats.sides)) for _, stats in found])
-    for (pair, stats), ratio in zip(found, pixels / np.median(pixels), strict=True):
+    yield from _intensities(images)
+    pixels = np.asarray([float(np.prod(stats.sides)) for _, stats in images])
+    for (pair, stats), ratio in zip(images, pixels / np.median(pixels), strict=True):
         if not 1 / _SIZE <= ratio <= _SIZE:
-            usual = found[int(np.argsort(pixels)[len(pixels) // 2])][1]
+            usual = images[int(np.argsort(pixels)[len(pixels) // 2])][1]
             detail = f"{format_shape(stats.sides)}, usual {format_shape(usual.sides)}"
             yield Observation(SIZE_OUTLIER, pair.image, detail)
     if objects:
-        sizes = ((pair, [n for c in pair.census for n in c.counts], len(stats.sides)) for pair, stats in found)
+        sizes = ((pair, [n for c in pair.census for n in c.counts], len(stats.sides)) for pair, stats in images)
         yield from _object_sizes([(pair, float(np.median(counts)), rank) for pair, counts, rank in sizes if counts])
 
 
-def _intensities(found: Sequence[tuple[PairStatistics, ImageStatistics]]) -> Iterator[Observation]:
-    contrasts = np.asarray([max(s.percentiles[2] - s.percentiles[0], 1e-12) for _, s in found])
+def _intensities(images: Sequence[tuple[PairStatistics, ImageStatistics]]) -> Iterator[Observation]:
+    contrasts = np.asarray([max(s.percentiles[2] - s.percentiles[0], 1e-12) for _, s in images])
     middle = float(np.median(contrasts))
     dim = set()
-    for (pair, stats), contrast in zip(found, contrasts, strict=True):
+    for (pair, stats), contrast in zip(images, contrasts, strict=True):
         levels = min(stats.levels, contrast + 1) if "int" in stats.dtype else stats.levels
         if contrast * _DIM < middle and levels < _LEVELS:
             dim.add(pair.name)
             detail = f"contrast 1/{middle / contrast:.2g} of the median, about {levels:.0f} gray values"
             yield Observation(INTENSITY_OUTLIER, pair.image, detail)
-    several = [(p, np.asarray(s.curve).reshape(s.channels, len(QUANTILES))) for p, s in found if not s.constant]
+    several = [(p, np.asarray(s.curve).reshape(s.channels, len(QUANTILES))) for p, s in images if not s.constant]
     for channels in {len(curve) for _, curve in several}:
         alike = [(pair, curve) for pair, curve in several if len(curve) == channels]
         if len(alike) < _FEWEST_IMAGES:
@@ -80,13 +80,13 @@ def _intensities(found: Sequence[tuple[PairStatistics, ImageStatistics]]) -> Ite
                 yield Observation(INTENSITY_UNLIKE, pair.image, detail)
 
 
-def _object_sizes(found: Sequence[tuple[PairStatistics, float, int]]) -> Iterator[Observation]:
-    widths = np.asarray([size ** (1 / rank) for _, size, rank in found])
+def _object_sizes(images: Sequence[tuple[PairStatistics, float, int]]) -> Iterator[Observation]:
+    widths = np.asarray([size ** (1 / rank) for _, size, rank in images])
     if len(widths) < _FEWEST_IMAGES:
         return
     logs = np.log(widths)
     middle = float(np.median(logs))
     usual = max(float(np.log(_OBJECT_SIZE)), 3.5 * 1.4826 * float(np.median(np.abs(logs - middle))))
-    for (pair, _, _), width, log in zip(found, widths, logs, strict=True):
+    for (pair, _, _), width, log in zip(images, widths, logs, strict=True):
         if abs(log - middle) > usual:
             yield Observation(OBJECT_SIZE_OUTLIER, pair.mask, f"{width:.3g} pixels, usual {np.exp(middle):.3g}")

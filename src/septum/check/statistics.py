@@ -67,7 +67,7 @@ class MaskStatistics:
     dtype, axes, frames, sides, channels, digest
         As in `ImageStatistics`.
     mends
-        Repairs that reading the values as labels took; see `septum.check.masks.Labels`.
+        Repairs made in reading the values as labels; see `septum.check.masks.Labels`.
     restored
         The two values were restored after JPEG: the copy may hold them, training does not use them.
     problem

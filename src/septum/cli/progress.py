@@ -350,8 +350,8 @@ def orderly(run: Path) -> Iterator[StopRequest]:
         try:
             yield stop
         except KeyboardInterrupt:
-            stop.ask()
-    if stop.asked:
+            stop.request()
+    if stop.requested:
         if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
             typer.echo(f"\nstopped: {_how_to_continue(run)}", err=True)
         raise typer.Exit(128 + (stop.number or signal.SIGINT))

@@ -14,7 +14,7 @@ import typer
 from septum.report.numbers import format_interval, format_number, format_table, format_value
 
 if TYPE_CHECKING:
-    from septum.check.repair import FixRecord
+    from septum.check.repair import RepairedFile
     from septum.cli.progress import Learned
     from septum.evaluation.results import Difference, Evaluation
     from septum.experiments.events import SeedsCompared
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def repair_lines(fixed: Sequence[FixRecord], out: Path) -> list[str]:
+def repair_lines(fixed: Sequence[RepairedFile], out: Path) -> list[str]:
     """Return what was done to make a repaired copy: each file that was changed or left out, and the sum of all."""
     lines = []
     for record in fixed:

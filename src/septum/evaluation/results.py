@@ -35,7 +35,7 @@ class EvaluateSettings(Settings):
     predicted
         Files or folders; with two predictions the second one is compared with the first.
     truth
-        A file or a folder; see `septum.evaluation.pairs.find_items`.
+        A file or a folder; see `septum.evaluation.pairs.pair_with_truth`.
     metrics
         ``isbi`` takes probability maps or binary maps of membranes (0) and cells (1 or 255), ``ctc`` and ``instances``
         take object ids, ``pixels`` takes class values or probabilities.
@@ -305,10 +305,10 @@ def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation as JSON content, without the list of all objects, which is in ``objects.csv``."""
-    found = asdict(evaluation)
-    for result in found["results"]:
+    content = asdict(evaluation)
+    for result in content["results"]:
         del result["objects"]
-    plain = _plain(found)
+    plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
 

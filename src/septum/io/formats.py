@@ -1,6 +1,6 @@
 """The table of image formats, names of image files, and refusals of files that hold no whole image.
 
-The table has one row a format, with all that the rest of Septum may ask about it. A new format is a row here and a
+The table has one row a format, with all properties that other modules use. A new format is a row here and a
 module with its reader (and its writer). A reader is ``open(place, *, axes, labels) ->
 septum.io.image.StoredImage``; a writer is ``write(path, array, axes, request: septum.io.files.WriteRequest) -> None``.
 """
@@ -21,7 +21,7 @@ from septum.errors import FileError
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What Septum knows about one format.
+    """Properties of one format.
 
     Attributes
     ----------
@@ -193,17 +193,17 @@ def url_of(location: Path | str) -> str | None:
     No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path on this machine.
     """
     text = location.as_posix() if isinstance(location, Path) else location
-    found = _URL.match(text)
-    if found is None or found[1].lower() == "file":
+    match = _URL.match(text)
+    if match is None or match[1].lower() == "file":
         return None
-    return f"{found[1].lower()}://{text[found.end() :]}"
+    return f"{match[1].lower()}://{text[match.end() :]}"
 
 
 def local_path(location: Path | str) -> Path:
     """Return the path on this machine that `location` is; it must not be a URL of another machine."""
     text = location.as_posix() if isinstance(location, Path) else location
-    found = _URL.match(text)
-    return Path("/" + text[found.end() :]) if found is not None else Path(location)
+    match = _URL.match(text)
+    return Path("/" + text[match.end() :]) if match is not None else Path(location)
 
 
 def is_image(path: Path) -> bool:
@@ -248,7 +248,7 @@ def format_path(path: Path | str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-# The errors that decoders were seen to raise for damaged bytes.
+# Errors that decoders raise for damaged bytes.
 DAMAGE = (
     OSError,
     EOFError,
