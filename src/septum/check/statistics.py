@@ -35,7 +35,7 @@ class ImageStatistics:
     curve, levels
         See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
-        See `septum.check.duplicates.thumbnail`; of the first frame, empty for stacks.
+        See `septum.check.comparisons.thumbnail`; of the first frame, empty for stacks.
     """
 
     dtype: str

@@ -1,7 +1,7 @@
-"""The scores of held-out images that a training reports, the one number that chooses, and what it chooses from.
+"""Model selection: the main scores of held-out images, the selection score, and the candidate settings.
 
-That number decides which weights are kept, which candidate settings turn probabilities into objects, and whether a
-training still gets better. To change how a model is chosen, change this file.
+The selection score decides which weights are kept, which candidate settings turn probabilities into objects, and
+whether a training still improves. To change how a model is chosen, change this file.
 """
 
 from __future__ import annotations
