@@ -26,7 +26,7 @@ the log of a run and the head of its report hold them.
 """
 
 _CHOOSING = (("SEG", "AP50"), ("V_Rand", "dice"), ("dice",))
-"""Names of the scores whose mean chooses; the first group of which all scores exist.
+"""Names of the scores whose mean chooses: of the first group whose scores all exist; all are in `MAIN_SCORES`.
 
 SEG alone would ignore false objects, AP50 alone the fit of outlines. V_Rand detects gaps in lines, which hardly
 change Dice.
