@@ -1,15 +1,15 @@
-"""What a choice of the plan is worth: the same training with one value changed, on public data.
+"""Effect of one choice of the plan: the same training with one value changed, on public data.
 
     python benchmarks/ablation.py DATA OUT SET [--seconds 60] [--seed 0] [--variants "the plan;classes alike"]
     python benchmarks/ablation.py --show OUT [--write]
 
-DATA holds the sets as in benchmarks/main_job.py, of which a regular part is taken, to afford many cells. A cell is one
-set, one variant and one seed: it steps on one core for so many seconds of processor time, so that a choice which makes
-steps dearer gets fewer of them, and other work on the machine does not matter. Scored are the last weights and, where
-the plan averages them, the averaged ones of the same training, on all held-out images, for objects with the best of the
-settings that training tries. Finished cells are kept in OUT and not computed again, `--write` adds them to the figures
-that are kept; `deep` says with which weight of deep supervision, and labels that are no variant here are of plans of
-before. Residual blocks are not in the product; they are added to its network here.
+DATA holds the sets as in benchmarks/main_job.py; every n-th image of a set is used, so that many cells can be computed.
+A cell is one set, one variant and one seed. It trains on one core for `--seconds` of processor time, so that a choice
+that makes steps slower gets fewer of them, and other work on the machine does not matter. The last weights are scored
+and, if the plan averages weights, the averaged ones of the same training, on all held-out images, for objects with the
+best of the settings that training tries. Finished cells are kept in OUT and not computed again; `--write` adds them to
+the stored figures. `deep` is the weight of deep supervision; labels that are no variant here belong to earlier plans.
+Residual blocks are not part of Septum; they are added to its network here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ TURNED = ("augmentation.rotate=true", "augmentation.mirror=true")
 FIXED = ("augmentation.rotate=false", "augmentation.mirror=false")
 DICE, BALANCE = ("dice=1", "weights.balance=1"), ("dice=0", "weights.balance=10")
 FAST = "optimizer.rate=0.003"
-UNSETTLED = "optimizer.settle=0"
+UNSETTLED = "optimizer.freeze_batchnorm=0"
 GRAY = tuple(
     f"augmentation.{value}" for value in ("brightness=0.5", "contrast=0.5", "gamma=[0.5,2]", "noise=0.4", "chance=0.5")
 )
@@ -117,7 +117,7 @@ VARIANTS = {
     "width 24": Variant(("network.width=24",)),
     "range normalization": Variant(("normalization.method=range",)),
     "norm does not settle": Variant((UNSETTLED,)),
-    "norm settles at the half": Variant(("optimizer.settle=0.5",)),
+    "norm settles at the half": Variant(("optimizer.freeze_batchnorm=0.5",)),
     "gray values twice as far": Variant(GRAY),
     "gray values twice as far, norm does not settle": Variant((*GRAY, UNSETTLED)),
     "no deformation": Variant(("augmentation.elastic_sigma_px=0",)),

@@ -1,4 +1,4 @@
-"""Areas between lines: one level for all pixels, or grown from where the network is sure; which is better?
+"""Areas between lines: one threshold for all pixels against a watershed from confident seeds.
 
     python benchmarks/areas.py RUN DATA
 
@@ -44,7 +44,7 @@ def scores(truths: list[NDArray[Any]], masks: list[NDArray[Any]]) -> dict[str, f
 
 def main(run: Path, data: Path) -> None:
     """Score both ways, keep and print the figures."""
-    model = open_model(run / "model.safetensors", "cpu")
+    model = open_model(run, "cpu")
     names = json.loads((run / "plan.json").read_text())["held_out"]
     samples = [s for s in load_samples(check([data], kind="classes")) if s.name in names]
     truths = [s.mask for s in samples]

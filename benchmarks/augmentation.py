@@ -1,7 +1,7 @@
 """Time to augment one 572 tile (image 572, label and weight 388) on one thread, beside the libraries in use.
 
-Everybody rotates by any angle, deforms elastically (3 x 3 vectors of 10 px where the library can) and changes
-brightness and contrast, drawing the random numbers included. Contestants take turns, so that all see the same machine.
+Each contestant rotates by any angle, deforms elastically (3 x 3 vectors of 10 px if the library can) and changes
+brightness and contrast, and draws its random numbers. Contestants take turns, so that all see the same machine.
 
 The peers live in an environment of their own; those that are missing are named in the result::
 

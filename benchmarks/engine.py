@@ -7,8 +7,8 @@
 The other programs take part where they are installed: onnxruntime, openvino, ncnn with pnnx, MNN (and onnx, from which
 the first, second and last of them read the network). All compute the same network in float32 with as many threads as
 PyTorch takes, each in a process of its own, as their threads would disturb each other; one after the other in each of
-seven rounds, so that what else the machine does meets all of them alike. `cpu_s` are processor seconds of all threads,
-those that only wait among them: with OMP_NUM_THREADS=1 none does, and a busy machine does not count. Figures go to
+seven rounds, so that other work on the machine affects all of them alike. `cpu_s` are processor seconds of all threads,
+also of waiting ones: with OMP_NUM_THREADS=1 no thread waits, and a busy machine does not matter. Figures go to
 benchmarks/results/engine.json.
 """
 

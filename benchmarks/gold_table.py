@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/gold_table.py
 
-Prints a summary and writes the whole table to benchmarks/results/gold_table.md. ISBI sections are skipped, and
-the reason is said, where their images (../shared/data/isbi2012) are not there.
+Prints a summary and writes the whole table to benchmarks/results/gold_table.md. ISBI sections are skipped, with
+the reason, if their images (../shared/data/isbi2012) are missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a GPU makes of Septum: one command, on the machine that has one.
+"""Times of Septum on a GPU: one command, on a machine that has one.
 
 Usage: python benchmarks/gpu.py [--device cuda] [--steps 30] [--quick] [--write]
     --quick uses a narrow network and few rounds and compiles nothing, to see that it works: its figures mean nothing

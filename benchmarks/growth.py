@@ -4,8 +4,8 @@ Usage: python benchmarks/growth.py [KIND ...] [--quick] [--write]
     KIND is prediction, objects, "weight map", scores or images: all where none is named
     --quick stops at small sizes; --write stores benchmarks/results/growth.json and docs/images/growth.svg
 
-Each point is a process of its own. Its seconds are those that processors worked (a busy machine does not count), of a
-second call where the first takes under 5 s, so that imports and first uses are left out; its memory is the most that
+Each point is a process of its own. Its seconds are processor seconds (a busy machine does not matter), of a
+second call if the first takes under 5 s, so that imports and first uses are left out; its memory is the most that
 the process ever held (Linux). The network is narrow (width 4, depth 2) and was not trained: its answers mean nothing,
 its cost does not depend on them. Objects are disks of equal size at equal distances, so that pixels grow with objects.
 `exponent` is the slope between the last points of ten times and more the

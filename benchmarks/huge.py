@@ -1,10 +1,10 @@
-"""Predict an image of 1.6 gigapixels in 2 GB: kept by the system, compared with a part computed in memory.
+"""Predict an image of 1.6 gigapixels in 2 GB, and compare a part with a prediction in memory.
 
 Usage: python benchmarks/huge.py FOLDER [--side 40000] [--memory 2G] [--write]
 
-FOLDER keeps the image, the model and the result (about 6 GB free are needed); what is there is used again. The network
-is narrow (width 4, depth 3) and trained for 300 steps on made cells. The prediction runs in a control group
-(Linux, as root) that kills it above the limit; where none can be made it runs without, and the result says so.
+FOLDER keeps the image, the model and the result (about 6 GB free are needed); existing files are used again. The
+network is narrow (width 4, depth 3) and trained for 300 steps on made cells. The prediction runs in a control group
+(Linux, as root) that kills it above the limit; if none can be made it runs without, and the result states this.
 """
 
 from __future__ import annotations

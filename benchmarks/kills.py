@@ -1,4 +1,4 @@
-"""Kill real trainings at random times, and see whether they end with the bits of one that was left alone.
+"""Kill real trainings at random times, and compare the bits of their results with those of an undisturbed one.
 
     python benchmarks/kills.py OUT 20 0
 

@@ -2,9 +2,9 @@
 
     python benchmarks/main_job.py DATA OUT isbi2012=20m fluorescence=5m brightfield=5m hela=5m u373=5m hippocampus=5m
 
-DATA holds the sets under the names of `SETS` below (docs/results.md says where each is to be had). Each set is trained
+DATA holds the sets under the names of `SETS` below (docs/results.md names their sources). Each set is trained
 by ``septum train``, its held-out images are predicted by ``septum predict`` and scored by ``septum evaluate``, as a
-person would do it; figures and commands go to benchmarks/results/main_job.json.
+person would; figures and commands go to benchmarks/results/main_job.json.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
     plan = json.loads((result / "plan.json").read_text())
     images, truths = held_out_files(where, plan["held_out"], result, metrics)
     kinds = ["--output", "probabilities"] if metrics.startswith("isbi") else []
-    _, predict_s, predict_command = septum(
-        "predict", result / "model.safetensors", *images, "-o", result / "predicted", *kinds, "--quiet"
-    )
+    _, predict_s, predict_command = septum("predict", result, *images, "-o", result / "predicted", *kinds, "--quiet")
     evaluations = {
         truth.name: septum("evaluate", result / "predicted", truth, "--metrics", metrics, "--json") for truth in truths
     }

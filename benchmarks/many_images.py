@@ -1,9 +1,9 @@
-"""Many small images: what it gains that one is opened and another written while the network computes.
+"""Many small images: the gain of reading the next image and writing the last one while the network computes.
 
     python benchmarks/many_images.py IMAGES [--count 200] [--rounds 7] [--write]
 
 IMAGES is a folder, such as the nuclei of DSB 2018. A network as `auto` makes it, with random weights, predicts the
-first so many images in one process: once as `septum predict` does it, once one image after the other, in turns. The
+first `--count` images in one process: once as `septum predict` does it, once one image after the other, in turns. The
 first image of all is not counted: it loads and compiles.
 """
 

@@ -1,12 +1,12 @@
-"""What the paper does not publish, searched on held-out sections: learning rate, class balance, where tiles are drawn.
+"""Search on held-out sections for values that the paper does not publish: learning rate, class balance, sampler.
 
     python benchmarks/paper_search.py DATA OUT [--steps 2000] [--width 64] [--rates 1e-4 3e-4 1e-3 3e-3 1e-2]
 
-DATA is the ISBI 2012 data as `septum data` lays them out. One value after the other is searched: the best rate by
-V_rand is kept while balances are tried, the best of both while samplers are. Each choice trains on the first fold's
-training sections and predicts its held-out block, which no figure of docs/reproduction.md is made with alone; all else
-is preset paper. The full width needs a GPU; a narrow network says which rates diverge. What is done is not done again.
-Figures go to benchmarks/results/paper_search.json.
+DATA is the ISBI 2012 data as `septum fetch isbi2012` lays it out. One value after the other is searched: the best rate
+by V_rand is kept while balances are tried, the best of both while samplers are tried. Each choice trains on the first
+fold's training sections and predicts its held-out block, which is a small part of the sections behind
+docs/reproduction.md; all other values are those of preset paper. The full width needs a GPU; a narrow network shows
+which rates diverge. Finished choices are not computed again. Figures go to benchmarks/results/paper_search.json.
 """
 
 from __future__ import annotations

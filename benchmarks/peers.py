@@ -7,11 +7,11 @@
 DATA holds the sets as docs/reproduction.md names them, and dsb2018/fluorescence/{images,masks}. The parts of each set
 are those of `septum reproduce`; DSB 2018 is split by the names in benchmarks/splits. The budget of a set is shared out
 among its parts, for all alike, planning and preprocessing included. Each peer runs by a Python of its own, and trains
-as it does, but for a schedule that is shortened to the wall time (benchmarks/peers_nnunet.py, peers_cellpose.py).
+with its own settings, except for a schedule that is shortened to the wall time (peers_nnunet.py, peers_cellpose.py).
 nnU-Net's probabilities become objects by the same step as Septum's, tuned on 12 of its training images, and it learns
-from masks whose touching objects are set apart by one pixel, as Septum does. Cellpose starts from random weights, as
-the others, and makes objects by its own step; ISBI 2012 has no objects, so it is left out there. What is done is not
-done again. Figures go to benchmarks/results/peers.json.
+from masks whose touching objects are separated by one pixel, as Septum does. Cellpose starts from random weights, as
+the others, and makes objects by its own step; ISBI 2012 has no objects, so it is left out there. Finished trainings are
+not repeated. Figures go to benchmarks/results/peers.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from septum.arrays.targets import class_target, object_target, separate_touching
 from septum.check.check import Report, check
 from septum.check.images import fill_holes, match_channels
 from septum.check.samples import Sample, load_samples
-from septum.cli.options import duration_s
 from septum.evaluation.evaluate import EvaluateSettings, evaluate
 from septum.io.files import list_images, read_image, write_image
 from septum.prediction.events import ImageFailed
@@ -43,7 +42,7 @@ from septum.prediction.settings import PredictSettings
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
 from septum.training.events import Trained
 from septum.training.loop import train
-from septum.training.settings import SplitSettings, TrainSettings
+from septum.training.settings import SplitSettings, TrainSettings, parse_duration
 from septum.training.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent
@@ -238,7 +237,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--nnunet", help="the Python that has nnunetv2")
     parser.add_argument("--cellpose", help="the Python that has cellpose 3")
-    parser.add_argument("--budget", type=duration_s, default=3600.0)
+    parser.add_argument("--budget", type=parse_duration, default=3600.0)
     parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--methods", nargs="+", choices=("septum", "nnunet", "cellpose"), help="those of them only")
     asked = parser.parse_args()

@@ -3,8 +3,8 @@
     python benchmarks/release.py DATA OUT dic-hela="hela 10m" phc-u373="u373 10m" isbi2012="isbi2012 10m"
 
 DATA and OUT are the folders of benchmarks/main_job.py, the words after `=` are entries of its results. A model is
-stored in half precision, and predicts the held-out images again; its card says what it was trained on, what it reached,
-and what it is not for.
+stored in half precision, and predicts the held-out images again; its card states training data, scores
+and limits.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         f"- **The file**: models/{name}.safetensors, {size / 1e6:.1f} MB, weights in half precision.",
         f"- **Pixel size** of the training images in micrometers: {sizes or 'not stated in the files'}."
         + (
-            f" Objects were {header.seen.object_px:.0f} pixels across." if header.seen and header.seen.object_px else ""
+            f" Objects were {header.domain.object_px:.0f} pixels across."
+            if header.domain and header.domain.object_px
+            else ""
         ),
         f"- **Trained on** [{public.title}]({public.page}).",
         f"- **Terms of the data**: {public.terms}. {public.citation}.",
@@ -90,7 +92,7 @@ def card(name: str, header: ModelHeader, figures: dict[str, Any], size: int, hel
         "",
         "**Not for** other kinds of images, other magnifications, or decisions about patients. One data set, one seed",
         "and ten minutes of training: it shows what Septum makes of these data, and is a start for",
-        "`septum train --from`.",
+        "`septum train --from MODEL`.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -112,8 +114,8 @@ def main(data: Path, out: Path, jobs: list[str]) -> None:
         name, entry = job.split("=")
         figures = table[entry]
         run = out / Path(figures["training"]["model"]).parent.name
-        header, target = open_model(run / "model.safetensors", "cpu").header, MODELS / f"{name}.safetensors"
-        save_model(target, trained_networks(run / "model.safetensors"), header, half=True)
+        header, target = open_model(run, "cpu").header, MODELS / f"{name}.safetensors"
+        save_model(target, trained_networks(run), header, half=True)
         held_out = json.loads((run / "plan.json").read_text())["held_out"]
         folder, metrics = JOBS[entry.split()[0]]
         figures["evaluation"] = scored(target, data / folder, run, held_out, metrics)

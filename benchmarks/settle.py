@@ -1,12 +1,11 @@
-"""What it is worth to let batch normalization settle: one held-out block of ISBI 2012, whose sections are noisier.
+"""Effect of freezing batch normalization near the end: one held-out block of ISBI 2012, whose sections are noisier.
 
     python benchmarks/settle.py DATA OUT [--budget 480] [--block 4] [--shares 0 0.25 0.5] [--write]
 
-DATA is as for `septum reproduce isbi2012`. For each share of the training (0: never) in which batch normalization
-computes as in prediction, a network trains on the 24 other sections, and the 6 of the block are predicted twice: as
-users get them, with one mean and variance for all images, and with those of each image, as training does before it
-settles. Where the two differ, training and prediction are different networks. A share whose run is in OUT is not
-trained again.
+DATA is as for `septum reproduce isbi2012`. For each share of the training (0: never) in which batch normalization is
+frozen, a network trains on the 24 other sections, and the 6 of the block are predicted twice: with one mean and
+variance for all images, as users get them, and with those of each image, as in training before freezing. If the two
+differ, training and prediction are different networks. A share whose run is in OUT is not trained again.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def trained(part: ProtocolPart, folder: Path, share: float, budget_s: float) -> 
     """Return the model of a share, which is trained if it is not there."""
     model = folder / "run" / "model.safetensors"
     if not model.exists():
-        train_on(part, folder, budget_s=budget_s, set=(f"optimizer.settle={share}",))
+        train_on(part, folder, budget_s=budget_s, set=(f"optimizer.freeze_batchnorm={share}",))
     return model
 
 

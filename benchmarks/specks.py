@@ -1,9 +1,9 @@
-"""What it gains to tune the size of specks: tuned on one half of the held-out images, scored on the other.
+"""Gain of tuning the minimum size of objects: tuned on one half of the held-out images, scored on the other.
 
     python benchmarks/specks.py hela=RUN,DATA fluorescence=RUN,DATA ... [--write]
 
-RUN is a run of benchmarks/main_job.py, DATA what it was trained on. For both halves: the merit (mean of SEG and AP50)
-and AP50 on the other half with the lowest size of specks, and with the one that was tuned.
+RUN is a run of benchmarks/main_job.py, DATA its training data. For both halves: the selection score (mean of SEG and
+AP50) and AP50 on the other half, with the lowest minimum size and with the tuned one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "specks.json"
 
 def halves(run: Path, data: Path) -> list[dict[str, float]]:
     """Tune on each half of the held-out images, and score on the other."""
-    model = open_model(run / "model.safetensors")
+    model = open_model(run)
     network = model.computed_by(model.choose().name == "septum")
     names = set(json.loads((run / "plan.json").read_text())["held_out"])
     samples = [s for s in load_samples(check((data,))) if s.name in names]

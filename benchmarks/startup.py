@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/startup.py [--write]      (--write stores benchmarks/results/startup.json)
 
-For the prediction, of a 512 x 512 image with a network of width 16, the limit is on what comes on top of the computing
-itself: the seconds of the same call in a process that has done it before. Also shown: the slowest imports.
+For the prediction, of a 512 x 512 image with a network of width 16, the limit is on the overhead, which is the time
+without that of the same call in a process that has made it before. Also shown: the slowest imports.
 """
 
 from __future__ import annotations

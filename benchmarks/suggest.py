@@ -1,12 +1,12 @@
-"""Do the images that `septum suggest` names teach more than any others?
+"""Gain of annotating the images that `septum suggest` names, against images drawn at random.
 
     python benchmarks/suggest.py DATA OUT [--seeds 3] [--steps 300] [--start 8] [--more 8] [--pool 80] [--write]
 
-DATA is the fluorescence part of DSB 2018 (docs/results.md says where it is to be had), of which the test images of
+DATA is the fluorescence part of DSB 2018 (docs/results.md names its source), of which the test images of
 benchmarks/splits are kept for scores. For each seed a few images are drawn, a network is trained on them, and `septum
-suggest` ranks others; then two networks are trained from the beginning with as many images more: those that were
-named first, and others drawn at random. All three get equally many steps. What is done is not done again; figures go to
-benchmarks/results/suggest.json.
+suggest` ranks others; then two networks are trained from the beginning with the same number of additional images: the
+first ones of the ranking, and others drawn at random. All three get the same number of steps. Finished parts are not
+computed again; figures go to benchmarks/results/suggest.json.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def scored(data: Path, test: Path, run: Path, *, seed: int, steps: int) -> dict[
     """Train, predict the test images, and score them."""
     if not (run / "scores_test.json").exists():
         septum("train", data, "-o", run, "--seed", seed, "--steps", steps, "--quiet")
-        septum("predict", run / "model.safetensors", test / "images", "-o", run / "predicted", "--quiet")
+        septum("predict", run, test / "images", "-o", run / "predicted", "--quiet")
         text = septum("evaluate", run / "predicted", test / "masks", "--metrics", "instances", "--json")
         (run / "scores_test.json").write_text(text)
     scores = json.loads((run / "scores_test.json").read_text())["results"][0]["scores"]
@@ -71,7 +71,7 @@ def one_seed(files: dict[str, tuple[Path, Path]], out: Path, asked: argparse.Nam
     named_file = where / "suggested.json"
     if not named_file.exists():
         images = linked(files, pool, where / "pool") / "images"
-        model = where / "first" / "model.safetensors"
+        model = where / "first"
         named_file.write_text(septum("suggest", model, images, "-n", asked.more, "--json", "--quiet"))
     named = [Path(one["image"]).stem for one in json.loads(named_file.read_text())["suggestions"]][: asked.more]
     drawn = pool[: asked.more]  # the pool is in random order

@@ -1,6 +1,6 @@
 """A training step of `septum train` beside the same network in a plain PyTorch loop, on this computer's processor.
 
-The plain loop is what is usual: float32, features outermost (NCHW), a DataLoader with two worker processes that augment
+The plain loop is the usual one: float32, features outermost (NCHW), a DataLoader with two worker processes that augment
 with albumentations or MONAI (rotation, elastic deformation, brightness and contrast of image, label and weight), the
 same optimizer, batch and tile, the weighted cross entropy of `torch.nn.functional`.
 

@@ -4,10 +4,11 @@ gradient).
 Usage: python benchmarks/walks.py [--json FILE]
 
 Four made images of 128 x 128 pixels are trained on for three steps, and one is predicted, on the CPU. A module counts
-as entered if the body of one of its functions runs on the path. It counts as handling the image if such a function
-takes or returns pixels: an array or tensor of two dimensions or more. Not counted is what runs once in a process: each
-job is done once before it is traced, so that modules are imported and numba's functions compiled. The command line
-(`cli`) is not part of a walk.
+as entered if the body of one of its functions runs on the path: generated code (constructors and comparisons of
+dataclasses), bodies of classes and machine code compiled by numba are no such function. It counts as handling the image
+if such a function takes or returns pixels: an array or tensor of two dimensions or more. Not counted is what runs once
+in a process: each job is done once before it is traced, so that modules are imported and numba's functions compiled.
+The command line (`cli`) is not part of a walk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The house keeps its rules: rooms, sizes, imports, names, and docstrings that state what arrays are."""
+"""The house keeps its rules: rooms, sizes, imports, names, and docstrings that describe arrays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "septum"
 MOST_FILES = 20
 MOST_LINES = 400
+MOST_FUNCTION_LINES, MOST_CODE_LINES = 65, 60
+MOST_PARAMETERS = 7
+LARGER_FUNCTIONS = {
+    "api.train": "one keyword for each setting, so that editors complete and document them",
+}
+WIDER_FUNCTIONS = {
+    "api.train": "one keyword for each setting, so that editors complete and document them",
+    "cpu._microkernels.transform_out": "addresses and strides of a microkernel, beside numba's typing context",
+    "io.zarr_write.create_zarr": "one keyword for each property of the image, most of them optional",
+}
 ARRAY = re.compile(r"\b(NDArray|ndarray|ArrayLike|Tensor)\b")
 SHAPE = re.compile(r"``\([^`]*\)|\(\*?[A-Z0-9][^()]*\)|``\[[^`]*\]|scalar|same shape|shape of|sides of", re.DOTALL)
 DTYPE = re.compile(
@@ -67,9 +77,60 @@ def test_a_module_has_at_most_400_lines(room: str) -> None:
     assert not {name: count for name, count in lines.items() if count > MOST_LINES}
 
 
+def functions(name: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield every function and method of a module with its dotted name."""
+
+    def visit(node: ast.AST, place: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+        for inner in ast.iter_child_nodes(node):
+            named = isinstance(inner, ast.FunctionDef | ast.ClassDef)
+            below = f"{place}.{inner.name}" if named else place
+            if isinstance(inner, ast.FunctionDef):
+                yield below, inner
+            yield from visit(inner, below)
+
+    return visit(modules()[name], name)
+
+
+def in_room(room: str) -> list[str]:
+    return [name for name in modules() if name.rpartition(".")[0] == room or (room and name == room)]
+
+
+def lines_of(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@pytest.mark.parametrize("room", ["", *rooms()])
+def test_a_function_has_at_most_60_lines_of_code(room: str) -> None:
+    wrong = {}
+    for name in in_room(room):
+        for function, node in functions(name):
+            docstring = lines_of(node.body[0]) if ast.get_docstring(node) else 0
+            too_long = lines_of(node) > MOST_FUNCTION_LINES or lines_of(node) - docstring > MOST_CODE_LINES
+            if too_long and function not in LARGER_FUNCTIONS:
+                wrong[function] = lines_of(node)
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", ["", *rooms()])
+def test_a_function_has_at_most_7_parameters(room: str) -> None:
+    wrong = {}
+    for name in in_room(room):
+        for function, node in functions(name):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            if count > MOST_PARAMETERS and function not in WIDER_FUNCTIONS:
+                wrong[function] = count
+    assert not wrong
+
+
+def test_functions_that_may_be_larger_exist() -> None:
+    known = {function for name in modules() for function, _ in functions(name)}
+    assert known >= {*LARGER_FUNCTIONS, *WIDER_FUNCTIONS}
+
+
 def test_imports_have_no_circle() -> None:
     edges = {name: {module for module, _ in imports(name) if module != name} for name in modules()}
-    # `import septum` reads the version; what the package itself imports lazily is no circle of its modules.
+    # `import septum` reads the version; lazy imports of the package itself form no circle of its modules.
     edges[""] = set()
     done: set[str] = set()
 
@@ -90,10 +151,10 @@ def test_no_private_name_is_imported_from_another_room(room: str) -> None:
     for name in modules():
         if name.split(".")[0] != room:
             continue
-        for module, what in imports(name):
-            private = what.startswith("_") and not what.startswith("__")
+        for module, imported in imports(name):
+            private = imported.startswith("_") and not imported.startswith("__")
             if module.split(".")[0] != room and (private or module.rpartition(".")[2].startswith("_")):
-                wrong.append(f"{name}: {module}.{what}")
+                wrong.append(f"{name}: {module}.{imported}")
     assert not wrong
 
 
@@ -123,13 +184,13 @@ def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def sections(docstring: str) -> dict[str, str]:
-    """Split a numpydoc docstring at its underlined headings; what comes before the first one is under ``""``."""
+    """Split a numpydoc docstring at its underlined headings; text before the first one is under ``""``."""
     parts = re.split(r"^(\w[\w ]*)\n-{3,}$", docstring, flags=re.MULTILINE)
     return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
 
 
 def missing_facts(node: ast.FunctionDef) -> list[str]:
-    """Return what the docstring of a function leaves unsaid of the arrays that it takes and gives."""
+    """Return the facts on arrays, parameters or results, that the docstring of a function does not state."""
     docstring = ast.get_docstring(node) or ""
     split = sections(docstring)
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
@@ -145,20 +206,19 @@ def missing_facts(node: ast.FunctionDef) -> list[str]:
         texts[argument] = (entry.group(0) if entry else "") or split[""]
     if gives:
         texts["the result"] = split.get("Returns") or split.get("Yields") or split[""]
-    unsaid = []
-    for what, text in texts.items():
+    missing = []
+    for array, text in texts.items():
         for fact, pattern in (("shape", SHAPE), ("dtype", DTYPE), ("range", RANGE)):
             if not pattern.search(text):
-                unsaid.append(f"{what}: {fact}")
-    return unsaid
+                missing.append(f"{array}: {fact}")
+    return missing
 
 
 @pytest.mark.parametrize("room", ["", *rooms()])
 def test_docstrings_state_shape_axes_dtype_and_range_of_arrays(room: str) -> None:
     wrong = {}
-    for name, tree in modules().items():
-        if name.rpartition(".")[0] == room or (room and name == room):
-            for function, node in public_functions(tree):
-                if unsaid := missing_facts(node):
-                    wrong[f"{name}.{function}"] = unsaid
-    assert not wrong, "\n".join(f"{name}: {', '.join(unsaid)}" for name, unsaid in wrong.items())
+    for name in in_room(room):
+        for function, node in public_functions(modules()[name]):
+            if missing := missing_facts(node):
+                wrong[f"{name}.{function}"] = missing
+    assert not wrong, "\n".join(f"{name}: {', '.join(missing)}" for name, missing in wrong.items())

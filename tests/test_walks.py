@@ -1,4 +1,4 @@
-"""An image passes few modules: 20 handle it from file to label file, 25 from file to gradient."""
+"""An image passes few modules: 26 from file to label file, and 25 from file to gradient."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 def test_a_predicted_image_is_handled_by_at_most_twenty_modules(walks: dict[str, list[str]]) -> None:
     found = walks["prediction, handling the image"]
     assert len(found) <= 20, found
-    assert {"predict.in_memory", "arrays.instances", "nn.unet"} <= set(found)
+    assert {"prediction.in_memory", "arrays.instances", "nn.unet"} <= set(found)
 
 
-@pytest.mark.xfail(strict=False, reason="31 modules are entered; the rooms arrays and io alone are 16 of them")
-def test_a_prediction_enters_at_most_twenty_modules(walks: dict[str, list[str]]) -> None:
+def test_a_prediction_enters_at_most_26_modules(walks: dict[str, list[str]]) -> None:
+    """Guard the number reached; the aim is 20.
+
+    The walk opens the model, plans tiles and memory, predicts one TIFF file and writes objects. Of its modules 11 are
+    the steps of the room ``prediction``, 7 read and write files, 5 work on arrays, 2 are the network and its device, 1
+    names axes: each has one subject, and none is too small to stand alone. Lower the bound when one goes.
+    """
     found = walks["prediction, file to label file"]
-    assert len(found) <= 20, found
-
-
-def test_a_prediction_enters_no_more_modules_than_before(walks: dict[str, list[str]]) -> None:
-    """Guard the number reached, with the opening of the model and the planning of memory; lower it when one goes."""
-    found = walks["prediction, file to label file"]
-    assert len(found) <= 31, found
+    assert len(found) <= 26, found
 
 
 def test_a_training_image_is_handled_by_at_most_25_modules(walks: dict[str, list[str]]) -> None:
@@ -44,8 +43,7 @@ def test_a_training_image_is_handled_by_at_most_25_modules(walks: dict[str, list
     assert "nn.unet" in found
 
 
-@pytest.mark.xfail(strict=False, reason="the rooms check and train are being rebuilt")
 def test_training_enters_at_most_25_modules_without_the_check(walks: dict[str, list[str]]) -> None:
     found = walks["training without the check"]
     assert len(found) <= 25, found
-    assert "nn.unet" in found
+    assert {"check.samples", "training.prepare", "nn.augment", "nn.unet"} <= set(found)

@@ -12,14 +12,6 @@ from collections.abc import Sequence
 from septum.errors import UsageError
 
 ORDER = "TCZYX"
-CANONICAL = ("CYX", "CZYX", "TCYX", "TCZYX")
-
-
-def check_canonical(axes: str) -> str:
-    """Return `axes` if it is one of ``CYX``, ``CZYX``, ``TCYX``, ``TCZYX``; raise `ValueError` otherwise."""
-    if axes not in CANONICAL:
-        raise ValueError(f"axes {axes!r} are none of {', '.join(CANONICAL)}")
-    return axes
 
 
 def spatial(axes: str) -> str:

@@ -1,7 +1,7 @@
 """Errors that a user can cause.
 
-Each one states three things: what was given, what was expected, what to do next. The command line prints them without a
-traceback and exits with code 2.
+Each one states three things: the given value, the expected one, and the next step. The command line prints them without
+a traceback and exits with code 2.
 
 ::
 
@@ -11,7 +11,7 @@ traceback and exits with code 2.
     ├── ModelError      a model file or checkpoint that is damaged, foreign, or does not fit the image
     └── UsageError      an option that contradicts another or is out of range
 
-`UnfamiliarImageWarning` is a warning: it stops nothing.
+`UnfamiliarImageWarning` is a warning: the job continues.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class SeptumError(Exception):
     Parameters
     ----------
     given
-        What was found, with the name of the file or option: ``"cells.png: 3 channels"``.
+        The value given, with the name of the file or option: ``"cells.png: 3 channels"``.
     expected
         What would have been right: ``"1 channel, as in training"``.
     todo
-        What to do next: ``"convert the image to gray, or train with color images"``.
+        The next step: ``"convert the image to gray, or train with color images"``.
     """
 
     def __init__(self, given: str, expected: str = "", todo: str = "") -> None:
@@ -65,4 +65,4 @@ class UsageError(SeptumError):
 
 
 class UnfamiliarImageWarning(UserWarning):
-    """An image to predict differs from the training images; the message tells what to expect and what to do."""
+    """An image to predict differs from the training images; the message names the likely effect and a remedy."""

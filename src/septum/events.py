@@ -21,7 +21,7 @@ class Warned(Event):
     Attributes
     ----------
     text : str
-        The warning: what was found and what to do.
+        The warning: the finding and the next step.
     cause : str
         Key of the warning; a text with the same cause is shown once, however many images it concerns.
     """

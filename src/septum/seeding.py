@@ -18,7 +18,7 @@ def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     seed
         The seed of the run, 0 or more.
     purpose
-        What is drawn, for example ``"augment"``; draws for different purposes are independent.
+        Name of the draws, for example ``"augment"``; draws for different purposes are independent.
     place
         Position of the draw, for example ``(step, index)``; integers of 0 or more. Draws of one purpose need places of
         one length: numpy pads short ones with zeros, so that ``(1,)`` and ``(1, 0)`` are the same draw.

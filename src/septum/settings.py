@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+MaskKind = Literal["objects", "classes"]
+"""Meaning of the values of masks: object ids (instances), or classes (semantic)."""
 
 
 class Settings(BaseModel):
@@ -48,7 +51,8 @@ class Option:
     argument : bool
         Positional, without a flag.
     free : bool
-        May differ when a run goes on: it changes neither the data nor the plan nor the result.
+        True if the value may differ when a run is resumed; it is then not stored in the run folder. For fields of the
+        settings themselves, not of nested ones.
     """
 
     help: str
@@ -62,6 +66,11 @@ class Option:
     free: bool = False
 
 
+def flag_of(place: tuple[str, ...], option: Option) -> str:
+    """Return the long name of an option on the command line: its first long flag, else that of the field's name."""
+    return next((flag for flag in option.flags if flag.startswith("--")), "--" + place[-1].replace("_", "-"))
+
+
 def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], FieldInfo, Option]]:
     """Yield the place, the field and the `Option` of each option of a settings class, in order.
 
@@ -72,8 +81,8 @@ def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], Fiel
         if option is not None:
             yield (name,), field, option
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            for place, inner, found in options_of(field.annotation):
-                yield (name, *place), inner, found
+            for place, inner, nested in options_of(field.annotation):
+                yield (name, *place), inner, nested
 
 
 def expectation(error: ValidationError) -> str:
@@ -81,3 +90,20 @@ def expectation(error: ValidationError) -> str:
     message = str(error.errors()[0]["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     message = message.partition(", unable to parse")[0]
     return message[:1].lower() + message[1:]
+
+
+# Options that several commands share; `dataclasses.replace` puts one of them under another heading.
+DEVICE = Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading="Hardware", metavar="NAME", free=True)
+AXES = Option(
+    help="Axes of the image files: ZYX, TYX, YXC.", heading="Input", metavar="AXES", default="as the files say"
+)
+MASK_KIND = Option(
+    help="What the masks hold: numbered objects, or classes.", heading="Data", default="read from the masks"
+)
+IGNORE_VALUES = Option(
+    help="Mask value to treat as unannotated (repeatable); use 0 for scribble annotations.",
+    heading="Data",
+    flags=("--ignore-value",),
+    metavar="VALUE",
+)
+WIDTH = Option(help="Features of the first level of the network.", heading="Network", metavar="N", default="planned")

@@ -9,18 +9,30 @@ from septum.arrays import geometry
 depths = st.integers(0, 6)
 
 
+def trace_side(side: int, depth: int) -> int | None:
+    """Trace one axis through a network without padding; None if a map to be pooled is odd or has no pixel left."""
+    for _ in range(depth):
+        side -= 4
+        if side < 2 or side % 2:
+            return None
+        side //= 2
+    side -= 4
+    for _ in range(depth):
+        side = 2 * side - 4
+    return side if side > 0 else None
+
+
 @given(depths, st.integers(1, 1500))
 @example(1, 18)
 def test_closed_formula_equals_the_traced_network(depth: int, side: int) -> None:
-    try:
-        walked = geometry.trace_sides(side, depth)[-1]
-    except ValueError:
+    traced = trace_side(side, depth)
+    if traced is None:
         assert not geometry.is_valid_input(side, depth)
         with pytest.raises(ValueError, match="does not fit"):
             geometry.output_side(side, depth)
     else:
         assert geometry.is_valid_input(side, depth)
-        assert geometry.output_side(side, depth) == walked == side - 2 * geometry.context(depth)
+        assert geometry.output_side(side, depth) == traced == side - 2 * geometry.context(depth)
 
 
 @given(depths, st.integers(1, 2000), st.sampled_from(["valid", "same"]))

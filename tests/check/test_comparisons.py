@@ -61,7 +61,7 @@ def only(*numbers: int) -> Callable[[Callable[[Pair], Pair]], Callable[[int, Pai
     return lambda change: lambda number, pair: change(pair) if number in numbers else pair
 
 
-def test_clean_data_have_nothing_wrong(tmp_path: Path) -> None:
+def test_clean_data_have_no_issue(tmp_path: Path) -> None:
     assert check([make(tmp_path)]).issues == ()
 
 
@@ -121,8 +121,8 @@ def test_masks_that_seem_shifted_are_named_and_only_the_copy_moves_them(
     for number, sample in enumerate(load_samples(report)):
         mask = nuclei(number)[1]
         np.testing.assert_array_equal(sample.mask, np.roll(mask, shift, axis=(0, 1)) if number in numbers else mask)
-    records = list(fix(report, tmp_path / "copy"))
-    assert sum("moves them back" in " ".join(record.done) for record in records) == len(numbers)
+    repaired = list(fix(report, tmp_path / "copy"))
+    assert sum("moves them back" in " ".join(r.done) for r in repaired) == len(numbers)
     for number, sample in enumerate(load_samples(check([tmp_path / "copy"]))):
         known = sample.mask >= 0
         np.testing.assert_array_equal(sample.mask[known] > 0, nuclei(number)[1][known] > 0)

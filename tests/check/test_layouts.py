@@ -229,12 +229,12 @@ def test_masks_of_the_field_of_view_and_of_a_second_annotator_are_named(tmp_path
 
 
 def eye() -> np.ndarray:
-    """Return what the fields of view of `vessels` hold, ``(64, 64)`` bool."""
+    """Return the field of view of `vessels`, ``(64, 64)`` bool."""
     return np.hypot(*(np.indices((SIDE, SIDE)) - SIDE / 2)) < SIDE / 2
 
 
 def drawn(n: int) -> np.ndarray:
-    """Return what is drawn in image `n` of `vessels`."""
+    """Return the vessels drawn in image `n` of `vessels`."""
     return ndimage.binary_dilation(disks(n) > 0) ^ ndimage.binary_erosion(disks(n) > 0)
 
 
@@ -280,7 +280,7 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
         "21_training_mask.gif": "nothing is inside",
         "22_training_mask.gif": "image 64 x 64, field of view 64 x 40",
         "23_training_mask.gif": "the GIF file is damaged or cut off (its first bytes are wrong)",
-        "24_training_mask.gif": "most of what is drawn lies outside",
+        "24_training_mask.gif": "most labeled pixels lie outside",
     }
     assert "field-of-view" not in codes(report)
     for n, sample in enumerate(load_samples(report)):
@@ -289,8 +289,8 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
 
 def test_masks_of_a_copy_hold_the_field_of_view(tmp_path: Path) -> None:
     before = check([vessels(tmp_path / "data")])
-    records = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
-    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in records)
+    repaired = [r for r in fix(before, tmp_path / "out") if r.written and r.written.parent.name == "masks"]
+    assert all("mask of the field of view: pixels outside are read as not annotated" in r.done for r in repaired)
     after = check([tmp_path / "out"])
     assert after.issues == ()
     for old, new in zip(load_samples(before), load_samples(after), strict=True):
@@ -310,7 +310,7 @@ def test_a_copy_joins_the_files_of_single_objects_into_one_mask(tmp_path: Path, 
         assert new.name == old.name
 
 
-def test_the_smaller_of_overlapping_objects_is_seen_and_other_sizes_are_refused(tmp_path: Path) -> None:
+def test_the_smaller_of_overlapping_objects_is_kept_and_other_sizes_are_refused(tmp_path: Path) -> None:
     data = object_files_by_image(tmp_path)
     large = np.zeros((SIDE, SIDE), np.uint8)
     large[10:50, 10:50] = 255

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +20,16 @@ from scipy import ndimage
 from septum.check.check import check
 from septum.check.repair import fix
 from septum.check.samples import load_data, load_samples, open_sample
+from septum.experiments.events import ReportWritten
+from septum.experiments.run import run_training
 from septum.io import files as io_files
-from septum.report.collect import observe
-from septum.report.summary import RunReport
-from septum.training.loop import train
+from septum.io.files import read_image, write_image
 from septum.training.settings import TrainSettings
 
 SIDE = 48
+
+# Folders whose image files are watched, with the number of times that each file was opened.
+WATCHED: dict[Path, Counter[str]] = {}
 
 
 @pytest.fixture
@@ -39,28 +47,63 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def make(folder: Path, count: int = 5, *, dtype: type = np.uint8) -> Path:
+def make(folder: Path, count: int = 5, *, dtype: type = np.uint8, suffix: str = ".tif") -> Path:
     for number in range(count):
         rng = np.random.default_rng(number)
         labels = ndimage.label(ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), 3) > 0.03)[0]
         image = 40 + 120 * (labels > 0) + rng.integers(0, 30, labels.shape)
         for role, array in (("images", image.astype(dtype)), ("masks", labels.astype(np.uint16))):
             (folder / role).mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(folder / role / f"cell{number}.tif", array)
+            write_image(folder / role / f"cell{number}{suffix}", array, axes="YX")
     return folder
+
+
+@contextmanager
+def opened_files(folder: Path) -> Iterator[Counter[str]]:
+    """Count how often the operating system is asked to open each image file, by its folder and name."""
+    _watch()
+    WATCHED[folder] = Counter()
+    try:
+        yield WATCHED[folder]
+    finally:
+        del WATCHED[folder]
+
+
+@cache
+def _watch() -> None:
+    """Begin to count once in a process: an audit hook cannot be removed."""
+    sys.addaudithook(_count_open)
+
+
+def _count_open(event: str, arguments: tuple[Any, ...]) -> None:
+    if WATCHED and event == "open" and isinstance(arguments[0], str | Path):
+        path = Path(arguments[0])
+        for folder, counts in WATCHED.items():
+            if path.suffix and path.is_relative_to(folder):
+                counts[f"{path.parent.name}/{path.name}"] += 1
 
 
 def all_files(folder: Path) -> dict[str, int]:
     return {f"{role}/{path.name}": 1 for role in ("images", "masks") for path in (folder / role).iterdir()}
 
 
-def test_a_training_with_its_report_decodes_each_file_once(tmp_path: Path, decoded: Counter[str]) -> None:
-    data = make(tmp_path / "data")
-    settings = TrainSettings(data=(data,), out=tmp_path / "run", steps=2, width=2, depth=1, batch=1, device="cpu")
-    *_, report = observe(settings, train(settings))
-    assert isinstance(report, RunReport)
-    assert report.images
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_the_command_train_opens_training_and_held_out_files_as_often_as_one_reading(
+    tmp_path: Path, decoded: Counter[str], suffix: str
+) -> None:
+    data = make(tmp_path / "data", suffix=suffix)
+    with opened_files(data) as once:  # to find the format, and again by a library
+        for path in data.rglob(f"*{suffix}"):
+            read_image(path, labels=path.parent.name == "masks")
+    settings = TrainSettings(data=(data,), out=tmp_path / "run", steps=3, width=2, depth=1, batch=1, device="cpu")
+    with opened_files(data) as reads:
+        events = list(run_training(settings))
+    assert any(isinstance(event, ReportWritten) for event in events)
+    parts = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert parts["held_out"]
     assert decoded == all_files(data)
+    assert reads == once
+    assert set(reads) == set(all_files(data))
 
 
 def test_a_copy_of_a_data_set_decodes_each_file_once(tmp_path: Path, decoded: Counter[str]) -> None:

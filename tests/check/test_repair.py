@@ -199,6 +199,7 @@ MENDED = [
     ("mask-binary", one_binary),
     ("image-holes", holes),
     ("channels-repeated", some_gray),
+    ("channels-spare", some_alpha),
     ("sizes-swapped", swapped),
     # left out, and not copied
     ("sizes-differ", large_square),
@@ -217,7 +218,7 @@ def test_a_copy_holds_all_repairs_and_needs_none(
 ) -> None:
     before = check([make(tmp_path / "data", change)])
     assert code in {f.code for f in before.issues}
-    records = list(fix(before, tmp_path / "out"))
+    repaired = list(fix(before, tmp_path / "out"))
     after = check([tmp_path / "out"])
     assert not after.mended
     assert not [f for f in after.issues if f.kind.leaves_out or f.code.startswith("unpaired")]
@@ -229,10 +230,10 @@ def test_a_copy_holds_all_repairs_and_needs_none(
             np.testing.assert_array_equal(new.image, old.image)
             np.testing.assert_array_equal(new.mask, old.mask)
             assert new.name == old.name
-    changed = [r for r in records if r.done]
+    changed = [r for r in repaired if r.done]
     assert changed
-    assert all(r.written is None or r.written.is_file() for r in records)
-    assert sum(r.written is None for r in records) == 2 * len(before.left_out)
+    assert all(r.written is None or r.written.is_file() for r in repaired)
+    assert sum(r.written is None for r in repaired) == 2 * len(before.left_out)
 
 
 def test_jpeg_masks_of_two_values_are_left_out_and_the_copy_restores_them(tmp_path: Path) -> None:
@@ -263,9 +264,9 @@ def test_a_set_of_jpeg_masks_only_is_refused_and_the_copy_restores_them(tmp_path
 
 def test_clean_files_are_copied_byte_for_byte(tmp_path: Path) -> None:
     data = make(tmp_path / "data")
-    records = list(fix(check([data]), tmp_path / "out"))
-    assert len(records) == 10
-    assert all(r.written and r.written.read_bytes() == r.source.read_bytes() and r.done == () for r in records)
+    repaired = list(fix(check([data]), tmp_path / "out"))
+    assert len(repaired) == 10
+    assert all(r.written and r.written.read_bytes() == r.source.read_bytes() and r.done == () for r in repaired)
 
 
 def test_pieces_of_one_value_become_objects(tmp_path: Path) -> None:
@@ -324,8 +325,8 @@ def test_copies_of_challenge_data_keep_their_layout(tmp_path: Path) -> None:
 
 def test_masks_that_their_format_cannot_hold_become_tiff(tmp_path: Path) -> None:
     data = make(tmp_path / "data", ignore_255)
-    records = list(fix(check([data]), tmp_path / "out"))
-    masks = [r.written for r in records if r.written and r.written.parent.name == "masks"]
+    repaired = list(fix(check([data]), tmp_path / "out"))
+    masks = [r.written for r in repaired if r.written and r.written.parent.name == "masks"]
     assert {m.suffix for m in masks} == {".tif"}
     assert tifffile.imread(masks[0]).min() == -1
 

@@ -33,8 +33,8 @@ def read(path: Path):
     return np.asarray(Image.open(path))
 
 
-def of(records, kind):
-    return [r for r in records if isinstance(r, kind)]
+def of(events, kind):
+    return [r for r in events if isinstance(r, kind)]
 
 
 def test_images_and_masks_are_those_of_the_generator_and_differ(ran):
@@ -52,28 +52,28 @@ def test_images_and_masks_are_those_of_the_generator_and_differ(ran):
 
 
 def test_events_are_in_order_training_prediction_comparison(ran):
-    _, records = ran
-    kinds = [type(r) for r in records]
-    assert all(isinstance(r, Event) for r in records)
+    _, events = ran
+    kinds = [type(r) for r in events]
+    assert all(isinstance(r, Event) for r in events)
     assert kinds.count(Step) >= 1
     assert kinds.index(Trained) < kinds.index(ImageDone) < kinds.index(Predicted) < kinds.index(Compared)
     assert kinds[-3:] == [Compared, Compared, DemoDone]
 
 
 def test_compared_arrays_are_those_of_the_files(ran):
-    out, records = ran
-    for record in of(records, Compared):
-        assert np.array_equal(record.image[0], read(out / "test" / "images" / f"{record.name}.png"))
-        assert np.array_equal(record.truth, read(out / "test" / "masks" / f"{record.name}.png"))
-        assert np.array_equal(record.predicted, read(out / "predicted" / f"{record.name}.png"))
-        assert np.array_equal(record.baseline, otsu_watershed(record.image))
-        assert record.seg == ctc.seg(table(record.truth, record.predicted))
-        assert record.baseline_seg == ctc.seg(table(record.truth, record.baseline))
+    out, events = ran
+    for event in of(events, Compared):
+        assert np.array_equal(event.image[0], read(out / "test" / "images" / f"{event.name}.png"))
+        assert np.array_equal(event.truth, read(out / "test" / "masks" / f"{event.name}.png"))
+        assert np.array_equal(event.predicted, read(out / "predicted" / f"{event.name}.png"))
+        assert np.array_equal(event.baseline, otsu_watershed(event.image))
+        assert event.seg == ctc.seg(table(event.truth, event.predicted))
+        assert event.baseline_seg == ctc.seg(table(event.truth, event.baseline))
 
 
 def test_the_rows_are_over_all_test_images(ran):
-    _, records = ran
-    compared, done = of(records, Compared), records[-1]
+    _, events = ran
+    compared, done = of(events, Compared), events[-1]
     assert [row[0] for row in done.rows] == ["Septum", BASELINE]
     assert done.rows[0][1] == ctc.seg([table(r.truth, r.predicted) for r in compared])
     assert done.rows[1][1] == ctc.seg([table(r.truth, r.baseline) for r in compared])
@@ -82,17 +82,17 @@ def test_the_rows_are_over_all_test_images(ran):
 
 
 def test_the_run_has_its_log_and_report(ran):
-    out, records = ran
+    out, events = ran
     with (out / "run" / "log.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(of(records, Step))
-    assert of(records, ReportWritten) == [ReportWritten(out / "run" / "report.html")]
+        assert len(list(csv.DictReader(file))) == len(of(events, Step))
+    assert of(events, ReportWritten) == [ReportWritten(out / "run" / "report.html")]
 
 
 def test_a_picture_is_drawn_of_each_test_image(ran, tmp_path):
-    _, records = ran
-    for record in of(records, Compared):
-        path = draw_demo(record, tmp_path / "pictures")
-        assert path == tmp_path / "pictures" / f"{record.name}.png"
+    _, events = ran
+    for event in of(events, Compared):
+        path = draw_demo(event, tmp_path / "pictures")
+        assert path == tmp_path / "pictures" / f"{event.name}.png"
         height, width, _ = read(path).shape
         assert height > 2 * 256  # enlarged twice, with a caption
         assert width > 4 * 2 * 256

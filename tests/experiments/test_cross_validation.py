@@ -47,21 +47,21 @@ def _tensors(model: Path) -> dict[str, bytes]:
 
 
 def test_folds_are_announced_and_trained_into_one_model(run: tuple[Path, list[Any]]) -> None:
-    out, records = run
-    assert [r.title for r in records if isinstance(r, PartStarted)] == ["fold 1 of 2", "fold 2 of 2"]
-    assert [r.folder for r in records if isinstance(r, PartStarted)] == ["fold-1", "fold-2"]
-    lines = [r.lines for r in records if isinstance(r, Planned)]
+    out, events = run
+    assert [r.title for r in events if isinstance(r, PartStarted)] == ["fold 1 of 2", "fold 2 of 2"]
+    assert [r.folder for r in events if isinstance(r, PartStarted)] == ["fold-1", "fold-2"]
+    lines = [r.lines for r in events if isinstance(r, Planned)]
     assert lines[0] == ("2 folds of 2 to 3 images, drawn at random",)
     assert lines[1][0].startswith("fold 1 of 2: 2 images for training, 3 held out: ")
-    assert len(lines[2]) == 1  # the plan is said once
-    last = records[-1]
+    assert len(lines[2]) == 1  # the plan is reported once
+    last = events[-1]
     assert isinstance(last, Trained)
     assert (last.model, last.steps) == (out / "model.safetensors", 80)
-    parts = [r.trained for r in records if isinstance(r, PartTrained)]
-    said = json.loads((out / "folds.json").read_text())
-    assert sorted(name for fold in said["folds"] for name in fold["held_out"]) == list("abcde")
-    assert [fold["scores"] for fold in said["folds"]] == [part.scores for part in parts]
-    assert said["scores"] == json.loads((out / "scores.json").read_text()) == last.scores
+    parts = [r.trained for r in events if isinstance(r, PartTrained)]
+    written = json.loads((out / "folds.json").read_text())
+    assert sorted(name for fold in written["folds"] for name in fold["held_out"]) == list("abcde")
+    assert [fold["scores"] for fold in written["folds"]] == [part.scores for part in parts]
+    assert written["scores"] == json.loads((out / "scores.json").read_text()) == last.scores
     plans = [json.loads((out / f / "plan.json").read_text())["plan"] for f in (".", "fold-1", "fold-2")]
     assert plans[0] == plans[1] == plans[2]
 
@@ -79,13 +79,13 @@ def test_every_image_is_predicted_by_the_network_that_was_not_trained_on_it(
 
 
 def test_scores_equal_those_of_evaluate_on_the_written_predictions(run: tuple[Path, list[Any]], disks: Path) -> None:
-    out, records = run
+    out, events = run
     asked = EvaluateSettings(predicted=(out / "out-of-fold",), truth=disks / "masks", metrics=("ctc", "instances"))
     found = {s.name: s.value for s in evaluate(asked).results[0].scores}
-    scores = records[-1].scores
+    scores = events[-1].scores
     assert scores["SEG"] > 0.2
     assert (scores["SEG"], scores["AP50"], scores["AP"]) == pytest.approx((found["SEG"], found["AP@0.50"], found["AP"]))
-    report = next(r for r in reversed(records) if isinstance(r, RunReport))
+    report = next(r for r in reversed(events) if isinstance(r, RunReport))
     numbers = metrics(report)
     assert (numbers["held_out"], numbers["scored"]) == (5, 5)
     assert {k: numbers["scores"][k]["value"] for k in scores} == pytest.approx(scores)
@@ -124,10 +124,10 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     out, stop = tmp_path / "run", StopRequest()
     settings = _settings(disks, out)
     seen: list[Any] = []
-    for record in train_folds(settings, 2, stop):
-        seen.append(record)
-        if isinstance(record, Step) and record.step == 7 and (out / "fold-2").exists():
-            stop.ask()
+    for event in train_folds(settings, 2, stop):
+        seen.append(event)
+        if isinstance(event, Step) and event.step == 7 and (out / "fold-2").exists():
+            stop.request()
     assert isinstance(seen[-1], Stopped)
     assert not (out / "model.safetensors").exists()
     second = list(train_folds(settings, 2))
@@ -138,12 +138,12 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 
 
 def test_a_finished_run_returns_its_result_without_training(run: tuple[Path, list[Any]], disks: Path) -> None:
-    out, records = run
+    out, events = run
     for folder in (".", "fold-1", "fold-2"):
         (out / folder / "metrics.json").write_text("{}")  # written with the report page
     again = list(train_folds(_settings(disks, out), 2))
     assert not any(isinstance(r, Step | RunReport) for r in again[:-1])
-    assert (again[-1].model, again[-1].scores) == (records[-1].model, records[-1].scores)
+    assert (again[-1].model, again[-1].scores) == (events[-1].model, events[-1].scores)
     with pytest.raises(UsageError, match="folds: 2 -> 3"):
         list(train_folds(_settings(disks, out), 3))
 
@@ -163,16 +163,16 @@ def test_a_run_folder_of_an_earlier_version_is_resumed(
 def test_the_budget_is_shared_out_and_a_resumed_fold_keeps_its_share(disks: Path, tmp_path: Path) -> None:
     settings = _settings(disks, tmp_path / "run", steps=None, budget_s=6.0)
     stop = StopRequest()
-    for record in train_folds(settings, 3, stop):
-        if isinstance(record, Step):
-            stop.ask()
+    for event in train_folds(settings, 3, stop):
+        if isinstance(event, Step):
+            stop.request()
     first = json.loads((tmp_path / "run" / "fold-1" / "settings.json").read_text())["budget_s"]
     assert 1.0 <= first <= 6.0 * 0.88 / 3
-    records = list(train_folds(settings, 3))
+    events = list(train_folds(settings, 3))
     assert json.loads((tmp_path / "run" / "fold-1" / "settings.json").read_text())["budget_s"] == first
-    shares = [r.trained.seconds for r in records if isinstance(r, PartTrained)]
+    shares = [r.trained.seconds for r in events if isinstance(r, PartTrained)]
     assert sum(shares) < 6.0
-    assert isinstance(records[-1], Trained)
+    assert isinstance(events[-1], Trained)
 
 
 def test_wrong_requests_are_refused_before_any_training(
@@ -207,5 +207,5 @@ def test_a_corrected_request_is_accepted_in_the_same_folder(disks: Path, tmp_pat
         list(train_folds(_settings(disks, out), 9))
     with pytest.raises(DataError, match="does not match"):
         list(train(_settings(disks, out, split={"group": "mouse"})))
-    records = train_folds(_settings(disks, out), 2)
-    assert any(isinstance(r, Step) for r in records)
+    events = train_folds(_settings(disks, out), 2)
+    assert any(isinstance(r, Step) for r in events)

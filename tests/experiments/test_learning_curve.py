@@ -152,14 +152,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSettings, list[A
 
 
 def test_a_run_trains_on_nested_parts_and_keeps_the_model_of_all_images(run: tuple[TrainSettings, list[Any]]) -> None:
-    settings, records = run
-    assert [r.title for r in records if isinstance(r, PartStarted)] == [f"{n} of 6 images" for n in (1, 2, 3, 6)]
-    assert next(r for r in records if isinstance(r, Planned)).lines == (
+    settings, events = run
+    assert [r.title for r in events if isinstance(r, PartStarted)] == [f"{n} of 6 images" for n in (1, 2, 3, 6)]
+    assert next(r for r in events if isinstance(r, Planned)).lines == (
         "4 trainings on 1, 2, 3 and 6 images, scored on the same 2",
     )
     plans = [json.loads((settings.out / f"images-{n}" / "plan.json").read_text()) for n in (1, 2, 3, 6)]
     assert all(plan["held_out"] == plans[0]["held_out"] for plan in plans)
-    last, whole = records[-1], [r.trained for r in records if isinstance(r, PartTrained)][-1]
+    last, whole = events[-1], [r.trained for r in events if isinstance(r, PartTrained)][-1]
     assert isinstance(last, Trained)
     assert (last.model, last.scores, last.steps) == (settings.out / "model.safetensors", whole.scores, 12)
     assert last.model.read_bytes() == whole.model.read_bytes()
@@ -169,14 +169,14 @@ def test_a_run_trains_on_nested_parts_and_keeps_the_model_of_all_images(run: tup
 def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list[Any]]) -> None:
     from septum.report.page import page
 
-    settings, records = run
-    found = next(r for r in records if isinstance(r, Curve))
+    settings, events = run
+    found = next(r for r in events if isinstance(r, Curve))
     assert (found.score, found.images) == ("dice", (1, 2, 3, 6))
-    parts = [r.trained.scores["dice"] for r in records if isinstance(r, PartTrained)]
+    parts = [r.trained.scores["dice"] for r in events if isinstance(r, PartTrained)]
     assert found.values == pytest.approx(parts, abs=1e-3)  # a pixel may round to the other side
     written = json.loads((settings.out / "curve.json").read_text())
     assert (written["values"], written["words"]) == (list(found.values), found.words)
-    report = [r for r in records if isinstance(r, RunReport)][-1]
+    report = [r for r in events if isinstance(r, RunReport)][-1]
     assert metrics(report)["learning_curve"]["ahead"][0][1] == found.ahead[0][1]
     text = page(report)
     assert found.words[1:] in text
@@ -186,12 +186,12 @@ def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list
 
 
 def test_a_finished_run_returns_the_curve_without_training(run: tuple[TrainSettings, list[Any]]) -> None:
-    settings, records = run
+    settings, events = run
     for folder in (".", "images-1", "images-2", "images-3", "images-6"):
         (settings.out / folder / "metrics.json").write_text("{}")
     again = list(train_curve(settings))
     assert not any(isinstance(r, Step | RunReport) for r in again)
-    assert [r for r in again if isinstance(r, Curve)] == [r for r in records if isinstance(r, Curve)]
+    assert [r for r in again if isinstance(r, Curve)] == [r for r in events if isinstance(r, Curve)]
     with pytest.raises(UsageError, match="steps: 12 -> 13"):
         list(train_curve(settings.model_copy(update={"steps": 13})))
 

@@ -1,4 +1,4 @@
-"""One entry for all trainings: the kind that is asked for, with its report and its log."""
+"""One entry for all trainings: the requested kind, with its report and its log."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_folds_stop_between_two_trainings(disks: Path, tmp_path: Path) -> None:
     for event in run_training(_settings(disks, tmp_path), folds=2, stop=stop):
         events.append(event)
         if isinstance(event, PartTrained):
-            stop.ask()
+            stop.request()
     assert [e.title for e in events if isinstance(e, PartTrained)] == ["fold 1 of 2"]
     assert isinstance(events[-1], Stopped)
 

@@ -50,9 +50,9 @@ def test_the_first_seed_equals_a_single_training_and_all_share_its_split(
 
 
 def test_mean_and_deviation_are_those_of_the_single_scores(run: tuple[Path, list[Any]]) -> None:
-    out, records = run
-    compared = next(r for r in records if isinstance(r, SeedsCompared))
-    singles = [r.trained.scores for r in records if isinstance(r, PartTrained)]
+    out, events = run
+    compared = next(r for r in events if isinstance(r, SeedsCompared))
+    singles = [r.trained.scores for r in events if isinstance(r, PartTrained)]
     written = json.loads((out / "seeds.json").read_text())
     assert compared.seeds == (4, 5, 6)
     for name in ("SEG", "AP50", "AP"):
@@ -61,11 +61,11 @@ def test_mean_and_deviation_are_those_of_the_single_scores(run: tuple[Path, list
         assert compared.mean(name) == pytest.approx(np.mean(values))
         assert compared.deviation(name) == pytest.approx(np.std(values, ddof=1))
         assert written["single"][name]["deviation"] == compared.deviation(name)
-    assert written["averaged"] == records[-1].scores
+    assert written["averaged"] == events[-1].scores
 
 
 def test_model_and_kept_predictions_are_the_mean_of_the_networks(run: tuple[Path, list[Any]], disks: Path) -> None:
-    out, records = run
+    out, events = run
     model = open_model(out / "model.safetensors", "cpu")
     assert (model.header.members, model.header.training["steps"]) == (3, 30)
     name = json.loads((out / "plan.json").read_text())["held_out"][0]
@@ -75,15 +75,15 @@ def test_model_and_kept_predictions_are_the_mean_of_the_networks(run: tuple[Path
     probabilities, labels = predicted_sample(model, sample)
     np.testing.assert_allclose(probabilities, mean, atol=2e-6)
     np.testing.assert_array_equal(read_image(out / "held-out" / f"{name}.tif", labels=True).array[0], labels)
-    assert model.header.scores == pytest.approx(records[-1].scores)
+    assert model.header.scores == pytest.approx(events[-1].scores)
 
 
 def test_a_finished_run_returns_the_comparison_without_training(run: tuple[Path, list[Any]], disks: Path) -> None:
-    out, records = run
+    out, events = run
     for folder in (".", "seed-4", "seed-5", "seed-6"):
         (out / folder / "metrics.json").write_text("{}")
     again = list(train_seeds(_settings(disks, out, seed=4), 3))
-    assert again[-2:] == [records[-2], Trained(out / "model.safetensors", records[-1].scores, 30, again[-1].seconds)]
+    assert again[-2:] == [events[-2], Trained(out / "model.safetensors", events[-1].scores, 30, again[-1].seconds)]
     with pytest.raises(UsageError, match="seeds: 3 -> 2"):
         list(train_seeds(_settings(disks, out, seed=4), 2))
 
@@ -92,8 +92,8 @@ def test_networks_are_averaged_without_held_out_images(disks: Path, tmp_path: Pa
     for kind in ("images", "masks"):
         (tmp_path / "one" / kind).mkdir(parents=True)
         np.save(tmp_path / "one" / kind / "a.npy", np.load(disks / kind / "a.npy"))
-    records = list(train_seeds(_settings(tmp_path / "one", tmp_path / "run", steps=2), 2))
-    assert (records[-1].scores, next(r for r in records if isinstance(r, SeedsCompared)).scores) == ({}, {})
+    events = list(train_seeds(_settings(tmp_path / "one", tmp_path / "run", steps=2), 2))
+    assert (events[-1].scores, next(r for r in events if isinstance(r, SeedsCompared)).scores) == ({}, {})
     assert open_model(tmp_path / "run" / "model.safetensors", "cpu").header.members == 2
 
 
@@ -107,7 +107,7 @@ def test_areas_between_lines_are_tuned_on_the_mean_of_the_networks(tmp_path: Pat
         np.save(tmp_path / "data" / "masks" / f"{i}.npy", inside)
         np.save(tmp_path / "data" / "images" / f"{i}.npy", inside + generator.normal(0, 0.1, inside.shape))
     out = tmp_path / "run"
-    records = list(train_seeds(_settings(tmp_path / "data", out, steps=60, width=4), 2))
+    events = list(train_seeds(_settings(tmp_path / "data", out, steps=60, width=4), 2))
     header = open_model(out / "model.safetensors", "cpu").header
     assert header.lines and header.kind == "classes" and header.members == 2
     name = json.loads((out / "plan.json").read_text())["held_out"][0]
@@ -121,4 +121,4 @@ def test_areas_between_lines_are_tuned_on_the_mean_of_the_networks(tmp_path: Pat
     )
     assert header.objects == best
     scores = choose({0: candidate_columns(sample, foreground, [best], lines=True)}, lines=True)[1]
-    assert records[-1].scores["dice"] == pytest.approx(scores["dice"], abs=2e-3)
+    assert events[-1].scores["dice"] == pytest.approx(scores["dice"], abs=2e-3)

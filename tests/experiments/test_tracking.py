@@ -38,8 +38,8 @@ class Memory:
         self.finished: dict[str, list[str]] = {}
         self.outcome = ""
 
-    def _act(self, what: str) -> None:
-        if what == self.fails_at:
+    def _act(self, action: str) -> None:
+        if action == self.fails_at:
             raise ConnectionError("no answer\nfrom the server " + 300 * "!")
 
     def begin(self, part: str, *, after: int | None, lines: Sequence[str], values: Mapping[str, Value]) -> None:
@@ -81,8 +81,8 @@ def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Me
 
 
 def test_logged_values_are_those_of_the_log_file(run: tuple[Path, Memory, list[Any]]) -> None:
-    out, memory, records = run
-    figures, trained = memory.figures[""], records[-1]
+    out, memory, events = run
+    figures, trained = memory.figures[""], events[-1]
     for name, column in [
         ("train/loss", "loss"),
         ("train/rate", "rate"),
@@ -102,7 +102,7 @@ def test_logged_values_are_those_of_the_log_file(run: tuple[Path, Memory, list[A
 
 
 def test_settings_and_plan_are_logged_without_paths(run: tuple[Path, Memory, list[Any]]) -> None:
-    out, memory, records = run
+    out, memory, events = run
     values = memory.values[""]
     plan = json.loads((out / "plan.json").read_text())["plan"]
     assert {"seed": 7, "steps": 4, "preset": "auto", "width": 2}.items() <= values.items()
@@ -111,16 +111,16 @@ def test_settings_and_plan_are_logged_without_paths(run: tuple[Path, Memory, lis
     assert values["tile"] == json.dumps(plan["tile"])
     assert "budget_s" not in values and "images" not in values
     assert not any(str(out.parent) in str(value) for value in values.values())
-    assert memory.lines[""] == next(record.lines for record in records if isinstance(record, Planned))
+    assert memory.lines[""] == next(event.lines for event in events if isinstance(event, Planned))
 
 
 def test_a_resumed_training_continues_its_log_and_a_finished_one_is_not_logged_twice(
     disks: Path, run: tuple[Path, Memory, list[Any]], tmp_path: Path
 ) -> None:
     memory, stop = Memory(), StopRequest()
-    for record in track(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
-        if isinstance(record, Step) and record.step == 2:
-            stop.ask()
+    for event in track(train(_settings(disks, tmp_path), stop), tmp_path, [memory]):
+        if isinstance(event, Step) and event.step == 2:
+            stop.request()
     assert (memory.outcome, memory.finished) == ("stopped", {})
     again = Memory()
     list(track(train(_settings(disks, tmp_path)), tmp_path, [again]))
@@ -144,7 +144,7 @@ def _folder(path: Path, seed: int) -> None:
 
 
 def _series(out: Path, *, first: list[Any]) -> Iterator[Any]:
-    """Two trainings as a run; the records of the first are given."""
+    """Two trainings as a run; the events of the first are given."""
     yield Planned(("2 trainings",))
     for index, steps in enumerate((first, [Step(1, 1, 0.75, 0.01, 1.0)])):
         _folder(out / f"seed-{index}", index)
@@ -181,15 +181,15 @@ def test_the_complete_log_of_one_of_several_trainings_is_not_changed(tmp_path: P
     assert memory.begun == [("seed-1", 0), ("", None)]
 
 
-@pytest.mark.parametrize("what", ["begin", "log", "end"])
-def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("action", ["begin", "log", "end"])
+def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path: Path, action: str) -> None:
     step = Step(1, 2, 0.5, 0.01, 1.0)
-    records = [step, Saved(tmp_path), Trained(tmp_path / "m", {"SEG": 0.5}, 1, 2.0)]
+    events = [step, Saved(tmp_path), Trained(tmp_path / "m", {"SEG": 0.5}, 1, 2.0)]
     _folder(tmp_path, 0)
-    bad, good = Memory(fails_at=what), Memory()
-    seen = list(track(iter(records), tmp_path, [bad, good]))
-    assert [record for record in seen if not isinstance(record, Warned)] == records
-    (warned,) = (record for record in seen if isinstance(record, Warned))
+    bad, good = Memory(fails_at=action), Memory()
+    seen = list(track(iter(events), tmp_path, [bad, good]))
+    assert [event for event in seen if not isinstance(event, Warned)] == events
+    (warned,) = (event for event in seen if isinstance(event, Warned))
     assert warned.text.startswith("Memory failed, the training goes on without it: no answer from the server !!!")
     assert len(warned.text) < 260
     assert (bad.outcome, good.outcome) == ("", "finished")
@@ -264,10 +264,10 @@ class TestTensorBoard:
             "train/loss": [(1, 0.5), (2, 0.25), (3, 0.5), (4, 0.75)],
             "final/SEG": [(4, 0.5)],
         }
-        told = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-        (plan,) = told.Tensors("plan/text_summary")
+        logged = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        (plan,) = logged.Tensors("plan/text_summary")
         assert plan.tensor_proto.string_val[0].decode() == "- two steps\n- device: cpu"
-        (values,) = told.Tensors("values/text_summary")
+        (values,) = logged.Tensors("values/text_summary")
         assert "    network.width = 2" in values.tensor_proto.string_val[0].decode().splitlines()
 
     def test_each_of_several_trainings_has_a_folder(self, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, failur
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "the disk is full"),
         (errno.EDQUOT, "your disk quota is used up"),
@@ -50,20 +50,20 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, failur
         (errno.EIO, "cannot be written (Input/output error)"),
     ],
 )
-def test_system_errors_become_sentences(tmp_path: Path, number: int, said: str) -> None:
+def test_system_errors_are_explained(tmp_path: Path, number: int, message: str) -> None:
     with pytest.raises(FileError) as raised, whole_file(tmp_path / "a.txt"):
         raise OSError(number, os.strerror(number))
-    assert said in raised.value.given and raised.value.todo
+    assert message in raised.value.given and raised.value.todo
 
 
 def test_missing_folder_long_name_and_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "taken.txt").mkdir()
-    for path, said in [
+    for path, message in [
         (tmp_path / "none" / "a.txt", "does not exist"),
         (tmp_path / ("n" * 300 + ".txt"), "too long"),
         (tmp_path / "taken.txt", "is a folder"),
     ]:
-        with pytest.raises(FileError, match=said), whole_file(path) as temporary:
+        with pytest.raises(FileError, match=message), whole_file(path) as temporary:
             temporary.write_text("x")
     assert [p.name for p in tmp_path.iterdir()] == ["taken.txt"]
 

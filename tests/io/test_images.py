@@ -78,16 +78,16 @@ def test_list_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [("none.tif", "does not exist"), ("*.jpg", "no image"), ("notes.txt", "no image"), ("empty", "without images")],
 )
 def test_inputs_without_images_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, message: str
 ) -> None:
     touch(tmp_path, "notes.txt", "a.png")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=said) as raised:
+    with pytest.raises(UsageError, match=message) as raised:
         list_images(["a.png", given])
     assert given in raised.value.given and raised.value.todo
 
@@ -174,5 +174,5 @@ def test_integers_of_more_than_32_bits_are_refused_for_tiff(tmp_path: Path) -> N
         write_image(tmp_path / "a.tif", np.array([[-1, 2**32]]), axes="YX")
 
 
-def test_file_errors_are_no_data_errors() -> None:
+def test_file_errors_are_not_data_errors() -> None:
     assert not issubclass(FileError, DataError)

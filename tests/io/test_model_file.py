@@ -41,7 +41,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_everything_comes_back_bit_for_bit(model: Path) -> None:
+def test_models_are_restored_bit_for_bit(model: Path) -> None:
     tensors, header = read_model(model)
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in tensors.items():
@@ -106,7 +106,7 @@ def test_other_files_than_models_are_refused_with_a_reason(tmp_path: Path) -> No
     path = tmp_path / "model.safetensors"
     with pytest.raises(ModelError, match="does not exist"):
         read_model(path)
-    for content, said in [
+    for content, message in [
         (b"", "0 bytes"),
         (b"tiny", "damaged"),
         (b"name,score\n1,2\n" * 9, "no safetensors file"),
@@ -118,7 +118,7 @@ def test_other_files_than_models_are_refused_with_a_reason(tmp_path: Path) -> No
         (struct.pack("<Q", 2) + b"{}", "another program"),
     ]:
         path.write_bytes(content)
-        with pytest.raises(ModelError, match=said) as raised:
+        with pytest.raises(ModelError, match=message) as raised:
             read_model(path)
         assert raised.value.expected and raised.value.todo
     with zipfile.ZipFile(path, "w") as archive:

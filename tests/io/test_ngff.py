@@ -175,7 +175,7 @@ def test_a_label_image_inside_is_named_by_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notes", "said"),
+    ("notes", "message"),
     [
         ({"plate": {"wells": [{"path": "B/03"}]}}, r"a plate of a screen[\s\S]*a\.zarr/B/03/0"),
         ({"well": {"images": [{"path": "2"}]}}, r"a well of a screen[\s\S]*a\.zarr/2"),
@@ -184,10 +184,10 @@ def test_a_label_image_inside_is_named_by_its_folder(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("version", [2, 3])
-def test_groups_of_many_images_name_one(tmp_path: Path, notes: dict[str, Any], said: str, version: int) -> None:
+def test_groups_of_many_images_name_one(tmp_path: Path, notes: dict[str, Any], message: str, version: int) -> None:
     attributes = {"ome": notes} if version == 3 else notes
     zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=version, attributes=attributes)
-    with pytest.raises(FileError, match=said):
+    with pytest.raises(FileError, match=message):
         read_image(tmp_path / "a.zarr")
 
 

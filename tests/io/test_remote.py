@@ -88,8 +88,8 @@ def test_an_ome_zarr_by_url(tmp_path: Path, site: str) -> None:
 
 def test_errors_of_urls(tmp_path: Path, site: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", IMAGE)
-    for name, said in [("none.tif", "does not exist"), ("a.png", "only files on this machine")]:
-        with pytest.raises(FileError, match=said):
+    for name, message in [("none.tif", "does not exist"), ("a.png", "only files on this machine")]:
+        with pytest.raises(FileError, match=message):
             open_image(f"{site}/{name}")
     Files.parts = False
     with pytest.raises(FileError, match="does not hand out parts"):

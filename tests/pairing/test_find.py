@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septum.errors import DataError, SeptumError, UsageError
-from septum.pairing.find import Pairing, find_pairs
+from septum.pairing.find import find_pairs
 from septum.pairing.names import match
+from septum.pairing.pair import Pairing
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -261,7 +262,7 @@ def test_folders_that_are_no_data_set_are_refused_with_a_reason(tmp_path: Path) 
     touch(
         tmp_path, "json/images/a.png", "json/masks/a.json", "both/images/a.png", "both/masks/a.png", "both/labels/a.png"
     )
-    for name, kind, said in [
+    for name, kind, message in [
         ("missing", UsageError, "does not exist"),
         ("empty", DataError, "empty"),
         ("many", UsageError, "in subfolders: deep/ctc, train|in subfolders: train, deep/ctc"),
@@ -276,7 +277,7 @@ def test_folders_that_are_no_data_set_are_refused_with_a_reason(tmp_path: Path) 
         ("plain/a.png", UsageError, "a.png"),
     ]:
         error = refused(tmp_path / name, kind=kind)
-        assert any(text in error.given for text in said.split("|")), error.given
+        assert any(text in error.given for text in message.split("|")), error.given
     refused(kind=UsageError)
     refused(tmp_path / "plain", tmp_path / "plain", kind=UsageError)
     refused(tmp_path / "plain", tmp_path / "plain" / "a.png", kind=UsageError)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from septum.arrays.geometry import Geometry, context, is_valid_input, output_side, smallest_input, trace_sides
+from septum.arrays.geometry import Geometry, context, is_valid_input, output_side, smallest_input
 from septum.nn.unet import Dropout, UNet, UNetSettings
 
 
@@ -19,10 +19,6 @@ def test_parameters_and_layers(paper: UNet) -> None:
     assert sum(p.numel() for p in paper.parameters()) == 31_030_658
     layers = [m for m in paper.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert len(layers) == 23
-
-
-def test_every_side_of_figure_1() -> None:
-    assert trace_sides(572, 4) == [568, 280, 136, 64, 28, 52, 100, 196, 388]
 
 
 def test_sides_of_the_real_network_are_those_of_figure_1() -> None:

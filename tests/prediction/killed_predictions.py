@@ -1,7 +1,7 @@
 """Kill a prediction at random moments, again and again, until it ends. Run as a program, by `test_in_blocks`.
 
 Each session is a forked copy of this warm process that kills itself with SIGKILL at the n-th of its moments: before and
-after each file is put in its place, and at each record.
+after each file is put in its place, and at each event.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Moments:
 
 
 def session(settings: PredictSettings, fatal: int | None, note: Path) -> bool:
-    """Predict in a forked process; say whether it came to its end. It then writes how many moments it had."""
+    """Predict in a forked process; return True if it completed, after writing its number of moments."""
     note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:

@@ -32,8 +32,8 @@ def main(model: Path, image: Path, out: Path) -> None:
     )
     before: list[int] = []
     killed = 0
-    for record in predict_files(settings):
-        if isinstance(record, BlockDone) and record.stage == "probabilities" and record.done >= 3 and not killed:
+    for event in predict_files(settings):
+        if isinstance(event, BlockDone) and event.stage == "probabilities" and event.done >= 3 and not killed:
             before = _workers()
             killed = before[0]
             os.kill(killed, signal.SIGKILL)

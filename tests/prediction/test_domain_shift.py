@@ -126,7 +126,7 @@ def _model(path: Path, seen: TrainingDomain | None) -> Path:
         kind="objects",
         class_values=(0, 1),
         objects=ObjectSettings(min_size_px=1),
-        seen=seen,
+        domain=seen,
     )
     save_model(path, UNet(network, seed=1), header)
     return path
@@ -156,18 +156,25 @@ def test_each_cause_is_reported_once(tmp_path: Path) -> None:
 def test_models_without_training_statistics_open(tmp_path: Path) -> None:
     model = _model(tmp_path / "m.safetensors", None)
     tensors, raw = read_model(model)
-    raw.pop("seen")
+    raw.pop("domain")
     write_model(tmp_path / "old.safetensors", tensors, raw)
-    assert open_model(tmp_path / "old.safetensors").header.seen is None
+    assert open_model(tmp_path / "old.safetensors").header.domain is None
     (tmp_path / "in").mkdir()
     write_image(tmp_path / "in/a.tif", -nuclei(1).astype(np.float32), axes="YX")
     assert warned(tmp_path, tmp_path / "old.safetensors") == []
 
 
+def test_training_statistics_are_read_by_their_old_name(tmp_path: Path) -> None:
+    tensors, raw = read_model(_model(tmp_path / "m.safetensors", SEEN))
+    raw["seen"] = raw.pop("domain")
+    write_model(tmp_path / "old.safetensors", tensors, raw)
+    assert open_model(tmp_path / "old.safetensors").header.domain == SEEN
+
+
 def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -> None:
     for _ in train(TrainSettings(data=(disks,), out=tmp_path / "run", steps=1, width=2, depth=1, batch=1)):
         pass
-    seen = open_model(tmp_path / "run/model.safetensors").header.seen
+    seen = open_model(tmp_path / "run/model.safetensors").header.domain
     assert seen is not None
     assert len(seen.curves) == 5
     assert seen.pixel_um == {}

@@ -55,9 +55,9 @@ def test_the_result_survives_the_death_of_a_worker(model: Path, image: Path, tmp
     command = [sys.executable, str(program), str(model), str(image), str(tmp_path / "out")]
     done = subprocess.run(command, env=os.environ | ALONE, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["workers"] == 2
-    assert said["killed"] > 0
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["workers"] == 2
+    assert result["killed"] > 0
     settings = PredictSettings(model=model, inputs=(str(image),), out=tmp_path / "alone", device="cpu", tile=16)
     list(predict_files(settings))
     expected = read_image(tmp_path / "alone/a.tif").array

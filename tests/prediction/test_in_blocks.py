@@ -68,9 +68,9 @@ def _run(model: Path, image: Path, out: Path | None, **more: object) -> list[Eve
 def _both(model: Path, image: Path, folder: Path, **more: object) -> tuple[np.ndarray, np.ndarray]:
     """Return the result in memory and the result block by block."""
     _run(model, image, folder / "memory", **more)
-    records = _run(model, image, folder / "blocks", **more, in_blocks=True)
-    assert any(isinstance(r, BlockDone) for r in records)
-    started = next(r for r in records if isinstance(r, ImageStarted))
+    events = _run(model, image, folder / "blocks", **more, in_blocks=True)
+    assert any(isinstance(r, BlockDone) for r in events)
+    started = next(r for r in events if isinstance(r, ImageStarted))
     assert started.blocks > 3
     (memory,), (blocks,) = (list((folder / n).iterdir()) for n in ("memory", "blocks"))
     a, b = read_image(memory), read_image(blocks)
@@ -180,8 +180,8 @@ def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monk
     monkeypatch.setattr(
         block_stages, "region_probabilities", lambda *a, **k: (computed.append(a[3]), original(*a, **k))[1]
     )
-    records = _run(flat, image, tmp_path / "stopped", in_blocks=True)
-    started = next(r for r in records if isinstance(r, ImageStarted))
+    events = _run(flat, image, tmp_path / "stopped", in_blocks=True)
+    started = next(r for r in events if isinstance(r, ImageStarted))
     assert started.resumed
     assert len(computed) == started.blocks == len({str(region) for region in computed})
     assert (tmp_path / "stopped/a.tif").read_bytes() == (tmp_path / "whole/a.tif").read_bytes()
@@ -196,8 +196,8 @@ def test_a_resumed_prediction_keeps_its_blocks_with_any_memory(
     monkeypatch.setattr(tile_plan, "LARGEST_BLOCK", 32 * 32)
     with monkeypatch.context() as more:
         more.setitem(tile_plan.BLOCK_CHUNKS, 2, (2,))
-        records = _run(flat, image, tmp_path / "out", in_blocks=True, shard=(1, 3))
-    begun = next(r.blocks for r in records if isinstance(r, ImageStarted))
+        events = _run(flat, image, tmp_path / "out", in_blocks=True, shard=(1, 3))
+    begun = next(r.blocks for r in events if isinstance(r, ImageStarted))
     small = next(r.blocks for r in _run(flat, image, tmp_path / "small", in_blocks=True) if isinstance(r, ImageStarted))
     assert small > begun  # the blocks that would be chosen now
     started = next(
@@ -219,9 +219,9 @@ def test_objects_are_written_as_a_label_image_inside_the_image(flat: Path, tmp_p
     image = _image(tmp_path / "a.ome.zarr", 2, 46, 60, axes="TYX")
     raw = read_image(image).array
     _run(flat, image, tmp_path / "out", in_blocks=blocks)
-    records = _run(flat, image, None, label_image="cells", in_blocks=blocks)
+    events = _run(flat, image, None, label_image="cells", in_blocks=blocks)
     place = image / "labels/cells"
-    assert [r.output for r in records if isinstance(r, ImageDone)] == [place]
+    assert [r.output for r in events if isinstance(r, ImageDone)] == [place]
     expected = read_image(tmp_path / "out/a.ome.zarr").array
     np.testing.assert_array_equal(read_image(place).array, expected)
     assert expected.max() > 20
@@ -280,12 +280,12 @@ def test_parts_of_a_job_array_are_joined(flat: Path, tmp_path: Path) -> None:
     _run(flat, image, tmp_path / "whole", in_blocks=True)
     left = []
     for part in (3, 1, 2):
-        records = _run(flat, image, tmp_path / "parts", shard=(part, 3), in_blocks=True)
-        left += [r.left for r in records if isinstance(r, ShardDone)]
-        assert not any(isinstance(r, ImageDone) for r in records)
+        events = _run(flat, image, tmp_path / "parts", shard=(part, 3), in_blocks=True)
+        left += [r.left for r in events if isinstance(r, ShardDone)]
+        assert not any(isinstance(r, ImageDone) for r in events)
     assert left[0] > left[1] > left[2] == 0
-    records = _run(flat, image, tmp_path / "parts", in_blocks=True)
-    assert not any(isinstance(r, BlockDone) and r.stage == "probabilities" for r in records)
+    events = _run(flat, image, tmp_path / "parts", in_blocks=True)
+    assert not any(isinstance(r, BlockDone) and r.stage == "probabilities" for r in events)
     assert (tmp_path / "parts/a.tif").read_bytes() == (tmp_path / "whole/a.tif").read_bytes()
 
 
@@ -324,8 +324,8 @@ def test_finished_blocks_survive_a_full_disk(flat: Path, tmp_path: Path, monkeyp
     with pytest.raises(FileError, match="disk is full"):
         _run(flat, image, tmp_path / "out", in_blocks=True)
     monkeypatch.setattr(ShardedArray, "write", write)
-    records = _run(flat, image, tmp_path / "out", in_blocks=True)
-    first = next(r for r in records if isinstance(r, BlockDone))
+    events = _run(flat, image, tmp_path / "out", in_blocks=True)
+    first = next(r for r in events if isinstance(r, BlockDone))
     assert (first.stage, int(first.done)) == ("probabilities", 4)  # three were done
 
 

@@ -104,10 +104,10 @@ def test_weights_of_another_network_are_refused(model: Path, tmp_path: Path) -> 
 
 
 def test_info_describes_the_model(model: Path) -> None:
-    said = describe_model(model)
-    assert said["parameters"] == sum(p.numel() for p in for_prediction(UNet(SETTINGS)).parameters())
-    assert said["context_px"] == [8, 8]
-    assert said["scores"] == {"SEG": 0.5}
+    description = describe_model(model)
+    assert description["parameters"] == sum(p.numel() for p in for_prediction(UNet(SETTINGS)).parameters())
+    assert description["context_px"] == [8, 8]
+    assert description["scores"] == {"SEG": 0.5}
     assert installation()["torch"] == torch.__version__
 
 
@@ -165,7 +165,7 @@ def test_a_run_folder_stands_for_its_model(model: Path, tmp_path: Path) -> None:
     assert len(trained_networks(run)) == 1
 
 
-def test_a_run_that_has_not_ended_is_refused_with_what_to_do(model: Path, tmp_path: Path) -> None:
+def test_a_run_that_has_not_ended_is_refused_with_advice(model: Path, tmp_path: Path) -> None:
     run, parts = tmp_path / "run", tmp_path / "parts"
     run.mkdir()
     with pytest.raises(ModelError, match=r"run: a folder without a model[\s\S]*check the name"):

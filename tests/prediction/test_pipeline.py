@@ -100,9 +100,9 @@ def test_the_previous_image_is_made_and_the_next_opened_while_one_is_computed(
     _watch(monkeypatch, predict_module, "open_image", open_image)
     _watch(monkeypatch, TiledPredictor, "_compute", compute)
     _watch(monkeypatch, in_memory, "postprocess", postprocess)
-    records = _run(model, images)
+    events = _run(model, images)
     assert met == [True, True, True]
-    done = [r for r in records if isinstance(r, ImageDone)]
+    done = [r for r in events if isinstance(r, ImageDone)]
     assert [(r.path.name, int(np.load(r.output).max())) for r in done] == [
         (f"{i}.npy", done[i].objects) for i in range(3)
     ]
@@ -125,10 +125,10 @@ def test_an_image_that_cannot_be_written_is_named_and_the_others_are_predicted(
             raise FileError(f"{target}: the disk is full", "room", "make room")
 
     _watch(monkeypatch, in_memory, "write_image", write)
-    records = _run(model, images)
-    (failed,) = [r for r in records if isinstance(r, ImageFailed)]
+    events = _run(model, images)
+    (failed,) = [r for r in events if isinstance(r, ImageFailed)]
     assert failed.path.stem == str(failing) and "the disk is full" in failed.message
-    assert [int(r.path.stem) for r in records if isinstance(r, ImageDone)] == [i for i in range(3) if i != failing]
+    assert [int(r.path.stem) for r in events if isinstance(r, ImageDone)] == [i for i in range(3) if i != failing]
 
 
 def test_the_first_error_is_raised_if_all_images_fail(
@@ -155,11 +155,11 @@ def test_images_do_not_overlap_if_memory_is_short(model: Path, images: Path, mon
 
     _watch(monkeypatch, in_memory, "postprocess", postprocess)
     _watch(monkeypatch, predict_module, "open_image", open_image)
-    records = _run(model, images, max_memory=resident_bytes() + 250_000_000)
+    events = _run(model, images, max_memory=resident_bytes() + 250_000_000)
     assert threads == {threading.main_thread()}
     assert order == ["opened", "made"] * 3
-    told = [type(r).__name__ for r in records if isinstance(r, ImageStarted | ImageDone)]
-    assert told == ["ImageStarted", "ImageDone"] * 3
+    kinds = [type(r).__name__ for r in events if isinstance(r, ImageStarted | ImageDone)]
+    assert kinds == ["ImageStarted", "ImageDone"] * 3
 
 
 def test_the_announced_memory_is_kept_with_two_images_at_a_time(model: Path, tmp_path: Path) -> None:
@@ -174,16 +174,16 @@ from septum.prediction.outputs import result_files
 from septum.prediction.predict import predict_files, predict_on_worker
 from septum.prediction.settings import PredictSettings
 settings = PredictSettings(model=Path(sys.argv[1]), inputs=tuple(sys.argv[3:]), out=Path(sys.argv[2]))
-records = list(predict_files(settings))
-print(max(r.peak_bytes for r in records[:-1] if hasattr(r, "peak_bytes")), records[-1].peak_bytes)
+events = list(predict_files(settings))
+print(max(r.peak_bytes for r in events[:-1] if hasattr(r, "peak_bytes")), events[-1].peak_bytes)
 """
     found = []
     for names in (["0.png"], [f"{i}.png" for i in range(4)]):
         words = [sys.executable, "-c", code, str(model), str(tmp_path / "out"), *(str(tmp_path / n) for n in names)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        said, taken = map(int, done.stdout.split())
-        assert taken <= said
-        found.append(said)
+        announced, taken = map(int, done.stdout.split())
+        assert taken <= announced
+        found.append(announced)
     assert found[1] > found[0] + 50_000_000
 
 
@@ -192,8 +192,8 @@ def test_files_are_closed_if_a_prediction_is_abandoned(
 ) -> None:
     closed: list[str] = []
     _watch(monkeypatch, Image, "close", lambda source: closed.append(Path(source.name).name))
-    for record in predict_files(PredictSettings(model=model, inputs=(str(images),), out=images.parent / "out")):
-        if isinstance(record, ImageStarted):
+    for event in predict_files(PredictSettings(model=model, inputs=(str(images),), out=images.parent / "out")):
+        if isinstance(event, ImageStarted):
             break
     assert sorted(closed) == ["0.npy", "1.npy"]
 

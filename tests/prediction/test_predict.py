@@ -1,4 +1,4 @@
-"""Prediction of files and arrays: axes, sizes, frames, channels, names, and what is refused."""
+"""Prediction of files and arrays: axes, sizes, frames, channels, names, and refused inputs."""
 
 from __future__ import annotations
 
@@ -206,13 +206,13 @@ def test_nan_is_refused_with_the_name_of_the_file(flat: Path, tmp_path: Path) ->
 def test_events_count_images_and_tiles(flat: Path, tmp_path: Path) -> None:
     for name in ("t2.npy", "t10.npy"):
         np.save(tmp_path / name, _noise(10, 20))
-    records = _run(flat, [tmp_path], tmp_path / "out", tile=8, tta=True)
-    starts = [r for r in records if isinstance(r, ImageStarted)]
+    events = _run(flat, [tmp_path], tmp_path / "out", tile=8, tta=True)
+    starts = [r for r in events if isinstance(r, ImageStarted)]
     assert [(r.path.name, r.index, r.count, r.tiles) for r in starts] == [("t2.npy", 0, 2, 48), ("t10.npy", 1, 2, 48)]
-    assert [r.tile for r in records if isinstance(r, TileDone)] == [*range(1, 49)] * 2
-    done = [r for r in records if isinstance(r, ImageDone)]
+    assert [r.tile for r in events if isinstance(r, TileDone)] == [*range(1, 49)] * 2
+    done = [r for r in events if isinstance(r, ImageDone)]
     assert [r.objects for r in done] == [int(np.load(r.output).max()) for r in done]
-    last = records[-1]
+    last = events[-1]
     assert isinstance(last, Predicted)
     assert (last.done, last.failed) == (2, 0)
     assert 50 << 20 < last.peak_bytes < 8 << 30
@@ -303,8 +303,8 @@ def test_an_image_too_large_for_the_memory_does_not_stop_the_others(
         return real(source, model)
 
     monkeypatch.setattr(module, "split_frames", limited)
-    records = _run(flat, [tmp_path], tmp_path / "out")
-    (failed,) = [r for r in records if isinstance(r, ImageFailed)]
+    events = _run(flat, [tmp_path], tmp_path / "out")
+    (failed,) = [r for r in events if isinstance(r, ImageFailed)]
     assert failed.path.name == "big.npy"
     assert "memory" in failed.message
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["small.npy"]

@@ -11,10 +11,7 @@ from septum.report.pictures import (
     CAPTION_PX,
     GAP_PX,
     LARGEST_PX,
-    PREDICTED_COLOR,
-    TRUTH_COLOR,
     color,
-    overlay,
     panel,
     to_picture,
 )
@@ -131,16 +128,6 @@ def test_colors_of_many_objects_differ():
     assert all(max(c) > 150 for c in colors)  # seen on black
     following = [np.abs(np.subtract(color(i), color(i + 1))).sum() for i in range(500)]
     assert min(following) > 80
-
-
-def test_overlay_is_white_where_both_outlines_agree(dark):
-    truth = two_squares((100, 100, 100))
-    predicted = two_squares((100, 100, 150))
-    picture = overlay(dark, truth, predicted)
-    assert np.array_equal(picture[150, 100], [255, 255, 255])
-    assert tuple(picture[150, 199]) == TRUTH_COLOR
-    assert tuple(picture[150, 249]) == PREDICTED_COLOR
-    assert overlay(dark, None, None).max() == 0
 
 
 def test_long_captions_are_shortened(tmp_path):

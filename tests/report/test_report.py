@@ -54,14 +54,14 @@ def save(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def run(folder: Path, **changes: object) -> tuple[TrainSettings, list[object]]:
-    """Train on ``folder / "data"``, write the page; return the settings and all records."""
+    """Train on ``folder / "data"``, write the page; return the settings and all events."""
     settings = TrainSettings.model_validate({"data": (folder / "data",), "out": folder / "run", **SMALL, **changes})
-    records = []
-    for record in observe(settings, train(settings)):
-        records.append(record)
-        if isinstance(record, RunReport):
-            page_module.write_page(record)
-    return settings, records
+    events = []
+    for event in observe(settings, train(settings)):
+        events.append(event)
+        if isinstance(event, RunReport):
+            page_module.write_page(event)
+    return settings, events
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def read(folder: Path) -> tuple[str, Reader, dict]:
 
 
 @pytest.mark.parametrize("name", ["objects", "classes", "volumes", "single"])
-def test_a_page_loads_nothing_from_elsewhere(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_page_loads_no_other_file(name: str, request: pytest.FixtureRequest) -> None:
     text, page, _ = read(request.getfixturevalue(name))
     for tag, attributes in page.elements:
         assert tag not in ("iframe", "object", "embed", "base", "audio", "video")
@@ -200,8 +200,8 @@ def test_names_with_html_are_escaped(objects: Path) -> None:
 def test_file_names_that_are_not_utf8_do_not_stop_the_page(tmp_path: Path, objects: Path) -> None:
     for number in range(3):
         save(tmp_path / "data", f"a{number}\udcff", *disks(number))
-    _, records = run(tmp_path)
-    assert any(isinstance(r, RunReport) for r in records)
+    _, events = run(tmp_path)
+    assert any(isinstance(r, RunReport) for r in events)
     assert "\\udcff" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
@@ -221,9 +221,9 @@ def test_images_are_predicted_by_predict_image_and_scored_by_the_metrics(objects
     assert numbers["scores"]["SEG"]["value"] == pytest.approx(ctc.seg(tables))
     assert numbers["scores"]["AP50"]["value"] == pytest.approx(first.ap)
     assert numbers["scores"]["PQ"]["value"] == pytest.approx(first.panoptic_quality)
-    told = numbers["objects"]
-    assert (told["missed"], told["false"]) == (first.fn, first.fp)
-    assert sum(part["count"] for part in told["by_size"]) == told["true"] == 4
+    counts = numbers["objects"]
+    assert (counts["missed"], counts["false"]) == (first.fn, first.fp)
+    assert sum(part["count"] for part in counts["by_size"]) == counts["true"] == 4
     assert numbers["held_out"] == numbers["scored"] == 2
     assert numbers["scores"]["SEG"]["low"] <= numbers["scores"]["SEG"]["value"] <= numbers["scores"]["SEG"]["high"]
 
@@ -261,8 +261,8 @@ def test_a_finished_run_gets_its_report_again_only_if_it_is_missing(tmp_path: Pa
     run(tmp_path)
     before = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert before["memory"]["peak_bytes"] > 10_000_000
-    _, records = run(tmp_path)
-    assert not any(isinstance(r, Reporting) for r in records)
+    _, events = run(tmp_path)
+    assert not any(isinstance(r, Reporting) for r in events)
     (tmp_path / "run" / "metrics.json").unlink()
     (tmp_path / "run" / "report.html").unlink()
     run(tmp_path)
@@ -276,20 +276,20 @@ def test_a_missing_held_out_image_is_named_and_the_run_is_complete(tmp_path: Pat
     for number in range(10):
         save(tmp_path / "data", f"a{number}", *disks(number))
     settings = TrainSettings.model_validate({"data": (tmp_path / "data",), "out": tmp_path / "run", **SMALL})
-    records = []
-    for record in observe(settings, train(settings)):
-        records.append(record)
-        if isinstance(record, Checked):
-            checked = record.report
-        if isinstance(record, Reporting):
+    events = []
+    for event in observe(settings, train(settings)):
+        events.append(event)
+        if isinstance(event, Checked):
+            checked = event.report
+        if isinstance(event, Reporting):
             checked.files.hold([])  # as if the held-out images did not fit into memory
-            gone = json.loads((tmp_path / "run" / "plan.json").read_text())["held_out"][0]
-            (tmp_path / "data" / "images" / f"{gone}.npy").unlink()
-    found = records[-1]
+            missing = json.loads((tmp_path / "run" / "plan.json").read_text())["held_out"][0]
+            (tmp_path / "data" / "images" / f"{missing}.npy").unlink()
+    found = events[-1]
     assert isinstance(found, RunReport)
     assert [line.name for line in found.images] != []
     assert len(found.images) == found.held_out - 1
-    assert gone in found.warnings[-1]
+    assert missing in found.warnings[-1]
 
 
 def test_train_writes_the_page_or_warns_that_it_cannot(
@@ -451,9 +451,9 @@ def test_the_worst_and_the_best_are_kept(monkeypatch: pytest.MonkeyPatch, object
     assert [line.name for line in gallery.lines()] == sorted(quality)
     assert len(gallery.worst) == CASES
     short = Gallery(model)
-    said = list(short.fill(None, list(quality), 0.0))  # type: ignore[arg-type]
+    problems = list(short.fill(None, list(quality), 0.0))  # type: ignore[arg-type]
     assert len(short.images) == 1
-    assert said == ["the report shows 1 of 20 held-out images, to keep the time"]
+    assert problems == ["the report shows 1 of 20 held-out images, to keep the time"]
 
 
 def test_the_report_takes_at_most_the_time_left_by_the_training(tmp_path: Path) -> None:

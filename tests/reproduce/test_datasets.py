@@ -107,11 +107,11 @@ def left_of(folder):
 
 def test_sections_are_laid_out_for_training(offered, tmp_path):
     volume, content = sections()
-    what = offered("isbi2012", content)
-    records = run("isbi2012", tmp_path / "deep" / "isbi")
-    assert records[0] == Announced(what)
-    assert any(isinstance(r, Arrived) and r.stage == "unpacking" for r in records)
-    last = records[-1]
+    data_set = offered("isbi2012", content)
+    events = run("isbi2012", tmp_path / "deep" / "isbi")
+    assert events[0] == Announced(data_set)
+    assert any(isinstance(r, Arrived) and r.stage == "unpacking" for r in events)
+    last = events[-1]
     assert isinstance(last, Fetched)
     assert last.folder == tmp_path / "deep" / "isbi"
     pairing = find_pairs([last.training])
@@ -135,9 +135,9 @@ def test_truth_of_the_test_sections_is_kept_if_included(offered, tmp_path):
 def test_sequences_are_laid_out_for_training(offered, tmp_path):
     content = sequences()
     offered("dic-hela", content, sha256=hashlib.sha256(content).hexdigest())
-    records = run("dic-hela", tmp_path / "hela")
-    assert not [r for r in records if isinstance(r, Warned)]
-    assert [p.name for p in find_pairs([records[-1].training]).pairs] == ["01_t000", "02_t000"]
+    events = run("dic-hela", tmp_path / "hela")
+    assert not [r for r in events if isinstance(r, Warned)]
+    assert [p.name for p in find_pairs([events[-1].training]).pairs] == ["01_t000", "02_t000"]
     assert left_of(tmp_path / "hela") == ["01", "01_GT", "02", "02_GT"]
 
 
@@ -145,10 +145,10 @@ def test_an_unpublished_checksum_is_noted_and_compared_at_the_next_download(offe
     _, content = sections()
     offered("isbi2012", content)
     checksum = hashlib.sha256(content).hexdigest()
-    records = run("isbi2012", tmp_path / "isbi")
-    (warned,) = [r.text for r in records if isinstance(r, Warned)]
+    events = run("isbi2012", tmp_path / "isbi")
+    (warned,) = [r.text for r in events if isinstance(r, Warned)]
     assert checksum in warned
-    assert records[-1].sha256 == checksum
+    assert events[-1].sha256 == checksum
     note = json.loads((tmp_path / "isbi.download.json").read_text())
     assert (note["sha256"], note["bytes"], note["checksum_known_before"]) == (checksum, len(content), False)
     (tmp_path / "isbi").rename(tmp_path / "away")

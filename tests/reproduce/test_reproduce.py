@@ -159,28 +159,28 @@ def ran(sections, tmp_path_factory):
     return out, list(reproduce(tiny("isbi2012", sections, out, folds=2, truth=sections / "truth")))
 
 
-def of(records, kind):
-    return [r for r in records if isinstance(r, kind)]
+def of(events, kind):
+    return [r for r in events if isinstance(r, kind)]
 
 
 def test_every_part_is_trained_without_validation_and_predicted_in_order(ran):
-    out, records = ran
+    out, events = ran
     assert json.loads((out / "fold-1" / "run" / "plan.json").read_text())["held_out"] == []
-    assert [p.name for p in of(records, FoldStarted)] == ["fold-1", "fold-2", "final"]
-    assert len(of(records, Trained)) == 3
-    assert len(of(records, ImageDone)) == 8
-    assert isinstance(records[-1], Reproduced)
+    assert [p.name for p in of(events, FoldStarted)] == ["fold-1", "fold-2", "final"]
+    assert len(of(events, Trained)) == 3
+    assert len(of(events, ImageDone)) == 8
+    assert isinstance(events[-1], Reproduced)
 
 
 def test_figures_equal_the_scores_of_the_written_files(ran, sections):
-    out, records = ran
+    out, events = ran
     found = []
     for number in range(6):
         truth = read_image(sections / "train" / "masks" / f"{number:02d}.png").array[0] > 0
         proposal = read_image(out / "predicted" / f"{number:02d}.tif").array[0]
         found.append(isbi.section(truth, proposal))
     expected = isbi.combine(found)
-    folds, tests = records[-1].results
+    folds, tests = events[-1].results
     lines = {line.score: line for line in folds.lines}
     for name in ("V_Rand", "V_Info", "pixel error", "Rand error (2014)", "warping error"):
         assert lines[name].value == pytest.approx(expected[name].value, abs=1e-12)
@@ -199,11 +199,11 @@ def test_the_test_sections_are_written_as_a_stack_of_probabilities(ran):
 
 
 def test_the_json_holds_the_figures_and_the_command(ran):
-    out, records = ran
-    said = json.loads((out / "reproduction.json").read_text())
-    assert said["results"][0]["lines"][0]["value"] == records[-1].results[0].lines[0].value
-    assert said["command"].startswith("septum reproduce isbi2012 --data ")
-    assert [t["steps"] for t in said["trainings"]] == [2, 2, 2]
+    out, events = ran
+    written = json.loads((out / "reproduction.json").read_text())
+    assert written["results"][0]["lines"][0]["value"] == events[-1].results[0].lines[0].value
+    assert written["command"].startswith("septum reproduce isbi2012 --data ")
+    assert [t["steps"] for t in written["trainings"]] == [2, 2, 2]
 
 
 def test_examples_are_worst_median_and_best(ran):
@@ -213,11 +213,11 @@ def test_examples_are_worst_median_and_best(ran):
 
 
 def test_a_complete_reproduction_is_not_repeated_and_other_settings_are_refused(ran, sections):
-    out, records = ran
+    out, events = ran
     again = list(reproduce(tiny("isbi2012", sections, out, folds=2, truth=sections / "truth")))
     assert not of(again, Step)
     assert not of(again, ImageDone)
-    assert again[-1].results == records[-1].results
+    assert again[-1].results == events[-1].results
     with pytest.raises(UsageError, match="folds: 2 -> 3"):
         list(reproduce(tiny("isbi2012", sections, out, folds=3)))
 
@@ -225,20 +225,20 @@ def test_a_complete_reproduction_is_not_repeated_and_other_settings_are_refused(
 def test_a_stopped_reproduction_resumes_to_the_same_figures(alone, tmp_path):
     straight = list(reproduce(tiny("phc-u373", alone, tmp_path / "straight", variant="gold")))
     stop = StopRequest()
-    records = []
-    for record in reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold"), stop):
-        records.append(record)
-        if isinstance(record, Step):
-            stop.ask()
-    assert isinstance(records[-1], Stopped)
-    records = list(reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold")))
-    assert of(records, Step)
-    assert records[-1].results == straight[-1].results
+    events = []
+    for event in reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold"), stop):
+        events.append(event)
+        if isinstance(event, Step):
+            stop.request()
+    assert isinstance(events[-1], Stopped)
+    events = list(reproduce(tiny("phc-u373", alone, tmp_path / "stopped", variant="gold")))
+    assert of(events, Step)
+    assert events[-1].results == straight[-1].results
 
 
 def test_seg_is_the_mean_of_both_sequences(both, tmp_path):
-    records = list(reproduce(tiny("dic-hela", both.parent, tmp_path / "out")))
-    values = {line.score: line.value for line in records[-1].results[0].lines}
+    events = list(reproduce(tiny("dic-hela", both.parent, tmp_path / "out")))
+    values = {line.score: line.value for line in events[-1].results[0].lines}
     for name in ("01", "02"):
         tables = [
             table(

@@ -181,11 +181,11 @@ def test_missing_predictions_are_made_by_the_network_that_was_not_trained_on_the
 def test_the_command_lists_the_planted_errors(planted: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     data, run = planted
     with pytest.raises(SystemExit):
-        main(["check", str(data), "--run", str(run), "--json"])
-    said = json.loads(capsys.readouterr().out)["suspects"]
-    assert {one["image"] for one in said["labels"][:2]} == {"b", "e"}
+        main(["review", str(run), str(data), "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["image"] for one in listed["labels"][:2]} == {"b", "e"}
     with pytest.raises(SystemExit):
-        main(["check", str(data), "--run", str(run)])
+        main(["review", str(run), str(data)])
     lines = capsys.readouterr().out.splitlines()
     assert any("b  " in line and "an object that the mask lacks" in line for line in lines)
     assert any("e  " in line and "no object where the mask has number 42" in line for line in lines)

@@ -112,11 +112,11 @@ def test_an_image_that_fails_is_reported_and_the_others_are_ranked(run: Path, ne
     settings = SuggestSettings(
         model=run / "model.safetensors", inputs=(str(tmp_path / "bad.tif"), str(new)), number=2, device="cpu"
     )
-    records = list(suggest(settings))
-    assert [r.path.name for r in records if isinstance(r, ImageFailed)] == ["bad.tif"]
-    assert sum(isinstance(r, Judged) for r in records) == 5
-    assert isinstance(records[-1], Suggested)
-    assert (len(records[-1].suggestions), records[-1].judged, records[-1].failed) == (2, 5, 1)
+    events = list(suggest(settings))
+    assert [r.path.name for r in events if isinstance(r, ImageFailed)] == ["bad.tif"]
+    assert sum(isinstance(r, Judged) for r in events) == 5
+    assert isinstance(events[-1], Suggested)
+    assert (len(events[-1].suggestions), events[-1].judged, events[-1].failed) == (2, 5, 1)
     with pytest.raises(FileError, match=r"bad\.tif"):
         list(suggest(settings.model_copy(update={"inputs": (str(tmp_path / "bad.tif"),)})))
     with pytest.raises(SeptumError):

@@ -46,7 +46,7 @@ class Moments:
         if self.stop is None:
             os.kill(os.getpid(), signal.SIGKILL)
         else:
-            self.stop.ask()
+            self.stop.request()
 
     def around(self, owner: Any, attribute: str, name: str) -> None:
         """Count a moment before and one after a function."""
@@ -125,8 +125,8 @@ def session(settings: TrainSettings, fatal: int | None, note: Path, *, stops: bo
         with contextlib.suppress(BaseException):
             stop = StopRequest()
             moments = watch(fatal, stop if stops else None)
-            for record in train(settings, stop):
-                moments(type(record).__name__)
+            for event in train(settings, stop):
+                moments(type(event).__name__)
             if "Trained" in moments.names:
                 with note.open("w") as file:
                     file.write(json.dumps(moments.names))
@@ -165,8 +165,8 @@ def main(data: Path, out: Path, kills: int, seed: int) -> None:
             done += not stops
             stopped += stops
             killed_at.append(names[fatal or 0])
-    said = {"kills": done, "stops": stopped, "runs": runs, "moments": len(names), "killed_at": killed_at}
-    print(json.dumps(said))  # noqa: T201
+    result = {"kills": done, "stops": stopped, "runs": runs, "moments": len(names), "killed_at": killed_at}
+    print(json.dumps(result))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Faults around a training give a message, and the same command goes on to the bits of an undisturbed run."""
+"""Faults around a training give a message, and the same command ends with the bits of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -73,34 +73,34 @@ def stopped(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _stop_after(step: int, settings: TrainSettings) -> list[Event]:
     """Train until the end of a step and request a stop there."""
-    stop, records = StopRequest(), []
-    for record in train(settings, stop):
-        records.append(record)
-        if isinstance(record, Step) and record.step == step:
-            stop.ask()
-    return records
+    stop, events = StopRequest(), []
+    for event in train(settings, stop):
+        events.append(event)
+        if isinstance(event, Step) and event.step == step:
+            stop.request()
+    return events
 
 
 def _goes_on_to(whole: Path, settings: TrainSettings) -> list[Event]:
     """Check that the same command ends with the bits of an undisturbed run."""
-    records = list(train(settings))
-    assert isinstance(records[-1], Trained)
+    events = list(train(settings))
+    assert isinstance(events[-1], Trained)
     assert _weights(settings.out) == _weights(whole)
     assert _log(settings.out) == _log(whole)
     assert (settings.out / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
     assert not list(settings.out.rglob(".septum-part-*"))
-    return records
+    return events
 
 
-def _warnings(records: list[Event]) -> str:
-    return "\n".join(r.text for r in records if isinstance(r, Warned))
+def _warnings(events: list[Event]) -> str:
+    return "\n".join(r.text for r in events if isinstance(r, Warned))
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 6])
 def test_a_stop_saves_after_any_step(disks: Path, whole: Path, tmp_path: Path, step: int) -> None:
     settings = _settings(disks, tmp_path / "run")
-    records = _stop_after(step, settings)
-    assert records[-1] == Stopped(step, tmp_path / "run")
+    events = _stop_after(step, settings)
+    assert events[-1] == Stopped(step, tmp_path / "run")
     resumed = [r for r in _goes_on_to(whole, settings) if isinstance(r, Resumed)]
     assert [r.step for r in resumed] == [step]
 
@@ -108,10 +108,10 @@ def test_a_stop_saves_after_any_step(disks: Path, whole: Path, tmp_path: Path, s
 def test_a_second_start_of_a_finished_run_returns_its_result(disks: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
-    records = list(train(_settings(disks, tmp_path / "run")))
-    assert [type(r).__name__ for r in records] == ["Checked", "Planned", "Trained"]
-    assert isinstance(records[-1], Trained)
-    assert (records[-1].steps, set(records[-1].scores)) == (6, {"SEG", "AP50", "AP"})
+    events = list(train(_settings(disks, tmp_path / "run")))
+    assert [type(r).__name__ for r in events] == ["Checked", "Planned", "Trained"]
+    assert isinstance(events[-1], Trained)
+    assert (events[-1].steps, set(events[-1].scores)) == (6, {"SEG", "AP50", "AP"})
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
     (tmp_path / "run" / "model.safetensors").write_bytes(before[:-1])  # damaged: written again from the checkpoint
     _goes_on_to(whole, _settings(disks, tmp_path / "run"))
@@ -151,9 +151,9 @@ def test_a_run_resumes_from_the_older_checkpoint_if_the_newest_is_damaged(
     _stop_after(5, settings)
     newest = tmp_path / "run" / "checkpoints" / "step-00000005.safetensors"
     newest.write_bytes(damage(newest.read_bytes()))
-    records = _goes_on_to(whole, settings)
-    assert "The checkpoint of step 5 cannot be used and is skipped" in _warnings(records)
-    assert [r.step for r in records if isinstance(r, Resumed)] == [4]
+    events = _goes_on_to(whole, settings)
+    assert "The checkpoint of step 5 cannot be used and is skipped" in _warnings(events)
+    assert [r.step for r in events if isinstance(r, Resumed)] == [4]
 
 
 def test_without_an_intact_checkpoint_the_run_begins_again(disks: Path, whole: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_without_an_intact_checkpoint_the_run_begins_again(disks: Path, whole: P
 
 
 @pytest.mark.parametrize(
-    ("number", "when", "said"),
+    ("number", "when", "message"),
     [
         (errno.ENOSPC, 6, "the disk is full"),
         (errno.ENOSPC, 11, "the disk is full"),
@@ -175,7 +175,7 @@ def test_without_an_intact_checkpoint_the_run_begins_again(disks: Path, whole: P
     ],
 )
 def test_a_run_goes_on_after_a_failed_write(
-    disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, when: int, said: str
+    disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, when: int, message: str
 ) -> None:
     sync, calls = os.fsync, []
 
@@ -187,7 +187,7 @@ def test_a_run_goes_on_after_a_failed_write(
 
     monkeypatch.setattr(os, "fsync", full)
     settings = _settings(disks, tmp_path / "run")
-    with pytest.raises(FileError, match=said) as caught:
+    with pytest.raises(FileError, match=message) as caught:
         list(train(settings))
     assert caught.value.todo
     _goes_on_to(whole, settings)
@@ -254,11 +254,11 @@ def test_an_image_that_disappears_after_the_check_is_named(
 
 
 def test_images_are_not_read_after_the_first_step(disks: Path, whole: Path, tmp_path: Path) -> None:
-    data, gone = shutil.copytree(disks, tmp_path / "data"), False
-    for record in train(_settings(data, tmp_path / "run")):
-        if isinstance(record, Step) and not gone:
+    data, moved = shutil.copytree(disks, tmp_path / "data"), False
+    for event in train(_settings(data, tmp_path / "run")):
+        if isinstance(event, Step) and not moved:
             shutil.rmtree(data)
-            gone = True
+            moved = True
     assert _weights(tmp_path / "run") == _weights(whole)
 
 
@@ -267,11 +267,11 @@ def test_nan_pixels_are_repaired_and_reported(disks: Path, tmp_path: Path) -> No
     image = np.load(data / "images" / "a.npy")
     image[3:6, 4:9] = math.nan
     np.save(data / "images" / "a.npy", image)
-    records = list(train(_settings(data, tmp_path / "run")))
-    assert isinstance(records[-1], Trained)
-    assert all(math.isfinite(r.loss) for r in records if isinstance(r, Step))
-    said = "\n".join(records[0].report.lines())  # type: ignore[union-attr]
-    assert "NaN" in said or "not finite" in said, said
+    events = list(train(_settings(data, tmp_path / "run")))
+    assert isinstance(events[-1], Trained)
+    assert all(math.isfinite(r.loss) for r in events if isinstance(r, Step))
+    report = "\n".join(events[0].report.lines())  # type: ignore[union-attr]
+    assert "NaN" in report or "not finite" in report, report
 
 
 @pytest.mark.parametrize(
@@ -345,8 +345,8 @@ class TestOneProcessInAFolder:
         run = tmp_path / "run"
         assert subprocess.run([sys.executable, "-c", code, str(run)]).returncode == -9
         assert json.loads((run / ".trained-by.json").read_text())["process"] > 0
-        records = _goes_on_to(whole, _settings(disks, run))
-        assert "was trained on" not in _warnings(records)
+        events = _goes_on_to(whole, _settings(disks, run))
+        assert "was trained on" not in _warnings(events)
         assert not (run / ".trained-by.json").exists()
 
     def test_another_machine_that_recorded_no_end_is_warned_of(self, tmp_path: Path) -> None:
@@ -404,12 +404,12 @@ def test_names_with_control_characters_are_printed_safely(disks: Path, tmp_path:
             (data / kind / f"{letter}.npy").rename(data / kind / f"{name}.npy")
     run = tmp_path / "r\x1b]0;un\n🔬"
     texts = []
-    for record in train(_settings(data, run)):
-        if isinstance(record, Planned):
-            texts += record.lines
-        if isinstance(record, Warned):
-            texts.append(record.text)
-    assert isinstance(record, Trained)
+    for event in train(_settings(data, run)):
+        if isinstance(event, Planned):
+            texts += event.lines
+        if isinstance(event, Warned):
+            texts.append(event.text)
+    assert isinstance(event, Trained)
     assert all(text.isprintable() for text in texts), texts
     with pytest.raises(UsageError) as caught:
         list(train(_settings(data, run, seed=3)))
@@ -440,15 +440,15 @@ class TestThePlanStays:
             list(train(settings))
 
     def test_a_run_whose_plan_lacks_a_newer_value_goes_on(self, disks: Path, tmp_path: Path) -> None:
-        settings = _settings(disks, tmp_path / "run", set=("optimizer.settle=0",))
+        settings = _settings(disks, tmp_path / "run", set=("optimizer.freeze_batchnorm=0",))
         _stop_after(3, settings)
         path = tmp_path / "run" / "plan.json"
-        said = json.loads(path.read_text())
-        del said["plan"]["optimizer"]["settle"]
-        path.write_text(json.dumps(said))
+        stored = json.loads(path.read_text())
+        del stored["plan"]["optimizer"]["freeze_batchnorm"]
+        path.write_text(json.dumps(stored))
         checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
         assert checkpoint is not None
-        state = {**checkpoint.state, "plan": said["plan"]}
+        state = {**checkpoint.state, "plan": stored["plan"]}
         save_checkpoint(tmp_path / "run" / "checkpoints", checkpoint.step, checkpoint.tensors, state)
         begun, *_, done = list(train(settings))
         assert any(isinstance(r, Resumed) for r in (begun, *_)) and isinstance(done, Trained) and done.steps == 6
@@ -506,11 +506,11 @@ def test_another_number_of_threads_is_warned_of(disks: Path, tmp_path: Path, mon
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        said = _warnings(list(train(settings)))
+        warnings = _warnings(list(train(settings)))
     finally:
         torch.set_num_threads(threads)
-    assert f"computed on CPU, {threads} thread" in said
-    assert f"now on CPU, {threads + 1} threads" in said
+    assert f"computed on CPU, {threads} thread" in warnings
+    assert f"now on CPU, {threads + 1} threads" in warnings
 
 
 @pytest.fixture(autouse=True)

@@ -64,9 +64,9 @@ def test_plan_reasons_and_data_are_reported_and_stored(disks: Path, tmp_path: Pa
         "adamw, rate 0.001, cosine",
     ):
         assert words in text, text
-    said = json.loads((tmp_path / "plan.json").read_text())
-    assert said["reasons"] == list(lines[1:-1])
-    assert said["plan"]["weights"]["w0"] == 0
+    stored = json.loads((tmp_path / "plan.json").read_text())
+    assert stored["reasons"] == list(lines[1:-1])
+    assert stored["plan"]["weights"]["w0"] == 0
 
 
 def _arranged(direction: np.ndarray) -> Sample:

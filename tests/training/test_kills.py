@@ -33,13 +33,13 @@ def test_kills_at_random_moments_change_no_bit(disks: Path, tmp_path: Path, kill
     command = [sys.executable, str(program), str(disks), str(tmp_path), str(kills), "1"]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["kills"] == kills
-    assert kills < 20 or said["stops"] > 0  # about every fifth ends with a signal that saves
-    assert len(set(said["killed_at"])) > 0.4 * kills, said  # a step, a validation, a file, an event ...
+    result = json.loads(done.stdout)
+    assert result["kills"] == kills
+    assert kills < 20 or result["stops"] > 0  # about every fifth ends with a signal that saves
+    assert len(set(result["killed_at"])) > 0.4 * kills, result  # a step, a validation, a file, an event ...
     whole = _result(tmp_path / "whole")
     assert [row[0] for row in whole[1][1:]] == [str(step) for step in range(1, 9)]
-    for number in range(1, said["runs"] + 1):
+    for number in range(1, result["runs"] + 1):
         run = tmp_path / f"killed-{number}"
-        assert _result(run) == whole, f"run {number}: {said}"
+        assert _result(run) == whole, f"run {number}: {result}"
         assert not list(run.rglob(".septum-part-*"))  # partial files are removed

@@ -57,8 +57,8 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
     )
 
 
-def _steps(records: list[Event]) -> list[tuple[int, float, float]]:
-    return [(r.step, r.loss, r.rate) for r in records if isinstance(r, Step)]
+def _steps(events: list[Event]) -> list[tuple[int, float, float]]:
+    return [(r.step, r.loss, r.rate) for r in events if isinstance(r, Step)]
 
 
 def _tensors(model: Path) -> dict[str, bytes]:
@@ -72,16 +72,16 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
 
 
 def test_a_run_writes_model_log_and_plan(whole: tuple[Path, list[Event]]) -> None:
-    out, records = whole
-    last = records[-1]
+    out, events = whole
+    last = events[-1]
     assert isinstance(last, Trained)
     assert (last.model, last.steps) == (out / "model.safetensors", 6)
     assert set(last.scores) == {"SEG", "AP50", "AP"}
-    assert sum(isinstance(r, Validated) for r in records) == 6
+    assert sum(isinstance(r, Validated) for r in events) == 6
     with (out / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(r["step"]) for r in rows] == [1, 2, 3, 4, 5, 6]
-    assert [float(r["loss"]) for r in rows] == [pytest.approx(loss, rel=1e-5) for _, loss, _ in _steps(records)]
+    assert [float(r["loss"]) for r in rows] == [pytest.approx(loss, rel=1e-5) for _, loss, _ in _steps(events)]
     assert json.loads((out / "plan.json").read_text())["plan"]["network"]["width"] == 2
     header = open_model(out / "model.safetensors", "cpu").header
     assert (header.kind, header.training["steps"]) == ("objects", 6)
@@ -103,9 +103,9 @@ def test_a_stopped_run_ends_bit_identical(
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     out = tmp_path / "run"
     first: list[Event] = []
-    for record in train(_settings(data, out)):
-        first.append(record)
-        if isinstance(record, Step) and record.step == stop + 1:
+    for event in train(_settings(data, out)):
+        first.append(event)
+        if isinstance(event, Step) and event.step == stop + 1:
             break  # step `stop` was saved, step `stop` + 1 was not
     second = list(train(_settings(data, out)))
     assert [r.step for r in second if isinstance(r, Resumed)] == [stop]
@@ -121,8 +121,8 @@ def test_a_stopped_run_with_the_cpu_engine_ends_bit_identical(
     whole = list(train(_settings(data, tmp_path / "whole", **wide)))
     monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
-    for record in train(_settings(data, tmp_path / "run", **wide)):
-        if isinstance(record, Step) and record.step == 3:
+    for event in train(_settings(data, tmp_path / "run", **wide)):
+        if isinstance(event, Step) and event.step == 3:
             break
     second = list(train(_settings(data, tmp_path / "run", **wide)))
     assert _steps(second) == _steps(whole)[2:]
@@ -139,11 +139,11 @@ def test_a_resumed_run_keeps_the_planned_precision_and_reports_a_change(
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": there}, raising=False)
 
     def stopped(out: Path) -> list[tuple[int, float, float]]:
-        records: list[Event] = []
-        for record in train(_settings(data, out)):
-            records.append(record)
-            if isinstance(record, Step) and record.step == 4:
-                return _steps(records)[:3]
+        events: list[Event] = []
+        for event in train(_settings(data, out)):
+            events.append(event)
+            if isinstance(event, Step) and event.step == 4:
+                return _steps(events)[:3]
         raise AssertionError
 
     matrix_unit(True)
@@ -194,12 +194,12 @@ def test_a_loss_that_is_not_finite_is_rolled_back_three_times_with_half_the_rate
     monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_infinite)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 2)
     broken = {4}  # the fourth step; states are kept after every second
-    records = list(train(_settings(data, tmp_path / "a", steps=5)))
-    steps = _steps(records)
+    events = list(train(_settings(data, tmp_path / "a", steps=5)))
+    steps = _steps(events)
     assert [s for s, _, _ in steps] == [1, 2, 3, 3, 4, 5]
-    assert next(r.text for r in records if isinstance(r, Warned)).startswith("step 3: the loss was not a finite number")
+    assert next(r.text for r in events if isinstance(r, Warned)).startswith("step 3: the loss was not a finite number")
     assert steps[3][2] == pytest.approx(steps[2][2] / 2)
-    assert isinstance(records[-1], Trained)
+    assert isinstance(events[-1], Trained)
 
     calls.clear()
     broken = set(range(3, 1000))
@@ -207,15 +207,15 @@ def test_a_loss_that_is_not_finite_is_rolled_back_three_times_with_half_the_rate
         list(train(_settings(data, tmp_path / "b", steps=5)))
 
 
-@pytest.mark.parametrize("lost", [None, 4])
+@pytest.mark.parametrize("bad_step", [None, 4])
 def test_reading_losses_later_changes_nothing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int | None
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad_step: int | None
 ) -> None:
     real = trainer_module.Trainer.training_step
 
     def sometimes(trainer: trainer_module.Trainer, rate_factor: float) -> torch.Tensor:
         loss = real(trainer, rate_factor)
-        return loss * math.nan if trainer.counters.step == lost and not trainer.counters.undone else loss
+        return loss * math.nan if trainer.counters.step == bad_step and not trainer.counters.undone else loss
 
     monkeypatch.setattr(trainer_module.Trainer, "training_step", sometimes)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 5)
@@ -226,8 +226,8 @@ def test_reading_losses_later_changes_nothing(
     for unread in (1, 4):
         monkeypatch.setattr(train_module, "UNREAD_LOSSES", {"cpu": unread})
         out = tmp_path / f"{unread}"
-        records = list(train(_settings(data, out, steps=12)))
-        assert sum(isinstance(r, Warned) for r in records) == (lost is not None)
+        events = list(train(_settings(data, out, steps=12)))
+        assert sum(isinstance(r, Warned) for r in events) == (bad_step is not None)
         log = [row.rsplit(",", 4) for row in (out / "log.csv").read_text().splitlines()]
         found.append((_tensors(out / "model.safetensors"), [(row[0], row[2:]) for row in log]))
     assert len(found[0][1]) == 13
@@ -247,15 +247,15 @@ def test_a_gradient_that_is_not_finite_is_rolled_back(
 
     monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_without_gradient)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)  # the state after every step is kept
-    records = list(train(_settings(data, tmp_path / "run", steps=3)))
-    assert [s for s, _, _ in _steps(records)] == [1, 2, 3]
-    assert sum(isinstance(r, Warned) for r in records) == 1
-    assert all(math.isfinite(loss) for _, loss, _ in _steps(records))
+    events = list(train(_settings(data, tmp_path / "run", steps=3)))
+    assert [s for s, _, _ in _steps(events)] == [1, 2, 3]
+    assert sum(isinstance(r, Warned) for r in events) == 1
+    assert all(math.isfinite(loss) for _, loss, _ in _steps(events))
 
 
 def test_a_budget_is_kept(data: Path, tmp_path: Path) -> None:
-    records = list(train(_settings(data, tmp_path / "run", steps=None, budget_s=6.0)))
-    last = records[-1]
+    events = list(train(_settings(data, tmp_path / "run", steps=None, budget_s=6.0)))
+    last = events[-1]
     assert isinstance(last, Trained)
     assert last.steps > 3
     assert 3.0 < last.seconds < 8.0  # 5 % of real budgets are measured in benchmarks; here the end alone takes a second
@@ -266,9 +266,9 @@ def test_one_image_trains_without_a_score(data: Path, tmp_path: Path) -> None:
     for kind, array in (("images", image), ("masks", labels)):
         (tmp_path / kind).mkdir()
         np.save(tmp_path / kind / "only.npy", array)
-    records = list(train(_settings(tmp_path, tmp_path / "run", steps=2, kind="objects")))
-    assert records[-1].scores == {}  # type: ignore[union-attr]
-    assert not any(isinstance(r, Validated) for r in records)
+    events = list(train(_settings(tmp_path, tmp_path / "run", steps=2, kind="objects")))
+    assert events[-1].scores == {}  # type: ignore[union-attr]
+    assert not any(isinstance(r, Validated) for r in events)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 0, 0, 1]), (1.0, [0.25] * 4), (0.5, [0.1, 0.2, 0.3, 0.4])])
@@ -306,7 +306,9 @@ def test_batch_normalization_is_frozen_in_the_last_part(
         return loss
 
     monkeypatch.setattr(trainer_module.Trainer, "training_step", step)
-    list(train(_settings(data, tmp_path / "run", steps=6, set=("optimizer.settle=0.5", "optimizer.average=0"))))
+    list(
+        train(_settings(data, tmp_path / "run", steps=6, set=("optimizer.freeze_batchnorm=0.5", "optimizer.average=0")))
+    )
     assert [bool(np.array_equal(a, b)) for a, b in pairwise(means)] == [False] * 2 + [True] * 3
     assert not any(np.array_equal(a, b) for a, b in pairwise(biases))
     stored = read_model(tmp_path / "run" / "model.safetensors")[0]
@@ -351,9 +353,9 @@ def test_a_compiled_training_gives_the_same_weights_and_works_without_a_compiler
     for name, compiler in (("plain", None), ("compiled", working), ("broken", broken)):
         if compiler is not None:
             monkeypatch.setattr(torch, "compile", compiler)
-        records = list(train(_settings(data, tmp_path / name, compile=compiler is not None)))
-        texts = [r.text for r in records if isinstance(r, Warned)]
-        found[name] = (_steps(records), _tensors(tmp_path / name / "model.safetensors"), texts, len(used))
+        events = list(train(_settings(data, tmp_path / name, compile=compiler is not None)))
+        texts = [r.text for r in events if isinstance(r, Warned)]
+        found[name] = (_steps(events), _tensors(tmp_path / name / "model.safetensors"), texts, len(used))
         used.clear()
     assert found["compiled"] == (*found["plain"][:3], 7)  # tried once, then six steps
     assert found["broken"][:2] == found["plain"][:2] and found["broken"][3] == 1
@@ -387,11 +389,11 @@ def test_prediction_goes_on_after_a_failed_file(data: Path, whole: tuple[Path, l
     (images / "broken.npy").write_bytes(b"nonsense")
     settings = PredictSettings(model=whole[0] / "model.safetensors", inputs=(str(images),), out=tmp_path / "out")
     (tmp_path / "out").mkdir()
-    records = list(predict_files(settings))
-    assert [r.path.name for r in records if isinstance(r, ImageDone)] == ["good.npy"]
-    assert sorted(r.path.name for r in records if isinstance(r, ImageFailed)) == ["broken.npy", "three.npy"]
-    assert isinstance(records[-1], Predicted)
-    assert (records[-1].done, records[-1].failed) == (1, 2)
+    events = list(predict_files(settings))
+    assert [r.path.name for r in events if isinstance(r, ImageDone)] == ["good.npy"]
+    assert sorted(r.path.name for r in events if isinstance(r, ImageFailed)) == ["broken.npy", "three.npy"]
+    assert isinstance(events[-1], Predicted)
+    assert (events[-1].done, events[-1].failed) == (1, 2)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.npy"]
     with pytest.raises(SeptumError):
         list(predict_files(settings.model_copy(update={"inputs": (str(images / "broken.npy"),)})))
@@ -409,15 +411,15 @@ def _write(folder: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Path:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_one_to_three_images_train_and_the_held_out_ones_are_reported(tmp_path: Path, count: int) -> None:
     data = _write(tmp_path / "data", [disks(n) for n in range(count)])
-    records = list(train(_settings(data, tmp_path / "run", steps=2, kind="objects")))
-    assert isinstance(records[-1], Trained)
-    (split,) = [r.lines[0] for r in records if isinstance(r, Planned)]
+    events = list(train(_settings(data, tmp_path / "run", steps=2, kind="objects")))
+    assert isinstance(events[-1], Trained)
+    (split,) = [r.lines[0] for r in events if isinstance(r, Planned)]
     if count == 1:
         assert split == "one image only: none is held out, so no score can be given"
-        assert records[-1].scores == {}
+        assert events[-1].scores == {}
     else:
         assert split.startswith(f"{count - 1} image")
-        assert 0 <= records[-1].scores["SEG"] <= 1
+        assert 0 <= events[-1].scores["SEG"] <= 1
 
 
 def test_scribbles_are_enough_to_separate_bright_from_dark(tmp_path: Path) -> None:

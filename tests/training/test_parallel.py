@@ -27,13 +27,13 @@ def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run trainings of several processes, forked from one process that has loaded everything."""
     program = Path(__file__).with_name("trainings_of_several.py")
     folder = tmp_path_factory.mktemp("several")
-    with (folder / "said").open("w") as said:
+    with (folder / "stderr").open("w") as errors:
         warm = subprocess.Popen(
             [sys.executable, "-W", "error", str(program), str(disks), str(folder)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             text=True,
         )
     assert warm.stdin is not None and warm.stdout is not None
@@ -43,8 +43,8 @@ def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         asked.write(json.dumps(specs) + "\n")
         asked.flush()
         line = answers.readline()
-        assert line, (folder / "said").read_text()
-        assert "Traceback" not in (folder / "said").read_text(), (folder / "said").read_text()
+        assert line, (folder / "stderr").read_text()
+        assert "Traceback" not in (folder / "stderr").read_text(), (folder / "stderr").read_text()
         results: list[dict[str, Any]] = json.loads(line)
         return results
 
@@ -60,7 +60,7 @@ def _spec(data: Path, out: Path, world: int, **more: Any) -> dict[str, Any]:
     # network: after 27 steps it exceeds 1e-5.
     settings |= {"device": "cpu", "precision": "float32"} | more.pop("settings", {})
     if "preset" not in settings:
-        settings = {"set": ["network.padding=valid", "optimizer.settle=0"]} | settings
+        settings = {"set": ["network.padding=valid", "optimizer.freeze_batchnorm=0"]} | settings
     return {"settings": settings, "world": world, **more}
 
 
@@ -93,7 +93,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(run: Run, disks: Path, 
         first = of_kind[0]["ranks"][0]
         assert first["number"] == 5 and first["stopped"] is None
         assert all(0 <= v <= 1 for v in first["way"].values())
-        assert all(said == first for result in of_kind for said in result["ranks"])
+        assert all(scores == first for result in of_kind for scores in result["ranks"])
 
 
 def test_a_run_goes_on_with_another_number_of_processes(run: Run, disks: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_run_goes_on_with_another_number_of_processes(run: Run, disks: Path, t
 
 
 def test_two_processes_freeze_batch_normalization_as_one(run: Run, disks: Path, tmp_path: Path) -> None:
-    settles = {"steps": 24, "set": ["network.padding=valid", "optimizer.settle=0.5"]}
+    settles = {"steps": 24, "set": ["network.padding=valid", "optimizer.freeze_batchnorm=0.5"]}
     one, two = (
         r["ranks"][0]["losses"] for r in run(*(_spec(disks, tmp_path / f"{n}", n, settings=settles) for n in (1, 2)))
     )
@@ -156,8 +156,8 @@ def test_all_processes_refuse_too_few_tiles_and_different_data(run: Run, disks: 
         _spec(disks, tmp_path / "crowd", 2, settings=short),
         _spec(disks, tmp_path / "blind", 2, rank_in_data=True),
     )
-    assert all("2 processes for 1 tile a step" in said["error"] for said in crowd["ranks"])
-    assert all("do not see the same images" in said["error"] for said in blind["ranks"])
+    assert all("2 processes for 1 tile a step" in answer["error"] for answer in crowd["ranks"])
+    assert all("do not see the same images" in answer["error"] for answer in blind["ranks"])
 
 
 def test_a_planned_batch_is_a_multiple_of_the_processes_and_stays(run: Run, disks: Path, tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def test_values_of_every_part_are_set_and_reported() -> None:
     assert "asked for: weights.w0=5, optimizer.method=sgd, augmentation.scale=[0.9, 1.1], sampler=uniform" in reasons
 
 
+def test_a_plan_is_read_with_the_old_names_of_values() -> None:
+    plan = _plan("optimizer.freeze_batchnorm=0.4")
+    stored = plan.model_dump(mode="json")
+    stored["optimizer"]["settle"] = stored["optimizer"].pop("freeze_batchnorm")
+    assert Plan.model_validate(stored) == plan
+
+
 def test_the_tile_is_fitted_to_the_requested_network() -> None:
     before = _plan()
     deep, same = _plan("network.depths=[2, 2]"), _plan("network.padding=same")

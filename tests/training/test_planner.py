@@ -67,11 +67,11 @@ def test_only_a_time_budget_decides_the_width_and_a_resumed_run_keeps_it(
     list(train(by_steps))
     assert timed == []
     by_time = TrainSettings.model_validate({**shared, "out": tmp_path / "time", "budget_s": 5.0})
-    for record in train(by_time):
-        if isinstance(record, Planned):
-            assert "width 3: timed" in record.lines
-            assert sum(line.startswith("width") for line in record.lines) == 1
-        if isinstance(record, Step):
+    for event in train(by_time):
+        if isinstance(event, Planned):
+            assert "width 3: timed" in event.lines
+            assert sum(line.startswith("width") for line in event.lines) == 1
+        if isinstance(event, Step):
             break
     again = next(r.lines for r in train(by_time) if isinstance(r, Planned))
     assert "width 3: timed" in again
@@ -99,8 +99,8 @@ def test_a_step_keeps_between_a_third_and_all_of_the_estimated_bytes() -> None:
         target, weight = torch.zeros(2, *output, dtype=torch.long), torch.ones(2, *output)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             network.loss(network(torch.zeros(2, 1, *tile)), target, weight, dice=1.0)[0].backward()
-        said = training_bytes(settings, tile, 2) - 24_000_000
-        assert said / 3 < sum(kept.values()) < said
+        estimated = training_bytes(settings, tile, 2) - 24_000_000
+        assert estimated / 3 < sum(kept.values()) < estimated
 
 
 def test_a_memory_limit_reduces_the_batch_and_then_the_tile() -> None:

@@ -43,8 +43,8 @@ def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
     monkeypatch.setattr(trainer_module.Trainer, "validate", validate)
 
 
-def _steps(records: list[Event]) -> list[int]:
-    return [r.step for r in records if isinstance(r, Step)]
+def _steps(events: list[Event]) -> list[int]:
+    return [r.step for r in events if isinstance(r, Step)]
 
 
 def test_training_ends_a_third_of_the_steps_after_five_validations_without_gain(
@@ -52,14 +52,14 @@ def test_training_ends_a_third_of_the_steps_after_five_validations_without_gain(
 ) -> None:
     # The first three improve; the others gain less than counts.
     _scored(monkeypatch, [0.3, 0.4, 0.5, 0.501, 0.5015])
-    records = list(train(_settings(disks, tmp_path / "run")))
-    last = records[-1]
+    events = list(train(_settings(disks, tmp_path / "run")))
+    last = events[-1]
     assert isinstance(last, Trained)
     # Validation 3 is at step 9, validation 8 at step 24; a third of 24 follows.
     assert last.steps == 32
-    assert _steps(records) == list(range(1, 33))
-    assert [r.step for r in records if isinstance(r, Validated)] == [*range(3, 31, 3), 32]
-    rates = [r.rate for r in records if isinstance(r, Step)]
+    assert _steps(events) == list(range(1, 33))
+    assert [r.step for r in events if isinstance(r, Validated)] == [*range(3, 31, 3), 32]
+    rates = [r.rate for r in events if isinstance(r, Step)]
     assert rates[:24] == [pytest.approx(1e-3 * (k + 1) / 100) for k in range(24)]
     assert rates[25:] == sorted(rates[25:], reverse=True)
     assert rates[-1] < 0.1 * max(rates)
@@ -96,8 +96,8 @@ def test_a_stopped_run_ends_bit_identical(
     monkeypatch.setattr(train_module, "PATIENCE", 2)
     # With real scores, whatever they are.
     whole = list(train(_settings(disks, tmp_path / "whole")))
-    for record in train(_settings(disks, tmp_path / "run")):
-        if isinstance(record, Step) and record.step == stop:
+    for event in train(_settings(disks, tmp_path / "run")):
+        if isinstance(event, Step) and event.step == stop:
             break
     again = list(train(_settings(disks, tmp_path / "run")))
     assert _steps(again) == _steps(whole)[stop - 1 :]

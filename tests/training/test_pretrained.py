@@ -47,32 +47,32 @@ def colors(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _lines(records: list[Event]) -> str:
-    return "\n".join(line for r in records if isinstance(r, Planned) for line in r.lines)
+def _lines(events: list[Event]) -> str:
+    return "\n".join(line for r in events if isinstance(r, Planned) for line in r.lines)
 
 
 def test_a_training_from_a_model_begins_with_its_loss(disks: Path, first: Path, tmp_path: Path) -> None:
-    records = list(train(_settings(disks, tmp_path / "run", from_model=first)))
+    events = list(train(_settings(disks, tmp_path / "run", from_model=first)))
     anew = list(train(_settings(disks, tmp_path / "anew", width=3, depth=1)))
-    losses, before = ([r.loss for r in records if isinstance(r, Step)] for records in (records, anew))
+    losses, before = ([r.loss for r in events if isinstance(r, Step)] for events in (events, anew))
     assert losses[0] < 0.9 * before[0]
-    assert f"starts from {first}: its network and normalization" in _lines(records)
+    assert f"starts from {first}: its network and normalization" in _lines(events)
     header = open_model(tmp_path / "run" / "model.safetensors", "cpu").header
     assert (header.network.width, header.network.depths) == (3, (1, 1))
-    said = header.training["from"]
-    assert (said["file"], said["steps"]) == ("model.safetensors", 40)
-    assert said["fingerprint"] == read_pretrained(first).fingerprint == read_pretrained(first.parent).fingerprint
+    origin = header.training["from"]
+    assert (origin["file"], origin["steps"]) == ("model.safetensors", 40)
+    assert origin["fingerprint"] == read_pretrained(first).fingerprint == read_pretrained(first.parent).fingerprint
     # The origin of that model is kept as well.
     list(train(_settings(disks, tmp_path / "third", from_model=tmp_path / "run" / "model.safetensors")))
     third = open_model(tmp_path / "third" / "model.safetensors", "cpu").header
-    assert third.training["from"]["from"] == said
+    assert third.training["from"]["from"] == origin
 
 
 def test_other_channels_are_averaged_and_other_classes_get_a_new_head(
     colors: Path, first: Path, tmp_path: Path
 ) -> None:
-    records = list(train(_settings(colors, tmp_path / "run", steps=1, from_model=first, kind="classes")))
-    text = _lines(records)
+    events = list(train(_settings(colors, tmp_path / "run", steps=1, from_model=first, kind="classes")))
+    text = _lines(events)
     assert "first layer: 1 channel averaged for 3" in text
     assert "last layer: new, for 3 classes instead of 2" in text
     start = read_pretrained(first)
@@ -122,8 +122,8 @@ def test_a_stopped_run_from_a_model_ends_bit_identical_but_refuses_a_changed_mod
     monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
     list(train(_settings(disks, tmp_path / "whole", from_model=first)))
-    for record in train(_settings(disks, tmp_path / "run", from_model=first)):
-        if isinstance(record, Step) and record.step == 4:
+    for event in train(_settings(disks, tmp_path / "run", from_model=first)):
+        if isinstance(event, Step) and event.step == 4:
             break
     with pytest.raises(UsageError, match="from: "):
         list(train(_settings(disks, tmp_path / "run", from_model=tmp_path / "whole" / "model.safetensors")))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from septum.errors import UsageError
 from septum.settings import options_of
 from septum.training.settings import (
     SplitSettings,
@@ -50,7 +51,7 @@ def test_every_field_is_an_option_with_help_and_no_flag_occurs_twice() -> None:
         ({"set": ("weights.w0=5", "batch=2"), "compile": True}, "--set weights.w0=5 --set batch=2 --compile"),
     ],
 )
-def test_the_command_line_has_only_what_differs_from_the_defaults(values: dict[str, Any], words: str) -> None:
+def test_the_command_line_omits_defaults(values: dict[str, Any], words: str) -> None:
     assert command_line(_settings(**values)) == ["d", "--out", "r", *words.split()]
 
 
@@ -63,21 +64,26 @@ def test_only_place_and_hardware_may_differ_on_resume() -> None:
         {"until_plateau": True},
         {"split": {"limit": 2}},
         {"precision": "float32"},
+        {"axes": "ZYX"},
     ):
         assert fixed_settings(_settings(**values)) != fixed_settings(_settings())
 
 
 def test_stored_settings_of_other_versions_are_read() -> None:
     asked = fixed_settings(_settings(steps=5, until_plateau=True, ignore_values=(0,)))
-    old = {key: value for key, value in asked.items() if key not in ("precision", "until_plateau", "ignore_values")}
+    old = {
+        key: value for key, value in asked.items() if key not in ("precision", "until_plateau", "ignore_values", "axes")
+    }
     old |= {"early_stop": True, "ignore": [0], "momentum": 0.5, "split": {"fold": None, "group": None, "strata": 2}}
     assert read_fixed_settings(old) == (asked, {"momentum": 0.5, "split.strata": 2})
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 5, "budget_s": 10}, {"epochs": 3}, {"early_stop": True}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"epochs": 3}, {"early_stop": True}])
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         _settings(**wrong)
+    with pytest.raises(UsageError, match="both --steps and --budget"):
+        _settings(steps=5, budget_s=10)
     with pytest.raises(ValidationError, match="count from 1"):
         SplitSettings(fold=(0, 3))
 
@@ -90,7 +96,7 @@ def test_durations_are_parsed_and_formatted(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "90", "m", "0s", "1d", "-5m", "1h 30m"])
 def test_other_durations_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a duration; write 90s, 20m"):
+    with pytest.raises(ValueError, match="a duration such as 90s, 20m"):
         parse_duration(text)
     assert parse_duration("none") is None
 

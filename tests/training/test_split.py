@@ -178,9 +178,9 @@ def test_a_held_out_image_with_the_only_pixels_of_a_class_is_trained_on() -> Non
     for i, values in enumerate([[0], [0, 1], [0, 2], [0, 2, 2], [0, 1, 3]]):
         samples[i] = replace(samples[i], mask=np.asarray([values], np.int32))
     assert train_on_every_class(samples, [0, 1, 2], [3]) == ([0, 1, 2], [3], ())
-    train, held_out, said = train_on_every_class(samples, [0, 1], [2, 3, 4])
+    train, held_out, sentences = train_on_every_class(samples, [0, 1], [2, 3, 4])
     assert (train, held_out) == ([0, 1, 3, 4], [2])  # of two images with class 2, the one with more pixels of it
-    assert said == (
+    assert sentences == (
         "3 is trained on: no other training image holds class 2",
         "4 is trained on: no other training image holds class 3",
     )

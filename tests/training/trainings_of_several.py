@@ -43,12 +43,12 @@ def _accident(kind: str, stop: StopRequest) -> None:
         case "raise":
             raise SeptumError("an error of one process")
         case "stop":
-            stop.ask()
+            stop.request()
 
 
 def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
     """Train in this process; return its losses, last event and error."""
-    said: dict[str, Any] = {"losses": [], "last": None, "error": None}
+    answer: dict[str, Any] = {"losses": [], "last": None, "error": None}
     stop, step = StopRequest(), Trainer.training_step
     accident = spec.get("accident")
 
@@ -63,13 +63,13 @@ def train_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
         old = load_module.fingerprints
         load_module.fingerprints = lambda samples: {**old(samples), "rank": str(rank)}
     try:
-        for record in train(TrainSettings.model_validate(spec["settings"]), stop):
-            if isinstance(record, Step):
-                said["losses"].append(record.loss)
-            said["last"] = type(record).__name__
+        for event in train(TrainSettings.model_validate(spec["settings"]), stop):
+            if isinstance(event, Step):
+                answer["losses"].append(event.loss)
+            answer["last"] = type(event).__name__
     except SeptumError as error:
-        said["error"] = str(error)
-    return said
+        answer["error"] = str(error)
+    return answer
 
 
 def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def score_one(spec: dict[str, Any], rank: int) -> dict[str, Any]:
         settings, end, number = held.finish(network, Schedule(1, None))
         stopped = StopRequest()
         if rank == 0:
-            stopped.ask()  # one is asked, and none returns scores
+            stopped.request()  # one is asked, and none returns scores
         nothing = held.score(network, stopped)
     return {"way": way, "settings": settings.model_dump(), "end": end, "number": number, "stopped": nothing}
 
@@ -112,9 +112,9 @@ def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     for _ in children:
         os.wait()
         ends.append(time.monotonic())
-    said = [folder / f"{rank}.json" for rank in range(world)]
-    results = [json.loads(file.read_text()) if file.exists() else None for file in said]
-    for file in said:
+    answers = [folder / f"{rank}.json" for rank in range(world)]
+    results = [json.loads(file.read_text()) if file.exists() else None for file in answers]
+    for file in answers:
         file.unlink(missing_ok=True)
     return {"ranks": results, "seconds": ends[-1] - ends[0]}
 

@@ -29,14 +29,14 @@ _EMPTY = {"links": (2, 0), "meetings": (5, 0)}  # shapes of arrays that no block
 
 def gather_reports(reports: Iterable[Arrays]) -> Arrays:
     """Concatenate the reports of blocks by name along the last axis; a name may be missing in a report."""
-    found: dict[str, list[NDArray[Any]]] = {
+    joined: dict[str, list[NDArray[Any]]] = {
         name: [np.zeros(_EMPTY.get(name, 0), np.float64 if name == "heights" else np.int64)]
         for name in ("ends", "heights", "leaving", "links", "meetings", "ids", "sizes", "seeded", "firsts", "small")
     }
     for report in reports:
         for name, values in report.items():
-            found[name].append(values)
-    return {name: np.concatenate(found.pop(name), axis=-1) for name in list(found)}
+            joined[name].append(values)
+    return {name: np.concatenate(joined.pop(name), axis=-1) for name in list(joined)}
 
 
 def join_ids(report: Arrays, ratio: float, *, drop_unseeded: bool) -> Arrays:
@@ -141,10 +141,10 @@ def compact_ids(
     Returns
     -------
     numbers
-        ``(*S)`` int32: indices into `found`; 0 for background.
-    found
-        ``(N + 1,)`` int64: the distinct ids, rising; ``found[0]`` is 0.
+        ``(*S)`` int32: indices into `distinct`; 0 for background.
+    distinct
+        ``(N + 1,)`` int64: the distinct ids, rising; ``distinct[0]`` is 0.
     """
     heads, lengths, shape = run_lengths(ids)
-    kinds, number = np.unique(np.concatenate([[0], look_up(heads, old, new)]), return_inverse=True)
-    return np.repeat(number[1:].astype(np.int32), lengths).reshape(shape), kinds
+    distinct, number = np.unique(np.concatenate([[0], look_up(heads, old, new)]), return_inverse=True)
+    return np.repeat(number[1:].astype(np.int32), lengths).reshape(shape), distinct

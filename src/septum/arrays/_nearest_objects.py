@@ -38,7 +38,7 @@ def _enter(label: int, d: Any, a: int, da: Any, b: int, db: Any) -> tuple[int, A
 
 @lazy_jit
 def sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach: float) -> Pairs:
-    """Find the pairs of rows ``start .. stop - 1`` of ``(n, P)`` labels along the first axis."""
+    """Find the pairs of rows ``start .. stop - 1`` of ``(n, P)`` int32 ids along the first axis."""
     n, columns = labels.shape
     infinity = np.float32(np.inf)
     id1, id2 = np.zeros((stop - start, columns), np.int32), np.zeros((stop - start, columns), np.int32)
@@ -61,12 +61,12 @@ def sweep(labels: NDArray[np.int32], start: int, stop: int, step: float, reach: 
                     if distance > reach:
                         continue
                     o = row - start
-                    found = (id1[o, p], square1[o, p], id2[o, p], square2[o, p])
-                    found = _enter(a[p], np.float32(distance * distance), *found)
+                    nearest = (id1[o, p], square1[o, p], id2[o, p], square2[o, p])
+                    nearest = _enter(a[p], np.float32(distance * distance), *nearest)
                     distance = abs(row - row_b[p]) * step
                     if b[p] > 0 and distance <= reach:
-                        found = _enter(b[p], np.float32(distance * distance), *found)
-                    id1[o, p], square1[o, p], id2[o, p], square2[o, p] = found
+                        nearest = _enter(b[p], np.float32(distance * distance), *nearest)
+                    id1[o, p], square1[o, p], id2[o, p], square2[o, p] = nearest
     return id1, square1, id2, square2
 
 
@@ -84,7 +84,7 @@ def _farthest(da: Any, db: Any, reach: float, summed: bool) -> Any:
 
 @lazy_jit
 def scan(pairs: Pairs, labels: NDArray[np.int32], step: float, reach: float, summed: bool) -> Pairs:
-    """Complete the pairs along the lines of ``(N, X)`` matrices, where `labels` is 0."""
+    """Complete the pairs along the lines of ``(N, X)`` matrices, where the int32 `labels` are 0."""
     id1, square1, id2, square2 = pairs
     lines, length = labels.shape
     out1, out2 = np.zeros(labels.shape, np.int32), np.zeros(labels.shape, np.int32)

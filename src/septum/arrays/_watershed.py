@@ -178,7 +178,7 @@ def find_meetings(
     depth, height, width = sides
     packed = np.empty(0, np.uint64)
     for turn in range(2):  # count, then fill
-        found = 0
+        count = 0
         for axis in range(1 - ring, 3):
             forward = (height * width, width, 1)[axis]
             outward = len(steps) // 2 + 2 - axis  # index of the forward step; the backward step mirrors it
@@ -191,7 +191,7 @@ def find_meetings(
                         if up[p] == up[n] or up[p] == 0 or up[n] == 0:
                             continue
                         if turn == 0:
-                            found += 1
+                            count += 1
                             continue
                         if seeds > 0 and seed[p] > 0 and seed[n] > 0:
                             continue  # different seeds never merge
@@ -204,11 +204,27 @@ def find_meetings(
                             if place == 0:
                                 continue
                             later, step = p, outward
-                        packed[found] = (np.uint64(TOP - key[later]) << np.uint64(34)) | np.uint64(8 * later + step)
-                        found += 1
+                        packed[count] = (np.uint64(TOP - key[later]) << np.uint64(34)) | np.uint64(8 * later + step)
+                        count += 1
         if turn == 0:
-            packed = np.empty(found, np.uint64)
-    return packed[:found]
+            packed = np.empty(count, np.uint64)
+    return packed[:count]
+
+
+@lazy_jit
+def stay_apart(value: float, first: float, second: float, ratio: float) -> bool:
+    """Return True if two basins that meet at `value` stay two objects: the one rule for whole images and blocks.
+
+    Parameters
+    ----------
+    value
+        Largest value at which the basins meet.
+    first, second
+        Heights of the basins.
+    ratio
+        0 .. 1, as for `septum.arrays.watershed.flood`.
+    """
+    return value < ratio * min(first, second)
 
 
 @lazy_jit
@@ -271,7 +287,7 @@ def merge_clusters(
         place = packed[i] & np.uint64((1 << 34) - 1)
         p = np.int64(place >> np.uint64(3))
         a, b = root_of(parent, -up[p]), root_of(parent, -up[p + steps[np.int64(place & np.uint64(7))]])
-        if a == b or value < ratio * min(heights[a], heights[b]):
+        if a == b or stay_apart(value, heights[a], heights[b], ratio):
             continue
         if heights[a] < heights[b] or (heights[a] == heights[b] and not reaches[a]):
             a, b = b, a
@@ -313,7 +329,7 @@ def open_border(
     depth, height, width = sides
     most = 2 * (ring * height * width + depth * width + depth * height)
     inner, earlier = np.empty(most, np.int32), np.empty(most, np.bool_)
-    found = 0
+    count = 0
     for z in range(depth):
         for y in range(height):
             rim = in_ring(z, depth, ring) or in_ring(y, height, 1)
@@ -329,10 +345,10 @@ def open_border(
                     p = h + (1 if x == 0 else -1)
                 if up[h] == 0 or up[p] == 0:
                     continue
-                inner[found] = p
-                earlier[found] = key[p] > key[h] or (key[p] == key[h] and p < h)
-                found += 1
-    return inner[:found], earlier[:found]
+                inner[count] = p
+                earlier[count] = key[p] > key[h] or (key[p] == key[h] and p < h)
+                count += 1
+    return inner[:count], earlier[:count]
 
 
 @lazy_jit
@@ -362,7 +378,7 @@ def join_clusters(
     """
     for i in range(len(value)):
         first, second = root_of(parent, a[i]), root_of(parent, b[i])
-        if first == second or value[i] < ratio * min(heights[first], heights[second]):
+        if first == second or stay_apart(value[i], heights[first], heights[second], ratio):
             continue
         if heights[first] < heights[second]:
             first, second = second, first

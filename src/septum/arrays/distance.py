@@ -55,8 +55,8 @@ def squared_distance(
         lines = (math.prod(sides[:axis]), sides[axis], math.prod(sides[axis + 1 :]))
         squares = _distance.envelope(squares.reshape(lines), part[axis].start, part[axis].stop, weights[axis], cap)
         sides[axis] = part[axis].stop - part[axis].start
-    found: NDArray[np.int32] = squares.reshape(sides)
-    return found
+    distances: NDArray[np.int32] = squares.reshape(sides)
+    return distances
 
 
 def squared_distance_of_region(
@@ -98,7 +98,7 @@ def squared_distance_of_region(
 def _certain(
     squares: NDArray[np.int32], around: Region, inner: Region, shape: Sequence[int], sizes: Sequence[float]
 ) -> bool:
-    """Return True if no pixel outside of what was read can be nearer than the nearest background found."""
+    """Return True if no pixel outside of the part read can be nearer than the nearest background in it."""
     weights, cap = _weights(sizes)
     for axis, (read, part) in enumerate(zip(around, inner, strict=True)):
         place = np.arange(part.start, part.stop, dtype=np.int64)

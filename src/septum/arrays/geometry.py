@@ -19,45 +19,6 @@ from typing import Literal
 Padding = Literal["valid", "same"]
 
 
-def trace_sides(side: int, depth: int) -> list[int]:
-    """Trace one axis through a network without padding.
-
-    Parameters
-    ----------
-    side
-        Input side in pixels.
-    depth
-        Number of poolings along this axis, 0 or more.
-
-    Returns
-    -------
-    list of int
-        The side after the second convolution of each level: contracting (``depth`` values), bottom (1), expanding
-        (``depth``). For 572 and depth 4: 568, 280, 136, 64, 28, 52, 100, 196, 388 (Ronneberger et al. 2015, Fig. 1).
-
-    Raises
-    ------
-    ValueError
-        If a map to be pooled is odd or a map has no pixel left.
-    """
-    sides = []
-    n = side
-    for level in range(depth):
-        n -= 4
-        if n < 2 or n % 2:
-            raise ValueError(f"side {side}: the map at level {level} would have {n} pixels, not an even number >= 2")
-        sides.append(n)
-        n //= 2
-    n -= 4
-    sides.append(n)
-    for _ in range(depth):
-        n = 2 * n - 4
-        sides.append(n)
-    if min(sides) < 1:
-        raise ValueError(f"side {side} is smaller than the smallest input {smallest_input(depth)}")
-    return sides
-
-
 def smallest_input(depth: int) -> int:
     """Return the smallest input side of a network without padding: 188 for the paper's depth 4."""
     # The first side 2**depth * k - 4 that is larger than twice the context, 12 * 2**depth - 8.

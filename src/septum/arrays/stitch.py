@@ -1,7 +1,7 @@
 """Label the objects of an image of any size block by block, number by number as `label_objects` labels the whole image.
 
 The work is done in stages. In each stage the blocks are processed independently (`run_block`); then `join` combines
-their reports into a small table that resolves what a block could not decide without its neighbors:
+their reports into a small table that resolves the decisions that a block cannot make without its neighbors:
 
 ``seeds``
     Divide the pixels above the seed level where their connection is narrow (watershed of the distance transform).
@@ -172,13 +172,13 @@ def join(stage: str, reports: Iterable[Arrays], division: Division, tables: Mapp
         known = _divided(tables)[1]
         ids, firsts = np.concatenate([known["ids"], ids]), np.concatenate([known["firsts"], firsts])
         sizes = seeded = np.zeros(len(ids), np.int64)
-    ids, which = np.unique(look_up(ids, table["old"], table["new"]), return_inverse=True)
+    ids, inverse = np.unique(look_up(ids, table["old"], table["new"]), return_inverse=True)
     first = np.full(len(ids), np.iinfo(np.int64).max)
-    np.minimum.at(first, which, firsts)
+    np.minimum.at(first, inverse, firsts)
     size, own = np.zeros((2, len(ids)), np.int64)
-    np.add.at(size, which, sizes)
-    np.add.at(own, which, seeded)
-    del which, firsts, sizes, seeded
+    np.add.at(size, inverse, sizes)
+    np.add.at(own, inverse, seeded)
+    del inverse, firsts, sizes, seeded
     kept = ids > 0
     if stage != "small":
         kept &= size >= division.objects.min_size_px
@@ -226,10 +226,10 @@ def _seeds(core: Region, store: BlockStore, division: Division) -> Arrays:
         )
     else:
         values = (store.levels(around) > sure).astype(np.int32)
-    found = flood_block(_ringed(values, core, division.shape).view(np.uint32), ratio=ratio**2)
-    names = _basin_ids(found, core, division.shape)
-    store.write_ids("seeds", core, np.take(names[found.cluster], found.basins))
-    return _report(found, names, core, division.shape)
+    flooded = flood_block(_ringed(values, core, division.shape).view(np.uint32), ratio=ratio**2)
+    names = _basin_ids(flooded, core, division.shape)
+    store.write_ids("seeds", core, np.take(names[flooded.cluster], flooded.basins))
+    return _report(flooded, names, core, division.shape)
 
 
 def _divide(stage: str, core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:
@@ -240,19 +240,19 @@ def _divide(stage: str, core: Region, store: BlockStore, division: Division, tab
     if stage == "redivide":
         seeds, share = np.where(np.isin(seed_ids, tables["divide"]["weak"])[seeds], np.int32(0), seeds), 0.0
     seeds = _ringed(seeds, core, division.shape)
-    found = flood_block(_ringed(values, core, division.shape), seeds)
+    flooded = flood_block(_ringed(values, core, division.shape), seeds)
     del values
     seeded = None
     if share > 0:
-        inside = found.basins[seeds[(slice(1, -1),) * len(core)] > 0]
-        seeded = np.bincount(found.cluster[inside], minlength=len(found.cluster))
+        inside = flooded.basins[seeds[(slice(1, -1),) * len(core)] > 0]
+        seeded = np.bincount(flooded.cluster[inside], minlength=len(flooded.cluster))
     del seeds
-    names = _basin_ids(found, core, division.shape, seed_ids)
-    store.write_ids(stage, core, np.take(names[found.cluster], found.basins))
+    names = _basin_ids(flooded, core, division.shape, seed_ids)
+    store.write_ids(stage, core, np.take(names[flooded.cluster], flooded.basins))
     listed = _objects(
-        found, names, core, division.shape, min_size_px=division.objects.min_size_px, seeded=seeded, share=share
+        flooded, names, core, division.shape, min_size_px=division.objects.min_size_px, seeded=seeded, share=share
     )
-    return _report(found, names, core, division.shape) | listed
+    return _report(flooded, names, core, division.shape) | listed
 
 
 def _small(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:
@@ -266,12 +266,12 @@ def _small(core: Region, store: BlockStore, division: Division, tables: Mapping[
         return {}
     values = store.levels(around) * (objects > 0)
     seeds = np.take(np.arange(len(ids), dtype=np.int32) * large, objects)
-    found = flood_block(_ringed(values.astype(np.uint32), core, division.shape), _ringed(seeds, core, division.shape))
+    flooded = flood_block(_ringed(values.astype(np.uint32), core, division.shape), _ringed(seeds, core, division.shape))
     del values, seeds, objects
-    names = _basin_ids(found, core, division.shape, ids)
-    names[~found.open] = 0  # a cluster that no large object reached, nor anything outside
-    store.write_ids("small", core, np.take(names[found.cluster], found.basins))
-    return _report(found, names, core, division.shape) | _objects(found, names, core, division.shape)
+    names = _basin_ids(flooded, core, division.shape, ids)
+    names[~flooded.open] = 0  # a cluster that no large object reached, nor anything outside
+    store.write_ids("small", core, np.take(names[flooded.cluster], flooded.basins))
+    return _report(flooded, names, core, division.shape) | _objects(flooded, names, core, division.shape)
 
 
 def _numbers(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> NDArray[Any]:
@@ -280,10 +280,12 @@ def _numbers(core: Region, store: BlockStore, division: Division, tables: Mappin
     reach = tuple(n + division.lines for n in close_gaps_reach(division.objects.grow_px, division.sizes))
     around = _around(core, division.shape, reach)
     heads, lengths, shape = run_lengths(store.ids(stage, around))
-    found = look_up(look_up(heads, table["old"], table["new"]), table["ids"], table["numbers"], missing=0)
+    numbered = look_up(look_up(heads, table["old"], table["new"]), table["ids"], table["numbers"], missing=0)
     total = len(table["numbers"])
     kind = np.int32 if total < 2**31 - 1 else np.int64
-    labels = close_gaps(np.repeat(found.astype(kind), lengths).reshape(shape), division.objects.grow_px, division.sizes)
+    labels = close_gaps(
+        np.repeat(numbered.astype(kind), lengths).reshape(shape), division.objects.grow_px, division.sizes
+    )
     if division.lines:
         labels = draw_boundaries(labels)
     inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
@@ -314,34 +316,34 @@ def _in_image(pixels: NDArray[np.int32], core: Region, shape: Sequence[int]) -> 
 
 
 def _basin_ids(
-    found: Flooded, core: Region, shape: Sequence[int], seed_ids: NDArray[np.int64] | None = None
+    flooded: Flooded, core: Region, shape: Sequence[int], seed_ids: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
     """Return the id of each basin: that of its seed, or 1 plus the flat index of its peak or exit pixel."""
-    names = _in_image(found.peak, core, shape) + 1
+    names = _in_image(flooded.peak, core, shape) + 1
     if seed_ids is not None:
-        names = np.where(found.seed > 0, seed_ids[found.seed], names)
+        names = np.where(flooded.seed > 0, seed_ids[flooded.seed], names)
     names[0] = 0
     return names
 
 
-def _report(found: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int]) -> Arrays:
+def _report(flooded: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int]) -> Arrays:
     """Return the part of a block's watershed that a join needs; see `septum.arrays._block_tables.join_ids`."""
-    used = found.clusters()[0]
-    value, pixel, step, a, b = found.meetings
-    ends = found.open & (found.seed == 0)
-    ends[np.concatenate([a, b, found.links[1]])] = True  # seeds only if the join comes upon them
-    ends &= ~found.leaves
+    used = flooded.clusters()[0]
+    value, pixel, step, a, b = flooded.meetings
+    ends = flooded.open & (flooded.seed == 0)
+    ends[np.concatenate([a, b, flooded.links[1]])] = True  # seeds only if the join comes upon them
+    ends &= ~flooded.leaves
     return {
         "ends": names[ends],
-        "heights": found.height[ends],
-        "leaving": names[used[found.leaves[used]]],
-        "links": np.stack([_in_image(found.links[0], core, shape) + 1, names[found.links[1]]]),
+        "heights": flooded.height[ends],
+        "leaving": names[used[flooded.leaves[used]]],
+        "links": np.stack([_in_image(flooded.links[0], core, shape) + 1, names[flooded.links[1]]]),
         "meetings": np.stack([value, _in_image(pixel.astype(np.int32), core, shape), step, names[a], names[b]]),
     }
 
 
 def _objects(
-    found: Flooded,
+    flooded: Flooded,
     names: NDArray[np.int64],
     core: Region,
     shape: Sequence[int],
@@ -355,13 +357,13 @@ def _objects(
     Clusters of fewer than `min_size_px` pixels that lie wholly in the block are only counted (``small``), unless their
     seed is to be dropped. `seeded` holds the seed pixels of each cluster.
     """
-    which, sizes, first = found.clusters()
-    own = np.zeros_like(sizes) if seeded is None else seeded[which]
-    kept = names[which] > 0
-    small = kept & (sizes < min_size_px) & ~_extends_outside(found)[which] & ~weak_seeds(own, sizes, share)
+    basins, sizes, first = flooded.clusters()
+    own = np.zeros_like(sizes) if seeded is None else seeded[basins]
+    kept = names[basins] > 0
+    small = kept & (sizes < min_size_px) & ~_extends_outside(flooded)[basins] & ~weak_seeds(own, sizes, share)
     kept &= ~small
     return {
-        "ids": names[which[kept]],
+        "ids": names[basins[kept]],
         "sizes": sizes[kept],
         "seeded": own[kept],
         "firsts": _in_image(first[kept], core, shape),
@@ -369,11 +371,11 @@ def _objects(
     }
 
 
-def _extends_outside(found: Flooded) -> NDArray[np.bool_]:
+def _extends_outside(flooded: Flooded) -> NDArray[np.bool_]:
     """Flag the basins that represent clusters which have pixels, or may gain some, outside of the block."""
-    faces = [np.take(found.basins, (0, -1), axis=axis).ravel() for axis in range(found.basins.ndim)]
-    touched = np.concatenate([*faces, found.links[1], np.flatnonzero(found.leaves)])
-    reaching: NDArray[np.bool_] = found.open & (found.seed == 0)
-    reaching[found.cluster[touched]] = True
-    reaching[found.meetings[3:].ravel()] = True
+    faces = [np.take(flooded.basins, (0, -1), axis=axis).ravel() for axis in range(flooded.basins.ndim)]
+    touched = np.concatenate([*faces, flooded.links[1], np.flatnonzero(flooded.leaves)])
+    reaching: NDArray[np.bool_] = flooded.open & (flooded.seed == 0)
+    reaching[flooded.cluster[touched]] = True
+    reaching[flooded.meetings[3:].ravel()] = True
     return reaching

@@ -249,8 +249,8 @@ def connected_components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
     if mask.size == 0:
         return np.zeros(mask.shape, np.int32)
-    found = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=4 if mask.ndim == 2 else 6)
-    return np.asarray(found).astype(np.int32)
+    labels = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=4 if mask.ndim == 2 else 6)
+    return np.asarray(labels).astype(np.int32)
 
 
 def _sizes(numbers: NDArray[np.int32], objects: int) -> NDArray[np.int64]:
@@ -258,11 +258,11 @@ def _sizes(numbers: NDArray[np.int32], objects: int) -> NDArray[np.int64]:
     return np.bincount(np.maximum(numbers, 0).ravel(), minlength=objects + 1)[1:]
 
 
-def _innermost(numbers: NDArray[np.int32], which: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Flag the pixels of the objects `which` that lie farthest from the outline of their object; ``(*S)`` bool."""
+def _innermost(numbers: NDArray[np.int32], objects: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Flag the pixels of `objects` that lie farthest from the outline of their object; ``(*S)`` bool."""
     import edt
 
-    inside = np.isin(numbers, which)
+    inside = np.isin(numbers, objects)
     depth = np.where(inside, edt.edt(np.maximum(numbers, 0), black_border=True), 0)
     deepest = np.zeros(int(numbers.max()) + 1, np.float32)
     np.maximum.at(deepest, numbers[inside], depth[inside])

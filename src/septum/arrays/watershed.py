@@ -84,7 +84,7 @@ class Flooded:
 
         Returns
         -------
-        which
+        representatives
             ``(M,)`` int32: indices of the basins that represent them.
         sizes
             ``(M,)`` int64: numbers of pixels, positive.
@@ -96,8 +96,8 @@ class Flooded:
         first_basin[self.cluster[::-1]] = basins[::-1]  # the last assignment wins: the first basin
         met = np.flatnonzero((first_basin[self.cluster] == basins) & (self.count > 0))
         sizes = np.bincount(self.cluster, weights=self.count, minlength=len(basins)).astype(np.int64)
-        which = self.cluster[met]
-        return which, sizes[which], self.first[met]
+        representatives = self.cluster[met]
+        return representatives, sizes[representatives], self.first[met]
 
 
 def flood(
@@ -130,11 +130,11 @@ def flood(
     if values.size == 0:
         return np.zeros(values.shape, np.int32), np.zeros(0, np.int64)
     ringed = np.pad(values.astype(np.uint32, copy=False), 1)
-    found = flood_block(ringed, None if seeds is None else np.pad(seeds, 1), ratio=ratio)
-    which, sizes, _ = found.clusters()
-    number = np.zeros(len(found.cluster), np.int32)
-    number[which] = np.arange(1, len(which) + 1)
-    return np.take(number[found.cluster], found.basins), sizes
+    flooded = flood_block(ringed, None if seeds is None else np.pad(seeds, 1), ratio=ratio)
+    representatives, sizes, _ = flooded.clusters()
+    number = np.zeros(len(flooded.cluster), np.int32)
+    number[representatives] = np.arange(1, len(representatives) + 1)
+    return np.take(number[flooded.cluster], flooded.basins), sizes
 
 
 def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = None, *, ratio: float = 1.0) -> Flooded:

@@ -1,1 +1,1 @@
-"""Find what is wrong with a data set, and repair it."""
+"""Find and repair the defects of a data set."""

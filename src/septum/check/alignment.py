@@ -1,8 +1,8 @@
 """Masks that do not lie on their images: sides that differ, axes in another order, turned, shifted, of another image.
 
 The sides of image and mask prove some of it, and what they prove is mended. The edges of the images, compared over the
-data set, show the rest: no proof, so training uses such masks as they are and says so, and only the copy of ``--fix``
-turns or moves them.
+data set, show the rest: no proof, so training uses such masks as they are and reports them, and only the copy of
+``--fix`` turns or moves them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ KINDS = (
     MASKS_ASTRAY,
 )
 
-_FEWEST = 5  # images, or frames of stacks; fewer do not show what is usual
+_FEWEST = 5  # images, or frames of stacks; fewer do not define the usual contrast
 _FOLLOWS = 1.4  # contrast, from which outlines follow edges in this data set
 _AGREED = 0.75  # share of the images that have to be shifted in the same direction
 # Share of the images that have to be shifted by the same pixels. Wide outlines, as those of an unannotated rim,
@@ -190,17 +190,17 @@ def detect(pairs: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistic
         The pairs, by index, with `PairStatistics.likely_placement` set where the copy may repair the mask.
     """
     seen: list[Observation] = []
-    found = {k: p.mask_stats.agreements for k, p in pairs.items() if p.mask_stats and p.mask_stats.agreements}
-    every = [a for agreements in found.values() for a in agreements]
+    measured = {k: p.mask_stats.agreements for k, p in pairs.items() if p.mask_stats and p.mask_stats.agreements}
+    every = [a for agreements in measured.values() for a in agreements]
     placements = _volumes(pairs)
     if len(every) >= _FEWEST:
         common = _common(every)
         usual = float(np.median([_contrast_after(a, common) for a in every]))
-        for index, agreements in found.items():
+        for index, agreements in measured.items():
             placement = common or (_single(agreements, usual) if usual > _FOLLOWS else None)
             if placement is not None:
                 placements[index] = placement
-        rest = {k: agreements for k, agreements in found.items() if k not in placements}
+        rest = {k: agreements for k, agreements in measured.items() if k not in placements}
         seen += _astray(pairs, rest, usual)
         if not placements:
             seen += _small_shift(every)
@@ -285,19 +285,19 @@ def _volumes(pairs: Mapping[int, PairStatistics]) -> dict[int, Placement]:
 
 
 def _astray(
-    pairs: Mapping[int, PairStatistics], found: Mapping[int, Sequence[Agreement]], usual: float
+    pairs: Mapping[int, PairStatistics], measured: Mapping[int, Sequence[Agreement]], usual: float
 ) -> list[Observation]:
     """Return masks whose outlines do not follow the edges of their images as those of the others do."""
-    if not found:
+    if not measured:
         return []
-    separation = float(np.median([np.mean([a.separation for a in agreements]) for agreements in found.values()]))
+    separation = float(np.median([np.mean([a.separation for a in agreements]) for agreements in measured.values()]))
     separates = abs(separation) > _SEPARATES
     if usual < (_STRANGERS if abs(separation) < _NOTHING else _ANYWHERE) and not separates:
         return [Observation(MASKS_ASTRAY)]
     if usual <= _FOLLOWS:
         return []
     seen = []
-    for index, agreements in found.items():
+    for index, agreements in measured.items():
         contrast = float(np.median([a.contrast for a in agreements]))
         own = float(np.mean([a.separation for a in agreements])) * np.sign(separation)
         if contrast < usual**0.25 and not (separates and own > _AS_USUAL * abs(separation)):
@@ -311,6 +311,6 @@ def _small_shift(every: Sequence[Agreement]) -> list[Observation]:
     agree = [np.mean([np.sign(a.shift[axis]) == np.sign(shift[axis]) for a in every]) for axis in (0, 1)]
     moved = [m if share >= _AGREED else 0 for m, share in zip(shift, agree, strict=True)]
     if any(moved) and float(np.median([a.gain for a in every])) > _GAIN:
-        lies = shift_of(*moved).words()
-        return [Observation(MASKS_SHIFTED, text=f"all masks seem {lies} against their images, judged by their edges")]
+        words = shift_of(*moved).words()
+        return [Observation(MASKS_SHIFTED, text=f"all masks seem {words} against their images, judged by their edges")]
     return []

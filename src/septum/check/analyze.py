@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,15 @@ from septum.check.boundary_agreement import (
     measure_agreement,
 )
 from septum.check.census import census
-from septum.check.duplicates import thumbnail
+from septum.check.comparisons import thumbnail
 from septum.check.images import channel_axes, fill_holes
 from septum.check.masks import Labels
 from septum.check.reading import Files, image_frames, mask_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import SeptumError, UsageError
+from septum.io.image import Image
 from septum.pairing.pair import Pair
-
-if TYPE_CHECKING:
-    from septum.io.image import Image
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
 _FRAMES = 8  # of a stack are compared with their masks
@@ -40,11 +38,11 @@ _FRAMES = 8  # of a stack are compared with their masks
 
 def analyze_all(pairs: Sequence[Pair], files: Files) -> list[PairStatistics]:
     """Read all pairs and compute their statistics; pages that are channels (`channel_axes`) are read as channels."""
-    found = [analyze(pair, files) for pair in group_by_image(pairs)]
-    axes = channel_axes(found) if files.axes is None else None
+    analyzed = [analyze(pair, files) for pair in group_by_image(pairs)]
+    axes = channel_axes(analyzed) if files.axes is None else None
     if axes is None:
-        return found
-    return [analyze(replace(pair, named_axes=axes), files) if pair.image_stats else pair for pair in found]
+        return analyzed
+    return [analyze(replace(pair, named_axes=axes), files) if pair.image_stats else pair for pair in analyzed]
 
 
 def group_by_image(pairs: Sequence[Pair]) -> Iterator[PairStatistics]:
@@ -180,8 +178,8 @@ def _labeled(labels: Sequence[Labels]) -> list[int]:
 def _agreements(labels: Sequence[Labels], images: NDArray[Any]) -> tuple[Agreement, ...]:
     if images.ndim != 4:
         return ()
-    found = (measure_agreement(fill_holes(images[n]), labels[n].array) for n in _labeled(labels))
-    return tuple(a for a in found if a is not None)
+    measured = (measure_agreement(fill_holes(images[n]), labels[n].array) for n in _labeled(labels))
+    return tuple(a for a in measured if a is not None)
 
 
 def _orientation(labels: Sequence[Labels], images: NDArray[Any]) -> BestOrientation | None:

@@ -219,17 +219,17 @@ def best_orientation(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> B
     """
     middle = _middle(image.shape[1:])
     gray = image[(slice(None), *middle)].mean(axis=0, dtype=np.float32)
-    edges, found = _edges(gray), []
+    edges, contrasts = _edges(gray), []
     for placement in orientations(labels.shape, image.shape[1:]):
         outline = _outline(apply_placement(labels, placement)[middle])
         if edges is None or np.count_nonzero(outline) < _FEWEST_PX:
             return None
-        found.append((placement, _contrast(edges, outline)))
-    return _best(found) if found else None
+        contrasts.append((placement, _contrast(edges, outline)))
+    return _best(contrasts) if contrasts else None
 
 
-def _best(found: Sequence[tuple[Placement, float]]) -> BestOrientation:
-    ranked = sorted(found, key=lambda f: -f[1])  # stable: of equal ones the unchanged orientation is first
+def _best(contrasts: Sequence[tuple[Placement, float]]) -> BestOrientation:
+    ranked = sorted(contrasts, key=lambda f: -f[1])  # stable: of equal ones the unchanged orientation is first
     return BestOrientation(*ranked[0], ranked[1][1] if len(ranked) > 1 else 0.0)
 
 
@@ -304,11 +304,11 @@ def local_extreme(extreme: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
     values
         ``(*S)`` of the same dtype and range; at the sides of the image the outermost pixels are repeated.
     """
-    found = np.pad(values, 1, mode="edge")
+    result = np.pad(values, 1, mode="edge")
     for axis in range(values.ndim):
-        ahead = np.moveaxis(found, axis, 0)
-        found = np.moveaxis(extreme(extreme(ahead[:-2], ahead[1:-1]), ahead[2:]), 0, axis)
-    return found
+        ahead = np.moveaxis(result, axis, 0)
+        result = np.moveaxis(extreme(extreme(ahead[:-2], ahead[1:-1]), ahead[2:]), 0, axis)
+    return result
 
 
 def is_rotated(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> bool:

@@ -122,10 +122,10 @@ def _pieces(numbers: NDArray[np.int32], count: int) -> tuple[NDArray[np.int64], 
     """Return the sizes of all pieces, and the largest piece of each number 1 .. `count`."""
     import cc3d
 
-    found, total = cc3d.connected_components(numbers, connectivity=8 if numbers.ndim == 2 else 26, return_N=True)
-    sizes = np.bincount(found.ravel(), minlength=total + 1)[1:]
+    pieces, total = cc3d.connected_components(numbers, connectivity=8 if numbers.ndim == 2 else 26, return_N=True)
+    sizes = np.bincount(pieces.ravel(), minlength=total + 1)[1:]
     owner = np.zeros(total + 1, np.int32)
-    owner[found.ravel()] = numbers.ravel()
+    owner[pieces.ravel()] = numbers.ravel()
     largest = np.zeros(count + 1, np.int64)
     np.maximum.at(largest, owner[1:], sizes)
     return sizes, largest[1:]
@@ -133,15 +133,15 @@ def _pieces(numbers: NDArray[np.int32], count: int) -> tuple[NDArray[np.int64], 
 
 def _touching(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the numbers that touch another number, along axes or diagonals."""
-    found: list[NDArray[np.int32]] = []
+    numbers_of_pairs: list[NDArray[np.int32]] = []
     for step in product((-1, 0, 1), repeat=numbers.ndim):
         if step <= (0,) * numbers.ndim:  # the other half of the steps gives the same pairs
             continue
         here = numbers[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
         there = numbers[tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
         pairs = (here != there) & (here > 0) & (there > 0)
-        found += [np.unique(here[pairs]), np.unique(there[pairs])]
-    return np.unique(np.concatenate(found))
+        numbers_of_pairs += [np.unique(here[pairs]), np.unique(there[pairs])]
+    return np.unique(np.concatenate(numbers_of_pairs))
 
 
 def _traits(numbers: NDArray[np.int32], sizes: NDArray[np.int64], image: NDArray[Any] | None) -> tuple[Trait, ...]:

@@ -10,26 +10,26 @@ import numpy as np
 
 from septum.check import (
     alignment,
-    duplicates,
+    comparisons,
     field_of_view,
     images,
     jpeg_artifacts,
     label_kind,
     masks,
-    outliers,
     pair_files,
     sparse_gold,
     split_ids,
 )
 from septum.check.analyze import analyze_all
 from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather, pluralize
-from septum.check.label_kind import Kind, LabelKind, Rules, infer_label_kind, with_binary_frames
+from septum.check.label_kind import LabelKind, Rules, infer_label_kind, with_binary_frames
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
 from septum.io.image import check_axes
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
+from septum.settings import MaskKind
 
 _TOPICS = (
     pair_files,
@@ -39,8 +39,7 @@ _TOPICS = (
     label_kind,
     alignment,
     split_ids,
-    duplicates,
-    outliers,
+    comparisons,
     field_of_view,
     sparse_gold,
 )
@@ -67,11 +66,11 @@ class Report:
     pairing
         The files.
     label_kind
-        What the mask values mean, with the reason.
+        Meaning of the mask values, with the reason.
     rules
         How to read the data.
     issues
-        Errors first, then warnings, then what is mended.
+        Errors first, then warnings, then repairs.
     pairs
         Pairs to train on, with their statistics.
     left_out
@@ -98,7 +97,7 @@ class Report:
 
     @property
     def warnings(self) -> tuple[Issue, ...]:
-        """Issues a person should look at."""
+        """Issues to look at."""
         return tuple(issue for issue in self.issues if issue.severity == "warning")
 
     @property
@@ -110,11 +109,11 @@ class Report:
         """Raise `DataError` if there is an error; files that cannot be used are named as well."""
         if not self.errors:
             return
-        told = [i for i in self.issues if i.severity == "error" or i.kind in _UNUSABLE]
+        errors = [i for i in self.issues if i.severity == "error" or i.kind in _UNUSABLE]
         can_fix = bool(self.pairs or self.fixable) and all(i.kind.leaves_out or i.kind.fix for i in self.errors)
         todo = "repair these files, or make a copy without them: septum check DATA --fix OUT"
         raise DataError(
-            "\n".join(issue.line() for issue in told),
+            "\n".join(issue.line() for issue in errors),
             "images and masks that fit together",
             todo if can_fix else "see the output of `septum check` for the data",
         )
@@ -147,7 +146,7 @@ _UNUSABLE = (pair_files.UNREADABLE, jpeg_artifacts.MASK_JPEG)
 def check(
     data: Sequence[Path],
     *,
-    kind: Kind | None = None,
+    kind: MaskKind | None = None,
     ignore: Sequence[int] = (),
     axes: str | None = None,
     keep_bytes: int | None = None,
@@ -186,8 +185,8 @@ def check(
     for index, pair in enumerate(pairs):
         for topic in _PAIR_TOPICS:
             seen += [replace(observation, pair=index) for observation in topic.detect_in_pair(pair)]
-    used, found = duplicates.detect(_without_left_out(dict(enumerate(pairs)), seen), files)
-    seen += found
+    used, observations = comparisons.detect_duplicates(_without_left_out(dict(enumerate(pairs)), seen), files)
+    seen += observations
     used = _without_left_out(used, seen)
     channels = images.common_channels(list(used.values()))
     for index, pair in used.items():
@@ -195,8 +194,8 @@ def check(
     used = _without_left_out(used, seen)
     inferred = _infer(pairing, used, kind)
     used = with_binary_frames(used, inferred)
-    used, found = _detect_in_set(pairing, used, inferred)
-    seen += found
+    used, observations = _detect_in_set(pairing, used, inferred)
+    seen += observations
     later = {o.pair for o in seen if o.kind.leaves_out}
     trained = tuple(pair for index, pair in used.items() if index not in later)
     fixable = tuple(pair for index, pair in used.items() if index in later)
@@ -223,12 +222,12 @@ def _detect_in_set(
     if objects and not inferred.pieces:
         seen += split_ids.detect(pairs)
     seen += images.detect(pairs)
-    seen += outliers.detect(pairs, objects=objects and not inferred.pieces)
-    used, found = alignment.detect(used)
-    return used, [*seen, *found]
+    seen += comparisons.detect_outliers(pairs, objects=objects and not inferred.pieces)
+    used, observations = alignment.detect(used)
+    return used, [*seen, *observations]
 
 
-def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: Kind | None) -> LabelKind:
+def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: MaskKind | None) -> LabelKind:
     census = [c for pair in used.values() for c in pair.census]
     sources = len({pair.group or f"/{pair.name}" for pair in used.values()})
     return infer_label_kind(census, objects=pairing.objects, kind=kind, sources=sources)
@@ -236,11 +235,11 @@ def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: Kind | No
 
 def _without_left_out(pairs: Mapping[int, PairStatistics], seen: Sequence[Observation]) -> dict[int, PairStatistics]:
     """Return the pairs, by index, that neither training nor the copy leaves out."""
-    gone = {o.pair for o in seen if o.kind.leaves_out and not o.kind.fix}
-    return {index: pair for index, pair in pairs.items() if index not in gone}
+    left_out = {o.pair for o in seen if o.kind.leaves_out and not o.kind.fix}
+    return {index: pair for index, pair in pairs.items() if index not in left_out}
 
 
-def _kind_without_background(ignore: Sequence[int], kind: Kind | None) -> Kind | None:
+def _kind_without_background(ignore: Sequence[int], kind: MaskKind | None) -> MaskKind | None:
     """Return the kind of masks; without 0 they have no background, so that only classes can be distinguished."""
     if 0 not in ignore:
         return kind
@@ -297,8 +296,8 @@ def _images_line(pairs: Sequence[PairStatistics], named_axes: str | None) -> str
     pages = f", {frames} pages in all" if frames > len(stats) else ""
     if pages and named_axes is None and all(s.axes == "TCYX" for s in stats):
         pages += ", each read as an image of its own; if they are sections of volumes: --axes ZYX"
-    some = " or ".join(map(str, channels))
-    return f"images: {size} pixels, {some} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
+    numbers = " or ".join(map(str, channels))
+    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
 
 
 def _statistics(pair: PairStatistics) -> dict[str, object]:

@@ -61,7 +61,7 @@ def with_usable_field(pair: PairStatistics, files: Files) -> PairStatistics:
     drawn = [frame.array > 0 for frame in labels if frame.array.shape == inside.shape]
     if 2 * sum(np.count_nonzero(d & inside) for d in drawn) >= sum(np.count_nonzero(d) for d in drawn):
         return pair
-    return replace(pair, field=None, unusable_field=(pair.field, "most of what is drawn lies outside"))
+    return replace(pair, field=None, unusable_field=(pair.field, "most labeled pixels lie outside"))
 
 
 def mark_outside(frames: NDArray[np.int32], path: Path, files: Files) -> NDArray[np.int32]:

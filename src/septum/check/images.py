@@ -111,16 +111,16 @@ def detect_channels(pair: PairStatistics, channels: int) -> Iterator[Observation
 
 def detect(pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
     """Compare the dimensions and the channels of all images."""
-    found = [(pair.image, pair.image_stats) for pair in pairs if pair.image_stats]
-    if len(found) == 1 and found[0][1].frames == 1 and len(found[0][1].sides) == 2:
+    statistics = [(pair.image, pair.image_stats) for pair in pairs if pair.image_stats]
+    if len(statistics) == 1 and statistics[0][1].frames == 1 and len(statistics[0][1].sides) == 2:
         yield Observation(ONE_IMAGE)
-    if common_rank(pairs) == 2 and any(len(stats.sides) == 2 for _, stats in found):
-        for path, stats in found:
+    if common_rank(pairs) == 2 and any(len(stats.sides) == 2 for _, stats in statistics):
+        for path, stats in statistics:
             if len(stats.sides) == 3:
                 yield Observation(RANKS_DIFFER, path, format_shape(stats.sides))
-    several = [stats for _, stats in found if stats.channels > 1]
+    several = [stats for _, stats in statistics if stats.channels > 1]
     for channel in sorted({c for stats in several for c in stats.flat}):
-        with_channel = [(path, s) for path, s in found if s.channels > 1 and channel < s.channels - s.spare]
+        with_channel = [(path, s) for path, s in statistics if s.channels > 1 and channel < s.channels - s.spare]
         empty = [path for path, stats in with_channel if channel in stats.flat]
         if len(empty) == len(with_channel) > 0:
             text = f"channel {channel + 1} has the same value everywhere in all images; this does no harm"

@@ -1,4 +1,4 @@
-"""Issues of a data set: their kinds, single observations, and how issues are told.
+"""Issues of a data set: their kinds, single observations, and their text.
 
 Each topic file of this room declares its own kinds (``KINDS``); `septum.check.check.ISSUE_KINDS` holds all of them.
 """
@@ -25,18 +25,18 @@ class IssueKind:
     code
         Unique name, lower case.
     severity
-        ``"error"``: training is refused. ``"warning"``: training goes on, a person should look at it. ``"mended"``:
+        ``"error"``: training is refused. ``"warning"``: training continues; to look at. ``"mended"``:
         repaired in memory by training and in the copy by `septum.check.repair.fix`; nothing to do.
     noun
-        What is counted, such as ``"mask"``; ``""`` if the issue concerns the whole data set.
+        The counted thing, such as ``"mask"``; ``""`` if the issue concerns the whole data set.
     text
-        What was found; follows ``"3 masks"``, or stands alone.
+        The finding; follows ``"3 masks"``, or stands alone.
     mend
-        What training and the copy do about it; ``""``: nothing.
+        What happens to the file in training and in the copy; ``""``: nothing.
     fix
-        What only the copy of ``septum check DATA --fix OUT`` repairs, as "moves them back"; ``""``: nothing.
+        Repair only in the copy of ``septum check DATA --fix OUT``, as "moves them back"; ``""``: none.
     todo
-        What a person should do; ``""`` where nothing is to be done, or where `fix` is the way out.
+        Advice to the user; ``""`` where none is needed, or where `fix` repairs it.
     leaves_out
         Training does not use the pair. Without `fix` the copy does not hold it either.
     """
@@ -87,7 +87,7 @@ class Issue:
     files
         Files concerned, in the order of the pairs; empty if the issue concerns the whole data set.
     message
-        What was found, as a phrase: ``"2 masks saved as floating-point numbers"``.
+        The finding, as a phrase: ``"2 masks saved as floating-point numbers"``.
     details
         One per file, ``""`` where there is none.
     """
@@ -109,7 +109,7 @@ class Issue:
 
     @property
     def remedy(self) -> str:
-        """What training and the copy do about it, what only the copy repairs, and what a person should do."""
+        """Repair in training and in the copy, repair in the copy only, and advice to the user."""
         fix = f"`septum check DATA --fix OUT` {self.kind.fix} in a copy" if self.kind.fix else ""
         return "; ".join(phrase for phrase in (self.kind.mend, fix, self.kind.todo) if phrase)
 

@@ -1,4 +1,4 @@
-"""Masks that went through JPEG: detected in the pixels, whatever the file is called now.
+"""Masks that went through JPEG: detected by their pixels, whatever the name of the file.
 
 JPEG changes labels. Masks of more than two values cannot be restored (`septum.check.masks.MASK_NO_LABELS`). Masks of
 two values are not used for training either; the copy of ``--fix`` holds their two values again.
@@ -29,7 +29,7 @@ KINDS = (MASK_JPEG,)
 
 _BLOCK = 8  # pixels; JPEG works on blocks of 8 x 8
 _MOST_BLOCKS = 2_000  # a regular sample of these is tested
-_VALUES = 5  # distinct values in a block; labels hardly ever have so many
+_VALUES = 5  # distinct values in a block; labels hardly ever have as many
 _OFF = 0.2  # share of a block's pixels that have none of its two most frequent values
 _SHARE = 0.5  # of the blocks that hold several values
 _FEWEST_BLOCKS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.masks import COLOR, color_of
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError
+from septum.settings import MaskKind
 
 CLASS_VALUES = IssueKind("class-values", "mended", mend="numbered from 0")
 MASK_MIXED = IssueKind(
@@ -28,11 +29,9 @@ MASK_BINARY = IssueKind(
     "mask-binary", "mended", "mask", "of one value among masks of ids", "each connected piece is one object"
 )
 KIND_GUESS = IssueKind("kind-guess", "warning")
-KIND_UNCLEAR = IssueKind("kind-unclear", "error", todo="say which with --kind objects or --kind classes")
+KIND_UNCLEAR = IssueKind("kind-unclear", "error", todo="give --kind objects or --kind classes")
 NO_LABELS = IssueKind("no-labels", "error", todo="draw at least one object or a second class")
-TOO_MANY_CLASSES = IssueKind(
-    "too-many-classes", "error", todo="if the values are object ids, say so with --kind objects"
-)
+TOO_MANY_CLASSES = IssueKind("too-many-classes", "error", todo="if the values are object ids, give --kind objects")
 KINDS = (
     CLASS_VALUES,
     MASK_MIXED,
@@ -45,11 +44,10 @@ KINDS = (
     TOO_MANY_CLASSES,
 )
 
-Kind = Literal["objects", "classes"]
 
 _MOST_CLASSES = 254  # a target is uint8, and 255 is ignored
 _WHOLE = 0.75  # share of values in one piece, from which masks may hold ids
-_MANY = 64  # more values than this are no classes, unless the user says so
+_MANY = 64  # more values than this are no classes, unless the user names classes
 _FEW = 4
 _MOST_PARTS = 16  # values that one structure may have in all sections of a stack; more are cells
 _ATTACHED = 0.8  # share of the images
@@ -61,7 +59,7 @@ _NAMED_VALUES = 8
 
 @dataclass(frozen=True)
 class LabelKind:
-    """What the values of all masks mean.
+    """Meaning of the values of all masks.
 
     Attributes
     ----------
@@ -82,10 +80,10 @@ class LabelKind:
     mixed
         Some masks hold 0 and 1, others 0 and 255, and both mean the same.
     sure
-        The layout of the folders says that masks hold ids.
+        The layout of the folders implies that masks hold ids.
     """
 
-    kind: Kind
+    kind: MaskKind
     values: tuple[int, ...]
     ignore: tuple[int, ...]
     reason: str
@@ -125,7 +123,7 @@ class Rules:
         Codes of all issues that are mended.
     """
 
-    kind: Kind
+    kind: MaskKind
     class_values: tuple[int, ...]
     mask_values: tuple[int, ...]
     ignore: tuple[int, ...]
@@ -180,18 +178,18 @@ def with_binary_frames(pairs: Mapping[int, PairStatistics], label_kind: LabelKin
 
 
 def infer_label_kind(
-    masks: Sequence[Census], *, objects: bool | None = None, kind: Kind | None = None, sources: int | None = None
+    masks: Sequence[Census], *, objects: bool | None = None, kind: MaskKind | None = None, sources: int | None = None
 ) -> LabelKind:
     """Infer from all masks whether their values are object ids or classes.
 
     The user (`kind`) and the layout of the folders (`objects`) decide first. Otherwise, in this order, with the reason
     of each rule:
 
-    1. One value beside the background, in all masks: classes. Nothing says whether its pieces are objects.
+    1. One value beside the background, in all masks: classes. Whether its pieces are objects cannot be known.
        Masks of 0 and 1 beside masks of 0 and 255 mean the same.
     2. Consecutive values from 0, and 255: 255 is not annotated, as many tools write it.
     3. Values that mostly lie in several pieces each: classes, since an id names one object. More than 64 of them are
-       neither (smoothed masks look so).
+       neither (typical of smoothed masks).
     4. Values in one piece each: ids, unless each value lies at its own place in every image (standard deviation of its
        center below 0.12 of the side on every axis) and there are up to four values, or most images hold most of them
        and their sizes differ as those of organs do (standard deviation above a factor of 2; tracked cells keep their
@@ -207,7 +205,7 @@ def infer_label_kind(
     masks
         One census per plane or volume.
     objects
-        True if the layout says that masks hold ids; None if it does not say.
+        True if the layout of the folders implies ids; None if it implies nothing.
     kind
         The kind named by the user, or None.
     sources
@@ -266,8 +264,8 @@ def _ids(
     pieces = pieces and not sure and any(m.pieces > 1 for m in masks)
     counts = [m.pieces if pieces else len(m.values) for m in masks] or [0]
     span = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    what = "objects, one per connected piece" if pieces else "object ids"
-    reason = f"{what}, {span} per image" + (f" ({source})" if source else "")
+    meaning = "objects, one per connected piece" if pieces else "object ids"
+    reason = f"{meaning}, {span} per image" + (f" ({source})" if source else "")
     return LabelKind("objects", (), (), reason, guess=guess, pieces=pieces, sure=sure)
 
 
@@ -320,7 +318,7 @@ def to_mask(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) ->
     labels
         ``(*S)`` int32 labels from `septum.check.masks.read_labels`.
     rules
-        What the values mean.
+        Meaning of the values.
     pieces
         The connected pieces are the objects, whatever their values.
 

@@ -1,4 +1,4 @@
-"""Values of mask files read as labels: floating-point numbers, colors, smoothed borders, values that mean nothing.
+"""Values of mask files read as labels: floating-point numbers, colors, smoothed borders, values without a meaning.
 
 Masks are saved as 0 and 255, as colors, as floating-point numbers, smoothed by a resize, or through JPEG. What can be
 undone for certain is undone here and named by an issue kind; values that are no labels are a problem. `septum check`
@@ -197,10 +197,10 @@ def _whole_numbers(mask: NDArray[Any], mends: list[IssueKind]) -> tuple[NDArray[
     ends = (round(low), round(high))
     if mask.shape[0] == 1 and not missing.any() and abs(low - ends[0]) < 1e-3 and abs(high - ends[1]) < 1e-3:
         scaled = np.rint((values - low) * (255 / (high - low))).astype(np.int64)
-        found = unsmooth(scaled)
-        if found is not None and found[1] == ((0,), (255,)):
+        sharpened = unsmooth(scaled)
+        if sharpened is not None and sharpened[1] == ((0,), (255,)):
             mends.append(MASK_SMOOTHED)
-            return np.where(found[0] == 0, np.int64(ends[0]), np.int64(ends[1])), ""
+            return np.where(sharpened[0] == 0, np.int64(ends[0]), np.int64(ends[1])), ""
     return zeros, f"fractions between {low:g} and {high:g}"
 
 
@@ -224,9 +224,9 @@ def _sharpen(planes: NDArray[np.int64], mends: list[IssueKind], *, lossy: bool) 
     """Return main values only if a mask was smoothed; whether two values were restored; why that is impossible."""
     if lossy and len(np.unique(_codes(planes))) > 2:
         problem = "saved as JPEG, which changed its values; export it as PNG or TIFF"
-    elif (found := unsmooth(planes)) is not None:
+    elif (sharpened := unsmooth(planes)) is not None:
         mends.append(MASK_SMOOTHED)
-        return found[0], False, ""
+        return sharpened[0], False, ""
     elif has_jpeg_artifacts(_codes(planes)):
         problem = "blurred, as by JPEG or smoothing; export it anew as PNG or TIFF"
     else:

@@ -23,7 +23,7 @@ from septum.io.formats import format_of, format_path
 from septum.io.image import Image
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
-# memory than the machine says.
+# memory than the machine reports.
 _SHARE, _MOST_BYTES = 0.25, 1 << 30
 
 
@@ -50,7 +50,7 @@ class Files:
     Attributes
     ----------
     samples
-        Samples (`septum.check.samples.Sample`) made of the files, by name, as long as somebody uses them.
+        Samples (`septum.check.samples.Sample`) made of the files, by name, as long as they are in use.
     """
 
     def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None, *, axes: str | None = None) -> None:
@@ -80,11 +80,11 @@ class Files:
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
         if kept is not None and named_axes is not None and _is_plain_stack(kept):
-            found = _with_axes(kept, named_axes)
+            image = _with_axes(kept, named_axes)
         else:
-            found = read_image(path, axes=named_axes)
-        self._keep("image", path, found, found.array.nbytes)
-        return found
+            image = read_image(path, axes=named_axes)
+        self._keep("image", path, image, image.array.nbytes)
+        return image
 
     def mask(self, path: Path) -> Image:
         """Read a mask as stored; a folder of one mask per object is read as one mask of ids.
@@ -102,8 +102,8 @@ class Files:
         def read() -> Image:
             return read_object_masks(path) if is_object_folder(path) else read_mask(path, axes=self.axes)
 
-        found: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
-        return found
+        mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
+        return mask
 
     def labels(self, path: Path, image_axes: str) -> list[Labels]:
         """Read a mask as labels, one per frame.
@@ -172,15 +172,15 @@ class Files:
         return inside
 
     def hold(self, names: Iterable[str]) -> None:
-        """Hold the samples of these names in memory, and no others, so that nobody reads their files again."""
+        """Hold the samples of these names in memory, and no others, so that their files are not read again."""
         self._held = [self.samples[name] for name in names if name in self.samples]
 
     def release(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of some files."""
-        gone = set(paths)
-        for key in [key for key in self._kept if key[1] in gone]:
+        released = set(paths)
+        for key in [key for key in self._kept if key[1] in released]:
             self._bytes -= self._kept.pop(key)[1]
-        self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in gone}
+        self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in released}
 
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""
@@ -188,11 +188,11 @@ class Files:
         self.release(known - set(paths))
 
     def _read(self, role: str, path: Path, read: Callable[[], Any], size: Callable[[Any], int]) -> Any:
-        found = self._find(role, path)
-        if found is None:
-            found = read()
-            self._keep(role, path, found, size(found))
-        return found
+        arrays = self._find(role, path)
+        if arrays is None:
+            arrays = read()
+            self._keep(role, path, arrays, size(arrays))
+        return arrays
 
     def _find(self, role: str, path: Path) -> Any:
         """Return the arrays of a file if they are kept, else None."""
@@ -249,7 +249,7 @@ def image_frames(image: Image) -> NDArray[Any]:
 def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
     """Return a mask as frames, with T and Z named as in the axes of its image.
 
-    A file of pages does not always say whether these are sections or frames; a mask follows its image.
+    A file of pages does not always state whether these are sections or frames; a mask follows its image.
 
     Returns
     -------

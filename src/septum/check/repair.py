@@ -23,7 +23,7 @@ from septum.pairing.ctc import markers
 
 
 @dataclass(frozen=True)
-class FixRecord:
+class RepairedFile:
     """Repair of one file.
 
     Attributes
@@ -33,7 +33,7 @@ class FixRecord:
     written
         The file of the copy; None if it was left out.
     done
-        What was repaired, or why the file was left out, as phrases; empty if the copy is the same byte for byte.
+        The repairs, or why the file was left out, as phrases; empty if the copy is the same byte for byte.
     """
 
     source: Path
@@ -41,7 +41,7 @@ class FixRecord:
     done: tuple[str, ...]
 
 
-def fix(report: Report, out: Path) -> Iterator[FixRecord]:
+def fix(report: Report, out: Path) -> Iterator[RepairedFile]:
     """Write a repaired copy of a data set.
 
     The copy holds what training mends in memory and what only a copy repairs (`septum.check.issues.IssueKind.fix`):
@@ -59,7 +59,7 @@ def fix(report: Report, out: Path) -> Iterator[FixRecord]:
 
     Yields
     ------
-    FixRecord
+    RepairedFile
         One per file, after it was written; then one per file left out.
 
     Raises
@@ -75,12 +75,12 @@ def fix(report: Report, out: Path) -> Iterator[FixRecord]:
     if stuck:
         raise DataError("\n".join(stuck), "data that can be repaired", "see the output of `septum check` for the data")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "a folder that is not empty" if out.is_dir() else "a file"
-        raise UsageError(f"{out}: {what}", "a new or empty folder", "name another one")
+        given = "a folder that is not empty" if out.is_dir() else "a file"
+        raise UsageError(f"{out}: {given}", "a new or empty folder", "name another one")
     return _write(report, out)
 
 
-def _write(report: Report, out: Path) -> Iterator[FixRecord]:
+def _write(report: Report, out: Path) -> Iterator[RepairedFile]:
     done = _phrases(report, leaves_out=False)
     for pair in (*report.pairs, *report.fixable):
         yield _write_image(pair, report, out, done)
@@ -93,13 +93,13 @@ def _write(report: Report, out: Path) -> Iterator[FixRecord]:
     fixable = {pair.name for pair in report.fixable}
     left_out = [pair for pair in report.left_out if pair.name not in fixable]
     for path in dict.fromkeys(p for pair in left_out for p in (pair.image, pair.mask)):
-        yield FixRecord(path, None, tuple(reasons.get(path, ["its partner is left out"])))
+        yield RepairedFile(path, None, tuple(reasons.get(path, ["its partner is left out"])))
     for path in (*report.pairing.unmatched_images, *report.pairing.unmatched_masks):
-        yield FixRecord(path, None, ("no partner",))
+        yield RepairedFile(path, None, ("no partner",))
 
 
 def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
-    """Return by file what the copy repairs, or why it leaves the file out."""
+    """Return by file the repairs in the copy, or why it leaves the file out."""
     phrases: dict[Path, list[str]] = {}
     for issue in report.issues:
         kind = issue.kind
@@ -123,7 +123,7 @@ def _place(pair: PairStatistics, report: Report, out: Path, *, name: str, role: 
     return out / role / (pair.name + (image_suffix(Path(name)) or ".tif"))
 
 
-def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> FixRecord:
+def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Path, list[str]]) -> RepairedFile:
     from septum.io.files import write_image
 
     target = _place(pair, report, out, name=pair.image.name, role="images")
@@ -135,12 +135,12 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
     target = _lossless(target, array, image.axes)
     _make_folder(target.parent)
     write_image(target, array, axes=image.axes, pixel_size_um=image.pixel_size_um, affine=image.affine)
-    return FixRecord(pair.image, target, (*done.get(pair.image, ()), *_named_axes(report)))
+    return RepairedFile(pair.image, target, (*done.get(pair.image, ()), *_named_axes(report)))
 
 
 def _write_mask(
     pair: PairStatistics, path: Path, section: int | None, *, report: Report, out: Path, done: dict[Path, list[str]]
-) -> FixRecord:
+) -> RepairedFile:
     from septum.io.files import write_image
 
     role = "golds" if (path, section) in pair.golds and report.pairing.layout == "ctc" else "masks"
@@ -158,7 +158,7 @@ def _write_mask(
     write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine)
     whole = [f"{issue.message}: {issue.kind.mend}" for issue in report.mended if not issue.files]
     field = done.get(pair.field, []) if pair.field is not None else []
-    return FixRecord(path, target, (*done.get(path, ()), *field, *whole, *_named_axes(report)))
+    return RepairedFile(path, target, (*done.get(path, ()), *field, *whole, *_named_axes(report)))
 
 
 def _named_axes(report: Report) -> tuple[str, ...]:
@@ -175,13 +175,13 @@ def _repaired_mask(pair: PairStatistics, path: Path, section: int | None, report
     return frames if pair.field is None or section is not None else mark_outside(frames, pair.field, report.files)
 
 
-def _copy(source: Path, target: Path) -> FixRecord:
+def _copy(source: Path, target: Path) -> RepairedFile:
     from septum.io.atomic import whole_file
 
     _make_folder(target.parent)
     with whole_file(target) as temporary:
         shutil.copyfile(source, temporary)
-    return FixRecord(source, target, ())
+    return RepairedFile(source, target, ())
 
 
 def _make_folder(folder: Path) -> None:

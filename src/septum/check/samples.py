@@ -126,16 +126,16 @@ def load_samples(report: Report) -> Iterator[Sample]:
 
 
 def open_sample(report: Report, name: str) -> Sample:
-    """Return the sample of this name: from memory if somebody uses it, else read again.
+    """Return the sample of this name: from memory if it is in use, else read again.
 
     Raises
     ------
     FileError
         If there is no such sample, or its files cannot be read.
     """
-    found = report.files.samples.get(name)
-    if isinstance(found, Sample):
-        return found
+    held = report.files.samples.get(name)
+    if isinstance(held, Sample):
+        return held
     for pair in report.pairs:
         if name == pair.name or name.startswith((f"{pair.name}_t", f"{pair.name}_z")):
             for sample in load_pair(pair, report):
@@ -154,7 +154,7 @@ def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:
     pair
         A pair of the report.
     report
-        The report, which knows how to read the data.
+        The report, which holds the rules for reading the data.
 
     Raises
     ------
@@ -205,11 +205,11 @@ def _load_truth(
     else:
         whole = np.full((frames.shape[0], *frames.shape[2:]), UNANNOTATED, np.int32)
         for path, section in truth:
-            found = mask_of_file(path, pair, rules, files)
+            file_truth = mask_of_file(path, pair, rules, files)
             if section is None:
-                whole[:] = found
+                whole[:] = file_truth
             else:
-                whole[:, section] = found
+                whole[:, section] = file_truth
     return whole if pair.field is None else mark_outside(whole, pair.field, files)
 
 
@@ -225,7 +225,7 @@ def mask_of_file(
     pair
         The pair.
     rules
-        What the values mean.
+        Meaning of the values.
     files
         Reader of the data set.
     likely
@@ -250,17 +250,17 @@ def _to_masks(labels: Sequence[Labels], rules: Rules, binary_frames: Sequence[in
 
 def fingerprints(samples: Sequence[Sample]) -> dict[str, str]:
     """Return a hash of the data that training and scores use of each sample, by its name."""
-    found = {}
+    hashes = {}
     for sample in samples:
-        said = f"{sample.group!r} {sample.position} {sample.spacing_um} {sample.image.shape} {sample.mask.shape}"
-        digest = hashlib.blake2b(said.encode(errors="surrogateescape"), digest_size=16)
+        header = f"{sample.group!r} {sample.position} {sample.spacing_um} {sample.image.shape} {sample.mask.shape}"
+        digest = hashlib.blake2b(header.encode(errors="surrogateescape"), digest_size=16)
         for array in (sample.image, sample.mask, *([] if sample.gold is None else [sample.gold])):
             digest.update(np.ascontiguousarray(array).data)
-        found[sample.name] = digest.hexdigest()
-    return found
+        hashes[sample.name] = digest.hexdigest()
+    return hashes
 
 
 def fingerprint(images: Mapping[str, str]) -> str:
     """Return one hash of a data set from the `fingerprints` of its images."""
-    said = json.dumps(sorted(images.items())).encode()
-    return hashlib.blake2b(said, digest_size=16).hexdigest()
+    text = json.dumps(sorted(images.items())).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()

@@ -1,11 +1,12 @@
-"""What can be asked of a check."""
+"""Settings of ``septum check``; nothing heavy is imported here."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from septum.settings import Option, Settings
+from septum.settings import AXES, IGNORE_VALUES, MASK_KIND, MaskKind, Option, Settings
 
 
 class CheckSettings(Settings):
@@ -13,23 +14,6 @@ class CheckSettings(Settings):
 
     data: Annotated[tuple[Path, ...], Option(help="Images and masks.", argument=True, metavar="DATA")]
     fix: Annotated[Path | None, Option(help="Write a repaired copy into this new folder.", metavar="OUT")] = None
-    kind: Annotated[
-        Literal["objects", "classes"] | None,
-        Option(help="What the masks hold: numbered objects, or classes.", default="read from the masks"),
-    ] = None
-    ignore_values: Annotated[
-        tuple[int, ...],
-        Option(
-            help="Mask value to treat as not annotated; use 0 for scribbles. May be repeated.",
-            flags=("--ignore-value",),
-            metavar="VALUE",
-        ),
-    ] = ()
-    axes: Annotated[
-        str | None,
-        Option(
-            help="Axes of the image files: ZYX, TYX, YXC; masks likewise, without C where they have none.",
-            metavar="AXES",
-            default="as the files say",
-        ),
-    ] = None
+    kind: Annotated[MaskKind | None, replace(MASK_KIND, heading="")] = None
+    ignore_values: Annotated[tuple[int, ...], replace(IGNORE_VALUES, heading="")] = ()
+    axes: Annotated[str | None, replace(AXES, heading="")] = None

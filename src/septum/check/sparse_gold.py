@@ -56,7 +56,7 @@ def detect(pairs: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistic
         The pairs with `PairStatistics.background_margin_px` set if fewer than nine tenths of the tracking markers are
         named; one observation for each gold frame that may not name every object. Nothing is assumed without markers.
     """
-    found, seen = dict(pairs), []
+    kept, seen = dict(pairs), []
     margin = _margin_px(pairs)
     for index, pair in pairs.items():
         if pair.masks != pair.golds:
@@ -66,11 +66,11 @@ def detect(pairs: Mapping[int, PairStatistics]) -> tuple[dict[int, PairStatistic
         if named is None or tracked is None:
             seen.append(Observation(GOLD_ONLY, pair.mask))
         elif named < _OF_MARKERS * tracked:
-            found[index] = replace(pair, background_margin_px=margin)
+            kept[index] = replace(pair, background_margin_px=margin)
             seen.append(Observation(GOLD_PARTIAL, pair.mask, f"{named} of {tracked}"))
         elif named < tracked:
             seen.append(Observation(GOLD_ONLY, pair.mask, f"{named} of {tracked}"))
-    return found, seen
+    return kept, seen
 
 
 def keep_margin(masks: NDArray[np.int32], pair: PairStatistics) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:

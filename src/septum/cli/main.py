@@ -106,7 +106,7 @@ def command() -> None:
 def _leave(code: int) -> NoReturn:
     """Leave with an exit code; at once where other processes of a training are gone, for whom a thread still waits."""
     parallel = sys.modules.get("septum.training.distributed")
-    if parallel is not None and parallel.torn():
+    if parallel is not None and parallel.left_collective():
         _leave_at_once(code)
     raise SystemExit(code) from None
 

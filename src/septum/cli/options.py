@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from septum.errors import UsageError
-from septum.settings import Option, expectation, options_of
+from septum.settings import Option, expectation, flag_of, options_of
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -143,7 +143,7 @@ def flag(place: tuple[str, ...], option: Option) -> str:
     """Return the name of an option on the command line: its first long flag, or the metavar of an argument."""
     if option.argument:
         return option.metavar or place[-1].upper()
-    return next((f for f in option.flags if f.startswith("--")), "--" + place[-1].replace("_", "-"))
+    return flag_of(place, option)
 
 
 def _is_required(field: FieldInfo, option: Option) -> bool:
@@ -194,9 +194,8 @@ def _typer_option(place: tuple[str, ...], field: FieldInfo, option: Option) -> A
         return typer.Argument(metavar=metavar, hidden=True, autocompletion=complete)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     shown: bool | str = option.default or not (default in ((), None) or option.parse is not None or inner is bool)
-    flags = option.flags or ("--" + place[-1].replace("_", "-"),)
     return typer.Option(
-        *flags,
+        *(option.flags or (flag_of(place, option),)),
         metavar=metavar,
         show_default=shown,
         help=option.help,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import typer
 
 from septum.cli.options import Display
-from septum.cli.text import curve_lines, json_text, seeds_lines, series_document
+from septum.cli.text import curve_lines, json_text, seeds_lines
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
@@ -256,6 +256,22 @@ def show_training(record: Event, progress: Progress) -> None:
             pass
 
 
+def series_document(learned: Learned) -> dict[str, object]:
+    """Return what a run of several trainings adds to its JSON document; nothing for a single one."""
+    found: dict[str, object] = {}
+    if learned.parts:
+        found["parts"] = [{"title": part.title, **vars(part.trained)} for part in learned.parts]
+    if learned.compared is not None:
+        compared = learned.compared
+        found["seeds"] = {
+            name: {"values": values, "mean": compared.mean(name), "deviation": compared.deviation(name)}
+            for name, values in compared.scores.items()
+        }
+    if learned.curve is not None:
+        found["learning_curve"] = learned.curve
+    return found
+
+
 def say_training(learned: Learned, display: Display, warnings: list[str], *, command: str = "train") -> None:
     """Print the result of a training: tables of a run of several, and the model with its scores."""
     result = learned.trained
@@ -348,8 +364,8 @@ def orderly(run: Path) -> Iterator[StopRequest]:
         try:
             yield stop
         except KeyboardInterrupt:
-            stop.ask()
-    if stop.asked:
+            stop.request()
+    if stop.requested:
         if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
             typer.echo(f"\nstopped: {_how_to_continue(run)}", err=True)
         raise typer.Exit(128 + (stop.number or signal.SIGINT))

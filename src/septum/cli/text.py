@@ -14,8 +14,7 @@ import typer
 from septum.report.numbers import format_interval, format_number, format_table, format_value
 
 if TYPE_CHECKING:
-    from septum.check.repair import FixRecord
-    from septum.cli.progress import Learned
+    from septum.check.repair import RepairedFile
     from septum.evaluation.results import Difference, Evaluation
     from septum.experiments.events import SeedsCompared
     from septum.prediction.events import ImageFailed
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def repair_lines(fixed: Sequence[FixRecord], out: Path) -> list[str]:
+def repair_lines(fixed: Sequence[RepairedFile], out: Path) -> list[str]:
     """Return what was done to make a repaired copy: each file that was changed or left out, and the sum of all."""
     lines = []
     for record in fixed:
@@ -94,22 +93,6 @@ def curve_lines(curve: Curve) -> list[str]:
         rows.append([str(n), value, format_interval(low, high)])
     rows += [[f"{n}, expected", value, format_interval(low, high)] for n, value, low, high in curve.ahead]
     return [*format_table(rows), curve.words]
-
-
-def series_document(learned: Learned) -> dict[str, object]:
-    """Return what a run of several trainings adds to its JSON document; nothing for a single one."""
-    found: dict[str, object] = {}
-    if learned.parts:
-        found["parts"] = [{"title": part.title, **vars(part.trained)} for part in learned.parts]
-    if learned.compared is not None:
-        compared = learned.compared
-        found["seeds"] = {
-            name: {"values": values, "mean": compared.mean(name), "deviation": compared.deviation(name)}
-            for name, values in compared.scores.items()
-        }
-    if learned.curve is not None:
-        found["learning_curve"] = learned.curve
-    return found
 
 
 def described(facts: Mapping[str, object]) -> list[str]:

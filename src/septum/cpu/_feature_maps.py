@@ -190,19 +190,19 @@ def plan_memory(settings: UNetSettings, sides: Sequence[int], *, lanes: int, ban
         made.append(FeatureMap(height, width, chunks, 4 * lanes, border, rows, born, dies))
         return made[-1]
 
-    found = []
+    level_maps = []
     for k in range(levels + 1):
         height, width = downs[k]
         features, up, window = settings.width << k, 2 * levels - k, bands[k] + 8
         first = new((height - cut, width - cut), features, k, k, window)
         if k == levels:
-            found.append(LevelMaps(first, new((height - 2 * cut, width - 2 * cut), features, k, k + 1)))
+            level_maps.append(LevelMaps(first, new((height - 2 * cut, width - 2 * cut), features, k, k + 1)))
             break
         below = ups[levels - k - 1]
         joined = (2 * below[0], 2 * below[1])
         merged = (joined[0] - cut, joined[1] - cut)
         last = (joined[0] - 2 * cut, joined[1] - 2 * cut)
-        found.append(
+        level_maps.append(
             LevelMaps(
                 first,
                 new(joined, features, k, up),
@@ -212,4 +212,4 @@ def plan_memory(settings: UNetSettings, sides: Sequence[int], *, lanes: int, ban
                 new(last, features, up, up + (k > 0), None if k else window),
             )
         )
-    return MemoryPlan(tuple(found), tuple(made), bands, assign_addresses(made))
+    return MemoryPlan(tuple(level_maps), tuple(made), bands, assign_addresses(made))

@@ -135,8 +135,8 @@ def convolve(
         See `Stage`.
     """
     source = sources[0]
-    lost = 2 - 2 * source.border
-    height, width = source.height - lost, source.width - lost
+    cut = 2 - 2 * source.border
+    height, width = source.height - cut, source.width - cut
     top, left = (height - out.height) // 2, (width - out.width) // 2
     tiles, across = -(-height // 4) * -(-width // 4), -(-width // 4)
     d = np.zeros(k.SIZE, np.int64)
@@ -165,7 +165,7 @@ def convolve(
             resources.threads.run(k.WINOGRAD_INPUTS, d, resources.leak)
             resources.threads.run(k.WINOGRAD_OUTPUTS, d, resources.leak)
 
-    return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, lost // 2 + 1)
+    return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, cut // 2 + 1)
 
 
 def convolve_image(resources: Resources, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:

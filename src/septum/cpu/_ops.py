@@ -277,6 +277,6 @@ def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
                 threads.run(k.IMAGE_RANGE, d, _LINEAR)
                 summed = parts.reshape(shape).sum(0, dtype=np.float64)
                 total += summed.transpose(1, 3, 0, 2).reshape(total.shape)
-    found = torch.from_numpy(total[:, : 9 * channels].astype(np.float32)).view(outputs, channels, 3, 3)
+    result = torch.from_numpy(total[:, : 9 * channels].astype(np.float32)).view(outputs, channels, 3, 3)
     # Inputs innermost, the memory format of the weights: the all-reduce of several processes needs equal formats.
-    return found.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+    return result.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)

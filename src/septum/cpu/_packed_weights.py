@@ -25,12 +25,12 @@ def aligned(count: int) -> NDArray[np.float32]:
     """Return ``(count,) float32`` zeros whose address is a multiple of 64."""
     raw = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
-    found: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
-    return found
+    values: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    return values
 
 
 def is_wide(features: int, outputs: int) -> bool:
-    """Return True if a 3x3 convolution has so many filters that they are transformed again for each block of tiles.
+    """Return True if a 3x3 convolution has too many filters to store them transformed; each block transforms them.
 
     Untransformed filters need a quarter of the memory, and reading less of it outweighs the additional transforms.
     """
@@ -65,7 +65,7 @@ class PackedWeights:
 def convolution(conv: nn.Conv2d, sources: int) -> PackedWeights:
     """Pack a 3x3 convolution whose input is the concatenation of `sources` maps of equal size.
 
-    The filters are transformed for F(4x4, 3x3), unless there are so many that this would need too much memory.
+    The filters are transformed for F(4x4, 3x3), unless this would need too much memory.
     """
     weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]

@@ -115,8 +115,8 @@ def gradient_sums(
 
 def feature_sums(x: Tensor) -> Tensor:
     """Sum each feature of ``(B, C, Y, X)`` float32, any finite values, over all pixels to ``(C,) float32``."""
-    found, _ = gradient_sums(x, x, identity_table(x.shape[1]), 1.0)
-    return torch.from_numpy(found.astype(np.float32))
+    sums, _ = gradient_sums(x, x, identity_table(x.shape[1]), 1.0)
+    return torch.from_numpy(sums.astype(np.float32))
 
 
 def identity_table(features: int) -> NDArray[np.float32]:

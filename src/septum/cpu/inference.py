@@ -255,5 +255,5 @@ def _convolutions(settings: UNetSettings) -> list[tuple[int, int]]:
 
 def _conv(block: nn.Module, number: int) -> nn.Conv2d:
     """Return the first or second convolution of a block."""
-    found = [module for module in block.children() if isinstance(module, nn.Conv2d)]
-    return found[number]
+    convolutions = [module for module in block.children() if isinstance(module, nn.Conv2d)]
+    return convolutions[number]

@@ -62,7 +62,7 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     Parameters
     ----------
     settings
-        What to create, and how long to train.
+        Images to create, and duration of the training.
     stop
         See `septum.training.loop.train`.
 
@@ -135,12 +135,12 @@ def _compare(tests: list[Path], out: Path) -> Generator[Compared, None, tuple[tu
     for path in tests:
         image = np.asarray(read_image(path).array, np.float32)
         truth, predicted = (_labels(folder / path.name) for folder in (path.parent.parent / "masks", out / "predicted"))
-        found = otsu_watershed(image)
+        labels = otsu_watershed(image)
         model.append(table(truth, predicted))
-        baseline.append(table(truth, found))
+        baseline.append(table(truth, labels))
         seg, ap50 = _scores([model[-1]])
         baseline_seg, baseline_ap50 = _scores([baseline[-1]])
-        yield Compared(path.stem, image, truth, predicted, found, seg, ap50, baseline_seg, baseline_ap50)
+        yield Compared(path.stem, image, truth, predicted, labels, seg, ap50, baseline_seg, baseline_ap50)
     return (("Septum", *_scores(model)), (BASELINE, *_scores(baseline)))
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from septum.settings import Option, Settings
+from septum.settings import DEVICE, Option, Settings
 
 
 class DemoSettings(Settings):
-    """What the demo creates and how long it trains; the same demo in the same folder is resumed.
+    """Images of the demo and duration of its training; the same demo in the same folder is resumed.
 
     Parameters
     ----------
@@ -30,6 +31,4 @@ class DemoSettings(Settings):
     budget_s: float = Field(default=120.0, gt=0)
     training: int = Field(default=16, ge=2)
     tests: int = Field(default=4, ge=1)
-    device: Annotated[
-        str, Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", metavar="NAME", free=True)
-    ] = "auto"
+    device: Annotated[str, replace(DEVICE, heading="")] = "auto"

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.check.census import Census
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
 from septum.evaluation.frames import ScoredFrame, labels_of, open_frames
-from septum.evaluation.pairs import ScoredPairs, find_items, format_names
+from septum.evaluation.pairs import ScoredPairs, format_names, pair_with_truth
 from septum.evaluation.results import (
     Bin,
     Difference,
@@ -34,9 +34,6 @@ from septum.io.formats import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
-
-if TYPE_CHECKING:
-    from septum.check.census import Census
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 
@@ -91,7 +88,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     SeptumError
         If the paths do not go together, nothing fits, or not one image could be scored.
     """
-    paired = [find_items(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
+    paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
     task, notes = _task(settings, paired[0])
     collected = [_collect(items, task, settings.axes) for items in paired]
     families = _families(task, collected)
@@ -104,15 +101,15 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return evaluation if settings.out is None else write_results(evaluation, settings.out)
 
 
-def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, list[str]]:
+def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, list[str]]:
     """Choose the metrics and infer the meaning of the truth's values; each file is read once for both."""
-    sequences = tuple(sorted({i.sequence for i in found.items}))
-    if settings.metrics is None and found.challenge:
+    sequences = tuple(sorted({i.sequence for i in pairs.items}))
+    if settings.metrics is None and pairs.challenge:
         note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
         return ScoreTask(("ctc",), sequences=sequences), [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
         return ScoreTask(settings.metrics, sequences=sequences), []
-    masks = _censuses(found, settings.axes)
+    masks = _censuses(pairs, settings.axes)
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
@@ -136,12 +133,12 @@ def _task(settings: EvaluateSettings, found: ScoredPairs) -> tuple[ScoreTask, li
     return task, notes
 
 
-def _censuses(found: ScoredPairs, named_axes: str | None) -> list[Census]:
+def _censuses(pairs: ScoredPairs, named_axes: str | None) -> list[Census]:
     """Count the values of each truth; a file that cannot be read fails later, when it is scored."""
     from septum.check.census import census
 
     counted = []
-    for path in dict.fromkeys(i.truth for i in found.items):
+    for path in dict.fromkeys(i.truth for i in pairs.items):
         try:
             labels, axes = labels_of(read_mask(path, axes=named_axes))
             counted += [census(part) for part in (labels if "T" in axes else labels[None])]
@@ -150,14 +147,14 @@ def _censuses(found: ScoredPairs, named_axes: str | None) -> list[Census]:
     return counted
 
 
-def _collect(found: ScoredPairs, task: ScoreTask, axes: str | None) -> _Collected:
+def _collect(pairs: ScoredPairs, task: ScoreTask, axes: str | None) -> _Collected:
     """Score every frame; name each file that fails, and leave it out."""
     collected = _Collected()
     first: SeptumError | None = None
-    if found.missing:
-        message = f"no prediction in {format_path(found.predicted)}; the scores are of the other images"
-        collected.failures.append(Failure(format_names(found.missing), message))
-    for item in found.items:
+    if pairs.missing:
+        message = f"no prediction in {format_path(pairs.predicted)}; the scores are of the other images"
+        collected.failures.append(Failure(format_names(pairs.missing), message))
+    for item in pairs.items:
         if item.markers and "ctc" not in task.metrics:
             continue
         try:
@@ -175,13 +172,13 @@ def _collect(found: ScoredPairs, task: ScoreTask, axes: str | None) -> _Collecte
 
 def _add(collected: _Collected, frames: Sequence[ScoredFrame], task: ScoreTask) -> None:
     for frame in frames:
-        found = score_frame(frame, task)
+        scored = score_frame(frame, task)
         collected.names.append(frame.name)
         collected.frames.append((frame.item.predicted, frame.item.truth))
         collected.groups.append(f"{frame.item.sequence}/{frame.item.markers}")
-        collected.rows.append(found.columns)
-        collected.objects += found.objects
-        for note in found.notes:
+        collected.rows.append(scored.columns)
+        collected.objects += scored.objects
+        for note in scored.notes:
             collected.notes[note] = collected.notes.get(note, 0) + 1
 
 
@@ -195,10 +192,10 @@ def _families(task: ScoreTask, collected: Sequence[_Collected]) -> dict[str, tup
         "instances": aggregate.INSTANCES,
         "pixels": aggregate.pixel_scores(task.classes, um=um),
     }
-    found: dict[str, tuple[Metric, ScoreFamily]] = {metric: (metric, every[metric]) for metric in task.metrics}
+    families: dict[str, tuple[Metric, ScoreFamily]] = {metric: (metric, every[metric]) for metric in task.metrics}
     if all(c.table("calibration") is not None for c in collected):
-        found["calibration"] = ("pixels", aggregate.CALIBRATION)
-    return found
+        families["calibration"] = ("pixels", aggregate.CALIBRATION)
+    return families
 
 
 def _result(
@@ -209,10 +206,10 @@ def _result(
     for key, (metric, family) in families.items():
         rows = collected.table(key)
         assert rows is not None
-        found = aggregate.estimates(rows, family.finish, groups=collected.groups, seed=seed)
+        estimates = aggregate.estimates(rows, family.finish, groups=collected.groups, seed=seed)
         scores += [
             Score(metric, name, e.value, e.low, e.high, family.higher_is_better(name), name in family.headlines)
-            for name, e in found.items()
+            for name, e in estimates.items()
         ]
         for name, each in family.finish(rows).items():
             for k, value in enumerate(each.tolist()):
@@ -242,10 +239,10 @@ def _differences(
     for key, (metric, family) in families.items():
         before, after = first.table(key), second.table(key)
         assert before is not None and after is not None
-        found = aggregate.differences(before, after, family.finish, groups=first.groups, seed=seed)
+        results = aggregate.differences(before, after, family.finish, groups=first.groups, seed=seed)
         differences += [
             Difference(metric, name, e.value, e.low, e.high, family.higher_is_better(name))
-            for name, e in found.items()
+            for name, e in results.items()
             if not name.endswith("threshold")
         ]
     return tuple(d for d in differences if not (d.metric == "ctc" and math.isnan(d.value)))
@@ -264,10 +261,10 @@ def _reliability(collected: _Collected) -> tuple[Bin, ...]:
 
 def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> list[str]:
     notes = []
-    for path, items, found in zip(predicted, paired, collected, strict=True):
+    for path, items, frames in zip(predicted, paired, collected, strict=True):
         where = f"{format_path(path)}: " if len(predicted) > 1 else ""
-        count = len(found.names)
-        for note, times in found.notes.items():
+        count = len(frames.names)
+        for note, times in frames.notes.items():
             notes.append(where + note + ("" if times == count else f" (in {times} of {count} images)"))
         if items.unscored:
             notes.append(f"{where}{items.unscored} predictions have no truth and are not scored")

@@ -53,7 +53,7 @@ def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) ->
     Parameters
     ----------
     item
-        A pair from `septum.evaluation.pairs.find_items`.
+        A pair from `septum.evaluation.pairs.pair_with_truth`.
     sections
         Also cut volumes into their Z sections (time series are always cut).
     axes

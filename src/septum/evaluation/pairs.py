@@ -71,7 +71,7 @@ class ScoredPairs:
     unscored: int
 
 
-def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> ScoredPairs:
+def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None) -> ScoredPairs:
     """Pair predicted files with truth files.
 
     Parameters
@@ -96,26 +96,26 @@ def find_items(predicted: Path, truth: Path, *, ignore: Path | None = None) -> S
         given = f"{format_path(predicted)} and {format_path(truth)}: one is a folder, the other a file"
         raise UsageError(given, "two files or two folders", "name the file inside the folder, or both folders")
     if truth.is_dir() and (folders := _sequences(truth)):
-        found = _challenge(predicted, folders)
+        pairs = _challenge(predicted, folders)
     elif truth.is_dir():
-        found = _folders(predicted, truth)
+        pairs = _folders(predicted, truth)
     else:
-        found = ScoredPairs(
+        pairs = ScoredPairs(
             predicted, (ScoredPair(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0
         )
-    return found if ignore is None else _with_ignored(found, ignore)
+    return pairs if ignore is None else _with_ignored(pairs, ignore)
 
 
 def _folders(predicted: Path, truth: Path) -> ScoredPairs:
     files, truths = list_images([predicted]), list_images([truth])
-    found = match(files, truths)
-    pairs, missing, unscored = found.pairs, found.masks_left, len(found.images_left)
+    matches = match(files, truths)
+    pairs, missing, unscored = matches.pairs, matches.masks_left, len(matches.images_left)
     if not pairs:
         # "cell1_mask.tif" for the truth "cell1.tif": the ending for masks is on the other side.
         turned = match(truths, files)
         pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, len(turned.masks_left)
     if not pairs:
-        first, second = (", ".join(format_path(p.name) for p in some[:3]) for some in (files, truths))
+        first, second = (", ".join(format_path(p.name) for p in paths[:3]) for paths in (files, truths))
         raise DataError(
             f"no prediction fits a truth by name: predictions {first} ... and truth {second} ...",
             "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
@@ -130,12 +130,12 @@ def _sequences(truth: Path) -> dict[str, Path]:
     if _has_truth(truth):
         named = _SEQUENCE.fullmatch(truth.absolute().name) or _SEQUENCE.fullmatch(truth.absolute().parent.name)
         return {named[1] if named else "": truth}
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in sorted(p for p in truth.iterdir() if p.is_dir()):
         named = _SEQUENCE.fullmatch(folder.name)
         if named and _has_truth(folder):
-            found.setdefault(named[1], folder)  # "01_GT" sorts before "01_ST"
-    return found
+            folders.setdefault(named[1], folder)  # "01_GT" sorts before "01_ST"
+    return folders
 
 
 def _has_truth(folder: Path) -> bool:
@@ -144,12 +144,12 @@ def _has_truth(folder: Path) -> bool:
 
 def _truths(folder: Path) -> list[tuple[int, int | None, bool, Path]]:
     """Return (frame, slice, True for markers, file) of the truth in `folder`, its ``SEG`` and its ``TRA``."""
-    found = []
+    truths = []
     for place in (folder, folder / "SEG", folder / "TRA"):
         for path in place.iterdir() if place.is_dir() else ():
             if hit := _TRUTH.fullmatch(path.name):
-                found.append((int(hit[2]), int(hit[3]) if hit[3] else None, hit[1].lower() == "track", path))
-    return sorted(found, key=lambda t: (t[2], t[0], -1 if t[1] is None else t[1]))
+                truths.append((int(hit[2]), int(hit[3]) if hit[3] else None, hit[1].lower() == "track", path))
+    return sorted(truths, key=lambda t: (t[2], t[0], -1 if t[1] is None else t[1]))
 
 
 def _challenge(predicted: Path, folders: dict[str, Path]) -> ScoredPairs:
@@ -193,37 +193,37 @@ def _frames(folder: Path) -> dict[int, Path]:
     """Return the result files by the frame number at the end of the name; only ``maskTTT`` files if there are any."""
     files = list_images([folder])
     official = [p for p in files if _RESULT.fullmatch(image_stem(p))]
-    found: dict[int, Path] = {}
+    frames: dict[int, Path] = {}
     for path in official or files:
         number = re.search(r"\d+$", image_stem(path))
         if number is None:
             continue
         frame = int(number[0])
-        if frame in found:
+        if frame in frames:
             raise DataError(
-                f"{format_path(folder)}: {found[frame].name} and {path.name} are both frame {frame}",
+                f"{format_path(folder)}: {frames[frame].name} and {path.name} are both frame {frame}",
                 "one result per frame",
                 "move one of them away",
             )
-        found[frame] = path
-    return found
+        frames[frame] = path
+    return frames
 
 
-def _with_ignored(found: ScoredPairs, ignore: Path) -> ScoredPairs:
+def _with_ignored(pairs: ScoredPairs, ignore: Path) -> ScoredPairs:
     if not ignore.is_dir():
-        masks: dict[Path, Path] = dict.fromkeys((i.truth for i in found.items), ignore)
+        masks: dict[Path, Path] = dict.fromkeys((i.truth for i in pairs.items), ignore)
     else:
-        masks = dict(match([i.truth for i in found.items], list_images([ignore])).pairs)
-        if lacking := [i.truth for i in found.items if i.truth not in masks]:
+        masks = dict(match([i.truth for i in pairs.items], list_images([ignore])).pairs)
+        if lacking := [i.truth for i in pairs.items if i.truth not in masks]:
             raise DataError(
                 f"{format_path(ignore)}: no mask for {format_names(lacking)}",
                 "one mask for each truth, named alike",
                 "add an empty mask where every pixel counts",
             )
     items = tuple(
-        ScoredPair(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in found.items
+        ScoredPair(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in pairs.items
     )
-    return ScoredPairs(found.predicted, items, found.challenge, found.missing, found.unscored)
+    return ScoredPairs(pairs.predicted, items, pairs.challenge, pairs.missing, pairs.unscored)
 
 
 def format_names(paths: Sequence[Path]) -> str:

@@ -18,7 +18,7 @@ from pydantic import Field
 from septum.errors import FileError
 from septum.io.atomic import whole_file
 from septum.io.formats import format_path
-from septum.settings import Option, Settings
+from septum.settings import AXES, Option, Settings
 
 Metric = Literal["isbi", "ctc", "instances", "pixels"]
 
@@ -35,7 +35,7 @@ class EvaluateSettings(Settings):
     predicted
         Files or folders; with two predictions the second one is compared with the first.
     truth
-        A file or a folder; see `septum.evaluation.pairs.find_items`.
+        A file or a folder; see `septum.evaluation.pairs.pair_with_truth`.
     metrics
         ``isbi`` takes probability maps or binary maps of membranes (0) and cells (1 or 255), ``ctc`` and ``instances``
         take object ids, ``pixels`` takes class values or probabilities.
@@ -64,14 +64,7 @@ class EvaluateSettings(Settings):
         Path | None,
         Option(help="A mask, or a folder of masks: pixels other than 0 do not count.", metavar="MASK"),
     ] = None
-    axes: Annotated[
-        str | None,
-        Option(
-            help="Axes of the files: ZYX, TYX, YXC; without C where a file has none.",
-            metavar="AXES",
-            default="as the files say",
-        ),
-    ] = None
+    axes: Annotated[str | None, replace(AXES, heading="")] = None
     seed: Annotated[int, Field(ge=0), Option(help="Random seed of the bootstrap.", metavar="N")] = 0
     out: Annotated[
         Path | None,
@@ -313,10 +306,10 @@ def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation as JSON content, without the list of all objects, which is in ``objects.csv``."""
-    found = asdict(evaluation)
-    for result in found["results"]:
+    content = asdict(evaluation)
+    for result in content["results"]:
         del result["objects"]
-    plain = _plain(found)
+    plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
 

@@ -70,19 +70,19 @@ def score_frame(frame: ScoredFrame, task: ScoreTask) -> FrameColumns:
     DataError
         If its values do not suit a metric.
     """
-    found = FrameColumns()
+    result = FrameColumns()
     if "isbi" in task.metrics:
-        _score_isbi(frame, found)
+        _score_isbi(frame, result)
     if "ctc" in task.metrics:
-        _score_ctc(frame, task.sequences, found)
+        _score_ctc(frame, task.sequences, result)
     if "instances" in task.metrics:
-        _score_instances(frame, task, found)
+        _score_instances(frame, task, result)
     if "pixels" in task.metrics:
-        _score_pixels(frame, task, found)
-    return found
+        _score_pixels(frame, task, result)
+    return result
 
 
-def _score_isbi(frame: ScoredFrame, found: FrameColumns) -> None:
+def _score_isbi(frame: ScoredFrame, result: FrameColumns) -> None:
     truth = contingency.values(frame.truth)
     if (truth > 0).sum() > 1:
         raise DataError(
@@ -90,11 +90,13 @@ def _score_isbi(frame: ScoredFrame, found: FrameColumns) -> None:
             "membranes 0 and cells 1 or 255",
             "score object ids with --metrics instances",
         )
-    proposal = _proposal(frame, found)
+    proposal = _proposal(frame, result)
     ignore = _ignored(frame, frame.truth < 0)
     section = isbi.section(frame.truth > 0, proposal, ignore=ignore)
-    found.columns["isbi"] = isbi.columns(section)
-    found.columns["calibration"] = calibration.columns(proposal[None], (frame.truth > 0).astype(np.int8), ignore=ignore)
+    result.columns["isbi"] = isbi.columns(section)
+    result.columns["calibration"] = calibration.columns(
+        proposal[None], (frame.truth > 0).astype(np.int8), ignore=ignore
+    )
 
 
 def _ignored(frame: ScoredFrame, unknown: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
@@ -104,7 +106,7 @@ def _ignored(frame: ScoredFrame, unknown: NDArray[np.bool_]) -> NDArray[np.bool_
     return unknown if frame.ignore is None else unknown | frame.ignore
 
 
-def _proposal(frame: ScoredFrame, found: FrameColumns) -> NDArray[np.float32]:
+def _proposal(frame: ScoredFrame, result: FrameColumns) -> NDArray[np.float32]:
     """Return the probability of the inside, from a map of probabilities, 8-bit gray values or two values."""
     if frame.probability is not None:
         if len(frame.probability) != 1:
@@ -119,7 +121,7 @@ def _proposal(frame: ScoredFrame, found: FrameColumns) -> NDArray[np.float32]:
     if values.size <= 2 and values[0] in (0, values[-1]):
         return (labels > 0).astype(np.float32)
     if labels.dtype == np.uint8:
-        found.notes.append("gray values of 8 bits were read as probabilities: value / 255")
+        result.notes.append("gray values of 8 bits were read as probabilities: value / 255")
         return np.asarray(labels.astype(np.float32) / np.float32(WHITE))
     raise DataError(
         f"{format_path(frame.item.predicted)}: {values.size} values of {labels.dtype}",
@@ -128,24 +130,24 @@ def _proposal(frame: ScoredFrame, found: FrameColumns) -> NDArray[np.float32]:
     )
 
 
-def _score_ctc(frame: ScoredFrame, sequences: Sequence[str], found: FrameColumns) -> None:
+def _score_ctc(frame: ScoredFrame, sequences: Sequence[str], result: FrameColumns) -> None:
     table = contingency.table(frame.truth, _integers(frame), ignore=frame.ignore)
     columns = np.zeros((len(sequences), 6))
     columns[sequences.index(frame.item.sequence)] = ctc.columns(table, markers=frame.item.markers)
-    found.columns["ctc"] = columns
+    result.columns["ctc"] = columns
     if not frame.item.markers:
         _, _, partner = matching.ious(table)
-        found.objects += _true_objects(frame.name, frame.truth, table, *ctc.seg_objects(table), partner)
+        result.objects += _true_objects(frame.name, frame.truth, table, *ctc.seg_objects(table), partner)
 
 
-def _score_instances(frame: ScoredFrame, task: ScoreTask, found: FrameColumns) -> None:
+def _score_instances(frame: ScoredFrame, task: ScoreTask, result: FrameColumns) -> None:
     truth = thinning.components(frame.truth > 0) if task.pieces else frame.truth
-    predicted = _numbered(_integers(frame), found)
+    predicted = _numbered(_integers(frame), result)
     table = contingency.table(truth, predicted, ignore=frame.ignore)
-    found.columns["instances"] = matching.columns(table)
-    if not found.objects:
-        found.objects += _true_objects(frame.name, truth, table, *matching.ious(table))
-    found.objects += _extra_objects(frame.name, predicted, table)
+    result.columns["instances"] = matching.columns(table)
+    if not result.objects:
+        result.objects += _true_objects(frame.name, truth, table, *matching.ious(table))
+    result.objects += _extra_objects(frame.name, predicted, table)
 
 
 def _true_objects(
@@ -181,14 +183,16 @@ def _extra_objects(name: str, predicted: NDArray[np.integer[Any]], table: Table)
     ]
 
 
-def _numbered(labels: NDArray[np.integer[Any]], found: FrameColumns) -> NDArray[np.integer[Any]]:
+def _numbered(labels: NDArray[np.integer[Any]], result: FrameColumns) -> NDArray[np.integer[Any]]:
     """Return a prediction of only 0 and 255 with its pieces numbered, others as they are; doubts become notes."""
     values = contingency.values(labels)
     if values.tolist() in ([0, WHITE], [WHITE]):
-        found.notes.append("the prediction is 0 and 255: each connected piece was taken as an object")
+        result.notes.append("the prediction is 0 and 255: each connected piece was taken as an object")
         return thinning.components(labels > 0)
     if values.tolist() == [0, 1] and thinning.components(labels > 0).max() > 1:
-        found.notes.append("the prediction is 0 and 1, one object in several pieces; if it is a class map, number them")
+        result.notes.append(
+            "the prediction is 0 and 1, one object in several pieces; if it is a class map, number them"
+        )
     return labels
 
 
@@ -202,9 +206,9 @@ def _integers(frame: ScoredFrame) -> NDArray[np.integer[Any]]:
     return frame.predicted
 
 
-def _score_pixels(frame: ScoredFrame, task: ScoreTask, found: FrameColumns) -> None:
+def _score_pixels(frame: ScoredFrame, task: ScoreTask, result: FrameColumns) -> None:
     classes, truth = task.classes, _class_truth(frame.truth, task)
-    predicted = _class_map(frame, classes, found)
+    predicted = _class_map(frame, classes, result)
     table = contingency.table(truth, predicted, ignore=frame.ignore)
     columns = np.zeros((len(classes) + 1, 9))
     columns[:, :3] = pixel.columns(table, classes=classes)
@@ -212,10 +216,10 @@ def _score_pixels(frame: ScoredFrame, task: ScoreTask, found: FrameColumns) -> N
     ignore = _ignored(frame, unknown)
     for k, value in enumerate(classes[1:], start=1):
         columns[k, 3:] = _distances(truth == value, predicted == value, frame.spacing_um, ignore)
-    found.columns["pixels"] = columns
+    result.columns["pixels"] = columns
     if frame.probability is not None and len(frame.probability) in (1, len(classes)):
         places = np.searchsorted(np.asarray(classes), truth)
-        found.columns["calibration"] = calibration.columns(
+        result.columns["calibration"] = calibration.columns(
             frame.probability, np.where(unknown, -1, places), ignore=frame.ignore
         )
 
@@ -241,26 +245,26 @@ def _distances(
     return (*pixels, *surface.distances(truth, predicted, spacing=spacing, ignore=ignore), 1.0, 1.0)
 
 
-def _class_map(frame: ScoredFrame, classes: Sequence[int], found: FrameColumns) -> NDArray[np.integer[Any]]:
+def _class_map(frame: ScoredFrame, classes: Sequence[int], result: FrameColumns) -> NDArray[np.integer[Any]]:
     """Return the prediction in the class values of the truth, from probabilities, class indices or gray values."""
     if frame.probability is not None:
-        return _most_probable(frame, frame.probability, classes, found)
+        return _most_probable(frame, frame.probability, classes, result)
     table, labels = np.asarray(classes), _integers(frame)
     values = contingency.values(labels)
     if set(values.tolist()) <= set(classes):
         return labels
     if values[0] >= 0 and values[-1] < len(classes):
         shown_values = ", ".join(f"{k} as {v}" for k, v in enumerate(classes) if k in values)
-        found.notes.append(f"predicted classes were read by their place among the truth's values: {shown_values}")
+        result.notes.append(f"predicted classes were read by their place among the truth's values: {shown_values}")
         return np.asarray(table[labels])
     if len(classes) == 2 and values.size <= 2 and values[0] in (0, values[-1]):
-        found.notes.append(f"predicted {values[-1]} was read as {classes[1]}")
+        result.notes.append(f"predicted {values[-1]} was read as {classes[1]}")
         return np.asarray(table[(labels > 0).astype(np.int64)])
     if len(classes) == 2 and labels.dtype == np.uint8 and values[-1] > 127:
-        found.notes.append(f"gray values of 8 bits above 127 were read as {classes[1]}")
+        result.notes.append(f"gray values of 8 bits above 127 were read as {classes[1]}")
         return np.asarray(table[(labels > 127).astype(np.int64)])
     foreign = sorted(set(values.tolist()) - set(classes))
-    found.notes.append(
+    result.notes.append(
         f"predicted values that are no class of the truth count as wrong: {', '.join(map(str, foreign[:5]))}"
         + (" ..." if len(foreign) > 5 else "")
     )
@@ -268,12 +272,12 @@ def _class_map(frame: ScoredFrame, classes: Sequence[int], found: FrameColumns) 
 
 
 def _most_probable(
-    frame: ScoredFrame, maps: NDArray[np.float32], classes: Sequence[int], found: FrameColumns
+    frame: ScoredFrame, maps: NDArray[np.float32], classes: Sequence[int], result: FrameColumns
 ) -> NDArray[np.integer[Any]]:
     """Return the class value of the largest probability; with one map and two classes the second one above 0.5."""
     table = np.asarray(classes)
     if len(maps) == 1 and len(classes) == 2:
-        found.notes.append(f"a pixel is of class {classes[1]} where its probability is above 0.5")
+        result.notes.append(f"a pixel is of class {classes[1]} where its probability is above 0.5")
         return np.asarray(table[(maps[0] > 0.5).astype(np.int64)])
     if len(maps) != len(classes):
         raise DataError(

@@ -27,10 +27,10 @@ from septum.training.run_folder import read_plan_file
 
 def open_ensemble(paths: Sequence[Path], device: str) -> Model:
     """Open the networks of several model files as one model, with the header of the first file."""
-    found = find_device(device)
-    networks = [for_prediction(n).to(found.torch) for path in paths for n in trained_networks(path)]
+    chosen = find_device(device)
+    networks = [for_prediction(n).to(chosen.torch) for path in paths for n in trained_networks(path)]
     header = open_model(paths[0], device).header
-    return Model(header.model_copy(update={"members": len(networks)}), Ensemble(networks), found)
+    return Model(header.model_copy(update={"members": len(networks)}), Ensemble(networks), chosen)
 
 
 def finish_ensemble(
@@ -55,7 +55,7 @@ def finish_ensemble(
     plan
         Entries of ``plan.json`` beside the plan of the first training and the names of the held-out images.
     note
-        What the scores are of, for the report.
+        Images that the scores are of, for the report.
 
     Yields
     ------
@@ -97,8 +97,8 @@ def model_scores(images: Sequence[ScoredSample], header: ModelHeader) -> dict[st
     """Return the scores that a model file holds, of scored images; empty without any."""
     if not images:
         return {}
-    found = estimates(images, header.kind, values=header.class_values, seed=0)
-    return main_scores({name: score.value for name, score in found.items()}, header.kind)
+    scores = estimates(images, header.kind, values=header.class_values, seed=0)
+    return main_scores({name: score.value for name, score in scores.items()}, header.kind)
 
 
 def _score(files: HeldOutFiles, gallery: Gallery, samples: Sequence[Sample]) -> Iterator[Saved]:

@@ -73,10 +73,10 @@ class HeldOutFiles:
         """
         path = self.folder / _PROBABILITIES / f"{sample.name}.tif"
         try:
-            found = np.asarray(read_image(path).array, np.float32)
+            probabilities = np.asarray(read_image(path).array, np.float32)
         except SeptumError:
             return None
-        return found if found.shape[1:] == sample.mask.shape else None
+        return probabilities if probabilities.shape[1:] == sample.mask.shape else None
 
     def predict(self, shares: Sequence[HeldOutShare], *, limit_s: float | None) -> Iterator[HeldOutDone]:
         """Predict and write the samples that have no file yet.

@@ -32,6 +32,7 @@ from septum.prediction.model import ModelHeader, open_model
 from septum.report.collect import build_report
 from septum.report.curve import Curve
 from septum.report.gallery import Gallery, ScoredSample, estimates, predicted_sample, resampled, spread_order
+from septum.report.numbers import SCORE_TITLES
 from septum.report.summary import json_ready
 from septum.training.events import Saved, Trained
 from septum.training.interrupt import StopRequest
@@ -103,9 +104,9 @@ def subsets(training: int, held_out: int) -> list[int]:
 
 def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
     """Score every model on the held-out images, fit the curve and keep the model of all images, unless that is done."""
-    done, found = series.finished(), _read_curve(series)
-    if done is not None and found is not None:
-        yield found
+    done, curve = series.finished(), _read_curve(series)
+    if done is not None and curve is not None:
+        yield curve
         yield done
         return
     begin, settings, whole = time.monotonic(), series.settings, series.outline.parts[-1]
@@ -117,9 +118,9 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
         yield series.warn(f"the curve is of {number} of {len(samples)} held-out images, to keep the budget")
     # The number of training images is the end of the name of each folder.
     sizes = [int(part.folder.removeprefix("images-")) for part in series.outline.parts]
-    found = fit_curve(sizes, [g.images for g in galleries], galleries[-1].model.header, seed=settings.seed)
+    curve = fit_curve(sizes, [g.images for g in galleries], galleries[-1].model.header, seed=settings.seed)
     series.folder.write_json("plan.json", read_plan_file(series.part_folder(whole)))
-    series.folder.write_json("curve.json", json_ready(vars(found)))
+    series.folder.write_json("curve.json", json_ready(vars(curve)))
     series.folder.write_json("scores.json", json_ready(trained[-1].scores))
     with whole_file(series.folder.model) as file:
         shutil.copyfile(trained[-1].model, file)
@@ -127,8 +128,8 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
     done = replace(trained[-1], model=series.folder.model)
     series.log.trained = replace(done, steps=sum(t.steps for t in trained), seconds=series.budget.spent_s)
     report = build_report(settings, series.log, galleries[-1], begin=begin, again=series.command)
-    yield replace(report, curve=found)
-    yield found
+    yield replace(report, curve=curve)
+    yield curve
     yield done
 
 
@@ -180,9 +181,9 @@ def fit_curve(
         Seed of the draws.
     """
     kind, values = header.kind, header.class_values
-    found = [estimates(scored, kind, values=values, seed=seed) for scored in images]
-    name = selection_names(found[0])[0]
-    scores = [one[name] for one in found]
+    score_estimates = [estimates(scored, kind, values=values, seed=seed) for scored in images]
+    name = selection_names(score_estimates[0])[0]
+    scores = [one[name] for one in score_estimates]
     n = np.asarray(sizes, np.float64)
     drawn = np.stack([resampled(scored, kind, values=values, seed=seed)[name] for scored in images], axis=1)
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
@@ -240,7 +241,7 @@ def describe_gain(name: str, images: int, now: float, ahead: tuple[int, float, f
     clear, sentence
         Whether the curve shows a gain, and the sentence.
     """
-    title = {"dice": "Dice"}.get(name, name)
+    title = SCORE_TITLES.get(name, name)
     number, value, low, high = ahead
     more = f"{number - images} more image{'s' * (number - images != 1)}"
     if not np.isfinite(now + value + low + high):

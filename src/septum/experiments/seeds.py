@@ -25,8 +25,8 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
     """Train with seeds s, s + 1, s + 2 ... on the same images, compare, and write the networks as one model.
 
     The model averages the networks. The best single network is not chosen: it would be chosen by the images that it is
-    scored on, so that its score would be too high. A warning says where the average scores lower than the mean of the
-    single networks, as happens when they are far from trained.
+    scored on, so that its score would be too high. A warning reports scores of the average that are lower than the mean
+    of the single networks, as happens when they are far from trained.
 
     Parameters
     ----------

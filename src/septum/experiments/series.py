@@ -7,7 +7,7 @@
     RUN/scores.json                 scores of the resulting model
     RUN/model.safetensors           the resulting model
 
-`run_series` is the driver of every kind. A kind says which trainings there are (`Outline`) and what follows the last of
+`run_series` is the driver of every kind. A kind defines the trainings (`Outline`) and the work after the last of
 them (`septum.experiments.ensemble.finish_ensemble`, or the learning curve). All follow the plan of the first training.
 """
 
@@ -61,7 +61,7 @@ class Outline:
     parts : sequence of SeriesPart
         The trainings, in order.
     sentence : str
-        What is trained, for `Planned`.
+        Description of the trainings, for `Planned`.
     predictions : int
         Number of predictions of held-out images after the last training, for the time that they need.
     """
@@ -73,7 +73,7 @@ class Outline:
 
 @dataclass
 class TimeBudget:
-    """The time of a series: each training gets an equal share of what is left after a reserve for the predictions.
+    """The time of a series: each training gets an equal share of the time left after a reserve for the predictions.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class Series:
     budget
         Its time.
     log
-        What the events so far said.
+        Content of the events so far.
     """
 
     settings: TrainSettings
@@ -189,7 +189,7 @@ class Series:
         return Trained(self.folder.model, header.scores, steps, seconds)
 
     def train_parts(self, stop: StopRequest) -> Generator[Event, None, list[Trained] | None]:
-        """Do every training, or resume it; return their results, or None if `stop` was asked.
+        """Do every training, or resume it; return their results, or None if a stop was requested.
 
         Yields
         ------
@@ -216,7 +216,7 @@ class Series:
                         continue
                     case RunReport(timing={"predict_image_s": float(seconds)}):
                         self.budget.reserve(self.outline.predictions, seconds)
-                self.log.hear(event)
+                self.log.add(event)
                 yield event
                 if isinstance(event, Stopped):
                     return None
@@ -248,7 +248,7 @@ class SeriesKind:
     Attributes
     ----------
     name, value : str, int or bool
-        What was asked for, as ``settings.json`` holds it: ``"folds"``, 5.
+        The request, as ``settings.json`` holds it: ``"folds"``, 5.
     outline : callable
         Returns the trainings on the given samples; raises `SeptumError` if there are too few.
     finish : callable
@@ -276,7 +276,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
     kind
         Which trainings, and what follows them.
     stop
-        Polled between steps and held-out images; where it was asked, the training saves its state and the run ends.
+        Polled between steps and held-out images; if a stop is requested, the training saves its state and the run ends.
 
     Yields
     ------
@@ -297,7 +297,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
                 yield Warned(warning)
             report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
             yield Checked(report)
-            log.hear(Checked(report))
+            log.add(Checked(report))
             loaded = load_data(report)
             outline = kind.outline(loaded.samples)
             folder.check_same_settings(settings, {}, {kind.name: kind.value})

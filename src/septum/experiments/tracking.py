@@ -34,7 +34,7 @@ Outcome = Literal["finished", "stopped", "failed"]
 _FILES = ("report.html", "metrics.json", "plan.json")
 _LONGEST_REASON = 200
 _MOST_SENDING = 1000
-# Settings of the user win. Unless told otherwise, MLflow reports its use to its makers, prints messages between the
+# Settings of the user win. By default MLflow reports its use to its makers, prints messages between the
 # lines of the training, waits four minutes for a server that does not answer, and sends each value on its own, out of
 # order.
 MLFLOW_DEFAULTS = {
@@ -84,16 +84,16 @@ def open_trackers(run: Path, *, tensorboard: bool = False, mlflow: bool = False)
     UsageError
         If one is not installed.
     """
-    found: list[Tracker] = []
-    for asked, package, tracker in ((tensorboard, "tensorboard", TensorBoard), (mlflow, "mlflow", MLflow)):
-        if asked and find_spec(package) is None:
+    trackers: list[Tracker] = []
+    for wanted, package, tracker in ((tensorboard, "tensorboard", TensorBoard), (mlflow, "mlflow", MLflow)):
+        if wanted and find_spec(package) is None:
             raise UsageError(
                 f"--{package} without {tracker.name}",
                 f"{tracker.name}, which is not installed with Septum by itself",
                 f"pip install 'septum[{package}]', or leave --{package} out",
             )
-        found += [tracker(run)] if asked else []
-    return found
+        trackers += [tracker(run)] if wanted else []
+    return trackers
 
 
 def track(events: Iterable[Event], run: Path, trackers: Sequence[Tracker]) -> Generator[Event, None, None]:
@@ -264,14 +264,14 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._last = {}
-        # Flushed often: a process that is killed after a checkpoint resumes there and does not repeat what was before.
+        # Flushed often: a process that is killed after a checkpoint resumes there and does not repeat earlier steps.
         self._writer = SummaryWriter(str(self._place), purge_step=purge_step, flush_secs=1)
 
 
 class MLflow:
     """A run of MLflow; those of several trainings are nested in it.
 
-    The variables of MLflow say where it is kept: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or
+    Variables of MLflow name its place: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or
     ``MLFLOW_EXPERIMENT_ID``; the default experiment is ``septum``. ``mlflow.json`` in the run folder holds the id of
     each training, with which a later start resumes it. The queue of MLflow sends the values in the background.
     """
@@ -305,8 +305,8 @@ class MLflow:
         from mlflow.entities import Param, RunTag
 
         self._id, self._last = None, {}
-        found = self._find(part)
-        if after is None and found is not None and found.info.status == _MLFLOW_STATUS["finished"]:
+        run = self._find(part)
+        if after is None and run is not None and run.info.status == _MLFLOW_STATUS["finished"]:
             return
         if self._parent is None:
             self._parent = self._resume("")
@@ -355,16 +355,16 @@ class MLflow:
         if (run_id := self._ids().get(part or "run")) is None:
             return None
         try:
-            found = self._client.get_run(run_id)
+            run = self._client.get_run(run_id)
         except MlflowException:  # kept at another address than now
             return None
-        return found if found.info.lifecycle_stage == "active" else None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def _resume(self, part: str) -> str:
         """Return the id of the run of a training: of the one that an earlier start created, or of a new one."""
-        if (found := self._find(part)) is not None:
-            self._client.update_run(found.info.run_id, status="RUNNING")
-            return str(found.info.run_id)
+        if (run := self._find(part)) is not None:
+            self._client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
         tags = {"mlflow.source.name": "septum train"} | ({"mlflow.parentRunId": self._parent} if part else {})
         name = "/".join(filter(None, (self._run.absolute().name, part)))
         made = str(self._client.create_run(self._experiment(), run_name=name, tags=tags).info.run_id)
@@ -377,8 +377,8 @@ class MLflow:
         if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return number
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "septum"
-        found = self._client.get_experiment_by_name(name)
-        return str(self._client.create_experiment(name) if found is None else found.experiment_id)
+        experiment = self._client.get_experiment_by_name(name)
+        return str(self._client.create_experiment(name) if experiment is None else experiment.experiment_id)
 
     def _ids(self) -> dict[str, str]:
         """Return the ids in ``mlflow.json``; none if the file is missing or damaged."""

@@ -18,7 +18,7 @@ _PREFIX = ".septum-part-"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write `path` so that no reader ever sees a part of it, whatever happens.
+    """Write `path` completely or not at all: no reader ever sees a part of it.
 
     The body writes to a temporary name in the same folder, which is hidden and has the suffix of `path` (libraries
     choose the format by the suffix). When the body succeeds, the file is synced, renamed to `path` (an older file is
@@ -60,7 +60,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Write a folder so that no reader ever sees a part of it, as `whole_file` does for a file.
+    """Write a folder completely or not at all, as `whole_file` does for a file.
 
     An older folder at `path` is renamed and removed when the new one is complete. Files are not synced one by one: the
     writers do that where they must.

@@ -55,7 +55,7 @@ def open_image(location: str | Path, *, axes: str | None = None, labels: bool = 
     Raises
     ------
     FileError
-        If the file is missing, empty, damaged, cut off, forged, or no image.
+        If the file is missing, empty, damaged, truncated, forged, or no image.
     UsageError
         If `axes` do not fit, or libraries for URLs are missing.
     """
@@ -156,10 +156,10 @@ def _no_image(path: Path, head: bytes) -> FileError:
     if kind is not None and any(head.startswith(magic[:2]) for magic in kind.magic):
         return damaged(path, kind.name, "its first bytes are wrong")
     text = all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])
-    what = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
+    begin = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
     *names, last = [k.name for k in FORMATS]
     return FileError(
-        f"{format_path(path)}: no image, but {what}",
+        f"{format_path(path)}: no image, but {begin}",
         f"{', '.join(names)} or {last}",
         "export the image in one of these formats",
     )
@@ -181,7 +181,7 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
     UsageError
         If an input does not exist, holds no image, or is a file of another kind.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for given in inputs:
         try:
             matches = _matches(given)
@@ -189,8 +189,8 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
             raise UsageError(
                 f"{format_path(given)}: {error.strerror}", "images you may read", "check the name"
             ) from error
-        found.update(dict.fromkeys(sorted(matches, key=natural_key)))
-    return list(found)
+        images.update(dict.fromkeys(sorted(matches, key=natural_key)))
+    return list(images)
 
 
 def _matches(given: str | Path) -> list[Path]:
@@ -237,7 +237,7 @@ def _no_images(path: Path, *, folder: bool) -> list[Path]:
 
 @dataclass(frozen=True)
 class WriteRequest:
-    """What a writer gets beside the array and its axes.
+    """Arguments of a writer beside the array and its axes.
 
     Attributes
     ----------

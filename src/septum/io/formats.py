@@ -1,6 +1,6 @@
 """The table of image formats, names of image files, and refusals of files that hold no whole image.
 
-The table has one row a format, with all that the rest of Septum may ask about it. A new format is a row here and a
+The table has one row a format, with all properties that other modules use. A new format is a row here and a
 module with its reader (and its writer). A reader is ``open(place, *, axes, labels) ->
 septum.io.image.StoredImage``; a writer is ``write(path, array, axes, request: septum.io.files.WriteRequest) -> None``.
 """
@@ -21,17 +21,18 @@ from septum.errors import FileError
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What Septum knows about one format.
+    """Properties of one format.
 
     Attributes
     ----------
     name
         For messages.
     suffixes
-        Suffix of a file to suffix of the result that Septum writes for such a file: results keep the format where it
-        is lossless and written, and are PNG otherwise.
+        Maps the suffix of an input to the suffix of its result. The format is kept if it is lossless and Septum writes
+        it; otherwise the result is PNG.
     magic
-        First bytes of a file, one of these. Two bytes are too weak a proof: then the suffix must agree.
+        First bytes of a file, one of these; empty for folders. Two bytes alone can be chance: then the suffix must
+        match as well.
     reader, writer
         ``module:function``, imported at first use; None where the format is not written.
     lossy
@@ -43,7 +44,8 @@ class ImageFormat:
     names_axes
         True if files state which axis is which; other files are written in the caller's order of axes.
     by_blocks
-        True if Septum writes the format piece by piece, so that a result need not fit into memory.
+        True if Septum writes the format piece by piece, so that a result need not fit into memory; then
+        `septum.prediction.in_blocks.deliver` must know how.
     folder
         True if an image is a folder.
     remote
@@ -193,17 +195,17 @@ def url_of(location: Path | str) -> str | None:
     No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path on this machine.
     """
     text = location.as_posix() if isinstance(location, Path) else location
-    found = _URL.match(text)
-    if found is None or found[1].lower() == "file":
+    match = _URL.match(text)
+    if match is None or match[1].lower() == "file":
         return None
-    return f"{found[1].lower()}://{text[found.end() :]}"
+    return f"{match[1].lower()}://{text[match.end() :]}"
 
 
 def local_path(location: Path | str) -> Path:
     """Return the path on this machine that `location` is; it must not be a URL of another machine."""
     text = location.as_posix() if isinstance(location, Path) else location
-    found = _URL.match(text)
-    return Path("/" + text[found.end() :]) if found is not None else Path(location)
+    match = _URL.match(text)
+    return Path("/" + text[match.end() :]) if match is not None else Path(location)
 
 
 def is_image(path: Path) -> bool:
@@ -248,7 +250,7 @@ def format_path(path: Path | str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-# The errors that decoders were seen to raise for damaged bytes.
+# Errors that decoders raise for damaged bytes.
 DAMAGE = (
     OSError,
     EOFError,

@@ -361,7 +361,7 @@ def resolve_index(index: Index, shape: Sequence[int]) -> list[Cut]:
     if len(parts) - 1 > len(shape):
         raise IndexError(f"{len(parts) - 1} indices for {len(shape)} axes")
     parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
-    found = []
+    cuts = []
     taken: int | slice
     for part, side in zip(parts, shape, strict=True):
         if isinstance(part, slice):
@@ -374,5 +374,5 @@ def resolve_index(index: Index, shape: Sequence[int]) -> list[Cut]:
             if not 0 <= low < side:
                 raise IndexError(f"index {part} for an axis of {side}")
             high, taken = low + 1, 0
-        found.append(Cut(low, high, taken))
-    return found
+        cuts.append(Cut(low, high, taken))
+    return cuts

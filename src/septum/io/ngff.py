@@ -15,7 +15,7 @@ from septum.errors import FileError
 from septum.io.formats import damaged, format_path
 from septum.io.image import MICROMETERS, StoredImage
 from septum.io.npy import guess_axes
-from septum.io.zarr import Node, ZarrArray, inside, read_node
+from septum.io.zarr import Node, ZarrArray, child_folder, read_node
 
 VERSION = "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
@@ -122,9 +122,9 @@ def _letters(axes: list[dict[str, Any]]) -> str | None:
         kinds = [str(a.get("type", "")) for a in axes]
         space = iter("ZYX"[-kinds.count("space") :] if 2 <= kinds.count("space") <= 3 else "")
         names = [next(space, "") if k == "space" else _NAMES.get(k, "") for k in kinds]
-    found = "".join(names)
-    sound = len(found) == len(axes) == len(set(found)) and {"Y", "X"} <= set(found)
-    return found if sound else None
+    letters = "".join(names)
+    sound = len(letters) == len(axes) == len(set(letters)) and {"Y", "X"} <= set(letters)
+    return letters if sound else None
 
 
 def _scale(notes: dict[str, Any], rank: int) -> list[float]:
@@ -163,7 +163,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
         if first is None:
             raise _no_image(node)
         return _find_image(first)
-    where = inside(place, multiscale.paths[0]) if multiscale.paths else place
+    where = child_folder(place, multiscale.paths[0]) if multiscale.paths else place
     array = read_node(where)
     if array is None or array.array is None:
         raise FileError(
@@ -179,7 +179,7 @@ def _only_series(node: Node) -> Path | str | None:
     notes = node.attributes.get("ome", node.attributes)
     if not isinstance(notes, dict) or "bioformats2raw.layout" not in notes:
         return None
-    first, second = (inside(node.place, name) for name in "01")
+    first, second = (child_folder(node.place, name) for name in "01")
     return first if read_node(first) is not None and read_node(second) is None else None
 
 
@@ -189,11 +189,11 @@ def _no_image(node: Node) -> FileError:
     notes = notes if isinstance(notes, dict) else {}
     place = format_path(node.place)
     if "plate" in notes or "well" in notes:
-        what = "plate" if "plate" in notes else "well"
+        kind = "plate" if "plate" in notes else "well"
         return FileError(
-            f"{place}: a {what} of a screen, which holds many images",
+            f"{place}: a {kind} of a screen, which holds many images",
             "one image",
-            f"name an image inside, such as {place}/{_first_inside(notes, what)}",
+            f"name an image inside, such as {place}/{_first_inside(notes, kind)}",
         )
     if isinstance(notes.get("labels"), list):
         names = ", ".join(str(n) for n in notes["labels"][:6])
@@ -205,13 +205,13 @@ def _no_image(node: Node) -> FileError:
     )
 
 
-def _first_inside(notes: dict[str, Any], what: str) -> str:
+def _first_inside(notes: dict[str, Any], kind: str) -> str:
     try:
-        if what == "plate":
+        if kind == "plate":
             return f"{notes['plate']['wells'][0]['path']}/0"
         return str(notes["well"]["images"][0]["path"])
     except (TypeError, LookupError):
-        return "A/1/0" if what == "plate" else "0"
+        return "A/1/0" if kind == "plate" else "0"
 
 
 def describe(

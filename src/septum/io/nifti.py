@@ -93,7 +93,7 @@ def _read_header(path: Path, packed: bool) -> tuple[Any, dict[str, float], Affin
         kind = Nifti2Header if head[:4] in _NIFTI2 else Nifti1Header
         if len(head) < kind.sizeof_hdr:
             raise EOFError("the header ends too early")
-        # Without nibabel's own check, which prints messages, also about sound files.
+        # Without nibabel's own check, which prints messages about valid files, too.
         header = kind(head[: kind.sizeof_hdr], check=False)
         if header["magic"].item()[:2] != b"n+":
             raise ValueError("it is not NIfTI in one file")

@@ -87,7 +87,7 @@ def _decode_deep(path: Path) -> NDArray[Any]:
 
 
 def _decode_png(path: Path, depth: int, color: int, labels: bool) -> NDArray[Any]:
-    # The class rather than Image.open: sizes are checked already, and Pillow's own limit refuses honest large images.
+    # The class rather than Image.open: sizes are checked already, and the limit of Pillow refuses valid large images.
     from PIL.PngImagePlugin import PngImageFile
 
     with PngImageFile(path) as image:

@@ -93,11 +93,11 @@ def fetch(url: str, *, limit: int) -> bytes | None:
 
 
 def too_long(name: object, size: int, limit: int) -> FileError:
-    """Return the error for a description that is longer than any sound one."""
+    """Return the error for a description that is longer than any valid one."""
     return FileError(
         f"{format_path(str(name))}: {size:,} bytes of description",
         f"at most {limit:,}",
-        "this is no sound Zarr: get it again from the original",
+        "this Zarr is not valid: get it again from the original",
     )
 
 

@@ -29,14 +29,16 @@ from septum.errors import ModelError
 from septum.io.atomic import whole_file
 from septum.io.formats import format_path
 
-Kind = Literal["model", "checkpoint"]
+FileKind = Literal["model", "checkpoint"]
 
 FORMAT = 1
-_HEADER_LIMIT = 16 << 20  # far above every honest header; a forged length must not take the memory
-_AGAIN = "copy it again from the original; if that is lost, train again"
+_HEADER_LIMIT = 16 << 20  # far above every valid header; a forged length must not exhaust the memory
+_AGAIN = "copy it again from the original; without the original, train again"
 
 
-def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], header: Mapping[str, object]) -> None:
+def write_tensors(
+    path: Path, kind: FileKind, tensors: Mapping[str, NDArray[Any]], header: Mapping[str, object]
+) -> None:
     """Write tensors and JSON as a whole or not at all. The same content gives the same bytes.
 
     Parameters
@@ -70,7 +72,7 @@ def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, NDArray[Any]], h
         temporary.write_bytes(blob)
 
 
-def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
+def read_tensors(path: Path, kind: FileKind) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
     """Read a file of `write_tensors`, and prove by its checksum that no bit has changed.
 
     Returns
@@ -136,7 +138,7 @@ def read_model(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, object]]:
     return read_tensors(Path(path), "model")
 
 
-def _length(path: Path, kind: Kind) -> int:
+def _length(path: Path, kind: FileKind) -> int:
     try:
         length = path.stat().st_size
     except OSError as error:
@@ -150,7 +152,7 @@ def _length(path: Path, kind: Kind) -> int:
     return length
 
 
-def _header_size(path: Path, kind: Kind, head: bytes, length: int) -> int:
+def _header_size(path: Path, kind: FileKind, head: bytes, length: int) -> int:
     """Return the length of the JSON header, after checking it."""
     size = struct.unpack("<Q", head)[0] if len(head) == 8 else length
     if size > _HEADER_LIMIT and head.startswith((b"PK\x03\x04", b"\x80")):
@@ -167,7 +169,7 @@ def _header_size(path: Path, kind: Kind, head: bytes, length: int) -> int:
     return int(size)
 
 
-def _sealed(path: Path, kind: Kind, header: object, rest: int) -> dict[str, object]:
+def _sealed(path: Path, kind: FileKind, header: object, rest: int) -> dict[str, object]:
     """Return Septum's entry of the header of a file whose tensors fill the rest of it exactly."""
     if not isinstance(header, dict):
         raise _damaged(path, kind, "its header is no JSON object")
@@ -183,7 +185,7 @@ def _sealed(path: Path, kind: Kind, header: object, rest: int) -> dict[str, obje
     if not isinstance(sealed, dict) or text != _canonical(sealed):
         raise _damaged(path, kind, "its header was edited")
     version, other = sealed.get("format"), sealed.get("kind")
-    if not isinstance(version, int) or other not in get_args(Kind):
+    if not isinstance(version, int) or other not in get_args(FileKind):
         raise _damaged(path, kind, "its header was edited")
     if version > FORMAT:
         given = f"{format_path(path)}: written in format {version} by a newer Septum"
@@ -203,7 +205,7 @@ def _sealed(path: Path, kind: Kind, header: object, rest: int) -> dict[str, obje
     return sealed
 
 
-def _tensors(path: Path, kind: Kind, blob: bytes) -> dict[str, NDArray[Any]]:
+def _tensors(path: Path, kind: FileKind, blob: bytes) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -225,5 +227,5 @@ def _checksum(sealed: Mapping[str, object], tensors: Mapping[str, NDArray[Any]])
     return digest.hexdigest()
 
 
-def _damaged(path: Path, kind: Kind, why: str) -> ModelError:
+def _damaged(path: Path, kind: FileKind, why: str) -> ModelError:
     return ModelError(f"{format_path(path)}: damaged or changed ({why})", f"a {kind} file as it was written", _AGAIN)

@@ -289,7 +289,7 @@ def _name_axes(path: Path | str, axes: str, shape: tuple[int, ...]) -> str:
 
 
 def pixel_size(file: Any) -> dict[str, float]:
-    """Return micrometers per pixel by axis, as far as the file says them."""
+    """Return micrometers per pixel by axis, as far as the file states them."""
     if file.is_ome:
         return _ome_size(file.ome_metadata)
     tags = file.pages[0].tags
@@ -312,7 +312,7 @@ def pixel_size(file: Any) -> dict[str, float]:
 
 
 def _step(tag: Any) -> float:
-    """Return units per pixel of a resolution tag (pixels per unit, a fraction), 0 if it says nothing."""
+    """Return units per pixel of a resolution tag (pixels per unit, a fraction), 0 if it has none."""
     if tag is None or not isinstance(tag.value, tuple) or len(tag.value) != 2:
         return 0.0
     pixels, units = tag.value

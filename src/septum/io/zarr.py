@@ -59,14 +59,16 @@ def read_node(place: Path | str) -> Node | None:
     Raises
     ------
     FileError
-        If the description is damaged, or longer than any sound one.
+        If the description is damaged, or longer than any valid one.
     """
-    found = read_description(place, "zarr.json")
-    if found is not None:
-        if found.get("zarr_format") != 3 or found.get("node_type") not in ("array", "group"):
+    description = read_description(place, "zarr.json")
+    if description is not None:
+        if description.get("zarr_format") != 3 or description.get("node_type") not in ("array", "group"):
             raise _unsound(place, "zarr.json describes neither an array nor a group")
-        attributes = found.get("attributes") or {}
-        return Node(place, 3, found if found["node_type"] == "array" else None, _dictionary(place, attributes))
+        attributes = description.get("attributes") or {}
+        return Node(
+            place, 3, description if description["node_type"] == "array" else None, _dictionary(place, attributes)
+        )
     array = read_description(place, ".zarray")
     attributes = read_description(place, ".zattrs")
     if array is None and attributes is None and read_description(place, ".zgroup") is None:
@@ -113,17 +115,17 @@ def _unsound(place: Path | str, why: object) -> FileError:
     return damaged(place, "Zarr", why)
 
 
-def inside(place: Path | str, name: object) -> Path | str:
+def child_folder(place: Path | str, name: object) -> Path | str:
     """Return the folder `name` inside `place`; raise `FileError` if it leads out of it."""
     parts = str(name).split("/")
     if not isinstance(name, str) or any(p in ("", ".", "..") or "\\" in p or ":" in p for p in parts):
         raise _outside(place, name)
     if isinstance(place, str):
         return f"{place.rstrip('/')}/{name}"
-    found = place / name
-    if not found.resolve().is_relative_to(place.resolve()):
+    child = place / name
+    if not child.resolve().is_relative_to(place.resolve()):
         raise _outside(place, name)
-    return found
+    return child
 
 
 def _outside(place: Path | str, name: object) -> FileError:
@@ -292,5 +294,5 @@ def _open_array(node: Node) -> Any:
             return zarr.open_array(store, mode="r", zarr_format=node.version)
     except SeptumError:
         raise
-    except Exception as error:  # whatever can be wrong in a description
+    except Exception as error:  # any defect of a description
         raise _unsound(node.place, error) from error

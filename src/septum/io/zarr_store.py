@@ -94,7 +94,7 @@ def checked_store(place: Path | str, description: dict[str, Any], attributes: di
     place
         A path, or a URL as `str`.
     description, attributes
-        Of the array; zarr gets these, whatever the file says meanwhile.
+        Of the array; zarr gets these, even if the file changes meanwhile.
     complete
         True if every chunk was written: a missing one is an error then.
     """
@@ -131,21 +131,21 @@ class CheckedStore(WrapperStore):  # type: ignore[misc]
             return prototype.buffer.from_bytes(json.dumps(self._documents[key]).encode())
         if key.rpartition("/")[2] in ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"):
             return None
-        found = await super().get(key, prototype, byte_range)
-        if found is None and self._complete:
+        value = await super().get(key, prototype, byte_range)
+        if value is None and self._complete:
             raise FileError(
                 f"{format_path(self._place)}: the piece {key} is missing, which was there when the image was written",
                 "all pieces",
                 "copy the image again from the original",
             )
-        if found is None or self._decompress is None:
-            return found
-        return prototype.buffer.from_bytes(await asyncio.to_thread(self._decompress, found.to_bytes()))
+        if value is None or self._decompress is None:
+            return value
+        return prototype.buffer.from_bytes(await asyncio.to_thread(self._decompress, value.to_bytes()))
 
 
 def _with_bounds(codecs: Iterable[Any]) -> list[Any]:
     """Return the codecs of a description, with bounded ones in place of those that decompress."""
-    found: list[Any] = []
+    bounded: list[Any] = []
     for codec in codecs:
         entry = dict(codec) if isinstance(codec, Mapping) else {"name": codec}
         if entry["name"] in _BOUNDED:
@@ -154,8 +154,8 @@ def _with_bounds(codecs: Iterable[Any]) -> list[Any]:
             inner = dict(entry["configuration"])
             inner |= {k: _with_bounds(inner[k]) for k in ("codecs", "index_codecs") if k in inner}
             entry["configuration"] = inner
-        found.append(entry)
-    return found
+        bounded.append(entry)
+    return bounded
 
 
 class ExplainingStore(WrapperStore):  # type: ignore[misc]

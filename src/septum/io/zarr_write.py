@@ -278,11 +278,11 @@ def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
         If a piece of the image was never written, is damaged, or the disk is full.
     """
     image = ZarrTarget(path)
-    lost = image.missing()
-    if lost:
+    missing = image.missing()
+    if missing:
         raise FileError(
-            f"{format_path(path)}: {len(lost)} pieces are not written, the first is "
-            f"{format_path(lost[0].relative_to(path))}",
+            f"{format_path(path)}: {len(missing)} pieces are not written, the first is "
+            f"{format_path(missing[0].relative_to(path))}",
             "all of them, before coarser levels are made",
             "run the command that writes it again",
         )

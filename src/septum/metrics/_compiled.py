@@ -152,7 +152,7 @@ def _kinds(
         elif white and (black or several):
             top, left = (max(1, y - radius), max(1, x - radius)) if radius else (1, 1)
             bottom, right = (min(height, y + radius), min(width, x + radius)) if radius else (height, width)
-            kind = 6 if _parts(labels, seen, stack, n + 1, y, x, (top, left, bottom, right), around) > 1 else 4
+            kind = 6 if _parts(labels, seen, stack, n + 1, (y, x), (top, left, bottom, right), around) > 1 else 4
         elif black or several or white:
             kind = 3
         else:
@@ -180,12 +180,12 @@ def _parts(
     seen: NDArray[np.int64],
     stack: NDArray[np.int64],
     mark: int,
-    y: int,
-    x: int,
+    place: tuple[int, int],
     window: tuple[int, int, int, int],
     around: NDArray[np.int64],
 ) -> int:
-    """Count the objects among the neighbors of a white pixel if it were black, within `window`."""
+    """Count the objects among the neighbors of the white pixel at `place` if it were black, within `window`."""
+    y, x = place
     top, left, bottom, right = window
     seen[y, x] = mark
     parts = 0

@@ -226,12 +226,12 @@ def finish_classes(values: Sequence[int]) -> Finish:
     def finish(totals: Array) -> dict[str, Array]:
         each = pixel.ratios(totals[..., :-2, :])
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {"V_Rand": totals[..., -1, 0] / totals[..., -1, 1]} if totals[..., -1, 1].all() else {}
-            found |= {name: pixel.mean_of_defined(each[name][..., 1:]) for name in ("dice", "iou")}
-            found["pixel_error"] = totals[..., -2, 0] / totals[..., -2, 1]
+            scores = {"V_Rand": totals[..., -1, 0] / totals[..., -1, 1]} if totals[..., -1, 1].all() else {}
+            scores |= {name: pixel.mean_of_defined(each[name][..., 1:]) for name in ("dice", "iou")}
+            scores["pixel_error"] = totals[..., -2, 0] / totals[..., -2, 1]
         if len(values) > 2:
-            found |= {f"dice {value}": each["dice"][..., k] for k, value in enumerate(values) if k}
-        return found
+            scores |= {f"dice {value}": each["dice"][..., k] for k, value in enumerate(values) if k}
+        return scores
 
     return finish
 
@@ -250,10 +250,10 @@ def finish_instances(totals: Array) -> dict[str, Array]:
         By name (``"AP"``, ``"AP@0.50"``, ``"F1@0.50"``, ...) ``(...) float64`` in [0, 1].
     """
     shares = matching.shares(totals)
-    found = {"AP": shares["ap"].mean(axis=-1)}
+    scores = {"AP": shares["ap"].mean(axis=-1)}
     for k, threshold in enumerate(matching.THRESHOLDS):
-        found |= {f"{label}@{threshold:.2f}": shares[name][..., k] for name, label in _INSTANCES.items()}
-    return found
+        scores |= {f"{label}@{threshold:.2f}": shares[name][..., k] for name, label in _INSTANCES.items()}
+    return scores
 
 
 INSTANCES = ScoreFamily(finish_instances, ("AP", "AP@0.50", "AP@0.75", "F1@0.50", "PQ@0.50"))
@@ -262,9 +262,9 @@ INSTANCES = ScoreFamily(finish_instances, ("AP", "AP@0.50", "AP@0.75", "F1@0.50"
 def _finish_isbi(totals: Array) -> dict[str, Array]:
     """Turn sums of ``(..., 11, columns)`` into the scores of the challenge, and the thresholds of the official two."""
     scores = isbi.finish(totals)
-    found = {name: value for name, (value, _) in scores.items()}
+    values = {name: value for name, (value, _) in scores.items()}
     thresholds = np.asarray(isbi.THRESHOLDS)
-    return found | {f"{name} threshold": thresholds[scores[name][1]] for name in ("V_Rand", "V_Info")}
+    return values | {f"{name} threshold": thresholds[scores[name][1]] for name in ("V_Rand", "V_Info")}
 
 
 ISBI = ScoreFamily(
@@ -289,11 +289,11 @@ def ctc_scores(sequences: Sequence[str]) -> ScoreFamily:
 
     def finish(totals: Array) -> dict[str, Array]:
         each = ctc.finish(totals)
-        found = {name: pixel.mean_of_defined(values) for name, values in each.items()}
+        scores = {name: pixel.mean_of_defined(values) for name, values in each.items()}
         if len(sequences) > 1:
             for name, values in each.items():
-                found |= {f"{name} {s}": values[..., k] for k, s in enumerate(sequences)}
-        return found
+                scores |= {f"{name} {s}": values[..., k] for k, s in enumerate(sequences)}
+        return scores
 
     return ScoreFamily(finish, ("SEG", "DET"))
 
@@ -315,12 +315,14 @@ def pixel_scores(classes: Sequence[int], *, um: bool) -> ScoreFamily:
         with np.errstate(invalid="ignore", divide="ignore"):
             each |= {"ASD": distances[..., 0] / counted, "HD95": distances[..., 1] / counted}
             wrong = totals[..., -1, 0] / totals[..., -1, 1]
-        found = {name: pixel.mean_of_defined(each[name][..., 1:]) for name in ("Dice", "IoU")} | {"wrong pixels": wrong}
+        scores = {name: pixel.mean_of_defined(each[name][..., 1:]) for name in ("Dice", "IoU")} | {
+            "wrong pixels": wrong
+        }
         for name, values in each.items():
             distance = name in ("ASD", "HD95")
             for k, value in enumerate(classes):
                 if not (distance and k == 0):
-                    found[f"{name} {value}" + (f" ({unit})" if distance else "")] = values[..., k]
-        return found
+                    scores[f"{name} {value}" + (f" ({unit})" if distance else "")] = values[..., k]
+        return scores
 
     return ScoreFamily(finish, ("Dice", "IoU", "wrong pixels"), ("wrong pixels", "ASD", "HD95"))

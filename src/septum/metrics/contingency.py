@@ -116,12 +116,12 @@ def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bo
 
 def values(labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return the distinct values of labels, ``(*S)`` integers, as ``(n,) int64`` in rising order; negative ones too."""
-    found = [np.zeros(0, np.int64)]
+    distinct = [np.zeros(0, np.int64)]
     for slab in _slabs(labels.shape):
         flat = labels[slab].reshape(-1)
         starts = np.append(np.ones(min(1, flat.size), np.bool_), flat[1:] != flat[:-1])
-        found.append(np.unique(flat[starts]).astype(np.int64))
-    return np.unique(np.concatenate(found))
+        distinct.append(np.unique(flat[starts]).astype(np.int64))
+    return np.unique(np.concatenate(distinct))
 
 
 def centroids(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -143,14 +143,14 @@ def centroids(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float
     sums_of: list[NDArray[np.float64]] = []
     for slab in _slabs(labels.shape):
         place = np.nonzero(labels[slab] > 0)
-        ids, which = np.unique(labels[slab][place].astype(np.int64), return_inverse=True)
+        ids, inverse = np.unique(labels[slab][place].astype(np.int64), return_inverse=True)
         offset = (slab.start,) + (0,) * (labels.ndim - 1)
-        columns = [np.bincount(which, p + o, ids.size) for p, o in zip(place, offset, strict=True)]
+        columns = [np.bincount(inverse, p + o, ids.size) for p, o in zip(place, offset, strict=True)]
         ids_of.append(ids)
-        sums_of.append(np.stack([*columns, np.bincount(which, minlength=ids.size).astype(np.float64)], axis=1))
-    ids, which = np.unique(np.concatenate(ids_of), return_inverse=True)
+        sums_of.append(np.stack([*columns, np.bincount(inverse, minlength=ids.size).astype(np.float64)], axis=1))
+    ids, inverse = np.unique(np.concatenate(ids_of), return_inverse=True)
     total = np.zeros((ids.size, labels.ndim + 1))
-    np.add.at(total, which, np.concatenate(sums_of))
+    np.add.at(total, inverse, np.concatenate(sums_of))
     return ids, total[:, :-1] / total[:, -1:]
 
 
@@ -226,8 +226,8 @@ def _sum(key: NDArray[np.uint64], count: NDArray[np.int64]) -> tuple[NDArray[np.
 
 
 def _sizes(labels: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    ids, which = np.unique(labels, return_inverse=True)
+    ids, inverse = np.unique(labels, return_inverse=True)
     sizes = np.zeros(ids.size, np.int64)
-    np.add.at(sizes, which, count)
+    np.add.at(sizes, inverse, count)
     objects = ids > 0
     return ids[objects], sizes[objects]

@@ -1,4 +1,4 @@
-"""Information scores: how much the labels of the proposal tell about those of the truth, and the other way round.
+"""Information scores: information of the labels of the proposal on those of the truth, and vice versa.
 
 The counts are those of the Rand score: pixels inside true objects; each background pixel of the proposal is an object
 of its own. Natural logarithm. Source: Arganda-Carreras et al. 2015, section "Information theoretic scoring".

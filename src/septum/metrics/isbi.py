@@ -200,7 +200,7 @@ def finish(totals: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], 
         pixel_f = np.where(at["tp"] > 0, 2 * at["tp"] / (2 * at["tp"] + at["wrong"]), 0.0)
         parts = {(s, part): at[f"{s} {part}"] / at[f"{s} {part} known"] for s in ("rand", "info") for part in _PARTS}
         torn = at["torn"] / at["pixels"]
-    found = {
+    best = {
         "V_Rand": _most(means["rand f"]),
         "V_Info": _most(means["info f"]),
         "warping error": _most(-torn[..., :WARPING_THRESHOLDS]),
@@ -211,10 +211,10 @@ def finish(totals: NDArray[np.float64]) -> dict[str, tuple[NDArray[np.float64], 
         "V_Rand (pooled)": _most(np.nan_to_num(thinned)),
         "V_Info (not thinned)": _most(means["info raw f"]),
     }
-    scores = {name: (value if SCORES[name] else 0.0 - value, k) for name, (value, k) in found.items()}
+    scores = {name: (value if SCORES[name] else 0.0 - value, k) for name, (value, k) in best.items()}
     for (s, part), values in parts.items():
         name = "V_Rand" if s == "rand" else "V_Info"
-        k = found[name][1]
+        k = best[name][1]
         scores[f"{name} {part}"] = np.take_along_axis(values, k[..., None], axis=-1)[..., 0], k
     return {name: scores[name] for name in SCORES}
 

@@ -120,12 +120,12 @@ def scores(
     values = shares(pooled)
     if by_image and images:
         values = {name: v.mean(axis=0) for name, v in shares(rows).items()}
-    found = []
+    results = []
     for k, threshold in enumerate(thresholds):
         tp, true, predicted = (int(n) for n in pooled[k, :3])
         ratios = {name: float(v[k]) for name, v in values.items()}
-        found.append(MatchingScores(threshold=float(threshold), tp=tp, fp=predicted - tp, fn=true - tp, **ratios))
-    return tuple(found)
+        results.append(MatchingScores(threshold=float(threshold), tp=tp, fp=predicted - tp, fn=true - tp, **ratios))
+    return tuple(results)
 
 
 def ious(table: Table) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
@@ -208,8 +208,8 @@ def _assigned(table: Table, limit: Fraction) -> NDArray[np.int64]:
         place = np.full(dense.shape, -1)
         dense[r, c] = weight[pairs]
         place[r, c] = pairs
-        found = place[linear_sum_assignment(dense, maximize=True)]
-        taken.append(found[found >= 0])
+        assigned = place[linear_sum_assignment(dense, maximize=True)]
+        taken.append(assigned[assigned >= 0])
     return np.sort(np.concatenate(taken))
 
 
@@ -222,8 +222,8 @@ def columns(table: Table, *, thresholds: Sequence[float] = THRESHOLDS) -> NDArra
         ``(len(thresholds), 4) float64``, non-negative: matches, true objects, predicted objects, sum of the IoU of the
         matches.
     """
-    found = _all_thresholds(table, [exact(t) for t in thresholds])
-    return np.array([(m.truth.size, m.n_truth, m.n_predicted, m.iou.sum()) for m in found], np.float64)
+    matches = _all_thresholds(table, [exact(t) for t in thresholds])
+    return np.array([(m.truth.size, m.n_truth, m.n_predicted, m.iou.sum()) for m in matches], np.float64)
 
 
 def shares(totals: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -108,12 +108,12 @@ def of_table(table: Table, *, classes: Sequence[int]) -> PixelScores:
     """Score the classes from a contingency table whose labels are class values."""
     counts = columns(table, classes=classes)
     shares = ratios(counts[:-1])
-    found = []
+    results = []
     for k, value in enumerate(classes):
         tp, fp, fn = (int(n) for n in counts[k])
         iou, dice, precision, recall = (float(shares[name][k]) for name in RATIOS)
-        found.append(ClassScores(int(value), tp, fp, fn, iou, dice, precision, recall))
-    return PixelScores(tuple(found), pixels=int(counts[-1, 1]), wrong=int(counts[-1, 0]))
+        results.append(ClassScores(int(value), tp, fp, fn, iou, dice, precision, recall))
+    return PixelScores(tuple(results), pixels=int(counts[-1, 1]), wrong=int(counts[-1, 0]))
 
 
 def columns(table: Table, *, classes: Sequence[int]) -> NDArray[np.float64]:

@@ -80,5 +80,5 @@ def _to(surface: NDArray[np.bool_], spacing: tuple[float, ...] | None) -> NDArra
     """Compute the distance of every pixel to the nearest pixel of `surface`."""
     import edt
 
-    found: NDArray[np.float32] = edt.edt(np.ascontiguousarray(~surface), anisotropy=spacing or (1.0,) * surface.ndim)
-    return found.astype(np.float64)
+    distance: NDArray[np.float32] = edt.edt(np.ascontiguousarray(~surface), anisotropy=spacing or (1.0,) * surface.ndim)
+    return distance.astype(np.float64)

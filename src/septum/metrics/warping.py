@@ -118,7 +118,7 @@ def kinds(warping: Warping, *, radius_px: int | None = RADIUS_PX) -> NDArray[np.
     from septum.metrics import _compiled
 
     height, width = warping.warped.shape
-    found = np.zeros((height, width), np.uint8)
+    result = np.zeros((height, width), np.uint8)
     labels = components(warping.warped)
     if warping.all_white:
         # The conversion to 8 bits in the program turns a truth of a single value all black, so every mismatch is an
@@ -126,8 +126,8 @@ def kinds(warping: Warping, *, radius_px: int | None = RADIUS_PX) -> NDArray[np.
         labels[:] = 0
     whole = radius_px is None or radius_px < 1 or radius_px > width or radius_px > height
     framed = np.pad(labels, 1, constant_values=-1)
-    _compiled.kinds(framed, warping.places, 0 if whole else radius_px, AROUND, found)
-    return found
+    _compiled.kinds(framed, warping.places, 0 if whole else radius_px, AROUND, result)
+    return result
 
 
 def pixels(kind: NDArray[np.uint8]) -> dict[Mismatch, int]:
@@ -169,7 +169,7 @@ def simple_points() -> NDArray[np.bool_]:
     """
     from scipy import ndimage
 
-    found = np.zeros(256, np.bool_)
+    simple = np.zeros(256, np.bool_)
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.bool_)
     for bits in range(256):
         white = np.zeros((3, 3), np.bool_)
@@ -178,5 +178,5 @@ def simple_points() -> NDArray[np.bool_]:
         black = ~white
         black[1, 1] = False
         touching = np.unique(ndimage.label(white)[0][cross & white])
-        found[bits] = touching.size == 1 and ndimage.label(black, np.ones((3, 3)))[1] == 1
-    return found
+        simple[bits] = touching.size == 1 and ndimage.label(black, np.ones((3, 3)))[1] == 1
+    return simple

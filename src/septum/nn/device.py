@@ -148,15 +148,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def report_memory_shortage(what: str, todo: str) -> Iterator[None]:
+def report_memory_shortage(task: str, todo: str) -> Iterator[None]:
     """Convert out-of-memory exceptions of the body to `MemoryShortageError`.
 
     Parameters
     ----------
-    what
+    task
         Activity that needed the memory.
     todo
-        What the user can do.
+        Advice to the user.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def report_memory_shortage(what: str, todo: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MemoryShortageError(f"not enough memory for {what}", "enough free memory", todo) from None
+        raise MemoryShortageError(f"not enough memory for {task}", "enough free memory", todo) from None
 
 
 def compile_network(
@@ -222,7 +222,7 @@ def free_bytes(device: Device) -> int | None:
 
 
 def _multiplies_bfloat16() -> bool:
-    """Return True if the processor has a matrix unit for bfloat16 (AMX); False if PyTorch is too old to tell."""
+    """Return True if the processor has a matrix unit for bfloat16 (AMX); False if PyTorch is too old to report it."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("amx_bf16", False))
 

@@ -60,8 +60,8 @@ class Rounding:
     @property
     def difference(self) -> float:
         """Largest expected difference of a probability for usual images; infinite if it is unknown."""
-        found = _SAFETY * self.relative_error * self.usual_logit, self.value_error * self.usual_value
-        return min(1.0, max(found) / 4) if all(map(isfinite, found)) else inf
+        bounds = _SAFETY * self.relative_error * self.usual_logit, self.value_error * self.usual_value
+        return min(1.0, max(bounds) / 4) if all(map(isfinite, bounds)) else inf
 
     @property
     def accurate(self) -> bool:

@@ -1,7 +1,7 @@
 """Batch normalization with the statistics of the tiles of all processes, on any device.
 
 `torch.nn.SyncBatchNorm` works on GPUs only. Here two all-reduce operations compute the statistics, so that processes on
-CPUs see the batch that one process would see.
+CPUs normalize with the batch that one process would have.
 """
 
 from __future__ import annotations

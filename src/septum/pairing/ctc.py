@@ -16,8 +16,8 @@ _TRUTH = re.compile(r"man_seg_?(\d+)(?:_(\d+))?\.tiff?", re.IGNORECASE)
 
 def sequences(folder: Path) -> list[Path]:
     """Return the annotated sequences of a data set, in natural order."""
-    found = [p for p in folder.iterdir() if p.is_dir() and is_sequence(p)]
-    return sorted(found, key=natural_key)
+    folders = [p for p in folder.iterdir() if p.is_dir() and is_sequence(p)]
+    return sorted(folders, key=natural_key)
 
 
 def is_sequence(folder: Path) -> bool:
@@ -111,7 +111,7 @@ def pair_frames(folder: Path, *, gold: Path | None, silver: Path | None) -> tupl
 
 def _numbered(folder: Path | None, pattern: re.Pattern[str]) -> dict[tuple[int, int | None], Path]:
     """Return the files of `folder` by (frame, slice or None), in this order."""
-    found: dict[tuple[int, int | None], Path] = {}
+    files: dict[tuple[int, int | None], Path] = {}
     paths = sorted(folder.iterdir(), key=natural_key) if folder is not None and folder.is_dir() else []
     for path in paths:
         hit = pattern.fullmatch(path.name)
@@ -119,11 +119,11 @@ def _numbered(folder: Path | None, pattern: re.Pattern[str]) -> dict[tuple[int, 
             continue
         section = hit.group(2) if pattern.groups > 1 else None
         key = (int(hit.group(1)), None if section is None else int(section))
-        if key in found:
+        if key in files:
             raise DataError(
-                f"{format_path(path.parent)}: {found[key].name} and {path.name} have the same number",
+                f"{format_path(path.parent)}: {files[key].name} and {path.name} have the same number",
                 "one file per frame",
                 "remove one of the two",
             )
-        found[key] = path
-    return dict(sorted(found.items(), key=lambda item: (item[0][0], -1 if item[0][1] is None else item[0][1])))
+        files[key] = path
+    return dict(sorted(files.items(), key=lambda item: (item[0][0], -1 if item[0][1] is None else item[0][1])))

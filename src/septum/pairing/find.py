@@ -44,7 +44,7 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
     ----------
     data
         One folder: with ``images/`` and ``masks/`` (also ``labels/``, ``annotations/``, ``gt/``, in any case), with
-        images and masks side by side told apart by suffix (``a.png``, ``a_mask.png``), a folder for each image with
+        images and masks side by side, distinguished by suffix (``a.png``, ``a_mask.png``), a folder for each image with
         ``images/`` and a mask file for each object in ``masks/``, a Cell Tracking Challenge data set or one sequence
         of it. Or two folders, or two files (image, mask), or a list of files.
 
@@ -146,10 +146,10 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
         return Pairing(tuple(pairs), "ctc", unmatched_masks=tuple(strays), objects=True)
     files = _some_images(images)
     inside = [] if images_in(masks) else [p for p in subfolders(masks) if images_in(p)]
-    found = match(files, inside or _some_images(masks))
-    if not found.pairs:
+    matches = match(files, inside or _some_images(masks))
+    if not matches.pairs:
         raise _no_partner(files, inside or images_in(masks))
-    pairing = _pairing(found, "folders", sections=_sections(files), group=images.absolute().name)
+    pairing = _pairing(matches, "folders", sections=_sections(files), group=images.absolute().name)
     aside = [(p, "second annotator") for p in second_annotators(images, masks)]
     fields = match(files, fields_of_view(masks))
     aside += [(p, "field of view") for p in fields.masks_left]
@@ -217,10 +217,10 @@ def _many_files(paths: Sequence[Path]) -> Pairing:
     masks = [p for p in paths if p.parent.name.casefold() in MASK_FOLDERS]
     if masks:
         images = [p for p in paths if p not in set(masks)]
-        found = match(images, masks)
-        if not found.pairs:
+        matches = match(images, masks)
+        if not matches.pairs:
             raise _no_partner(images, masks)
-        return _pairing(found, "files")
+        return _pairing(matches, "files")
     return _side_by_side(paths, f"{len(paths)} files")
 
 
@@ -229,25 +229,25 @@ def _side_by_side(paths: Sequence[Path], given: str) -> Pairing:
     images = [p for p in paths if not names_a_mask(p)]
     if not masks or not images:
         missing = "mask" if not masks else "image"
-        raise DataError(f"{given}: no {missing} among them, told by names", _LAYOUTS, "name two folders instead")
-    found = match(images, masks)
-    if not found.pairs:
+        raise DataError(f"{given}: no {missing} among them, by their names", _LAYOUTS, "name two folders instead")
+    matches = match(images, masks)
+    if not matches.pairs:
         raise _no_partner(images, masks)
-    return _pairing(found, "files")
+    return _pairing(matches, "files")
 
 
-def _pairing(found: Matches, layout: str, *, sections: dict[Path, int] | None = None, group: str = "") -> Pairing:
+def _pairing(matches: Matches, layout: str, *, sections: dict[Path, int] | None = None, group: str = "") -> Pairing:
     sections = sections or {}
-    stems = Counter(image_stem(image) for image, _ in found.pairs)
+    stems = Counter(image_stem(image) for image, _ in matches.pairs)
     pairs = []
-    for image, mask in found.pairs:
+    for image, mask in matches.pairs:
         stem = image_stem(image)
         name = stem if stems[stem] == 1 else f"{image.absolute().parent.name}_{stem}"
         pairs.append(Pair(name, image, mask, group=group if image in sections else "", position=sections.get(image, 0)))
     return Pairing(
         tuple(pairs),
         "folders" if layout == "folders" else "files",
-        unmatched_images=tuple(found.images_left),
-        unmatched_masks=tuple(found.masks_left),
-        set_aside=tuple((p, "second annotator") for p in found.seconds),
+        unmatched_images=tuple(matches.images_left),
+        unmatched_masks=tuple(matches.masks_left),
+        set_aside=tuple((p, "second annotator") for p in matches.seconds),
     )

@@ -72,36 +72,36 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
         seconds = [m for m in seconds if mask_key(m) in firsts]
     else:
         seconds = []
-    found = Matches(
+    matches = Matches(
         images_left=sorted(images, key=natural_key),
         masks_left=sorted(set(masks) - set(seconds), key=natural_key),
         seconds=sorted(seconds, key=natural_key),
     )
-    _take(found, image_stem, image_stem)
-    _take(found, lambda p: image_stem(p).casefold(), mask_key)
-    _take(found, image_key, mask_key)
-    if not found.pairs:
-        _match_numbers(found)
-    taken = {key: pair for pair in found.pairs for key in (image_key(pair[0]), image_stem(pair[0]).casefold())}
-    for mask in found.masks_left:
+    _take(matches, image_stem, image_stem)
+    _take(matches, lambda p: image_stem(p).casefold(), mask_key)
+    _take(matches, image_key, mask_key)
+    if not matches.pairs:
+        _match_numbers(matches)
+    taken = {key: pair for pair in matches.pairs for key in (image_key(pair[0]), image_stem(pair[0]).casefold())}
+    for mask in matches.masks_left:
         if mask_key(mask) in taken:
             image, other = taken[mask_key(mask)]
             raise _ambiguous("masks", [other, mask], "image", image)
-    found.pairs.sort(key=lambda pair: natural_key(pair[0]))
-    return found
+    matches.pairs.sort(key=lambda pair: natural_key(pair[0]))
+    return matches
 
 
-def _take(found: Matches, key_image: Callable[[Path], str], key_mask: Callable[[Path], str]) -> None:
+def _take(matches: Matches, key_image: Callable[[Path], str], key_mask: Callable[[Path], str]) -> None:
     """Move files of equal keys from the files without a partner to the pairs."""
-    images, masks = _by_key(found.images_left, key_image), _by_key(found.masks_left, key_mask)
+    images, masks = _by_key(matches.images_left, key_image), _by_key(matches.masks_left, key_mask)
     for key in images.keys() & masks.keys():
         if len(images[key]) > 1:
             raise _ambiguous("images", images[key], "mask", masks[key][0])
         if len(masks[key]) > 1:
             raise _ambiguous("masks", masks[key], "image", images[key][0])
-        found.pairs.append((images[key][0], masks[key][0]))
-    found.images_left = [p for p in found.images_left if key_image(p) not in masks]
-    found.masks_left = [p for p in found.masks_left if key_mask(p) not in images]
+        matches.pairs.append((images[key][0], masks[key][0]))
+    matches.images_left = [p for p in matches.images_left if key_image(p) not in masks]
+    matches.masks_left = [p for p in matches.masks_left if key_mask(p) not in images]
 
 
 def _by_key(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
@@ -111,10 +111,10 @@ def _by_key(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list
     return groups
 
 
-def _match_numbers(found: Matches) -> None:
-    images, masks = _numbers(found.images_left), _numbers(found.masks_left)
+def _match_numbers(matches: Matches) -> None:
+    images, masks = _numbers(matches.images_left), _numbers(matches.masks_left)
     if images and masks:
-        _take(found, lambda p: images[p], lambda p: masks[p])
+        _take(matches, lambda p: images[p], lambda p: masks[p])
 
 
 def _numbers(paths: Sequence[Path]) -> dict[Path, str]:
@@ -127,12 +127,12 @@ def _numbers(paths: Sequence[Path]) -> dict[Path, str]:
     return {p: " ".join(str(n[i]) for i in varying) for p, n in numbers.items()} if varying else {}
 
 
-def _ambiguous(what: str, rivals: Sequence[Path], partner_kind: str, partner: Path) -> DataError:
+def _ambiguous(kind: str, rivals: Sequence[Path], partner_kind: str, partner: Path) -> DataError:
     names = " and ".join(format_path(p.name) for p in rivals)
     return DataError(
-        f"{len(rivals)} {what} fit the {partner_kind} {format_path(partner.name)}: {names} (in "
+        f"{len(rivals)} {kind} fit the {partner_kind} {format_path(partner.name)}: {names} (in "
         f"{format_path(rivals[0].parent)})",
-        f"one of the {what} for it",
+        f"one of the {kind} for it",
         "move the others to another folder, or rename them",
     )
 
@@ -183,9 +183,9 @@ def role_folders(folder: Path) -> tuple[Path, Path] | None:
         alike = [(a, b) for a in images for b in masks if rests[a][0] == rests[b][1] and rests[a][0]]
         if len(alike) == 1:
             return alike[0]
-    for found in (images, masks):
-        if len(found) > 1 and images and masks:
-            listed = " and ".join(format_path(p.name) for p in found)
+    for folders in (images, masks):
+        if len(folders) > 1 and images and masks:
+            listed = " and ".join(format_path(p.name) for p in folders)
             raise DataError(
                 f"{format_path(folder)}: holds both {listed}", "one of them", f"name two: {images[0]} {masks[0]}"
             )
@@ -215,7 +215,7 @@ def object_folders(folder: Path) -> list[tuple[Path, Path]]:
 
     ``ID/images/ID.png`` with ``ID/masks/*.png``. Empty unless every folder in `folder` with images is such a sample.
     """
-    found = []
+    folders = []
     for sample in subfolders(folder):
         inside = {p.name.casefold(): p for p in subfolders(sample)}
         images = next((inside[name] for name in IMAGE_FOLDERS if name in inside), None)
@@ -225,9 +225,9 @@ def object_folders(folder: Path) -> list[tuple[Path, Path]]:
         masks = next((inside[name] for name in MASK_FOLDERS if name in inside), None)
         if len(files) != 1 or masks is None or not images_in(masks):
             return []
-        found.append((files[0], masks))
-    one_mask_each = all(len(images_in(masks)) == 1 for _, masks in found)
-    return [] if one_mask_each and len(found) < 2 else found
+        folders.append((files[0], masks))
+    one_mask_each = all(len(images_in(masks)) == 1 for _, masks in folders)
+    return [] if one_mask_each and len(folders) < 2 else folders
 
 
 def _rest(folder: Path, words: set[str]) -> tuple[str, ...] | None:

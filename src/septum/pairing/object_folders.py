@@ -37,7 +37,7 @@ def read_object_masks(folder: Path) -> Image:
     FileError
         If a file cannot be read, or the files differ in size.
     """
-    found: list[tuple[int, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
+    objects: list[tuple[int, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
     first: Image | None = None
     for number, path in enumerate(images_in(folder), start=1):
         mask = read_image(path, labels=True)
@@ -50,11 +50,11 @@ def read_object_masks(folder: Path) -> Image:
             )
         first = first or mask
         on = mask.array.max(axis=0) > 0
-        found.append((int(np.count_nonzero(on)), number, on))
+        objects.append((int(np.count_nonzero(on)), number, on))
     if first is None:
         raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
     labels = np.zeros(first.array.shape[1:], np.int32)
-    for _, number, on in sorted(found, key=lambda f: (-f[0], f[1])):
+    for _, number, on in sorted(objects, key=lambda f: (-f[0], f[1])):
         labels[on] = number
     return Image.from_array(
         labels[None],

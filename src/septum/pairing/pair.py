@@ -50,7 +50,7 @@ class Pairing:
     pairs
         In natural order of their names.
     layout
-        Arrangement of the files: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, ``"files"`` (told apart by
+        Arrangement of the files: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, ``"files"`` (distinguished by
         suffix), or
         ``"objects"`` (a folder for each image, with one mask file for each object; `Pair.mask` is the folder of them).
     unmatched_images, unmatched_masks

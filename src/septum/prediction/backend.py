@@ -119,8 +119,8 @@ def select_backend(
     refusal = "asked for" if wanted == "torch" else _unsupported(network.settings, device)
     if refusal is None and wanted == "auto":
         refusal = slower(network.settings) or _too_little(work) or _too_large(network, room)
-    if refusal is None and not (found := (make or (lambda: verified_engine(network)))()).right:
-        refusal = f"Septum's engine differs from PyTorch by up to {found.difference:.1g} in a probability here"
+    if refusal is None and not (verified := (make or (lambda: verified_engine(network)))()).right:
+        refusal = f"Septum's engine differs from PyTorch by up to {verified.difference:.1g} in a probability here"
     if refusal is None:
         return Choice("septum", "asked for" if wanted == "septum" else f"faster from width {_least_width()} on")
     if wanted == "septum":
@@ -140,9 +140,9 @@ def for_scores(network: UNet, device: Device) -> Network:
     """
     folded = for_prediction(network)
     if (_unsupported(network.settings, device) or slower(network.settings)) is None:
-        found = verified_engine(folded)
-        if found.right:
-            return found.engine
+        verified = verified_engine(folded)
+        if verified.right:
+            return verified.engine
     return folded
 
 

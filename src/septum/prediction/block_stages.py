@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays import stitch
 from septum.arrays.instances import quantize
@@ -35,9 +35,6 @@ from septum.prediction.outputs import class_table, makes_objects, most_probable_
 from septum.prediction.tile_plan import CHUNK, block_regions
 from septum.prediction.tiled import Region, TiledPredictor, region_probabilities
 from septum.prediction.tta import averaged_probabilities
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 # Chunks of the arrays between stages are small, because stages also read the rims of neighboring blocks.
 _SCRATCH_CHUNK = {2: 256, 3: 64}
@@ -205,8 +202,8 @@ class Blocks:
         return shared
 
     def _tables(self, frame: int) -> dict[str, Arrays]:
-        found = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
-        return {stage: table for stage, table in found.items() if table is not None}
+        tables = {stage: self.work.table(stage, frame) for stage in stitch.STAGES}
+        return {stage: table for stage, table in tables.items() if table is not None}
 
     def _scratch(self, name: str) -> ShardedArray:
         """Return an array between stages: ``(frames, *frame)``, 0 where nothing was written."""

@@ -63,13 +63,13 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
     object_px
         Median diameter of the objects in pixels, None for classes.
     """
-    found = [intensity_curve(sample.image) for sample in samples]
-    kept = np.unique(np.linspace(0, len(found) - 1, min(_MOST_CURVES, len(found))).round().astype(int))
+    curves = [intensity_curve(sample.image) for sample in samples]
+    kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
     return TrainingDomain(
-        curves=tuple(tuple(round(float(v), 4) for v in found[i][0].ravel()) for i in kept),
-        levels=min(levels for _, levels in found),
+        curves=tuple(tuple(round(float(v), 4) for v in curves[i][0].ravel()) for i in kept),
+        levels=min(levels for _, levels in curves),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
         object_px=None if object_px is None else round(object_px, 1),
     )

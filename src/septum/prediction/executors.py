@@ -67,8 +67,8 @@ class DaskExecutor:
 
     def peak_bytes(self) -> int:
         """Return the largest memory that any of the processes has held."""
-        found: dict[str, int] = self.client.run(peak_bytes)
-        return max(peak_bytes(), *found.values())
+        peaks: dict[str, int] = self.client.run(peak_bytes)
+        return max(peak_bytes(), *peaks.values())
 
 
 @contextmanager

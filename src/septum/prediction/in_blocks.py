@@ -75,10 +75,10 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
         for frame in range(frames):
             blocks.join(stage, frame)
     yield from _halved(job, blocks)
-    found = sum(blocks.object_counts()) if job.output == "labels" else None
+    objects = sum(blocks.object_counts()) if job.output == "labels" else None
     for written in deliver(work, job):
         yield BlockDone(job.path, "writing", count * written, count)
-    yield ImageDone(job.path, job.target, time.monotonic() - begin, found)
+    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects)
 
 
 def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:

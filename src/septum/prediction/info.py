@@ -16,16 +16,16 @@ def installation(device: str = "auto") -> dict[str, str]:
     from septum.nn.device import find_device
     from septum.prediction.backend import describe_rule
 
-    found = find_device(device)
+    chosen = find_device(device)
     return {
         "septum": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": found.name,
-        "why": found.why,
-        "prediction on CPU": describe_rule() if found.torch.type == "cpu" else "PyTorch",
-        "training precision": "bfloat16 (weights float32)" if found.bfloat16 else "float32",
+        "device": chosen.name,
+        "why": chosen.why,
+        "prediction on CPU": describe_rule() if chosen.torch.type == "cpu" else "PyTorch",
+        "training precision": "bfloat16 (weights float32)" if chosen.bfloat16 else "float32",
     }
 
 

@@ -1,4 +1,4 @@
-"""Memory: what this process holds and may hold, and what the network needs for a tile.
+"""Memory: of this process, its limit, and the need of the network for a tile.
 
 `septum.prediction.settings` reads this module for the help text of the command: torch is imported inside functions.
 """
@@ -79,7 +79,7 @@ def peak_bytes() -> int:
 
 
 def usual_limit() -> int:
-    """Return the default memory limit of this process: what it holds and most of the free memory.
+    """Return the default memory limit of this process: the memory it holds and most of the free memory.
 
     Free is the least that the machine, the container or batch job (control group) and the process limit leave.
     """
@@ -103,7 +103,7 @@ def _group_free() -> list[int]:
 
 def _groups() -> list[tuple[int, int]]:
     """Return limit and use, in bytes, of each control group of this process that has a limit."""
-    found = []
+    groups = []
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, inside = line.split(":", 2)
@@ -118,8 +118,8 @@ def _groups() -> list[tuple[int, int]]:
                 with suppress(OSError, ValueError):  # "max" is not a number: no limit
                     limit, used = (int((folder / name).read_text()) for name in names)
                     if limit < 1 << 60:
-                        found.append((limit, used))
-    return found
+                        groups.append((limit, used))
+    return groups
 
 
 def _process_free() -> list[int]:

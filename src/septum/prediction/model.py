@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from septum import seeding
 from septum.arrays.instances import ObjectSettings
@@ -26,7 +26,7 @@ from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.prediction.backend import Choice, VerifiedEngine, select_backend, verified_engine
 from septum.prediction.domain_shift import TrainingDomain
 from septum.prediction.settings import Backend
-from septum.settings import Settings
+from septum.settings import MaskKind, Settings
 
 # Name of the model file in a run folder.
 MODEL_NAME = "model.safetensors"
@@ -63,8 +63,8 @@ class ModelHeader(Settings):
         where two areas meet.
     scores
         Scores on the validation images; empty without any.
-    seen
-        Statistics of the training images; None in files of versions that did not store them.
+    domain
+        Statistics of the training images (``seen`` in older files); None in files of versions that did not store them.
     training
         Provenance: preset, seed, steps, seconds, fingerprint of the data, versions.
     """
@@ -72,14 +72,14 @@ class ModelHeader(Settings):
     network: UNetSettings
     members: int = Field(default=1, ge=1, le=_MOST_MEMBERS)
     normalization: NormalizeSettings
-    kind: Literal["objects", "classes"]
+    kind: MaskKind
     class_values: tuple[int, ...]
     gray_as_color: bool = False
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
     lines: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
-    seen: TrainingDomain | None = None
+    domain: TrainingDomain | None = Field(default=None, validation_alias=AliasChoices("domain", "seen"))
     training: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -138,9 +138,9 @@ def model_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    found = path / MODEL_NAME
-    if found.is_file():
-        return found
+    file = path / MODEL_NAME
+    if file.is_file():
+        return file
     where, expected = format_path(path), f"a model file, or a run folder that holds {MODEL_NAME}"
     parts = sorted(part.name for part in path.iterdir() if (part / MODEL_NAME).is_file())
     if (path / "settings.json").is_file():
@@ -216,11 +216,11 @@ def open_model(path: str | Path, device: str = "auto") -> Model:
     UsageError
         If the device does not exist.
     """
-    found, file = find_device(device), model_file(Path(path))
+    chosen, file = find_device(device), model_file(Path(path))
     header, tensors = _read(file)
-    folded = [for_prediction(n).to(found.torch) for n in _networks(file, header, tensors)]
-    _verify(file, folded, tensors, found)
-    return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), found)
+    folded = [for_prediction(n).to(chosen.torch) for n in _networks(file, header, tensors)]
+    _verify(file, folded, tensors, chosen)
+    return Model(header, folded[0] if len(folded) == 1 else Ensemble(folded), chosen)
 
 
 def trained_networks(path: Path) -> list[UNet]:
@@ -242,9 +242,9 @@ def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
         return ModelHeader.model_validate(raw), tensors
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        wrong = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
         raise ModelError(
-            f"{path}: the header does not fit this version of Septum ({what})",
+            f"{path}: the header does not fit this version of Septum ({wrong})",
             "a Septum model file",
             "train it again, or use the version that wrote it",
         ) from None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays.instances import draw_boundaries, label_objects
 from septum.errors import UsageError
@@ -15,9 +15,6 @@ from septum.io.formats import format_of, image_stem, image_suffix, result_suffix
 from septum.io.zarr_labels import labels_place
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 
 def resolve_output(output: str | None, model: Model) -> Output:
@@ -145,10 +142,10 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        found = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
+        classes = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
     else:
-        found = probabilities.argmax(axis=0)
-    return found.astype(smallest_integer(0, len(probabilities) - 1))
+        classes = probabilities.argmax(axis=0)
+    return classes.astype(smallest_integer(0, len(probabilities) - 1))
 
 
 def class_table(model: Model) -> NDArray[Any]:

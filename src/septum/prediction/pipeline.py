@@ -19,7 +19,7 @@ class Closable(Protocol):
 
 Opened = TypeVar("Opened", bound=Closable)
 Result = TypeVar("Result")
-Record = TypeVar("Record")
+EventT = TypeVar("EventT")
 
 
 class Prefetcher(Generic[Opened]):
@@ -61,12 +61,12 @@ class Prefetcher(Generic[Opened]):
                 coming.result().close()
 
 
-class BackgroundWriter(Generic[Record]):
+class BackgroundWriter(Generic[EventT]):
     """Makes and writes results in the background, in the order in which they were submitted."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "septum-write")
-        self._last: Future[Iterable[Record]] | None = None
+        self._last: Future[Iterable[EventT]] | None = None
 
     @property
     def busy(self) -> bool:
@@ -77,17 +77,17 @@ class BackgroundWriter(Generic[Record]):
         """Queue a part of the work on an image."""
         return self._thread.submit(work)
 
-    def submit_last(self, work: Callable[[], Iterable[Record]]) -> Iterator[Record]:
+    def submit_last(self, work: Callable[[], Iterable[EventT]]) -> Iterator[EventT]:
         """Queue the last part of the work on an image, which returns its events; yield those of the previous image."""
         yield from self.wait()
         self._last = self._thread.submit(work)
 
-    def finished(self) -> Iterator[Record]:
+    def finished(self) -> Iterator[EventT]:
         """Yield the events of the last image if it is written; do not wait for it."""
         if self._last is not None and self._last.done():
             yield from self.wait()
 
-    def wait(self) -> Iterator[Record]:
+    def wait(self) -> Iterator[EventT]:
         """Wait until the last image is written, and yield its events."""
         last, self._last = self._last, None
         if last is not None:

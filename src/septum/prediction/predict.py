@@ -171,8 +171,8 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
-    found = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.seen)
-    return [Warned(text, cause) for cause, text in found]
+    warnings = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
+    return [Warned(text, cause) for cause, text in warnings]
 
 
 def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -11,20 +12,20 @@ from pydantic import Field, field_validator, model_validator
 from septum.errors import UsageError
 from septum.io.formats import RESULT_SUFFIXES, result_suffix
 from septum.prediction.memory import parse_bytes
-from septum.settings import Option, Settings
+from septum.settings import AXES, DEVICE, Option, Settings
 
 # This module is read for the help text of the command: it imports neither torch nor anything that does.
 
 Output = Literal["labels", "classes", "probabilities"]
 Backend = Literal["auto", "torch", "septum"]
 
-RESULTS, MEMORY, CLUSTER, INPUT = "Results", "Memory and speed", "Cluster", "Input"
+RESULTS, MEMORY, CLUSTER = "Results", "Memory and speed", "Cluster"
 
 
 def unknown_output(output: str) -> UsageError:
     """Return the error for an unknown kind of output."""
     words = ", ".join(get_args(Output))
-    return UsageError(f"output {output!r}", f"one of {words}", "leave it out to get what the training masks held")
+    return UsageError(f"output {output!r}", f"one of {words}", "leave it out for the kind of the training masks")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -52,7 +53,7 @@ def parse_workers(text: str) -> int | str:
 
 
 class PredictSettings(Settings):
-    """What to predict and how.
+    """Images to predict, and how.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ class PredictSettings(Settings):
     output
         ``"labels"``: object ids. ``"classes"``: the most probable class of each pixel, by its value in the training
         masks. ``"probabilities"``: float32 maps, one (of the object or second class) for two classes, else one for
-        each class. None: what the training masks held, labels or classes.
+        each class. None: the kind of the training masks, labels or classes.
     tta
         Average over rotated and mirrored versions (test-time augmentation): about eight times the work.
     axes
@@ -112,7 +113,7 @@ class PredictSettings(Settings):
     format: Annotated[
         str | None,
         Option(
-            help="File format of the results: tif, png, nii.gz, npy, ome.zarr.",
+            help=f"File format of the results: {', '.join(suffix[1:] for suffix in RESULT_SUFFIXES)}.",
             heading=RESULTS,
             metavar="FORMAT",
             default="as the input",
@@ -129,12 +130,7 @@ class PredictSettings(Settings):
     tta: Annotated[
         bool, Option(help="Average over rotated and mirrored versions: slower, slightly better.", heading=RESULTS)
     ] = False
-    axes: Annotated[
-        str | None,
-        Option(
-            help="Axes of the image files: ZYX, TYX, YXC.", heading=INPUT, metavar="AXES", default="as the files say"
-        ),
-    ] = None
+    axes: Annotated[str | None, AXES] = None
     max_memory: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Option(
@@ -145,9 +141,7 @@ class PredictSettings(Settings):
             parse=parse_bytes,
         ),
     ] = None
-    device: Annotated[
-        str, Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading=MEMORY, metavar="NAME")
-    ] = "auto"
+    device: Annotated[str, replace(DEVICE, heading=MEMORY)] = "auto"
     engine: Annotated[
         Backend,
         Option(help="Code that computes on a CPU: PyTorch, Septum's own, or by rule.", heading=MEMORY),
@@ -204,9 +198,11 @@ class PredictSettings(Settings):
             given = "neither -o nor --label-image" if self.out is None else "both -o and --label-image"
             raise UsageError(given, "one of them", "name a folder with -o, or a label image with --label-image")
         if self.label_image is not None and (self.output == "probabilities" or self.format is not None):
-            what = "--output probabilities" if self.output == "probabilities" else "--format"
+            option = "--output probabilities" if self.output == "probabilities" else "--format"
             raise UsageError(
-                f"--label-image with {what}", "objects or classes, written as OME-Zarr", f"leave {what} out, or give -o"
+                f"--label-image with {option}",
+                "objects or classes, written as OME-Zarr",
+                f"leave {option} out, or give -o",
             )
         if self.output == "probabilities" and self.format is not None:
             floats = [suffix[1:] for suffix in RESULT_SUFFIXES if result_suffix(suffix, floats=True) == suffix]

@@ -37,14 +37,14 @@ _TILE_COST_PX = 4000
 # Width of the rim that an object stage reads around its block if objects are thick; see `septum.arrays.stitch`.
 _MARGIN_PX = 32
 
-# Statistics, buffers of the writers, and what the memory allocator keeps.
+# Statistics, buffers of the writers, and memory that the allocator keeps.
 _SLACK_BYTES = 64 << 20
 _SAMPLE_BYTES = 4_000_000 * 8 * 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to predict, as far as it takes time and memory.
+    """Properties of a prediction on which its time and memory depend.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def plan_prediction(request: Request, *, held: int, limit: int, device_limit: in
     Parameters
     ----------
     request
-        What to predict.
+        The prediction to plan.
     held
         Bytes that the process holds already.
     limit
@@ -142,18 +142,18 @@ def plan_prediction(request: Request, *, held: int, limit: int, device_limit: in
     tried: list[TilePlan] = []
     blocks = [request.blocks] if isinstance(request.blocks, tuple) else _block_sides(request.shape)
     for choices in ([] if request.blocks else [None], blocks):
-        found = [
+        plans = [
             _candidate(request, block, side, held, device_limit)
             for block in choices
             for side in _tile_sides(request, block)
         ]
-        fitting = [x for x, one in found if x.peak_bytes <= limit and (device_limit is None or one <= device_limit)]
+        fitting = [x for x, one in plans if x.peak_bytes <= limit and (device_limit is None or one <= device_limit)]
         largest = _LARGEST_TILE_BYTES[len(request.shape)]
-        modest = [x for x, one in found if x in fitting and one <= largest] or fitting
+        modest = [x for x, one in plans if x in fitting and one <= largest] or fitting
         if modest:
             best = min(_cost(x) for x in modest)
             return min((x for x in modest if _cost(x) <= best * (1 + _WORTH_SHARE)), key=lambda x: x.peak_bytes)
-        tried += [x for x, _ in found]
+        tried += [x for x, _ in plans]
     least = min(tried, key=lambda x: x.peak_bytes)
     raise UsageError(
         f"memory of {format_bytes(limit if device_limit is None else min(limit, device_limit))}",
@@ -176,8 +176,8 @@ def _block_sides(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         {even_stride(-(-n // c) * c, c, c * times) for times in BLOCK_CHUNKS[len(shape)]}
         for n, c in zip(shape, chunk, strict=True)
     ]
-    found = [(*front, side, side) for *front, side in product(*axes[:-2], axes[-2] | axes[-1])]
-    fitted = {tuple(min(b, -(-n // c) * c) for b, n, c in zip(x, shape, chunk, strict=True)) for x in found}
+    sides = [(*front, side, side) for *front, side in product(*axes[:-2], axes[-2] | axes[-1])]
+    fitted = {tuple(min(b, -(-n // c) * c) for b, n, c in zip(x, shape, chunk, strict=True)) for x in sides}
     return sorted(x for x in fitted if prod(x) <= LARGEST_BLOCK)
 
 
@@ -214,7 +214,7 @@ def _candidate(
     host = io + (one if device_limit is None else 0)
     taken = _frame_bytes(request, host) if block is None else _block_bytes(request, block, host)
     times = request.frames * request.versions
-    found = TilePlan(
+    plan = TilePlan(
         tile=(side,) * len(sides),
         sides=tuple(sides),
         block=block,
@@ -223,7 +223,7 @@ def _candidate(
         peak_bytes=held + _SLACK_BYTES + taken,
         engine=request.engine,
     )
-    return found, one
+    return plan, one
 
 
 def _cost(plan: TilePlan) -> int:

@@ -1,1 +1,1 @@
-"""Collect what a training did, and write it as one page."""
+"""Collect the results of a training, and write them as one page."""

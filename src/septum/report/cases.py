@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,11 @@ from septum.report.pictures import (
     to_picture,
 )
 from septum.report.plots import COLORS
+from septum.settings import MaskKind
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case
 
-Kind = Literal["objects", "classes"]
 
 # Longest side of a picture in pixels, and its JPEG quality: the first pair that keeps all pictures under the limit.
 LADDER = ((640, 84), (640, 72), (512, 72), (400, 70), (320, 65), (240, 60), (160, 50))
@@ -55,7 +55,7 @@ def class_color(number: int) -> tuple[int, int, int]:
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
-def pictures(cases: Sequence[Case], kind: Kind) -> tuple[list[list[Picture]], int]:
+def pictures(cases: Sequence[Case], kind: MaskKind) -> tuple[list[list[Picture]], int]:
     """Draw image, truth, prediction and difference of each case.
 
     Parameters
@@ -83,7 +83,7 @@ def pictures(cases: Sequence[Case], kind: Kind) -> tuple[list[list[Picture]], in
     ], longest
 
 
-def draw(case: Case, kind: Kind, longest: int) -> dict[str, RGB]:
+def draw(case: Case, kind: MaskKind, longest: int) -> dict[str, RGB]:
     """Draw the four panels of a case, ``(Y, X, 3)`` RGB uint8 0..255 each, by title.
 
     A predicted object has the color of the true object that it overlaps most. In the difference of objects, missed
@@ -133,7 +133,7 @@ def _class_difference(gray: RGB, truth: NDArray[np.int32], predicted: NDArray[np
     return picture.astype(np.uint8)
 
 
-def _picture(case: Case, title: str, data: bytes, size: tuple[int, int], kind: Kind) -> Picture:
+def _picture(case: Case, title: str, data: bytes, size: tuple[int, int], kind: MaskKind) -> Picture:
     true, found = (int((np.unique(labels) > 0).sum()) for labels in (case.truth, case.predicted))
     if kind == "objects":
         words: Mapping[str, str] = {

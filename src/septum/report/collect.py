@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from septum.check.check import Report
 from septum.errors import FileError, SeptumError
 from septum.events import Warned
 from septum.prediction.memory import peak_bytes
@@ -28,11 +29,7 @@ from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
 from septum.training.events import Checked, Planned, Step, Trained
 from septum.training.run_folder import read_plan_file
-from septum.training.settings import command_line
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
-    from septum.training.settings import TrainSettings
+from septum.training.settings import TrainSettings, command_line
 
 # Seconds that drawing the page takes, and the least that predictions for it may take.
 _DRAWING_S, _LEAST_S = 1.0, 1.0
@@ -42,7 +39,7 @@ _SHARE, _MOST_S = 0.05, 60.0
 
 @dataclass
 class TrainingLog:
-    """Collect what a report needs from the events of a training.
+    """Collect the content of a report from the events of a training.
 
     Attributes
     ----------
@@ -64,9 +61,9 @@ class TrainingLog:
     stepped: bool = False
     trained: Trained | None = None
 
-    def hear(self, record: object) -> None:
+    def add(self, event: object) -> None:
         """Keep the content of an event."""
-        match record:
+        match event:
             case Checked(report):
                 self.report = report
             case Planned(lines):
@@ -76,7 +73,7 @@ class TrainingLog:
             case Step():
                 self.stepped = True
             case Trained():
-                self.trained = record
+                self.trained = event
 
 
 def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = "") -> Iterator[Any]:
@@ -96,36 +93,36 @@ def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = ""
     The events; after the last one of a finished training `Reporting` and `RunReport`, or `Warned` if no report can be
     made. A run that has its report (``metrics.json``, written last) does not get another one.
     """
-    seen = TrainingLog()
-    for record in training:
-        yield record
-        seen.hear(record)
-    if seen.trained is None or seen.report is None:
+    log = TrainingLog()
+    for event in training:
+        yield event
+        log.add(event)
+    if log.trained is None or log.report is None:
         return
-    if not seen.stepped and (settings.out / "metrics.json").exists():
+    if not log.stepped and (settings.out / "metrics.json").exists():
         return
     try:
-        yield from _collect(settings, seen, seen.report, seen.trained, again)
+        yield from _collect(settings, log, log.report, log.trained, again)
     except (SeptumError, MemoryError) as error:
         # The model is complete, and the user asked for the model.
         yield Warned(f"no report of this run: {str(error) or 'not enough memory'}")
 
 
 def _collect(
-    settings: TrainSettings, seen: TrainingLog, report: Report, trained: Trained, again: str
+    settings: TrainSettings, log: TrainingLog, report: Report, trained: Trained, again: str
 ) -> Iterator[Reporting | Warned | RunReport]:
     begin = time.monotonic()
     names = [str(name) for name in read_plan_file(settings.out).get("held_out", [])]
     yield Reporting(settings.out, min(MOST_IMAGES, len(names)))
     gallery = Gallery(open_model(trained.model, settings.device))
     for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
-        seen.warnings.append(problem)
+        log.warnings.append(problem)
         yield Warned(problem)
-    yield build_report(settings, seen, gallery, begin=begin, again=again)
+    yield build_report(settings, log, gallery, begin=begin, again=again)
 
 
 def build_report(
-    settings: TrainSettings, seen: TrainingLog, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
+    settings: TrainSettings, log: TrainingLog, gallery: Gallery, *, begin: float, again: str = "", note: str = ""
 ) -> RunReport:
     """Build the report of a finished run.
 
@@ -133,7 +130,7 @@ def build_report(
     ----------
     settings
         Settings of the run; its folder holds ``plan.json``.
-    seen
+    log
         Log of the training, with the report of the check and the end of the training.
     gallery
         The scored held-out images.
@@ -149,27 +146,27 @@ def build_report(
     FileError
         If the plan cannot be read.
     """
-    assert seen.report is not None and seen.trained is not None
-    said, report, trained, model = read_plan_file(settings.out), seen.report, seen.trained, gallery.model
+    assert log.report is not None and log.trained is not None
+    stored, report, trained, model = read_plan_file(settings.out), log.report, log.trained, gallery.model
     header, images = model.header, gallery.images
     values = header.class_values
-    found = RunReport(
+    result = RunReport(
         folder=settings.out,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         kind=header.kind,
         class_values=values,
         facts=tuple(line for line in report.lines() if not line.startswith(("error: ", "warning: ", "mended: "))),
         findings=tuple((f.severity, f.line()) for f in report.issues),
-        split=seen.planned[0] if seen.planned else "",
-        reasons=tuple(str(reason) for reason in said.get("reasons", [])),
+        split=log.planned[0] if log.planned else "",
+        reasons=tuple(str(reason) for reason in stored.get("reasons", [])),
         plan=header.training.get("plan", {}),
-        device=seen.planned[-1].removeprefix("device: ") if len(seen.planned) > 1 else model.device.name,
-        warnings=tuple(seen.warnings),
+        device=log.planned[-1].removeprefix("device: ") if len(log.planned) > 1 else model.device.name,
+        warnings=tuple(log.warnings),
         steps=trained.steps,
         best_step=int(header.training.get("best_step", 0)),
         seconds=trained.seconds,
         budget_s=settings.budget_s,
-        held_out=len(said.get("held_out", [])),
+        held_out=len(stored.get("held_out", [])),
         model_scores=trained.scores,
         scores=estimates(images, header.kind, values=values, seed=settings.seed) if images else {},
         images=tuple(gallery.lines()),
@@ -178,14 +175,14 @@ def build_report(
         objects=object_figures(images) if images and header.kind == "objects" else None,
         reliability=reliability(images) if images else None,
         timing=_timing(settings.out, trained, images, begin),
-        memory=_memory(model, measured=seen.stepped),
+        memory=_memory(model, measured=log.stepped),
         versions=_versions(model),
         command=again or rebuilt_command(settings),
         seed=settings.seed,
         fingerprint=str(header.training.get("data_fingerprint", "")),
         note=note,
     )
-    return replace(found, remarks=tuple(remarks(found)))
+    return replace(result, remarks=tuple(remarks(result)))
 
 
 def _seconds_left(settings: TrainSettings, trained: Trained) -> float:
@@ -200,7 +197,7 @@ def _timing(folder: Path, trained: Trained, images: Sequence[ScoredSample], begi
     try:
         seconds = read_log(folder / "log.csv").get("seconds", np.zeros(0))
     except FileError:
-        seconds = np.zeros(0)  # a damaged log costs only this figure
+        seconds = np.zeros(0)  # with a damaged log only this figure is missing
     steps = np.diff(seconds)
     steps = steps[steps > 0]
     timed = [image for image in images if math.isfinite(image.seconds)]

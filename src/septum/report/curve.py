@@ -26,7 +26,7 @@ class Curve(Event):
     ahead : tuple
         Extrapolation: larger numbers of images, the expected score, and its interval, (n, value, low, high).
     clear : bool
-        True if the curve tells what more images would bring.
+        True if the curve shows the gain of more images.
     words : str
         The result in one sentence.
     """

@@ -5,26 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import separate_touching
-from septum.check.samples import judged_objects, open_sample
+from septum.check.check import Report
+from septum.check.samples import Sample, judged_objects, open_sample
 from septum.errors import SeptumError
 from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
+from septum.prediction.model import Model
 from septum.prediction.outputs import most_probable_class, postprocess
 from septum.prediction.predict import predict_image
+from septum.settings import MaskKind
 from septum.training.model_selection import selection_names, selection_score
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
-    from septum.check.samples import Sample
-    from septum.prediction.model import Model
 
 T = TypeVar("T")
 
@@ -81,7 +79,7 @@ class Case:
     image : ndarray
         ``(C, Y, X)`` float32, raw intensities.
     truth, predicted : ndarray
-        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `UNANNOTATED` in the truth where nothing is annotated.
+        ``(Y, X)`` int32: object ids, or classes 0 .. K - 1; `UNANNOTATED` in the truth where pixels are not annotated.
     missed, false : tuple of int
         Ids of true objects without a match, and of predicted ones; empty for classes.
     section : tuple of int or None
@@ -201,7 +199,7 @@ class Gallery:
 
 
 def estimates(
-    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+    images: Sequence[ScoredSample], kind: MaskKind, *, values: Sequence[int], seed: int
 ) -> dict[str, Estimate]:
     """Score all images together, with intervals over images.
 
@@ -222,7 +220,7 @@ def estimates(
 
 
 def resampled(
-    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], *, values: Sequence[int], seed: int
+    images: Sequence[ScoredSample], kind: MaskKind, *, values: Sequence[int], seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Compute the scores of `estimates` for each bootstrap sample: ``(bootstrap.REPEATS,) float64`` in 0..1 by name.
 
@@ -233,13 +231,11 @@ def resampled(
     return aggregate.resampled(rows, finish, groups=[image.group for image in images], seed=seed)
 
 
-def own_scores(
-    image: ScoredSample, kind: Literal["objects", "classes"], *, values: Sequence[int]
-) -> tuple[dict[str, float], float]:
+def own_scores(image: ScoredSample, kind: MaskKind, *, values: Sequence[int]) -> tuple[dict[str, float], float]:
     """Return the scores of one image, and the number by which images are ranked, 0 (worst) to 1.
 
     The rank is the selection score of the image alone (`septum.training.model_selection.selection_score`). Where it is
-    not defined, because the image holds nothing to find, the rank is 1 if nothing was found and 0 otherwise.
+    not defined, because the image holds no object, the rank is 1 if none was predicted and 0 otherwise.
     """
     rows, finish = _rows([image], kind, values)
     scores = {name: float(value) for name, value in finish(rows[0]).items()}
@@ -248,9 +244,7 @@ def own_scores(
     return scores, float(not (image.full.predicted > 0).any())
 
 
-def _rows(
-    images: Sequence[ScoredSample], kind: Literal["objects", "classes"], values: Sequence[int]
-) -> tuple[NDArray[np.float64], Finish]:
+def _rows(images: Sequence[ScoredSample], kind: MaskKind, values: Sequence[int]) -> tuple[NDArray[np.float64], Finish]:
     """Return the columns of each image ``(n, ...)``, and the function that turns their sums into scores."""
     if kind == "objects":
         return np.stack([object_columns(image.gold, image.full) for image in images]), finish_objects
@@ -306,7 +300,7 @@ def _case(
     image: ScoredSample,
     scores: Mapping[str, float],
     rank: float,
-    kind: str,
+    kind: MaskKind,
 ) -> Case:
     """Return the part of an image that is shown; of a volume its middle section."""
     missed: tuple[int, ...] = ()

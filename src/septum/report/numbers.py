@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+SCORE_TITLES = {"dice": "Dice", "iou": "IoU", "pixel_error": "pixel error"}
+"""Titles of scores whose stored names differ from them."""
+
 
 def format_seconds(seconds: float) -> str:
     """Format a duration: ``"0.8 s"``, ``"41 s"``, ``"3 min 20 s"``, ``"1 h 05 min"``."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -24,16 +24,13 @@ from septum.io.formats import format_path
 from septum.prediction.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
-from septum.report.numbers import format_seconds, format_value
+from septum.report.gallery import Case
+from septum.report.numbers import SCORE_TITLES, format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
 from septum.training.model_selection import MAIN_SCORES
 
-if TYPE_CHECKING:
-    from septum.report.gallery import Case
-
 NAME = "report.html"
 
-TITLES = {"dice": "Dice", "iou": "IoU", "pixel_error": "pixel error"}
 MEANINGS = {
     "SEG": "mean IoU of all true objects, 0 for those not found",
     "AP50": "found objects, as a share of all true or predicted ones, at IoU 0.5",
@@ -69,7 +66,7 @@ def page(report: RunReport) -> str:
     """Return the page of a report as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = metrics(report)
-    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "shown": format_path, "told": format_value}
+    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "path": format_path}
     environment.globals |= {"number": _number_of(numbers), "class_color": class_color, "whisker": whisker}
     style, script, template = (_part(name) for name in ("page.css", "page.js", "page.html"))
     drawn, longest = pictures([*report.worst, *report.best], report.kind)
@@ -81,7 +78,7 @@ def page(report: RunReport) -> str:
         r=report,
         name="/".join(report.folder.absolute().parts[-2:]),
         m=numbers,
-        titles=TITLES,
+        titles=SCORE_TITLES,
         meanings=MEANINGS,
         headlines=[name for name in MAIN_SCORES[report.kind] if name in report.scores],
         table=_columns(report),
@@ -149,30 +146,30 @@ def _flat(plan: Mapping[str, Any], front: str = "") -> Any:
 
 def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
     """Return the plots by name, None if there is nothing to draw."""
-    found: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
+    drawn: dict[str, Markup | dict[str, int] | None] = dict.fromkeys(
         ("loss_plot", "scores_plot", "sizes_plot", "reliability_plot", "score_lines", "curve_plot")
     )
     if report.curve is not None:
-        found["curve_plot"] = plots.curve_plot(report.curve)
+        drawn["curve_plot"] = plots.curve_plot(report.curve)
     try:
         columns = plots.read_log(report.folder / "log.csv")
     except FileError:
         columns = {}
     if columns:
         steps = columns["step"]
-        found["loss_plot"] = plots.loss_plot(steps, columns["loss"], report.best_step)
+        drawn["loss_plot"] = plots.loss_plot(steps, columns["loss"], report.best_step)
         scores = {n: v for n, v in columns.items() if n in report.model_scores and np.isfinite(v).any()}
         if scores:
-            found["scores_plot"] = plots.scores_plot(steps, scores, report.best_step)
-            found["score_lines"] = {name: number for number, name in enumerate(scores)}
+            drawn["scores_plot"] = plots.scores_plot(steps, scores, report.best_step)
+            drawn["score_lines"] = {name: number for number, name in enumerate(scores)}
     if report.objects is not None and report.objects.true:
-        found["sizes_plot"] = plots.sizes_plot(report.objects.diameter_px, report.objects.iou, report.objects.found)
+        drawn["sizes_plot"] = plots.sizes_plot(report.objects.diameter_px, report.objects.iou, report.objects.found)
     if report.reliability is not None and report.reliability.share:
         one = len(report.class_values) == 2
         label = "predicted probability" if one else "probability of the predicted class"
         sure = report.reliability
-        found["reliability_plot"] = plots.reliability_plot(sure.confidence, sure.right, sure.share, label)
-    return found
+        drawn["reliability_plot"] = plots.reliability_plot(sure.confidence, sure.right, sure.share, label)
+    return drawn
 
 
 def whisker(value: float | None, low: float | None, high: float | None) -> Markup:

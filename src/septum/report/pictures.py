@@ -10,19 +10,19 @@ import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.events import Event
+from septum.settings import MaskKind
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 RGB = NDArray[np.uint8]
-Kind = Literal["objects", "classes"]
 
 LARGEST_PX = 700  # longest side of a panel; larger images are reduced to it
 SMALLEST_PX = 400  # smaller images are enlarged by a whole factor, to about this side
@@ -59,37 +59,13 @@ class Compared(Event):
     baseline_ap50: float
 
 
-def overlay(
-    image: NDArray[Any], truth: NDArray[np.integer[Any]] | None, predicted: NDArray[np.integer[Any]] | None
-) -> RGB:
-    """Draw the outlines of the truth (orange) and of the prediction (blue) on the image; white where both agree.
-
-    Parameters
-    ----------
-    image
-        ``(C, *S)`` raw intensities of any dtype; the middle slice of a volume is drawn.
-    truth, predicted
-        ``(*S)`` integer labels, or None.
-
-    Returns
-    -------
-    ndarray
-        ``(Y, X, 3)`` RGB uint8 0..255, reduced or enlarged as by `panel`.
-    """
-    size = panel_size(image.shape[-2:])
-    picture = resize_picture(to_picture(image), size)
-    lines = [
-        np.zeros(size, np.bool_) if labels is None else outlines(resize_nearest(_middle(labels), size))
-        for labels in (truth, predicted)
-    ]
-    picture[lines[0]] = TRUTH_COLOR
-    picture[lines[1]] = PREDICTED_COLOR
-    picture[lines[0] & lines[1]] = 255
-    return picture
-
-
 def panel(
-    path: Path, image: NDArray[Any], maps: Mapping[str, NDArray[Any]], *, title: str = "image", kind: Kind = "objects"
+    path: Path,
+    image: NDArray[Any],
+    maps: Mapping[str, NDArray[Any]],
+    *,
+    title: str = "image",
+    kind: MaskKind = "objects",
 ) -> Path:
     """Write one picture: the image and its maps side by side, each under its caption.
 
@@ -138,15 +114,15 @@ def panel(
     return path
 
 
-def draw_demo(record: Compared, folder: Path) -> Path:
+def draw_demo(compared: Compared, folder: Path) -> Path:
     """Write the picture of one test image of the demo to ``folder/NAME.png``; the folder is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     maps = {
-        f"truth: {int(record.truth.max())} cells": record.truth,
-        f"Septum: SEG {record.seg:.2f}, AP50 {record.ap50:.2f}": record.predicted,
-        f"Otsu + watershed: SEG {record.baseline_seg:.2f}, AP50 {record.baseline_ap50:.2f}": record.baseline,
+        f"truth: {int(compared.truth.max())} cells": compared.truth,
+        f"Septum: SEG {compared.seg:.2f}, AP50 {compared.ap50:.2f}": compared.predicted,
+        f"Otsu + watershed: SEG {compared.baseline_seg:.2f}, AP50 {compared.baseline_ap50:.2f}": compared.baseline,
     }
-    return panel(folder / f"{record.name}.png", record.image, maps, title=record.name)
+    return panel(folder / f"{compared.name}.png", compared.image, maps, title=compared.name)
 
 
 def to_picture(image: NDArray[Any]) -> RGB:

@@ -156,9 +156,9 @@ def loss_plot(steps: Array, loss: Array, best_step: int) -> Markup:
     frame = PlotArea(axis("step", steps, low=0.0), axis("training loss", loss, log=log, low=low))
     places, bottom, top = _envelope(steps, loss)
     mean = smoothed(loss)
-    some = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).astype(int))
+    shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).astype(int))
     band = frame.path(places, top) + frame.path(places[::-1], bottom[::-1]).replace("M", "L", 1) + "Z"
-    marks = [f'<path class="band" d="{band}"/>', f'<path class="line c0" d="{frame.path(steps[some], mean[some])}"/>']
+    marks = [f'<path class="band" d="{band}"/>', f'<path class="line c0" d="{frame.path(steps[shown], mean[shown])}"/>']
     at = float(frame.xs(np.array([float(best_step)]))[0])
     marks.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
     return frame.drawing("Training loss over steps; the dashed line is the step whose weights were kept", marks)
@@ -220,7 +220,7 @@ def curve_plot(curve: Curve) -> Markup:
 
 
 def sizes_plot(diameter_px: Array, iou: Array, found: NDArray[np.bool_]) -> Markup:
-    """Draw each true object at its diameter and best IoU; the color tells whether it was found.
+    """Draw each true object at its diameter and best IoU; the color shows whether it was found.
 
     Parameters
     ----------
@@ -231,10 +231,10 @@ def sizes_plot(diameter_px: Array, iou: Array, found: NDArray[np.bool_]) -> Mark
     """
     x = axis("diameter of the object (px)", np.maximum(diameter_px, 0.5), log=True)
     frame = PlotArea(x, axis("best IoU", iou, low=0.0, high=1.0))
-    some = np.unique(np.linspace(0, len(iou) - 1, min(len(iou), MOST_DOTS)).astype(int)) if len(iou) else np.arange(0)
+    shown = np.unique(np.linspace(0, len(iou) - 1, min(len(iou), MOST_DOTS)).astype(int)) if len(iou) else np.arange(0)
     half = float(frame.ys(np.array([0.5]))[0])
     marks = [f'<path class="mark" d="M{LEFT} {half:.1f}H{WIDTH - RIGHT}"/>']
-    spots = zip(frame.xs(diameter_px[some]), frame.ys(iou[some]), found[some], strict=True)
+    spots = zip(frame.xs(diameter_px[shown]), frame.ys(iou[shown]), found[shown], strict=True)
     for a, b, hit in spots:
         marks.append(f'<circle class="{"hit" if hit else "miss"}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>')
     return frame.drawing("Best IoU of each true object over its diameter; the dashed line is IoU 0.5", marks)

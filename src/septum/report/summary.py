@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from septum.metrics.aggregate import Estimate
 from septum.metrics.contingency import Table
 from septum.report.curve import Curve
 from septum.report.gallery import FOUND, Case, ImageLine, ScoredSample
+from septum.settings import MaskKind
 
 _SIZE_CLASSES = 4
 
@@ -148,7 +149,7 @@ class RunReport(Event):
 
     folder: Path
     created: str
-    kind: Literal["objects", "classes"]
+    kind: MaskKind
     class_values: tuple[int, ...]
     facts: tuple[str, ...]
     findings: tuple[tuple[str, str], ...]
@@ -181,7 +182,7 @@ class RunReport(Event):
 
 
 def remarks(report: RunReport) -> Iterator[str]:
-    """Yield sentences on what stands out in the results."""
+    """Yield sentences on remarkable results."""
     if not report.held_out:
         yield "No image was held out, so nothing here says how good the model is. Annotate more images."
         return
@@ -211,7 +212,7 @@ def remarks(report: RunReport) -> Iterator[str]:
 def metrics(report: RunReport) -> dict[str, Any]:
     """Return the numbers of a report as JSON content; numbers that are not defined are None."""
     objects, sure = report.objects, report.reliability
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "format": 1,
         "created": report.created,
         "command": report.command,
@@ -234,8 +235,8 @@ def metrics(report: RunReport) -> dict[str, Any]:
     }
     if objects is not None:
         counts = {k: getattr(objects, k) for k in ("true", "predicted", "missed", "false", "merged", "split")}
-        found["objects"] = {**counts, "by_size": [asdict(part) for part in objects.by_size]}
-    plain = json_ready(found)
+        values["objects"] = {**counts, "by_size": [asdict(part) for part in objects.by_size]}
+    plain = json_ready(values)
     assert isinstance(plain, dict)
     return plain
 
@@ -264,7 +265,7 @@ def json_ready(value: Any) -> Any:
 
 
 def object_figures(images: Sequence[ScoredSample]) -> ObjectFigures:
-    """Count what was found, missed, merged and split in images whose labels are object ids."""
+    """Count found, missed, merged and split objects in images whose labels are object ids."""
     diameters, ious, hits = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.bool_)]
     predicted = false = merged = split = 0
     for image in images:

@@ -15,7 +15,7 @@ from septum.errors import FileError
 from septum.events import Event
 from septum.io.formats import format_path
 
-# The archives have some 40 MB; a much larger one is not what was asked for.
+# The archives have some 40 MB; a much larger one is another file.
 MOST_ARCHIVE, MOST_UNPACKED, MOST_FILES = 500_000_000, 3_000_000_000, 20_000
 _TIMEOUT_S = 30.0
 _PIECE = 1 << 16
@@ -23,7 +23,7 @@ _PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Arrived(Event):
-    """`done` of `total` bytes of the archive are downloaded or unpacked; `total` is 0 if the server does not say it."""
+    """`done` of `total` bytes of the archive are downloaded or unpacked; `total` is 0 if unknown."""
 
     stage: Literal["downloading", "unpacking"]
     done: int
@@ -109,7 +109,7 @@ def unpack(archive: Path, folder: Path) -> Iterator[Arrived]:
             total, done = sum(member.file_size for member in members), 0
             if total > MOST_UNPACKED or len(members) > MOST_FILES:
                 raise refuse(f"more than {MOST_UNPACKED:,} bytes or {MOST_FILES:,} files")
-            # `extract` would change these names and write a link as a file: such an archive is not what it should be.
+            # `extract` would change these names and write a link as a file: such an archive is not the published one.
             if unsafe := [member.filename for member in members if not _is_plain(member)]:
                 raise refuse(f"{format_path(unsafe[0])} leads outside the folder, or is a link or a device")
             if len({member.filename.casefold() for member in members}) < len(members):

@@ -157,14 +157,14 @@ def fetch(settings: FetchSettings) -> Iterator[Event]:
     UsageError
         If the folder holds something else.
     """
-    what, out = SETS[settings.name], settings.out
-    yield Announced(what)
-    if holds(what, out):
-        yield Fetched(what, out, _training(what, out), None)
+    data_set, out = SETS[settings.name], settings.out
+    yield Announced(data_set)
+    if holds(data_set, out):
+        yield Fetched(data_set, out, _training(data_set, out), None)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            f"{format_path(out)} exists and does not hold {what.name}",
+            f"{format_path(out)} exists and does not hold {data_set.name}",
             "a new folder, or an empty one",
             "give another -o",
         )
@@ -172,27 +172,27 @@ def fetch(settings: FetchSettings) -> Iterator[Event]:
     try:
         shutil.rmtree(work, ignore_errors=True)  # of a download that was killed
         work.mkdir(parents=True)
-        checksum = yield from _download(what, out, work)
+        checksum = yield from _download(data_set, out, work)
         (work / "unpacked").mkdir()
         yield from unpack(work / "archive.zip", work / "unpacked")
-        found = arrange(what, work / "unpacked", work / "arranged")
-        _write_record(what, out, checksum, (work / "archive.zip").stat().st_size)
-        replace_folder(found, out)
+        arranged = arrange(data_set, work / "unpacked", work / "arranged")
+        _write_record(data_set, out, checksum, (work / "archive.zip").stat().st_size)
+        replace_folder(arranged, out)
     except OSError as error:
         raise as_error(out, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    yield Fetched(what, out, _training(what, out), checksum)
+    yield Fetched(data_set, out, _training(data_set, out), checksum)
 
 
-def holds(what: PublicSet, folder: Path) -> bool:
+def holds(data_set: PublicSet, folder: Path) -> bool:
     """Return True if `folder` holds the data set in the layout of `fetch`."""
-    if what.layout == "sections":
+    if data_set.layout == "sections":
         return all((folder / part).is_dir() for part in ("train/images", "train/masks", "test/images"))
     return folder.is_dir() and bool(ctc.sequences(folder))
 
 
-def arrange(what: PublicSet, unpacked: Path, arranged: Path) -> Path:
+def arrange(data_set: PublicSet, unpacked: Path, arranged: Path) -> Path:
     """Lay out the files of an archive; return the folder that holds them, in or beside `unpacked`.
 
     Raises
@@ -200,14 +200,14 @@ def arrange(what: PublicSet, unpacked: Path, arranged: Path) -> Path:
     DataError
         If files are missing or do not fit together.
     """
-    if what.layout == "sections":
+    if data_set.layout == "sections":
         arrange_sections(unpacked, arranged)
         return arranged
     for folder in (unpacked, *sorted(p for p in unpacked.iterdir() if p.is_dir())):
         if ctc.sequences(folder):
             return folder
     raise DataError(
-        f"{what.name}: the archive holds no annotated sequence", "01, 01_GT/SEG, ...", f"look at {what.page}"
+        f"{data_set.name}: the archive holds no annotated sequence", "01, 01_GT/SEG, ...", f"look at {data_set.page}"
     )
 
 
@@ -219,19 +219,19 @@ def arrange_sections(stacks: Path, folder: Path) -> None:
     DataError
         If a stack is missing, or images and labels differ in size.
     """
-    found = {path.name.lower(): path for path in sorted(stacks.rglob("*.tif"), reverse=True)}
-    if lacking := [name for name in STACKS if name not in found]:
+    files = {path.name.lower(): path for path in sorted(stacks.rglob("*.tif"), reverse=True)}
+    if lacking := [name for name in STACKS if name not in files]:
         raise DataError(
             f"{format_path(stacks.name)}: no {' and no '.join(lacking)}",
             ", ".join(STACKS),
             "see whether the archive was changed",
         )
     for part, images, labels in (("train", STACKS[0], STACKS[1]), ("test", STACKS[2], _TEST_LABELS)):
-        volume = _sections(found[images])
+        volume = _sections(files[images])
         _write_sections(folder / part / "images", volume)
-        if labels not in found:
+        if labels not in files:
             continue
-        truth = _sections(found[labels])
+        truth = _sections(files[labels])
         if truth.shape != volume.shape:
             raise DataError(
                 f"{images} of {' x '.join(map(str, volume.shape))}, {labels} of {' x '.join(map(str, truth.shape))}",
@@ -253,18 +253,20 @@ def _write_sections(folder: Path, sections: NDArray[Any]) -> None:
         write_image(folder / f"{number:02d}.png", np.ascontiguousarray(section), axes="YX")
 
 
-def _download(what: PublicSet, out: Path, work: Path) -> Generator[Arrived | Warned, None, str]:
+def _download(data_set: PublicSet, out: Path, work: Path) -> Generator[Arrived | Warned, None, str]:
     """Download the archive; return its checksum, which must be the published one or that of the first download."""
-    noted = None if what.sha256 else (_read_record(out) or {}).get("sha256")
-    checksum = yield from download(what.url, work / "archive.zip")
-    if checksum != (what.sha256 or noted or checksum):
-        expected = f"SHA-256 {what.sha256 or noted}"
+    noted = None if data_set.sha256 else (_read_record(out) or {}).get("sha256")
+    checksum = yield from download(data_set.url, work / "archive.zip")
+    if checksum != (data_set.sha256 or noted or checksum):
+        expected = f"SHA-256 {data_set.sha256 or noted}"
         todo = "run again; if it stays so, the archive was changed: ask its providers before you trust it"
         if noted:
             expected += ", as at the first download"
             todo = f"ask the providers whether they changed it; if so, remove {format_path(_record(out))} and run again"
-        raise FileError(f"{format_path(what.url)}: is not the expected file, its SHA-256 is {checksum}", expected, todo)
-    if not (what.sha256 or noted):
+        raise FileError(
+            f"{format_path(data_set.url)}: is not the expected file, its SHA-256 is {checksum}", expected, todo
+        )
+    if not (data_set.sha256 or noted):
         yield Warned(
             f"no checksum of this archive is published, so that it could not be verified; its SHA-256 is {checksum}, "
             f"noted in {format_path(_record(out))}: the next download must have the same"
@@ -272,8 +274,8 @@ def _download(what: PublicSet, out: Path, work: Path) -> Generator[Arrived | War
     return checksum
 
 
-def _training(what: PublicSet, folder: Path) -> Path:
-    return folder / "train" if what.layout == "sections" else folder
+def _training(data_set: PublicSet, folder: Path) -> Path:
+    return folder / "train" if data_set.layout == "sections" else folder
 
 
 def _record(out: Path) -> Path:
@@ -283,8 +285,8 @@ def _record(out: Path) -> Path:
 def _read_record(out: Path) -> dict[str, Any] | None:
     """Read the note of an earlier download; None if there is none."""
     try:
-        said = dict(json.loads(_record(out).read_text(encoding="utf-8")))
-        return {**said, "sha256": str(said["sha256"])}
+        stored = dict(json.loads(_record(out).read_text(encoding="utf-8")))
+        return {**stored, "sha256": str(stored["sha256"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -293,16 +295,16 @@ def _read_record(out: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def _write_record(what: PublicSet, out: Path, checksum: str, size: int) -> None:
+def _write_record(data_set: PublicSet, out: Path, checksum: str, size: int) -> None:
     note = {
-        "name": what.name,
-        "url": what.url,
+        "name": data_set.name,
+        "url": data_set.url,
         "sha256": checksum,
         "bytes": size,
-        "checksum_known_before": what.sha256 is not None,
+        "checksum_known_before": data_set.sha256 is not None,
         "downloaded": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "terms": what.terms,
-        "citation": what.citation,
+        "terms": data_set.terms,
+        "citation": data_set.citation,
     }
     with whole_file(_record(out)) as part:
         part.write_text(json.dumps(note, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

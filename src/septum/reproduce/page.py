@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "report.html"
 
 
-def write_reproduction(found: Reproduced) -> Path:
+def write_reproduction(reproduced: Reproduced) -> Path:
     """Write ``report.html``, and its pictures as files, into the folder of a reproduction; return the path of the page.
 
     Raises
@@ -31,27 +31,29 @@ def write_reproduction(found: Reproduced) -> Path:
     FileError
         If a file cannot be written.
     """
-    folder = found.folder / "pictures"
+    folder = reproduced.folder / "pictures"
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise as_error(folder, error) from error
-    pictures = [_picture(example, found, folder) for example in found.examples]
-    path = found.folder / NAME
+    pictures = [_picture(example, reproduced, folder) for example in reproduced.examples]
+    path = reproduced.folder / NAME
     with whole_file(path) as part:
-        part.write_bytes(_page(found, pictures).encode("utf-8", "backslashreplace"))
+        part.write_bytes(_page(reproduced, pictures).encode("utf-8", "backslashreplace"))
     return path
 
 
-def _picture(example: Example, found: Reproduced, folder: Path) -> tuple[Example, str, tuple[int, int]]:
+def _picture(example: Example, reproduced: Reproduced, folder: Path) -> tuple[Example, str, tuple[int, int]]:
     """Draw an example beside its truth; return it with the picture as a URI, and the sides of the picture."""
     from PIL import Image
 
-    kind = found.protocol.kind
-    what = "probability of the inside" if kind == "classes" else f"prediction: {_count(example.predicted)} objects"
+    kind = reproduced.protocol.kind
+    prediction = (
+        "probability of the inside" if kind == "classes" else f"prediction: {_count(example.predicted)} objects"
+    )
     truth = "truth" if kind == "classes" else f"truth: {_count(example.truth)} objects"
     word = example.name.rpartition("(")[2].rstrip(")")
-    maps = {truth: example.truth, what: example.predicted}
+    maps = {truth: example.truth, prediction: example.predicted}
     path = panel(folder / f"{word}.png", example.image, maps, title=example.name, kind=kind)
     with Image.open(path) as opened:
         width, height = opened.size
@@ -63,13 +65,13 @@ def _count(labels: NDArray[Any]) -> int:
     return int((np.unique(labels) > 0).sum())
 
 
-def _page(found: Reproduced, pictures: list[tuple[Example, str, tuple[int, int]]]) -> str:
+def _page(reproduced: Reproduced, pictures: list[tuple[Example, str, tuple[int, int]]]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "seconds": format_seconds,
-        "shown": format_path,
+        "path": format_path,
         "scores": format_scores,
-        "shown_as": lambda form, value: format(value, form),
+        "format_as": lambda form, value: format(value, form),
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
     }
     environment.globals |= {"digits": score_format}
@@ -77,7 +79,7 @@ def _page(found: Reproduced, pictures: list[tuple[Example, str, tuple[int, int]]
     template = files("septum.reproduce").joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         style=Markup(style),
-        r=found,
-        trained_s=sum(t.seconds for t in found.trainings),
+        r=reproduced,
+        trained_s=sum(t.seconds for t in reproduced.trainings),
         pictures=pictures,
     )

@@ -20,6 +20,7 @@ from septum.io.formats import format_path, natural_key
 from septum.pairing import ctc
 from septum.pairing.pair import Pair
 from septum.reproduce.settings import DatasetName, Variant
+from septum.settings import MaskKind
 
 # With one sequence only: its first frames are for training, a gap separates near-duplicates, gold frames of the rest
 # are scored.
@@ -48,7 +49,7 @@ class Protocol:
     metric : str
         Group of scores of `septum.evaluation.evaluate.evaluate`.
     kind : str
-        What the masks hold.
+        Meaning of the mask values.
     scores : tuple of str
         Names of the reported scores, the main one first.
     published : tuple of Published
@@ -63,7 +64,7 @@ class Protocol:
     title: str
     folder: str
     metric: Literal["isbi", "ctc"]
-    kind: Literal["objects", "classes"]
+    kind: MaskKind
     scores: tuple[str, ...]
     published: tuple[Published, ...]
     tta: bool
@@ -129,7 +130,7 @@ class ProtocolPart:
     ----------
     name : str
         Unique name; that of its folder.
-    says : str
+    description : str
         Description in one sentence.
     training : tuple
         Files to train on, each with its place in a data folder.
@@ -144,11 +145,11 @@ class ProtocolPart:
     test : bool
         Whether the inputs are test sections, whose truth is not part of the protocol.
     notes : tuple of str
-        What a reader of the figures must know of this part.
+        Notes on this part for readers of the figures.
     """
 
     name: str
-    says: str
+    description: str
     training: tuple[tuple[Path, str], ...]
     held_out: tuple[str, ...] | None
     inputs: tuple[Path, ...]
@@ -191,7 +192,8 @@ def section_parts(data: Path, folds: int) -> list[ProtocolPart]:
         parts.append(
             ProtocolPart(
                 name=f"fold-{number}",
-                says=f"trains on {len(rest)} sections, predicts {images[block[0]].stem} to {images[block[-1]].stem}",
+                description=f"trains on {len(rest)} sections, predicts {images[block[0]].stem} to "
+                f"{images[block[-1]].stem}",
                 training=_sections([images[i] for i in rest], [masks[i] for i in rest]),
                 held_out=(),
                 inputs=tuple(images[i] for i in sorted(held)),
@@ -200,9 +202,9 @@ def section_parts(data: Path, folds: int) -> list[ProtocolPart]:
         )
     tests = list_images([data / "test" / "images"]) if (data / "test" / "images").is_dir() else []
     if tests:
-        says = f"trains on all {len(images)} sections, predicts the {len(tests)} test sections"
+        description = f"trains on all {len(images)} sections, predicts the {len(tests)} test sections"
         training = _sections(images, masks)
-        parts.append(ProtocolPart("final", says, training, held_out=(), inputs=tuple(tests), test=True))
+        parts.append(ProtocolPart("final", description, training, held_out=(), inputs=tuple(tests), test=True))
     return parts
 
 
@@ -302,7 +304,8 @@ def _sequence_part(
     golds = [(gold, f"{other}_GT/SEG/{gold.name}") for p in tests if (gold := _gold_file(p))]
     return ProtocolPart(
         name=f"train-{one}",
-        says=f"trains on {len(used)} frames of sequence {one} ({variant} truth), predicts {len(tests)} of {other}",
+        description=f"trains on {len(used)} frames of sequence {one} ({variant} truth), "
+        f"predicts {len(tests)} of {other}",
         training=tuple(files),
         held_out=None,
         inputs=tuple(p.image for p in tests),

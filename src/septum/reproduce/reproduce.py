@@ -89,17 +89,17 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     parts = _parts(settings, protocol, data)
     trainings = []
     for index, part in enumerate(parts):
-        yield FoldStarted(part.name, index, len(parts), part.says)
+        yield FoldStarted(part.name, index, len(parts), part.description)
         trained = yield from _train(settings, protocol, part, len(parts), stop)
         if trained is None:
             return
-        trainings.append(Training(part.name, part.says, trained.steps, trained.seconds, trained.scores))
+        trainings.append(Training(part.name, part.description, trained.steps, trained.seconds, trained.scores))
         yield from _predict(settings, protocol, part)
     scored = [p for p in parts if not p.test]
     _copy_files(tuple(pair for part in scored for pair in part.truth), settings.out / "truth")
     yield Scoring(sum(len(p.inputs) for p in scored))
     evaluation = _evaluate(protocol, settings.out / "predicted", settings.out / "truth", settings.out / "scores")
-    found = Reproduced(
+    reproduced = Reproduced(
         folder=settings.out,
         protocol=protocol,
         results=(
@@ -116,8 +116,8 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
         versions=_versions(settings),
     )
     with whole_file(settings.out / _RESULT) as file:
-        file.write_text(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    yield found
+        file.write_text(json.dumps(as_json(reproduced), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    yield reproduced
 
 
 def _check_same_settings(settings: ReproduceSettings) -> None:
@@ -244,10 +244,10 @@ def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Ev
     from septum.evaluation.evaluate import evaluate
     from septum.evaluation.results import EvaluateSettings
 
-    found = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
-    for failure in found.results[0].failures:
+    evaluation = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
+    for failure in evaluation.results[0].failures:
         raise DataError(f"{format_path(failure.name)} could not be scored: {failure.message}", "", "run again")
-    return found
+    return evaluation
 
 
 def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequence[ProtocolPart]) -> list[ResultTable]:
@@ -262,7 +262,7 @@ def _score_tests(settings: ReproduceSettings, protocol: Protocol, parts: Sequenc
 
 
 def _notes(parts: Sequence[ProtocolPart], evaluation: Evaluation) -> Iterator[str]:
-    """Yield what a reader of the figures must know."""
+    """Yield notes for readers of the figures."""
     yield from dict.fromkeys(note for part in parts for note in part.notes)
     if (images := len(evaluation.results[0].images)) < _FEW:
         yield f"the interval is of {images} images only, and too narrow: they do not show how much images differ"
@@ -332,6 +332,8 @@ def _versions(settings: ReproduceSettings) -> dict[str, str]:
     from septum.nn.device import find_device
     from septum.prediction.info import installation
 
-    said = installation()
+    versions = installation()
     device = find_device(settings.device)
-    return {k: said[k] for k in ("septum", "python", "torch", "numpy")} | {"device": f"{device.name} ({device.why})"}
+    return {k: versions[k] for k in ("septum", "python", "torch", "numpy")} | {
+        "device": f"{device.name} ({device.why})"
+    }

@@ -20,12 +20,12 @@ from septum.training.settings import command_line
 
 @dataclass(frozen=True)
 class FoldStarted(Event):
-    """Part `index` (from 0) of `count` starts; `says` describes it."""
+    """Part `index` (from 0) of `count` starts; with a `description`."""
 
     name: str
     index: int
     count: int
-    says: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Training:
     """Steps and seconds of the training of one part, and its scores on the validation set."""
 
     name: str
-    says: str
+    description: str
     steps: int
     seconds: float
     scores: Mapping[str, float]
@@ -116,16 +116,16 @@ def command(settings: ReproduceSettings) -> str:
     return shlex.join(["septum", "reproduce", *command_line(settings)])
 
 
-def as_json(found: Reproduced) -> dict[str, Any]:
+def as_json(reproduced: Reproduced) -> dict[str, Any]:
     """Return the content of ``reproduction.json``: all but the pictures; values that are not finite are None."""
     return {
         "format": 1,
-        "created": found.created,
-        "command": found.command,
-        "settings": found.settings.model_dump(mode="json", exclude={"data", "out", "truth"}),
-        "results": json_ready([asdict(table) for table in found.results]),
-        "trainings": json_ready([vars(training) for training in found.trainings]),
-        "notes": list(found.notes),
-        "seconds": round(found.seconds, 1),
-        "versions": dict(found.versions),
+        "created": reproduced.created,
+        "command": reproduced.command,
+        "settings": reproduced.settings.model_dump(mode="json", exclude={"data", "out", "truth"}),
+        "results": json_ready([asdict(table) for table in reproduced.results]),
+        "trainings": json_ready([vars(training) for training in reproduced.trainings]),
+        "notes": list(reproduced.notes),
+        "seconds": round(reproduced.seconds, 1),
+        "versions": dict(reproduced.versions),
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from septum.errors import UsageError
-from septum.settings import Option, Settings
+from septum.settings import DEVICE, WIDTH, Option, Settings
 from septum.training.settings import format_duration, parse_duration
 
 DatasetName = Literal["isbi2012", "dic-hela", "phc-u373"]
@@ -98,15 +99,8 @@ class ReproduceSettings(Settings):
         Option(help="isbi2012: truth of the test sections, a folder or a stack.", metavar="PATH", free=True),
     ] = None
     seed: Annotated[int, Field(ge=0), Option(help="Random seed; the same seed gives the same models.", metavar="N")] = 0
-    width: Annotated[
-        int | None,
-        Field(ge=1),
-        Option(help="Features of the first level of the network.", metavar="N", default="planned"),
-    ] = None
-    device: Annotated[
-        str,
-        Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading="Hardware", metavar="NAME", free=True),
-    ] = "auto"
+    width: Annotated[int | None, Field(ge=1), replace(WIDTH, heading="")] = None
+    device: Annotated[str, DEVICE] = "auto"
 
     @model_validator(mode="before")
     @classmethod

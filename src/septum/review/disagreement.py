@@ -68,15 +68,15 @@ def strongest_boxes(values: NDArray[np.float32], sides: Sequence[int], number: i
     """
     box = [min(side, n) for side, n in zip(sides, values.shape, strict=True)]
     means = _box_means(values.astype(np.float64), box)
-    found: list[tuple[Region, float]] = []
-    while len(found) < number:
+    boxes: list[tuple[Region, float]] = []
+    while len(boxes) < number:
         place = np.unravel_index(int(np.argmax(means)), means.shape)
         mean = float(means[place])
         if not mean > 0:
             break
-        found.append((tuple(slice(int(p), int(p) + b) for p, b in zip(place, box, strict=True)), mean))
+        boxes.append((tuple(slice(int(p), int(p) + b) for p, b in zip(place, box, strict=True)), mean))
         means[tuple(slice(max(0, int(p) - b + 1), int(p) + b) for p, b in zip(place, box, strict=True))] = -1
-    return found
+    return boxes
 
 
 def _box_means(values: NDArray[np.float64], box: Sequence[int]) -> NDArray[np.float64]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components
-from septum.check.check import check
+from septum.check.check import Report, check
 from septum.check.samples import Sample, judged_objects, load_pair
 from septum.errors import UsageError
 from septum.events import Event
@@ -27,11 +27,9 @@ from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
 from septum.report.gallery import labels_of, predicted_sample
 from septum.review.settings import ReviewSettings
+from septum.settings import MaskKind
 from septum.training.events import Checked
 from septum.training.run_folder import RunFolder, read_plan_file
-
-if TYPE_CHECKING:
-    from septum.check.check import Report
 
 DisagreementKind = Literal["missing", "extra", "outline", "class"]
 Region = tuple[slice, ...]
@@ -84,16 +82,16 @@ class LabelIssue:
     disagreement: LabelDisagreement
 
     def describe(self, values: Sequence[int] = ()) -> str:
-        """Describe what the model sees there; `values` are those of the classes in the masks."""
-        found = self.disagreement
-        match found.kind:
+        """Describe the prediction at this place; `values` are those of the classes in the masks."""
+        disagreement = self.disagreement
+        match disagreement.kind:
             case "missing":
                 return "an object that the mask lacks"
             case "extra":
-                return f"no object where the mask has number {found.label}"
+                return f"no object where the mask has number {disagreement.label}"
             case "outline":
-                return f"another outline of number {found.label}"
-        return f"class {values[found.predicted]} where the mask has {values[found.label]}"
+                return f"another outline of number {disagreement.label}"
+        return f"class {values[disagreement.predicted]} where the mask has {values[disagreement.label]}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
     Raises
     ------
     SeptumError
-        If the folder does not hold a run or does not say where its data are, and as `find_label_issues`.
+        If the folder does not hold a run or does not state where its data are, and as `find_label_issues`.
     """
     run = settings.run
     if not (run / "settings.json").is_file():
@@ -125,10 +123,10 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
     stored = RunFolder(run).read_settings()
     data = settings.data or tuple(Path(str(path)) for path in stored.get("data", ()))
     if not data or not all(path.exists() for path in data):
-        gone = ", ".join(format_path(path) for path in data if not path.exists())
+        missing = ", ".join(format_path(path) for path in data if not path.exists())
         raise UsageError(
-            f"{format_path(run)}: the data of this run are not at {gone}"
-            if gone
+            f"{format_path(run)}: the data of this run are not at {missing}"
+            if missing
             else f"{format_path(run)}: no data named",
             "the data that the run was trained on",
             f"name them: septum review {format_path(run)} DATA",
@@ -169,7 +167,7 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
         raise UsageError(
             f"{format_path(run)} was trained on {judge.model.header.kind}, these masks hold {report.rules.kind}",
             "the data that the run was trained on",
-            "give the data of that run, or say with --kind what the masks hold",
+            "give the data of that run, or give --kind",
         )
     samples = [
         (pair, sample) for pair in report.pairs for sample in load_pair(pair, report) if sample.name in judge.folders
@@ -183,8 +181,8 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
     typical_px = _typical_size([sample for _, sample in samples], report.rules.kind)
     issues: list[LabelIssue] = []
     for number, (pair, sample) in enumerate(samples, start=1):
-        found = judge.disagreements(sample, typical_px)
-        issues += [LabelIssue(sample.name, pair.mask, one) for one in found if one.strength >= LEAST_STRENGTH]
+        disagreements = judge.disagreements(sample, typical_px)
+        issues += [LabelIssue(sample.name, pair.mask, one) for one in disagreements if one.strength >= LEAST_STRENGTH]
         yield HeldOutDone(number, len(samples))
     issues.sort(key=lambda issue: -issue.disagreement.strength)
     yield LabelIssues(tuple(issues), len(samples), max(0, _count_samples(report) - len(samples)))
@@ -227,7 +225,7 @@ def _count_samples(report: Report) -> int:
     return sum(f.frames * (f.sides[0] if rank == 2 and len(f.sides) == 3 else 1) for f in facts)
 
 
-def _typical_size(samples: Sequence[Sample], kind: str) -> float:
+def _typical_size(samples: Sequence[Sample], kind: MaskKind) -> float:
     """Return the median size of true objects in pixels, or of connected pieces of all true classes but the first."""
     labels = (sample.mask if kind == "objects" else connected_components(sample.mask > 0) for sample in samples)
     sizes = np.concatenate([np.bincount(one[one > 0].ravel(), minlength=1) for one in labels])
@@ -242,7 +240,7 @@ def object_disagreements(
     Parameters
     ----------
     truth
-        ``(*S) int32`` ids, 0 background, negative where nothing is known.
+        ``(*S) int32`` ids, 0 background, negative where not annotated.
     predicted
         ``(*S) int32`` ids, 0 background.
     foreground
@@ -259,14 +257,14 @@ def object_disagreements(
 
     confidence = np.where(predicted > 0, foreground, 1 - foreground)
     boxes = find_objects(np.maximum(truth, 0)), find_objects(predicted)
-    found = []
+    disagreements = []
     for kind, label, other in _unequal_pairs(truth, predicted):
         region = _enclosing_box(boxes[0][label - 1] if label else None, boxes[1][other - 1] if other else None)
         true, seen = (truth[region] == label) & (label > 0), (predicted[region] == other) & (other > 0)
         # Where both have objects, but divide them differently, the network errs as often as the mask: not judged.
         differs = (true & (predicted[region] == 0)) | (seen & (truth[region] == 0))
-        found.append(_disagreement(kind, (label, other), region, differs, confidence[region], typical_px))
-    return sorted((one for one in found if one is not None), key=lambda one: -one.strength)
+        disagreements.append(_disagreement(kind, (label, other), region, differs, confidence[region], typical_px))
+    return sorted((one for one in disagreements if one is not None), key=lambda one: -one.strength)
 
 
 def class_disagreements(
@@ -277,7 +275,7 @@ def class_disagreements(
     Parameters
     ----------
     truth
-        ``(*S) int32`` classes 0 .. K - 1, negative where nothing is known.
+        ``(*S) int32`` classes 0 .. K - 1, negative where not annotated.
     predicted
         ``(*S) int32`` classes.
     probabilities
@@ -296,15 +294,15 @@ def class_disagreements(
         probabilities = np.concatenate([1 - probabilities, probabilities])
     confidence = np.take_along_axis(probabilities, predicted[None], axis=0)[0]
     differs = (truth >= 0) & (truth != predicted)
-    found = []
+    disagreements = []
     for value in np.unique(truth[differs]):
         for other in np.unique(predicted[differs & (truth == value)]):
             confused = differs & (truth == value) & (predicted == other)
             pieces = connected_components(binary_opening(confused, np.ones((3,) * truth.ndim)))
             for number, region in enumerate(find_objects(pieces), start=1):
                 piece, both = pieces[region] == number, (int(value), int(other))
-                found.append(_disagreement("class", both, region, piece, confidence[region], typical_px))
-    return sorted((one for one in found if one is not None), key=lambda one: -one.strength)
+                disagreements.append(_disagreement("class", both, region, piece, confidence[region], typical_px))
+    return sorted((one for one in disagreements if one is not None), key=lambda one: -one.strength)
 
 
 def _unequal_pairs(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from septum.settings import Option, Settings
+from septum.settings import AXES, DEVICE, Option, Settings
 
 
 class SuggestSettings(Settings):
@@ -36,18 +36,8 @@ class SuggestSettings(Settings):
         Field(ge=8),
         Option(help="Side of a suggested region in pixels.", metavar="N", default="256, in volumes 64"),
     ] = None
-    axes: Annotated[
-        str | None,
-        Option(
-            help="Meaning of the dimensions of the files, such as TYX; for files that do not say it, or wrongly.",
-            heading="Input",
-            metavar="AXES",
-        ),
-    ] = None
-    device: Annotated[
-        str,
-        Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading="Hardware", metavar="NAME"),
-    ] = "auto"
+    axes: Annotated[str | None, AXES] = None
+    device: Annotated[str, DEVICE] = "auto"
 
 
 class ReviewSettings(Settings):
@@ -65,7 +55,4 @@ class ReviewSettings(Settings):
             default="the data that the run was trained on",
         ),
     ] = ()
-    device: Annotated[
-        str,
-        Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading="Hardware", metavar="NAME"),
-    ] = "auto"
+    device: Annotated[str, DEVICE] = "auto"

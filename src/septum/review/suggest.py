@@ -116,7 +116,7 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
     paths = list_images(settings.inputs)
-    found: list[Suggestion] = []
+    suggestions: list[Suggestion] = []
     failures: list[SeptumError] = []
     frames = 0
     for index, path in enumerate(paths):
@@ -124,7 +124,9 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
             with open_image(path, axes=settings.axes) as source:
                 split = split_frames(source, model)
                 for number, frame in enumerate(split, start=1):
-                    found = _kept([*found, _judge_frame(path, source, frame, model, settings)], settings.number)
+                    suggestions = _kept(
+                        [*suggestions, _judge_frame(path, source, frame, model, settings)], settings.number
+                    )
                     frames += 1
                     yield Judged(path, index, len(paths), number, len(split))
         except SeptumError as error:
@@ -132,11 +134,13 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
             yield ImageFailed(path, str(error))
     if failures and not frames:
         raise failures[0]
-    yield Suggested(tuple(found), voters(model), len(paths) - len(failures), len(failures), time.monotonic() - begin)
+    yield Suggested(
+        tuple(suggestions), voters(model), len(paths) - len(failures), len(failures), time.monotonic() - begin
+    )
 
 
 def voters(model: Model) -> str:
-    """Return what disagrees, for a sentence: the networks of the model, or versions of an image."""
+    """Return the name of the predictions that disagree: the networks of the model, or versions of an image."""
     if model.header.members > 1:
         return f"the {model.header.members} networks of the model"
     return f"the predictions of {len(tta_transforms(model.network.geometry))} rotated and mirrored versions of an image"
@@ -192,15 +196,15 @@ def _refuse_too_large(path: Path, frame: ImageFrame, model: Model) -> None:
     if needed > limit:
         raise DataError(
             f"{path}: ranking it takes {format_bytes(needed)} of memory",
-            f"at most {format_bytes(limit)}, which is what is free",
+            f"at most {format_bytes(limit)}, the free memory",
             "cut the image into parts and rank those",
         )
 
 
-def _kept(found: Sequence[Suggestion], number: int) -> list[Suggestion]:
+def _kept(suggestions: Sequence[Suggestion], number: int) -> list[Suggestion]:
     """Return the best suggestions, the best first; of adjacent frames only one."""
     kept: list[Suggestion] = []
-    for one in sorted(found, key=lambda s: -s.disagreement):
+    for one in sorted(suggestions, key=lambda s: -s.disagreement):
         if not any(_next_to(one, other) for other in kept):
             kept.append(one)
     return kept[:number]

@@ -30,7 +30,7 @@ from septum.training.interrupt import LAUNCHER
 # over a network, or writing a large checkpoint.
 TIMEOUT_S = 600.0
 
-# Exit code of a process that `launch` started and that lost the others: the launcher tells the cause, once.
+# Exit code of a process that `launch` started and that lost the others: the launcher reports the cause, once.
 _LOST_OTHERS = 75
 # The cause of a failure is among the processes that end within this time of the first, in seconds.
 _SOON_S = 10
@@ -198,12 +198,12 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
         distributed.destroy_process_group()
 
 
-def torn() -> bool:
+def left_collective() -> bool:
     """Return True if this process left its group during a collective operation; it should then end without waiting."""
-    return _torn
+    return _left_collective
 
 
-_torn = False
+_left_collective = False
 
 
 def _keep_forever(group: object) -> None:
@@ -212,8 +212,8 @@ def _keep_forever(group: object) -> None:
     Its destructor holds the interpreter lock and waits for a thread that may need this lock to abort the operation: the
     process would hang instead of ending with a message.
     """
-    global _torn
-    _torn = True
+    global _left_collective
+    _left_collective = True
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
@@ -232,7 +232,7 @@ def described_processes() -> Processes:
 
 
 def _is_about_the_others(error: RuntimeError) -> bool:
-    """Return True if communication failed; gloo has no error type of its own, only words."""
+    """Return True if communication failed; gloo raises no error type of its own: its messages are searched."""
     text = str(error).lower()
     return isinstance(error, distributed.DistError) or any(w in text for w in ("gloo", "nccl", "process group"))
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from septum.events import Event
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from septum.check.check import Report
 
 
 @dataclass(frozen=True)
 class Checked(Event):
-    """The data was checked: issues, and what is repaired in memory."""
+    """The data was checked: issues, and repairs made in memory."""
 
     report: Report
 

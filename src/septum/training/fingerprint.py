@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components, equivalent_diameters
 from septum.arrays.weight_map import two_nearest
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
+from septum.check.samples import Sample
+from septum.settings import MaskKind
 
 # Intensities are taken from a regular grid of about this many pixels of an image.
 _SAMPLED_PIXELS = 100_000
@@ -109,7 +107,7 @@ class Fingerprint:
         return tuple(lines)
 
 
-def compute_fingerprint(samples: Sequence[Sample], kind: str, *, classes: int) -> Fingerprint:
+def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: int) -> Fingerprint:
     """Compute the fingerprint of a data set.
 
     Parameters
@@ -138,15 +136,15 @@ def compute_fingerprint(samples: Sequence[Sample], kind: str, *, classes: int) -
             sizes.append(np.unique(sample.mask[sample.mask > 0], return_counts=True)[1])
             touching += len(touching_ids(sample.mask))
     diameters = equivalent_diameters(np.concatenate(sizes), shapes.shape[1])
-    some = len(diameters) > 0
-    low, high = (float(q) for q in np.quantile(diameters, [0.05, 0.95])) if some else (0.0, 0.0)
+    has_objects = len(diameters) > 0
+    low, high = (float(q) for q in np.quantile(diameters, [0.05, 0.95])) if has_objects else (0.0, 0.0)
     return Fingerprint(
         channels=samples[0].image.shape[0],
         classes=classes,
         sides=tuple(int(v) for v in np.median(shapes, axis=0)),
         anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
-        object_px=float(np.median(diameters)) if some else None,
-        object_range_px=(low, high) if some else None,
+        object_px=float(np.median(diameters)) if has_objects else None,
+        object_range_px=(low, high) if has_objects else None,
         fixed_orientation=not is_objects and has_fixed_orientation(samples, classes=classes),
         boundary_lines=not is_objects and classes == 2 and has_boundary_lines(samples),
         images=len(samples),
@@ -155,7 +153,7 @@ def compute_fingerprint(samples: Sequence[Sample], kind: str, *, classes: int) -
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
         objects=len(diameters),
-        touching=touching / len(diameters) if some else 0.0,
+        touching=touching / len(diameters) if has_objects else 0.0,
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
         annotated=float(counts.sum() / sum(s.mask.size for s in samples)),
     )
@@ -174,13 +172,13 @@ def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     ndarray
         ``(n,)`` int32: ids of 1 and more, rising.
     """
-    found = [np.zeros(0, np.int32)]
+    ids = [np.zeros(0, np.int32)]
     for axis in range(labels.ndim):
         one = np.moveaxis(labels, axis, 0)
         a, b = one[:-1], one[1:]
         both = (a != b) & (a > 0) & (b > 0)
-        found += [np.unique(a[both]), np.unique(b[both])]
-    return np.unique(np.concatenate(found)).astype(np.int32)
+        ids += [np.unique(a[both]), np.unique(b[both])]
+    return np.unique(np.concatenate(ids)).astype(np.int32)
 
 
 def has_boundary_lines(samples: Sequence[Sample]) -> bool:
@@ -210,17 +208,17 @@ def _middle(mask: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def _count_between(labels: NDArray[np.int32], reach_px: float) -> int:
     """Count the background pixels whose distances to the two nearest areas add up to at most `reach_px`."""
-    found = 0
+    count = 0
     for rows, (_, first, _, second) in two_nearest(labels, spacing=(1.0,) * labels.ndim, reach=reach_px):
-        found += int(np.count_nonzero((np.sqrt(first) + np.sqrt(second) <= reach_px) & (labels[rows] == 0)))
-    return found
+        count += int(np.count_nonzero((np.sqrt(first) + np.sqrt(second) <= reach_px) & (labels[rows] == 0)))
+    return count
 
 
 def has_fixed_orientation(samples: Sequence[Sample], *, classes: int) -> bool:
     """Return True if classes lie the same way around in all images, as the parts of an organ do.
 
-    Rotating or mirroring such images would show arrangements that never occur, and would hide what tells the classes
-    apart.
+    Rotating or mirroring such images would show arrangements that never occur, and would hide the features that
+    distinguish the classes.
 
     Parameters
     ----------
@@ -250,12 +248,12 @@ def has_fixed_orientation(samples: Sequence[Sample], *, classes: int) -> bool:
 
 def _centers(mask: NDArray[np.int32], classes: int) -> dict[int, NDArray[np.float64]]:
     """Return the center of each class of a mask except the background, per axis in parts of the side."""
-    found = {}
+    centers = {}
     for value in range(1, classes):
         places = np.argwhere(mask == value)
         if len(places):
-            found[value] = places.mean(axis=0) / np.asarray(mask.shape)
-    return found
+            centers[value] = places.mean(axis=0) / np.asarray(mask.shape)
+    return centers
 
 
 def _sampled(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,22 +25,22 @@ class StopRequest:
     """
 
     number: int = 0
-    _asked: bool = False
+    _requested: bool = False
     _polled: bool = False
     _parent: int = field(default_factory=lambda: int(os.environ.get(LAUNCHER, "0")))
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Return True if a stop was requested, or the command that started this process is gone."""
-        return self._asked or (self._parent > 0 and os.getppid() != self._parent)
+        return self._requested or (self._parent > 0 and os.getppid() != self._parent)
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Request the stop."""
-        self._asked = True
+        self._requested = True
 
     @contextmanager
     def polled(self) -> Iterator[None]:
-        """Let the first signal only set `asked`, which the body polls; elsewhere a signal interrupts at once."""
+        """Let the first signal only set `requested`, which the body polls; elsewhere a signal interrupts at once."""
         self._polled = True
         try:
             yield
@@ -48,9 +48,9 @@ class StopRequest:
             self._polled = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Record a signal; raise `KeyboardInterrupt` if nothing polls `asked`, and at the second signal."""
+        """Record a signal; raise `KeyboardInterrupt` if nothing polls `requested`, and at the second signal."""
         del frame
-        again, self.number, self._asked = self._asked, number, True
+        again, self.number, self._requested = self._requested, number, True
         if again or not self._polled:
             raise KeyboardInterrupt
 

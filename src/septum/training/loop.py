@@ -6,12 +6,13 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from septum.check.check import check
+from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
 from septum.events import Event, Warned
@@ -36,9 +37,6 @@ from septum.training.split import Split, split
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
 from septum.version import __version__
-
-if TYPE_CHECKING:
-    from septum.check.label_kind import Rules
 
 SAVE_SECONDS = 60.0
 """A checkpoint is written after this time; when it is written does not change the training."""
@@ -90,7 +88,7 @@ def train(
 def _train(
     settings: TrainSettings, schedule: Schedule, processes: Processes, stop: StopRequest, loaded: LoadedData | None
 ) -> Iterator[Event]:
-    """Check, plan, prepare, loop, finish."""
+    """Check the data, plan, prepare images, train, finish; the generator behind `train` in every process."""
     device = find_device(settings.device, local_rank=processes.local_rank)
     if settings.compile:
         _check_compilable(device, processes)
@@ -102,10 +100,10 @@ def _train(
     with folder.lock() if processes.first else nullcontext("") as warning:
         if warning:
             yield Warned(warning)
-        found = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
+        figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
         # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
         plan, reasons = plan_of_run(
-            settings, found, rules, start=start, folder=folder, device=device, processes=processes
+            settings, figures, rules, start=start, folder=folder, device=device, processes=processes
         )
         if processes.first:
             folder.check_same_settings(settings, loaded.images, origin)
@@ -118,7 +116,7 @@ def _train(
             if done is not None:
                 yield done
             return
-        domain = training_domain(samples, found.object_px)
+        domain = training_domain(samples, figures.object_px)
         held_out = tuple(samples[i] for i in parts.held_out)
         trainer = Trainer(
             plan=plan,
@@ -223,7 +221,7 @@ class _Session:
         counters, processes = trainer.counters, trainer.processes
         yield from self._begin(checkpoint)
         saved = schedule.seconds
-        while not processes.any(self.stop.asked) and (counters.row is not None or schedule.progress < 1):
+        while not processes.any(self.stop.requested) and (counters.row is not None or schedule.progress < 1):
             if counters.row is None:
                 rows = yield from self._steps()
                 if not rows:
@@ -247,7 +245,7 @@ class _Session:
         # Also at the end: tuning and scoring can take long, and may be stopped as well.
         if processes.first:
             yield self._save()
-        if processes.any(self.stop.asked):
+        if processes.any(self.stop.requested):
             yield Stopped(counters.step, self.folder.path)
             return True
         return False
@@ -304,10 +302,10 @@ class _Session:
     def _validate(self, row: dict[str, float | int]) -> Generator[Event, None, bool]:
         """Score held-out images and add the scores to the row; return False if a stop was requested before the end."""
         trainer = self.trainer
-        found = trainer.validate(self.stop)
-        if found is None:
+        result = trainer.validate(self.stop)
+        if result is None:
             return False
-        scores, best = found
+        scores, best = result
         if scores:
             yield Validated(trainer.counters.step, self.schedule.total(trainer.counters.step), scores, best)
         row |= scores
@@ -336,7 +334,7 @@ class _Session:
                 or counters.step % KEEP_STEPS == 0
                 or self._validation_is_due()
                 or (schedule.plateau and schedule.anneal_start is None and schedule.progress >= LATEST)
-                or trainer.processes.any(self.stop.asked)
+                or trainer.processes.any(self.stop.requested)
             ):
                 break
         values = torch.stack(losses).tolist()
@@ -386,7 +384,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         objects=objects,
         lines=plan.lines,
         scores=scores,
-        seen=domain,
+        domain=domain,
         training={**training, "plan": plan.model_dump(mode="json")},
     )
     # JSON has no NaN, the Dice coefficient of a class that no image has.

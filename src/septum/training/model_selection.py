@@ -1,21 +1,21 @@
-"""The scores of held-out images that a training reports, the one number that chooses, and what it chooses from.
+"""Model selection: the main scores of held-out images, the selection score, and the candidate settings.
 
-That number decides which weights are kept, which candidate settings turn probabilities into objects, and whether a
-training still gets better. To change how a model is chosen, change this file.
+The selection score decides which weights are kept, which candidate settings turn probabilities into objects, and
+whether a training still improves. To change how a model is chosen, change this file.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from septum.arrays.instances import AREAS, ObjectSettings
+from septum.settings import MaskKind
 
-MAIN_SCORES: Mapping[Literal["objects", "classes"], tuple[str, ...]] = {
+MAIN_SCORES: Mapping[MaskKind, tuple[str, ...]] = {
     "objects": ("SEG", "AP50", "AP"),
     "classes": ("V_Rand", "dice", "iou", "pixel_error"),
 }
@@ -26,9 +26,9 @@ the log of a run and the head of its report hold them.
 """
 
 _CHOOSING = (("SEG", "AP50"), ("V_Rand", "dice"), ("dice",))
-"""Names of the scores whose mean chooses; the first group of which all scores exist.
+"""Names of the scores whose mean chooses: of the first group whose scores all exist; all are in `MAIN_SCORES`.
 
-SEG alone would not see false objects, AP50 alone not how well outlines fit. V_Rand sees gaps in lines, which hardly
+SEG alone would ignore false objects, AP50 alone the fit of outlines. V_Rand detects gaps in lines, which hardly
 change Dice.
 """
 
@@ -42,7 +42,7 @@ SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
 _MIN_SIZE_STEP = 1.25
 
 
-def main_scores(scores: Mapping[str, float], kind: Literal["objects", "classes"]) -> dict[str, float]:
+def main_scores(scores: Mapping[str, float], kind: MaskKind) -> dict[str, float]:
     """Return the main scores among `scores`, in the order of `MAIN_SCORES`."""
     return {name: scores[name] for name in MAIN_SCORES[kind] if name in scores}
 

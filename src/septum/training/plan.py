@@ -1,4 +1,4 @@
-"""The plan: one frozen record of everything that decides a training besides the data and the seed."""
+"""The plan: frozen settings of everything that decides a training besides the data and the seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 
 from septum.arrays.geometry import next_input
 from septum.arrays.normalize import NormalizeSettings
@@ -41,7 +41,7 @@ class OptimizerSettings(Settings):
     average
         Score and store the mean of the weights over about this share of the steps so far
         (`septum.nn.weight_averaging`); 0: the weights of the last step.
-    settle
+    freeze_batchnorm
         Share of the training, at its end, with frozen batch normalization (`septum.nn.unet.freeze_batchnorm`).
     """
 
@@ -51,7 +51,9 @@ class OptimizerSettings(Settings):
     decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     average: float = Field(default=0.0, ge=0, le=1)
-    settle: float = Field(default=0.0, ge=0, le=1)
+    freeze_batchnorm: float = Field(
+        default=0.0, ge=0, le=1, validation_alias=AliasChoices("freeze_batchnorm", "settle")
+    )
 
 
 class WeightSettings(Settings):
@@ -146,8 +148,8 @@ def describe_plan(plan: Plan) -> tuple[str, ...]:
     balance = "all classes alike" if weights.balance == 1 else f"rare classes up to {weights.balance:g} times"
     balance = balance if weights.method == "paper" else "weight map of the Fiji plugin"
     averaged = f", weights averaged over the last {optimizer.average:.0%} of the steps" if optimizer.average else ""
-    settled = f", batch normalization frozen in the last {optimizer.settle:.0%}"
-    settled = settled if optimizer.settle and network.batch_norm else ""
+    frozen = f", batch normalization frozen in the last {optimizer.freeze_batchnorm:.0%}"
+    frozen = frozen if optimizer.freeze_batchnorm and network.batch_norm else ""
     changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
     changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
     changes += [f"deform by {drawn.elastic_sigma_px:g} px"] if drawn.elastic_sigma_px else []
@@ -157,7 +159,7 @@ def describe_plan(plan: Plan) -> tuple[str, ...]:
         f"tile {format_shape(plan.tile)} -> {format_shape(plan.output)}, {plan.batch} a step, sampler {plan.sampler}",
         f"loss: {border}, {balance}{dice}{deep}",
         f"augmentation: {', '.join(changes) or 'none'}, gray values",
-        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}{settled}",
+        f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}{frozen}",
     )
 
 

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
 from septum import seeding
 from septum.check.issues import format_shape
+from septum.check.label_kind import Rules
 from septum.cpu.training import for_training
 from septum.errors import UsageError
 from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.device import Device
 from septum.nn.unet import UNet
 from septum.prediction.memory import format_bytes, total_bytes, training_bytes
+from septum.training.distributed import Processes
+from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan, describe_plan, smallest_tile
 from septum.training.presets import Reasons, make_plan
 from septum.training.pretrained import Pretrained, check_compatible
-
-if TYPE_CHECKING:
-    from septum.check.label_kind import Rules
-    from septum.nn.device import Device
-    from septum.training.distributed import Processes
-    from septum.training.fingerprint import Fingerprint
-    from septum.training.run_folder import RunFolder
-    from septum.training.settings import TrainSettings
+from septum.training.run_folder import RunFolder
+from septum.training.settings import TrainSettings
 
 # Validations of a training that may end early: five of them make a plateau.
 _PLATEAU_VALIDATIONS = 20

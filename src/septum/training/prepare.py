@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,9 @@ from septum import seeding
 from septum.arrays.normalize import normalize, statistics
 from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, fiji_weight_map, weight_map
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
-    from septum.training.plan import Plan
+from septum.check.samples import Sample
+from septum.settings import MaskKind
+from septum.training.plan import Plan
 
 # Pixels to draw tiles around: at most this many of each object and of each class, and one of each connected piece of a
 # class that none of these lies in, for at most this many pieces.
@@ -56,7 +54,7 @@ class Prepared:
     spacing: tuple[float, ...] | None
 
 
-def prepare(samples: Sequence[Sample], plan: Plan, *, kind: str) -> Iterator[Prepared]:
+def prepare(samples: Sequence[Sample], plan: Plan, *, kind: MaskKind) -> Iterator[Prepared]:
     """Prepare training samples; class weights are computed from all of them together.
 
     Parameters
@@ -109,7 +107,7 @@ def _weight(
     return weight_map(objects, target, balance, w0=w0, sigma_px=plan.weights.sigma_px, spacing=spacing)
 
 
-def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, number: int) -> tuple[TilePlaces, ...]:
+def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: MaskKind, number: int) -> tuple[TilePlaces, ...]:
     """Draw pixels of each object, or of each class, with a fixed seed.
 
     They include at least one pixel of every connected piece of a class, so that no piece is too small to be reached.
@@ -121,10 +119,10 @@ def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: str, numbe
         chosen = []
         for value in (int(v) for v in np.unique(target) if v != IGNORE_INDEX):
             pixels = np.flatnonzero(target == value)
-            some = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
+            drawn = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
             if value > 0:
-                some = np.concatenate([some, _missed_pieces(connected_components(target == value), some, draw)])
-            chosen.append((value, some))
+                drawn = np.concatenate([drawn, _missed_pieces(connected_components(target == value), drawn, draw)])
+            chosen.append((value, drawn))
     return tuple(
         TilePlaces(k, np.stack(np.unravel_index(c, mask.shape), axis=1).astype(np.int32)) for k, c in chosen if len(c)
     )

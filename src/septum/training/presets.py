@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 from septum.arrays.geometry import input_for_output, next_input
 from septum.arrays.normalize import NormalizeSettings
@@ -11,6 +10,7 @@ from septum.check.issues import format_shape
 from septum.errors import UsageError
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
+from septum.training.fingerprint import Fingerprint
 from septum.training.plan import (
     OptimizerSettings,
     Plan,
@@ -19,11 +19,8 @@ from septum.training.plan import (
     smallest_tile,
     with_values,
 )
+from septum.training.pretrained import Pretrained
 from septum.training.settings import Precision, TrainSettings
-
-if TYPE_CHECKING:
-    from septum.training.fingerprint import Fingerprint
-    from septum.training.pretrained import Pretrained
 
 # Largest side of a planned tile's output in pixels (the paper's, in 2D), and pixels of a planned batch, by rank.
 _LARGEST_OUTPUT = {2: 388, 3: 64}
@@ -180,8 +177,9 @@ def _auto(
         network=planned,
         normalization=NormalizeSettings(method="standardize"),
         augmentation=augmentation,
-        # Without `settle`, images unlike the others were predicted too faint or too strong (benchmarks/ablation.py).
-        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, settle=0.25),
+        # With statistics of batches to the end, images unlike the others were predicted too faint or too strong
+        # (benchmarks/ablation.py).
+        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, freeze_batchnorm=0.25),
         # The soft Dice already balances rare classes; weighing their pixels as well would draw them too large. But it
         # tolerates gaps in boundary lines, which have few pixels and separate large areas.
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if fingerprint.boundary_lines else 1.0),

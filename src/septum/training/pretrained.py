@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,7 @@ from septum.io.formats import format_path
 from septum.io.tensors import read_model
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.model import ModelHeader, model_file, trained_networks
-
-if TYPE_CHECKING:
-    from septum.training.settings import TrainSettings
+from septum.training.settings import TrainSettings
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
 
@@ -45,7 +43,7 @@ class Pretrained:
     weights: dict[str, Tensor]
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the header of the new model stores of this model and of the one that this model started from."""
+        """Return the provenance for the header of the new model: this model, and the model that it started from."""
         training = self.header.training
         own: dict[str, Any] = {"file": self.path.name, "fingerprint": self.fingerprint}
         return own | {key: training[key] for key in ("data_fingerprint", "seed", "steps", "from") if key in training}

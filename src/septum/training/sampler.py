@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.targets import IGNORE_INDEX
+from septum.training.plan import Plan
 from septum.training.prepare import Prepared
-
-if TYPE_CHECKING:
-    from septum.training.plan import Plan
 
 # An image is sparsely annotated if its share of annotated pixels is lower; its tiles are drawn around at most this many
 # of them.
@@ -91,8 +88,8 @@ def _known_pixels(image: Prepared, number: int) -> NDArray[np.int32] | None:
     if not 0 < len(known) < _SPARSE * image.target.size:
         return None
     draw = seeding.generator(0, "known", number)
-    some = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
-    return np.stack(np.unravel_index(some, image.target.shape), axis=1).astype(np.int32)
+    drawn = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
+    return np.stack(np.unravel_index(drawn, image.target.shape), axis=1).astype(np.int32)
 
 
 def draw_probabilities(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:

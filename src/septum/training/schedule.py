@@ -20,7 +20,7 @@ class Schedule:
     """Progress of a training, from 0 to 1, and its learning rate.
 
     With a number of steps, progress is the share of steps done, and repeats exactly. With a time budget, each step
-    advances progress by an equal share of what is left after the time reserved for validations and the end: progress
+    advances progress by an equal share of the time left after the time reserved for validations and the end: progress
     reaches 1 when the time is over, also if the speed of the machine changes on the way.
 
     A training to a plateau keeps its learning rate until `PATIENCE` validations have brought no gain, or until three

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from septum.errors import UsageError
-from septum.settings import Option, Settings, options_of
+from septum.settings import (
+    AXES,
+    DEVICE,
+    IGNORE_VALUES,
+    MASK_KIND,
+    WIDTH,
+    MaskKind,
+    Option,
+    Settings,
+    flag_of,
+    options_of,
+)
 
 Preset = Literal["auto", "paper", "fiji"]
 Precision = Literal["float32", "bfloat16"]
@@ -56,7 +68,7 @@ def run_folder(data: Sequence[str | Path]) -> Path:
 
 
 class SplitSettings(Settings):
-    """Which images are held out for validation, and which of the others are trained on (see `septum.training.split`).
+    """Images held out for validation, and images trained on (see `septum.training.split`).
 
     Parameters
     ----------
@@ -101,7 +113,7 @@ class SplitSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """What to train on, for how long, and how; `Option.help` of each field describes it.
+    """Data, duration and options of a training; `Option.help` describes each field.
 
     With neither `steps` nor `budget_s` the training ends at a plateau of the validation scores, as with `until_plateau`
     (see `septum.training.schedule.Schedule`). `width`, `depth`, `tile`, `batch`, `precision` and `set` override the
@@ -149,30 +161,9 @@ class TrainSettings(Settings):
     until_plateau: Annotated[
         bool, Option(help="End early when the validation scores stop improving.", heading="Time")
     ] = False
-    kind: Annotated[
-        Literal["objects", "classes"] | None,
-        Option(
-            help="What the masks hold: numbered objects, or classes.", heading="Data", default="read from the masks"
-        ),
-    ] = None
-    ignore_values: Annotated[
-        tuple[int, ...],
-        Option(
-            help="Mask value to treat as unannotated (repeatable); use 0 for scribble annotations.",
-            heading="Data",
-            flags=("--ignore-value",),
-            metavar="VALUE",
-        ),
-    ] = ()
-    axes: Annotated[
-        str | None,
-        Option(
-            help="Axes of the image files: ZYX, TYX, YXC; masks likewise, without C where they have none.",
-            heading="Data",
-            metavar="AXES",
-            default="as the files say",
-        ),
-    ] = None
+    kind: Annotated[MaskKind | None, MASK_KIND] = None
+    ignore_values: Annotated[tuple[int, ...], IGNORE_VALUES] = ()
+    axes: Annotated[str | None, replace(AXES, heading="Data")] = None
     split: SplitSettings = SplitSettings()
     from_model: Annotated[
         Path | None,
@@ -184,11 +175,7 @@ class TrainSettings(Settings):
             free=True,  # its path; the fingerprint of the file is compared
         ),
     ] = None
-    width: Annotated[
-        int | None,
-        Field(ge=1),
-        Option(help="Features of the first level of the network.", heading="Network", metavar="N", default="planned"),
-    ] = None
+    width: Annotated[int | None, Field(ge=1), WIDTH] = None
     depth: Annotated[
         int | None,
         Field(ge=1, le=8),
@@ -222,10 +209,7 @@ class TrainSettings(Settings):
             metavar="NAME=VALUE",
         ),
     ] = ()
-    device: Annotated[
-        str,
-        Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", heading="Hardware", metavar="NAME", free=True),
-    ] = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     deterministic: Annotated[
         bool,
         Option(help="Use repeatable algorithms only; slower on GPUs.", heading="Hardware", free=True),
@@ -276,7 +260,7 @@ def command_line(settings: Settings) -> list[str]:
             value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
         if value is _MISSING:
             continue
-        flag = next((f for f in option.flags if f.startswith("--")), f"--{place[-1].replace('_', '-')}")
+        flag = flag_of(place, option)
         if value is True:
             words.append(flag)
             continue

@@ -6,17 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from septum import seeding
+from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
-    from septum.training.settings import SplitSettings
+from septum.training.settings import SplitSettings
 
 # One in this many images is held out.
 _FIFTH = 5
@@ -24,7 +21,7 @@ _FIFTH = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Which images are trained on and which are held out.
+    """Indices of the images to train on and of those held out.
 
     Attributes
     ----------
@@ -47,7 +44,7 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
     samples
         All annotated images.
     settings
-        What to hold out.
+        Images to hold out, and images to train on.
     seed
         Of the run.
     classes
@@ -64,43 +61,43 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
     groups = len({s.group for s in samples}) if settings.group is not None else 1
     if settings.names is not None:
         train, held_out = named(samples, settings.names)
-        found = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
+        result = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
     elif settings.fold is not None:
         number, folds = settings.fold
-        found = make_folds(samples, folds, seed=seed, keep_groups=settings.group is not None)[number - 1]
+        result = make_folds(samples, folds, seed=seed, keep_groups=settings.group is not None)[number - 1]
     elif groups > 1:
-        found = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
+        result = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
     else:
         train, held_out = hold_out(samples, seed=seed)
         moved: tuple[str, ...] = ()
         if classes:
             train, held_out, moved = train_on_every_class(samples, train, held_out)
-        found = Split(tuple(train), tuple(held_out), "; ".join((split_sentence(samples, held_out), *moved)))
+        result = Split(tuple(train), tuple(held_out), "; ".join((split_sentence(samples, held_out), *moved)))
     if settings.limit is None:
-        return found
-    subset = nested_order(samples, found.train, seed=seed)[: settings.limit]
-    held = f"{len(found.held_out)} held out for validation: {_names(samples, found.held_out)}"
-    sentence = f"{len(subset)} of {len(found.train)} images for training, {held}"
-    return Split(tuple(sorted(subset)), found.held_out, sentence)
+        return result
+    subset = nested_order(samples, result.train, seed=seed)[: settings.limit]
+    held = f"{len(result.held_out)} held out for validation: {_names(samples, result.held_out)}"
+    sentence = f"{len(subset)} of {len(result.train)} images for training, {held}"
+    return Split(tuple(sorted(subset)), result.held_out, sentence)
 
 
 def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
-    """Return the samples grouped by what a pattern matches in their names (its first parentheses, if it has some).
+    """Return the samples grouped by the text that a pattern matches in their names (its first group, if it has one).
 
     Raises
     ------
     DataError
         If a name does not match.
     """
-    found = [re.search(pattern, sample.name) for sample in samples]
-    missed = [format_path(sample.name) for sample, match in zip(samples, found, strict=True) if match is None]
+    matches = [re.search(pattern, sample.name) for sample in samples]
+    missed = [format_path(sample.name) for sample, match in zip(samples, matches, strict=True) if match is None]
     if missed:
         raise DataError(
             f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {', '.join(missed[:4])}",
             "a regular expression that matches in the name of every image",
             "names are those of the files, without ending",
         )
-    keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in found if m is not None]
+    keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in matches if m is not None]
     return [replace(sample, group=f"={key}") for sample, key in zip(samples, keys, strict=True)]
 
 
@@ -260,7 +257,7 @@ def _random_fifth(copies: Sequence[Sequence[int]], seed: int) -> set[int]:
 
 
 def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
-    """Describe in one sentence what is held out."""
+    """Describe in one sentence which images are held out."""
     if not held_out:
         many = "one image only" if len(samples) == 1 else f"{len(samples)} images for training"
         if len(samples) > 1 and len({s.copy_of for s in samples}) == 1 and samples[0].copy_of:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -13,15 +14,11 @@ from torch import Tensor
 from septum.errors import DataError, ModelError
 from septum.events import Warned
 from septum.io.formats import format_path
+from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.unet import UNet
+from septum.nn.weight_averaging import WeightAverage
 from septum.training.checkpoint import Checkpoint, save_checkpoint
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from septum.nn.deep_supervision import DeeplySupervised
-    from septum.nn.unet import UNet
-    from septum.nn.weight_averaging import WeightAverage
-    from septum.training.plan import Plan
+from septum.training.plan import Plan
 
 # After this many rollbacks, each with half the learning rate, a training gives up.
 _MAX_ROLLBACKS = 3
@@ -42,7 +39,8 @@ class Counters(BaseModel):
     validated, best, best_step
         Validations done, the best selection score so far (None before the first), and its step.
     no_improvement, reference
-        Validations since the selection score last gained more than `septum.training.schedule.GAIN`, and its value then.
+        Validations since the selection score last gained more than `septum.training.model_selection.GAIN`, and its
+        value then.
     anneal_start, anneal_end
         As in `septum.training.schedule.Schedule`.
     row
@@ -70,8 +68,8 @@ class Counters(BaseModel):
     def initial(cls) -> Counters:
         """Return the counters of a training before its first step."""
         numbers: dict[str, Any] = dict.fromkeys(("step", "undone", "validated", "best_step", "no_improvement"), 0)
-        nothing = dict.fromkeys(("best", "anneal_start", "anneal_end", "row"))
-        return cls.model_validate({**numbers, **nothing, "progress": 0.0, "reference": 0.0})
+        unset = dict.fromkeys(("best", "anneal_start", "anneal_end", "row"))
+        return cls.model_validate({**numbers, **unset, "progress": 0.0, "reference": 0.0})
 
 
 @dataclass
@@ -159,7 +157,7 @@ class TrainingState:
         return save_checkpoint(folder, self.counters.step, arrays, state)
 
     def restore(self, checkpoint: Checkpoint, plan: Plan) -> str:
-        """Go to the state of a checkpoint, bit for bit; return what it was computed on.
+        """Restore the state of a checkpoint, bit for bit; return the hardware and software it was computed on.
 
         Raises
         ------

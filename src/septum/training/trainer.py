@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,15 @@ from septum.nn.device import Device, compile_network, free_bytes
 from septum.nn.unet import UNet, freeze_batchnorm
 from septum.nn.weight_averaging import WeightAverage
 from septum.prediction.backend import for_scores
+from septum.training.checkpoint import Checkpoint
 from septum.training.distributed import Processes
+from septum.training.interrupt import StopRequest
 from septum.training.model_selection import GAIN, selection_score
+from septum.training.plan import OptimizerSettings, Plan
 from septum.training.prepare import Prepared
 from septum.training.sampler import Sampler, count_tiles
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from septum.training.checkpoint import Checkpoint
-    from septum.training.interrupt import StopRequest
-    from septum.training.plan import OptimizerSettings, Plan
 
 PASS_STEPS = (100, 2000)
 """Least and most steps of a pass through the images, after which a training without an end is validated."""
@@ -158,7 +154,7 @@ class Trainer:
     def _backward(self, network: nn.Module, step: int) -> Tensor:
         """Run the tiles of a step forward and backward; return the loss of this process's tiles."""
         self.network.train()
-        if self.counters.progress >= 1 - self.plan.optimizer.settle:
+        if self.counters.progress >= 1 - self.plan.optimizer.freeze_batchnorm:
             freeze_batchnorm(self.network)
         own = self.processes.share(self.plan.batch)
         self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])

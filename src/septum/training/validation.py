@@ -1,7 +1,7 @@
 """Score held-out images with the predictor that users get, and tune how probabilities become objects.
 
 What an image adds to the scores is computed for several candidate settings at once (`candidate_columns`); the sums over
-images become scores in `septum.metrics.aggregate`, and `septum.training.model_selection` says which candidate is best.
+images become scores in `septum.metrics.aggregate`, and `septum.training.model_selection` ranks the candidates.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_each
 from septum.arrays.targets import connected_components
-from septum.check.samples import judged_objects
+from septum.check.samples import Sample, judged_objects
 from septum.metrics import isbi
 from septum.metrics.aggregate import Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import table
+from septum.nn.device import Device
+from septum.nn.ensemble import Network
 from septum.prediction.tiled import image_probabilities
+from septum.settings import MaskKind
 from septum.training.distributed import Processes
+from septum.training.interrupt import StopRequest
 from septum.training.model_selection import (
     MAIN_SCORES,
     SEED_SHARES,
@@ -32,19 +35,13 @@ from septum.training.model_selection import (
     min_size_candidates,
     selection_score,
 )
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
-    from septum.nn.device import Device
-    from septum.nn.ensemble import Network
-    from septum.training.interrupt import StopRequest
-    from septum.training.plan import Plan
-    from septum.training.schedule import Schedule
+from septum.training.plan import Plan
+from septum.training.schedule import Schedule
 
 Probabilities = NDArray[np.float16]
 
 CandidateColumns = dict[int, NDArray[np.float64]]
-"""By the index of an image ``(candidates, ...) float64``: what it adds to the scores with each candidate setting."""
+"""By the index of an image ``(candidates, ...) float64``: its part of the sums behind the scores of each setting."""
 
 MOST_SCORED = 24
 """Images scored in one validation during training, and for tuning; the final scores are of all images."""
@@ -161,7 +158,7 @@ class Validator:
         """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
         chosen = self._evenly_chosen(self._most_scored)
         columns = self._columns(network, chosen, self._few_candidates, stop=stop)
-        if self.processes.any(stop.asked and len(columns) < len(chosen)):
+        if self.processes.any(stop.requested and len(columns) < len(chosen)):
             return None
         return self._best(columns)[1]
 
@@ -212,7 +209,7 @@ class Validator:
         processes = processes or self.processes
         predict_s, begin, columns = 0.0, time.monotonic(), CandidateColumns()
         for index in processes.share(len(samples)):
-            if stop is not None and stop.asked:
+            if stop is not None and stop.requested:
                 break
             sample, start = samples[index], time.monotonic()
             if self._tunable:
@@ -278,7 +275,9 @@ def tune_objects(
     *,
     lines: bool = False,
 ) -> ObjectSettings:
-    """Choose how objects, or areas between lines, are made: levels and necks first, then seeds, then the smallest size.
+    """Choose how objects, or areas between lines, are made.
+
+    Thresholds, seed level, merge ratio and growth are tuned first, then the seed share, then the smallest size.
 
     Parameters
     ----------
@@ -325,16 +324,16 @@ def candidate_columns(
         ``(candidates, 4, 3)`` of `septum.metrics.aggregate.class_columns`.
     """
     made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
-    found = []
+    columns = []
     for _, labels in made:
         if lines:
             classes = (draw_boundaries(labels) > 0).astype(np.int32)
             areas = isbi.areas(sample.mask, classes)
-            found.append(class_columns(table(sample.mask, classes), classes=2, areas=areas))
+            columns.append(class_columns(table(sample.mask, classes), classes=2, areas=areas))
             continue
         full = table(sample.mask, judged_objects(labels, sample))
-        found.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
-    return np.stack(found)
+        columns.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
+    return np.stack(columns)
 
 
 def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict[str, float]]:
@@ -344,15 +343,13 @@ def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict
     return _choose(columns, finish_objects, "objects")
 
 
-def _choose(
-    columns: CandidateColumns, finish: Finish, kind: Literal["objects", "classes"]
-) -> tuple[int, dict[str, float]]:
+def _choose(columns: CandidateColumns, finish: Finish, kind: MaskKind) -> tuple[int, dict[str, float]]:
     totals = np.sum([columns[index] for index in sorted(columns)], axis=0)
-    found = finish(totals)
+    scored = finish(totals)
     if kind == "objects":
         # Without any reference object SEG is not defined; it is 0 here, as AP is.
-        found["SEG"] = np.nan_to_num(found["SEG"])
-    scores = [main_scores({name: float(v[k]) for name, v in found.items()}, kind) for k in range(len(totals))]
+        scored["SEG"] = np.nan_to_num(scored["SEG"])
+    scores = [main_scores({name: float(v[k]) for name, v in scored.items()}, kind) for k in range(len(totals))]
     best = int(np.argmax([selection_score(one) for one in scores]))
     return best, scores[best]
 
