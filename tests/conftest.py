@@ -24,7 +24,7 @@ _ROUNDS = 5
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each property test several times with fresh examples: how many a run has, many tests say themselves."""
+    """Run each property test several times with fresh examples; many tests set the number of examples themselves."""
     if _profile == "fresh" and is_hypothesis_test(metafunc.function):
         metafunc.fixturenames.append("fresh_round")
         metafunc.parametrize("fresh_round", range(_ROUNDS))

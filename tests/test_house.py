@@ -1,4 +1,4 @@
-"""The house keeps its rules: rooms, sizes, imports, names, and docstrings that state what arrays are."""
+"""The house keeps its rules: rooms, sizes, imports, names, and docstrings that describe arrays."""
 
 from __future__ import annotations
 

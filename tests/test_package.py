@@ -1,4 +1,4 @@
-"""What is installed elsewhere is what is tested here: the wheel is complete, the lock is what runs."""
+"""The wheel is complete, and the lock names the versions that are tested here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_source_archive_makes_the_same_wheel(tmp_path: Path) -> None:
     assert Path(wheels[0]).read_bytes() == Path(wheels[1]).read_bytes()
 
 
-def test_the_lock_pins_all_that_septum_needs_and_that_is_what_runs_here() -> None:
+def test_the_lock_pins_all_dependencies_at_the_installed_versions() -> None:
     locked, seen, left = _locked(), set(), [Requirement("septum[dev,cluster]")]
     while left:
         wanted = left.pop()

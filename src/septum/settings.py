@@ -50,7 +50,8 @@ class Option:
     argument : bool
         Positional, without a flag.
     free : bool
-        May differ when a run goes on: it changes neither the data nor the plan nor the result.
+        True if the value may differ when a run is resumed; it is then not stored in the run folder. For fields of the
+        settings themselves, not of nested ones.
     """
 
     help: str
@@ -62,6 +63,11 @@ class Option:
     write: Callable[[Any], str] | None = None
     argument: bool = False
     free: bool = False
+
+
+def flag_of(place: tuple[str, ...], option: Option) -> str:
+    """Return the long name of an option on the command line: its first long flag, else that of the field's name."""
+    return next((flag for flag in option.flags if flag.startswith("--")), "--" + place[-1].replace("_", "-"))
 
 
 def options_of(settings: type[Settings]) -> Iterator[tuple[tuple[str, ...], FieldInfo, Option]]:

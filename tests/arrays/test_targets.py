@@ -90,7 +90,7 @@ def test_three_dimensions():
 
 @given(masks, st.integers(0, 2))
 @settings(deadline=None, max_examples=150)
-def test_no_object_is_lost_or_moved(labels, gap_px):
+def test_every_object_keeps_its_place(labels, gap_px):
     separated = separate_touching(labels, gap_px=gap_px)
     changed = separated != labels
     assert np.all(separated[changed] == 0) and np.all(labels[changed] > 0)

@@ -1,4 +1,4 @@
-"""The measurements for a GPU are never run where there is none: here, that the one command works at all."""
+"""The command of the GPU measurements runs without a GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_command_for_gpus_runs_on_a_processor(
     assert 0 < training["septum"]["share_of_peak"] < 1
     assert prediction["tile 60, alone"]["tiles_per_s"] > 0
     assert prediction["image 512 x 512"]["median_s"] > 0
-    # A peer is measured, or it is said why not.
+    # A peer is measured, or the reason for its absence is given.
     assert all("median_s" in row or row["left_out"] for row in training.values())
     assert len(training) == 4
     assert "matrix product" in capsys.readouterr().out

@@ -78,7 +78,7 @@ def test_placements_worked_out_by_hand() -> None:
     )
 
 
-def test_words_describe_how_the_mask_lies_now() -> None:
+def test_placements_are_described_in_words() -> None:
     assert UNMOVED.words() == ""
     assert Placement((1, 0), (False, True), (0, 0)).words() == "transposed, mirrored along X"
     assert Placement((0, 1), (False, False), (-3, 0)).words() == "shifted by 3 pixels along Y"

@@ -55,7 +55,7 @@ def codes(report: Report) -> set[str]:
     return {f.code for f in report.issues}
 
 
-def test_clean_data_have_nothing_wrong(tmp_path: Path) -> None:
+def test_clean_data_have_no_issue(tmp_path: Path) -> None:
     for n in range(4):
         pair(tmp_path, f"a{n}", cells(3 + n, seed=n))
     report = check([tmp_path])

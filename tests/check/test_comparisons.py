@@ -61,7 +61,7 @@ def only(*numbers: int) -> Callable[[Callable[[Pair], Pair]], Callable[[int, Pai
     return lambda change: lambda number, pair: change(pair) if number in numbers else pair
 
 
-def test_clean_data_have_nothing_wrong(tmp_path: Path) -> None:
+def test_clean_data_have_no_issue(tmp_path: Path) -> None:
     assert check([make(tmp_path)]).issues == ()
 
 

@@ -229,12 +229,12 @@ def test_masks_of_the_field_of_view_and_of_a_second_annotator_are_named(tmp_path
 
 
 def eye() -> np.ndarray:
-    """Return what the fields of view of `vessels` hold, ``(64, 64)`` bool."""
+    """Return the field of view of `vessels`, ``(64, 64)`` bool."""
     return np.hypot(*(np.indices((SIDE, SIDE)) - SIDE / 2)) < SIDE / 2
 
 
 def drawn(n: int) -> np.ndarray:
-    """Return what is drawn in image `n` of `vessels`."""
+    """Return the vessels drawn in image `n` of `vessels`."""
     return ndimage.binary_dilation(disks(n) > 0) ^ ndimage.binary_erosion(disks(n) > 0)
 
 
@@ -310,7 +310,7 @@ def test_a_copy_joins_the_files_of_single_objects_into_one_mask(tmp_path: Path, 
         assert new.name == old.name
 
 
-def test_the_smaller_of_overlapping_objects_is_seen_and_other_sizes_are_refused(tmp_path: Path) -> None:
+def test_the_smaller_of_overlapping_objects_is_kept_and_other_sizes_are_refused(tmp_path: Path) -> None:
     data = object_files_by_image(tmp_path)
     large = np.zeros((SIDE, SIDE), np.uint8)
     large[10:50, 10:50] = 255

@@ -148,7 +148,7 @@ def test_two_values_are_restored_after_jpeg() -> None:
 
 
 def through_jpeg(array: np.ndarray, quality: int) -> np.ndarray:
-    """Return ``(C, Y, X)`` of an image ``(Y, X)`` or ``(Y, X, 3)`` after JPEG; the file may be called anything now."""
+    """Return ``(C, Y, X)`` of an image ``(Y, X)`` or ``(Y, X, 3)`` after JPEG compression."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "JPEG", quality=quality)
     found = np.asarray(Image.open(buffer))

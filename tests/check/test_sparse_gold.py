@@ -1,4 +1,4 @@
-"""Gold frames that name some of their objects: the others are neither background nor false positives."""
+"""Gold frames that name only some of their objects: the others are neither background nor false positives."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ def test_a_frame_that_names_fewer_objects_than_its_markers_has_background_only_n
 
 
 @pytest.mark.parametrize("named", [{0: 12, 3: 11, 4: 12, 7: 3, 9: 12}, {0: 1, 10: 1, 20: 2, 30: 12}, {7: 3}])
-def test_without_markers_nothing_is_assumed_and_all_gold_frames_are_named(
-    tmp_path: Path, named: dict[int, int]
-) -> None:
+def test_without_markers_all_gold_frames_are_named(tmp_path: Path, named: dict[int, int]) -> None:
     report = check([sequence(tmp_path, named, tracked=False)])
     assert lines(report, "gold-partial") == []
     assert [len(f.files) for f in report.issues if f.code == "gold-only"] == [len(named)]

@@ -59,7 +59,7 @@ STACKS = {
 
 
 def values(shape: tuple[int, ...], dtype: type) -> NDArray[np.generic]:
-    """Return values that no wrong order of axes or rounding leaves as they are, the extremes of the type among them."""
+    """Return values that every wrong order of axes and every rounding changes, with the extremes of the type."""
     count = int(np.prod(shape))
     if dtype is bool:
         return (np.arange(count) % 3 == 0).reshape(shape)
@@ -85,7 +85,7 @@ def round_trip(folder: Path, kind: Format, array: NDArray[np.generic], axes: str
 
 @each_format
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int16, np.int32, np.uint32, np.float32, np.float64])
-def test_values_dtype_and_axes_come_back(tmp_path: Path, kind: Format, dtype: type) -> None:
+def test_values_dtype_and_axes_are_kept(tmp_path: Path, kind: Format, dtype: type) -> None:
     if not kind.wide and dtype not in (bool, np.uint8, np.uint16):
         array = values((3, 4), dtype)
         array[0, 0] = -1 if np.dtype(dtype).kind == "i" else 70000

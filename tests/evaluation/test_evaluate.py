@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from septum.errors import DataError, SeptumError, UsageError
-from septum.evaluation.evaluate import EvaluateSettings, evaluate
+from septum.evaluation.evaluate import evaluate
+from septum.evaluation.results import EvaluateSettings
 from septum.io.files import write_image
 from septum.metrics import contingency, ctc, isbi, matching, pixel
 

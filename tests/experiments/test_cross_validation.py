@@ -53,7 +53,7 @@ def test_folds_are_announced_and_trained_into_one_model(run: tuple[Path, list[An
     lines = [r.lines for r in events if isinstance(r, Planned)]
     assert lines[0] == ("2 folds of 2 to 3 images, drawn at random",)
     assert lines[1][0].startswith("fold 1 of 2: 2 images for training, 3 held out: ")
-    assert len(lines[2]) == 1  # the plan is said once
+    assert len(lines[2]) == 1  # the plan is reported once
     last = events[-1]
     assert isinstance(last, Trained)
     assert (last.model, last.steps) == (out / "model.safetensors", 80)

@@ -1,4 +1,4 @@
-"""One entry for all trainings: the kind that is asked for, with its report and its log."""
+"""One entry for all trainings: the requested kind, with its report and its log."""
 
 from __future__ import annotations
 

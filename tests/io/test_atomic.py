@@ -50,7 +50,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, failur
         (errno.EIO, "cannot be written (Input/output error)"),
     ],
 )
-def test_system_errors_become_sentences(tmp_path: Path, number: int, message: str) -> None:
+def test_system_errors_are_explained(tmp_path: Path, number: int, message: str) -> None:
     with pytest.raises(FileError) as raised, whole_file(tmp_path / "a.txt"):
         raise OSError(number, os.strerror(number))
     assert message in raised.value.given and raised.value.todo

@@ -1,4 +1,4 @@
-"""The table of formats: what the other rooms read from it, and that a row is all that a new format needs."""
+"""The table of formats: its use by other modules; a new format needs one row."""
 
 from __future__ import annotations
 

@@ -174,5 +174,5 @@ def test_integers_of_more_than_32_bits_are_refused_for_tiff(tmp_path: Path) -> N
         write_image(tmp_path / "a.tif", np.array([[-1, 2**32]]), axes="YX")
 
 
-def test_file_errors_are_no_data_errors() -> None:
+def test_file_errors_are_not_data_errors() -> None:
     assert not issubclass(FileError, DataError)

@@ -41,7 +41,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_everything_comes_back_bit_for_bit(model: Path) -> None:
+def test_models_are_restored_bit_for_bit(model: Path) -> None:
     tensors, header = read_model(model)
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in tensors.items():

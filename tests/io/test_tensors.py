@@ -1,4 +1,4 @@
-"""Whatever bytes a model or checkpoint file holds: its own content comes back, or a `ModelError`; nothing else."""
+"""Reading a model or checkpoint file of any bytes returns the content as written, or raises `ModelError`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ JSON = st.recursive(
 @QUICK
 @given(data=st.data())
 def test_any_part_of_the_header_replaced(path: Path, whole: bytes, data: st.DataObject) -> None:
-    """What a forger would write: the header stays JSON of the right length, one value in it is any other."""
+    """A forged header: JSON of the right length, one value of which is replaced by any other."""
     size = struct.unpack("<Q", whole[:8])[0]
     header = json.loads(whole[8 : 8 + size])
     inner = json.loads(header["__metadata__"]["septum"])
@@ -120,7 +120,7 @@ def test_any_part_of_the_header_replaced(path: Path, whole: bytes, data: st.Data
 @QUICK
 @given(data=st.data())
 def test_forged_headers_with_a_right_checksum_are_refused(path: Path, data: st.DataObject) -> None:
-    """With a right checksum any JSON comes back as it is; what it means is checked by those who read it."""
+    """With a right checksum any JSON is returned unchanged; its meaning is checked by its readers."""
     header = data.draw(st.dictionaries(st.text(max_size=8), JSON, max_size=4))
     write_tensors(path, "model", {}, header)
     found = read_tensors(path, "model")[1]

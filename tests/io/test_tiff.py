@@ -171,7 +171,7 @@ def test_a_thumbnail_is_passed_over(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array[0], STACK[0])
 
 
-def test_lost_pages_are_noticed(tmp_path: Path) -> None:
+def test_missing_pages_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as file:
         for page in STACK:

@@ -1,4 +1,4 @@
-"""OME-Zarr as Septum writes it: read by an independent program, kept by its rules, whole whatever happens."""
+"""OME-Zarr as Septum writes it: read by an independent program, valid by the rules of NGFF, whole after a failure."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_pyramid_needs_all_pieces_and_can_be_made_again(tmp_path: Path) -> Non
     target = create_zarr(path, shape=(100, 131), axes="YX", dtype="u2", chunks=(32, 32), shards=(64, 64))
     target.write((slice(0, 64), slice(0, 64)), IMAGE[0, :64, :64])
     assert len(target.missing()) == 5
-    assert read_image(path).array[0, 64:].sum() == 0, "until it is complete, what is missing is 0"
+    assert read_image(path).array[0, 64:].sum() == 0, "until the image is complete, missing pixels are 0"
     with pytest.raises(FileError, match="5 pieces are not written"):
         finish(path)
     target.write((), IMAGE[0])
@@ -203,7 +203,7 @@ def test_a_pyramid_needs_all_pieces_and_can_be_made_again(tmp_path: Path) -> Non
     check_rules(path)
 
 
-def test_a_lost_chunk_of_a_complete_image_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_chunk_of_a_complete_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.zarr"
     made(path, np.zeros((100, 131), np.uint16), "YX")
     finish(path)

@@ -65,7 +65,7 @@ def test_the_truth_has_perfect_scores(seed):
     assert found["V_Info (not thinned)"].value == pytest.approx(1)
 
 
-def test_thick_walls_cost_nothing_after_thinning():
+def test_thick_walls_do_not_lower_thinned_scores():
     found = score(WALL, cells(*["...###.."] * 8))
     assert found["V_Rand"].value == found["V_Info"].value == pytest.approx(1)
     assert found["Rand error"].value > 0.2

@@ -69,7 +69,7 @@ def test_coarse_pixel_is_compared_with_all_fine_pixels_it_covers(
     assert all(p.grad is not None and bool(p.grad.any()) for p in made.heads.parameters())
 
 
-def test_coarse_level_sees_the_pixels_it_is_compared_with() -> None:
+def test_coarse_logits_are_aligned_with_their_receptive_fields() -> None:
     """Also without padding, the logits of a coarse pixel are aligned with its receptive field."""
     for padding in ("same", "valid"):
         network = UNet(PLAIN.model_copy(update={"padding": padding, "classes": 2}), seed=1).double()

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septum.errors import DataError, SeptumError, UsageError
-from septum.pairing.find import Pairing, find_pairs
+from septum.pairing.find import find_pairs
 from septum.pairing.names import match
+from septum.pairing.pair import Pairing
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -46,7 +46,7 @@ class Moments:
 
 
 def session(settings: PredictSettings, fatal: int | None, note: Path) -> bool:
-    """Predict in a forked process; say whether it came to its end. It then writes how many moments it had."""
+    """Predict in a forked process; return True if it completed, after writing its number of moments."""
     note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:

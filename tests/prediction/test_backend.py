@@ -45,7 +45,7 @@ SETTINGS = UNetSettings(width=8, depths=(2, 2))
 
 @pytest.fixture(autouse=True)
 def known_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the rule see a processor with AVX2, whatever the tests run on."""
+    """Make the rule find a processor with AVX2, on every machine."""
     processor(monkeypatch, "x86_64", "AVX2")
 
 

@@ -165,7 +165,7 @@ def test_a_run_folder_stands_for_its_model(model: Path, tmp_path: Path) -> None:
     assert len(trained_networks(run)) == 1
 
 
-def test_a_run_that_has_not_ended_is_refused_with_what_to_do(model: Path, tmp_path: Path) -> None:
+def test_a_run_that_has_not_ended_is_refused_with_advice(model: Path, tmp_path: Path) -> None:
     run, parts = tmp_path / "run", tmp_path / "parts"
     run.mkdir()
     with pytest.raises(ModelError, match=r"run: a folder without a model[\s\S]*check the name"):

@@ -1,4 +1,4 @@
-"""Prediction of files and arrays: axes, sizes, frames, channels, names, and what is refused."""
+"""Prediction of files and arrays: axes, sizes, frames, channels, names, and refused inputs."""
 
 from __future__ import annotations
 

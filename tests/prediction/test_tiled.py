@@ -156,7 +156,7 @@ def test_tiles_read_ahead_are_the_same_in_the_same_order(monkeypatch: pytest.Mon
     ahead = list(tiler.tiles(image, stats, whole))
     assert [(write, left) for write, _, left in ahead] == [(write, left) for write, _, left in one]
     assert all(np.array_equal(a, b) for (_, a, _), (_, b, _) in zip(one, ahead, strict=True))
-    # Memory that runs out in the middle: what was read ahead is of no use, nothing is lost and nothing comes twice.
+    # Memory runs out in the middle: the tile read ahead is discarded, and each pixel is yielded exactly once.
     real, calls = TiledPredictor._compute, []
 
     def short(self: TiledPredictor, part: np.ndarray, tile: object) -> np.ndarray:

@@ -142,7 +142,7 @@ def read(folder: Path) -> tuple[str, Reader, dict]:
 
 
 @pytest.mark.parametrize("name", ["objects", "classes", "volumes", "single"])
-def test_a_page_loads_nothing_from_elsewhere(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_page_loads_no_other_file(name: str, request: pytest.FixtureRequest) -> None:
     text, page, _ = read(request.getfixturevalue(name))
     for tag, attributes in page.elements:
         assert tag not in ("iframe", "object", "embed", "base", "audio", "video")

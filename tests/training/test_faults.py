@@ -1,4 +1,4 @@
-"""Faults around a training give a message, and the same command goes on to the bits of an undisturbed run."""
+"""Faults around a training give a message, and the same command ends with the bits of an undisturbed run."""
 
 from __future__ import annotations
 

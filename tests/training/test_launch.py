@@ -1,4 +1,4 @@
-"""Processes that one command starts: they end together, and the cause of a failure is told once."""
+"""Processes that one command starts: they end together, and the cause of a failure is printed once."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def _launch(code: str) -> int:
     return launch(2, [sys.executable, "-c", RANK + code])
 
 
-def test_processes_get_rank_and_address_and_the_first_one_speaks(capfd: pytest.CaptureFixture[str]) -> None:
+def test_processes_get_rank_and_address_and_the_output_of_the_first_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     names = "'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'OMP_NUM_THREADS', 'SEPTUM_LAUNCHER'"
     assert _launch(f"print(rank, *(os.environ[name] for name in ({names})), file=sys.stderr)") == 0
     shown = capfd.readouterr().err
     assert shown.split() == ["0", "2", "0", "127.0.0.1", os.environ["OMP_NUM_THREADS"], str(os.getpid())]
 
 
-def test_the_error_of_one_process_ends_all_and_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_one_process_ends_all_and_is_printed_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert _launch("sys.exit((print('error: no memory', file=sys.stderr), 2)[1]) if rank else time.sleep(60)") == 2
     assert capfd.readouterr().err == "error: no memory\n"
 
 
-def test_the_same_error_of_all_processes_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_same_error_of_all_processes_is_printed_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert _launch("print('error: no data', file=sys.stderr); sys.exit(2)") == 2
     assert capfd.readouterr().err == "error: no data\n"
 
 
-def test_a_killed_process_is_the_cause_and_not_those_that_lost_it() -> None:
+def test_a_killed_process_is_reported_as_the_cause() -> None:
     with pytest.raises(LaunchError, match=r"process 1 of 2 was killed by signal 9; .*\n.*\n.*goes on from the last"):
         _launch("os.kill(os.getpid(), signal.SIGKILL) if rank else sys.exit(75)")
 

@@ -1,4 +1,4 @@
-"""The main scores of a training, and the one number that chooses."""
+"""The main scores of a training, and the number that selects a model."""
 
 from __future__ import annotations
 

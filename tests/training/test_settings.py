@@ -50,7 +50,7 @@ def test_every_field_is_an_option_with_help_and_no_flag_occurs_twice() -> None:
         ({"set": ("weights.w0=5", "batch=2"), "compile": True}, "--set weights.w0=5 --set batch=2 --compile"),
     ],
 )
-def test_the_command_line_has_only_what_differs_from_the_defaults(values: dict[str, Any], words: str) -> None:
+def test_the_command_line_omits_defaults(values: dict[str, Any], words: str) -> None:
     assert command_line(_settings(**values)) == ["d", "--out", "r", *words.split()]
 
 

@@ -133,7 +133,7 @@ def _lines_held_out(monkeypatch: pytest.MonkeyPatch, inside: dict[str, np.ndarra
     return Validator(samples, False, make_plan(LINES, NARROW)[0], find_device("cpu"))
 
 
-def test_a_gap_in_a_line_costs_more_than_a_shifted_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_in_a_line_lowers_the_score_more_than_a_shifted_line(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
     truth, held_out = _membranes(), _lines_held_out(monkeypatch, made)
     assert held_out.plan.lines and not make_plan(replace(LINES, boundary_lines=False), NARROW)[0].lines

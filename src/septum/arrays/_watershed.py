@@ -212,6 +212,22 @@ def find_meetings(
 
 
 @lazy_jit
+def stay_apart(value: float, first: float, second: float, ratio: float) -> bool:
+    """Return True if two basins that meet at `value` stay two objects: the one rule for whole images and blocks.
+
+    Parameters
+    ----------
+    value
+        Largest value at which the basins meet.
+    first, second
+        Heights of the basins.
+    ratio
+        0 .. 1, as for `septum.arrays.watershed.flood`.
+    """
+    return value < ratio * min(first, second)
+
+
+@lazy_jit
 def root_of(parent: NDArray[np.int32], node: int) -> int:
     """Find the representative node of a cluster and halve the path to it.
 
@@ -271,7 +287,7 @@ def merge_clusters(
         place = packed[i] & np.uint64((1 << 34) - 1)
         p = np.int64(place >> np.uint64(3))
         a, b = root_of(parent, -up[p]), root_of(parent, -up[p + steps[np.int64(place & np.uint64(7))]])
-        if a == b or value < ratio * min(heights[a], heights[b]):
+        if a == b or stay_apart(value, heights[a], heights[b], ratio):
             continue
         if heights[a] < heights[b] or (heights[a] == heights[b] and not reaches[a]):
             a, b = b, a
@@ -362,7 +378,7 @@ def join_clusters(
     """
     for i in range(len(value)):
         first, second = root_of(parent, a[i]), root_of(parent, b[i])
-        if first == second or value[i] < ratio * min(heights[first], heights[second]):
+        if first == second or stay_apart(value[i], heights[first], heights[second], ratio):
             continue
         if heights[first] < heights[second]:
             first, second = second, first

@@ -22,7 +22,7 @@ from septum.check.boundary_agreement import (
     measure_agreement,
 )
 from septum.check.census import census
-from septum.check.duplicates import thumbnail
+from septum.check.comparisons import thumbnail
 from septum.check.images import channel_axes, fill_holes
 from septum.check.masks import Labels
 from septum.check.reading import Files, image_frames, mask_frames

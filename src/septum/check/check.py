@@ -10,13 +10,12 @@ import numpy as np
 
 from septum.check import (
     alignment,
-    duplicates,
+    comparisons,
     field_of_view,
     images,
     jpeg_artifacts,
     label_kind,
     masks,
-    outliers,
     pair_files,
     sparse_gold,
     split_ids,
@@ -39,8 +38,7 @@ _TOPICS = (
     label_kind,
     alignment,
     split_ids,
-    duplicates,
-    outliers,
+    comparisons,
     field_of_view,
     sparse_gold,
 )
@@ -177,7 +175,7 @@ def check(
     for index, pair in enumerate(pairs):
         for topic in _PAIR_TOPICS:
             seen += [replace(observation, pair=index) for observation in topic.detect_in_pair(pair)]
-    used, observations = duplicates.detect(_without_left_out(dict(enumerate(pairs)), seen), files)
+    used, observations = comparisons.detect_duplicates(_without_left_out(dict(enumerate(pairs)), seen), files)
     seen += observations
     used = _without_left_out(used, seen)
     channels = images.common_channels(list(used.values()))
@@ -214,7 +212,7 @@ def _detect_in_set(
     if objects and not inferred.pieces:
         seen += split_ids.detect(pairs)
     seen += images.detect(pairs)
-    seen += outliers.detect(pairs, objects=objects and not inferred.pieces)
+    seen += comparisons.detect_outliers(pairs, objects=objects and not inferred.pieces)
     used, observations = alignment.detect(used)
     return used, [*seen, *observations]
 

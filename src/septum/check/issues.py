@@ -32,7 +32,7 @@ class IssueKind:
     text
         The finding; follows ``"3 masks"``, or stands alone.
     mend
-        Repair in training and in the copy; ``""``: none.
+        What happens to the file in training and in the copy; ``""``: nothing.
     fix
         Repair only in the copy of ``septum check DATA --fix OUT``, as "moves them back"; ``""``: none.
     todo

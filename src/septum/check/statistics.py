@@ -35,7 +35,7 @@ class ImageStatistics:
     curve, levels
         See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
-        See `septum.check.duplicates.thumbnail`; of the first frame, empty for stacks.
+        See `septum.check.comparisons.thumbnail`; of the first frame, empty for stacks.
     """
 
     dtype: str
@@ -169,12 +169,12 @@ class PairStatistics:
         return self.masks[0][1] is not None
 
     def placement(self, path: Path, *, likely: bool) -> Placement | None:
-        """Return the placement that puts a truth file on the image; None if it lies there.
+        """Return how a truth file must be reordered, turned or shifted to fit its image; None if it need not be.
 
         Parameters
         ----------
         path
-            The truth file; other truth than the mask is not placed by the edges of the image.
+            The truth file. Gold files get the order of axes only, never a turn or shift found from edges of the image.
         likely
             Return placements that are not certain as well, as the copy applies them.
         """

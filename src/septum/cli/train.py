@@ -17,8 +17,8 @@ def train(settings: RunSettings, display: Display) -> None:
     """Train a model on annotated images.
 
     DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks; or a data
-    set of the Cell Tracking Challenge. The data is checked first; certain problems are repaired in memory, with a
-    message. The same command on the same run resumes it.
+    set of the Cell Tracking Challenge. The data is checked first; certain repairs are made in memory and printed. The
+    same command on the same run continues where it was stopped.
 
     Example: septum train cells -o runs/cells --budget 20m
     """

@@ -28,10 +28,11 @@ class ImageFormat:
     name
         For messages.
     suffixes
-        Suffix of a file to suffix of the result that Septum writes for such a file: results keep the format where it
-        is lossless and written, and are PNG otherwise.
+        Maps the suffix of an input to the suffix of its result. The format is kept if it is lossless and Septum writes
+        it; otherwise the result is PNG.
     magic
-        First bytes of a file, one of these. Two bytes are too weak a proof: then the suffix must agree.
+        First bytes of a file, one of these; empty for folders. Two bytes alone can be chance: then the suffix must
+        match as well.
     reader, writer
         ``module:function``, imported at first use; None where the format is not written.
     lossy
@@ -43,7 +44,8 @@ class ImageFormat:
     names_axes
         True if files state which axis is which; other files are written in the caller's order of axes.
     by_blocks
-        True if Septum writes the format piece by piece, so that a result need not fit into memory.
+        True if Septum writes the format piece by piece, so that a result need not fit into memory; then
+        `septum.prediction.in_blocks.deliver` must know how.
     folder
         True if an image is a folder.
     remote

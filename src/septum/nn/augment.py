@@ -182,6 +182,7 @@ def draw(
     ratio = np.ones(rank) if spacing is None else np.asarray(spacing, dtype=np.float64) / min(spacing)
     fine = [axis for axis in range(rank) if ratio[axis] <= THICK]
     # All numbers are drawn in a fixed order whatever the settings, so that changing one setting keeps the other draws.
+    # A draw of a new augmentation comes last, so that old seeds keep their tiles.
     turn = _rotation(rng, len(fine))
     signs = rng.choice([-1.0, 1.0], size=rank)
     low, high = np.log(settings.scale)

@@ -113,7 +113,9 @@ class PredictSettings(Settings):
     format: Annotated[
         str | None,
         Option(
-            help="File format of the results: tif, png, nii.gz, npy, ome.zarr.", heading=RESULTS, default="as the input"
+            help=f"File format of the results: {', '.join(suffix[1:] for suffix in RESULT_SUFFIXES)}.",
+            heading=RESULTS,
+            default="as the input",
         ),
     ] = None
     label_image: Annotated[

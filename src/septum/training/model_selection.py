@@ -1,7 +1,7 @@
-"""The scores of held-out images that a training reports, the one number that chooses, and what it chooses from.
+"""Model selection: the main scores of held-out images, the selection score, and the candidate settings.
 
-That number decides which weights are kept, which candidate settings turn probabilities into objects, and whether a
-training still gets better. To change how a model is chosen, change this file.
+The selection score decides which weights are kept, which candidate settings turn probabilities into objects, and
+whether a training still improves. To change how a model is chosen, change this file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ the log of a run and the head of its report hold them.
 """
 
 _CHOOSING = (("SEG", "AP50"), ("V_Rand", "dice"), ("dice",))
-"""Names of the scores whose mean chooses; the first group of which all scores exist.
+"""Names of the scores whose mean chooses: of the first group whose scores all exist; all are in `MAIN_SCORES`.
 
 SEG alone would ignore false objects, AP50 alone the fit of outlines. V_Rand detects gaps in lines, which hardly
 change Dice.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from septum.settings import DEVICE, IGNORE_VALUES, MASK_KIND, WIDTH, MaskKind, Option, Settings, options_of
+from septum.settings import DEVICE, IGNORE_VALUES, MASK_KIND, WIDTH, MaskKind, Option, Settings, flag_of, options_of
 
 Preset = Literal["auto", "paper", "fiji"]
 Precision = Literal["float32", "bfloat16"]
@@ -246,7 +246,7 @@ def command_line(settings: Settings) -> list[str]:
             value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
         if value is _MISSING:
             continue
-        flag = next((f for f in option.flags if f.startswith("--")), f"--{place[-1].replace('_', '-')}")
+        flag = flag_of(place, option)
         if value is True:
             words.append(flag)
             continue

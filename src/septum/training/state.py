@@ -39,7 +39,8 @@ class Counters(BaseModel):
     validated, best, best_step
         Validations done, the best selection score so far (None before the first), and its step.
     no_improvement, reference
-        Validations since the selection score last gained more than `septum.training.schedule.GAIN`, and its value then.
+        Validations since the selection score last gained more than `septum.training.model_selection.GAIN`, and its
+        value then.
     anneal_start, anneal_end
         As in `septum.training.schedule.Schedule`.
     row

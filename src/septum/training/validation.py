@@ -275,7 +275,9 @@ def tune_objects(
     *,
     lines: bool = False,
 ) -> ObjectSettings:
-    """Choose how objects, or areas between lines, are made: levels and necks first, then seeds, then the smallest size.
+    """Choose how objects, or areas between lines, are made.
+
+    Thresholds, seed level, merge ratio and growth are tuned first, then the seed share, then the smallest size.
 
     Parameters
     ----------
