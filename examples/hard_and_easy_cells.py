@@ -1,4 +1,4 @@
-"""When is a threshold enough? Score Otsu and watershed on made cells while the light gets more uneven.
+"""When is a threshold enough? Score Otsu and watershed on synthetic cells under more and more uneven light.
 
 python examples/hard_and_easy_cells.py
 """

@@ -1,4 +1,4 @@
-"""Make a data folder of made cells: images/ and masks/, ready for `septum train`.
+"""Write a data folder of synthetic cells: images/ and masks/, ready for `septum train`.
 
 python examples/make_cells.py FOLDER [NUMBER OF IMAGES] [SIDE IN PIXELS]
 """

@@ -16,6 +16,7 @@ from septum.io.files import write_image
 from septum.io.tensors import read_model, write_model
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.domain_shift import TrainingDomain, distance, shift_warnings, training_domain, typical_distance
+from septum.prediction.info import describe_model
 from septum.prediction.model import ModelHeader, open_model, save_model
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings
@@ -177,6 +178,7 @@ def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -
     seen = open_model(tmp_path / "run/model.safetensors").header.domain
     assert seen is not None
     assert len(seen.curves) == 5
+    assert set(describe_model(tmp_path / "run")["domain"]) == {"pixel_um", "object_px", "levels"}  # type: ignore[arg-type]
     assert seen.pixel_um == {}
     assert seen.object_px == pytest.approx(13.6, abs=0.5)
     settings = PredictSettings(

@@ -278,11 +278,11 @@ def test_predictions_of_an_earlier_model_are_replaced(alone, tmp_path):
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("dic-hela", {"folds": 3}, "isbi2012 only"),
-        ("dic-hela", {"truth": "truth"}, "isbi2012 only"),
-        ("isbi2012", {"variant": "gold"}, "dic-hela and phc-u373 only"),
+        ("dic-hela", {"folds": 3}, "--folds with dic-hela"),
+        ("dic-hela", {"truth": "truth"}, "--truth with dic-hela"),
+        ("isbi2012", {"variant": "gold"}, "--variant with isbi2012"),
     ],
 )
 def test_options_of_another_protocol_are_refused(name, more, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         ReproduceSettings(name=name, data="data", out="out", **more)

@@ -17,7 +17,7 @@ def predict(settings: PredictSettings, display: Display) -> None:
 
     MODEL is a model file or the folder of a run. INPUT is any number of images, folders of images, or patterns
     ('*.tif'). The results are like the training masks: numbered objects, or classes. An image that does not fit into
-    the memory is predicted block by block; if that is stopped, the same command goes on.
+    the memory is predicted block by block; if that is stopped, the same command resumes.
 
     Example: septum predict runs/cells new/ -o results
     """

@@ -60,7 +60,7 @@ def describe_model(path: Path, device: str = "auto") -> dict[str, object]:
     networks = [n for n in members_of(model.network) if isinstance(n, UNet)]
     choice = model.choose()
     return {
-        **model.header.model_dump(mode="json", exclude={"seen": {"curves"}}),  # hundreds of numbers
+        **model.header.model_dump(mode="json", exclude={"domain": {"curves"}}),  # hundreds of numbers
         "parameters": sum(p.numel() for n in networks for p in n.parameters()),
         "context_px": list(model.network.geometry.contexts),
         "device": model.device.name,
