@@ -321,3 +321,15 @@ def test_training_and_evaluation_read_named_axes(run: Run, pages: Path, tmp_path
     assert len(json.loads(out)["results"][0]["images"]) == 40
     run("predict", tmp_path / "run", pages / "images", "-o", tmp_path / "out", "--axes", "ZYX", "--device", "cpu")
     assert run("evaluate", tmp_path / "out", pages / "masks", "--axes", "ZYX")[0] == 0
+
+
+VERBOSITY = (("plain", ()), ("verbose", ("-v",)))
+
+
+def test_quiet_and_verbose_info_and_prediction(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:
+    whole, quiet, verbose = (run("info", model, *more)[1] for more in ((), ("-q",), ("-v",)))
+    assert len(quiet.splitlines()) == 1 and quiet.strip() in whole
+    assert set(whole.splitlines()) <= set(verbose.splitlines()) or len(verbose) > len(whole)
+    assert "numpy" in run("info", "-v")[1]
+    started = [run("predict", model, cells / "images", "-o", tmp_path / name, *more)[2] for name, more in VERBOSITY]
+    assert [text.count(" of memory") for text in started] == [1, len(list((cells / "images").iterdir()))]

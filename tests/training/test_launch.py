@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +16,7 @@ from septum.training.distributed import LaunchError, launch, starts_processes
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="signals"),
-    # PyTorch's launcher leaves the log files open.
+    # PyTorch's launcher leaves its log files open.
     pytest.mark.filterwarnings("ignore:.*stderr.log:pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -33,6 +35,9 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # those log files
+        gc.collect()
 
 
 def _launch(code: str) -> int:
@@ -57,8 +62,8 @@ def test_the_same_error_of_all_processes_is_printed_once(capfd: pytest.CaptureFi
 
 
 def test_a_killed_process_is_reported_as_the_cause() -> None:
-    with pytest.raises(LaunchError, match=r"process 1 of 2 was killed by signal 9; .*\n.*\n.*goes on from the last"):
-        _launch("os.kill(os.getpid(), signal.SIGKILL) if rank else sys.exit(75)")
+    with pytest.raises(LaunchError, match=r"process 1 of 2 was killed by signal 9; .*\n.*\n.*continues from the last"):
+        _launch("os.kill(os.getpid(), signal.SIGKILL) if rank else (time.sleep(3), sys.exit(75))")
 
 
 def test_a_process_that_does_not_answer_is_reported() -> None:

@@ -40,6 +40,7 @@ def fetch(settings: FetchSettings, display: Display) -> None:
                 case Warned(text):
                     progress.warn(text)
                 case job.Fetched(what, folder, training, sha256):
+                    progress.detail(f"SHA-256 of the archive: {sha256 or 'not computed, the data are there already'}")
                     said = {"name": what.name, "url": what.url, "folder": folder, "training": training}
                     said |= {"sha256": sha256, "terms": what.terms, "citation": what.citation}
     if display.json:

@@ -26,15 +26,24 @@ def info(settings: InfoSettings, display: Display) -> None:
     MODEL is a model file or the folder of a run; the model is opened and verified. Without MODEL, versions and the
     device that would compute are shown, with the reason.
 
+    --quiet prints how the model, or a model here, is computed; --verbose adds the intensities of the training images,
+    or the versions of all libraries.
+
     Example: septum info runs/cells
     """
-    from septum.prediction.info import describe_model, installation
+    from septum.prediction.info import describe_model, installation, libraries
 
     if settings.model is None:
-        facts: dict[str, object] = dict(installation(settings.device))
+        facts: dict[str, object] = {**installation(settings.device), **(libraries() if display.verbose else {})}
     else:
-        facts = {"model": str(settings.model), **describe_model(settings.model, settings.device)}
-    typer.echo(json_text({"command": "info", **facts}) if display.json else "\n".join(described(facts)))
+        model = describe_model(settings.model, settings.device, curves=display.verbose)
+        facts = {"model": str(settings.model), **model}
+    if display.json:
+        typer.echo(json_text({"command": "info", **facts}))
+    elif display.quiet:
+        typer.echo(facts["device"] if settings.model is None else facts["computed_by"])
+    else:
+        typer.echo("\n".join(described(facts)))
 
 
 command = options.command(info, InfoSettings)

@@ -27,7 +27,7 @@ def predict(settings: PredictSettings, display: Display) -> None:
     outcome = Outcome()
     try:
         with (
-            stoppable(lambda: f"the results in {place} are whole; the same command goes on with the others"),
+            stoppable(lambda: f"the results in {place} are whole; the same command continues with the others"),
             Progress("images", display, waiting="opening the model") as progress,
         ):
             follow_prediction(predict_files(settings), progress, outcome)

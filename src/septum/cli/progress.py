@@ -307,8 +307,8 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
     for record in job:
         match record:
             case ImageStarted(path, index, count):
-                if index == 0 or record.blocks:  # of many small images the first speaks for all
-                    progress.say(layout_text(record))
+                # Of many small images the first speaks for all, unless details are asked for.
+                (progress.say if index == 0 or record.blocks else progress.detail)(layout_text(record))
                 progress.show(index, count, note=path.name)
             case TileDone(path, tile, tiles):
                 progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
@@ -343,7 +343,7 @@ def layout_text(record: ImageStarted) -> str:
     words.append(f"at most {format_bytes(record.peak_bytes)} of memory")
     if record.seconds is not None:
         words.append(f"about {format_seconds(record.seconds)}")
-    start = "goes on: " if record.resumed else ""
+    start = "continues: " if record.resumed else ""
     return f"{record.path}: {start}{', '.join(words)}"
 
 

@@ -14,7 +14,7 @@ from septum.events import Event, Warned
 from septum.prediction.events import ImageDone, TileDone
 from septum.report.numbers import format_seconds, format_table, score_format
 from septum.reproduce.settings import ReproduceSettings
-from septum.training.events import Checked, Planned, Resumed, Step, Validated
+from septum.training.events import Checked, Planned, Resumed, Saved, Step, Validated
 
 if TYPE_CHECKING:
     from septum.reproduce.results import Reproduced
@@ -72,7 +72,7 @@ def _show(event: Event, progress: Progress) -> None:
             progress.warn(text)
         case Step(step, total, loss):
             progress.show_stage("training", step, total, note=f"loss {loss:.3f}", unit="steps")
-        case Checked() | Planned() | Resumed() | Validated():
+        case Checked() | Planned() | Resumed() | Saved() | Validated():
             show_training(event, progress)
 
 

@@ -51,7 +51,8 @@ def suggest(settings: SuggestSettings, display: Display) -> None:
     if display.json:
         typer.echo(json_text({"command": "suggest", **_document(found, pictures), "failures": failed}))
     else:
-        typer.echo("\n".join(_lines(found, settings.out)))
+        lines = _lines(found, settings.out, verbose=display.verbose)
+        typer.echo("\n".join(lines[-1:] if display.quiet else lines))
     if failed:
         raise typer.Exit(1)
 
@@ -64,16 +65,16 @@ def _pictures(found: Suggested, out: Path | None) -> list[Path | None]:
     return [draw_suggestion(one, rank, out) for rank, one in enumerate(found.suggestions, start=1)]
 
 
-def _lines(found: Suggested, out: Path | None) -> list[str]:
+def _lines(found: Suggested, out: Path | None, *, verbose: bool) -> list[str]:
     from septum.io.formats import format_path
     from septum.report.numbers import format_table
 
     rows: list[list[object]] = [["annotate next", "disagreement", "most of it in"]]
     for one in found.suggestions:
         place = "".join(f", {axis} {number}" for axis, number in one.place.items())
-        box = one.regions[0] if one.regions else None
-        where = "-" if box is None else ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
-        rows.append([f"{format_path(one.path)}{place}", f"{one.disagreement:.4f}", where])
+        boxes = one.regions if verbose else one.regions[:1]
+        where = [", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True)) for box in boxes]
+        rows.append([f"{format_path(one.path)}{place}", f"{one.disagreement:.4f}", "; ".join(where) or "-"])
     count = found.judged
     lines = [*format_table(rows), f"{count} image{'s' * (count != 1)}, ranked by how much {found.voters} disagree"]
     return lines if out is None else [*lines, f"pictures: {out}"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from septum.version import __version__
@@ -29,7 +31,19 @@ def installation(device: str = "auto") -> dict[str, str]:
     }
 
 
-def describe_model(path: Path, device: str = "auto") -> dict[str, object]:
+def libraries() -> dict[str, str]:
+    """Return the versions of the installed libraries that Septum requires, by name."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    found = {}
+    for requirement in requires("septum") or []:
+        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def describe_model(path: Path, device: str = "auto", *, curves: bool = False) -> dict[str, object]:
     """Return the content of a model file, after verifying that it works here.
 
     Verifying Septum's engine, if it computes the model, compiles it: seconds, once for a machine.
@@ -40,6 +54,8 @@ def describe_model(path: Path, device: str = "auto") -> dict[str, object]:
         A model file or a run folder.
     device
         See `septum.nn.device.find_device`.
+    curves
+        Hold the intensity quantiles of the training images as well: hundreds of numbers.
 
     Returns
     -------
@@ -60,7 +76,7 @@ def describe_model(path: Path, device: str = "auto") -> dict[str, object]:
     networks = [n for n in members_of(model.network) if isinstance(n, UNet)]
     choice = model.choose()
     return {
-        **model.header.model_dump(mode="json", exclude={"domain": {"curves"}}),  # hundreds of numbers
+        **model.header.model_dump(mode="json", exclude=None if curves else {"domain": {"curves"}}),
         "parameters": sum(p.numel() for n in networks for p in n.parameters()),
         "context_px": list(model.network.geometry.contexts),
         "device": model.device.name,

@@ -189,7 +189,7 @@ def processes_of_this_training(timeout_s: float = TIMEOUT_S) -> Iterator[Process
             f"process {processes.rank} of {processes.world}: another process of this training has ended "
             f"or did not answer for {timeout_s:g} s ({_first_line(error)})",
             "all processes to run until the end",
-            "look for the message of the other process; the same command goes on from the last checkpoint",
+            "look for the message of the other process; the same command continues from the last checkpoint",
         ) from None
     except BaseException:
         _keep_forever(distributed.group.WORLD)
@@ -346,5 +346,5 @@ def _launch_error(rank: int, count: int, code: int) -> LaunchError:
     return LaunchError(
         given,
         "all processes to run until the end",
-        "if the memory was not enough, give fewer --devices; the same command goes on from the last checkpoint",
+        "if the memory was not enough, give fewer --devices; the same command continues from the last checkpoint",
     )
