@@ -68,6 +68,7 @@ def test_a_signal_saves_the_state_and_prints_how_to_continue(data: Path, tmp_pat
 
 
 class TestDevices:
+    @pytest.mark.slow
     def test_of_two_processes_only_the_first_prints(self, data: Path, tmp_path: Path) -> None:
         process = _start(data, tmp_path / "run", 3, "--devices", "2")
         said, _ = process.communicate(timeout=60)
@@ -84,6 +85,7 @@ class TestDevices:
         assert said.count("stopped: ") == 1
         assert newest_checkpoint(tmp_path / "run" / "checkpoints")[0] is not None
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
     def test_killed_process_ends_the_command_and_killed_command_ends_its_processes(
         self, data: Path, tmp_path: Path

@@ -112,6 +112,7 @@ def test_every_synthetic_case(gold, source):
         check_challenge(case, warp=True)
 
 
+@pytest.mark.slow
 def test_every_isbi_section(isbi_gold):
     names = []
     for case in isbi_gold.isbi("isbi"):

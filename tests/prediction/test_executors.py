@@ -49,6 +49,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_result_survives_the_death_of_a_worker(model: Path, image: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="needs septum[cluster]")
     program = Path(__file__).with_name("shared_predictions.py")

@@ -162,6 +162,7 @@ def test_images_do_not_overlap_if_memory_is_short(model: Path, images: Path, mon
     assert kinds == ["ImageStarted", "ImageDone"] * 3
 
 
+@pytest.mark.slow
 def test_the_announced_memory_is_kept_with_two_images_at_a_time(model: Path, tmp_path: Path) -> None:
     """In a process of its own: memory of other tests would hide that of the prediction."""
     for number in range(4):

@@ -64,6 +64,7 @@ def _spec(data: Path, out: Path, world: int, **more: Any) -> dict[str, Any]:
     return {"settings": settings, "world": world, **more}
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_over_fifty_steps(run: Run, disks: Path, tmp_path: Path) -> None:
     paper = {"preset": "paper", "batch": 2, "steps": 8}  # with drop-out, no batch normalization
     one, two, dry, wet = run(
