@@ -140,7 +140,7 @@ def test_if_one_process_ends_the_others_end_and_the_run_can_be_resumed(
     for (kind, rank), hurt, again in zip(accidents, pairs[::2], pairs[1::2], strict=True):
         error = hurt["ranks"][1 - rank]["error"]
         assert "another process of this training has ended" in error
-        assert "the same command goes on" in error
+        assert "the same command continues" in error
         if kind == "raise":
             assert hurt["ranks"][rank]["error"] == "an error of one process"
         if kind != "freeze":
