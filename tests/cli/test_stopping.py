@@ -98,7 +98,7 @@ class TestDevices:
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 2
         assert "process 1 of 2 was killed by signal 9" in said
-        assert "the same command goes on" in said
+        assert "the same command continues" in said
 
         process = _start(data, tmp_path / "other", 100_000, "--devices", "2")
         _after_steps(process, tmp_path / "other")
