@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from septum.errors import SeptumError
+from septum.errors import SeptumError, UsageError
 from septum.version import __version__
 
 COMMANDS = {
@@ -50,6 +50,16 @@ class Commands(TyperGroup):
         found = import_module(f"septum.cli.{cmd_name}").command
         found.name = cmd_name
         return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments begin with; refuse an unknown one with the most similar name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            similar = get_close_matches(args[0], COMMANDS, n=1)
+            todo = f"did you mean: septum {similar[0]}?" if similar else "see: septum --help"
+            raise UsageError(f"no such command: {args[0]}", f"one of {', '.join(COMMANDS)}", todo)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands without importing them."""
