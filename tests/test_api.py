@@ -116,6 +116,8 @@ def test_train_passes_each_keyword_on(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert (seen[1][0].steps, seen[1][0].budget_s) == (3, None)
     septum.train(tmp_path)
     assert (seen[2][0].steps, seen[2][0].budget_s) == (None, 1800)
+    septum.train(tmp_path, budget_s=float("inf"))
+    assert seen[3][0].budget_s is None and seen[3][0].ends_at_plateau
 
 
 def test_train_writes_the_report_that_the_command_writes(tmp_path: Path) -> None:

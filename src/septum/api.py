@@ -5,6 +5,7 @@ The jobs are those of the command line, with the same results and files.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import warnings
@@ -88,8 +89,8 @@ def train(
         Run folder: model, report, log and checkpoints; the same call on the same folder continues after a stop. A
         temporary folder that is removed where not given.
     budget_s, steps, until_plateau
-        Seconds for the whole training (1800 where neither is given), or the number of steps; end earlier where the
-        held-out scores no longer improve.
+        Seconds for the whole training (1800 where neither is given; `math.inf`: train until the held-out scores no
+        longer improve), or the number of steps; with `until_plateau` end earlier where they no longer improve.
     preset
         ``"auto"`` follows the data; ``"paper"`` is the U-Net of 2015, ``"fiji"`` its ImageJ plugin.
     seed
@@ -159,7 +160,7 @@ def train(
             "compile": compile,
         }
         if budget_s is not None:
-            training["budget_s"] = budget_s
+            training["budget_s"] = None if math.isinf(budget_s) else budget_s
         asked = _settings(RunSettings, training=training, folds=folds)
         trackers = open_trackers(folder, tensorboard=tensorboard, mlflow=mlflow)
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +11,14 @@ import typer
 from septum.cli import options
 from septum.cli.options import Display
 from septum.cli.text import described, json_text
-from septum.settings import Option, Settings
+from septum.settings import DEVICE, Option, Settings
 
 
 class InfoSettings(Settings):
     """What to describe."""
 
     model: Annotated[Path | None, Option(help="A model.", argument=True, metavar="MODEL")] = None
-    device: Annotated[str, Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto"
+    device: Annotated[str, replace(DEVICE, heading="")] = "auto"
 
 
 def info(settings: InfoSettings, display: Display) -> None:

@@ -366,4 +366,6 @@ class StepLog:
 
 def _unwritable(path: Path, error: OSError) -> FileError:
     reason = as_error(path, error)
-    return FileError(reason.given, reason.expected, f"{reason.todo}; the same command goes on from the last checkpoint")
+    return FileError(
+        reason.given, reason.expected, f"{reason.todo}; the same command continues from the last checkpoint"
+    )
