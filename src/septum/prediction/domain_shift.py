@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from septum.arrays.normalize import QUANTILES, intensity_curve, inverted
+from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
 
@@ -45,12 +46,16 @@ class TrainingDomain(Settings):
         Smallest and largest pixel size for each axis, in micrometers; empty if unknown.
     object_px
         Median diameter of the objects in pixels; None for classes.
+    width_by_area_px
+        Median over the images of the typical width of their objects (`septum.arrays.targets.width_by_area`); None for
+        classes, and in files of versions that did not store it.
     """
 
     curves: tuple[tuple[float, ...], ...] = Field(min_length=1)
     levels: int
     pixel_um: dict[str, tuple[float, float]] = Field(default_factory=dict)
     object_px: float | None = None
+    width_by_area_px: float | None = None
 
 
 def training_domain(samples: Sequence[Sample], object_px: float | None) -> TrainingDomain:
@@ -67,11 +72,13 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
+    widths = [] if object_px is None else [width for s in samples if (width := width_by_area(s.mask)[1]) > 0]
     return TrainingDomain(
         curves=tuple(tuple(round(float(v), 4) for v in curves[i][0].ravel()) for i in kept),
         levels=min(levels for _, levels in curves),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
         object_px=None if object_px is None else round(object_px, 1),
+        width_by_area_px=round(float(np.median(widths)), 1) if widths else None,
     )
 
 
@@ -135,12 +142,25 @@ def image_warnings(
             yield cause, f"{text} (reported once, also for other images of this kind)"
 
 
+def pixel_size_ratios(pixel_size_um: Mapping[str, float], seen: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return by axis the ratios of pixel sizes outside of the range of the training to the middle of that range.
+
+    Parameters
+    ----------
+    pixel_size_um
+        Pixel size for each axis, in micrometers; empty if unknown.
+    seen
+        `TrainingDomain.pixel_um`.
+    """
+    return {
+        axis: pixel_size_um[axis] / float(np.sqrt(low * high))
+        for axis, (low, high) in seen.items()
+        if axis in pixel_size_um and not low / _SIZE_RATIO <= pixel_size_um[axis] <= high * _SIZE_RATIO
+    }
+
+
 def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
-    ratios = {}
-    for axis, (low, high) in seen.pixel_um.items():
-        size = pixel_size_um.get(axis)
-        if size is not None and not low / _SIZE_RATIO <= size <= high * _SIZE_RATIO:
-            ratios[axis] = size / float(np.sqrt(low * high))
+    ratios = pixel_size_ratios(pixel_size_um, seen.pixel_um)
     if not ratios:
         return
     axis = max(ratios, key=lambda a: abs(np.log(ratios[a])))
