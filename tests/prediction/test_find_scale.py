@@ -277,6 +277,7 @@ def test_an_image_keeps_the_first_factor_where_its_objects_fit(model: Path) -> N
     assert finder.following(Evidence(0.25, 20, 3.0, 0.9)) == 1  # 12 px wide
     assert finder.following(Evidence(0.25, 20, 20.0, 0.9)) == pytest.approx(1 / 8)
     assert finder.fits(Evidence(0.25, 2, 90.0, 0.2))  # too few to tell
+    assert finder.following(Evidence(0.25, 20, 0.2, 0.9)) == 0.25  # specks tell nothing
 
 
 def test_a_finer_first_factor_is_kept_although_the_own_grid_would_do(model: Path) -> None:

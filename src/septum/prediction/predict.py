@@ -310,7 +310,12 @@ def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, e
         raise UsageError(
             f"{target.name}: the image and its result do not fit into {format_bytes(_limit(settings))}",
             "a format that is written piece by piece",
-            "write --format tif or ome.zarr, or give more with --max-memory",
+            "write --format tif or ome.zarr, or give more with --max-memory"
+            + (
+                f"; --scale 1 predicts it without enlarging it {found.factors[-1]:.2g} times"
+                if max(found.factors) > 1
+                else ""
+            ),
         )
     several = plan.block is None and (count > 1 or len(frames) > 1)
     overlap = several and plan.peak_bytes - held <= (limit - held) * _OVERLAP_SHARE

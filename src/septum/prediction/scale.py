@@ -184,6 +184,8 @@ class ScaleFinder:
         if not self.decided or evidence.objects < _LEAST_OBJECTS:
             return self.factor
         factor = self._target_px / evidence.width_px
+        if not _FACTORS[0] / _NEAR <= factor <= _LAST_FACTOR * _NEAR:  # specks, or all objects in one
+            return self.factor
         near = (known for known in (self.factor, 1.0) if 1 / TOLERANCE <= factor / known <= TOLERANCE)
         return next(near, factor)
 
