@@ -132,7 +132,7 @@ def test_the_sentence_names_the_width_and_the_ratio(model: Path, tmp_path: Path)
         "objects are about 42 px wide, 4.2 times those of the training: predicted at"
     )
     (text,) = _said(_run(model, _write(tmp_path / "small", 5), tmp_path / "out"))
-    assert "px wide, 1/2" in text
+    assert "px wide, 0.52 times those of the training: predicted at scale 1.9" in text
 
 
 def test_an_image_that_differs_is_measured_itself(model: Path, tmp_path: Path) -> None:

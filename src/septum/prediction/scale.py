@@ -231,11 +231,9 @@ class ScaleFinder:
             return ""
         if width_px == 0:
             return f"predicted at scale {factor:.2g}, as the first images (--scale 1 refuses)"
-        ratio = width_px / self._target_px
-        times = f"{ratio:.2g} times those" if ratio > 1 else f"1/{1 / ratio:.2g} of those"
         return (
-            f"objects are about {width_px:.2g} px wide, {times} of the training: predicted at scale {factor:.2g} "
-            "(--scale 1 refuses)"
+            f"objects are about {width_px:.2g} px wide, {width_px / self._target_px:.2g} times those of the training: "
+            f"predicted at scale {factor:.2g} (--scale 1 refuses)"
         )
 
     def _counts(self, evidence: Evidence) -> bool:
