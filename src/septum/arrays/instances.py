@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
 
 from septum.arrays.distance import squared_distance
+from septum.arrays.learned import LearnedDecisions, decide
+from septum.arrays.regions import Regions, regions_of_image
 from septum.arrays.watershed import flood
 from septum.axes import relative_spacing
 from septum.settings import Settings
@@ -59,6 +61,10 @@ class ObjectSettings(Settings):
     """Background pixels within this distance of two objects are assigned to these: this closes the gap that the
     training target left between touching objects. Outlines that face open background do not move."""
 
+    learned: LearnedDecisions | None = None
+    """Learned scores that merge the parts made by the settings above, and remove objects; None: these parts are the
+    objects."""
+
 
 AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, merge_ratio=0.0)
 """Default settings for areas that are separated by lines: the probability of the line decides, not the shape."""
@@ -98,12 +104,31 @@ def label_objects(
     UsageError
         If `spacing` does not fit the axes, or the image has more pixels than one watershed can process.
     """
-    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing))[1]
+    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing)).labels
+
+
+class Labeled(NamedTuple):
+    """The objects of one image, made with one choice of settings.
+
+    Attributes
+    ----------
+    choice
+        The settings.
+    labels
+        ``(*S)`` int32: 0 background, 1 .. N objects.
+    confidence
+        ``(N,)`` float32 in 0 .. 1: the probability that each object matches a true one with an IoU of one half. None
+        without `ObjectSettings.learned`.
+    """
+
+    choice: ObjectSettings
+    labels: NDArray[np.int32]
+    confidence: NDArray[np.float32] | None
 
 
 def label_each(
     foreground: NDArray[np.float32], choices: Iterable[ObjectSettings], *, spacing: Sequence[float] | None = None
-) -> Iterator[tuple[ObjectSettings, NDArray[np.int32]]]:
+) -> Iterator[Labeled]:
     """Label the objects of one image with each of several settings, as `label_objects` does.
 
     Results that settings share (distances, seeds, watersheds) are computed once: the candidates of
@@ -120,10 +145,8 @@ def label_each(
 
     Yields
     ------
-    choice
-        One of `choices`, in their order.
-    labels
-        ``(*S)`` int32: 0 background, 1 .. N objects.
+    Labeled
+        For each of `choices`, in their order.
 
     Raises
     ------
@@ -165,7 +188,36 @@ def label_each(
     for choice in choices:
         threshold, sure = quantized_thresholds(choice)
         labels = cleaned(threshold, sure, choice.merge_ratio, choice.seed_share, choice.min_size_px)
-        yield choice, close_gaps(labels, choice.grow_px, sizes)
+        confidence = None
+        if choice.learned is not None:
+            regions = regions_of_image(labels, values, distances(threshold), sure=sure)
+            numbers, confidence = decide(regions, choice.learned, labels.shape)
+            labels = numbers.astype(np.int32)[labels]
+        yield Labeled(choice, close_gaps(labels, choice.grow_px, sizes), confidence)
+
+
+def find_regions(
+    foreground: NDArray[np.float32], settings: ObjectSettings, *, spacing: Sequence[float] | None = None
+) -> tuple[NDArray[np.int32], Regions]:
+    """Find the parts of objects about which `ObjectSettings.learned` decides.
+
+    Parameters
+    ----------
+    foreground, settings, spacing
+        As for `label_objects`: ``(*S)`` float32, 0 .. 1; `learned` and `grow_px` are not used.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32: 0 background, 1 .. N regions in scan order.
+    regions
+        Their sums.
+    """
+    plain = settings.model_copy(update={"learned": None, "grow_px": 0})
+    labels, values = label_objects(foreground, plain, spacing=spacing), quantize(foreground)
+    threshold, sure = quantized_thresholds(settings)
+    depths = squared_distance(values > threshold, relative_spacing(spacing, values.ndim))
+    return labels, regions_of_image(labels, values, depths, sure=sure)
 
 
 def quantize(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:

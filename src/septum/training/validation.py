@@ -325,7 +325,7 @@ def candidate_columns(
     """
     made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
     columns = []
-    for _, labels in made:
+    for _, labels, _ in made:
         if lines:
             classes = (draw_boundaries(labels) > 0).astype(np.int32)
             areas = isbi.areas(sample.mask, classes)
