@@ -325,9 +325,10 @@ def _as_image(array: Any, rank: int) -> Image:
 
 def _new_warnings(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield what in an image differs from the training images, and was not warned of before, with its key."""
-    for cause, text in image_warnings(split_frames(image, model), name, image.pixel_size_um, model.header.domain):
-        assert model.header.domain is not None
-        if (known := (model.header.domain.model_dump_json(), cause)) not in _warned:
+    domain, frames = model.header.domain, split_frames(image, model)
+    for cause, text in image_warnings(frames, name, image.pixel_size_um, domain, model.header.normalization):
+        assert domain is not None
+        if (known := (domain.model_dump_json(), cause)) not in _warned:
             yield known, text
 
 

@@ -103,6 +103,23 @@ def test_intensity_curves_computed_by_hand() -> None:
     assert typical_distance([curve] * 12) == pytest.approx(0.2)
 
 
+def test_hot_pixels_and_added_frames_are_named() -> None:
+    robust = NormalizeSettings(limit=6, skip_constant=True)
+    image = nuclei(50)
+    assert list(shift_warnings(image[None], "a.tif", {}, SEEN, robust)) == []
+    hot = image.astype(np.float32)
+    hot[3, [4, 9]] = 65_535
+    ((cause, text),) = shift_warnings(hot[None], "a.tif", {}, SEEN, robust)
+    assert cause == "hot pixels"
+    assert text.startswith("a.tif: 2 pixels far brighter or darker than anything in the training images (up to ")
+    assert "limited to the intensities of the training" in text
+    assert "hot pixels" not in [c for c, _ in shift_warnings(hot[None], "a.tif", {}, SEEN, NormalizeSettings())]
+    framed = np.pad(image.astype(np.float32) + 5000, 20)
+    found = dict(shift_warnings(framed[None], "a.tif", {}, SEEN, robust))
+    share = np.mean(framed == 0)
+    assert f"{share:.1%} of the pixels have exactly the value 0, far from all others" in found["constant value"]
+
+
 def test_large_frames_are_read_in_windows() -> None:
     class Counted:
         shape = (1, 20_000, 9_000)

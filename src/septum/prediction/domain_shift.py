@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from septum.arrays.normalize import QUANTILES, intensity_curve, inverted
+from septum.arrays.normalize import (
+    QUANTILES,
+    NormalizeSettings,
+    constant_ends,
+    intensity_curve,
+    inverted,
+    statistics,
+)
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
 
@@ -21,6 +28,8 @@ _MOST_CURVES = 64  # training images whose intensity curves are stored
 _SIZE_RATIO = 1.5  # tolerated ratio of pixel sizes, beyond the range of the training images
 # Few gray values: at most `_FEW_LEVELS`, and fewer than any training image has by this factor.
 _LEVELS_RATIO, _FEW_LEVELS = 4, 16
+# Hot pixels: beyond this multiple of the limit of normalized values, and at most this share of the pixels.
+_HOT, _HOT_SHARE = 2.0, 0.005
 _WHOLE_PX = 1 << 22  # frames of more pixels are read in windows: three along each axis, of these sides
 _WINDOW_PX = {2: 256, 3: 64}
 # Limits for the distance of an image to the nearest training image. Measured with four fifths of a set as training
@@ -76,7 +85,11 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
 
 
 def shift_warnings(
-    frame: Readable, name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain
+    frame: Readable,
+    name: str,
+    pixel_size_um: Mapping[str, float],
+    seen: TrainingDomain,
+    normalization: NormalizeSettings | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Compare an image with the training images.
 
@@ -90,6 +103,8 @@ def shift_warnings(
         Pixel size for each axis, in micrometers; empty if unknown.
     seen
         Statistics of the training images, from the model file.
+    normalization
+        How the model normalizes intensities; None: what it mends is not reported.
 
     Yields
     ------
@@ -97,7 +112,10 @@ def shift_warnings(
         A key that is the same for all images with this difference; the difference, its likely effect and a remedy.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
-    curve, levels = intensity_curve(_pixels(frame))
+    pixels = _pixels(frame)
+    if normalization is not None:
+        yield from _mended_intensities(pixels, name, normalization)
+    curve, levels = intensity_curve(pixels)
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
     if known[0].shape != curve.shape:
         return
@@ -120,8 +138,36 @@ def shift_warnings(
         yield "intensities", f"{name}: {text}"
 
 
+def _mended_intensities(pixels: NDArray[Any], name: str, normalization: NormalizeSettings) -> Iterator[tuple[str, str]]:
+    """Report what the normalization mends: values that were added to the picture, and hot pixels."""
+    if normalization.skip_constant:
+        ends = [end for channel in pixels for end in constant_ends(channel.astype(np.float64))]
+        for end in sorted(set(ends)):
+            yield (
+                "constant value",
+                f"{name}: {np.mean(pixels == end):.1%} of the pixels have exactly the value {end:g}, far from all "
+                "others: a frame or a bar that was added to the picture; they do not count for brightness and contrast",
+            )
+    if normalization.limit is None:
+        return
+    stats = statistics(pixels, normalization).astype(np.float64)
+    values = np.abs((pixels - stats[:, :1]) / stats[:, 1:2]) / normalization.limit
+    hot = values > _HOT
+    if 0 < hot.mean() <= _HOT_SHARE:
+        count = int(np.count_nonzero(hot))
+        yield (
+            "hot pixels",
+            f"{name}: {count} pixel{'s' * (count > 1)} far brighter or darker than anything in the training images (up "
+            f"to {values.max():.2g} times), such as hot pixels of a camera: limited to the intensities of the training",
+        )
+
+
 def image_warnings(
-    frames: Sequence[Readable], name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain | None
+    frames: Sequence[Readable],
+    name: str,
+    pixel_size_um: Mapping[str, float],
+    seen: TrainingDomain | None,
+    normalization: NormalizeSettings | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Compare the middle frame of an image with the training images; see `shift_warnings`.
 
@@ -131,7 +177,7 @@ def image_warnings(
         The text states that a cause is reported once, which is up to the caller. Nothing without `seen`.
     """
     if seen is not None:
-        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen):
+        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen, normalization):
             yield cause, f"{text} (reported once, also for other images of this kind)"
 
 

@@ -171,7 +171,8 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
-    warnings = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
+    source, header = image.source, model.header
+    warnings = image_warnings(image.frames, source.name, source.pixel_size_um, header.domain, header.normalization)
     return [Warned(text, cause) for cause, text in warnings]
 
 

@@ -28,6 +28,8 @@ _BATCH_PIXELS = {2: 388**2, 3: 48**3}
 _LARGEST_BATCH = 8
 # Objects that are narrower are seen whole by a network with one pooling less than the paper's.
 _SMALL_OBJECT_PX = 40
+# Normalized values are limited to this multiple of those of the brightest structures of the training images.
+_BRIGHTER = 1.5
 
 Reasons = tuple[str, ...]
 
@@ -175,7 +177,7 @@ def _auto(
     batch = round(_BATCH_PIXELS[rank] / prod(planned.geometry.output(tile)))
     plan = Plan(
         network=planned,
-        normalization=NormalizeSettings(method="standardize"),
+        normalization=NormalizeSettings(limit=_intensity_limit(fingerprint), skip_constant=True),
         augmentation=augmentation,
         # With statistics of batches to the end, images unlike the others were predicted too faint or too strong
         # (benchmarks/ablation.py).
@@ -190,6 +192,11 @@ def _auto(
         sampler="objects",
     )
     return plan, tuple(reasons)
+
+
+def _intensity_limit(fingerprint: Fingerprint) -> float | None:
+    """Return the normalized value beyond which no structure of the training images lies, with a margin."""
+    return round(_BRIGHTER * fingerprint.brightest, 1) or None
 
 
 def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
