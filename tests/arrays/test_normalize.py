@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from septum.arrays import normalize as module
 from septum.arrays.normalize import (
@@ -48,6 +50,23 @@ def test_a_few_hot_pixels_do_not_set_the_scale() -> None:
     hot[0, 5, :20] = 65_535
     np.testing.assert_allclose(statistics(hot, STANDARD), statistics(clean, STANDARD), rtol=0.02)
     assert statistics(hot, RANGE)[0, 1] > 60_000  # the scale of the paper is not robust
+
+
+def test_common_takes_the_same_offset_and_scale_for_every_image_and_part() -> None:
+    settings = NormalizeSettings(method="common", common=((100.0, 20.0), (5.0, 0.5)))
+    image = np.random.default_rng(2).normal(300, 20, (2, 30, 40))
+    own = [[100, 20, np.inf], [5, 0.5, np.inf]]
+    assert statistics(image, settings).tolist() == own == statistics(image / 9, settings).tolist()
+    parts = [sample_intensities(image[:, rows], (rows.start, 0), (30, 40), settings) for rows in (np.s_[:7], np.s_[7:])]
+    assert join_samples(parts, settings).tolist() == own
+    assert [part.shape for pair in parts for part in pair] == [(2, 0), (0,)] * 2
+    np.testing.assert_allclose(normalize(image, statistics(image, settings))[1], (image[1] - 5) / 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{"method": "common"}, {"method": "common", "common": ((1.0, 0.0),)}])
+def test_common_without_offset_and_scale_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="common"):
+        NormalizeSettings(**values)
 
 
 @pytest.mark.parametrize("settings", [STANDARD, RANGE])

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from septum.settings import Settings
+
+Pair = tuple[float, Annotated[float, Field(gt=0)]]
 
 
 class NormalizeSettings(Settings):
@@ -26,7 +28,10 @@ class NormalizeSettings(Settings):
     method
         ``"standardize"``: zero mean and unit standard deviation, both computed after clipping the darkest and brightest
         0.5 % of the pixels, so that a few hot pixels do not set the scale. ``"range"``: the smallest value of the image
-        becomes 0, the largest 1.
+        becomes 0, the largest 1. ``"common"``: the same offset and scale for all images, so that a gray value means the
+        same in each of them.
+    common
+        Offset and scale of each channel for ``"common"``: ``(value - offset) / scale``.
     limit
         Normalized values are clipped to ``-limit .. limit``, so that a hot pixel is no brighter than the brightest
         structures of the training images; None: not clipped.
@@ -35,9 +40,16 @@ class NormalizeSettings(Settings):
         picture (`constant_ends`): the black frame of a mosaic, a burnt-in scale bar.
     """
 
-    method: Literal["standardize", "range"] = "standardize"
+    method: Literal["standardize", "range", "common"] = "standardize"
+    common: tuple[Pair, ...] = ()
     limit: float | None = Field(default=None, gt=0)
     skip_constant: bool = False
+
+    @model_validator(mode="after")
+    def _check_common(self) -> Self:
+        if self.method == "common" and not self.common:
+            raise ValueError("normalization.common: an offset and a scale for each channel, such as [[100, 20]]")
+        return self
 
 
 # Pixels per channel of the regular sample that statistics are computed from: stable, and affordable for huge images.
@@ -92,9 +104,11 @@ def sample_intensities(
     values, places
         ``(C, n)`` in the image's dtype, and ``(n,) int64``: scan-order index of each pixel in the image. For
         ``standardize`` every k-th pixel of the image's scan, with k such that about four million are used; for
-        ``range`` the smallest and the largest value, with places -1.
+        ``range`` the smallest and the largest value, with places -1; for ``common`` none.
     """
     channels = part.reshape(len(part), -1)
+    if settings.method == "common":
+        return channels[:, :0], np.zeros(0, np.int64)
     if settings.method == "range":
         return np.stack([channels.min(axis=1), channels.max(axis=1)], axis=1), np.full(2, -1, np.int64)
     step = max(1, -(-prod(shape) // _SAMPLE))
@@ -132,6 +146,8 @@ def join_samples(
         them.
     """
     limit = np.inf if settings.limit is None else settings.limit
+    if settings.method == "common":
+        return np.asarray([(*pair, limit) for pair in settings.common], dtype=np.float32)
     order = np.argsort(np.concatenate([places for _, places in parts]), kind="stable")
     rows = []
     for channel in range(len(parts[0][0])):

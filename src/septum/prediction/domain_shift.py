@@ -30,6 +30,8 @@ _SIZE_RATIO = 1.5  # tolerated ratio of pixel sizes, beyond the range of the tra
 _LEVELS_RATIO, _FEW_LEVELS = 4, 16
 # Hot pixels: beyond this multiple of the limit of normalized values, and at most this share of the pixels.
 _HOT, _HOT_SHARE = 2.0, 0.005
+# Gray values differ if their ends lie outside of those of the training images by more than this part of the range.
+_ENDS_MARGIN, _ENDS_SAMPLE = 0.25, 200_000
 _WHOLE_PX = 1 << 22  # frames of more pixels are read in windows: three along each axis, of these sides
 _WINDOW_PX = {2: 256, 3: 64}
 # Limits for the distance of an image to the nearest training image. Measured with four fifths of a set as training
@@ -54,15 +56,19 @@ class TrainingDomain(Settings):
         Smallest and largest pixel size for each axis, in micrometers; empty if unknown.
     object_px
         Median diameter of the objects in pixels; None for classes.
+    ends
+        For each channel the smallest and the largest 1 % quantile of an image, then the smallest and the largest 99 %
+        quantile, in the units of the files; empty unless all images have one normalization.
     """
 
     curves: tuple[tuple[float, ...], ...] = Field(min_length=1)
     levels: int
     pixel_um: dict[str, tuple[float, float]] = Field(default_factory=dict)
     object_px: float | None = None
+    ends: tuple[tuple[float, float, float, float], ...] = ()
 
 
-def training_domain(samples: Sequence[Sample], object_px: float | None) -> TrainingDomain:
+def training_domain(samples: Sequence[Sample], object_px: float | None, *, common: bool = False) -> TrainingDomain:
     """Compute the statistics of the training images.
 
     Parameters
@@ -71,7 +77,10 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
         All annotated images, the validation images included.
     object_px
         Median diameter of the objects in pixels, None for classes.
+    common
+        All images have one normalization, so that brightness and contrast matter.
     """
+    ends = np.asarray([_ends(s.image.reshape(len(s.image), -1)) for s in samples]) if common else np.zeros((1, 0, 2))
     curves = [intensity_curve(sample.image) for sample in samples]
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
@@ -81,6 +90,10 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
         levels=min(levels for _, levels in curves),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
         object_px=None if object_px is None else round(object_px, 1),
+        ends=tuple(
+            (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+            for low, high in zip(ends.min(axis=0), ends.max(axis=0), strict=True)
+        ),
     )
 
 
@@ -115,6 +128,7 @@ def shift_warnings(
     pixels = _pixels(frame)
     if normalization is not None:
         yield from _mended_intensities(pixels, name, normalization)
+    yield from _brightness(name, pixels, seen)
     curve, levels = intensity_curve(pixels)
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
     if known[0].shape != curve.shape:
@@ -203,6 +217,29 @@ def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDom
         f"{'smaller' if ratio > 1 else 'larger'}{across}, some may be missed or cut; resample the image to "
         f"{usual:.3g} micrometers, or train with images of this pixel size",
     )
+
+
+def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the 1 % and the 99 % quantile of each channel; ``(C, 2)``."""
+    few = pixels[:, :: max(1, pixels.shape[1] // _ENDS_SAMPLE)]
+    return np.quantile(few.astype(np.float64), (0.01, 0.99), axis=1).T
+
+
+def _brightness(name: str, pixels: NDArray[Any], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
+    """Compare the gray values with those of the training images, if these have the same meaning in all images."""
+    if len(seen.ends) != len(pixels):
+        return
+    for (low, high), (low_from, low_to, high_from, high_to) in zip(_ends(pixels), seen.ends, strict=True):
+        margin = _ENDS_MARGIN * (high_to - low_from)
+        if not (low_from - margin <= low <= low_to + margin and high_from - margin <= high <= high_to + margin):
+            yield (
+                "gray values",
+                f"{name}: gray values are mostly {low:.4g} to {high:.4g}, in the training images from "
+                f"{low_from:.4g}..{low_to:.4g} to {high_from:.4g}..{high_to:.4g}; this model takes the same gray value "
+                "for the same class in all images: bring the image to the scale of the training images, or train with "
+                "--set normalization.method=standardize",
+            )
+            return
 
 
 def _pixels(frame: Readable) -> NDArray[Any]:

@@ -116,7 +116,7 @@ def _train(
             if done is not None:
                 yield done
             return
-        domain = training_domain(samples, figures.object_px)
+        domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
         held_out = tuple(samples[i] for i in parts.held_out)
         trainer = Trainer(
             plan=plan,
