@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.resample import Resampled, scaled_sides
+from septum.arrays.tiles import Readable
 from septum.axes import relative_spacing, spatial
 from septum.errors import DataError, ModelError
 from septum.io.image import Image
@@ -58,6 +61,10 @@ class ImageFrame:
         return np.repeat(part, self.repeat, axis=0)[index[0]] if self.repeat > 1 else part[index[0]]
 
 
+Scale = tuple[float, ...]
+"""Pixels of the working grid for each pixel of the image, along each axis of a frame."""
+
+
 @dataclass(frozen=True)
 class ImageJob:
     """One image of a prediction, opened and planned.
@@ -82,6 +89,8 @@ class ImageJob:
         Tiles, blocks and memory.
     overlap
         The image takes so little memory that another one may be opened or written at the same time.
+    scale
+        The image is predicted on a grid finer by these factors; None: on its own grid.
     """
 
     settings: PredictSettings
@@ -95,6 +104,12 @@ class ImageJob:
     frames: list[ImageFrame]
     plan: TilePlan
     overlap: bool = False
+    scale: Scale | None = None
+
+    @cached_property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Relative pixel sizes on the grid on which the frames are predicted."""
+        return frame_spacing(self.source, self.model.rank, self.scale)
 
 
 def walked_axes(axes: str, rank: int) -> str:
@@ -155,7 +170,15 @@ def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> ND
     return joined
 
 
-def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
-    """Return the relative pixel sizes of the axes of a frame; None unless all are known."""
+def working_frame(frame: Readable, scale: Scale | None) -> Readable:
+    """Return a frame on its working grid, resampled where it is read; without a scale the frame itself."""
+    return frame if scale is None else Resampled(frame, scaled_sides(frame.shape[1:], scale))
+
+
+def frame_spacing(source: Image, rank: int, scale: Scale | None = None) -> tuple[float, ...] | None:
+    """Return the relative pixel sizes of the axes of a frame on its working grid; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None
+    known = [s for s in sizes if s is not None]
+    if len(known) < rank:
+        return None
+    return relative_spacing([s / f for s, f in zip(known, scale or (1.0,) * rank, strict=True)], rank)

@@ -65,6 +65,9 @@ class ModelHeader(Settings):
         Scores on the validation images; empty without any.
     domain
         Statistics of the training images (``seen`` in older files); None in files of versions that did not store them.
+    scale
+        Side of the training images on the grid on which they were learned, as a share of their own side: 0.5 where
+        the network saw them half as large. Images like them are predicted on this grid.
     training
         Provenance: preset, seed, steps, seconds, fingerprint of the data, versions.
     """
@@ -80,6 +83,7 @@ class ModelHeader(Settings):
     lines: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
     domain: TrainingDomain | None = Field(default=None, validation_alias=AliasChoices("domain", "seen"))
+    scale: float = Field(default=1.0, gt=0)
     training: dict[str, Any] = Field(default_factory=dict)
 
 

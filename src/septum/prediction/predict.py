@@ -21,7 +21,15 @@ from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
 from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
-from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames, split_frames
+from septum.prediction.frames import (
+    ImageFrame,
+    ImageJob,
+    Scale,
+    frame_spacing,
+    join_frames,
+    split_frames,
+    working_frame,
+)
 from septum.prediction.in_blocks import predict_in_blocks
 from septum.prediction.in_memory import PredictionFailure, failure, frame_probabilities, predict_in_memory
 from septum.prediction.memory import format_bytes, operations, peak_bytes, resident_bytes, usual_limit
@@ -35,6 +43,7 @@ from septum.prediction.outputs import (
     written_by_pieces,
 )
 from septum.prediction.pipeline import BackgroundWriter, Prefetcher
+from septum.prediction.scale import asked_factor, working_scale
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import Request, plan_prediction
 from septum.prediction.tiled import TiledPredictor, largest_output
@@ -123,6 +132,15 @@ class _OpenedImage:
         self.source.close()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """The file or label image to write for image number `index`, from 0, of `count`."""
+
+    target: Path
+    index: int
+    count: int
+
+
 def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | PredictionFailure]:
     """Predict every image; an image that fails does not stop the others."""
     whole: list[tuple[Path, Path]] = []
@@ -130,11 +148,13 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
         for index, (path, target) in enumerate(files):
             try:
                 with ahead.take(path) as image:
-                    engine = _engine(image, run, len(files) - index - 1)
-                    job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                    scale = _scale(image, target, run)
+                    engine = _engine(image, scale, run, len(files) - index - 1)
+                    place = _Place(target, index, len(files))
+                    job = _plan(image, place, run, engine=engine, scale=scale)
                     if writer.busy and not job.overlap:  # an unwritten image takes memory: plan again without it
                         yield from writer.wait()
-                        job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                        job = _plan(image, place, run, engine=engine, scale=scale)
                     if job.overlap:
                         _open_next(ahead, files[index + 1 :], run)
                     if job.plan.block is None and run.executor is not None:
@@ -207,22 +227,33 @@ def predict_on_worker(work: tuple[PredictSettings, tuple[Path, Path], int]) -> l
     return [event for event in events if not isinstance(event, TileDone | ImageStarted)]
 
 
-def _engine(image: _OpenedImage, run: _Run, left: int) -> bool:
+def _scale(image: _OpenedImage, target: Path, run: _Run) -> Scale | None:
+    """Return the scale at which an image is predicted; that of an unfinished result is kept."""
+    settings, header = run.settings, run.model.header
+    factor = asked_factor(settings.scale, settings.object_size, header)
+    if factor is None and (unfinished := work_folder(target)).exists():
+        return open_work(unfinished).plan.scale
+    return working_scale((factor or 1.0,) * run.model.rank, header)
+
+
+def _engine(image: _OpenedImage, scale: Scale | None, run: _Run, left: int) -> bool:
     """Return True if Septum's engine computes an image, as if the `left` images after it were as large as it is."""
     model, settings = run.model, run.settings
     versions = len(tta_transforms(model.network.geometry)) if settings.tta else 1
-    work = _operations(model, image.frames) * versions
+    work = _operations(model, image.frames, scale) * versions
     coming = work * (left + run.later) / (settings.shard or (1, 1))[1]
     room = _limit(settings) // _processes(run) - resident_bytes()
     return model.choose(settings.engine, work=work, coming=coming, room=room).name == "septum"
 
 
-def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: int, count: int) -> ImageJob:
-    """Plan image number `index` of `count`: in memory if it fits, else block by block.
+def _plan(image: _OpenedImage, place: _Place, run: _Run, *, engine: bool, scale: Scale | None) -> ImageJob:
+    """Plan an image: in memory if it fits, else block by block.
 
     Workers get blocks of an image; if there is an image for each worker, each gets whole images.
     """
     model, settings, frames = run.model, run.settings, image.frames
+    target, index, count = place.target, place.index, place.count
+    grid, own = working_frame(frames[0], scale).shape[1:], frames[0].shape[1:]
     pieces = written_by_pieces(target, label_image=settings.label_image is not None)
     # The blocks of an unfinished result are kept, although others might suit the memory of today better.
     unfinished = work_folder(target)
@@ -231,7 +262,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
     request = Request(
         network=model.header.network,
         members=model.header.members,
-        shape=frames[0].shape[1:],
+        shape=grid,
         frames=len(frames),
         channels=frames[0].shape[0],
         itemsize=image.source.dtype.itemsize,
@@ -242,6 +273,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
         engine=engine,
         tile=settings.tile,
         blocks=begun or (pieces and (settings.in_blocks or shared)),
+        own=None if scale is None else own,
     )
     limit, held = _limit(settings) // _processes(run), resident_bytes()
     plan = plan_prediction(request, held=held, limit=limit, device_limit=free_bytes(model.device))
@@ -267,6 +299,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
         frames=frames,
         plan=plan,
         overlap=overlap,
+        scale=scale,
     )
 
 
@@ -274,9 +307,9 @@ def _processes(run: _Run) -> int:
     return run.executor.processes if run.executor is not None else 1
 
 
-def _operations(model: Model, frames: Sequence[ImageFrame]) -> int:
+def _operations(model: Model, frames: Sequence[ImageFrame], scale: Scale | None) -> int:
     """Return the number of operations of an image whose frames are computed in one tile each."""
-    sides = model.network.geometry.input_for(frames[0].shape[1:])
+    sides = model.network.geometry.input_for(working_frame(frames[0], scale).shape[1:])
     return operations(model.header.network, sides) * len(frames) * model.header.members
 
 
@@ -284,7 +317,7 @@ def _limit(settings: PredictSettings) -> int:
     return settings.max_memory or usual_limit()
 
 
-def predict_image(model: Model, image: Image, *, output: str | None = None) -> NDArray[Any]:
+def predict_image(model: Model, image: Image, *, output: str | None = None, factor: float = 1.0) -> NDArray[Any]:
     """Predict one image in memory.
 
     Parameters
@@ -295,6 +328,8 @@ def predict_image(model: Model, image: Image, *, output: str | None = None) -> N
         In canonical axes.
     output
         As in `septum.prediction.settings.PredictSettings`.
+    factor
+        The image is resized by this factor, relative to the training images, as with `PredictSettings.scale`.
 
     Returns
     -------
@@ -311,10 +346,12 @@ def predict_image(model: Model, image: Image, *, output: str | None = None) -> N
     """
     resolved = resolve_output(output, model)
     frames = split_frames(image, model)
-    network = model.computed_by(model.choose(work=_operations(model, frames)).name == "septum")
+    scale = working_scale((factor,) * model.rank, model.header)
+    network = model.computed_by(model.choose(work=_operations(model, frames, scale)).name == "septum")
     tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
     results = []
     for frame in frames:
-        *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
-        results.append(postprocess(probabilities, model, resolved, spacing=frame_spacing(image, model.rank)))
+        *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, scale), model)
+        sides, spacing = None if scale is None else frame.shape[1:], frame_spacing(image, model.rank, scale)
+        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides))
     return join_frames(results, image, model.rank)
