@@ -7,10 +7,10 @@
     python benchmarks/starts.py measure OUT SET IMAGES STEPS START    one training; START is none or a model
     python benchmarks/starts.py table OUT              benchmarks/results/starts.json of all measured trainings
 
-DATA is the folder of the public data sets: dsb2018/fluorescence (the fixed split in benchmarks/splits), and
-ctc/DIC-C2DH-HeLa and ctc/PhC-C2DH-U373, of which the first 60 % of the frames train and the last 35 % test. A set is
-tried with starts that have not seen it: nuclei-520, the images of 520 x 696 pixels of fluorescence, with
-nuclei-without, which was trained without these and those of 360 x 360.
+DATA and the splits are those of benchmarks/aims.py: starts are trained on the train parts and scored on the test parts.
+A set is tried with starts that have not seen it: dic-hela with models/phc-u373.safetensors, phc-u373 with
+models/dic-hela.safetensors, and nuclei-520, the images of 520 x 696 pixels of fluorescence, with nuclei-without, which
+was trained without these and those of 360 x 360.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from skimage.transform import downscale_local_mean
 
 sys.path.insert(0, str(Path(__file__).parent))
-from main_job import septum
+from aims import FILES, septum, sources
 
 from septum.io.files import read_image, write_image
 from septum.io.tensors import read_model
@@ -35,10 +35,9 @@ from septum.training.plan import Plan, describe_plan
 from septum.training.pretrained import image_hash
 
 HERE = Path(__file__).parent
-SPLIT = HERE / "splits" / "dsb2018_fluorescence.json"
 TABLE = HERE / "results" / "starts.json"
 LEFT_OUT = ((520, 696), (360, 360))
-SEQUENCES = {"hela": "DIC-C2DH-HeLa", "u373": "PhC-C2DH-U373"}
+SEQUENCES = {"dic-hela": "hela", "phc-u373": "u373"}
 TESTED = 10
 
 NUCLEI = "--steps {} --seed 0 --depth 4 --set augmentation.scale=[0.5,2] --from none"
@@ -65,23 +64,10 @@ def pixels(path: Path) -> np.ndarray[Any, Any]:
 
 def pairs(data: Path, name: str) -> list[tuple[str, Path, Path, str]]:
     """Return name, image, mask and part (train, test or neither) of each image of a public data set."""
-    if name == "fluorescence":
-        test = set(json.loads(SPLIT.read_text())["test"])
-        folder = data / "dsb2018" / "fluorescence"
-        files = sorted((folder / "images").iterdir())
-        return [(f.stem, f, folder / "masks" / f.name, "test" if f.stem in test else "train") for f in files]
-    folder = data / "ctc" / SEQUENCES[name]
-    files = sorted((folder / "01").glob("t*.tif"))
-    end, begin = int(0.6 * len(files)), int(0.6 * len(files)) + int(0.05 * len(files))
-    return [
-        (
-            f"{name}-{f.stem[1:]}",
-            f,
-            folder / "01_ST" / "SEG" / f"man_seg{f.stem[1:]}.tif",
-            "train" if number < end else "test" if number >= begin else "",
-        )
-        for number, f in enumerate(files)
-    ]
+    files, split = sources(name, data), json.loads((HERE / "splits" / FILES[name]).read_text())
+    part_of = {key: part for part in ("train", "test") for key in split[part]}
+    short = {key: f"{SEQUENCES[name]}-{key[1:]}" if name in SEQUENCES else key for key in files["images"]}
+    return [(short[key], path, files["masks"][key], part_of.get(key, "")) for key, path in files["images"].items()]
 
 
 def write_pair(folder: Path, name: str, image: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> None:
@@ -133,7 +119,7 @@ def measure(out: Path, set_name: str, images: int, steps: int, start: str) -> No
         shutil.copyfile(test / "masks" / file.name, cell / "truth" / file.name)
     scores: dict[str, float] = {}
     for metrics in ("ctc", "instances"):
-        text = septum("evaluate", cell / "predicted", cell / "truth", "--metrics", metrics, "--json")[0]
+        text = septum("evaluate", cell / "predicted", cell / "truth", "--metrics", metrics, "--json")
         found = json.loads(text)["results"][0]["scores"]
         scores |= {s["name"]: round(s["value"], 4) for s in found if s["value"] is not None}
     before = json.loads((cell / "run" / "plan.json").read_text())["reasons"]
@@ -160,7 +146,7 @@ def seen(data: Path, set_names: tuple[str, ...]) -> tuple[str, ...]:
 def scores_of(model: Path, test: Path, out: Path, metrics: str) -> list[tuple[str, float]]:
     """Return the scores of a model on images that chose nothing."""
     septum("predict", model, test / "images", "-o", out, "--quiet")
-    text = septum("evaluate", out, test / "masks", "--metrics", metrics, "--json")[0]
+    text = septum("evaluate", out, test / "masks", "--metrics", metrics, "--json")
     return [(s["name"], s["value"]) for s in json.loads(text)["results"][0]["scores"] if s["headline"]]
 
 
@@ -226,7 +212,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "short": "Cell Tracking Challenge (cite it; commercial use needs permission: septum info cells)",
         "terms": CTC,
         "limits": "bright field, other cells than two cell lines",
-        "sets": ("hela", "u373"),
+        "sets": ("dic-hela", "phc-u373"),
     },
     "membranes": {
         "purpose": "membranes in sections of neural tissue, serial-section transmission electron microscopy",
@@ -246,7 +232,7 @@ def release(data: Path, out: Path) -> None:
         for set_name in words["sets"]:
             metrics = "ctc" if set_name in SEQUENCES else "instances"
             test, made = out / "sets" / set_name / "test", out / "scored" / name / set_name
-            scored[f"{SEQUENCES.get(set_name, 'DSB 2018, test part')}"] = scores_of(target, test, made, metrics)
+            scored[f"{set_name}, test part"] = scores_of(target, test, made, metrics)
         text = card(name, header, target.stat().st_size, words, scored)
         (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
 

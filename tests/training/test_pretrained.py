@@ -152,24 +152,6 @@ def test_a_model_of_images_does_not_start_a_training_of_volumes(first: Path, tmp
         list(train(_settings(tmp_path / "data", tmp_path / "run", from_model=first)))
 
 
-@pytest.fixture(scope="module")
-def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data set of three images of 128 x 128 pixels with bright disks, as nuclei in fluorescence are."""
-    folder, rng = tmp_path_factory.mktemp("nuclei"), np.random.default_rng(2)
-    y, x = np.mgrid[:128, :128]
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir()
-    for number in range(3):
-        mask = np.zeros((128, 128), np.uint16)
-        for place, (cy, cx) in enumerate((cy, cx) for cy in (20, 64, 108) for cx in (20, 64, 108)):
-            dy, dx = rng.integers(-6, 7, 2)
-            mask[(y - cy - dy) ** 2 + (x - cx - dx) ** 2 < 90] = 10 * number + place + 1
-        image = (120.0 * (mask > 0) + rng.normal(50, 8, mask.shape)).clip(0, 255).astype(np.uint8)
-        write_image(folder / "images" / f"{number}.tif", image, axes="YX")
-        write_image(folder / "masks" / f"{number}.tif", mask, axes="YX")
-    return folder
-
-
 def _short(data: Path, out: Path, **changes: object) -> TrainSettings:
     values = {"data": (data,), "out": out, "steps": 2, "tile": 64, "batch": 1, "device": "cpu"}
     return TrainSettings.model_validate(values | changes)
