@@ -21,7 +21,7 @@ from septum.prediction.memory import format_bytes, total_bytes, training_bytes
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan, describe_plan, smallest_tile
-from septum.training.presets import Reasons, make_plan
+from septum.training.presets import LEAST_COARSE, Reasons, make_plan
 from septum.training.pretrained import Pretrained, Trial, check_compatible, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.settings import TrainSettings
@@ -43,8 +43,6 @@ _TIMED_STEPS = 3
 _STARTS = {"objects": ("nuclei", "cells"), "lines": ("membranes",)}
 _SCORES = {"objects": "AP50", "lines": "V_Rand"}
 _LEAST_SCORE = {"objects": 0.1, "lines": 0.5}
-# The coarsest map of a network should have this number of pixels along each axis of an image.
-_LEAST_COARSE = 8
 
 # A tile whose output has no longer side is not divided further, in pixels.
 _SMALLEST_OUTPUT = 16
@@ -88,15 +86,7 @@ def plan_of_run(
     given = None if isinstance(start, Trial) else start
     trial = start if isinstance(start, Trial) and processes.first else None
     earlier = folder.read_plan() if processes.first else None
-    if earlier is None:
-        plan, reasons, name = *_new_plan(settings, fingerprint, rules, given, device), given and given.name
-        if trial is not None:
-            found, sentences = _find_start(trial, plan, settings, rules, device)
-            if found is not None:
-                plan, reasons = _new_plan(settings, fingerprint, rules, found, device)
-            reasons, name = (*reasons, *sentences), found and found.name
-    else:
-        plan, reasons, name = earlier
+    plan, reasons, name = earlier or _first_plan(settings, fingerprint, rules, trial or given, device)
     if settings.batch is None and not (folder.path / "plan.json").exists():
         plan = plan.model_copy(update={"batch": -(-plan.batch // processes.world) * processes.world})
     shared = json.loads(processes.broadcast_text(json.dumps([plan.model_dump(mode="json"), reasons, name])))
@@ -110,6 +100,19 @@ def plan_of_run(
             f"start {plan.batch} process{'es' * (plan.batch > 1)}, or a new run with a larger --batch",
         )
     return plan, reasons, given
+
+
+def _first_plan(
+    settings: TrainSettings, fingerprint: Fingerprint, rules: Rules, start: Pretrained | Trial | None, device: Device
+) -> tuple[Plan, Reasons, str | None]:
+    """Make a plan; return it with its reasons and the name of the model that comes with Septum to start from."""
+    if not isinstance(start, Trial):
+        return *_new_plan(settings, fingerprint, rules, start, device), None if start is None else start.name
+    plan, reasons = _new_plan(settings, fingerprint, rules, None, device)
+    found, sentences = _find_start(start, plan, settings, rules, device)
+    if found is not None:
+        plan, reasons = _new_plan(settings, fingerprint, rules, found, device)
+    return plan, (*reasons, *sentences), None if found is None else found.name
 
 
 def _find_start(
@@ -128,7 +131,7 @@ def _find_start(
     for name in _STARTS[kind]:
         start = read_pretrained(file_of(name))
         network = start.header.network
-        if min(sides) < _LEAST_COARSE * 2 ** max(network.depths):
+        if min(sides) < LEAST_COARSE * 2 ** max(network.depths):
             continue
         try:
             check_compatible(start, settings, rank=2)

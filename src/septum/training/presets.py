@@ -29,6 +29,9 @@ _LARGEST_BATCH = 8
 # Objects that are narrower are seen whole by a network with one pooling less than the paper's.
 _SMALL_OBJECT_PX = 40
 
+LEAST_COARSE = 8
+"""The coarsest map of a network should have this number of pixels along each axis of an image."""
+
 Reasons = tuple[str, ...]
 
 
@@ -204,7 +207,7 @@ def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int
     depths = []
     for side, ratio in zip(fingerprint.sides, fingerprint.anisotropy, strict=True):
         d = wanted
-        while d > 1 and side < 8 * 2**d:  # the coarsest map should still have eight pixels
+        while d > 1 and side < LEAST_COARSE * 2**d:
             d -= 1
         while d > 0 and ratio >= 2:  # a coarse axis is pooled once less for each doubling of its pixel size
             d, ratio = d - 1, ratio / 2
