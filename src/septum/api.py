@@ -106,7 +106,8 @@ def train(
     group
         Regular expression; images whose names match alike are never split between training and validation.
     from_model
-        A model file or run folder whose weights the training starts from.
+        A model file or run folder, or the name of a model that comes with Septum, whose weights the training starts
+        from; ``"none"``: from no model. None: from one that comes with Septum where it finds the objects of the images.
     width, depth, tile, batch, precision
         Values that win over the plan.
     set
@@ -187,7 +188,8 @@ def predict(
     Parameters
     ----------
     model
-        From `train` or `open_model`; or the path of a model file or run folder, which is opened at each call.
+        From `train` or `open_model`; or the path of a model file or run folder, or the name of a model that comes with
+        Septum (``"nuclei"``), which is opened at each call.
     image
         A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities, any integer or float type.
     output

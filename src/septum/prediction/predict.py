@@ -20,7 +20,7 @@ from septum.io.image import Image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
+from septum.prediction.events import ImageFailed, ImageStarted, Opened, Predicted, TileDone
 from septum.prediction.frames import (
     ImageFrame,
     ImageJob,
@@ -62,7 +62,8 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
 
     Yields
     ------
-    ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for each image; Predicted at the end.
+    Opened of a model that comes with Septum; ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for
+    each image; Predicted at the end.
 
     Raises
     ------
@@ -75,6 +76,8 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
     files = result_files(settings)
+    if (words := model.header.describe_release()) is not None:
+        yield Opened(words)
     if settings.out is not None:
         try:
             settings.out.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,9 @@ _BRIGHTER = 1.5
 # ISBI 2012 and two other public sets it was between -0.05 and 0.01; on images made of gray values it is above 0.15.
 _MIN_RECALL_GAIN = 0.1
 
+LEAST_COARSE = 8
+"""The coarsest map of a network should have this number of pixels along each axis of an image."""
+
 Reasons = tuple[str, ...]
 
 
@@ -255,7 +258,7 @@ def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int
     depths = []
     for side, ratio in zip(fingerprint.sides, fingerprint.anisotropy, strict=True):
         d = wanted
-        while d > 1 and side < 8 * 2**d:  # the coarsest map should still have eight pixels
+        while d > 1 and side < LEAST_COARSE * 2**d:
             d -= 1
         while d > 0 and ratio >= 2:  # a coarse axis is pooled once less for each doubling of its pixel size
             d, ratio = d - 1, ratio / 2
