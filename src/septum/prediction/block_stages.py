@@ -134,7 +134,7 @@ class Blocks:
             self._create_result()
         if stage in (STATISTICS, PROBABILITIES):
             return True
-        return any(stitch.needed(stage, self._tables(frame)) for frame in range(self.work.plan.frames))
+        return any(stitch.needed(stage, self._tables(frame), self.objects) for frame in range(self.work.plan.frames))
 
     def _create_result(self) -> None:
         axes, sides = self.source.axes, dict(zip(self.source.axes, self.source.shape, strict=True))

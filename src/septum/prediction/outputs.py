@@ -8,7 +8,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from septum.arrays.instances import draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import label_objects
 from septum.errors import UsageError
 from septum.io.files import list_images
 from septum.io.formats import format_of, image_stem, image_suffix, result_suffix
