@@ -151,11 +151,11 @@ def trim_teeth(labels: NDArray[Any], filled: NDArray[np.uint8], parity: int, fir
     """Remove teeth of one pixel where objects touch.
 
     A tooth is a pixel with one face neighbor of its own object at most, where neighbors beyond the image count as its
-    own. It goes to the object that has the most of its
-    face neighbors, two or more (of several, to the highest label); otherwise, if it lies in a closed gap and two face
-    neighbors are background, it becomes background again. Outside of closed gaps a pixel is a tooth only if that
-    neighbor lies outside of closed gaps as well: no object vanishes. Pixels of even and odd coordinate sums take turns: a pixel and
-    its face neighbors are never changed at once, so that each object remains connected.
+    own. It goes to the object that has the most of its face neighbors, two or more (of several, to the highest label);
+    otherwise, if it lies in a closed gap and two face neighbors are background, it becomes background again. Outside of
+    closed gaps a pixel is a tooth only if that neighbor lies outside of closed gaps as well: no object vanishes. Pixels
+    of even and odd coordinate sums take turns: a pixel and its face neighbors are never changed at once, so that each
+    object remains connected.
 
     Parameters
     ----------
