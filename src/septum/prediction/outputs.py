@@ -8,7 +8,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from septum.arrays.instances import draw_boundaries, label_objects, quantize, quantized_thresholds
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import label_objects, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
 from septum.errors import UsageError
 from septum.io.files import list_images
@@ -145,7 +146,7 @@ def _objects(
     if sides is None:
         return labels
     levels, whole = quantize(foreground), tuple(slice(0, n) for n in sides)
-    threshold, _ = quantized_thresholds(header.objects)
+    threshold = outline_threshold(header.objects)
     return resample_labels(lambda part: (labels[part], levels[part]), labels.shape, sides, whole, threshold=threshold)
 
 

@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_each
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import AREAS, ObjectSettings, label_each
 from septum.arrays.targets import connected_components
 from septum.check.samples import Sample, judged_objects
 from septum.metrics import isbi
