@@ -25,11 +25,12 @@ from septum.check.census import census
 from septum.check.comparisons import thumbnail
 from septum.check.images import channel_axes, fill_holes
 from septum.check.masks import Labels
-from septum.check.reading import Files, image_frames, mask_frames
+from septum.check.reading import Files, image_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import SeptumError, UsageError
 from septum.io.image import Image
+from septum.pairing.fit import Grid, disagreement, grid_of, orientation_codes
 from septum.pairing.pair import Pair
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
@@ -68,7 +69,7 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     except SeptumError as error:
         unreadable.append((pair.image, _reason(error)))
     try:
-        mask_stats = _mask_statistics(pair.mask, image_stats.axes if image_stats else "", frames, files)
+        mask_stats = _mask_statistics(pair.mask, image_stats.grid if image_stats else None, frames, files)
     except SeptumError as error:
         unreadable.append((pair.mask, _reason(error)))
     golds = []
@@ -125,12 +126,16 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
         curve=tuple(curve.ravel().tolist()),
         levels=levels,
         thumbnail=thumbnail(filled[0]) if len(frames) == 1 else (),
+        file_axes=image.file_axes,
+        affine=image.affine,
+        orientation=image.orientation,
     )
 
 
-def _mask_statistics(path: Path, image_axes: str, images: NDArray[Any] | None, files: Files) -> MaskStatistics:
-    mask = files.mask(path)
-    labels, frames = files.labels(path, image_axes), mask_frames(mask, image_axes)
+def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None, files: Files) -> MaskStatistics:
+    mask, changes = files.fitted(path, grid)
+    labels, frames = files.labels(path, grid), image_frames(mask)
+    stored = files.mask(path).affine
     problem = next((frame.problem for frame in labels if frame.problem), "")
     readable = labels if not problem else []
     comparable = images is not None and images.shape[0] == len(readable)
@@ -166,6 +171,9 @@ def _mask_statistics(path: Path, image_axes: str, images: NDArray[Any] | None, f
         split_ids=tuple(sorted({i for array in in_pieces for i in separate_split_ids(array)[1]})),
         digest=_digest(frames),
         ignored=tuple(sorted({value for frame in labels for value in frame.ignored})),
+        changes=changes,
+        stored_orientation=orientation_codes(stored) if stored is not None and "oriented" in changes else "",
+        disagreement=None if grid is None else disagreement(grid_of(mask), grid),
     )
 
 

@@ -297,7 +297,9 @@ def _images_line(pairs: Sequence[PairStatistics], named_axes: str | None) -> str
     if pages and named_axes is None and all(s.axes == "TCYX" for s in stats):
         pages += ", each read as an image of its own; if they are sections of volumes: --axes ZYX"
     numbers = " or ".join(map(str, channels))
-    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
+    turned = sum(s.orientation != 1 for s in stats)
+    tags = f", {turned} turned upright by {'its' if turned == 1 else 'their'} orientation tag" if turned else ""
+    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}{tags}"
 
 
 def _statistics(pair: PairStatistics) -> dict[str, object]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from septum.check.issues import IssueKind, Observation, format_shape
 from septum.check.statistics import ImageStatistics, PairStatistics
 from septum.errors import DataError
+from septum.pairing.fit import orientation_codes
 
 IMAGE_CONSTANT = IssueKind(
     "image-constant", "warning", "image", "with the same value everywhere", "left out", leaves_out=True
@@ -57,6 +58,14 @@ CHANNELS_DIFFER = IssueKind(
     leaves_out=True,
 )
 RANKS_DIFFER = IssueKind("ranks-differ", "warning", "volume", "among 2D images", "each section becomes an image")
+ORIENTATIONS_DIFFER = IssueKind(
+    "orientations-differ",
+    "warning",
+    "image",
+    "in a set of several orientations, as the affines state",
+    "used as stored: the network sees some of them turned or mirrored",
+    todo="save all volumes in one orientation if left and right matter",
+)
 ONE_IMAGE = IssueKind(
     "one-image",
     "warning",
@@ -74,6 +83,7 @@ KINDS = (
     CHANNELS_SPARE,
     CHANNELS_DIFFER,
     RANKS_DIFFER,
+    ORIENTATIONS_DIFFER,
     ONE_IMAGE,
 )
 
@@ -118,6 +128,10 @@ def detect(pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
         for path, stats in statistics:
             if len(stats.sides) == 3:
                 yield Observation(RANKS_DIFFER, path, format_shape(stats.sides))
+    stated = [(path, orientation_codes(stats.affine)) for path, stats in statistics if stats.affine is not None]
+    if len({codes for _, codes in stated}) > 1:
+        for path, codes in stated:
+            yield Observation(ORIENTATIONS_DIFFER, path, codes)
     several = [stats for _, stats in statistics if stats.channels > 1]
     for channel in sorted({c for stats in several for c in stats.flat}):
         with_channel = [(path, s) for path, s in statistics if s.channels > 1 and channel < s.channels - s.spare]

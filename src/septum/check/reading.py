@@ -21,6 +21,7 @@ from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
 from septum.io.formats import format_of, format_path
 from septum.io.image import Image
+from septum.pairing.fit import Change, Grid, fit_mask
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine reports.
@@ -105,15 +106,31 @@ class Files:
         mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
         return mask
 
-    def labels(self, path: Path, image_axes: str) -> list[Labels]:
-        """Read a mask as labels, one per frame.
+    def fitted(self, path: Path, grid: Grid | None) -> tuple[Image, tuple[Change, ...]]:
+        """Read a mask and fit it to the grid of its image; see `septum.pairing.fit.fit_mask`.
 
         Parameters
         ----------
         path
             The mask.
-        image_axes
-            Axes of its image.
+        grid
+            The grid; None if the image could not be read: the mask stays as it is stored.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+        mask = self.mask(path)
+        return (mask, ()) if grid is None else fit_mask(mask, grid)
+
+    def labels(self, path: Path, grid: Grid | None) -> list[Labels]:
+        """Read a mask as labels, one per frame.
+
+        Parameters
+        ----------
+        path, grid
+            See `fitted`.
 
         Raises
         ------
@@ -122,7 +139,7 @@ class Files:
         """
 
         def read() -> list[Labels]:
-            frames = mask_frames(self.mask(path), image_axes)
+            frames = image_frames(self.fitted(path, grid)[0])
             return [_with_ignored(read_labels(frame, lossy=is_lossy(path)), self.ignore) for frame in frames]
 
         found: list[Labels] = self._read(
@@ -244,24 +261,6 @@ def image_frames(image: Image) -> NDArray[Any]:
         ``(T, C, *S)`` of the dtype and intensities of the image; T is 1 if the image has none.
     """
     return image.array if "T" in image.axes else image.array[np.newaxis]
-
-
-def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
-    """Return a mask as frames, with T and Z named as in the axes of its image.
-
-    A file of pages does not always state whether these are sections or frames; a mask follows its image.
-
-    Returns
-    -------
-    frames
-        ``(T, C, *S)`` of the dtype and labels of the mask.
-    """
-    array = mask.array
-    if "T" in mask.axes and "Z" not in mask.axes and "Z" in image_axes and "T" not in image_axes:
-        return np.moveaxis(array, 0, 1)[np.newaxis]  # TCYX -> 1 C Z Y X
-    if "Z" in mask.axes and "T" not in mask.axes and "T" in image_axes and "Z" not in image_axes:
-        return np.moveaxis(array, 1, 0)  # CZYX -> T C Y X
-    return image_frames(mask)
 
 
 def _with_ignored(labels: Labels, ignore: Sequence[int]) -> Labels:

@@ -59,6 +59,8 @@ class StoredImage:
         4 x 4, index (x, y, z, 1) to scanner millimeters; NIfTI only.
     close
         Closes the file.
+    orientation
+        Value of the tag by which the image was turned upright (`septum.io.upright`), 1 for none.
     """
 
     shape: tuple[int, ...]
@@ -69,6 +71,7 @@ class StoredImage:
     pixel_size_um: Mapping[str, float] = field(default_factory=dict)
     affine: Affine | None = None
     close: Callable[[], object] = _nothing
+    orientation: int = 1
 
     @classmethod
     def from_array(cls, array: NDArray[Any], axes: str) -> StoredImage:
@@ -119,6 +122,8 @@ class Image:
         False if the whole image is in memory: PNG, JPEG, packed NIfTI, arrays.
     location
         See the parameter.
+    orientation
+        Value of the orientation tag if the file holds the image turned or mirrored and says so by it, else 1.
     """
 
     def __init__(
@@ -137,7 +142,7 @@ class Image:
         self.pixel_size_um: Mapping[str, float] = {
             a: stored.pixel_size_um[a] for a in "ZYX" if a in self.axes and a in stored.pixel_size_um
         }
-        self._stored, self._reopen = stored, reopen
+        self._stored, self._reopen, self.orientation = stored, reopen, stored.orientation
         self._close = weakref.finalize(self, stored.close)
 
     @classmethod
@@ -242,14 +247,7 @@ class Image:
         with self:
             if self.lazy:
                 check_memory(self._where, int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize)
-            return Image.from_array(
-                self.array,
-                self.axes,
-                file_axes=self.file_axes,
-                pixel_size_um=self.pixel_size_um,
-                affine=self.affine,
-                location=self.location,
-            )
+            return _from_array(*self._parts())
 
     def close(self) -> None:
         """Close the file; pixels can be read no more."""
@@ -264,24 +262,21 @@ class Image:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._reopen is not None:
             return self._reopen, ()
-        return _from_array, (
-            self.array,
-            self.axes,
-            {
-                "file_axes": self.file_axes,
-                "pixel_size_um": self.pixel_size_um,
-                "affine": self.affine,
-                "location": self.location,
-            },
-        )
+        return _from_array, self._parts()
+
+    def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any], int]:
+        kept = ("file_axes", "pixel_size_um", "affine", "location")
+        return self.array, self.axes, {name: getattr(self, name) for name in kept}, self.orientation
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.shape))
         return f"Image({self.name!r}, {self.axes}, {sides}, {self.dtype}{'' if self.lazy else ', in memory'})"
 
 
-def _from_array(array: NDArray[Any], axes: str, rest: Mapping[str, Any]) -> Image:
-    return Image.from_array(array, axes, **rest)
+def _from_array(array: NDArray[Any], axes: str, rest: Mapping[str, Any], orientation: int) -> Image:
+    image = Image.from_array(array, axes, **rest)
+    image.orientation = orientation
+    return image
 
 
 def check_axes(axes: str | None) -> str | None:

@@ -19,6 +19,7 @@ from septum.io.formats import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_cla
 from septum.io.image import MICROMETERS, Reader, StoredImage
 from septum.io.npy import mapped_reader
 from septum.io.remote import open_url, reaching
+from septum.io.upright import TAG, turn_upright
 
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # defaults of programs that know no size
@@ -33,7 +34,8 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
     """Open the one image of a TIFF, all pages of it, at the full resolution of a pyramid.
 
     Pages without a named axis are ``T``; ``Z`` comes from OME or ImageJ metadata only; color samples are ``C``.
-    Declared alpha is dropped. Palettes are not applied (microscopes keep intensities as indices), nor is "white is
+    Declared alpha is dropped. Photographs are turned upright by their orientation tag, which ImageJ and OME ignore: so it
+    is ignored in their files. Palettes are not applied (microscopes keep intensities as indices), nor is "white is
     zero".
 
     Parameters
@@ -66,6 +68,7 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
             shape, names = tuple(int(n) for n in series.shape), str(series.axes)
             kept = _kept_samples(shape, names, series.keyframe)
             dtype = np.dtype(series.dtype).newbyteorder("=")
+            tag = None if file.is_ome or file.is_imagej else series.keyframe.tags.valueof(TAG)
         except DAMAGE as error:
             raise damaged(place, "TIFF", error) from error
         if kept is not None:
@@ -75,7 +78,8 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
                 read, names, shape = _merge_channels(read, names, shape)
             names = _name_axes(place, names, shape)
             size = {a: v for a, v in size.items() if a in names}
-        return StoredImage(shape, dtype, axes or names, read, True, size, close=files.pop_all().close)
+        stored = StoredImage(shape, dtype, axes or names, read, True, size, close=files.pop_all().close)
+        return stored if tag in (None, 1) else turn_upright(stored, tag)
 
 
 def _find_series(path: Path | str, file: Any, length: int) -> Any:
