@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from septum.check.boundary_agreement import Agreement, BestOrientation, Placement
 from septum.check.census import Census
@@ -38,7 +39,7 @@ class ImageStatistics:
         See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
         See `septum.check.comparisons.thumbnail`; of the first frame, empty for stacks.
-    file_axes, affine, orientation
+    file_axes, affine, orientation, stated
         See `septum.io.image.Image`.
     """
 
@@ -63,6 +64,7 @@ class ImageStatistics:
     file_axes: str
     affine: Affine | None
     orientation: int
+    stated: bool
 
     @property
     def grid(self) -> Grid:
@@ -105,6 +107,10 @@ class MaskStatistics:
         See `septum.pairing.fit.fit_mask`.
     stored_orientation
         Orientation in which the file holds a mask that was put in the order of its image; ``""`` for others.
+    planes
+        See `septum.check.images.kind_of_planes`.
+    persistence
+        Share of the ids of a page that the next page has in the same place; 0 for a mask of one page.
     disagreement
         How the affines of image and mask differ; None if they do not.
     """
@@ -129,6 +135,8 @@ class MaskStatistics:
     changes: tuple[Change, ...] = ()
     stored_orientation: str = ""
     disagreement: Disagreement | None = None
+    planes: Literal["", "pages", "unclear"] = ""
+    persistence: float = 0.0
 
 
 @dataclass(frozen=True)

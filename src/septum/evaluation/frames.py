@@ -136,6 +136,8 @@ def read_fitted(item: ScoredPair, *, axes: str | None = None) -> tuple[Image, Im
     truth, changes = fit_mask(truth, grid_of(predicted))
     predicted, more = fit_mask(predicted, grid_of(truth))
     notes = [_NOTES[change] for change in dict.fromkeys((*changes, *more))]
+    if "T" in truth.axes and not (truth.stated or predicted.stated):
+        notes.append("each page was scored as an image of its own; if pages are sections of volumes: --axes ZYX")
     apart = disagreement(grid_of(truth), grid_of(predicted))
     if apart is not None:
         text = apart.text.replace("image", "prediction").replace("mask", "truth")
@@ -174,10 +176,12 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
     channel = image.axes.index("C")
     array = np.moveaxis(image.array, channel, 0)
     if any(not np.array_equal(array[0], other) for other in array[1:]):
+        planes = image.file_axes == "CYX" and image.named_axes is None
+        pages = "if the channels are sections or images: --axes ZYX or TYX; else " if planes else ""
         raise DataError(
             f"{format_path(image.location or 'mask')}: {len(array)} channels that differ",
             "a mask of one channel",
-            "save class values or object ids, not colors",
+            f"{pages}save class values or object ids, not colors",
         )
     return array[0], image.axes.replace("C", "")
 

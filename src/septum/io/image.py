@@ -61,6 +61,8 @@ class StoredImage:
         Closes the file.
     orientation
         Value of the tag by which the image was turned upright (`septum.io.upright`), 1 for none.
+    stated
+        False if neither the file nor the caller named the axes, so that they are a guess.
     """
 
     shape: tuple[int, ...]
@@ -72,6 +74,7 @@ class StoredImage:
     affine: Affine | None = None
     close: Callable[[], object] = _nothing
     orientation: int = 1
+    stated: bool = True
 
     @classmethod
     def from_array(cls, array: NDArray[Any], axes: str) -> StoredImage:
@@ -124,6 +127,10 @@ class Image:
         See the parameter.
     orientation
         Value of the orientation tag if the file holds the image turned or mirrored and says so by it, else 1.
+    stated
+        False if neither the file nor the caller named the axes: pages may be sections, frames or images of their own.
+    named_axes
+        Axes that the caller named; None if the file was read as it states.
     """
 
     def __init__(
@@ -142,7 +149,9 @@ class Image:
         self.pixel_size_um: Mapping[str, float] = {
             a: stored.pixel_size_um[a] for a in "ZYX" if a in self.axes and a in stored.pixel_size_um
         }
-        self._stored, self._reopen, self.orientation = stored, reopen, stored.orientation
+        self._stored, self._reopen = stored, reopen
+        self.orientation, self.stated = stored.orientation, stored.stated or named
+        self.named_axes = stored.axes if named else None
         self._close = weakref.finalize(self, stored.close)
 
     @classmethod
@@ -264,18 +273,19 @@ class Image:
             return self._reopen, ()
         return _from_array, self._parts()
 
-    def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any], int]:
-        kept = ("file_axes", "pixel_size_um", "affine", "location")
-        return self.array, self.axes, {name: getattr(self, name) for name in kept}, self.orientation
+    def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any]]:
+        kept = ("file_axes", "pixel_size_um", "affine", "location", "orientation", "stated", "named_axes")
+        return self.array, self.axes, {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.shape))
         return f"Image({self.name!r}, {self.axes}, {sides}, {self.dtype}{'' if self.lazy else ', in memory'})"
 
 
-def _from_array(array: NDArray[Any], axes: str, rest: Mapping[str, Any], orientation: int) -> Image:
-    image = Image.from_array(array, axes, **rest)
-    image.orientation = orientation
+def _from_array(array: NDArray[Any], axes: str, attributes: Mapping[str, Any]) -> Image:
+    image = Image.from_array(array, axes)
+    for name, value in attributes.items():
+        setattr(image, name, value)
     return image
 
 

@@ -88,7 +88,7 @@ def fit_mask(mask: Image, grid: Grid) -> tuple[Image, tuple[Change, ...]]:
 
 
 def _with_array(image: Image, array: NDArray[Any], axes: str, affine: Affine | None = None) -> Image:
-    return Image.from_array(
+    changed = Image.from_array(
         array,
         axes,
         file_axes=image.file_axes,
@@ -96,6 +96,8 @@ def _with_array(image: Image, array: NDArray[Any], axes: str, affine: Affine | N
         affine=affine or image.affine,
         location=image.location,
     )
+    changed.stated, changed.named_axes, changed.orientation = image.stated, image.named_axes, image.orientation
+    return changed
 
 
 def _name_pages(mask: Image, grid: Grid) -> Image:
