@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays import stitch
-from septum.arrays.instances import draw_boundaries, quantize
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import outline_threshold, quantize
 from septum.arrays.normalize import join_samples, sample_intensities
 from septum.arrays.resample import Resampled, resample_labels
 from septum.arrays.tiles import Readable

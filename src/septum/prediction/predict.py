@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.files import open_image
 from septum.io.image import Image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
@@ -27,6 +26,7 @@ from septum.prediction.frames import (
     Scale,
     frame_spacing,
     join_frames,
+    open_for_model,
     split_frames,
     working_frame,
 )
@@ -129,6 +129,7 @@ class _OpenedImage:
     source: Image
     frames: list[ImageFrame]
     warnings: list[Warned] | None
+    message: str = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -184,9 +185,9 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source = open_image(path, axes=run.settings.axes)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes)
     try:
-        image = _OpenedImage(path, source, split_frames(source, run.model), None)
+        image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
     except BaseException:
         source.close()
@@ -196,7 +197,8 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
     source, header = image.source, model.header
     warnings = image_warnings(image.frames, source.name, source.pixel_size_um, header.domain, header.normalization)
-    return [Warned(text, cause) for cause, text in warnings]
+    axes = [Warned(image.message, "axes")] if image.message else []
+    return axes + [Warned(text, cause) for cause, text in warnings]
 
 
 def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:
