@@ -26,10 +26,10 @@ from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
-from septum.io.files import read_image, write_image
+from septum.io.files import write_image
 from septum.io.image import Image
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.frames import split_frames
+from septum.prediction.frames import open_for_model, split_frames
 from septum.prediction.model import Model
 from septum.prediction.model import open_model as open_model
 from septum.prediction.predict import predict_image
@@ -106,7 +106,8 @@ def train(
     group
         Regular expression; images whose names match alike are never split between training and validation.
     from_model
-        A model file or run folder whose weights the training starts from.
+        A model file or run folder, or the name of a model that comes with Septum, whose weights the training starts
+        from; ``"none"``: from no model. None: from one that comes with Septum where it finds the objects of the images.
     width, depth, tile, batch, precision
         Values that win over the plan.
     set
@@ -187,7 +188,8 @@ def predict(
     Parameters
     ----------
     model
-        From `train` or `open_model`; or the path of a model file or run folder, which is opened at each call.
+        From `train` or `open_model`; or the path of a model file or run folder, or the name of a model that comes with
+        Septum (``"nuclei"``), which is opened at each call.
     image
         A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities, any integer or float type.
     output
@@ -218,7 +220,10 @@ def predict(
         raise unknown_output(output)
     opened = model if isinstance(model, Model) else open_model(Path(model))
     if isinstance(image, str | Path):
-        found, name = read_image(Path(image), axes=axes), str(image)
+        stored, message = open_for_model(image, opened, axes=axes)
+        found, name = stored.load(), str(image)
+        if message:
+            warnings.warn(message, UnfamiliarImageWarning, stacklevel=2)
     else:
         found, name = _as_image(image, opened.rank), "the image"
     for cause, text in _new_warnings(opened, found, name):
@@ -325,9 +330,10 @@ def _as_image(array: Any, rank: int) -> Image:
 
 def _new_warnings(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield what in an image differs from the training images, and was not warned of before, with its key."""
-    for cause, text in image_warnings(split_frames(image, model), name, image.pixel_size_um, model.header.domain):
-        assert model.header.domain is not None
-        if (known := (model.header.domain.model_dump_json(), cause)) not in _warned:
+    domain, frames = model.header.domain, split_frames(image, model)
+    for cause, text in image_warnings(frames, name, image.pixel_size_um, domain, model.header.normalization):
+        assert domain is not None
+        if (known := (domain.model_dump_json(), cause)) not in _warned:
             yield known, text
 
 

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
+from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.distance import MAX_DISTANCE_PX
-from septum.arrays.instances import ObjectSettings, draw_boundaries, label_each, label_objects, quantize
+from septum.arrays.instances import ObjectSettings, label_each, label_objects, quantize
 from septum.arrays.learned import CONTACT_PROPERTIES, OBJECT_PROPERTIES, LearnedDecisions, LogisticScore
 from septum.errors import UsageError
+
+OBJECTS = ("ids", "sizes", "seeded", "firsts", "small", "lowest", "highest")  # reports of objects and of background
 
 
 class Memory:
@@ -49,9 +52,7 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
                 labels = np.zeros(foreground.shape, numbers.dtype) if labels is None else labels
                 labels[cores[i]] = numbers
             reports.append(report)
-            most = max(
-                most, sum(len(v.T) for k, v in report.items() if k not in ("ids", "sizes", "seeded", "firsts", "small"))
-            )
+            most = max(most, sum(len(v.T) for name, v in report.items() if name not in OBJECTS))
         tables[stage] = stitch.join(stage, reports, division, tables)
     return labels, tables, most
 
@@ -96,6 +97,9 @@ CHOICES = st.builds(
     merge_ratio=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
     min_size_px=st.sampled_from([0, 3, 8, 30]),
     grow_px=st.sampled_from([0, 0, 1, 3]),
+    outline_level=st.sampled_from([0.1, 0.4, 1.0, 1.0]),
+    contacts=st.sampled_from(["steps", "valley"]),
+    fill_holes=st.booleans(),
     learned=st.none() | LEARNED,
 )
 
@@ -167,13 +171,13 @@ def test_reports_of_blocks_scale_with_the_block_border():
 def test_stage_for_small_objects_is_skipped_without_small_objects():
     foreground = np.zeros((10, 30), np.float32)
     foreground[2:8, 2:12] = foreground[2:8, 20:25] = 1
-    division = stitch.Division(foreground.shape, (5, 5), ObjectSettings(min_size_px=30))
-    _, tables, _ = blockwise(foreground, division.block, division.objects)
-    assert not stitch.needed("small", tables, division) and tables["small"] == {} and stitch.count(tables) == 2
+    division = stitch.Division(foreground.shape, (5, 5), ObjectSettings())
+    _, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=30))
+    assert not stitch.needed("extend", tables, division) and tables["extend"] == {} and stitch.count(tables) == 2
     assert tables["divide"]["small"] == 0
     assert tables["divide"]["numbers"].tolist() == [1, 2]
     labels, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=31))
-    assert stitch.needed("small", tables, division) and stitch.count(tables) == 1
+    assert stitch.needed("extend", tables, division) and stitch.count(tables) == 1
     assert np.array_equal(labels == 1, (foreground > 0) & (np.arange(30) < 15))
 
 

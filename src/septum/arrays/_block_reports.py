@@ -1,4 +1,7 @@
-"""What a block of `septum.arrays.stitch` reads around itself, and what it reports of its watershed."""
+"""A block and its surroundings, and the report of its watershed, for `septum.arrays.stitch`.
+
+Regions are slices with start and stop inside the image; `shape` are the sides of the image.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from septum.arrays.instances import weak_seeds
 from septum.arrays.watershed import Flooded
 
 
-def extended(core: Region, shape: Sequence[int], reach: Sequence[int] | None = None) -> Region:
+def around_block(core: Region, shape: Sequence[int], reach: Sequence[int] | None = None) -> Region:
     """Return a block extended by `reach` pixels (1 by default), clipped to the image."""
     margins = reach or (1,) * len(core)
     return tuple(
@@ -22,12 +25,15 @@ def extended(core: Region, shape: Sequence[int], reach: Sequence[int] | None = N
     )
 
 
+def place_in(core: Region, around: Region) -> Region:
+    """Return the place of a block in a part of the image that holds it."""
+    return tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
+
+
 def ringed(values: NDArray[Any], core: Region, shape: Sequence[int], *, beyond: int = 0) -> NDArray[Any]:
-    """Complete the ring of one pixel around a block, with the value `beyond` outside of the image."""
-    open_sides = [(int(c.start == 0), int(c.stop == side)) for c, side in zip(core, shape, strict=True)]
-    if not np.any(open_sides):
-        return np.ascontiguousarray(values)
-    return np.pad(values, open_sides, constant_values=beyond)
+    """Complete the ring of one pixel around a block by `beyond` outside of the image."""
+    missing = [(int(c.start == 0), int(c.stop == side)) for c, side in zip(core, shape, strict=True)]
+    return np.pad(values, missing, constant_values=beyond) if np.any(missing) else np.ascontiguousarray(values)
 
 
 def in_image(pixels: NDArray[np.int32], core: Region, shape: Sequence[int]) -> NDArray[np.int64]:
@@ -50,7 +56,7 @@ def basin_ids(
     return names
 
 
-def report_basins(flooded: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int]) -> Arrays:
+def watershed_report(flooded: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int]) -> Arrays:
     """Return the part of a block's watershed that a join needs; see `septum.arrays._block_tables.join_ids`."""
     used = flooded.clusters()[0]
     value, pixel, step, a, b = flooded.meetings
@@ -66,7 +72,7 @@ def report_basins(flooded: Flooded, names: NDArray[np.int64], core: Region, shap
     }
 
 
-def list_objects(
+def object_report(
     flooded: Flooded,
     names: NDArray[np.int64],
     core: Region,
@@ -84,7 +90,7 @@ def list_objects(
     basins, sizes, first = flooded.clusters()
     own = np.zeros_like(sizes) if seeded is None else seeded[basins]
     kept = names[basins] > 0
-    small = kept & (sizes < min_size_px) & ~_extends_outside(flooded)[basins] & ~weak_seeds(own, sizes, share)
+    small = kept & (sizes < min_size_px) & ~extends_outside(flooded)[basins] & ~weak_seeds(own, sizes, share)
     kept &= ~small
     return {
         "ids": names[basins[kept]],
@@ -95,7 +101,7 @@ def list_objects(
     }
 
 
-def _extends_outside(flooded: Flooded) -> NDArray[np.bool_]:
+def extends_outside(flooded: Flooded) -> NDArray[np.bool_]:
     """Flag the basins that represent clusters which have pixels, or may gain some, outside of the block."""
     faces = [np.take(flooded.basins, (0, -1), axis=axis).ravel() for axis in range(flooded.basins.ndim)]
     touched = np.concatenate([*faces, flooded.links[1], np.flatnonzero(flooded.leaves)])

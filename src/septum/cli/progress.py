@@ -24,7 +24,16 @@ from septum.cli.text import curve_lines, json_text, seeds_lines
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
-from septum.prediction.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
+from septum.prediction.events import (
+    BlockDone,
+    ImageDone,
+    ImageFailed,
+    ImageStarted,
+    Opened,
+    Predicted,
+    ShardDone,
+    TileDone,
+)
 from septum.prediction.memory import format_bytes
 from septum.report.curve import Curve
 from septum.report.events import Reporting
@@ -306,6 +315,8 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
     index = count = 0
     for record in job:
         match record:
+            case Opened(words):
+                progress.say(words)
             case ImageStarted(path, index, count):
                 # Of many small images the first speaks for all, unless details are asked for.
                 (progress.say if index == 0 or record.blocks else progress.detail)(layout_text(record))

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
+from septum.arrays.tiles import Readable
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.files import write_image
 from septum.io.zarr_labels import write_labels
 from septum.prediction.events import ImageDone, ImageStarted, TileDone
-from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames
+from septum.prediction.frames import ImageJob, Scale, join_frames, working_frame
 from septum.prediction.model import Model
 from septum.prediction.outputs import postprocess
 from septum.prediction.pipeline import BackgroundWriter
@@ -59,16 +60,17 @@ def predict_in_memory(
     seconds = tiler.seconds(plan.sides, plan.tiles)
     yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
     results: list[Future[NDArray[Any]]] = []
-    spacing, done = frame_spacing(job.source, model.rank), 0
+    done = 0
     for number, frame in enumerate(job.frames, start=1):
         probabilities = np.empty(0, np.float32)
-        for filled, left in frame_probabilities(tiler, frame, model, tta=job.settings.tta):
+        for filled, left in frame_probabilities(tiler, working_frame(frame, job.scale), model, tta=job.settings.tta):
             probabilities, done = filled, done + 1
             later = (len(job.frames) - number) * plan.tiles // len(job.frames)
             yield TileDone(job.path, done, done + left + later)
             yield from writer.finished()
         wait(results[-1:])  # at most one frame is postprocessed while the next is computed
-        make = partial(postprocess, probabilities, model, job.output, spacing=spacing)
+        sides = None if job.scale is None else frame.shape[1:]
+        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides)
         results.append(writer.submit(make) if job.overlap else _done(make()))
     if tiler.halved:
         yield Warned(halved_text(job.path, tiler))
@@ -100,8 +102,21 @@ def _write(job: ImageJob, results: Sequence[Future[NDArray[Any]]], begin: float)
             write_image(job.target, joined, axes=axes, pixel_size_um=size, affine=job.source.affine, labels=ids)
     except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
         return [failure(job.path, error, job.model)]
-    objects = sum(int(r.max()) for r in made) if job.output == "labels" else None
+    objects = sum(count_objects(r, job.scale) for r in made) if job.output == "labels" else None
     return [ImageDone(job.path, job.target, time.monotonic() - begin, objects)]
+
+
+def count_objects(labels: NDArray[Any], scale: Scale | None) -> int:
+    """Count the objects of a frame; on another grid than that of the prediction the smallest may hold no pixel.
+
+    Parameters
+    ----------
+    labels
+        ``(1, *S)`` integers: object ids 1 .. N, 0 background.
+    scale
+        That of the prediction.
+    """
+    return int(labels.max()) if scale is None else len(np.unique(labels[labels > 0]))
 
 
 def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
@@ -119,7 +134,7 @@ def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
 
 
 def frame_probabilities(
-    tiler: TiledPredictor, frame: ImageFrame, model: Model, *, tta: bool = False
+    tiler: TiledPredictor, frame: Readable, model: Model, *, tta: bool = False
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Predict one frame that is held in memory; see `septum.prediction.tiled.region_probabilities`.
 

@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.files import open_image
 from septum.io.image import Image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
-from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames, split_frames
+from septum.prediction.events import ImageFailed, ImageStarted, Opened, Predicted, TileDone
+from septum.prediction.frames import (
+    ImageFrame,
+    ImageJob,
+    Scale,
+    frame_spacing,
+    join_frames,
+    open_for_model,
+    split_frames,
+    working_frame,
+)
 from septum.prediction.in_blocks import predict_in_blocks
 from septum.prediction.in_memory import PredictionFailure, failure, frame_probabilities, predict_in_memory
 from septum.prediction.memory import format_bytes, operations, peak_bytes, resident_bytes, usual_limit
@@ -35,6 +43,7 @@ from septum.prediction.outputs import (
     written_by_pieces,
 )
 from septum.prediction.pipeline import BackgroundWriter, Prefetcher
+from septum.prediction.scale import asked_factor, working_scale
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import Request, plan_prediction
 from septum.prediction.tiled import TiledPredictor, largest_output
@@ -53,7 +62,8 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
 
     Yields
     ------
-    ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for each image; Predicted at the end.
+    Opened of a model that comes with Septum; ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for
+    each image; Predicted at the end.
 
     Raises
     ------
@@ -66,6 +76,8 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
     files = result_files(settings)
+    if (words := model.header.describe_release()) is not None:
+        yield Opened(words)
     if settings.out is not None:
         try:
             settings.out.mkdir(parents=True, exist_ok=True)
@@ -117,10 +129,20 @@ class _OpenedImage:
     source: Image
     frames: list[ImageFrame]
     warnings: list[Warned] | None
+    message: str = ""
 
     def close(self) -> None:
         """Close the file."""
         self.source.close()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The file or label image to write for image number `index`, from 0, of `count`."""
+
+    target: Path
+    index: int
+    count: int
 
 
 def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | PredictionFailure]:
@@ -130,11 +152,13 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
         for index, (path, target) in enumerate(files):
             try:
                 with ahead.take(path) as image:
-                    engine = _engine(image, run, len(files) - index - 1)
-                    job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                    scale = _scale(image, target, run)
+                    engine = _engine(image, scale, run, len(files) - index - 1)
+                    place = _Place(target, index, len(files))
+                    job = _plan(image, place, run, engine=engine, scale=scale)
                     if writer.busy and not job.overlap:  # an unwritten image takes memory: plan again without it
                         yield from writer.wait()
-                        job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                        job = _plan(image, place, run, engine=engine, scale=scale)
                     if job.overlap:
                         _open_next(ahead, files[index + 1 :], run)
                     if job.plan.block is None and run.executor is not None:
@@ -161,9 +185,9 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source = open_image(path, axes=run.settings.axes)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes)
     try:
-        image = _OpenedImage(path, source, split_frames(source, run.model), None)
+        image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
     except BaseException:
         source.close()
@@ -171,8 +195,10 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
-    warnings = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
-    return [Warned(text, cause) for cause, text in warnings]
+    source, header = image.source, model.header
+    warnings = image_warnings(image.frames, source.name, source.pixel_size_um, header.domain, header.normalization)
+    axes = [Warned(image.message, "axes")] if image.message else []
+    return axes + [Warned(text, cause) for cause, text in warnings]
 
 
 def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:
@@ -206,22 +232,33 @@ def predict_on_worker(work: tuple[PredictSettings, tuple[Path, Path], int]) -> l
     return [event for event in events if not isinstance(event, TileDone | ImageStarted)]
 
 
-def _engine(image: _OpenedImage, run: _Run, left: int) -> bool:
+def _scale(image: _OpenedImage, target: Path, run: _Run) -> Scale | None:
+    """Return the scale at which an image is predicted; that of an unfinished result is kept."""
+    settings, header = run.settings, run.model.header
+    factor = asked_factor(settings.scale, settings.object_size, header)
+    if factor is None and (unfinished := work_folder(target)).exists():
+        return open_work(unfinished).plan.scale
+    return working_scale((factor or 1.0,) * run.model.rank, header)
+
+
+def _engine(image: _OpenedImage, scale: Scale | None, run: _Run, left: int) -> bool:
     """Return True if Septum's engine computes an image, as if the `left` images after it were as large as it is."""
     model, settings = run.model, run.settings
     versions = len(tta_transforms(model.network.geometry)) if settings.tta else 1
-    work = _operations(model, image.frames) * versions
+    work = _operations(model, image.frames, scale) * versions
     coming = work * (left + run.later) / (settings.shard or (1, 1))[1]
     room = _limit(settings) // _processes(run) - resident_bytes()
     return model.choose(settings.engine, work=work, coming=coming, room=room).name == "septum"
 
 
-def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: int, count: int) -> ImageJob:
-    """Plan image number `index` of `count`: in memory if it fits, else block by block.
+def _plan(image: _OpenedImage, place: _Place, run: _Run, *, engine: bool, scale: Scale | None) -> ImageJob:
+    """Plan an image: in memory if it fits, else block by block.
 
     Workers get blocks of an image; if there is an image for each worker, each gets whole images.
     """
     model, settings, frames = run.model, run.settings, image.frames
+    target, index, count = place.target, place.index, place.count
+    grid, own = working_frame(frames[0], scale).shape[1:], frames[0].shape[1:]
     pieces = written_by_pieces(target, label_image=settings.label_image is not None)
     # The blocks of an unfinished result are kept, although others might suit the memory of today better.
     unfinished = work_folder(target)
@@ -230,7 +267,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
     request = Request(
         network=model.header.network,
         members=model.header.members,
-        shape=frames[0].shape[1:],
+        shape=grid,
         frames=len(frames),
         channels=frames[0].shape[0],
         itemsize=image.source.dtype.itemsize,
@@ -241,6 +278,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
         engine=engine,
         tile=settings.tile,
         blocks=begun or (pieces and (settings.in_blocks or shared)),
+        own=None if scale is None else own,
     )
     limit, held = _limit(settings) // _processes(run), resident_bytes()
     plan = plan_prediction(request, held=held, limit=limit, device_limit=free_bytes(model.device))
@@ -266,6 +304,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
         frames=frames,
         plan=plan,
         overlap=overlap,
+        scale=scale,
     )
 
 
@@ -273,9 +312,9 @@ def _processes(run: _Run) -> int:
     return run.executor.processes if run.executor is not None else 1
 
 
-def _operations(model: Model, frames: Sequence[ImageFrame]) -> int:
+def _operations(model: Model, frames: Sequence[ImageFrame], scale: Scale | None) -> int:
     """Return the number of operations of an image whose frames are computed in one tile each."""
-    sides = model.network.geometry.input_for(frames[0].shape[1:])
+    sides = model.network.geometry.input_for(working_frame(frames[0], scale).shape[1:])
     return operations(model.header.network, sides) * len(frames) * model.header.members
 
 
@@ -283,7 +322,7 @@ def _limit(settings: PredictSettings) -> int:
     return settings.max_memory or usual_limit()
 
 
-def predict_image(model: Model, image: Image, *, output: str | None = None) -> NDArray[Any]:
+def predict_image(model: Model, image: Image, *, output: str | None = None, factor: float = 1.0) -> NDArray[Any]:
     """Predict one image in memory.
 
     Parameters
@@ -294,6 +333,8 @@ def predict_image(model: Model, image: Image, *, output: str | None = None) -> N
         In canonical axes.
     output
         As in `septum.prediction.settings.PredictSettings`.
+    factor
+        The image is resized by this factor, relative to the training images, as with `PredictSettings.scale`.
 
     Returns
     -------
@@ -310,10 +351,12 @@ def predict_image(model: Model, image: Image, *, output: str | None = None) -> N
     """
     resolved = resolve_output(output, model)
     frames = split_frames(image, model)
-    network = model.computed_by(model.choose(work=_operations(model, frames)).name == "septum")
+    scale = working_scale((factor,) * model.rank, model.header)
+    network = model.computed_by(model.choose(work=_operations(model, frames, scale)).name == "septum")
     tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
     results = []
     for frame in frames:
-        *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
-        results.append(postprocess(probabilities, model, resolved, spacing=frame_spacing(image, model.rank)))
+        *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, scale), model)
+        sides, spacing = None if scale is None else frame.shape[1:], frame_spacing(image, model.rank, scale)
+        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides))
     return join_frames(results, image, model.rank)
