@@ -1,4 +1,4 @@
-"""Resampling: a region equals the same region of the whole, bit for bit; flat stays flat; labels keep smooth outlines."""
+"""Resampling: a region equals that of the whole, bit for bit; flat stays flat; labels keep smooth outlines."""
 
 from __future__ import annotations
 
