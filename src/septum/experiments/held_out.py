@@ -152,11 +152,11 @@ class HeldOutFiles:
         """Add decisions about objects that are learned from the predicted samples."""
         begin, sizes, examples = time.monotonic(), object_sizes(samples), list[JudgedExample]()
         options = decision_options(settings, sizes)
-        for sample in spread_order(learnable(samples, "objects")):
+        for place, sample in enumerate(learnable(samples, "objects")):
             probabilities = self.read(sample)
             if probabilities is not None:
                 parts = object_examples(sample, probabilities[0].astype(np.float16), options)
-                examples.append(JudgedExample(parts, held_out=True))
+                examples.append(JudgedExample(parts, held_out=True, place=place))
             if limit_s is not None and time.monotonic() - begin > limit_s:
                 break
         return choose_decisions(options, examples, sizes)

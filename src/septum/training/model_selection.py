@@ -175,10 +175,13 @@ class JudgedExample:
         Its parts of objects with each of `decision_options`.
     held_out
         False for a training image, which the network knows.
+    place
+        Place among the held-out images, or among the training images.
     """
 
     options: tuple[ObjectExample, ...]
     held_out: bool
+    place: int
 
 
 def decision_options(settings: ObjectSettings, object_sizes: ArrayLike) -> tuple[ObjectSettings, ObjectSettings]:
@@ -260,12 +263,12 @@ def _score(columns: NDArray[np.float64]) -> float:
 
 
 def gather_examples(processes: Processes, examples: Sequence[JudgedExample]) -> list[JudgedExample]:
-    """Return the examples of all processes in each of them, held-out images first."""
+    """Return the examples of all processes in each of them, held-out images first, in the order of their places."""
     if processes.world > 1:
-        flat = [np.array([len(one.options), one.held_out]) for one in examples]
+        flat = [np.array([len(one.options), one.held_out, one.place]) for one in examples]
         packed = [array for head, one in zip(flat, examples, strict=True) for array in (head, *_packed(one))]
         examples = [one for arrays in processes.gather(packed) for one in _unpacked(arrays)]
-    return sorted(examples, key=lambda one: not one.held_out)
+    return sorted(examples, key=lambda one: (not one.held_out, one.place))
 
 
 def _packed(example: JudgedExample) -> list[NDArray[np.int64]]:
@@ -275,8 +278,8 @@ def _packed(example: JudgedExample) -> list[NDArray[np.int64]]:
 def _unpacked(arrays: Sequence[NDArray[np.int64]]) -> list[JudgedExample]:
     found, place = [], 0
     while place < len(arrays):
-        options, held_out = arrays[place]
+        options, held_out, number = (int(n) for n in arrays[place])
         parts = arrays[place + 1 : place + 1 + options]
-        found.append(JudgedExample(tuple(ObjectExample.unpacked(p) for p in parts), bool(held_out)))
-        place += 1 + int(options)
+        found.append(JudgedExample(tuple(ObjectExample.unpacked(p) for p in parts), bool(held_out), number))
+        place += 1 + options
     return found

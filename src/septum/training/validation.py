@@ -201,22 +201,23 @@ class Validator:
 
         settings = tune_objects(measure, self.samples, lines=self.plan.lines)
         if self.objects:
-            settings = self._learn(network, clock, settings, [(chosen[i], maps[i]) for i in own])
+            settings = self._learn(network, clock, settings, {i: (chosen[i], maps[i]) for i in own})
         columns = {i: candidate_columns(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
         return settings, self._best(gather_columns(self.processes, columns))[1], len(chosen)
 
     def _learn(
-        self, network: Network, clock: Schedule, tuned: ObjectSettings, held: Sequence[tuple[Sample, Probabilities]]
+        self, network: Network, clock: Schedule, tuned: ObjectSettings, held: dict[int, tuple[Sample, Probabilities]]
     ) -> ObjectSettings:
         """Add learned decisions to the tuned settings; fit them on the held-out images and on training images."""
-        own = [self.trained_on[i] for i in self.processes.share(len(self.trained_on))]
         options, begin = decision_options(tuned, self._object_sizes), clock.seconds
         examples: list[JudgedExample] = []
-        for sample, foreground in [*held, *((sample, None) for sample in own)]:
+        trained = [(False, place) for place in self.processes.share(len(self.trained_on))]
+        for held_out, place in [*((True, place) for place in held), *trained]:
             if self._learn_s is not None and clock.seconds - begin > self._learn_s:
                 break
-            known = self._foreground(network, sample) if foreground is None else foreground
-            examples.append(JudgedExample(object_examples(sample, known, options), held_out=foreground is not None))
+            sample = held[place][0] if held_out else self.trained_on[place]
+            foreground = held[place][1] if held_out else self._foreground(network, sample)
+            examples.append(JudgedExample(object_examples(sample, foreground, options), held_out, place))
         return choose_decisions(options, gather_examples(self.processes, examples), self._object_sizes)
 
     def _evenly_chosen(self, number: int) -> list[Sample]:
