@@ -67,7 +67,15 @@ def test_brightness_and_contrast_matter_to_a_model_of_one_normalization() -> Non
     assert len(seen.ends) == 1 and training_domain(samples, None).ends == ()
     for seed in range(20, 30):
         assert list(shift_warnings(scaled(seed, 100), "a.tif", {}, seen)) == []
-    for factor, offset in ((257.0, 0.0), (50.0, 0.0), (100.0, 60.0)):
+        assert (
+            list(
+                shift_warnings(
+                    scaled(seed, 100).clip(0, 30), "a.tif", {}, seen.model_copy(update={"curves": ((0.0,),)})
+                )
+            )
+            == []
+        )
+    for factor, offset in ((257.0, 0.0), (200.0, 0.0), (100.0, 60.0), (100.0, -60.0)):
         ((cause, text),) = shift_warnings(scaled(20, factor) + offset, "a.tif", {}, seen)
         assert cause == "gray values"
         assert text.startswith("a.tif: gray values are mostly ")

@@ -181,12 +181,15 @@ def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _brightness(name: str, pixels: NDArray[Any], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
-    """Compare the gray values with those of the training images, if these have the same meaning in all images."""
+    """Compare the gray values with those of the training images, if these have the same meaning in all images.
+
+    An image may lack the bright classes, so that its bright end is not bounded below.
+    """
     if len(seen.ends) != len(pixels):
         return
     for (low, high), (low_from, low_to, high_from, high_to) in zip(_ends(pixels), seen.ends, strict=True):
         margin = _ENDS_MARGIN * (high_to - low_from)
-        if not (low_from - margin <= low <= low_to + margin and high_from - margin <= high <= high_to + margin):
+        if not (low_from - margin <= low <= low_to + margin and high <= high_to + margin):
             yield (
                 "gray values",
                 f"{name}: gray values are mostly {low:.4g} to {high:.4g}, in the training images from "
