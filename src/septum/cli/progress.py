@@ -34,6 +34,7 @@ from septum.prediction.events import (
     ShardDone,
     TileDone,
 )
+from septum.prediction.frames import format_factors
 from septum.prediction.memory import format_bytes
 from septum.report.curve import Curve
 from septum.report.events import Reporting
@@ -325,9 +326,11 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
             case BlockDone(path, stage, done, blocks):
                 progress.show_stage(stage, done, blocks, note=path.name)
-            case ImageDone(path, output, seconds, objects):
+            case ImageDone(path, output, seconds, objects, scale):
                 outcome.done.append(record)
                 found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
+                if scale is not None:
+                    found += f", scale {format_factors(scale if isinstance(scale, tuple) else (scale,))}"
                 finished = len(outcome.done) + len(outcome.failed)
                 progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
                 progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.learned import (
-    CONTACT_PROPERTIES,
     LearnedDecisions,
     LogisticScore,
     contact_properties,
