@@ -118,11 +118,11 @@ def measure(out: Path, set_name: str, images: int, steps: int, start: str) -> No
     for file in chosen:
         (cell / "truth").mkdir(exist_ok=True)
         shutil.copyfile(test / "masks" / file.name, cell / "truth" / file.name)
-    scores: dict[str, float] = {}
-    for metrics in ("ctc", "instances"):
-        text = septum("evaluate", cell / "predicted", cell / "truth", "--metrics", metrics, "--json")
-        found = json.loads(text)["results"][0]["scores"]
-        scores |= {s["name"]: round(s["value"], 4) for s in found if s["value"] is not None}
+    text = septum("evaluate", cell / "predicted", cell / "truth", "--metrics", "ctc,instances", "--json")
+    found = {
+        s["name"]: round(s["value"], 4) for s in json.loads(text)["results"][0]["scores"] if s["value"] is not None
+    }
+    scores = {name: found[key] for name, key in (("SEG", "SEG"), ("AP50", "AP@0.50"), ("AP", "AP"))}
     before = json.loads((cell / "run" / "plan.json").read_text())["reasons"]
     result = {"set": set_name, "images": images, "steps": steps, "start": Path(start).stem, "scores": scores}
     result["tested"] = len(chosen)
