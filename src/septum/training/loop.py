@@ -149,9 +149,8 @@ def _open_data(
     else:
         report = loaded.report
     yield Checked(report)
-    start: Pretrained | Trial | None = None
-    if isinstance(settings.from_model, Path):
-        start = read_pretrained(settings.from_model)
+    given = settings.from_model
+    start: Pretrained | Trial | None = read_pretrained(given) if isinstance(given, Path) else None
     loaded = loaded or load_data(report)
     if not processes.all_equal(fingerprint(loaded.images)):
         raise DataError(
@@ -161,7 +160,7 @@ def _open_data(
         )
     parts = split(loaded.samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
     report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
-    if settings.from_model is None:
+    if given is None:
         start = Trial(loaded.samples, tuple(loaded.samples[i] for i in parts.held_out))
     if settings.ends_at_plateau and not parts.held_out:
         raise UsageError(
