@@ -26,14 +26,15 @@ from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
-from septum.io.files import read_image, write_image
+from septum.io.files import write_image
 from septum.io.image import Image
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.frames import split_frames
+from septum.prediction.frames import FoundScale, open_for_model, split_frames
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
 from septum.prediction.model import open_model as open_model
-from septum.prediction.predict import predict_image
-from septum.prediction.settings import Output, unknown_output
+from septum.prediction.scale import find_scale
+from septum.prediction.settings import Output, check_scale, unknown_output
 from septum.report.numbers import format_scores
 from septum.settings import Settings, expectation
 from septum.training.events import Checked, Planned, Stopped, Validated
@@ -106,7 +107,8 @@ def train(
     group
         Regular expression; images whose names match alike are never split between training and validation.
     from_model
-        A model file or run folder whose weights the training starts from.
+        A model file or run folder, or the name of a model that comes with Septum, whose weights the training starts
+        from; ``"none"``: from no model. None: from one that comes with Septum where it finds the objects of the images.
     width, depth, tile, batch, precision
         Values that win over the plan.
     set
@@ -180,6 +182,8 @@ def predict(
     image: str | Path | NDArray[Any],
     *,
     output: Output | None = None,
+    scale: float | Literal["auto"] = "auto",
+    object_size: float | None = None,
     axes: str | None = None,
 ) -> NDArray[Any]:
     """Predict one image, as ``septum predict`` does.
@@ -187,12 +191,18 @@ def predict(
     Parameters
     ----------
     model
-        From `train` or `open_model`; or the path of a model file or run folder, which is opened at each call.
+        From `train` or `open_model`; or the path of a model file or run folder, or the name of a model that comes with
+        Septum (``"nuclei"``), which is opened at each call.
     image
         A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities, any integer or float type.
     output
         ``"labels"``: object ids; ``"classes"``: the class values of the training masks; ``"probabilities"``. None: what
         the training masks held, labels or classes.
+    scale
+        Factor by which the image is resized for the network, so that its objects are as wide as those of the training;
+        the result has the size of the image. ``"auto"``: found, which takes some time at each call.
+    object_size
+        Width of the objects in the image, in pixels, instead of `scale`.
     axes
         Axes of an image file that does not state its axes or states wrong ones: ``"ZYX"``, ``"TYX"``, ``"YXC"``.
 
@@ -211,20 +221,24 @@ def predict(
     Warns
     -----
     UnfamiliarImageWarning
-        If the image differs from the training images (pixel size, intensities, contrast): once for each cause and
-        model.
+        If the image differs from the training images (pixel size, intensities, contrast), or is predicted at another
+        scale: once for each cause and model.
     """
     if output is not None and output not in get_args(Output):
         raise unknown_output(output)
     opened = model if isinstance(model, Model) else open_model(Path(model))
     if isinstance(image, str | Path):
-        found, name = read_image(Path(image), axes=axes), str(image)
+        stored, message = open_for_model(image, opened, axes=axes)
+        found, name = stored.load(), str(image)
+        if message:
+            warnings.warn(message, UnfamiliarImageWarning, stacklevel=2)
     else:
         found, name = _as_image(image, opened.rank), "the image"
-    for cause, text in _new_warnings(opened, found, name):
+    at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
+    for cause, text in _new_warnings(opened, found, name, at):
         warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
         _warned.add(cause)
-    result = predict_image(opened, found, output=output)
+    result = predict_image(opened, found, output=output, found=at)
     channel = found.axes.index("C")
     return result.squeeze(channel) if result.shape[channel] == 1 else result
 
@@ -323,11 +337,17 @@ def _as_image(array: Any, rank: int) -> Image:
     return Image.from_array(array if array.ndim == rank + 1 else array[None], "CZYX" if rank == 3 else "CYX")
 
 
-def _new_warnings(model: Model, image: Image, name: str) -> Iterator[tuple[tuple[str, str], str]]:
+def _new_warnings(model: Model, image: Image, name: str, at: FoundScale) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield what in an image differs from the training images, and was not warned of before, with its key."""
-    for cause, text in image_warnings(split_frames(image, model), name, image.pixel_size_um, model.header.domain):
-        assert model.header.domain is not None
-        if (known := (model.header.domain.model_dump_json(), cause)) not in _warned:
+    domain, frames = model.header.domain, split_frames(image, model)
+    found = list(image_warnings(frames, name, image.pixel_size_um, domain, model.header.normalization))
+    if at.shown is not None:  # its scale is said instead of what it mends
+        found = [(cause, text) for cause, text in found if cause != "pixel size"]
+    if at.text:
+        found.append((f"scale {at.shown}", f"{name}: {at.text.replace('--scale 1', 'scale=1')}"))
+    for cause, text in found:
+        assert domain is not None
+        if (known := (domain.model_dump_json(), cause)) not in _warned:
             yield known, text
 
 

@@ -127,6 +127,23 @@ def test_intensity_curves_computed_by_hand() -> None:
     assert typical_distance([curve] * 12) == pytest.approx(0.2)
 
 
+def test_hot_pixels_and_added_frames_are_named() -> None:
+    robust = NormalizeSettings(limit=6, skip_constant=True)
+    image = nuclei(50)
+    assert list(shift_warnings(image[None], "a.tif", {}, SEEN, robust)) == []
+    hot = image.astype(np.float32)
+    hot[3, [4, 9]] = 65_535
+    ((cause, text),) = shift_warnings(hot[None], "a.tif", {}, SEEN, robust)
+    assert cause == "hot pixels"
+    assert text.startswith("a.tif: 2 pixels far brighter or darker than anything in the training images (up to ")
+    assert "limited to the intensities of the training" in text
+    assert "hot pixels" not in [c for c, _ in shift_warnings(hot[None], "a.tif", {}, SEEN, NormalizeSettings())]
+    framed = np.pad(image.astype(np.float32) + 5000, 20)
+    found = dict(shift_warnings(framed[None], "a.tif", {}, SEEN, robust))
+    share = np.mean(framed == 0)
+    assert f"{share:.1%} of the pixels have exactly the value 0, far from all others" in found["constant value"]
+
+
 def test_large_frames_are_read_in_windows() -> None:
     class Counted:
         shape = (1, 20_000, 9_000)
@@ -175,7 +192,10 @@ def test_each_cause_is_reported_once(tmp_path: Path) -> None:
         write_image(tmp_path / f"in/c{n}.tif", -image, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
     texts = warned(tmp_path, model)
     assert [t.split(":")[0].rsplit("/", 1)[-1] for t in texts] == ["b0.tif", "c0.tif"]
-    assert all(t.endswith("(reported once, also for other images of this kind)") for t in texts)
+    scaled, inverted = texts
+    assert "0.9 instead of 0.3 micrometers): predicted at scale 3 (--scale 1 refuses)" in scaled
+    assert scaled.endswith("(reported once; each result names its scale)")
+    assert inverted.endswith("(reported once, also for other images of this kind)")
 
 
 def test_models_without_training_statistics_open(tmp_path: Path) -> None:
@@ -202,7 +222,13 @@ def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -
     seen = open_model(tmp_path / "run/model.safetensors").header.domain
     assert seen is not None
     assert len(seen.curves) == 5
-    assert set(describe_model(tmp_path / "run")["domain"]) == {"pixel_um", "object_px", "levels", "ends"}  # type: ignore[arg-type]
+    assert set(describe_model(tmp_path / "run")["domain"]) == {  # type: ignore[arg-type]
+        "pixel_um",
+        "object_px",
+        "width_by_area_px",
+        "levels",
+        "ends",
+    }
     assert seen.pixel_um == {}
     assert seen.object_px == pytest.approx(13.6, abs=0.5)
     settings = PredictSettings(

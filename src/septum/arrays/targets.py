@@ -286,3 +286,27 @@ def equivalent_diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[
     """
     wide: NDArray[np.float64] = 2 * np.sqrt(sizes / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * sizes / np.pi)
     return wide
+
+
+def width_by_area(labels: NDArray[np.integer[Any]]) -> tuple[int, float]:
+    """Count the objects of an image, and compute their typical width, which fragments hardly change.
+
+    Parameters
+    ----------
+    labels
+        ``(Y, X)`` or ``(Z, Y, X)`` integers: object ids of 1 and more; 0 and less are no objects.
+
+    Returns
+    -------
+    count
+        Number of objects.
+    width_px
+        Diameter (`equivalent_diameters`) of the object at which half of the area of all objects is reached, from the
+        smallest on; 0 without objects.
+    """
+    sizes = np.sort(np.unique(labels[labels > 0], return_counts=True)[1])
+    if not len(sizes):
+        return 0, 0.0
+    areas = np.cumsum(sizes)
+    middle = sizes[np.searchsorted(areas, areas[-1] / 2)]
+    return len(sizes), float(equivalent_diameters(np.array([middle]), labels.ndim)[0])

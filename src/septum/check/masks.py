@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, relabel_consecutive
 from septum.check.boundary_agreement import local_extreme
-from septum.check.issues import IssueKind, Observation, list_some
+from septum.check.issues import IssueKind, Observation, list_some, pluralize
 from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
 from septum.check.statistics import PairStatistics
 from septum.errors import UsageError
@@ -41,6 +41,9 @@ MASK_SMOOTHED = IssueKind(
     "with values in between along the borders (smoothed or resized)",
     "each pixel gets a main value",
 )
+MASK_LABEL_PAGES = IssueKind(
+    "mask-label-pages", "mended", "mask", "with a page for each label", "the pages are read as one mask"
+)
 MASK_LARGE_IDS = IssueKind("mask-large-ids", "mended", "mask", "with ids above 2^31", "numbered from 1")
 IGNORED = IssueKind("ignored", "mended", "mask", "with values that --ignore-value names", "read as not annotated")
 MASK_EMPTY = IssueKind(
@@ -64,6 +67,7 @@ KINDS = (
     MASK_GRAY_RGB,
     MASK_COLORS,
     MASK_SMOOTHED,
+    MASK_LABEL_PAGES,
     MASK_LARGE_IDS,
     IGNORED,
     MASK_EMPTY,
@@ -112,6 +116,8 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
         yield Observation(MASK_NO_LABELS, pair.mask, stats.problem)
     for kind in stats.mends:
         yield Observation(kind, pair.mask)
+    if "label-pages" in stats.changes:
+        yield Observation(MASK_LABEL_PAGES, pair.mask, pluralize(len(stats.census[0].values), "label"))
     unannotated = [number for number, c in enumerate(stats.census) if not c.values and not c.background]
     if stats.census and len(unannotated) == len(stats.census):
         yield Observation(MASK_UNANNOTATED, pair.mask)

@@ -24,7 +24,17 @@ from septum.cli.text import curve_lines, json_text, seeds_lines
 from septum.events import Event, Warned
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
-from septum.prediction.events import BlockDone, ImageDone, ImageFailed, ImageStarted, Predicted, ShardDone, TileDone
+from septum.prediction.events import (
+    BlockDone,
+    ImageDone,
+    ImageFailed,
+    ImageStarted,
+    Opened,
+    Predicted,
+    ShardDone,
+    TileDone,
+)
+from septum.prediction.frames import format_factors
 from septum.prediction.memory import format_bytes
 from septum.report.curve import Curve
 from septum.report.events import Reporting
@@ -306,6 +316,8 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
     index = count = 0
     for record in job:
         match record:
+            case Opened(words):
+                progress.say(words)
             case ImageStarted(path, index, count):
                 # Of many small images the first speaks for all, unless details are asked for.
                 (progress.say if index == 0 or record.blocks else progress.detail)(layout_text(record))
@@ -314,9 +326,11 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
             case BlockDone(path, stage, done, blocks):
                 progress.show_stage(stage, done, blocks, note=path.name)
-            case ImageDone(path, output, seconds, objects):
+            case ImageDone(path, output, seconds, objects, scale):
                 outcome.done.append(record)
                 found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
+                if scale is not None:
+                    found += f", scale {format_factors(scale if isinstance(scale, tuple) else (scale,))}"
                 finished = len(outcome.done) + len(outcome.failed)
                 progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
                 progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from septum.check.census import Census
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
-from septum.evaluation.frames import ScoredFrame, labels_of, open_frames
+from septum.evaluation.frames import ScoredFrame, labels_of, open_frames, read_fitted
 from septum.evaluation.pairs import ScoredPairs, format_names, pair_with_truth
 from septum.evaluation.results import (
     Bin,
@@ -138,9 +138,12 @@ def _censuses(pairs: ScoredPairs, named_axes: str | None) -> list[Census]:
     from septum.check.census import census
 
     counted = []
-    for path in dict.fromkeys(i.truth for i in pairs.items):
+    for item in {i.truth: i for i in pairs.items}.values():
         try:
-            labels, axes = labels_of(read_mask(path, axes=named_axes))
+            truth = read_mask(item.truth, axes=named_axes)
+            if "T" in truth.axes:  # pages can be labels of one mask, as the prediction shows
+                truth = read_fitted(item, axes=named_axes)[0]
+            labels, axes = labels_of(truth)
             counted += [census(part) for part in (labels if "T" in axes else labels[None])]
         except SeptumError:
             continue
@@ -178,7 +181,7 @@ def _add(collected: _Collected, frames: Sequence[ScoredFrame], task: ScoreTask) 
         collected.groups.append(f"{frame.item.sequence}/{frame.item.markers}")
         collected.rows.append(scored.columns)
         collected.objects += scored.objects
-        for note in scored.notes:
+        for note in (*frame.notes, *scored.notes):
             collected.notes[note] = collected.notes.get(note, 0) + 1
 
 

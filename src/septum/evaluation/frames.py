@@ -14,6 +14,7 @@ from septum.evaluation.pairs import ScoredPair
 from septum.io.files import read_image, read_mask
 from septum.io.formats import format_path
 from septum.io.image import Image
+from septum.pairing.fit import Grid, disagreement, fit_mask, grid_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class ScoredFrame:
         ``(*S)`` bool, True where a pixel does not count, or None.
     spacing_um
         Micrometers per pixel along each axis, or None.
+    notes
+        What was done to compare the two files, as phrases.
     """
 
     name: str
@@ -45,6 +48,7 @@ class ScoredFrame:
     probability: NDArray[np.float32] | None
     ignore: NDArray[np.bool_] | None
     spacing_um: tuple[float, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) -> list[ScoredFrame]:
@@ -62,9 +66,9 @@ def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) ->
     Raises
     ------
     SeptumError
-        If a file cannot be read, holds no labels, or the sizes differ.
+        If a file cannot be read, holds no labels, or the sizes or the places of the voxels differ.
     """
-    truth, predicted = read_mask(item.truth, axes=axes), read_mask(item.predicted, axes=axes)
+    truth, predicted, notes = read_fitted(item, axes=axes)
     true, true_axes = labels_of(truth)
     values, own_axes = _values_of(predicted)
     if item.section is not None:
@@ -79,7 +83,7 @@ def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) ->
     # Pages without axes are read as time; if the other file says that they are slices, they are.
     own_axes = own_axes if "Z" in own_axes else true_axes
     walked = len(own_axes) - (2 if sections or "Z" not in own_axes else 3)
-    ignore = None if item.ignore is None else _ignored(item.ignore, true.shape)
+    ignore = None if item.ignore is None else _ignored(item.ignore, true.shape, grid_of(predicted))
     size = {**predicted.pixel_size_um, **truth.pixel_size_um}
     spacing = tuple(size[a] for a in own_axes[walked:]) if all(a in size for a in own_axes[walked:]) else None
     frames = []
@@ -95,9 +99,56 @@ def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) ->
                 probability=part.astype(np.float32) if real else None,
                 ignore=None if ignore is None else ignore[place],
                 spacing_um=spacing,
+                notes=notes,
             )
         )
     return frames
+
+
+_NOTES = {
+    "oriented": "the truth was put in the orientation of the prediction, by the affines of the files",
+    "upright": "the truth was turned like the prediction, by the orientation tag of the prediction",
+    "label-pages": "the pages of a file, one for each label, were read as one mask",
+}
+
+
+def read_fitted(item: ScoredPair, *, axes: str | None = None) -> tuple[Image, Image, tuple[str, ...]]:
+    """Read truth and prediction of a pair, each fitted to the grid of the other; see `septum.pairing.fit.fit_mask`.
+
+    Parameters
+    ----------
+    item, axes
+        See `open_frames`.
+
+    Returns
+    -------
+    truth, predicted, notes
+        The files, and what was done, as phrases.
+
+    Raises
+    ------
+    SeptumError
+        If a file cannot be read, or the affines turn the two differently without placing them on the same voxels.
+    """
+    truth, predicted = read_mask(item.truth, axes=axes), read_mask(item.predicted, axes=axes)
+    if item.section is not None:
+        return truth, predicted, ()
+    truth, changes = fit_mask(truth, grid_of(predicted))
+    predicted, more = fit_mask(predicted, grid_of(truth))
+    notes = [_NOTES[change] for change in dict.fromkeys((*changes, *more))]
+    if "T" in truth.axes and not (truth.stated or predicted.stated):
+        notes.append("each page was scored as an image of its own; if pages are sections of volumes: --axes ZYX")
+    apart = disagreement(grid_of(truth), grid_of(predicted))
+    if apart is not None:
+        text = apart.text.replace("image", "prediction").replace("mask", "truth")
+        if apart.certain:
+            raise DataError(
+                f"{format_path(item.predicted)}: its affine does not place it on {format_path(item.truth)} ({text})",
+                "files on the same voxels",
+                "save both on the grid of their image",
+            )
+        notes.append(f"the affines place prediction and truth apart ({text}); compared as stored, voxel by voxel")
+    return truth, predicted, tuple(notes)
 
 
 def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
@@ -125,10 +176,12 @@ def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
     channel = image.axes.index("C")
     array = np.moveaxis(image.array, channel, 0)
     if any(not np.array_equal(array[0], other) for other in array[1:]):
+        planes = image.file_axes == "CYX" and image.named_axes is None
+        pages = "if the channels are sections or images: --axes ZYX or TYX; else " if planes else ""
         raise DataError(
             f"{format_path(image.location or 'mask')}: {len(array)} channels that differ",
             "a mask of one channel",
-            "save class values or object ids, not colors",
+            f"{pages}save class values or object ids, not colors",
         )
     return array[0], image.axes.replace("C", "")
 
@@ -176,8 +229,8 @@ def _slice(values: NDArray[Any], axes: str, item: ScoredPair) -> tuple[NDArray[A
     return (values[:, item.section], axes[1:]) if len(axes) == 3 else (values, axes)
 
 
-def _ignored(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    mask, axes = labels_of(read_image(path, labels=True))
+def _ignored(path: Path, shape: tuple[int, ...], grid: Grid) -> NDArray[np.bool_]:
+    mask, axes = labels_of(fit_mask(read_image(path, labels=True), grid)[0])
     if mask.shape not in (shape, shape[-mask.ndim :]):
         raise DataError(
             f"{format_path(path)}: a mask of {_size(mask.shape, axes)} pixels, truth of {' x '.join(map(str, shape))}",

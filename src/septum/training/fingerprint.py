@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.normalize import NormalizeSettings, statistics
+from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters
 from septum.arrays.weight_map import two_nearest
@@ -18,6 +18,8 @@ from septum.settings import MaskKind
 
 # Intensities are taken from a regular grid of about this many pixels of an image.
 _SAMPLED_PIXELS = 100_000
+# Share of the pixels of an image that are not further from the mean than its brightest or darkest structures.
+_STRUCTURES = 0.999
 # Pixels that the statistics of all images together are computed from.
 _COMMON_PIXELS = 4_000_000
 # Parts of the largest change of contrast and of brightness for which gray values are compared.
@@ -80,6 +82,9 @@ class Fingerprint:
         Median over the images of the 1 % and the 99 % quantile, in the units of the files.
     contrast
         Largest distance between these two quantiles in an image, relative to the smallest.
+    brightest
+        Largest distance of the brightest or darkest structures from the mean in an image, in standard deviations; 0 if
+        unknown.
     objects
         Number of objects in all images; 0 for classes.
     touching
@@ -108,6 +113,7 @@ class Fingerprint:
     spacing_um: tuple[float, ...] = ()
     intensities: tuple[float, float] = (0.0, 1.0)
     contrast: float = 1.0
+    brightest: float = 0.0
     objects: int = 0
     touching: float = 0.0
     shares: tuple[float, ...] = ()
@@ -186,6 +192,7 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
+        brightest=max(_brightest(s.image) for s in samples),
         objects=len(diameters),
         touching=touching / len(diameters) if has_objects else 0.0,
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
@@ -199,7 +206,7 @@ def _common_statistics(samples: Sequence[Sample]) -> NDArray[np.float32]:
     """Compute offset and scale of each channel from a sample of the pixels of all images; ``(C, 2)`` float32."""
     pixels = [s.image.reshape(len(s.image), -1) for s in samples]
     step = max(1, sum(p.shape[1] for p in pixels) // _COMMON_PIXELS)
-    return statistics(np.concatenate([p[:, ::step] for p in pixels], axis=1), NormalizeSettings())
+    return statistics(np.concatenate([p[:, ::step] for p in pixels], axis=1), NormalizeSettings())[:, :2]
 
 
 def _gray_values(samples: Sequence[Sample], common: NDArray[np.float32], *, classes: int) -> GrayValues:
@@ -210,7 +217,7 @@ def _gray_values(samples: Sequence[Sample], common: NDArray[np.float32], *, clas
     labels = [label for _, label in pixels]
     recalls = []
     for stats in ([statistics(s.image, NormalizeSettings()) for s in samples], [common] * len(samples)):
-        values = [(v - own[:, :1]) / own[:, 1:] for (v, _), own in zip(pixels, stats, strict=True)]
+        values = [(v - own[:, :1]) / own[:, 1:2] for (v, _), own in zip(pixels, stats, strict=True)]
         recalls += [
             intensity_recall(values, labels, classes=classes),
             intensity_recall(values, labels, classes=classes, varied=varied),
@@ -313,6 +320,19 @@ def _centers(mask: NDArray[np.int32], classes: int) -> dict[int, NDArray[np.floa
         if len(places):
             centers[value] = places.mean(axis=0) / np.asarray(mask.shape)
     return centers
+
+
+def _brightest(image: NDArray[np.float32]) -> float:
+    """Return the distance from the mean that all but a thousandth of the pixels keep, in standard deviations."""
+    sampled = _sampled_pixels(image)
+    values = normalize(sampled, statistics(sampled, NormalizeSettings(skip_constant=True)))
+    return float(np.quantile(np.abs(values), _STRUCTURES, axis=1).max())
+
+
+def _sampled_pixels(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``(C, n)`` pixels of a regular grid."""
+    flat = image.reshape(len(image), -1)
+    return flat[:, :: max(1, flat.shape[1] // _SAMPLED_PIXELS)]
 
 
 def _sampled(image: NDArray[np.float32]) -> NDArray[np.float32]:

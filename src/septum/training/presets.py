@@ -29,10 +29,15 @@ _BATCH_PIXELS = {2: 388**2, 3: 48**3}
 _LARGEST_BATCH = 8
 # Objects that are narrower are seen whole by a network with one pooling less than the paper's.
 _SMALL_OBJECT_PX = 40
+# Normalized values are limited to this multiple of those of the brightest structures of the training images.
+_BRIGHTER = 1.5
 
 # Gain in the recall of the classes by gray values for which normalization and augmentation are changed. On hippocampus,
 # ISBI 2012 and two other public sets it was between -0.05 and 0.01; on images made of gray values it is above 0.15.
 _MIN_RECALL_GAIN = 0.1
+
+LEAST_COARSE = 8
+"""The coarsest map of a network should have this number of pixels along each axis of an image."""
 
 Reasons = tuple[str, ...]
 
@@ -204,6 +209,11 @@ def _auto(
     return plan, tuple(reasons)
 
 
+def _intensity_limit(fingerprint: Fingerprint) -> float | None:
+    """Return the normalized value beyond which no structure of the training images lies, with a margin."""
+    return round(_BRIGHTER * fingerprint.brightest, 1) or None
+
+
 def _gray_values(fingerprint: Fingerprint) -> tuple[NormalizeSettings, dict[str, Any], list[str]]:
     """Choose the normalization, and the changes of gray values to leave out, so that these tell the classes apart.
 
@@ -212,7 +222,11 @@ def _gray_values(fingerprint: Fingerprint) -> tuple[NormalizeSettings, dict[str,
     the same meaning in all images, as in computed tomography.
     """
     found = fingerprint.gray_values
-    normalization, kept, reasons = NormalizeSettings(method="standardize"), dict[str, Any](), list[str]()
+    normalization, kept, reasons = (
+        NormalizeSettings(limit=_intensity_limit(fingerprint), skip_constant=True),
+        dict[str, Any](),
+        list[str](),
+    )
     if found is None:
         return normalization, kept, reasons
     alone, varied = found.each, found.each_varied
@@ -244,7 +258,7 @@ def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int
     depths = []
     for side, ratio in zip(fingerprint.sides, fingerprint.anisotropy, strict=True):
         d = wanted
-        while d > 1 and side < 8 * 2**d:  # the coarsest map should still have eight pixels
+        while d > 1 and side < LEAST_COARSE * 2**d:
             d -= 1
         while d > 0 and ratio >= 2:  # a coarse axis is pooled once less for each doubling of its pixel size
             d, ratio = d - 1, ratio / 2

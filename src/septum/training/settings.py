@@ -166,12 +166,13 @@ class TrainSettings(Settings):
     axes: Annotated[str | None, replace(AXES, heading="Data")] = None
     split: SplitSettings = SplitSettings()
     from_model: Annotated[
-        Path | None,
+        Path | Literal["none"] | None,
         Option(
-            help="Start from the weights of this model.",
+            help="Start from the weights of this model, or from none.",
             heading="Network",
             flags=("--from",),
-            metavar="MODEL",
+            metavar="MODEL|none",
+            default="a start that fits the images",
             free=True,  # its path; the fingerprint of the file is compared
         ),
     ] = None
