@@ -59,6 +59,7 @@ def train(
     folds: int | None = None,
     kind: Literal["objects", "classes"] | None = None,
     ignore_values: Sequence[int] = (),
+    background: int | None = None,
     axes: str | None = None,
     group: str | None = None,
     from_model: str | Path | None = None,
@@ -101,6 +102,8 @@ def train(
         What the masks hold; read from their values where not given.
     ignore_values
         Mask values to treat as not annotated.
+    background
+        Mask value of the background, where it is not 0; read from the masks where not given.
     axes
         Axes of image files that do not state them right: ``"ZYX"``, ``"TYX"``, ``"YXC"``; those of masks likewise.
     group
@@ -146,6 +149,7 @@ def train(
             "seed": seed,
             "kind": kind,
             "ignore_values": tuple(ignore_values),
+            "background": background,
             "axes": axes,
             "split": {"group": group},
             "from_model": from_model,

@@ -286,3 +286,26 @@ def equivalent_diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[
     """
     wide: NDArray[np.float64] = 2 * np.sqrt(sizes / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * sizes / np.pi)
     return wide
+
+
+def without_alpha(planes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return the channels of a mask that hold the drawing: color, or alpha if the color is the same everywhere.
+
+    Parameters
+    ----------
+    planes
+        ``(C, *S)``, any real dtype, any values; the last of two or four channels may be alpha.
+
+    Returns
+    -------
+    planes, in_alpha
+        ``(1, *S)`` alpha and True if the color is constant and alpha is not, or 0 everywhere; ``(C - 1, *S)`` if alpha
+        is constant and not 0; otherwise the array itself. Same dtype and values.
+    """
+    if len(planes) not in (2, 4):
+        return planes, False
+    color, alpha = planes[:-1], planes[-1:]
+    if alpha.min() == alpha.max() != 0:
+        return color, False
+    in_alpha = all(channel.min() == channel.max() for channel in color)
+    return (alpha, True) if in_alpha else (planes, False)

@@ -84,6 +84,14 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     )
 
 
+def analyze_mask(pair: PairStatistics, files: Files) -> PairStatistics:
+    """Compute the statistics of the mask of a pair again, after `Files.interpret`."""
+    if pair.mask_stats is None:
+        return pair
+    frames = image_frames(files.image(pair.image, pair.named_axes)) if pair.image_stats else None
+    return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.image_axes, frames, files))
+
+
 def _reason(error: SeptumError) -> str:
     """Return why a file cannot be read; raise the error again if an option is the reason."""
     if isinstance(error, UsageError):
@@ -166,6 +174,7 @@ def _mask_statistics(path: Path, image_axes: str, images: NDArray[Any] | None, f
         split_ids=tuple(sorted({i for array in in_pieces for i in separate_split_ids(array)[1]})),
         digest=_digest(frames),
         ignored=tuple(sorted({value for frame in labels for value in frame.ignored})),
+        background=next((frame.background for frame in labels if frame.background), 0),
     )
 
 

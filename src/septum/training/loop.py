@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from septum.check.check import check
+from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -143,10 +143,7 @@ def _open_data(
     settings: TrainSettings, processes: Processes, loaded: LoadedData | None
 ) -> Generator[Event, None, tuple[LoadedData, Pretrained | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
-    if loaded is None:
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
-    else:
-        report = loaded.report
+    report = check_data(settings) if loaded is None else loaded.report
     yield Checked(report)
     start = None if settings.from_model is None else read_pretrained(settings.from_model)
     loaded = loaded or load_data(report)
