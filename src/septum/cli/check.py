@@ -8,10 +8,10 @@ import typer
 
 from septum.check.settings import CheckSettings
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import json_text, repair_lines
 from septum.io.formats import format_path
+from septum.progress import Display, Progress
 
 if TYPE_CHECKING:
     from septum.check.check import Report
