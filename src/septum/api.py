@@ -25,10 +25,9 @@ from septum.events import Event, Warned
 from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
-from septum.io.files import read_image
 from septum.io.image import Image
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.frames import split_frames
+from septum.prediction.frames import open_for_model, split_frames
 from septum.prediction.model import Model
 from septum.prediction.model import open_model as open_model
 from septum.prediction.predict import predict_image
@@ -214,7 +213,10 @@ def predict(
         raise unknown_output(output)
     opened = _model(model)
     if is_location(image):
-        found, name = read_image(Path(image), axes=axes), str(image)
+        stored, message = open_for_model(Path(image), opened, axes=axes)
+        found, name = stored.load(), str(image)
+        if message:
+            warnings.warn(message, UnfamiliarImageWarning, stacklevel=2)
     else:
         found, name = _as_image(image, opened), "the image"
     for cause, text in _new_warnings(opened, found, name):

@@ -81,7 +81,7 @@ def test_a_page_or_channel_for_each_object_gives_ids(data: Data, axes: str, over
 
     report = check([data(mask)])
     assert report.label_kind.reason == "object ids, 8 per image"
-    assert [issue.code for issue in report.issues] == ["label-channels"]
+    assert [issue.code for issue in report.issues] == ["label-channels" if axes == "CYX" else "mask-label-pages"]
     assert all(len(np.unique(sample.mask)) == 9 for sample in load_samples(report))
 
 
@@ -176,7 +176,8 @@ def test_evaluation_reads_such_masks_as_training_does(
                 Image.fromarray(np.stack([plain] * 3, -1)).save(path.with_suffix(".png"))
     found, notes = scores(tmp_path, metric)
     assert found["AP" if metric == "instances" else "IoU"] == 1
-    assert any(note.startswith("truth: mask" if role == "truth" else "prediction: mask") for note in notes)
+    said = "the pages of a file" if form == "object pages" else "truth: mask" if role == "truth" else "prediction: mask"
+    assert any(note.startswith(said) for note in notes)
 
 
 def test_evaluation_refuses_a_picture_in_place_of_the_truth(tmp_path: Path) -> None:

@@ -240,7 +240,9 @@ def check(
     files.release_all_but({path for pair in used.values() for path in pair.files})
     issues = gather(seen)
     left_out = tuple(used.get(index, pair) for index, pair in enumerate(pairs) if index not in used or index in later)
-    rules = _rules(inferred, list(used.values()), channels=channels, issues=issues, ignore=tuple(ignore))
+    rules = _rules(
+        inferred, list(used.values()), channels=channels, issues=issues, ignore=tuple(ignore), read_axes=files.axes
+    )
     return Report(pairing, inferred, rules, issues, trained, left_out, fixable, files)
 
 
@@ -269,6 +271,8 @@ def _detect_in_set(
     if objects and not inferred.pieces:
         seen += split_ids.detect(pairs)
     seen += images.detect(pairs)
+    if objects:
+        seen += images.detect_volumes(pairs)
     seen += comparisons.detect_outliers(pairs, objects=objects and not inferred.pieces)
     used, observations = alignment.detect(used)
     return used, [*seen, *observations]
@@ -318,6 +322,7 @@ def _rules(
     channels: int,
     issues: Sequence[Issue],
     ignore: tuple[int, ...],
+    read_axes: str | None,
 ) -> Rules:
     rank = images.common_rank(pairs)
     sizes = [p.image_stats.spacing_um[-rank:] for p in pairs if p.image_stats and p.image_stats.spacing_um]
@@ -337,6 +342,7 @@ def _rules(
         gray_as_color=images.CHANNELS_REPEATED.code in codes,
         pixel_size_um={a: float(s) for a, s in zip("ZYX"[-rank:], size, strict=False)},
         mends=codes,
+        read_axes=read_axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),
     )
 
 
@@ -353,10 +359,12 @@ def _images_line(pairs: Sequence[PairStatistics], named_axes: str | None) -> str
     frames = sum(s.frames for s in stats)
     types = ", ".join(sorted({s.dtype for s in stats}))
     pages = f", {frames} pages in all" if frames > len(stats) else ""
-    if pages and named_axes is None and all(s.axes == "TCYX" for s in stats):
+    if pages and named_axes is None and all(s.axes == "TCYX" and not s.stated for s in stats):
         pages += ", each read as an image of its own; if they are sections of volumes: --axes ZYX"
     numbers = " or ".join(map(str, channels))
-    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}"
+    turned = sum(s.orientation != 1 for s in stats)
+    tags = f", {turned} turned upright by {'its' if turned == 1 else 'their'} orientation tag" if turned else ""
+    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}{tags}"
 
 
 def _statistics(pair: PairStatistics) -> dict[str, object]:

@@ -125,6 +125,8 @@ class Rules:
         Median pixel size per axis, in micrometers; empty if unknown.
     mends
         Codes of all issues that are mended.
+    read_axes
+        Axes by which image files are read whose own axes do not hold; ``""``: the axes of the files.
     """
 
     kind: MaskKind
@@ -138,6 +140,7 @@ class Rules:
     gray_as_color: bool
     pixel_size_um: dict[str, float]
     mends: tuple[str, ...]
+    read_axes: str = ""
 
 
 def detect(label_kind: LabelKind, masks: Sequence[Census], pairs: Sequence[PairStatistics]) -> Iterator[Observation]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, relabel_consecutive, without_alpha
-from septum.check.issues import IssueKind, Observation, list_some
+from septum.check.issues import IssueKind, Observation, list_some, pluralize
 from septum.check.smoothing import color_codes, has_jpeg_artifacts, restore_two_values, unsmooth
 from septum.check.statistics import PairStatistics
 from septum.errors import UsageError
@@ -53,6 +53,9 @@ MASK_SMOOTHED = IssueKind(
     "with values in between along the borders (smoothed or resized)",
     "each pixel gets a main value",
 )
+MASK_LABEL_PAGES = IssueKind(
+    "mask-label-pages", "mended", "mask", "with a page for each label", "the pages are read as one mask"
+)
 MASK_LARGE_IDS = IssueKind("mask-large-ids", "mended", "mask", "with ids above 2^31", "numbered from 1")
 IGNORED = IssueKind("ignored", "mended", "mask", "with values that --ignore-value names", "read as not annotated")
 MASK_EMPTY = IssueKind(
@@ -79,6 +82,7 @@ KINDS = (
     LABEL_CHANNELS,
     MASK_COLORS,
     MASK_SMOOTHED,
+    MASK_LABEL_PAGES,
     MASK_LARGE_IDS,
     IGNORED,
     MASK_EMPTY,
@@ -131,6 +135,8 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
         yield Observation(MASK_NO_LABELS, pair.mask, stats.problem)
     for kind in stats.mends:
         yield Observation(kind, pair.mask)
+    if "label-pages" in stats.changes:
+        yield Observation(MASK_LABEL_PAGES, pair.mask, pluralize(len(stats.census[0].values), "label"))
     unannotated = [number for number, c in enumerate(stats.census) if not c.values and not c.background]
     if stats.census and len(unannotated) == len(stats.census):
         yield Observation(MASK_UNANNOTATED, pair.mask)

@@ -120,7 +120,7 @@ def with_usable_field(pair: PairStatistics, files: Files) -> PairStatistics:
         return pair
     try:
         inside = files.field(pair.field, pair.image_stats.sides)
-        labels = files.labels(pair.mask, pair.image_axes)
+        labels = files.labels(pair.mask, pair.grid)
     except SeptumError as error:
         return replace(pair, field=None, unusable_field=(pair.field, error.given))
     drawn = [frame.array > 0 for frame in labels if frame.array.shape == inside.shape]

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from septum.arrays.targets import UNANNOTATED
 from septum.check.background import set_background
 from septum.check.issues import format_shape
-from septum.check.masks import Labels, merge_labels, read_labels
+from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
 from septum.io.formats import format_of, format_path
-from septum.io.image import Image
+from septum.io.image import Image, StoredImage
+from septum.pairing.fit import Change, Grid, fit_mask
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine reports.
@@ -91,7 +92,7 @@ class Files:
         kept: Image | None = self._find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
-        if kept is not None and named_axes is not None and _is_plain_stack(kept):
+        if kept is not None and named_axes is not None and _holds_all_axes(kept):
             image = _with_axes(kept, named_axes)
         else:
             image = read_image(path, axes=named_axes)
@@ -117,15 +118,31 @@ class Files:
         mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
         return mask
 
-    def labels(self, path: Path, image_axes: str) -> list[Labels]:
-        """Read a mask as labels, one per frame.
+    def fitted(self, path: Path, grid: Grid | None) -> tuple[Image, tuple[Change, ...]]:
+        """Read a mask and fit it to the grid of its image; see `septum.pairing.fit.fit_mask`.
 
         Parameters
         ----------
         path
             The mask.
-        image_axes
-            Axes of its image.
+        grid
+            The grid; None if the image could not be read: the mask stays as it is stored.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+        mask = self.mask(path)
+        return (mask, ()) if grid is None else fit_mask(mask, grid)
+
+    def labels(self, path: Path, grid: Grid | None) -> list[Labels]:
+        """Read a mask as labels, one per frame.
+
+        Parameters
+        ----------
+        path, grid
+            See `fitted`.
 
         Raises
         ------
@@ -134,7 +151,7 @@ class Files:
         """
 
         def read() -> list[Labels]:
-            frames = mask_frames(self.mask(path), image_axes)
+            frames = image_frames(self.fitted(path, grid)[0])
             return [self._interpret(read_labels(frame, lossy=is_lossy(path))) for frame in frames]
 
         found: list[Labels] = self._read(
@@ -212,6 +229,12 @@ class Files:
             self._bytes -= self._kept.pop(key)[1]
         self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in released}
 
+    def release_labels(self) -> None:
+        """Give up the labels of all masks, which are read anew where images get other axes; files stay in memory."""
+        for key in [key for key in self._kept if key[0] == "labels"]:
+            self._bytes -= self._kept.pop(key)[1]
+        self._latest.pop("labels", None)
+
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""
         known = {path for _, path in self._kept} | {path for path, _ in self._latest.values()}
@@ -246,23 +269,19 @@ def is_lossy(path: Path) -> bool:
     return kind is not None and kind.lossy
 
 
-def _is_plain_stack(image: Image) -> bool:
-    """Return True if the three dimensions of a file were read as pages (T), Y and X."""
-    return image.file_axes == "TYX" and image.axes == "TCYX"
+def _holds_all_axes(image: Image) -> bool:
+    """Return True if an image in memory has all dimensions of its file, so that they can get other names."""
+    return set(image.file_axes) <= set(image.axes) and image.orientation == 1
 
 
-def _with_axes(stack: Image, axes: str) -> Image:
-    """Return a plain stack whose three dimensions are named ``"CYX"`` or ``"YXC"`` instead."""
-    array = stack.array[:, 0]
-    array = np.ascontiguousarray(array if axes == "CYX" else np.moveaxis(array, -1, 0))
-    return Image.from_array(
-        array,
-        "CYX",
-        file_axes=axes,
-        pixel_size_um=stack.pixel_size_um,
-        affine=stack.affine,
-        location=stack.location,
-    )
+def _with_axes(image: Image, axes: str) -> Image:
+    """Return an image whose dimensions in the file are named by `axes` instead."""
+    order = [image.axes.index(axis) for axis in image.file_axes]
+    missing = [at for at in range(len(image.axes)) if at not in order]  # C of length 1
+    array = image.array.transpose([*missing, *order]).reshape([image.shape[at] for at in order])
+    stored = StoredImage.from_array(array, axes)
+    stored = replace(stored, pixel_size_um=image.pixel_size_um, affine=image.affine)
+    return Image(stored, image.location, named=True).load()
 
 
 def image_frames(image: Image) -> NDArray[Any]:
@@ -274,52 +293,3 @@ def image_frames(image: Image) -> NDArray[Any]:
         ``(T, C, *S)`` of the dtype and intensities of the image; T is 1 if the image has none.
     """
     return image.array if "T" in image.axes else image.array[np.newaxis]
-
-
-def with_label_pages(mask: Image, image_axes: str) -> Image:
-    """Return a mask whose pages are channels if its image has no pages and each page holds one label.
-
-    Parameters
-    ----------
-    mask
-        A mask.
-    image_axes
-        Axes of its image; ``""`` if they are not known.
-
-    Returns
-    -------
-    Image
-        With the pages in place of C; the mask itself if `septum.check.masks.merge_labels` cannot merge them.
-    """
-    pages = [a for a in "TZ" if image_axes and a in mask.axes and a not in image_axes]
-    if len(pages) != 1 or len(mask.axes) != len(image_axes) + 1 or mask.shape[mask.axes.index("C")] != 1:
-        return mask
-    axes = mask.axes.replace("C", "")
-    planes = np.moveaxis(mask.array.squeeze(mask.axes.index("C")), axes.index(pages[0]), 0)
-    if merge_labels(planes) is None:
-        return mask
-    if "T" in image_axes:
-        planes = np.moveaxis(planes, 0, 1)
-    return Image.from_array(
-        planes, image_axes, file_axes=mask.file_axes, pixel_size_um=mask.pixel_size_um, location=mask.location
-    )
-
-
-def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
-    """Return a mask as frames, with T and Z named as in the axes of its image.
-
-    A file of pages does not always state whether these are sections or frames; a mask follows its image. Pages of a
-    mask whose image has none are channels if each holds one label (`septum.check.masks.merge_labels`).
-
-    Returns
-    -------
-    frames
-        ``(T, C, *S)`` of the dtype and labels of the mask.
-    """
-    mask = with_label_pages(mask, image_axes)
-    array = mask.array
-    if "T" in mask.axes and "Z" not in mask.axes and "Z" in image_axes and "T" not in image_axes:
-        return np.moveaxis(array, 0, 1)[np.newaxis]  # TCYX -> 1 C Z Y X
-    if "Z" in mask.axes and "T" not in mask.axes and "T" in image_axes and "Z" not in image_axes:
-        return np.moveaxis(array, 1, 0)  # CZYX -> T C Y X
-    return image_frames(mask)

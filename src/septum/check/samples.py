@@ -237,7 +237,7 @@ def mask_of_file(
         ``(T, *S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated. ``*S``
         without Z if the file holds one section.
     """
-    labels = files.labels(path, pair.image_axes)
+    labels = files.labels(path, pair.grid)
     masks = _to_masks(labels, rules, pair.binary_frames if path == pair.mask else ())
     placement = pair.placement(path, likely=likely)
     return masks if placement is None else align(masks, placement)

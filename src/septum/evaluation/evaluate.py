@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from septum.check.background import background_value
 from septum.check.census import Census
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
-from septum.evaluation.frames import Readings, ScoredFrame, labels_of, open_frames
-from septum.evaluation.pairs import ScoredPairs, format_names, pair_with_truth
+from septum.evaluation.frames import Readings, ScoredFrame, labels_of, open_frames, read_fitted
+from septum.evaluation.pairs import ScoredPair, ScoredPairs, format_names, pair_with_truth
 from septum.evaluation.results import (
     Bin,
     Difference,
@@ -111,7 +112,7 @@ def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Re
         return ScoreTask(("ctc",), sequences=sequences), readings, [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
         return ScoreTask(settings.metrics, sequences=sequences), readings, []
-    masks = list(_censuses((i.truth for i in pairs.items), settings.axes))
+    masks = list(_censuses({i.truth: i for i in pairs.items}.values(), settings.axes, "truth"))
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
@@ -137,13 +138,20 @@ def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Re
     return task, readings, notes
 
 
-def _censuses(files: Iterable[Path], named_axes: str | None, role: str = "truth") -> Iterator[Census]:
+def _censuses(
+    items: Iterable[ScoredPair], named_axes: str | None, role: Literal["truth", "prediction"]
+) -> Iterator[Census]:
     """Count the values of each mask; a file that cannot be read fails later, when it is scored."""
     from septum.check.census import census
 
-    for path in dict.fromkeys(files):
+    for item in items:
         try:
-            labels, axes, _ = labels_of(read_mask(path, axes=named_axes), role)
+            path = item.truth if role == "truth" else item.predicted
+            mask = read_mask(path, axes=named_axes)
+            if "T" in mask.axes:  # pages can be labels of one mask, as the other file shows
+                truth, predicted, _ = read_fitted(item, axes=named_axes)
+                mask = truth if role == "truth" else predicted
+            labels, axes, _ = labels_of(mask, role)
             yield from [census(part) for part in (labels if "T" in axes else labels[None])]
         except SeptumError:
             continue
@@ -154,7 +162,7 @@ def _with_predicted(readings: Readings, pairs: ScoredPairs, task: ScoreTask) -> 
     if not {"instances", "ctc"} & set(task.metrics) or task.pieces:
         return readings
     counted: list[Census] = []
-    for mask in _censuses((i.predicted for i in pairs.items), readings.axes, "prediction"):
+    for mask in _censuses(pairs.items, readings.axes, "prediction"):
         if mask.background:
             return readings
         counted.append(mask)

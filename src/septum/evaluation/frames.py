@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from septum.arrays.targets import UNANNOTATED
 from septum.check.background import set_background
 from septum.check.masks import MASK_COLORS, read_labels
-from septum.check.reading import is_lossy, with_label_pages
+from septum.check.reading import is_lossy
 from septum.errors import DataError
 from septum.evaluation.pairs import ScoredPair
 from septum.io.files import read_image, read_mask
 from septum.io.formats import format_path
 from septum.io.image import Image
+from septum.pairing.fit import Grid, disagreement, fit_mask, grid_of
 
 _MOST_COLORS = 254  # more are a picture, not classes
 
@@ -43,7 +44,7 @@ class ScoredFrame:
     spacing_um
         Micrometers per pixel along each axis, or None.
     notes
-        How the values of the files were read, where they are not plain labels.
+        How the files were read and fitted to one another, where they are not plain labels.
     """
 
     name: str
@@ -92,18 +93,17 @@ def open_frames(item: ScoredPair, readings: Readings) -> list[ScoredFrame]:
     Raises
     ------
     SeptumError
-        If a file cannot be read, holds no labels, or the sizes differ.
+        If a file cannot be read, holds no labels, or the sizes or the places of the voxels differ.
     """
-    truth, predicted = read_mask(item.truth, axes=readings.axes), read_mask(item.predicted, axes=readings.axes)
-    if item.section is None:
-        truth, predicted = with_label_pages(truth, predicted.axes), with_label_pages(predicted, truth.axes)
-    true, true_axes, notes = labels_of(truth, "truth")
+    truth, predicted, notes = read_fitted(item, axes=readings.axes)
+    true, true_axes, said = labels_of(truth, "truth")
     values, own_axes, more = _values_of(predicted)
+    notes += (*said, *more)
     true, said = _with_background(true, readings.true_background, "truth")
     if readings.rims:
         true = np.where(np.isin(true, readings.rims), -1, true.astype(np.int64))
-    values, also_said = _with_background(values, readings.predicted_background, "prediction")
-    notes += (*more, *said, *also_said)
+    values, more = _with_background(values, readings.predicted_background, "prediction")
+    notes += (*said, *more)
     if item.section is not None:
         values, own_axes = _slice(values, own_axes, item)
     if values.shape[1:] != true.shape:
@@ -116,7 +116,7 @@ def open_frames(item: ScoredPair, readings: Readings) -> list[ScoredFrame]:
     # Pages without axes are read as time; if the other file says that they are slices, they are.
     own_axes = own_axes if "Z" in own_axes else true_axes
     walked = len(own_axes) - (2 if readings.sections or "Z" not in own_axes else 3)
-    ignore = None if item.ignore is None else _ignored(item.ignore, true.shape)
+    ignore = None if item.ignore is None else _ignored(item.ignore, true.shape, grid_of(predicted))
     size = {**predicted.pixel_size_um, **truth.pixel_size_um}
     spacing = tuple(size[a] for a in own_axes[walked:]) if all(a in size for a in own_axes[walked:]) else None
     frames = []
@@ -136,6 +136,52 @@ def open_frames(item: ScoredPair, readings: Readings) -> list[ScoredFrame]:
             )
         )
     return frames
+
+
+_NOTES = {
+    "oriented": "the truth was put in the orientation of the prediction, by the affines of the files",
+    "upright": "the truth was turned like the prediction, by the orientation tag of the prediction",
+    "label-pages": "the pages of a file, one for each label, were read as one mask",
+}
+
+
+def read_fitted(item: ScoredPair, *, axes: str | None = None) -> tuple[Image, Image, tuple[str, ...]]:
+    """Read truth and prediction of a pair, each fitted to the grid of the other; see `septum.pairing.fit.fit_mask`.
+
+    Parameters
+    ----------
+    item, axes
+        See `open_frames`.
+
+    Returns
+    -------
+    truth, predicted, notes
+        The files, and what was done, as phrases.
+
+    Raises
+    ------
+    SeptumError
+        If a file cannot be read, or the affines turn the two differently without placing them on the same voxels.
+    """
+    truth, predicted = read_mask(item.truth, axes=axes), read_mask(item.predicted, axes=axes)
+    if item.section is not None:
+        return truth, predicted, ()
+    truth, changes = fit_mask(truth, grid_of(predicted))
+    predicted, more = fit_mask(predicted, grid_of(truth))
+    notes = [_NOTES[change] for change in dict.fromkeys((*changes, *more))]
+    if "T" in truth.axes and not (truth.stated or predicted.stated):
+        notes.append("each page was scored as an image of its own; if pages are sections of volumes: --axes ZYX")
+    apart = disagreement(grid_of(truth), grid_of(predicted))
+    if apart is not None:
+        text = apart.text.replace("image", "prediction").replace("mask", "truth")
+        if apart.certain:
+            raise DataError(
+                f"{format_path(item.predicted)}: its affine does not place it on {format_path(item.truth)} ({text})",
+                "files on the same voxels",
+                "save both on the grid of their image",
+            )
+        notes.append(f"the affines place prediction and truth apart ({text}); compared as stored, voxel by voxel")
+    return truth, predicted, tuple(notes)
 
 
 def labels_of(image: Image, role: str) -> tuple[NDArray[np.integer[Any]], str, tuple[str, ...]]:
@@ -235,8 +281,8 @@ def _slice(values: NDArray[Any], axes: str, item: ScoredPair) -> tuple[NDArray[A
     return (values[:, item.section], axes[1:]) if len(axes) == 3 else (values, axes)
 
 
-def _ignored(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    mask, axes, _ = labels_of(read_image(path, labels=True), "truth")
+def _ignored(path: Path, shape: tuple[int, ...], grid: Grid) -> NDArray[np.bool_]:
+    mask, axes, _ = labels_of(fit_mask(read_image(path, labels=True), grid)[0], "truth")
     if mask.shape not in (shape, shape[-mask.ndim :]):
         raise DataError(
             f"{format_path(path)}: a mask of {_size(mask.shape, axes)} pixels, truth of {' x '.join(map(str, shape))}",

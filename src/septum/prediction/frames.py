@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.axes import relative_spacing, spatial
+from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
+from septum.io.files import open_image
 from septum.io.image import Image
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
@@ -102,6 +104,62 @@ def walked_axes(axes: str, rank: int) -> str:
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
+def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -> tuple[Image, str]:
+    """Open an image as the model can take it.
+
+    A file that does not fit the model by the axes that it states, but by those by which the training images were read,
+    is read by the latter: its pages are the sections or the channels that those of the training images were.
+
+    Parameters
+    ----------
+    path
+        See `septum.io.files.open_image`.
+    model
+        The model.
+    axes
+        Axes that the caller names; they are followed.
+
+    Returns
+    -------
+    image, message
+        The image, and a sentence if it is read by the axes of training, else ``""``.
+
+    Raises
+    ------
+    FileError, UsageError
+        See `septum.io.files.open_image`.
+    """
+    image, learned = open_image(path, axes=axes), model.header.read_axes
+    if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
+        return image, ""
+    other = open_image(path, axes=learned)
+    if not _fits(other, model):
+        other.close()
+        return image, ""
+    image.close()
+    return other, f"{other.name}: read with --axes {learned}, as the training images were"
+
+
+def _fits(image: Image, model: Model) -> bool:
+    """Return True if the model can take the channels and the axes of an image."""
+    channels = image.shape[image.axes.index("C")] * _repeat(image, model)
+    return channels == model.header.network.channels and (model.rank == 2 or "Z" in image.axes)
+
+
+def _may_be_named(image: Image, axes: str) -> bool:
+    """Return True if the dimensions of a file may have other names: rows and columns stay what the file says."""
+    if len(axes) != len(image.file_axes):
+        return False
+    return not image.stated or all(axes.find(a) == image.file_axes.find(a) for a in "YX")
+
+
+def _repeat(image: Image, model: Model) -> int:
+    """Return the number of channels that the only channel of an image is repeated to, 1 for others."""
+    wanted = model.header.network.channels
+    gray = image.shape[image.axes.index("C")] == 1
+    return wanted if gray and wanted == 3 and model.header.gray_as_color else 1
+
+
 def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     """Split an image into frames: ``(C, Y, X)`` along T and Z, or ``(C, Z, Y, X)`` along T.
 
@@ -110,23 +168,49 @@ def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     ModelError
         If the channels or the axes do not fit the model.
     """
-    axes, sides = source.axes, dict(zip(source.axes, source.shape, strict=True))
-    where, wanted = source.name or "the image", model.header.network.channels
-    if model.rank == 3 and "Z" not in axes:
-        raise ModelError(
-            f"{where}: axes {source.file_axes}, no Z",
-            "a volume, as the model was trained on volumes",
-            "name the axes of the file, for example --axes ZYX",
-        )
-    repeat = wanted if sides["C"] == 1 and wanted == 3 and model.header.gray_as_color else 1
-    if sides["C"] * repeat != wanted:
-        raise ModelError(
-            f"{where}: {sides['C']} channel{'s' * (sides['C'] != 1)}",
-            f"{wanted} channel{'s' * (wanted != 1)}, as in training",
-            "convert the image, or name its axes with --axes",
-        )
-    lengths = (range(sides[a]) for a in walked_axes(axes, model.rank))
+    if not _fits(source, model):
+        raise _unfit(source, model)
+    sides, repeat = dict(zip(source.axes, source.shape, strict=True)), _repeat(source, model)
+    lengths = (range(sides[a]) for a in walked_axes(source.axes, model.rank))
     return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
+
+
+def _unfit(image: Image, model: Model) -> ModelError:
+    """Return the error for an image that the model cannot take; names other axes only where they would fit."""
+    where, wanted = image.name or "the image", model.header.network.channels
+    given = image.shape[image.axes.index("C")]
+    fitting = _fitting_axes(image, model)
+    if model.rank == 3 and "Z" not in image.axes:
+        lacking, expected = f"axes {image.file_axes}, no Z", "a volume, as the model was trained on volumes"
+        otherwise = "predict a volume, or train a model of images"
+    else:
+        lacking, expected = pluralize(given, "channel"), f"{pluralize(wanted, 'channel')}, as in training"
+        otherwise = (
+            "save the channel that the model was trained on as an image of its own (in Fiji: Split Channels)"
+            if wanted == 1
+            else f"merge {wanted} channels into one image, in the order of the training images"
+            if given < wanted
+            else f"save an image of the {wanted} channels that the model was trained on, in their order"
+        )
+    todo = f"if {fitting[1]}: --axes {fitting[0]}; else {otherwise}" if fitting else otherwise
+    return ModelError(f"{where}: {lacking}", expected, todo)
+
+
+def _fitting_axes(image: Image, model: Model) -> tuple[str, str] | None:
+    """Return other axes of a file by which it fits the model, and what its pages are then; None if there are none."""
+    wanted, axes = model.header.network.channels, image.file_axes
+    sides = {a: image.shape[image.axes.index(a)] for a in axes if a in image.axes}
+    named = image.location is not None and image.named_axes is None
+    if not named or len(sides) != len(axes):
+        return None
+    pages, planes = "T" in sides, axes == "CYX"
+    if pages and "C" not in axes and sides["T"] == wanted > 1 and (model.rank == 2 or "Z" in axes):
+        return axes.replace("T", "C"), "its pages are channels"
+    if model.rank == 3 and "Z" not in axes and pages and sides.get("C", 1) == wanted:
+        return axes.replace("T", "Z"), "its pages are sections"
+    if planes and wanted == 1:
+        return ("ZYX", "its channels are sections") if model.rank == 3 else ("TYX", "its channels are pages")
+    return None
 
 
 def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:

@@ -54,6 +54,8 @@ class ModelHeader(Settings):
         Value of each class in the training masks, background first; written again at prediction.
     gray_as_color
         Gray images were repeated into the color channels in training, so they may be at prediction.
+    read_axes
+        Axes by which the training images were read whose files state others or none; ``""``: as their files state.
     pixel_size_um
         Median pixel size of the training images for each axis, in micrometers; empty if unknown.
     objects
@@ -75,6 +77,7 @@ class ModelHeader(Settings):
     kind: MaskKind
     class_values: tuple[int, ...]
     gray_as_color: bool = False
+    read_axes: str = ""
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
     lines: bool = False

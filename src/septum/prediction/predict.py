@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.files import open_image
 from septum.io.image import Image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
 from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
-from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames, split_frames
+from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames, open_for_model, split_frames
 from septum.prediction.in_blocks import predict_in_blocks
 from septum.prediction.in_memory import PredictionFailure, failure, frame_probabilities, predict_in_memory
 from septum.prediction.memory import format_bytes, operations, peak_bytes, resident_bytes, usual_limit
@@ -117,6 +116,7 @@ class _OpenedImage:
     source: Image
     frames: list[ImageFrame]
     warnings: list[Warned] | None
+    message: str = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -161,9 +161,9 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source = open_image(path, axes=run.settings.axes)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes)
     try:
-        image = _OpenedImage(path, source, split_frames(source, run.model), None)
+        image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
     except BaseException:
         source.close()
@@ -172,7 +172,8 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
     warnings = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
-    return [Warned(text, cause) for cause, text in warnings]
+    axes = [Warned(image.message, "axes")] if image.message else []
+    return axes + [Warned(text, cause) for cause, text in warnings]
 
 
 def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:

@@ -377,6 +377,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         kind=rules.kind,
         class_values=tuple(rules.class_values) if rules.kind == "classes" else (0, 1),
         gray_as_color=rules.gray_as_color,
+        read_axes=rules.read_axes,
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
         lines=plan.lines,
