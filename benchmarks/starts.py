@@ -2,7 +2,7 @@
 
     python benchmarks/starts.py prepare DATA OUT       images to train each start on, and sets to try them on
     python benchmarks/starts.py commands OUT           the trainings of the starts, a command a line
-    python benchmarks/starts.py release DATA OUT       src/septum/models/NAME.safetensors and NAME.md of these runs
+    python benchmarks/starts.py release DATA OUT NAME ...    src/septum/models/NAME.safetensors and NAME.md of runs
     python benchmarks/starts.py membranes DATA         purpose and terms of the model of ISBI 2012, into its file
     python benchmarks/starts.py measure OUT SET IMAGES STEPS START    one training; START is none or a model
     python benchmarks/starts.py table OUT              benchmarks/results/starts.json of all measured trainings
@@ -19,6 +19,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ CELLS = r"--steps {} --seed 0 --group ^[a-z0-9]+-(\d\d) --set augmentation.scale
 TRAININGS = {
     "nuclei-without": NUCLEI.format(600),
     "nuclei": NUCLEI.format(2000),
-    "cells": CELLS.format(2000),
+    "cells": CELLS.format(1500),
 }
 CTC = (
     "Conditions of the Cell Tracking Challenge: cite the paper and acknowledge the challenge as the source in any "
@@ -100,7 +101,7 @@ def prepare(data: Path, out: Path) -> None:
 
 def measure(out: Path, set_name: str, images: int, steps: int, start: str) -> None:
     """Train on a few images of a set, from a start or none, and score the test images, which chose nothing."""
-    cell = out / "cells" / f"{set_name}-{images}-{steps}-{Path(start).stem if start != 'none' else start}"
+    cell = out / "measured" / f"{set_name}-{images}-{steps}-{Path(start).stem if start != 'none' else start}"
     if (cell / "result.json").exists():
         return
     shutil.rmtree(cell, ignore_errors=True)
@@ -117,11 +118,11 @@ def measure(out: Path, set_name: str, images: int, steps: int, start: str) -> No
     for file in chosen:
         (cell / "truth").mkdir(exist_ok=True)
         shutil.copyfile(test / "masks" / file.name, cell / "truth" / file.name)
-    scores: dict[str, float] = {}
-    for metrics in ("ctc", "instances"):
-        text = septum("evaluate", cell / "predicted", cell / "truth", "--metrics", metrics, "--json")
-        found = json.loads(text)["results"][0]["scores"]
-        scores |= {s["name"]: round(s["value"], 4) for s in found if s["value"] is not None}
+    text = septum("evaluate", cell / "predicted", cell / "truth", "--metrics", "ctc,instances", "--json")
+    found = {
+        s["name"]: round(s["value"], 4) for s in json.loads(text)["results"][0]["scores"] if s["value"] is not None
+    }
+    scores = {name: found[key] for name, key in (("SEG", "SEG"), ("AP50", "AP@0.50"), ("AP", "AP"))}
     before = json.loads((cell / "run" / "plan.json").read_text())["reasons"]
     result = {"set": set_name, "images": images, "steps": steps, "start": Path(start).stem, "scores": scores}
     result["tested"] = len(chosen)
@@ -130,7 +131,7 @@ def measure(out: Path, set_name: str, images: int, steps: int, start: str) -> No
 
 def table(out: Path) -> None:
     """Write the results of all measured trainings."""
-    found = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/result.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(out.glob("measured/*/result.json"))]
     for one in found:
         one.pop("reasons")
         print(one)
@@ -146,8 +147,11 @@ def seen(data: Path, set_names: tuple[str, ...]) -> tuple[str, ...]:
 def scores_of(model: Path, test: Path, out: Path, metrics: str) -> list[tuple[str, float]]:
     """Return the scores of a model on images that chose nothing."""
     septum("predict", model, test / "images", "-o", out, "--quiet")
-    text = septum("evaluate", out, test / "masks", "--metrics", metrics, "--json")
-    return [(s["name"], s["value"]) for s in json.loads(text)["results"][0]["scores"] if s["headline"]]
+    found = json.loads(septum("evaluate", out, test / "masks", "--metrics", metrics, "--json"))["results"][0]
+    if metrics == "ctc":
+        return [(s["name"], s["value"]) for s in found["scores"] if s["headline"]]
+    names = {"AP@0.50": "AP50, mean over images", "AP@0.75": "AP75, mean over images", "AP": "AP, mean over images"}
+    return [(words, mean(one["scores"][name] for one in found["images"])) for name, words in names.items()]
 
 
 def card(name: str, header: ModelHeader, size: int, words: dict[str, Any], scored: dict[str, Any]) -> str:
@@ -221,9 +225,9 @@ WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-def release(data: Path, out: Path) -> None:
+def release(data: Path, out: Path, names: list[str]) -> None:
     """Write the starts and their cards."""
-    for name in ("nuclei", "cells"):
+    for name in names:
         words, run, target = WORDS[name], out / name, FOLDER / f"{name}.safetensors"
         header = ModelHeader.model_validate(read_model(run / "model.safetensors")[1])
         notes = Release(purpose=words["purpose"], data=words["short"], images=seen(data, words["sets"]))
@@ -255,8 +259,8 @@ def main(verb: str, words: list[str]) -> None:
         case "commands", [out]:
             for name, options in TRAININGS.items():
                 print(f"septum train {out}/data/{name} -o {out}/{name} {options}")
-        case "release", [data, out]:
-            release(Path(data), Path(out))
+        case "release", [data, out, *names]:
+            release(Path(data), Path(out), names)
         case "membranes", [data]:
             release_membranes(Path(data))
         case "measure", [out, set_name, images, steps, start]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from septum.check.check import check
+from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -144,10 +144,7 @@ def _open_data(
     settings: TrainSettings, processes: Processes, loaded: LoadedData | None
 ) -> Generator[Event, None, tuple[LoadedData, Pretrained | Trial | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
-    if loaded is None:
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
-    else:
-        report = loaded.report
+    report = check_data(settings) if loaded is None else loaded.report
     yield Checked(report)
     given = settings.from_model
     start: Pretrained | Trial | None = read_pretrained(given) if isinstance(given, Path) else None
