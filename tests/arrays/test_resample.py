@@ -1,4 +1,4 @@
-"""Resampling: a region equals that of the whole, bit for bit; flat stays flat; labels keep smooth outlines."""
+"""Resampling: a region equals that region of the whole bit for bit; flat stays flat; outlines stay smooth."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from septum.io.image import Image
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import open_model
-from septum.prediction.predict import predict_image
 from septum.reproduce.datasets import SETS
 
 FOLDER = Path(__file__).parents[2] / "models"

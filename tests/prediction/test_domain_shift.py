@@ -67,7 +67,15 @@ def test_brightness_and_contrast_matter_to_a_model_of_one_normalization() -> Non
     assert len(seen.ends) == 1 and training_domain(samples, None).ends == ()
     for seed in range(20, 30):
         assert list(shift_warnings(scaled(seed, 100), "a.tif", {}, seen)) == []
-    for factor, offset in ((257.0, 0.0), (50.0, 0.0), (100.0, 60.0)):
+        assert (
+            list(
+                shift_warnings(
+                    scaled(seed, 100).clip(0, 30), "a.tif", {}, seen.model_copy(update={"curves": ((0.0,),)})
+                )
+            )
+            == []
+        )
+    for factor, offset in ((257.0, 0.0), (200.0, 0.0), (100.0, 60.0), (100.0, -60.0)):
         ((cause, text),) = shift_warnings(scaled(20, factor) + offset, "a.tif", {}, seen)
         assert cause == "gray values"
         assert text.startswith("a.tif: gray values are mostly ")
@@ -184,7 +192,10 @@ def test_each_cause_is_reported_once(tmp_path: Path) -> None:
         write_image(tmp_path / f"in/c{n}.tif", -image, axes="YX", pixel_size_um={"Y": 0.3, "X": 0.3})
     texts = warned(tmp_path, model)
     assert [t.split(":")[0].rsplit("/", 1)[-1] for t in texts] == ["b0.tif", "c0.tif"]
-    assert all(t.endswith("(reported once, also for other images of this kind)") for t in texts)
+    scaled, inverted = texts
+    assert "0.9 instead of 0.3 micrometers): predicted at scale 3 (--scale 1 refuses)" in scaled
+    assert scaled.endswith("(reported once; each result names its scale)")
+    assert inverted.endswith("(reported once, also for other images of this kind)")
 
 
 def test_models_without_training_statistics_open(tmp_path: Path) -> None:
@@ -211,7 +222,13 @@ def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -
     seen = open_model(tmp_path / "run/model.safetensors").header.domain
     assert seen is not None
     assert len(seen.curves) == 5
-    assert set(describe_model(tmp_path / "run")["domain"]) == {"pixel_um", "object_px", "levels", "ends"}  # type: ignore[arg-type]
+    assert set(describe_model(tmp_path / "run")["domain"]) == {  # type: ignore[arg-type]
+        "pixel_um",
+        "object_px",
+        "width_by_area_px",
+        "levels",
+        "ends",
+    }
     assert seen.pixel_um == {}
     assert seen.object_px == pytest.approx(13.6, abs=0.5)
     settings = PredictSettings(

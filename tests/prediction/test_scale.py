@@ -18,8 +18,9 @@ from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import tile_plan
 from septum.prediction.domain_shift import TrainingDomain
 from septum.prediction.events import BlockDone, ImageDone
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import ModelHeader, open_model, save_model
-from septum.prediction.predict import predict_files, predict_image
+from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings
 
 DOMAIN = TrainingDomain(curves=((0.0,) * 7,), levels=100, object_px=10.0)

@@ -53,7 +53,7 @@ class DeeplySupervised(nn.Module):
         Parameters
         ----------
         shares
-            ``(K,)`` float64, above 0.
+            ``(K,)`` float64 in 0..1, none of them 0.
         """
         for head in (self.network.head, *self.heads):
             head.bias.copy_(torch.from_numpy(np.log(shares)))

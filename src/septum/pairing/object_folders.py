@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.targets import without_alpha
 from septum.errors import FileError
 from septum.io.files import read_image
 from septum.io.formats import format_path, is_zarr
@@ -51,7 +52,7 @@ def read_object_masks(folder: Path) -> Image:
                 "export them again",
             )
         first = first or mask
-        objects.append(mask.array.max(axis=0) > 0)
+        objects.append(without_alpha(mask.array)[0][:3].max(axis=0) > 0)
     if first is None:
         raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
     return Image.from_array(

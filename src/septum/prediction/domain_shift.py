@@ -18,6 +18,7 @@ from septum.arrays.normalize import (
     inverted,
     statistics,
 )
+from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
 
@@ -59,6 +60,9 @@ class TrainingDomain(Settings):
     ends
         For each channel the smallest and the largest 1 % quantile of an image, then the smallest and the largest 99 %
         quantile, in the units of the files; empty unless all images have one normalization.
+    width_by_area_px
+        Median over the images of the typical width of their objects (`septum.arrays.targets.width_by_area`); None for
+        classes, and in files of versions that did not store it.
     """
 
     curves: tuple[tuple[float, ...], ...] = Field(min_length=1)
@@ -66,6 +70,7 @@ class TrainingDomain(Settings):
     pixel_um: dict[str, tuple[float, float]] = Field(default_factory=dict)
     object_px: float | None = None
     ends: tuple[tuple[float, float, float, float], ...] = ()
+    width_by_area_px: float | None = None
 
 
 def training_domain(samples: Sequence[Sample], object_px: float | None, *, common: bool = False) -> TrainingDomain:
@@ -85,6 +90,7 @@ def training_domain(samples: Sequence[Sample], object_px: float | None, *, commo
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
+    widths = [] if object_px is None else [width for s in samples if (width := width_by_area(s.mask)[1]) > 0]
     return TrainingDomain(
         curves=tuple(tuple(round(float(v), 4) for v in curves[i][0].ravel()) for i in kept),
         levels=min(levels for _, levels in curves),
@@ -94,6 +100,7 @@ def training_domain(samples: Sequence[Sample], object_px: float | None, *, commo
             (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
             for low, high in zip(ends.min(axis=0), ends.max(axis=0), strict=True)
         ),
+        width_by_area_px=round(float(np.median(widths)), 1) if widths else None,
     )
 
 
@@ -195,12 +202,25 @@ def image_warnings(
             yield cause, f"{text} (reported once, also for other images of this kind)"
 
 
+def pixel_size_ratios(pixel_size_um: Mapping[str, float], seen: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return by axis the ratios of pixel sizes outside of the range of the training to the middle of that range.
+
+    Parameters
+    ----------
+    pixel_size_um
+        Pixel size for each axis, in micrometers; empty if unknown.
+    seen
+        `TrainingDomain.pixel_um`.
+    """
+    return {
+        axis: pixel_size_um[axis] / float(np.sqrt(low * high))
+        for axis, (low, high) in seen.items()
+        if axis in pixel_size_um and not low / _SIZE_RATIO <= pixel_size_um[axis] <= high * _SIZE_RATIO
+    }
+
+
 def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
-    ratios = {}
-    for axis, (low, high) in seen.pixel_um.items():
-        size = pixel_size_um.get(axis)
-        if size is not None and not low / _SIZE_RATIO <= size <= high * _SIZE_RATIO:
-            ratios[axis] = size / float(np.sqrt(low * high))
+    ratios = pixel_size_ratios(pixel_size_um, seen.pixel_um)
     if not ratios:
         return
     axis = max(ratios, key=lambda a: abs(np.log(ratios[a])))
@@ -226,12 +246,15 @@ def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _brightness(name: str, pixels: NDArray[Any], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
-    """Compare the gray values with those of the training images, if these have the same meaning in all images."""
+    """Compare the gray values with those of the training images, if these have the same meaning in all images.
+
+    An image may lack the bright classes, so that its bright end is not bounded below.
+    """
     if len(seen.ends) != len(pixels):
         return
     for (low, high), (low_from, low_to, high_from, high_to) in zip(_ends(pixels), seen.ends, strict=True):
         margin = _ENDS_MARGIN * (high_to - low_from)
-        if not (low_from - margin <= low <= low_to + margin and high_from - margin <= high <= high_to + margin):
+        if not (low_from - margin <= low <= low_to + margin and high <= high_to + margin):
             yield (
                 "gray values",
                 f"{name}: gray values are mostly {low:.4g} to {high:.4g}, in the training images from "

@@ -55,7 +55,7 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
     SeptumError
         If the image cannot be read or the result not written; finished blocks are kept.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() - job.found.seconds
     work, resumed = start_work(work_folder(job.target), _block_plan(job))
     blocks = Blocks(work, job.model, job.source)
     frames = work.plan.frames
@@ -80,7 +80,7 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
     objects = sum(blocks.objects_written()) if job.output == "labels" else None
     for written in deliver(work, job):
         yield BlockDone(job.path, "writing", count * written, count)  # by blocks of the last stage
-    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects)
+    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown)
 
 
 def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:

@@ -55,24 +55,17 @@ def parse_workers(text: str) -> int | str:
 
 
 def parse_scale(text: str) -> float | Literal["auto"]:
-    """Return a scale: ``"auto"``, or a factor such as ``0.25``.
+    """Return a scale: ``"auto"``, or a factor such as ``0.25``; other texts are judged by `check_scale`.
 
     Raises
     ------
     UsageError
-        If `text` is neither, or the factor is outside of 1/64 to 64.
+        If `text` is neither.
     """
     try:
-        factor = float(text)
+        return "auto" if text == "auto" else float(text)
     except ValueError:
-        factor = 0.0
-    if text == "auto" or SMALLEST_SCALE <= factor <= LARGEST_SCALE:
-        return "auto" if text == "auto" else factor
-    raise UsageError(
-        f"--scale {text}",
-        "auto, or a factor of 1/64 to 64",
-        "write --scale 0.5 for an image whose objects are twice as wide as those of the training",
-    )
+        raise _wrong_scale(text) from None
 
 
 def parse_object_size(text: str) -> float:
@@ -81,16 +74,46 @@ def parse_object_size(text: str) -> float:
     Raises
     ------
     UsageError
-        If `text` is not a number above 0.
+        If `text` is not a number.
     """
     try:
-        width = float(text)
+        return float(text)
     except ValueError:
-        width = 0.0
-    if 0 < width < float("inf"):
-        return width
-    raise UsageError(
-        f"--object-size {text}", "a width in pixels, above 0", "measure some objects, and write their width"
+        raise _wrong_width(text) from None
+
+
+def check_scale(scale: float | str, object_size: float | None) -> float | Literal["auto"]:
+    """Return the scale if it and the width of objects can be used.
+
+    Raises
+    ------
+    UsageError
+        If one of them is out of range, or both are given.
+    """
+    if object_size is not None and not 0 < object_size < float("inf"):
+        raise _wrong_width(f"{object_size:g}")
+    if isinstance(scale, str):
+        if scale != "auto":
+            raise _wrong_scale(scale)
+        return "auto"
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise _wrong_scale(f"{scale:g}")
+    if object_size is not None:
+        raise UsageError(f"--object-size {object_size:g} and --scale {scale:g}", "one of them", "leave the other out")
+    return scale
+
+
+def _wrong_scale(given: str) -> UsageError:
+    return UsageError(
+        f"--scale {given}",
+        "auto, or a factor of 1/64 to 64",
+        "write --scale 0.5 for an image whose objects are twice as wide as those of the training",
+    )
+
+
+def _wrong_width(given: str) -> UsageError:
+    return UsageError(
+        f"--object-size {given}", "a width in pixels, above 0", "measure some objects, and write their width"
     )
 
 
@@ -184,7 +207,7 @@ class PredictSettings(Settings):
         bool, Option(help="Average over rotated and mirrored versions: slower, slightly better.", heading=RESULTS)
     ] = False
     scale: Annotated[
-        Annotated[float, Field(ge=SMALLEST_SCALE, le=LARGEST_SCALE)] | Literal["auto"],
+        float | Literal["auto"],
         Option(
             help="Factor by which images are resized for the network; results keep the size of the image.",
             heading=SCALE,
@@ -194,7 +217,7 @@ class PredictSettings(Settings):
         ),
     ] = "auto"
     object_size: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        float | None,
         Option(
             help="Width of the objects in these images, in pixels: gives the factor.",
             heading=SCALE,
@@ -281,9 +304,7 @@ class PredictSettings(Settings):
             if self.format not in floats:
                 given = f"--output probabilities with --format {self.format}"
                 raise UsageError(given, ", ".join(floats), "the format holds no float32")
-        if self.object_size is not None and self.scale != "auto":
-            given = f"--object-size {self.object_size:g} and --scale {self.scale:g}"
-            raise UsageError(given, "one of them", "leave the other out")
+        check_scale(self.scale, self.object_size)
         if isinstance(self.workers, int) and self.workers < 1:
             raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")
         if self.workers is not None and self.shard is not None:
