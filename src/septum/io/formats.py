@@ -114,7 +114,7 @@ FORMATS = (
     PNG,
     ImageFormat(
         name="JPEG",
-        suffixes={".jpg": ".png", ".jpeg": ".png"},
+        suffixes={".jpg": ".png", ".jpeg": ".png", ".jfif": ".png"},
         magic=(b"\xff\xd8\xff",),
         reader="septum.io.png:open_photo",
         lossy=True,
@@ -220,10 +220,19 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
 
 
+# Files that Cellpose writes beside an image: its own notes, and the flow of its network.
+_BESIDE = re.compile(r".(?:_seg\.npy|_flows\.tiff?)", re.IGNORECASE)
+
+
 def is_image_file(path: Path) -> bool:
-    """Return True if `path` exists and is named as an image: a file, or a folder of Zarr."""
+    """Return True if `path` exists and is named as an image: a file, or a folder of Zarr.
+
+    Hidden files, and files that another program keeps beside an image (``a_seg.npy``, ``a_flows.tif``), are none.
+    """
     kind = format_of(path.name)
-    return kind is not None and (path.is_dir() if kind.folder else path.is_file())
+    if kind is None or path.name.startswith(".") or _BESIDE.search(path.name):
+        return False
+    return path.is_dir() if kind.folder else path.is_file()
 
 
 def image_suffix(path: Path) -> str:

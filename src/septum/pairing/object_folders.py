@@ -12,7 +12,7 @@ from septum.errors import FileError
 from septum.io.files import read_image
 from septum.io.formats import format_path, is_zarr
 from septum.io.image import Image
-from septum.pairing.names import images_in
+from septum.pairing.folders import images_in
 
 
 def is_object_folder(path: Path) -> bool:
@@ -26,7 +26,8 @@ def read_object_masks(folder: Path) -> Image:
     Parameters
     ----------
     folder
-        Each file is 0 outside of its object and above 0 inside.
+        Each file is 0 outside of its object and above 0 inside; or the only file holds several values: then it is the
+        mask.
 
     Returns
     -------
@@ -52,6 +53,8 @@ def read_object_masks(folder: Path) -> Image:
             )
         first = first or mask
         objects.append(mask.array.max(axis=0) > 0)
+    if first is not None and len(objects) == 1 and len(np.unique(first.array[first.array > 0])) > 1:
+        return first
     if first is None:
         raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
     return Image.from_array(

@@ -26,6 +26,7 @@ from septum.prediction.in_memory import PredictionFailure, failure, frame_probab
 from septum.prediction.memory import format_bytes, operations, peak_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
+    input_images,
     makes_objects,
     postprocess,
     resolve_output,
@@ -64,13 +65,15 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     settings = settings.model_copy(update={"model": model_file(settings.model)})
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
-    files = result_files(settings)
-    if settings.out is not None:
+    images, messages = input_images(settings.inputs, settings.out)
+    files = result_files(settings, images)
+    for folder in dict.fromkeys(target.parent for _, target in files) if settings.out is not None else ():
         try:
-            settings.out.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            given = f"{settings.out}: {error.strerror}"
+            given = f"{folder}: {error.strerror}"
             raise FileError(given, "a folder that can be written", "give another -o") from None
+    yield from map(Warned, messages)
     failures: list[SeptumError] = []
     warned: set[str] = set()
     with _executor(settings) as executor:
