@@ -123,7 +123,11 @@ FORMATS = (
     ImageFormat(name="GIF", suffixes={".gif": ".png"}, magic=(b"GIF8",), reader="septum.io.png:open_photo"),
     ImageFormat(
         name="TIFF",
-        suffixes={".tif": ".tif", ".tiff": ".tif", ".ome.tif": ".ome.tif", ".ome.tiff": ".ome.tif"},
+        suffixes={
+            **dict.fromkeys((".tif", ".tiff", ".btf"), ".tif"),
+            **dict.fromkeys((".ome.tif", ".ome.tiff", ".ome.btf"), ".ome.tif"),
+            **dict.fromkeys((".svs", ".ndpi", ".scn", ".qptiff"), ".tif"),  # slide scanners
+        },
         magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         reader="septum.io.tiff:open_tiff",
         writer="septum.io.tiff_write:write_tiff",
