@@ -12,6 +12,8 @@ A block reports, each as an int64 array unless noted:
     ``(5, M)``: value, later pixel, step, and the ids of the two clusters, for meetings that are not settled.
 ``ids``, ``sizes``, ``seeded``, ``firsts``, ``small``
     Objects in the block, see `septum.arrays.stitch`.
+``ids``, ``lowest``, ``highest``
+    Background in the block that reaches other blocks, and the labels at its faces, see `septum.arrays.stitch`.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
 
+_NAMES = (
+    *("ends", "heights", "leaving", "links", "meetings"),
+    *("ids", "sizes", "seeded", "firsts", "small", "lowest", "highest"),
+)
 _EMPTY = {"links": (2, 0), "meetings": (5, 0)}  # shapes of arrays that no block reports; (0,) for others
 
 
 def gather_reports(reports: Iterable[Arrays]) -> Arrays:
     """Concatenate the reports of blocks by name along the last axis; a name may be missing in a report."""
     joined: dict[str, list[NDArray[Any]]] = {
-        name: [np.zeros(_EMPTY.get(name, 0), np.float64 if name == "heights" else np.int64)]
-        for name in ("ends", "heights", "leaving", "links", "meetings", "ids", "sizes", "seeded", "firsts", "small")
+        name: [np.zeros(_EMPTY.get(name, 0), np.float64 if name == "heights" else np.int64)] for name in _NAMES
     }
     for report in reports:
         for name, values in report.items():
@@ -76,6 +81,30 @@ def join_ids(report: Arrays, ratio: float, *, drop_unseeded: bool) -> Arrays:
     assert np.all(heights[where] >= 0), "each leaving id must lead to a cluster with a height"
     new = np.where(np.isinf(heights[where]) | (not drop_unseeded), ids[where], 0)
     return {"old": old[old != new], "new": new[old != new]}
+
+
+def join_holes(report: Arrays, table: Arrays) -> Arrays:
+    """Find the holes among the background components that reach several blocks.
+
+    Parameters
+    ----------
+    report
+        From `gather_reports`: ``ids``, ``lowest``, ``highest``.
+    table
+        From `join_ids`.
+
+    Returns
+    -------
+    holes
+        ``ids``: sorted ids of the components that one object encloses, ``numbers``: its label.
+    """
+    ids, inverse = np.unique(look_up(report["ids"], table["old"], table["new"]), return_inverse=True)
+    limits = np.iinfo(np.int64)
+    lowest, highest = np.full(len(ids), limits.max), np.full(len(ids), limits.min)
+    np.minimum.at(lowest, inverse, report["lowest"])
+    np.maximum.at(highest, inverse, report["highest"])
+    hole = (lowest == highest) & (lowest > 0)
+    return {"ids": ids[hole], "numbers": lowest[hole]}
 
 
 def look_up(

@@ -87,6 +87,14 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     )
 
 
+def analyze_mask(pair: PairStatistics, files: Files) -> PairStatistics:
+    """Compute the statistics of the mask of a pair again, after `Files.interpret`."""
+    if pair.mask_stats is None:
+        return pair
+    frames = image_frames(files.image(pair.image, pair.named_axes)) if pair.image_stats else None
+    return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.grid, frames, files))
+
+
 def _reason(error: SeptumError) -> str:
     """Return why a file cannot be read; raise the error again if an option is the reason."""
     if isinstance(error, UsageError):
@@ -174,6 +182,7 @@ def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None,
         split_ids=tuple(sorted({i for array in in_pieces for i in separate_split_ids(array)[1]})),
         digest=_digest(frames),
         ignored=tuple(sorted({value for frame in labels for value in frame.ignored})),
+        background=next((frame.background for frame in labels if frame.background), 0),
         changes=changes,
         stored_orientation=orientation_codes(stored) if stored is not None and "oriented" in changes else "",
         planes=kind_of_planes(files.mask(path), grid) if files.axes is None else "",

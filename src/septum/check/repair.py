@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.check.check import Report
-from septum.check.field_of_view import mark_outside
 from septum.check.images import fill_holes, match_channels
+from septum.check.pair_files import mark_outside
 from septum.check.reading import image_frames, is_lossy
 from septum.check.samples import mask_of_file
 from septum.check.split_ids import separate_split_ids

@@ -103,6 +103,8 @@ class MaskStatistics:
         Ids of several objects that are far apart; see `septum.check.split_ids.separate_split_ids`.
     ignored
         Values that the user declared as not annotated and that are in the mask.
+    background
+        Value of the background that is read as 0; 0 if it is 0 in the file.
     changes
         See `septum.pairing.fit.fit_mask`.
     stored_orientation
@@ -132,6 +134,7 @@ class MaskStatistics:
     split_ids: tuple[int, ...]
     digest: str
     ignored: tuple[int, ...] = ()
+    background: int = 0
     changes: tuple[Change, ...] = ()
     stored_orientation: str = ""
     disagreement: Disagreement | None = None

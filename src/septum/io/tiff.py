@@ -23,6 +23,7 @@ from septum.io.remote import open_url, reaching
 from septum.io.upright import TAG, turn_upright
 
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
+_WHITE_IS_ZERO = 0  # photometric interpretation
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # defaults of programs that know no size
 # Kinds of files that hold a slide, and beside it its label, a thumbnail and a picture of the whole glass.
 _SLIDES = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
@@ -37,16 +38,16 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
     """Open the one image of a TIFF, all pages of it, at the full resolution of a pyramid; of a slide, the slide.
 
     Pages without a named axis are ``T``; ``Z`` comes from OME or ImageJ metadata only; color samples are ``C``.
-    Declared alpha is dropped. Photographs are turned upright by their orientation tag, which ImageJ and OME ignore: so
-    it is ignored in their files. Palettes are not applied (microscopes keep intensities as indices), nor is "white is
-    zero".
+    Declared alpha is dropped, but of masks: it may be the drawing. Photographs are turned upright by their orientation
+    tag, which ImageJ and OME ignore: so it is ignored in their files. Palettes are not applied (microscopes keep
+    intensities as indices), nor is "white is zero", but to masks of 1 bit: drawn pixels are True.
 
     Parameters
     ----------
     place, axes
         See `septum.io.files.open_image`.
     labels
-        Ignored: values are the same for masks.
+        True if the image is a mask.
 
     Raises
     ------
@@ -70,13 +71,15 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
             size = pixel_size(file)
             read = _series_reader(place, file, series)
             shape, names = tuple(int(n) for n in series.shape), str(series.axes)
-            kept = _kept_samples(shape, names, series.keyframe, axes=axes, plain=file.is_shaped)
+            kept = None if labels else _kept_samples(shape, names, series.keyframe, axes=axes, plain=file.is_shaped)
             dtype = np.dtype(series.dtype).newbyteorder("=")
             tag = None if file.is_ome or file.is_imagej else series.keyframe.tags.valueof(TAG)
         except DAMAGE as error:
             raise damaged(place, "TIFF", error) from error
         if kept is not None:
             read, shape = _pick(read, names.index("S"), shape, kept)
+        if labels and dtype.kind == "b" and series.keyframe.photometric == _WHITE_IS_ZERO:
+            read = _inverted(read)
         stated = axes is not None or set(names) <= set("TCZYXS")
         if axes is None:
             if "S" in names and "C" in names:
@@ -283,6 +286,11 @@ def _pick(read: Reader, where: int, shape: tuple[int, ...], kept: Sequence[int])
         return np.take(part, [k - wanted[0] for k in wanted], axis=where)
 
     return picked, (*shape[:where], len(kept), *shape[where + 1 :])
+
+
+def _inverted(read: Reader) -> Reader:
+    """Return a reader of the opposite of truth values."""
+    return lambda index: ~read(index)
 
 
 def _merge_channels(read: Reader, stored: str, shape: tuple[int, ...]) -> tuple[Reader, str, tuple[int, ...]]:

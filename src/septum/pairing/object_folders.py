@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.targets import without_alpha
 from septum.errors import FileError
 from septum.io.files import read_image
 from septum.io.formats import format_path, is_zarr
@@ -52,8 +53,8 @@ def read_object_masks(folder: Path) -> Image:
                 "export them again",
             )
         first = first or mask
-        objects.append(mask.array.max(axis=0) > 0)
-    if first is not None and len(objects) == 1 and len(np.unique(first.array[first.array > 0])) > 1:
+        objects.append(without_alpha(mask.array)[0][:3].max(axis=0) > 0)
+    if first is not None and len(objects) == 1 and _holds_ids(first):
         return first
     if first is None:
         raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
@@ -65,6 +66,12 @@ def read_object_masks(folder: Path) -> Image:
         affine=first.affine,
         location=folder,
     )
+
+
+def _holds_ids(mask: Image) -> bool:
+    """Return True if a mask has several values above 0."""
+    values = without_alpha(mask.array)[0][:3]
+    return len(np.unique(values[values > 0])) > 1
 
 
 def smaller_on_top(objects: Sequence[NDArray[np.bool_]]) -> NDArray[np.int32]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.resample import Resampled, scaled_sides
+from septum.arrays.tiles import Readable
 from septum.axes import relative_spacing, spatial
 from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
+from septum.prediction.domain_shift import pixel_size_ratios
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import TilePlan
@@ -60,6 +64,51 @@ class ImageFrame:
         return np.repeat(part, self.repeat, axis=0)[index[0]] if self.repeat > 1 else part[index[0]]
 
 
+# Pixel sizes that differ by more are not true: programs write the dots per inch of a screen into files.
+_LARGEST_RATIO = 8
+
+Scale = tuple[float, ...]
+"""Factors of resizing along each axis of a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundScale:
+    """The scale of an image; see `septum.prediction.scale`.
+
+    Parameters
+    ----------
+    factors
+        By these the image is resized, so that its objects look as in the training images.
+    grid
+        Pixels of the working grid, on which the network sees the image, for each pixel of the image: `factors` times
+        the scale of the training; None: the image's own grid.
+    text
+        Why the factors are not 1; empty if they are, or if the user asked for them.
+    seconds
+        Time that was needed to find it.
+    probabilities
+        ``(K, *S) float32`` in 0..1 of the only frame on the working grid, where it was predicted on the way.
+    """
+
+    factors: Scale
+    grid: Scale | None
+    text: str = ""
+    seconds: float = 0.0
+    probabilities: NDArray[np.float32] | None = None
+
+    @classmethod
+    def at(cls, factors: Scale, model: Model, text: str = "") -> FoundScale:
+        """Return the scale at which images are resized by these factors."""
+        grid = tuple(factor * model.header.scale for factor in factors)
+        return cls(factors, None if all(factor == 1 for factor in grid) else grid, text)
+
+    @property
+    def shown(self) -> float | Scale | None:
+        """The factors for results: one if all axes have the same; None for 1."""
+        same = len(set(self.factors)) == 1
+        return (None if self.factors[0] == 1 else self.factors[0]) if same else self.factors
+
+
 @dataclass(frozen=True)
 class ImageJob:
     """One image of a prediction, opened and planned.
@@ -84,6 +133,8 @@ class ImageJob:
         Tiles, blocks and memory.
     overlap
         The image takes so little memory that another one may be opened or written at the same time.
+    found
+        The scale at which the image is predicted.
     """
 
     settings: PredictSettings
@@ -96,7 +147,23 @@ class ImageJob:
     source: Image
     frames: list[ImageFrame]
     plan: TilePlan
+    found: FoundScale
     overlap: bool = False
+
+    @property
+    def scale(self) -> Scale | None:
+        """Pixels of the working grid for each pixel of the image; None: the image's own grid."""
+        return self.found.grid
+
+    @cached_property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Relative pixel sizes on the grid on which the frames are predicted."""
+        return frame_spacing(self.source, self.model.rank, self.scale)
+
+
+def format_factors(factors: Scale) -> str:
+    """Return factors for messages: one if all are equal, ``"0.5"``, else one for each axis, ``"1 x 0.5 x 0.5"``."""
+    return " x ".join(f"{factor:.2g}" for factor in (factors[:1] if len(set(factors)) == 1 else factors))
 
 
 def walked_axes(axes: str, rank: int) -> str:
@@ -239,7 +306,42 @@ def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> ND
     return joined
 
 
-def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
-    """Return the relative pixel sizes of the axes of a frame; None unless all are known."""
+def working_frame(frame: Readable, scale: Scale | None) -> Readable:
+    """Return a frame on its working grid, resampled where it is read; without a scale the frame itself."""
+    return frame if scale is None else Resampled(frame, scaled_sides(frame.shape[1:], scale))
+
+
+def frame_spacing(source: Image, rank: int, scale: Scale | None = None) -> tuple[float, ...] | None:
+    """Return the relative pixel sizes of the axes of a frame on its working grid; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None
+    known = [s for s in sizes if s is not None]
+    if len(known) < rank:
+        return None
+    return relative_spacing([s / f for s, f in zip(known, scale or (1.0,) * rank, strict=True)], rank)
+
+
+def scale_by_pixel_size(pixel_size_um: Mapping[str, float], model: Model) -> FoundScale | None:
+    """Return the ratios of the pixel sizes of an image and of the training images.
+
+    Returns
+    -------
+    found
+        Factors of 1 if the sizes are alike; None unless all are known, or if they cannot be true.
+    """
+    axes, domain = "ZYX"[-model.rank :], model.header.domain
+    seen = {} if domain is None else domain.pixel_um
+    if not all(axis in seen and axis in pixel_size_um for axis in axes):
+        return None
+    ratios = pixel_size_ratios(pixel_size_um, seen)
+    factors = tuple(ratios.get(axis, 1.0) for axis in axes)
+    if not all(1 / _LARGEST_RATIO <= factor <= _LARGEST_RATIO for factor in factors):
+        return None
+    if not ratios:
+        return FoundScale.at(factors, model)
+    axis = max(ratios, key=lambda a: abs(np.log(ratios[a])))
+    word, times = ("larger", ratios[axis]) if ratios[axis] > 1 else ("smaller", 1 / ratios[axis])
+    sizes = f"{pixel_size_um[axis]:.3g} instead of {pixel_size_um[axis] / ratios[axis]:.3g} micrometers"
+    text = (
+        f"pixels are {times:.2g} times {word} than in training ({sizes}): predicted at scale {format_factors(factors)}"
+    )
+    return FoundScale.at(factors, model, f"{text} (--scale 1 refuses)")

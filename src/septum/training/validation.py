@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_each
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import AREAS, ObjectSettings, label_each
 from septum.arrays.targets import connected_components
 from septum.check.samples import Sample, judged_objects
 from septum.metrics import isbi
@@ -96,12 +97,7 @@ class Validator:
 
     @cached_property
     def _few_candidates(self) -> tuple[ObjectSettings, ...]:
-        """Settings tried during training: weights that score low with one of them may be the best with another."""
-        if self.plan.lines:
-            return tuple(c for c in self._all_candidates if c.threshold in (0.35, 0.8))
-        few = [c for c in self._all_candidates if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
-        min_sizes = sorted({self._min_sizes[0], self._min_sizes[len(self._min_sizes) // 2]})
-        return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
+        return few_candidates(self._object_sizes, lines=self.plan.lines)
 
     @property
     def _tunable(self) -> bool:
@@ -265,6 +261,25 @@ def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[n
     return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
 
 
+def few_candidates(sizes: NDArray[np.float64], *, lines: bool = False) -> tuple[ObjectSettings, ...]:
+    """List the settings tried during training: weights that score low with one may be the best with another.
+
+    Parameters
+    ----------
+    sizes
+        ``(n,) float64`` in pixels, 1 or more; from `object_sizes`.
+    lines
+        True if the two classes are lines and areas.
+    """
+    choices = _first_candidates(sizes, lines=lines)
+    if lines:
+        return tuple(c for c in choices if c.threshold in (0.35, 0.8))
+    few = [c for c in choices if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
+    every = min_size_candidates(sizes)
+    min_sizes = sorted({every[0], every[len(every) // 2]})
+    return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
+
+
 def _first_candidates(sizes: NDArray[np.float64], *, lines: bool) -> tuple[ObjectSettings, ...]:
     return (area_candidates if lines else candidates)(sizes)
 
@@ -325,7 +340,7 @@ def candidate_columns(
     """
     made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
     columns = []
-    for _, labels in made:
+    for _, labels, _ in made:
         if lines:
             classes = (draw_boundaries(labels) > 0).astype(np.int32)
             areas = isbi.areas(sample.mask, classes)
