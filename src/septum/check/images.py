@@ -238,8 +238,7 @@ def kind_of_planes(mask: Image, grid: Grid | None) -> Literal["", "pages", "uncl
     """Return whether the planes of a mask and its image are pages, although the files call planes color.
 
     Programs write any 3 or 4 slices as planes of color. Where the mask holds ids they are no color: numbers of more
-    than 8 bits, or 1, 2, 3 ... without a gap. Otherwise the planes may be sections, colors, or a channel for each
-    class.
+    than 8 bits, or 1, 2, 3 ... without a gap. Otherwise planes may be sections, colors, or a channel for each class.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ Sets of retinal vessels have masks of the field of view: pixels outside are not 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from septum.check.issues import IssueKind, Observation, pluralize
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import SeptumError
+from septum.pairing.foreign import annotations_beside
 from septum.pairing.pair import Pairing
 
 UNPAIRED_IMAGE = IssueKind(
@@ -29,6 +31,14 @@ UNPAIRED_MASK = IssueKind(
     "without an image",
     "left out",
     todo="add its image, or give it the image's name",
+)
+UNREAD_FORMAT = IssueKind(
+    "unread-format",
+    "warning",
+    "file",
+    "of a format that is not read",
+    "passed over",
+    todo="save images as PNG or TIFF, volumes as NIfTI or OME-TIFF",
 )
 UNREADABLE = IssueKind(
     "unreadable", "warning", "file", "that cannot be read", "left out", todo="export it again", leaves_out=True
@@ -60,6 +70,7 @@ ALL_TO_FIX = IssueKind(
 KINDS = (
     UNPAIRED_IMAGE,
     UNPAIRED_MASK,
+    UNREAD_FORMAT,
     UNREADABLE,
     GOLD_UNREADABLE,
     SECOND_ANNOTATOR,
@@ -74,8 +85,16 @@ KINDS = (
 def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
     """Yield files without a partner, masks of a second annotator or of no field of view, and masks of several files."""
     unannotated = [p.image for p in pairing.pairs if p.mask is None and p.gold is None]
-    for path in (*pairing.unmatched_images, *unannotated):
-        yield Observation(UNPAIRED_IMAGE, path)
+    alone = (*pairing.unmatched_images, *unannotated)
+    drawn = annotations_beside(alone) if pairing.layout in ("folders", "files") else {}
+    for path in alone:
+        beside = drawn.get(path)
+        text = "" if beside is None else f"but {beside.path.name} of {beside.kind}, not an image: {beside.todo}"
+        yield Observation(UNPAIRED_IMAGE, path, text)
+    counts = Counter((file.kind, file.path.parent.name) for file in pairing.unread)
+    where = ", ".join(f"{count} {suffix} in {folder}" for (suffix, folder), count in counts.items())
+    for file in pairing.unread:
+        yield Observation(UNREAD_FORMAT, file.path, text=f"{UNREAD_FORMAT.text} ({where})")
     for path in pairing.unmatched_masks:
         yield Observation(UNPAIRED_MASK, path)
     for path, role in pairing.set_aside:

@@ -96,6 +96,8 @@ def _write(report: Report, out: Path) -> Iterator[RepairedFile]:
         yield RepairedFile(path, None, tuple(reasons.get(path, ["its partner is left out"])))
     for path in (*report.pairing.unmatched_images, *report.pairing.unmatched_masks):
         yield RepairedFile(path, None, ("no partner",))
+    for file in report.pairing.unread:
+        yield RepairedFile(file.path, None, ("a format that is not read",))
 
 
 def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:

@@ -36,6 +36,7 @@ from septum.io.formats import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
+from septum.pairing.foreign import describe, way_out
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 
@@ -288,6 +289,8 @@ def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: 
         count = len(frames.names)
         for note, times in frames.notes.items():
             notes.append(where + note + ("" if times == count else f" (in {times} of {count} images)"))
+        if items.unread:
+            notes.append(f"{where}passed over {describe(items.unread)}; {way_out(items.unread)}")
         if items.unscored:
             notes.append(f"{where}{items.unscored} predictions have no truth and are not scored")
     if any(len(c.names) < 2 for c in collected):
