@@ -120,7 +120,9 @@ class HeldOutFiles:
                 done += 1
                 yield HeldOutDone(done, total)
 
-    def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
+    def tune(
+        self, samples: Sequence[Sample], *, lines: bool, fill_holes: bool, limit_s: float | None
+    ) -> ObjectSettings:
         """Return the object settings, or those of areas between `lines`, that score best on the predicted samples."""
         begin, chosen = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
@@ -135,7 +137,7 @@ class HeldOutFiles:
                     break
             return columns
 
-        return tune_objects(measure, samples, lines=lines)
+        return tune_objects(measure, samples, lines=lines, fill_holes=fill_holes)
 
     def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
         """Write labels ``(*S)`` int32, object ids or classes 0 .. K - 1, as `septum predict` would."""

@@ -38,6 +38,12 @@ GAIN = 0.002
 SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
 """Values of `septum.arrays.instances.ObjectSettings.seed_share` that tuning tries."""
 
+OUTLINE_LEVELS = (0.5, 0.65, 0.35, 0.2)
+"""Values of `septum.arrays.instances.ObjectSettings.outline_level` that tuning tries; the first one until then.
+
+So the threshold and the seed level are chosen by how well they separate objects, not by where outlines lie.
+"""
+
 # Ratio of neighboring candidates for `septum.arrays.instances.ObjectSettings.min_size_px`, at most.
 _MIN_SIZE_STEP = 1.25
 
@@ -61,13 +67,22 @@ def selection_score(scores: Mapping[str, float]) -> float:
     return sum(scores[name] if np.isfinite(scores[name]) else 0.0 for name in names) / len(names)
 
 
-def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
+def untuned(*, lines: bool = False, fill_holes: bool = False) -> ObjectSettings:
+    """Return the settings of objects, or of areas between `lines`, where no image can be held out for tuning."""
+    if lines:
+        return AREAS
+    return ObjectSettings(outline_level=OUTLINE_LEVELS[0], contacts="valley", fill_holes=fill_holes)
+
+
+def candidates(object_sizes: ArrayLike = (), *, fill_holes: bool = False) -> tuple[ObjectSettings, ...]:
     """List the settings that tuning tries.
 
     Parameters
     ----------
     object_sizes
         ``(N,)`` integers, 1 or more: sizes of the true objects in pixels. The smallest of them determine `min_size_px`.
+    fill_holes
+        Fill holes of objects.
 
     Returns
     -------
@@ -75,14 +90,10 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
         A grid of 32 settings, ordered so that neighbors share most of the work in
         `septum.arrays.instances.label_each`.
     """
-    smallest = min_size_candidates(object_sizes)[0]
+    same = untuned(fill_holes=fill_holes).model_copy(update={"min_size_px": min_size_candidates(object_sizes)[0]})
     grid = itertools.product((0.35, 0.5, 0.65, 0.8), (0.8, 0.95), (0.0, 0.5), (0, 1))
-    return tuple(
-        ObjectSettings(
-            threshold=threshold, seed_level=seed_level, merge_ratio=ratio, min_size_px=smallest, grow_px=grow
-        )
-        for threshold, seed_level, ratio, grow in grid
-    )
+    names = ("threshold", "seed_level", "merge_ratio", "grow_px")
+    return tuple(same.model_copy(update=dict(zip(names, values, strict=True))) for values in grid)
 
 
 def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
