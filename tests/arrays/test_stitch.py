@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 from septum.arrays import stitch
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.distance import MAX_DISTANCE_PX
-from septum.arrays.instances import ObjectSettings, label_objects, quantize
+from septum.arrays.instances import ObjectSettings, label_each, label_objects, quantize
+from septum.arrays.learned import CONTACT_PROPERTIES, OBJECT_PROPERTIES, LearnedDecisions, LogisticScore
 from septum.errors import UsageError
 
 OBJECTS = ("ids", "sizes", "seeded", "firsts", "small", "lowest", "highest")  # reports of objects and of background
@@ -68,6 +69,26 @@ def images(draw):
     return (np.round((smooth - smooth.min()) / spread * steps) / steps).astype(np.float32)
 
 
+def scores(properties):
+    """Draw logistic scores of any sign; small weights keep them away from 0 and 1."""
+    numbers = st.lists(st.sampled_from([-1.0, -0.3, 0.0, 0.3, 1.0]), min_size=len(properties), max_size=len(properties))
+    zeros, ones = (0.0,) * len(properties), (1.0,) * len(properties)
+    return st.builds(
+        lambda weights, bias: LogisticScore(
+            properties=properties, mean=zeros, deviation=ones, weights=tuple(weights), bias=bias
+        ),
+        numbers,
+        st.sampled_from([-1.0, 0.0, 1.0]),
+    )
+
+
+LEARNED = st.builds(
+    LearnedDecisions,
+    size_px=st.sampled_from([4.0, 60.0]),
+    contact=st.none() | scores(CONTACT_PROPERTIES),
+    confidence=scores(OBJECT_PROPERTIES),
+    least=st.sampled_from([0.0, 0.3, 0.6]),
+)
 CHOICES = st.builds(
     ObjectSettings,
     threshold=st.sampled_from([0.0, 0.2, 0.5]),
@@ -79,6 +100,7 @@ CHOICES = st.builds(
     outline_level=st.sampled_from([0.1, 0.4, 1.0, 1.0]),
     contacts=st.sampled_from(["steps", "valley"]),
     fill_holes=st.booleans(),
+    learned=st.none() | LEARNED,
 )
 
 
@@ -88,12 +110,13 @@ def test_blockwise_labels_equal_those_of_the_whole_image(data, foreground, objec
     spacing = data.draw(st.none() | st.tuples(*[st.sampled_from([1.0, 1.3, 2.7])] * foreground.ndim))
     blocks = [range(1 if foreground.size < 60 else min(side, 3), side + 1) for side in foreground.shape]
     block = tuple(data.draw(st.sampled_from(sides)) for sides in blocks)
-    whole = label_objects(foreground, objects, spacing=spacing)
+    ((_, whole, sure),) = label_each(foreground, [objects], spacing=spacing)
     seed, lines = data.draw(st.integers(0, 9)), data.draw(st.booleans())
     labels, tables, _ = blockwise(foreground, block, objects, spacing, seed=seed, lines=lines)
     assert np.array_equal(labels, draw_boundaries(whole) if lines else whole)
     assert labels.dtype == np.min_scalar_type(whole.max(initial=0))
-    assert stitch.count(tables) == whole.max(initial=0)
+    assert stitch.count(tables) == (whole.max(initial=0) if sure is None else len(sure))
+    assert np.array_equal(stitch.confidence(tables), sure) if sure is not None else stitch.confidence(tables) is None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])

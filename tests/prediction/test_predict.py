@@ -19,9 +19,10 @@ from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import predict as module
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.prediction.frames import ImageFrame
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model, ModelHeader, open_model, save_model
 from septum.prediction.outputs import result_files
-from septum.prediction.predict import predict_files, predict_image
+from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings
 from septum.prediction.tiled import TiledPredictor, image_probabilities, region_probabilities
 from septum.prediction.tta import averaged_probabilities

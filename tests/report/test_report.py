@@ -17,8 +17,8 @@ from septum.errors import FileError
 from septum.io.files import read_image, write_image
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import open_model
-from septum.prediction.predict import predict_image
 from septum.report import cases as drawing
 from septum.report import collect as run_report
 from septum.report import page as page_module

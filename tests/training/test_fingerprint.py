@@ -64,6 +64,24 @@ def test_shares_of_classes() -> None:
     assert (found.objects, found.object_px, found.object_range_px) == (0, None, None)
 
 
+def test_gray_values_are_compared_as_they_are_and_standardized_by_image() -> None:
+    rng = np.random.default_rng(0)
+    samples = []
+    for number in range(6):
+        mask = np.zeros((40, 40), np.int32)
+        mask[:5] = 1
+        mask[20:, : 6 * number + 4] = 2  # a class of any size: it decides mean and deviation of the image
+        image = np.array([10.0, 80.0, 200.0])[mask] + rng.normal(0, 4, mask.shape)
+        samples.append(Sample(f"{number}", "", 0, image[None].astype(np.float32), mask, None, None))
+    found = compute_fingerprint(samples, "classes", classes=3)
+    assert found.gray_values is not None
+    assert found.gray_values.common > 0.99
+    assert found.gray_values.each < 0.9
+    whole = np.concatenate([s.image.ravel() for s in samples])
+    assert found.common[0] == pytest.approx((whole.mean(), whole.std()), rel=0.02)
+    assert compute_fingerprint(samples, "objects", classes=2).gray_values is None
+
+
 def test_plan_reasons_and_data_are_reported_and_stored(disks: Path, tmp_path: Path) -> None:
     settings = TrainSettings(data=(disks,), out=tmp_path, steps=1, width=2, depth=1, tile=36, set=("weights.w0=0",))
     (lines,) = [r.lines for r in train(settings) if isinstance(r, Planned)]

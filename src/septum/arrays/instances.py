@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from pydantic import AliasChoices, Field
 
 from septum.arrays.boundaries import close_gaps, close_gaps_reach
 from septum.arrays.distance import squared_distance
+from septum.arrays.learned import LearnedDecisions, decide
+from septum.arrays.regions import Regions, regions_of_image
 from septum.arrays.watershed import fill_holes, flood
 from septum.axes import pixels_within, relative_spacing
 from septum.settings import Settings
@@ -76,6 +78,10 @@ class ObjectSettings(Settings):
     fill_holes: bool = False
     """Background that one object encloses becomes part of it; see `fill_holes`."""
 
+    learned: LearnedDecisions | None = None
+    """Learned scores that merge the parts made by the settings above, and remove objects, before contacts are finished;
+    None: these parts are the objects."""
+
 
 AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, merge_ratio=0.0)
 """Default settings for areas that are separated by lines: the probability of the line decides, not the shape."""
@@ -115,12 +121,31 @@ def label_objects(
     UsageError
         If `spacing` does not fit the axes, or the image has more pixels than one watershed can process.
     """
-    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing))[1]
+    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing)).labels
+
+
+class Labeled(NamedTuple):
+    """The objects of one image, made with one choice of settings.
+
+    Attributes
+    ----------
+    choice
+        The settings.
+    labels
+        ``(*S)`` int32: 0 background, 1 .. N objects.
+    confidence
+        ``(N,)`` float32 in 0 .. 1: the probability that each object matches a true one with an IoU of one half. None
+        without `ObjectSettings.learned`.
+    """
+
+    choice: ObjectSettings
+    labels: NDArray[np.int32]
+    confidence: NDArray[np.float32] | None
 
 
 def label_each(
     foreground: NDArray[np.float32], choices: Iterable[ObjectSettings], *, spacing: Sequence[float] | None = None
-) -> Iterator[tuple[ObjectSettings, NDArray[np.int32]]]:
+) -> Iterator[Labeled]:
     """Label the objects of one image with each of several settings, as `label_objects` does.
 
     Results that settings share (distances, seeds, watersheds) are computed once: the candidates of
@@ -137,10 +162,8 @@ def label_each(
 
     Yields
     ------
-    choice
-        One of `choices`, in their order.
-    labels
-        ``(*S)`` int32: 0 background, 1 .. N objects.
+    Labeled
+        For each of `choices`, in their order.
 
     Raises
     ------
@@ -179,9 +202,37 @@ def label_each(
 
     for choice in choices:
         divided_by = (*quantized_thresholds(choice), choice.merge_ratio, choice.seed_share)
-        labels = extended(divided_by, choice.min_size_px, outline_threshold(choice))
+        labels, confidence = extended(divided_by, choice.min_size_px, outline_threshold(choice)), None
+        if choice.learned is not None:
+            regions = regions_of_image(labels, values, distances(outline_threshold(choice)), sure=divided_by[1])
+            numbers, confidence = decide(regions, choice.learned, labels.shape)
+            labels = numbers.astype(np.int32)[labels]
         labels = finish_contacts(labels, values, choice, sizes)
-        yield choice, fill_holes(labels) if choice.fill_holes else labels
+        yield Labeled(choice, fill_holes(labels) if choice.fill_holes else labels, confidence)
+
+
+def find_regions(
+    foreground: NDArray[np.float32], settings: ObjectSettings, *, spacing: Sequence[float] | None = None
+) -> tuple[NDArray[np.int32], Regions]:
+    """Find the parts of objects about which `ObjectSettings.learned` decides.
+
+    Parameters
+    ----------
+    foreground, settings, spacing
+        As for `label_objects`: ``(*S)`` float32, 0 .. 1. What is done after the decisions is left out.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32: 0 background, 1 .. N regions in scan order.
+    regions
+        Their sums.
+    """
+    update = {"learned": None, "grow_px": 0, "contacts": "steps", "fill_holes": False}
+    labels = label_objects(foreground, settings.model_copy(update=update), spacing=spacing)
+    values, (_, sure) = quantize(foreground), quantized_thresholds(settings)
+    depths = squared_distance(values > outline_threshold(settings), relative_spacing(spacing, values.ndim))
+    return labels, regions_of_image(labels, values, depths, sure=sure)
 
 
 def quantize(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:

@@ -12,6 +12,9 @@ their reports into a small table that resolves the decisions that a block cannot
 ``extend``
     Watershed of the objects that are too small, and of the pixels down to the outline level, from the other objects.
     Skipped if there are no such objects or pixels.
+``regions``
+    Sum the pixels and contacts of the objects so far. The join decides which of them are one object, and which stay
+    (`septum.arrays.learned`). Skipped without `septum.arrays.instances.ObjectSettings.learned`.
 ``holes``
     Connected components of the background between the final objects, and the labels around each. Skipped if holes are
     not filled.
@@ -39,7 +42,7 @@ and holes that lie wholly in one block are filled there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -67,10 +70,12 @@ from septum.arrays.instances import (
     quantized_thresholds,
     weak_seeds,
 )
+from septum.arrays.learned import decide
+from septum.arrays.regions import Regions, join_regions, sum_regions
 from septum.arrays.watershed import flood_block, labels_around
 from septum.axes import relative_spacing
 
-STAGES = ("seeds", "divide", "redivide", "extend", "holes", "numbers")
+STAGES = ("seeds", "divide", "redivide", "extend", "regions", "holes", "numbers")
 
 
 class BlockStore(Protocol):
@@ -157,6 +162,8 @@ def run_block(stage: str, core: Region, store: BlockStore, division: Division, t
         return _divide(stage, core, store, division, tables)
     if stage == "extend":
         return _extend(core, store, division, tables)
+    if stage == "regions":
+        return _regions(core, store, division, tables)
     if stage == "holes":
         return _holes(core, store, division, tables)
     return {"numbers": _numbers(core, store, division, tables)}
@@ -181,10 +188,13 @@ def join(stage: str, reports: Iterable[Arrays], division: Division, tables: Mapp
         ``numbers`` of the objects that are large enough, sorted by id (``firsts``: flat index of the first pixel in
         scan order), and for ``divide`` and ``redivide`` ``small``, the number of objects that are too small, and
         ``weak``, the sorted ids of seeds to drop. For ``holes`` ``ids`` and ``numbers``: the sorted ids of holes and
-        the labels around them. Empty if the stage was not needed.
+        the labels around them. For ``regions`` ``objects`` and ``confidence`` as `septum.arrays.learned.decide` returns
+        them. Empty if the stage was not needed.
     """
     if stage == "numbers" or not needed(stage, tables, division):
         return {}
+    if stage == "regions":
+        return _decided(reports, division)
     joined = gather_reports(reports)
     ratio = {"seeds": division.objects.merge_ratio**2, "holes": 0.0}.get(stage, 1.0)
     table = join_ids(joined, ratio, drop_unseeded=stage == "extend")
@@ -224,12 +234,22 @@ def needed(stage: str, tables: Mapping[str, Arrays], division: Division) -> bool
         return len(tables["divide"]["weak"]) > 0
     if stage == "extend":
         return division.extends or bool(_divided(tables)[1]["small"] > 0)
+    if stage == "regions":
+        return division.objects.learned is not None
     return stage != "holes" or division.objects.fill_holes
 
 
 def count(tables: Mapping[str, Arrays]) -> int:
     """Return the number of objects, after all stages but the last are joined."""
-    return len(_last(tables)[1]["numbers"])
+    return len(tables["regions"]["confidence"] if tables.get("regions") else _last(tables)[1]["numbers"])
+
+
+def confidence(tables: Mapping[str, Arrays]) -> NDArray[np.float32] | None:
+    """Return the confidence of each object, ``(N,)`` float32 in 0 .. 1, after all stages but the last are joined.
+
+    None without `septum.arrays.instances.ObjectSettings.learned`.
+    """
+    return tables["regions"]["confidence"] if tables.get("regions") else None
 
 
 def _last(tables: Mapping[str, Arrays]) -> tuple[str, Arrays]:
@@ -300,6 +320,36 @@ def _extend(core: Region, store: BlockStore, division: Division, tables: Mapping
     return watershed_report(flooded, names, core, division.shape) | object_report(flooded, names, core, division.shape)
 
 
+def _regions(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:
+    """Sum the pixels and contacts of the objects in a block."""
+    around, (stage, table) = around_block(core, division.shape), _last(tables)
+    labels, ids = compact_ids(store.ids(stage, around), table["old"], table["new"])
+    numbers = look_up(ids, table["ids"], table["numbers"], missing=0)
+    labels *= (numbers > 0)[labels]
+    lowest, (_, sure) = outline_threshold(division.objects), quantized_thresholds(division.objects)
+    depths = squared_distance_of_region(
+        lambda part: store.levels(part) > lowest, division.shape, around, division.sizes
+    )
+    summed = sum_regions(
+        ringed(labels, core, division.shape, beyond=-1),
+        ringed(store.levels(around), core, division.shape),
+        ringed(depths, core, division.shape),
+        sure=sure,
+        shape=division.shape,
+        start=[c.start - 1 for c in core],
+        numbers=numbers,
+    )
+    return {f.name: getattr(summed, f.name) for f in fields(summed)}
+
+
+def _decided(reports: Iterable[Arrays], division: Division) -> Arrays:
+    """Join the regions of all blocks, and decide about them."""
+    assert division.objects.learned is not None
+    regions = join_regions([Regions(**report) for report in reports], division.shape)
+    objects, sure = decide(regions, division.objects.learned, division.shape)
+    return {"objects": objects, "confidence": sure}
+
+
 def _holes(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:
     """Find the background components of a block: holes in it are settled, those that reach other blocks reported."""
     around = around_block(core, division.shape)
@@ -328,7 +378,7 @@ def _numbers(core: Region, store: BlockStore, division: Division, tables: Mappin
         labels += np.repeat(np.where(heads < 0, -heads, found).astype(labels.dtype), lengths).reshape(shape)
     if division.lines:
         labels = draw_boundaries(labels)
-    return labels[place_in(core, around)].astype(np.min_scalar_type(len(_last(tables)[1]["numbers"])))
+    return labels[place_in(core, around)].astype(np.min_scalar_type(count(tables)))
 
 
 def _finished(part: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> NDArray[np.int32]:
@@ -337,6 +387,8 @@ def _finished(part: Region, store: BlockStore, division: Division, tables: Mappi
     around = around_block(part, division.shape, contacts_reach(division.objects, division.sizes))
     heads, lengths, shape = run_lengths(store.ids(stage, around))
     numbered = look_up(look_up(heads, table["old"], table["new"]), table["ids"], table["numbers"], missing=0)
+    if tables.get("regions"):
+        numbered = tables["regions"]["objects"][numbered]
     kind = np.int32 if len(table["numbers"]) < 2**31 - 1 else np.int64
     labels = finish_contacts(
         np.repeat(numbered.astype(kind), lengths).reshape(shape),

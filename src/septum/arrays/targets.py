@@ -286,3 +286,50 @@ def equivalent_diameters(sizes: NDArray[np.integer[Any]], rank: int) -> NDArray[
     """
     wide: NDArray[np.float64] = 2 * np.sqrt(sizes / np.pi) if rank == 2 else 2 * np.cbrt(0.75 * sizes / np.pi)
     return wide
+
+
+def width_by_area(labels: NDArray[np.integer[Any]]) -> tuple[int, float]:
+    """Count the objects of an image, and compute their typical width, which fragments hardly change.
+
+    Parameters
+    ----------
+    labels
+        ``(Y, X)`` or ``(Z, Y, X)`` integers: object ids of 1 and more; 0 and less are no objects.
+
+    Returns
+    -------
+    count
+        Number of objects.
+    width_px
+        Diameter (`equivalent_diameters`) of the object at which half of the area of all objects is reached, from the
+        smallest on; 0 without objects.
+    """
+    sizes = np.sort(np.unique(labels[labels > 0], return_counts=True)[1])
+    if not len(sizes):
+        return 0, 0.0
+    areas = np.cumsum(sizes)
+    middle = sizes[np.searchsorted(areas, areas[-1] / 2)]
+    return len(sizes), float(equivalent_diameters(np.array([middle]), labels.ndim)[0])
+
+
+def without_alpha(planes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return the channels of a mask that hold the drawing: color, or alpha if the color is the same everywhere.
+
+    Parameters
+    ----------
+    planes
+        ``(C, *S)``, any real dtype, any values; the last of two or four channels may be alpha.
+
+    Returns
+    -------
+    planes, in_alpha
+        ``(1, *S)`` alpha and True if the color is constant and alpha is not, or 0 everywhere; ``(C - 1, *S)`` if alpha
+        is constant and not 0; otherwise the array itself. Same dtype and values.
+    """
+    if len(planes) not in (2, 4):
+        return planes, False
+    color, alpha = planes[:-1], planes[-1:]
+    if alpha.min() == alpha.max() != 0:
+        return color, False
+    in_alpha = all(channel.min() == channel.max() for channel in color)
+    return (alpha, True) if in_alpha else (planes, False)

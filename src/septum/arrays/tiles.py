@@ -173,3 +173,25 @@ def read_mirrored(image: Readable, read: Sequence[tuple[int, int]]) -> NDArray[A
     for axis, index in folded:
         part = np.take(part, index, axis=axis)
     return part
+
+
+def busiest_window(image: Readable, sides: Sequence[int], *, places: int) -> tuple[slice, ...]:
+    """Return the window of an image with the largest standard deviation, of a regular grid of windows.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)``, any dtype and intensities; each window is read, overlapping ones twice.
+    sides
+        Sides of the window, at most those of the image.
+    places
+        Number of windows along each axis, from one end of the image to the other.
+    """
+    axes = []
+    for n, side in zip(image.shape[1:], sides, strict=True):
+        starts = sorted({round((n - side) * k / max(1, places - 1)) for k in range(places)})
+        axes.append([slice(start, start + side) for start in starts])
+    windows = list(product(*axes))
+    if len(windows) == 1:
+        return windows[0]
+    return max(windows, key=lambda window: float(image[(slice(None), *window)].std()))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import echo_failures, json_text
+from septum.progress import Display, Progress
 from septum.review.settings import SuggestSettings
 
 if TYPE_CHECKING:

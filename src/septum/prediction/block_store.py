@@ -5,6 +5,7 @@
     cells.unfinished/
         plan.json              model, image, blocks, tile; a resumed prediction must have the same
         levels/  ids-.../      arrays between stages
+        probabilities/         where they are resampled to the image's own grid at the end
         result.ome.zarr/       the result, one shard for each block
         done/STAGE/F-B.npz     block B of frame F has passed the stage; the arrays that other blocks need of it
         tables/STAGE/F.npz     the joined arrays of all blocks of frame F
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from septum.arrays.resample import scaled_sides
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error, whole_file
 from septum.io.scratch import load_arrays, save_arrays
@@ -62,6 +64,9 @@ class BlockPlan(Settings):
         As in `septum.prediction.tile_plan.TilePlan`.
     engine
         Septum's engine computes the network on CPUs; see `septum.prediction.backend`.
+    scale, own_block
+        The frame is predicted on a grid finer by these factors, on which the blocks of all stages lie but those of the
+        last one: these have the sides `own_block` on the image's own grid. None: the image's own grid is used.
     """
 
     version: str
@@ -80,6 +85,13 @@ class BlockPlan(Settings):
     tile: tuple[int, ...]
     block: tuple[int, ...]
     engine: bool = False
+    scale: tuple[float, ...] | None = None
+    own_block: tuple[int, ...] | None = None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Sides of a frame on the grid on which it is predicted."""
+        return self.frame if self.scale is None else scaled_sides(self.frame, self.scale)
 
 
 class BlockTask(NamedTuple):

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from septum.arrays.normalize import QUANTILES, intensity_curve, inverted
+from septum.arrays.normalize import (
+    QUANTILES,
+    NormalizeSettings,
+    constant_ends,
+    intensity_curve,
+    inverted,
+    statistics,
+)
+from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
 
@@ -21,6 +29,10 @@ _MOST_CURVES = 64  # training images whose intensity curves are stored
 _SIZE_RATIO = 1.5  # tolerated ratio of pixel sizes, beyond the range of the training images
 # Few gray values: at most `_FEW_LEVELS`, and fewer than any training image has by this factor.
 _LEVELS_RATIO, _FEW_LEVELS = 4, 16
+# Hot pixels: beyond this multiple of the limit of normalized values, and at most this share of the pixels.
+_HOT, _HOT_SHARE = 2.0, 0.005
+# Gray values differ if their ends lie outside of those of the training images by more than this part of the range.
+_ENDS_MARGIN, _ENDS_SAMPLE = 0.25, 200_000
 _WHOLE_PX = 1 << 22  # frames of more pixels are read in windows: three along each axis, of these sides
 _WINDOW_PX = {2: 256, 3: 64}
 # Limits for the distance of an image to the nearest training image. Measured with four fifths of a set as training
@@ -45,15 +57,23 @@ class TrainingDomain(Settings):
         Smallest and largest pixel size for each axis, in micrometers; empty if unknown.
     object_px
         Median diameter of the objects in pixels; None for classes.
+    ends
+        For each channel the smallest and the largest 1 % quantile of an image, then the smallest and the largest 99 %
+        quantile, in the units of the files; empty unless all images have one normalization.
+    width_by_area_px
+        Median over the images of the typical width of their objects (`septum.arrays.targets.width_by_area`); None for
+        classes, and in files of versions that did not store it.
     """
 
     curves: tuple[tuple[float, ...], ...] = Field(min_length=1)
     levels: int
     pixel_um: dict[str, tuple[float, float]] = Field(default_factory=dict)
     object_px: float | None = None
+    ends: tuple[tuple[float, float, float, float], ...] = ()
+    width_by_area_px: float | None = None
 
 
-def training_domain(samples: Sequence[Sample], object_px: float | None) -> TrainingDomain:
+def training_domain(samples: Sequence[Sample], object_px: float | None, *, common: bool = False) -> TrainingDomain:
     """Compute the statistics of the training images.
 
     Parameters
@@ -62,21 +82,34 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
         All annotated images, the validation images included.
     object_px
         Median diameter of the objects in pixels, None for classes.
+    common
+        All images have one normalization, so that brightness and contrast matter.
     """
+    ends = np.asarray([_ends(s.image.reshape(len(s.image), -1)) for s in samples]) if common else np.zeros((1, 0, 2))
     curves = [intensity_curve(sample.image) for sample in samples]
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
+    widths = [] if object_px is None else [width for s in samples if (width := width_by_area(s.mask)[1]) > 0]
     return TrainingDomain(
         curves=tuple(tuple(round(float(v), 4) for v in curves[i][0].ravel()) for i in kept),
         levels=min(levels for _, levels in curves),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
         object_px=None if object_px is None else round(object_px, 1),
+        ends=tuple(
+            (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+            for low, high in zip(ends.min(axis=0), ends.max(axis=0), strict=True)
+        ),
+        width_by_area_px=round(float(np.median(widths)), 1) if widths else None,
     )
 
 
 def shift_warnings(
-    frame: Readable, name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain
+    frame: Readable,
+    name: str,
+    pixel_size_um: Mapping[str, float],
+    seen: TrainingDomain,
+    normalization: NormalizeSettings | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Compare an image with the training images.
 
@@ -90,6 +123,8 @@ def shift_warnings(
         Pixel size for each axis, in micrometers; empty if unknown.
     seen
         Statistics of the training images, from the model file.
+    normalization
+        How the model normalizes intensities; None: what it mends is not reported.
 
     Yields
     ------
@@ -97,7 +132,11 @@ def shift_warnings(
         A key that is the same for all images with this difference; the difference, its likely effect and a remedy.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
-    curve, levels = intensity_curve(_pixels(frame))
+    pixels = _pixels(frame)
+    if normalization is not None:
+        yield from _mended_intensities(pixels, name, normalization)
+    yield from _brightness(name, pixels, seen)
+    curve, levels = intensity_curve(pixels)
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
     if known[0].shape != curve.shape:
         return
@@ -120,8 +159,36 @@ def shift_warnings(
         yield "intensities", f"{name}: {text}"
 
 
+def _mended_intensities(pixels: NDArray[Any], name: str, normalization: NormalizeSettings) -> Iterator[tuple[str, str]]:
+    """Report what the normalization mends: values that were added to the picture, and hot pixels."""
+    if normalization.skip_constant:
+        ends = [end for channel in pixels for end in constant_ends(channel.astype(np.float64))]
+        for end in sorted(set(ends)):
+            yield (
+                "constant value",
+                f"{name}: {np.mean(pixels == end):.1%} of the pixels have exactly the value {end:g}, far from all "
+                "others: a frame or a bar that was added to the picture; they do not count for brightness and contrast",
+            )
+    if normalization.limit is None:
+        return
+    stats = statistics(pixels, normalization).astype(np.float64)
+    values = np.abs((pixels - stats[:, :1]) / stats[:, 1:2]) / normalization.limit
+    hot = values > _HOT
+    if 0 < hot.mean() <= _HOT_SHARE:
+        count = int(np.count_nonzero(hot))
+        yield (
+            "hot pixels",
+            f"{name}: {count} pixel{'s' * (count > 1)} far brighter or darker than anything in the training images (up "
+            f"to {values.max():.2g} times), such as hot pixels of a camera: limited to the intensities of the training",
+        )
+
+
 def image_warnings(
-    frames: Sequence[Readable], name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain | None
+    frames: Sequence[Readable],
+    name: str,
+    pixel_size_um: Mapping[str, float],
+    seen: TrainingDomain | None,
+    normalization: NormalizeSettings | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Compare the middle frame of an image with the training images; see `shift_warnings`.
 
@@ -131,16 +198,29 @@ def image_warnings(
         The text states that a cause is reported once, which is up to the caller. Nothing without `seen`.
     """
     if seen is not None:
-        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen):
+        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen, normalization):
             yield cause, f"{text} (reported once, also for other images of this kind)"
 
 
+def pixel_size_ratios(pixel_size_um: Mapping[str, float], seen: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return by axis the ratios of pixel sizes outside of the range of the training to the middle of that range.
+
+    Parameters
+    ----------
+    pixel_size_um
+        Pixel size for each axis, in micrometers; empty if unknown.
+    seen
+        `TrainingDomain.pixel_um`.
+    """
+    return {
+        axis: pixel_size_um[axis] / float(np.sqrt(low * high))
+        for axis, (low, high) in seen.items()
+        if axis in pixel_size_um and not low / _SIZE_RATIO <= pixel_size_um[axis] <= high * _SIZE_RATIO
+    }
+
+
 def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
-    ratios = {}
-    for axis, (low, high) in seen.pixel_um.items():
-        size = pixel_size_um.get(axis)
-        if size is not None and not low / _SIZE_RATIO <= size <= high * _SIZE_RATIO:
-            ratios[axis] = size / float(np.sqrt(low * high))
+    ratios = pixel_size_ratios(pixel_size_um, seen.pixel_um)
     if not ratios:
         return
     axis = max(ratios, key=lambda a: abs(np.log(ratios[a])))
@@ -157,6 +237,32 @@ def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDom
         f"{'smaller' if ratio > 1 else 'larger'}{across}, some may be missed or cut; resample the image to "
         f"{usual:.3g} micrometers, or train with images of this pixel size",
     )
+
+
+def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the 1 % and the 99 % quantile of each channel; ``(C, 2)``."""
+    few = pixels[:, :: max(1, pixels.shape[1] // _ENDS_SAMPLE)]
+    return np.quantile(few.astype(np.float64), (0.01, 0.99), axis=1).T
+
+
+def _brightness(name: str, pixels: NDArray[Any], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
+    """Compare the gray values with those of the training images, if these have the same meaning in all images.
+
+    An image may lack the bright classes, so that its bright end is not bounded below.
+    """
+    if len(seen.ends) != len(pixels):
+        return
+    for (low, high), (low_from, low_to, high_from, high_to) in zip(_ends(pixels), seen.ends, strict=True):
+        margin = _ENDS_MARGIN * (high_to - low_from)
+        if not (low_from - margin <= low <= low_to + margin and high <= high_to + margin):
+            yield (
+                "gray values",
+                f"{name}: gray values are mostly {low:.4g} to {high:.4g}, in the training images from "
+                f"{low_from:.4g}..{low_to:.4g} to {high_from:.4g}..{high_to:.4g}; this model takes the same gray value "
+                "for the same class in all images: bring the image to the scale of the training images, or train with "
+                "--set normalization.method=standardize",
+            )
+            return
 
 
 def _pixels(frame: Readable) -> NDArray[Any]:

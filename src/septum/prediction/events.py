@@ -9,6 +9,13 @@ from septum.events import Event
 
 
 @dataclass(frozen=True)
+class Opened(Event):
+    """The model that predicts is one that comes with Septum; `words` state for what it was made."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class ImageStarted(Event):
     """Image `index` (from 0) of `count` starts.
 
@@ -64,12 +71,25 @@ class BlockDone(Event):
 
 @dataclass(frozen=True)
 class ImageDone(Event):
-    """The result of image `path` is complete in the file `output`; `objects` is None unless object ids were written."""
+    """The result of image `path` is complete in the file `output`.
+
+    Attributes
+    ----------
+    path, output : Path
+        The image and the result.
+    seconds : float
+        Time that it took.
+    objects : int or None
+        Number of objects; None unless object ids were written.
+    scale : float or tuple of float or None
+        Factor by which the image was resized for the network, or one for each axis; None for 1.
+    """
 
     path: Path
     output: Path
     seconds: float
     objects: int | None
+    scale: float | tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

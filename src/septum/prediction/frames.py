@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.resample import Resampled, scaled_sides
+from septum.arrays.tiles import Readable
 from septum.axes import relative_spacing, spatial
+from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
+from septum.io.files import open_image
 from septum.io.image import Image
+from septum.prediction.domain_shift import pixel_size_ratios
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import TilePlan
@@ -58,6 +64,51 @@ class ImageFrame:
         return np.repeat(part, self.repeat, axis=0)[index[0]] if self.repeat > 1 else part[index[0]]
 
 
+# Pixel sizes that differ by more are not true: programs write the dots per inch of a screen into files.
+_LARGEST_RATIO = 8
+
+Scale = tuple[float, ...]
+"""Factors of resizing along each axis of a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundScale:
+    """The scale of an image; see `septum.prediction.scale`.
+
+    Parameters
+    ----------
+    factors
+        By these the image is resized, so that its objects look as in the training images.
+    grid
+        Pixels of the working grid, on which the network sees the image, for each pixel of the image: `factors` times
+        the scale of the training; None: the image's own grid.
+    text
+        Why the factors are not 1; empty if they are, or if the user asked for them.
+    seconds
+        Time that was needed to find it.
+    probabilities
+        ``(K, *S) float32`` in 0..1 of the only frame on the working grid, where it was predicted on the way.
+    """
+
+    factors: Scale
+    grid: Scale | None
+    text: str = ""
+    seconds: float = 0.0
+    probabilities: NDArray[np.float32] | None = None
+
+    @classmethod
+    def at(cls, factors: Scale, model: Model, text: str = "") -> FoundScale:
+        """Return the scale at which images are resized by these factors."""
+        grid = tuple(factor * model.header.scale for factor in factors)
+        return cls(factors, None if all(factor == 1 for factor in grid) else grid, text)
+
+    @property
+    def shown(self) -> float | Scale | None:
+        """The factors for results: one if all axes have the same; None for 1."""
+        same = len(set(self.factors)) == 1
+        return (None if self.factors[0] == 1 else self.factors[0]) if same else self.factors
+
+
 @dataclass(frozen=True)
 class ImageJob:
     """One image of a prediction, opened and planned.
@@ -82,6 +133,8 @@ class ImageJob:
         Tiles, blocks and memory.
     overlap
         The image takes so little memory that another one may be opened or written at the same time.
+    found
+        The scale at which the image is predicted.
     """
 
     settings: PredictSettings
@@ -94,12 +147,84 @@ class ImageJob:
     source: Image
     frames: list[ImageFrame]
     plan: TilePlan
+    found: FoundScale
     overlap: bool = False
+
+    @property
+    def scale(self) -> Scale | None:
+        """Pixels of the working grid for each pixel of the image; None: the image's own grid."""
+        return self.found.grid
+
+    @cached_property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Relative pixel sizes on the grid on which the frames are predicted."""
+        return frame_spacing(self.source, self.model.rank, self.scale)
+
+
+def format_factors(factors: Scale) -> str:
+    """Return factors for messages: one if all are equal, ``"0.5"``, else one for each axis, ``"1 x 0.5 x 0.5"``."""
+    return " x ".join(f"{factor:.2g}" for factor in (factors[:1] if len(set(factors)) == 1 else factors))
 
 
 def walked_axes(axes: str, rank: int) -> str:
     """Return the axes along which an image is walked frame by frame: T, and Z for a model of images."""
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
+
+
+def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -> tuple[Image, str]:
+    """Open an image as the model can take it.
+
+    A file that does not fit the model by the axes that it states, but by those by which the training images were read,
+    is read by the latter: its pages are the sections or the channels that those of the training images were.
+
+    Parameters
+    ----------
+    path
+        See `septum.io.files.open_image`.
+    model
+        The model.
+    axes
+        Axes that the caller names; they are followed.
+
+    Returns
+    -------
+    image, message
+        The image, and a sentence if it is read by the axes of training, else ``""``.
+
+    Raises
+    ------
+    FileError, UsageError
+        See `septum.io.files.open_image`.
+    """
+    image, learned = open_image(path, axes=axes), model.header.read_axes
+    if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
+        return image, ""
+    other = open_image(path, axes=learned)
+    if not _fits(other, model):
+        other.close()
+        return image, ""
+    image.close()
+    return other, f"{other.name}: read with --axes {learned}, as the training images were"
+
+
+def _fits(image: Image, model: Model) -> bool:
+    """Return True if the model can take the channels and the axes of an image."""
+    channels = image.shape[image.axes.index("C")] * _repeat(image, model)
+    return channels == model.header.network.channels and (model.rank == 2 or "Z" in image.axes)
+
+
+def _may_be_named(image: Image, axes: str) -> bool:
+    """Return True if the dimensions of a file may have other names: rows and columns stay what the file says."""
+    if len(axes) != len(image.file_axes):
+        return False
+    return not image.stated or all(axes.find(a) == image.file_axes.find(a) for a in "YX")
+
+
+def _repeat(image: Image, model: Model) -> int:
+    """Return the number of channels that the only channel of an image is repeated to, 1 for others."""
+    wanted = model.header.network.channels
+    gray = image.shape[image.axes.index("C")] == 1
+    return wanted if gray and wanted == 3 and model.header.gray_as_color else 1
 
 
 def split_frames(source: Image, model: Model) -> list[ImageFrame]:
@@ -110,23 +235,49 @@ def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     ModelError
         If the channels or the axes do not fit the model.
     """
-    axes, sides = source.axes, dict(zip(source.axes, source.shape, strict=True))
-    where, wanted = source.name or "the image", model.header.network.channels
-    if model.rank == 3 and "Z" not in axes:
-        raise ModelError(
-            f"{where}: axes {source.file_axes}, no Z",
-            "a volume, as the model was trained on volumes",
-            "name the axes of the file, for example --axes ZYX",
-        )
-    repeat = wanted if sides["C"] == 1 and wanted == 3 and model.header.gray_as_color else 1
-    if sides["C"] * repeat != wanted:
-        raise ModelError(
-            f"{where}: {sides['C']} channel{'s' * (sides['C'] != 1)}",
-            f"{wanted} channel{'s' * (wanted != 1)}, as in training",
-            "convert the image, or name its axes with --axes",
-        )
-    lengths = (range(sides[a]) for a in walked_axes(axes, model.rank))
+    if not _fits(source, model):
+        raise _unfit(source, model)
+    sides, repeat = dict(zip(source.axes, source.shape, strict=True)), _repeat(source, model)
+    lengths = (range(sides[a]) for a in walked_axes(source.axes, model.rank))
     return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
+
+
+def _unfit(image: Image, model: Model) -> ModelError:
+    """Return the error for an image that the model cannot take; names other axes only where they would fit."""
+    where, wanted = image.name or "the image", model.header.network.channels
+    given = image.shape[image.axes.index("C")]
+    fitting = _fitting_axes(image, model)
+    if model.rank == 3 and "Z" not in image.axes:
+        lacking, expected = f"axes {image.file_axes}, no Z", "a volume, as the model was trained on volumes"
+        otherwise = "predict a volume, or train a model of images"
+    else:
+        lacking, expected = pluralize(given, "channel"), f"{pluralize(wanted, 'channel')}, as in training"
+        otherwise = (
+            "save the channel that the model was trained on as an image of its own (in Fiji: Split Channels)"
+            if wanted == 1
+            else f"merge {wanted} channels into one image, in the order of the training images"
+            if given < wanted
+            else f"save an image of the {wanted} channels that the model was trained on, in their order"
+        )
+    todo = f"if {fitting[1]}: --axes {fitting[0]}; else {otherwise}" if fitting else otherwise
+    return ModelError(f"{where}: {lacking}", expected, todo)
+
+
+def _fitting_axes(image: Image, model: Model) -> tuple[str, str] | None:
+    """Return other axes of a file by which it fits the model, and what its pages are then; None if there are none."""
+    wanted, axes = model.header.network.channels, image.file_axes
+    sides = {a: image.shape[image.axes.index(a)] for a in axes if a in image.axes}
+    named = image.location is not None and image.named_axes is None
+    if not named or len(sides) != len(axes):
+        return None
+    pages, planes = "T" in sides, axes == "CYX"
+    if pages and "C" not in axes and sides["T"] == wanted > 1 and (model.rank == 2 or "Z" in axes):
+        return axes.replace("T", "C"), "its pages are channels"
+    if model.rank == 3 and "Z" not in axes and pages and sides.get("C", 1) == wanted:
+        return axes.replace("T", "Z"), "its pages are sections"
+    if planes and wanted == 1:
+        return ("ZYX", "its channels are sections") if model.rank == 3 else ("TYX", "its channels are pages")
+    return None
 
 
 def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
@@ -155,7 +306,42 @@ def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> ND
     return joined
 
 
-def frame_spacing(source: Image, rank: int) -> tuple[float, ...] | None:
-    """Return the relative pixel sizes of the axes of a frame; None unless all are known."""
+def working_frame(frame: Readable, scale: Scale | None) -> Readable:
+    """Return a frame on its working grid, resampled where it is read; without a scale the frame itself."""
+    return frame if scale is None else Resampled(frame, scaled_sides(frame.shape[1:], scale))
+
+
+def frame_spacing(source: Image, rank: int, scale: Scale | None = None) -> tuple[float, ...] | None:
+    """Return the relative pixel sizes of the axes of a frame on its working grid; None unless all are known."""
     sizes = [source.pixel_size_um.get(a) for a in "ZYX"[-rank:]]
-    return relative_spacing([s for s in sizes if s is not None], rank) if None not in sizes else None
+    known = [s for s in sizes if s is not None]
+    if len(known) < rank:
+        return None
+    return relative_spacing([s / f for s, f in zip(known, scale or (1.0,) * rank, strict=True)], rank)
+
+
+def scale_by_pixel_size(pixel_size_um: Mapping[str, float], model: Model) -> FoundScale | None:
+    """Return the ratios of the pixel sizes of an image and of the training images.
+
+    Returns
+    -------
+    found
+        Factors of 1 if the sizes are alike; None unless all are known, or if they cannot be true.
+    """
+    axes, domain = "ZYX"[-model.rank :], model.header.domain
+    seen = {} if domain is None else domain.pixel_um
+    if not all(axis in seen and axis in pixel_size_um for axis in axes):
+        return None
+    ratios = pixel_size_ratios(pixel_size_um, seen)
+    factors = tuple(ratios.get(axis, 1.0) for axis in axes)
+    if not all(1 / _LARGEST_RATIO <= factor <= _LARGEST_RATIO for factor in factors):
+        return None
+    if not ratios:
+        return FoundScale.at(factors, model)
+    axis = max(ratios, key=lambda a: abs(np.log(ratios[a])))
+    word, times = ("larger", ratios[axis]) if ratios[axis] > 1 else ("smaller", 1 / ratios[axis])
+    sizes = f"{pixel_size_um[axis]:.3g} instead of {pixel_size_um[axis] / ratios[axis]:.3g} micrometers"
+    text = (
+        f"pixels are {times:.2g} times {word} than in training ({sizes}): predicted at scale {format_factors(factors)}"
+    )
+    return FoundScale.at(factors, model, f"{text} (--scale 1 refuses)")

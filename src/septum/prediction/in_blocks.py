@@ -28,6 +28,7 @@ from septum.prediction.block_store import (
 from septum.prediction.events import BlockDone, ImageDone, ImageStarted, ShardDone
 from septum.prediction.frames import ImageJob, walked_axes
 from septum.prediction.outputs import work_folder
+from septum.prediction.tile_plan import own_block
 from septum.prediction.tiled import halved_text
 from septum.version import __version__
 
@@ -54,15 +55,16 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
     SeptumError
         If the image cannot be read or the result not written; finished blocks are kept.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() - job.found.seconds
     work, resumed = start_work(work_folder(job.target), _block_plan(job))
     blocks = Blocks(work, job.model, job.source)
-    frames, each = work.plan.frames, len(blocks.regions)
-    count = each * frames
+    frames = work.plan.frames
     yield _started(job, blocks, executor, resumed=resumed)
     for stage in blocks.stages:
         if not blocks.prepare(stage):
             continue
+        each = len(blocks.regions_of(stage))
+        count = each * frames
         tasks = pending(work, stage, frames, each)
         already = count - len(tasks)
         share = _share(tasks, stage, each, job.settings.shard)
@@ -75,10 +77,10 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
         for frame in range(frames):
             blocks.join(stage, frame)
     yield from _halved(job, blocks)
-    objects = sum(blocks.object_counts()) if job.output == "labels" else None
+    objects = sum(blocks.objects_written()) if job.output == "labels" else None
     for written in deliver(work, job):
-        yield BlockDone(job.path, "writing", count * written, count)
-    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects)
+        yield BlockDone(job.path, "writing", count * written, count)  # by blocks of the last stage
+    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown)
 
 
 def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
@@ -117,7 +119,7 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         axes=source.axes,
         shape=source.shape,
         dtype=str(source.dtype),
-        named_axes=job.settings.axes,
+        named_axes=job.source.named_axes,
         frame=source.shape[-rank:],
         frames=prod(n for a, n in zip(source.axes, source.shape, strict=True) if a in walked),
         output=job.output,
@@ -125,12 +127,14 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         tile=job.plan.tile,
         block=job.plan.block,
         engine=job.plan.engine,
+        scale=job.scale,
+        own_block=None if job.scale is None else own_block(source.shape[-rank:]),
     )
 
 
 def _started(job: ImageJob, blocks: Blocks, executor: DaskExecutor | None, *, resumed: bool) -> ImageStarted:
     """Return the first event, with an estimate of the time that the blocks not computed yet will take."""
-    plan, frames, each = job.plan, blocks.work.plan.frames, len(blocks.regions)
+    plan, frames, each = job.plan, blocks.work.plan.frames, len(blocks.regions_of(PROBABILITIES))
     count = each * frames
     left = len(pending(blocks.work, PROBABILITIES, frames, each))
     seconds = blocks.tiler.seconds(plan.sides, -(-plan.tiles * left // count))

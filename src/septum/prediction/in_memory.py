@@ -15,16 +15,27 @@ import torch
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
+from septum.arrays.tiles import Readable
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.files import write_image
+from septum.io.image import Image
 from septum.io.zarr_labels import write_labels
 from septum.prediction.events import ImageDone, ImageStarted, TileDone
-from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames
+from septum.prediction.frames import (
+    FoundScale,
+    ImageJob,
+    Scale,
+    frame_spacing,
+    join_frames,
+    split_frames,
+    working_frame,
+)
+from septum.prediction.memory import operations
 from septum.prediction.model import Model
-from septum.prediction.outputs import postprocess
+from septum.prediction.outputs import postprocess, resolve_output
 from septum.prediction.pipeline import BackgroundWriter
-from septum.prediction.tiled import TiledPredictor, halved_text, region_probabilities
+from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, region_probabilities
 from septum.prediction.tta import averaged_probabilities
 
 
@@ -53,22 +64,26 @@ def predict_in_memory(
     SeptumError, MemoryError, torch.OutOfMemoryError
         If the image cannot be read or computed.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() - job.found.seconds
     model, plan = job.model, job.plan
     tiler = TiledPredictor(model.computed_by(plan.engine), model.device, plan.tile)
     seconds = tiler.seconds(plan.sides, plan.tiles)
     yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
     results: list[Future[NDArray[Any]]] = []
-    spacing, done = frame_spacing(job.source, model.rank), 0
+    done = 0
     for number, frame in enumerate(job.frames, start=1):
         probabilities = np.empty(0, np.float32)
-        for filled, left in frame_probabilities(tiler, frame, model, tta=job.settings.tta):
+        known = job.found.probabilities
+        working = working_frame(frame, job.scale)
+        steps = frame_probabilities(tiler, working, model, tta=job.settings.tta) if known is None else [(known, 0)]
+        for filled, left in steps:
             probabilities, done = filled, done + 1
             later = (len(job.frames) - number) * plan.tiles // len(job.frames)
             yield TileDone(job.path, done, done + left + later)
             yield from writer.finished()
         wait(results[-1:])  # at most one frame is postprocessed while the next is computed
-        make = partial(postprocess, probabilities, model, job.output, spacing=spacing)
+        sides = None if job.scale is None else frame.shape[1:]
+        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides)
         results.append(writer.submit(make) if job.overlap else _done(make()))
     if tiler.halved:
         yield Warned(halved_text(job.path, tiler))
@@ -100,8 +115,21 @@ def _write(job: ImageJob, results: Sequence[Future[NDArray[Any]]], begin: float)
             write_image(job.target, joined, axes=axes, pixel_size_um=size, affine=job.source.affine, labels=ids)
     except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
         return [failure(job.path, error, job.model)]
-    objects = sum(int(r.max()) for r in made) if job.output == "labels" else None
-    return [ImageDone(job.path, job.target, time.monotonic() - begin, objects)]
+    objects = sum(count_objects(r, job.scale) for r in made) if job.output == "labels" else None
+    return [ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown)]
+
+
+def count_objects(labels: NDArray[Any], scale: Scale | None) -> int:
+    """Count the objects of a frame; on another grid than that of the prediction the smallest may hold no pixel.
+
+    Parameters
+    ----------
+    labels
+        ``(1, *S)`` integers: object ids 1 .. N, 0 background.
+    scale
+        That of the prediction.
+    """
+    return int(labels.max()) if scale is None else len(np.unique(labels[labels > 0]))
 
 
 def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
@@ -119,7 +147,7 @@ def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
 
 
 def frame_probabilities(
-    tiler: TiledPredictor, frame: ImageFrame, model: Model, *, tta: bool = False
+    tiler: TiledPredictor, frame: Readable, model: Model, *, tta: bool = False
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Predict one frame that is held in memory; see `septum.prediction.tiled.region_probabilities`.
 
@@ -132,3 +160,58 @@ def frame_probabilities(
     image = frame[(slice(None), *whole)]
     predict = averaged_probabilities if tta else region_probabilities
     return predict(tiler, image, statistics(image, model.header.normalization), whole)
+
+
+def predict_image(
+    model: Model, image: Image, *, output: str | None = None, found: FoundScale | None = None
+) -> NDArray[Any]:
+    """Predict one image in memory.
+
+    Parameters
+    ----------
+    model
+        From `septum.prediction.model.open_model`.
+    image
+        In canonical axes.
+    output
+        As in `septum.prediction.settings.PredictSettings`.
+    found
+        The scale, from `septum.prediction.scale.find_scale`; None: that of the training images.
+
+    Returns
+    -------
+    ndarray
+        ``([T,] C', [Z,] Y, X)``, the axes of the image: object ids or class values in the smallest integer type (one
+        channel), or float32 probabilities in 0..1 (one channel for two classes, else one for each class).
+
+    Raises
+    ------
+    ModelError
+        If the dimensions or channels do not fit the model.
+    UsageError
+        If `output` is unknown, or objects are asked of a model of several classes.
+    """
+    resolved = resolve_output(output, model)
+    frames = split_frames(image, model)
+    found = found or FoundScale.at((1.0,) * model.rank, model)
+    tiler = image_tiler(model, frames, found.grid)
+    results = []
+    for frame in frames:
+        probabilities = found.probabilities
+        if probabilities is None:
+            *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, found.grid), model)
+        sides, spacing = None if found.grid is None else frame.shape[1:], frame_spacing(image, model.rank, found.grid)
+        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides))
+    return join_frames(results, image, model.rank)
+
+
+def image_tiler(model: Model, frames: Sequence[Readable], scale: Scale | None) -> TiledPredictor:
+    """Return the network for an image that is predicted in memory, by Septum's engine or PyTorch as the rule says."""
+    network = model.computed_by(model.choose(work=frame_operations(model, frames, scale)).name == "septum")
+    return TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
+
+
+def frame_operations(model: Model, frames: Sequence[Readable], scale: Scale | None) -> int:
+    """Return the number of operations of an image whose frames are computed in one tile each."""
+    sides = model.network.geometry.input_for(working_frame(frames[0], scale).shape[1:])
+    return operations(model.header.network, sides) * len(frames) * model.header.members

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import label_objects
+from septum.arrays.instances import label_objects, outline_threshold, quantize
+from septum.arrays.resample import Resampled, resample_labels
 from septum.errors import UsageError
 from septum.io.files import list_images
 from septum.io.formats import format_of, image_stem, image_suffix, result_suffix
@@ -89,7 +90,12 @@ def makes_objects(output: Output, header: ModelHeader) -> bool:
 
 
 def postprocess(
-    probabilities: NDArray[np.float32], model: Model, output: Output, *, spacing: tuple[float, ...] | None = None
+    probabilities: NDArray[np.float32],
+    model: Model,
+    output: Output,
+    *,
+    spacing: tuple[float, ...] | None = None,
+    sides: tuple[int, ...] | None = None,
 ) -> NDArray[Any]:
     """Turn class probabilities into the result.
 
@@ -103,25 +109,53 @@ def postprocess(
         Kind of the result.
     spacing
         Pixel size of each axis relative to the smallest; None if unknown.
+    sides
+        Sides of the result, where the probabilities were computed on another grid than that of the image.
 
     Returns
     -------
     ndarray
         ``(1, *S)`` object ids or class values in the smallest integer type that holds them; or float32 probabilities in
-        0..1, ``(1, *S)`` for two classes and ``(K, *S)`` for more.
+        0..1, ``(1, *S)`` for two classes and ``(K, *S)`` for more. S are the `sides` where they are given.
     """
     if output == "probabilities":
-        return probabilities[1:] if len(probabilities) == 2 else probabilities
+        return _on_grid(probabilities[1:] if len(probabilities) == 2 else probabilities, sides)
     if output == "labels":
-        labels = label_objects(probabilities[1], model.header.objects, spacing=spacing)
-        small: NDArray[Any] = labels[None].astype(smallest_integer(0, int(labels.max())))
-        return small
-    values: NDArray[Any] = class_table(model)[most_probable_class(probabilities, model.header, spacing=spacing)][None]
+        return _objects(probabilities[1], model.header, spacing, sides)[None]
+    classes = most_probable_class(probabilities, model.header, spacing=spacing, sides=sides)
+    values: NDArray[Any] = class_table(model)[classes][None]
     return values
 
 
+def _on_grid(probabilities: NDArray[np.float32], sides: tuple[int, ...] | None) -> NDArray[np.float32]:
+    """Return probabilities on the image's own grid of these sides; None: they are already."""
+    if sides is None:
+        return probabilities
+    return Resampled(probabilities, sides)[(slice(None),) * probabilities.ndim]
+
+
+def _objects(
+    foreground: NDArray[np.float32],
+    header: ModelHeader,
+    spacing: tuple[float, ...] | None,
+    sides: tuple[int, ...] | None,
+) -> NDArray[Any]:
+    """Label objects on the grid of the probabilities, and bring them to the image's own grid of `sides`."""
+    numbers = label_objects(foreground, header.objects, spacing=spacing)
+    labels: NDArray[Any] = numbers.astype(smallest_integer(0, int(numbers.max())))
+    if sides is None:
+        return labels
+    levels, whole = quantize(foreground), tuple(slice(0, n) for n in sides)
+    threshold = outline_threshold(header.objects)
+    return resample_labels(lambda part: (labels[part], levels[part]), labels.shape, sides, whole, threshold=threshold)
+
+
 def most_probable_class(
-    probabilities: NDArray[np.float32], header: ModelHeader, *, spacing: tuple[float, ...] | None = None
+    probabilities: NDArray[np.float32],
+    header: ModelHeader,
+    *,
+    spacing: tuple[float, ...] | None = None,
+    sides: tuple[int, ...] | None = None,
 ) -> NDArray[Any]:
     """Return the most probable class of each pixel.
 
@@ -134,7 +168,7 @@ def most_probable_class(
         ``(K, *S) float32`` in 0..1.
     header
         Header of the model.
-    spacing
+    spacing, sides
         As in `postprocess`.
 
     Returns
@@ -143,9 +177,9 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        classes = draw_boundaries(label_objects(probabilities[1], header.objects, spacing=spacing)) > 0
+        classes = draw_boundaries(_objects(probabilities[1], header, spacing, sides)) > 0
     else:
-        classes = probabilities.argmax(axis=0)
+        classes = _on_grid(probabilities, sides).argmax(axis=0)
     return classes.astype(smallest_integer(0, len(probabilities) - 1))
 
 

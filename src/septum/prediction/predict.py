@@ -11,33 +11,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.files import open_image
 from septum.io.image import Image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
-from septum.prediction.frames import ImageFrame, ImageJob, frame_spacing, join_frames, split_frames
+from septum.prediction.events import ImageFailed, ImageStarted, Opened, Predicted, TileDone
+from septum.prediction.frames import (
+    FoundScale,
+    ImageFrame,
+    ImageJob,
+    Scale,
+    open_for_model,
+    scale_by_pixel_size,
+    split_frames,
+    working_frame,
+)
 from septum.prediction.in_blocks import predict_in_blocks
-from septum.prediction.in_memory import PredictionFailure, failure, frame_probabilities, predict_in_memory
-from septum.prediction.memory import format_bytes, operations, peak_bytes, resident_bytes, usual_limit
+from septum.prediction.in_memory import PredictionFailure, failure, frame_operations, predict_in_memory
+from septum.prediction.memory import format_bytes, peak_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
     makes_objects,
-    postprocess,
     resolve_output,
     result_files,
     work_folder,
     written_by_pieces,
 )
 from septum.prediction.pipeline import BackgroundWriter, Prefetcher
+from septum.prediction.scale import ScaleFinder, ScaleState, asked_factor, settle
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import Request, plan_prediction
-from septum.prediction.tiled import TiledPredictor, largest_output
 from septum.prediction.tta import tta_transforms
 
 if TYPE_CHECKING:
@@ -53,7 +59,8 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
 
     Yields
     ------
-    ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for each image; Predicted at the end.
+    Opened of a model that comes with Septum; ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for
+    each image; Predicted at the end.
 
     Raises
     ------
@@ -65,7 +72,10 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     settings = settings.model_copy(update={"model": model_file(settings.model)})
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
+    asked = asked_factor(settings.scale, settings.object_size, model.header)
     files = result_files(settings)
+    if (words := model.header.describe_release()) is not None:
+        yield Opened(words)
     if settings.out is not None:
         try:
             settings.out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +85,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     failures: list[SeptumError] = []
     warned: set[str] = set()
     with _executor(settings) as executor:
-        for event in _predict_all(files, _Run(settings, model, output, executor)):
+        for event in _predict_all(files, _Run(settings, model, output, ScaleFinder(model), asked, executor)):
             if isinstance(event, PredictionFailure):
                 failures.append(event.error)
                 yield ImageFailed(event.path, str(event.error))
@@ -100,11 +110,16 @@ def _executor(settings: PredictSettings) -> Any:
 
 @dataclass(frozen=True)
 class _Run:
-    """What all images of a prediction have in common; `later`: about the number of images of later calls."""
+    """What all images of a prediction have in common.
+
+    `finder` measures scales unless one is `asked` for; `later`: about the number of images of later calls.
+    """
 
     settings: PredictSettings
     model: Model
     output: Output
+    finder: ScaleFinder
+    asked: float | None
     executor: DaskExecutor | None = None
     later: int = 0
 
@@ -117,33 +132,50 @@ class _OpenedImage:
     source: Image
     frames: list[ImageFrame]
     warnings: list[Warned] | None
+    message: str = ""
 
     def close(self) -> None:
         """Close the file."""
         self.source.close()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """The file or label image to write for image number `index`, from 0, of `count`."""
+
+    target: Path
+    index: int
+    count: int
+
+
 def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | PredictionFailure]:
     """Predict every image; an image that fails does not stop the others."""
-    whole: list[tuple[Path, Path]] = []
+    whole: list[tuple[tuple[Path, Path], ScaleState]] = []
     with Prefetcher(partial(_open, run=run)) as ahead, BackgroundWriter[Event | PredictionFailure]() as writer:
         for index, (path, target) in enumerate(files):
             try:
                 with ahead.take(path) as image:
-                    engine = _engine(image, run, len(files) - index - 1)
-                    job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                    state = run.finder.state
+                    plan = partial(_plan, image, _Place(target, index, len(files)), run)
+                    found = _known_scale(image, target, run)
+                    job = plan(found or FoundScale.at((run.finder.start,) * run.model.rank, run.model))
                     if writer.busy and not job.overlap:  # an unwritten image takes memory: plan again without it
                         yield from writer.wait()
-                        job = _plan(image, target, run, engine=engine, index=index, count=len(files))
+                        job = plan(job.found, engine=job.plan.engine)
                     if job.overlap:
                         _open_next(ahead, files[index + 1 :], run)
+                    here = run.executor is None and _in_shard(index, run.settings.shard)
+                    if found is None and (here or job.plan.block is not None or not run.finder.decided):
+                        job = settle(job, run.finder, plan)
+                        if writer.busy and not job.overlap:
+                            yield from writer.wait()
                     if job.plan.block is None and run.executor is not None:
-                        whole.append((path, target))
+                        whole.append(((path, target), state))
                         continue
-                    yield from _warnings(image, run.model) if image.warnings is None else image.warnings
+                    yield from _said(image, job)
                     if job.plan.block is not None:
                         yield from predict_in_blocks(job, run.executor)
-                    elif _in_shard(index, run.settings.shard):
+                    elif here:
                         yield from predict_in_memory(job, writer)
             except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
                 yield from writer.wait()
@@ -151,7 +183,7 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
         yield from writer.wait()
     if run.executor is not None:
         later = max(0, len(whole) // run.executor.processes - 1)
-        for events in run.executor.map(predict_on_worker, [(run.settings, both, later) for both in whole]):
+        for events in run.executor.map(predict_on_worker, [(run.settings, *each, later) for each in whole]):
             yield from events
 
 
@@ -161,9 +193,9 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source = open_image(path, axes=run.settings.axes)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes)
     try:
-        image = _OpenedImage(path, source, split_frames(source, run.model), None)
+        image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
     except BaseException:
         source.close()
@@ -171,8 +203,10 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
-    warnings = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
-    return [Warned(text, cause) for cause, text in warnings]
+    source, header = image.source, model.header
+    warnings = image_warnings(image.frames, source.name, source.pixel_size_um, header.domain, header.normalization)
+    axes = [Warned(image.message, "axes")] if image.message else []
+    return axes + [Warned(text, cause) for cause, text in warnings]
 
 
 def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:
@@ -191,37 +225,70 @@ def _opened(path: Path, device: str) -> Model:
     return open_model(path, device)
 
 
-def predict_on_worker(work: tuple[PredictSettings, tuple[Path, Path], int]) -> list[Event | PredictionFailure]:
+def predict_on_worker(
+    work: tuple[PredictSettings, tuple[Path, Path], ScaleState, int],
+) -> list[Event | PredictionFailure]:
     """Predict one whole image on a worker; return its events but those of tiles.
 
     Parameters
     ----------
     work
-        The settings; the image and its result; about the number of images that this worker will predict later.
+        The settings; the image and its result; what earlier images tell about the scale; about the number of images
+        that this worker will predict later.
     """
-    settings, files, later = work
+    settings, files, state, later = work
     alone = settings.model_copy(update={"workers": None})
     model = _opened(settings.model, settings.device)
-    events = _predict_all([files], _Run(alone, model, resolve_output(settings.output, model), later=later))
+    asked = asked_factor(settings.scale, settings.object_size, model.header)
+    run = _Run(alone, model, resolve_output(settings.output, model), ScaleFinder(model, state), asked, later=later)
+    events = _predict_all([files], run)
     return [event for event in events if not isinstance(event, TileDone | ImageStarted)]
 
 
-def _engine(image: _OpenedImage, run: _Run, left: int) -> bool:
+def _known_scale(image: _OpenedImage, target: Path, run: _Run) -> FoundScale | None:
+    """Return the scale of an image where it need not be measured: asked for, begun, by pixel sizes, or always 1."""
+    model = run.model
+    if run.asked is not None:
+        return FoundScale.at((run.asked,) * model.rank, model)
+    unfinished = work_folder(target)
+    begun = open_work(unfinished).plan.scale if unfinished.exists() else None
+    if begun is not None:
+        return FoundScale(tuple(factor / model.header.scale for factor in begun), begun)
+    one = None if run.finder.measures and not unfinished.exists() else FoundScale.at((1.0,) * model.rank, model)
+    return scale_by_pixel_size(image.source.pixel_size_um, model) or one
+
+
+def _said(image: _OpenedImage, job: ImageJob) -> list[Warned]:
+    """Return the warnings about an image: its scale is said instead of what it mends."""
+    warnings = _warnings(image, job.model) if image.warnings is None else image.warnings
+    if job.found.shown is not None:
+        warnings = [warning for warning in warnings if warning.cause != "pixel size"]
+    if job.found.text:
+        text = f"{image.path}: {job.found.text} (reported once; each result names its scale)"
+        warnings = [*warnings, Warned(text, "scale")]
+    return warnings
+
+
+def _engine(image: _OpenedImage, scale: Scale | None, run: _Run, left: int) -> bool:
     """Return True if Septum's engine computes an image, as if the `left` images after it were as large as it is."""
     model, settings = run.model, run.settings
     versions = len(tta_transforms(model.network.geometry)) if settings.tta else 1
-    work = _operations(model, image.frames) * versions
+    work = frame_operations(model, image.frames, scale) * versions
     coming = work * (left + run.later) / (settings.shard or (1, 1))[1]
     room = _limit(settings) // _processes(run) - resident_bytes()
     return model.choose(settings.engine, work=work, coming=coming, room=room).name == "septum"
 
 
-def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: int, count: int) -> ImageJob:
-    """Plan image number `index` of `count`: in memory if it fits, else block by block.
+def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, engine: bool | None = None) -> ImageJob:
+    """Plan an image at a scale: in memory if it fits, else block by block.
 
-    Workers get blocks of an image; if there is an image for each worker, each gets whole images.
+    Workers get blocks of an image; if there is an image for each worker, each gets whole images. `engine`: Septum's
+    engine computes; None: by rule.
     """
     model, settings, frames = run.model, run.settings, image.frames
+    target, index, count = place.target, place.index, place.count
+    if engine is None:
+        engine = _engine(image, found.grid, run, count - index - 1)
     pieces = written_by_pieces(target, label_image=settings.label_image is not None)
     # The blocks of an unfinished result are kept, although others might suit the memory of today better.
     unfinished = work_folder(target)
@@ -230,7 +297,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
     request = Request(
         network=model.header.network,
         members=model.header.members,
-        shape=frames[0].shape[1:],
+        shape=working_frame(frames[0], found.grid).shape[1:],
         frames=len(frames),
         channels=frames[0].shape[0],
         itemsize=image.source.dtype.itemsize,
@@ -241,6 +308,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
         engine=engine,
         tile=settings.tile,
         blocks=begun or (pieces and (settings.in_blocks or shared)),
+        own=None if found.grid is None else frames[0].shape[1:],
     )
     limit, held = _limit(settings) // _processes(run), resident_bytes()
     plan = plan_prediction(request, held=held, limit=limit, device_limit=free_bytes(model.device))
@@ -265,6 +333,7 @@ def _plan(image: _OpenedImage, target: Path, run: _Run, *, engine: bool, index: 
         source=image.source,
         frames=frames,
         plan=plan,
+        found=found,
         overlap=overlap,
     )
 
@@ -273,47 +342,5 @@ def _processes(run: _Run) -> int:
     return run.executor.processes if run.executor is not None else 1
 
 
-def _operations(model: Model, frames: Sequence[ImageFrame]) -> int:
-    """Return the number of operations of an image whose frames are computed in one tile each."""
-    sides = model.network.geometry.input_for(frames[0].shape[1:])
-    return operations(model.header.network, sides) * len(frames) * model.header.members
-
-
 def _limit(settings: PredictSettings) -> int:
     return settings.max_memory or usual_limit()
-
-
-def predict_image(model: Model, image: Image, *, output: str | None = None) -> NDArray[Any]:
-    """Predict one image in memory.
-
-    Parameters
-    ----------
-    model
-        From `septum.prediction.model.open_model`.
-    image
-        In canonical axes.
-    output
-        As in `septum.prediction.settings.PredictSettings`.
-
-    Returns
-    -------
-    ndarray
-        ``([T,] C', [Z,] Y, X)``, the axes of the image: object ids or class values in the smallest integer type (one
-        channel), or float32 probabilities in 0..1 (one channel for two classes, else one for each class).
-
-    Raises
-    ------
-    ModelError
-        If the dimensions or channels do not fit the model.
-    UsageError
-        If `output` is unknown, or objects are asked of a model of several classes.
-    """
-    resolved = resolve_output(output, model)
-    frames = split_frames(image, model)
-    network = model.computed_by(model.choose(work=_operations(model, frames)).name == "septum")
-    tiler = TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
-    results = []
-    for frame in frames:
-        *_, (probabilities, _) = frame_probabilities(tiler, frame, model)
-        results.append(postprocess(probabilities, model, resolved, spacing=frame_spacing(image, model.rank)))
-    return join_frames(results, image, model.rank)

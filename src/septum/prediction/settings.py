@@ -19,7 +19,9 @@ from septum.settings import AXES, DEVICE, Option, Settings
 Output = Literal["labels", "classes", "probabilities"]
 Backend = Literal["auto", "torch", "septum"]
 
-RESULTS, MEMORY, CLUSTER = "Results", "Memory and speed", "Cluster"
+RESULTS, SCALE, MEMORY, CLUSTER = "Results", "Scale", "Memory and speed", "Cluster"
+
+SMALLEST_SCALE, LARGEST_SCALE = 1 / 64, 64
 
 
 def unknown_output(output: str) -> UsageError:
@@ -52,13 +54,76 @@ def parse_workers(text: str) -> int | str:
     return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
+def parse_scale(text: str) -> float | Literal["auto"]:
+    """Return a scale: ``"auto"``, or a factor such as ``0.25``; other texts are judged by `check_scale`.
+
+    Raises
+    ------
+    UsageError
+        If `text` is neither.
+    """
+    try:
+        return "auto" if text == "auto" else float(text)
+    except ValueError:
+        raise _wrong_scale(text) from None
+
+
+def parse_object_size(text: str) -> float:
+    """Return the width of objects in pixels.
+
+    Raises
+    ------
+    UsageError
+        If `text` is not a number.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise _wrong_width(text) from None
+
+
+def check_scale(scale: float | str, object_size: float | None) -> float | Literal["auto"]:
+    """Return the scale if it and the width of objects can be used.
+
+    Raises
+    ------
+    UsageError
+        If one of them is out of range, or both are given.
+    """
+    if object_size is not None and not 0 < object_size < float("inf"):
+        raise _wrong_width(f"{object_size:g}")
+    if isinstance(scale, str):
+        if scale != "auto":
+            raise _wrong_scale(scale)
+        return "auto"
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise _wrong_scale(f"{scale:g}")
+    if object_size is not None:
+        raise UsageError(f"--object-size {object_size:g} and --scale {scale:g}", "one of them", "leave the other out")
+    return scale
+
+
+def _wrong_scale(given: str) -> UsageError:
+    return UsageError(
+        f"--scale {given}",
+        "auto, or a factor of 1/64 to 64",
+        "write --scale 0.5 for an image whose objects are twice as wide as those of the training",
+    )
+
+
+def _wrong_width(given: str) -> UsageError:
+    return UsageError(
+        f"--object-size {given}", "a width in pixels, above 0", "measure some objects, and write their width"
+    )
+
+
 class PredictSettings(Settings):
     """Images to predict, and how.
 
     Parameters
     ----------
     model
-        A model file or a run folder; see `septum.prediction.model.model_file`.
+        A model file, a run folder or a name; see `septum.prediction.model.model_file`.
     inputs
         Files, folders or patterns.
     out
@@ -71,6 +136,12 @@ class PredictSettings(Settings):
         each class. None: the kind of the training masks, labels or classes.
     tta
         Average over rotated and mirrored versions (test-time augmentation): about eight times the work.
+    scale
+        Factor by which images are resized before the network sees them, so that their objects are as wide as those of
+        the training images; the result is on the image's own grid. ``"auto"``: found for each image, see
+        `septum.prediction.scale`.
+    object_size
+        Width of the objects in the images, in pixels: the scale follows from the width of the training objects.
     axes
         Axes of the image files, for files that do not state their axes or state wrong ones.
     device
@@ -94,7 +165,12 @@ class PredictSettings(Settings):
         ``(i, n)``: compute part `i` of `n` only, from 1 to n; a later run without it computes the rest and joins all.
     """
 
-    model: Annotated[Path, Option(help="Model file, or run folder.", metavar="MODEL", argument=True)]
+    model: Annotated[
+        Path,
+        Option(
+            help="Model file, run folder, or name of a model that comes with Septum.", metavar="MODEL", argument=True
+        ),
+    ]
     inputs: Annotated[
         tuple[str, ...],
         Option(help="Images, folders of images, or patterns ('*.tif').", metavar="INPUT", argument=True),
@@ -130,6 +206,25 @@ class PredictSettings(Settings):
     tta: Annotated[
         bool, Option(help="Average over rotated and mirrored versions: slower, slightly better.", heading=RESULTS)
     ] = False
+    scale: Annotated[
+        float | Literal["auto"],
+        Option(
+            help="Factor by which images are resized for the network; results keep the size of the image.",
+            heading=SCALE,
+            metavar="auto|FACTOR",
+            default="found by the width of objects",
+            parse=parse_scale,
+        ),
+    ] = "auto"
+    object_size: Annotated[
+        float | None,
+        Option(
+            help="Width of the objects in these images, in pixels: gives the factor.",
+            heading=SCALE,
+            metavar="PX",
+            parse=parse_object_size,
+        ),
+    ] = None
     axes: Annotated[str | None, AXES] = None
     max_memory: Annotated[
         Annotated[int, Field(ge=1)] | None,
@@ -209,6 +304,7 @@ class PredictSettings(Settings):
             if self.format not in floats:
                 given = f"--output probabilities with --format {self.format}"
                 raise UsageError(given, ", ".join(floats), "the format holds no float32")
+        check_scale(self.scale, self.object_size)
         if isinstance(self.workers, int) and self.workers < 1:
             raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")
         if self.workers is not None and self.shard is not None:

@@ -13,6 +13,7 @@ from itertools import product
 from math import prod
 
 from septum.arrays.geometry import input_for_output
+from septum.arrays.resample import resampling_bytes
 from septum.arrays.tiles import even_stride
 from septum.errors import UsageError
 from septum.nn.unet import UNetSettings
@@ -26,6 +27,9 @@ CHUNK = {2: (512, 512), 3: (32, 128, 128)}
 # Sides of the blocks to try, in chunks, and the most pixels of a block.
 BLOCK_CHUNKS = {2: (1, 2, 3, 4), 3: (1, 2, 3, 4, 5, 6, 8)}
 LARGEST_BLOCK = 24_000_000
+
+# Sides, in chunks, of a block of the stage that brings a result to the image's own grid.
+_OWN_CHUNKS = 2
 
 # A tile of more bytes is hardly faster: in 2D its context is a small part already, in 3D it rarely is.
 _LARGEST_TILE_BYTES = {2: 1_500_000_000, 3: 8_000_000_000}
@@ -72,6 +76,8 @@ class Request:
         Largest side that a tile writes; None: chosen.
     blocks
         Work block by block even if a whole frame fits; sides: in blocks of these sides, as the prediction was begun.
+    own
+        Sides of a frame of the image, where `shape` are those of another grid on which it is predicted.
     """
 
     network: UNetSettings
@@ -87,6 +93,7 @@ class Request:
     engine: bool = False
     tile: int | None = None
     blocks: bool | tuple[int, ...] = False
+    own: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,11 @@ def plan_prediction(request: Request, *, held: int, limit: int, device_limit: in
     )
 
 
+def own_block(sides: Sequence[int]) -> tuple[int, ...]:
+    """Return the sides of the blocks in which a result is brought to the image's own grid: whole chunks, few pixels."""
+    return tuple(min(_OWN_CHUNKS * c, -(-n // c) * c) for n, c in zip(sides, CHUNK[len(sides)], strict=True))
+
+
 def block_regions(shape: Sequence[int], block: Sequence[int]) -> list[tuple[slice, ...]]:
     """Return the regions of all blocks of a frame, in reading order."""
     axes = [[slice(a, min(a + b, n)) for a in range(0, n, b)] for n, b in zip(shape, block, strict=True)]
@@ -212,6 +224,8 @@ def _candidate(
     read = 1 if device_limit is None else 2  # beside a GPU the next tile is read ahead
     io = read * prod(sides) * request.channels * (request.itemsize + 4) + prod(strides) * classes * 4 * 2
     host = io + (one if device_limit is None else 0)
+    if request.own is not None:
+        host += resampling_bytes(request.itemsize)
     taken = _frame_bytes(request, host) if block is None else _block_bytes(request, block, host)
     times = request.frames * request.versions
     plan = TilePlan(
@@ -233,11 +247,16 @@ def _cost(plan: TilePlan) -> int:
 def _frame_bytes(request: Request, tile: int) -> int:
     """Return the memory of a prediction frame by frame in memory, of which a tile takes `tile` bytes."""
     pixels, classes = prod(request.shape), request.network.classes
+    own = pixels if request.own is None else prod(request.own)
     image = 0 if request.held else pixels * request.channels * request.itemsize
+    if request.own is not None:  # the frame is resampled piece by piece, into float32
+        image = pixels * request.channels * 4
     maps = pixels * classes * 4
     sample = min(_SAMPLE_BYTES, pixels * 40)
     made = pixels * (OBJECT_BYTES[len(request.shape)] if request.objects else 12)
-    results = request.frames * pixels * (4 * (classes - 1 if request.probabilities else 1)) * 2
+    results = request.frames * own * (4 * (classes - 1 if request.probabilities else 1)) * 2
+    if request.own is not None:  # the levels beside the labels, or the maps on both grids
+        made += pixels * 2 + own * (4 if request.objects else classes * 4) + resampling_bytes(4)
     return image + results + maps + max(tile, made, sample)
 
 
@@ -246,4 +265,7 @@ def _block_bytes(request: Request, block: tuple[int, ...], tile: int) -> int:
     pixels = prod(block)
     predicting = pixels * request.network.classes * 4 * 3 + tile
     made = prod(side + 2 * _MARGIN_PX for side in block) * OBJECT_BYTES[len(block)] if request.objects else 0
+    if request.own is not None:
+        maps = 1 if request.objects else request.network.classes
+        made = max(made, prod(own_block(request.own)) * 4 * (3 * maps + 2) + 2 * resampling_bytes(8))
     return max(predicting, made, min(_SAMPLE_BYTES, request.channels * prod(request.shape) * 40))

@@ -18,9 +18,9 @@ from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
 from septum.prediction.outputs import most_probable_class, postprocess
-from septum.prediction.predict import predict_image
 from septum.settings import MaskKind
 from septum.training.model_selection import selection_names, selection_score
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import statistics
 from septum.errors import DataError, SeptumError
 from septum.events import Event
-from septum.io.files import list_images, open_image
+from septum.io.files import list_images
 from septum.io.image import Image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
-from septum.prediction.frames import ImageFrame, split_frames, walked_axes
+from septum.prediction.frames import ImageFrame, open_for_model, split_frames, walked_axes
 from septum.prediction.memory import format_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, open_model
 from septum.prediction.tiled import TiledPredictor, largest_output
@@ -121,7 +121,7 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
     frames = 0
     for index, path in enumerate(paths):
         try:
-            with open_image(path, axes=settings.axes) as source:
+            with open_for_model(path, model, axes=settings.axes)[0] as source:
                 split = split_frames(source, model)
                 for number, frame in enumerate(split, start=1):
                     suggestions = _kept(

@@ -6,12 +6,13 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from septum.check.check import check
+from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -29,7 +30,7 @@ from septum.training.fingerprint import compute_fingerprint
 from septum.training.interrupt import StopRequest
 from septum.training.planner import plan_of_run
 from septum.training.prepare import prepare
-from septum.training.pretrained import Pretrained, read_pretrained
+from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
 from septum.training.schedule import LATEST, PATIENCE, Schedule
 from septum.training.settings import TrainSettings
@@ -94,20 +95,20 @@ def _train(
         _check_compilable(device, processes)
     loaded, start, parts = yield from _open_data(settings, processes, loaded)
     samples, rules, folder = loaded.samples, loaded.report.rules, RunFolder(settings.out)
-    origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)} | (
-        {} if start is None else {"from": start.provenance()}
-    )
     with folder.lock() if processes.first else nullcontext("") as warning:
         if warning:
             yield Warned(warning)
         figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
         # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
-        plan, reasons = plan_of_run(
+        plan, reasons, start = plan_of_run(
             settings, figures, rules, start=start, folder=folder, device=device, processes=processes
         )
+        origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)}
+        origin |= {} if start is None else {"from": start.provenance()}
         if processes.first:
+            names, start_name = [samples[i].name for i in parts.held_out], None if start is None else start.name
             folder.check_same_settings(settings, loaded.images, origin)
-            folder.write_plan(plan, reasons, held_out=[samples[i].name for i in parts.held_out])
+            folder.write_plan(plan, reasons, held_out=names, start=start_name)
         yield Planned((parts.sentence, *reasons, f"device: {device.name} ({device.why})"))
         origin |= {"seed": settings.seed, "preset": settings.preset}
         checkpoint = yield from _newest(folder, processes)
@@ -116,7 +117,7 @@ def _train(
             if done is not None:
                 yield done
             return
-        domain = training_domain(samples, figures.object_px)
+        domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
         held_out = tuple(samples[i] for i in parts.held_out)
         trainer = Trainer(
             plan=plan,
@@ -141,14 +142,12 @@ def _train(
 
 def _open_data(
     settings: TrainSettings, processes: Processes, loaded: LoadedData | None
-) -> Generator[Event, None, tuple[LoadedData, Pretrained | None, Split]]:
+) -> Generator[Event, None, tuple[LoadedData, Pretrained | Trial | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
-    if loaded is None:
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
-    else:
-        report = loaded.report
+    report = check_data(settings) if loaded is None else loaded.report
     yield Checked(report)
-    start = None if settings.from_model is None else read_pretrained(settings.from_model)
+    given = settings.from_model
+    start: Pretrained | Trial | None = read_pretrained(given) if isinstance(given, Path) else None
     loaded = loaded or load_data(report)
     if not processes.all_equal(fingerprint(loaded.images)):
         raise DataError(
@@ -158,6 +157,8 @@ def _open_data(
         )
     parts = split(loaded.samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
     report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
+    if given is None:
+        start = Trial(loaded.samples, tuple(loaded.samples[i] for i in parts.held_out))
     if settings.ends_at_plateau and not parts.held_out:
         raise UsageError(
             "a training to a plateau without held-out images",
@@ -380,6 +381,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         kind=rules.kind,
         class_values=tuple(rules.class_values) if rules.kind == "classes" else (0, 1),
         gray_as_color=rules.gray_as_color,
+        read_axes=rules.read_axes,
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
         lines=plan.lines,

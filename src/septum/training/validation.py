@@ -99,12 +99,7 @@ class Validator:
 
     @cached_property
     def _few_candidates(self) -> tuple[ObjectSettings, ...]:
-        """Settings tried during training: weights that score low with one of them may be the best with another."""
-        if self.plan.lines:
-            return tuple(c for c in self._all_candidates if c.threshold in (0.35, 0.8))
-        few = [c for c in self._all_candidates if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
-        min_sizes = sorted({self._min_sizes[0], self._min_sizes[len(self._min_sizes) // 2]})
-        return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
+        return few_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
 
     @property
     def _tunable(self) -> bool:
@@ -269,6 +264,29 @@ def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[n
     return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
 
 
+def few_candidates(
+    sizes: NDArray[np.float64], *, lines: bool = False, fill_holes: bool = False
+) -> tuple[ObjectSettings, ...]:
+    """List the settings tried during training: weights that score low with one may be the best with another.
+
+    Parameters
+    ----------
+    sizes
+        ``(n,) float64`` in pixels, 1 or more; from `object_sizes`.
+    lines
+        True if the two classes are lines and areas.
+    fill_holes
+        Fill holes of objects.
+    """
+    choices = _first_candidates(sizes, lines=lines, fill_holes=fill_holes)
+    if lines:
+        return tuple(c for c in choices if c.threshold in (0.35, 0.8))
+    few = [c for c in choices if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
+    every = min_size_candidates(sizes)
+    min_sizes = sorted({every[0], every[len(every) // 2]})
+    return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
+
+
 def _first_candidates(sizes: NDArray[np.float64], *, lines: bool, fill_holes: bool) -> tuple[ObjectSettings, ...]:
     return area_candidates(sizes) if lines else candidates(sizes, fill_holes=fill_holes)
 
@@ -334,7 +352,7 @@ def candidate_columns(
     """
     made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
     columns = []
-    for _, labels in made:
+    for _, labels, _ in made:
         if lines:
             classes = (draw_boundaries(labels) > 0).astype(np.int32)
             areas = isbi.areas(sample.mask, classes)
