@@ -199,13 +199,28 @@ def place_in(core: Region, around: Region) -> Region:
 
 
 def ringed(values: NDArray[Any], core: Region, shape: Sequence[int], *, beyond: int = 0) -> NDArray[Any]:
-    """Complete the ring of one pixel around a block by `beyond` outside of the image."""
+    """Complete the ring of one pixel around a block by `beyond` outside of the image.
+
+    Parameters
+    ----------
+    values
+        ``(*R)``, any dtype and any values: the block `core`, extended by one pixel as far as the image goes.
+    core, shape
+        The block, and the sides of the image.
+    beyond
+        Value outside of the image.
+
+    Returns
+    -------
+    ringed
+        ``(*S + 2)``, dtype and any values as `values`; S are the sides of the block.
+    """
     missing = [(int(c.start == 0), int(c.stop == side)) for c, side in zip(core, shape, strict=True)]
     return np.pad(values, missing, constant_values=beyond) if np.any(missing) else np.ascontiguousarray(values)
 
 
 def in_image(pixels: NDArray[np.int32], core: Region, shape: Sequence[int]) -> NDArray[np.int64]:
-    """Convert flat indices into a block with its ring to flat indices into the image."""
+    """Convert flat indices into a block with its ring to flat indices into the image, ``(N,)`` integers both."""
     places = np.unravel_index(pixels, [c.stop - c.start + 2 for c in core])
     flat = np.zeros(len(pixels), np.int64)
     for place, c, side in zip(places, core, shape, strict=True):
@@ -216,7 +231,10 @@ def in_image(pixels: NDArray[np.int32], core: Region, shape: Sequence[int]) -> N
 def basin_ids(
     flooded: Flooded, core: Region, shape: Sequence[int], seed_ids: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """Return the id of each basin: that of its seed, or 1 plus the flat index of its peak or exit pixel."""
+    """Return the id of each basin: that of its seed, or 1 plus the flat index of its peak or exit pixel.
+
+    `seed_ids` are ``(M,)`` int64 ids by the numbers of seeds, the result ``(N + 1,)`` int64 ids, 0 for background.
+    """
     names = in_image(flooded.peak, core, shape) + 1
     if seed_ids is not None:
         names = np.where(flooded.seed > 0, seed_ids[flooded.seed], names)
@@ -225,7 +243,17 @@ def basin_ids(
 
 
 def watershed_report(flooded: Flooded, names: NDArray[np.int64], core: Region, shape: Sequence[int]) -> Arrays:
-    """Return the part of a block's watershed that a join needs; see `septum.arrays._block_tables.join_ids`."""
+    """Return the part of a block's watershed that a join needs; see `septum.arrays._block_tables.join_ids`.
+
+    Parameters
+    ----------
+    flooded
+        The watershed.
+    names
+        ``(N + 1,)`` int64: the id of each basin, from `basin_ids`.
+    core, shape
+        The block, and the sides of the image.
+    """
     used = flooded.clusters()[0]
     value, pixel, step, a, b = flooded.meetings
     ends = flooded.open & (flooded.seed == 0)
@@ -253,7 +281,18 @@ def object_report(
     """Return the clusters of a block: ids, pixels, pixels of the seed, and the first pixel of each.
 
     Clusters of fewer than `min_size_px` pixels that lie wholly in the block are only counted (``small``), unless their
-    seed is to be dropped. `seeded` holds the seed pixels of each cluster.
+    seed is to be dropped.
+
+    Parameters
+    ----------
+    flooded, names, core, shape
+        As for `watershed_report`; `names` are ``(N + 1,)`` int64 ids.
+    min_size_px
+        Fewest pixels of an object that is listed in any case.
+    seeded
+        ``(N + 1,)`` int64: seed pixels of each cluster, 0 or more; None: none.
+    share
+        As for `septum.arrays.instances.weak_seeds`.
     """
     basins, sizes, first = flooded.clusters()
     own = np.zeros_like(sizes) if seeded is None else seeded[basins]
@@ -270,7 +309,10 @@ def object_report(
 
 
 def extends_outside(flooded: Flooded) -> NDArray[np.bool_]:
-    """Flag the basins that represent clusters which have pixels, or may gain some, outside of the block."""
+    """Flag the basins that represent clusters which have pixels, or may gain some, outside of the block.
+
+    The result is ``(N + 1,)`` bool, True for these.
+    """
     faces = [np.take(flooded.basins, (0, -1), axis=axis).ravel() for axis in range(flooded.basins.ndim)]
     touched = np.concatenate([*faces, flooded.links[1], np.flatnonzero(flooded.leaves)])
     reaching: NDArray[np.bool_] = flooded.open & (flooded.seed == 0)

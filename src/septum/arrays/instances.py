@@ -188,8 +188,6 @@ def label_each(
     @lru_cache(maxsize=1)
     def redivided(threshold: int, sure: int, ratio: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         labels, pixels = divided(threshold, sure, ratio)
-        if share == 0:
-            return labels, pixels
         seeded = np.bincount(labels[seeds(sure, ratio) > 0], minlength=len(pixels) + 1)
         weak = np.concatenate([[False], weak_seeds(seeded[1:], pixels, share)])
         if not weak.any():
@@ -198,23 +196,15 @@ def label_each(
         return flood(keep_above(values, threshold), seeds=kept)
 
     @lru_cache(maxsize=1)
-    def extended(
-        threshold: int, sure: int, ratio: float, share: float, min_size_px: int, outline: int
-    ) -> NDArray[np.int32]:
-        labels, pixels = redivided(threshold, sure, ratio, share)
-        kept = pixels >= min_size_px
-        if kept.all() and outline == threshold:
-            return labels
-        return _extend(keep_above(values, outline), labels, kept)
+    def extended(divided_by: tuple[int, int, float, float], min_size_px: int, outline: int) -> NDArray[np.int32]:
+        labels, pixels = redivided(*divided_by)
+        return _extend(keep_above(values, outline), labels, pixels >= min_size_px)
 
     for choice in choices:
-        threshold, sure = quantized_thresholds(choice)
-        labels = extended(
-            threshold, sure, choice.merge_ratio, choice.seed_share, choice.min_size_px, outline_threshold(choice)
-        )
-        confidence = None
+        divided_by = (*quantized_thresholds(choice), choice.merge_ratio, choice.seed_share)
+        labels, confidence = extended(divided_by, choice.min_size_px, outline_threshold(choice)), None
         if choice.learned is not None:
-            regions = regions_of_image(labels, values, distances(outline_threshold(choice)), sure=sure)
+            regions = regions_of_image(labels, values, distances(outline_threshold(choice)), sure=divided_by[1])
             numbers, confidence = decide(regions, choice.learned, labels.shape)
             labels = numbers.astype(np.int32)[labels]
         labels = finish_contacts(labels, values, choice, sizes)
@@ -314,7 +304,9 @@ def keep_above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]
 
 
 def _extend(values: NDArray[np.uint32], labels: NDArray[np.int32], kept: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Extend objects over the pixels of `values` that they are connected to, among these the objects not kept."""
+    """Extend the objects that are kept over the pixels of `values` connected to them, and drop the others."""
+    if kept.all() and np.array_equal(values > 0, labels > 0):
+        return labels
     numbers = np.arange(len(kept) + 1, dtype=np.int32) * np.concatenate([[False], kept])
     seeds = np.take(numbers, labels)
     extended = flood(values, seeds=seeds)[0]

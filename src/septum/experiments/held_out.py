@@ -130,7 +130,9 @@ class HeldOutFiles:
                 done += 1
                 yield HeldOutDone(done, total)
 
-    def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
+    def tune(
+        self, samples: Sequence[Sample], *, lines: bool, fill_holes: bool, limit_s: float | None
+    ) -> ObjectSettings:
         """Return the object settings, or those of areas between `lines`, that score best on the predicted samples."""
         begin, chosen = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
@@ -145,7 +147,7 @@ class HeldOutFiles:
                     break
             return columns
 
-        settings = tune_objects(measure, samples, lines=lines)
+        settings = tune_objects(measure, samples, lines=lines, fill_holes=fill_holes)
         return settings if lines else self._learn(settings, samples, limit_s)
 
     def _learn(self, settings: ObjectSettings, samples: Sequence[Sample], limit_s: float | None) -> ObjectSettings:

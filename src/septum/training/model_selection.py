@@ -53,6 +53,12 @@ SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
 # Parts of the images that are left out in turn when learned decisions are judged.
 _FOLDS = 5
 
+OUTLINE_LEVELS = (0.5, 0.65, 0.35, 0.2)
+"""Values of `septum.arrays.instances.ObjectSettings.outline_level` that tuning tries; the first one until then.
+
+So the threshold and the seed level are chosen by how well they separate objects, not by where outlines lie.
+"""
+
 # Ratio of neighboring candidates for `septum.arrays.instances.ObjectSettings.min_size_px`, at most.
 _MIN_SIZE_STEP = 1.25
 
@@ -76,13 +82,22 @@ def selection_score(scores: Mapping[str, float]) -> float:
     return sum(scores[name] if np.isfinite(scores[name]) else 0.0 for name in names) / len(names)
 
 
-def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
+def untuned(*, lines: bool = False, fill_holes: bool = False) -> ObjectSettings:
+    """Return the settings of objects, or of areas between `lines`, where no image can be held out for tuning."""
+    if lines:
+        return AREAS
+    return ObjectSettings(outline_level=OUTLINE_LEVELS[0], contacts="valley", fill_holes=fill_holes)
+
+
+def candidates(object_sizes: ArrayLike = (), *, fill_holes: bool = False) -> tuple[ObjectSettings, ...]:
     """List the settings that tuning tries.
 
     Parameters
     ----------
     object_sizes
         ``(N,)`` integers, 1 or more: sizes of the true objects in pixels. The smallest of them determine `min_size_px`.
+    fill_holes
+        Fill holes of objects.
 
     Returns
     -------
@@ -90,14 +105,10 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
         A grid of 32 settings, ordered so that neighbors share most of the work in
         `septum.arrays.instances.label_each`.
     """
-    smallest = min_size_candidates(object_sizes)[0]
+    same = untuned(fill_holes=fill_holes).model_copy(update={"min_size_px": min_size_candidates(object_sizes)[0]})
     grid = itertools.product((0.35, 0.5, 0.65, 0.8), (0.8, 0.95), (0.0, 0.5), (0, 1))
-    return tuple(
-        ObjectSettings(
-            threshold=threshold, seed_level=seed_level, merge_ratio=ratio, min_size_px=smallest, grow_px=grow
-        )
-        for threshold, seed_level, ratio, grow in grid
-    )
+    names = ("threshold", "seed_level", "merge_ratio", "grow_px")
+    return tuple(same.model_copy(update=dict(zip(names, values, strict=True))) for values in grid)
 
 
 def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
@@ -141,7 +152,9 @@ def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
     return sorted({max(1, int(round(size, 6))) for size in np.geomspace(tiny / 4, few, steps + 1)})
 
 
-def few_candidates(sizes: NDArray[np.float64], *, lines: bool = False) -> tuple[ObjectSettings, ...]:
+def few_candidates(
+    sizes: NDArray[np.float64], *, lines: bool = False, fill_holes: bool = False
+) -> tuple[ObjectSettings, ...]:
     """List the settings tried during training: weights that score low with one may be the best with another.
 
     Parameters
@@ -150,8 +163,10 @@ def few_candidates(sizes: NDArray[np.float64], *, lines: bool = False) -> tuple[
         ``(n,) float64`` in pixels, 1 or more; from `septum.training.validation.object_sizes`.
     lines
         True if the two classes are lines and areas.
+    fill_holes
+        Fill holes of objects.
     """
-    choices = first_candidates(sizes, lines=lines)
+    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
     if lines:
         return tuple(c for c in choices if c.threshold in (0.35, 0.8))
     few = [c for c in choices if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
@@ -160,9 +175,17 @@ def few_candidates(sizes: NDArray[np.float64], *, lines: bool = False) -> tuple[
     return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
 
 
-def first_candidates(sizes: NDArray[np.float64], *, lines: bool) -> tuple[ObjectSettings, ...]:
-    """List what tuning tries first, `candidates` or `area_candidates`, for sizes ``(n,)`` float64 of 1 or more."""
-    return (area_candidates if lines else candidates)(sizes)
+def first_candidates(sizes: NDArray[np.float64], *, lines: bool, fill_holes: bool) -> tuple[ObjectSettings, ...]:
+    """List what tuning tries first, `candidates` or `area_candidates`.
+
+    Parameters
+    ----------
+    sizes
+        ``(n,)`` float64 in pixels, 1 or more.
+    lines, fill_holes
+        As for `few_candidates`.
+    """
+    return area_candidates(sizes) if lines else candidates(sizes, fill_holes=fill_holes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,10 @@ def _with_requests(
         reasons += (f"tile {format_shape(tile)}: asked for {settings.tile}",)
     computed: Precision = settings.precision or ("bfloat16" if bfloat16 else "float32")
     changed = {"tile": tile, "batch": settings.batch or plan.batch, "precision": computed}
-    plan = plan.model_copy(update={**changed, "lines": fingerprint.boundary_lines and len(tile) == 2})
+    changed |= {"lines": fingerprint.boundary_lines and len(tile) == 2, "fill_holes": fingerprint.solid_objects}
+    if fingerprint.solid_objects:
+        reasons += (f"holes in predicted objects are filled: {fingerprint.holes:.1%} of the true objects have one",)
+    plan = plan.model_copy(update=changed)
     plan = Plan.model_validate(plan.model_dump())
     if settings.set:
         # The network first: the tile is fitted to it unless it is asked for as well.

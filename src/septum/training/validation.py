@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import AREAS, ObjectSettings, label_each
+from septum.arrays.instances import ObjectSettings, label_each
 from septum.arrays.targets import connected_components
 from septum.check.samples import Sample, judged_objects
 from septum.evaluation.object_scores import object_examples
@@ -30,6 +30,7 @@ from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import (
     MAIN_SCORES,
+    OUTLINE_LEVELS,
     SEED_SHARES,
     JudgedExample,
     choose_decisions,
@@ -40,6 +41,7 @@ from septum.training.model_selection import (
     main_scores,
     min_size_candidates,
     selection_score,
+    untuned,
 )
 from septum.training.plan import Plan
 from septum.training.schedule import Schedule
@@ -105,11 +107,11 @@ class Validator:
 
     @cached_property
     def _all_candidates(self) -> tuple[ObjectSettings, ...]:
-        return first_candidates(self._object_sizes, lines=self.plan.lines)
+        return first_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
 
     @cached_property
     def _few_candidates(self) -> tuple[ObjectSettings, ...]:
-        return few_candidates(self._object_sizes, lines=self.plan.lines)
+        return few_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
 
     @property
     def _tunable(self) -> bool:
@@ -156,7 +158,7 @@ class Validator:
         end_s = 1.0 + final * (self._predict_s + self._score_s / tried) * share
         if self._tunable and self._tune_s is not None and self.samples:
             # Candidates share work, so all of them together take less time than their number suggests.
-            settings = len(self._all_candidates) + len(SEED_SHARES) + len(self._min_sizes)
+            settings = len(self._all_candidates) + len(OUTLINE_LEVELS) + len(SEED_SHARES) + len(self._min_sizes)
             end_s += min(self._tune_s, min(final, MOST_SCORED) * self._score_s * settings / tried * share)
             learned_s = (final + len(self.trained_on)) * (self._predict_s + self._score_s) * share
             end_s += min(self._learn_s or 0.0, learned_s)
@@ -181,8 +183,9 @@ class Validator:
             The chosen settings, the scores with them, and the number of scored images: all of them, unless a time
             budget is too short.
         """
+        rule = {"lines": self.plan.lines, "fill_holes": self.plan.fill_holes}
         if not self.samples:
-            return AREAS if self.plan.lines else ObjectSettings(), {}, 0
+            return untuned(**rule), {}, 0
         chosen = self._evenly_chosen(self._most_final or len(self.samples))
         if not self._tunable:
             return ObjectSettings(), self._best(self._columns(network, chosen, ()))[1], len(chosen)
@@ -199,7 +202,7 @@ class Validator:
                     break
             return gather_columns(self.processes, columns)
 
-        settings = tune_objects(measure, self.samples, lines=self.plan.lines)
+        settings = tune_objects(measure, self.samples, **rule)
         if self.objects:
             settings = self._learn(network, clock, settings, {i: (chosen[i], maps[i]) for i in own})
         columns = {i: candidate_columns(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
@@ -305,10 +308,12 @@ def tune_objects(
     samples: Sequence[Sample],
     *,
     lines: bool = False,
+    fill_holes: bool = False,
 ) -> ObjectSettings:
     """Choose how objects, or areas between lines, are made.
 
-    Thresholds, seed level, merge ratio and growth are tuned first, then the seed share, then the smallest size.
+    Thresholds, seed level, merge ratio and growth are tuned first, then the outline level, the seed share, and the
+    smallest size.
 
     Parameters
     ----------
@@ -319,14 +324,17 @@ def tune_objects(
         Images from which the sizes of objects are known.
     lines
         True if the two classes are lines and areas.
+    fill_holes
+        Fill holes of objects.
     """
     sizes = object_sizes(samples, lines=lines)
-    choices = first_candidates(sizes, lines=lines)
+    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
     columns = measure(choices, ())
     if not columns:
-        return AREAS if lines else ObjectSettings()
+        return untuned(lines=lines, fill_holes=fill_holes)
     best = choices[choose(columns, lines=lines)[0]]
-    for name, values in (("seed_share", SEED_SHARES), ("min_size_px", min_size_candidates(sizes))):
+    tuned = [("outline_level", OUTLINE_LEVELS)] if not lines else []
+    for name, values in (*tuned, ("seed_share", SEED_SHARES), ("min_size_px", min_size_candidates(sizes))):
         choices = tuple(best.model_copy(update={name: value}) for value in values)
         best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
     return best
