@@ -86,8 +86,8 @@ class Fingerprint:
     contrast
         Largest distance between these two quantiles in an image, relative to the smallest.
     brightest
-        Largest distance of the brightest or darkest structures from the mean in an image, in standard deviations; 0 if
-        unknown.
+        Distance of the brightest or darkest structures of an image from its mean, in standard deviations: the median
+        over the images; 0 if unknown.
     objects
         Number of objects in all images; 0 for classes.
     touching
@@ -204,7 +204,7 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
-        brightest=max(_brightest(s.image) for s in samples),
+        brightest=float(np.median([_brightest(s.image) for s in samples])),
         objects=len(diameters),
         touching=touching / len(diameters) if has_objects else 0.0,
         holes=pierced / len(diameters) if has_objects else 0.0,
