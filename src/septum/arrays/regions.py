@@ -86,9 +86,10 @@ def sum_regions(
 
     flat = (1,) * (3 - labels.ndim)
     sides = (*flat, *labels.shape)
-    pixels = [np.ascontiguousarray(one).ravel() for one in (labels, levels, depths)]
-    sums, peaks, first, count = loops.add_pixels(*pixels, sure, sides, (*(0 for _ in flat), *start))
-    low, high, level, depth = loops.list_faces(*pixels, sides, count)
+    pixel, value, distance = labels.ravel(), levels.ravel(), depths.ravel()
+    z, y, x = (*(0 for _ in flat), *start)
+    sums, peaks, first, count = loops.add_pixels(pixel, value, distance, sure, sides, (z, y, x))
+    low, high, level, depth = loops.list_faces(pixel, value, distance, sides, count)
     held = np.flatnonzero(sums[:, PIXELS])
     places = [place + s for place, s in zip(np.unravel_index(first[held], labels.shape), start, strict=True)]
     met = np.ravel_multi_index(places, shape).astype(np.int64)
@@ -131,7 +132,10 @@ def join_regions(parts: Iterable[Regions], shape: Sequence[int]) -> Regions:
     """
     blocks = list(parts)
     names = ("number", "first", "sums", "peaks", "pairs", "contacts", "saddles")
-    return _grouped(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names), shape)
+    one, first, sums, peaks, pairs, contacts, saddles = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in names
+    )
+    return _grouped(one, first, sums, peaks, pairs, contacts, saddles, shape)
 
 
 def moved_sums(
@@ -252,4 +256,5 @@ def _determinant(m: NDArray[np.float64]) -> NDArray[np.float64]:
     else:
         minors = [m[1, (i + 1) % 3] * m[2, (i + 2) % 3] - m[1, (i + 2) % 3] * m[2, (i + 1) % 3] for i in range(3)]
         value = m[0, 0] * minors[0] + m[0, 1] * minors[1] + m[0, 2] * minors[2]
-    return np.maximum(value, 12.0 ** -len(m))  # that of one pixel is the smallest but for rounding
+    smallest: NDArray[np.float64] = np.maximum(value, 12.0 ** -len(m))  # that of one pixel, but for rounding
+    return smallest
