@@ -50,14 +50,14 @@ GAIN = 0.002
 SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
 """Values of `septum.arrays.instances.ObjectSettings.seed_share` that tuning tries."""
 
-# Parts of the images that are left out in turn when learned decisions are judged.
-_FOLDS = 5
-
 OUTLINE_LEVELS = (0.5, 0.65, 0.35, 0.2)
 """Values of `septum.arrays.instances.ObjectSettings.outline_level` that tuning tries; the first one until then.
 
 So the threshold and the seed level are chosen by how well they separate objects, not by where outlines lie.
 """
+
+# Parts of the images that are left out in turn when learned decisions are judged.
+_FOLDS = 5
 
 # Ratio of neighboring candidates for `septum.arrays.instances.ObjectSettings.min_size_px`, at most.
 _MIN_SIZE_STEP = 1.25
@@ -175,17 +175,25 @@ def few_candidates(
     return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
 
 
-def first_candidates(sizes: NDArray[np.float64], *, lines: bool, fill_holes: bool) -> tuple[ObjectSettings, ...]:
-    """List what tuning tries first, `candidates` or `area_candidates`.
+def first_candidates(
+    sizes: NDArray[np.float64], *, lines: bool = False, fill_holes: bool = False
+) -> tuple[ObjectSettings, ...]:
+    """List what tuning tries first, `candidates` or `area_candidates`, for sizes ``(n,)`` float64 of 1 or more."""
+    return area_candidates(sizes) if lines else candidates(sizes, fill_holes=fill_holes)
+
+
+def refinements(sizes: NDArray[np.float64], *, lines: bool = False) -> dict[str, Sequence[float]]:
+    """List the values that tuning tries after the first candidates, one setting after the other.
 
     Parameters
     ----------
     sizes
-        ``(n,)`` float64 in pixels, 1 or more.
-    lines, fill_holes
-        As for `few_candidates`.
+        ``(n,) float64`` in pixels, 1 or more: sizes of the true objects, or areas between `lines`.
+    lines
+        True if the two classes are lines and areas, which have no outline besides the lines.
     """
-    return area_candidates(sizes) if lines else candidates(sizes, fill_holes=fill_holes)
+    outlines: dict[str, Sequence[float]] = {} if lines else {"outline_level": OUTLINE_LEVELS}
+    return outlines | {"seed_share": SEED_SHARES, "min_size_px": min_size_candidates(sizes)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,8 +30,6 @@ from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import (
     MAIN_SCORES,
-    OUTLINE_LEVELS,
-    SEED_SHARES,
     JudgedExample,
     choose_decisions,
     decision_options,
@@ -39,7 +37,7 @@ from septum.training.model_selection import (
     first_candidates,
     gather_examples,
     main_scores,
-    min_size_candidates,
+    refinements,
     selection_score,
     untuned,
 )
@@ -102,10 +100,6 @@ class Validator:
         return object_sizes(self.samples, lines=self.plan.lines)
 
     @cached_property
-    def _min_sizes(self) -> list[int]:
-        return min_size_candidates(self._object_sizes)
-
-    @cached_property
     def _all_candidates(self) -> tuple[ObjectSettings, ...]:
         return first_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
 
@@ -158,7 +152,8 @@ class Validator:
         end_s = 1.0 + final * (self._predict_s + self._score_s / tried) * share
         if self._tunable and self._tune_s is not None and self.samples:
             # Candidates share work, so all of them together take less time than their number suggests.
-            settings = len(self._all_candidates) + len(OUTLINE_LEVELS) + len(SEED_SHARES) + len(self._min_sizes)
+            refined = refinements(self._object_sizes, lines=self.plan.lines)
+            settings = len(self._all_candidates) + sum(len(values) for values in refined.values())
             end_s += min(self._tune_s, min(final, MOST_SCORED) * self._score_s * settings / tried * share)
             learned_s = (final + len(self.trained_on)) * (self._predict_s + self._score_s) * share
             end_s += min(self._learn_s or 0.0, learned_s)
@@ -333,8 +328,7 @@ def tune_objects(
     if not columns:
         return untuned(lines=lines, fill_holes=fill_holes)
     best = choices[choose(columns, lines=lines)[0]]
-    tuned = [("outline_level", OUTLINE_LEVELS)] if not lines else []
-    for name, values in (*tuned, ("seed_share", SEED_SHARES), ("min_size_px", min_size_candidates(sizes))):
+    for name, values in refinements(sizes, lines=lines).items():
         choices = tuple(best.model_copy(update={name: value}) for value in values)
         best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
     return best
