@@ -97,7 +97,7 @@ def shift_warnings(
         A key that is the same for all images with this difference; the difference, its likely effect and a remedy.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
-    curve, levels = intensity_curve(_pixels(frame))
+    curve, levels = intensity_curve(sample_pixels(frame))
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
     if known[0].shape != curve.shape:
         return
@@ -159,8 +159,19 @@ def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDom
     )
 
 
-def _pixels(frame: Readable) -> NDArray[Any]:
-    """Return ``(C, n)`` pixels: all of a frame, or those of windows at its ends and in its middle."""
+def sample_pixels(frame: Readable) -> NDArray[Any]:
+    """Read all pixels of a frame; of a large one those of windows at its ends and in its middle.
+
+    Parameters
+    ----------
+    frame
+        ``(C, *S)``, any real dtype, any values.
+
+    Returns
+    -------
+    pixels
+        ``(C, n)``, same dtype and values.
+    """
     sides = frame.shape[1:]
     if int(np.prod(sides)) <= _WHOLE_PX:
         whole = frame[(slice(None), *(slice(0, n) for n in sides))]
