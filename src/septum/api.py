@@ -27,7 +27,7 @@ from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
 from septum.io.image import Image
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.frames import FoundScale, open_for_model, split_frames
+from septum.prediction.frames import FoundScale, channel_note, open_for_model, split_frames
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
 from septum.prediction.model import open_model as open_model
@@ -215,9 +215,10 @@ def predict(
 
     Warns
     -----
-    UnfamiliarImageWarning
-        If the image differs from the training images (pixel size, intensities, contrast), or is predicted at another
-        scale: once for each cause and model.
+    SeptumWarning
+        If axes or channels of the image are read in another way than the file states them, as training does; and
+        `UnfamiliarImageWarning` if it differs from the training images (pixel size, intensities, contrast) or is
+        predicted at another scale: once for each cause and model.
     """
     if output is not None and output not in get_args(Output):
         raise unknown_output(output)
@@ -225,10 +226,11 @@ def predict(
     if is_location(image):
         stored, message = open_for_model(Path(image), opened, axes=axes)
         found, name = stored.load(), str(image)
-        if message:
-            warnings.warn(message, UnfamiliarImageWarning, stacklevel=2)
     else:
         found, name = _as_image(image, opened), "the image"
+        message = channel_note(found, opened)
+    if message:
+        warnings.warn(message, SeptumWarning, stacklevel=2)
     at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
     for cause, text in _new_warnings(opened, found, name, at):
         warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)

@@ -239,8 +239,10 @@ def test_channels_are_repeated_or_dropped() -> None:
     assert fits_channels(1, 3, spare=False)
     assert fits_channels(4, 3, spare=True)
     assert not fits_channels(4, 3, spare=False)
-    with pytest.raises(DataError, match="2 channels"):
-        match_channels(np.zeros((2, 1, 1)), 4)
+    gray_and_alpha = np.stack([gray[0], np.full((2, 3), 9)])
+    np.testing.assert_array_equal(match_channels(gray_and_alpha, 3), np.stack([gray[0]] * 3))
+    with pytest.raises(DataError, match="5 channels"):
+        match_channels(np.zeros((5, 1, 1)), 3)
 
 
 def test_census_of_a_mask_worked_out_by_hand() -> None:

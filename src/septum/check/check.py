@@ -339,7 +339,8 @@ def _rules(
         mixed=inferred.mixed,
         channels=channels,
         rank=rank,
-        gray_as_color=images.CHANNELS_REPEATED.code in codes,
+        gray_as_color=channels > 1
+        and any(p.image_stats and (p.image_stats.channels == 1 or p.image_stats.gray) for p in pairs),
         pixel_size_um={a: float(s) for a, s in zip("ZYX"[-rank:], size, strict=False)},
         mends=codes,
         read_axes=read_axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),

@@ -29,6 +29,8 @@ class ImageStatistics:
         All finite values are equal.
     spare
         The last of two or four channels is constant and not 0: an alpha channel that hides nothing.
+    gray
+        The three color channels are equal.
     flat
         Numbers of the constant channels, from 0.
     spacing_um
@@ -55,6 +57,7 @@ class ImageStatistics:
     holes: int
     constant: bool
     spare: bool
+    gray: bool
     flat: tuple[int, ...]
     spacing_um: tuple[float, ...] | None
     digest: str
