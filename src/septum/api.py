@@ -13,12 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from septum.array_likes import is_location, is_picture, to_array, write_compared, write_pairs
-from septum.errors import DataError, SeptumWarning, UnfamiliarImageWarning, UsageError
+from septum.array_likes import is_location, one_image, write_compared, write_pairs
+from septum.errors import SeptumWarning, UnfamiliarImageWarning, UsageError
 from septum.evaluation.evaluate import evaluate as evaluate_job
 from septum.evaluation.results import EvaluateSettings, Evaluation
 from septum.events import Event, Warned
@@ -223,12 +222,7 @@ def predict(
     if output is not None and output not in get_args(Output):
         raise unknown_output(output)
     opened = _model(model)
-    if is_location(image):
-        stored, message = open_for_model(Path(image), opened, axes=axes)
-        found, name = stored.load(), str(image)
-    else:
-        found, name = _as_image(image, opened), "the image"
-        message = channel_note(found, opened)
+    found, name, message = _opened(image, opened, axes)
     if message:
         warnings.warn(message, SeptumWarning, stacklevel=2)
     at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
@@ -379,22 +373,13 @@ def _compared(predicted: Any, truth: Any, folder: Path) -> tuple[tuple[Any, ...]
     return (arrays,), truth
 
 
-def _as_image(value: Any, model: Model) -> Image:
-    """Return an array ``(*S)`` or ``(C, *S)`` as an image of one channel or of C."""
-    rank, channels = model.rank, model.header.network.channels
-    several = isinstance(value, Iterator)
-    if isinstance(value, Sequence) and len(value) > 0:
-        several = is_location(value[0]) or is_picture(value[0])
-    array = np.empty(0) if several else to_array(value, "image")
-    several = several or (isinstance(value, Sequence) and array.ndim == rank + 1 and len(value) != channels)
-    if several:
-        number = f"{len(value)} " if isinstance(value, Sequence) else ""
-        todo = "call predict for each: [septum.predict(model, image) for image in images]"
-        raise DataError(f"image: a list of {number}images", "one image", todo)
-    if array.ndim not in (rank, rank + 1):
-        expected = f"{rank} dimensions, or {rank + 1} with channels first"
-        raise DataError(f"an array of {array.ndim} dimensions", expected)
-    return Image.from_array(array if array.ndim == rank + 1 else array[None], "CZYX" if rank == 3 else "CYX")
+def _opened(image: Any, model: Model, axes: str | None) -> tuple[Image, str, str]:
+    """Return an image for a model, its name, and how it is read if not as it is stored."""
+    if is_location(image):
+        stored, message = open_for_model(Path(image), model, axes=axes)
+        return stored.load(), str(image), message
+    found = one_image(image, rank=model.rank, channels=model.header.network.channels)
+    return found, "the image", channel_note(found, model)
 
 
 def _new_warnings(model: Model, image: Image, name: str, at: FoundScale) -> Iterator[tuple[tuple[str, str], str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from septum.errors import DataError, UsageError
 from septum.io.files import write_image
 from septum.io.formats import image_stem, suffix_of
+from septum.io.image import Image
 
 Location = str | os.PathLike[str]
 _ARRAY = "an array, a tensor, a Pillow image or a nested list of numbers"
@@ -222,3 +223,30 @@ def _link(paths: Sequence[Location], names: Sequence[Location], folder: Path) ->
             continue
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)  # no links on this drive
     return folder
+
+
+def one_image(value: Any, *, rank: int, channels: int) -> Image:
+    """Return an array ``(*S)`` or ``(C, *S)``, or what numpy understands as one, as an image of one channel or of C.
+
+    Parameters
+    ----------
+    value
+        What the caller gave.
+    rank
+        2 for images, 3 for volumes.
+    channels
+        Channels of the model: a list of arrays of another length is a list of images, which is refused.
+    """
+    several = isinstance(value, Iterator)
+    if isinstance(value, Sequence) and len(value) > 0:
+        several = is_location(value[0]) or is_picture(value[0])
+    array = np.empty(0) if several else to_array(value, "image")
+    several = several or (isinstance(value, Sequence) and array.ndim == rank + 1 and len(value) != channels)
+    if several:
+        number = f"{len(value)} " if isinstance(value, Sequence) else ""
+        todo = "call predict for each: [septum.predict(model, image) for image in images]"
+        raise DataError(f"image: a list of {number}images", "one image", todo)
+    if array.ndim not in (rank, rank + 1):
+        expected = f"{rank} dimensions, or {rank + 1} with channels first"
+        raise DataError(f"an array of {array.ndim} dimensions", expected)
+    return Image.from_array(array if array.ndim == rank + 1 else array[None], "CZYX" if rank == 3 else "CYX")

@@ -1,12 +1,11 @@
 """Make objects from foreground probabilities: threshold, seeds, watershed, removal of small objects, outlines.
 
-Each step has one exact result for an image, whatever part of it is computed at a time: `septum.arrays.stitch` makes the
-same objects block by block.
+Each step has one exact result, whatever part of an image is computed at a time (see `septum.arrays.stitch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -25,8 +24,7 @@ from septum.settings import Settings
 LEVELS = 2**16 - 1
 """Probabilities 0 .. 1 are rounded to the integers 0 .. `LEVELS` before objects are made."""
 
-# Rounds in which teeth at contacts are removed: a tooth of two pixels takes two.
-_ROUNDS = 2
+_ROUNDS = 2  # in which teeth at contacts are removed: a tooth of two pixels takes two
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -34,11 +32,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class ObjectSettings(Settings):
     """Settings that turn foreground probabilities into objects; tuned on validation images and stored in the model.
 
-    The defaults were chosen on true masks of fluorescent nuclei and HeLa cells that were separated, blurred and given
-    correlated noise. Seeds from probability alone lose objects where the borders between touching cells are partly
-    missing; seeds from shape alone split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without
-    borders, at 2 px blur: 0.66 and 0.88; both together: 0.95). Where all borders are present, using both costs nothing
-    (0.99).
+    The defaults were chosen on true masks that were separated, blurred and given correlated noise. Seeds from
+    probability alone lose objects where the borders between touching cells are partly missing, seeds from shape alone
+    split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without borders: 0.66 and 0.88; both
+    together: 0.95).
     """
 
     threshold: Share = 0.5
@@ -202,13 +199,26 @@ def label_each(
 
     for choice in choices:
         divided_by = (*quantized_thresholds(choice), choice.merge_ratio, choice.seed_share)
-        labels, confidence = extended(divided_by, choice.min_size_px, outline_threshold(choice)), None
-        if choice.learned is not None:
-            regions = regions_of_image(labels, values, distances(outline_threshold(choice)), sure=divided_by[1])
-            numbers, confidence = decide(regions, choice.learned, labels.shape)
-            labels = numbers.astype(np.int32)[labels]
+        labels = extended(divided_by, choice.min_size_px, outline_threshold(choice))
+        labels, confidence = _decided(labels, values, distances, choice)
         labels = finish_contacts(labels, values, choice, sizes)
         yield Labeled(choice, fill_holes(labels) if choice.fill_holes else labels, confidence)
+
+
+def _decided(
+    labels: NDArray[np.int32],
+    values: NDArray[np.uint16],
+    distances: Callable[[int], NDArray[np.int32]],
+    choice: ObjectSettings,
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Apply the learned decisions of `choice`, if it has any; return the labels and the confidence of each object."""
+    if choice.learned is None:
+        return labels, None
+    regions = regions_of_image(
+        labels, values, distances(outline_threshold(choice)), sure=quantized_thresholds(choice)[1]
+    )
+    numbers, confidence = decide(regions, choice.learned, labels.shape)
+    return numbers.astype(np.int32)[labels], confidence
 
 
 def find_regions(

@@ -227,7 +227,7 @@ def merged_by(
     objects
         The merged regions.
     root
-        ``(N,)`` int64, 1 or more: number of the object of each of the `regions`.
+        ``(N,)`` int64, >= 1: number of the object of each of the `regions`.
     """
     root = regions.number
     while contact is not None and len(regions.pairs):

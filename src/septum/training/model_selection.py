@@ -178,7 +178,7 @@ def few_candidates(
 def first_candidates(
     sizes: NDArray[np.float64], *, lines: bool = False, fill_holes: bool = False
 ) -> tuple[ObjectSettings, ...]:
-    """List what tuning tries first, `candidates` or `area_candidates`, for sizes ``(n,)`` float64 of 1 or more."""
+    """List what tuning tries first, `candidates` or `area_candidates`, for `sizes` ``(n,)`` float64, >= 1."""
     return area_candidates(sizes) if lines else candidates(sizes, fill_holes=fill_holes)
 
 
