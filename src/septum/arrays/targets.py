@@ -304,9 +304,12 @@ def width_by_area(labels: NDArray[np.integer[Any]]) -> tuple[int, float]:
         Diameter (`equivalent_diameters`) of the object at which half of the area of all objects is reached, from the
         smallest on; 0 without objects.
     """
-    sizes = np.sort(np.unique(labels[labels > 0], return_counts=True)[1])
-    if not len(sizes):
+    ids = labels[labels > 0]
+    if not len(ids):
         return 0, 0.0
+    # Counting takes a tenth of the time of sorting, and little memory if ids are numbers of objects.
+    sizes = np.bincount(ids) if int(ids.max()) <= labels.size else np.unique(ids, return_counts=True)[1]
+    sizes = np.sort(sizes[sizes > 0])
     areas = np.cumsum(sizes)
     middle = sizes[np.searchsorted(areas, areas[-1] / 2)]
     return len(sizes), float(equivalent_diameters(np.array([middle]), labels.ndim)[0])

@@ -94,6 +94,22 @@ Scale = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
+class SeenFrame:
+    """The prediction of a frame.
+
+    Parameters
+    ----------
+    probabilities
+        ``(K, *S) float32``, 0..1.
+    labels
+        ``(*S) int32``, 0 background, 1 .. N: objects, made as if all pixel sizes were equal.
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
 class FoundScale:
     """The scale of an image; see `septum.prediction.scale`.
 
@@ -108,21 +124,32 @@ class FoundScale:
         Why the factors are not 1; empty if they are, or if the user asked for them.
     seconds
         Time that was needed to find it.
-    probabilities
-        ``(K, *S) float32`` in 0..1 of the only frame on the working grid, where it was predicted on the way.
+    seen
+        The only frame on the working grid, where it was predicted on the way.
     """
 
     factors: Scale
     grid: Scale | None
     text: str = ""
     seconds: float = 0.0
-    probabilities: NDArray[np.float32] | None = None
+    seen: SeenFrame | None = None
 
     @classmethod
     def at(cls, factors: Scale, model: Model, text: str = "") -> FoundScale:
         """Return the scale at which images are resized by these factors."""
         grid = tuple(factor * model.header.scale for factor in factors)
         return cls(factors, None if all(factor == 1 for factor in grid) else grid, text)
+
+    def labels(self, spacing: tuple[float, ...] | None) -> NDArray[np.int32] | None:
+        """Return the objects of the only frame, ``(*S) int32``, 0 background; None if they are not made yet.
+
+        Parameters
+        ----------
+        spacing
+            Pixel sizes for which they must have been made.
+        """
+        alike = spacing is None or len(set(spacing)) == 1
+        return self.seen.labels if self.seen is not None and alike else None
 
     @property
     def shown(self) -> float | Scale | None:

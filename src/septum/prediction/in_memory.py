@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -73,22 +73,27 @@ def predict_in_memory(
     done = 0
     for number, frame in enumerate(job.frames, start=1):
         probabilities = np.empty(0, np.float32)
-        known = job.found.probabilities
-        working = working_frame(frame, job.scale)
-        steps = frame_probabilities(tiler, working, model, tta=job.settings.tta) if known is None else [(known, 0)]
-        for filled, left in steps:
+        for filled, left in _frame_steps(tiler, frame, job):
             probabilities, done = filled, done + 1
             later = (len(job.frames) - number) * plan.tiles // len(job.frames)
             yield TileDone(job.path, done, done + left + later)
             yield from writer.finished()
         wait(results[-1:])  # at most one frame is postprocessed while the next is computed
         sides = None if job.scale is None else frame.shape[1:]
-        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides)
+        labels = job.found.labels(job.spacing)
+        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides, labels=labels)
         results.append(writer.submit(make) if job.overlap else _done(make()))
     if tiler.halved:
         yield Warned(halved_text(job.path, tiler))
     write = partial(_write, job, results, begin)
     yield from writer.submit_last(write) if job.overlap else write()
+
+
+def _frame_steps(tiler: TiledPredictor, frame: Readable, job: ImageJob) -> Iterable[tuple[NDArray[np.float32], int]]:
+    """Predict a frame of an image, or return what was predicted when its scale was found."""
+    if job.found.seen is not None:
+        return [(job.found.seen.probabilities, 0)]
+    return frame_probabilities(tiler, working_frame(frame, job.scale), job.model, tta=job.settings.tta)
 
 
 def _done(result: NDArray[Any]) -> Future[NDArray[Any]]:
@@ -197,11 +202,13 @@ def predict_image(
     tiler = image_tiler(model, frames, found.grid)
     results = []
     for frame in frames:
-        probabilities = found.probabilities
-        if probabilities is None:
+        if found.seen is not None:
+            probabilities = found.seen.probabilities
+        else:
             *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, found.grid), model)
         sides, spacing = None if found.grid is None else frame.shape[1:], frame_spacing(image, model.rank, found.grid)
-        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides))
+        labels = found.labels(spacing)
+        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, labels=labels))
     return join_frames(results, image, model.rank)
 
 

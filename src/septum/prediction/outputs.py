@@ -194,6 +194,7 @@ def postprocess(
     *,
     spacing: tuple[float, ...] | None = None,
     sides: tuple[int, ...] | None = None,
+    labels: NDArray[np.int32] | None = None,
 ) -> NDArray[Any]:
     """Turn class probabilities into the result.
 
@@ -209,6 +210,8 @@ def postprocess(
         Pixel size of each axis relative to the smallest; None if unknown.
     sides
         Sides of the result, where the probabilities were computed on another grid than that of the image.
+    labels
+        ``(*S) int32``, 0 background: the objects, if `septum.arrays.instances.label_objects` has made them already.
 
     Returns
     -------
@@ -219,7 +222,9 @@ def postprocess(
     if output == "probabilities":
         return _on_grid(probabilities[1:] if len(probabilities) == 2 else probabilities, sides)
     if output == "labels":
-        return _objects(probabilities[1], model.header, spacing, sides)[None]
+        if labels is None:
+            labels = label_objects(probabilities[1], model.header.objects, spacing=spacing)
+        return _labels_on_grid(labels, probabilities[1], model.header, sides)[None]
     classes = most_probable_class(probabilities, model.header, spacing=spacing, sides=sides)
     values: NDArray[Any] = class_table(model)[classes][None]
     return values
@@ -232,14 +237,10 @@ def _on_grid(probabilities: NDArray[np.float32], sides: tuple[int, ...] | None) 
     return Resampled(probabilities, sides)[(slice(None),) * probabilities.ndim]
 
 
-def _objects(
-    foreground: NDArray[np.float32],
-    header: ModelHeader,
-    spacing: tuple[float, ...] | None,
-    sides: tuple[int, ...] | None,
+def _labels_on_grid(
+    numbers: NDArray[np.int32], foreground: NDArray[np.float32], header: ModelHeader, sides: tuple[int, ...] | None
 ) -> NDArray[Any]:
-    """Label objects on the grid of the probabilities, and bring them to the image's own grid of `sides`."""
-    numbers = label_objects(foreground, header.objects, spacing=spacing)
+    """Return objects in the smallest integer type, on the image's own grid of these sides; None: they are already."""
     labels: NDArray[Any] = numbers.astype(smallest_integer(0, int(numbers.max())))
     if sides is None:
         return labels
@@ -275,7 +276,8 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        classes = draw_boundaries(_objects(probabilities[1], header, spacing, sides)) > 0
+        areas = label_objects(probabilities[1], header.objects, spacing=spacing)
+        classes = draw_boundaries(_labels_on_grid(areas, probabilities[1], header, sides)) > 0
     else:
         classes = _on_grid(probabilities, sides).argmax(axis=0)
     return classes.astype(smallest_integer(0, len(probabilities) - 1))

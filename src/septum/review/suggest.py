@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
+from septum.arrays.resample import Resampled
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.image import Image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
-from septum.prediction.frames import ImageFrame, open_for_model, split_frames, walked_axes
+from septum.prediction.frames import FoundScale, ImageFrame, open_for_model, split_frames, walked_axes, working_frame
 from septum.prediction.memory import format_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, open_model
 from septum.prediction.outputs import input_images
@@ -178,8 +179,14 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
 
 def _judge_frame(path: Path, source: Image, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
     _refuse_too_large(path, frame, model)
-    image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
-    information, _ = mutual_information(votes(model, image))
+    whole = tuple(slice(0, n) for n in frame.shape[1:])
+    image = frame[(slice(None), *whole)]
+    # At the scale of the training: an image of another scale is worth annotating because the network does not know it.
+    scale = FoundScale.at((1.0,) * model.rank, model).grid
+    seen = working_frame(image, scale)
+    information, _ = mutual_information(votes(model, seen[(slice(None), *(slice(0, n) for n in seen.shape[1:]))]))
+    if scale is not None:
+        information = Resampled(information[None], frame.shape[1:])[(slice(None), *whole)][0]
     sides = (settings.region or _BOX_PX[model.rank],) * model.rank
     boxes = [
         Box(tuple(s.start for s in region), tuple(s.stop for s in region), mean)
