@@ -4,8 +4,8 @@
 
 RUN is a run folder of ``septum train DATA``, IMAGES and TRUTH are images and masks that chose nothing. Each image is
 predicted once (and its probabilities kept in FOLDER). Every variant is tuned on the images that RUN held out, then
-scored on the others. ``before``: objects as models of earlier versions make them; ``after``: with outline level, gaps
-divided along the valley, no teeth, and holes filled.
+scored on the others. ``before``: objects as models of earlier versions make them. ``after``: with an outline level,
+gaps divided along the valley, no teeth, and holes filled.
 
 Teeth are pixels with one face neighbor of their own object at most and two or more of one other object. Perimeters
 (Crofton, four directions) are medians over matched objects of predicted divided by true length. Contact is the number
