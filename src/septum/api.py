@@ -13,12 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from septum.array_likes import is_location, is_picture, to_array, write_compared, write_pairs
-from septum.errors import DataError, SeptumWarning, UnfamiliarImageWarning, UsageError
+from septum.array_likes import is_location, to_image, write_compared, write_pairs
+from septum.errors import SeptumWarning, UnfamiliarImageWarning, UsageError
 from septum.evaluation.evaluate import evaluate as evaluate_job
 from septum.evaluation.results import EvaluateSettings, Evaluation
 from septum.events import Event, Warned
@@ -80,9 +79,9 @@ def train(
     Parameters
     ----------
     images
-        A folder or stack of images; or a list, or any iterable, of paths or of arrays ``(*S)`` or ``(C, *S)`` of any
-        integer or float type, raw intensities; or one array whose first axis counts images. What `numpy.asarray`
-        understands is an array: tensors, nested lists, images of Pillow.
+        A folder or stack of images; or a list, or any iterable, of paths or of arrays ``(*S)``, ``(C, *S)`` or
+        ``(*S, C)`` of any integer or float type, raw intensities; or one array whose first axis counts images. What
+        `numpy.asarray` understands is an array: tensors, nested lists, images of Pillow.
     masks
         The same for the masks, ``(*S)`` integers: object ids or class values, 0 background; as many as images and in
         their order. The rank of the masks is that of the images. None where `images` is a folder that holds both.
@@ -188,8 +187,8 @@ def predict(
         From `train` or `open_model`; or the path of a model file or run folder, or the name of a model that comes with
         Septum (``"nuclei"``), which is opened at each call.
     image
-        A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities, any integer or float type; also what
-        `numpy.asarray` understands: a tensor, an image of Pillow, a nested list.
+        A path, or an array ``(*S)``, ``(C, *S)`` or ``(*S, C)`` of raw intensities, any integer or float type; also
+        what `numpy.asarray` understands: a tensor, an image of Pillow, a nested list.
     output
         ``"labels"``: object ids; ``"classes"``: the class values of the training masks; ``"probabilities"``. None: what
         the training masks held, labels or classes.
@@ -228,7 +227,7 @@ def predict(
         if message:
             warnings.warn(message, UnfamiliarImageWarning, stacklevel=2)
     else:
-        found, name = _as_image(image, opened), "the image"
+        found, name = to_image(image, opened.rank, opened.header.network.channels), "the image"
     at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
     for cause, text in _new_warnings(opened, found, name, at):
         warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
@@ -375,24 +374,6 @@ def _compared(predicted: Any, truth: Any, folder: Path) -> tuple[tuple[Any, ...]
         return tuple(several), truth
     arrays, truth = write_compared(predicted, truth, folder)
     return (arrays,), truth
-
-
-def _as_image(value: Any, model: Model) -> Image:
-    """Return an array ``(*S)`` or ``(C, *S)`` as an image of one channel or of C."""
-    rank, channels = model.rank, model.header.network.channels
-    several = isinstance(value, Iterator)
-    if isinstance(value, Sequence) and len(value) > 0:
-        several = is_location(value[0]) or is_picture(value[0])
-    array = np.empty(0) if several else to_array(value, "image")
-    several = several or (isinstance(value, Sequence) and array.ndim == rank + 1 and len(value) != channels)
-    if several:
-        number = f"{len(value)} " if isinstance(value, Sequence) else ""
-        todo = "call predict for each: [septum.predict(model, image) for image in images]"
-        raise DataError(f"image: a list of {number}images", "one image", todo)
-    if array.ndim not in (rank, rank + 1):
-        expected = f"{rank} dimensions, or {rank + 1} with channels first"
-        raise DataError(f"an array of {array.ndim} dimensions", expected)
-    return Image.from_array(array if array.ndim == rank + 1 else array[None], "CZYX" if rank == 3 else "CYX")
 
 
 def _new_warnings(model: Model, image: Image, name: str, at: FoundScale) -> Iterator[tuple[tuple[str, str], str]]:
