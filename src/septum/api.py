@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from septum.array_likes import is_location, one_image, write_compared, write_pairs
+from septum.array_likes import is_location, to_image, write_compared, write_pairs
 from septum.errors import SeptumWarning, UnfamiliarImageWarning, UsageError
 from septum.evaluation.evaluate import evaluate as evaluate_job
 from septum.evaluation.results import EvaluateSettings, Evaluation
@@ -79,9 +79,9 @@ def train(
     Parameters
     ----------
     images
-        A folder or stack of images; or a list, or any iterable, of paths or of arrays ``(*S)`` or ``(C, *S)`` of any
-        integer or float type, raw intensities; or one array whose first axis counts images. What `numpy.asarray`
-        understands is an array: tensors, nested lists, images of Pillow.
+        A folder or stack of images; or a list, or any iterable, of paths or of arrays ``(*S)``, ``(C, *S)`` or
+        ``(*S, C)`` of any integer or float type, raw intensities; or one array whose first axis counts images. What
+        `numpy.asarray` understands is an array: tensors, nested lists, images of Pillow.
     masks
         The same for the masks, ``(*S)`` integers: object ids or class values, 0 background; as many as images and in
         their order. The rank of the masks is that of the images. None where `images` is a folder that holds both.
@@ -187,8 +187,8 @@ def predict(
         From `train` or `open_model`; or the path of a model file or run folder, or the name of a model that comes with
         Septum (``"nuclei"``), which is opened at each call.
     image
-        A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities, any integer or float type; also what
-        `numpy.asarray` understands: a tensor, an image of Pillow, a nested list.
+        A path, or an array ``(*S)``, ``(C, *S)`` or ``(*S, C)`` of raw intensities, any integer or float type; also
+        what `numpy.asarray` understands: a tensor, an image of Pillow, a nested list.
     output
         ``"labels"``: object ids; ``"classes"``: the class values of the training masks; ``"probabilities"``. None: what
         the training masks held, labels or classes.
@@ -378,7 +378,7 @@ def _opened(image: Any, model: Model, axes: str | None) -> tuple[Image, str, str
     if is_location(image):
         stored, message = open_for_model(Path(image), model, axes=axes)
         return stored.load(), str(image), message
-    found = one_image(image, rank=model.rank, channels=model.header.network.channels)
+    found = to_image(image, model.rank, model.header.network.channels)
     return found, "the image", channel_note(found, model)
 
 

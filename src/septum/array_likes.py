@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from septum.errors import DataError, UsageError
 from septum.io.files import write_image
 from septum.io.formats import image_stem, suffix_of
-from septum.io.image import Image
+from septum.io.image import Image, StoredImage
 
 Location = str | os.PathLike[str]
 _ARRAY = "an array, a tensor, a Pillow image or a nested list of numbers"
@@ -68,6 +68,66 @@ def to_array(value: Any, name: str, *, labels: bool = False) -> NDArray[Any]:
     if array.size == 0:
         raise DataError(f"{name}: an array without pixels, {array.shape}", "at least one pixel")
     return array
+
+
+def axes_of(shape: Sequence[int], rank: int, *, sides: Sequence[int] | None = None, channels: int | None = None) -> str:
+    """Return the axes of an array with channels: first, or last as most libraries keep color.
+
+    The sides of the mask decide, or the channels that a model takes; else a last side of 3 or 4 is color, as in .npy
+    files.
+
+    Parameters
+    ----------
+    shape
+        Of the array, `rank` sides or one more.
+    rank
+        2 for images, 3 for volumes.
+    sides
+        Sides of the mask of the array.
+    channels
+        Number of channels of the model.
+    """
+    spatial, shape = "ZYX"[-rank:], tuple(shape)
+    if len(shape) == rank:
+        return spatial
+    first = shape[1:] == sides if sides is not None else shape[0] == channels
+    last = shape[:-1] == sides if sides is not None else shape[-1] == channels
+    if first == last:
+        last = shape[-1] in (3, 4) and min(shape[:-1]) > 4 and not first
+    return spatial + "C" if last else "C" + spatial
+
+
+def to_image(value: Any, rank: int, channels: int) -> Image:
+    """Return what `to_array` takes as an image; channels may come first or last, see `axes_of`.
+
+    Parameters
+    ----------
+    value
+        An array ``(*S)``, ``(C, *S)`` or ``(*S, C)``, any integer or float type, any values.
+    rank
+        Number of spatial axes, 2 or 3.
+    channels
+        Number of channels of the model that takes the image.
+
+    Raises
+    ------
+    DataError
+        If it holds several images, or no numbers, or has another number of dimensions.
+    """
+    several = isinstance(value, Iterator)
+    if isinstance(value, Sequence) and len(value) > 0:
+        several = is_location(value[0]) or is_picture(value[0])
+    array = np.empty(0) if several else to_array(value, "image")
+    axes = axes_of(array.shape, rank, channels=channels) if array.ndim in (rank, rank + 1) else ""
+    several = several or (isinstance(value, Sequence) and axes[:1] == "C" and len(value) != channels)
+    if several:
+        number = f"{len(value)} " if isinstance(value, Sequence) else ""
+        todo = "call predict for each: [septum.predict(model, image) for image in images]"
+        raise DataError(f"image: a list of {number}images", "one image", todo)
+    if not axes:
+        expected = f"{rank} dimensions, or {rank + 1} with channels first or last"
+        raise DataError(f"an array of {array.ndim} dimensions", expected)
+    return Image(StoredImage.from_array(array, axes), named=True)
 
 
 def is_picture(value: object) -> bool:
@@ -157,7 +217,11 @@ def write_pairs(images: Any, masks: Any, folder: Path) -> tuple[Path, Path]:
         raise DataError("both paths and arrays", "paths only, or arrays only", "read the files, or write the arrays")
     arrays = [to_array(mask, f"masks: number {n}", labels=True) for n, mask in enumerate(truths)]
     rank = min(array.ndim for array in arrays)
-    return _write(pictures, folder / "images", rank), _write(arrays, folder / "masks", rank)
+    if rank == 3 and all(array.ndim == rank and axes_of(array.shape, 2) == "YXC" for array in arrays):
+        given = f"masks: arrays {arrays[0].shape}, which look like color"
+        raise DataError(given, "(Y, X), or (Z, Y, X) for volumes", "hand over one value for each pixel")
+    sides = [array.shape if array.ndim == rank else None for array in arrays]
+    return _write(pictures, folder / "images", rank, sides), _write(arrays, folder / "masks", rank)
 
 
 def write_compared(predicted: Any, truth: Any, folder: Path) -> tuple[Path, Path]:
@@ -193,17 +257,19 @@ def write_compared(predicted: Any, truth: Any, folder: Path) -> tuple[Path, Path
     return folder / "predicted", folder / "truth"
 
 
-def _write(values: Sequence[Any], folder: Path, rank: int) -> Path:
-    """Write arrays ``(*S)`` or ``(C, *S)`` as files that name their axes."""
+def _write(
+    values: Sequence[Any], folder: Path, rank: int, sides: Sequence[tuple[int, ...] | None] | None = None
+) -> Path:
+    """Write arrays ``(*S)``, ``(C, *S)`` or ``(*S, C)`` as files that name their axes; `sides`: those of the masks."""
     if rank not in (2, 3):
         raise DataError(f"masks of {rank} dimensions", "2 for images, 3 for volumes", "hand over single images")
     folder.mkdir()
     for number, value in enumerate(values):
-        array, spatial = to_array(value, f"{folder.name}: number {number}"), "ZYX"[-rank:]
+        array = to_array(value, f"{folder.name}: number {number}")
         if array.ndim not in (rank, rank + 1):
-            expected = f"{rank} dimensions as its mask, or {rank + 1} with channels first"
+            expected = f"{rank} dimensions as its mask, or {rank + 1} with channels first or last"
             raise DataError(f"{folder.name}: array {number} has {array.ndim} dimensions", expected)
-        axes = spatial if array.ndim == rank else "C" + spatial
+        axes = axes_of(array.shape, rank, sides=None if sides is None else sides[number])
         write_image(folder / f"image-{number:06d}.tif", array, axes=axes)
     return folder
 
@@ -223,30 +289,3 @@ def _link(paths: Sequence[Location], names: Sequence[Location], folder: Path) ->
             continue
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)  # no links on this drive
     return folder
-
-
-def one_image(value: Any, *, rank: int, channels: int) -> Image:
-    """Return an array ``(*S)`` or ``(C, *S)``, or what numpy understands as one, as an image of one channel or of C.
-
-    Parameters
-    ----------
-    value
-        What the caller gave.
-    rank
-        2 for images, 3 for volumes.
-    channels
-        Channels of the model: a list of arrays of another length is a list of images, which is refused.
-    """
-    several = isinstance(value, Iterator)
-    if isinstance(value, Sequence) and len(value) > 0:
-        several = is_location(value[0]) or is_picture(value[0])
-    array = np.empty(0) if several else to_array(value, "image")
-    several = several or (isinstance(value, Sequence) and array.ndim == rank + 1 and len(value) != channels)
-    if several:
-        number = f"{len(value)} " if isinstance(value, Sequence) else ""
-        todo = "call predict for each: [septum.predict(model, image) for image in images]"
-        raise DataError(f"image: a list of {number}images", "one image", todo)
-    if array.ndim not in (rank, rank + 1):
-        expected = f"{rank} dimensions, or {rank + 1} with channels first"
-        raise DataError(f"an array of {array.ndim} dimensions", expected)
-    return Image.from_array(array if array.ndim == rank + 1 else array[None], "CZYX" if rank == 3 else "CYX")
