@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import label_objects
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.metrics import isbi

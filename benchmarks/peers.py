@@ -83,7 +83,7 @@ def dsb_part(data: Path) -> ProtocolPart:
     files += [(masks[n], f"masks/{masks[n].name}") for n in split["train"]]
     return ProtocolPart(
         name="train",
-        says="trains on 80 %, predicts 20 %",
+        description="trains on 80 %, predicts 20 %",
         training=tuple(files),
         held_out=None,
         inputs=tuple(images[n] for n in split["test"]),

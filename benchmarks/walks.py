@@ -168,7 +168,8 @@ def training_walk(folder: Path) -> Walk:
     from septum.training.settings import TrainSettings
 
     def job(name: str) -> None:
-        for _ in train(TrainSettings(data=(folder,), out=folder.parent / name, steps=3, device="cpu")):
+        asked = TrainSettings(data=(folder,), out=folder.parent / name, steps=3, from_model="none", device="cpu")
+        for _ in train(asked):
             pass
 
     return walk_of(TRAINING, job)

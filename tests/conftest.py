@@ -46,3 +46,21 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(folder / "masks" / f"{name}.npy", mask.astype(np.uint8))
         np.save(folder / "images" / f"{name}.npy", image.astype(np.float32))
     return folder
+
+
+@pytest.fixture(scope="session")
+def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of three images of bright disks, as nuclei are, `images/` and `masks/`; not to be changed."""
+    folder, rng = tmp_path_factory.mktemp("nuclei"), np.random.default_rng(2)
+    y, x = np.mgrid[:128, :128]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for number, name in enumerate("abc"):
+        mask = np.zeros((128, 128), np.uint16)
+        for place, (cy, cx) in enumerate((cy, cx) for cy in (20, 64, 108) for cx in (20, 64, 108)):
+            dy, dx = rng.integers(-6, 7, 2)
+            mask[(y - cy - dy) ** 2 + (x - cx - dx) ** 2 < 90] = 10 * number + place + 1
+        image = (120.0 * (mask > 0) + rng.normal(50, 8, mask.shape)).clip(0, 255).astype(np.uint8)
+        np.save(folder / "images" / f"{name}.npy", image)
+        np.save(folder / "masks" / f"{name}.npy", mask)
+    return folder

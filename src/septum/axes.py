@@ -71,3 +71,16 @@ def relative_spacing(spacing: Sequence[float] | None, rank: int) -> tuple[float,
     if len(sizes) != rank or not all(0 < size < math.inf for size in sizes):
         raise UsageError(f"spacing {spacing} for {rank} axes", f"{rank} numbers above 0, one per axis")
     return tuple(size / min(sizes) for size in sizes)
+
+
+def pixels_within(distance: float, sizes: Sequence[float]) -> tuple[int, ...]:
+    """Return the whole pixels along each axis within a distance.
+
+    Parameters
+    ----------
+    distance
+        In pixels of the finest axis, 0 or more.
+    sizes
+        Pixel size along each axis in pixels of the finest, from `relative_spacing`.
+    """
+    return tuple(int(distance / size) for size in sizes)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from septum.arrays.instances import close_gaps, draw_boundaries
+from septum.arrays.boundaries import close_gaps, draw_boundaries
 from septum.arrays.targets import connected_components
 
 

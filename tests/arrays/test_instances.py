@@ -174,7 +174,7 @@ def test_several_settings_give_the_results_of_single_calls():
         ObjectSettings(threshold=t, seed_level=0.8, seed_share=share, merge_ratio=ratio, min_size_px=size, grow_px=grow)
         for t, share, ratio, size, grow in itertools.product((0.35, 0.7), (0, 0.3), (0, 0.5), (1, 10), (0, 1))
     ]
-    for choice, labels in label_each(foreground, choices):
+    for choice, labels, _ in label_each(foreground, choices):
         assert np.array_equal(labels, label_objects(foreground, choice)), choice
 
 

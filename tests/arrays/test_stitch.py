@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from septum.arrays import stitch
+from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.distance import MAX_DISTANCE_PX
-from septum.arrays.instances import ObjectSettings, draw_boundaries, label_objects, quantize
+from septum.arrays.instances import ObjectSettings, label_each, label_objects, quantize
+from septum.arrays.learned import CONTACT_PROPERTIES, OBJECT_PROPERTIES, LearnedDecisions, LogisticScore
 from septum.errors import UsageError
+
+OBJECTS = ("ids", "sizes", "seeded", "firsts", "small", "lowest", "highest")  # reports of objects and of background
 
 
 class Memory:
@@ -48,9 +52,7 @@ def blockwise(foreground, block, objects, spacing=None, *, seed=0, lines=False):
                 labels = np.zeros(foreground.shape, numbers.dtype) if labels is None else labels
                 labels[cores[i]] = numbers
             reports.append(report)
-            most = max(
-                most, sum(len(v.T) for k, v in report.items() if k not in ("ids", "sizes", "seeded", "firsts", "small"))
-            )
+            most = max(most, sum(len(v.T) for name, v in report.items() if name not in OBJECTS))
         tables[stage] = stitch.join(stage, reports, division, tables)
     return labels, tables, most
 
@@ -67,6 +69,26 @@ def images(draw):
     return (np.round((smooth - smooth.min()) / spread * steps) / steps).astype(np.float32)
 
 
+def scores(properties):
+    """Draw logistic scores of any sign; small weights keep them away from 0 and 1."""
+    numbers = st.lists(st.sampled_from([-1.0, -0.3, 0.0, 0.3, 1.0]), min_size=len(properties), max_size=len(properties))
+    zeros, ones = (0.0,) * len(properties), (1.0,) * len(properties)
+    return st.builds(
+        lambda weights, bias: LogisticScore(
+            properties=properties, mean=zeros, deviation=ones, weights=tuple(weights), bias=bias
+        ),
+        numbers,
+        st.sampled_from([-1.0, 0.0, 1.0]),
+    )
+
+
+LEARNED = st.builds(
+    LearnedDecisions,
+    size_px=st.sampled_from([4.0, 60.0]),
+    contact=st.none() | scores(CONTACT_PROPERTIES),
+    confidence=scores(OBJECT_PROPERTIES),
+    least=st.sampled_from([0.0, 0.3, 0.6]),
+)
 CHOICES = st.builds(
     ObjectSettings,
     threshold=st.sampled_from([0.0, 0.2, 0.5]),
@@ -75,6 +97,10 @@ CHOICES = st.builds(
     merge_ratio=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
     min_size_px=st.sampled_from([0, 3, 8, 30]),
     grow_px=st.sampled_from([0, 0, 1, 3]),
+    outline_level=st.sampled_from([0.1, 0.4, 1.0, 1.0]),
+    contacts=st.sampled_from(["steps", "valley"]),
+    fill_holes=st.booleans(),
+    learned=st.none() | LEARNED,
 )
 
 
@@ -84,12 +110,13 @@ def test_blockwise_labels_equal_those_of_the_whole_image(data, foreground, objec
     spacing = data.draw(st.none() | st.tuples(*[st.sampled_from([1.0, 1.3, 2.7])] * foreground.ndim))
     blocks = [range(1 if foreground.size < 60 else min(side, 3), side + 1) for side in foreground.shape]
     block = tuple(data.draw(st.sampled_from(sides)) for sides in blocks)
-    whole = label_objects(foreground, objects, spacing=spacing)
+    ((_, whole, sure),) = label_each(foreground, [objects], spacing=spacing)
     seed, lines = data.draw(st.integers(0, 9)), data.draw(st.booleans())
     labels, tables, _ = blockwise(foreground, block, objects, spacing, seed=seed, lines=lines)
     assert np.array_equal(labels, draw_boundaries(whole) if lines else whole)
     assert labels.dtype == np.min_scalar_type(whole.max(initial=0))
-    assert stitch.count(tables) == whole.max(initial=0)
+    assert stitch.count(tables) == (whole.max(initial=0) if sure is None else len(sure))
+    assert np.array_equal(stitch.confidence(tables), sure) if sure is not None else stitch.confidence(tables) is None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
@@ -144,12 +171,13 @@ def test_reports_of_blocks_scale_with_the_block_border():
 def test_stage_for_small_objects_is_skipped_without_small_objects():
     foreground = np.zeros((10, 30), np.float32)
     foreground[2:8, 2:12] = foreground[2:8, 20:25] = 1
+    division = stitch.Division(foreground.shape, (5, 5), ObjectSettings())
     _, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=30))
-    assert not stitch.needed("small", tables) and tables["small"] == {} and stitch.count(tables) == 2
+    assert not stitch.needed("extend", tables, division) and tables["extend"] == {} and stitch.count(tables) == 2
     assert tables["divide"]["small"] == 0
     assert tables["divide"]["numbers"].tolist() == [1, 2]
     labels, tables, _ = blockwise(foreground, (5, 5), ObjectSettings(min_size_px=31))
-    assert stitch.needed("small", tables) and stitch.count(tables) == 1
+    assert stitch.needed("extend", tables, division) and stitch.count(tables) == 1
     assert np.array_equal(labels == 1, (foreground > 0) & (np.arange(30) < 15))
 
 

@@ -156,7 +156,7 @@ def test_samples_are_the_arrays_of_the_check_and_not_copies(tmp_path: Path) -> N
     report = check([make(tmp_path, dtype=np.float32)])
     for pair, sample in zip(report.pairs, load_samples(check([tmp_path])), strict=True):
         image = report.files.image(pair.image)
-        labels = report.files.labels(pair.mask, pair.image_axes)[0]
+        labels = report.files.labels(pair.mask, pair.grid)[0]
         np.testing.assert_array_equal(sample.image, image.array)
         own = next(s for s in load_samples(report) if s.name == sample.name)
         assert np.shares_memory(own.image, image.array)

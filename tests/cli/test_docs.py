@@ -27,6 +27,7 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "models").glob("*.md")),
+    *sorted((ROOT / "src" / "septum" / "models").glob("*.md")),
 ]
 
 

@@ -16,6 +16,7 @@ from septum.cli.main import main
 from septum.cli.text import json_text
 from septum.demo.synthetic_cells import generate
 from septum.io.files import read_image, write_image
+from septum.models.named import read_card
 
 SMALL = ("--steps", "2", "--width", "2", "--depth", "1", "--tile", "64", "--device", "cpu")
 Run = Callable[..., tuple[int, str, str]]
@@ -150,6 +151,20 @@ def test_predict_evaluate_info(run: Run, cells: Path, model: Path, tmp_path: Pat
     assert "objects" in out
     code, out, _ = run("info", "--json")
     assert json.loads(out)["septum"]
+
+
+def test_a_model_that_comes_with_septum_is_used_by_its_name(run: Run, cells: Path, tmp_path: Path) -> None:
+    code, _, err = run("predict", "nuclei", cells / "images" / "cell0.png", "-o", tmp_path)
+    assert code == 0
+    assert "a model that comes with Septum, for nuclei in fluorescence microscopy, bright on dark" in err
+    assert "trained on DSB 2018 (CC0)" in err
+    assert read_image(tmp_path / "cell0.png", labels=True).array.max() > 1
+    code, out, _ = run("info", "nuclei")
+    assert code == 0 and out.startswith(read_card("nuclei"))
+    assert json.loads(run("info", "nuclei", "--json")[1])["card"] == read_card("nuclei")
+    assert "cells, membranes, nuclei" in run("info")[1]
+    code, _, err = run("predict", "nucleus", cells / "images", "-o", tmp_path)
+    assert code == 2 and "to do: did you mean: nuclei?" in err
 
 
 def test_probabilities_are_probabilities(run: Run, cells: Path, model: Path, tmp_path: Path) -> None:

@@ -209,3 +209,13 @@ def test_a_corrected_request_is_accepted_in_the_same_folder(disks: Path, tmp_pat
         list(train(_settings(disks, out, split={"group": "mouse"})))
     events = train_folds(_settings(disks, out), 2)
     assert any(isinstance(r, Step) for r in events)
+
+
+def test_all_folds_start_from_the_model_that_the_first_chose(nuclei: Path, tmp_path: Path) -> None:
+    settings = _settings(nuclei, tmp_path / "run", width=None, depth=None, tile=64, steps=1)
+    events = list(train_folds(settings, 3))
+    origins = [open_model(tmp_path / "run" / f"fold-{k}", "cpu").header.training["from"] for k in (1, 2, 3)]
+    assert [origin["file"] for origin in origins] == ["nuclei.safetensors"] * 3
+    assert isinstance(events[-1], Trained)
+    again = list(train_folds(settings, 3))
+    assert isinstance(again[-1], Trained)

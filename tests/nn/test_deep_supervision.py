@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,17 @@ def test_without_coarser_levels_it_equals_the_network_and_its_loss() -> None:
         (float((expected[0] + 2 * soft_dice(network(x), y)).detach()), float(expected[1]))
     )
     assert [n for n, _ in made.named_parameters()] == [f"network.{n}" for n, _ in network.named_parameters()]
+
+
+def test_the_first_prediction_is_the_share_of_each_class() -> None:
+    made = DeeplySupervised(UNet(PLAIN, seed=1), 0.5, seed=2)
+    shares = np.array([0.9, 0.0998, 0.0002])
+    made.set_prior(shares)
+    for head in (made.network.head, *made.heads):
+        torch.nn.init.zeros_(head.weight)
+    for logits in made(_given(made.network)[0]):
+        p = torch.softmax(logits.detach(), dim=1).movedim(1, -1).reshape(-1, 3).numpy()
+        np.testing.assert_allclose(p, np.broadcast_to(shares, p.shape), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

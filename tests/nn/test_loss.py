@@ -89,6 +89,23 @@ def test_soft_dice_is_0_for_correct_and_for_unannotated_pixels() -> None:
     learned = torch.randn(2, 3, 4, 5, requires_grad=True)
     soft_dice(learned, torch.full_like(target, 255)).backward()
     assert learned.grad is not None and float(learned.grad.abs().max()) == 0.0
-    absent = torch.zeros(1, 2, 4, 4, requires_grad=True)  # a class that is predicted but not in the tile
-    soft_dice(absent, torch.zeros(1, 4, 4, dtype=torch.uint8)).backward()
-    assert absent.grad is not None and bool((absent.grad[:, 1] > 0).all())
+
+
+def test_soft_dice_is_of_the_classes_in_a_tile() -> None:
+    logits, target, _ = _batch()
+    target[0][target[0] == 2] = 0
+    learned = logits.clone().requires_grad_()
+    soft_dice(learned, target).backward()
+    p = torch.softmax(logits.double(), dim=1).numpy()
+    y = target.numpy()
+    overlaps = [
+        (2 * p[tile, k][y[tile] == k].sum() + 1) / (p[tile, k].sum() + (y[tile] == k).sum() + 1)
+        for tile, k in ((0, 1), (1, 1), (1, 2))
+    ]
+    expected = 20 * (1 - overlaps[0]) + 20 * (1 - (overlaps[1] + overlaps[2]) / 2)
+    assert float(soft_dice(logits, target)) == pytest.approx(expected, rel=1e-5)
+    empty = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    loss = soft_dice(empty, torch.zeros(1, 4, 4, dtype=torch.uint8))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert empty.grad is not None and float(empty.grad.abs().max()) == 0.0

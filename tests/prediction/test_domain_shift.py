@@ -58,6 +58,30 @@ def test_images_like_the_training_images_cause_no_warning(seed: int) -> None:
     assert causes(nuclei(seed, side=150)) == []
 
 
+def test_brightness_and_contrast_matter_to_a_model_of_one_normalization() -> None:
+    def scaled(seed: int, factor: float) -> np.ndarray:
+        return factor * nuclei(seed)[None].astype(np.float32)
+
+    samples = [Sample(str(n), "", 0, scaled(n, 100), np.ones((80, 80), np.int32), None, None) for n in range(8)]
+    seen = training_domain(samples, None, common=True)
+    assert len(seen.ends) == 1 and training_domain(samples, None).ends == ()
+    for seed in range(20, 30):
+        assert list(shift_warnings(scaled(seed, 100), "a.tif", {}, seen)) == []
+        assert (
+            list(
+                shift_warnings(
+                    scaled(seed, 100).clip(0, 30), "a.tif", {}, seen.model_copy(update={"curves": ((0.0,),)})
+                )
+            )
+            == []
+        )
+    for factor, offset in ((257.0, 0.0), (200.0, 0.0), (100.0, 60.0), (100.0, -60.0)):
+        ((cause, text),) = shift_warnings(scaled(20, factor) + offset, "a.tif", {}, seen)
+        assert cause == "gray values"
+        assert text.startswith("a.tif: gray values are mostly ")
+        assert "bring the image to the scale of the training images" in text
+
+
 def test_the_pixel_size_warning_names_effect_and_remedy() -> None:
     ((cause, text),) = shift_warnings(nuclei(50)[None], "a.tif", {"Y": 0.63, "X": 0.63}, SEEN)
     assert cause == "pixel size"
@@ -101,6 +125,23 @@ def test_intensity_curves_computed_by_hand() -> None:
     assert typical_distance([curve]) == pytest.approx(1.3)
     assert typical_distance([curve, curve + 0.2, curve + 0.4]) == pytest.approx(0.6)
     assert typical_distance([curve] * 12) == pytest.approx(0.2)
+
+
+def test_hot_pixels_and_added_frames_are_named() -> None:
+    robust = NormalizeSettings(limit=6, skip_constant=True)
+    image = nuclei(50)
+    assert list(shift_warnings(image[None], "a.tif", {}, SEEN, robust)) == []
+    hot = image.astype(np.float32)
+    hot[3, [4, 9]] = 65_535
+    ((cause, text),) = shift_warnings(hot[None], "a.tif", {}, SEEN, robust)
+    assert cause == "hot pixels"
+    assert text.startswith("a.tif: 2 pixels far brighter or darker than anything in the training images (up to ")
+    assert "limited to the intensities of the training" in text
+    assert "hot pixels" not in [c for c, _ in shift_warnings(hot[None], "a.tif", {}, SEEN, NormalizeSettings())]
+    framed = np.pad(image.astype(np.float32) + 5000, 20)
+    found = dict(shift_warnings(framed[None], "a.tif", {}, SEEN, robust))
+    share = np.mean(framed == 0)
+    assert f"{share:.1%} of the pixels have exactly the value 0, far from all others" in found["constant value"]
 
 
 def test_large_frames_are_read_in_windows() -> None:
@@ -186,6 +227,7 @@ def test_training_stores_statistics_of_its_images(tmp_path: Path, disks: Path) -
         "object_px",
         "width_by_area_px",
         "levels",
+        "ends",
     }
     assert seen.pixel_um == {}
     assert seen.object_px == pytest.approx(13.6, abs=0.5)

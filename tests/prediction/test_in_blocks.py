@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries, label_objects
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import AREAS, ObjectSettings, label_objects
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event

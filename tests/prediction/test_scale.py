@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings, draw_boundaries
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import AREAS, ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import UsageError
 from septum.events import Event

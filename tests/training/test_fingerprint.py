@@ -42,6 +42,19 @@ def test_objects_are_counted_and_measured() -> None:
     assert "89.5% of the pixels are annotated" in text
 
 
+@pytest.mark.parametrize(("pierced", "holes", "solid"), [(0, 0.0, True), (1, 0.01, True), (2, 0.02, False)])
+def test_objects_with_holes_are_counted(pierced: int, holes: float, *, solid: bool) -> None:
+    mask = np.zeros((60, 60), int)
+    for number in range(100):
+        y, x = 6 * (number // 10), 6 * (number % 10)
+        mask[y : y + 5, x : x + 5] = number + 1
+        mask[y + 1 : y + 4 : 2, x + 2] = 0 if number < pierced else number + 1  # two holes are one object with holes
+    mask[57, 57] = -1  # not annotated: no hole
+    found = compute_fingerprint([_sample(mask)], "objects", classes=2)
+    assert (found.objects, found.holes, found.solid_objects) == (100, holes, solid)
+    assert not compute_fingerprint([_sample(mask > 0)], "classes", classes=2).solid_objects
+
+
 def test_shares_of_classes() -> None:
     mask = np.zeros((20, 20), int)
     mask[:4], mask[4:5] = 1, 2
@@ -49,6 +62,24 @@ def test_shares_of_classes() -> None:
     assert found.shares == pytest.approx((0.75, 0.2, 0.05))
     assert "classes fill 75.0%, 20.0%, 5.0% of the pixels" in found.describe()
     assert (found.objects, found.object_px, found.object_range_px) == (0, None, None)
+
+
+def test_gray_values_are_compared_as_they_are_and_standardized_by_image() -> None:
+    rng = np.random.default_rng(0)
+    samples = []
+    for number in range(6):
+        mask = np.zeros((40, 40), np.int32)
+        mask[:5] = 1
+        mask[20:, : 6 * number + 4] = 2  # a class of any size: it decides mean and deviation of the image
+        image = np.array([10.0, 80.0, 200.0])[mask] + rng.normal(0, 4, mask.shape)
+        samples.append(Sample(f"{number}", "", 0, image[None].astype(np.float32), mask, None, None))
+    found = compute_fingerprint(samples, "classes", classes=3)
+    assert found.gray_values is not None
+    assert found.gray_values.common > 0.99
+    assert found.gray_values.each < 0.9
+    whole = np.concatenate([s.image.ravel() for s in samples])
+    assert found.common[0] == pytest.approx((whole.mean(), whole.std()), rel=0.02)
+    assert compute_fingerprint(samples, "objects", classes=2).gray_values is None
 
 
 def test_plan_reasons_and_data_are_reported_and_stored(disks: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from septum.arrays.targets import UNANNOTATED
 from septum.check.samples import Sample, fingerprint, fingerprints
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan
-from septum.training.prepare import prepare
+from septum.training.prepare import class_shares, prepare
 from septum.training.presets import make_plan
 from septum.training.settings import TrainSettings
 
@@ -57,6 +57,16 @@ def test_two_classes_get_a_border_between_pieces_and_more_classes_none() -> None
     (three,) = prepare([_sample(mask)], _plan(3), kind="classes")
     assert len(np.unique(three.weight)) == 3
     assert three.weight[32, 32] > three.weight[10, 10] > three.weight[0, 0]  # rare classes weigh more
+
+
+def test_shares_of_classes_are_those_of_the_weight_of_their_pixels() -> None:
+    mask = np.zeros((40, 40), np.int32)
+    mask[:20], mask[0, :2], mask[30:] = 1, 2, UNANNOTATED
+    images = tuple(prepare([_sample(mask), _sample(np.zeros((40, 40)))], _plan(4), kind="classes"))
+    weights = [np.concatenate([i.weight[i.target == k] for i in images]).sum() for k in range(3)]
+    expected = np.array([*weights, 1.0]) / (sum(weights) + 1)
+    np.testing.assert_allclose(class_shares(images, 4), expected, rtol=1e-6)
+    assert expected[2] > 5 * 2 / 2800  # rare classes weigh more
 
 
 def test_every_piece_of_a_class_has_a_place() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from septum.errors import UsageError
 from septum.training import presets
-from septum.training.fingerprint import Fingerprint
+from septum.training.fingerprint import Fingerprint, GrayValues
 from septum.training.plan import Plan
 from septum.training.settings import TrainSettings
 
@@ -48,6 +48,16 @@ def test_auto_follows_size_objects_and_device() -> None:
     assert small.network.depths == (2, 4)
     assert small.output[0] < 60 <= small.output[1]
     assert any("depth" in r for r in reasons)
+
+
+def test_holes_are_filled_where_hardly_any_true_object_has_one() -> None:
+    plan, reasons = make_plan(replace(FINGERPRINT, objects=300, holes=0.01))
+    assert plan.fill_holes
+    assert "holes in predicted objects are filled: 1.0% of the true objects have one" in reasons
+    for other in ({"objects": 300, "holes": 0.02}, {"objects": 0}):
+        plan, reasons = make_plan(replace(FINGERPRINT, **other))
+        assert not plan.fill_holes and not any("holes" in reason for reason in reasons)
+    assert not make_plan(replace(FINGERPRINT, objects=300), set=("fill_holes=false",))[0].fill_holes
 
 
 def test_auto_pools_a_coarse_axis_less() -> None:
@@ -99,3 +109,45 @@ def test_auto_pads_and_does_not_rotate_or_mirror_classes_of_fixed_orientation() 
     assert not fixed.augmentation.rotate and not fixed.augmentation.mirror
     assert fixed.augmentation.scale == plan.augmentation.scale
     assert any("neither rotated nor mirrored" in r for r in reasons)
+
+
+def test_gray_values_that_tell_the_classes_are_neither_standardized_by_image_nor_varied() -> None:
+    data = replace(FINGERPRINT, classes=13, common=((30.0, 45.0),))
+    plan, reasons = make_plan(replace(data, gray_values=GrayValues(0.36, 0.39, 0.97, 0.63)))
+    assert (plan.normalization.method, plan.normalization.common) == ("common", ((30.0, 45.0),))
+    drawn = plan.augmentation
+    assert (drawn.brightness, drawn.contrast, drawn.gamma) == (0.0, 0.0, (1.0, 1.0))
+    assert (drawn.noise, drawn.blur_px, drawn.rotate) == (0.2, 0.7, True)
+    text = "\n".join(reasons)
+    assert (
+        "one normalization for all images: their gray values tell 97% of the classes, and 36% with each image" in text
+    )
+    assert "brightness and contrast are not varied: gray values would tell 63% of the classes instead of 97%" in text
+    few, _ = make_plan(replace(data, gray_values=GrayValues(0.79, 0.8, 0.98, 0.99)))
+    assert (few.normalization.method, few.augmentation.contrast) == ("common", 0.25)
+    alone, _ = make_plan(replace(data, gray_values=GrayValues(0.8, 0.5, 0.8, 0.5)))
+    assert (alone.normalization.method, alone.augmentation.contrast) == ("standardize", 0.0)
+
+
+@pytest.mark.parametrize("found", [None, GrayValues(0.52, 0.52, 0.49, 0.33), GrayValues(*[float("nan")] * 4)])
+def test_gray_values_that_tell_little_are_standardized_and_varied(found: GrayValues | None) -> None:
+    plan, _ = make_plan(replace(FINGERPRINT, classes=3, gray_values=found, common=((30.0, 45.0),)))
+    assert (plan.normalization.method, plan.normalization.common) == ("standardize", ())
+    assert (plan.augmentation.brightness, plan.augmentation.contrast) == (0.2, 0.25)
+    assert plan.augmentation.gamma == (0.7, 1.5)
+
+
+def test_published_presets_leave_gray_values_and_first_probabilities_as_they_were() -> None:
+    data = replace(FINGERPRINT, classes=13, gray_values=GrayValues(0.36, 0.39, 0.97, 0.63), common=((30.0, 45.0),))
+    for preset in ("paper", "fiji"):
+        plan, _ = make_plan(data, preset=preset)
+        assert (plan.normalization.method, plan.prior, plan.dice) == ("range", False, 0.0)
+
+
+def test_one_normalization_may_be_requested_with_values_for_each_channel() -> None:
+    values = ("normalization.method=common", "normalization.common=[[40, 200]]")
+    assert make_plan(FINGERPRINT, set=values)[0].normalization.common == ((40.0, 200.0),)
+    with pytest.raises(UsageError, match="an offset and a scale for each channel"):
+        make_plan(FINGERPRINT, set=values[:1])
+    with pytest.raises(UsageError, match="2 pairs of offset and scale for 1 channels"):
+        make_plan(FINGERPRINT, set=(values[0], "normalization.common=[[40, 200], [1, 2]]"))

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from septum.check.samples import Sample
 from septum.errors import UsageError
 from septum.events import Event
 from septum.io.files import write_image
 from septum.io.tensors import read_model
+from septum.models.named import file_of
 from septum.nn.unet import UNet
-from septum.prediction.model import open_model
+from septum.prediction.model import Release, open_model
 from septum.training.events import Planned, Step
 from septum.training.loop import train
-from septum.training.pretrained import read_pretrained
+from septum.training.pretrained import Pretrained, image_hash, read_pretrained
+from septum.training.run_folder import read_plan_file
 from septum.training.settings import TrainSettings
 
 
@@ -147,3 +150,80 @@ def test_a_model_of_images_does_not_start_a_training_of_volumes(first: Path, tmp
         write_image(tmp_path / "data" / "masks" / f"{n}.tif", (volume > 0).astype(np.uint8), axes="ZYX")
     with pytest.raises(UsageError, match="a model of images, and the data are volumes"):
         list(train(_settings(tmp_path / "data", tmp_path / "run", from_model=first)))
+
+
+def _short(data: Path, out: Path, **changes: object) -> TrainSettings:
+    values = {"data": (data,), "out": out, "steps": 2, "tile": 64, "batch": 1, "device": "cpu"}
+    return TrainSettings.model_validate(values | changes)
+
+
+def test_a_training_starts_from_the_model_that_finds_its_objects(nuclei: Path, tmp_path: Path) -> None:
+    events = list(train(_short(nuclei, tmp_path / "run")))
+    text = _lines(events)
+    score = float(text.partition("started from nuclei: held-out AP50 ")[2].partition(" before the first step")[0])
+    assert score > 0.5
+    assert "starts from nuclei: its network and normalization" in text
+    header = open_model(tmp_path / "run", "cpu").header
+    assert header.training["from"]["file"] == "nuclei.safetensors"
+    assert header.release is None
+    assert read_plan_file(tmp_path / "run")["start"] == "nuclei"
+    refused = list(train(_short(nuclei, tmp_path / "none", from_model="none")))
+    assert "start" not in _lines(refused)
+    assert "from" not in open_model(tmp_path / "none", "cpu").header.training
+    first, anew = (next(e.loss for e in done if isinstance(e, Step)) for done in (events, refused))
+    assert first < 0.7 * anew
+    named = list(train(_short(nuclei, tmp_path / "named", from_model="nuclei")))
+    assert next(e.loss for e in named if isinstance(e, Step)) == first
+
+
+def test_a_stopped_run_from_a_start_ends_bit_identical_without_another_trial(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from septum.training import loop as train_module
+
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
+    list(train(_short(nuclei, tmp_path / "whole")))
+    for event in train(_short(nuclei, tmp_path / "run")):
+        if isinstance(event, Step):
+            break
+    with pytest.raises(UsageError, match="from: "):
+        list(train(_short(nuclei, tmp_path / "run", from_model="none")))
+    monkeypatch.setattr(Pretrained, "score", None)
+    list(train(_short(nuclei, tmp_path / "run")))
+    one, other = (read_model(tmp_path / name / "model.safetensors")[0] for name in ("whole", "run"))
+    assert {k: v.tobytes() for k, v in one.items()} == {k: v.tobytes() for k, v in other.items()}
+
+
+@pytest.mark.parametrize("asked", [{"preset": "paper"}, {"preset": "fiji"}, {"width": 4}, {"depth": 2}])
+def test_no_start_is_tried_for_another_network(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]
+) -> None:
+    monkeypatch.setattr(Pretrained, "score", None)
+    settings = _short(nuclei, tmp_path / "run", **{"width": 4, "depth": 1} | asked, steps=1)
+    assert "started from" not in _lines(list(train(settings)))
+
+
+def test_a_training_on_other_images_starts_from_no_model_and_states_the_scores(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pretrained, "score", lambda start, *_, **__: {"nuclei": 0.04, "cells": 0.01}[start.name])
+    text = _lines(list(train(_short(nuclei, tmp_path / "run", steps=1))))
+    assert "started from no model: held-out AP50 before the first step is 0.04 from nuclei, 0.01 from cells" in text
+    assert "from" not in open_model(tmp_path / "run", "cpu").header.training
+
+
+def test_a_start_that_has_seen_an_image_is_not_tried(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.normal(size=(1, 40, 40)).astype(np.float32) for _ in range(3)]
+    start = read_pretrained(file_of("nuclei"))
+    samples = [Sample(f"{n}", "", 0, image, np.zeros((40, 40), np.int32), None, None) for n, image in enumerate(images)]
+    assert start.count_seen(samples) == 0
+    seen = Release(purpose="disks", data="made", images=(image_hash(images[1]),))
+    known = replace(start, header=start.header.model_copy(update={"release": seen}))
+    assert known.count_seen(samples) == 1
+    monkeypatch.setattr(Pretrained, "count_seen", lambda self, samples: 2 if self.name == "nuclei" else 0)
+    text = _lines(list(train(_short(nuclei, tmp_path / "run", steps=1))))
+    assert "not started from nuclei: 2 of these images, or of their sequence, trained it" in text

@@ -1,39 +1,41 @@
-"""Make objects from foreground probabilities: threshold, seeds, watershed, removal of small objects, closing of gaps.
+"""Make objects from foreground probabilities: threshold, seeds, watershed, removal of small objects, outlines.
 
-Each step has one exact result for an image, whatever part of it is computed at a time: `septum.arrays.stitch` makes the
-same objects block by block.
+Each step has one exact result, whatever part of an image is computed at a time (see `septum.arrays.stitch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
 
+from septum.arrays.boundaries import close_gaps, close_gaps_reach
 from septum.arrays.distance import squared_distance
-from septum.arrays.watershed import flood
-from septum.axes import relative_spacing
+from septum.arrays.learned import LearnedDecisions, decide
+from septum.arrays.regions import Regions, regions_of_image
+from septum.arrays.watershed import fill_holes, flood
+from septum.axes import pixels_within, relative_spacing
 from septum.settings import Settings
 
 LEVELS = 2**16 - 1
 """Probabilities 0 .. 1 are rounded to the integers 0 .. `LEVELS` before objects are made."""
 
+_ROUNDS = 2  # in which teeth at contacts are removed: a tooth of two pixels takes two
+
 Share = Annotated[float, Field(ge=0, le=1)]
-IntT = TypeVar("IntT", bound=np.integer[Any])
 
 
 class ObjectSettings(Settings):
     """Settings that turn foreground probabilities into objects; tuned on validation images and stored in the model.
 
-    The defaults were chosen on true masks of fluorescent nuclei and HeLa cells that were separated, blurred and given
-    correlated noise. Seeds from probability alone lose objects where the borders between touching cells are partly
-    missing; seeds from shape alone split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without
-    borders, at 2 px blur: 0.66 and 0.88; both together: 0.95). Where all borders are present, using both costs nothing
-    (0.99).
+    The defaults were chosen on true masks that were separated, blurred and given correlated noise. Seeds from
+    probability alone lose objects where the borders between touching cells are partly missing, seeds from shape alone
+    split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without borders: 0.66 and 0.88; both
+    together: 0.95).
     """
 
     threshold: Share = 0.5
@@ -53,11 +55,29 @@ class ObjectSettings(Settings):
     setting ``neck``."""
 
     min_size_px: int = Field(default=8, ge=0)
-    """Objects of fewer pixels are removed, or merged into the neighbor from which they were split."""
+    """Objects of fewer pixels above the threshold are removed, or merged into the neighbor from which they were
+    split."""
+
+    outline_level: Share = 1.0
+    """Objects extend over connected pixels above this probability, more probable ones first, so that contacts follow
+    the valley between two objects: a high threshold keeps objects apart, and outlines lie where the probability says.
+    A level of `threshold` or more changes nothing."""
 
     grow_px: int = Field(default=0, ge=0, le=16)
     """Background pixels within this distance of two objects are assigned to these: this closes the gap that the
     training target left between touching objects. Outlines that face open background do not move."""
+
+    contacts: Literal["steps", "valley"] = "steps"
+    """How the gap between two objects is divided: ``"steps"`` to the nearer object, as in older model files;
+    ``"valley"`` to the object that is more probable around the pixel, and without teeth of one pixel
+    (`finish_contacts`)."""
+
+    fill_holes: bool = False
+    """Background that one object encloses becomes part of it; see `fill_holes`."""
+
+    learned: LearnedDecisions | None = None
+    """Learned scores that merge the parts made by the settings above, and remove objects, before contacts are finished;
+    None: these parts are the objects."""
 
 
 AREAS = ObjectSettings(threshold=0.35, seed_level=0.8, merge_ratio=0.0)
@@ -75,9 +95,9 @@ def label_objects(
     The pixels above the threshold are divided by a watershed (see `septum.arrays.watershed`) from seeds: the parts of
     the pixels above `ObjectSettings.seed_level` after merging across wide connections. A face-connected component
     without a seed is one object. Seeds that cover too small a share of their object are dropped and the watershed is
-    repeated without them. Then small objects are removed, the others are numbered, and gaps are closed. The result does
-    not depend on the machine: probabilities are rounded to `LEVELS`, squared pixel sizes as `septum.arrays.distance`
-    states.
+    repeated without them. Then small objects are removed, the others extend to their outlines and are numbered, gaps
+    are closed, and holes are filled. The result does not depend on the machine: probabilities are rounded to `LEVELS`,
+    squared pixel sizes as `septum.arrays.distance` states.
 
     Parameters
     ----------
@@ -98,12 +118,31 @@ def label_objects(
     UsageError
         If `spacing` does not fit the axes, or the image has more pixels than one watershed can process.
     """
-    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing))[1]
+    return next(label_each(foreground, [settings or ObjectSettings()], spacing=spacing)).labels
+
+
+class Labeled(NamedTuple):
+    """The objects of one image, made with one choice of settings.
+
+    Attributes
+    ----------
+    choice
+        The settings.
+    labels
+        ``(*S)`` int32: 0 background, 1 .. N objects.
+    confidence
+        ``(N,)`` float32 in 0 .. 1: the probability that each object matches a true one with an IoU of one half. None
+        without `ObjectSettings.learned`.
+    """
+
+    choice: ObjectSettings
+    labels: NDArray[np.int32]
+    confidence: NDArray[np.float32] | None
 
 
 def label_each(
     foreground: NDArray[np.float32], choices: Iterable[ObjectSettings], *, spacing: Sequence[float] | None = None
-) -> Iterator[tuple[ObjectSettings, NDArray[np.int32]]]:
+) -> Iterator[Labeled]:
     """Label the objects of one image with each of several settings, as `label_objects` does.
 
     Results that settings share (distances, seeds, watersheds) are computed once: the candidates of
@@ -120,10 +159,8 @@ def label_each(
 
     Yields
     ------
-    choice
-        One of `choices`, in their order.
-    labels
-        ``(*S)`` int32: 0 background, 1 .. N objects.
+    Labeled
+        For each of `choices`, in their order.
 
     Raises
     ------
@@ -148,8 +185,6 @@ def label_each(
     @lru_cache(maxsize=1)
     def redivided(threshold: int, sure: int, ratio: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         labels, pixels = divided(threshold, sure, ratio)
-        if share == 0:
-            return labels, pixels
         seeded = np.bincount(labels[seeds(sure, ratio) > 0], minlength=len(pixels) + 1)
         weak = np.concatenate([[False], weak_seeds(seeded[1:], pixels, share)])
         if not weak.any():
@@ -158,14 +193,56 @@ def label_each(
         return flood(keep_above(values, threshold), seeds=kept)
 
     @lru_cache(maxsize=1)
-    def cleaned(threshold: int, sure: int, ratio: float, share: float, min_size_px: int) -> NDArray[np.int32]:
-        labels, pixels = redivided(threshold, sure, ratio, share)
-        return _remove_small(values, labels, pixels, min_size_px)
+    def extended(divided_by: tuple[int, int, float, float], min_size_px: int, outline: int) -> NDArray[np.int32]:
+        labels, pixels = redivided(*divided_by)
+        return _extend(keep_above(values, outline), labels, pixels >= min_size_px)
 
     for choice in choices:
-        threshold, sure = quantized_thresholds(choice)
-        labels = cleaned(threshold, sure, choice.merge_ratio, choice.seed_share, choice.min_size_px)
-        yield choice, close_gaps(labels, choice.grow_px, sizes)
+        divided_by = (*quantized_thresholds(choice), choice.merge_ratio, choice.seed_share)
+        labels = extended(divided_by, choice.min_size_px, outline_threshold(choice))
+        labels, confidence = _decided(labels, values, distances, choice)
+        labels = finish_contacts(labels, values, choice, sizes)
+        yield Labeled(choice, fill_holes(labels) if choice.fill_holes else labels, confidence)
+
+
+def _decided(
+    labels: NDArray[np.int32],
+    values: NDArray[np.uint16],
+    distances: Callable[[int], NDArray[np.int32]],
+    choice: ObjectSettings,
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Apply the learned decisions of `choice`, if it has any; return the labels and the confidence of each object."""
+    if choice.learned is None:
+        return labels, None
+    regions = regions_of_image(
+        labels, values, distances(outline_threshold(choice)), sure=quantized_thresholds(choice)[1]
+    )
+    numbers, confidence = decide(regions, choice.learned, labels.shape)
+    return numbers.astype(np.int32)[labels], confidence
+
+
+def find_regions(
+    foreground: NDArray[np.float32], settings: ObjectSettings, *, spacing: Sequence[float] | None = None
+) -> tuple[NDArray[np.int32], Regions]:
+    """Find the parts of objects about which `ObjectSettings.learned` decides.
+
+    Parameters
+    ----------
+    foreground, settings, spacing
+        As for `label_objects`: ``(*S)`` float32, 0 .. 1. What is done after the decisions is left out.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32: 0 background, 1 .. N regions in scan order.
+    regions
+        Their sums.
+    """
+    update = {"learned": None, "grow_px": 0, "contacts": "steps", "fill_holes": False}
+    labels = label_objects(foreground, settings.model_copy(update=update), spacing=spacing)
+    values, (_, sure) = quantize(foreground), quantized_thresholds(settings)
+    depths = squared_distance(values > outline_threshold(settings), relative_spacing(spacing, values.ndim))
+    return labels, regions_of_image(labels, values, depths, sure=sure)
 
 
 def quantize(foreground: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
@@ -190,6 +267,11 @@ def quantized_thresholds(choice: ObjectSettings) -> tuple[int, int]:
     """Return the quantized values above which a pixel belongs to an object, and to a seed."""
     threshold, sure = (round(share * LEVELS) for share in (choice.threshold, choice.seed_level))
     return threshold, max(threshold, sure)
+
+
+def outline_threshold(choice: ObjectSettings) -> int:
+    """Return the quantized value above which a pixel can belong to an object, next to pixels above the threshold."""
+    return round(min(choice.threshold, choice.outline_level) * LEVELS)
 
 
 def weak_seeds(seeded: NDArray[np.int64], sizes: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
@@ -231,104 +313,88 @@ def keep_above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]
     return np.multiply(values, values > threshold, dtype=np.uint32)
 
 
-def _remove_small(
-    values: NDArray[np.uint16], labels: NDArray[np.int32], sizes: NDArray[np.int64], min_size_px: int
-) -> NDArray[np.int32]:
-    """Remove objects of fewer than `min_size_px` pixels; larger objects that touch them take over their pixels."""
-    large = np.concatenate([[False], sizes >= min_size_px])
-    if large[1:].all():
+def _extend(values: NDArray[np.uint32], labels: NDArray[np.int32], kept: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Extend the objects that are kept over the pixels of `values` connected to them, and drop the others."""
+    if kept.all() and np.array_equal(values > 0, labels > 0):
         return labels
-    kept = np.where(large, np.arange(len(large), dtype=np.int32), np.int32(0))[labels]
-    merged = flood(np.where(labels > 0, values, np.uint16(0)), seeds=kept)[0]
-    # A component without a large object got a label of its own in the flood: only labels of kept pixels stay.
-    stays = np.zeros(int(merged.max(initial=0)) + 1, np.int32)
-    stays[merged[kept > 0]] = 1
-    return np.take(np.cumsum(stays, dtype=np.int32) * stays, merged)
+    numbers = np.arange(len(kept) + 1, dtype=np.int32) * np.concatenate([[False], kept])
+    seeds = np.take(numbers, labels)
+    extended = flood(values, seeds=seeds)[0]
+    # A component without a kept object got a label of its own in the flood: only labels of kept pixels stay.
+    stays = np.zeros(int(extended.max(initial=0)) + 1, np.int32)
+    stays[extended[seeds > 0]] = 1
+    return np.take(np.cumsum(stays, dtype=np.int32) * stays, extended)
 
 
-def draw_boundaries(labels: NDArray[IntT]) -> NDArray[IntT]:
-    """Draw background lines, one pixel wide, so that no two areas touch, not even diagonally.
+def finish_contacts(
+    labels: NDArray[np.int32],
+    values: NDArray[np.uint16],
+    choice: ObjectSettings,
+    sizes: Sequence[float],
+    origin: Sequence[int] = (),
+) -> NDArray[np.int32]:
+    """Close the gaps between objects, and with ``contacts="valley"`` remove teeth of one pixel where objects touch.
 
-    A pixel of the result depends on its direct neighbors only.
-
-    Parameters
-    ----------
-    labels
-        ``(*S)`` integers: area ids, 0 background.
-
-    Returns
-    -------
-    labels
-        ``(*S)``, the dtype of `labels`: 0 at pixels beside an area with a lower id. The line is taken from one of the
-        two areas; an area one pixel wide can vanish.
-    """
-    own = (labels - 1).astype(f"u{labels.itemsize}")  # unsigned wrap: background becomes the largest value
-    lowest = own.copy()
-    for axis in range(labels.ndim):
-        _spread(lowest, axis, 1, np.minimum)
-    lined: NDArray[IntT] = labels * (lowest == own)
-    return lined
-
-
-def close_gaps(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) -> NDArray[np.int32]:
-    """Assign background pixels within `grow_px` of two objects to the nearer one, in a tie to the higher label.
-
-    Distance counts steps between face neighbors inside the gap: connecting through corners would leave single pixels
-    along the border. A pixel of the result depends only on pixels within `close_gaps_reach`.
+    With ``"valley"`` a gap is what a morphological closing of all objects by a box of ``2 grow_px + 1`` pixels adds, as
+    far as the box around a pixel holds two objects: the ends of a gap do not protrude. Its pixels are assigned in
+    layers, from all sides: a pixel joins that object, among those at its faces, whose probabilities in the 3 x 3 (x 3)
+    pixels around it have the largest sum. Teeth are removed in two rounds (`septum.arrays._outlines.trim_teeth`). All
+    objects remain connected. A pixel of the result depends only on pixels within `contacts_reach`.
 
     Parameters
     ----------
     labels
-        ``(*S)`` int32, 0 background.
-    grow_px
-        In pixels of the finest axis.
+        ``(*S)`` int32 (or int64), 0 background.
+    values
+        ``(*S)`` uint16, 0 to 65535, from `quantize`.
+    choice
+        `grow_px` and `contacts` are used.
     sizes
         Pixel size along each axis in pixels of the finest.
+    origin
+        Place of the first pixel in the image, in pixels; empty: the first pixel of the image.
 
     Returns
     -------
     labels
-        ``(*S)`` int32, 0 background.
+        ``(*S)`` int32 (or int64), 0 background.
     """
-    windows = [int(grow_px / size) for size in sizes]
-    if max(windows) == 0 or int(labels.max(initial=0)) < 2:
+    if choice.contacts == "steps":
+        return close_gaps(labels, choice.grow_px, sizes)
+    if int(labels.max(initial=0)) < 2:
         return labels
-    highest, lowest = (
-        labels.copy(),
-        (labels - 1).astype(np.uint32),
-    )  # unsigned wrap: background becomes the largest value
-    for axis, window in enumerate(windows):
-        _spread(highest, axis, window, np.maximum)
-        _spread(lowest, axis, window, np.minimum)
-    gap = (labels == 0) & ((highest - 1).astype(np.uint32) > lowest)
-    del highest, lowest
-    ringed = np.pad(labels, 1)
-    flat = ringed.ravel()
-    open_pixels = np.flatnonzero(np.pad(gap, 1))
-    strides = [stride // ringed.itemsize for stride in ringed.strides]
-    steps = [step for s, w in zip(strides, windows, strict=True) if w for step in (-s, s)]
-    for _ in range(sum(windows)):
-        nearby = flat[open_pixels]
-        for step in steps:
-            np.maximum(nearby, flat[open_pixels + step], out=nearby)
-        flat[open_pixels] = nearby
-        open_pixels = open_pixels[nearby == 0]
-    return np.ascontiguousarray(ringed[(slice(1, -1),) * labels.ndim])
+    from septum.arrays import _outlines as loops
+
+    windows = pixels_within(choice.grow_px, sizes)
+    gap, first = _find_gaps(labels, windows), 3 - labels.ndim
+    sides = (1,) * first + labels.shape
+    divided = labels.reshape(sides).copy()
+    if max(windows) > 0:
+        reach = (0,) * first + tuple(min(1, window) for window in windows)
+        loops.divide_gaps(divided, values.reshape(sides), np.flatnonzero(gap), reach, sum(windows))
+    loops.trim_teeth(divided, gap.view(np.uint8).reshape(sides), sum(origin) % 2, first, _ROUNDS)
+    return divided.reshape(labels.shape)
 
 
-def _spread(values: NDArray[Any], axis: int, window: int, choose: np.ufunc) -> None:
-    """Replace each value by the minimum or maximum (`choose`) within `window` pixels along an axis, in place."""
-    turned = np.moveaxis(values, axis, 0)
-    reached = 0
-    while reached < window:
-        step = min(2 * reached + 1, window - reached)
-        before = turned.copy()
-        choose(turned[step:], before[:-step], out=turned[step:])
-        choose(turned[:-step], before[step:], out=turned[:-step])
-        reached += step
+def contacts_reach(choice: ObjectSettings, sizes: Sequence[float]) -> tuple[int, ...]:
+    """Return how far around a pixel `finish_contacts` looks along each axis, in pixels."""
+    if choice.contacts == "steps":
+        return close_gaps_reach(choice.grow_px, sizes)
+    windows = pixels_within(choice.grow_px, sizes)
+    return tuple(2 * window + min(1, window) * sum(windows) + 2 * _ROUNDS for window in windows)
 
 
-def close_gaps_reach(grow_px: int, sizes: Sequence[float]) -> tuple[int, ...]:
-    """Return how far around a pixel `close_gaps` looks along each axis, in pixels."""
-    windows = [int(grow_px / size) for size in sizes]
-    return tuple(window + min(1, window) * sum(windows) for window in windows)
+def _find_gaps(labels: NDArray[np.int32], windows: Sequence[int]) -> NDArray[np.bool_]:
+    """Flag the background pixels between two objects that a closing of all objects adds; ``(*S)`` bool."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    if max(windows) == 0:
+        return np.zeros(labels.shape, bool)
+    box = tuple(2 * window + 1 for window in windows)
+    padded = np.pad(labels, [(window, window) for window in windows])  # beyond the image lies background
+    highest = maximum_filter(padded, box, mode="constant")
+    lowest = minimum_filter(np.where(padded > 0, padded, np.iinfo(labels.dtype).max), box, mode="nearest")
+    closed = minimum_filter((highest > 0).view(np.uint8), box, mode="nearest")
+    gap = (padded == 0) & (highest > lowest) & (closed > 0)
+    inner = tuple(slice(window, window + side) for window, side in zip(windows, labels.shape, strict=True))
+    return np.ascontiguousarray(gap[inner])

@@ -9,23 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from septum.settings import Settings
+
+Pair = tuple[float, Annotated[float, Field(gt=0)]]
 
 
 class NormalizeSettings(Settings):
     """Method of intensity normalization.
 
-    ``standardize``: zero mean and unit standard deviation, both computed after clipping the darkest and brightest 0.5 %
-    of the pixels, so that a few hot pixels do not set the scale. ``range``: the smallest value of the image becomes 0,
-    the largest 1.
+    Parameters
+    ----------
+    method
+        ``"standardize"``: zero mean and unit standard deviation, both computed after clipping the darkest and brightest
+        0.5 % of the pixels, so that a few hot pixels do not set the scale. ``"range"``: the smallest value of the image
+        becomes 0, the largest 1. ``"common"``: the same offset and scale for all images, so that a gray value means the
+        same in each of them.
+    common
+        Offset and scale of each channel for ``"common"``: ``(value - offset) / scale``.
+    limit
+        Normalized values are clipped to ``-limit .. limit``, so that a hot pixel is no brighter than the brightest
+        structures of the training images; None: not clipped.
+    skip_constant
+        Leave pixels of the darkest and of the brightest value out of the statistics where they are not part of the
+        picture (`constant_ends`): the black frame of a mosaic, a burnt-in scale bar.
     """
 
-    method: Literal["standardize", "range"] = "standardize"
+    method: Literal["standardize", "range", "common"] = "standardize"
+    common: tuple[Pair, ...] = ()
+    limit: float | None = Field(default=None, gt=0)
+    skip_constant: bool = False
+
+    @model_validator(mode="after")
+    def _check_common(self) -> Self:
+        if self.method == "common" and not self.common:
+            raise ValueError("normalization.common: an offset and a scale for each channel, such as [[100, 20]]")
+        return self
 
 
 # Pixels per channel of the regular sample that statistics are computed from: stable, and affordable for huge images.
@@ -33,6 +57,9 @@ _SAMPLE = 4_000_000
 # Pixels per channel of the regular sample of an intensity curve, and its quantiles.
 _CURVE_SAMPLE = 200_000
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+# Values count as added to a picture if this share of the pixels has exactly the smallest or the largest value, and if
+# it lies further from the other values than half their range (between these quantiles).
+_CONSTANT_SHARE, _OTHERS = (0.005, 0.8), (0.001, 0.999)
 
 
 def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArray[np.float32]:
@@ -48,8 +75,9 @@ def statistics(image: NDArray[np.generic], settings: NormalizeSettings) -> NDArr
     Returns
     -------
     ndarray
-        ``(C, 2) float32``, finite: offset and scale of each channel; `normalize` computes ``(image - offset) / scale``.
-        The scale is positive, 1 for a constant channel.
+        ``(C, 3) float32``: offset, scale and limit of each channel; `normalize` computes ``(image - offset) / scale``,
+        clipped to ``-limit .. limit``. Offset and scale are finite; the scale is positive, 1 for a constant channel;
+        the limit is infinite where nothing is clipped.
     """
     whole = (0,) * (image.ndim - 1)
     return join_samples([sample_intensities(image, whole, image.shape[1:], settings)], settings)
@@ -76,9 +104,11 @@ def sample_intensities(
     values, places
         ``(C, n)`` in the image's dtype, and ``(n,) int64``: scan-order index of each pixel in the image. For
         ``standardize`` every k-th pixel of the image's scan, with k such that about four million are used; for
-        ``range`` the smallest and the largest value, with places -1.
+        ``range`` the smallest and the largest value, with places -1; for ``common`` none.
     """
     channels = part.reshape(len(part), -1)
+    if settings.method == "common":
+        return channels[:, :0], np.zeros(0, np.int64)
     if settings.method == "range":
         return np.stack([channels.min(axis=1), channels.max(axis=1)], axis=1), np.full(2, -1, np.int64)
     step = max(1, -(-prod(shape) // _SAMPLE))
@@ -112,8 +142,12 @@ def join_samples(
     Returns
     -------
     ndarray
-        ``(C, 2)`` float32, finite: offset and scale of each channel.
+        ``(C, 3)`` float32, finite but for the limit: offset, scale and limit of each channel, as `statistics` returns
+        them.
     """
+    limit = np.inf if settings.limit is None else settings.limit
+    if settings.method == "common":
+        return np.asarray([(*pair, limit) for pair in settings.common], dtype=np.float32)
     order = np.argsort(np.concatenate([places for _, places in parts]), kind="stable")
     rows = []
     for channel in range(len(parts[0][0])):
@@ -123,23 +157,54 @@ def join_samples(
             offset, scale = low, high - low
         else:
             numbers = values[order].astype(np.float64)
+            if settings.skip_constant:
+                numbers = numbers[~np.isin(numbers, constant_ends(numbers))]
             cut = np.clip(numbers, *np.quantile(numbers, [0.005, 0.995]))
             if cut.std() == 0:
                 cut = numbers
             offset, scale = float(cut.mean()), float(cut.std())
-        rows.append((offset, scale if scale > 0 else 1.0))
+        rows.append((offset, scale if scale > 0 else 1.0, limit))
     return np.asarray(rows, dtype=np.float32)
 
 
+def constant_ends(values: NDArray[np.floating[Any]]) -> list[float]:
+    """Return the values at the ends of the intensities that were added to a picture: black frames, burnt-in bars.
+
+    Such a value is the smallest or the largest one, is exactly that of 0.5 % to 80 % of the pixels, and is separated
+    from all others by a gap of more than half their range. A background that a program has set to 0 below a threshold
+    usually fills more of an image, and a saturated object has neighbors of all gray values: neither has a gap.
+
+    Parameters
+    ----------
+    values
+        ``(n,)`` floats, finite: pixels of one channel.
+
+    Returns
+    -------
+    ends
+        None, one or both of the smallest and the largest value.
+    """
+    ends: list[float] = []
+    for end in (float(values.min()), float(values.max())):
+        constant = values == end
+        others = values[~constant]
+        if not _CONSTANT_SHARE[0] <= constant.mean() <= _CONSTANT_SHARE[1]:
+            continue
+        low, high = np.quantile(others, _OTHERS)
+        if low < high and 2 * min(abs(end - low), abs(end - high)) > high - low:
+            ends.append(end)
+    return ends
+
+
 def normalize(image: NDArray[np.generic], stats: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return ``(image - offset) / scale`` per channel.
+    """Return ``(image - offset) / scale`` per channel, clipped to its limit.
 
     Parameters
     ----------
     image
         ``(C, *S)``, any real dtype, finite: a whole image or a tile of it.
     stats
-        ``(C, 2)`` float32, finite, from `statistics` of the whole image.
+        ``(C, 3)`` float32, finite but for the limit: offset, scale and limit, from `statistics` of the whole image.
 
     Returns
     -------
@@ -150,6 +215,8 @@ def normalize(image: NDArray[np.generic], stats: NDArray[np.float32]) -> NDArray
     out = image.astype(np.float32)
     out -= stats[:, 0][column]
     out /= stats[:, 1][column]
+    if np.isfinite(stats[:, 2]).any():
+        np.clip(out, -stats[:, 2][column], stats[:, 2][column], out=out)
     return out
 
 
@@ -172,7 +239,7 @@ def intensity_curve(image: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
     pixels = image.reshape(len(image), -1)
     pixels = pixels[:, :: max(1, -(-pixels.shape[1] // _CURVE_SAMPLE))]
     stats = statistics(pixels, NormalizeSettings()).astype(np.float64)
-    curve = np.quantile((pixels - stats[:, :1]) / stats[:, 1:], QUANTILES, axis=1).T
+    curve = np.quantile((pixels - stats[:, :1]) / stats[:, 1:2], QUANTILES, axis=1).T
     return curve, max(len(np.unique(channel)) for channel in pixels)
 
 

@@ -168,7 +168,7 @@ def resample_labels(
     region
         Part of the result.
     threshold
-        Level above which a pixel is foreground, from `septum.arrays.instances.quantized_thresholds`.
+        Level above which a pixel is foreground, from `septum.arrays.instances.outline_threshold`.
 
     Returns
     -------

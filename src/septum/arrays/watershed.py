@@ -200,6 +200,54 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
     )
 
 
+def fill_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Assign background that one object encloses to this object.
+
+    A hole is a component of the background, connected through faces, whose face neighbors all belong to one object and
+    which does not reach the border of the image. Background between two objects is no hole.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32: ids of 1 and more, 0 background, negative where not annotated.
+
+    Returns
+    -------
+    filled
+        ``(*S)`` int32 with the same ids.
+    """
+    if not labels.size:
+        return labels
+    flooded = flood_block(np.pad(labels == 0, 1).astype(np.uint32), ratio=0)
+    lowest, highest = labels_around(flooded, np.pad(labels, 1, constant_values=-1))
+    inside = np.where((lowest == highest) & (lowest > 0), lowest, 0).astype(np.int32)
+    filled: NDArray[np.int32] = labels + np.take(inside[flooded.cluster], flooded.basins)
+    return filled
+
+
+def labels_around(flooded: Flooded, ringed: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the lowest and the highest label at the faces of each cluster of background pixels.
+
+    Parameters
+    ----------
+    flooded
+        The background of an array, or of a block.
+    ringed
+        ``(*S + 2)`` integers: labels with a ring of one pixel, 0 background, negative beyond the image.
+
+    Returns
+    -------
+    lowest, highest
+        ``(N + 1,)`` int64, for the basins that represent clusters: labels; the largest and the smallest integer where
+        there is none.
+    """
+    from septum.arrays import _outlines as loops
+
+    flat = (1,) * (3 - ringed.ndim)
+    basins = flooded.basins.reshape(*flat, *flooded.basins.shape)
+    return loops.labels_around(ringed.reshape(*flat, *ringed.shape), basins, flooded.cluster, ringed.ndim - 2)
+
+
 def _steps(shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Return the index steps to the face neighbors of a pixel in a flat array, in scan order."""
     strides = np.cumprod([1, *shape[:0:-1]])

@@ -25,6 +25,7 @@ from septum.check.boundary_agreement import (
 )
 from septum.check.issues import IssueKind, Observation, format_shape
 from septum.check.statistics import PairStatistics
+from septum.pairing.fit import orientation_codes
 
 _PAIRS = "check that these are the pairs"
 SIZES_DIFFER = IssueKind(
@@ -48,6 +49,38 @@ PAGES_DIFFER = IssueKind(
 SIZES_SWAPPED = IssueKind("sizes-swapped", "mended", "mask", "with width and height swapped", "transposed")
 AXES_SWAPPED = IssueKind(
     "axes-swapped", "mended", "mask", "with axes in another order", "put in the order of the image's axes"
+)
+MASK_ORIENTED = IssueKind(
+    "mask-oriented",
+    "mended",
+    "mask",
+    "stored in another orientation than the image, as the affines of the files show",
+    "put in the orientation of the image",
+)
+MASK_UPRIGHT = IssueKind(
+    "mask-upright",
+    "mended",
+    "mask",
+    "drawn on a photograph as it is stored, not as its orientation tag shows it",
+    "turned like the photograph",
+)
+AFFINES_CONFLICT = IssueKind(
+    "affines-conflict",
+    "error",
+    "pair",
+    "whose affines turn image and mask differently without placing them on the same voxels",
+    "the copy of --fix leaves them out",
+    todo="save the masks on the grid of their images; if the arrays fit as they are stored, save them with the affine "
+    "of their images",
+    leaves_out=True,
+)
+AFFINES_DIFFER = IssueKind(
+    "affines-differ",
+    "warning",
+    "pair",
+    "whose affines place image and mask apart",
+    "paired as stored, voxel by voxel",
+    todo="look at a pair in a viewer; if it fits there but not here, save the mask on the grid of its image",
 )
 AXES_UNCLEAR = IssueKind(
     "axes-unclear",
@@ -90,6 +123,10 @@ KINDS = (
     PAGES_DIFFER,
     SIZES_SWAPPED,
     AXES_SWAPPED,
+    MASK_ORIENTED,
+    MASK_UPRIGHT,
+    AFFINES_CONFLICT,
+    AFFINES_DIFFER,
     AXES_UNCLEAR,
     MASK_TURNED,
     MASK_SHIFTED,
@@ -126,10 +163,19 @@ _ANYWHERE, _STRANGERS, _NOTHING = 1.05, 1.3, 0.1
 
 
 def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
-    """Compare the sides and the number of pages of image and mask."""
+    """Compare the affines, the sides and the number of pages of image and mask."""
     image, mask = pair.image_stats, pair.mask_stats
     if image is None or mask is None:
         return
+    if mask.stored_orientation and image.affine is not None:
+        yield Observation(
+            MASK_ORIENTED, pair.mask, f"{mask.stored_orientation}, image {orientation_codes(image.affine)}"
+        )
+    if "upright" in mask.changes:
+        yield Observation(MASK_UPRIGHT, pair.mask)
+    if mask.disagreement is not None:
+        kind = AFFINES_CONFLICT if mask.disagreement.certain else AFFINES_DIFFER
+        yield Observation(kind, pair.mask, mask.disagreement.text)
     sides = f"{format_shape(mask.sides)} for {format_shape(image.sides)}"
     if pair.is_sliced:
         fits = image.sides[1:] == mask.sides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -23,13 +24,14 @@ from septum.check.boundary_agreement import (
 )
 from septum.check.census import census
 from septum.check.comparisons import thumbnail
-from septum.check.images import channel_axes, fill_holes
+from septum.check.images import fill_holes, kind_of_planes, page_axes
 from septum.check.masks import Labels
-from septum.check.reading import Files, image_frames, mask_frames
+from septum.check.reading import Files, image_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import SeptumError, UsageError
 from septum.io.image import Image
+from septum.pairing.fit import Grid, disagreement, grid_of, orientation_codes
 from septum.pairing.pair import Pair
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
@@ -37,11 +39,12 @@ _FRAMES = 8  # of a stack are compared with their masks
 
 
 def analyze_all(pairs: Sequence[Pair], files: Files) -> list[PairStatistics]:
-    """Read all pairs and compute their statistics; pages that are channels (`channel_axes`) are read as channels."""
+    """Read all pairs and compute their statistics; pages that files misname are read as `page_axes` says."""
     analyzed = [analyze(pair, files) for pair in group_by_image(pairs)]
-    axes = channel_axes(analyzed) if files.axes is None else None
+    axes = page_axes(analyzed) if files.axes is None else None
     if axes is None:
         return analyzed
+    files.release_labels()
     return [analyze(replace(pair, named_axes=axes), files) if pair.image_stats else pair for pair in analyzed]
 
 
@@ -68,7 +71,7 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     except SeptumError as error:
         unreadable.append((pair.image, _reason(error)))
     try:
-        mask_stats = _mask_statistics(pair.mask, image_stats.axes if image_stats else "", frames, files)
+        mask_stats = _mask_statistics(pair.mask, image_stats.grid if image_stats else None, frames, files)
     except SeptumError as error:
         unreadable.append((pair.mask, _reason(error)))
     golds = []
@@ -82,6 +85,14 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     return replace(
         pair, image_stats=image_stats, mask_stats=mask_stats, golds=tuple(golds), unreadable=tuple(unreadable)
     )
+
+
+def analyze_mask(pair: PairStatistics, files: Files) -> PairStatistics:
+    """Compute the statistics of the mask of a pair again, after `Files.interpret`."""
+    if pair.mask_stats is None:
+        return pair
+    frames = image_frames(files.image(pair.image, pair.named_axes)) if pair.image_stats else None
+    return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.grid, frames, files))
 
 
 def _reason(error: SeptumError) -> str:
@@ -104,6 +115,7 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
     sizes = [image.pixel_size_um.get(a) for a in image.axes if a in "ZYX"]
     flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
     last = frames.shape[1] - 1
+    spare = last in (1, 3) and last in flat and bool(frames[:, last].any())
     filled = frames if not holes else np.stack([fill_holes(frame) for frame in frames])
     curve, levels = intensity_curve(np.moveaxis(filled, 1, 0))
     return ImageStatistics(
@@ -118,19 +130,25 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
         percentiles=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
         holes=holes,
         constant=low == high,
-        spare=last in (1, 3) and last in flat and bool(frames[:, last].any()),
+        spare=spare,
+        gray=_is_gray(frames, spare=spare),
         flat=flat,
         spacing_um=None if None in sizes else tuple(float(s) for s in sizes if s is not None),
         digest=_digest(frames),
         curve=tuple(curve.ravel().tolist()),
         levels=levels,
         thumbnail=thumbnail(filled[0]) if len(frames) == 1 else (),
+        file_axes=image.file_axes,
+        affine=image.affine,
+        orientation=image.orientation,
+        stated=image.stated,
     )
 
 
-def _mask_statistics(path: Path, image_axes: str, images: NDArray[Any] | None, files: Files) -> MaskStatistics:
-    mask = files.mask(path)
-    labels, frames = files.labels(path, image_axes), mask_frames(mask, image_axes)
+def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None, files: Files) -> MaskStatistics:
+    mask, changes = files.fitted(path, grid)
+    labels, frames = files.labels(path, grid), image_frames(mask)
+    stored = files.mask(path).affine
     problem = next((frame.problem for frame in labels if frame.problem), "")
     readable = labels if not problem else []
     comparable = images is not None and images.shape[0] == len(readable)
@@ -166,7 +184,30 @@ def _mask_statistics(path: Path, image_axes: str, images: NDArray[Any] | None, f
         split_ids=tuple(sorted({i for array in in_pieces for i in separate_split_ids(array)[1]})),
         digest=_digest(frames),
         ignored=tuple(sorted({value for frame in labels for value in frame.ignored})),
+        background=next((frame.background for frame in labels if frame.background), 0),
+        changes=changes,
+        stored_orientation=orientation_codes(stored) if stored is not None and "oriented" in changes else "",
+        planes=kind_of_planes(files.mask(path), grid) if files.axes is None else "",
+        persistence=_persistence(readable),
+        disagreement=None if grid is None else disagreement(grid_of(mask), grid),
     )
+
+
+def _persistence(labels: Sequence[Labels]) -> float:
+    """Return the median share of the ids of a page that the next page has in the same place; 0 without such pages."""
+    shares = []
+    for page, following in itertools.pairwise(frame.array for frame in labels):
+        ids, others = np.unique(page[page > 0]), np.unique(following[following > 0])
+        if len(ids) and len(others) and page.shape == following.shape:
+            same = np.unique(page[(page == following) & (page > 0)])
+            shares.append(len(same) / min(len(ids), len(others)))
+    return float(np.median(shares)) if shares else 0.0
+
+
+def _is_gray(frames: NDArray[Any], *, spare: bool) -> bool:
+    """Return True if the three color channels are equal."""
+    color = frames[:, :-1] if spare else frames
+    return color.shape[1] == 3 and np.array_equal(color[:, :2], color[:, 1:], equal_nan=color.dtype.kind == "f")
 
 
 def _labeled(labels: Sequence[Labels]) -> list[int]:

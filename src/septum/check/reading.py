@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
+from septum.check.background import set_background
 from septum.check.issues import format_shape
 from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
 from septum.io.formats import format_of, format_path
-from septum.io.image import Image
+from septum.io.image import Image, StoredImage
+from septum.pairing.fit import Change, Grid, fit_mask
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine reports.
@@ -43,6 +45,8 @@ class Files:
         Mask values that mean not annotated, beside -1.
     axes
         Axes of the image files, for files that do not state them right; see `septum.io.files.read_mask` for masks.
+    background
+        Value of the background of the masks if the user names it; None: 0, or another value where that is certain.
     limit_bytes
         Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
         kept; another one is read again when it is needed again.
@@ -53,9 +57,18 @@ class Files:
         Samples (`septum.check.samples.Sample`) made of the files, by name, as long as they are in use.
     """
 
-    def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None, *, axes: str | None = None) -> None:
+    def __init__(
+        self,
+        ignore: Sequence[int] = (),
+        limit_bytes: int | None = None,
+        *,
+        axes: str | None = None,
+        background: int | None = None,
+    ) -> None:
         self.ignore = tuple(ignore)
         self.axes = axes
+        self.background = background
+        self._found_background, self._rims = 0, tuple[int, ...]()
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._limit = default_limit_bytes() if limit_bytes is None else limit_bytes
         self._kept: dict[tuple[str, Path], tuple[Any, int]] = {}
@@ -79,7 +92,7 @@ class Files:
         kept: Image | None = self._find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
-        if kept is not None and named_axes is not None and _is_plain_stack(kept):
+        if kept is not None and named_axes is not None and _holds_all_axes(kept):
             image = _with_axes(kept, named_axes)
         else:
             image = read_image(path, axes=named_axes)
@@ -105,15 +118,31 @@ class Files:
         mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
         return mask
 
-    def labels(self, path: Path, image_axes: str) -> list[Labels]:
-        """Read a mask as labels, one per frame.
+    def fitted(self, path: Path, grid: Grid | None) -> tuple[Image, tuple[Change, ...]]:
+        """Read a mask and fit it to the grid of its image; see `septum.pairing.fit.fit_mask`.
 
         Parameters
         ----------
         path
             The mask.
-        image_axes
-            Axes of its image.
+        grid
+            The grid; None if the image could not be read: the mask stays as it is stored.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+        mask = self.mask(path)
+        return (mask, ()) if grid is None else fit_mask(mask, grid)
+
+    def labels(self, path: Path, grid: Grid | None) -> list[Labels]:
+        """Read a mask as labels, one per frame.
+
+        Parameters
+        ----------
+        path, grid
+            See `fitted`.
 
         Raises
         ------
@@ -122,13 +151,31 @@ class Files:
         """
 
         def read() -> list[Labels]:
-            frames = mask_frames(self.mask(path), image_axes)
-            return [_with_ignored(read_labels(frame, lossy=is_lossy(path)), self.ignore) for frame in frames]
+            frames = image_frames(self.fitted(path, grid)[0])
+            return [self._interpret(read_labels(frame, lossy=is_lossy(path))) for frame in frames]
 
         found: list[Labels] = self._read(
             "labels", path, read, lambda labels: sum(frame.array.nbytes for frame in labels)
         )
         return found
+
+    def interpret(self, *, background: int, rims: Sequence[int]) -> None:
+        """Read masks of ids without 0 with another background, and rims as not annotated, from now on."""
+        self._found_background, self._rims = background, tuple(rims)
+        for key in [key for key in self._kept if key[0] == "labels"]:
+            self._bytes -= self._kept.pop(key)[1]
+        self._latest.pop("labels", None)
+
+    def _interpret(self, labels: Labels) -> Labels:
+        """Give values that mean not annotated, and the background, their values."""
+        array = labels.array
+        met = tuple(value for value in self.ignore if (array == value).any())
+        background = self._found_background if self.background is None else self.background
+        read = set_background(array, background, certain=self.background is not None)
+        swapped = read is not array
+        if void := [*met, *self._rims]:
+            read = np.where(np.isin(array, void), np.int32(UNANNOTATED), read)
+        return replace(labels, array=read, ignored=met, background=background if swapped else 0)
 
     def field(self, path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
         """Read the mask of a field of view.
@@ -182,6 +229,12 @@ class Files:
             self._bytes -= self._kept.pop(key)[1]
         self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in released}
 
+    def release_labels(self) -> None:
+        """Give up the labels of all masks, which are read anew where images get other axes; files stay in memory."""
+        for key in [key for key in self._kept if key[0] == "labels"]:
+            self._bytes -= self._kept.pop(key)[1]
+        self._latest.pop("labels", None)
+
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""
         known = {path for _, path in self._kept} | {path for path, _ in self._latest.values()}
@@ -216,23 +269,19 @@ def is_lossy(path: Path) -> bool:
     return kind is not None and kind.lossy
 
 
-def _is_plain_stack(image: Image) -> bool:
-    """Return True if the three dimensions of a file were read as pages (T), Y and X."""
-    return image.file_axes == "TYX" and image.axes == "TCYX"
+def _holds_all_axes(image: Image) -> bool:
+    """Return True if an image in memory has all dimensions of its file, so that they can get other names."""
+    return set(image.file_axes) <= set(image.axes) and image.orientation == 1
 
 
-def _with_axes(stack: Image, axes: str) -> Image:
-    """Return a plain stack whose three dimensions are named ``"CYX"`` or ``"YXC"`` instead."""
-    array = stack.array[:, 0]
-    array = np.ascontiguousarray(array if axes == "CYX" else np.moveaxis(array, -1, 0))
-    return Image.from_array(
-        array,
-        "CYX",
-        file_axes=axes,
-        pixel_size_um=stack.pixel_size_um,
-        affine=stack.affine,
-        location=stack.location,
-    )
+def _with_axes(image: Image, axes: str) -> Image:
+    """Return an image whose dimensions in the file are named by `axes` instead."""
+    order = [image.axes.index(axis) for axis in image.file_axes]
+    missing = [at for at in range(len(image.axes)) if at not in order]  # C of length 1
+    array = image.array.transpose([*missing, *order]).reshape([image.shape[at] for at in order])
+    stored = StoredImage.from_array(array, axes)
+    stored = replace(stored, pixel_size_um=image.pixel_size_um, affine=image.affine)
+    return Image(stored, image.location, named=True).load()
 
 
 def image_frames(image: Image) -> NDArray[Any]:
@@ -244,29 +293,3 @@ def image_frames(image: Image) -> NDArray[Any]:
         ``(T, C, *S)`` of the dtype and intensities of the image; T is 1 if the image has none.
     """
     return image.array if "T" in image.axes else image.array[np.newaxis]
-
-
-def mask_frames(mask: Image, image_axes: str) -> NDArray[Any]:
-    """Return a mask as frames, with T and Z named as in the axes of its image.
-
-    A file of pages does not always state whether these are sections or frames; a mask follows its image.
-
-    Returns
-    -------
-    frames
-        ``(T, C, *S)`` of the dtype and labels of the mask.
-    """
-    array = mask.array
-    if "T" in mask.axes and "Z" not in mask.axes and "Z" in image_axes and "T" not in image_axes:
-        return np.moveaxis(array, 0, 1)[np.newaxis]  # TCYX -> 1 C Z Y X
-    if "Z" in mask.axes and "T" not in mask.axes and "T" in image_axes and "Z" not in image_axes:
-        return np.moveaxis(array, 1, 0)  # CZYX -> T C Y X
-    return image_frames(mask)
-
-
-def _with_ignored(labels: Labels, ignore: Sequence[int]) -> Labels:
-    """Set values that mean not annotated to `UNANNOTATED`."""
-    met = tuple(value for value in ignore if (labels.array == value).any())
-    if not met:
-        return labels
-    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(UNANNOTATED), labels.array), ignored=met)

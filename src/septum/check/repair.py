@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.check.check import Report
-from septum.check.field_of_view import mark_outside
 from septum.check.images import fill_holes, match_channels
-from septum.check.reading import image_frames, is_lossy, mask_frames
+from septum.check.pair_files import mark_outside
+from septum.check.reading import image_frames, is_lossy
 from septum.check.samples import mask_of_file
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import PairStatistics
@@ -96,6 +96,8 @@ def _write(report: Report, out: Path) -> Iterator[RepairedFile]:
         yield RepairedFile(path, None, tuple(reasons.get(path, ["its partner is left out"])))
     for path in (*report.pairing.unmatched_images, *report.pairing.unmatched_masks):
         yield RepairedFile(path, None, ("no partner",))
+    for file in report.pairing.unread:
+        yield RepairedFile(file.path, None, ("a format that is not read",))
 
 
 def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:
@@ -145,9 +147,9 @@ def _write_mask(
 
     role = "golds" if (path, section) in pair.golds and report.pairing.layout == "ctc" else "masks"
     target = _place(pair, report, out, name=path.name, role=role)
-    mask, frames = report.files.mask(path), _repaired_mask(pair, path, section, report)
-    raw = mask_frames(mask, pair.image_axes)
-    same = raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
+    (mask, changes), frames = report.files.fitted(path, pair.grid), _repaired_mask(pair, path, section, report)
+    raw = image_frames(mask)
+    same = not changes and raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
     if same and path.is_file() and not is_lossy(path) and report.files.axes is None:
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from septum.arrays.targets import UNANNOTATED, drop_unannotated
 from septum.check.alignment import align
 from septum.check.check import Report
-from septum.check.field_of_view import mark_outside
 from septum.check.images import fill_holes, match_channels
 from septum.check.label_kind import Rules, to_mask
 from septum.check.masks import Labels
+from septum.check.pair_files import mark_outside
 from septum.check.reading import Files, image_frames
 from septum.check.sparse_gold import keep_margin
 from septum.check.statistics import PairStatistics
@@ -237,7 +237,7 @@ def mask_of_file(
         ``(T, *S)`` int32: ids with 0 background, or classes 0 .. K - 1; `UNANNOTATED` where not annotated. ``*S``
         without Z if the file holds one section.
     """
-    labels = files.labels(path, pair.image_axes)
+    labels = files.labels(path, pair.grid)
     masks = _to_masks(labels, rules, pair.binary_frames if path == pair.mask else ())
     placement = pair.placement(path, likely=likely)
     return masks if placement is None else align(masks, placement)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from septum.check.boundary_agreement import Agreement, BestOrientation, Placement
 from septum.check.census import Census
 from septum.check.issues import IssueKind
+from septum.io.image import Affine
+from septum.pairing.fit import Change, Disagreement, Grid
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class ImageStatistics:
         All finite values are equal.
     spare
         The last of two or four channels is constant and not 0: an alpha channel that hides nothing.
+    gray
+        The three color channels are equal.
     flat
         Numbers of the constant channels, from 0.
     spacing_um
@@ -36,6 +41,8 @@ class ImageStatistics:
         See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
         See `septum.check.comparisons.thumbnail`; of the first frame, empty for stacks.
+    file_axes, affine, orientation, stated
+        See `septum.io.image.Image`.
     """
 
     dtype: str
@@ -50,12 +57,23 @@ class ImageStatistics:
     holes: int
     constant: bool
     spare: bool
+    gray: bool
     flat: tuple[int, ...]
     spacing_um: tuple[float, ...] | None
     digest: str
     curve: tuple[float, ...]
     levels: int
     thumbnail: tuple[float, ...]
+    file_axes: str
+    affine: Affine | None
+    orientation: int
+    stated: bool
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the image, which its mask is fitted to."""
+        sides = dict(zip("ZYX"[-len(self.sides) :], self.sides, strict=True)) | {"T": self.frames, "C": self.channels}
+        return Grid(self.axes, tuple(sides[axis] for axis in self.axes), self.file_axes, self.affine, self.orientation)
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,18 @@ class MaskStatistics:
         Ids of several objects that are far apart; see `septum.check.split_ids.separate_split_ids`.
     ignored
         Values that the user declared as not annotated and that are in the mask.
+    background
+        Value of the background that is read as 0; 0 if it is 0 in the file.
+    changes
+        See `septum.pairing.fit.fit_mask`.
+    stored_orientation
+        Orientation in which the file holds a mask that was put in the order of its image; ``""`` for others.
+    planes
+        See `septum.check.images.kind_of_planes`.
+    persistence
+        Share of the ids of a page that the next page has in the same place; 0 for a mask of one page.
+    disagreement
+        How the affines of image and mask differ; None if they do not.
     """
 
     dtype: str
@@ -107,6 +137,12 @@ class MaskStatistics:
     split_ids: tuple[int, ...]
     digest: str
     ignored: tuple[int, ...] = ()
+    background: int = 0
+    changes: tuple[Change, ...] = ()
+    stored_orientation: str = ""
+    disagreement: Disagreement | None = None
+    planes: Literal["", "pages", "unclear"] = ""
+    persistence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -185,9 +221,9 @@ class PairStatistics:
         return self.likely_placement if placement is None and likely and path == self.mask else placement
 
     @property
-    def image_axes(self) -> str:
-        """Axes of the image as read; ``""`` if it could not be read."""
-        return self.image_stats.axes if self.image_stats else ""
+    def grid(self) -> Grid | None:
+        """Grid of the image as read; None if it could not be read."""
+        return self.image_stats.grid if self.image_stats else None
 
     @property
     def census(self) -> tuple[Census, ...]:

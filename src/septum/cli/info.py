@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
 from septum.cli.text import described, json_text
+from septum.progress import Display
 from septum.settings import DEVICE, Option, Settings
 
 
@@ -24,13 +24,14 @@ class InfoSettings(Settings):
 def info(settings: InfoSettings, display: Display) -> None:
     """Show what a model is, or what this computer offers.
 
-    MODEL is a model file or the folder of a run; the model is opened and verified. Without MODEL, versions and the
-    device that would compute are shown, with the reason.
+    MODEL is a model file, the folder of a run, or a model that comes with Septum (cells, membranes, nuclei), whose card
+    is shown; the model is opened and verified. Without MODEL, versions, the models that come with Septum and the device
+    that would compute are shown, with the reason.
 
     --quiet prints how the model, or a model here, is computed; --verbose adds the intensities of the training images,
     or the versions of all libraries.
 
-    Example: septum info runs/cells
+    Example: septum info nuclei
     """
     from septum.prediction.info import describe_model, installation, libraries
 
@@ -44,7 +45,8 @@ def info(settings: InfoSettings, display: Display) -> None:
     elif display.quiet:
         typer.echo(facts["device"] if settings.model is None else facts["computed_by"])
     else:
-        typer.echo("\n".join(described(facts)))
+        card = facts.pop("card", None)
+        typer.echo("\n".join([*([] if card is None else [str(card)]), *described(facts)]))
 
 
 command = options.command(info, InfoSettings)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Outcome, Progress, follow_prediction, stoppable
+from septum.cli.progress import Outcome, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.errors import SeptumError
 from septum.prediction.settings import PredictSettings
+from septum.progress import Display, Progress
 
 
 def predict(settings: PredictSettings, display: Display) -> None:
     """Segment images of any size with a trained model.
 
-    MODEL is a model file or the folder of a run. INPUT is any number of images, folders of images, or patterns
-    ('*.tif'). The results are like the training masks: numbered objects, or classes. An image that does not fit into
-    the memory is predicted block by block; if that is stopped, the same command resumes.
+    MODEL is a model file, the folder of a run, or a model that comes with Septum: cells, membranes or nuclei ('septum
+    info nuclei' shows its card). INPUT is any number of images, folders of images, or patterns ('*.tif'). The results
+    are like the training masks: numbered objects, or classes. An image that does not fit into the memory is predicted
+    block by block; if that is stopped, the same command resumes.
 
-    Example: septum predict runs/cells new/ -o results
+    Example: septum predict nuclei images/ -o results
     """
     from septum.prediction.predict import predict_files
 

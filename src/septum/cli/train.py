@@ -8,9 +8,9 @@ from contextlib import closing
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, follow_training, orderly, say_training
+from septum.cli.progress import follow_training, orderly, say_training
 from septum.experiments.settings import RunSettings
+from septum.progress import Display, Progress
 
 
 def train(settings: RunSettings, display: Display) -> None:
@@ -18,7 +18,8 @@ def train(settings: RunSettings, display: Display) -> None:
 
     DATA is a folder with images/ and masks/ in it, or the images and the masks: two folders, or two stacks; or a data
     set of the Cell Tracking Challenge. The data is checked first; certain repairs are made in memory and printed. The
-    same command on the same run continues where it was stopped.
+    same command on the same run continues where it was stopped. A training starts from a model that comes with Septum
+    where that finds the objects of the images; --from none refuses.
 
     Example: septum train cells -o runs/cells --budget 20m
     """

@@ -59,6 +59,10 @@ class StoredImage:
         4 x 4, index (x, y, z, 1) to scanner millimeters; NIfTI only.
     close
         Closes the file.
+    orientation
+        Value of the tag by which the image was turned upright (`septum.io.upright`), 1 for none.
+    stated
+        False if neither the file nor the caller named the axes, so that they are a guess.
     """
 
     shape: tuple[int, ...]
@@ -69,6 +73,8 @@ class StoredImage:
     pixel_size_um: Mapping[str, float] = field(default_factory=dict)
     affine: Affine | None = None
     close: Callable[[], object] = _nothing
+    orientation: int = 1
+    stated: bool = True
 
     @classmethod
     def from_array(cls, array: NDArray[Any], axes: str) -> StoredImage:
@@ -119,6 +125,12 @@ class Image:
         False if the whole image is in memory: PNG, JPEG, packed NIfTI, arrays.
     location
         See the parameter.
+    orientation
+        Value of the orientation tag if the file holds the image turned or mirrored and says so by it, else 1.
+    stated
+        False if neither the file nor the caller named the axes: pages may be sections, frames or images of their own.
+    named_axes
+        Axes that the caller named; None if the file was read as it states.
     """
 
     def __init__(
@@ -138,6 +150,8 @@ class Image:
             a: stored.pixel_size_um[a] for a in "ZYX" if a in self.axes and a in stored.pixel_size_um
         }
         self._stored, self._reopen = stored, reopen
+        self.orientation, self.stated = stored.orientation, stored.stated or named
+        self.named_axes = stored.axes if named else None
         self._close = weakref.finalize(self, stored.close)
 
     @classmethod
@@ -242,14 +256,7 @@ class Image:
         with self:
             if self.lazy:
                 check_memory(self._where, int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize)
-            return Image.from_array(
-                self.array,
-                self.axes,
-                file_axes=self.file_axes,
-                pixel_size_um=self.pixel_size_um,
-                affine=self.affine,
-                location=self.location,
-            )
+            return _from_array(*self._parts())
 
     def close(self) -> None:
         """Close the file; pixels can be read no more."""
@@ -264,24 +271,22 @@ class Image:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._reopen is not None:
             return self._reopen, ()
-        return _from_array, (
-            self.array,
-            self.axes,
-            {
-                "file_axes": self.file_axes,
-                "pixel_size_um": self.pixel_size_um,
-                "affine": self.affine,
-                "location": self.location,
-            },
-        )
+        return _from_array, self._parts()
+
+    def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any]]:
+        kept = ("file_axes", "pixel_size_um", "affine", "location", "orientation", "stated", "named_axes")
+        return self.array, self.axes, {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.shape))
         return f"Image({self.name!r}, {self.axes}, {sides}, {self.dtype}{'' if self.lazy else ', in memory'})"
 
 
-def _from_array(array: NDArray[Any], axes: str, rest: Mapping[str, Any]) -> Image:
-    return Image.from_array(array, axes, **rest)
+def _from_array(array: NDArray[Any], axes: str, attributes: Mapping[str, Any]) -> Image:
+    image = Image.from_array(array, axes)
+    for name, value in attributes.items():
+        setattr(image, name, value)
+    return image
 
 
 def check_axes(axes: str | None) -> str | None:

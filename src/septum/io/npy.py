@@ -48,7 +48,7 @@ def open_npy(path: Path, *, axes: str | None, labels: bool = False) -> StoredIma
     except (*DAMAGE, tokenize.TokenError) as error:
         raise damaged(path, "npy", error) from error
     read = mapped_reader(path, shape, dtype, offset=offset, column_major=fortran)
-    return StoredImage(shape, dtype, axes or guess_axes(path, shape), read)
+    return StoredImage(shape, dtype, axes or guess_axes(path, shape), read, stated=len(shape) == 2)
 
 
 def mapped_reader(

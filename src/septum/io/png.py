@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from septum.errors import FileError
 from septum.io.files import WriteRequest
 from septum.io.formats import DAMAGE, DEFLATE, LZW, PNG, check_claim, damaged, format_path
 from septum.io.image import StoredImage
+from septum.io.upright import TAG, turn_upright
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -22,16 +24,16 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG color type: gray, RGB, palette
 
 
 def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
-    """Read a PNG in its own bit depth: bool (1 bit), uint8 or uint16.
+    """Read a PNG in its own bit depth: bool (1 bit), uint8 or uint16; turned upright by the orientation tag of EXIF.
 
-    Alpha is dropped. Gray of 2 and 4 bits keeps its values.
+    Alpha is dropped, but of masks: it may be the drawing. Gray of 2 and 4 bits keeps its values.
 
     Parameters
     ----------
     path, axes
         See `septum.io.files.open_image`.
     labels
-        True keeps the indices of a palette, False makes RGB of it.
+        True keeps the indices of a palette, and alpha; False makes RGB of a palette.
 
     Raises
     ------
@@ -51,23 +53,40 @@ def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
     shape = (height, width, channels)
     check_claim(path, "PNG", shape=shape, claimed=claimed, length=length, ratio=DEFLATE)
     try:
-        _check_chunks(path)
+        tag = _orientation(_check_chunks(path))
         array = _decode_deep(path) if depth == 16 and color else _decode_png(path, depth, color, labels)
     except DAMAGE as error:
         raise damaged(path, "PNG", error) from error
-    if color in (4, 6):
+    if color in (4, 6) and not labels:
         array = array[..., :-1]
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    return _plane(array, axes)
+    return _plane(array, axes, tag)
 
 
-def _plane(array: NDArray[Any], axes: str | None) -> StoredImage:
-    return StoredImage.from_array(array, axes or ("YX" if array.ndim == 2 else "YXC"))
+def _plane(array: NDArray[Any], axes: str | None, tag: object) -> StoredImage:
+    return turn_upright(StoredImage.from_array(array, axes or ("YX" if array.ndim == 2 else "YXC")), tag)
 
 
-def _check_chunks(path: Path) -> None:
-    """Verify the checksums to the last chunk: Pillow skips those of pixels, and does not notice a missing end."""
+def _orientation(exif: bytes) -> object:
+    """Return the value of the orientation tag in EXIF data; None where there is none, or the data are damaged."""
+    from PIL.Image import Exif
+
+    found = Exif()
+    with suppress(*DAMAGE):
+        found.load(exif)
+    return found.get(TAG)
+
+
+def _check_chunks(path: Path) -> bytes:
+    """Verify the checksums to the last chunk: Pillow skips those of pixels, and does not notice a missing end.
+
+    Returns
+    -------
+    bytes
+        EXIF data; empty if there are none.
+    """
+    exif = b""
     with path.open("rb") as file:
         file.seek(8)
         name = b""
@@ -77,6 +96,9 @@ def _check_chunks(path: Path) -> None:
             (checksum,) = struct.unpack(">I", file.read(4))
             if zlib.crc32(data, zlib.crc32(name)) != checksum:
                 raise ValueError(f"the checksum of its {name.decode('ascii', 'replace')} chunk is wrong")
+            if name == b"eXIf":
+                exif = data
+    return exif
 
 
 def _decode_deep(path: Path) -> NDArray[Any]:
@@ -100,7 +122,7 @@ def _decode_png(path: Path, depth: int, color: int, labels: bool) -> NDArray[Any
 
 
 def open_photo(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
-    """Read a JPEG, BMP or GIF as bool or uint8, gray or RGB.
+    """Read a JPEG, BMP or GIF as bool or uint8, gray or RGB; turned upright by the orientation tag of EXIF.
 
     Parameters
     ----------
@@ -131,9 +153,10 @@ def open_photo(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
             if image.mode == "P" and labels:
                 wanted = "P"
             array = np.asarray(image.convert(wanted))
+            tag = _orientation(image.info.get("exif", b""))
     except DAMAGE as error:
         raise damaged(path, kind, error) from error
-    return _plane(array, axes)
+    return _plane(array, axes, tag)
 
 
 def _open_photo(path: Path) -> tuple[str, ImageFile]:

@@ -81,6 +81,22 @@ class Table:
         return Overlaps(row, column, shared, sizes_true[row] + sizes_predicted[column] - shared)
 
 
+def renumbered(counted: Table, numbers: NDArray[np.int64]) -> Table:
+    """Return the table of an image after its predicted objects are renumbered, merged or removed.
+
+    Parameters
+    ----------
+    counted
+        Table of the image with predicted labels 0 .. N.
+    numbers
+        ``(N + 1,)`` int64 in 0 .. 2^32 - 1: new label of each predicted label; 0: background.
+    """
+    key, count = _sum(
+        (counted.truth.astype(np.uint64) << np.uint64(32)) | numbers[counted.predicted].astype(np.uint64), counted.count
+    )
+    return Table((key >> np.uint64(32)).astype(np.int64), (key & np.uint64(LARGEST_ID)).astype(np.int64), count)
+
+
 def table(truth: NDArray[Any], predicted: NDArray[Any], *, ignore: NDArray[np.bool_] | None = None) -> Table:
     """Count the pixels that each pair of labels shares.
 

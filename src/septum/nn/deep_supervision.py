@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septum.nn.loss import soft_dice, weighted_cross_entropy
@@ -37,6 +40,23 @@ class DeeplySupervised(nn.Module):
         self.heads = nn.ModuleList(made(settings.width * 2**level, settings.classes, 1) for level in levels)
         initialize(self.heads, seed)
         self.heads.to(network.head.weight.device)
+
+    @torch.no_grad()
+    def set_prior(self, shares: NDArray[np.float64]) -> None:
+        """Set the biases of the heads to the logarithms of shares of the classes, so that training starts from these.
+
+        With biases of 0 all classes are equally probable at first. Biases change slowly: with many classes, the first
+        hundred steps would mostly teach the network that nearly everything is background.
+
+        Source: Lin et al. 2017 (https://arxiv.org/abs/1708.02002), section 3.3, for two classes.
+
+        Parameters
+        ----------
+        shares
+            ``(K,)`` float64 in 0..1, none of them 0.
+        """
+        for head in (self.network.head, *self.heads):
+            head.bias.copy_(torch.from_numpy(np.log(shares)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images to the logits of the network and of the coarser levels, if any.

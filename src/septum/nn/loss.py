@@ -39,10 +39,13 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
 def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
     """Compute the soft Dice loss, summed over tiles and weighted by annotated pixels.
 
-    For each tile 1 minus the mean soft Dice coefficient ``(2 sum p y + 1) / (sum p + sum y + 1)`` of all classes but
-    the background, times its annotated pixels: like the energy it is divided by the annotated pixels of the batch. Each
-    tile is treated on its own, so that the result does not depend on how tiles are distributed over devices. The 1
-    keeps the coefficient defined if a class is not in a tile.
+    For each tile 1 minus the mean soft Dice coefficient ``(2 sum p y + 1) / (sum p + sum y + 1)`` of the classes in it
+    but the background, times its annotated pixels: like the energy it is divided by the annotated pixels of the batch.
+    Each tile is treated on its own, so that the result does not depend on how tiles are distributed over devices.
+
+    A class that is not in a tile has no overlap to measure, and is left to the cross entropy; a tile with background
+    only adds 0. The coefficient of such a class, ``1 / (sum p + 1)``, would rise steeply as the last of its probability
+    vanishes, and rare classes, absent from most tiles, would never be predicted.
 
     Source: Milletari et al. 2016 (V-Net), section 3, with sums in place of squares (Drozdzal et al. 2016).
 
@@ -61,8 +64,12 @@ def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
     known = target != IGNORE_INDEX
     p = torch.softmax(logits.float(), dim=1)
     axes = tuple(range(1, target.ndim))
-    overlaps = []
+    losses, present = [], []
     for k in range(1, logits.shape[1]):
         predicted, true = p[:, k] * known, target == k
-        overlaps.append((2 * (predicted * true).sum(axes) + 1) / (predicted.sum(axes) + true.sum(axes) + 1))
-    return ((1 - torch.stack(overlaps).mean(0)) * known.sum(axes)).sum()
+        area = true.sum(axes)
+        losses.append(1 - (2 * (predicted * true).sum(axes) + 1) / (predicted.sum(axes) + area + 1))
+        present.append(area > 0)
+    there = torch.stack(present)
+    mean = (torch.stack(losses) * there).sum(0) / there.sum(0).clamp(min=1)
+    return (mean * known.sum(axes)).sum()

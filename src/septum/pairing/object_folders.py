@@ -1,16 +1,19 @@
-"""Read a folder of mask files, one per object, as one mask of ids."""
+"""Read masks of single objects as one mask of ids: a folder with a file for each, or pages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from septum.arrays.targets import without_alpha
 from septum.errors import FileError
 from septum.io.files import read_image
 from septum.io.formats import format_path, is_zarr
 from septum.io.image import Image
-from septum.pairing.names import images_in
+from septum.pairing.folders import images_in
 
 
 def is_object_folder(path: Path) -> bool:
@@ -24,7 +27,8 @@ def read_object_masks(folder: Path) -> Image:
     Parameters
     ----------
     folder
-        Each file is 0 outside of its object and above 0 inside.
+        Each file is 0 outside of its object and above 0 inside; or the only file holds several values: then it is the
+        mask.
 
     Returns
     -------
@@ -37,9 +41,9 @@ def read_object_masks(folder: Path) -> Image:
     FileError
         If a file cannot be read, or the files differ in size.
     """
-    objects: list[tuple[int, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
+    objects: list[NDArray[np.bool_]] = []
     first: Image | None = None
-    for number, path in enumerate(images_in(folder), start=1):
+    for path in images_in(folder):
         mask = read_image(path, labels=True)
         if first is not None and mask.array.shape[1:] != first.array.shape[1:]:
             sizes = [" x ".join(map(str, m.array.shape[1:])) for m in (first, mask)]
@@ -49,18 +53,41 @@ def read_object_masks(folder: Path) -> Image:
                 "export them again",
             )
         first = first or mask
-        on = mask.array.max(axis=0) > 0
-        objects.append((int(np.count_nonzero(on)), number, on))
+        objects.append(without_alpha(mask.array)[0][:3].max(axis=0) > 0)
+    if first is not None and len(objects) == 1 and _holds_ids(first):
+        return first
     if first is None:
         raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
-    labels = np.zeros(first.array.shape[1:], np.int32)
-    for _, number, on in sorted(objects, key=lambda f: (-f[0], f[1])):
-        labels[on] = number
     return Image.from_array(
-        labels[None],
+        smaller_on_top(objects)[None],
         first.axes,
         file_axes=first.file_axes,
         pixel_size_um=first.pixel_size_um,
         affine=first.affine,
         location=folder,
     )
+
+
+def _holds_ids(mask: Image) -> bool:
+    """Return True if a mask has several values above 0."""
+    values = without_alpha(mask.array)[0][:3]
+    return len(np.unique(values[values > 0])) > 1
+
+
+def smaller_on_top(objects: Sequence[NDArray[np.bool_]]) -> NDArray[np.int32]:
+    """Merge masks of single objects into one mask of ids.
+
+    Parameters
+    ----------
+    objects
+        ``(*S)`` bool each, at least one, all of the same shape.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` int32: 0 background, 1 the first object, 2 the second ...; where two overlap the smaller one is kept.
+    """
+    labels = np.zeros(objects[0].shape, np.int32)
+    for number, on in sorted(enumerate(objects, start=1), key=lambda f: (-np.count_nonzero(f[1]), f[0])):
+        labels[on] = number
+    return labels

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays import stitch
-from septum.arrays.instances import draw_boundaries, quantize, quantized_thresholds
+from septum.arrays.boundaries import draw_boundaries
+from septum.arrays.instances import outline_threshold, quantize
 from septum.arrays.normalize import join_samples, sample_intensities
 from septum.arrays.resample import Resampled, resample_labels
 from septum.arrays.tiles import Readable
@@ -156,7 +157,7 @@ class Blocks:
             self._create_result()
         if stage in (STATISTICS, PROBABILITIES, RESAMPLING):
             return True
-        return any(stitch.needed(stage, self._tables(frame)) for frame in range(self.work.plan.frames))
+        return any(stitch.needed(stage, self._tables(frame), self.objects) for frame in range(self.work.plan.frames))
 
     def _create_result(self) -> None:
         axes, sides = self.source.axes, dict(zip(self.source.axes, self.source.shape, strict=True))
@@ -246,7 +247,7 @@ class Blocks:
             plan.grid,
             plan.frame,
             around,
-            threshold=quantized_thresholds(self.model.header.objects)[0],
+            threshold=outline_threshold(self.model.header.objects),
         )
         if lines:
             inner = tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(region, around, strict=True))

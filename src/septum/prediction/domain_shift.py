@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from septum.arrays.normalize import QUANTILES, intensity_curve, inverted
+from septum.arrays.normalize import (
+    QUANTILES,
+    NormalizeSettings,
+    constant_ends,
+    intensity_curve,
+    inverted,
+    statistics,
+)
 from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
@@ -22,6 +29,10 @@ _MOST_CURVES = 64  # training images whose intensity curves are stored
 _SIZE_RATIO = 1.5  # tolerated ratio of pixel sizes, beyond the range of the training images
 # Few gray values: at most `_FEW_LEVELS`, and fewer than any training image has by this factor.
 _LEVELS_RATIO, _FEW_LEVELS = 4, 16
+# Hot pixels: beyond this multiple of the limit of normalized values, and at most this share of the pixels.
+_HOT, _HOT_SHARE = 2.0, 0.005
+# Gray values differ if their ends lie outside of those of the training images by more than this part of the range.
+_ENDS_MARGIN, _ENDS_SAMPLE = 0.25, 200_000
 _WHOLE_PX = 1 << 22  # frames of more pixels are read in windows: three along each axis, of these sides
 _WINDOW_PX = {2: 256, 3: 64}
 # Limits for the distance of an image to the nearest training image. Measured with four fifths of a set as training
@@ -46,6 +57,9 @@ class TrainingDomain(Settings):
         Smallest and largest pixel size for each axis, in micrometers; empty if unknown.
     object_px
         Median diameter of the objects in pixels; None for classes.
+    ends
+        For each channel the smallest and the largest 1 % quantile of an image, then the smallest and the largest 99 %
+        quantile, in the units of the files; empty unless all images have one normalization.
     width_by_area_px
         Median over the images of the typical width of their objects (`septum.arrays.targets.width_by_area`); None for
         classes, and in files of versions that did not store it.
@@ -55,10 +69,11 @@ class TrainingDomain(Settings):
     levels: int
     pixel_um: dict[str, tuple[float, float]] = Field(default_factory=dict)
     object_px: float | None = None
+    ends: tuple[tuple[float, float, float, float], ...] = ()
     width_by_area_px: float | None = None
 
 
-def training_domain(samples: Sequence[Sample], object_px: float | None) -> TrainingDomain:
+def training_domain(samples: Sequence[Sample], object_px: float | None, *, common: bool = False) -> TrainingDomain:
     """Compute the statistics of the training images.
 
     Parameters
@@ -67,7 +82,10 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
         All annotated images, the validation images included.
     object_px
         Median diameter of the objects in pixels, None for classes.
+    common
+        All images have one normalization, so that brightness and contrast matter.
     """
+    ends = np.asarray([_ends(s.image.reshape(len(s.image), -1)) for s in samples]) if common else np.zeros((1, 0, 2))
     curves = [intensity_curve(sample.image) for sample in samples]
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
@@ -78,12 +96,20 @@ def training_domain(samples: Sequence[Sample], object_px: float | None) -> Train
         levels=min(levels for _, levels in curves),
         pixel_um={a: (float(sizes[:, i].min()), float(sizes[:, i].max())) for i, a in enumerate(axes) if len(sizes)},
         object_px=None if object_px is None else round(object_px, 1),
+        ends=tuple(
+            (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+            for low, high in zip(ends.min(axis=0), ends.max(axis=0), strict=True)
+        ),
         width_by_area_px=round(float(np.median(widths)), 1) if widths else None,
     )
 
 
 def shift_warnings(
-    frame: Readable, name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain
+    frame: Readable,
+    name: str,
+    pixel_size_um: Mapping[str, float],
+    seen: TrainingDomain,
+    normalization: NormalizeSettings | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Compare an image with the training images.
 
@@ -97,6 +123,8 @@ def shift_warnings(
         Pixel size for each axis, in micrometers; empty if unknown.
     seen
         Statistics of the training images, from the model file.
+    normalization
+        How the model normalizes intensities; None: what it mends is not reported.
 
     Yields
     ------
@@ -104,7 +132,11 @@ def shift_warnings(
         A key that is the same for all images with this difference; the difference, its likely effect and a remedy.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
-    curve, levels = intensity_curve(_pixels(frame))
+    pixels = sample_pixels(frame)
+    if normalization is not None:
+        yield from _mended_intensities(pixels, name, normalization)
+    yield from _brightness(name, pixels, seen)
+    curve, levels = intensity_curve(pixels)
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
     if known[0].shape != curve.shape:
         return
@@ -127,8 +159,36 @@ def shift_warnings(
         yield "intensities", f"{name}: {text}"
 
 
+def _mended_intensities(pixels: NDArray[Any], name: str, normalization: NormalizeSettings) -> Iterator[tuple[str, str]]:
+    """Report what the normalization mends: values that were added to the picture, and hot pixels."""
+    if normalization.skip_constant:
+        ends = [end for channel in pixels for end in constant_ends(channel.astype(np.float64))]
+        for end in sorted(set(ends)):
+            yield (
+                "constant value",
+                f"{name}: {np.mean(pixels == end):.1%} of the pixels have exactly the value {end:g}, far from all "
+                "others: a frame or a bar that was added to the picture; they do not count for brightness and contrast",
+            )
+    if normalization.limit is None:
+        return
+    stats = statistics(pixels, normalization).astype(np.float64)
+    values = np.abs((pixels - stats[:, :1]) / stats[:, 1:2]) / normalization.limit
+    hot = values > _HOT
+    if 0 < hot.mean() <= _HOT_SHARE:
+        count = int(np.count_nonzero(hot))
+        yield (
+            "hot pixels",
+            f"{name}: {count} pixel{'s' * (count > 1)} far brighter or darker than anything in the training images (up "
+            f"to {values.max():.2g} times), such as hot pixels of a camera: limited to the intensities of the training",
+        )
+
+
 def image_warnings(
-    frames: Sequence[Readable], name: str, pixel_size_um: Mapping[str, float], seen: TrainingDomain | None
+    frames: Sequence[Readable],
+    name: str,
+    pixel_size_um: Mapping[str, float],
+    seen: TrainingDomain | None,
+    normalization: NormalizeSettings | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Compare the middle frame of an image with the training images; see `shift_warnings`.
 
@@ -138,7 +198,7 @@ def image_warnings(
         The text states that a cause is reported once, which is up to the caller. Nothing without `seen`.
     """
     if seen is not None:
-        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen):
+        for cause, text in shift_warnings(frames[len(frames) // 2], name, pixel_size_um, seen, normalization):
             yield cause, f"{text} (reported once, also for other images of this kind)"
 
 
@@ -179,8 +239,45 @@ def _pixel_size(name: str, pixel_size_um: Mapping[str, float], seen: TrainingDom
     )
 
 
-def _pixels(frame: Readable) -> NDArray[Any]:
-    """Return ``(C, n)`` pixels: all of a frame, or those of windows at its ends and in its middle."""
+def _ends(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the 1 % and the 99 % quantile of each channel; ``(C, 2)``."""
+    few = pixels[:, :: max(1, pixels.shape[1] // _ENDS_SAMPLE)]
+    return np.quantile(few.astype(np.float64), (0.01, 0.99), axis=1).T
+
+
+def _brightness(name: str, pixels: NDArray[Any], seen: TrainingDomain) -> Iterator[tuple[str, str]]:
+    """Compare the gray values with those of the training images, if these have the same meaning in all images.
+
+    An image may lack the bright classes, so that its bright end is not bounded below.
+    """
+    if len(seen.ends) != len(pixels):
+        return
+    for (low, high), (low_from, low_to, high_from, high_to) in zip(_ends(pixels), seen.ends, strict=True):
+        margin = _ENDS_MARGIN * (high_to - low_from)
+        if not (low_from - margin <= low <= low_to + margin and high <= high_to + margin):
+            yield (
+                "gray values",
+                f"{name}: gray values are mostly {low:.4g} to {high:.4g}, in the training images from "
+                f"{low_from:.4g}..{low_to:.4g} to {high_from:.4g}..{high_to:.4g}; this model takes the same gray value "
+                "for the same class in all images: bring the image to the scale of the training images, or train with "
+                "--set normalization.method=standardize",
+            )
+            return
+
+
+def sample_pixels(frame: Readable) -> NDArray[Any]:
+    """Read all pixels of a frame; of a large one those of windows at its ends and in its middle.
+
+    Parameters
+    ----------
+    frame
+        ``(C, *S)``, any real dtype, any values.
+
+    Returns
+    -------
+    pixels
+        ``(C, n)``, same dtype and values.
+    """
     sides = frame.shape[1:]
     if int(np.prod(sides)) <= _WHOLE_PX:
         whole = frame[(slice(None), *(slice(0, n) for n in sides))]

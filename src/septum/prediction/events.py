@@ -9,6 +9,13 @@ from septum.events import Event
 
 
 @dataclass(frozen=True)
+class Opened(Event):
+    """The model that predicts is one that comes with Septum; `words` state for what it was made."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class ImageStarted(Event):
     """Image `index` (from 0) of `count` starts.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.tiles import Readable
 from septum.axes import relative_spacing, spatial
+from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
+from septum.io.files import open_image
 from septum.io.image import Image
-from septum.prediction.domain_shift import pixel_size_ratios
+from septum.prediction.domain_shift import pixel_size_ratios, sample_pixels
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import TilePlan
@@ -35,20 +37,23 @@ class ImageFrame:
         Index along each axis that is walked (T, and Z for a model of images), in the order of the axes of the image.
     rank
         2 or 3 spatial axes.
-    repeat
-        Number of channels that the only channel is repeated to: gray images for a model of color images.
+    channels
+        Channels that the network takes. A single channel is repeated, of three equal ones one is taken.
+    spare
+        Value of a last channel that is dropped, since it is the same everywhere; None if there is none.
     """
 
     source: Image
     place: tuple[int, ...]
     rank: int
-    repeat: int = 1
+    channels: int
+    spare: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """``(C, *S)``."""
         sides = dict(zip(self.source.axes, self.source.shape, strict=True))
-        return (sides["C"] * self.repeat, *(sides[a] for a in spatial(self.source.axes)[-self.rank :]))
+        return (self.channels, *(sides[a] for a in spatial(self.source.axes)[-self.rank :]))
 
     def __getitem__(self, index: tuple[slice, ...], /) -> NDArray[Any]:
         walked = dict(zip(walked_axes(self.source.axes, self.rank), self.place, strict=True))
@@ -57,9 +62,28 @@ class ImageFrame:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             where = self.source.name or "the image"
             raise DataError(
-                f"{where}: some pixels are NaN or infinite", "finite intensities", "replace them by numbers"
+                f"{where}: some pixels are NaN or infinite",
+                "finite intensities",
+                "replace them, as training does: NaN by the median of the channel, infinity by its largest value",
             )
-        return np.repeat(part, self.repeat, axis=0)[index[0]] if self.repeat > 1 else part[index[0]]
+        return self._match_channels(part)[index[0]]
+
+    def _match_channels(self, part: NDArray[Any]) -> NDArray[Any]:
+        """Return a part ``(C, *S)`` with the channels of the network; they were compared in a sample of pixels only."""
+        if self.spare is not None:
+            self._require(bool((part[-1] == self.spare).all()), "a last channel that is constant in part only")
+            part = part[:-1]
+        if len(part) == 1 and self.channels > 1:
+            return np.repeat(part, self.channels, axis=0)
+        if len(part) > self.channels:
+            self._require(bool((part == part[:1]).all()), "channels that are equal in part only")
+            part = part[: self.channels]
+        return part
+
+    def _require(self, condition: bool, given: str) -> None:
+        if not condition:
+            where, wanted = self.source.name or "the image", pluralize(self.channels, "channel")
+            raise ModelError(f"{where}: {given}", f"{wanted}, as in training", "save the image with these channels")
 
 
 # Pixel sizes that differ by more are not true: programs write the dots per inch of a screen into files.
@@ -196,6 +220,86 @@ def walked_axes(axes: str, rank: int) -> str:
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
+def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -> tuple[Image, str]:
+    """Open an image as the model can take it.
+
+    A file that does not fit the model by the axes that it states, but by those by which the training images were read,
+    is read by the latter: its pages are the sections or the channels that those of the training images were.
+
+    Parameters
+    ----------
+    path
+        See `septum.io.files.open_image`.
+    model
+        The model.
+    axes
+        Axes that the caller names; they are followed.
+
+    Returns
+    -------
+    image, message
+        The image, and a sentence if it is read by the axes of training, else ``""``.
+
+    Raises
+    ------
+    FileError, UsageError
+        See `septum.io.files.open_image`.
+    """
+    image, learned = open_image(path, axes=axes), model.header.read_axes
+    if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
+        return image, channel_note(image, model)
+    other = open_image(path, axes=learned)
+    if not _fits(other, model):
+        other.close()
+        return image, ""
+    image.close()
+    return other, f"{other.name}: read with --axes {learned}, as the training images were"
+
+
+def channel_note(image: Image, model: Model) -> str:
+    """Return how other channels than those of the model are read, as a sentence; ``""`` where nothing is special."""
+    given, wanted = image.shape[image.axes.index("C")], model.header.network.channels
+    frame = _first_frame(image, model)
+    if frame is None or given in (1, wanted):
+        return ""
+    equal = given - (frame.spare is not None) > wanted
+    done = ["of three equal channels one is read"] if equal else []
+    if frame.spare is not None:
+        done.append("the last channel, which has the same value everywhere, is dropped")
+    return f"{image.name or 'the image'}: {'; '.join(done)}"
+
+
+def _fits(image: Image, model: Model) -> bool:
+    """Return True if the model can take the channels and the axes of an image."""
+    return (model.rank == 2 or "Z" in image.axes) and _first_frame(image, model) is not None
+
+
+def _may_be_named(image: Image, axes: str) -> bool:
+    """Return True if the dimensions of a file may have other names: rows and columns stay what the file says."""
+    if len(axes) != len(image.file_axes):
+        return False
+    return not image.stated or all(axes.find(a) == image.file_axes.find(a) for a in "YX")
+
+
+def _first_frame(image: Image, model: Model) -> ImageFrame | None:
+    """Return the first frame with its channels matched to those of the model; None if they do not match.
+
+    The check of training data matches channels by the same rules (`septum.check.images.match_channels`).
+    """
+    given, wanted = image.shape[image.axes.index("C")], model.header.network.channels
+    frame = ImageFrame(image, (0,) * len(walked_axes(image.axes, model.rank)), model.rank, given)
+    if given in (1, wanted):
+        repeated = given == wanted or (wanted == 3 and model.header.gray_as_color)
+        return replace(frame, channels=wanted) if repeated else None
+    if given not in (2, 3, 4) or wanted not in (1, 3):
+        return None
+    pixels, spare = sample_pixels(frame), None
+    if given != 3 and (pixels[-1] == pixels[-1, 0]).all() and pixels[-1, 0] != 0:
+        pixels, spare = pixels[:-1], float(pixels[-1, 0])
+    matched = len(pixels) == wanted or (len(pixels) == 3 and bool((pixels == pixels[0]).all()))
+    return replace(frame, channels=wanted, spare=spare) if matched else None
+
+
 def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     """Split an image into frames: ``(C, Y, X)`` along T and Z, or ``(C, Z, Y, X)`` along T.
 
@@ -204,23 +308,52 @@ def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     ModelError
         If the channels or the axes do not fit the model.
     """
-    axes, sides = source.axes, dict(zip(source.axes, source.shape, strict=True))
-    where, wanted = source.name or "the image", model.header.network.channels
-    if model.rank == 3 and "Z" not in axes:
-        raise ModelError(
-            f"{where}: axes {source.file_axes}, no Z",
-            "a volume, as the model was trained on volumes",
-            "name the axes of the file, for example --axes ZYX",
+    first = _first_frame(source, model) if _fits(source, model) else None
+    if first is None:
+        raise _unfit(source, model)
+    sides = dict(zip(source.axes, source.shape, strict=True))
+    lengths = (range(sides[a]) for a in walked_axes(source.axes, model.rank))
+    return [replace(first, place=place) for place in product(*lengths)]
+
+
+def _unfit(image: Image, model: Model) -> ModelError:
+    """Return the error for an image that the model cannot take; names other axes only where they would fit."""
+    where, wanted = image.name or "the image", model.header.network.channels
+    given = image.shape[image.axes.index("C")]
+    fitting = _fitting_axes(image, model)
+    if model.rank == 3 and "Z" not in image.axes:
+        lacking, expected = f"axes {image.file_axes}, no Z", "a volume, as the model was trained on volumes"
+        otherwise = "predict a volume, or train a model of images"
+    else:
+        lacking, expected = pluralize(given, "channel"), f"{pluralize(wanted, 'channel')}, as in training"
+        otherwise = (
+            "save the channel that the model was trained on as an image of its own (in Fiji: Split Channels)"
+            if wanted == 1
+            else "save it in color if it was taken as the training images were; or train with some gray images too"
+            if given == 1 and wanted == 3
+            else f"merge {wanted} channels into one image, in the order of the training images"
+            if given < wanted
+            else f"save an image of the {wanted} channels that the model was trained on, in their order"
         )
-    repeat = wanted if sides["C"] == 1 and wanted == 3 and model.header.gray_as_color else 1
-    if sides["C"] * repeat != wanted:
-        raise ModelError(
-            f"{where}: {sides['C']} channel{'s' * (sides['C'] != 1)}",
-            f"{wanted} channel{'s' * (wanted != 1)}, as in training",
-            "convert the image, or name its axes with --axes",
-        )
-    lengths = (range(sides[a]) for a in walked_axes(axes, model.rank))
-    return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
+    todo = f"if {fitting[1]}: --axes {fitting[0]}; else {otherwise}" if fitting else otherwise
+    return ModelError(f"{where}: {lacking}", expected, todo)
+
+
+def _fitting_axes(image: Image, model: Model) -> tuple[str, str] | None:
+    """Return other axes of a file by which it fits the model, and what its pages are then; None if there are none."""
+    wanted, axes = model.header.network.channels, image.file_axes
+    sides = {a: image.shape[image.axes.index(a)] for a in axes if a in image.axes}
+    named = image.location is not None and image.named_axes is None
+    if not named or len(sides) != len(axes):
+        return None
+    pages, planes = "T" in sides, axes == "CYX"
+    if pages and "C" not in axes and sides["T"] == wanted > 1 and (model.rank == 2 or "Z" in axes):
+        return axes.replace("T", "C"), "its pages are channels"
+    if model.rank == 3 and "Z" not in axes and pages and sides.get("C", 1) == wanted:
+        return axes.replace("T", "Z"), "its pages are sections"
+    if planes and wanted == 1:
+        return ("ZYX", "its channels are sections") if model.rank == 3 else ("TYX", "its channels are pages")
+    return None
 
 
 def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:

@@ -119,7 +119,7 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         axes=source.axes,
         shape=source.shape,
         dtype=str(source.dtype),
-        named_axes=job.settings.axes,
+        named_axes=job.source.named_axes,
         frame=source.shape[-rank:],
         frames=prod(n for a, n in zip(source.axes, source.shape, strict=True) if a in walked),
         output=job.output,

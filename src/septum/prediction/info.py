@@ -7,11 +7,12 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from septum.models.named import NAMES, name_of, read_card
 from septum.version import __version__
 
 
 def installation(device: str = "auto") -> dict[str, str]:
-    """Return versions, the device that would be used with the reason, and the code that computes on a CPU."""
+    """Return versions, the device with the reason, the code that computes on a CPU, and the models of this version."""
     import numpy as np
     import torch
 
@@ -28,6 +29,7 @@ def installation(device: str = "auto") -> dict[str, str]:
         "why": chosen.why,
         "prediction on CPU": describe_rule() if chosen.torch.type == "cpu" else "PyTorch",
         "training precision": "bfloat16 (weights float32)" if chosen.bfloat16 else "float32",
+        "models": ", ".join(NAMES),
     }
 
 
@@ -51,17 +53,17 @@ def describe_model(path: Path, device: str = "auto", *, curves: bool = False) ->
     Parameters
     ----------
     path
-        A model file or a run folder.
+        A model file, a run folder, or the name of a model that comes with Septum.
     device
         See `septum.nn.device.find_device`.
     curves
-        Hold the intensity quantiles of the training images as well: hundreds of numbers.
+        Hold the intensity quantiles and the hashes of the training images as well: hundreds of numbers.
 
     Returns
     -------
     dict
         Values that JSON can hold: the header of `septum.prediction.model.ModelHeader`, and ``parameters``,
-        ``context_px``, ``device`` and ``computed_by``.
+        ``context_px``, ``device`` and ``computed_by``; ``card``, a text, of a model that comes with Septum.
 
     Raises
     ------
@@ -70,13 +72,16 @@ def describe_model(path: Path, device: str = "auto", *, curves: bool = False) ->
     """
     from septum.nn.ensemble import members_of
     from septum.nn.unet import UNet
-    from septum.prediction.model import open_model
+    from septum.prediction.model import model_file, open_model
 
-    model = open_model(path, device)
+    file = model_file(path)
+    model, name = open_model(file, device), name_of(file)
     networks = [n for n in members_of(model.network) if isinstance(n, UNet)]
     choice = model.choose()
+    hidden = {"domain": {"curves"}, "release": {"images"}}
     return {
-        **model.header.model_dump(mode="json", exclude=None if curves else {"domain": {"curves"}}),
+        **({} if name is None else {"card": read_card(name)}),
+        **model.header.model_dump(mode="json", exclude=None if curves else hidden),
         "parameters": sum(p.numel() for n in networks for p in n.parameters()),
         "context_px": list(model.network.geometry.contexts),
         "device": model.device.name,

@@ -20,6 +20,7 @@ from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
 from septum.io.formats import format_path
 from septum.io.tensors import read_model, write_model
+from septum.models.named import NAMES, file_of, unknown_name
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
@@ -35,6 +36,25 @@ MODEL_NAME = "model.safetensors"
 # library version differs by some 1e-6, a wrong weight by far more.
 _TEST_TOLERANCE = 1e-3
 _MOST_MEMBERS = 99
+
+
+class Release(Settings):
+    """What a model that comes with Septum states about itself.
+
+    Parameters
+    ----------
+    purpose
+        Images and objects that it was made for: ``"nuclei in fluorescence microscopy"``.
+    data
+        Its training data, and their terms in short.
+    images
+        Hashes of the images that it has seen, and of others of the same sequences; see
+        `septum.training.pretrained.image_hash`.
+    """
+
+    purpose: str
+    data: str
+    images: tuple[str, ...] = ()
 
 
 class ModelHeader(Settings):
@@ -54,6 +74,8 @@ class ModelHeader(Settings):
         Value of each class in the training masks, background first; written again at prediction.
     gray_as_color
         Gray images were repeated into the color channels in training, so they may be at prediction.
+    read_axes
+        Axes by which the training images were read whose files state others or none; ``""``: as their files state.
     pixel_size_um
         Median pixel size of the training images for each axis, in micrometers; empty if unknown.
     objects
@@ -70,6 +92,8 @@ class ModelHeader(Settings):
         the network saw them half as large. Images like them are predicted on this grid.
     training
         Provenance: preset, seed, steps, seconds, fingerprint of the data, versions.
+    release
+        Purpose and terms of a model that comes with Septum; None for other models.
     """
 
     network: UNetSettings
@@ -78,6 +102,7 @@ class ModelHeader(Settings):
     kind: MaskKind
     class_values: tuple[int, ...]
     gray_as_color: bool = False
+    read_axes: str = ""
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
     lines: bool = False
@@ -85,6 +110,18 @@ class ModelHeader(Settings):
     domain: TrainingDomain | None = Field(default=None, validation_alias=AliasChoices("domain", "seen"))
     scale: float = Field(default=1.0, gt=0)
     training: dict[str, Any] = Field(default_factory=dict)
+    release: Release | None = None
+
+    def describe_release(self) -> str | None:
+        """Describe in one line for what a model that comes with Septum was made; None for another model."""
+        if self.release is None:
+            return None
+        size = (
+            ""
+            if self.domain is None or self.domain.object_px is None
+            else f", about {self.domain.object_px:.0f} px wide"
+        )
+        return f"a model that comes with Septum, for {self.release.purpose}{size}; trained on {self.release.data}"
 
 
 @dataclass(frozen=True)
@@ -127,24 +164,30 @@ class Model:
 
 
 def model_file(path: Path) -> Path:
-    """Return the model file of a path: the file itself, or that of a run folder.
+    """Return the model file of a path: the file itself, that of a run folder, or that of a name.
 
     Parameters
     ----------
     path
         A model file; or a run folder, whose ``model.safetensors`` is taken. In a run of several trainings that is the
-        model of all of them together, which averages their probabilities.
+        model of all of them together, which averages their probabilities. Where there is neither, the name of a model
+        that comes with Septum (`septum.models.named.NAMES`): a file or run of this name wins, a folder of images does
+        not.
 
     Raises
     ------
     ModelError
-        If `path` is a folder without a model: a run that has not ended, or no run.
+        If `path` is a folder without a model: a run that has not ended, or no run; or a single word that names nothing.
     """
-    if not path.is_dir():
-        return path
-    file = path / MODEL_NAME
+    file = path / MODEL_NAME if path.is_dir() else path
     if file.is_file():
         return file
+    if str(path) in NAMES and not (path / "settings.json").is_file():
+        return file_of(str(path))
+    if not path.exists():
+        if len(path.parts) == 1 and not path.suffix:
+            raise unknown_name(path)
+        return path
     where, expected = format_path(path), f"a model file, or a run folder that holds {MODEL_NAME}"
     parts = sorted(part.name for part in path.iterdir() if (part / MODEL_NAME).is_file())
     if (path / "settings.json").is_file():

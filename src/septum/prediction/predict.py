@@ -14,17 +14,17 @@ import torch
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
-from septum.io.files import open_image
 from septum.io.image import Image
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.events import ImageFailed, ImageStarted, Predicted, TileDone
+from septum.prediction.events import ImageFailed, ImageStarted, Opened, Predicted, TileDone
 from septum.prediction.frames import (
     FoundScale,
     ImageFrame,
     ImageJob,
     Scale,
+    open_for_model,
     scale_by_pixel_size,
     split_frames,
     working_frame,
@@ -34,6 +34,7 @@ from septum.prediction.in_memory import PredictionFailure, failure, frame_operat
 from septum.prediction.memory import format_bytes, peak_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
+    input_images,
     makes_objects,
     resolve_output,
     result_files,
@@ -59,7 +60,8 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
 
     Yields
     ------
-    ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for each image; Predicted at the end.
+    Opened of a model that comes with Septum; ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for
+    each image; Predicted at the end.
 
     Raises
     ------
@@ -72,13 +74,17 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
     asked = asked_factor(settings.scale, settings.object_size, model.header)
-    files = result_files(settings)
-    if settings.out is not None:
+    images, messages = input_images(settings.inputs, settings.out)
+    files = result_files(settings, images)
+    if (words := model.header.describe_release()) is not None:
+        yield Opened(words)
+    for folder in dict.fromkeys(target.parent for _, target in files) if settings.out is not None else ():
         try:
-            settings.out.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            given = f"{settings.out}: {error.strerror}"
+            given = f"{folder}: {error.strerror}"
             raise FileError(given, "a folder that can be written", "give another -o") from None
+    yield from map(Warned, messages)
     failures: list[SeptumError] = []
     warned: set[str] = set()
     with _executor(settings) as executor:
@@ -129,6 +135,7 @@ class _OpenedImage:
     source: Image
     frames: list[ImageFrame]
     warnings: list[Warned] | None
+    message: str = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -189,9 +196,9 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source = open_image(path, axes=run.settings.axes)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes)
     try:
-        image = _OpenedImage(path, source, split_frames(source, run.model), None)
+        image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
     except BaseException:
         source.close()
@@ -199,8 +206,10 @@ def _open(path: Path, run: _Run) -> _OpenedImage:
 
 
 def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
-    warnings = image_warnings(image.frames, image.source.name, image.source.pixel_size_um, model.header.domain)
-    return [Warned(text, cause) for cause, text in warnings]
+    source, header = image.source, model.header
+    warnings = image_warnings(image.frames, source.name, source.pixel_size_um, header.domain, header.normalization)
+    axes = [Warned(image.message, "axes")] if image.message else []
+    return axes + [Warned(text, cause) for cause, text in warnings]
 
 
 def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:

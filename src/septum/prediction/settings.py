@@ -123,7 +123,7 @@ class PredictSettings(Settings):
     Parameters
     ----------
     model
-        A model file or a run folder; see `septum.prediction.model.model_file`.
+        A model file, a run folder or a name; see `septum.prediction.model.model_file`.
     inputs
         Files, folders or patterns.
     out
@@ -165,7 +165,12 @@ class PredictSettings(Settings):
         ``(i, n)``: compute part `i` of `n` only, from 1 to n; a later run without it computes the rest and joins all.
     """
 
-    model: Annotated[Path, Option(help="Model file, or run folder.", metavar="MODEL", argument=True)]
+    model: Annotated[
+        Path,
+        Option(
+            help="Model file, run folder, or name of a model that comes with Septum.", metavar="MODEL", argument=True
+        ),
+    ]
     inputs: Annotated[
         tuple[str, ...],
         Option(help="Images, folders of images, or patterns ('*.tif').", metavar="INPUT", argument=True),

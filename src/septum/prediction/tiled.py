@@ -74,7 +74,7 @@ class TiledPredictor:
         image
             ``(C, *S)``, raw intensities of any range; mirrored outside of its borders.
         stats
-            ``(C, 2) float32``, any values: statistics of the whole image (`septum.arrays.normalize.statistics`), which
+            ``(C, 3) float32``, any values: statistics of the whole image (`septum.arrays.normalize.statistics`), which
             normalize every tile.
         region
             Begins on the pooling grid, ends anywhere.
@@ -124,7 +124,7 @@ class TiledPredictor:
         image
             ``(C, *S)``, raw intensities of any range.
         stats
-            ``(C, 2) float32``, any values, as for `tiles`.
+            ``(C, 3) float32``, any values, as for `tiles`.
         region
             Part of the image.
         out
@@ -215,7 +215,7 @@ def region_probabilities(
     image
         ``(C, *S)``, raw intensities of any range.
     stats
-        ``(C, 2) float32``, any values, as for `TiledPredictor.tiles`.
+        ``(C, 3) float32``, any values, as for `TiledPredictor.tiles`.
     region
         Begins and ends anywhere in the image.
 

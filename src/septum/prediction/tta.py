@@ -43,7 +43,7 @@ def averaged_probabilities(
     image
         ``(C, *S)``, raw intensities of any range.
     stats
-        ``(C, 2) float32``, any values, as for `septum.prediction.tiled.TiledPredictor.tiles`.
+        ``(C, 3) float32``, any values, as for `septum.prediction.tiled.TiledPredictor.tiles`.
     region
         Begins and ends anywhere in the image.
 
@@ -68,7 +68,7 @@ def transformed_probabilities(
     image
         ``(C, *S)``, raw intensities of any range.
     stats
-        ``(C, 2) float32``, any values.
+        ``(C, 3) float32``, any values.
     transform
         The version.
 

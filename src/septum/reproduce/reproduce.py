@@ -185,6 +185,7 @@ def _train(
         seed=settings.seed,
         kind=protocol.kind,
         split=SplitSettings(names=part.held_out),
+        from_model="none",  # the models that come with Septum were trained on these data
         device=settings.device,
         width=settings.width,
     )

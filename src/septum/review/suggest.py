@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import statistics
 from septum.arrays.resample import Resampled
 from septum.errors import DataError, SeptumError
-from septum.events import Event
-from septum.io.files import list_images, open_image
+from septum.events import Event, Warned
 from septum.io.image import Image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
-from septum.prediction.frames import FoundScale, ImageFrame, split_frames, walked_axes, working_frame
+from septum.prediction.frames import FoundScale, ImageFrame, open_for_model, split_frames, walked_axes, working_frame
 from septum.prediction.memory import format_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, open_model
+from septum.prediction.outputs import input_images
 from septum.prediction.tiled import TiledPredictor, largest_output
 from septum.prediction.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
@@ -107,7 +107,8 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
 
     Yields
     ------
-    Judged for each frame, ImageFailed for an image that could not be read or predicted, Suggested at the end.
+    Warned of files that are passed over, Judged for each frame, ImageFailed for an image that could not be read or
+    predicted, Suggested at the end.
 
     Raises
     ------
@@ -116,13 +117,15 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
     """
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
-    paths = list_images(settings.inputs)
+    images, messages = input_images(settings.inputs)
+    yield from map(Warned, messages)
+    paths = list(images)
     suggestions: list[Suggestion] = []
     failures: list[SeptumError] = []
     frames = 0
     for index, path in enumerate(paths):
         try:
-            with open_image(path, axes=settings.axes) as source:
+            with open_for_model(path, model, axes=settings.axes)[0] as source:
                 split = split_frames(source, model)
                 for number, frame in enumerate(split, start=1):
                     suggestions = _kept(

@@ -8,21 +8,51 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.normalize import NormalizeSettings, normalize, statistics
+from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters
+from septum.arrays.watershed import fill_holes
 from septum.arrays.weight_map import two_nearest
 from septum.check.samples import Sample
+from septum.nn.augment import AugmentSettings
 from septum.settings import MaskKind
 
 # Intensities are taken from a regular grid of about this many pixels of an image.
 _SAMPLED_PIXELS = 100_000
+# Share of the pixels of an image that are not further from the mean than its brightest or darkest structures.
+_STRUCTURES = 0.999
+# Pixels that the statistics of all images together are computed from.
+_COMMON_PIXELS = 4_000_000
+# Parts of the largest change of contrast and of brightness for which gray values are compared.
+_VARIATIONS = (-0.75, -0.25, 0.25, 0.75)
 # Classes have a fixed orientation in at least this many images, if their centers are this far apart (in parts of a
 # side) and the mean of the unit vectors between them is this long.
 _MIN_IMAGES, _MIN_DISTANCE, _MIN_AGREEMENT = 5, 0.05, 0.9
 # Boundary lines are looked for in this many masks, in their middle of at most this many pixels a side; each must hold
 # this many areas on average.
 _LINES_MASKS, _LINES_SIDE, _MIN_AREAS = 8, 1024, 4
+# Holes of objects are filled if at most this share of the true objects has one: masks are not free of errors.
+_FEW_HOLES = 0.01
 # Least share of annotated pixels in masks without gaps.
 _ANNOTATED = 0.9
+
+
+@dataclass(frozen=True)
+class GrayValues:
+    """Recall of the classes if a pixel is classified by its intensities alone: see `septum.arrays.separability`.
+
+    Attributes
+    ----------
+    each, each_varied
+        With each image standardized by itself; and with the changes of contrast and brightness of the augmentation.
+    common, common_varied
+        The same with one offset and scale for all images.
+    """
+
+    each: float
+    each_varied: float
+    common: float
+    common_varied: float
 
 
 @dataclass(frozen=True)
@@ -55,14 +85,24 @@ class Fingerprint:
         Median over the images of the 1 % and the 99 % quantile, in the units of the files.
     contrast
         Largest distance between these two quantiles in an image, relative to the smallest.
+    brightest
+        Distance of the brightest or darkest structures of an image from its mean, in standard deviations: the median
+        over the images; 0 if unknown.
     objects
         Number of objects in all images; 0 for classes.
     touching
         Share of the objects that touch another one, 0..1.
+    holes
+        Share of the objects that enclose background (see `septum.arrays.watershed.fill_holes`), 0..1.
     shares
         Share of each class in the annotated pixels, 0..1; for objects, of background and objects.
     annotated
         Share of the pixels that are annotated, 0..1.
+    gray_values
+        How well gray values alone tell the classes apart; None for objects and for boundary lines.
+    common
+        Offset and scale of each channel over all images together, as `septum.arrays.normalize.statistics` computes
+        them for one.
     """
 
     channels: int
@@ -78,10 +118,19 @@ class Fingerprint:
     spacing_um: tuple[float, ...] = ()
     intensities: tuple[float, float] = (0.0, 1.0)
     contrast: float = 1.0
+    brightest: float = 0.0
     objects: int = 0
     touching: float = 0.0
+    holes: float = 0.0
     shares: tuple[float, ...] = ()
     annotated: float = 1.0
+    gray_values: GrayValues | None = None
+    common: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def solid_objects(self) -> bool:
+        """Return True if there are objects and hardly any of them has a hole."""
+        return self.objects > 0 and self.holes <= _FEW_HOLES
 
     def describe(self) -> tuple[str, ...]:
         """Describe the data in words, one sentence a line."""
@@ -128,15 +177,18 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
     ranges = spans[:, 1] - spans[:, 0]
     ranges = ranges[ranges > 0]
     counts = np.zeros(classes, np.int64)
-    sizes, touching = [np.zeros(0, np.int64)], 0
+    sizes, touching, pierced = [np.zeros(0, np.int64)], 0, 0
     for sample in samples:
         labels = np.minimum(sample.mask, 1) if is_objects else sample.mask
         counts += np.bincount(labels[labels >= 0], minlength=classes)[:classes]
         if is_objects:
             sizes.append(np.unique(sample.mask[sample.mask > 0], return_counts=True)[1])
             touching += len(touching_ids(sample.mask))
+            pierced += int(np.count_nonzero(np.unique(fill_holes(sample.mask)[sample.mask == 0])))
     diameters = equivalent_diameters(np.concatenate(sizes), shapes.shape[1])
     has_objects = len(diameters) > 0
+    boundary_lines = not is_objects and classes == 2 and has_boundary_lines(samples)
+    common = _common_statistics(samples)
     low, high = (float(q) for q in np.quantile(diameters, [0.05, 0.95])) if has_objects else (0.0, 0.0)
     return Fingerprint(
         channels=samples[0].image.shape[0],
@@ -146,17 +198,44 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         object_px=float(np.median(diameters)) if has_objects else None,
         object_range_px=(low, high) if has_objects else None,
         fixed_orientation=not is_objects and has_fixed_orientation(samples, classes=classes),
-        boundary_lines=not is_objects and classes == 2 and has_boundary_lines(samples),
+        boundary_lines=boundary_lines,
         images=len(samples),
         side_range=tuple((int(low), int(high)) for low, high in zip(shapes.min(0), shapes.max(0), strict=True)),
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
+        brightest=float(np.median([_brightest(s.image) for s in samples])),
         objects=len(diameters),
         touching=touching / len(diameters) if has_objects else 0.0,
+        holes=pierced / len(diameters) if has_objects else 0.0,
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
         annotated=float(counts.sum() / sum(s.mask.size for s in samples)),
+        gray_values=None if is_objects or boundary_lines else _gray_values(samples, common, classes=classes),
+        common=tuple((float(offset), float(scale)) for offset, scale in common),
     )
+
+
+def _common_statistics(samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """Compute offset and scale of each channel from a sample of the pixels of all images; ``(C, 2)`` float32."""
+    pixels = [s.image.reshape(len(s.image), -1) for s in samples]
+    step = max(1, sum(p.shape[1] for p in pixels) // _COMMON_PIXELS)
+    return statistics(np.concatenate([p[:, ::step] for p in pixels], axis=1), NormalizeSettings())[:, :2]
+
+
+def _gray_values(samples: Sequence[Sample], common: NDArray[np.float32], *, classes: int) -> GrayValues:
+    """Compute how well gray values tell the classes apart, for both normalizations, with and without augmentation."""
+    drawn = AugmentSettings.auto()
+    varied = [(1 + drawn.contrast * gain, drawn.brightness * offset) for gain in _VARIATIONS for offset in _VARIATIONS]
+    pixels = [sample_classes(s.image, s.mask, classes=classes) for s in samples]
+    labels = [label for _, label in pixels]
+    recalls = []
+    for stats in ([statistics(s.image, NormalizeSettings()) for s in samples], [common] * len(samples)):
+        values = [(v - own[:, :1]) / own[:, 1:2] for (v, _), own in zip(pixels, stats, strict=True)]
+        recalls += [
+            intensity_recall(values, labels, classes=classes),
+            intensity_recall(values, labels, classes=classes, varied=varied),
+        ]
+    return GrayValues(*recalls)
 
 
 def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -254,6 +333,19 @@ def _centers(mask: NDArray[np.int32], classes: int) -> dict[int, NDArray[np.floa
         if len(places):
             centers[value] = places.mean(axis=0) / np.asarray(mask.shape)
     return centers
+
+
+def _brightest(image: NDArray[np.float32]) -> float:
+    """Return the distance from the mean that all but a thousandth of the pixels keep, in standard deviations."""
+    sampled = _sampled_pixels(image)
+    values = normalize(sampled, statistics(sampled, NormalizeSettings(skip_constant=True)))
+    return float(np.quantile(np.abs(values), _STRUCTURES, axis=1).max())
+
+
+def _sampled_pixels(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``(C, n)`` pixels of a regular grid."""
+    flat = image.reshape(len(image), -1)
+    return flat[:, :: max(1, flat.shape[1] // _SAMPLED_PIXELS)]
 
 
 def _sampled(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from septum.check.check import check
+from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -29,13 +30,13 @@ from septum.training.fingerprint import compute_fingerprint
 from septum.training.interrupt import StopRequest
 from septum.training.planner import plan_of_run
 from septum.training.prepare import prepare
-from septum.training.pretrained import Pretrained, read_pretrained
+from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
 from septum.training.schedule import LATEST, PATIENCE, Schedule
 from septum.training.settings import TrainSettings
 from septum.training.split import Split, split
 from septum.training.trainer import Trainer
-from septum.training.validation import Validator
+from septum.training.validation import Validator, learnable
 from septum.version import __version__
 
 SAVE_SECONDS = 60.0
@@ -94,44 +95,44 @@ def _train(
         _check_compilable(device, processes)
     loaded, start, parts = yield from _open_data(settings, processes, loaded)
     samples, rules, folder = loaded.samples, loaded.report.rules, RunFolder(settings.out)
-    origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)} | (
-        {} if start is None else {"from": start.provenance()}
-    )
     with folder.lock() if processes.first else nullcontext("") as warning:
         if warning:
             yield Warned(warning)
         figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
         # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
-        plan, reasons = plan_of_run(
+        plan, reasons, start = plan_of_run(
             settings, figures, rules, start=start, folder=folder, device=device, processes=processes
         )
+        origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)}
+        origin |= {} if start is None else {"from": start.provenance()}
         if processes.first:
+            names, start_name = [samples[i].name for i in parts.held_out], None if start is None else start.name
             folder.check_same_settings(settings, loaded.images, origin)
-            folder.write_plan(plan, reasons, held_out=[samples[i].name for i in parts.held_out])
+            folder.write_plan(plan, reasons, held_out=names, start=start_name)
         yield Planned((parts.sentence, *reasons, f"device: {device.name} ({device.why})"))
         origin |= {"seed": settings.seed, "preset": settings.preset}
         checkpoint = yield from _newest(folder, processes)
         done = _finished(folder, checkpoint, origin) if processes.first else None
         if processes.any(done is not None):
-            if done is not None:
-                yield done
+            yield from () if done is None else (done,)
             return
-        domain = training_domain(samples, figures.object_px)
-        held_out = tuple(samples[i] for i in parts.held_out)
+        domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
+        held_out, taught = (tuple(samples[i] for i in part) for part in (parts.held_out, parts.train))
+        validator = Validator(held_out, rules.kind == "objects", plan, device, processes, learnable(taught, rules.kind))
         trainer = Trainer(
             plan=plan,
             seed=settings.seed,
             device=device,
             processes=processes,
-            images=tuple(prepare([samples[i] for i in parts.train], plan, kind=rules.kind)),
-            validator=Validator(held_out, rules.kind == "objects", plan, device, processes),
+            images=tuple(prepare(taught, plan, kind=rules.kind)),
+            validator=validator,
             compile=settings.compile,
         )
         if trainer.not_compiled:
             yield Warned(f"the network could not be compiled and is trained without: {trainer.not_compiled}")
         if start is not None:
             start.fill(trainer.network, keep_head=start.keeps_head(rules.class_values))
-        del samples, loaded  # training reads the prepared copies, and the validator has its own samples
+        del samples, loaded, taught  # training reads the prepared copies, and the validator has its own samples
         session = _Session(trainer, folder, schedule, stop)
         with stop.polled():
             stopped = yield from session.run(checkpoint)
@@ -141,14 +142,12 @@ def _train(
 
 def _open_data(
     settings: TrainSettings, processes: Processes, loaded: LoadedData | None
-) -> Generator[Event, None, tuple[LoadedData, Pretrained | None, Split]]:
+) -> Generator[Event, None, tuple[LoadedData, Pretrained | Trial | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
-    if loaded is None:
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
-    else:
-        report = loaded.report
+    report = check_data(settings) if loaded is None else loaded.report
     yield Checked(report)
-    start = None if settings.from_model is None else read_pretrained(settings.from_model)
+    given = settings.from_model
+    start: Pretrained | Trial | None = read_pretrained(given) if isinstance(given, Path) else None
     loaded = loaded or load_data(report)
     if not processes.all_equal(fingerprint(loaded.images)):
         raise DataError(
@@ -158,6 +157,8 @@ def _open_data(
         )
     parts = split(loaded.samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
     report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
+    if given is None:
+        start = Trial(loaded.samples, tuple(loaded.samples[i] for i in parts.held_out))
     if settings.ends_at_plateau and not parts.held_out:
         raise UsageError(
             "a training to a plateau without held-out images",
@@ -380,6 +381,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         kind=rules.kind,
         class_values=tuple(rules.class_values) if rules.kind == "classes" else (0, 1),
         gray_as_color=rules.gray_as_color,
+        read_axes=rules.read_axes,
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
         lines=plan.lines,

@@ -88,6 +88,9 @@ class Plan(Settings):
     deep
         Weight of the loss of the level below the finest, a quarter of it for the next
         (`septum.nn.deep_supervision`).
+    prior
+        Start from the shares of the classes in the loss instead of equal ones
+        (`septum.nn.deep_supervision.DeeplySupervised.set_prior`).
     tile
         Sides of the network's input in training, in pixels.
     batch
@@ -102,6 +105,9 @@ class Plan(Settings):
         The two classes are boundary lines and the areas between them, in 2D: gaps that join areas lower the score
         (`septum.training.model_selection.selection_score`), and masks are made of areas
         (`septum.prediction.outputs.most_probable_class`).
+    fill_holes
+        Background that a predicted object encloses becomes part of it
+        (`septum.arrays.instances.ObjectSettings.fill_holes`).
     precision
         Number format of the convolutions of a step; weights, loss and everything but training are float32.
     """
@@ -113,11 +119,13 @@ class Plan(Settings):
     weights: WeightSettings
     dice: float = Field(default=0.0, ge=0)
     deep: float = Field(default=0.0, ge=0)
+    prior: bool = False
     tile: tuple[int, ...]
     batch: int = Field(ge=1)
     sampler: Literal["uniform", "objects", "density"] = "uniform"
     validations: int = Field(default=10, ge=1)
     lines: bool = False
+    fill_holes: bool = False
     precision: Precision = "float32"
 
     @model_validator(mode="after")
@@ -131,6 +139,13 @@ class Plan(Settings):
     def _check_lines(self) -> Self:
         if self.lines and (self.network.classes != 2 or len(self.tile) != 2):
             raise ValueError("lines are of two classes in 2D")
+        return self
+
+    @model_validator(mode="after")
+    def _check_normalization(self) -> Self:
+        pairs, channels = len(self.normalization.common), self.network.channels
+        if self.normalization.method == "common" and pairs != channels:
+            raise ValueError(f"normalization.common: {pairs} pairs of offset and scale for {channels} channels")
         return self
 
     @property
@@ -153,12 +168,13 @@ def describe_plan(plan: Plan) -> tuple[str, ...]:
     changes = [name for name in ("rotate", "mirror") if getattr(drawn, name)]
     changes += [f"scale {drawn.scale[0]:g} to {drawn.scale[1]:g}"] if drawn.scale != (1.0, 1.0) else []
     changes += [f"deform by {drawn.elastic_sigma_px:g} px"] if drawn.elastic_sigma_px else []
+    varied = any((drawn.brightness, drawn.contrast, drawn.black, drawn.white, drawn.gamma != (1.0, 1.0)))
     return (
         f"network: depth {format_shape(network.depths)}, width {network.width}, {network.padding} padding, "
         f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
         f"tile {format_shape(plan.tile)} -> {format_shape(plan.output)}, {plan.batch} a step, sampler {plan.sampler}",
         f"loss: {border}, {balance}{dice}{deep}",
-        f"augmentation: {', '.join(changes) or 'none'}, gray values",
+        f"augmentation: {', '.join(changes) or 'none'}, {'gray values' if varied else 'noise and blur'}",
         f"{optimizer.method}, rate {optimizer.rate:g}, {optimizer.schedule}{averaged}{frozen}",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import torch
 
 from septum import seeding
@@ -12,6 +13,7 @@ from septum.check.issues import format_shape
 from septum.check.label_kind import Rules
 from septum.cpu.training import for_training
 from septum.errors import UsageError
+from septum.models.named import file_of
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device
 from septum.nn.unet import UNet
@@ -19,8 +21,8 @@ from septum.prediction.memory import format_bytes, total_bytes, training_bytes
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan, describe_plan, smallest_tile
-from septum.training.presets import Reasons, make_plan
-from septum.training.pretrained import Pretrained, check_compatible
+from septum.training.presets import LEAST_COARSE, Reasons, make_plan
+from septum.training.pretrained import Pretrained, Trial, check_compatible, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.settings import TrainSettings
 
@@ -36,6 +38,13 @@ _TIMING_SHARE, _STEPS_SHARE = 0.02, 0.75
 # Steps to time; the first one includes the setup, the fastest of the others counts.
 _TIMED_STEPS = 3
 
+# Models that come with Septum to start a training from, by what the masks show; and the least score before the first
+# step: AP50 of objects, V_Rand of areas between lines. Models of one set reached an AP50 of 0.5 on a related set and at
+# most 0.15 on others (docs/training.md).
+_STARTS = {"objects": ("nuclei", "cells"), "lines": ("membranes",)}
+_SCORES = {"objects": "AP50", "lines": "V_Rand"}
+_LEAST_SCORE = {"objects": 0.3, "lines": 0.5}
+
 # A tile whose output has no longer side is not divided further, in pixels.
 _SMALLEST_OUTPUT = 16
 
@@ -45,11 +54,11 @@ def plan_of_run(
     fingerprint: Fingerprint,
     rules: Rules,
     *,
-    start: Pretrained | None,
+    start: Pretrained | Trial | None,
     folder: RunFolder,
     device: Device,
     processes: Processes,
-) -> tuple[Plan, Reasons]:
+) -> tuple[Plan, Reasons, Pretrained | None]:
     """Return the plan of an earlier start of this run, or make one; the same in all processes.
 
     A run that goes on with another device keeps its network and its batch.
@@ -61,33 +70,90 @@ def plan_of_run(
     fingerprint, rules
         Figures of the data, and what their masks mean.
     start
-        The model to start from.
+        The model to start from; or images on which to try those that come with Septum.
     folder, device, processes
         Of the run.
 
     Returns
     -------
-    plan, reasons
-        The plan, and one sentence for each choice.
+    plan, reasons, start
+        The plan, one sentence for each choice, and the model to start from.
 
     Raises
     ------
     UsageError
         If a setting does not fit the data, the model or the number of processes.
     """
+    given = None if isinstance(start, Trial) else start
+    trial = start if isinstance(start, Trial) and processes.first else None
     earlier = folder.read_plan() if processes.first else None
-    plan, reasons = earlier or _new_plan(settings, fingerprint, rules, start, device)
+    plan, reasons, name = earlier or _first_plan(settings, fingerprint, rules, trial or given, device)
     if settings.batch is None and not (folder.path / "plan.json").exists():
         plan = plan.model_copy(update={"batch": -(-plan.batch // processes.world) * processes.world})
-    shared = json.loads(processes.broadcast_text(json.dumps([plan.model_dump(mode="json"), reasons])))
-    plan, reasons = Plan.model_validate(shared[0]), tuple(shared[1])
+    shared = json.loads(processes.broadcast_text(json.dumps([plan.model_dump(mode="json"), reasons, name])))
+    plan, reasons, name = Plan.model_validate(shared[0]), tuple(shared[1]), shared[2]
+    if isinstance(start, Trial):
+        given = None if name is None else read_pretrained(file_of(name))
     if plan.batch < processes.world:
         raise UsageError(
             f"{processes.world} processes for {plan.batch} tile{'s' * (plan.batch > 1)} a step",
             "at least one tile for each process",
             f"start {plan.batch} process{'es' * (plan.batch > 1)}, or a new run with a larger --batch",
         )
-    return plan, reasons
+    return plan, reasons, given
+
+
+def _first_plan(
+    settings: TrainSettings, fingerprint: Fingerprint, rules: Rules, start: Pretrained | Trial | None, device: Device
+) -> tuple[Plan, Reasons, str | None]:
+    """Make a plan; return it with its reasons and the name of the model that comes with Septum to start from."""
+    if not isinstance(start, Trial):
+        return *_new_plan(settings, fingerprint, rules, start, device), None if start is None else start.name
+    plan, reasons = _new_plan(settings, fingerprint, rules, None, device)
+    found, sentences = _find_start(start, plan, settings, rules, device)
+    if found is not None:
+        plan, reasons = _new_plan(settings, fingerprint, rules, found, device)
+    return plan, (*reasons, *sentences), None if found is None else found.name
+
+
+def _find_start(
+    trial: Trial, plan: Plan, settings: TrainSettings, rules: Rules, device: Device
+) -> tuple[Pretrained | None, Reasons]:
+    """Choose the model that comes with Septum whose objects are the best before the first step, with one sentence.
+
+    None is tried for a published preset, volumes, images that its network would pool to few pixels, another planned
+    network, or if it has seen the images.
+    """
+    kind = "objects" if rules.kind == "objects" else "lines"
+    if settings.preset != "auto" or len(plan.tile) != 2 or not (kind == "objects" or plan.lines):
+        return None, ()
+    scores, starts, sentences = dict[str, float](), dict[str, Pretrained](), []
+    sides = np.median([sample.mask.shape for sample in trial.samples], axis=0)
+    for name in _STARTS[kind]:
+        start = read_pretrained(file_of(name))
+        network = start.header.network
+        if min(sides) < LEAST_COARSE * 2 ** max(network.depths):
+            continue
+        try:
+            check_compatible(start, settings, rank=2)
+        except UsageError:
+            continue
+        if network.width != plan.network.width:
+            sentences.append(f"not started from {name}: a network of width {plan.network.width} is planned")
+        elif seen := start.count_seen(trial.samples):
+            sentences.append(f"not started from {name}: {seen} of these images, or of their sequence, trained it")
+        else:
+            scores[name] = start.score(trial.held_out or trial.samples, lines=kind == "lines", device=device)
+            starts[name] = start
+    if not scores:
+        return None, tuple(sentences)
+    best, images = max(scores, key=lambda name: scores[name]), "held-out " if trial.held_out else ""
+    if scores[best] >= _LEAST_SCORE[kind]:
+        text = f"started from {best}: {images}{_SCORES[kind]} {scores[best]:.2f} before the first step"
+        return starts[best], (*sentences, text)
+    reached = ", ".join(f"{score:.2f} from {name}" for name, score in scores.items())
+    text = f"started from no model: {images}{_SCORES[kind]} before the first step is {reached}"
+    return None, (*sentences, f"{text}; {_LEAST_SCORE[kind]:g} is needed")
 
 
 def _new_plan(

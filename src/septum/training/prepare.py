@@ -93,6 +93,31 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: MaskKind) -> Iterato
         )
 
 
+def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64]:
+    """Compute the share of each class in the weight of all pixels.
+
+    They are the probabilities that, predicted everywhere, have the lowest weighted cross entropy.
+
+    Parameters
+    ----------
+    images
+        All training images.
+    classes
+        Number of classes K.
+
+    Returns
+    -------
+    ndarray
+        ``(K,)`` float64 in 0..1, sum about 1; a class without pixels counts as one pixel of weight 1.
+    """
+    weights = np.zeros(IGNORE_INDEX + 1)
+    for image in images:
+        weights += np.bincount(image.target.ravel(), image.weight.ravel(), minlength=IGNORE_INDEX + 1)
+    known = np.maximum(weights[:classes], 1.0)
+    shares: NDArray[np.float64] = known / known.sum()
+    return shares
+
+
 def _weight(
     objects: NDArray[np.int32],
     target: NDArray[np.uint8],

@@ -1,24 +1,40 @@
-"""Start a training from the weights of a trained model."""
+"""Start a training from the weights of a trained model: a given one, or one that comes with Septum and fits the data.
+
+A training without ``--from`` tries the models that come with Septum (`Trial`), unless it has seen the images: their
+held-out scores would be too good.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from septum.check.issues import format_shape
+from septum.check.samples import Sample
 from septum.errors import ModelError, UsageError
 from septum.io.formats import format_path
 from septum.io.tensors import read_model
+from septum.models.named import name_of
+from septum.nn.device import Device
 from septum.nn.unet import UNet, UNetSettings
+from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, model_file, trained_networks
+from septum.prediction.tiled import image_probabilities
+from septum.training.model_selection import few_candidates
 from septum.training.settings import TrainSettings
+from septum.training.validation import candidate_columns, choose, evenly_chosen, object_sizes
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
+# A start is tried on parts of this side of this number of images; hashes are of one pixel in `_HASHED` along each axis.
+_TRIED_PX, _TRIED_IMAGES, _HASHED = 400, 4, 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,11 @@ class Pretrained:
     fingerprint: str
     header: ModelHeader
     weights: dict[str, Tensor]
+
+    @property
+    def name(self) -> str | None:
+        """Return the name of a model that comes with Septum; None for another model."""
+        return name_of(self.path)
 
     def provenance(self) -> dict[str, Any]:
         """Return the provenance for the header of the new model: this model, and the model that it started from."""
@@ -83,12 +104,85 @@ class Pretrained:
     def describe(self, channels: int, class_values: tuple[int, ...]) -> tuple[str, ...]:
         """Describe in words which layers are kept and which are new."""
         before = self.header.network
-        lines = [f"starts from {format_path(self.path)}: its network and normalization"]
+        lines = [f"starts from {self.name or format_path(self.path)}: its network and normalization"]
         if channels != before.channels:
             lines.append(f"first layer: {before.channels} channel{'s' * (before.channels > 1)} averaged for {channels}")
         if not self.keeps_head(class_values):
             lines.append(f"last layer: new, for {len(class_values)} classes instead of {before.classes}")
         return tuple(lines)
+
+    def count_seen(self, samples: Iterable[Sample]) -> int:
+        """Return the number of images that this model was trained on, or that belong to one of its sequences."""
+        seen = set() if self.header.release is None else set(self.header.release.images)
+        return sum(image_hash(sample.image) in seen for sample in samples) if seen else 0
+
+    def score(self, samples: Sequence[Sample], *, lines: bool, device: Device) -> float:
+        """Score this model, before the first step of a training, on parts of some images.
+
+        Parameters
+        ----------
+        samples
+            Annotated images of two classes, or of objects.
+        lines
+            True if the two classes are lines and areas.
+        device
+            Where to compute.
+
+        Returns
+        -------
+        float
+            AP50 of the objects, or V_Rand of the areas between lines: 0 (worst) to 1.
+        """
+        parts = [_part(samples[i]) for i in evenly_chosen(len(samples), _TRIED_IMAGES)]
+        network = UNet.unset(self.network_for(len(parts[0].image), 2))
+        self.fill(network, keep_head=True)
+        scored, settings = for_scores(network.to(device.torch), device), self.header.normalization
+        choices = few_candidates(object_sizes(parts, lines=lines), lines=lines)
+        columns = {}
+        for number, part in enumerate(parts):
+            inside = image_probabilities(scored, part.image, device=device, normalization=settings)[1]
+            columns[number] = candidate_columns(part, inside.astype(np.float16), choices, lines=lines)
+        return float(np.nan_to_num(choose(columns, lines=lines)[1]["V_Rand" if lines else "AP50"]))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training without ``--from``: annotated images on which the models that come with Septum are tried.
+
+    Attributes
+    ----------
+    samples
+        All annotated images.
+    held_out
+        Those held out for validation; may be empty.
+    """
+
+    samples: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+
+
+def image_hash(image: NDArray[np.float32]) -> str:
+    """Return a hash of an image, by which a model knows the images that it has seen.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S)`` float32, raw intensities of any range.
+    """
+    grid = np.ascontiguousarray(image[(slice(None), *(slice(None, None, _HASHED),) * (image.ndim - 1))], dtype="<f4")
+    return hashlib.blake2b(f"{image.shape}".encode() + grid.tobytes(), digest_size=8).hexdigest()
+
+
+def _part(sample: Sample) -> Sample:
+    """Return a part of a sample around a pixel of an object, in the middle of all of them."""
+    pixels = np.flatnonzero(sample.mask > 0)
+    place = np.unravel_index(pixels[len(pixels) // 2] if len(pixels) else sample.mask.size // 2, sample.mask.shape)
+    begins = [
+        max(0, min(int(p) - _TRIED_PX // 2, n - _TRIED_PX)) for p, n in zip(place, sample.mask.shape, strict=True)
+    ]
+    cut = tuple(slice(begin, begin + _TRIED_PX) for begin in begins)
+    gold = None if sample.gold is None else sample.gold[cut]
+    return replace(sample, image=sample.image[(slice(None), *cut)], mask=sample.mask[cut], gold=gold)
 
 
 def read_pretrained(path: Path) -> Pretrained:

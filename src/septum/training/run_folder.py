@@ -189,8 +189,10 @@ class RunFolder:
             todo,
         )
 
-    def read_plan(self) -> tuple[Plan, tuple[str, ...]] | None:
-        """Load the plan of an earlier start and its reasons; None if there was none.
+    def read_plan(self) -> tuple[Plan, tuple[str, ...], str | None] | None:
+        """Load the plan of an earlier start, its reasons and the name of its start; None if there was no earlier start.
+
+        The name is that of a model that comes with Septum, whose weights the training begins with; None for none.
 
         Raises
         ------
@@ -201,14 +203,17 @@ class RunFolder:
         if stored is None:
             return None
         try:
-            return Plan.model_validate(stored["plan"]), tuple(str(reason) for reason in stored["reasons"])
+            reasons, start = tuple(str(reason) for reason in stored["reasons"]), stored.get("start")
+            return Plan.model_validate(stored["plan"]), reasons, None if start is None else str(start)
         except (ValidationError, KeyError, TypeError):
             raise self._damaged("plan.json") from None
 
-    def write_plan(self, plan: Plan, reasons: Sequence[str], *, held_out: Sequence[str]) -> None:
-        """Write the plan, its reasons, and the names of the held-out images."""
+    def write_plan(
+        self, plan: Plan, reasons: Sequence[str], *, held_out: Sequence[str], start: str | None = None
+    ) -> None:
+        """Write the plan, its reasons, the names of the held-out images and that of the start (`read_plan`)."""
         content = {"plan": plan.model_dump(mode="json"), "reasons": list(reasons), "held_out": list(held_out)}
-        self.write_json("plan.json", content)
+        self.write_json("plan.json", content | {"start": start})
 
     def read_settings(self) -> dict[str, Any]:
         """Load the settings of an earlier start as `check_same_settings` wrote them; empty if there was none.

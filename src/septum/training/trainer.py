@@ -22,7 +22,7 @@ from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import GAIN, selection_score
 from septum.training.plan import OptimizerSettings, Plan
-from septum.training.prepare import Prepared
+from septum.training.prepare import Prepared, class_shares
 from septum.training.sampler import Sampler, count_tiles
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
@@ -75,6 +75,8 @@ class Trainer:
         self.network, self._order = for_training(network, self.device, bfloat16=self._bfloat16)
         heads_seed = seeding.number(self.seed, "deep supervision")
         supervised = DeeplySupervised(self.network, self.plan.deep, seed=heads_seed)
+        if self.plan.prior:
+            supervised.set_prior(class_shares(self.images, self.plan.network.classes))
         self._parallel = self.processes.wrap(supervised, self.device.torch)
         share = self.plan.optimizer.average
         self.state = TrainingState(

@@ -1,0 +1,1 @@
+"""Models that come with Septum, by name: a file and a card each."""

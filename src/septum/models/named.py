@@ -1,0 +1,43 @@
+"""Find a model that comes with Septum by its name.
+
+::
+
+    models/NAME.safetensors   the model, as `septum.prediction.model.save_model` writes it
+    models/NAME.md            its card: purpose, training data and their terms, scores, limits
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from septum.errors import ModelError
+
+FOLDER = Path(__file__).parent
+NAMES = ("cells", "membranes", "nuclei")
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a model."""
+    return FOLDER / f"{name}.safetensors"
+
+
+def name_of(file: Path) -> str | None:
+    """Return the name of a model that comes with Septum; None for another file."""
+    return file.stem if file.parent == FOLDER and file.stem in NAMES else None
+
+
+def read_card(name: str) -> str:
+    """Return the card of a model, a Markdown text."""
+    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+
+
+def unknown_name(path: Path) -> ModelError:
+    """Return the error for a word that names no file, no folder and no model, with the most similar name."""
+    from difflib import get_close_matches
+
+    similar = get_close_matches(str(path), NAMES, n=1)
+    return ModelError(
+        f"{path}: no file, folder or model of this name",
+        f"a model file, a run folder, or a model that comes with Septum: {', '.join(NAMES)}",
+        f"did you mean: {similar[0]}?" if similar else "check the name",
+    )
