@@ -33,7 +33,7 @@ from septum.prediction.frames import (
 )
 from septum.prediction.memory import operations
 from septum.prediction.model import Model
-from septum.prediction.outputs import postprocess, resolve_output
+from septum.prediction.outputs import find_objects, postprocess, resolve_output
 from septum.prediction.pipeline import BackgroundWriter
 from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, region_probabilities
 from septum.prediction.tta import averaged_probabilities
@@ -197,19 +197,60 @@ def predict_image(
         If `output` is unknown, or objects are asked of a model of several classes.
     """
     resolved = resolve_output(output, model)
+    found = found or FoundScale.at((1.0,) * model.rank, model)
+    results = [
+        postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, labels=found.labels(spacing))
+        for probabilities, spacing, sides in _predicted_frames(model, image, found)
+    ]
+    return join_frames(results, image, model.rank)
+
+
+def predict_objects(
+    model: Model, image: Image, *, found: FoundScale | None = None
+) -> tuple[NDArray[Any], list[NDArray[np.float32]] | None]:
+    """Predict the objects of one image in memory, and how sure each is.
+
+    Parameters
+    ----------
+    model, image, found
+        As for `predict_image`; the model must be one of objects or of two classes.
+
+    Returns
+    -------
+    labels
+        ``([T,] 1, [Z,] Y, X)``, the axes of the image: object ids in the smallest integer type.
+    confidence
+        For each frame ``(N,) float32`` in 0..1: the probability that object 1 .. N matches a true object with an IoU of
+        one half. None if the model does not know it: an older version trained it, or there were too few examples.
+
+    Raises
+    ------
+    ModelError, UsageError
+        As `predict_image`.
+    """
+    resolve_output("labels", model)
+    made = [
+        find_objects(probabilities[1], model.header, spacing=spacing, sides=sides)
+        for probabilities, spacing, sides in _predicted_frames(model, image, found)
+    ]
+    confidence = [one for _, one in made if one is not None]
+    return join_frames([labels[None] for labels, _ in made], image, model.rank), confidence or None
+
+
+def _predicted_frames(
+    model: Model, image: Image, found: FoundScale | None
+) -> Iterator[tuple[NDArray[np.float32], tuple[float, ...] | None, tuple[int, ...] | None]]:
+    """Predict each frame; yield its probabilities, and `spacing` and `sides` as for `postprocess`."""
     frames = split_frames(image, model)
     found = found or FoundScale.at((1.0,) * model.rank, model)
     tiler = image_tiler(model, frames, found.grid)
-    results = []
     for frame in frames:
         if found.seen is not None:
             probabilities = found.seen.probabilities
         else:
             *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, found.grid), model)
         sides, spacing = None if found.grid is None else frame.shape[1:], frame_spacing(image, model.rank, found.grid)
-        labels = found.labels(spacing)
-        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, labels=labels))
-    return join_frames(results, image, model.rank)
+        yield probabilities, spacing, sides
 
 
 def image_tiler(model: Model, frames: Sequence[Readable], scale: Scale | None) -> TiledPredictor:

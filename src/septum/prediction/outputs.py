@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import label_objects, outline_threshold, quantize
+from septum.arrays.instances import label_each, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
 from septum.check.issues import pluralize
 from septum.errors import UsageError
@@ -222,9 +222,9 @@ def postprocess(
     if output == "probabilities":
         return _on_grid(probabilities[1:] if len(probabilities) == 2 else probabilities, sides)
     if output == "labels":
-        if labels is None:
-            labels = label_objects(probabilities[1], model.header.objects, spacing=spacing)
-        return _labels_on_grid(labels, probabilities[1], model.header, sides)[None]
+        if labels is not None:
+            return _labels_on_grid(labels, probabilities[1], model.header, sides)[None]
+        return find_objects(probabilities[1], model.header, spacing=spacing, sides=sides)[0][None]
     classes = most_probable_class(probabilities, model.header, spacing=spacing, sides=sides)
     values: NDArray[Any] = class_table(model)[classes][None]
     return values
@@ -245,8 +245,38 @@ def _labels_on_grid(
     if sides is None:
         return labels
     levels, whole = quantize(foreground), tuple(slice(0, n) for n in sides)
-    threshold = outline_threshold(header.objects)
-    return resample_labels(lambda part: (labels[part], levels[part]), labels.shape, sides, whole, threshold=threshold)
+    lowest = outline_threshold(header.objects)
+    return resample_labels(lambda part: (labels[part], levels[part]), labels.shape, sides, whole, threshold=lowest)
+
+
+def find_objects(
+    foreground: NDArray[np.float32],
+    header: ModelHeader,
+    *,
+    spacing: tuple[float, ...] | None = None,
+    sides: tuple[int, ...] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Label objects on the grid of the probabilities, and bring them to the image's own grid.
+
+    Parameters
+    ----------
+    foreground
+        ``(*S) float32`` in 0..1.
+    header
+        Header of the model.
+    spacing, sides
+        As in `postprocess`.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` object ids in the smallest integer type that holds them.
+    confidence
+        ``(N,) float32`` in 0..1: the probability that object 1 .. N matches a true one with an IoU of one half; None if
+        the model does not know it.
+    """
+    ((_, numbers, confidence),) = label_each(foreground, [header.objects], spacing=spacing)
+    return _labels_on_grid(numbers, foreground, header, sides), confidence
 
 
 def most_probable_class(
@@ -276,8 +306,7 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        areas = label_objects(probabilities[1], header.objects, spacing=spacing)
-        classes = draw_boundaries(_labels_on_grid(areas, probabilities[1], header, sides)) > 0
+        classes = draw_boundaries(find_objects(probabilities[1], header, spacing=spacing, sides=sides)[0]) > 0
     else:
         classes = _on_grid(probabilities, sides).argmax(axis=0)
     return classes.astype(smallest_integer(0, len(probabilities) - 1))
