@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -354,32 +354,6 @@ def _fitting_axes(image: Image, model: Model) -> tuple[str, str] | None:
     if planes and wanted == 1:
         return ("ZYX", "its channels are sections") if model.rank == 3 else ("TYX", "its channels are pages")
     return None
-
-
-def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
-    """Join the results of frames in the axes of the image.
-
-    Parameters
-    ----------
-    results
-        For each frame, in order, ``(C', *S)`` of any dtype, any values.
-    source
-        The image.
-    rank
-        Number of spatial axes of a frame, 2 or 3.
-
-    Returns
-    -------
-    ndarray
-        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
-    """
-    lengths = dict(zip(source.axes, source.shape, strict=True))
-    walked = walked_axes(source.axes, rank)
-    stack = np.stack(results)
-    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
-    now = [*walked, "C", *spatial(source.axes)[-rank:]]
-    joined: NDArray[Any] = stack.transpose([now.index(a) for a in source.axes])
-    return joined
 
 
 def working_frame(frame: Readable, scale: Scale | None) -> Readable:

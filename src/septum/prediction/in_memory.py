@@ -27,13 +27,12 @@ from septum.prediction.frames import (
     ImageJob,
     Scale,
     frame_spacing,
-    join_frames,
     split_frames,
     working_frame,
 )
 from septum.prediction.memory import operations
 from septum.prediction.model import Model
-from septum.prediction.outputs import find_objects, postprocess, resolve_output
+from septum.prediction.outputs import find_objects, join_frames, postprocess, resolve_output
 from septum.prediction.pipeline import BackgroundWriter
 from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, region_probabilities
 from septum.prediction.tta import averaged_probabilities

@@ -14,11 +14,14 @@ from numpy.typing import DTypeLike, NDArray
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import label_each, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
+from septum.axes import spatial
 from septum.check.issues import pluralize
 from septum.errors import UsageError
 from septum.io.files import images_below, list_images
 from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
+from septum.io.image import Image
 from septum.io.zarr_labels import labels_place
+from septum.prediction.frames import walked_axes
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
 
@@ -323,3 +326,29 @@ def smallest_integer(low: int, high: int) -> DTypeLike:
     """Return the smallest integer type that holds low..high, unsigned if possible."""
     kinds = (np.uint8, np.uint16, np.uint32, np.uint64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
     return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+
+
+def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
+    """Join the results of frames in the axes of the image.
+
+    Parameters
+    ----------
+    results
+        For each frame, in order, ``(C', *S)`` of any dtype, any values.
+    source
+        The image.
+    rank
+        Number of spatial axes of a frame, 2 or 3.
+
+    Returns
+    -------
+    ndarray
+        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
+    """
+    lengths = dict(zip(source.axes, source.shape, strict=True))
+    walked = walked_axes(source.axes, rank)
+    stack = np.stack(results)
+    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
+    now = [*walked, "C", *spatial(source.axes)[-rank:]]
+    joined: NDArray[Any] = stack.transpose([now.index(a) for a in source.axes])
+    return joined
