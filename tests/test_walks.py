@@ -1,4 +1,4 @@
-"""An image passes few modules: 26 from file to label file, and 25 from file to gradient."""
+"""An image passes few modules: 29 from file to label file, and 25 from file to gradient."""
 
 from __future__ import annotations
 
