@@ -42,7 +42,7 @@ SEQUENCES = {"dic-hela": "hela", "phc-u373": "u373"}
 TESTED = 10
 
 NUCLEI = "--steps {} --seed 0 --depth 4 --set augmentation.scale=[0.5,2] --from none"
-CELLS = r"--steps {} --seed 0 --group ^[a-z0-9]+-(\d\d) --set augmentation.scale=[0.6,1.6] --from none"
+CELLS = r"--steps {} --seed 0 --group '^[a-z0-9]+-(\d\d)' --set augmentation.scale=[0.6,1.6] --from none"
 TRAININGS = {
     "nuclei-without": NUCLEI.format(600),
     "nuclei": NUCLEI.format(2000),

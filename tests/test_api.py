@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import septum
-from septum.api import _as_folder
+from septum.array_likes import write_pairs
 from septum.cli.options import flag
 from septum.errors import DataError, UnfamiliarImageWarning, UsageError
 from septum.evaluation.results import EvaluateSettings
@@ -49,7 +49,7 @@ def test_rank_of_images_is_that_of_the_masks(shape: tuple[int, ...], channels: i
 def test_arrays_become_files_that_name_their_axes(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
     full = (channels, *shape) if channels else shape
     array = np.random.default_rng(0).normal(size=(2, *full)).astype(np.float32)
-    folder = _as_folder(array, tmp_path / "images", len(shape))
+    folder, _ = write_pairs(array, np.zeros((2, *shape), np.uint8), tmp_path)
     for number in range(2):
         found = read_image(folder / f"image-{number:06d}.tif")
         assert found.axes == ("CYX" if len(shape) == 2 else "CZYX")

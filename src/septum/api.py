@@ -6,41 +6,38 @@ The jobs are those of the command line, with the same results and files.
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from septum.errors import DataError, UnfamiliarImageWarning, UsageError
+from septum.array_likes import is_location, to_image, write_compared, write_pairs
+from septum.errors import SeptumWarning, UnfamiliarImageWarning, UsageError
 from septum.evaluation.evaluate import evaluate as evaluate_job
 from septum.evaluation.results import EvaluateSettings, Evaluation
 from septum.events import Event, Warned
-from septum.experiments.events import PartStarted
 from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
-from septum.io.files import write_image
 from septum.io.image import Image
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.frames import FoundScale, open_for_model, split_frames
+from septum.prediction.frames import FoundScale, channel_note, open_for_model, split_frames
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
 from septum.prediction.model import open_model as open_model
 from septum.prediction.scale import find_scale
 from septum.prediction.settings import Output, check_scale, unknown_output
-from septum.report.numbers import format_scores
+from septum.progress import Display, Progress, show_training
 from septum.settings import Settings, expectation
-from septum.training.events import Checked, Planned, Stopped, Validated
+from septum.training.events import Checked, Stopped
 from septum.training.interrupt import stop_on_signals
 
-Arrays = Sequence[NDArray[Any]] | NDArray[Any]
+Arrays = Iterable[Any] | ArrayLike
 S = TypeVar("S", bound=Settings)
 
 # Warnings of this process: the domain of a model's training images, and the cause.
@@ -60,6 +57,7 @@ def train(
     folds: int | None = None,
     kind: Literal["objects", "classes"] | None = None,
     ignore_values: Sequence[int] = (),
+    background: int | None = None,
     axes: str | None = None,
     group: str | None = None,
     from_model: str | Path | None = None,
@@ -74,18 +72,19 @@ def train(
     compile: bool = False,  # noqa: A002 -- the name of the option
     tensorboard: bool = False,
     mlflow: bool = False,
-    verbose: bool = False,
+    verbose: bool = True,
 ) -> Model:
     """Train a model, as ``septum train`` does: with report, folds and tracking where asked.
 
     Parameters
     ----------
     images
-        A folder or stack of images; or a list of arrays ``(*S)`` or ``(C, *S)`` of any integer or float type, raw
-        intensities; or one array whose first axis counts images.
+        A folder or stack of images; or a list, or any iterable, of paths or of arrays ``(*S)``, ``(C, *S)`` or
+        ``(*S, C)`` of any integer or float type, raw intensities; or one array whose first axis counts images. What
+        `numpy.asarray` understands is an array: tensors, nested lists, images of Pillow.
     masks
-        The same for the masks, ``(*S)`` integers: object ids or class values, 0 background. The rank of the masks is
-        that of the images. None where `images` is a folder that holds both.
+        The same for the masks, ``(*S)`` integers: object ids or class values, 0 background; as many as images and in
+        their order. The rank of the masks is that of the images. None where `images` is a folder that holds both.
     out
         Run folder: model, report, log and checkpoints; the same call on the same folder continues after a stop. A
         temporary folder that is removed where not given.
@@ -102,6 +101,8 @@ def train(
         What the masks hold; read from their values where not given.
     ignore_values
         Mask values to treat as not annotated.
+    background
+        Mask value of the background, where it is not 0; read from the masks where not given.
     axes
         Axes of image files that do not state them right: ``"ZYX"``, ``"TYX"``, ``"YXC"``; those of masks likewise.
     group
@@ -120,7 +121,8 @@ def train(
     tensorboard, mlflow
         Log plan, losses and scores to a tracker.
     verbose
-        Print plan, findings and scores to the standard error stream.
+        Print findings, plan, progress and scores to the standard error stream. False: findings to look at are Python
+        warnings, `septum.errors.SeptumWarning`.
 
     Returns
     -------
@@ -134,20 +136,18 @@ def train(
         to do.
     """
     with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
-        rank = None if masks is None or isinstance(masks, str | Path) or len(masks) == 0 else np.ndim(masks[0])
-        data = [_as_folder(images, Path(temporary) / "images", rank)]
-        if masks is not None:
-            data.append(_as_folder(masks, Path(temporary) / "masks", rank))
+        data = _data(images, masks, Path(temporary))
         folder = Path(out) if out is not None else Path(temporary) / "run"
         training: dict[str, Any] = {
-            "data": tuple(data),
+            "data": data,
             "out": folder,
             "steps": steps,
             "until_plateau": until_plateau,
             "preset": preset,
             "seed": seed,
             "kind": kind,
-            "ignore_values": tuple(ignore_values),
+            "ignore_values": _listed(ignore_values),
+            "background": background,
             "axes": axes,
             "split": {"group": group},
             "from_model": from_model,
@@ -155,31 +155,24 @@ def train(
             "depth": depth,
             "tile": tile,
             "batch": batch,
-            "set": tuple(set),
+            "set": _listed(set),
             "precision": precision,
             "device": device,
             "deterministic": deterministic,
             "compile": compile,
         }
         if budget_s is not None:
-            training["budget_s"] = None if math.isinf(budget_s) else budget_s
+            training["budget_s"] = None if budget_s == math.inf else budget_s
         asked = _settings(RunSettings, training=training, folds=folds)
         trackers = open_trackers(folder, tensorboard=tensorboard, mlflow=mlflow)
-        with (
-            stop_on_signals() as stop,
-            closing(run_training(asked.training, folds=asked.folds, trackers=trackers, stop=stop)) as events,
-        ):
-            for event in events:
-                if verbose:
-                    _print_event(event)
-                if isinstance(event, Stopped):
-                    raise KeyboardInterrupt(f"the state after step {event.step} is saved in {event.folder}")
+        with stop_on_signals() as stop:
+            _follow(run_training(asked.training, folds=asked.folds, trackers=trackers, stop=stop), verbose=verbose)
         return open_model(folder, device)
 
 
 def predict(
     model: Model | str | Path,
-    image: str | Path | NDArray[Any],
+    image: str | Path | ArrayLike,
     *,
     output: Output | None = None,
     scale: float | Literal["auto"] = "auto",
@@ -194,7 +187,8 @@ def predict(
         From `train` or `open_model`; or the path of a model file or run folder, or the name of a model that comes with
         Septum (``"nuclei"``), which is opened at each call.
     image
-        A path, or an array ``(*S)`` or ``(C, *S)`` of raw intensities, any integer or float type.
+        A path, or an array ``(*S)``, ``(C, *S)`` or ``(*S, C)`` of raw intensities, any integer or float type; also
+        what `numpy.asarray` understands: a tensor, an image of Pillow, a nested list.
     output
         ``"labels"``: object ids; ``"classes"``: the class values of the training masks; ``"probabilities"``. None: what
         the training masks held, labels or classes.
@@ -220,20 +214,17 @@ def predict(
 
     Warns
     -----
-    UnfamiliarImageWarning
-        If the image differs from the training images (pixel size, intensities, contrast), or is predicted at another
-        scale: once for each cause and model.
+    SeptumWarning
+        If axes or channels of the image are read in another way than the file states them, as training does; and
+        `UnfamiliarImageWarning` if it differs from the training images (pixel size, intensities, contrast) or is
+        predicted at another scale: once for each cause and model.
     """
     if output is not None and output not in get_args(Output):
         raise unknown_output(output)
-    opened = model if isinstance(model, Model) else open_model(Path(model))
-    if isinstance(image, str | Path):
-        stored, message = open_for_model(image, opened, axes=axes)
-        found, name = stored.load(), str(image)
-        if message:
-            warnings.warn(message, UnfamiliarImageWarning, stacklevel=2)
-    else:
-        found, name = _as_image(image, opened.rank), "the image"
+    opened = _model(model)
+    found, name, message = _opened(image, opened, axes)
+    if message:
+        warnings.warn(message, SeptumWarning, stacklevel=2)
     at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
     for cause, text in _new_warnings(opened, found, name, at):
         warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
@@ -244,10 +235,10 @@ def predict(
 
 
 def evaluate(
-    predicted: str | Path | Sequence[str | Path],
-    truth: str | Path,
+    predicted: str | Path | Sequence[str | Path] | Arrays,
+    truth: str | Path | Arrays,
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     ignore_mask: str | Path | None = None,
     axes: str | None = None,
     seed: int = 0,
@@ -258,9 +249,10 @@ def evaluate(
     Parameters
     ----------
     predicted
-        A file or folder; or two of them, of which the second is compared with the first.
+        A file or folder; or two of them, of which the second is compared with the first. Or arrays: one ``(Y, X)`` or
+        ``(Z, Y, X)``, object ids, class values or probabilities, or a list of them.
     truth
-        A file or folder with the same names.
+        A file or folder with the same names. Or arrays of integers, as many as predictions and in their order.
     metrics
         Some of ``"isbi"``, ``"ctc"``, ``"instances"``, ``"pixels"``; chosen from the truth where not given.
     ignore_mask
@@ -281,20 +273,29 @@ def evaluate(
     ------
     SeptumError
         If nothing can be scored or an option is unknown.
+
+    Warns
+    -----
+    SeptumWarning
+        For each file that could not be scored.
     """
-    several = (predicted,) if isinstance(predicted, str | Path) else tuple(predicted)
-    return evaluate_job(
-        _settings(
-            EvaluateSettings,
-            predicted=tuple(Path(p) for p in several),
-            truth=Path(truth),
-            metrics=None if metrics is None else tuple(metrics),
-            ignore_mask=ignore_mask,
-            axes=axes,
-            seed=seed,
-            out=out,
+    with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
+        several, true = _compared(predicted, truth, Path(temporary))
+        found = evaluate_job(
+            _settings(
+                EvaluateSettings,
+                predicted=several,
+                truth=true,
+                metrics=metrics.split(",") if isinstance(metrics, str) else metrics,
+                ignore_mask=ignore_mask,
+                axes=axes,
+                seed=seed,
+                out=out,
+            )
         )
-    )
+    for failure in (failure for result in found.results for failure in result.failures):
+        warnings.warn(f"not scored: {failure.name}: {failure.message}", SeptumWarning, stacklevel=2)
+    return found
 
 
 def _settings(cls: type[S], **values: Any) -> S:
@@ -309,32 +310,76 @@ def _settings(cls: type[S], **values: Any) -> S:
         raise UsageError(f"{name}{given}", expectation(error)) from None
 
 
-def _print_event(event: Event) -> None:
-    """Print plan, findings, warnings and scores to the standard error stream."""
-    lines: Iterable[str] = ()
-    match event:
-        case Checked(report):
-            lines = report.lines()
-        case Planned(planned):
-            lines = planned
-        case Warned(text):
-            lines = (f"warning: {text}",)
-        case Validated(step, total, scores):
-            lines = (f"step {step} of {total}: held-out images {format_scores(scores)}",)
-        case PartStarted(title):
-            lines = (f"--- {title}",)
-    for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201 -- asked for with verbose=True
+def _follow(events: Generator[Event], *, verbose: bool) -> None:
+    """Run a training to its end; show its events, or only warn of findings."""
+    with closing(events), Progress("steps", Display(quiet=not verbose), waiting="opening every file") as progress:
+        for event in events:
+            if verbose:
+                show_training(event, progress)
+            else:
+                for text in _findings(event):
+                    warnings.warn(text, SeptumWarning, stacklevel=3)
+            if isinstance(event, Stopped):
+                raise KeyboardInterrupt(f"the state after step {event.step} is saved in {event.folder}")
 
 
-def _as_image(array: Any, rank: int) -> Image:
-    """Return an array ``(*S)`` or ``(C, *S)`` as an image of one channel or of C."""
-    if array.size == 0:
-        raise DataError(f"an array without pixels, {array.shape}", "at least one pixel")
-    if array.ndim not in (rank, rank + 1):
-        expected = f"{rank} dimensions, or {rank + 1} with channels first"
-        raise DataError(f"an array of {array.ndim} dimensions", expected)
-    return Image.from_array(array if array.ndim == rank + 1 else array[None], "CZYX" if rank == 3 else "CYX")
+def _findings(event: Event) -> Iterator[str]:
+    """Yield the warnings of an event."""
+    if isinstance(event, Checked):
+        yield from (issue.line() for issue in event.report.warnings)
+    elif isinstance(event, Warned):
+        yield event.text
+
+
+def _listed(values: Any) -> Any:
+    """Return one word or number as a tuple, other iterables as tuples; what is neither is left to the settings."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return (values,)
+    return tuple(values)
+
+
+def _model(model: object) -> Model:
+    """Return the model that a model, a path of a model file or a run folder is."""
+    if isinstance(model, Model):
+        return model
+    if not is_location(model):
+        given = f"model: an object of type {type(model).__name__}"
+        raise UsageError(given, "a model of septum.train or septum.open_model, a model file or a run folder")
+    return open_model(Path(str(model)))
+
+
+def _data(images: Any, masks: Any, folder: Path) -> tuple[Path, ...]:
+    """Return the paths of a data set; arrays are written as files first."""
+    if is_location(images) and (masks is None or is_location(masks)):
+        return tuple(Path(path) for path in (images, masks) if path is not None)
+    if masks is None:
+        raise UsageError("images, but no masks", "a mask for each image", "give masks=")
+    if is_location(images) or is_location(masks):
+        given = "images as a path, masks as arrays" if is_location(images) else "images as arrays, masks as a path"
+        raise UsageError(given, "both as paths, or both as arrays", "name two folders, or read the files first")
+    return write_pairs(images, masks, folder)
+
+
+def _compared(predicted: Any, truth: Any, folder: Path) -> tuple[tuple[Any, ...], Any]:
+    """Return the paths of predictions and of the truth; arrays are written as files first."""
+    several = [predicted] if is_location(predicted) or not isinstance(predicted, Sequence) else list(predicted)
+    of_files = all(is_location(value) for value in several)
+    if of_files != is_location(truth):
+        given = "predictions as paths, truth as arrays" if of_files else "predictions as arrays, truth as a path"
+        raise UsageError(given, "both as paths, or both as arrays", "read the files, or write the arrays")
+    if of_files:
+        return tuple(several), truth
+    arrays, truth = write_compared(predicted, truth, folder)
+    return (arrays,), truth
+
+
+def _opened(image: Any, model: Model, axes: str | None) -> tuple[Image, str, str]:
+    """Return an image for a model, its name, and how it is read if not as it is stored."""
+    if is_location(image):
+        stored, message = open_for_model(Path(image), model, axes=axes)
+        return stored.load(), str(image), message
+    found = to_image(image, model.rank, model.header.network.channels)
+    return found, "the image", channel_note(found, model)
 
 
 def _new_warnings(model: Model, image: Image, name: str, at: FoundScale) -> Iterator[tuple[tuple[str, str], str]]:
@@ -349,21 +394,3 @@ def _new_warnings(model: Model, image: Image, name: str, at: FoundScale) -> Iter
         assert domain is not None
         if (known := (domain.model_dump_json(), cause)) not in _warned:
             yield known, text
-
-
-def _as_folder(data: str | Path | Arrays, folder: Path, rank: int | None) -> Path:
-    """Return a path as it is; write arrays as files, so that arrays and files are treated alike.
-
-    The files name their axes: an array alone does not say whether its first axis is color, depth or time.
-    """
-    if isinstance(data, str | Path):
-        return Path(data)
-    folder.mkdir()
-    for number, array in enumerate(data):
-        spatial = "ZYX"[-(rank or 2) :]
-        if array.ndim not in (len(spatial), len(spatial) + 1):
-            expected = f"{len(spatial)} dimensions as its mask, or {len(spatial) + 1} with channels first"
-            raise DataError(f"{folder.name}: array {number} has {array.ndim} dimensions", expected)
-        axes = spatial if array.ndim == len(spatial) else "C" + spatial
-        write_image(folder / f"image-{number:06d}.tif", array, axes=axes)
-    return folder

@@ -11,7 +11,7 @@ a traceback and exits with code 2.
     ├── ModelError      a model file or checkpoint that is damaged, foreign, or does not fit the image
     └── UsageError      an option that contradicts another or is out of range
 
-`UnfamiliarImageWarning` is a warning: the job continues.
+`SeptumWarning` and its kind `UnfamiliarImageWarning` are warnings: the job continues.
 """
 
 from __future__ import annotations
@@ -64,5 +64,9 @@ class UsageError(SeptumError):
     """An option that contradicts another or is out of range."""
 
 
-class UnfamiliarImageWarning(UserWarning):
+class SeptumWarning(UserWarning):
+    """A finding to look at, with the next step; from Python, where nothing is printed."""
+
+
+class UnfamiliarImageWarning(SeptumWarning):
     """An image to predict differs from the training images; the message names the likely effect and a remedy."""

@@ -106,4 +106,10 @@ IGNORE_VALUES = Option(
     flags=("--ignore-value",),
     metavar="VALUE",
 )
+BACKGROUND = Option(
+    help="Mask value of the background, where it is not 0.",
+    heading="Data",
+    metavar="VALUE",
+    default="read from the masks",
+)
 WIDTH = Option(help="Features of the first level of the network.", heading="Network", metavar="N", default="planned")

@@ -174,7 +174,7 @@ LAYOUTS: list[tuple[Callable[[Path], Path], str, int, int]] = [
     (sections, "classes", 1, 5),
     (sections_with_ids, "objects", 1, 5),
     (sections_in_folders, "objects", 1, 5),
-    (object_files, "objects", 3, 4),
+    (object_files, "objects", 1, 4),
     (object_files_by_image, "objects", 1, 4),
     (nuclei_16_bit, "objects", 1, 4),
     (labels_in_tiff, "objects", 1, 4),

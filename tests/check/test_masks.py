@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from septum.check.census import census
 from septum.check.images import fill_holes, fits_channels, match_channels
-from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
 from septum.check.label_kind import to_classes
 from septum.check.masks import (
     COLOR,
@@ -27,6 +26,7 @@ from septum.check.masks import (
     read_labels,
     unsmooth,
 )
+from septum.check.smoothing import has_jpeg_artifacts, restore_two_values
 from septum.errors import DataError
 
 
@@ -60,7 +60,7 @@ def test_whole_floating_point_numbers_become_integers() -> None:
         ([[[0.0, 0.5], [1.5, 2.0]]], "fractions between 0 and 2"),
         ([[[0, -2], [1, 0]]], "the value -2"),
         ([[[0.0, np.inf], [1, 0]]], "infinite"),
-        ([[[0, 1]], [[1, 0]]], "2 channels"),
+        ([[[0, 2, 1]], [[1, 3, 0]]], "2 channels that overlap or hold several values"),
         ([[[0, 300]], [[1, 0]], [[0, 0]]], "more than 8 bits"),
         ([[[0, -1]], [[1, 0]], [[0, 0]]], "negative values in a color mask"),
     ],
@@ -239,8 +239,10 @@ def test_channels_are_repeated_or_dropped() -> None:
     assert fits_channels(1, 3, spare=False)
     assert fits_channels(4, 3, spare=True)
     assert not fits_channels(4, 3, spare=False)
-    with pytest.raises(DataError, match="2 channels"):
-        match_channels(np.zeros((2, 1, 1)), 4)
+    gray_and_alpha = np.stack([gray[0], np.full((2, 3), 9)])
+    np.testing.assert_array_equal(match_channels(gray_and_alpha, 3), np.stack([gray[0]] * 3))
+    with pytest.raises(DataError, match="5 channels"):
+        match_channels(np.zeros((5, 1, 1)), 3)
 
 
 def test_census_of_a_mask_worked_out_by_hand() -> None:

@@ -14,11 +14,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from septum.check.settings import CheckSettings
 from septum.cli.main import COMMANDS, main
-from septum.cli.options import Display, command, flag, make_settings, parameters
+from septum.cli.options import command, flag, make_settings, parameters
 from septum.errors import UsageError
 from septum.evaluation.results import EvaluateSettings
 from septum.experiments.settings import RunSettings
 from septum.prediction.settings import PredictSettings
+from septum.progress import Display
 from septum.review.settings import SuggestSettings
 from septum.settings import Option, Settings, expectation, options_of
 from septum.training.settings import TrainSettings

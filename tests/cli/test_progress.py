@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from septum.cli.options import Display
-from septum.cli.progress import Outcome, Progress, follow_prediction, follow_training, rate_text
+from septum.cli.progress import Outcome, follow_prediction, follow_training
 from septum.events import Warned
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
+from septum.progress import Display, Progress, rate_text
 from septum.training.events import Planned, Resumed, Saved, Step, Trained, Validated
 
 

@@ -39,7 +39,7 @@ def test_small_palettes_keep_their_indices(tmp_path: Path) -> None:
         assert read_image(tmp_path / "a.png", labels=True).array.tolist() == [[[0, 1]]]
 
 
-def test_alpha_is_dropped(tmp_path: Path) -> None:
+def test_alpha_is_dropped_but_of_masks(tmp_path: Path) -> None:
     alpha = np.array([[0, 255, 7], [1, 2, 3]], np.uint8)
     for given, wanted in [
         (np.dstack([GRAY, alpha]), GRAY[None]),
@@ -47,12 +47,11 @@ def test_alpha_is_dropped(tmp_path: Path) -> None:
     ]:
         for labels in (False, True):
             Pillow.fromarray(given).save(tmp_path / "a.png")
-            np.testing.assert_array_equal(read_image(tmp_path / "a.png", labels=labels).array, wanted)
-            deep = given.astype(np.uint16) * 257
-            (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(deep))
-            np.testing.assert_array_equal(
-                read_image(tmp_path / "a.png", labels=labels).array, wanted.astype(np.uint16) * 257
-            )
+            expected = np.moveaxis(given, -1, 0) if labels else wanted
+            np.testing.assert_array_equal(read_image(tmp_path / "a.png", labels=labels).array, expected)
+            (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(given.astype(np.uint16) * 257))
+            deep = read_image(tmp_path / "a.png", labels=labels).array
+            np.testing.assert_array_equal(deep, expected.astype(np.uint16) * 257)
 
 
 def test_color_of_16_bits_is_not_cut_to_8(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ def test_scores_of_objects_equal_those_of_all_images_together():
     assert found["SEG"] == pytest.approx(ctc.seg(gold), abs=1e-15)
     assert found["AP50"] == pooled[0].ap and found["PQ"] == pooled[0].panoptic_quality
     assert found["AP"] == np.mean([s.ap for s in pooled])
+    assert (found["AP75"], pooled[5].threshold) == (pooled[5].ap, 0.75)
+    high = aggregate.finish_instances(rows[:, :-1].sum(axis=0))["AP@0.75-0.95"]
+    assert high == pytest.approx(np.mean([s.ap for s in pooled[5:]]))
     each = aggregate.finish_objects(rows)
     assert each["F1"].tolist() == [matching.scores(t)[0].f1 for t in tables]
     assert math.isnan(aggregate.finish_objects(np.zeros((11, 4)))["SEG"])

@@ -12,8 +12,8 @@ from septum import open_model, predict
 from septum.errors import ModelError
 from septum.io.image import Image
 from septum.models.named import FOLDER, NAMES, file_of, name_of, read_card
+from septum.prediction.in_memory import predict_image
 from septum.prediction.model import model_file
-from septum.prediction.predict import predict_image
 
 
 def test_the_folder_holds_a_file_and_a_card_of_each_name_and_nothing_else() -> None:

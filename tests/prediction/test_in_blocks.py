@@ -13,6 +13,7 @@ import pytest
 
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import AREAS, ObjectSettings, label_objects
+from septum.arrays.learned import LearnedDecisions, LogisticScore
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event
@@ -21,7 +22,8 @@ from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import block_stages, tile_plan
 from septum.prediction import predict as predict_module
 from septum.prediction.events import BlockDone, ImageDone, ImageStarted, ShardDone
-from septum.prediction.model import ModelHeader, save_model
+from septum.prediction.in_memory import predict_objects
+from septum.prediction.model import ModelHeader, open_model, save_model
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings
 
@@ -337,3 +339,26 @@ def test_an_image_too_large_for_its_format_is_refused(
     image = _image(tmp_path / "a.npy", 3000, 3000)
     with pytest.raises(SeptumError, match="--format tif or ome"):
         _run(flat, image, tmp_path / "out", max_memory=600 << 20)
+
+
+def test_learned_decisions_and_confidences_are_those_of_the_whole_image(tmp_path: Path) -> None:
+    def score(bias: float, **weights: float) -> LogisticScore:
+        zeros, ones = (0.0,) * len(weights), (1.0,) * len(weights)
+        return LogisticScore(
+            properties=tuple(weights), mean=zeros, deviation=ones, weights=tuple(weights.values()), bias=bias
+        )
+
+    learned = LearnedDecisions(
+        size_px=20, contact=score(-0.5, saddle=1.0, convexity=-1.0), confidence=score(0.5, size=1.0), least=0.3
+    )
+    objects = ObjectSettings(threshold=0.4, seed_level=0.6, merge_ratio=0.9, min_size_px=2, grow_px=1)
+    model = _save(tmp_path / "model.safetensors", objects=objects.model_copy(update={"learned": learned}))
+    image = _image(tmp_path / "image.ome.zarr", 2, 70, 90, axes="TYX")
+    memory, blocks = _both(model, image, tmp_path)
+    assert np.array_equal(memory, blocks)
+    labels, confidence = predict_objects(open_model(model, "cpu"), read_image(image))
+    assert np.array_equal(labels.squeeze(), memory.squeeze())
+    assert confidence is not None and [len(one) for one in confidence] == [int(m.max()) for m in memory.squeeze()]
+    plain = _save(tmp_path / "plain.safetensors", objects=objects)
+    without, nothing = predict_objects(open_model(plain, "cpu"), read_image(image))
+    assert nothing is None and without.max() != labels.max()

@@ -30,6 +30,7 @@ from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.outputs import result_files
 from septum.prediction.pipeline import Prefetcher
 from septum.prediction.predict import predict_files, predict_on_worker
+from septum.prediction.scale import ScaleState
 from septum.prediction.settings import PredictSettings
 from septum.prediction.tiled import TiledPredictor
 
@@ -173,6 +174,7 @@ import sys
 from pathlib import Path
 from septum.prediction.outputs import result_files
 from septum.prediction.predict import predict_files, predict_on_worker
+from septum.prediction.scale import ScaleState
 from septum.prediction.settings import PredictSettings
 settings = PredictSettings(model=Path(sys.argv[1]), inputs=tuple(sys.argv[3:]), out=Path(sys.argv[2]))
 events = list(predict_files(settings))
@@ -214,7 +216,7 @@ def test_the_engine_is_chosen_for_the_work_of_all_images(
     assert works == [3 * one] * 3
     settings = PredictSettings(model=model, inputs=(str(images / "0.npy"),), out=images.parent / "out")
     (files,) = result_files(settings)
-    predict_on_worker((settings, files, 4))  # the worker will predict about four more
+    predict_on_worker((settings, files, ScaleState(), 4))  # the worker will predict about four more
     assert works[3:] == [5 * one]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -254,11 +255,10 @@ def test_a_gif_is_predicted(flat: Path, tmp_path: Path) -> None:
 
 
 def test_two_results_of_the_same_name_are_refused_before_anything_is_written(flat: Path, tmp_path: Path) -> None:
-    for folder in ("x", "y"):
-        (tmp_path / folder).mkdir()
-        np.save(tmp_path / folder / "a.npy", _noise(8, 8))
+    for suffix in ("bmp", "gif"):
+        PIL.Image.fromarray(_noise(8, 8).astype(np.uint8)).save(tmp_path / f"a.{suffix}")
     with pytest.raises(UsageError, match="both be written"):
-        _run(flat, [tmp_path / "x", tmp_path / "y"], tmp_path / "out")
+        _run(flat, [tmp_path / "a.bmp", tmp_path / "a.gif"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -42,6 +42,19 @@ def test_objects_are_counted_and_measured() -> None:
     assert "89.5% of the pixels are annotated" in text
 
 
+@pytest.mark.parametrize(("pierced", "holes", "solid"), [(0, 0.0, True), (1, 0.01, True), (2, 0.02, False)])
+def test_objects_with_holes_are_counted(pierced: int, holes: float, *, solid: bool) -> None:
+    mask = np.zeros((60, 60), int)
+    for number in range(100):
+        y, x = 6 * (number // 10), 6 * (number % 10)
+        mask[y : y + 5, x : x + 5] = number + 1
+        mask[y + 1 : y + 4 : 2, x + 2] = 0 if number < pierced else number + 1  # two holes are one object with holes
+    mask[57, 57] = -1  # not annotated: no hole
+    found = compute_fingerprint([_sample(mask)], "objects", classes=2)
+    assert (found.objects, found.holes, found.solid_objects) == (100, holes, solid)
+    assert not compute_fingerprint([_sample(mask > 0)], "classes", classes=2).solid_objects
+
+
 def test_shares_of_classes() -> None:
     mask = np.zeros((20, 20), int)
     mask[:4], mask[4:5] = 1, 2

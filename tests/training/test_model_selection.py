@@ -48,6 +48,10 @@ def test_candidates_are_a_grid_for_the_smallest_objects() -> None:
     assert len(choices) == len(set(choices)) == 32
     assert {choice.min_size_px for choice in choices} == {10}
     assert {choice.min_size_px for choice in candidates()} == {ObjectSettings().min_size_px}
+    assert {(choice.outline_level, choice.contacts, choice.fill_holes) for choice in choices} == {
+        (0.5, "valley", False)
+    }
+    assert {choice.fill_holes for choice in candidates(fill_holes=True)} == {True}
 
 
 def test_candidates_of_areas_have_a_seed_level_above_the_threshold() -> None:

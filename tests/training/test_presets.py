@@ -50,6 +50,16 @@ def test_auto_follows_size_objects_and_device() -> None:
     assert any("depth" in r for r in reasons)
 
 
+def test_holes_are_filled_where_hardly_any_true_object_has_one() -> None:
+    plan, reasons = make_plan(replace(FINGERPRINT, objects=300, holes=0.01))
+    assert plan.fill_holes
+    assert "holes in predicted objects are filled: 1.0% of the true objects have one" in reasons
+    for other in ({"objects": 300, "holes": 0.02}, {"objects": 0}):
+        plan, reasons = make_plan(replace(FINGERPRINT, **other))
+        assert not plan.fill_holes and not any("holes" in reason for reason in reasons)
+    assert not make_plan(replace(FINGERPRINT, objects=300), set=("fill_holes=false",))[0].fill_holes
+
+
 def test_auto_pools_a_coarse_axis_less() -> None:
     fingerprint = replace(FINGERPRINT, sides=(60, 256, 256), anisotropy=(4.0, 1.0, 1.0))
     assert make_plan(fingerprint)[0].network.depths == (0, 3, 3)

@@ -22,7 +22,7 @@ from septum.report.gallery import ScoredSample, estimates, own_scores
 from septum.training import validation as validate_module
 from septum.training.fingerprint import Fingerprint
 from septum.training.interrupt import StopRequest
-from septum.training.model_selection import candidates, min_size_candidates, selection_score
+from septum.training.model_selection import candidates, min_size_candidates, selection_score, untuned
 from septum.training.presets import make_plan
 from septum.training.schedule import Schedule
 from septum.training.settings import TrainSettings
@@ -72,7 +72,7 @@ def test_the_smallest_size_is_tuned_on_the_same_images() -> None:
         return {i: candidate_columns(*made[i], choices) for i in chosen}
 
     best = tune_objects(measure, samples)
-    assert calls == [(32, []), (4, [0, 2]), (8, [0, 2])]
+    assert calls == [(32, []), (4, [0, 2]), (4, [0, 2]), (8, [0, 2])]
     first = choose(measure(candidates(object_sizes(samples)), ()))[1]
     second = choose(measure([best], ()))[1]
     assert (first["AP50"], second["AP50"]) == (0.5, 1.0)
@@ -101,7 +101,8 @@ def test_small_seeds_in_noise_are_dropped() -> None:
 
 
 def test_without_images_the_default_settings_are_chosen() -> None:
-    assert tune_objects(lambda *_: {}, []) == ObjectSettings()
+    assert tune_objects(lambda *_: {}, [], fill_holes=True) == untuned(fill_holes=True)
+    assert untuned(lines=True) == AREAS
 
 
 def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:

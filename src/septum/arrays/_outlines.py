@@ -119,7 +119,10 @@ def divide_gaps(
 
 @lazy_jit
 def straight_label(labels: NDArray[Any], filled: NDArray[Any], z: int, y: int, x: int, first: int) -> Any:
-    """Return the label of a pixel after `trim_teeth` has looked at it once; parameters as there."""
+    """Return the label of a pixel after `trim_teeth` has looked at it once.
+
+    `labels` are ``(Z, Y, X)`` integer ids and `filled` ``(Z, Y, X)`` uint8 of 0 and 1, as there.
+    """
     own = labels[z, y, x]
     same, rooted, beyond, empty = 0, 0, 0, 0
     for step in range(2 * first, 6):
@@ -160,9 +163,9 @@ def trim_teeth(labels: NDArray[Any], filled: NDArray[np.uint8], parity: int, fir
     Parameters
     ----------
     labels
-        ``(Z, Y, X)`` object ids, 0 background; changed.
+        ``(Z, Y, X)`` integers: object ids, 0 background; changed.
     filled
-        ``(Z, Y, X)`` uint8: 1 in gaps that were closed, otherwise 0.
+        ``(Z, Y, X)`` uint8, 0 .. 1: 1 in gaps that were closed.
     parity
         Sum of the coordinates of the first pixel in the image.
     first
@@ -188,8 +191,8 @@ def labels_around(
     Parameters
     ----------
     ringed
-        ``(Z, Y + 2, X + 2)`` labels with a ring of one pixel, also along Z if `ring` is 1; 0 background, -1 beyond the
-        image.
+        ``(Z, Y + 2, X + 2)`` integer labels with a ring of one pixel, also along Z if `ring` is 1; 0 background, -1
+        beyond the image.
     basins, cluster
         ``(Z, Y, X)`` int32 and ``(N + 1,)`` int32 index of `septum.arrays.watershed.Flooded`, of the background.
     ring

@@ -13,6 +13,60 @@ from septum.arrays.jit import lazy_jit
 
 
 @lazy_jit
+def add_moments(row: NDArray[np.int64], z: int, y: int, x: int, axes: int) -> None:
+    """Add a pixel to the first and second moments of its region.
+
+    Parameters
+    ----------
+    row
+        ``(6 + D + D (D + 1) / 2,)`` int64, any values: a row of the sums of `add_pixels`; changed.
+    z, y, x
+        Position of the pixel.
+    axes
+        2 or 3.
+    """
+    place, column = (z, y, x), 6
+    for axis in range(3 - axes, 3):
+        row[column] += place[axis]
+        column += 1
+    for axis in range(3 - axes, 3):
+        for second in range(axis, 3):
+            row[column] += place[axis] * place[second]
+            column += 1
+
+
+@lazy_jit
+def add_faces(
+    row: NDArray[np.int64], labels: NDArray[np.int32], level: np.int64, p: int, steps: tuple[int, int, int], axes: int
+) -> int:
+    """Add the faces of a pixel to background and border to its region; count those between two regions after it.
+
+    Parameters
+    ----------
+    row
+        As for `add_moments`: ``(6 + D + D (D + 1) / 2,)`` int64, any values; changed.
+    labels
+        ``(P,)`` int32 regions, as for `add_pixels`.
+    level, p
+        Level and index of the pixel.
+    steps, axes
+        Index step of each axis, of which the last `axes` are those of the image.
+    """
+    faces = 0
+    for axis in range(3 - axes, 3):
+        for step in (-steps[axis], steps[axis]):
+            other = labels[p + step]
+            if other == 0:
+                row[3] += 1
+                row[4] += level
+            elif other < 0:
+                row[5] += 1
+            elif step > 0 and other != labels[p]:
+                faces += 1
+    return faces
+
+
+@lazy_jit
 def add_pixels(
     labels: NDArray[np.int32],
     levels: NDArray[np.uint16],
@@ -56,7 +110,7 @@ def add_pixels(
     regions = max(0, labels.max()) + 1
     sums = np.zeros((regions, 6 + axes + axes * (axes + 1) // 2), np.int64)
     peaks = np.zeros((regions, 2), np.int64)
-    first, place = np.zeros(regions, np.int64), np.zeros(3, np.int64)
+    first = np.zeros(regions, np.int64)
     faces = 0
     for z in range(ring, depth - ring):
         for y in range(1, height - 1):
@@ -74,25 +128,8 @@ def add_pixels(
                 row[2] += level > sure
                 peaks[one, 0] = max(peaks[one, 0], level)
                 peaks[one, 1] = max(peaks[one, 1], np.int64(depths[p]))
-                for axis in range(3 - axes, 3):
-                    for step in (-steps[axis], steps[axis]):
-                        other = labels[p + step]
-                        if other == 0:
-                            row[3] += 1
-                            row[4] += level
-                        elif other < 0:
-                            row[5] += 1
-                        elif step > 0 and other != one:
-                            faces += 1
-                place[0], place[1], place[2] = origin[0] + z, origin[1] + y, origin[2] + x
-                column = 6
-                for axis in range(3 - axes, 3):
-                    row[column] += place[axis]
-                    column += 1
-                for axis in range(3 - axes, 3):
-                    for second in range(axis, 3):
-                        row[column] += place[axis] * place[second]
-                        column += 1
+                faces += add_faces(row, labels, level, p, steps, axes)
+                add_moments(row, origin[0] + z, origin[1] + y, origin[2] + x, axes)
     return sums, peaks, first, faces
 
 
@@ -116,7 +153,8 @@ def list_faces(
     Returns
     -------
     faces
-        ``(4, number)`` int64: the lower and the higher region, the lower of the two levels and of the two depths.
+        ``(4, number)`` int64, >= 0: the lower and the higher region, the lower of the two levels and of the two
+        depths.
     """
     depth, height, width = sides
     ring = 1 if depth > 1 else 0

@@ -1,12 +1,11 @@
 """Make objects from foreground probabilities: threshold, seeds, watershed, removal of small objects, outlines.
 
-Each step has one exact result for an image, whatever part of it is computed at a time: `septum.arrays.stitch` makes the
-same objects block by block.
+Each step has one exact result, whatever part of an image is computed at a time (see `septum.arrays.stitch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -25,8 +24,7 @@ from septum.settings import Settings
 LEVELS = 2**16 - 1
 """Probabilities 0 .. 1 are rounded to the integers 0 .. `LEVELS` before objects are made."""
 
-# Rounds in which teeth at contacts are removed: a tooth of two pixels takes two.
-_ROUNDS = 2
+_ROUNDS = 2  # in which teeth at contacts are removed: a tooth of two pixels takes two
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -34,11 +32,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class ObjectSettings(Settings):
     """Settings that turn foreground probabilities into objects; tuned on validation images and stored in the model.
 
-    The defaults were chosen on true masks of fluorescent nuclei and HeLa cells that were separated, blurred and given
-    correlated noise. Seeds from probability alone lose objects where the borders between touching cells are partly
-    missing; seeds from shape alone split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without
-    borders, at 2 px blur: 0.66 and 0.88; both together: 0.95). Where all borders are present, using both costs nothing
-    (0.99).
+    The defaults were chosen on true masks that were separated, blurred and given correlated noise. Seeds from
+    probability alone lose objects where the borders between touching cells are partly missing, seeds from shape alone
+    split objects with ragged outlines (SEG of HeLa cells with 30 % of the image without borders: 0.66 and 0.88; both
+    together: 0.95).
     """
 
     threshold: Share = 0.5
@@ -188,8 +185,6 @@ def label_each(
     @lru_cache(maxsize=1)
     def redivided(threshold: int, sure: int, ratio: float, share: float) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         labels, pixels = divided(threshold, sure, ratio)
-        if share == 0:
-            return labels, pixels
         seeded = np.bincount(labels[seeds(sure, ratio) > 0], minlength=len(pixels) + 1)
         weak = np.concatenate([[False], weak_seeds(seeded[1:], pixels, share)])
         if not weak.any():
@@ -198,27 +193,32 @@ def label_each(
         return flood(keep_above(values, threshold), seeds=kept)
 
     @lru_cache(maxsize=1)
-    def extended(
-        threshold: int, sure: int, ratio: float, share: float, min_size_px: int, outline: int
-    ) -> NDArray[np.int32]:
-        labels, pixels = redivided(threshold, sure, ratio, share)
-        kept = pixels >= min_size_px
-        if kept.all() and outline == threshold:
-            return labels
-        return _extend(keep_above(values, outline), labels, kept)
+    def extended(divided_by: tuple[int, int, float, float], min_size_px: int, outline: int) -> NDArray[np.int32]:
+        labels, pixels = redivided(*divided_by)
+        return _extend(keep_above(values, outline), labels, pixels >= min_size_px)
 
     for choice in choices:
-        threshold, sure = quantized_thresholds(choice)
-        labels = extended(
-            threshold, sure, choice.merge_ratio, choice.seed_share, choice.min_size_px, outline_threshold(choice)
-        )
-        confidence = None
-        if choice.learned is not None:
-            regions = regions_of_image(labels, values, distances(outline_threshold(choice)), sure=sure)
-            numbers, confidence = decide(regions, choice.learned, labels.shape)
-            labels = numbers.astype(np.int32)[labels]
+        divided_by = (*quantized_thresholds(choice), choice.merge_ratio, choice.seed_share)
+        labels = extended(divided_by, choice.min_size_px, outline_threshold(choice))
+        labels, confidence = _decided(labels, values, distances, choice)
         labels = finish_contacts(labels, values, choice, sizes)
         yield Labeled(choice, fill_holes(labels) if choice.fill_holes else labels, confidence)
+
+
+def _decided(
+    labels: NDArray[np.int32],
+    values: NDArray[np.uint16],
+    distances: Callable[[int], NDArray[np.int32]],
+    choice: ObjectSettings,
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Apply the learned decisions of `choice`, if it has any; return the labels and the confidence of each object."""
+    if choice.learned is None:
+        return labels, None
+    regions = regions_of_image(
+        labels, values, distances(outline_threshold(choice)), sure=quantized_thresholds(choice)[1]
+    )
+    numbers, confidence = decide(regions, choice.learned, labels.shape)
+    return numbers.astype(np.int32)[labels], confidence
 
 
 def find_regions(
@@ -314,7 +314,9 @@ def keep_above(values: NDArray[np.uint16], threshold: int) -> NDArray[np.uint32]
 
 
 def _extend(values: NDArray[np.uint32], labels: NDArray[np.int32], kept: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Extend objects over the pixels of `values` that they are connected to, among these the objects not kept."""
+    """Extend the objects that are kept over the pixels of `values` connected to them, and drop the others."""
+    if kept.all() and np.array_equal(values > 0, labels > 0):
+        return labels
     numbers = np.arange(len(kept) + 1, dtype=np.int32) * np.concatenate([[False], kept])
     seeds = np.take(numbers, labels)
     extended = flood(values, seeds=seeds)[0]

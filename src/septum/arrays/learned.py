@@ -88,6 +88,9 @@ class LearnedDecisions(Settings):
     least: float = Field(default=0.0, ge=0, le=1)
     """Objects with a lower confidence are removed."""
 
+    gain: float = 0.0
+    """Gain of the selection score on images that the scores were not fitted on; 0: only the confidence is used."""
+
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         for score, known in ((self.contact, CONTACT_PROPERTIES), (self.confidence, OBJECT_PROPERTIES)):
@@ -224,7 +227,7 @@ def merged_by(
     objects
         The merged regions.
     root
-        ``(N,)`` int64, 1 or more: number of the object of each of the `regions`.
+        ``(N,)`` int64, >= 1: number of the object of each of the `regions`.
     """
     root = regions.number
     while contact is not None and len(regions.pairs):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,28 +80,29 @@ def sum_regions(
     start
         Position of the first pixel of the ring in the image, -1 or more along each axis.
     numbers
-        ``(N + 1,)`` int64: numbers of the regions in the image, 0 or more.
+        ``(N + 1,)`` int64, >= 0: numbers of the regions in the image.
     """
     from septum.arrays import _regions as loops
 
     flat = (1,) * (3 - labels.ndim)
     sides = (*flat, *labels.shape)
-    pixels = [np.ascontiguousarray(one).ravel() for one in (labels, levels, depths)]
-    sums, peaks, first, count = loops.add_pixels(*pixels, sure, sides, (*(0 for _ in flat), *start))
-    low, high, level, depth = loops.list_faces(*pixels, sides, count)
+    pixel, value, distance = labels.ravel(), levels.ravel(), depths.ravel()
+    z, y, x = (*(0 for _ in flat), *start)
+    sums, peaks, first, count = loops.add_pixels(pixel, value, distance, sure, sides, (z, y, x))
+    low, high, level, depth = loops.list_faces(pixel, value, distance, sides, count)
     held = np.flatnonzero(sums[:, PIXELS])
     places = [place + s for place, s in zip(np.unravel_index(first[held], labels.shape), start, strict=True)]
     met = np.ravel_multi_index(places, shape).astype(np.int64)
-    return _grouped(
-        numbers[held],
-        met,
-        moved_sums(sums[held], np.zeros_like(met), met, shape),
-        peaks[held],
-        np.stack([numbers[low], numbers[high]], axis=1),
-        np.stack([np.ones_like(level), level], axis=1),
-        np.stack([level, depth], axis=1),
-        shape,
+    listed = Regions(
+        number=numbers[held],
+        first=met,
+        sums=moved_sums(sums[held], np.zeros_like(met), met, shape),
+        peaks=peaks[held],
+        pairs=np.stack([numbers[low], numbers[high]], axis=1),
+        contacts=np.stack([np.ones_like(level), level], axis=1),
+        saddles=np.stack([level, depth], axis=1),
     )
+    return _grouped(listed, shape)
 
 
 def regions_of_image(
@@ -131,7 +132,8 @@ def join_regions(parts: Iterable[Regions], shape: Sequence[int]) -> Regions:
     """
     blocks = list(parts)
     names = ("number", "first", "sums", "peaks", "pairs", "contacts", "saddles")
-    return _grouped(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names), shape)
+    listed = Regions(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
+    return _grouped(listed, shape)
 
 
 def moved_sums(
@@ -147,6 +149,11 @@ def moved_sums(
         ``(N,)`` int64 flat indices, 0 or more: the pixels from which moments were and will be measured.
     shape
         Sides of the image.
+
+    Returns
+    -------
+    sums
+        ``(N, C)`` int64, any values.
     """
     sums, rank = sums.copy(), len(shape)
     pixels = sums[:, PIXELS]
@@ -169,7 +176,7 @@ def merge_regions(regions: Regions, root: NDArray[np.int64], shape: Sequence[int
     regions
         From `join_regions`.
     root
-        ``(N,)`` int64, 1 or more: number of the region as a part of which each region continues; of itself, if it does.
+        ``(N,)`` int64, >= 1: number of the region as a part of which each region continues; of itself, if it does.
     shape
         Sides of the image.
 
@@ -180,27 +187,21 @@ def merge_regions(regions: Regions, root: NDArray[np.int64], shape: Sequence[int
     """
     pairs = root[np.searchsorted(regions.number, regions.pairs)]
     apart = pairs[:, 0] != pairs[:, 1]
-    contacts = (pairs[apart], regions.contacts[apart], regions.saddles[apart])
-    return _grouped(root, regions.first, regions.sums, regions.peaks, *contacts, shape)
+    merged = replace(
+        regions, number=root, pairs=pairs[apart], contacts=regions.contacts[apart], saddles=regions.saddles[apart]
+    )
+    return _grouped(merged, shape)
 
 
-def _grouped(
-    number: NDArray[np.int64],
-    first: NDArray[np.int64],
-    sums: NDArray[np.int64],
-    peaks: NDArray[np.int64],
-    pairs: NDArray[np.int64],
-    contacts: NDArray[np.int64],
-    saddles: NDArray[np.int64],
-    shape: Sequence[int],
-) -> Regions:
+def _grouped(listed: Regions, shape: Sequence[int]) -> Regions:
     """Combine the entries of equal numbers, and those of equal pairs."""
-    numbers, inverse = np.unique(number, return_inverse=True)
-    start = np.full(len(numbers), np.iinfo(np.int64).max)
-    np.minimum.at(start, inverse, first)
-    _, sums, peaks = _combined(number[:, None], moved_sums(sums, first, start[inverse], shape), peaks)
-    pairs, contacts, saddles = _combined(np.sort(pairs, axis=1), contacts, saddles)
-    return Regions(numbers, start, sums, peaks, pairs, contacts, saddles)
+    number, inverse = np.unique(listed.number, return_inverse=True)
+    first = np.full(len(number), np.iinfo(np.int64).max)
+    np.minimum.at(first, inverse, listed.first)
+    moved = moved_sums(listed.sums, listed.first, first[inverse], shape)
+    _, sums, peaks = _combined(listed.number[:, None], moved, listed.peaks)
+    pairs, contacts, saddles = _combined(np.sort(listed.pairs, axis=1), listed.contacts, listed.saddles)
+    return Regions(number, first, sums, peaks, pairs, contacts, saddles)
 
 
 def _combined(
@@ -221,14 +222,14 @@ def ellipsoid_share(sums: NDArray[np.int64], rank: int) -> NDArray[np.float64]:
     Parameters
     ----------
     sums
-        ``(N, C)`` int64, as `Regions.sums`.
+        ``(N, C)`` int64, any values, as `Regions.sums`.
     rank
         2 or 3.
 
     Returns
     -------
     share
-        ``(N,) float64``, above 0: volume of the ellipsoid divided by that of the region: 1 for an ellipse or ellipsoid
+        ``(N,) float64``, > 0: volume of the ellipsoid divided by that of the region: 1 for an ellipse or ellipsoid
         (but for rounding), more for regions that are bent, branched or in pieces.
     """
     pixels = sums[:, PIXELS].astype(np.float64)
@@ -252,4 +253,5 @@ def _determinant(m: NDArray[np.float64]) -> NDArray[np.float64]:
     else:
         minors = [m[1, (i + 1) % 3] * m[2, (i + 2) % 3] - m[1, (i + 2) % 3] * m[2, (i + 1) % 3] for i in range(3)]
         value = m[0, 0] * minors[0] + m[0, 1] * minors[1] + m[0, 2] * minors[2]
-    return np.maximum(value, 12.0 ** -len(m))  # that of one pixel is the smallest but for rounding
+    smallest: NDArray[np.float64] = np.maximum(value, 12.0 ** -len(m))  # that of one pixel, but for rounding
+    return smallest

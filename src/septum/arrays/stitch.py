@@ -42,23 +42,29 @@ and holes that lie wholly in one block are filled there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays._block_reports import (
+from septum.arrays._block_tables import (
+    Arrays,
     around_block,
     basin_ids,
+    compact_ids,
     extends_outside,
+    gather_reports,
+    join_holes,
+    join_ids,
+    look_up,
     object_report,
     place_in,
     ringed,
+    run_lengths,
     watershed_report,
 )
-from septum.arrays._block_tables import Arrays, compact_ids, gather_reports, join_holes, join_ids, look_up, run_lengths
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.distance import Region, squared_distance_of_region
 from septum.arrays.instances import (
@@ -193,8 +199,10 @@ def join(stage: str, reports: Iterable[Arrays], division: Division, tables: Mapp
     """
     if stage == "numbers" or not needed(stage, tables, division):
         return {}
-    if stage == "regions":
-        return _decided(reports, division)
+    if stage == "regions" and division.objects.learned is not None:
+        regions = join_regions([Regions(**report) for report in reports], division.shape)
+        objects, confident = decide(regions, division.objects.learned, division.shape)
+        return {"objects": objects, "confidence": confident}
     joined = gather_reports(reports)
     ratio = {"seeds": division.objects.merge_ratio**2, "holes": 0.0}.get(stage, 1.0)
     table = join_ids(joined, ratio, drop_unseeded=stage == "extend")
@@ -234,9 +242,8 @@ def needed(stage: str, tables: Mapping[str, Arrays], division: Division) -> bool
         return len(tables["divide"]["weak"]) > 0
     if stage == "extend":
         return division.extends or bool(_divided(tables)[1]["small"] > 0)
-    if stage == "regions":
-        return division.objects.learned is not None
-    return stage != "holes" or division.objects.fill_holes
+    settings = division.objects
+    return {"regions": settings.learned is not None, "holes": settings.fill_holes}.get(stage, True)
 
 
 def count(tables: Mapping[str, Arrays]) -> int:
@@ -339,15 +346,7 @@ def _regions(core: Region, store: BlockStore, division: Division, tables: Mappin
         start=[c.start - 1 for c in core],
         numbers=numbers,
     )
-    return {f.name: getattr(summed, f.name) for f in fields(summed)}
-
-
-def _decided(reports: Iterable[Arrays], division: Division) -> Arrays:
-    """Join the regions of all blocks, and decide about them."""
-    assert division.objects.learned is not None
-    regions = join_regions([Regions(**report) for report in reports], division.shape)
-    objects, sure = decide(regions, division.objects.learned, division.shape)
-    return {"objects": objects, "confidence": sure}
+    return dict(vars(summed))
 
 
 def _holes(core: Region, store: BlockStore, division: Division, tables: Mapping[str, Arrays]) -> Arrays:

@@ -304,9 +304,35 @@ def width_by_area(labels: NDArray[np.integer[Any]]) -> tuple[int, float]:
         Diameter (`equivalent_diameters`) of the object at which half of the area of all objects is reached, from the
         smallest on; 0 without objects.
     """
-    sizes = np.sort(np.unique(labels[labels > 0], return_counts=True)[1])
-    if not len(sizes):
+    ids = labels[labels > 0]
+    if not len(ids):
         return 0, 0.0
+    # Counting takes a tenth of the time of sorting, and little memory if ids are numbers of objects.
+    sizes = np.bincount(ids) if int(ids.max()) <= labels.size else np.unique(ids, return_counts=True)[1]
+    sizes = np.sort(sizes[sizes > 0])
     areas = np.cumsum(sizes)
     middle = sizes[np.searchsorted(areas, areas[-1] / 2)]
     return len(sizes), float(equivalent_diameters(np.array([middle]), labels.ndim)[0])
+
+
+def without_alpha(planes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return the channels of a mask that hold the drawing: color, or alpha if the color is the same everywhere.
+
+    Parameters
+    ----------
+    planes
+        ``(C, *S)``, any real dtype, any values; the last of two or four channels may be alpha.
+
+    Returns
+    -------
+    planes, in_alpha
+        ``(1, *S)`` alpha and True if the color is constant and alpha is not, or 0 everywhere; ``(C - 1, *S)`` if alpha
+        is constant and not 0; otherwise the array itself. Same dtype and values.
+    """
+    if len(planes) not in (2, 4):
+        return planes, False
+    color, alpha = planes[:-1], planes[-1:]
+    if alpha.min() == alpha.max() != 0:
+        return color, False
+    in_alpha = all(channel.min() == channel.max() for channel in color)
+    return (alpha, True) if in_alpha else (planes, False)

@@ -238,8 +238,8 @@ def labels_around(flooded: Flooded, ringed: NDArray[Any]) -> tuple[NDArray[np.in
     Returns
     -------
     lowest, highest
-        ``(N + 1,)`` int64, for the basins that represent clusters; the largest and the smallest integer where there is
-        none.
+        ``(N + 1,)`` int64, for the basins that represent clusters: labels; the largest and the smallest integer where
+        there is none.
     """
     from septum.arrays import _outlines as loops
 

@@ -14,7 +14,7 @@ from septum.axes import relative_spacing
 from septum.errors import UsageError
 
 if TYPE_CHECKING:
-    from septum.arrays._nearest_objects import Pairs
+    from septum.arrays._distance import Pairs
 
 NEGLIGIBLE = 2e-8
 """A border term below this value is set to 0: half the spacing of float32 at a weight of 0.2, invisible in any sum."""
@@ -99,7 +99,7 @@ def two_nearest(
         Euclidean distance between pixel centers (float32), and the same of the second nearest; id 0 and infinity if
         there is none within `reach`. Undefined where `labels` is not 0.
     """
-    from septum.arrays import _nearest_objects as search  # imports numba
+    from septum.arrays import _distance as search  # imports numba
 
     margin = math.ceil(reach / spacing[0])
     plane = math.prod(labels.shape[1:])
@@ -108,7 +108,7 @@ def two_nearest(
         rows = slice(start, min(start + thick, labels.shape[0]))
         first, last = max(0, rows.start - margin), min(labels.shape[0], rows.stop + margin)
         rows_of_slab = labels[first:last].reshape(last - first, plane)
-        pairs = search.sweep(rows_of_slab, rows.start - first, rows.stop - first, spacing[0], reach)
+        pairs = search.sweep_pairs(rows_of_slab, rows.start - first, rows.stop - first, spacing[0], reach)
         shape = (rows.stop - rows.start, *labels.shape[1:])
         if labels.ndim == 3:
             # Along Y every pixel needs its pairs, also inside objects: they are candidates of the pixels along X.

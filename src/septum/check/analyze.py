@@ -87,6 +87,14 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     )
 
 
+def analyze_mask(pair: PairStatistics, files: Files) -> PairStatistics:
+    """Compute the statistics of the mask of a pair again, after `Files.interpret`."""
+    if pair.mask_stats is None:
+        return pair
+    frames = image_frames(files.image(pair.image, pair.named_axes)) if pair.image_stats else None
+    return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.grid, frames, files))
+
+
 def _reason(error: SeptumError) -> str:
     """Return why a file cannot be read; raise the error again if an option is the reason."""
     if isinstance(error, UsageError):
@@ -107,6 +115,7 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
     sizes = [image.pixel_size_um.get(a) for a in image.axes if a in "ZYX"]
     flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
     last = frames.shape[1] - 1
+    spare = last in (1, 3) and last in flat and bool(frames[:, last].any())
     filled = frames if not holes else np.stack([fill_holes(frame) for frame in frames])
     curve, levels = intensity_curve(np.moveaxis(filled, 1, 0))
     return ImageStatistics(
@@ -121,7 +130,8 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
         percentiles=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
         holes=holes,
         constant=low == high,
-        spare=last in (1, 3) and last in flat and bool(frames[:, last].any()),
+        spare=spare,
+        gray=_is_gray(frames, spare=spare),
         flat=flat,
         spacing_um=None if None in sizes else tuple(float(s) for s in sizes if s is not None),
         digest=_digest(frames),
@@ -174,6 +184,7 @@ def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None,
         split_ids=tuple(sorted({i for array in in_pieces for i in separate_split_ids(array)[1]})),
         digest=_digest(frames),
         ignored=tuple(sorted({value for frame in labels for value in frame.ignored})),
+        background=next((frame.background for frame in labels if frame.background), 0),
         changes=changes,
         stored_orientation=orientation_codes(stored) if stored is not None and "oriented" in changes else "",
         planes=kind_of_planes(files.mask(path), grid) if files.axes is None else "",
@@ -191,6 +202,12 @@ def _persistence(labels: Sequence[Labels]) -> float:
             same = np.unique(page[(page == following) & (page > 0)])
             shares.append(len(same) / min(len(ids), len(others)))
     return float(np.median(shares)) if shares else 0.0
+
+
+def _is_gray(frames: NDArray[Any], *, spare: bool) -> bool:
+    """Return True if the three color channels are equal."""
+    color = frames[:, :-1] if spare else frames
+    return color.shape[1] == 3 and np.array_equal(color[:, :2], color[:, 1:], equal_nan=color.dtype.kind == "f")
 
 
 def _labeled(labels: Sequence[Labels]) -> list[int]:

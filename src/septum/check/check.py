@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from septum.check import (
     alignment,
     comparisons,
-    field_of_view,
     images,
-    jpeg_artifacts,
     label_kind,
     masks,
     pair_files,
+    smoothing,
     sparse_gold,
     split_ids,
 )
-from septum.check.analyze import analyze_all
+from septum.check import background as background_topic
+from septum.check.analyze import analyze_all, analyze_mask
 from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather, pluralize
 from septum.check.label_kind import LabelKind, Rules, infer_label_kind, with_binary_frames
 from septum.check.reading import Files
@@ -35,15 +36,15 @@ _TOPICS = (
     pair_files,
     images,
     masks,
-    jpeg_artifacts,
+    smoothing,
     label_kind,
+    background_topic,
     alignment,
     split_ids,
     comparisons,
-    field_of_view,
     sparse_gold,
 )
-_PAIR_TOPICS = (pair_files, field_of_view, images, alignment, masks, jpeg_artifacts)
+_PAIR_TOPICS = (pair_files, images, alignment, masks, smoothing)
 
 ISSUE_KINDS: Mapping[str, IssueKind] = {kind.code: kind for topic in _TOPICS for kind in topic.KINDS}
 """All kinds of issues by their codes, each declared by its topic file."""
@@ -140,7 +141,42 @@ class Report:
         }
 
 
-_UNUSABLE = (pair_files.UNREADABLE, jpeg_artifacts.MASK_JPEG)
+class DataSettings(Protocol):
+    """Settings that name a data set and how to read it; `check` documents them."""
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """Images and masks."""
+
+    @property
+    def kind(self) -> MaskKind | None:
+        """Meaning of the mask values."""
+
+    @property
+    def ignore_values(self) -> tuple[int, ...]:
+        """Mask values that mean not annotated."""
+
+    @property
+    def background(self) -> int | None:
+        """Mask value of the background."""
+
+    @property
+    def axes(self) -> str | None:
+        """Axes of the image files."""
+
+
+def check_data(settings: DataSettings) -> Report:
+    """Check the data set that settings name; see `check`."""
+    return check(
+        settings.data,
+        kind=settings.kind,
+        ignore=settings.ignore_values,
+        background=settings.background,
+        axes=settings.axes,
+    )
+
+
+_UNUSABLE = (pair_files.UNREADABLE, smoothing.MASK_JPEG)
 
 
 def check(
@@ -148,6 +184,7 @@ def check(
     *,
     kind: MaskKind | None = None,
     ignore: Sequence[int] = (),
+    background: int | None = None,
     axes: str | None = None,
     keep_bytes: int | None = None,
 ) -> Report:
@@ -162,7 +199,9 @@ def check(
         `septum.check.label_kind.infer_label_kind`.
     ignore
         Mask values that mean not annotated, beside those that are inferred. With 0 among them there is no background,
-        so the values are classes.
+        so the values are classes, unless `background` names another value.
+    background
+        Value of the background in the masks; None: 0, or another value where the masks leave no doubt.
     axes
         Axes of the image files, for files that do not state them right; those of masks likewise, without C if a mask
         has one dimension fewer.
@@ -172,19 +211,16 @@ def check(
     Raises
     ------
     UsageError, DataError
-        If there is nothing to check (a missing or empty folder, no pairs), if no mask holds a value of `ignore`, or if
-        `axes` do not fit a file.
-        Everything else is an issue.
+        If there is nothing to check (a missing or empty folder, no pairs), if no mask holds a value of `ignore` or
+        `background`, or if `axes` do not fit a file. Everything else is an issue.
     """
     pairing = find_pairs([Path(d) for d in data])
-    kind = _kind_without_background(ignore, kind)
-    files = Files(ignore, keep_bytes, axes=check_axes(axes))
-    pairs = [field_of_view.with_usable_field(pair, files) for pair in analyze_all(pairing.pairs, files)]
-    masks.require_ignored_values(ignore, pairs)
-    seen = [*pair_files.detect(pairing, pairs), *field_of_view.detect(pairing)]
-    for index, pair in enumerate(pairs):
-        for topic in _PAIR_TOPICS:
-            seen += [replace(observation, pair=index) for observation in topic.detect_in_pair(pair)]
+    kind = _kind_without_background(ignore, kind) if background is None else kind
+    files = Files(ignore, keep_bytes, axes=check_axes(axes), background=background)
+    analyzed, first = _interpreted(pairing, analyze_all(pairing.pairs, files), kind, files)
+    pairs = [pair_files.with_usable_field(pair, files) for pair in analyzed]
+    masks.require_values(ignore, background, pairs)
+    seen = _detect_in_pairs(pairing, pairs)
     used, observations = comparisons.detect_duplicates(_without_left_out(dict(enumerate(pairs)), seen), files)
     seen += observations
     used = _without_left_out(used, seen)
@@ -192,9 +228,10 @@ def check(
     for index, pair in used.items():
         seen += [replace(observation, pair=index) for observation in images.detect_channels(pair, channels)]
     used = _without_left_out(used, seen)
-    inferred = _infer(pairing, used, kind)
+    inferred = _infer(pairing, list(used.values()), kind)
+    inferred = replace(inferred, background=first.background, ignore=inferred.ignore or first.ignore)
     used = with_binary_frames(used, inferred)
-    used, observations = _detect_in_set(pairing, used, inferred)
+    used, observations = _detect_in_set(pairing, used, inferred, files)
     seen += observations
     later = {o.pair for o in seen if o.kind.leaves_out}
     trained = tuple(pair for index, pair in used.items() if index not in later)
@@ -209,8 +246,17 @@ def check(
     return Report(pairing, inferred, rules, issues, trained, left_out, fixable, files)
 
 
+def _detect_in_pairs(pairing: Pairing, pairs: Sequence[PairStatistics]) -> list[Observation]:
+    """Detect issues of the files and of each pair alone."""
+    seen = list(pair_files.detect(pairing, pairs))
+    for index, pair in enumerate(pairs):
+        for topic in _PAIR_TOPICS:
+            seen += [replace(observation, pair=index) for observation in topic.detect_in_pair(pair)]
+    return seen
+
+
 def _detect_in_set(
-    pairing: Pairing, used: dict[int, PairStatistics], inferred: LabelKind
+    pairing: Pairing, used: dict[int, PairStatistics], inferred: LabelKind, files: Files
 ) -> tuple[dict[int, PairStatistics], list[Observation]]:
     """Detect issues that show only when the pairs are compared with one another."""
     seen: list[Observation] = []
@@ -221,6 +267,7 @@ def _detect_in_set(
         used, seen = sparse_gold.detect(used)
     pairs = list(used.values())
     seen += label_kind.detect(inferred, [c for pair in pairs for c in pair.census], pairs)
+    seen += background_topic.detect(pairs, objects=objects, pieces=inferred.pieces, named=files.background)
     if objects and not inferred.pieces:
         seen += split_ids.detect(pairs)
     seen += images.detect(pairs)
@@ -231,9 +278,21 @@ def _detect_in_set(
     return used, [*seen, *observations]
 
 
-def _infer(pairing: Pairing, used: Mapping[int, PairStatistics], kind: MaskKind | None) -> LabelKind:
-    census = [c for pair in used.values() for c in pair.census]
-    sources = len({pair.group or f"/{pair.name}" for pair in used.values()})
+def _interpreted(
+    pairing: Pairing, pairs: list[PairStatistics], kind: MaskKind | None, files: Files
+) -> tuple[list[PairStatistics], LabelKind]:
+    """Return the pairs with masks of ids read with their background and without rims, and the kind that shows both."""
+    inferred = _infer(pairing, pairs, kind)
+    background = inferred.background if files.background is None else 0
+    if inferred.kind != "objects" or not (background or inferred.ignore):
+        return pairs, replace(inferred, background=0, ignore=())
+    files.interpret(background=background, rims=inferred.ignore)
+    return [analyze_mask(pair, files) for pair in pairs], replace(inferred, background=background)
+
+
+def _infer(pairing: Pairing, pairs: Sequence[PairStatistics], kind: MaskKind | None) -> LabelKind:
+    census = [c for pair in pairs for c in pair.census]
+    sources = len({pair.group or f"/{pair.name}" for pair in pairs})
     return infer_label_kind(census, objects=pairing.objects, kind=kind, sources=sources)
 
 
@@ -251,7 +310,7 @@ def _kind_without_background(ignore: Sequence[int], kind: MaskKind | None) -> Ma
         raise UsageError(
             "--ignore-value 0 with --kind objects",
             "some background to distinguish objects from",
-            "give the background a value of its own (1, say) and the objects another, and use --kind classes",
+            "name the value of the background with --background, or use --kind classes",
         )
     return "classes"
 
@@ -280,7 +339,8 @@ def _rules(
         mixed=inferred.mixed,
         channels=channels,
         rank=rank,
-        gray_as_color=images.CHANNELS_REPEATED.code in codes,
+        gray_as_color=channels > 1
+        and any(p.image_stats and (p.image_stats.channels == 1 or p.image_stats.gray) for p in pairs),
         pixel_size_um={a: float(s) for a, s in zip("ZYX"[-rank:], size, strict=False)},
         mends=codes,
         read_axes=read_axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),

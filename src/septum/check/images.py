@@ -70,6 +70,9 @@ CHANNEL_EMPTY = IssueKind(
 CHANNELS_REPEATED = IssueKind(
     "channels-repeated", "mended", "gray image", "among color images", "the gray channel is repeated"
 )
+CHANNELS_EQUAL = IssueKind(
+    "channels-equal", "mended", "gray image", "saved in color, with three equal channels", "one channel is read"
+)
 CHANNELS_SPARE = IssueKind(
     "channels-spare", "mended", "image", "with a constant alpha channel", "the alpha channel is dropped"
 )
@@ -108,6 +111,7 @@ KINDS = (
     CHANNEL_CONSTANT,
     CHANNEL_EMPTY,
     CHANNELS_REPEATED,
+    CHANNELS_EQUAL,
     CHANNELS_SPARE,
     CHANNELS_DIFFER,
     RANKS_DIFFER,
@@ -144,11 +148,14 @@ def detect_channels(pair: PairStatistics, channels: int) -> Iterator[Observation
     stats = pair.image_stats
     if stats is None or stats.channels == channels:
         return
-    if not fits_channels(stats.channels, channels, spare=stats.spare):
+    if not fits_channels(stats.channels, channels, spare=stats.spare, gray=stats.gray):
         yield Observation(CHANNELS_DIFFER, pair.image, f"{stats.channels} instead of {channels}")
-    elif stats.channels < channels:
+        return
+    if stats.channels - stats.spare < channels:
         yield Observation(CHANNELS_REPEATED, pair.image)
-    else:
+    if stats.gray and channels == 1:
+        yield Observation(CHANNELS_EQUAL, pair.image)
+    if stats.spare:
         yield Observation(CHANNELS_SPARE, pair.image)
 
 
@@ -199,8 +206,9 @@ def detect_volumes(pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
 
 
 def common_channels(pairs: Sequence[PairStatistics]) -> int:
-    """Return the number of channels of all samples: that of most images that are not gray."""
-    given = [pair.image_stats.channels - pair.image_stats.spare for pair in pairs if pair.image_stats]
+    """Return the number of channels of all samples: that of most images that are not gray, or saved as gray."""
+    stats = [pair.image_stats for pair in pairs if pair.image_stats]
+    given = [1 if one.gray else one.channels - one.spare for one in stats]
     several = Counter(c for c in given if c > 1)
     return several.most_common(1)[0][0] if several else 1
 
@@ -238,8 +246,7 @@ def kind_of_planes(mask: Image, grid: Grid | None) -> Literal["", "pages", "uncl
     """Return whether the planes of a mask and its image are pages, although the files call planes color.
 
     Programs write any 3 or 4 slices as planes of color. Where the mask holds ids they are no color: numbers of more
-    than 8 bits, or 1, 2, 3 ... without a gap. Otherwise the planes may be sections, colors, or a channel for each
-    class.
+    than 8 bits, or 1, 2, 3 ... without a gap. Otherwise planes may be sections, colors, or a channel for each class.
 
     Parameters
     ----------
@@ -288,9 +295,19 @@ def fill_holes(image: NDArray[Any]) -> NDArray[Any]:
     return filled
 
 
-def fits_channels(given: int, wanted: int, *, spare: bool) -> bool:
-    """Return True if `match_channels` can make `wanted` channels of `given`; `spare`: the last one is constant."""
-    return given in (1, wanted) or (spare and given == wanted + 1)
+def fits_channels(given: int, wanted: int, *, spare: bool, gray: bool = False) -> bool:
+    """Return True if `match_channels` can make `wanted` channels of `given`.
+
+    Parameters
+    ----------
+    given, wanted
+        Numbers of channels.
+    spare
+        The last one is constant.
+    gray
+        Three of them are equal.
+    """
+    return given - spare in (1, wanted) or given == wanted or (gray and wanted == 1)
 
 
 def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -301,7 +318,8 @@ def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
     image
         ``(C, *S)``, any real dtype, any range.
     channels
-        Number of channels wanted. One channel is repeated; one channel too many (constant alpha) is dropped.
+        Number of channels wanted. One channel is repeated; one channel too many (constant alpha) is dropped; of three
+        equal ones one is taken.
 
     Returns
     -------
@@ -316,8 +334,8 @@ def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
     given = image.shape[0]
     if given == channels:
         return image
-    if given == 1:
-        return np.repeat(image, channels, axis=0)
-    if given == channels + 1:
+    if given == 1 or (given == 2 and channels > 2):
+        return np.repeat(image[:1], channels, axis=0)
+    if given == channels + 1 or (given in (3, 4) and channels == 1):
         return image[:channels]
     raise DataError(f"an image with {given} channels", f"{channels}", "convert it")

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, connected_components
-from septum.check.census import Census, Trait
+from septum.check.background import background_value, common_surrounding, rims
+from septum.check.census import Census, own_traits
 from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.masks import COLOR, color_of
 from septum.check.statistics import PairStatistics
@@ -22,6 +23,7 @@ MASK_MIXED = IssueKind(
     "mask-mixed", "mended", text="some masks hold 0 and 1, others 0 and 255", mend="both are read as 0 and 1"
 )
 IGNORE_255 = IssueKind("ignore-255", "mended", text="255 beside classes numbered from 0", mend="read as not annotated")
+IGNORE_RIM = IssueKind("ignore-rim", "mended", mend="read as not annotated")
 PIECES = IssueKind(
     "pieces", "mended", text="all objects have the same value", mend="each connected piece is one object"
 )
@@ -36,6 +38,7 @@ KINDS = (
     CLASS_VALUES,
     MASK_MIXED,
     IGNORE_255,
+    IGNORE_RIM,
     PIECES,
     MASK_BINARY,
     KIND_GUESS,
@@ -52,8 +55,6 @@ _FEW = 4
 _MOST_PARTS = 16  # values that one structure may have in all sections of a stack; more are cells
 _ATTACHED = 0.8  # share of the images
 _SURE = 8  # images, from which statistics over images are no guess
-_STEADY = 0.12  # standard deviation of a value's center over images, in parts of the side; 0.29 is uniform
-_EXPLAINED = 0.5  # share of the variance that the value explains
 _NAMED_VALUES = 8
 
 
@@ -81,6 +82,8 @@ class LabelKind:
         Some masks hold 0 and 1, others 0 and 255, and both mean the same.
     sure
         The layout of the folders implies that masks hold ids.
+    background
+        Value of the background of masks of ids without 0; 0 if they have none or hold 0.
     """
 
     kind: MaskKind
@@ -92,6 +95,7 @@ class LabelKind:
     pieces: bool = False
     mixed: bool = False
     sure: bool = False
+    background: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,10 @@ def detect(label_kind: LabelKind, masks: Sequence[Census], pairs: Sequence[PairS
     elif label_kind.values != tuple(range(len(label_kind.values))) and label_kind.values[-1] < COLOR:
         text = f"classes have the values {list_some(label_kind.values, _NAMED_VALUES)}"
         yield Observation(CLASS_VALUES, text=text)
-    if label_kind.ignore:
+    if label_kind.ignore and label_kind.values == tuple(range(len(label_kind.values))) != ():
         yield Observation(IGNORE_255)
+    elif label_kind.ignore:
+        yield Observation(IGNORE_RIM, text=f"{label_kind.ignore[0]} only along the borders of other values")
 
 
 def with_binary_frames(pairs: Mapping[int, PairStatistics], label_kind: LabelKind) -> dict[int, PairStatistics]:
@@ -190,18 +196,19 @@ def infer_label_kind(
 
     1. One value beside the background, in all masks: classes. Whether its pieces are objects cannot be known.
        Masks of 0 and 1 beside masks of 0 and 255 mean the same.
-    2. Consecutive values from 0, and 255: 255 is not annotated, as many tools write it.
+    2. Consecutive values from 0, and 255: 255 is not annotated, as many tools write it. So is 255, or 65535, that lies
+       only along the borders of other values, as in Pascal VOC.
     3. Values that mostly lie in several pieces each: classes, since an id names one object. More than 64 of them are
        neither (typical of smoothed masks).
-    4. Values in one piece each: ids, unless each value lies at its own place in every image (standard deviation of its
-       center below 0.12 of the side on every axis) and there are up to four values, or most images hold most of them
-       and their sizes differ as those of organs do (standard deviation above a factor of 2; tracked cells keep their
-       place as well, but cells come and go and have similar sizes); or, of up to four values, size or brightness
-       distinguish them (explain half of the variance over images), or they touch one another nearly wherever several
-       are in an image, as parts of one structure do. These are classes. A decision from fewer than eight images, from
-       touching, or for up to four values as ids, is a guess, and reported as one. Pages of one stack show the same
-       structures again, in which ids keep their places as organs do: from fewer than three stacks or separate images,
-       more than 16 values are ids.
+    4. Values in one piece each: ids, unless each value has a place, a size or a brightness of its own in every image
+       (`septum.check.census.own_traits`), or up to four values touch one another nearly wherever several are in an
+       image, as parts of one structure do. These are classes. A decision from fewer than eight images, from touching,
+       for up to four values as ids, or against traits that are likely, is a guess, and reported as one. Pages of one
+       stack show the same structures again, in which ids keep their places as organs do: from fewer than three stacks
+       or separate images, more than 16 values are ids.
+
+    Masks of ids in which no pixel is 0 may have another value for the background; see
+    `septum.check.background.background_value`.
 
     Parameters
     ----------
@@ -219,13 +226,12 @@ def infer_label_kind(
     background = any(m.background for m in masks)
     every = ([0] if background else []) + values
     if kind == "objects" or (kind is None and objects):
-        return _ids(filled, values, source="as asked" if kind else "as the layout says", sure=kind is None)
+        return _ids(masks, values, source="as asked" if kind else "as the layout says", sure=kind is None)
     if values == [1, 255] and background and all(len(m.values) == 1 for m in filled):
         reason = "0 and 1 in some, 0 and 255 in others, read as the same"
         return LabelKind("classes", (0, 255), (), reason, mixed=True)
-    ignore = _ignore(every)
-    if ignore:
-        every = every[:-1]
+    ignore = _ignore(every) or (rims(filled) if len(every) > 2 else ())
+    every = [value for value in every if value not in ignore]
     classes = LabelKind("classes", tuple(every), ignore, "classes: values " + ", ".join(map(_name, every[:_MANY])))
     if kind == "classes" or len(every) <= 2:
         return classes
@@ -235,12 +241,15 @@ def infer_label_kind(
         unclear = f"{len(values)} values, most of them in several pieces: neither object ids nor classes"
         return LabelKind("objects", (), (), "object ids", guess=True, unclear=unclear)
     tracked = sources is not None and sources < 3 and len(values) > _MOST_PARTS
-    if len(values) <= _MANY and not tracked and _anatomy(filled, values):
+    named = [value for value in values if value not in (*ignore, common_surrounding(filled))]
+    traits = own_traits(filled, named) if len(values) <= _MANY and not tracked else "none"
+    if traits == "certain":
         reason = classes.reason + ", each with a place or look of its own"
         return replace(classes, reason=reason, guess=len(filled) < _SURE)
     if len(values) <= _FEW and _attached(filled):
         return replace(classes, reason=classes.reason + ", which touch one another", guess=True)
-    return _ids(filled, values, guess=max(len(m.values) for m in filled) <= _FEW)
+    few = max(len(m.values) for m in filled) <= _FEW
+    return _ids(masks, values, guess=few or traits == "likely")
 
 
 def is_binary(mask: Census, label_kind: LabelKind) -> bool:
@@ -263,13 +272,15 @@ def _ids(
     masks: Sequence[Census], values: Sequence[int], *, source: str = "", guess: bool = False, sure: bool = False
 ) -> LabelKind:
     """Read the values as ids; pieces are objects if all masks have the same single value, unless `sure`."""
-    pieces = len(values) == 1 or (list(values) == [1, 255] and all(len(m.values) == 1 for m in masks))
-    pieces = pieces and not sure and any(m.pieces > 1 for m in masks)
-    counts = [m.pieces if pieces else len(m.values) for m in masks] or [0]
+    filled = [m for m in masks if m.values]
+    pieces = len(values) == 1 or (list(values) == [1, 255] and all(len(m.values) == 1 for m in filled))
+    pieces = pieces and not sure and any(m.pieces > 1 for m in filled)
+    ignore, background = (rims(filled), background_value(masks)) if not pieces else ((), 0)
+    counts = [m.pieces if pieces else len(set(m.values) - {*ignore, background}) for m in filled] or [0]
     span = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     meaning = "objects, one per connected piece" if pieces else "object ids"
     reason = f"{meaning}, {span} per image" + (f" ({source})" if source else "")
-    return LabelKind("objects", (), (), reason, guess=guess, pieces=pieces, sure=sure)
+    return LabelKind("objects", (), ignore, reason, guess=guess, pieces=pieces, sure=sure, background=background)
 
 
 def _ignore(every: Sequence[int]) -> tuple[int, ...]:
@@ -278,39 +289,10 @@ def _ignore(every: Sequence[int]) -> tuple[int, ...]:
     return (255,) if len(rest) >= 2 and every[-1] == 255 and rest == list(range(len(rest))) else ()
 
 
-def _anatomy(masks: Sequence[Census], values: Sequence[int]) -> bool:
-    """Return True if values in one piece each have a place, a size or a brightness of their own in all images."""
-    traits: dict[int, list[Trait]] = {}
-    for mask in masks:
-        for value, trait in zip(mask.values, mask.traits, strict=False):
-            traits.setdefault(value, []).append(trait)
-    common = {v: t for v, t in traits.items() if len(t) >= max(3, len(masks) / 4)}
-    if len(common) < max(2, len(values) / 2):
-        return False
-    spread = [max(np.std([t.center for t in group], axis=0)) for group in common.values()]
-    sizes = [np.log([t.share for t in group]) for group in common.values()]
-    usual = float(np.median([len(m.values) for m in masks])) > len(values) / 2
-    unlike = float(np.std([s.mean() for s in sizes])) > np.log(2)
-    if max(spread) < _STEADY and (len(values) <= _FEW or (usual and unlike)):
-        return True
-    if len(values) > _FEW or min(len(s) for s in sizes) < 4:
-        return False
-    brightness = [np.array([t.brightness for t in group]) for group in common.values()]
-    return max(_explained(sizes), _explained(brightness)) > _EXPLAINED
-
-
 def _attached(masks: Sequence[Census]) -> bool:
     """Return True if all values touch another one in nearly all images that hold several."""
     several = [m for m in masks if len(m.values) > 1]
     return bool(several) and sum(m.touching == len(m.values) for m in several) > _ATTACHED * len(several)
-
-
-def _explained(groups: Sequence[NDArray[np.float64]]) -> float:
-    """Return the share of the variance that the group explains, 0 .. 1 (eta squared)."""
-    everything = np.concatenate(groups)
-    total = float(((everything - everything.mean()) ** 2).sum())
-    within = sum(float(((g - g.mean()) ** 2).sum()) for g in groups)
-    return 1 - within / total if total > 0 else 0.0
 
 
 def to_mask(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> NDArray[np.int32]:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import UNANNOTATED, relabel_consecutive
-from septum.check.boundary_agreement import local_extreme
+from septum.arrays.targets import UNANNOTATED, relabel_consecutive, without_alpha
 from septum.check.issues import IssueKind, Observation, list_some, pluralize
-from septum.check.jpeg_artifacts import has_jpeg_artifacts, restore_two_values
+from septum.check.smoothing import color_codes, has_jpeg_artifacts, restore_two_values, unsmooth
 from septum.check.statistics import PairStatistics
 from septum.errors import UsageError
 
@@ -27,12 +26,25 @@ MASK_NO_LABELS = IssueKind(
     "mask",
     "whose values are no labels",
     "the copy of --fix leaves them out",
-    todo="save the masks again with whole numbers, as PNG or TIFF",
+    todo="save one channel of whole numbers, as PNG or TIFF (numpy.argmax turns a channel for each class into one)",
     leaves_out=True,
 )
 MASK_FLOAT = IssueKind("mask-float", "mended", "mask", "saved as floating-point numbers", "read as whole numbers")
 MASK_NAN = IssueKind("mask-nan", "mended", "mask", "with NaN", "NaN is read as not annotated")
 MASK_GRAY_RGB = IssueKind("mask-gray-rgb", "mended", "mask", "with three equal channels", "one channel is read")
+MASK_ALPHA = IssueKind(
+    "mask-alpha", "mended", "mask", "drawn in alpha, with the same color everywhere", "alpha is read as the mask"
+)
+CLASS_CHANNELS = IssueKind(
+    "class-channels", "mended", "mask", "with a channel for each class", "each channel is one class, numbered from 0"
+)
+LABEL_CHANNELS = IssueKind(
+    "label-channels",
+    "mended",
+    "mask",
+    "with a channel or page for each label",
+    "each is one label, numbered from 1; where two overlap the smaller one is kept",
+)
 MASK_COLORS = IssueKind("mask-colors", "mended", "mask", "in color", "each color is one label")
 MASK_SMOOTHED = IssueKind(
     "mask-smoothed",
@@ -65,6 +77,9 @@ KINDS = (
     MASK_FLOAT,
     MASK_NAN,
     MASK_GRAY_RGB,
+    MASK_ALPHA,
+    CLASS_CHANNELS,
+    LABEL_CHANNELS,
     MASK_COLORS,
     MASK_SMOOTHED,
     MASK_LABEL_PAGES,
@@ -80,6 +95,7 @@ COLOR = 1 << 24
 
 _LARGEST = 2**31 - 1
 _NAMED_PAGES, _NAMED_VALUES = 5, 8
+_MOST_OVERLAP = 0.05  # share of the labeled pixels that masks of single objects may share
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,8 @@ class Labels:
         Why the values are no labels, as a phrase; ``""`` if they are.
     ignored
         Values that became `UNANNOTATED` because the user declared them as not annotated.
+    background
+        Value of the background that became 0; 0 if it was 0.
     """
 
     array: NDArray[np.int32]
@@ -105,6 +123,7 @@ class Labels:
     restored: bool = False
     problem: str = ""
     ignored: tuple[int, ...] = ()
+    background: int = 0
 
 
 def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
@@ -132,16 +151,18 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
         yield Observation(MASK_EMPTY, pair.mask, f"page {list_some(empty, _NAMED_PAGES)}" if several else "")
 
 
-def require_ignored_values(ignore: Sequence[int], pairs: Sequence[PairStatistics]) -> None:
-    """Raise `UsageError` if no mask holds one of the values to ignore: probably a typing error."""
+def require_values(ignore: Sequence[int], background: int | None, pairs: Sequence[PairStatistics]) -> None:
+    """Raise `UsageError` if no mask holds a value that an option names: probably a typing error."""
     stats = [pair.mask_stats for pair in pairs if pair.mask_stats]
     met = {value for one in stats for value in one.ignored}
-    for value in ignore:
-        if stats and value not in met:
+    named = [("--ignore-value", value, value in met) for value in ignore]
+    if background:
+        named.append(("--background", background, any(one.background for one in stats)))
+    for option, value, found in named:
+        if stats and not found:
             held = sorted({v for one in stats for c in one.census for v in c.values})
             raise UsageError(
-                f"--ignore-value {value}: no mask holds it",
-                f"a value of the masks, such as {list_some(held, _NAMED_VALUES)}",
+                f"{option} {value}: no mask holds it", f"a value of the masks, such as {list_some(held, _NAMED_VALUES)}"
             )
 
 
@@ -149,16 +170,18 @@ def read_labels(mask: NDArray[Any], *, lossy: bool = False) -> Labels:
     """Read one frame of a mask as labels.
 
     Floating-point numbers that are whole become integers; NaN is not annotated. Three equal channels are one; different
-    ones are colors, one label per color (see `COLOR`); a fourth channel is dropped. If values between a few main values
-    run along the borders (a smoothed or resized mask), each pixel gets a main value (see `unsmooth`).
+    ones are colors, one label per color (see `COLOR`). Alpha is dropped, unless the color is the same everywhere: then
+    alpha is the mask. Channels of one value beside 0 that do not overlap are labels (see `merge_labels`). If values
+    between a few main values run along the borders (a smoothed or resized mask), each pixel gets a main value (see
+    `septum.check.smoothing.unsmooth`).
 
     Parameters
     ----------
     mask
-        ``(C, *S)``, any real dtype, C = 1, 3 or 4; labels of 0 and more, -1 not annotated.
+        ``(C, *S)``, any real dtype; labels of 0 and more, -1 not annotated.
     lossy
         The file format changes values (JPEG): two main values can be restored, more cannot. Masks that went through
-        JPEG earlier are detected by `septum.check.jpeg_artifacts.has_jpeg_artifacts`.
+        JPEG earlier are detected by `septum.check.smoothing.has_jpeg_artifacts`.
     """
     mends: list[IssueKind] = []
     planes, problem = _whole_numbers(mask, mends)
@@ -211,11 +234,19 @@ def _whole_numbers(mask: NDArray[Any], mends: list[IssueKind]) -> tuple[NDArray[
 
 
 def _one_or_three(planes: NDArray[np.int64], mends: list[IssueKind]) -> tuple[NDArray[np.int64], str]:
-    channels = planes.shape[0]
+    """Return one channel of labels or three of colors, and why this is impossible or ``""``."""
+    planes, in_alpha = without_alpha(planes)
+    if in_alpha:
+        mends.append(MASK_ALPHA)
+    if len(planes) > 1 and (merged := merge_labels(planes)) is not None:
+        labels, each_pixel = merged
+        mends.append(CLASS_CHANNELS if each_pixel else LABEL_CHANNELS)
+        return labels[np.newaxis], ""
+    channels = len(planes)
     if channels == 1:
         return planes, ""
     if channels not in (3, 4):
-        return planes, f"{channels} channels"
+        return planes, f"{channels} channels that overlap or hold several values"
     color = planes[:3]
     if (color[0] == color[1]).all() and (color[0] == color[2]).all():
         mends.append(MASK_GRAY_RGB)
@@ -226,14 +257,46 @@ def _one_or_three(planes: NDArray[np.int64], mends: list[IssueKind]) -> tuple[ND
     return color, ""
 
 
+def merge_labels(planes: NDArray[Any]) -> tuple[NDArray[np.int64], bool] | None:
+    """Merge channels or pages that hold one label each into one mask.
+
+    Parameters
+    ----------
+    planes
+        ``(N, *S)``, N > 1, any real dtype, any values.
+
+    Returns
+    -------
+    labels, each_pixel
+        ``(*S)`` int64. If all planes have the same value and exactly one is not 0 at each pixel, its number from 0, and
+        True: classes. Otherwise its number from 1, and 0 where all are 0, and False; where two overlap that of the
+        smaller one. None if a plane holds several values beside 0 or a negative one, if more than a twentieth of the
+        labeled pixels overlap, or if three planes are colors, which leave pixels black or have several values.
+    """
+    flat = planes.reshape(len(planes), -1)
+    tops = flat.max(axis=1, keepdims=True)
+    if not ((flat == 0) | (flat == tops)).all() or tops.min() < 0:
+        return None
+    on = planes != 0
+    number = np.count_nonzero(on, axis=0)
+    if (number == 1).all() and len(set(tops[tops > 0].tolist())) == 1:
+        return on.argmax(axis=0), True
+    if len(planes) == 3 or np.count_nonzero(number > 1) > _MOST_OVERLAP * np.count_nonzero(number):
+        return None
+    labels = np.zeros(planes.shape[1:], np.int64)
+    for plane in np.argsort([-np.count_nonzero(one) for one in on], kind="stable"):
+        labels[on[plane]] = plane + 1
+    return labels, False
+
+
 def _sharpen(planes: NDArray[np.int64], mends: list[IssueKind], *, lossy: bool) -> tuple[NDArray[np.int64], bool, str]:
     """Return main values only if a mask was smoothed; whether two values were restored; why that is impossible."""
-    if lossy and len(np.unique(_codes(planes))) > 2:
+    if lossy and len(np.unique(color_codes(planes))) > 2:
         problem = "saved as JPEG, which changed its values; export it as PNG or TIFF"
     elif (sharpened := unsmooth(planes)) is not None:
         mends.append(MASK_SMOOTHED)
         return sharpened[0], False, ""
-    elif has_jpeg_artifacts(_codes(planes)):
+    elif has_jpeg_artifacts(color_codes(planes)):
         problem = "blurred, as by JPEG or smoothing; export it anew as PNG or TIFF"
     else:
         return planes, False, ""
@@ -254,93 +317,3 @@ def color_of(label: int) -> tuple[int, int, int]:
     if label < COLOR:
         return label, label, label
     return (label >> 16) & 255, (label >> 8) & 255, label & 255
-
-
-def _codes(planes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one number for each color, ``(*S)``, of ``(C, *S)``."""
-    codes: NDArray[np.int64] = planes[0] if len(planes) == 1 else (planes[0] * 256 + planes[1]) * 256 + planes[2]
-    return codes
-
-
-# A smoothed mask is detected by its borders. In a clean mask hardly any pixel lies strictly between the lowest and the
-# highest of its neighbors (only where three labels meet); in a smoothed one a third of the border pixels do.
-_SPAN = 32  # values closer than this cannot be distinguished from ids
-_BETWEEN = 0.15  # share of the border pixels
-_MOST = 8  # main values
-_LEVELS = 3  # distinct values in between; fewer may be thin classes
-_COVER = 0.9  # share of the even areas (without the largest value) that main values explain
-
-
-def unsmooth(planes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[tuple[int, ...], ...]] | None:
-    """Undo the smoothing of a mask of a few well separated values.
-
-    Parameters
-    ----------
-    planes
-        ``(C, *S)`` int64, values >= 0: gray (C = 1) or colors (C = 3).
-
-    Returns
-    -------
-    planes, main
-        ``(C, *S)`` int64 with main values only, and the main values, rising. Of two main values a pixel gets the closer
-        one; of more, a pixel off every main value gets that of the nearest pixel which has one. None if the mask is not
-        smoothed, or if its main values cannot be determined (ids of many objects).
-    """
-    if planes.size == 0 or (span := int(planes.max()) - int(planes.min())) < _SPAN:
-        return None
-    codes = _codes(planes)
-    distinct = len(np.unique(codes))
-    if distinct < 2 + _LEVELS:
-        return None
-    low, high = (np.stack([local_extreme(way, plane) for plane in planes]) for way in (np.minimum, np.maximum))
-    even = (low == high).all(axis=0)
-    between = ((low < planes) & (planes < high)).any(axis=0)
-    if np.count_nonzero(between) < _BETWEEN * np.count_nonzero(~even):
-        return None
-    main = _main_values(planes[:, even], span)
-    if main is None or len(main) < 2 or distinct - len(main) < _LEVELS:
-        return None
-    return _to_main(planes, main, span), tuple(tuple(int(v) for v in row) for row in main)
-
-
-def _main_values(colors: NDArray[np.int64], span: int) -> NDArray[np.int64] | None:
-    """Return ``(K, C)`` main values, rising, of even areas ``(C, n)``; None if other values are frequent too."""
-    if not colors.size:
-        return None
-    _, first, counts = np.unique(_codes(colors), return_index=True, return_counts=True)
-    values = colors[:, first].T
-    near, apart = max(2, round(0.012 * span)), 0.1 * span
-    left = counts.astype(np.float64)
-    main: list[NDArray[np.int64]] = []
-    others = counts.sum() - counts[np.abs(values - values[counts.argmax()]).max(axis=1) <= near].sum()
-    covered = -1.0  # the largest value is not counted
-    while (
-        len(main) < _MOST and left.sum() > 0 and (not main or covered < _COVER * others or left.max() > 0.02 * others)
-    ):
-        peak = values[left.argmax()]
-        if main and np.abs(np.asarray(main) - peak).max(axis=1).min() < apart:
-            left[left.argmax()] = 0
-            continue
-        close = np.abs(values - peak).max(axis=1) <= near
-        covered = covered + left[close].sum() if main else 0.0
-        main.append(peak)
-        left[close] = 0
-    if covered < _COVER * others:
-        return None
-    return np.unique(np.asarray(main), axis=0)
-
-
-def _to_main(planes: NDArray[np.int64], main: NDArray[np.int64], span: int) -> NDArray[np.int64]:
-    """Set each pixel of ``(C, *S)`` to one of the ``(K, C)`` main values."""
-    column = (slice(None),) + (None,) * (planes.ndim - 1)
-    distance = np.stack([((planes - value[column]) ** 2).sum(axis=0) for value in main])
-    nearest = distance.argmin(axis=0)
-    if len(main) > 2:
-        # Between black and white lies gray: the closest value may be a third class, so the closest pixel decides.
-        from scipy.ndimage import distance_transform_edt
-
-        off = distance.min(axis=0) > (0.04 * span) ** 2
-        if off.any() and not off.all():
-            place = distance_transform_edt(off, return_distances=False, return_indices=True)
-            nearest = nearest[tuple(place)]
-    return np.moveaxis(main[nearest], -1, 0)

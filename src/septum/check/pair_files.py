@@ -1,12 +1,24 @@
-"""Files without a partner, unreadable files, and files that are no plain pair of image and mask."""
+"""Files without a partner, unreadable files, and files that are no plain pair of image and mask.
+
+Sets of retinal vessels have masks of the field of view: pixels outside are not annotated.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.targets import UNANNOTATED
 from septum.check.issues import IssueKind, Observation, pluralize
+from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
+from septum.errors import SeptumError
+from septum.pairing.foreign import annotations_beside
 from septum.pairing.pair import Pairing
 
 UNPAIRED_IMAGE = IssueKind(
@@ -20,6 +32,14 @@ UNPAIRED_MASK = IssueKind(
     "left out",
     todo="add its image, or give it the image's name",
 )
+UNREAD_FORMAT = IssueKind(
+    "unread-format",
+    "warning",
+    "file",
+    "of a format that is not read",
+    "passed over",
+    todo="save images as PNG or TIFF, volumes as NIfTI or OME-TIFF",
+)
 UNREADABLE = IssueKind(
     "unreadable", "warning", "file", "that cannot be read", "left out", todo="export it again", leaves_out=True
 )
@@ -30,6 +50,17 @@ SECOND_ANNOTATOR = IssueKind(
     "second-annotator", "mended", "mask", "of a second annotator", "those of the first annotator are used"
 )
 MASK_FOLDER = IssueKind("mask-folder", "mended", "mask", "with one file per object", "each file is one object")
+FIELD_OF_VIEW = IssueKind(
+    "field-of-view", "mended", "mask", "of the field of view", "pixels outside are read as not annotated"
+)
+FIELD_UNUSABLE = IssueKind(
+    "field-unusable",
+    "warning",
+    "mask",
+    "of the field of view that cannot be used",
+    "left out",
+    todo="export it again in the size of its image",
+)
 NOTHING_LEFT = IssueKind(
     "nothing-left", "error", text="no pair is left to train on", todo="repair the files that are named here"
 )
@@ -39,35 +70,55 @@ ALL_TO_FIX = IssueKind(
 KINDS = (
     UNPAIRED_IMAGE,
     UNPAIRED_MASK,
+    UNREAD_FORMAT,
     UNREADABLE,
     GOLD_UNREADABLE,
     SECOND_ANNOTATOR,
     MASK_FOLDER,
+    FIELD_OF_VIEW,
+    FIELD_UNUSABLE,
     NOTHING_LEFT,
     ALL_TO_FIX,
 )
 
 
 def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
-    """Yield files without a partner, masks of a second annotator, and masks of several files."""
+    """Yield files without a partner, masks of a second annotator or of no field of view, and masks of several files."""
     unannotated = [p.image for p in pairing.pairs if p.mask is None and p.gold is None]
-    for path in (*pairing.unmatched_images, *unannotated):
-        yield Observation(UNPAIRED_IMAGE, path)
+    alone = (*pairing.unmatched_images, *unannotated)
+    drawn = annotations_beside(alone) if pairing.layout in ("folders", "files") else {}
+    for path in alone:
+        beside = drawn.get(path)
+        text = "" if beside is None else f"but {beside.path.name} of {beside.kind}, not an image: {beside.todo}"
+        yield Observation(UNPAIRED_IMAGE, path, text)
+    counts = Counter((file.kind, file.path.parent.name) for file in pairing.unread)
+    where = ", ".join(f"{count} {suffix} in {folder}" for (suffix, folder), count in counts.items())
+    for file in pairing.unread:
+        yield Observation(UNREAD_FORMAT, file.path, text=f"{UNREAD_FORMAT.text} ({where})")
     for path in pairing.unmatched_masks:
         yield Observation(UNPAIRED_MASK, path)
     for path, role in pairing.set_aside:
         if role == "second annotator":
             yield Observation(SECOND_ANNOTATOR, path)
+        elif role == "field of view":
+            yield Observation(FIELD_UNUSABLE, path, "no image of this name")
     for pair in pairs:
         if pair.mask.is_dir() and pair.mask_stats is not None:
             yield Observation(MASK_FOLDER, pair.mask, pluralize(len(pair.census[0].values), "object"))
 
 
 def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
-    """Yield the files of a pair that cannot be read."""
+    """Yield the files of a pair that cannot be read, and its mask of the field of view: used, or not usable."""
     for path, reason in pair.unreadable:
         needed = path in (pair.image, pair.mask)
         yield Observation(UNREADABLE if needed else GOLD_UNREADABLE, path, short_reason(reason, path))
+    if pair.image_stats is None or pair.mask_stats is None:
+        return
+    if pair.field is not None:
+        yield Observation(FIELD_OF_VIEW, pair.field)
+    if pair.unusable_field is not None:
+        path, reason = pair.unusable_field
+        yield Observation(FIELD_UNUSABLE, path, short_reason(reason, path))
 
 
 def detect_none_left(trained: int, fixable: int) -> Iterator[Observation]:
@@ -80,3 +131,38 @@ def short_reason(reason: str, path: Path) -> str:
     """Return the first line of an error without the name of its file, which the issue names already."""
     first = reason.splitlines()[0]
     return first.split(": ", 1)[1] if first.startswith(str(path)) and ": " in first else first
+
+
+def with_usable_field(pair: PairStatistics, files: Files) -> PairStatistics:
+    """Return the pair with its field of view only if the field fits image and mask, else with the reason."""
+    if pair.field is None or pair.image_stats is None or pair.mask_stats is None:
+        return pair
+    try:
+        inside = files.field(pair.field, pair.image_stats.sides)
+        labels = files.labels(pair.mask, pair.grid)
+    except SeptumError as error:
+        return replace(pair, field=None, unusable_field=(pair.field, error.given))
+    drawn = [frame.array > 0 for frame in labels if frame.array.shape == inside.shape]
+    if 2 * sum(np.count_nonzero(d & inside) for d in drawn) >= sum(np.count_nonzero(d) for d in drawn):
+        return pair
+    return replace(pair, field=None, unusable_field=(pair.field, "most labeled pixels lie outside"))
+
+
+def mark_outside(frames: NDArray[np.int32], path: Path, files: Files) -> NDArray[np.int32]:
+    """Set pixels outside the field of view to `UNANNOTATED`.
+
+    Parameters
+    ----------
+    frames
+        ``(T, *S)`` int32, labels.
+    path
+        Mask of the field of view.
+    files
+        Reader of the data set.
+
+    Returns
+    -------
+    frames
+        ``(T, *S)`` int32, the same labels or `UNANNOTATED`.
+    """
+    return np.where(files.field(path, frames.shape[1:]), frames, np.int32(UNANNOTATED))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
+from septum.check.background import set_background
 from septum.check.issues import format_shape
 from septum.check.masks import Labels, read_labels
 from septum.errors import DataError
@@ -44,6 +45,8 @@ class Files:
         Mask values that mean not annotated, beside -1.
     axes
         Axes of the image files, for files that do not state them right; see `septum.io.files.read_mask` for masks.
+    background
+        Value of the background of the masks if the user names it; None: 0, or another value where that is certain.
     limit_bytes
         Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
         kept; another one is read again when it is needed again.
@@ -54,9 +57,18 @@ class Files:
         Samples (`septum.check.samples.Sample`) made of the files, by name, as long as they are in use.
     """
 
-    def __init__(self, ignore: Sequence[int] = (), limit_bytes: int | None = None, *, axes: str | None = None) -> None:
+    def __init__(
+        self,
+        ignore: Sequence[int] = (),
+        limit_bytes: int | None = None,
+        *,
+        axes: str | None = None,
+        background: int | None = None,
+    ) -> None:
         self.ignore = tuple(ignore)
         self.axes = axes
+        self.background = background
+        self._found_background, self._rims = 0, tuple[int, ...]()
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._limit = default_limit_bytes() if limit_bytes is None else limit_bytes
         self._kept: dict[tuple[str, Path], tuple[Any, int]] = {}
@@ -140,12 +152,30 @@ class Files:
 
         def read() -> list[Labels]:
             frames = image_frames(self.fitted(path, grid)[0])
-            return [_with_ignored(read_labels(frame, lossy=is_lossy(path)), self.ignore) for frame in frames]
+            return [self._interpret(read_labels(frame, lossy=is_lossy(path))) for frame in frames]
 
         found: list[Labels] = self._read(
             "labels", path, read, lambda labels: sum(frame.array.nbytes for frame in labels)
         )
         return found
+
+    def interpret(self, *, background: int, rims: Sequence[int]) -> None:
+        """Read masks of ids without 0 with another background, and rims as not annotated, from now on."""
+        self._found_background, self._rims = background, tuple(rims)
+        for key in [key for key in self._kept if key[0] == "labels"]:
+            self._bytes -= self._kept.pop(key)[1]
+        self._latest.pop("labels", None)
+
+    def _interpret(self, labels: Labels) -> Labels:
+        """Give values that mean not annotated, and the background, their values."""
+        array = labels.array
+        met = tuple(value for value in self.ignore if (array == value).any())
+        background = self._found_background if self.background is None else self.background
+        read = set_background(array, background, certain=self.background is not None)
+        swapped = read is not array
+        if void := [*met, *self._rims]:
+            read = np.where(np.isin(array, void), np.int32(UNANNOTATED), read)
+        return replace(labels, array=read, ignored=met, background=background if swapped else 0)
 
     def field(self, path: Path, sides: Sequence[int]) -> NDArray[np.bool_]:
         """Read the mask of a field of view.
@@ -263,11 +293,3 @@ def image_frames(image: Image) -> NDArray[Any]:
         ``(T, C, *S)`` of the dtype and intensities of the image; T is 1 if the image has none.
     """
     return image.array if "T" in image.axes else image.array[np.newaxis]
-
-
-def _with_ignored(labels: Labels, ignore: Sequence[int]) -> Labels:
-    """Set values that mean not annotated to `UNANNOTATED`."""
-    met = tuple(value for value in ignore if (labels.array == value).any())
-    if not met:
-        return labels
-    return replace(labels, array=np.where(np.isin(labels.array, met), np.int32(UNANNOTATED), labels.array), ignored=met)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.check.check import Report
-from septum.check.field_of_view import mark_outside
 from septum.check.images import fill_holes, match_channels
+from septum.check.pair_files import mark_outside
 from septum.check.reading import image_frames, is_lossy
 from septum.check.samples import mask_of_file
 from septum.check.split_ids import separate_split_ids
@@ -96,6 +96,8 @@ def _write(report: Report, out: Path) -> Iterator[RepairedFile]:
         yield RepairedFile(path, None, tuple(reasons.get(path, ["its partner is left out"])))
     for path in (*report.pairing.unmatched_images, *report.pairing.unmatched_masks):
         yield RepairedFile(path, None, ("no partner",))
+    for file in report.pairing.unread:
+        yield RepairedFile(file.path, None, ("a format that is not read",))
 
 
 def _phrases(report: Report, *, leaves_out: bool) -> dict[Path, list[str]]:

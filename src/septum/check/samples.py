@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from septum.arrays.targets import UNANNOTATED, drop_unannotated
 from septum.check.alignment import align
 from septum.check.check import Report
-from septum.check.field_of_view import mark_outside
 from septum.check.images import fill_holes, match_channels
 from septum.check.label_kind import Rules, to_mask
 from septum.check.masks import Labels
+from septum.check.pair_files import mark_outside
 from septum.check.reading import Files, image_frames
 from septum.check.sparse_gold import keep_margin
 from septum.check.statistics import PairStatistics

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from septum.settings import AXES, IGNORE_VALUES, MASK_KIND, MaskKind, Option, Settings
+from septum.settings import AXES, BACKGROUND, IGNORE_VALUES, MASK_KIND, MaskKind, Option, Settings
 
 
 class CheckSettings(Settings):
@@ -16,4 +16,5 @@ class CheckSettings(Settings):
     fix: Annotated[Path | None, Option(help="Write a repaired copy into this new folder.", metavar="OUT")] = None
     kind: Annotated[MaskKind | None, replace(MASK_KIND, heading="")] = None
     ignore_values: Annotated[tuple[int, ...], replace(IGNORE_VALUES, heading="")] = ()
+    background: Annotated[int | None, replace(BACKGROUND, heading="")] = None
     axes: Annotated[str | None, replace(AXES, heading="")] = None

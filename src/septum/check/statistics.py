@@ -29,6 +29,8 @@ class ImageStatistics:
         All finite values are equal.
     spare
         The last of two or four channels is constant and not 0: an alpha channel that hides nothing.
+    gray
+        The three color channels are equal.
     flat
         Numbers of the constant channels, from 0.
     spacing_um
@@ -55,6 +57,7 @@ class ImageStatistics:
     holes: int
     constant: bool
     spare: bool
+    gray: bool
     flat: tuple[int, ...]
     spacing_um: tuple[float, ...] | None
     digest: str
@@ -103,6 +106,8 @@ class MaskStatistics:
         Ids of several objects that are far apart; see `septum.check.split_ids.separate_split_ids`.
     ignored
         Values that the user declared as not annotated and that are in the mask.
+    background
+        Value of the background that is read as 0; 0 if it is 0 in the file.
     changes
         See `septum.pairing.fit.fit_mask`.
     stored_orientation
@@ -132,6 +137,7 @@ class MaskStatistics:
     split_ids: tuple[int, ...]
     digest: str
     ignored: tuple[int, ...] = ()
+    background: int = 0
     changes: tuple[Change, ...] = ()
     stored_orientation: str = ""
     disagreement: Disagreement | None = None

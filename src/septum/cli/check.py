@@ -8,10 +8,10 @@ import typer
 
 from septum.check.settings import CheckSettings
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import json_text, repair_lines
 from septum.io.formats import format_path
+from septum.progress import Display, Progress
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -31,7 +31,7 @@ def check(settings: CheckSettings, display: Display) -> None:
 
     farewell = f"the files in {settings.fix} are whole, others are missing" if settings.fix else "nothing was written"
     with stoppable(lambda: farewell), Progress("files", display, waiting="opening every file"):
-        report = job.check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
+        report = job.check_data(settings)
     if not display.json:
         typer.echo("\n".join(_lines(report, display)))
     with stoppable(lambda: farewell), Progress("files", display, waiting="writing the copy"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, orderly, show_training
+from septum.cli.progress import orderly
 from septum.cli.text import json_text
 from septum.demo.settings import DemoSettings
+from septum.progress import Display, Progress, show_training
 
 
 def demo(settings: DemoSettings, display: Display) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import evaluation_lines, image_score_lines, json_text
 from septum.evaluation.results import EvaluateSettings
+from septum.progress import Display, Progress
 
 
 def evaluate(settings: EvaluateSettings, display: Display) -> None:

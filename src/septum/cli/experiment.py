@@ -9,9 +9,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, follow_training, orderly, say_training
+from septum.cli.progress import follow_training, orderly, say_training
 from septum.experiments.settings import CurveSettings, SeedsSettings
+from septum.progress import Display, Progress
 
 
 def seeds(settings: SeedsSettings, display: Display) -> None:

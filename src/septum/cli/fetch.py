@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import json_text
 from septum.events import Warned
+from septum.progress import Display, Progress
 from septum.reproduce.settings import FetchSettings
 
 

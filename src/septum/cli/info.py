@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
 from septum.cli.text import described, json_text
+from septum.progress import Display
 from septum.settings import DEVICE, Option, Settings
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -14,6 +13,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from septum.errors import UsageError
+from septum.progress import Display
 from septum.settings import Option, expectation, flag_of, options_of
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from septum.settings import Settings
 
 S = TypeVar("S", bound="Settings")
-
-
-@dataclass(frozen=True)
-class Display:
-    """What a command shows: `quiet`, warnings and the last line; `verbose`, details; `json`, one document."""
-
-    quiet: bool = False
-    verbose: bool = False
-    json: bool = False
 
 
 DISPLAY = {

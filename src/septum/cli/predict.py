@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Outcome, Progress, follow_prediction, stoppable
+from septum.cli.progress import Outcome, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.errors import SeptumError
 from septum.prediction.settings import PredictSettings
+from septum.progress import Display, Progress
 
 
 def predict(settings: PredictSettings, display: Display) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, orderly, show_training
+from septum.cli.progress import orderly
 from septum.cli.text import json_text
 from septum.events import Event, Warned
 from septum.prediction.events import ImageDone, TileDone
+from septum.progress import Display, Progress, show_training
 from septum.report.numbers import format_seconds, format_table, score_format
 from septum.reproduce.settings import ReproduceSettings
 from septum.training.events import Checked, Planned, Resumed, Saved, Step, Validated

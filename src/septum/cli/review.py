@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import json_text
 from septum.experiments.events import HeldOutDone
+from septum.progress import Display, Progress
 from septum.review.settings import ReviewSettings
 from septum.training.events import Checked
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, stoppable
+from septum.cli.progress import stoppable
 from septum.cli.text import echo_failures, json_text
+from septum.progress import Display, Progress
 from septum.review.settings import SuggestSettings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def suggest(settings: SuggestSettings, display: Display) -> None:
 
     Example: septum suggest runs/cells new/ -n 5 -o next
     """
+    from septum.events import Warned
     from septum.prediction.events import ImageFailed
     from septum.review import suggest as job
 
@@ -40,6 +41,8 @@ def suggest(settings: SuggestSettings, display: Display) -> None:
             match event:
                 case job.Judged(path, index, count, done, total):
                     progress.show(index + done / total, count, note=path.name)
+                case Warned(text):
+                    progress.warn(text)
                 case ImageFailed(path):
                     failed.append(event)
                     progress.say(f"{path} failed")

@@ -8,9 +8,9 @@ from contextlib import closing
 import typer
 
 from septum.cli import options
-from septum.cli.options import Display
-from septum.cli.progress import Progress, follow_training, orderly, say_training
+from septum.cli.progress import follow_training, orderly, say_training
 from septum.experiments.settings import RunSettings
+from septum.progress import Display, Progress
 
 
 def train(settings: RunSettings, display: Display) -> None:

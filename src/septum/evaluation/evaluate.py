@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.check.background import background_value
 from septum.check.census import Census
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
-from septum.evaluation.frames import ScoredFrame, labels_of, open_frames, read_fitted
-from septum.evaluation.pairs import ScoredPairs, format_names, pair_with_truth
+from septum.evaluation.frames import Readings, ScoredFrame, labels_of, open_frames, read_fitted
+from septum.evaluation.pairs import ScoredPair, ScoredPairs, format_names, pair_with_truth
 from septum.evaluation.results import (
     Bin,
     Difference,
@@ -34,6 +36,7 @@ from septum.io.formats import format_path
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
+from septum.pairing.foreign import describe, way_out
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 
@@ -89,8 +92,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         If the paths do not go together, nothing fits, or not one image could be scored.
     """
     paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
-    task, notes = _task(settings, paired[0])
-    collected = [_collect(items, task, settings.axes) for items in paired]
+    task, readings, notes = _task(settings, paired[0])
+    collected = [_collect(pairs, task, _with_predicted(readings, pairs, task)) for pairs in paired]
     families = _families(task, collected)
     results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
     differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
@@ -101,15 +104,16 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return evaluation if settings.out is None else write_results(evaluation, settings.out)
 
 
-def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, list[str]]:
+def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Readings, list[str]]:
     """Choose the metrics and infer the meaning of the truth's values; each file is read once for both."""
+    readings = Readings(settings.metrics is not None and "isbi" in settings.metrics, settings.axes)
     sequences = tuple(sorted({i.sequence for i in pairs.items}))
     if settings.metrics is None and pairs.challenge:
         note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
-        return ScoreTask(("ctc",), sequences=sequences), [note]
+        return ScoreTask(("ctc",), sequences=sequences), readings, [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
-        return ScoreTask(settings.metrics, sequences=sequences), []
-    masks = _censuses(pairs, settings.axes)
+        return ScoreTask(settings.metrics, sequences=sequences), readings, []
+    masks = list(_censuses({i.truth: i for i in pairs.items}.values(), settings.axes, "truth"))
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
@@ -130,27 +134,43 @@ def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, li
         pieces=objects.pieces,
         sequences=sequences,
     )
-    return task, notes
+    if "instances" in metrics:
+        readings = replace(readings, true_background=objects.background, rims=objects.ignore)
+    return task, readings, notes
 
 
-def _censuses(pairs: ScoredPairs, named_axes: str | None) -> list[Census]:
-    """Count the values of each truth; a file that cannot be read fails later, when it is scored."""
+def _censuses(
+    items: Iterable[ScoredPair], named_axes: str | None, role: Literal["truth", "prediction"]
+) -> Iterator[Census]:
+    """Count the values of each mask; a file that cannot be read fails later, when it is scored."""
     from septum.check.census import census
 
-    counted = []
-    for item in {i.truth: i for i in pairs.items}.values():
+    for item in items:
         try:
-            truth = read_mask(item.truth, axes=named_axes)
-            if "T" in truth.axes:  # pages can be labels of one mask, as the prediction shows
-                truth = read_fitted(item, axes=named_axes)[0]
-            labels, axes = labels_of(truth)
-            counted += [census(part) for part in (labels if "T" in axes else labels[None])]
+            path = item.truth if role == "truth" else item.predicted
+            mask = read_mask(path, axes=named_axes)
+            if "T" in mask.axes:  # pages can be labels of one mask, as the other file shows
+                truth, predicted, _ = read_fitted(item, axes=named_axes)
+                mask = truth if role == "truth" else predicted
+            labels, axes, _ = labels_of(mask, role)
+            yield from [census(part) for part in (labels if "T" in axes else labels[None])]
         except SeptumError:
             continue
-    return counted
 
 
-def _collect(pairs: ScoredPairs, task: ScoreTask, axes: str | None) -> _Collected:
+def _with_predicted(readings: Readings, pairs: ScoredPairs, task: ScoreTask) -> Readings:
+    """Return the readings with the background of a prediction of ids; only a prediction without 0 is read for it."""
+    if not {"instances", "ctc"} & set(task.metrics) or task.pieces:
+        return readings
+    counted: list[Census] = []
+    for mask in _censuses(pairs.items, readings.axes, "prediction"):
+        if mask.background:
+            return readings
+        counted.append(mask)
+    return replace(readings, predicted_background=background_value(counted))
+
+
+def _collect(pairs: ScoredPairs, task: ScoreTask, readings: Readings) -> _Collected:
     """Score every frame; name each file that fails, and leave it out."""
     collected = _Collected()
     first: SeptumError | None = None
@@ -161,7 +181,7 @@ def _collect(pairs: ScoredPairs, task: ScoreTask, axes: str | None) -> _Collecte
         if item.markers and "ctc" not in task.metrics:
             continue
         try:
-            frames = open_frames(item, sections="isbi" in task.metrics, axes=axes)
+            frames = open_frames(item, readings)
             _add(collected, frames, task)
         except SeptumError as error:
             first = first or error
@@ -269,6 +289,8 @@ def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: 
         count = len(frames.names)
         for note, times in frames.notes.items():
             notes.append(where + note + ("" if times == count else f" (in {times} of {count} images)"))
+        if items.unread:
+            notes.append(f"{where}passed over {describe(items.unread)}; {way_out(items.unread)}")
         if items.unscored:
             notes.append(f"{where}{items.unscored} predictions have no truth and are not scored")
     if any(len(c.names) < 2 for c in collected):

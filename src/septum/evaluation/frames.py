@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.targets import UNANNOTATED
+from septum.check.background import set_background
+from septum.check.masks import MASK_COLORS, read_labels
+from septum.check.reading import is_lossy
 from septum.errors import DataError
 from septum.evaluation.pairs import ScoredPair
 from septum.io.files import read_image, read_mask
 from septum.io.formats import format_path
 from septum.io.image import Image
 from septum.pairing.fit import Grid, disagreement, fit_mask, grid_of
+
+_MOST_COLORS = 254  # more are a picture, not classes
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class ScoredFrame:
     spacing_um
         Micrometers per pixel along each axis, or None.
     notes
-        What was done to compare the two files, as phrases.
+        How the files were read and fitted to one another, where they are not plain labels.
     """
 
     name: str
@@ -51,26 +57,53 @@ class ScoredFrame:
     notes: tuple[str, ...] = ()
 
 
-def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) -> list[ScoredFrame]:
+@dataclass(frozen=True)
+class Readings:
+    """How the values of the files of one prediction and its truth are read.
+
+    Attributes
+    ----------
+    sections
+        Cut volumes into their Z sections (time series are always cut).
+    axes
+        Axes of the files, for files that do not state them right; see `septum.io.files.read_mask`.
+    true_background, predicted_background
+        Value of the background of ids without 0; 0 for the others.
+    rims
+        Values of the truth, beside negative ones, that are not annotated.
+    """
+
+    sections: bool = False
+    axes: str | None = None
+    true_background: int = 0
+    predicted_background: int = 0
+    rims: tuple[int, ...] = ()
+
+
+def open_frames(item: ScoredPair, readings: Readings) -> list[ScoredFrame]:
     """Read a predicted file and its truth, and cut them into frames.
 
     Parameters
     ----------
     item
         A pair from `septum.evaluation.pairs.pair_with_truth`.
-    sections
-        Also cut volumes into their Z sections (time series are always cut).
-    axes
-        Axes of the files, for files that do not state them right; see `septum.io.files.read_mask`.
+    readings
+        How the files are read.
 
     Raises
     ------
     SeptumError
         If a file cannot be read, holds no labels, or the sizes or the places of the voxels differ.
     """
-    truth, predicted, notes = read_fitted(item, axes=axes)
-    true, true_axes = labels_of(truth)
-    values, own_axes = _values_of(predicted)
+    truth, predicted, notes = read_fitted(item, axes=readings.axes)
+    true, true_axes, said = labels_of(truth, "truth")
+    values, own_axes, more = _values_of(predicted)
+    notes += (*said, *more)
+    true, said = _with_background(true, readings.true_background, "truth")
+    if readings.rims:
+        true = np.where(np.isin(true, readings.rims), -1, true.astype(np.int64))
+    values, more = _with_background(values, readings.predicted_background, "prediction")
+    notes += (*said, *more)
     if item.section is not None:
         values, own_axes = _slice(values, own_axes, item)
     if values.shape[1:] != true.shape:
@@ -82,7 +115,7 @@ def open_frames(item: ScoredPair, *, sections: bool, axes: str | None = None) ->
         )
     # Pages without axes are read as time; if the other file says that they are slices, they are.
     own_axes = own_axes if "Z" in own_axes else true_axes
-    walked = len(own_axes) - (2 if sections or "Z" not in own_axes else 3)
+    walked = len(own_axes) - (2 if readings.sections or "Z" not in own_axes else 3)
     ignore = None if item.ignore is None else _ignored(item.ignore, true.shape, grid_of(predicted))
     size = {**predicted.pixel_size_um, **truth.pixel_size_um}
     spacing = tuple(size[a] for a in own_axes[walked:]) if all(a in size for a in own_axes[walked:]) else None
@@ -151,48 +184,67 @@ def read_fitted(item: ScoredPair, *, axes: str | None = None) -> tuple[Image, Im
     return truth, predicted, tuple(notes)
 
 
-def labels_of(image: Image) -> tuple[NDArray[np.integer[Any]], str]:
-    """Return the labels of a mask without its channel axis, ``(*S)`` integers of any value, and their axes.
+def labels_of(image: Image, role: str) -> tuple[NDArray[np.integer[Any]], str, tuple[str, ...]]:
+    """Return the labels of a mask as training reads them (`septum.check.masks.read_labels`).
+
+    Parameters
+    ----------
+    image
+        The mask; a prediction of one channel of integers is returned as it is, since gray values may be probabilities.
+    role
+        ``"truth"`` or ``"prediction"``, for notes.
+
+    Returns
+    -------
+    labels, axes, notes
+        ``(*S)`` or ``(T, *S)`` integers of any value, their axes, and how values that are not plain were read.
 
     Raises
     ------
     DataError
-        If the channels differ (colors), or values are not whole numbers.
+        If the values are no labels.
     """
-    array, axes = _first_channel(image)
-    if array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and np.array_equal(array, np.rint(array))):
-            first = array.flat[int(np.argmax(array % 1 != 0))]
-            raise DataError(
-                f"{format_path(image.location or 'mask')}: values such as {first:g}",
-                "whole numbers, classes or object ids",
-                "name the mask, not the image or a probability map",
-            )
-        array = array.astype(np.int64)
-    return array.astype(np.uint8) if array.dtype.kind == "b" else array, axes
-
-
-def _first_channel(image: Image) -> tuple[NDArray[Any], str]:
-    channel = image.axes.index("C")
-    array = np.moveaxis(image.array, channel, 0)
-    if any(not np.array_equal(array[0], other) for other in array[1:]):
-        planes = image.file_axes == "CYX" and image.named_axes is None
-        pages = "if the channels are sections or images: --axes ZYX or TYX; else " if planes else ""
+    axes = image.axes.replace("C", "")
+    array = np.moveaxis(image.array, image.axes.index("C"), 0)
+    plain = len(array) == 1 and array.dtype.kind in "iu"
+    if array.dtype.kind == "b" and len(array) == 1:
+        return array[0].astype(np.uint8), axes, ()
+    if plain and (role == "prediction" or array.min() < UNANNOTATED):
+        return array[0], axes, ()
+    place = Path(image.location or "mask")
+    frames = [read_labels(f, lossy=is_lossy(place)) for f in (np.moveaxis(array, 1, 0) if "T" in axes else array[None])]
+    problem = next((frame.problem for frame in frames if frame.problem), "")
+    if not problem and any(MASK_COLORS in f.mends and len(np.unique(f.array)) > _MOST_COLORS for f in frames):
+        problem = f"{len(array)} channels of more than {_MOST_COLORS} colors"
+    if problem:
         raise DataError(
-            f"{format_path(image.location or 'mask')}: {len(array)} channels that differ",
-            "a mask of one channel",
-            f"{pages}save class values or object ids, not colors",
+            f"{format_path(place)}: {problem}",
+            "one channel of whole numbers, classes or object ids",
+            "name the mask, not the image or a probability map",
         )
-    return array[0], image.axes.replace("C", "")
+    kinds = dict.fromkeys(kind for frame in frames for kind in frame.mends)
+    notes = tuple(f"{role}: {kind.noun} {kind.text}; {kind.mend}" for kind in kinds)
+    if plain and not kinds:
+        return array[0], axes, ()
+    labels = np.stack([frame.array for frame in frames])
+    return labels if "T" in axes else labels[0], axes, notes
 
 
-def _values_of(image: Image) -> tuple[NDArray[Any], str]:
+def _with_background(labels: NDArray[Any], value: int, role: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return labels with 0 as the background, ``(N, ...)`` or ``(...)``, and the note that says so."""
+    if labels.dtype.kind == "f":
+        return labels, ()
+    read = set_background(labels, value, certain=False)
+    return read, () if read is labels else (f"{role}: {value} surrounds all objects and was read as the background",)
+
+
+def _values_of(image: Image) -> tuple[NDArray[Any], str, tuple[str, ...]]:
     """Return the channels of a prediction ``(K, ...)``: float32 probabilities, or one channel of integers."""
     array = image.array
     if array.dtype.kind == "f" and _probable(array):
-        return np.moveaxis(array, image.axes.index("C"), 0), image.axes.replace("C", "")
-    labels, axes = labels_of(image)
-    return labels[None], axes
+        return np.moveaxis(array, image.axes.index("C"), 0), image.axes.replace("C", ""), ()
+    labels, axes, notes = labels_of(image, "prediction")
+    return labels[None], axes, notes
 
 
 def _probable(array: NDArray[Any]) -> bool:
@@ -230,7 +282,7 @@ def _slice(values: NDArray[Any], axes: str, item: ScoredPair) -> tuple[NDArray[A
 
 
 def _ignored(path: Path, shape: tuple[int, ...], grid: Grid) -> NDArray[np.bool_]:
-    mask, axes = labels_of(fit_mask(read_image(path, labels=True), grid)[0])
+    mask, axes, _ = labels_of(fit_mask(read_image(path, labels=True), grid)[0], "truth")
     if mask.shape not in (shape, shape[-mask.ndim :]):
         raise DataError(
             f"{format_path(path)}: a mask of {_size(mask.shape, axes)} pixels, truth of {' x '.join(map(str, shape))}",

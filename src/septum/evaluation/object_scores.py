@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.instances import ObjectSettings, find_regions
 from septum.arrays.learned import (
     LearnedDecisions,
     LogisticScore,
@@ -18,15 +19,16 @@ from septum.arrays.learned import (
     object_properties,
 )
 from septum.arrays.regions import PIXELS, Regions
-from septum.metrics.contingency import Table, renumbered
+from septum.check.samples import Sample
+from septum.metrics.contingency import Table, renumbered, table
 from septum.metrics.matching import match
 
-FEWEST = 20
-"""A score is fitted if there are at least as many examples of either kind."""
+FEWEST, FEWEST_OF_CONFIDENCE = 20, 5
+"""Least number of examples of either kind, from which decisions are learned, and from which a confidence is stated."""
 
 LEAST_CONFIDENCE = 0.3
-"""Objects below this confidence lower the mean of SEG and AP50, if a matched object has a Jaccard index of about 0.8: an
-object of confidence p adds about 0.8 p to the sum behind SEG, and p - 0.8 (1 - p) to that behind AP50."""
+"""Objects below this confidence lower the mean of SEG and AP50 where both are about 0.8: with N true objects, one of
+confidence p adds 0.8 p / N to SEG and (p - 0.8 (1 - p)) / N to AP50."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,22 +53,43 @@ class ObjectExample:
         """Return the table of the true and the predicted objects."""
         return renumbered(self.truth, decide(self.regions, learned, self.shape)[0])
 
-    def packed(self) -> list[NDArray[np.int64]]:
-        """Return the content as flat int64 arrays of any values; see `unpacked`."""
+    def packed(self) -> NDArray[np.int64]:
+        """Return the content as one array, ``(n,)`` int64 of any values, for `unpacked`."""
         parts = [getattr(held, f.name) for held in (self.regions, self.truth) for f in fields(held)]
-        shapes = [len(p.T) if p.ndim > 1 else 0 for p in parts]
-        return [np.array([*self.shape]), np.array(shapes), *(np.ravel(p) for p in parts)]
+        shapes = [(p.size, p.shape[1] if p.ndim > 1 else 0) for p in parts]
+        return np.concatenate([[len(self.shape), *self.shape], np.ravel(shapes), *(p.ravel() for p in parts)])
 
     @classmethod
-    def unpacked(cls, arrays: Sequence[NDArray[np.int64]]) -> ObjectExample:
-        """Return the example of `packed`, flat int64 arrays of any values."""
-        parts = [a.reshape(-1, n) if n else a for n, a in zip(arrays[1], arrays[2:], strict=True)]
-        held = len(fields(Regions))
-        return cls(Regions(*parts[:held]), tuple(int(n) for n in arrays[0]), Table(*parts[held:]))
+    def unpacked(cls, flat: NDArray[np.int64]) -> ObjectExample:
+        """Return the example of `packed`, ``(n,)`` int64 of any values."""
+        rank, held = int(flat[0]), len(fields(Regions))
+        shapes = flat[rank + 1 :][: 2 * (held + len(fields(Table)))].reshape(-1, 2)
+        ends = rank + 1 + shapes.size + np.cumsum(shapes[:, 0])
+        parts = [flat[end - size : end].copy() for end, (size, _) in zip(ends, shapes, strict=True)]
+        parts = [p.reshape(-1, width) if width else p for p, (_, width) in zip(parts, shapes, strict=True)]
+        return cls(Regions(*parts[:held]), tuple(int(n) for n in flat[1 : rank + 1]), Table(*parts[held:]))
+
+
+def object_examples(
+    sample: Sample, foreground: NDArray[np.float16], options: Sequence[ObjectSettings]
+) -> tuple[ObjectExample, ...]:
+    """Find the parts of objects that several settings make of an image, and compare them with its mask.
+
+    Parameters
+    ----------
+    sample
+        An image with its mask.
+    foreground
+        ``(*S) float16`` probability of the object class, 0 .. 1.
+    options
+        The settings.
+    """
+    found = (find_regions(foreground.astype(np.float32), one, spacing=sample.spacing_um) for one in options)
+    return tuple(ObjectExample(regions, sample.mask.shape, table(sample.mask, labels)) for labels, regions in found)
 
 
 def fit_decisions(
-    examples: Sequence[ObjectExample], size_px: float, *, merge: bool, least: float
+    examples: Sequence[ObjectExample], size_px: float, *, merge: bool, least: float, fewest: int = FEWEST
 ) -> LearnedDecisions | None:
     """Fit the scores on images with known truth.
 
@@ -80,18 +103,20 @@ def fit_decisions(
         Fit a score of contacts and merge by it.
     least
         0 .. 1, as `LearnedDecisions.least`.
+    fewest
+        Least number of examples of either kind.
 
     Returns
     -------
     LearnedDecisions or None
-        None with fewer than `FEWEST` examples of either kind.
+        None with fewer examples.
     """
     contact = None
     if merge:
-        contact = _fitted([_contacts(e, size_px) for e in examples if len(e.regions.pairs)])
+        contact = _fitted([_contacts(e, size_px) for e in examples if len(e.regions.pairs)], fewest)
         if contact is None:
             return None
-    confidence = _fitted([_objects(e, contact, size_px) for e in examples if len(e.regions.number)])
+    confidence = _fitted([_objects(e, contact, size_px) for e in examples if len(e.regions.number)], fewest)
     if confidence is None:
         return None
     return LearnedDecisions(size_px=size_px, contact=contact, confidence=confidence, least=least)
@@ -101,13 +126,13 @@ Examples = tuple[Mapping[str, NDArray[np.float64]], NDArray[np.bool_], NDArray[n
 """Properties by name, what is true, and which of the examples are used."""
 
 
-def _fitted(images: Sequence[Examples]) -> LogisticScore | None:
+def _fitted(images: Sequence[Examples], fewest: int) -> LogisticScore | None:
     if not images:
         return None
     names = images[0][0]
     values = {name: np.concatenate([one[name][used] for one, _, used in images]) for name in names}
     true = np.concatenate([true[used] for _, true, used in images])
-    if min(np.count_nonzero(true), np.count_nonzero(~true)) < FEWEST:
+    if min(np.count_nonzero(true), np.count_nonzero(~true)) < fewest:
         return None
     return fit_score(values, true)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
 from septum.io.files import list_images
 from septum.io.formats import format_path, image_stem
-from septum.pairing.names import match
+from septum.pairing.folders import BySubfolder, by_subfolder, match_below, match_by_subfolder
+from septum.pairing.foreign import ForeignFile, unread_images
+from septum.pairing.names import composed
 
 _TRUTH = re.compile(r"man_(seg|track)_?(\d+)(?:_(\d+))?\.tiff?", re.IGNORECASE)
 _SEQUENCE = re.compile(r"(\d+)_(GT|ST)", re.IGNORECASE)
@@ -62,6 +64,8 @@ class ScoredPairs:
         Truth files without a prediction.
     unscored
         Number of predictions without truth.
+    unread
+        Files of formats that are not read, in the folders of predictions and of truth.
     """
 
     predicted: Path
@@ -69,6 +73,7 @@ class ScoredPairs:
     challenge: bool
     missing: tuple[Path, ...]
     unscored: int
+    unread: tuple[ForeignFile, ...] = ()
 
 
 def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None) -> ScoredPairs:
@@ -108,11 +113,11 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
 
 def _folders(predicted: Path, truth: Path) -> ScoredPairs:
     files, truths = list_images([predicted]), list_images([truth])
-    matches = match(files, truths)
+    matches = match_below(predicted, truth)
     pairs, missing, unscored = matches.pairs, matches.masks_left, len(matches.images_left)
     if not pairs:
         # "cell1_mask.tif" for the truth "cell1.tif": the ending for masks is on the other side.
-        turned = match(truths, files)
+        turned = match_below(truth, predicted)
         pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, len(turned.masks_left)
     if not pairs:
         first, second = (", ".join(format_path(p.name) for p in paths[:3]) for paths in (files, truths))
@@ -121,8 +126,14 @@ def _folders(predicted: Path, truth: Path) -> ScoredPairs:
             "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
             "rename the predictions after the truth",
         )
-    items = tuple(ScoredPair(image_stem(t), p, t) for p, t in pairs)
-    return ScoredPairs(predicted, items, challenge=False, missing=tuple(missing), unscored=unscored)
+    items = tuple(ScoredPair(_name(t, truth), p, t) for p, t in pairs)
+    unread = (*unread_images(predicted), *unread_images(truth))
+    return ScoredPairs(predicted, items, False, tuple(missing), unscored, unread)
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return the stem of a file, with the subfolders of `folder` that it lies in."""
+    return (path.relative_to(folder).parent / composed(image_stem(path))).as_posix()
 
 
 def _sequences(truth: Path) -> dict[str, Path]:
@@ -213,7 +224,10 @@ def _with_ignored(pairs: ScoredPairs, ignore: Path) -> ScoredPairs:
     if not ignore.is_dir():
         masks: dict[Path, Path] = dict.fromkeys((i.truth for i in pairs.items), ignore)
     else:
-        masks = dict(match([i.truth for i in pairs.items], list_images([ignore])).pairs)
+        truths: BySubfolder = {}
+        for item in pairs.items:
+            truths.setdefault(tuple(Path(item.name.casefold()).parent.parts), []).append(item.truth)
+        masks = dict(match_by_subfolder(truths, by_subfolder(ignore)).pairs)
         if lacking := [i.truth for i in pairs.items if i.truth not in masks]:
             raise DataError(
                 f"{format_path(ignore)}: no mask for {format_names(lacking)}",
@@ -223,7 +237,7 @@ def _with_ignored(pairs: ScoredPairs, ignore: Path) -> ScoredPairs:
     items = tuple(
         ScoredPair(i.name, i.predicted, i.truth, masks[i.truth], i.sequence, i.section, i.markers) for i in pairs.items
     )
-    return ScoredPairs(pairs.predicted, items, pairs.challenge, pairs.missing, pairs.unscored)
+    return replace(pairs, items=items)
 
 
 def format_names(paths: Sequence[Path]) -> str:

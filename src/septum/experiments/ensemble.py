@@ -73,7 +73,7 @@ def finish_ensemble(
     first = open_model(trained[0].model, series.settings.device)
     objects, lines = first.header.objects, first.header.lines
     if samples and (first.header.kind == "objects" or lines):
-        objects = files.tune(samples, lines=lines, limit_s=budget.tuning_s)
+        objects = files.tune(samples, lines=lines, fill_holes=objects.fill_holes, limit_s=budget.tuning_s)
     header = _ensemble_header(first.header, series, trained, objects)
     gallery = Gallery(Model(header, first.network, first.device))
     yield from _score(files, gallery, samples)

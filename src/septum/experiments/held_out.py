@@ -20,13 +20,23 @@ from numpy.typing import NDArray
 from septum.arrays.instances import ObjectSettings
 from septum.check.samples import Sample
 from septum.errors import SeptumError
+from septum.evaluation.object_scores import object_examples
 from septum.experiments.events import HeldOutDone
 from septum.io.atomic import as_error
 from septum.io.files import read_image, write_image
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order
-from septum.training.validation import MOST_SCORED, CandidateColumns, candidate_columns, evenly_chosen, tune_objects
+from septum.training.model_selection import JudgedExample, choose_decisions, decision_options
+from septum.training.validation import (
+    MOST_SCORED,
+    CandidateColumns,
+    candidate_columns,
+    evenly_chosen,
+    learnable,
+    object_sizes,
+    tune_objects,
+)
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"
@@ -120,7 +130,9 @@ class HeldOutFiles:
                 done += 1
                 yield HeldOutDone(done, total)
 
-    def tune(self, samples: Sequence[Sample], *, lines: bool, limit_s: float | None) -> ObjectSettings:
+    def tune(
+        self, samples: Sequence[Sample], *, lines: bool, fill_holes: bool, limit_s: float | None
+    ) -> ObjectSettings:
         """Return the object settings, or those of areas between `lines`, that score best on the predicted samples."""
         begin, chosen = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
@@ -135,7 +147,21 @@ class HeldOutFiles:
                     break
             return columns
 
-        return tune_objects(measure, samples, lines=lines)
+        settings = tune_objects(measure, samples, lines=lines, fill_holes=fill_holes)
+        return settings if lines else self._learn(settings, samples, limit_s)
+
+    def _learn(self, settings: ObjectSettings, samples: Sequence[Sample], limit_s: float | None) -> ObjectSettings:
+        """Add decisions about objects that are learned from the predicted samples."""
+        begin, sizes, examples = time.monotonic(), object_sizes(samples), list[JudgedExample]()
+        options = decision_options(settings, sizes)
+        for place, sample in enumerate(learnable(samples, "objects")):
+            probabilities = self.read(sample)
+            if probabilities is not None:
+                parts = object_examples(sample, probabilities[0].astype(np.float16), options)
+                examples.append(JudgedExample(parts, held_out=True, place=place))
+            if limit_s is not None and time.monotonic() - begin > limit_s:
+                break
+        return choose_decisions(options, examples, sizes)
 
     def write_labels(self, sample: Sample, labels: NDArray[np.int32], model: Model) -> None:
         """Write labels ``(*S)`` int32, object ids or classes 0 .. K - 1, as `septum predict` would."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from septum.check.check import check
+from septum.check.check import check_data
 from septum.check.samples import LoadedData, Sample, fingerprint, load_data
 from septum.errors import ModelError, UsageError
 from septum.events import Event, Warned
@@ -295,7 +295,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
         with folder.lock() as warning:
             if warning:
                 yield Warned(warning)
-            report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
+            report = check_data(settings)
             yield Checked(report)
             log.add(Checked(report))
             loaded = load_data(report)

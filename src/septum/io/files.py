@@ -171,9 +171,10 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
     Parameters
     ----------
     inputs
-        Files, folders (the images directly inside), or patterns with ``*``, ``?``, ``[...]`` and ``**``. Hidden files
-        are left out of folders and patterns. A file named twice is listed once. A folder of Zarr is an image. URLs
-        (``s3://``, ``https://``) name images, folders and patterns too; they are listed as paths, from which
+        Files, folders (the images directly inside, or those in its subfolders if there are none), or patterns with
+        ``*``, ``?``, ``[...]`` and ``**``. Hidden files are left out of folders and patterns. A file named
+        twice is listed once. A folder of Zarr is an image. URLs (``s3://``, ``https://``) name images, folders and
+        patterns too; they are listed as paths, from which
         `septum.io.formats.url_of` restores the URL.
 
     Raises
@@ -202,7 +203,8 @@ def _matches(given: str | Path) -> list[Path]:
     if is_zarr(path):
         matches = [path]
     elif path.is_dir():
-        matches = [p for p in path.iterdir() if not p.name.startswith(".") and is_image_file(p)]
+        matches = [p for p in path.iterdir() if is_image_file(p)]
+        matches = matches or images_below(path)
     elif path.exists():
         matches = [path] if is_image(path) else []
     elif any(c in str(path) for c in "*?["):
@@ -211,6 +213,24 @@ def _matches(given: str | Path) -> list[Path]:
     else:
         raise UsageError(f"{format_path(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
     return matches or _no_images(path, folder=path.is_dir())
+
+
+def images_below(folder: Path, *, most: int = 8) -> list[Path]:
+    """Return the images in a folder and its subfolders, in natural order, without hidden ones.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    most
+        Levels of subfolders that are entered.
+    """
+    inside = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    found = [p for p in inside if is_image_file(p)]
+    for path in inside if most else ():
+        if path.is_dir() and not is_zarr(path):
+            found += images_below(path, most=most - 1)
+    return sorted(found, key=natural_key)
 
 
 def _remote_matches(url: str) -> list[Path]:

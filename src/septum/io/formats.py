@@ -114,7 +114,7 @@ FORMATS = (
     PNG,
     ImageFormat(
         name="JPEG",
-        suffixes={".jpg": ".png", ".jpeg": ".png"},
+        suffixes={".jpg": ".png", ".jpeg": ".png", ".jfif": ".png"},
         magic=(b"\xff\xd8\xff",),
         reader="septum.io.png:open_photo",
         lossy=True,
@@ -123,7 +123,11 @@ FORMATS = (
     ImageFormat(name="GIF", suffixes={".gif": ".png"}, magic=(b"GIF8",), reader="septum.io.png:open_photo"),
     ImageFormat(
         name="TIFF",
-        suffixes={".tif": ".tif", ".tiff": ".tif", ".ome.tif": ".ome.tif", ".ome.tiff": ".ome.tif"},
+        suffixes={
+            **dict.fromkeys((".tif", ".tiff", ".btf"), ".tif"),
+            **dict.fromkeys((".ome.tif", ".ome.tiff", ".ome.btf"), ".ome.tif"),
+            **dict.fromkeys((".svs", ".ndpi", ".scn", ".qptiff"), ".tif"),  # slide scanners
+        },
         magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         reader="septum.io.tiff:open_tiff",
         writer="septum.io.tiff_write:write_tiff",
@@ -220,10 +224,19 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
 
 
+# Files that Cellpose writes beside an image: its own notes, and the flow of its network.
+_BESIDE = re.compile(r".(?:_seg\.npy|_flows\.tiff?)", re.IGNORECASE)
+
+
 def is_image_file(path: Path) -> bool:
-    """Return True if `path` exists and is named as an image: a file, or a folder of Zarr."""
+    """Return True if `path` exists and is named as an image: a file, or a folder of Zarr.
+
+    Hidden files, and files that another program keeps beside an image (``a_seg.npy``, ``a_flows.tif``), are none.
+    """
     kind = format_of(path.name)
-    return kind is not None and (path.is_dir() if kind.folder else path.is_file())
+    if kind is None or path.name.startswith(".") or _BESIDE.search(path.name):
+        return False
+    return path.is_dir() if kind.folder else path.is_file()
 
 
 def image_suffix(path: Path) -> str:

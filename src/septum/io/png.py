@@ -26,14 +26,14 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG color type: gray, RGB, palette
 def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
     """Read a PNG in its own bit depth: bool (1 bit), uint8 or uint16; turned upright by the orientation tag of EXIF.
 
-    Alpha is dropped. Gray of 2 and 4 bits keeps its values.
+    Alpha is dropped, but of masks: it may be the drawing. Gray of 2 and 4 bits keeps its values.
 
     Parameters
     ----------
     path, axes
         See `septum.io.files.open_image`.
     labels
-        True keeps the indices of a palette, False makes RGB of it.
+        True keeps the indices of a palette, and alpha; False makes RGB of a palette.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
         array = _decode_deep(path) if depth == 16 and color else _decode_png(path, depth, color, labels)
     except DAMAGE as error:
         raise damaged(path, "PNG", error) from error
-    if color in (4, 6):
+    if color in (4, 6) and not labels:
         array = array[..., :-1]
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]

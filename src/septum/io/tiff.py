@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,7 +23,10 @@ from septum.io.remote import open_url, reaching
 from septum.io.upright import TAG, turn_upright
 
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
+_WHITE_IS_ZERO = 0  # photometric interpretation
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # defaults of programs that know no size
+# Kinds of files that hold a slide, and beside it its label, a thumbnail and a picture of the whole glass.
+_SLIDES = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
 # What tifffile logs about damaged files is in our own errors.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Bytes per value by TIFF's number of the type.
@@ -31,19 +35,19 @@ _RUN = 64 << 20  # plain values are fetched from another machine in runs of at m
 
 
 def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:
-    """Open the one image of a TIFF, all pages of it, at the full resolution of a pyramid.
+    """Open the one image of a TIFF, all pages of it, at the full resolution of a pyramid; of a slide, the slide.
 
     Pages without a named axis are ``T``; ``Z`` comes from OME or ImageJ metadata only; color samples are ``C``.
-    Declared alpha is dropped. Photographs are turned upright by their orientation tag, which ImageJ and OME ignore: so
-    it is ignored in their files. Palettes are not applied (microscopes keep intensities as indices), nor is "white is
-    zero".
+    Declared alpha is dropped, but of masks: it may be the drawing. Photographs are turned upright by their orientation
+    tag, which ImageJ and OME ignore: so it is ignored in their files. Palettes are not applied (microscopes keep
+    intensities as indices), nor is "white is zero", but to masks of 1 bit: drawn pixels are True.
 
     Parameters
     ----------
     place, axes
         See `septum.io.files.open_image`.
     labels
-        Ignored: values are the same for masks.
+        True if the image is a mask.
 
     Raises
     ------
@@ -57,7 +61,8 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
         try:
             stream, length = open_url(place) if isinstance(place, str) else (place.open("rb"), place.stat().st_size)
             files.enter_context(stream)
-            _walk_pages(stream, length)
+            if not str(place).casefold().endswith(".ndpi"):  # above 4 GB its offsets are longer than those of TIFF
+                _walk_pages(stream, length)
             stream.seek(0)
             # By its name where it has one: an image of several files is found in its folder.
             file = files.enter_context(tifffile.TiffFile(stream if isinstance(place, str) else place))
@@ -66,13 +71,15 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
             size = pixel_size(file)
             read = _series_reader(place, file, series)
             shape, names = tuple(int(n) for n in series.shape), str(series.axes)
-            kept = _kept_samples(shape, names, series.keyframe, axes=axes, plain=file.is_shaped)
+            kept = None if labels else _kept_samples(shape, names, series.keyframe, axes=axes, plain=file.is_shaped)
             dtype = np.dtype(series.dtype).newbyteorder("=")
             tag = None if file.is_ome or file.is_imagej else series.keyframe.tags.valueof(TAG)
         except DAMAGE as error:
             raise damaged(place, "TIFF", error) from error
         if kept is not None:
             read, shape = _pick(read, names.index("S"), shape, kept)
+        if labels and dtype.kind == "b" and series.keyframe.photometric == _WHITE_IS_ZERO:
+            read = _inverted(read)
         stated = axes is not None or set(names) <= set("TCZYXS")
         if axes is None:
             if "S" in names and "C" in names:
@@ -86,10 +93,23 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
 def _find_series(path: Path | str, file: Any, length: int) -> Any:
     """Return the one image of a file, after checking that its values lie within the `length` bytes of the file."""
     series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
-    if len({(s.axes, s.shape) for s in series}) != 1 or len(series) > 1:
+    largest = max(series, key=lambda s: math.prod(s.shape))
+    if len(series) > 1 and largest.kind not in _SLIDES and not _is_pyramid(largest, series):
         raise _several(path, [s.shape for s in series])
-    _check_series(path, series[0], length)
-    return series[0]
+    _check_series(path, largest, length)
+    return largest
+
+
+def _is_pyramid(largest: Any, series: Sequence[Any]) -> bool:
+    """Return True if all other images of a file are the largest, which is tiled, halved once or several times."""
+
+    def halved(shape: tuple[int, ...]) -> bool:
+        sides = [n for axis, n in zip(largest.axes, largest.shape, strict=True) if axis in "YX"]
+        own = [n for axis, n in zip(largest.axes, shape, strict=True) if axis in "YX"]
+        return any(all(abs(n / 2**k - m) <= 1 for n, m in zip(sides, own, strict=True)) for k in range(1, 20))
+
+    others = [s for s in series if s is not largest]
+    return largest.keyframe.is_tiled and all(s.axes == largest.axes and halved(s.shape) for s in others)
 
 
 def _several(path: Path | str, shapes: list[tuple[int, ...]]) -> FileError:
@@ -268,6 +288,11 @@ def _pick(read: Reader, where: int, shape: tuple[int, ...], kept: Sequence[int])
     return picked, (*shape[:where], len(kept), *shape[where + 1 :])
 
 
+def _inverted(read: Reader) -> Reader:
+    """Return a reader of the opposite of truth values."""
+    return lambda index: ~read(index)
+
+
 def _merge_channels(read: Reader, stored: str, shape: tuple[int, ...]) -> tuple[Reader, str, tuple[int, ...]]:
     """Merge channels ``C`` of color samples ``S`` into one channel axis, the last; return reader, axes and shape."""
     axes = stored.replace("S", "").replace("C", "") + "C"
@@ -302,6 +327,8 @@ def pixel_size(file: Any) -> dict[str, float]:
     """Return micrometers per pixel by axis, as far as the file states them."""
     if file.is_ome:
         return _ome_size(file.ome_metadata)
+    if file.is_svs and (stated := re.search(r"\bMPP\s*=\s*(\d+(?:\.\d+)?)", file.pages[0].description)):
+        return dict.fromkeys("YX", float(stated[1])) if float(stated[1]) > 0 else {}
     tags = file.pages[0].tags
     step = {a: _step(tags.get(f"{a}Resolution")) for a in "YX"}
     unit_tag = tags.get("ResolutionUnit")

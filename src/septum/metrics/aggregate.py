@@ -23,12 +23,15 @@ Finish = Callable[[Array], dict[str, Array]]
 # Scores of objects of held-out images: their names there, and the names of `finish_instances`.
 _OBJECTS = {
     "AP50": "AP@0.50",
+    "AP75": "AP@0.75",
     "AP": "AP",
     "F1": "F1@0.50",
     "precision": "precision@0.50",
     "recall": "recall@0.50",
     "PQ": "PQ@0.50",
 }
+# First of the thresholds of IoU at which outlines count: 0.75.
+_OUTLINES = matching.THRESHOLDS.index(0.75)
 # Scores at each threshold of IoU: their names in `septum.metrics.matching`, and here.
 _INSTANCES = {
     "ap": "AP",
@@ -175,7 +178,7 @@ def object_columns(gold: Table, full: Table) -> Array:
 
 
 def finish_objects(totals: Array) -> dict[str, Array]:
-    """Turn sums of `object_columns` into SEG, AP50, AP, and F1, precision, recall and PQ at IoU 0.5.
+    """Turn sums of `object_columns` into SEG, AP50, AP75, AP, and F1, precision, recall and PQ at IoU 0.5.
 
     Parameters
     ----------
@@ -239,6 +242,8 @@ def finish_classes(values: Sequence[int]) -> Finish:
 def finish_instances(totals: Array) -> dict[str, Array]:
     """Turn sums of `septum.metrics.matching.columns` into the scores at each threshold, and AP, their mean.
 
+    ``"AP@0.75-0.95"`` is the mean of the five upper thresholds, at which outlines count.
+
     Parameters
     ----------
     totals
@@ -250,13 +255,13 @@ def finish_instances(totals: Array) -> dict[str, Array]:
         By name (``"AP"``, ``"AP@0.50"``, ``"F1@0.50"``, ...) ``(...) float64`` in [0, 1].
     """
     shares = matching.shares(totals)
-    scores = {"AP": shares["ap"].mean(axis=-1)}
+    scores = {"AP": shares["ap"].mean(axis=-1), "AP@0.75-0.95": shares["ap"][..., _OUTLINES:].mean(axis=-1)}
     for k, threshold in enumerate(matching.THRESHOLDS):
         scores |= {f"{label}@{threshold:.2f}": shares[name][..., k] for name, label in _INSTANCES.items()}
     return scores
 
 
-INSTANCES = ScoreFamily(finish_instances, ("AP", "AP@0.50", "AP@0.75", "F1@0.50", "PQ@0.50"))
+INSTANCES = ScoreFamily(finish_instances, ("AP", "AP@0.50", "AP@0.75", "AP@0.75-0.95", "F1@0.50", "PQ@0.50"))
 
 
 def _finish_isbi(totals: Array) -> dict[str, Array]:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.formats import SUFFIXES, format_path, image_stem, image_suffix, is_zarr, natural_key
+from septum.io.files import images_below
+from septum.io.formats import SUFFIXES, format_of, format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing import ctc
-from septum.pairing.names import (
+from septum.pairing.folders import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
-    Matches,
+    BySubfolder,
+    by_subfolder,
     fields_of_view,
-    image_key,
     images_in,
-    mask_key,
-    match,
-    names_a_mask,
+    match_below,
+    match_by_subfolder,
     object_folders,
     role_folders,
     second_annotators,
     subfolders,
 )
+from septum.pairing.foreign import describe, drawn_objects, unread_images, way_out
+from septum.pairing.names import Matches, composed, image_key, mask_key, match, names_a_mask, stem_key
 from septum.pairing.pair import Pair, Pairing
 
 __all__ = ["Pair", "Pairing", "find_pairs"]
@@ -35,6 +38,9 @@ _LAYOUTS = """one of
     DATA/a/images/a.png and DATA/a/masks/*.png, one file an object
     DATA/01/t000.tif and DATA/01_GT/SEG/man_seg000.tif (Cell Tracking Challenge)
     two folders IMAGES MASKS, or two files IMAGE MASK"""
+
+
+_OWN_FOLDER = "put the masks into a folder of their own and name both"
 
 
 def find_pairs(data: Sequence[Path]) -> Pairing:
@@ -94,10 +100,52 @@ def _one_folder(folder: Path) -> Pairing:
         return _object_masks(samples)
     if annotated := ctc.sequences(folder):
         return ctc.pair_sequences(annotated)
-    files = images_in(folder)
-    if any(names_a_mask(p) for p in files):
-        return _side_by_side(files, str(folder))
-    raise _nothing(folder, files)
+    if any(names_a_mask(p) for p in images_in(folder)):
+        return _side_by_side({(): images_in(folder)}, folder)
+    if not images_in(folder):
+        if parts := _parts(folder):
+            return _pool(parts)
+        by = by_subfolder(folder)
+        if not _data_sets_in(folder) and any(names_a_mask(p) for files in by.values() for p in files):
+            return _side_by_side(by, folder)
+    raise _nothing(folder, images_in(folder))
+
+
+# Parts of a data set that are made to be held out: a person decides which of them to train on.
+_SPLITS = re.compile(r"(?:train|val|valid|validation|test|eval|dev)(?:ing)?\d*", re.IGNORECASE)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the subfolders (patients, say) that hold images and masks each; none if one is a part to hold out."""
+    parts = [p for p in subfolders(folder) if _holds_roles(p)]
+    return [] if any(_SPLITS.fullmatch(p.name) for p in parts) else parts
+
+
+def _holds_roles(folder: Path) -> bool:
+    try:
+        return role_folders(folder) is not None
+    except DataError:
+        return False
+
+
+def _pool(parts: Sequence[Path]) -> Pairing:
+    """Pair the files of each part; each part is a group."""
+    pairings = [(part.name, _two_folders(*roles)) for part in parts if (roles := role_folders(part)) is not None]
+    counts = Counter(pair.name for _, pairing in pairings for pair in pairing.pairs)
+    pairs = [
+        replace(pair, name=pair.name if counts[pair.name] == 1 else f"{part}_{pair.name}", group=part, position=place)
+        for part, pairing in pairings
+        for place, pair in enumerate(pairing.pairs)
+    ]
+    return Pairing(
+        tuple(pairs),
+        "folders",
+        unmatched_images=tuple(p for _, pairing in pairings for p in pairing.unmatched_images),
+        unmatched_masks=tuple(p for _, pairing in pairings for p in pairing.unmatched_masks),
+        objects=True if all(pairing.objects for _, pairing in pairings) else None,
+        set_aside=tuple(p for _, pairing in pairings for p in pairing.set_aside),
+        unread=tuple(f for _, pairing in pairings for f in pairing.unread),
+    )
 
 
 def _is_data_set(folder: Path) -> bool:
@@ -109,24 +157,55 @@ def _is_data_set(folder: Path) -> bool:
 
 def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
     """Return the error for a folder that is no data set; it names data sets nearby."""
-    inside = subfolders(folder)
-    right = [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _is_data_set(p)]
+    right = _data_sets_in(folder)
     if right:
         names = ", ".join(format_path(p.relative_to(folder)) for p in right[:8])
         return UsageError(
             f"{format_path(folder)}: holds data sets in subfolders: {names}", "one data set", f"name {right[0]}"
         )
+    drawn = [file for place in (folder, *subfolders(folder)) for file in drawn_objects(place)]
+    if files and drawn:
+        given = f"{format_path(folder)}: {len(files)} images without masks, but {describe(drawn)}"
+        return DataError(given, _LAYOUTS, f"{way_out(drawn)}; {_OWN_FOLDER}")
+    if twins := _twins(files):
+        return twins
     if files:
         beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
-        todo = (
-            f"name both: {folder} {beside[0]}" if beside else "put the masks into a folder of their own and name both"
-        )
+        todo = f"name both: {folder} {beside[0]}" if beside else _OWN_FOLDER
         return DataError(f"{format_path(folder)}: only images ({len(files)}), no masks", _LAYOUTS, todo)
+    if unread := unread_images(folder):
+        return DataError(
+            f"{format_path(folder)}: no image that is read ({describe(unread)})", _LAYOUTS, way_out(unread)
+        )
     if not any(folder.iterdir()):
         return DataError(f"{format_path(folder)}: the folder is empty", _LAYOUTS, "name the folder that holds the data")
     listed = ", ".join(format_path(p.name) for p in sorted(folder.iterdir(), key=natural_key)[:6])
     return DataError(
         f"{format_path(folder)}: no images and masks, but {listed}", _LAYOUTS, "name the folder that holds them"
+    )
+
+
+def _data_sets_in(folder: Path) -> list[Path]:
+    """Return the data sets in a folder, up to two levels below."""
+    inside = subfolders(folder)
+    return [p for p in (*inside, *(q for p in inside for q in subfolders(p))) if _is_data_set(p)]
+
+
+def _twins(files: Sequence[Path]) -> DataError | None:
+    """Return the error for files of which each name occurs in two formats: probably images and masks."""
+    by_suffix: dict[str, set[str]] = {}
+    for path in files:
+        by_suffix.setdefault(image_suffix(path), set()).add(stem_key(path))
+    if len(by_suffix) != 2 or len(set(map(frozenset, by_suffix.values()))) != 1:
+        return None
+    # A mask keeps its values, which JPEG changes.
+    first, second = sorted(by_suffix, key=lambda suffix: (kind := format_of("a" + suffix)) is None or not kind.lossy)
+    masks = files[0].parent / "masks"
+    names = ", ".join(format_path(p.name) for p in files[:2])
+    return DataError(
+        f"{format_path(files[0].parent)}: {len(by_suffix[first])} names, each as {first} and {second} ({names} ...)",
+        _LAYOUTS,
+        f"if the {second} files are the masks: move them to {format_path(masks)}, then name {files[0].parent} {masks}",
     )
 
 
@@ -144,18 +223,24 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
         is_gold = "_GT" in f"{truth.parent.name} {truth.name}".upper()
         pairs, strays = ctc.pair_frames(images, gold=truth if is_gold else None, silver=None if is_gold else truth)
         return Pairing(tuple(pairs), "ctc", unmatched_masks=tuple(strays), objects=True)
-    files = _some_images(images)
-    inside = [] if images_in(masks) else [p for p in subfolders(masks) if images_in(p)]
-    matches = match(files, inside or _some_images(masks))
+    files, inside = images_in(images), []
+    matches = Matches()
+    if files and not images_in(masks):
+        inside = [p for p in subfolders(masks) if images_in(p)]
+        matches = match(files, inside)
     if not matches.pairs:
-        raise _no_partner(files, inside or images_in(masks))
-    pairing = _pairing(matches, "folders", sections=_sections(files), group=images.absolute().name)
+        files, inside, others = _some_images(images, "images"), [], _some_images(masks, "masks")
+        matches = match_below(images, masks)
+        if not matches.pairs:
+            raise _no_partner(files, others)
+    pairing = _pairing(matches, "folders", root=images)
     aside = [(p, "second annotator") for p in second_annotators(images, masks)]
     fields = match(files, fields_of_view(masks))
     aside += [(p, "field of view") for p in fields.masks_left]
     of_image = dict(fields.pairs)
     seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
-    return replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside))
+    unread = (*unread_images(images), *unread_images(masks))
+    return replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside), unread=unread)
 
 
 def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:
@@ -163,14 +248,19 @@ def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:
     return Pairing(tuple(pairs), "objects", objects=True)
 
 
-def _some_images(folder: Path) -> list[Path]:
-    files = images_in(folder)
-    if not files:
-        kinds = Counter(p.suffix for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-        there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds.most_common(4)) or "no file"
-        expected, todo = "files that end in " + " ".join(SUFFIXES), "save or export them in one of these formats"
-        raise DataError(f"{format_path(folder)}: holds no image ({there})", expected, todo)
-    return files
+def _some_images(folder: Path, role: str) -> list[Path]:
+    files = images_below(folder)
+    if files:
+        return files
+    foreign = drawn_objects(folder) if role == "masks" else ()
+    foreign = foreign or unread_images(folder)
+    kinds = Counter(p.suffix for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds.most_common(4)) or "no file"
+    there = describe(foreign) or there
+    todo = way_out(foreign) or (
+        "save or export them in one of these formats" if kinds else "name the folder of the files"
+    )
+    raise DataError(f"{format_path(folder)}: holds no image ({there})", "files that end in " + " ".join(SUFFIXES), todo)
 
 
 def _no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
@@ -220,30 +310,40 @@ def _many_files(paths: Sequence[Path]) -> Pairing:
         matches = match(images, masks)
         if not matches.pairs:
             raise _no_partner(images, masks)
-        return _pairing(matches, "files")
-    return _side_by_side(paths, f"{len(paths)} files")
+        return _pairing(matches, "files", root=paths[0].parent)
+    return _side_by_side({(): list(paths)}, paths[0].parent)
 
 
-def _side_by_side(paths: Sequence[Path], given: str) -> Pairing:
-    masks = [p for p in paths if names_a_mask(p)]
-    images = [p for p in paths if not names_a_mask(p)]
+def _side_by_side(by: BySubfolder, root: Path) -> Pairing:
+    images_by = {key: [p for p in files if not names_a_mask(p)] for key, files in by.items()}
+    masks_by = {key: [p for p in files if names_a_mask(p)] for key, files in by.items()}
+    images, masks = ([p for files in one.values() for p in files] for one in (images_by, masks_by))
     if not masks or not images:
         missing = "mask" if not masks else "image"
-        raise DataError(f"{given}: no {missing} among them, by their names", _LAYOUTS, "name two folders instead")
-    matches = match(images, masks)
+        given = f"{format_path(root)}: no {missing} among {len(images) + len(masks)} files, by their names"
+        raise DataError(given, _LAYOUTS, "name two folders instead")
+    matches = match_by_subfolder(images_by, masks_by)
     if not matches.pairs:
         raise _no_partner(images, masks)
-    return _pairing(matches, "files")
+    pairing = _pairing(matches, "files", root=root)
+    return replace(pairing, unread=unread_images(root))
 
 
-def _pairing(matches: Matches, layout: str, *, sections: dict[Path, int] | None = None, group: str = "") -> Pairing:
-    sections = sections or {}
-    stems = Counter(image_stem(image) for image, _ in matches.pairs)
+def _pairing(matches: Matches, layout: str, *, root: Path) -> Pairing:
+    """Return the pairs; the images of a subfolder, and images named by consecutive numbers, are a group each."""
+    stems = Counter(composed(image_stem(image)) for image, _ in matches.pairs)
+    folders: dict[tuple[str, ...], list[Path]] = {}
+    for image in (*(image for image, _ in matches.pairs), *matches.images_left):
+        folders.setdefault(_subfolder(image, root), []).append(image)
+    sections = _sections(sorted(folders.get((), []), key=natural_key)) if layout == "folders" else {}
     pairs = []
     for image, mask in matches.pairs:
-        stem = image_stem(image)
-        name = stem if stems[stem] == 1 else f"{image.absolute().parent.name}_{stem}"
-        pairs.append(Pair(name, image, mask, group=group if image in sections else "", position=sections.get(image, 0)))
+        folder, stem = _subfolder(image, root), composed(image_stem(image))
+        where = "_".join(map(composed, folder)) or image.absolute().parent.name
+        name = stem if stems[stem] == 1 else f"{where}_{stem}"
+        group = "/".join(map(composed, folder)) or (root.absolute().name if image in sections else "")
+        position = folders[folder].index(image) if folder else sections.get(image, 0)
+        pairs.append(Pair(name, image, mask, group=group, position=position))
     return Pairing(
         tuple(pairs),
         "folders" if layout == "folders" else "files",
@@ -251,3 +351,8 @@ def _pairing(matches: Matches, layout: str, *, sections: dict[Path, int] | None 
         unmatched_masks=tuple(matches.masks_left),
         set_aside=tuple((p, "second annotator") for p in matches.seconds),
     )
+
+
+def _subfolder(image: Path, root: Path) -> tuple[str, ...]:
+    """Return the names of the subfolders of `root` that an image lies in; none for an image elsewhere."""
+    return image.relative_to(root).parent.parts if image.is_relative_to(root) else ()

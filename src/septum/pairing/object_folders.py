@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.targets import without_alpha
 from septum.errors import FileError
 from septum.io.files import read_image
 from septum.io.formats import format_path, is_zarr
 from septum.io.image import Image
-from septum.pairing.names import images_in
+from septum.pairing.folders import images_in
 
 
 def is_object_folder(path: Path) -> bool:
@@ -26,7 +27,8 @@ def read_object_masks(folder: Path) -> Image:
     Parameters
     ----------
     folder
-        Each file is 0 outside of its object and above 0 inside.
+        Each file is 0 outside of its object and above 0 inside; or the only file holds several values: then it is the
+        mask.
 
     Returns
     -------
@@ -51,7 +53,9 @@ def read_object_masks(folder: Path) -> Image:
                 "export them again",
             )
         first = first or mask
-        objects.append(mask.array.max(axis=0) > 0)
+        objects.append(without_alpha(mask.array)[0][:3].max(axis=0) > 0)
+    if first is not None and len(objects) == 1 and _holds_ids(first):
+        return first
     if first is None:
         raise FileError(f"{format_path(folder)}: holds no mask", "one mask file per object", "leave the image out")
     return Image.from_array(
@@ -62,6 +66,12 @@ def read_object_masks(folder: Path) -> Image:
         affine=first.affine,
         location=folder,
     )
+
+
+def _holds_ids(mask: Image) -> bool:
+    """Return True if a mask has several values above 0."""
+    values = without_alpha(mask.array)[0][:3]
+    return len(np.unique(values[values > 0])) > 1
 
 
 def smaller_on_top(objects: Sequence[NDArray[np.bool_]]) -> NDArray[np.int32]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from septum.pairing.foreign import ForeignFile
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -58,6 +60,8 @@ class Pairing:
         are pairs without a mask instead, since most of them never are.
     objects
         True where the layout proves that masks hold object ids; None where it does not.
+    unread
+        Images of formats that are not read, in the folders of images and of masks.
     set_aside
         Files that are not used, with the reason: masks of a ``"second annotator"``, or of the
         ``"field of view"`` of no image.
@@ -69,3 +73,4 @@ class Pairing:
     unmatched_masks: tuple[Path, ...] = ()
     objects: bool | None = None
     set_aside: tuple[tuple[Path, str], ...] = ()
+    unread: tuple[ForeignFile, ...] = ()

@@ -193,6 +193,11 @@ class Blocks:
         tables = (self._tables(frame) for frame in range(self.work.plan.frames))
         return [stitch.count(table) for table in tables]
 
+    def confidences(self) -> list[NDArray[np.float32]] | None:
+        """Return the confidence of the objects of each frame, ``(N,)`` float32 in 0..1; None if the model has none."""
+        found = [stitch.confidence(self._tables(frame)) for frame in range(self.work.plan.frames)]
+        return None if any(one is None for one in found) else [one for one in found if one is not None]
+
     def objects_written(self) -> list[int]:
         """Return the number of objects in the result of each frame: on a coarser grid some may hold no pixel."""
         if self.work.plan.scale is None:

@@ -132,7 +132,7 @@ def shift_warnings(
         A key that is the same for all images with this difference; the difference, its likely effect and a remedy.
     """
     yield from _pixel_size(name, pixel_size_um, seen)
-    pixels = _pixels(frame)
+    pixels = sample_pixels(frame)
     if normalization is not None:
         yield from _mended_intensities(pixels, name, normalization)
     yield from _brightness(name, pixels, seen)
@@ -265,8 +265,19 @@ def _brightness(name: str, pixels: NDArray[Any], seen: TrainingDomain) -> Iterat
             return
 
 
-def _pixels(frame: Readable) -> NDArray[Any]:
-    """Return ``(C, n)`` pixels: all of a frame, or those of windows at its ends and in its middle."""
+def sample_pixels(frame: Readable) -> NDArray[Any]:
+    """Read all pixels of a frame; of a large one those of windows at its ends and in its middle.
+
+    Parameters
+    ----------
+    frame
+        ``(C, *S)``, any real dtype, any values.
+
+    Returns
+    -------
+    pixels
+        ``(C, n)``, same dtype and values.
+    """
     sides = frame.shape[1:]
     if int(np.prod(sides)) <= _WHOLE_PX:
         whole = frame[(slice(None), *(slice(0, n) for n in sides))]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
-from septum.prediction.domain_shift import pixel_size_ratios
+from septum.prediction.domain_shift import pixel_size_ratios, sample_pixels
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import TilePlan
@@ -37,20 +37,23 @@ class ImageFrame:
         Index along each axis that is walked (T, and Z for a model of images), in the order of the axes of the image.
     rank
         2 or 3 spatial axes.
-    repeat
-        Number of channels that the only channel is repeated to: gray images for a model of color images.
+    channels
+        Channels that the network takes. A single channel is repeated, of three equal ones one is taken.
+    spare
+        Value of a last channel that is dropped, since it is the same everywhere; None if there is none.
     """
 
     source: Image
     place: tuple[int, ...]
     rank: int
-    repeat: int = 1
+    channels: int
+    spare: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """``(C, *S)``."""
         sides = dict(zip(self.source.axes, self.source.shape, strict=True))
-        return (sides["C"] * self.repeat, *(sides[a] for a in spatial(self.source.axes)[-self.rank :]))
+        return (self.channels, *(sides[a] for a in spatial(self.source.axes)[-self.rank :]))
 
     def __getitem__(self, index: tuple[slice, ...], /) -> NDArray[Any]:
         walked = dict(zip(walked_axes(self.source.axes, self.rank), self.place, strict=True))
@@ -59,9 +62,28 @@ class ImageFrame:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             where = self.source.name or "the image"
             raise DataError(
-                f"{where}: some pixels are NaN or infinite", "finite intensities", "replace them by numbers"
+                f"{where}: some pixels are NaN or infinite",
+                "finite intensities",
+                "replace them, as training does: NaN by the median of the channel, infinity by its largest value",
             )
-        return np.repeat(part, self.repeat, axis=0)[index[0]] if self.repeat > 1 else part[index[0]]
+        return self._match_channels(part)[index[0]]
+
+    def _match_channels(self, part: NDArray[Any]) -> NDArray[Any]:
+        """Return a part ``(C, *S)`` with the channels of the network; they were compared in a sample of pixels only."""
+        if self.spare is not None:
+            self._require(bool((part[-1] == self.spare).all()), "a last channel that is constant in part only")
+            part = part[:-1]
+        if len(part) == 1 and self.channels > 1:
+            return np.repeat(part, self.channels, axis=0)
+        if len(part) > self.channels:
+            self._require(bool((part == part[:1]).all()), "channels that are equal in part only")
+            part = part[: self.channels]
+        return part
+
+    def _require(self, condition: bool, given: str) -> None:
+        if not condition:
+            where, wanted = self.source.name or "the image", pluralize(self.channels, "channel")
+            raise ModelError(f"{where}: {given}", f"{wanted}, as in training", "save the image with these channels")
 
 
 # Pixel sizes that differ by more are not true: programs write the dots per inch of a screen into files.
@@ -69,6 +91,22 @@ _LARGEST_RATIO = 8
 
 Scale = tuple[float, ...]
 """Factors of resizing along each axis of a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class SeenFrame:
+    """The prediction of a frame.
+
+    Parameters
+    ----------
+    probabilities
+        ``(K, *S) float32``, 0..1.
+    labels
+        ``(*S) int32``, 0 background, 1 .. N: objects, made as if all pixel sizes were equal.
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,21 +124,32 @@ class FoundScale:
         Why the factors are not 1; empty if they are, or if the user asked for them.
     seconds
         Time that was needed to find it.
-    probabilities
-        ``(K, *S) float32`` in 0..1 of the only frame on the working grid, where it was predicted on the way.
+    seen
+        The only frame on the working grid, where it was predicted on the way.
     """
 
     factors: Scale
     grid: Scale | None
     text: str = ""
     seconds: float = 0.0
-    probabilities: NDArray[np.float32] | None = None
+    seen: SeenFrame | None = None
 
     @classmethod
     def at(cls, factors: Scale, model: Model, text: str = "") -> FoundScale:
         """Return the scale at which images are resized by these factors."""
         grid = tuple(factor * model.header.scale for factor in factors)
         return cls(factors, None if all(factor == 1 for factor in grid) else grid, text)
+
+    def labels(self, spacing: tuple[float, ...] | None) -> NDArray[np.int32] | None:
+        """Return the objects of the only frame, ``(*S) int32``, 0 background; None if they are not made yet.
+
+        Parameters
+        ----------
+        spacing
+            Pixel sizes for which they must have been made.
+        """
+        alike = spacing is None or len(set(spacing)) == 1
+        return self.seen.labels if self.seen is not None and alike else None
 
     @property
     def shown(self) -> float | Scale | None:
@@ -198,7 +247,7 @@ def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -
     """
     image, learned = open_image(path, axes=axes), model.header.read_axes
     if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
-        return image, ""
+        return image, channel_note(image, model)
     other = open_image(path, axes=learned)
     if not _fits(other, model):
         other.close()
@@ -207,10 +256,22 @@ def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -
     return other, f"{other.name}: read with --axes {learned}, as the training images were"
 
 
+def channel_note(image: Image, model: Model) -> str:
+    """Return how other channels than those of the model are read, as a sentence; ``""`` where nothing is special."""
+    given, wanted = image.shape[image.axes.index("C")], model.header.network.channels
+    frame = _first_frame(image, model)
+    if frame is None or given in (1, wanted):
+        return ""
+    equal = given - (frame.spare is not None) > wanted
+    done = ["of three equal channels one is read"] if equal else []
+    if frame.spare is not None:
+        done.append("the last channel, which has the same value everywhere, is dropped")
+    return f"{image.name or 'the image'}: {'; '.join(done)}"
+
+
 def _fits(image: Image, model: Model) -> bool:
     """Return True if the model can take the channels and the axes of an image."""
-    channels = image.shape[image.axes.index("C")] * _repeat(image, model)
-    return channels == model.header.network.channels and (model.rank == 2 or "Z" in image.axes)
+    return (model.rank == 2 or "Z" in image.axes) and _first_frame(image, model) is not None
 
 
 def _may_be_named(image: Image, axes: str) -> bool:
@@ -220,11 +281,23 @@ def _may_be_named(image: Image, axes: str) -> bool:
     return not image.stated or all(axes.find(a) == image.file_axes.find(a) for a in "YX")
 
 
-def _repeat(image: Image, model: Model) -> int:
-    """Return the number of channels that the only channel of an image is repeated to, 1 for others."""
-    wanted = model.header.network.channels
-    gray = image.shape[image.axes.index("C")] == 1
-    return wanted if gray and wanted == 3 and model.header.gray_as_color else 1
+def _first_frame(image: Image, model: Model) -> ImageFrame | None:
+    """Return the first frame with its channels matched to those of the model; None if they do not match.
+
+    The check of training data matches channels by the same rules (`septum.check.images.match_channels`).
+    """
+    given, wanted = image.shape[image.axes.index("C")], model.header.network.channels
+    frame = ImageFrame(image, (0,) * len(walked_axes(image.axes, model.rank)), model.rank, given)
+    if given in (1, wanted):
+        repeated = given == wanted or (wanted == 3 and model.header.gray_as_color)
+        return replace(frame, channels=wanted) if repeated else None
+    if given not in (2, 3, 4) or wanted not in (1, 3):
+        return None
+    pixels, spare = sample_pixels(frame), None
+    if given != 3 and (pixels[-1] == pixels[-1, 0]).all() and pixels[-1, 0] != 0:
+        pixels, spare = pixels[:-1], float(pixels[-1, 0])
+    matched = len(pixels) == wanted or (len(pixels) == 3 and bool((pixels == pixels[0]).all()))
+    return replace(frame, channels=wanted, spare=spare) if matched else None
 
 
 def split_frames(source: Image, model: Model) -> list[ImageFrame]:
@@ -235,11 +308,12 @@ def split_frames(source: Image, model: Model) -> list[ImageFrame]:
     ModelError
         If the channels or the axes do not fit the model.
     """
-    if not _fits(source, model):
+    first = _first_frame(source, model) if _fits(source, model) else None
+    if first is None:
         raise _unfit(source, model)
-    sides, repeat = dict(zip(source.axes, source.shape, strict=True)), _repeat(source, model)
+    sides = dict(zip(source.axes, source.shape, strict=True))
     lengths = (range(sides[a]) for a in walked_axes(source.axes, model.rank))
-    return [ImageFrame(source, place, model.rank, repeat) for place in product(*lengths)]
+    return [replace(first, place=place) for place in product(*lengths)]
 
 
 def _unfit(image: Image, model: Model) -> ModelError:
@@ -255,6 +329,8 @@ def _unfit(image: Image, model: Model) -> ModelError:
         otherwise = (
             "save the channel that the model was trained on as an image of its own (in Fiji: Split Channels)"
             if wanted == 1
+            else "save it in color if it was taken as the training images were; or train with some gray images too"
+            if given == 1 and wanted == 3
             else f"merge {wanted} channels into one image, in the order of the training images"
             if given < wanted
             else f"save an image of the {wanted} channels that the model was trained on, in their order"
@@ -278,32 +354,6 @@ def _fitting_axes(image: Image, model: Model) -> tuple[str, str] | None:
     if planes and wanted == 1:
         return ("ZYX", "its channels are sections") if model.rank == 3 else ("TYX", "its channels are pages")
     return None
-
-
-def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
-    """Join the results of frames in the axes of the image.
-
-    Parameters
-    ----------
-    results
-        For each frame, in order, ``(C', *S)`` of any dtype, any values.
-    source
-        The image.
-    rank
-        Number of spatial axes of a frame, 2 or 3.
-
-    Returns
-    -------
-    ndarray
-        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
-    """
-    lengths = dict(zip(source.axes, source.shape, strict=True))
-    walked = walked_axes(source.axes, rank)
-    stack = np.stack(results)
-    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
-    now = [*walked, "C", *spatial(source.axes)[-rank:]]
-    joined: NDArray[Any] = stack.transpose([now.index(a) for a in source.axes])
-    return joined
 
 
 def working_frame(frame: Readable, scale: Scale | None) -> Readable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -27,13 +27,12 @@ from septum.prediction.frames import (
     ImageJob,
     Scale,
     frame_spacing,
-    join_frames,
     split_frames,
     working_frame,
 )
 from septum.prediction.memory import operations
 from septum.prediction.model import Model
-from septum.prediction.outputs import postprocess, resolve_output
+from septum.prediction.outputs import find_objects, join_frames, postprocess, resolve_output
 from septum.prediction.pipeline import BackgroundWriter
 from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, region_probabilities
 from septum.prediction.tta import averaged_probabilities
@@ -73,22 +72,27 @@ def predict_in_memory(
     done = 0
     for number, frame in enumerate(job.frames, start=1):
         probabilities = np.empty(0, np.float32)
-        known = job.found.probabilities
-        working = working_frame(frame, job.scale)
-        steps = frame_probabilities(tiler, working, model, tta=job.settings.tta) if known is None else [(known, 0)]
-        for filled, left in steps:
+        for filled, left in _frame_steps(tiler, frame, job):
             probabilities, done = filled, done + 1
             later = (len(job.frames) - number) * plan.tiles // len(job.frames)
             yield TileDone(job.path, done, done + left + later)
             yield from writer.finished()
         wait(results[-1:])  # at most one frame is postprocessed while the next is computed
         sides = None if job.scale is None else frame.shape[1:]
-        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides)
+        labels = job.found.labels(job.spacing)
+        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides, labels=labels)
         results.append(writer.submit(make) if job.overlap else _done(make()))
     if tiler.halved:
         yield Warned(halved_text(job.path, tiler))
     write = partial(_write, job, results, begin)
     yield from writer.submit_last(write) if job.overlap else write()
+
+
+def _frame_steps(tiler: TiledPredictor, frame: Readable, job: ImageJob) -> Iterable[tuple[NDArray[np.float32], int]]:
+    """Predict a frame of an image, or return what was predicted when its scale was found."""
+    if job.found.seen is not None:
+        return [(job.found.seen.probabilities, 0)]
+    return frame_probabilities(tiler, working_frame(frame, job.scale), job.model, tta=job.settings.tta)
 
 
 def _done(result: NDArray[Any]) -> Future[NDArray[Any]]:
@@ -192,17 +196,60 @@ def predict_image(
         If `output` is unknown, or objects are asked of a model of several classes.
     """
     resolved = resolve_output(output, model)
+    found = found or FoundScale.at((1.0,) * model.rank, model)
+    results = [
+        postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, labels=found.labels(spacing))
+        for probabilities, spacing, sides in _predicted_frames(model, image, found)
+    ]
+    return join_frames(results, image, model.rank)
+
+
+def predict_objects(
+    model: Model, image: Image, *, found: FoundScale | None = None
+) -> tuple[NDArray[Any], list[NDArray[np.float32]] | None]:
+    """Predict the objects of one image in memory, and how sure each is.
+
+    Parameters
+    ----------
+    model, image, found
+        As for `predict_image`; the model must be one of objects or of two classes.
+
+    Returns
+    -------
+    labels
+        ``([T,] 1, [Z,] Y, X)``, the axes of the image: object ids in the smallest integer type.
+    confidence
+        For each frame ``(N,) float32`` in 0..1: the probability that object 1 .. N matches a true object with an IoU of
+        one half. None if the model does not know it: an older version trained it, or there were too few examples.
+
+    Raises
+    ------
+    ModelError, UsageError
+        As `predict_image`.
+    """
+    resolve_output("labels", model)
+    made = [
+        find_objects(probabilities[1], model.header, spacing=spacing, sides=sides)
+        for probabilities, spacing, sides in _predicted_frames(model, image, found)
+    ]
+    confidence = [one for _, one in made if one is not None]
+    return join_frames([labels[None] for labels, _ in made], image, model.rank), confidence or None
+
+
+def _predicted_frames(
+    model: Model, image: Image, found: FoundScale | None
+) -> Iterator[tuple[NDArray[np.float32], tuple[float, ...] | None, tuple[int, ...] | None]]:
+    """Predict each frame; yield its probabilities, and `spacing` and `sides` as for `postprocess`."""
     frames = split_frames(image, model)
     found = found or FoundScale.at((1.0,) * model.rank, model)
     tiler = image_tiler(model, frames, found.grid)
-    results = []
     for frame in frames:
-        probabilities = found.probabilities
-        if probabilities is None:
+        if found.seen is not None:
+            probabilities = found.seen.probabilities
+        else:
             *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, found.grid), model)
         sides, spacing = None if found.grid is None else frame.shape[1:], frame_spacing(image, model.rank, found.grid)
-        results.append(postprocess(probabilities, model, resolved, spacing=spacing, sides=sides))
-    return join_frames(results, image, model.rank)
+        yield probabilities, spacing, sides
 
 
 def image_tiler(model: Model, frames: Sequence[Readable], scale: Scale | None) -> TiledPredictor:

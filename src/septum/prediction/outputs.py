@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,14 +12,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import label_objects, outline_threshold, quantize
+from septum.arrays.instances import label_each, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
+from septum.axes import spatial
+from septum.check.issues import pluralize
 from septum.errors import UsageError
-from septum.io.files import list_images
-from septum.io.formats import format_of, image_stem, image_suffix, result_suffix
+from septum.io.files import images_below, list_images
+from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
+from septum.io.image import Image
 from septum.io.zarr_labels import labels_place
+from septum.prediction.frames import walked_axes
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
+
+_LONGEST_NAME = 255  # bytes, on most file systems
 
 
 def resolve_output(output: str | None, model: Model) -> Output:
@@ -43,8 +52,86 @@ def resolve_output(output: str | None, model: Model) -> Output:
     raise unknown_output(output)
 
 
-def result_files(settings: PredictSettings) -> list[tuple[Path, Path]]:
+def input_images(inputs: Sequence[str], out: Path | None = None) -> tuple[dict[Path, Path], list[str]]:
+    """List the images to predict.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, patterns and URLs; see `septum.io.files.list_images`.
+    out
+        Folder of the results: in a folder that is named, it holds no images to predict.
+
+    Returns
+    -------
+    images, messages
+        Each image with its subfolder, relative to the folder that was named; sentences about files in the named folders
+        that are not predicted: formats that are not read, masks of the images beside them, images in subfolders.
+
+    Raises
+    ------
+    UsageError
+        If there are no images; or if a folder is a data set, which holds masks as well.
+    """
+    images: dict[Path, Path] = {}
+    messages: list[str] = []
+    for given in inputs:
+        folder = None if url_of(given) is not None else local_path(given)
+        if folder is None or not folder.is_dir() or is_zarr(folder):
+            images |= dict.fromkeys(list_images([given]), Path())
+            continue
+        found, passed_over = _images_of_folder(folder, out)
+        images |= {image: image.parent.relative_to(folder) for image in found}
+        messages += passed_over
+    return images, messages
+
+
+def _images_of_folder(folder: Path, out: Path | None) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder (of its subfolders if it holds none), and sentences about files passed over."""
+    from septum.pairing import foreign
+    from septum.pairing.ctc import sequences
+    from septum.pairing.folders import role_folders
+    from septum.pairing.names import masks_beside
+
+    if parts := ([roles[0]] if (roles := role_folders(folder)) else sequences(folder)):
+        raise UsageError(f"{folder}: a data set with masks", "images to predict", f"name {parts[0]}")
+    earlier = None if out is None or out.resolve() == folder.resolve() else out.resolve()
+
+    def is_input(path: Path) -> bool:
+        return earlier is None or not earlier.is_relative_to(folder.resolve()) or earlier not in path.resolve().parents
+
+    unread = foreign.unread_images(folder)
+    if unread and not images_below(folder):
+        given = f"{folder}: no image that is read, but {foreign.describe(unread)}"
+        raise UsageError(given, "files that end in " + " ".join(SUFFIXES), foreign.way_out(unread))
+    found = [path for path in list_images([folder]) if is_input(path)]
+    below = [path for path in images_below(folder) if path not in set(found) and is_input(path)]
+    messages = []
+    if found and below:
+        names = ", ".join(dict.fromkeys(str(p.parent.relative_to(folder)) for p in below[:3]))
+        count = pluralize(len(below), "image")
+        messages.append(f"{folder}: passed over {count} in subfolders ({names}); name the subfolders to predict them")
+    if unread:
+        messages.append(f"{folder}: passed over {foreign.describe(unread)}; {foreign.way_out(unread)}")
+    masks = masks_beside(found)
+    if masks:
+        named = f"{pluralize(len(masks), 'mask')} of images in the same folder ({masks[0].name} ...)"
+        messages.append(f"{folder}: passed over {named}; name the files to predict them")
+    return [p for p in found if p not in set(masks)], messages
+
+
+def result_files(settings: PredictSettings, images: Mapping[Path, Path] | None = None) -> list[tuple[Path, Path]]:
     """Pair each input image with the file, or the label image inside it, that its result is written to.
+
+    Results of images in subfolders of a named folder are written into subfolders of the same names. If two results
+    would have the same name otherwise, all keep the folders below the folder that their images have in common.
+
+    Parameters
+    ----------
+    settings
+        Settings of the prediction.
+    images
+        From `input_images`, which is called where it is None.
 
     Raises
     ------
@@ -53,24 +140,35 @@ def result_files(settings: PredictSettings) -> list[tuple[Path, Path]]:
     FileError
         If there are no images.
     """
-    images: dict[Path, Path] = {}
-    for image in list_images(settings.inputs):
-        if settings.out is None:
-            images[labels_place(image, str(settings.label_image))] = image
-            continue
-        floats = settings.output == "probabilities"
-        suffix = f".{settings.format}" if settings.format else result_suffix(image_suffix(image), floats=floats)
-        target = settings.out / (image_stem(image) + suffix)
+    if images is None:
+        images = input_images(settings.inputs, settings.out)[0]
+    if settings.out is None:
+        return [(image, labels_place(image, str(settings.label_image))) for image in images]
+    targets = {image: settings.out / folder / _result_name(image, settings) for image, folder in images.items()}
+    if len(set(targets.values())) < len(targets) and not any(url_of(image) for image in targets):
+        common = Path(os.path.commonpath([image.absolute().parent for image in targets]))
+        targets = {
+            image: settings.out / image.absolute().parent.relative_to(common) / target.name
+            for image, target in targets.items()
+        }
+    first: dict[Path, Path] = {}
+    for image, target in targets.items():
         if target.resolve() == image.resolve():
             raise UsageError(f"{image}: the result would overwrite the input", "another folder", "give another -o")
-        if target in images:
+        if target in first:
             raise UsageError(
-                f"{images[target]} and {image} would both be written to {target}",
+                f"{first[target]} and {image} would both be written to {target}",
                 "inputs of different names",
                 "predict them into different folders",
             )
-        images[target] = image
-    return [(image, target) for target, image in images.items()]
+        first[target] = image
+    return list(targets.items())
+
+
+def _result_name(image: Path, settings: PredictSettings) -> str:
+    floats = settings.output == "probabilities"
+    suffix = f".{settings.format}" if settings.format else result_suffix(image_suffix(image), floats=floats)
+    return image_stem(image) + suffix
 
 
 def written_by_pieces(target: Path, *, label_image: bool) -> bool:
@@ -80,8 +178,11 @@ def written_by_pieces(target: Path, *, label_image: bool) -> bool:
 
 
 def work_folder(target: Path) -> Path:
-    """Return the folder of an unfinished result that is predicted block by block."""
-    return target.with_name(f"{target.name}.unfinished")
+    """Return the folder of an unfinished result that is predicted block by block; a hash stands for a long name."""
+    name = f"{target.name}.unfinished"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f"{hashlib.blake2b(os.fsencode(target.name), digest_size=16).hexdigest()}.unfinished"
+    return target.with_name(name)
 
 
 def makes_objects(output: Output, header: ModelHeader) -> bool:
@@ -96,6 +197,7 @@ def postprocess(
     *,
     spacing: tuple[float, ...] | None = None,
     sides: tuple[int, ...] | None = None,
+    labels: NDArray[np.int32] | None = None,
 ) -> NDArray[Any]:
     """Turn class probabilities into the result.
 
@@ -111,6 +213,8 @@ def postprocess(
         Pixel size of each axis relative to the smallest; None if unknown.
     sides
         Sides of the result, where the probabilities were computed on another grid than that of the image.
+    labels
+        ``(*S) int32``, 0 background: the objects, if `septum.arrays.instances.label_objects` has made them already.
 
     Returns
     -------
@@ -121,7 +225,9 @@ def postprocess(
     if output == "probabilities":
         return _on_grid(probabilities[1:] if len(probabilities) == 2 else probabilities, sides)
     if output == "labels":
-        return _objects(probabilities[1], model.header, spacing, sides)[None]
+        if labels is not None:
+            return _labels_on_grid(labels, probabilities[1], model.header, sides)[None]
+        return find_objects(probabilities[1], model.header, spacing=spacing, sides=sides)[0][None]
     classes = most_probable_class(probabilities, model.header, spacing=spacing, sides=sides)
     values: NDArray[Any] = class_table(model)[classes][None]
     return values
@@ -134,20 +240,46 @@ def _on_grid(probabilities: NDArray[np.float32], sides: tuple[int, ...] | None) 
     return Resampled(probabilities, sides)[(slice(None),) * probabilities.ndim]
 
 
-def _objects(
-    foreground: NDArray[np.float32],
-    header: ModelHeader,
-    spacing: tuple[float, ...] | None,
-    sides: tuple[int, ...] | None,
+def _labels_on_grid(
+    numbers: NDArray[np.int32], foreground: NDArray[np.float32], header: ModelHeader, sides: tuple[int, ...] | None
 ) -> NDArray[Any]:
-    """Label objects on the grid of the probabilities, and bring them to the image's own grid of `sides`."""
-    numbers = label_objects(foreground, header.objects, spacing=spacing)
+    """Return objects in the smallest integer type, on the image's own grid of these sides; None: they are already."""
     labels: NDArray[Any] = numbers.astype(smallest_integer(0, int(numbers.max())))
     if sides is None:
         return labels
     levels, whole = quantize(foreground), tuple(slice(0, n) for n in sides)
-    threshold = outline_threshold(header.objects)
-    return resample_labels(lambda part: (labels[part], levels[part]), labels.shape, sides, whole, threshold=threshold)
+    lowest = outline_threshold(header.objects)
+    return resample_labels(lambda part: (labels[part], levels[part]), labels.shape, sides, whole, threshold=lowest)
+
+
+def find_objects(
+    foreground: NDArray[np.float32],
+    header: ModelHeader,
+    *,
+    spacing: tuple[float, ...] | None = None,
+    sides: tuple[int, ...] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Label objects on the grid of the probabilities, and bring them to the image's own grid.
+
+    Parameters
+    ----------
+    foreground
+        ``(*S) float32`` in 0..1.
+    header
+        Header of the model.
+    spacing, sides
+        As in `postprocess`.
+
+    Returns
+    -------
+    labels
+        ``(*S)`` object ids in the smallest integer type that holds them.
+    confidence
+        ``(N,) float32`` in 0..1: the probability that object 1 .. N matches a true one with an IoU of one half; None if
+        the model does not know it.
+    """
+    ((_, numbers, confidence),) = label_each(foreground, [header.objects], spacing=spacing)
+    return _labels_on_grid(numbers, foreground, header, sides), confidence
 
 
 def most_probable_class(
@@ -177,7 +309,7 @@ def most_probable_class(
         ``(*S)`` classes 0..K - 1 in the smallest integer type.
     """
     if header.lines:
-        classes = draw_boundaries(_objects(probabilities[1], header, spacing, sides)) > 0
+        classes = draw_boundaries(find_objects(probabilities[1], header, spacing=spacing, sides=sides)[0]) > 0
     else:
         classes = _on_grid(probabilities, sides).argmax(axis=0)
     return classes.astype(smallest_integer(0, len(probabilities) - 1))
@@ -194,3 +326,29 @@ def smallest_integer(low: int, high: int) -> DTypeLike:
     """Return the smallest integer type that holds low..high, unsigned if possible."""
     kinds = (np.uint8, np.uint16, np.uint32, np.uint64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
     return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+
+
+def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
+    """Join the results of frames in the axes of the image.
+
+    Parameters
+    ----------
+    results
+        For each frame, in order, ``(C', *S)`` of any dtype, any values.
+    source
+        The image.
+    rank
+        Number of spatial axes of a frame, 2 or 3.
+
+    Returns
+    -------
+    ndarray
+        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
+    """
+    lengths = dict(zip(source.axes, source.shape, strict=True))
+    walked = walked_axes(source.axes, rank)
+    stack = np.stack(results)
+    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
+    now = [*walked, "C", *spatial(source.axes)[-rank:]]
+    joined: NDArray[Any] = stack.transpose([now.index(a) for a in source.axes])
+    return joined

@@ -34,6 +34,7 @@ from septum.prediction.in_memory import PredictionFailure, failure, frame_operat
 from septum.prediction.memory import format_bytes, peak_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
+    input_images,
     makes_objects,
     resolve_output,
     result_files,
@@ -73,15 +74,17 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
     asked = asked_factor(settings.scale, settings.object_size, model.header)
-    files = result_files(settings)
+    images, messages = input_images(settings.inputs, settings.out)
+    files = result_files(settings, images)
     if (words := model.header.describe_release()) is not None:
         yield Opened(words)
-    if settings.out is not None:
+    for folder in dict.fromkeys(target.parent for _, target in files) if settings.out is not None else ():
         try:
-            settings.out.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            given = f"{settings.out}: {error.strerror}"
+            given = f"{folder}: {error.strerror}"
             raise FileError(given, "a folder that can be written", "give another -o") from None
+    yield from map(Warned, messages)
     failures: list[SeptumError] = []
     warned: set[str] = set()
     with _executor(settings) as executor:
@@ -316,7 +319,12 @@ def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, e
         raise UsageError(
             f"{target.name}: the image and its result do not fit into {format_bytes(_limit(settings))}",
             "a format that is written piece by piece",
-            "write --format tif or ome.zarr, or give more with --max-memory",
+            "write --format tif or ome.zarr, or give more with --max-memory"
+            + (
+                f"; --scale 1 predicts it without enlarging it {found.factors[-1]:.2g} times"
+                if max(found.factors) > 1
+                else ""
+            ),
         )
     several = plan.block is None and (count > 1 or len(frames) > 1)
     overlap = several and plan.peak_bytes - held <= (limit - held) * _OVERLAP_SHARE

@@ -7,7 +7,8 @@ Measured: a part of the image is predicted at several factors. The *seen width* 
 the grid of the network: the diameter of a disk of equal area, the median by area, so that fragments count little. The
 *sureness* is the mean of ``|2 p - 1|`` over all pixels whose probability p of the foreground is above 0.1: a network
 is unsure of objects at a scale that it has not learned. Of the factors at which the seen width is near that of the
-training objects the one with the highest sureness is taken. From its seen width follow the width of the objects in the
+training objects the one with the highest sureness is taken (times ``1 - 1 / n`` for n objects). From its seen width
+follow the width of the objects in the
 image, and the factor: 1 if the width is that of the training within a factor of `TOLERANCE`.
 
 The first image of a prediction with objects gives the factor for all. Each image is predicted at it and keeps it if the
@@ -32,7 +33,7 @@ from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable, busiest_window
 from septum.errors import UsageError
 from septum.io.image import Image
-from septum.prediction.frames import FoundScale, ImageJob, scale_by_pixel_size, split_frames, working_frame
+from septum.prediction.frames import FoundScale, ImageJob, SeenFrame, scale_by_pixel_size, split_frames, working_frame
 from septum.prediction.in_memory import image_tiler
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.tiled import Region, TiledPredictor, region_probabilities
@@ -81,6 +82,11 @@ class Evidence:
     def width_px(self) -> float:
         """Width of the objects in pixels of the image."""
         return self.seen_px / self.factor
+
+    @property
+    def weight(self) -> float:
+        """Sureness of many objects; less for few, which can be clusters of objects that are seen too small."""
+        return self.sureness * (1 - 1 / max(1, self.objects))
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,8 @@ class ScaleFinder:
         if not self.decided or evidence.objects < _LEAST_OBJECTS:
             return self.factor
         factor = self._target_px / evidence.width_px
+        if not _FACTORS[0] / _NEAR <= factor <= _LAST_FACTOR * _NEAR:  # specks, or all objects in one
+            return self.factor
         near = (known for known in (self.factor, 1.0) if 1 / TOLERANCE <= factor / known <= TOLERANCE)
         return next(near, factor)
 
@@ -207,7 +215,7 @@ class ScaleFinder:
             if factor not in looked:
                 looked[factor] = _look_at_part(tiler, view, self.model, factor)
             good = [e for e in looked.values() if self._counts(e) and self._near(e, _NEAR)]
-            best = max(good, key=lambda e: (e.sureness, -e.factor), default=None)
+            best = max(good, key=lambda e: (e.weight, -e.factor), default=None)
         found = None
         if best is not None:
             factor = self._target_px / best.width_px
@@ -223,11 +231,9 @@ class ScaleFinder:
             return ""
         if width_px == 0:
             return f"predicted at scale {factor:.2g}, as the first images (--scale 1 refuses)"
-        ratio = width_px / self._target_px
-        times = f"{ratio:.2g} times those" if ratio > 1 else f"1/{1 / ratio:.2g} of those"
         return (
-            f"objects are about {width_px:.2g} px wide, {times} of the training: predicted at scale {factor:.2g} "
-            "(--scale 1 refuses)"
+            f"objects are about {width_px:.2g} px wide, {width_px / self._target_px:.2g} times those of the training: "
+            f"predicted at scale {factor:.2g} (--scale 1 refuses)"
         )
 
     def _counts(self, evidence: Evidence) -> bool:
@@ -260,7 +266,7 @@ def settle(job: ImageJob, finder: ScaleFinder, plan: Callable[[FoundScale], Imag
     found = _find(job.model, job.frames, finder, tiler_at)
     found = replace(found, seconds=time.monotonic() - begin)
     if job.settings.tta:  # the result is the mean of several predictions
-        found = replace(found, probabilities=None)
+        found = replace(found, seen=None)
     return replace(jobs[found.factors], found=found) if found.factors in jobs else plan(found)
 
 
@@ -302,10 +308,9 @@ def _find(
     while True:
         found = FoundScale.at((factor,) * model.rank, model)
         tiler = tiler_at(found)
-        evidence, probabilities = look(tiler, frame, model, factor)
+        evidence, seen = look(tiler, frame, model, factor)
         looked.append(evidence)
-        text = finder.text(factor, evidence.width_px)
-        found = replace(found, text=text, probabilities=probabilities if len(frames) == 1 else None)
+        found = replace(found, text=finder.text(factor, evidence.width_px), seen=seen if len(frames) == 1 else None)
         if finder.fits(evidence):
             return found
         following = finder.following(evidence)
@@ -318,9 +323,7 @@ def _find(
     return FoundScale.at((measured.factor,) * model.rank, model, finder.text(measured.factor, measured.width_px))
 
 
-def look(
-    tiler: TiledPredictor, frame: Readable, model: Model, factor: float
-) -> tuple[Evidence, NDArray[np.float32] | None]:
+def look(tiler: TiledPredictor, frame: Readable, model: Model, factor: float) -> tuple[Evidence, SeenFrame | None]:
     """Look for objects in a frame at a factor.
 
     Parameters
@@ -338,8 +341,8 @@ def look(
     -------
     evidence
         The objects; of large frames, those of a part.
-    probabilities
-        ``(K, *S) float32`` in 0..1 on the working grid if the whole frame was predicted, else None.
+    seen
+        The prediction of the frame; None if only a part was predicted.
     """
     working = working_frame(frame, FoundScale.at((factor,) * model.rank, model).grid)
     if prod(working.shape[1:]) > _WHOLE_PX:
@@ -347,7 +350,8 @@ def look(
     whole = tuple(slice(0, n) for n in working.shape[1:])
     image = working[(slice(None), *whole)]
     *_, (probabilities, _) = region_probabilities(tiler, image, statistics(image, model.header.normalization), whole)
-    return _evidence(probabilities, model, factor), probabilities
+    labels = label_objects(probabilities[1], model.header.objects)
+    return _evidence(probabilities, labels, model, factor), SeenFrame(probabilities, labels)
 
 
 def _look_at_part(tiler: TiledPredictor, view: NDArray[Any], model: Model, factor: float) -> Evidence:
@@ -363,14 +367,13 @@ def _look_at_part(tiler: TiledPredictor, view: NDArray[Any], model: Model, facto
     side = max(_LEAST_SIDE, round(_SIDE_OBJECTS * _training_width(model.header) * model.header.scale))
     region = _part(view, working.shape[1:], side)
     *_, (probabilities, _) = region_probabilities(tiler, working, stats, region)
-    return _evidence(probabilities, model, factor)
+    return _evidence(probabilities, label_objects(probabilities[1], model.header.objects), model, factor)
 
 
-def _evidence(probabilities: NDArray[np.float32], model: Model, factor: float) -> Evidence:
-    foreground = probabilities[1]
-    possible = foreground[foreground > _POSSIBLE]
+def _evidence(probabilities: NDArray[np.float32], labels: NDArray[np.int32], model: Model, factor: float) -> Evidence:
+    possible = probabilities[1][probabilities[1] > _POSSIBLE]
     sureness = float(np.abs(2 * possible - 1).mean()) if possible.size else 0.0
-    objects, width = width_by_area(label_objects(foreground, model.header.objects))
+    objects, width = width_by_area(labels)
     return Evidence(factor, objects, width / model.header.scale, sureness)
 
 

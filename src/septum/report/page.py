@@ -34,6 +34,7 @@ NAME = "report.html"
 MEANINGS = {
     "SEG": "mean IoU of all true objects, 0 for those not found",
     "AP50": "found objects, as a share of all true or predicted ones, at IoU 0.5",
+    "AP75": "the same at IoU 0.75: outlines count",
     "AP": "the same, averaged over IoU 0.5 to 0.95",
     "F1": "harmonic mean of precision and recall",
     "precision": "share of predicted objects that are true",

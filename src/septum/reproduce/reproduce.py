@@ -228,6 +228,7 @@ def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart
             out=folder,
             output="probabilities" if protocol.metric == "isbi" else "labels",
             tta=protocol.tta,
+            scale=1.0,  # the images are those of the protocol, as the paper predicts them
             device=settings.device,
             format="tif",
         )

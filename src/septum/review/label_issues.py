@@ -133,7 +133,11 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
         )
     ignored = stored.get("ignore_values", stored.get("ignore", ()))
     report = check(
-        data, kind=stored.get("kind"), ignore=tuple(int(value) for value in ignored), axes=stored.get("axes")
+        data,
+        kind=stored.get("kind"),
+        ignore=tuple(int(value) for value in ignored),
+        background=stored.get("background"),
+        axes=stored.get("axes"),
     )
     yield Checked(report)
     yield from find_label_issues(report, run, device=settings.device)

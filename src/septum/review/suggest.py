@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
+from septum.arrays.resample import Resampled
 from septum.errors import DataError, SeptumError
-from septum.events import Event
-from septum.io.files import list_images
+from septum.events import Event, Warned
 from septum.io.image import Image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
-from septum.prediction.frames import ImageFrame, open_for_model, split_frames, walked_axes
+from septum.prediction.frames import FoundScale, ImageFrame, open_for_model, split_frames, walked_axes, working_frame
 from septum.prediction.memory import format_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, open_model
+from septum.prediction.outputs import input_images
 from septum.prediction.tiled import TiledPredictor, largest_output
 from septum.prediction.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
@@ -106,7 +107,8 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
 
     Yields
     ------
-    Judged for each frame, ImageFailed for an image that could not be read or predicted, Suggested at the end.
+    Warned of files that are passed over, Judged for each frame, ImageFailed for an image that could not be read or
+    predicted, Suggested at the end.
 
     Raises
     ------
@@ -115,7 +117,9 @@ def suggest(settings: SuggestSettings) -> Iterator[Event]:
     """
     begin = time.monotonic()
     model = open_model(settings.model, settings.device)
-    paths = list_images(settings.inputs)
+    images, messages = input_images(settings.inputs)
+    yield from map(Warned, messages)
+    paths = list(images)
     suggestions: list[Suggestion] = []
     failures: list[SeptumError] = []
     frames = 0
@@ -175,8 +179,14 @@ def votes(model: Model, image: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
 
 def _judge_frame(path: Path, source: Image, frame: ImageFrame, model: Model, settings: SuggestSettings) -> Suggestion:
     _refuse_too_large(path, frame, model)
-    image = frame[(slice(None), *(slice(0, n) for n in frame.shape[1:]))]
-    information, _ = mutual_information(votes(model, image))
+    whole = tuple(slice(0, n) for n in frame.shape[1:])
+    image = frame[(slice(None), *whole)]
+    # At the scale of the training: an image of another scale is worth annotating because the network does not know it.
+    scale = FoundScale.at((1.0,) * model.rank, model).grid
+    seen = working_frame(image, scale)
+    information, _ = mutual_information(votes(model, seen[(slice(None), *(slice(0, n) for n in seen.shape[1:]))]))
+    if scale is not None:
+        information = Resampled(information[None], frame.shape[1:])[(slice(None), *whole)][0]
     sides = (settings.region or _BOX_PX[model.rank],) * model.rank
     boxes = [
         Box(tuple(s.start for s in region), tuple(s.stop for s in region), mean)

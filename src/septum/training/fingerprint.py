@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters
+from septum.arrays.watershed import fill_holes
 from septum.arrays.weight_map import two_nearest
 from septum.check.samples import Sample
 from septum.nn.augment import AugmentSettings
@@ -30,6 +31,8 @@ _MIN_IMAGES, _MIN_DISTANCE, _MIN_AGREEMENT = 5, 0.05, 0.9
 # Boundary lines are looked for in this many masks, in their middle of at most this many pixels a side; each must hold
 # this many areas on average.
 _LINES_MASKS, _LINES_SIDE, _MIN_AREAS = 8, 1024, 4
+# Holes of objects are filled if at most this share of the true objects has one: masks are not free of errors.
+_FEW_HOLES = 0.01
 # Least share of annotated pixels in masks without gaps.
 _ANNOTATED = 0.9
 
@@ -83,12 +86,14 @@ class Fingerprint:
     contrast
         Largest distance between these two quantiles in an image, relative to the smallest.
     brightest
-        Largest distance of the brightest or darkest structures from the mean in an image, in standard deviations; 0 if
-        unknown.
+        Distance of the brightest or darkest structures of an image from its mean, in standard deviations: the median
+        over the images; 0 if unknown.
     objects
         Number of objects in all images; 0 for classes.
     touching
         Share of the objects that touch another one, 0..1.
+    holes
+        Share of the objects that enclose background (see `septum.arrays.watershed.fill_holes`), 0..1.
     shares
         Share of each class in the annotated pixels, 0..1; for objects, of background and objects.
     annotated
@@ -116,10 +121,16 @@ class Fingerprint:
     brightest: float = 0.0
     objects: int = 0
     touching: float = 0.0
+    holes: float = 0.0
     shares: tuple[float, ...] = ()
     annotated: float = 1.0
     gray_values: GrayValues | None = None
     common: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def solid_objects(self) -> bool:
+        """Return True if there are objects and hardly any of them has a hole."""
+        return self.objects > 0 and self.holes <= _FEW_HOLES
 
     def describe(self) -> tuple[str, ...]:
         """Describe the data in words, one sentence a line."""
@@ -166,13 +177,14 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
     ranges = spans[:, 1] - spans[:, 0]
     ranges = ranges[ranges > 0]
     counts = np.zeros(classes, np.int64)
-    sizes, touching = [np.zeros(0, np.int64)], 0
+    sizes, touching, pierced = [np.zeros(0, np.int64)], 0, 0
     for sample in samples:
         labels = np.minimum(sample.mask, 1) if is_objects else sample.mask
         counts += np.bincount(labels[labels >= 0], minlength=classes)[:classes]
         if is_objects:
             sizes.append(np.unique(sample.mask[sample.mask > 0], return_counts=True)[1])
             touching += len(touching_ids(sample.mask))
+            pierced += int(np.count_nonzero(np.unique(fill_holes(sample.mask)[sample.mask == 0])))
     diameters = equivalent_diameters(np.concatenate(sizes), shapes.shape[1])
     has_objects = len(diameters) > 0
     boundary_lines = not is_objects and classes == 2 and has_boundary_lines(samples)
@@ -192,9 +204,10 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
-        brightest=max(_brightest(s.image) for s in samples),
+        brightest=float(np.median([_brightest(s.image) for s in samples])),
         objects=len(diameters),
         touching=touching / len(diameters) if has_objects else 0.0,
+        holes=pierced / len(diameters) if has_objects else 0.0,
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
         annotated=float(counts.sum() / sum(s.mask.size for s in samples)),
         gray_values=None if is_objects or boundary_lines else _gray_values(samples, common, classes=classes),

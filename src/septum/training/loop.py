@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from septum.check.check import check
+from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -36,7 +36,7 @@ from septum.training.schedule import LATEST, PATIENCE, Schedule
 from septum.training.settings import TrainSettings
 from septum.training.split import Split, split
 from septum.training.trainer import Trainer
-from septum.training.validation import Validator
+from septum.training.validation import Validator, learnable
 from septum.version import __version__
 
 SAVE_SECONDS = 60.0
@@ -114,25 +114,25 @@ def _train(
         checkpoint = yield from _newest(folder, processes)
         done = _finished(folder, checkpoint, origin) if processes.first else None
         if processes.any(done is not None):
-            if done is not None:
-                yield done
+            yield from () if done is None else (done,)
             return
         domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
-        held_out = tuple(samples[i] for i in parts.held_out)
+        held_out, taught = (tuple(samples[i] for i in part) for part in (parts.held_out, parts.train))
+        validator = Validator(held_out, rules.kind == "objects", plan, device, processes, learnable(taught, rules.kind))
         trainer = Trainer(
             plan=plan,
             seed=settings.seed,
             device=device,
             processes=processes,
-            images=tuple(prepare([samples[i] for i in parts.train], plan, kind=rules.kind)),
-            validator=Validator(held_out, rules.kind == "objects", plan, device, processes),
+            images=tuple(prepare(taught, plan, kind=rules.kind)),
+            validator=validator,
             compile=settings.compile,
         )
         if trainer.not_compiled:
             yield Warned(f"the network could not be compiled and is trained without: {trainer.not_compiled}")
         if start is not None:
             start.fill(trainer.network, keep_head=start.keeps_head(rules.class_values))
-        del samples, loaded  # training reads the prepared copies, and the validator has its own samples
+        del samples, loaded, taught  # training reads the prepared copies, and the validator has its own samples
         session = _Session(trainer, folder, schedule, stop)
         with stop.polled():
             stopped = yield from session.run(checkpoint)
@@ -144,10 +144,7 @@ def _open_data(
     settings: TrainSettings, processes: Processes, loaded: LoadedData | None
 ) -> Generator[Event, None, tuple[LoadedData, Pretrained | Trial | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
-    if loaded is None:
-        report = check(settings.data, kind=settings.kind, ignore=settings.ignore_values, axes=settings.axes)
-    else:
-        report = loaded.report
+    report = check_data(settings) if loaded is None else loaded.report
     yield Checked(report)
     given = settings.from_model
     start: Pretrained | Trial | None = read_pretrained(given) if isinstance(given, Path) else None

@@ -1,19 +1,31 @@
-"""Model selection: the main scores of held-out images, the selection score, and the candidate settings.
+"""Model selection: the main scores of held-out images, the selection score, candidate settings, learned decisions.
 
-The selection score decides which weights are kept, which candidate settings turn probabilities into objects, and
-whether a training still improves. To change how a model is chosen, change this file.
+The selection score decides which weights are kept, which candidate settings turn probabilities into objects, whether
+decisions about objects are learned, and whether a training still improves. To change how a model is chosen, change this
+file.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from septum.arrays.instances import AREAS, ObjectSettings
+from septum.evaluation.object_scores import (
+    FEWEST,
+    FEWEST_OF_CONFIDENCE,
+    LEAST_CONFIDENCE,
+    ObjectExample,
+    fit_decisions,
+)
+from septum.metrics.aggregate import finish_objects, object_columns
+from septum.metrics.contingency import Table
 from septum.settings import MaskKind
+from septum.training.distributed import Processes
 
 MAIN_SCORES: Mapping[MaskKind, tuple[str, ...]] = {
     "objects": ("SEG", "AP50", "AP"),
@@ -38,6 +50,15 @@ GAIN = 0.002
 SEED_SHARES = (0.0, 0.15, 0.3, 0.45)
 """Values of `septum.arrays.instances.ObjectSettings.seed_share` that tuning tries."""
 
+OUTLINE_LEVELS = (0.5, 0.65, 0.35, 0.2)
+"""Values of `septum.arrays.instances.ObjectSettings.outline_level` that tuning tries; the first one until then.
+
+So the threshold and the seed level are chosen by how well they separate objects, not by where outlines lie.
+"""
+
+# Parts of the images that are left out in turn when learned decisions are judged.
+_FOLDS = 5
+
 # Ratio of neighboring candidates for `septum.arrays.instances.ObjectSettings.min_size_px`, at most.
 _MIN_SIZE_STEP = 1.25
 
@@ -61,13 +82,22 @@ def selection_score(scores: Mapping[str, float]) -> float:
     return sum(scores[name] if np.isfinite(scores[name]) else 0.0 for name in names) / len(names)
 
 
-def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
+def untuned(*, lines: bool = False, fill_holes: bool = False) -> ObjectSettings:
+    """Return the settings of objects, or of areas between `lines`, where no image can be held out for tuning."""
+    if lines:
+        return AREAS
+    return ObjectSettings(outline_level=OUTLINE_LEVELS[0], contacts="valley", fill_holes=fill_holes)
+
+
+def candidates(object_sizes: ArrayLike = (), *, fill_holes: bool = False) -> tuple[ObjectSettings, ...]:
     """List the settings that tuning tries.
 
     Parameters
     ----------
     object_sizes
         ``(N,)`` integers, 1 or more: sizes of the true objects in pixels. The smallest of them determine `min_size_px`.
+    fill_holes
+        Fill holes of objects.
 
     Returns
     -------
@@ -75,14 +105,10 @@ def candidates(object_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
         A grid of 32 settings, ordered so that neighbors share most of the work in
         `septum.arrays.instances.label_each`.
     """
-    smallest = min_size_candidates(object_sizes)[0]
+    same = untuned(fill_holes=fill_holes).model_copy(update={"min_size_px": min_size_candidates(object_sizes)[0]})
     grid = itertools.product((0.35, 0.5, 0.65, 0.8), (0.8, 0.95), (0.0, 0.5), (0, 1))
-    return tuple(
-        ObjectSettings(
-            threshold=threshold, seed_level=seed_level, merge_ratio=ratio, min_size_px=smallest, grow_px=grow
-        )
-        for threshold, seed_level, ratio, grow in grid
-    )
+    names = ("threshold", "seed_level", "merge_ratio", "grow_px")
+    return tuple(same.model_copy(update=dict(zip(names, values, strict=True))) for values in grid)
 
 
 def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
@@ -124,3 +150,167 @@ def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
     tiny, few = np.quantile(sizes, [0.01, 0.1])
     steps = int(np.ceil(np.log(4 * few / tiny) / np.log(_MIN_SIZE_STEP)))
     return sorted({max(1, int(round(size, 6))) for size in np.geomspace(tiny / 4, few, steps + 1)})
+
+
+def few_candidates(
+    sizes: NDArray[np.float64], *, lines: bool = False, fill_holes: bool = False
+) -> tuple[ObjectSettings, ...]:
+    """List the settings tried during training: weights that score low with one may be the best with another.
+
+    Parameters
+    ----------
+    sizes
+        ``(n,) float64`` in pixels, 1 or more; from `septum.training.validation.object_sizes`.
+    lines
+        True if the two classes are lines and areas.
+    fill_holes
+        Fill holes of objects.
+    """
+    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
+    if lines:
+        return tuple(c for c in choices if c.threshold in (0.35, 0.8))
+    few = [c for c in choices if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
+    every = min_size_candidates(sizes)
+    min_sizes = sorted({every[0], every[len(every) // 2]})
+    return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
+
+
+def first_candidates(
+    sizes: NDArray[np.float64], *, lines: bool = False, fill_holes: bool = False
+) -> tuple[ObjectSettings, ...]:
+    """List what tuning tries first, `candidates` or `area_candidates`, for `sizes` ``(n,)`` float64, >= 1."""
+    return area_candidates(sizes) if lines else candidates(sizes, fill_holes=fill_holes)
+
+
+def refinements(sizes: NDArray[np.float64], *, lines: bool = False) -> dict[str, Sequence[float]]:
+    """List the values that tuning tries after the first candidates, one setting after the other.
+
+    Parameters
+    ----------
+    sizes
+        ``(n,) float64`` in pixels, 1 or more: sizes of the true objects, or areas between `lines`.
+    lines
+        True if the two classes are lines and areas, which have no outline besides the lines.
+    """
+    outlines: dict[str, Sequence[float]] = {} if lines else {"outline_level": OUTLINE_LEVELS}
+    return outlines | {"seed_share": SEED_SHARES, "min_size_px": min_size_candidates(sizes)}
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedExample:
+    """An image on which decisions about objects are learned and judged.
+
+    Attributes
+    ----------
+    options
+        Its parts of objects with each of `decision_options`.
+    held_out
+        False for a training image, which the network knows.
+    place
+        Place among the held-out images, or among the training images.
+    """
+
+    options: tuple[ObjectExample, ...]
+    held_out: bool
+    place: int
+
+
+def decision_options(settings: ObjectSettings, object_sizes: ArrayLike) -> tuple[ObjectSettings, ObjectSettings]:
+    """Return the settings to which learned decisions are added: the tuned ones, and the same with strict seeds.
+
+    Strict seeds divide objects into too many parts, which are then merged by a learned score.
+
+    Parameters
+    ----------
+    settings
+        The tuned settings.
+    object_sizes
+        ``(N,)`` integers, 1 or more: sizes of the true objects in pixels.
+    """
+    seeds = {"seed_level": max(settings.threshold, 0.8), "seed_share": 0.0, "merge_ratio": 0.8}
+    smallest = {"min_size_px": min_size_candidates(object_sizes)[0]}
+    return settings, settings.model_copy(update=seeds | smallest)
+
+
+def choose_decisions(
+    options: Sequence[ObjectSettings], examples: Sequence[JudgedExample], object_sizes: ArrayLike
+) -> ObjectSettings:
+    """Add learned decisions to the settings of objects, as far as they are better on images they were not fitted on.
+
+    Tried are a score of objects, by which false ones are removed, and strict seeds whose parts are merged by a score of
+    contacts, before false objects are removed. Both are fitted on four fifths of the images and applied to the others,
+    five times. Taken is what gains most selection score over the tuned settings, at least `GAIN`, and loses no more
+    than that on the held-out images alone. Otherwise the objects stay as they are, and only get a confidence.
+
+    Parameters
+    ----------
+    options
+        From `decision_options`.
+    examples
+        Held-out and training images.
+    object_sizes
+        ``(N,)`` integers, 1 or more: sizes of the true objects in pixels.
+    """
+    sizes = np.asarray(object_sizes)
+    if not sizes.size or not examples:
+        return options[0]
+    size_px, held_out = float(np.median(sizes)), np.array([one.held_out for one in examples])
+    before = _columns([one.options[0].truth for one in examples])
+    best, merges, gained = 0, False, 0.0
+    for index, merge in ((0, False), (1, True)):
+        decided = _cross_validated([one.options[index] for one in examples], size_px, merge=merge)
+        if decided is None:
+            continue
+        gain, own = (_score(_columns(decided)[part]) - _score(before[part]) for part in (slice(None), held_out))
+        if gain > max(GAIN, gained) and own >= -GAIN:
+            best, merges, gained = index, merge, gain
+    least, fewest = (LEAST_CONFIDENCE, FEWEST) if gained else (0.0, FEWEST_OF_CONFIDENCE)
+    parts = [one.options[best] for one in examples]
+    learned = fit_decisions(parts, size_px, merge=merges, least=least, fewest=fewest)
+    if learned is None:
+        return options[0]
+    return options[best].model_copy(update={"learned": learned.model_copy(update={"gain": round(gained, 4)})})
+
+
+def _cross_validated(examples: Sequence[ObjectExample], size_px: float, *, merge: bool) -> list[Table] | None:
+    """Decide about the objects of each image by scores fitted on other images; None if there are too few for that."""
+    decided: dict[int, Table] = {}
+    for fold in range(_FOLDS):
+        others = [example for i, example in enumerate(examples) if i % _FOLDS != fold]
+        learned = fit_decisions(others, size_px, merge=merge, least=LEAST_CONFIDENCE)
+        if learned is None:
+            return None
+        decided |= {i: examples[i].decided(learned) for i in range(fold, len(examples), _FOLDS)}
+    return [decided[i] for i in range(len(examples))]
+
+
+def _columns(tables: Sequence[Table]) -> NDArray[np.float64]:
+    return np.stack([object_columns(one, one) for one in tables])
+
+
+def _score(columns: NDArray[np.float64]) -> float:
+    scores = finish_objects(columns.sum(axis=0))
+    return selection_score({name: float(scores[name]) for name in MAIN_SCORES["objects"]})
+
+
+def gather_examples(processes: Processes, examples: Sequence[JudgedExample]) -> list[JudgedExample]:
+    """Return the examples of all processes in each of them, held-out images first, in the order of their places."""
+    if processes.world > 1:
+        flat = [np.array([len(one.options), one.held_out, one.place]) for one in examples]
+        packed = [array for head, one in zip(flat, examples, strict=True) for array in (head, *_packed(one))]
+        examples = [one for arrays in processes.gather(packed) for one in _unpacked(arrays)]
+    return sorted(examples, key=lambda one: (not one.held_out, one.place))
+
+
+def _packed(example: JudgedExample) -> list[NDArray[np.int64]]:
+    return [one.packed() for one in example.options]
+
+
+def _unpacked(arrays: Sequence[NDArray[np.int64]]) -> list[JudgedExample]:
+    found, place = [], 0
+    while place < len(arrays):
+        options, held_out, number = (int(n) for n in arrays[place])
+        parts = arrays[place + 1 : place + 1 + options]
+        found.append(JudgedExample(tuple(ObjectExample.unpacked(p) for p in parts), bool(held_out), number))
+        place += 1 + options
+    return found

@@ -105,6 +105,9 @@ class Plan(Settings):
         The two classes are boundary lines and the areas between them, in 2D: gaps that join areas lower the score
         (`septum.training.model_selection.selection_score`), and masks are made of areas
         (`septum.prediction.outputs.most_probable_class`).
+    fill_holes
+        Background that a predicted object encloses becomes part of it
+        (`septum.arrays.instances.ObjectSettings.fill_holes`).
     precision
         Number format of the convolutions of a step; weights, loss and everything but training are float32.
     """
@@ -122,6 +125,7 @@ class Plan(Settings):
     sampler: Literal["uniform", "objects", "density"] = "uniform"
     validations: int = Field(default=10, ge=1)
     lines: bool = False
+    fill_holes: bool = False
     precision: Precision = "float32"
 
     @model_validator(mode="after")

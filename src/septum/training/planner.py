@@ -39,10 +39,11 @@ _TIMING_SHARE, _STEPS_SHARE = 0.02, 0.75
 _TIMED_STEPS = 3
 
 # Models that come with Septum to start a training from, by what the masks show; and the least score before the first
-# step with which they helped (benchmarks/starts.py): AP50 of objects, V_Rand of areas between lines.
+# step: AP50 of objects, V_Rand of areas between lines. Models of one set reached an AP50 of 0.5 on a related set and at
+# most 0.15 on others (docs/training.md).
 _STARTS = {"objects": ("nuclei", "cells"), "lines": ("membranes",)}
 _SCORES = {"objects": "AP50", "lines": "V_Rand"}
-_LEAST_SCORE = {"objects": 0.1, "lines": 0.5}
+_LEAST_SCORE = {"objects": 0.3, "lines": 0.5}
 
 # A tile whose output has no longer side is not divided further, in pixels.
 _SMALLEST_OUTPUT = 16

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from septum.errors import UsageError
 from septum.settings import (
     AXES,
+    BACKGROUND,
     DEVICE,
     IGNORE_VALUES,
     MASK_KIND,
@@ -163,6 +164,7 @@ class TrainSettings(Settings):
     ] = False
     kind: Annotated[MaskKind | None, MASK_KIND] = None
     ignore_values: Annotated[tuple[int, ...], IGNORE_VALUES] = ()
+    background: Annotated[int | None, BACKGROUND] = None
     axes: Annotated[str | None, replace(AXES, heading="Data")] = None
     split: SplitSettings = SplitSettings()
     from_model: Annotated[

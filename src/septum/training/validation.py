@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import AREAS, ObjectSettings, label_each
+from septum.arrays.instances import ObjectSettings, label_each
 from septum.arrays.targets import connected_components
 from septum.check.samples import Sample, judged_objects
+from septum.evaluation.object_scores import object_examples
 from septum.metrics import isbi
 from septum.metrics.aggregate import Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import table
@@ -29,12 +30,16 @@ from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import (
     MAIN_SCORES,
-    SEED_SHARES,
-    area_candidates,
-    candidates,
+    JudgedExample,
+    choose_decisions,
+    decision_options,
+    few_candidates,
+    first_candidates,
+    gather_examples,
     main_scores,
-    min_size_candidates,
+    refinements,
     selection_score,
+    untuned,
 )
 from septum.training.plan import Plan
 from septum.training.schedule import Schedule
@@ -47,8 +52,11 @@ CandidateColumns = dict[int, NDArray[np.float64]]
 MOST_SCORED = 24
 """Images scored in one validation during training, and for tuning; the final scores are of all images."""
 
-# Shares of a time budget for all validations during training, the final scores, tuning, and the report.
-_VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _REPORT_SHARE = 0.10, 0.10, 0.04, 0.03
+MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
+"""Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
+
+# Shares of a time budget: validations during training, final scores, tuning, learned decisions, and the report.
+_VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.10, 0.10, 0.04, 0.04, 0.03
 # Seconds that the report takes besides predicting.
 _DRAWING_S = 2.0
 
@@ -69,6 +77,8 @@ class Validator:
         Device of the networks that the methods get.
     processes
         Processes among which the images are shared out. All of them call the methods, and all get the same results.
+    trained_on
+        Training images, from which decisions about objects are learned as well; not used for classes.
     """
 
     samples: tuple[Sample, ...]
@@ -76,9 +86,11 @@ class Validator:
     plan: Plan
     device: Device
     processes: Processes = field(default_factory=Processes)
+    trained_on: tuple[Sample, ...] = field(default=(), repr=False)
     _most_scored: int = MOST_SCORED
     _most_final: int | None = None
     _tune_s: float | None = None
+    _learn_s: float | None = None
     _report_s: float = 0.0
     _predict_s: float = 0.0
     _score_s: float = 0.0
@@ -88,16 +100,12 @@ class Validator:
         return object_sizes(self.samples, lines=self.plan.lines)
 
     @cached_property
-    def _min_sizes(self) -> list[int]:
-        return min_size_candidates(self._object_sizes)
-
-    @cached_property
     def _all_candidates(self) -> tuple[ObjectSettings, ...]:
-        return _first_candidates(self._object_sizes, lines=self.plan.lines)
+        return first_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
 
     @cached_property
     def _few_candidates(self) -> tuple[ObjectSettings, ...]:
-        return few_candidates(self._object_sizes, lines=self.plan.lines)
+        return few_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
 
     @property
     def _tunable(self) -> bool:
@@ -132,7 +140,7 @@ class Validator:
         during_s, number = _VALIDATION_SHARE * clock.budget_s, len(self.samples)
         self._most_scored = min(MOST_SCORED, number, max(2, int(during_s / (wanted * image_s))))
         self._most_final = min(number, max(2, int(_FINAL_SHARE * clock.budget_s / image_s)))
-        self._tune_s = _TUNING_SHARE * clock.budget_s
+        self._tune_s, self._learn_s = _TUNING_SHARE * clock.budget_s, _LEARNING_SHARE * clock.budget_s
         self._report_s = _REPORT_SHARE * clock.budget_s
         return max(1, min(wanted, int(during_s / (self._most_scored * image_s))))
 
@@ -144,8 +152,11 @@ class Validator:
         end_s = 1.0 + final * (self._predict_s + self._score_s / tried) * share
         if self._tunable and self._tune_s is not None and self.samples:
             # Candidates share work, so all of them together take less time than their number suggests.
-            settings = len(self._all_candidates) + len(SEED_SHARES) + len(self._min_sizes)
+            refined = refinements(self._object_sizes, lines=self.plan.lines)
+            settings = len(self._all_candidates) + sum(len(values) for values in refined.values())
             end_s += min(self._tune_s, min(final, MOST_SCORED) * self._score_s * settings / tried * share)
+            learned_s = (final + len(self.trained_on)) * (self._predict_s + self._score_s) * share
+            end_s += min(self._learn_s or 0.0, learned_s)
         # The report predicts some images again, in the first process alone.
         again_s = min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s)
         return max(0, validations) * validation_s + end_s + min(self._report_s, _DRAWING_S + again_s)
@@ -167,8 +178,9 @@ class Validator:
             The chosen settings, the scores with them, and the number of scored images: all of them, unless a time
             budget is too short.
         """
+        rule = {"lines": self.plan.lines, "fill_holes": self.plan.fill_holes}
         if not self.samples:
-            return AREAS if self.plan.lines else ObjectSettings(), {}, 0
+            return untuned(**rule), {}, 0
         chosen = self._evenly_chosen(self._most_final or len(self.samples))
         if not self._tunable:
             return ObjectSettings(), self._best(self._columns(network, chosen, ()))[1], len(chosen)
@@ -185,9 +197,26 @@ class Validator:
                     break
             return gather_columns(self.processes, columns)
 
-        settings = tune_objects(measure, self.samples, lines=self.plan.lines)
+        settings = tune_objects(measure, self.samples, **rule)
+        if self.objects:
+            settings = self._learn(network, clock, settings, {i: (chosen[i], maps[i]) for i in own})
         columns = {i: candidate_columns(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
         return settings, self._best(gather_columns(self.processes, columns))[1], len(chosen)
+
+    def _learn(
+        self, network: Network, clock: Schedule, tuned: ObjectSettings, held: dict[int, tuple[Sample, Probabilities]]
+    ) -> ObjectSettings:
+        """Add learned decisions to the tuned settings; fit them on the held-out images and on training images."""
+        options, begin = decision_options(tuned, self._object_sizes), clock.seconds
+        examples: list[JudgedExample] = []
+        trained = [(False, place) for place in self.processes.share(len(self.trained_on))]
+        for held_out, place in [*((True, place) for place in held), *trained]:
+            if self._learn_s is not None and clock.seconds - begin > self._learn_s:
+                break
+            sample = held[place][0] if held_out else self.trained_on[place]
+            foreground = held[place][1] if held_out else self._foreground(network, sample)
+            examples.append(JudgedExample(object_examples(sample, foreground, options), held_out, place))
+        return choose_decisions(options, gather_examples(self.processes, examples), self._object_sizes)
 
     def _evenly_chosen(self, number: int) -> list[Sample]:
         return [self.samples[i] for i in evenly_chosen(len(self.samples), number)]
@@ -236,6 +265,14 @@ class Validator:
         return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
 
 
+def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:
+    """Choose images to learn decisions about objects from: any first ones of them are spread over the samples."""
+    chosen = evenly_chosen(len(samples), MOST_LEARNED) if kind == "objects" else []
+    spread = sorted(chosen, key=lambda place: place * 0.618 % 1)
+    pixels = np.cumsum([samples[i].mask.size for i in spread])
+    return tuple(samples[i] for i, total in zip(spread, pixels, strict=True) if total <= _LEARNED_PIXELS)
+
+
 def evenly_chosen(count: int, number: int) -> list[int]:
     """Return `number` of the integers 0..count - 1, evenly spaced; all of them if there are no more."""
     places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
@@ -261,38 +298,17 @@ def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[n
     return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
 
 
-def few_candidates(sizes: NDArray[np.float64], *, lines: bool = False) -> tuple[ObjectSettings, ...]:
-    """List the settings tried during training: weights that score low with one may be the best with another.
-
-    Parameters
-    ----------
-    sizes
-        ``(n,) float64`` in pixels, 1 or more; from `object_sizes`.
-    lines
-        True if the two classes are lines and areas.
-    """
-    choices = _first_candidates(sizes, lines=lines)
-    if lines:
-        return tuple(c for c in choices if c.threshold in (0.35, 0.8))
-    few = [c for c in choices if c.threshold in (0.5, 0.8) and c.merge_ratio > 0 and not c.grow_px]
-    every = min_size_candidates(sizes)
-    min_sizes = sorted({every[0], every[len(every) // 2]})
-    return tuple(c.model_copy(update={"min_size_px": size}) for c in few for size in min_sizes)
-
-
-def _first_candidates(sizes: NDArray[np.float64], *, lines: bool) -> tuple[ObjectSettings, ...]:
-    return (area_candidates if lines else candidates)(sizes)
-
-
 def tune_objects(
     measure: Callable[[Sequence[ObjectSettings], Collection[int]], CandidateColumns],
     samples: Sequence[Sample],
     *,
     lines: bool = False,
+    fill_holes: bool = False,
 ) -> ObjectSettings:
     """Choose how objects, or areas between lines, are made.
 
-    Thresholds, seed level, merge ratio and growth are tuned first, then the seed share, then the smallest size.
+    Thresholds, seed level, merge ratio and growth are tuned first, then the outline level, the seed share, and the
+    smallest size.
 
     Parameters
     ----------
@@ -303,14 +319,16 @@ def tune_objects(
         Images from which the sizes of objects are known.
     lines
         True if the two classes are lines and areas.
+    fill_holes
+        Fill holes of objects.
     """
     sizes = object_sizes(samples, lines=lines)
-    choices = _first_candidates(sizes, lines=lines)
+    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
     columns = measure(choices, ())
     if not columns:
-        return AREAS if lines else ObjectSettings()
+        return untuned(lines=lines, fill_holes=fill_holes)
     best = choices[choose(columns, lines=lines)[0]]
-    for name, values in (("seed_share", SEED_SHARES), ("min_size_px", min_size_candidates(sizes))):
+    for name, values in refinements(sizes, lines=lines).items():
         choices = tuple(best.model_copy(update={name: value}) for value in values)
         best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
     return best

@@ -1,0 +1,150 @@
+"""Files that hold images or annotations, but in a form that Septum does not read: what they are, and the way out."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from septum.io.formats import DAMAGE, format_path, image_stem, is_image, is_zarr
+
+_PICTURES = "PNG or TIFF"
+_VOLUMES = "NIfTI"
+_MICROSCOPES = "OME-TIFF (in Fiji: File > Import > Bio-Formats)"
+_ARRAYS = "TIFF or .npy"
+_SUFFIXES = {
+    _PICTURES: """
+        .webp .heic .heif .avif .jxl .jp2 .j2k .jpx .tga .ppm .pgm .pbm .pnm .psd .xcf .exr
+        .cr2 .cr3 .nef .arw .dng .raf .orf .rw2
+    """,
+    _VOLUMES: ".nrrd .nhdr .mha .mhd .dcm .dicom .ima .hdr .mgz .mgh .mnc",
+    _MICROSCOPES: """
+        .czi .nd2 .lif .lsm .oib .oif .oir .vsi .ims .zvi .stk .dv .r3d .mvd2 .sld .sldy .flex .mrxs
+        .dm3 .dm4 .ser .mrc .rec
+    """,
+    _ARRAYS: ".h5 .hdf5 .npz .mat .fits .fit .raw",
+}
+_UNREAD = {suffix: way for way, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
+_HEAD = 1 << 16  # bytes of a text that are searched for the words of a program
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """A file that holds an image or annotations in a form that is not read.
+
+    Attributes
+    ----------
+    path
+        The file.
+    kind
+        Its format or program: ``".webp"``, ``"labelme"``.
+    todo
+        The way out, as a phrase.
+    """
+
+    path: Path
+    kind: str
+    todo: str
+
+
+def unread_images(folder: Path) -> tuple[ForeignFile, ...]:
+    """Return the files below a folder that are images of formats that are not read, in the order of their names."""
+    found: list[ForeignFile] = []
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.casefold()
+        if path.name.startswith(".") or is_image(path) or is_zarr(path):
+            continue
+        if path.is_dir():
+            found += unread_images(path)
+        elif suffix in _UNREAD:
+            found.append(ForeignFile(path, suffix, f"save {suffix} files as {_UNREAD[suffix]}"))
+    return tuple(found)
+
+
+def drawn_objects(folder: Path) -> tuple[ForeignFile, ...]:
+    """Return the files in a folder that hold drawn objects, but no mask, in the order of their names."""
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    return tuple(found for path in files if (found := _annotation(path)) is not None)
+
+
+def _annotation(path: Path) -> ForeignFile | None:
+    name = path.name.casefold()
+    if name.endswith("_seg.npy"):
+        return ForeignFile(path, "Cellpose", "save masks in Cellpose (File > Save masks as PNG/TIF, or --save_tif)")
+    suffix = path.suffix.casefold()
+    if suffix == ".roi" or (suffix == ".zip" and _holds_rois(path)):
+        return ForeignFile(path, "ImageJ", "make a mask of the ROIs in Fiji (PTBIOP: ROIs to Label Image)")
+    if suffix in (".json", ".geojson", ".xml", ".txt"):
+        with suppress(OSError), path.open("rb") as file:
+            return _text(path, suffix, file.read(_HEAD).decode("utf-8", "replace"))
+    return None
+
+
+def _holds_rois(path: Path) -> bool:
+    with suppress(*DAMAGE, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(name.casefold().endswith(".roi") for name in archive.namelist())
+    return False
+
+
+# By suffix: words that a text must hold, the program, and the way out. The first that fits counts.
+_TEXTS = (
+    ((".json",), ('"shapes"', '"shape_type"'), "labelme", "export masks from labelme (labelme2voc.py)"),
+    ((".json",), ('"annotations"', '"images"'), "COCO", "write masks of it (pycocotools: annToMask)"),
+    ((".json",), ('"regions"', '"shape_attributes"'), "VGG Image Annotator", "write masks of its regions"),
+    ((".json", ".geojson"), ('"FeatureCollection"',), "GeoJSON", "export labels from QuPath (TileExporter)"),
+    ((".json", ".geojson"), ('"geometry"', '"Polygon"'), "GeoJSON", "export labels from QuPath (TileExporter)"),
+    ((".xml",), ("<annotations", "<image "), "CVAT", "export masks from CVAT (format: segmentation mask)"),
+    ((".xml",), ("<annotation>", "<object>"), "Pascal VOC", "export masks: boxes do not show outlines"),
+    ((".xml",), ("<Annotation", "Coordinate"), "ASAP", "export masks from ASAP"),
+    ((".xml",), ("<Annotation", "Vert"), "ImageScope", "write masks of its regions"),
+)
+
+
+def _text(path: Path, suffix: str, text: str) -> ForeignFile | None:
+    for suffixes, words, kind, todo in _TEXTS:
+        if suffix in suffixes and all(word in text for word in words):
+            return ForeignFile(path, kind, todo)
+    if suffix == ".txt" and _is_yolo(text):
+        return ForeignFile(path, "YOLO", "write masks of its polygons")
+    return None
+
+
+def _is_yolo(text: str) -> bool:
+    """Return True if each line is a class and an even number of coordinates from 0 to 1."""
+    lines = [line.split() for line in text.splitlines()[:20] if line.strip()]
+    try:
+        rows = [(int(line[0]), [float(word) for word in line[1:]]) for line in lines]
+    except ValueError:
+        return False
+    return bool(rows) and all(len(row) >= 4 and len(row) % 2 == 0 and all(0 <= v <= 1 for v in row) for _, row in rows)
+
+
+def describe(files: Sequence[ForeignFile]) -> str:
+    """Return the numbers of files by kind: ``"4 .webp files, 1 labelme file (a.json)"``."""
+    counts: dict[str, list[str]] = {}
+    for file in files:
+        counts.setdefault(file.kind, []).append(format_path(file.path.name))
+    parts = []
+    for kind, names in counts.items():
+        listed = names[0] + (" ..." if len(names) > 1 else "")
+        parts.append(f"{len(names)} {kind} {'file' if len(names) == 1 else 'files'} ({listed})")
+    return ", ".join(parts)
+
+
+def way_out(files: Sequence[ForeignFile]) -> str:
+    """Return what to do about the files, each kind once."""
+    return "; ".join(dict.fromkeys(file.todo for file in files))
+
+
+def annotations_beside(images: Iterable[Path]) -> dict[Path, ForeignFile]:
+    """Return, by image, the annotations beside it: ``a.json`` or ``a_seg.npy`` beside ``a.tif``."""
+    images = list(images)
+    by_stem = {
+        (file.path.parent, file.path.stem.removesuffix("_seg")): file
+        for folder in dict.fromkeys(path.parent for path in images)
+        for file in drawn_objects(folder)
+    }
+    beside = {path: by_stem.get((path.parent, image_stem(path))) for path in images}
+    return {path: file for path, file in beside.items() if file is not None}

@@ -1,0 +1,231 @@
+"""Tensors, Pillow images, nested lists, generators and paths; lists of unequal length; words that nobody knows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from PIL import Image
+
+import septum
+from septum.errors import DataError, FileError, SeptumError, SeptumWarning, UsageError
+from septum.prediction.model import Model
+
+Cells = Callable[..., tuple[np.ndarray, np.ndarray]]
+SMALL: dict[str, Any] = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu", "verbose": False}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    mask = np.zeros((20, 24), np.uint8)
+    mask[4:12, 3:9], mask[4:12, 10:17] = 1, 2
+    rng = np.random.default_rng(0)
+    images = [(mask * 60 + rng.integers(90, 110, mask.shape)).astype(np.uint8) for _ in range(3)]
+    return images, [mask] * 3
+
+
+@pytest.fixture(scope="module")
+def model(pairs: tuple[list[np.ndarray], list[np.ndarray]]) -> Model:
+    return septum.train(*pairs, kind="objects", **SMALL)
+
+
+def told(error: SeptumError) -> tuple[str, str, str]:
+    return error.given, error.expected, error.todo
+
+
+ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
+    "tensor": lambda a: torch.from_numpy(a.astype(np.float32)).requires_grad_(),
+    "Pillow": Image.fromarray,
+    "nested list": lambda a: a.tolist(),
+    "zarr": lambda a: zarr.array(a),
+    "unmasked": lambda a: np.ma.array(a),
+}
+
+
+@pytest.mark.parametrize("make", ARRAYS.values(), ids=ARRAYS.keys())
+def test_predict_takes_what_numpy_understands(
+    model: Model, pairs: tuple[list[np.ndarray], list[np.ndarray]], make: Callable[[np.ndarray], Any]
+) -> None:
+    image = pairs[0][0]
+    np.testing.assert_array_equal(septum.predict(model, make(image)), septum.predict(model, image))
+
+
+def each(make: Callable[[np.ndarray], Any]) -> Callable[[list[np.ndarray]], Any]:
+    return lambda arrays: [make(array) for array in arrays]
+
+
+FORMS: dict[str, Callable[[list[np.ndarray]], Any]] = {
+    **{name: each(make) for name, make in ARRAYS.items()},
+    "generator": lambda arrays: (a for a in arrays),
+    "tuple": tuple,
+    "one array": np.stack,
+    "one tensor": lambda arrays: torch.from_numpy(np.stack(arrays)),
+}
+
+
+@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS.keys())
+def test_train_takes_lists_and_iterables_of_them(
+    model: Model, pairs: tuple[list[np.ndarray], list[np.ndarray]], make: Callable[[list[np.ndarray]], Any]
+) -> None:
+    made = septum.train(make(pairs[0]), make([m.astype(np.int32) for m in pairs[1]]), kind="objects", **SMALL)
+    assert made.header.training["data_fingerprint"] == model.header.training["data_fingerprint"]
+
+
+def test_lists_of_paths_belong_together_by_their_order(
+    tmp_path: Path, pairs: tuple[list[np.ndarray], list[np.ndarray]]
+) -> None:
+    images, masks = [], []
+    for n, (image, mask) in enumerate(zip(*pairs, strict=True)):
+        for folder, array, paths in (("day1", image, images), ("drawn", mask, masks)):
+            path = tmp_path / folder / f"{'cell' if folder == 'day1' else 'x'}{n}.tif"
+            path.parent.mkdir(exist_ok=True)
+            tifffile.imwrite(path, array)
+            paths.append(path)
+    run = tmp_path / "run"
+    septum.train(images, [str(path) for path in masks], kind="objects", out=run, **SMALL)
+    assert '"cell0"' in (run / "settings.json").read_text()
+    with pytest.raises(UsageError, match=r"absent\.tif does not exist"):
+        septum.train([tmp_path / "absent.tif"], masks[:1], **SMALL)
+
+
+def test_lists_of_different_lengths_are_refused_before_anything_is_trained(
+    tmp_path: Path, pairs: tuple[list[np.ndarray], list[np.ndarray]]
+) -> None:
+    with pytest.raises(DataError) as caught:
+        septum.train(np.stack(pairs[0]), np.stack(pairs[1][1:]), out=tmp_path / "run", **SMALL)
+    assert told(caught.value) == (
+        "3 images, 2 masks",
+        "one mask for each image, in the same order",
+        "add what is missing; an image without objects has a mask of zeros",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "given"),
+    [
+        ([], [], "images: nothing in it"),
+        (None, None, "images, but no masks"),
+        (None, [1], "images: None"),
+        (5, [1], "images: an object of type int"),
+        ({"a": 1}, [1], "images: an object of type dict"),
+        (["a.tif"], None, "images, but no masks"),
+        (np.zeros((9, 9)), np.zeros((9, 9)), "images: a single image"),
+        ([[1, 2], [3, 4]], [[1, 2], [3, 4]], "images: a single image"),
+        (np.zeros((2, 9, 9), complex), np.zeros((2, 9, 9)), "images: an object of type ndarray of complex128 values"),
+        ([np.zeros((9, 9)), None], np.zeros((2, 9, 9)), "images: number 1: None"),
+        ([np.zeros((9, 9)), np.zeros(0)], np.zeros((2, 9, 9)), "images: number 1: an array without pixels, (0,)"),
+        ([[[1, 2], [3]]], np.zeros((1, 9, 9)), "images: number 0: an object of type list (setting an array element"),
+        (np.ma.masked_less(np.arange(8).reshape(2, 2, 2), 3), np.zeros((2, 2, 2)), "images: a masked array, whose"),
+        ("folder", np.zeros((2, 9, 9)), "images as a path, masks as arrays"),
+        (np.zeros((2, 9, 9)), "folder", "images as arrays, masks as a path"),
+        (["a.tif"], [np.zeros((9, 9))], "both paths and arrays"),
+        (np.zeros((1, 2, 3, 4, 5)), np.zeros((1, 2, 3, 4, 5)), "masks of 4 dimensions"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_in_words(images: Any, masks: Any, given: str) -> None:
+    with pytest.raises((DataError, UsageError)) as caught:
+        septum.train(images, masks, **SMALL)
+    assert caught.value.given.startswith(given)
+    assert caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("image", "given"),
+    [
+        (None, "image: None"),
+        ("", ": is a folder"),
+        ([["a", "b"]], "image: an object of type list of <U1 values"),
+        (["a.tif", "b.tif"], "image: a list of 2 images"),
+        ([np.zeros((20, 24))] * 3, "image: a list of 3 images"),
+        ((a for a in "ab"), "image: a list of images"),
+        (np.zeros((2, 2, 2, 2)), "an array of 4 dimensions"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_in_words(model: Model, image: Any, given: str) -> None:
+    with pytest.raises((DataError, FileError)) as caught:
+        septum.predict(model, image)
+    assert given in caught.value.given
+    assert caught.value.expected
+
+
+@pytest.mark.parametrize("output", ["probs", "mask", "label", "PROBABILITIES", 5])
+def test_an_unknown_output_is_refused_with_the_known_words(model: Model, output: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        septum.predict(model, np.zeros((20, 24)), output=output)
+    assert told(caught.value) == (
+        f"output {output!r}",
+        "one of labels, classes, probabilities",
+        "leave it out for the kind of the training masks",
+    )
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"model"])
+def test_what_is_no_model_is_refused_in_words(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=f"model: an object of type {type(wrong).__name__}"):
+        septum.predict(wrong, np.zeros((20, 24)))
+
+
+def test_one_word_stands_for_a_list_of_one(pairs: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    model = septum.train(*pairs, set="weights.w0=5", ignore_values=2, kind="classes", **SMALL)
+    assert model.header.training["plan"]["weights"]["w0"] == 5
+    found = septum.evaluate(pairs[1][0], pairs[1][0], metrics="instances,pixels")
+    assert found.metrics == ("instances", "pixels")
+
+
+def test_a_duration_as_text_is_refused(pairs: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    with pytest.raises(UsageError) as caught:
+        septum.train(*pairs, budget_s="30m")  # type: ignore[arg-type]
+    assert told(caught.value)[:2] == ("budget_s '30m'", "a valid number")
+
+
+def test_arrays_are_evaluated(pairs: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    mask = pairs[1][0]
+    other = np.where(mask == 2, 0, mask)
+    found = septum.evaluate([mask, other], [torch.from_numpy(mask), mask.tolist()], metrics=["instances"])
+    assert {s.name: s.value for s in found.results[0].scores}["AP@0.50"] == 0.75
+    with pytest.raises(DataError, match="2 predictions, 1 truths"):
+        septum.evaluate([mask, mask], mask)
+    with pytest.raises(UsageError, match="predictions as arrays, truth as a path"):
+        septum.evaluate(mask, "truth.tif")
+
+
+def test_findings_are_shown_or_are_warnings_never_both(
+    tmp_path: Path, pairs: tuple[list[np.ndarray], list[np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = [pairs[1][0], pairs[1][1], np.zeros_like(pairs[1][0])]
+    text = (
+        "1 mask with background only: image-000002.tif; learned as an image without objects; remove the pair if its "
+        "objects were not drawn"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        septum.train(pairs[0], masks, kind="objects", **SMALL | {"verbose": True})
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines().count(f"warning: {text}") == 1
+    assert "1/1 steps" in shown.err
+    assert "masks hold object ids, 0 to 2 per image (as asked)" in shown.err or "per image (as asked)" in shown.err
+    with pytest.warns(SeptumWarning) as caught:
+        septum.train(pairs[0], masks, kind="objects", **SMALL)
+    assert [str(w.message) for w in caught].count(text) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_files_that_cannot_be_scored_are_warnings(
+    tmp_path: Path, pairs: tuple[list[np.ndarray], list[np.ndarray]]
+) -> None:
+    for folder in ("pred", "truth"):
+        (tmp_path / folder).mkdir()
+        for n in range(2):
+            tifffile.imwrite(tmp_path / folder / f"c{n}.tif", pairs[1][0])
+    (tmp_path / "pred/c1.tif").unlink()
+    with pytest.warns(SeptumWarning, match="not scored: c1.tif: no prediction in .*pred; the scores are of the other"):
+        septum.evaluate(tmp_path / "pred", tmp_path / "truth")
