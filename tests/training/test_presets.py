@@ -151,3 +151,11 @@ def test_one_normalization_may_be_requested_with_values_for_each_channel() -> No
         make_plan(FINGERPRINT, set=values[:1])
     with pytest.raises(UsageError, match="2 pairs of offset and scale for 1 channels"):
         make_plan(FINGERPRINT, set=(values[0], "normalization.common=[[40, 200], [1, 2]]"))
+
+
+def test_five_classes_and_more_learn_at_a_higher_rate() -> None:
+    for classes, rate in ((2, 0.001), (4, 0.001), (5, 0.003), (13, 0.003)):
+        plan, reasons = make_plan(replace(FINGERPRINT, classes=classes))
+        assert plan.optimizer.rate == rate
+        assert plan.prior
+        assert any(r == f"rate 0.003 instead of 0.001: {classes} classes" for r in reasons) == (rate > 0.001)

@@ -39,6 +39,10 @@ _MIN_RECALL_GAIN = 0.1
 LEAST_COARSE = 8
 """The coarsest map of a network should have this number of pixels along each axis of an image."""
 
+# With this number of classes or more, a class may lie between two others, and its probability must rise and fall within
+# a short range of the features. A few hundred steps with the rate of fewer classes do not reach weights that large.
+_MANY_CLASSES, _RATE, _RATE_OF_MANY = 5, 1e-3, 3e-3
+
 Reasons = tuple[str, ...]
 
 
@@ -179,17 +183,15 @@ def _auto(
         reasons.append("same padding: without it much of each step would be context around the tile")
     # A tile larger than the image would only repeat its mirror image.
     tile = smallest_tile(planned, [min(side, _LARGEST_OUTPUT[rank]) for side in fingerprint.sides])
-    augmentation = AugmentSettings.auto()
-    if fingerprint.fixed_orientation:
-        augmentation = augmentation.model_copy(update={"rotate": False, "mirror": False})
-        reasons.append("neither rotated nor mirrored: classes lie the same way around in all images")
-    normalization, kept, of_gray_values = _gray_values(fingerprint)
-    augmentation = augmentation.model_copy(update=kept)
-    reasons += of_gray_values
+    normalization, augmentation, of_data = _normalization_and_augmentation(fingerprint)
+    reasons += of_data
     if fingerprint.boundary_lines:
         reasons.append(
             "lines between areas, such as membranes: their pixels weigh more, and no soft Dice, which tolerates gaps"
         )
+    many = fingerprint.classes >= _MANY_CLASSES
+    if many:
+        reasons.append(f"rate {_RATE_OF_MANY:g} instead of {_RATE:g}: {fingerprint.classes} classes")
     # One large tile in 2D, as in the paper; two or more small ones in 3D, for a steady gradient.
     batch = round(_BATCH_PIXELS[rank] / prod(planned.geometry.output(tile)))
     plan = Plan(
@@ -198,7 +200,13 @@ def _auto(
         augmentation=augmentation,
         # With statistics of batches to the end, images unlike the others were predicted too faint or too strong
         # (benchmarks/ablation.py).
-        optimizer=OptimizerSettings(method="adamw", rate=1e-3, decay=1e-2, average=0.1, freeze_batchnorm=0.25),
+        optimizer=OptimizerSettings(
+            method="adamw",
+            rate=_RATE_OF_MANY if many else _RATE,
+            decay=1e-2,
+            average=0.1,
+            freeze_batchnorm=0.25,
+        ),
         # The soft Dice already balances rare classes; weighing their pixels as well would draw them too large. But it
         # tolerates gaps in boundary lines, which have few pixels and separate large areas.
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if fingerprint.boundary_lines else 1.0),
@@ -217,36 +225,36 @@ def _intensity_limit(fingerprint: Fingerprint) -> float | None:
     return round(_BRIGHTER * fingerprint.brightest, 1) or None
 
 
-def _gray_values(fingerprint: Fingerprint) -> tuple[NormalizeSettings, dict[str, Any], list[str]]:
-    """Choose the normalization, and the changes of gray values to leave out, so that these tell the classes apart.
+def _normalization_and_augmentation(
+    fingerprint: Fingerprint,
+) -> tuple[NormalizeSettings, AugmentSettings, list[str]]:
+    """Choose the normalization, and leave out changes to tiles that would hide what tells the classes apart.
 
     An image that is standardized by itself has other gray values with every class that it holds more or less of. This
     is right if brightness and contrast of images vary by chance, as in most microscopes, and wrong if a gray value has
     the same meaning in all images, as in computed tomography.
     """
-    found = fingerprint.gray_values
-    normalization, kept, reasons = (
-        NormalizeSettings(limit=_intensity_limit(fingerprint), skip_constant=True),
-        dict[str, Any](),
-        list[str](),
-    )
-    if found is None:
-        return normalization, kept, reasons
-    alone, varied = found.each, found.each_varied
-    if found.common > found.each + _MIN_RECALL_GAIN:
-        normalization = NormalizeSettings(method="common", common=fingerprint.common)
-        alone, varied = found.common, found.common_varied
-        reasons.append(
-            f"one normalization for all images: their gray values tell {found.common:.0%} of the classes, and "
-            f"{found.each:.0%} with each image standardized"
-        )
-    if alone > varied + _MIN_RECALL_GAIN:
-        kept = {"brightness": 0.0, "contrast": 0.0, "gamma": (1.0, 1.0)}
-        reasons.append(
-            f"brightness and contrast are not varied: gray values would tell {varied:.0%} of the classes instead of "
-            f"{alone:.0%}"
-        )
-    return normalization, kept, reasons
+    normalization = NormalizeSettings(limit=_intensity_limit(fingerprint), skip_constant=True)
+    kept, reasons = dict[str, Any](), list[str]()
+    if fingerprint.fixed_orientation:
+        kept |= {"rotate": False, "mirror": False}
+        reasons.append("neither rotated nor mirrored: classes lie the same way around in all images")
+    if (found := fingerprint.gray_values) is not None:
+        alone, varied = found.each, found.each_varied
+        if found.common > found.each + _MIN_RECALL_GAIN:
+            normalization = NormalizeSettings(method="common", common=fingerprint.common)
+            alone, varied = found.common, found.common_varied
+            reasons.append(
+                f"one normalization for all images: their gray values tell {found.common:.0%} of the classes, and "
+                f"{found.each:.0%} with each image standardized"
+            )
+        if alone > varied + _MIN_RECALL_GAIN:
+            kept |= {"brightness": 0.0, "contrast": 0.0, "gamma": (1.0, 1.0)}
+            reasons.append(
+                f"brightness and contrast are not varied: gray values would tell {varied:.0%} of the classes instead "
+                f"of {alone:.0%}"
+            )
+    return normalization, AugmentSettings.auto().model_copy(update=kept), reasons
 
 
 def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
