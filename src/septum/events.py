@@ -28,3 +28,16 @@ class Warned(Event):
 
     text: str
     cause: str = ""
+
+
+@dataclass(frozen=True)
+class Working(Event):
+    """A part of the job begins in which nothing is counted, and which may take long.
+
+    Attributes
+    ----------
+    text : str
+        The work, such as ``"scoring held-out images"``.
+    """
+
+    text: str

@@ -10,15 +10,17 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from threading import Event as Signal
+from threading import Thread
 from typing import TYPE_CHECKING, Self
 
-from septum.events import Event, Warned
+from septum.events import Event, Warned, Working
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
 from septum.report.curve import Curve
 from septum.report.events import Reporting
 from septum.report.numbers import format_scores, format_seconds
-from septum.training.events import Checked, Planned, Resumed, Saved, Step, Trained, Validated
+from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Trained, Validated
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -37,6 +39,7 @@ class Display:
     json: bool = False
 
 
+SILENT_S = 5.0  # at most, elsewhere than on a terminal; then a line says what runs, after twice the time again
 LINE_EVERY_S = 10.0
 LINE_EVERY_PERCENT = 10
 RATE_OVER_S = 30.0  # speeds change: the rate is that of the last half minute
@@ -70,8 +73,15 @@ class Progress:
             deque()
         )  # time and count: one before the last half minute, those in it
         self._line: tuple[float, float] = (-math.inf, -math.inf)  # time and percent of the last plain line
+        self._working = (waiting, time.monotonic())  # what runs, and since when
+        self._silent_s = SILENT_S
+        self._ended = Signal()
+        self._watch: Thread | None = None
 
     def __enter__(self) -> Self:
+        if not self._terminal and not self.quiet:
+            self._watch = Thread(target=self._break_silence, daemon=True)
+            self._watch.start()
         if self._terminal and self.waiting:
             from rich.console import Console
 
@@ -82,9 +92,29 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for shown in (self._mark, self._bar):
-            if shown is not None:
+        self._ended.set()
+        for shown in (self._mark, self._bar, self._watch):
+            if isinstance(shown, Thread):
+                shown.join()
+            elif shown is not None:
                 shown.stop()
+
+    def work(self, text: str) -> None:
+        """Say what runs from now on, in which nothing is counted: on a terminal at once, elsewhere if it takes long."""
+        self._working, self._silent_s = (text, time.monotonic()), SILENT_S
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, note=text)
+        elif self._mark is not None:
+            self._mark.update(text)
+
+    def _break_silence(self) -> None:
+        """Print what runs and since when, whenever nothing has happened for a while."""
+        while not self._ended.wait(0.2):
+            text, since = self._working
+            silent = time.monotonic() - since
+            if text and silent >= self._silent_s:
+                self._print(f"{text} ... {format_seconds(silent)}")
+                self._silent_s *= 2
 
     def say(self, text: str) -> None:
         """Print one line, above the bar where there is one; nothing if quiet."""
@@ -106,6 +136,7 @@ class Progress:
         if self.quiet:
             return
         now = time.monotonic()
+        self._working, self._silent_s = (f"{int(done)}/{total} {self.unit}", now), SILENT_S
         self._counts.append((now, done))
         while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_OVER_S:
             self._counts.popleft()
@@ -170,7 +201,7 @@ class Progress:
         if not decade and (now - last_time < LINE_EVERY_S or abs(percent - last_percent) < 1):
             return
         self._line = (now, percent)
-        parts = [f"{int(done)}/{total} {self.unit}"]
+        parts = [f"{int(done)}/{total} {self.unit if total != 1 else self.unit.removesuffix('s')}"]
         begun, first = self._counts[0]
         if done > first and now > begun:
             speed = (done - first) / (now - begun)
@@ -197,8 +228,15 @@ def show_training(record: Event, progress: Progress) -> None:
                 progress.say(line)
         case Warned(text):
             progress.warn(text)
+        case Working(text):
+            progress.work(text)
         case Resumed(step, path):
             progress.say(f"going on after step {step} from {path}")
+        case Finished(step, model):
+            progress.say(
+                f"this run was finished before, after {step} step{'s' * (step != 1)}: nothing is trained again; "
+                f"to train on, start from its weights in a new folder: --from {format_path(model)} -o FOLDER"
+            )
         case Step(step, total, loss):
             progress.show(step, total, note=f"loss {loss:.3f}")
         case Validated(step, total, scores, best):
@@ -216,7 +254,9 @@ def show_training(record: Event, progress: Progress) -> None:
         case ReportWritten(path):
             progress.say(f"report: {format_path(path)}")
         case Reporting(count=count):
-            progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
+            if count:
+                progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
+            progress.work("writing the report")
         case Saved(path):
             progress.detail(f"written: {format_path(path)}")
         case Trained() | SeedsCompared() | Curve():

@@ -109,7 +109,8 @@ def test_a_second_start_of_a_finished_run_returns_its_result(disks: Path, whole:
     shutil.copytree(whole, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     events = list(train(_settings(disks, tmp_path / "run")))
-    assert [type(r).__name__ for r in events] == ["Checked", "Planned", "Trained"]
+    assert [type(r).__name__ for r in events] == ["Working", "Checked", "Planned", "Finished", "Trained"]
+    assert len(events[2].lines) == 1  # not the plan once more
     assert isinstance(events[-1], Trained)
     assert (events[-1].steps, set(events[-1].scores)) == (6, {"SEG", "AP50", "AP"})
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
@@ -124,7 +125,11 @@ def test_a_changed_length_is_refused_with_advice(
     shutil.copytree(whole, tmp_path / "run")
     with pytest.raises(UsageError, match="steps: 6 -> ") as caught:
         list(train(_settings(disks, tmp_path / "run", **change)))
-    assert "cannot be made longer or shorter" in caught.value.todo and "-o" in caught.value.todo
+    assert caught.value.todo == (
+        f"to go on from what it has learned, add --from {tmp_path / 'run/model.safetensors'} and give a new folder "
+        "with -o; or repeat the earlier command; a run cannot be made longer or shorter, because its learning rate was "
+        "planned for the end that was asked for"
+    )
 
 
 def test_changed_data_are_refused_by_name(disks: Path, tmp_path: Path) -> None:

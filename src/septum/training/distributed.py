@@ -23,6 +23,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from septum.errors import SeptumError, UsageError
+from septum.nn.device import Device
 from septum.nn.sync_batchnorm import synchronize_batchnorm
 from septum.training.interrupt import LAUNCHER
 
@@ -348,3 +349,10 @@ def _launch_error(rank: int, count: int, code: int) -> LaunchError:
         "all processes to run until the end",
         "if the memory was not enough, give fewer --devices; the same command continues from the last checkpoint",
     )
+
+
+def check_compilable(device: Device, processes: Processes) -> None:
+    """Raise `UsageError` if compiling gains nothing, or was not tested."""
+    if device.torch.type != "cuda" or processes.world > 1:
+        where = f"{processes.world} processes" if processes.world > 1 else device.name
+        raise UsageError(f"--compile with {where}", "one process with an NVIDIA GPU", "leave --compile out")

@@ -35,6 +35,14 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class Finished(Event):
+    """An earlier run in the same folder, with model `model`, was finished after `step` steps: nothing is trained."""
+
+    step: int
+    model: Path
+
+
+@dataclass(frozen=True)
 class Step(Event):
     """One step of training is done.
 

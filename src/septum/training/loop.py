@@ -16,23 +16,23 @@ from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
-from septum.events import Event, Warned
+from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
 from septum.io.tensors import read_model
-from septum.nn.device import Device, deterministic, find_device, report_memory_shortage
+from septum.nn.device import deterministic, find_device, report_memory_shortage
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
 from septum.training.checkpoint import Checkpoint, newest_checkpoint
-from septum.training.distributed import Processes, processes_of_this_training
-from septum.training.events import Checked, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
+from septum.training.distributed import Processes, check_compilable, processes_of_this_training
+from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
 from septum.training.fingerprint import compute_fingerprint
 from septum.training.interrupt import StopRequest
 from septum.training.planner import plan_of_run
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
-from septum.training.schedule import LATEST, PATIENCE, Schedule
+from septum.training.schedule import LATEST, PATIENCE, Schedule, short_budget
 from septum.training.settings import TrainSettings
 from septum.training.split import Split, split
 from septum.training.trainer import Trainer
@@ -92,7 +92,7 @@ def _train(
     """Check the data, plan, prepare images, train, finish; the generator behind `train` in every process."""
     device = find_device(settings.device, local_rank=processes.local_rank)
     if settings.compile:
-        _check_compilable(device, processes)
+        check_compilable(device, processes)
     loaded, start, parts = yield from _open_data(settings, processes, loaded)
     samples, rules, folder = loaded.samples, loaded.report.rules, RunFolder(settings.out)
     with folder.lock() if processes.first else nullcontext("") as warning:
@@ -109,13 +109,17 @@ def _train(
             names, start_name = [samples[i].name for i in parts.held_out], None if start is None else start.name
             folder.check_same_settings(settings, loaded.images, origin)
             folder.write_plan(plan, reasons, held_out=names, start=start_name)
-        yield Planned((parts.sentence, *reasons, f"device: {device.name} ({device.why})"))
         origin |= {"seed": settings.seed, "preset": settings.preset}
         checkpoint = yield from _newest(folder, processes)
         done = _finished(folder, checkpoint, origin) if processes.first else None
+        lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})")
+        yield Planned(lines if done is None else lines[:1])
         if processes.any(done is not None):
-            yield from () if done is None else (done,)
+            if done is not None:
+                yield Finished(done.steps, done.model)
+                yield done
             return
+        yield Working("preparing the images")
         domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
         held_out, taught = (tuple(samples[i] for i in part) for part in (parts.held_out, parts.train))
         validator = Validator(held_out, rules.kind == "objects", plan, device, processes, learnable(taught, rules.kind))
@@ -144,6 +148,8 @@ def _open_data(
     settings: TrainSettings, processes: Processes, loaded: LoadedData | None
 ) -> Generator[Event, None, tuple[LoadedData, Pretrained | Trial | None, Split]]:
     """Check and load the data, load the model to start from, and split the images."""
+    if loaded is None:
+        yield Working("opening every file")
     report = check_data(settings) if loaded is None else loaded.report
     yield Checked(report)
     given = settings.from_model
@@ -166,13 +172,6 @@ def _open_data(
             "give --budget TIME or --steps N, without --until-plateau",
         )
     return loaded, start, parts
-
-
-def _check_compilable(device: Device, processes: Processes) -> None:
-    """Raise `UsageError` if compiling gains nothing, or was not tested."""
-    if device.torch.type != "cuda" or processes.world > 1:
-        where = f"{processes.world} processes" if processes.world > 1 else device.name
-        raise UsageError(f"--compile with {where}", "one process with an NVIDIA GPU", "leave --compile out")
 
 
 def _newest(folder: RunFolder, processes: Processes) -> Generator[Event, None, Checkpoint | None]:
@@ -215,6 +214,7 @@ class _Session:
     stop: StopRequest
     log: StepLog | None = None
     validations: int = 0
+    prepared_s: float = 0.0
 
     def run(self, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
         """Step until the training is done; validate, keep and save on the way. Return True if it was stopped."""
@@ -270,6 +270,7 @@ class _Session:
                 )
         self.validations = validator.plan_validations(for_scores(trainer.network, trainer.device), self.schedule)
         self._reserve()
+        self.prepared_s = self.schedule.seconds
         if checkpoint is None:
             trainer.state.keep()
 
@@ -303,6 +304,7 @@ class _Session:
     def _validate(self, row: dict[str, float | int]) -> Generator[Event, None, bool]:
         """Score held-out images and add the scores to the row; return False if a stop was requested before the end."""
         trainer = self.trainer
+        yield Working("scoring held-out images")
         result = trainer.validate(self.stop)
         if result is None:
             return False
@@ -366,11 +368,15 @@ def _seconds(checkpoint: Checkpoint) -> float:
 def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: TrainingDomain) -> Iterator[Event]:
     """Tune on the held-out images with the best weights and write the model."""
     trainer, folder, schedule = session.trainer, session.folder, session.schedule
+    counters = trainer.counters
     network = trainer.best_network()
+    if warning := short_budget(schedule, counters.step, prepared_s=session.prepared_s):
+        yield Warned(warning)
+    yield Working("tuning and scoring on the held-out images")
     objects, scores, scored = trainer.validator.finish(for_scores(network, trainer.device), schedule)
     if not trainer.processes.first:
         return
-    held_out, counters, plan = len(trainer.validator.samples), trainer.counters, trainer.plan
+    held_out, plan = len(trainer.validator.samples), trainer.plan
     if scored < held_out:
         yield Warned(f"scores are of {scored} of {held_out} held-out images, to keep the budget")
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}

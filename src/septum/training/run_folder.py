@@ -178,6 +178,11 @@ class RunFolder:
         if not lines:
             return
         todo = "repeat the earlier command, or give a new folder with -o"
+        if self.model.is_file():
+            todo = (
+                f"to go on from what it has learned, add --from {format_path(self.model)} and give a new folder with "
+                "-o; or repeat the earlier command"
+            )
         if len(lines) == len(changed) and set(changed) <= {"steps", "budget_s"}:
             todo += (
                 "; a run cannot be made longer or shorter, because its learning rate was planned for the end that was "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from math import cos, pi
+from math import ceil, cos, pi
 from typing import Literal
 
 PATIENCE = 5
@@ -12,6 +12,12 @@ PATIENCE = 5
 
 LATEST = 0.75
 """Share of the steps or of the time after which annealing begins, with or without a plateau."""
+
+FEWEST_STEPS = 50
+"""With fewer steps a network has learned next to nothing."""
+
+USEFUL_STEPS = 300
+"""Steps that an advice on the budget reckons with."""
 
 _WARM_UP_STEPS = 100
 
@@ -106,9 +112,14 @@ class Schedule:
     def steps_left(self) -> int:
         """Estimate how many more steps fit into the budget."""
         assert self.budget_s is not None
-        # The mean, not the median, fills the budget; the first step includes the setup and is left out.
+        return int((self.budget_s - self.seconds - self.reserved_s) / self.step_s)
+
+    @property
+    def step_s(self) -> float:
+        """Return the seconds of a step: the mean, not the median, fills the budget."""
+        # The first step includes the setup and is left out.
         durations = list(self._durations)[1:] or [*self._durations, 0.1][:1]
-        return int((self.budget_s - self.seconds - self.reserved_s) / max(1e-6, sum(durations) / len(durations)))
+        return max(1e-6, sum(durations) / len(durations))
 
     def total(self, step: int) -> int:
         """Estimate the steps of the whole training after `step` steps."""
@@ -136,3 +147,27 @@ def rate_factor(progress: float, schedule: Literal["cosine", "constant"]) -> flo
     if schedule == "constant":
         return 1.0
     return min(1.0, (progress + 1e-3) / 0.02) * 0.5 * (1 + cos(pi * progress))
+
+
+def short_budget(schedule: Schedule, step: int, *, prepared_s: float) -> str:
+    """Return a warning if a time budget ended after too few steps to learn anything; else ``""``.
+
+    Parameters
+    ----------
+    schedule
+        The schedule after the last step.
+    step
+        Number of steps done.
+    prepared_s
+        Seconds before the first step of this session.
+    """
+    budget_s = schedule.budget_s
+    if budget_s is None or step >= FEWEST_STEPS:
+        return ""
+    needed = prepared_s + USEFUL_STEPS * schedule.step_s + schedule.reserved_s
+    minutes = max(1, ceil(1.2 * needed / 60))
+    share = f"; {prepared_s:.0f} s of it went into preparing the data" if prepared_s > budget_s / 2 else ""
+    return (
+        f"the model has learned next to nothing: {step} step{'s' * (step != 1)} fitted into {budget_s:g} s{share}; "
+        f"give --budget {minutes}m or more, or --steps {USEFUL_STEPS}"
+    )
