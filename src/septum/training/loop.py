@@ -41,7 +41,6 @@ from septum.version import __version__
 
 SAVE_SECONDS = 60.0
 """A checkpoint is written after this time; when it is written does not change the training."""
-
 UNREAD_LOSSES = {"cuda": 10, "mps": 10}
 """Losses that stay unread on a GPU: reading one waits until the GPU has done everything before it."""
 
@@ -115,9 +114,7 @@ def _train(
         lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})")
         yield Planned(lines if done is None else lines[:1])
         if processes.any(done is not None):
-            if done is not None:
-                yield Finished(done.steps, done.model)
-                yield done
+            yield from () if done is None else (Finished(done.steps, done.model), done)
             return
         yield Working("preparing the images")
         domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
