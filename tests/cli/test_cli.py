@@ -111,7 +111,13 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     assert code == 0
     wanted = {"preset": "paper", "budget_s": 5400.0, "steps": None, "seed": 7, "kind": "classes", "device": "cpu"}
     sizes = {"width": 16, "depth": 2, "tile": 188, "batch": 3, "deterministic": False, "compile": False}
-    wanted |= {"until_plateau": True, "ignore_values": (0, 255), "set": ("weights.w0=5",), "axes": "ZYX"}
+    wanted |= {
+        "until_plateau": True,
+        "ignore_values": (0, 255),
+        "background": None,
+        "set": ("weights.w0=5",),
+        "axes": "ZYX",
+    }
     wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
@@ -386,7 +392,9 @@ def test_json_of_a_prediction_is_one_document(run: Run, monkeypatch: pytest.Monk
     assert code == 1
     assert json.loads(out) == {
         "command": "predict",
-        "done": [{"path": "image0.png", "output": str(Path("out/image0.tif")), "seconds": 0.5, "objects": 7}],
+        "done": [
+            {"path": "image0.png", "output": str(Path("out/image0.tif")), "seconds": 0.5, "objects": 7, "scale": None}
+        ],
         "failed": [{"path": "image1.png", "message": "not an image"}],
         "seconds": 1.0,
         "peak_bytes": 1 << 29,

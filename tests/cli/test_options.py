@@ -178,7 +178,7 @@ def help_of(capsys: pytest.CaptureFixture[str]) -> Help:
 
 def test_options_stand_under_headings(help_of: Help) -> None:
     assert _headings(help_of("train")) == ["Options", "Time", "Data", "Network", "Hardware", "Logging", "Output"]
-    assert _headings(help_of("predict")) == ["Results", "Input", "Memory and speed", "Cluster", "Output"]
+    assert _headings(help_of("predict")) == ["Results", "Scale", "Input", "Memory and speed", "Cluster", "Output"]
     first = help_of("train").partition("Options:")[2].partition("Time:")[0]
     assert [word for word in first.split() if word.startswith("--")] == [
         "--out",

@@ -17,7 +17,7 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.check.check import Report, check
 from septum.check.samples import load_samples
-from septum.errors import ModelError, UnfamiliarImageWarning
+from septum.errors import ModelError, SeptumWarning
 from septum.evaluation.evaluate import evaluate
 from septum.evaluation.results import EvaluateSettings
 from septum.events import Warned
@@ -223,7 +223,7 @@ def test_a_model_reads_files_as_its_training_images_were_read(tmp_path: Path, ca
     assert [e.text for e in events if isinstance(e, Warned)] == [
         f"{path}: read with --axes {axes}, as the training images were"
     ]
-    with pytest.warns(UnfamiliarImageWarning, match=f"--axes {axes}"):
+    with pytest.warns(SeptumWarning, match=f"--axes {axes}"):
         result = septum.predict(learned, path)
     np.testing.assert_array_equal(result, septum.predict(plain, path, axes=axes))
     list(suggest(SuggestSettings(model=learned, inputs=(str(path),), out=tmp_path / "next")))
@@ -263,7 +263,7 @@ def test_a_model_keeps_the_axes_of_its_training_images(tmp_path: Path) -> None:
     trained = septum.train(tmp_path, steps=2, width=2, depth=1, tile=32, batch=1)
     assert trained.header.read_axes == "CYX"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnfamiliarImageWarning)
+        warnings.simplefilter("ignore", SeptumWarning)
         assert septum.predict(trained, tmp_path / "images/v0.npy").shape == (48, 48)
 
 

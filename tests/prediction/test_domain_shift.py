@@ -70,7 +70,7 @@ def test_brightness_and_contrast_matter_to_a_model_of_one_normalization() -> Non
         assert (
             list(
                 shift_warnings(
-                    scaled(seed, 100).clip(0, 30), "a.tif", {}, seen.model_copy(update={"curves": ((0.0,),)})
+                    scaled(seed, 100).clip(0, 30), "a.tif", {}, seen.model_copy(update={"curves": ((0.0,) * 14,)})
                 )
             )
             == []
