@@ -44,7 +44,10 @@ def colors(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / kind).mkdir()
     for file in (disks / "images").iterdir():
         mask = np.load(disks / "masks" / file.name)
-        image, classes = np.repeat(np.load(file)[None], 3, axis=0), np.where(mask > 0, 1 + (mask % 10 == 2), 0)
+        image, classes = (
+            np.load(file) * np.array([[[1]], [[0.9]], [[0.8]]], np.float32),
+            np.where(mask > 0, 1 + (mask % 10 == 2), 0),
+        )
         write_image(folder / "images" / f"{file.stem}.tif", image, axes="CYX")
         write_image(folder / "masks" / f"{file.stem}.tif", classes.astype(np.uint8), axes="YX")
     return folder
