@@ -303,4 +303,4 @@ def septum_tiler(model: Path):  # type: ignore[no-untyped-def]
 
     opened = open_model(model, "cpu")
     frame = Image.from_array(_disks(20)[None], "CYX")
-    return image_tiler(opened, [ImageFrame(frame, (), 2)], None)
+    return image_tiler(opened, [ImageFrame(frame, (), 2, 1)], None)

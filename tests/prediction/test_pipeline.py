@@ -84,7 +84,7 @@ def test_the_previous_image_is_made_and_the_next_opened_while_one_is_computed(
     computing = [threading.Event() for _ in range(3)]
     met = []
 
-    def open_image(path: Path, **_: object) -> None:
+    def open_image(path: Path, *_: object, **__: object) -> None:
         opened[int(path.stem)].set()
 
     def compute(*_: object) -> None:
@@ -98,7 +98,7 @@ def test_the_previous_image_is_made_and_the_next_opened_while_one_is_computed(
         if not met[2:]:  # the first image: its objects are made when the second is being computed
             met.append(computing[1].wait(WAIT_S))
 
-    _watch(monkeypatch, predict_module, "open_image", open_image)
+    _watch(monkeypatch, predict_module, "open_for_model", open_image)
     _watch(monkeypatch, TiledPredictor, "_compute", compute)
     _watch(monkeypatch, in_memory, "postprocess", postprocess)
     events = _run(model, images)
@@ -155,7 +155,7 @@ def test_images_do_not_overlap_if_memory_is_short(model: Path, images: Path, mon
         order.append("opened")
 
     _watch(monkeypatch, in_memory, "postprocess", postprocess)
-    _watch(monkeypatch, predict_module, "open_image", open_image)
+    _watch(monkeypatch, predict_module, "open_for_model", open_image)
     events = _run(model, images, max_memory=resident_bytes() + 250_000_000)
     assert threads == {threading.main_thread()}
     assert order == ["opened", "made"] * 3

@@ -41,7 +41,14 @@ def test_every_field_is_an_option_with_help() -> None:
     options = {place[0]: option for place, _, option in options_of(PredictSettings)}
     assert list(options) == list(PredictSettings.model_fields)
     assert all(option.help.endswith(".") for option in options.values())
-    assert {option.heading for option in options.values()} <= {"", "Results", "Memory and speed", "Cluster", "Input"}
+    assert {option.heading for option in options.values()} <= {
+        "",
+        "Results",
+        "Scale",
+        "Memory and speed",
+        "Cluster",
+        "Input",
+    }
 
 
 def test_values_are_parsed_from_text() -> None:

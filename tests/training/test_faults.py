@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from septum.check import check as check_module
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.events import Event, Warned
 from septum.io.tensors import read_model
@@ -25,7 +26,7 @@ from septum.nn.device import MemoryShortageError
 from septum.training import loop as train_module
 from septum.training import planner as planning
 from septum.training.checkpoint import newest_checkpoint, save_checkpoint
-from septum.training.events import Planned, Resumed, Step, Stopped, Trained
+from septum.training.events import Checked, Planned, Resumed, Step, Stopped, Trained
 from septum.training.interrupt import StopRequest
 from septum.training.loop import train
 from septum.training.run_folder import RunFolder
@@ -242,18 +243,18 @@ def test_an_image_that_disappears_after_the_check_is_named(
     disks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = shutil.copytree(disks, tmp_path / "data")
-    check = train_module.check
+    check = check_module.check
 
     def vanishing(*args: object, **kwargs: object) -> object:
         report = check(*args, **kwargs, keep_bytes=keep_bytes)  # type: ignore[arg-type]
         (data / "images" / "c.npy").unlink()
         return report
 
-    monkeypatch.setattr(train_module, "check", vanishing)
+    monkeypatch.setattr(check_module, "check", vanishing)
     keep_bytes = 0  # as with too little memory: read again for training
     with pytest.raises(FileError, match=r"c\.npy"):
         list(train(_settings(data, tmp_path / "run")))
-    monkeypatch.setattr(train_module, "check", check)
+    monkeypatch.setattr(check_module, "check", check)
     shutil.copy(disks / "images" / "c.npy", data / "images" / "c.npy")
     _goes_on_to(whole, _settings(data, tmp_path / "run"))
 
@@ -275,7 +276,7 @@ def test_nan_pixels_are_repaired_and_reported(disks: Path, tmp_path: Path) -> No
     events = list(train(_settings(data, tmp_path / "run")))
     assert isinstance(events[-1], Trained)
     assert all(math.isfinite(r.loss) for r in events if isinstance(r, Step))
-    report = "\n".join(events[0].report.lines())  # type: ignore[union-attr]
+    report = "\n".join(next(r for r in events if isinstance(r, Checked)).report.lines())
     assert "NaN" in report or "not finite" in report, report
 
 
