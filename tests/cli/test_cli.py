@@ -192,9 +192,9 @@ def test_folds_print_each_part_and_the_model(run: Run, series: list[tuple[object
     assert (code, series[0]) == (0, ("folds", "p.", 3))
     assert err.splitlines() == [
         "--- part 1",
-        "1/1 steps  loss 0.500",
+        "1/1 step  loss 0.500",
         "part 1: SEG 0.700; 2 steps, 2.0 s",
-        "1/1 images  held-out images",
+        "1/1 image  held-out images",
     ]
     assert out == f"model: {Path('run/model.safetensors')}  (SEG 0.810; 4 steps, 4.0 s)\n"
 

@@ -195,7 +195,7 @@ def test_bad_input_prints_given_and_expected(run: Run, cells: Path, model: Path,
     forged = tmp_path / "forged.safetensors"
     forged.write_bytes(model.read_bytes()[:-1] + b"?")
     three = tmp_path / "three.png"
-    write_image(three, np.zeros((3, 40, 40), np.uint8) + np.arange(40, dtype=np.uint8), axes="CYX")
+    write_image(three, np.arange(4800, dtype=np.uint16).reshape(3, 40, 40).astype(np.uint8), axes="CYX")
     for arguments in (
         ["check", tmp_path / "missing"],
         ["check", empty],
@@ -262,7 +262,7 @@ def test_quiet_and_verbose_check(run: Run, cells: Path, tmp_path: Path) -> None:
 
 def test_verbose_evaluation_lists_each_image(run: Run, cells: Path) -> None:
     lines = run("evaluate", cells / "masks", cells / "masks", "-v")[1].splitlines()
-    assert lines[0].split()[:3] == [str(cells / "masks"), "AP", "AP@0.50"]
+    assert lines[0].split()[:3] == [str(cells / "masks"), "AP", "AP@0.75-0.95"]
     assert [line.split()[0] for line in lines[1:5]] == [f"cell{k}" for k in range(4)]
 
 

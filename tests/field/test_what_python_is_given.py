@@ -211,7 +211,7 @@ def test_findings_are_shown_or_are_warnings_never_both(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines().count(f"warning: {text}") == 1
-    assert "1/1 steps" in shown.err
+    assert "1/1 step" in shown.err
     assert "masks hold object ids, 0 to 2 per image (as asked)" in shown.err or "per image (as asked)" in shown.err
     with pytest.warns(SeptumWarning) as caught:
         septum.train(pairs[0], masks, kind="objects", **SMALL)

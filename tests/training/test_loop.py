@@ -385,7 +385,7 @@ def test_prediction_goes_on_after_a_failed_file(data: Path, whole: tuple[Path, l
     images = tmp_path / "in"
     images.mkdir()
     np.save(images / "good.npy", disks(7)[0])
-    np.save(images / "three.npy", np.zeros((20, 20, 3), np.float32))
+    np.save(images / "three.npy", np.arange(1200, dtype=np.float32).reshape(20, 20, 3))
     (images / "broken.npy").write_bytes(b"nonsense")
     settings = PredictSettings(model=whole[0] / "model.safetensors", inputs=(str(images),), out=tmp_path / "out")
     (tmp_path / "out").mkdir()

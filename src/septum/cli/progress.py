@@ -28,8 +28,8 @@ from septum.prediction.events import (
     Predicted,
     ShardDone,
     TileDone,
+    format_factors,
 )
-from septum.prediction.frames import format_factors
 from septum.prediction.memory import format_bytes
 from septum.progress import Display, Progress, show_training
 from septum.report.curve import Curve

@@ -116,3 +116,8 @@ class Predicted(Event):
     failed: int
     seconds: float
     peak_bytes: int
+
+
+def format_factors(factors: tuple[float, ...]) -> str:
+    """Return factors for messages: one if all are equal, ``"0.5"``, else one for each axis, ``"1 x 0.5 x 0.5"``."""
+    return " x ".join(f"{factor:.2g}" for factor in (factors[:1] if len(set(factors)) == 1 else factors))

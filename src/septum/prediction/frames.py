@@ -20,6 +20,7 @@ from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
 from septum.prediction.domain_shift import pixel_size_ratios, sample_pixels
+from septum.prediction.events import format_factors
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import TilePlan
@@ -208,11 +209,6 @@ class ImageJob:
     def spacing(self) -> tuple[float, ...] | None:
         """Relative pixel sizes on the grid on which the frames are predicted."""
         return frame_spacing(self.source, self.model.rank, self.scale)
-
-
-def format_factors(factors: Scale) -> str:
-    """Return factors for messages: one if all are equal, ``"0.5"``, else one for each axis, ``"1 x 0.5 x 0.5"``."""
-    return " x ".join(f"{factor:.2g}" for factor in (factors[:1] if len(set(factors)) == 1 else factors))
 
 
 def walked_axes(axes: str, rank: int) -> str:
