@@ -134,7 +134,7 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
     image = report.files.image(pair.image, pair.named_axes)
     frames = np.stack([match_channels(fill_holes(f), report.rules.channels) for f in image_frames(image)])
     array = frames if "T" in image.axes else frames[0]
-    target = _lossless(target, array, image.axes)
+    target = lossless_place(target, array, image.axes)
     _make_folder(target.parent)
     write_image(target, array, axes=image.axes, pixel_size_um=image.pixel_size_um, affine=image.affine)
     return RepairedFile(pair.image, target, (*done.get(pair.image, ()), *_named_axes(report)))
@@ -154,8 +154,8 @@ def _write_mask(
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     written = ("T" if len(frames) > 1 else "") + "ZYX"[-(frames.ndim - 1) :]
-    array = array.astype(_smallest(array))
-    target = _lossless(target, array, written)
+    array = array.astype(smallest_dtype(array))
+    target = lossless_place(target, array, written)
     _make_folder(target.parent)
     write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine)
     whole = [f"{issue.message}: {issue.kind.mend}" for issue in report.mended if not issue.files]
@@ -194,15 +194,32 @@ def _make_folder(folder: Path) -> None:
         raise FileError(f"{folder}: cannot be made ({reason})", "a place to write to", "name another one") from error
 
 
-def _smallest(array: NDArray[np.int32]) -> type[np.integer[Any]]:
+def smallest_dtype(array: NDArray[np.integer[Any]]) -> type[np.integer[Any]]:
+    """Return the smallest type of integers that holds all labels of an array.
+
+    Parameters
+    ----------
+    array
+        ``(*S)`` integers, labels of -1 and more, at least one.
+    """
     low, high = int(array.min()), int(array.max())
     if low < 0:
         return np.int16 if high < 2**15 else np.int32
     return np.uint8 if high < 2**8 else np.uint16 if high < 2**16 else np.int32
 
 
-def _lossless(target: Path, array: NDArray[Any], axes: str) -> Path:
-    """Return the name with a suffix whose format holds the values and axes: its own, or TIFF."""
+def lossless_place(target: Path, array: NDArray[Any], axes: str) -> Path:
+    """Return the name with a suffix whose format holds the values and axes: its own, or TIFF.
+
+    Parameters
+    ----------
+    target
+        The file to write.
+    array
+        ``(*A)`` with one dimension per letter of `axes`, any dtype and any values.
+    axes
+        Letters of ``TCZYX``.
+    """
     from septum.io.formats import format_of, image_stem
 
     kind = format_of(target.name)

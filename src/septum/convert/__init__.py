@@ -1,0 +1,1 @@
+"""Write masks of any form as label images."""

@@ -1,0 +1,120 @@
+"""Write the masks of a data set as label images, with the values that training reads from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from septum.check.issues import format_shape
+from septum.check.reading import Files
+from septum.check.repair import lossless_place, smallest_dtype
+from septum.convert.settings import ConvertSettings
+from septum.errors import DataError, SeptumError, UsageError
+from septum.events import Event
+from septum.io.files import open_image, write_image
+from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
+from septum.pairing.find import find_pairs
+from septum.pairing.fit import Grid, grid_of
+from septum.pairing.pair import Pair
+
+
+@dataclass(frozen=True)
+class Converted(Event):
+    """One mask was written.
+
+    Attributes
+    ----------
+    source, written
+        The mask, and its label image.
+    values
+        Number of values above 0: objects or classes.
+    """
+
+    source: Path
+    written: Path
+    values: int
+
+
+@dataclass(frozen=True)
+class NotConverted(Event):
+    """One file was not converted, for the reason given."""
+
+    source: Path
+    reason: str
+
+
+def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted]:
+    """Write each mask of a data set as a label image named after its image.
+
+    The values are those that `septum train` reads: ids of objects, or values of classes; -1 is not annotated. Images in
+    subfolders have their label images in subfolders of the same names.
+
+    Parameters
+    ----------
+    settings
+        What to convert, and where to write it.
+
+    Yields
+    ------
+    Converted or NotConverted
+        One per mask, after it was written or failed; then one per file without a partner.
+
+    Raises
+    ------
+    UsageError
+        If `out` is a file or holds files, or the paths are no data set.
+    DataError
+        If no image has a mask.
+    """
+    pairing = find_pairs(settings.data)
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        given = "a folder that holds files" if settings.out.is_dir() else "a file"
+        raise UsageError(f"{format_path(settings.out)}: {given}", "a new or empty folder", "name another one with -o")
+    return _write(settings, pairing.pairs, (*pairing.unmatched_images, *pairing.unmatched_masks))
+
+
+def _write(
+    settings: ConvertSettings, pairs: tuple[Pair, ...], alone: tuple[Path, ...]
+) -> Iterator[Converted | NotConverted]:
+    files = Files(axes=settings.axes, limit_bytes=0)
+    annotated = {pair.image: pair for pair in pairs if pair.mask is not None}
+    root = Path(os.path.commonpath([path.parent.absolute() for path in annotated])) if annotated else Path()
+    for image, pair in annotated.items():
+        assert pair.mask is not None
+        place = settings.out / image.parent.absolute().relative_to(root) / image.name
+        try:
+            yield _convert(pair.mask, image, place, files)
+        except SeptumError as error:
+            yield NotConverted(pair.mask, str(error))
+    for path in (*(pair.image for pair in pairs if pair.image not in annotated), *alone):
+        yield NotConverted(path, "no partner")
+
+
+def _convert(mask: Path, image: Path, place: Path, files: Files) -> Converted:
+    with open_image(image, axes=files.axes) as opened:
+        grid, size, affine = grid_of(opened), opened.pixel_size_um, opened.affine
+    labels = files.labels(mask, grid)
+    if problem := next((frame.problem for frame in labels if frame.problem), ""):
+        raise DataError(f"{format_path(mask)}: {problem}", "whole numbers", "export the mask again")
+    array = np.stack([frame.array for frame in labels])
+    _check_sides(mask, array.shape, grid)
+    axes = "T" + "ZYX"[-(array.ndim - 1) :]
+    if len(array) == 1:
+        array, axes = array[0], axes[1:]
+    array = array.astype(smallest_dtype(array))
+    place = place.with_name(image_stem(place) + result_suffix(image_suffix(place)))
+    place = lossless_place(place, array, axes)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_image(place, array, axes=axes, pixel_size_um=size, affine=affine, labels=True)
+    return Converted(mask, place, len(np.unique(array[array > 0])))
+
+
+def _check_sides(mask: Path, shape: tuple[int, ...], grid: Grid) -> None:
+    sides = tuple(side for axis, side in zip(grid.axes, grid.shape, strict=True) if axis in "ZYX")
+    if shape[1:] != sides:
+        given = f"{format_path(mask)}: {format_shape(shape[1:])} pixels, its image {format_shape(sides)}"
+        raise DataError(given, "the same size", "export the mask in the size of its image")

@@ -1,0 +1,67 @@
+"""Masks of any form are written as label images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from septum.convert.settings import ConvertSettings
+from septum.convert.to_labels import Converted, NotConverted, write_labels
+from septum.errors import UsageError
+from septum.io.files import read_image
+
+IDS = np.zeros((12, 14), np.uint8)
+IDS[1:4, 2:6], IDS[6:10, 3:9] = 1, 2
+
+
+def convert(*data: Path, out: Path) -> tuple[list[Converted], list[NotConverted]]:
+    events = list(write_labels(ConvertSettings(data=data, out=out)))
+    return [e for e in events if isinstance(e, Converted)], [e for e in events if isinstance(e, NotConverted)]
+
+
+def objects(folder: Path) -> Path:
+    """Write images with a mask file for each object."""
+    for name in "ab":
+        (folder / name / "images").mkdir(parents=True)
+        (folder / name / "masks").mkdir()
+        Image.fromarray(7 * IDS).save(folder / name / "images" / f"{name}.png")
+        for number in (1, 2):
+            Image.fromarray(255 * (number == IDS).astype(np.uint8)).save(folder / name / "masks" / f"{number}.png")
+    return folder
+
+
+def test_a_folder_of_object_masks_becomes_a_label_image(tmp_path: Path) -> None:
+    written, failed = convert(objects(tmp_path / "data"), out=tmp_path / "out")
+    assert [(one.written.relative_to(tmp_path).as_posix(), one.values) for one in written] == [
+        ("out/a/images/a.png", 2),
+        ("out/b/images/b.png", 2),
+    ]
+    assert not failed
+    for one in written:
+        assert np.array_equal(read_image(one.written, labels=True).array[0], IDS)
+
+
+def test_what_has_no_partner_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for name, shape in (("a", (12, 14)), ("b", (9, 9)), ("c", (12, 14))):
+        tifffile.imwrite(tmp_path / f"data/images/{name}.tif", np.zeros(shape, np.uint8))
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"data/masks/{name}.tif", IDS)
+    written, failed = convert(tmp_path / "data", out=tmp_path / "out")
+    assert [one.written.name for one in written] == ["a.tif"]
+    assert [(one.source.name, one.reason.splitlines()[0].partition(": ")[2]) for one in failed] == [
+        ("b.tif", "12 x 14 pixels, its image 9 x 9"),
+        ("c.tif", ""),
+    ]
+    assert failed[1].reason == "no partner"
+
+
+def test_a_folder_that_holds_files_is_not_written_to(tmp_path: Path) -> None:
+    data = objects(tmp_path / "data")
+    with pytest.raises(UsageError, match="a folder that holds files"):
+        convert(data, out=data)
