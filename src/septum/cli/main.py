@@ -31,6 +31,7 @@ COMMANDS = {
     "suggest": "Name the images to annotate next.",
     "review": "Name annotations that are probably wrong.",
     "experiment": "Train several times: seeds, or a learning curve.",
+    "export": "Write a model for other programs: ONNX, bioimage.io.",
     "info": "Show what a model is, or what this computer offers.",
     "fetch": "Download a public data set.",
     "reproduce": "Reproduce a result of the U-Net paper of 2015.",

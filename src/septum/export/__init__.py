@@ -1,0 +1,1 @@
+"""Models for other programs (ONNX, bioimage.io), and results for other programs."""
