@@ -1,4 +1,4 @@
-"""An image passes few modules: 29 from file to label file, and 25 from file to gradient."""
+"""An image passes few modules: 29 from file to label file; 25 from file to gradient, beside those of the CPU engine."""
 
 from __future__ import annotations
 
@@ -37,13 +37,22 @@ def test_a_prediction_enters_at_most_29_modules(walks: dict[str, list[str]]) -> 
     assert len(found) <= 29, found
 
 
+def without_engine(found: list[str]) -> list[str]:
+    """Return the modules outside of `cpu`, whose engine computes steps where the processor is not faster in bfloat16.
+
+    It has up to 7 modules of its own behind one door.
+    """
+    assert len([m for m in found if m.startswith("cpu.")]) <= 7, found
+    return [m for m in found if not m.startswith("cpu.")]
+
+
 def test_a_training_image_is_handled_by_at_most_25_modules(walks: dict[str, list[str]]) -> None:
     found = walks["training, handling the image"]
-    assert len(found) <= 25, found
+    assert len(without_engine(found)) <= 25, found
     assert "nn.unet" in found
 
 
 def test_training_enters_at_most_25_modules_without_the_check(walks: dict[str, list[str]]) -> None:
     found = walks["training without the check"]
-    assert len(found) <= 25, found
+    assert len(without_engine(found)) <= 25, found
     assert {"check.samples", "training.prepare", "nn.augment", "nn.unet"} <= set(found)

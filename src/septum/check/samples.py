@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.targets import UNANNOTATED, drop_unannotated
 from septum.check.alignment import align
 from septum.check.check import Report
@@ -78,6 +79,33 @@ def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int3
         ``(*S)`` int32, ids, 0 in place of objects that are not judged.
     """
     return labels if sample.gold is None else drop_unannotated(labels, sample.mask)
+
+
+def on_grid(sample: Sample, scale: float) -> Sample:
+    """Return a sample on a coarser or finer grid of the same extent.
+
+    The image is resampled as prediction resamples it (`septum.arrays.resample.Resampled`); a pixel of a mask takes the
+    value at its center.
+
+    Parameters
+    ----------
+    sample
+        The sample.
+    scale
+        Pixels of the grid for each pixel of the image, along each axis; at 1 the sample is returned as it is.
+    """
+    if scale == 1:
+        return sample
+    before = sample.mask.shape
+    sides = scaled_sides(before, (scale,) * len(before))
+    centers = np.ix_(*(((np.arange(m) + 0.5) * n / m).astype(np.intp) for m, n in zip(sides, before, strict=True)))
+    return replace(
+        sample,
+        image=Resampled(sample.image, sides)[(slice(None),) * sample.image.ndim],
+        mask=sample.mask[centers],
+        gold=None if sample.gold is None else sample.gold[centers],
+        spacing_um=None if sample.spacing_um is None else tuple(size / scale for size in sample.spacing_um),
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from septum.check.samples import Sample
 from septum.errors import UsageError
 from septum.events import Event
 from septum.experiments.ensemble import finish_ensemble
-from septum.experiments.held_out import OUT_OF_FOLD, HeldOutFiles, HeldOutShare
+from septum.experiments.held_out import OUT_OF_FOLD, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
 from septum.prediction.model import open_model
 from septum.report.summary import json_ready
@@ -77,9 +77,8 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
             HeldOutShare(partial(open_model, one.model, series.settings.device), fold)
             for one, fold in zip(trained, images, strict=True)
         ]
-        files = HeldOutFiles(series.settings.out / OUT_OF_FOLD)
         done = yield from finish_ensemble(
-            series, trained, files=files, shares=shares, plan={"folds": names}, note=_NOTE
+            series, trained, place=series.settings.out / OUT_OF_FOLD, shares=shares, plan={"folds": names}, note=_NOTE
         )
         entries = [
             {"folder": p.folder, "held_out": n, "scores": t.scores, "steps": t.steps, "seconds": round(t.seconds, 1)}

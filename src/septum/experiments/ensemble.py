@@ -37,7 +37,7 @@ def finish_ensemble(
     series: Series,
     trained: Sequence[Trained],
     *,
-    files: HeldOutFiles,
+    place: Path,
     shares: Sequence[HeldOutShare],
     plan: Mapping[str, Any],
     note: str,
@@ -48,8 +48,8 @@ def finish_ensemble(
     ----------
     series, trained
         The run and the results of its trainings.
-    files
-        Where the predictions of the held-out images are kept.
+    place
+        Folder in which the predictions of the held-out images are kept.
     shares
         The held-out images by the model that predicts them.
     plan
@@ -69,8 +69,9 @@ def finish_ensemble(
     begin, budget = time.monotonic(), series.budget
     samples = [sample for share in shares for sample in share.samples]
     limit_s = None if budget.left_s is None else max(1.0, budget.left_s - 2 * (budget.tuning_s or 0.0))
-    yield from files.predict(shares, limit_s=limit_s)
     first = open_model(trained[0].model, series.settings.device)
+    files = HeldOutFiles(place, first.header.scale)
+    yield from files.predict(shares, limit_s=limit_s)
     objects, lines = first.header.objects, first.header.lines
     if samples and (first.header.kind == "objects" or lines):
         objects = files.tune(samples, lines=lines, fill_holes=objects.fill_holes, limit_s=budget.tuning_s)

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.instances import ObjectSettings
-from septum.check.samples import Sample
+from septum.arrays.resample import scaled_sides
+from septum.check.samples import Sample, on_grid
 from septum.errors import SeptumError
 from septum.evaluation.object_scores import object_examples
 from septum.experiments.events import HeldOutDone
@@ -58,6 +59,8 @@ class HeldOutFiles:
     ----------
     folder
         `OUT_OF_FOLD` or `HELD_OUT` in the run folder.
+    scale
+        That of the working grid of the models, on which probabilities are kept.
 
     Attributes
     ----------
@@ -66,6 +69,7 @@ class HeldOutFiles:
     """
 
     folder: Path
+    scale: float = 1.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def path(self, sample: Sample) -> Path:
@@ -78,15 +82,16 @@ class HeldOutFiles:
         Returns
         -------
         ndarray or None
-            ``(1, *S)`` of the object or second class, or ``(K, *S)`` of more than two classes; float32, 0..1. None if
-            there is no readable file of the right shape.
+            ``(1, *W)`` of the object or second class, or ``(K, *W)`` of more than two classes; float32, 0..1; on the
+            working grid. None if there is no readable file of the right shape.
         """
         path = self.folder / _PROBABILITIES / f"{sample.name}.tif"
         try:
             probabilities = np.asarray(read_image(path).array, np.float32)
         except SeptumError:
             return None
-        return probabilities if probabilities.shape[1:] == sample.mask.shape else None
+        sides = sample.mask.shape
+        return probabilities if probabilities.shape[1:] == scaled_sides(sides, (self.scale,) * len(sides)) else None
 
     def predict(self, shares: Sequence[HeldOutShare], *, limit_s: float | None) -> Iterator[HeldOutDone]:
         """Predict and write the samples that have no file yet.
@@ -126,7 +131,7 @@ class HeldOutFiles:
                 start = time.monotonic()
                 probabilities, _ = predicted_sample(model, sample)
                 self.seconds[sample.name] = time.monotonic() - start
-                self._write(f"{_PROBABILITIES}/{sample.name}", probabilities, sample)
+                self._write(f"{_PROBABILITIES}/{sample.name}", probabilities, on_grid(sample, self.scale))
                 done += 1
                 yield HeldOutDone(done, total)
 
@@ -134,6 +139,7 @@ class HeldOutFiles:
         self, samples: Sequence[Sample], *, lines: bool, fill_holes: bool, limit_s: float | None
     ) -> ObjectSettings:
         """Return the object settings, or those of areas between `lines`, that score best on the predicted samples."""
+        working = [on_grid(sample, self.scale) for sample in samples]
         begin, chosen = time.monotonic(), spread_order(evenly_chosen(len(samples), MOST_SCORED))
 
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
@@ -142,22 +148,23 @@ class HeldOutFiles:
                 probabilities = self.read(samples[index])
                 if probabilities is not None:
                     foreground = probabilities[0].astype(np.float16)
-                    columns[index] = candidate_columns(samples[index], foreground, choices, lines=lines)
+                    columns[index] = candidate_columns(working[index], foreground, choices, lines=lines)
                 if not again and limit_s is not None and time.monotonic() - begin > limit_s:
                     break
             return columns
 
-        settings = tune_objects(measure, samples, lines=lines, fill_holes=fill_holes)
+        settings = tune_objects(measure, working, lines=lines, fill_holes=fill_holes)
         return settings if lines else self._learn(settings, samples, limit_s)
 
     def _learn(self, settings: ObjectSettings, samples: Sequence[Sample], limit_s: float | None) -> ObjectSettings:
         """Add decisions about objects that are learned from the predicted samples."""
-        begin, sizes, examples = time.monotonic(), object_sizes(samples), list[JudgedExample]()
+        working = [on_grid(sample, self.scale) for sample in samples]
+        begin, sizes, examples = time.monotonic(), object_sizes(working), list[JudgedExample]()
         options = decision_options(settings, sizes)
         for place, sample in enumerate(learnable(samples, "objects")):
             probabilities = self.read(sample)
             if probabilities is not None:
-                parts = object_examples(sample, probabilities[0].astype(np.float16), options)
+                parts = object_examples(on_grid(sample, self.scale), probabilities[0].astype(np.float16), options)
                 examples.append(JudgedExample(parts, held_out=True, place=place))
             if limit_s is not None and time.monotonic() - begin > limit_s:
                 break

@@ -10,7 +10,7 @@ from septum.errors import UsageError
 from septum.events import Event, Warned
 from septum.experiments.ensemble import finish_ensemble, open_ensemble
 from septum.experiments.events import SeedsCompared
-from septum.experiments.held_out import HELD_OUT, HeldOutFiles, HeldOutShare
+from septum.experiments.held_out import HELD_OUT, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
 from septum.io.formats import format_path
 from septum.report.summary import json_ready
@@ -78,9 +78,8 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
         note = f"The model averages {len(trained)} networks; single ones, mean ± standard deviation: {spread}."
         held_out = series.held_out(series.outline.parts[0])
         share = HeldOutShare(partial(open_ensemble, [t.model for t in trained], series.settings.device), held_out)
-        files = HeldOutFiles(series.settings.out / HELD_OUT)
         done = yield from finish_ensemble(
-            series, trained, files=files, shares=[share], plan={}, note=note if names else ""
+            series, trained, place=series.settings.out / HELD_OUT, shares=[share], plan={}, note=note if names else ""
         )
         single = {
             n: {"values": compared.scores[n], "mean": compared.mean(n), "deviation": compared.deviation(n)}

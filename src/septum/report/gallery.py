@@ -10,14 +10,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.resample import Resampled
 from septum.arrays.targets import separate_touching
 from septum.check.check import Report
-from septum.check.samples import Sample, judged_objects, open_sample
+from septum.check.samples import Sample, judged_objects, on_grid, open_sample
 from septum.errors import SeptumError
 from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
+from septum.prediction.frames import FoundScale
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
 from septum.prediction.outputs import most_probable_class, postprocess
@@ -170,7 +172,7 @@ class Gallery:
         sample
             The held-out image with its truth.
         probabilities
-            ``(1, *S)`` or ``(K, *S)`` float32, 0..1, of `predicted_sample`.
+            ``(1, *W)`` or ``(K, *W)`` float32, 0..1, of `predicted_sample`.
         predicted
             ``(*S)`` int32, object ids or classes, of `predicted_sample`.
         seconds
@@ -187,7 +189,7 @@ class Gallery:
             seconds=seconds,
             gold=full if sample.gold is None else table(sample.gold, predicted),
             full=full,
-            sure=calibration.columns(probabilities, taught),
+            sure=calibration.columns(on_own_grid(probabilities, sample), taught),
             areas=isbi.areas(sample.mask, predicted) if self._lines else None,
         )
         scores, rank = own_scores(image, header.kind, values=header.class_values)
@@ -258,15 +260,23 @@ def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32],
     Returns
     -------
     probabilities
-        ``(1, *S)`` of the object or second class, or ``(K, *S)`` of more than two classes; float32, 0..1.
+        ``(1, *W)`` of the object or second class, or ``(K, *W)`` of more than two classes; float32, 0..1; on the
+        working grid of the model (`septum.prediction.model.ModelHeader.scale`).
     labels
-        ``(*S)`` int32: object ids, or classes 0 .. K - 1.
+        ``(*S)`` int32: object ids, or classes 0 .. K - 1; on the grid of the sample.
     """
-    axes = "CZYX" if model.rank == 3 else "CYX"
-    size = dict(zip("ZYX"[-model.rank :], sample.spacing_um or (), strict=False))
-    image = Image.from_array(sample.image, axes, pixel_size_um=size)
-    probabilities = predict_image(model, image, output="probabilities")
+    axes, working = "CZYX" if model.rank == 3 else "CYX", on_grid(sample, model.header.scale)
+    size = dict(zip("ZYX"[-model.rank :], working.spacing_um or (), strict=False))
+    image, seen = Image.from_array(working.image, axes, pixel_size_um=size), FoundScale((1.0,) * model.rank, None)
+    probabilities = predict_image(model, image, output="probabilities", found=seen)
     return probabilities, labels_of(probabilities, model, sample)
+
+
+def on_own_grid(probabilities: NDArray[np.float32], sample: Sample) -> NDArray[np.float32]:
+    """Return probabilities ``(K, *W)`` of `predicted_sample` on the grid of the sample: ``(K, *S)`` float32, 0..1."""
+    sides = sample.mask.shape
+    whole = (slice(None),) * probabilities.ndim
+    return probabilities if probabilities.shape[1:] == sides else Resampled(probabilities, sides)[whole]
 
 
 def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) -> NDArray[np.int32]:
@@ -275,7 +285,7 @@ def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) 
     Parameters
     ----------
     probabilities
-        ``(1, *S)`` or ``(K, *S)`` float32, 0..1, of `predicted_sample`.
+        ``(1, *W)`` or ``(K, *W)`` float32, 0..1, of `predicted_sample`.
     model
         The model that predicted them.
     sample
@@ -287,10 +297,10 @@ def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) 
         ``(*S)`` int32: object ids, or classes 0 .. K - 1.
     """
     both = np.concatenate([1 - probabilities, probabilities]) if len(probabilities) == 1 else probabilities
-    spacing = sample.spacing_um
+    spacing, sides = sample.spacing_um, None if model.header.scale == 1 else sample.mask.shape
     if model.header.kind == "classes":
-        return most_probable_class(both, model.header, spacing=spacing).astype(np.int32)
-    labels = postprocess(both, model, "labels", spacing=spacing)
+        return most_probable_class(both, model.header, spacing=spacing, sides=sides).astype(np.int32)
+    labels = postprocess(both, model, "labels", spacing=spacing, sides=sides)
     return np.asarray(labels[0], np.int32)
 
 

@@ -25,7 +25,7 @@ from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
 from septum.io.formats import format_path
 from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
-from septum.report.gallery import labels_of, predicted_sample
+from septum.report.gallery import labels_of, on_own_grid, predicted_sample
 from septum.review.settings import ReviewSettings
 from septum.settings import MaskKind
 from septum.training.events import Checked
@@ -204,7 +204,7 @@ class _HeldOutJudge:
             self.folders: Mapping[str, Path] = {str(name): run for name in plan.get("held_out", [])}
         else:
             self.folders = {str(n): run / f"fold-{k}" for k, names in enumerate(folds, start=1) for n in names}
-        self._files = HeldOutFiles(run / (HELD_OUT if folds is None else OUT_OF_FOLD))
+        self._files = HeldOutFiles(run / (HELD_OUT if folds is None else OUT_OF_FOLD), self.model.header.scale)
         self._opened: tuple[Path, Model] = (run, self.model)
 
     def disagreements(self, sample: Sample, typical_px: float) -> list[LabelDisagreement]:
@@ -216,6 +216,7 @@ class _HeldOutJudge:
                 self._opened = (folder, open_model(folder / "model.safetensors", self._device))
             probabilities, _ = predicted_sample(self._opened[1], sample)
         labels = labels_of(probabilities, self.model, sample)
+        probabilities = on_own_grid(probabilities, sample)
         if self.model.header.kind == "classes":
             return class_disagreements(sample.mask, labels, probabilities, typical_px=typical_px)
         labels = judged_objects(labels, sample)

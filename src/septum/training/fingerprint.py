@@ -100,6 +100,8 @@ class Fingerprint:
         Share of the pixels that are annotated, 0..1.
     gray_values
         How well gray values alone tell the classes apart; None for objects and for boundary lines.
+    scale
+        Pixels of the grid that all other figures are of for each pixel of the images, along each axis.
     common
         Offset and scale of each channel over all images together, as `septum.arrays.normalize.statistics` computes
         them for one.
@@ -126,11 +128,17 @@ class Fingerprint:
     annotated: float = 1.0
     gray_values: GrayValues | None = None
     common: tuple[tuple[float, float], ...] = ()
+    scale: float = 1.0
 
     @property
     def solid_objects(self) -> bool:
         """Return True if there are objects and hardly any of them has a hole."""
         return self.objects > 0 and self.holes <= _FEW_HOLES
+
+    @property
+    def own_px(self) -> float | None:
+        """Return `object_px` on the images' own grid."""
+        return None if self.object_px is None else self.object_px / self.scale
 
     def describe(self) -> tuple[str, ...]:
         """Describe the data in words, one sentence a line."""
@@ -142,7 +150,7 @@ class Fingerprint:
         first += f"; intensities mostly {low:.4g} to {high:.4g}"
         if self.contrast >= 3:
             first += f", contrast {self.contrast:.0f} times as high in one image as in another"
-        lines = [first]
+        lines = [first] if self.scale == 1 else [self._describe_scale(), first]
         if self.object_px is not None and self.object_range_px is not None:
             small, large = self.object_range_px
             lines.append(
@@ -155,8 +163,12 @@ class Fingerprint:
             lines.append(f"{self.annotated:.1%} of the pixels are annotated")
         return tuple(lines)
 
+    def _describe_scale(self) -> str:
+        wide = "" if self.own_px is None else f"objects are about {self.own_px:.0f} px wide: "
+        return f"{wide}the network sees images at scale {self.scale:.3g}; pixels below are of that grid"
 
-def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: int) -> Fingerprint:
+
+def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: int, scale: float = 1.0) -> Fingerprint:
     """Compute the fingerprint of a data set.
 
     Parameters
@@ -167,6 +179,8 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         ``"objects"`` or ``"classes"``.
     classes
         Number of classes for ``"classes"``.
+    scale
+        That at which the samples stand (`septum.check.samples.on_grid`).
     """
     is_objects = kind == "objects"
     classes = 2 if is_objects else classes
@@ -211,7 +225,8 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
         annotated=float(counts.sum() / sum(s.mask.size for s in samples)),
         gray_values=None if is_objects or boundary_lines else _gray_values(samples, common, classes=classes),
-        common=tuple((float(offset), float(scale)) for offset, scale in common),
+        common=tuple((float(offset), float(gain)) for offset, gain in common),
+        scale=scale,
     )
 
 

@@ -26,9 +26,8 @@ from septum.prediction.model import ModelHeader, save_model
 from septum.training.checkpoint import Checkpoint, newest_checkpoint
 from septum.training.distributed import Processes, check_compilable, processes_of_this_training
 from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
-from septum.training.fingerprint import compute_fingerprint
 from septum.training.interrupt import StopRequest
-from septum.training.planner import plan_of_run
+from septum.training.planner import on_working_grid, plan_of_run
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
@@ -93,11 +92,11 @@ def _train(
     if settings.compile:
         check_compilable(device, processes)
     loaded, start, parts = yield from _open_data(settings, processes, loaded)
-    samples, rules, folder = loaded.samples, loaded.report.rules, RunFolder(settings.out)
+    rules, folder = loaded.report.rules, RunFolder(settings.out)
     with folder.lock() if processes.first else nullcontext("") as warning:
         if warning:
             yield Warned(warning)
-        figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
+        samples, figures, start = on_working_grid(settings, loaded, start=start, folder=folder, processes=processes)
         # A plan that cannot be made leaves no trace, so that the corrected command finds a new folder.
         plan, reasons, start = plan_of_run(
             settings, figures, rules, start=start, folder=folder, device=device, processes=processes
@@ -117,7 +116,7 @@ def _train(
             yield from () if done is None else (Finished(done.steps, done.model), done)
             return
         yield Working("preparing the images")
-        domain = training_domain(samples, figures.object_px, common=plan.normalization.method == "common")
+        domain = training_domain(loaded.samples, figures.own_px, common=plan.normalization.method == "common")
         held_out, taught = (tuple(samples[i] for i in part) for part in (parts.held_out, parts.train))
         validator = Validator(held_out, rules.kind == "objects", plan, device, processes, learnable(taught, rules.kind))
         trainer = Trainer(
@@ -390,6 +389,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         lines=plan.lines,
         scores=scores,
         domain=domain,
+        scale=plan.scale,
         training={**training, "plan": plan.model_dump(mode="json")},
     )
     # JSON has no NaN, the Dice coefficient of a class that no image has.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self
@@ -110,6 +111,9 @@ class Plan(Settings):
         (`septum.arrays.instances.ObjectSettings.fill_holes`).
     precision
         Number format of the convolutions of a step; weights, loss and everything but training are float32.
+    scale
+        Pixels of the working grid, on which the network sees images in training and prediction, for each pixel of an
+        image along each axis. All other sizes of the plan are pixels of this grid.
     """
 
     network: UNetSettings
@@ -127,6 +131,7 @@ class Plan(Settings):
     lines: bool = False
     fill_holes: bool = False
     precision: Precision = "float32"
+    scale: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _check_tile(self) -> Self:
@@ -226,6 +231,13 @@ def network_with_values(network: UNetSettings, values: Sequence[str]) -> UNetSet
         wrong = next(v for v in own if "depths" in v)
         raise UsageError(f"--set {wrong}", f"{len(network.depths)} numbers, one for each axis of the images")
     return replaced
+
+
+def asked_scale(values: Sequence[str]) -> float | None:
+    """Return the scale that is among `values` (see `with_values`); None without one, or if it is no positive number."""
+    named = [value for name, _, value in (text.partition("=") for text in values) if name.strip() == "scale"]
+    found = _parse_value(named[-1].strip()) if named else None
+    return float(found) if isinstance(found, int | float) and 0 < found < math.inf else None
 
 
 def _parse_values(plan: Plan, values: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from septum import seeding
 from septum.check.issues import format_shape
 from septum.check.label_kind import Rules
+from septum.check.samples import LoadedData, Sample, on_grid
 from septum.cpu.training import for_training
 from septum.errors import UsageError
 from septum.models.named import file_of
@@ -19,9 +21,9 @@ from septum.nn.device import Device
 from septum.nn.unet import UNet
 from septum.prediction.memory import format_bytes, total_bytes, training_bytes
 from septum.training.distributed import Processes
-from septum.training.fingerprint import Fingerprint
-from septum.training.plan import Plan, describe_plan, smallest_tile
-from septum.training.presets import LEAST_COARSE, Reasons, make_plan
+from septum.training.fingerprint import Fingerprint, compute_fingerprint
+from septum.training.plan import Plan, asked_scale, describe_plan, smallest_tile
+from septum.training.presets import LEAST_COARSE, Reasons, make_plan, working_scale
 from septum.training.pretrained import Pretrained, Trial, check_compatible, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.settings import TrainSettings
@@ -47,6 +49,47 @@ _LEAST_SCORE = {"objects": 0.3, "lines": 0.5}
 
 # A tile whose output has no longer side is not divided further, in pixels.
 _SMALLEST_OUTPUT = 16
+
+
+def on_working_grid(
+    settings: TrainSettings,
+    loaded: LoadedData,
+    *,
+    start: Pretrained | Trial | None,
+    folder: RunFolder,
+    processes: Processes,
+) -> tuple[tuple[Sample, ...], Fingerprint, Pretrained | Trial | None]:
+    """Bring all samples to the working grid (`septum.training.plan.Plan.scale`).
+
+    Its scale is that of an earlier start of this run, or of the model to start from, or it follows from the images.
+
+    Parameters
+    ----------
+    loaded
+        All annotated images, on their own grid, and what their masks mean.
+    settings, start, folder, processes
+        As for `plan_of_run`.
+
+    Returns
+    -------
+    samples, fingerprint, start
+        On the working grid; the given samples where it is their own.
+    """
+    samples, rules = loaded.samples, loaded.report.rules
+    figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
+    earlier = folder.read_plan() if processes.first else None
+    if earlier is not None:
+        scale = earlier[0].scale
+    elif isinstance(start, Pretrained) and asked_scale(settings.set) is None:
+        scale = start.header.scale
+    else:
+        scale = working_scale(figures, settings)
+    scale = float(processes.broadcast_text(repr(scale)))
+    if scale == 1:
+        return samples, figures, start
+    samples = tuple(on_grid(sample, scale) for sample in samples)
+    figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values), scale=scale)
+    return samples, figures, replace(start, scale=scale) if isinstance(start, Trial) else start
 
 
 def plan_of_run(
@@ -128,7 +171,7 @@ def _find_start(
     if settings.preset != "auto" or len(plan.tile) != 2 or not (kind == "objects" or plan.lines):
         return None, ()
     scores, starts, sentences = dict[str, float](), dict[str, Pretrained](), []
-    sides = np.median([sample.mask.shape for sample in trial.samples], axis=0)
+    sides = np.median([sample.mask.shape for sample in trial.judged], axis=0)
     for name in _STARTS[kind]:
         start = read_pretrained(file_of(name))
         network = start.header.network
@@ -143,7 +186,7 @@ def _find_start(
         elif seen := start.count_seen(trial.samples):
             sentences.append(f"not started from {name}: {seen} of these images, or of their sequence, trained it")
         else:
-            scores[name] = start.score(trial.held_out or trial.samples, lines=kind == "lines", device=device)
+            scores[name] = start.score(trial.judged, lines=kind == "lines", device=device)
             starts[name] = start
     if not scores:
         return None, tuple(sentences)

@@ -16,6 +16,7 @@ from septum.training.plan import (
     OptimizerSettings,
     Plan,
     WeightSettings,
+    asked_scale,
     network_with_values,
     smallest_tile,
     with_values,
@@ -27,8 +28,11 @@ from septum.training.settings import Precision, TrainSettings
 _LARGEST_OUTPUT = {2: 388, 3: 64}
 _BATCH_PIXELS = {2: 388**2, 3: 48**3}
 _LARGEST_BATCH = 8
-# Objects that are narrower are seen whole by a network with one pooling less than the paper's.
-_SMALL_OBJECT_PX = 40
+# The paper's depth. Objects that are narrower are seen whole by a network with one pooling less than the paper's.
+_WANTED_DEPTH, _SMALL_OBJECT_PX = 4, 40
+# Objects of at least twice this width are seen on a coarser grid, at which they are this wide or a bit wider: whole
+# objects are in view, and images have fewer pixels. Narrow objects, of which few are narrower, keep this width.
+_WORKING_PX, _LEAST_WORKING_PX = 50, 20
 # Normalized values are limited to this multiple of those of the brightest structures of a typical training image.
 _BRIGHTER = 2.0
 
@@ -114,6 +118,7 @@ def _with_requests(
         reasons += (f"tile {format_shape(tile)}: asked for {settings.tile}",)
     computed: Precision = settings.precision or ("bfloat16" if bfloat16 else "float32")
     changed = {"tile": tile, "batch": settings.batch or plan.batch, "precision": computed}
+    changed |= {"scale": fingerprint.scale}
     changed |= {"lines": fingerprint.boundary_lines and len(tile) == 2, "fill_holes": fingerprint.solid_objects}
     if fingerprint.solid_objects:
         reasons += (f"holes in predicted objects are filled: {fingerprint.holes:.1%} of the true objects have one",)
@@ -257,11 +262,31 @@ def _normalization_and_augmentation(
     return normalization, AugmentSettings.auto().model_copy(update=kept), reasons
 
 
+def working_scale(fingerprint: Fingerprint, settings: TrainSettings) -> float:
+    """Choose the scale of the working grid: 1, or 1 / n where objects are wide (benchmarks/working_scale.py).
+
+    Parameters
+    ----------
+    fingerprint
+        Of the images on their own grid.
+    settings
+        A scale in ``set`` is taken; presets that were published keep 1.
+    """
+    asked = asked_scale(settings.set)
+    if asked is not None:
+        return asked
+    if settings.preset != "auto" or len(fingerprint.sides) != 2 or fingerprint.object_range_px is None:
+        return 1.0
+    wide, narrow = fingerprint.object_px or 0.0, fingerprint.object_range_px[0]
+    deepest = min(fingerprint.sides) / (LEAST_COARSE * 2**_WANTED_DEPTH)
+    return 1.0 / max(1, int(min(wide / _WORKING_PX, narrow / _LEAST_WORKING_PX, deepest)))
+
+
 def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
     """Choose the poolings of each axis: enough to see an object, no more than the image and its pixel size allow."""
     if depth is not None:
         return (depth,) * len(fingerprint.sides), [f"depth {depth}: asked for"]
-    wanted = 4 if len(fingerprint.sides) == 2 else 3
+    wanted = _WANTED_DEPTH if len(fingerprint.sides) == 2 else 3
     reason = "the paper's depth"
     object_px = fingerprint.object_px
     if len(fingerprint.sides) == 2 and object_px is not None and object_px < _SMALL_OBJECT_PX:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septum.check.issues import format_shape
-from septum.check.samples import Sample
+from septum.check.samples import Sample, on_grid
 from septum.errors import ModelError, UsageError
 from septum.io.formats import format_path
 from septum.io.tensors import read_model
@@ -155,10 +155,18 @@ class Trial:
         All annotated images.
     held_out
         Those held out for validation; may be empty.
+    scale
+        That of the working grid; see `septum.training.plan.Plan`.
     """
 
     samples: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
+    scale: float = 1.0
+
+    @property
+    def judged(self) -> tuple[Sample, ...]:
+        """Return the images to score models on, on the working grid."""
+        return tuple(on_grid(sample, self.scale) for sample in self.held_out or self.samples)
 
 
 def image_hash(image: NDArray[np.float32]) -> str:
