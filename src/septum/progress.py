@@ -14,6 +14,7 @@ from threading import Event as Signal
 from threading import Thread
 from typing import TYPE_CHECKING, Self
 
+from septum.check.issues import pluralize
 from septum.events import Event, Warned, Working
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
@@ -246,7 +247,7 @@ def show_training(record: Event, progress: Progress) -> None:
             progress.say(f"--- {title}")
         case PartTrained(title, trained):
             said = f"{format_scores(trained.scores)}; " if trained.scores else ""
-            progress.say(f"{title}: {said}{trained.steps} steps, {format_seconds(trained.seconds)}")
+            progress.say(f"{title}: {said}{pluralize(trained.steps, 'step')}, {format_seconds(trained.seconds)}")
         case HeldOutDone(done, total):
             if progress.unit != "images":
                 progress.begin("images")

@@ -217,7 +217,7 @@ def test_axes_that_only_the_edges_of_a_volume_show_are_put_in_order_by_the_copy(
     assert code in codes(report)
     assert report.mended == ()
     if code == "axes-unclear":
-        with pytest.raises(DataError, match="which its sides alone do not decide") as caught:
+        with pytest.raises(DataError, match="which the sides alone do not decide") as caught:
             list(load_samples(report))
         assert "--fix" in caught.value.todo
     else:

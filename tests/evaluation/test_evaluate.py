@@ -240,7 +240,7 @@ def test_layouts_of_the_challenge_are_found(tmp_path, names, folder):
         assert scores(result)["SEG"].value == pytest.approx(expected)
         assert "DET" not in scores(result)
         assert [i.name for i in result.results[0].images] == ["01_man_seg000", "01_man_seg003"]
-        assert any("3 predictions have no truth" in n for n in result.notes)
+        assert any("3 predictions without truth, not scored: " in n for n in result.notes)
     assert len(result.results[0].objects) == 6
 
 

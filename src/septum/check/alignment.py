@@ -86,7 +86,7 @@ AXES_UNCLEAR = IssueKind(
     "axes-unclear",
     "error",
     "mask",
-    "with axes in another order, which its sides alone do not decide",
+    "with axes in another order, which the sides alone do not decide",
     fix="puts the axes in the order whose outlines fit the image",
     todo="or export the masks with the axes of their images",
     leaves_out=True,

@@ -35,7 +35,7 @@ INVERTED = IssueKind(
     "inverted",
     "warning",
     "mask",
-    "that seems inverted: its objects have the value of the background of the others",
+    "inverted, as it seems: the objects have the value of the background of the others",
     todo="invert it, or leave it out",
 )
 KINDS = (BACKGROUND_NUMBER, BACKGROUND_NAMED, BACKGROUND_LIKELY, NO_BACKGROUND, INVERTED)

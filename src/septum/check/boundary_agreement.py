@@ -18,6 +18,7 @@ REACH = 3
 FAR = 32
 """The longest shift that is searched for, in pixels; at most a quarter of the side."""
 
+_RESIZED_PX = (1, -1, 2, -2)  # masks are often drawn a little outside or inside of the edges
 _FEWEST_PX = 50  # outline pixels; fewer give no reliable contrast
 _MOST_PX = 20_000  # a regular sample of this many outline pixels is enough
 _SIDE = {2: 1024, 3: 128}  # of larger images the middle part is measured
@@ -137,7 +138,8 @@ class Agreement:
     gain
         Edge strength on the outlines after this shift over that before, >= 1.
     far, far_contrast, clear
-        The best shift within `FAR`, the contrast after it, and its height above the median of all shifts, in robust
+        The best shift within `FAR`, the contrast after it (if objects were resized for it, `contrast` times what the
+        shift gains at their new size), and its height above the median of all shifts, in robust
         standard deviations.
     orientation
         The best orientation.
@@ -176,30 +178,65 @@ def measure_agreement(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> 
     """
     middle = _middle(labels.shape)
     gray = image[(slice(None), *middle)].mean(axis=0, dtype=np.float32)
-    labels = labels[middle]
+    labels = _fill_rims(labels[middle])
     edges, outline = _edges(gray), _outline(labels)
-    rows, columns = np.nonzero(outline)
-    if edges is None or len(rows) < _FEWEST_PX:
+    if edges is None or np.count_nonzero(outline) < _FEWEST_PX:
         return None
-    far, far_contrast, clear = _farthest(edges, outline)
+    search, contrast = _Search(edges), _contrast(edges, outline)
+    best, shift, gain = search.farthest(outline), *_nearest(edges, outline)
+    if any(best[0]) or any(shift):
+        resized = outline
+        for by in _RESIZED_PX:
+            other = _outline(_resize(labels, by))
+            if 2 * np.count_nonzero(other) > np.count_nonzero(outline):
+                best, resized = max((best, resized), (search.farthest(other), other), key=lambda found: found[0][1])
+        best = (best[0], best[1] * contrast / max(_contrast(edges, resized), 1e-9), best[2])
+        shift, gain = _nearest(edges, resized)
+    return Agreement(
+        contrast=contrast,
+        shift=shift,
+        gain=gain,
+        far=best[0],
+        far_contrast=best[1],
+        clear=best[2],
+        orientation=_best(
+            [(p, _contrast(edges, apply_placement(outline, p))) for p in orientations(outline.shape, edges.shape)]
+        ),
+        separation=_separation(gray, labels > 0),
+    )
+
+
+def _nearest(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> tuple[tuple[int, int], float]:
+    """Return the best shift within `REACH`, and the edge strength after it over that before."""
+    rows, columns = np.nonzero(outline)
     step = -(-len(rows) // _MOST_PX)
     rows, columns = rows[::step], columns[::step]
     strength = {
         (y, x): float(edges[rows + y, columns + x].mean()) for y, x in product(range(-REACH, REACH + 1), repeat=2)
     }
     best = max(strength, key=lambda shift: (strength[shift], -abs(shift[0]) - abs(shift[1])))
-    return Agreement(
-        contrast=_contrast(edges, outline),
-        shift=best,
-        gain=strength[best] / max(strength[0, 0], 1e-9),
-        far=far,
-        far_contrast=far_contrast,
-        clear=clear,
-        orientation=_best(
-            [(p, _contrast(edges, apply_placement(outline, p))) for p in orientations(outline.shape, edges.shape)]
-        ),
-        separation=_separation(gray, labels > 0),
-    )
+    return best, strength[best] / max(strength[0, 0], 1e-9)
+
+
+def _resize(labels: NDArray[Any], by: int) -> NDArray[Any]:
+    """Grow all objects by `by` pixels, or shrink them by ``-by``."""
+    for _ in range(abs(by)):
+        high = local_extreme(np.maximum, labels)
+        labels = np.where(labels == 0, high, labels) if by > 0 else np.where(labels == high, labels, 0)
+        if by < 0:
+            labels = np.where(local_extreme(np.minimum, labels) == labels, labels, 0)
+    return labels
+
+
+def _fill_rims(labels: NDArray[Any]) -> NDArray[Any]:
+    """Give pixels that are not annotated, up to `REACH` from others, the labels of their nearest neighbors."""
+    unknown = labels == UNANNOTATED
+    if not unknown.any() or unknown.all():
+        return labels
+    from scipy.ndimage import distance_transform_edt
+
+    distance, nearest = distance_transform_edt(unknown, return_indices=True)
+    return np.where(distance <= REACH, labels[tuple(nearest)], labels)
 
 
 def best_orientation(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> BestOrientation | None:
@@ -249,8 +286,12 @@ def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the outline pixels, without those that a shift within `REACH` would move out of the image."""
-    outline: NDArray[np.bool_] = local_extreme(np.maximum, labels) != local_extreme(np.minimum, labels)
+    """Return the outline pixels, without those that a shift within `REACH` would move out of the image.
+
+    The border of a part that is not annotated is none.
+    """
+    low = local_extreme(np.minimum, labels)
+    outline: NDArray[np.bool_] = (local_extreme(np.maximum, labels) != low) & (low != UNANNOTATED)
     for axis in range(outline.ndim):
         np.moveaxis(outline, axis, 0)[:REACH] = False
         np.moveaxis(outline, axis, 0)[outline.shape[axis] - REACH :] = False
@@ -261,26 +302,35 @@ def _contrast(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> float:
     return float(edges[outline].mean() / max(float(edges[~outline].mean()), 1e-9))
 
 
-def _farthest(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> tuple[tuple[int, int], float, float]:
-    """Return the best shift, the contrast after it, and how clearly it stands out, by correlation of all shifts."""
-    from scipy.fft import irfft2, next_fast_len, rfft2
+class _Search:
+    """The best shift of outlines within `FAR`, by correlation of all shifts with the same edges, ``(Y, X)``."""
 
-    reach = min(FAR, min(edges.shape) // 4)
-    size = [next_fast_len(n + reach, real=True) for n in edges.shape]
-    mirrored = np.conj(rfft2(outline.astype(np.float32), size))
-    total = irfft2(mirrored * rfft2(edges, size), size)
-    inside = irfft2(mirrored * rfft2(np.ones_like(edges), size), size)
-    strength = np.where(inside > np.count_nonzero(outline) / 2, total / np.maximum(inside, 1), 0)
-    strength = np.roll(strength, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    row, column = np.unravel_index(int(strength.argmax()), strength.shape)
-    shift = (int(row) - reach, int(column) - reach)
-    middle = float(np.median(strength))
-    deviation = 1.4826 * float(np.median(np.abs(strength - middle)))
-    clear = (float(strength.max()) - middle) / max(deviation, 1e-9)
-    # Pixels that the shift leaves without labels do not count as pixels off the outlines.
-    to = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(shift, edges.shape, strict=True))
-    moved = apply_placement(outline, shift_of(*shift))
-    return shift, _contrast(edges[to], moved[to]), clear
+    def __init__(self, edges: NDArray[np.float32]) -> None:
+        from scipy.fft import next_fast_len, rfft2
+
+        self.edges = edges
+        self.reach = min(FAR, min(edges.shape) // 4)
+        self.size = [next_fast_len(n + self.reach, real=True) for n in edges.shape]
+        self.transforms = rfft2(edges, self.size), rfft2(np.ones_like(edges), self.size)
+
+    def farthest(self, outline: NDArray[np.bool_]) -> tuple[tuple[int, int], float, float]:
+        """Return the best shift, the contrast after it, and how clearly it stands out."""
+        from scipy.fft import irfft2, rfft2
+
+        reach, edges = self.reach, self.edges
+        mirrored = np.conj(rfft2(outline.astype(np.float32), self.size))
+        total, inside = (irfft2(mirrored * transform, self.size) for transform in self.transforms)
+        strength = np.where(inside > np.count_nonzero(outline) / 2, total / np.maximum(inside, 1), 0)
+        strength = np.roll(strength, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+        row, column = np.unravel_index(int(strength.argmax()), strength.shape)
+        shift = (int(row) - reach, int(column) - reach)
+        middle = float(np.median(strength))
+        deviation = 1.4826 * float(np.median(np.abs(strength - middle)))
+        clear = (float(strength.max()) - middle) / max(deviation, 1e-9)
+        # Pixels that the shift leaves without labels do not count as pixels off the outlines.
+        to = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(shift, edges.shape, strict=True))
+        moved = apply_placement(outline, shift_of(*shift))
+        return shift, _contrast(edges[to], moved[to]), clear
 
 
 def _separation(gray: NDArray[np.float32], labeled: NDArray[np.bool_]) -> float:

@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -249,10 +250,13 @@ def own_traits(masks: Sequence[Census], values: Sequence[int]) -> Literal["certa
     values
         All values in them, without the background.
     """
+    # Planes and volumes in one set have no places to compare: those of most masks count.
+    ranks = Counter(len(trait.center) for mask in masks for trait in mask.traits[:1])
     traits: dict[int, list[Trait]] = {}
     for mask in masks:
         for value, trait in zip(mask.values, mask.traits, strict=False):
-            traits.setdefault(value, []).append(trait)
+            if len(trait.center) == ranks.most_common(1)[0][0]:
+                traits.setdefault(value, []).append(trait)
     common = [t for v, t in traits.items() if v in values and len(t) >= max(3, len(masks) / 4)]
     if len(common) < max(2, len(values) / 2):
         return "none"

@@ -138,7 +138,7 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
     if stats.constant:
         yield Observation(IMAGE_CONSTANT, pair.image, f"{stats.low:g}")
     elif stats.holes:
-        yield Observation(IMAGE_HOLES, pair.image, f"{stats.holes} values")
+        yield Observation(IMAGE_HOLES, pair.image, pluralize(stats.holes, "value"))
     if min(stats.sides[-2:]) < _TINY_PX:
         yield Observation(IMAGE_TINY, pair.image, format_shape(stats.sides))
 

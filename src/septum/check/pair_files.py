@@ -104,7 +104,8 @@ def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observ
             yield Observation(FIELD_UNUSABLE, path, "no image of this name")
     for pair in pairs:
         if pair.mask.is_dir() and pair.mask_stats is not None:
-            yield Observation(MASK_FOLDER, pair.mask, pluralize(len(pair.census[0].values), "object"))
+            objects = pluralize(len(pair.census[0].values), "object") if pair.census else ""
+            yield Observation(MASK_FOLDER, pair.mask, objects)
 
 
 def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:

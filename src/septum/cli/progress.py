@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from septum.check.issues import pluralize
 from septum.cli.text import curve_lines, json_text, seeds_lines
 from septum.events import Event, Warned
 from septum.experiments.events import PartTrained, ReportWritten, SeedsCompared
@@ -140,7 +141,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
                 progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")
             case ShardDone(path, left):
-                what = f"{left} blocks are left to other parts" if left else "all parts are done"
+                what = f"{pluralize(left, 'block')} left to other parts" if left else "all parts are done"
                 progress.say(
                     f"{path}: this part is done, {what}; put them together with the same command without --shard"
                 )

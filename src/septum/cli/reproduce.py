@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from septum.check.issues import pluralize
 from septum.cli import options
 from septum.cli.progress import orderly
 from septum.cli.text import json_text
@@ -63,7 +64,7 @@ def _show(event: Event, progress: Progress) -> None:
         case FoldStarted(name, index, count, says):
             progress.say(f"part {index + 1} of {count}, {name}: {says}")
         case Scoring(images):
-            progress.say(f"scoring {images} images")
+            progress.say(f"scoring {pluralize(images, 'image')}")
         case TileDone(path, tile, tiles):
             progress.show_stage("predicting", tile, tiles, note=path.name, unit="tiles")
         case ImageDone(path, output, seconds):
@@ -80,7 +81,8 @@ def reproduction_lines(found: Reproduced) -> list[str]:
     """Return our scores beside the paper's as tables, and what must be known to read them."""
     lines = []
     for result in found.results:
-        what = f"{result.images} images" + ("" if result.objects is None else f", {result.objects} objects")
+        what = pluralize(result.images, "image")
+        what += "" if result.objects is None else f", {pluralize(result.objects, 'object')}"
         rows: list[list[object]] = [[f"{result.title}, {what}", "ours", "U-Net 2015", "next best then"]]
         rows += [[s.score, *map(_digits, (s.value, s.unet_2015, s.next_best))] for s in result.lines]
         lines += format_table(rows)

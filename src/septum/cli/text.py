@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from septum.check.issues import pluralize
 from septum.report.numbers import format_interval, format_number, format_table, format_value
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def repair_lines(fixed: Sequence[RepairedFile], out: Path) -> list[str]:
             lines.append(f"repaired: {record.source} -> {record.written}: {done}")
     written = [record for record in fixed if record.written is not None]
     mended = sum(bool(record.done) for record in written)
-    return [*lines, f"{out}: {len(written)} files, {mended} of them repaired; {len(fixed) - len(written)} left out"]
+    return [
+        *lines,
+        f"{out}: {pluralize(len(written), 'file')}, {mended} of them repaired; {len(fixed) - len(written)} left out",
+    ]
 
 
 def evaluation_lines(found: Evaluation) -> list[str]:

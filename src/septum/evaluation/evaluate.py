@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from septum.check.background import background_value
 from septum.check.census import Census
+from septum.check.issues import pluralize
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
 from septum.evaluation.frames import Readings, ScoredFrame, labels_of, open_frames, read_fitted
@@ -99,7 +100,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
     notes += _notes(settings.predicted, paired, collected)
     if len(collected) == 2 and (left := len(set(collected[0].names) ^ set(collected[1].names))):
-        notes.append(f"differences leave out {left} images that only one prediction has")
+        notes.append(f"differences leave out {pluralize(left, 'image')} that only one prediction has")
     evaluation = Evaluation(task.metrics, tuple(results), differences, tuple(notes), ())
     return evaluation if settings.out is None else write_results(evaluation, settings.out)
 
@@ -292,7 +293,8 @@ def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: 
         if items.unread:
             notes.append(f"{where}passed over {describe(items.unread)}; {way_out(items.unread)}")
         if items.unscored:
-            notes.append(f"{where}{items.unscored} predictions have no truth and are not scored")
+            unscored = pluralize(len(items.unscored), "prediction")
+            notes.append(f"{where}{unscored} without truth, not scored: {format_names(items.unscored)}")
     if any(len(c.names) < 2 for c in collected):
         notes.append("no interval: a bootstrap over images needs at least two")
     return notes

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
 from septum.check.background import set_background
+from septum.check.issues import pluralize
 from septum.check.masks import MASK_COLORS, read_labels
 from septum.check.reading import is_lossy
 from septum.errors import DataError
@@ -252,7 +253,7 @@ def _probable(array: NDArray[Any]) -> bool:
     finite = np.isfinite(array)
     if not finite.all():
         raise DataError(
-            f"a prediction with {array.size - int(finite.sum())} pixels that are NaN or infinite",
+            f"a prediction with NaN or infinity in {pluralize(array.size - int(finite.sum()), 'pixel')}",
             "probabilities from 0 to 1, or labels",
             "predict the image again",
         )

@@ -63,7 +63,7 @@ class ScoredPairs:
     missing
         Truth files without a prediction.
     unscored
-        Number of predictions without truth.
+        Predictions without truth.
     unread
         Files of formats that are not read, in the folders of predictions and of truth.
     """
@@ -72,7 +72,7 @@ class ScoredPairs:
     items: tuple[ScoredPair, ...]
     challenge: bool
     missing: tuple[Path, ...]
-    unscored: int
+    unscored: tuple[Path, ...]
     unread: tuple[ForeignFile, ...] = ()
 
 
@@ -106,7 +106,7 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
         pairs = _folders(predicted, truth)
     else:
         pairs = ScoredPairs(
-            predicted, (ScoredPair(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=0
+            predicted, (ScoredPair(image_stem(truth), predicted, truth),), challenge=False, missing=(), unscored=()
         )
     return pairs if ignore is None else _with_ignored(pairs, ignore)
 
@@ -114,11 +114,11 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
 def _folders(predicted: Path, truth: Path) -> ScoredPairs:
     files, truths = list_images([predicted]), list_images([truth])
     matches = match_below(predicted, truth)
-    pairs, missing, unscored = matches.pairs, matches.masks_left, len(matches.images_left)
+    pairs, missing, unscored = matches.pairs, matches.masks_left, matches.images_left
     if not pairs:
         # "cell1_mask.tif" for the truth "cell1.tif": the ending for masks is on the other side.
         turned = match_below(truth, predicted)
-        pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, len(turned.masks_left)
+        pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, turned.masks_left
     if not pairs:
         first, second = (", ".join(format_path(p.name) for p in paths[:3]) for paths in (files, truths))
         raise DataError(
@@ -128,7 +128,7 @@ def _folders(predicted: Path, truth: Path) -> ScoredPairs:
         )
     items = tuple(ScoredPair(_name(t, truth), p, t) for p, t in pairs)
     unread = (*unread_images(predicted), *unread_images(truth))
-    return ScoredPairs(predicted, items, False, tuple(missing), unscored, unread)
+    return ScoredPairs(predicted, items, False, tuple(missing), tuple(unscored), unread)
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -166,7 +166,7 @@ def _truths(folder: Path) -> list[tuple[int, int | None, bool, Path]]:
 def _challenge(predicted: Path, folders: dict[str, Path]) -> ScoredPairs:
     items: list[ScoredPair] = []
     missing: list[Path] = []
-    unscored = 0
+    unscored: list[Path] = []
     for sequence, folder in folders.items():
         frames = _frames(_results(predicted, sequence, alone=len(folders) == 1))
         truths = _truths(folder)
@@ -176,14 +176,15 @@ def _challenge(predicted: Path, folders: dict[str, Path]) -> ScoredPairs:
                 items.append(ScoredPair(name, frames[frame], path, None, sequence, section, markers))
             else:
                 missing.append(path)
-        unscored += len(frames.keys() - {frame for frame, *_ in truths})
+        scored = {frame for frame, *_ in truths}
+        unscored += [path for frame, path in frames.items() if frame not in scored]
     if not items:
         raise DataError(
             f"{format_path(predicted)}: no frame that the truth names, such as {format_path(missing[0].name)}",
             "results named by frame, such as mask002.tif or t002.tif",
             "name the folder that holds them",
         )
-    return ScoredPairs(predicted, tuple(items), challenge=True, missing=tuple(missing), unscored=unscored)
+    return ScoredPairs(predicted, tuple(items), challenge=True, missing=tuple(missing), unscored=tuple(unscored))
 
 
 def _results(predicted: Path, sequence: str, *, alone: bool) -> Path:

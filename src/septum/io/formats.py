@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -224,19 +225,28 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
 
 
-# Files that Cellpose writes beside an image: its own notes, and the flow of its network.
-_BESIDE = re.compile(r".(?:_seg\.npy|_flows\.tiff?)", re.IGNORECASE)
-
-
 def is_image_file(path: Path) -> bool:
     """Return True if `path` exists and is named as an image: a file, or a folder of Zarr.
 
-    Hidden files, and files that another program keeps beside an image (``a_seg.npy``, ``a_flows.tif``), are none.
+    Hidden files, and files that Cellpose keeps beside an image (``a_seg.npy`` of Python objects, and ``a_flows.tif``
+    beside ``a.png``), are none.
     """
     kind = format_of(path.name)
-    if kind is None or path.name.startswith(".") or _BESIDE.search(path.name):
+    if kind is None or path.name.startswith(".") or _is_note(path):
         return False
     return path.is_dir() if kind.folder else path.is_file()
+
+
+def _is_note(path: Path) -> bool:
+    name = path.name.casefold()
+    if name.endswith("_seg.npy") and path.is_file():
+        with suppress(OSError), path.open("rb") as file:
+            return b"'|O'" in file.read(128)  # the header of an array of objects
+    for ending in ("_flows.tif", "_flows.tiff"):
+        if name.endswith(ending):
+            stem = path.name[: -len(ending)]
+            return any(path.with_name(stem + s).is_file() for suffix in _BY_SUFFIX for s in (suffix, suffix.upper()))
+    return False
 
 
 def image_suffix(path: Path) -> str:

@@ -165,7 +165,9 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
         )
     drawn = [file for place in (folder, *subfolders(folder)) for file in drawn_objects(place)]
     if files and drawn:
-        given = f"{format_path(folder)}: {len(files)} images without masks, but {describe(drawn)}"
+        given = (
+            f"{format_path(folder)}: {len(files)} image{'s' * (len(files) != 1)} without masks, but {describe(drawn)}"
+        )
         return DataError(given, _LAYOUTS, f"{way_out(drawn)}; {_OWN_FOLDER}")
     if twins := _twins(files):
         return twins
@@ -200,10 +202,10 @@ def _twins(files: Sequence[Path]) -> DataError | None:
         return None
     # A mask keeps its values, which JPEG changes.
     first, second = sorted(by_suffix, key=lambda suffix: (kind := format_of("a" + suffix)) is None or not kind.lossy)
-    masks = files[0].parent / "masks"
+    masks, count = files[0].parent / "masks", len(by_suffix[first])
     names = ", ".join(format_path(p.name) for p in files[:2])
     return DataError(
-        f"{format_path(files[0].parent)}: {len(by_suffix[first])} names, each as {first} and {second} ({names} ...)",
+        f"{format_path(files[0].parent)}: {count} name{'s' * (count != 1)}, each as {first} and {second} ({names} ...)",
         _LAYOUTS,
         f"if the {second} files are the masks: move them to {format_path(masks)}, then name {files[0].parent} {masks}",
     )
@@ -319,8 +321,8 @@ def _side_by_side(by: BySubfolder, root: Path) -> Pairing:
     masks_by = {key: [p for p in files if names_a_mask(p)] for key, files in by.items()}
     images, masks = ([p for files in one.values() for p in files] for one in (images_by, masks_by))
     if not masks or not images:
-        missing = "mask" if not masks else "image"
-        given = f"{format_path(root)}: no {missing} among {len(images) + len(masks)} files, by their names"
+        missing, count = "mask" if not masks else "image", len(images) + len(masks)
+        given = f"{format_path(root)}: no {missing} among {count} file{'s' * (count != 1)}, by their names"
         raise DataError(given, _LAYOUTS, "name two folders instead")
     matches = match_by_subfolder(images_by, masks_by)
     if not matches.pairs:

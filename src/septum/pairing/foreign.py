@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from septum.io.formats import DAMAGE, format_path, image_stem, is_image, is_zarr
+from septum.io.formats import DAMAGE, format_path, image_stem, is_image, is_image_file, is_zarr
 
 _PICTURES = "PNG or TIFF"
 _VOLUMES = "NIfTI"
@@ -71,7 +71,7 @@ def drawn_objects(folder: Path) -> tuple[ForeignFile, ...]:
 
 def _annotation(path: Path) -> ForeignFile | None:
     name = path.name.casefold()
-    if name.endswith("_seg.npy"):
+    if name.endswith("_seg.npy") and not is_image_file(path):
         return ForeignFile(path, "Cellpose", "save masks in Cellpose (File > Save masks as PNG/TIF, or --save_tif)")
     suffix = path.suffix.casefold()
     if suffix == ".roi" or (suffix == ".zip" and _holds_rois(path)):

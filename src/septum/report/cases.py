@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.check.issues import pluralize
 from septum.report.pictures import (
     IGNORED_GRAY,
     PREDICTED_COLOR,
@@ -137,8 +138,8 @@ def _picture(case: Case, title: str, data: bytes, size: tuple[int, int], kind: M
     true, found = (int((np.unique(labels) > 0).sum()) for labels in (case.truth, case.predicted))
     if kind == "objects":
         words: Mapping[str, str] = {
-            "truth": f"{true} objects",
-            "prediction": f"{found} objects",
+            "truth": pluralize(true, "object"),
+            "prediction": pluralize(found, "object"),
             "difference": f"{len(case.missed)} missed, {len(case.false)} false",
         }
     else:

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from septum.check.issues import pluralize
 from septum.io.atomic import as_error, whole_file
 from septum.io.formats import format_path
 from septum.report.numbers import format_scores, format_seconds, score_format
@@ -49,9 +50,11 @@ def _picture(example: Example, reproduced: Reproduced, folder: Path) -> tuple[Ex
 
     kind = reproduced.protocol.kind
     prediction = (
-        "probability of the inside" if kind == "classes" else f"prediction: {_count(example.predicted)} objects"
+        "probability of the inside"
+        if kind == "classes"
+        else f"prediction: {pluralize(_count(example.predicted), 'object')}"
     )
-    truth = "truth" if kind == "classes" else f"truth: {_count(example.truth)} objects"
+    truth = "truth" if kind == "classes" else f"truth: {pluralize(_count(example.truth), 'object')}"
     word = example.name.rpartition("(")[2].rstrip(")")
     maps = {truth: example.truth, prediction: example.predicted}
     path = panel(folder / f"{word}.png", example.image, maps, title=example.name, kind=kind)

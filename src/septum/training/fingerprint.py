@@ -13,6 +13,7 @@ from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters
 from septum.arrays.watershed import fill_holes
 from septum.arrays.weight_map import two_nearest
+from septum.check.issues import pluralize
 from septum.check.samples import Sample
 from septum.nn.augment import AugmentSettings
 from septum.settings import MaskKind
@@ -144,7 +145,7 @@ class Fingerprint:
         """Describe the data in words, one sentence a line."""
         sides = " x ".join(f"{low}" if low == high else f"{low}..{high}" for low, high in self.side_range)
         size = " x ".join(f"{s:.3g}" for s in self.spacing_um)
-        first = f"data: {self.images} image{'s' * (self.images > 1)} of {sides} pixels"
+        first = f"data: {pluralize(self.images, 'image')} of {sides} pixels"
         first += f", {size} um each" if size else ""
         low, high = self.intensities
         first += f"; intensities mostly {low:.4g} to {high:.4g}"
@@ -154,8 +155,9 @@ class Fingerprint:
         if self.object_px is not None and self.object_range_px is not None:
             small, large = self.object_range_px
             lines.append(
-                f"{self.objects} objects, mostly {small:.0f} to {large:.0f} px wide (median {self.object_px:.0f}); "
-                f"{self.touching:.0%} touch another; {self.shares[1]:.0%} of the pixels are objects"
+                f"{pluralize(self.objects, 'object')}, mostly {small:.0f} to {large:.0f} px wide "
+                f"(median {self.object_px:.0f}); {self.touching:.0%} touch another; "
+                f"{self.shares[1]:.0%} of the pixels are objects"
             )
         else:
             lines.append("classes fill " + ", ".join(f"{share:.1%}" for share in self.shares) + " of the pixels")

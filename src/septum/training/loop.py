@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from septum.check.check import check_data
+from septum.check.issues import pluralize
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, ModelError, UsageError
@@ -261,8 +262,8 @@ class _Session:
             self.log = self.folder.open_log(validator.score_names, after=logged)
             if self.log.missing:
                 yield Warned(
-                    f"{format_path(self.folder.log)}: {self.log.missing} steps before step {trainer.counters.step} are "
-                    "missing in the log"
+                    f"{format_path(self.folder.log)}: lacks {pluralize(self.log.missing, 'step')} before step "
+                    f"{trainer.counters.step}"
                 )
         self.validations = validator.plan_validations(for_scores(trainer.network, trainer.device), self.schedule)
         self._reserve()

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from septum import seeding
+from septum.check.issues import pluralize
 from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
@@ -153,8 +154,8 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
                 "give another number of --folds, or annotate more images",
             )
         left = f" ({len(left_out)} next to them left out)" if left_out else ""
-        sentence = f"fold {place + 1} of {number}: {len(train)} images for training{left}, {len(held_out)} held out: "
-        folds.append(Split(train, held_out, sentence + _names(samples, held_out)))
+        trained = f"fold {place + 1} of {number}: {pluralize(len(train), 'image')} for training{left}"
+        folds.append(Split(train, held_out, f"{trained}, {len(held_out)} held out: {_names(samples, held_out)}"))
     return folds
 
 
@@ -263,7 +264,7 @@ def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
         if len(samples) > 1 and len({s.copy_of for s in samples}) == 1 and samples[0].copy_of:
             many = "all images are copies of one"
         return f"{many}: none is held out, so no score can be given"
-    trained = f"{len(samples) - len(held_out)} images for training"
+    trained = f"{pluralize(len(samples) - len(held_out), 'image')} for training"
     return f"{trained}, {len(held_out)} held out for validation: {_names(samples, held_out)}"
 
 
@@ -308,7 +309,7 @@ def _blocks(groups: Sequence[Sequence[int]], number: int, seed: int) -> list[lis
         min(held, key=len).extend(members)
     if not all(held):
         raise DataError(
-            f"{sum(map(len, groups))} images in {len(groups)} sequences for {number} folds",
+            f"{pluralize(sum(map(len, groups)), 'image')} in {pluralize(len(groups), 'sequence')} for {number} folds",
             "as many sequences as folds, or a sequence with an image for each fold",
             "give fewer --folds",
         )
