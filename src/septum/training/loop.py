@@ -261,10 +261,8 @@ class _Session:
             logged = trainer.counters.step - (trainer.counters.row is not None)
             self.log = self.folder.open_log(validator.score_names, after=logged)
             if self.log.missing:
-                yield Warned(
-                    f"{format_path(self.folder.log)}: lacks {pluralize(self.log.missing, 'step')} before step "
-                    f"{trainer.counters.step}"
-                )
+                lacking = f"lacks {pluralize(self.log.missing, 'step')} before step {trainer.counters.step}"
+                yield Warned(f"{format_path(self.folder.log)}: {lacking}")
         self.validations = validator.plan_validations(for_scores(trainer.network, trainer.device), self.schedule)
         self._reserve()
         self.prepared_s = self.schedule.seconds
