@@ -124,7 +124,7 @@ def test_a_comparison_uses_the_images_that_both_have(objects, tmp_path):
     predicted, truth, true, _ = objects
     only = save(tmp_path / "only", {"cell2": true["cell2"], "cell10": true["cell10"]})
     result = run((predicted, only), truth)
-    assert any("leave out 1 images" in n for n in result.notes)
+    assert any("leave out 1 image that" in n for n in result.notes)
     both = matching.scores(
         [contingency.table(true[n], np.roll(true[n], k, 1)) for k, n in enumerate(("cell2", "cell10"))]
     )
