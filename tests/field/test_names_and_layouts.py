@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -305,76 +302,25 @@ def test_a_folder_of_cellpose_is_read_by_its_masks(tmp_path: Path, model: Path) 
     assert predict(model, tmp_path / "in", out=tmp_path / "out")[0] == ["img0.tif", "img1.tif", "img2.tif"]
 
 
-def labelme(folder: Path) -> None:
-    for n in range(2):
-        save(folder / f"p{n}.png", photo(ids(n)))
-        shapes = [{"label": "cell", "shape_type": "polygon", "points": [[1, 1], [5, 1], [3, 6]]}]
-        (folder / f"p{n}.json").write_text(json.dumps({"version": "5.0.0", "shapes": shapes, "imagePath": f"p{n}.png"}))
-
-
-def coco(folder: Path) -> None:
-    save(folder / "p0.png", photo(ids(0)))
-    document = {"images": [{"file_name": "p0.png"}], "annotations": [{"segmentation": [[1, 1, 5, 1, 3, 6]]}]}
-    (folder / "instances.json").write_text(json.dumps(document))
-
-
-def qupath(folder: Path) -> None:
-    save(folder / "p0.png", photo(ids(0)))
-    (folder / "p0.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
-
-
-def imagej(folder: Path) -> None:
-    save(folder / "p0.png", photo(ids(0)))
-    with zipfile.ZipFile(folder / "RoiSet.zip", "w") as archive:
-        archive.writestr("0001-0002.roi", b"Iout")
-
-
 def yolo(folder: Path) -> None:
     save(folder / "p0.png", photo(ids(0)))
     (folder / "p0.txt").write_text("0 0.1 0.1 0.5 0.1 0.3 0.6\n1 0.7 0.7 0.9 0.7 0.8 0.9\n")
 
 
-@pytest.mark.parametrize(
-    ("make", "found", "todo"),
-    [
-        (lambda folder: cellpose(folder, saved=False), "3 Cellpose files (img0_seg.npy ...)", "--save_tif"),
-        (labelme, "2 labelme files (p0.json ...)", "export masks from labelme"),
-        (coco, "1 COCO file (instances.json)", "pycocotools"),
-        (qupath, "1 GeoJSON file (p0.geojson)", "QuPath"),
-        (imagej, "1 ImageJ file (RoiSet.zip)", "ROIs to Label Image"),
-        (yolo, "1 YOLO file (p0.txt)", "write masks"),
-    ],
-)
-def test_drawn_objects_that_are_no_masks_are_named_with_the_way_out(
-    tmp_path: Path, make: Callable[[Path], object], found: str, todo: str
-) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    make(folder)
+def test_drawn_objects_that_are_not_read_are_named_with_the_way_out(tmp_path: Path) -> None:
+    yolo(tmp_path)
     with pytest.raises(DataError) as caught:
-        check([folder])
-    assert found in str(caught.value)
-    assert todo in str(caught.value)
-    assert "put the masks into a folder of their own" in str(caught.value)
-
-
-def test_drawn_objects_in_the_folder_of_masks_are_named(tmp_path: Path) -> None:
-    labelme(tmp_path)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "annotations").mkdir()
-    for n in range(2):
-        (tmp_path / f"p{n}.png").rename(tmp_path / f"images/p{n}.png")
-        (tmp_path / f"p{n}.json").rename(tmp_path / f"annotations/p{n}.json")
-    with pytest.raises(DataError, match=r"annotations: holds no image \(2 labelme files[\s\S]*labelme2voc"):
         check([tmp_path])
+    assert "1 YOLO file (p0.txt)" in str(caught.value)
+    assert "write masks of its polygons; put the masks into a folder of their own" in str(caught.value)
 
 
-def test_an_image_with_drawn_objects_but_no_mask_says_so(tmp_path: Path) -> None:
-    labelme(tmp_path)
+def test_an_image_with_drawn_objects_that_are_not_read_says_so(tmp_path: Path) -> None:
+    yolo(tmp_path)
     for n in range(2, 4):
         pair(tmp_path / f"p{n}.png", tmp_path / f"p{n}_mask.png", n)
     issue = next(issue for issue in check([tmp_path]).issues if issue.code == "unpaired-image")
-    assert issue.details[0].startswith("but p0.json of labelme, not an image: export masks from labelme")
+    assert issue.details[0] == "but p0.txt of YOLO, not an image: write masks of its polygons"
 
 
 def test_texts_and_notes_need_no_word(tmp_path: Path) -> None:

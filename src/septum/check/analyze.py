@@ -30,6 +30,7 @@ from septum.check.reading import Files, image_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import SeptumError, UsageError
+from septum.io.annotations.formats import is_drawn
 from septum.io.image import Image
 from septum.pairing.fit import Grid, disagreement, grid_of, orientation_codes
 from septum.pairing.pair import Pair
@@ -71,7 +72,8 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     except SeptumError as error:
         unreadable.append((pair.image, _reason(error)))
     try:
-        mask_stats = _mask_statistics(pair.mask, image_stats.grid if image_stats else None, frames, files)
+        if image_stats is not None or not is_drawn(pair.mask):
+            mask_stats = _mask_statistics(pair.mask, image_stats.grid if image_stats else None, frames, files)
     except SeptumError as error:
         unreadable.append((pair.mask, _reason(error)))
     golds = []
@@ -148,7 +150,7 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
 def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None, files: Files) -> MaskStatistics:
     mask, changes = files.fitted(path, grid)
     labels, frames = files.labels(path, grid), image_frames(mask)
-    stored = files.mask(path).affine
+    stored = files.mask(path, grid).affine
     problem = next((frame.problem for frame in labels if frame.problem), "")
     readable = labels if not problem else []
     comparable = images is not None and images.shape[0] == len(readable)
@@ -187,9 +189,10 @@ def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None,
         background=next((frame.background for frame in labels if frame.background), 0),
         changes=changes,
         stored_orientation=orientation_codes(stored) if stored is not None and "oriented" in changes else "",
-        planes=kind_of_planes(files.mask(path), grid) if files.axes is None else "",
+        planes=kind_of_planes(files.mask(path, grid), grid) if files.axes is None else "",
         persistence=_persistence(readable),
         disagreement=None if grid is None else disagreement(grid_of(mask), grid),
+        filled=files.filled(path),
     )
 
 

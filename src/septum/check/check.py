@@ -28,6 +28,7 @@ from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
 from septum.io.image import check_axes
+from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 from septum.settings import MaskKind
@@ -55,6 +56,7 @@ _LAYOUTS = {
     "ctc": "Cell Tracking Challenge",
     "files": "files side by side",
     "objects": "a folder for each image, a mask file for each object",
+    "drawn": "images and drawn objects",
 }
 
 
@@ -211,12 +213,12 @@ def check(
     Raises
     ------
     UsageError, DataError
-        If there is nothing to check (a missing or empty folder, no pairs), if no mask holds a value of `ignore` or
-        `background`, or if `axes` do not fit a file. Everything else is an issue.
+        If there is nothing to check, if no mask holds a value of `ignore` or `background`, or if `axes` do not fit.
     """
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without_background(ignore, kind) if background is None else kind
-    files = Files(ignore, keep_bytes, axes=check_axes(axes), background=background)
+    classes = class_numbers(pair.mask for pair in pairing.pairs) if kind == "classes" else None
+    files = Files(ignore, keep_bytes, axes=check_axes(axes), background=background, classes=classes)
     analyzed, first = _interpreted(pairing, analyze_all(pairing.pairs, files), kind, files)
     pairs = [pair_files.with_usable_field(pair, files) for pair in analyzed]
     masks.require_values(ignore, background, pairs)
@@ -236,7 +238,7 @@ def check(
     later = {o.pair for o in seen if o.kind.leaves_out}
     trained = tuple(pair for index, pair in used.items() if index not in later)
     fixable = tuple(pair for index, pair in used.items() if index in later)
-    seen += pair_files.detect_none_left(len(trained), len(fixable))
+    seen += [*pair_files.detect_classes(pairs, classes), *pair_files.detect_none_left(len(trained), len(fixable))]
     files.release_all_but({path for pair in used.values() for path in pair.files})
     issues = gather(seen)
     left_out = tuple(used.get(index, pair) for index, pair in enumerate(pairs) if index not in used or index in later)

@@ -6,7 +6,7 @@ Sets of retinal vessels have masks of the field of view: pixels outside are not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
-from septum.check.issues import IssueKind, Observation, pluralize
+from septum.check.issues import IssueKind, Observation, list_some, pluralize
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import SeptumError
+from septum.io.annotations.raster import Filled, list_names
 from septum.pairing.foreign import annotations_beside
 from septum.pairing.pair import Pairing
 
@@ -50,6 +51,31 @@ SECOND_ANNOTATOR = IssueKind(
     "second-annotator", "mended", "mask", "of a second annotator", "those of the first annotator are used"
 )
 MASK_FOLDER = IssueKind("mask-folder", "mended", "mask", "with one file per object", "each file is one object")
+SPARE_DRAWN = IssueKind("spare-drawn", "mended", "file", "of drawn objects whose image has a mask", "the mask is used")
+DRAWN = IssueKind("drawn", "mended", "mask", "of drawn objects", "filled by the centers of pixels")
+DRAWN_OVERLAP = IssueKind(
+    "drawn-overlap", "mended", "mask", "with drawn objects that overlap", "the later one is on top"
+)
+DRAWN_CUT = IssueKind("drawn-cut", "mended", "mask", "with drawn objects across the border", "they are cut there")
+DRAWN_NOTE = IssueKind("drawn-note", "mended", "mask", "with objects of a special kind", "read as named here")
+DRAWN_CLASSES = IssueKind("drawn-classes", "mended", mend="each object gets an id")
+CLASS_NAMES = IssueKind("class-names", "mended", mend="numbered in the order of their names")
+DRAWN_REFUSED = IssueKind(
+    "drawn-refused",
+    "warning",
+    "mask",
+    "with shapes that are no object",
+    "the shapes are left out",
+    todo="draw outlines around these objects, or delete the shapes",
+)
+DRAWN_HIDDEN = IssueKind(
+    "drawn-hidden",
+    "warning",
+    "mask",
+    "with drawn objects that later ones cover entirely",
+    "these objects are lost",
+    todo="change the order of the objects, or delete duplicates",
+)
 FIELD_OF_VIEW = IssueKind(
     "field-of-view", "mended", "mask", "of the field of view", "pixels outside are read as not annotated"
 )
@@ -61,6 +87,7 @@ FIELD_UNUSABLE = IssueKind(
     "left out",
     todo="export it again in the size of its image",
 )
+_NAMED = 5
 NOTHING_LEFT = IssueKind(
     "nothing-left", "error", text="no pair is left to train on", todo="repair the files that are named here"
 )
@@ -75,6 +102,15 @@ KINDS = (
     GOLD_UNREADABLE,
     SECOND_ANNOTATOR,
     MASK_FOLDER,
+    SPARE_DRAWN,
+    DRAWN,
+    DRAWN_OVERLAP,
+    DRAWN_CUT,
+    DRAWN_NOTE,
+    DRAWN_CLASSES,
+    CLASS_NAMES,
+    DRAWN_REFUSED,
+    DRAWN_HIDDEN,
     FIELD_OF_VIEW,
     FIELD_UNUSABLE,
     NOTHING_LEFT,
@@ -100,6 +136,8 @@ def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observ
     for path, role in pairing.set_aside:
         if role == "second annotator":
             yield Observation(SECOND_ANNOTATOR, path)
+        elif role == "drawn objects":
+            yield Observation(SPARE_DRAWN, path)
         elif role == "field of view":
             yield Observation(FIELD_UNUSABLE, path, "no image of this name")
     for pair in pairs:
@@ -115,11 +153,49 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
         yield Observation(UNREADABLE if needed else GOLD_UNREADABLE, path, short_reason(reason, path))
     if pair.image_stats is None or pair.mask_stats is None:
         return
+    if pair.mask_stats.filled is not None:
+        yield from _detect_drawn(pair.mask, pair.mask_stats.filled)
     if pair.field is not None:
         yield Observation(FIELD_OF_VIEW, pair.field)
     if pair.unusable_field is not None:
         path, reason = pair.unusable_field
         yield Observation(FIELD_UNUSABLE, path, short_reason(reason, path))
+
+
+def _detect_drawn(path: Path, filled: Filled) -> Iterator[Observation]:
+    """Yield what became of drawn objects: how many, which overlap, which are lost, which shapes are no object."""
+    yield Observation(DRAWN, path, f"{filled.program}, {pluralize(filled.objects, 'object')}")
+    if filled.overlapping:
+        yield Observation(DRAWN_OVERLAP, path, f"{filled.overlapping} on others, {filled.overlap_px} pixels")
+    if filled.hidden:
+        yield Observation(DRAWN_HIDDEN, path, list_some(filled.hidden, _NAMED))
+    if filled.cut:
+        yield Observation(DRAWN_CUT, path, list_some(filled.cut, _NAMED))
+    if filled.refused:
+        yield Observation(DRAWN_REFUSED, path, list_names(filled.refused))
+    for note in filled.notes:
+        yield Observation(DRAWN_NOTE, path, note)
+
+
+def detect_classes(pairs: Sequence[PairStatistics], numbers: Mapping[str, int] | None) -> Iterator[Observation]:
+    """Yield the classes of drawn objects: their numbers, or that they are not used.
+
+    Parameters
+    ----------
+    pairs
+        All pairs.
+    numbers
+        Number of each class by its name, if the classes are read; None if each object is.
+    """
+    filled = [pair.mask_stats.filled for pair in pairs if pair.mask_stats and pair.mask_stats.filled]
+    names = sorted({name for one in filled for name in one.classes})
+    if numbers is not None:
+        text = ", ".join(f"{number} {name or '(no class)'}" for name, number in numbers.items())
+        yield Observation(CLASS_NAMES, text=f"drawn objects are read as the classes {text}")
+    elif len(names) > 1:
+        listed = list_some([name or "(no class)" for name in names], _NAMED)
+        text = f"drawn objects are of {len(names)} classes ({listed}), which --kind classes learns"
+        yield Observation(DRAWN_CLASSES, text=text)
 
 
 def detect_none_left(trained: int, fixable: int) -> Iterator[Observation]:

@@ -6,7 +6,7 @@ same arrays again. `Files` keeps them between the two, up to a limit, and gives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from septum.arrays.targets import UNANNOTATED
 from septum.check.background import set_background
 from septum.check.issues import format_shape
 from septum.check.masks import Labels, read_labels
-from septum.errors import DataError
+from septum.errors import DataError, FileError
+from septum.io.annotations.formats import is_drawn
+from septum.io.annotations.raster import Filled
 from septum.io.formats import format_of, format_path
 from septum.io.image import Image, StoredImage
 from septum.pairing.fit import Change, Grid, fit_mask
@@ -47,6 +49,8 @@ class Files:
         Axes of the image files, for files that do not state them right; see `septum.io.files.read_mask` for masks.
     background
         Value of the background of the masks if the user names it; None: 0, or another value where that is certain.
+    classes
+        Number of each class of drawn objects by its name, to read their classes; None to give each object an id.
     limit_bytes
         Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
         kept; another one is read again when it is needed again.
@@ -64,10 +68,13 @@ class Files:
         *,
         axes: str | None = None,
         background: int | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> None:
         self.ignore = tuple(ignore)
         self.axes = axes
         self.background = background
+        self.classes = classes
+        self._filled: dict[Path, Filled] = {}
         self._found_background, self._rims = 0, tuple[int, ...]()
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._limit = default_limit_bytes() if limit_bytes is None else limit_bytes
@@ -99,13 +106,20 @@ class Files:
         self._keep("image", path, image, image.array.nbytes)
         return image
 
-    def mask(self, path: Path) -> Image:
-        """Read a mask as stored; a folder of one mask per object is read as one mask of ids.
+    def mask(self, path: Path, grid: Grid | None = None) -> Image:
+        """Read a mask as stored; a folder of one mask per object, and drawn objects, are read as one mask of ids.
+
+        Parameters
+        ----------
+        path
+            The mask, or the place of drawn objects (`septum.io.annotations.formats`).
+        grid
+            The grid of its image, on which drawn objects are filled.
 
         Raises
         ------
         FileError
-            If the file cannot be read.
+            If the file cannot be read, or objects are drawn on an image that cannot be read.
         UsageError
             If the axes do not fit it.
         """
@@ -113,10 +127,27 @@ class Files:
         from septum.pairing.object_folders import is_object_folder, read_object_masks
 
         def read() -> Image:
+            if is_drawn(path):
+                return self._read_drawn(path, grid)
             return read_object_masks(path) if is_object_folder(path) else read_mask(path, axes=self.axes)
 
         mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
         return mask
+
+    def _read_drawn(self, path: Path, grid: Grid | None) -> Image:
+        from septum.pairing.drawn_masks import read_drawn_mask
+
+        if grid is None:
+            given = f"{format_path(path)}: drawn objects of an image that cannot be read"
+            raise FileError(given, "an image that can be read", "repair the image first")
+        mask, filled = read_drawn_mask(path, grid, classes=self.classes)
+        if filled is not None:
+            self._filled[path] = filled
+        return mask
+
+    def filled(self, path: Path) -> Filled | None:
+        """Return what became of each drawn object of a mask that was read; None for other masks."""
+        return self._filled.get(path)
 
     def fitted(self, path: Path, grid: Grid | None) -> tuple[Image, tuple[Change, ...]]:
         """Read a mask and fit it to the grid of its image; see `septum.pairing.fit.fit_mask`.
@@ -133,7 +164,7 @@ class Files:
         FileError
             If the file cannot be read.
         """
-        mask = self.mask(path)
+        mask = self.mask(path, grid)
         return (mask, ()) if grid is None else fit_mask(mask, grid)
 
     def labels(self, path: Path, grid: Grid | None) -> list[Labels]:
@@ -231,9 +262,11 @@ class Files:
 
     def release_labels(self) -> None:
         """Give up the labels of all masks, which are read anew where images get other axes; files stay in memory."""
-        for key in [key for key in self._kept if key[0] == "labels"]:
+        stale = [key for key in self._kept if key[0] == "labels" or (key[0] == "mask" and key[1] in self._filled)]
+        for key in stale:
             self._bytes -= self._kept.pop(key)[1]
-        self._latest.pop("labels", None)
+        for role in ("labels", "mask"):
+            self._latest.pop(role, None)
 
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""

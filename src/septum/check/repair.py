@@ -19,6 +19,7 @@ from septum.check.samples import mask_of_file
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError, UsageError
+from septum.io.annotations.formats import is_drawn
 from septum.pairing.ctc import markers
 
 
@@ -150,7 +151,7 @@ def _write_mask(
     (mask, changes), frames = report.files.fitted(path, pair.grid), _repaired_mask(pair, path, section, report)
     raw = image_frames(mask)
     same = not changes and raw.shape[1] == 1 and raw.dtype.kind in "biu" and np.array_equal(raw[:, 0], frames)
-    if same and path.is_file() and not is_lossy(path) and report.files.axes is None:
+    if same and path.is_file() and not is_drawn(path) and not is_lossy(path) and report.files.axes is None:
         return _copy(path, target)
     array = frames if len(frames) > 1 else frames[0]
     written = ("T" if len(frames) > 1 else "") + "ZYX"[-(frames.ndim - 1) :]

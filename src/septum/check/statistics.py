@@ -9,6 +9,7 @@ from typing import Literal
 from septum.check.boundary_agreement import Agreement, BestOrientation, Placement
 from septum.check.census import Census
 from septum.check.issues import IssueKind
+from septum.io.annotations.raster import Filled
 from septum.io.image import Affine
 from septum.pairing.fit import Change, Disagreement, Grid
 
@@ -118,6 +119,8 @@ class MaskStatistics:
         Share of the ids of a page that the next page has in the same place; 0 for a mask of one page.
     disagreement
         How the affines of image and mask differ; None if they do not.
+    filled
+        What became of each drawn object; None if the mask is an image.
     """
 
     dtype: str
@@ -143,6 +146,7 @@ class MaskStatistics:
     disagreement: Disagreement | None = None
     planes: Literal["", "pages", "unclear"] = ""
     persistence: float = 0.0
+    filled: Filled | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ def convert(settings: ConvertSettings, display: Display) -> None:
             if isinstance(event, job.Converted):
                 written.append(event)
                 progress.detail(f"{event.source} -> {event.written}: {event.values} values")
+                for note in event.notes:
+                    progress.warn(f"{event.source.name}: {note}")
             else:
                 failed.append(event)
     for one in failed:

@@ -15,8 +15,10 @@ from septum.check.repair import lossless_place, smallest_dtype
 from septum.convert.settings import ConvertSettings
 from septum.errors import DataError, SeptumError, UsageError
 from septum.events import Event
+from septum.io.annotations.raster import list_names
 from septum.io.files import open_image, write_image
 from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
+from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.fit import Grid, grid_of
 from septum.pairing.pair import Pair
@@ -32,11 +34,14 @@ class Converted(Event):
         The mask, and its label image.
     values
         Number of values above 0: objects or classes.
+    notes
+        What was left out or changed, as phrases.
     """
 
     source: Path
     written: Path
     values: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
 def _write(
     settings: ConvertSettings, pairs: tuple[Pair, ...], alone: tuple[Path, ...]
 ) -> Iterator[Converted | NotConverted]:
-    files = Files(axes=settings.axes, limit_bytes=0)
+    classes = class_numbers(pair.mask for pair in pairs) if settings.kind == "classes" else None
+    files = Files(axes=settings.axes, limit_bytes=0, classes=classes)
     annotated = {pair.image: pair for pair in pairs if pair.mask is not None}
     root = Path(os.path.commonpath([path.parent.absolute() for path in annotated])) if annotated else Path()
     for image, pair in annotated.items():
@@ -110,7 +116,24 @@ def _convert(mask: Path, image: Path, place: Path, files: Files) -> Converted:
     place = lossless_place(place, array, axes)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_image(place, array, axes=axes, pixel_size_um=size, affine=affine, labels=True)
-    return Converted(mask, place, len(np.unique(array[array > 0])))
+    return Converted(mask, place, len(np.unique(array[array > 0])), _notes(files, mask))
+
+
+def _notes(files: Files, mask: Path) -> tuple[str, ...]:
+    """Return what became of drawn objects that is not plain."""
+    filled = files.filled(mask)
+    if filled is None:
+        return ()
+    notes = list(filled.notes)
+    if filled.overlapping:
+        notes.append(f"{filled.overlapping} objects on others ({filled.overlap_px} pixels): the later one is on top")
+    if filled.hidden:
+        notes.append(f"lost under later objects: {', '.join(filled.hidden)}")
+    if filled.cut:
+        notes.append(f"cut by the border: {', '.join(filled.cut)}")
+    if filled.refused:
+        notes.append(f"left out: {list_names(filled.refused)}")
+    return tuple(notes)
 
 
 def _check_sides(mask: Path, shape: tuple[int, ...], grid: Grid) -> None:

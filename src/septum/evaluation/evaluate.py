@@ -32,6 +32,7 @@ from septum.evaluation.results import (
     write_results,
 )
 from septum.evaluation.scores import ScoreTask, score_frame
+from septum.io.annotations.formats import is_drawn
 from septum.io.files import read_mask
 from septum.io.formats import format_path
 from septum.metrics import aggregate
@@ -118,7 +119,7 @@ def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Re
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
-        meaning = infer_label_kind(masks)
+        meaning = infer_label_kind(masks, objects=True if all(is_drawn(i.truth) for i in pairs.items) else None)
         metrics = ("instances",) if meaning.kind == "objects" else ("pixels",)
         doubt = meaning.unclear or ("a guess" if meaning.guess else "")
         notes.append(f"metrics: {metrics[0]}, for the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else ""))
@@ -148,9 +149,9 @@ def _censuses(
 
     for item in items:
         try:
-            path = item.truth if role == "truth" else item.predicted
-            mask = read_mask(path, axes=named_axes)
-            if "T" in mask.axes:  # pages can be labels of one mask, as the other file shows
+            drawn = role == "truth" and is_drawn(item.truth)
+            mask = None if drawn else read_mask(item.truth if role == "truth" else item.predicted, axes=named_axes)
+            if mask is None or "T" in mask.axes:  # pages can be labels of one mask, as the other file shows
                 truth, predicted, _ = read_fitted(item, axes=named_axes)
                 mask = truth if role == "truth" else predicted
             labels, axes, _ = labels_of(mask, role)

@@ -16,9 +16,12 @@ from septum.check.masks import MASK_COLORS, read_labels
 from septum.check.reading import is_lossy
 from septum.errors import DataError
 from septum.evaluation.pairs import ScoredPair
+from septum.io.annotations.formats import is_drawn
+from septum.io.annotations.raster import list_names
 from septum.io.files import read_image, read_mask
 from septum.io.formats import format_path
 from septum.io.image import Image
+from septum.pairing.drawn_masks import read_drawn_mask
 from septum.pairing.fit import Grid, disagreement, fit_mask, grid_of
 
 _MOST_COLORS = 254  # more are a picture, not classes
@@ -164,12 +167,13 @@ def read_fitted(item: ScoredPair, *, axes: str | None = None) -> tuple[Image, Im
     SeptumError
         If a file cannot be read, or the affines turn the two differently without placing them on the same voxels.
     """
-    truth, predicted = read_mask(item.truth, axes=axes), read_mask(item.predicted, axes=axes)
+    predicted = read_mask(item.predicted, axes=axes)
+    truth, notes = read_truth(item, predicted, axes=axes)
     if item.section is not None:
-        return truth, predicted, ()
+        return truth, predicted, tuple(notes)
     truth, changes = fit_mask(truth, grid_of(predicted))
     predicted, more = fit_mask(predicted, grid_of(truth))
-    notes = [_NOTES[change] for change in dict.fromkeys((*changes, *more))]
+    notes += [_NOTES[change] for change in dict.fromkeys((*changes, *more))]
     if "T" in truth.axes and not (truth.stated or predicted.stated):
         notes.append("each page was scored as an image of its own; if pages are sections of volumes: --axes ZYX")
     apart = disagreement(grid_of(truth), grid_of(predicted))
@@ -183,6 +187,40 @@ def read_fitted(item: ScoredPair, *, axes: str | None = None) -> tuple[Image, Im
             )
         notes.append(f"the affines place prediction and truth apart ({text}); compared as stored, voxel by voxel")
     return truth, predicted, tuple(notes)
+
+
+def read_truth(item: ScoredPair, predicted: Image, *, axes: str | None = None) -> tuple[Image, list[str]]:
+    """Read the truth of a pair; drawn objects are filled on the grid of the prediction, each with an id.
+
+    Parameters
+    ----------
+    item, axes
+        See `open_frames`.
+    predicted
+        The prediction.
+
+    Returns
+    -------
+    truth, notes
+        The truth, and how drawn objects were read, as phrases.
+
+    Raises
+    ------
+    SeptumError
+        If the file cannot be read, or an object lies outside of the prediction.
+    """
+    if not is_drawn(item.truth):
+        return read_mask(item.truth, axes=axes), []
+    truth, filled = read_drawn_mask(item.truth, grid_of(predicted))
+    if filled is None:
+        return truth, []
+    notes = [f"truth: drawn objects ({filled.program}) were filled by the centers of pixels"]
+    if filled.overlapping:
+        notes.append("truth: of drawn objects that overlap the later one is on top")
+    if filled.hidden or filled.refused:
+        lost = [*filled.refused, *(("object covered by later ones", name) for name in filled.hidden)]
+        notes.append(f"truth: left out {list_names(lost)}")
+    return truth, notes
 
 
 def labels_of(image: Image, role: str) -> tuple[NDArray[np.integer[Any]], str, tuple[str, ...]]:

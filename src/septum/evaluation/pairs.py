@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.io.files import list_images
+from septum.io.annotations.formats import drawn_format
+from septum.io.files import images_below, list_images
 from septum.io.formats import format_path, image_stem
+from septum.pairing.drawn import drawn_below, match_drawn, no_image
 from septum.pairing.folders import BySubfolder, by_subfolder, match_below, match_by_subfolder
 from septum.pairing.foreign import ForeignFile, unread_images
 from septum.pairing.names import composed
@@ -97,6 +99,9 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
     for path in (predicted, truth, *([] if ignore is None else [ignore])):
         if not path.exists():
             raise UsageError(f"{format_path(path)} does not exist", "a file or a folder", "check the spelling")
+    if predicted.is_dir() and drawn_format(truth) is not None:
+        pairs = _drawn(predicted, [truth], truth.parent)
+        return pairs if ignore is None else _with_ignored(pairs, ignore)
     if predicted.is_dir() != truth.is_dir():
         given = f"{format_path(predicted)} and {format_path(truth)}: one is a folder, the other a file"
         raise UsageError(given, "two files or two folders", "name the file inside the folder, or both folders")
@@ -112,6 +117,8 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
 
 
 def _folders(predicted: Path, truth: Path) -> ScoredPairs:
+    if not images_below(truth) and (drawn := drawn_below(truth)):
+        return _drawn(predicted, drawn, truth)
     files, truths = list_images([predicted]), list_images([truth])
     matches = match_below(predicted, truth)
     pairs, missing, unscored = matches.pairs, matches.masks_left, matches.images_left
@@ -129,6 +136,15 @@ def _folders(predicted: Path, truth: Path) -> ScoredPairs:
     items = tuple(ScoredPair(_name(t, truth), p, t) for p, t in pairs)
     unread = (*unread_images(predicted), *unread_images(truth))
     return ScoredPairs(predicted, items, False, tuple(missing), tuple(unscored), unread)
+
+
+def _drawn(predicted: Path, truths: Sequence[Path], root: Path) -> ScoredPairs:
+    """Pair predicted files with files of drawn objects."""
+    matches = match_drawn(images_below(predicted), truths, predicted, root)
+    if not matches.pairs:
+        raise no_image(matches.images_left, matches.masks_left)
+    items = tuple(ScoredPair(_name(image, predicted), image, place) for image, place in matches.pairs)
+    return ScoredPairs(predicted, items, False, tuple(matches.masks_left), tuple(matches.images_left))
 
 
 def _name(path: Path, folder: Path) -> str:

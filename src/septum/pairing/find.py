@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
+from septum.io.annotations.formats import drawn_format
 from septum.io.files import images_below
 from septum.io.formats import SUFFIXES, format_of, format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing import ctc
+from septum.pairing.drawn import drawn_below, pair_drawn, with_drawn
 from septum.pairing.folders import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -27,7 +29,8 @@ from septum.pairing.folders import (
     subfolders,
 )
 from septum.pairing.foreign import describe, drawn_objects, unread_images, way_out
-from septum.pairing.names import Matches, composed, image_key, mask_key, match, names_a_mask, stem_key
+from septum.pairing.grouping import make_pairing, no_partner
+from septum.pairing.names import Matches, image_key, mask_key, match, names_a_mask, stem_key
 from septum.pairing.pair import Pair, Pairing
 
 __all__ = ["Pair", "Pairing", "find_pairs"]
@@ -37,6 +40,8 @@ _LAYOUTS = """one of
     DATA/ with cell1.png and cell1_mask.png side by side
     DATA/a/images/a.png and DATA/a/masks/*.png, one file an object
     DATA/01/t000.tif and DATA/01_GT/SEG/man_seg000.tif (Cell Tracking Challenge)
+    DATA/ with cell1.tif and its drawn objects: cell1.json (labelme), cell1.geojson (QuPath), cell1.zip (ImageJ ROIs),
+    cell1_seg.npy (Cellpose), cell1.csv (napari); or a file for all images: COCO, CVAT
     two folders IMAGES MASKS, or two files IMAGE MASK"""
 
 
@@ -85,6 +90,8 @@ def _find(paths: list[Path]) -> Pairing:
         return _one_folder(paths[0])
     if len(paths) == 2 and all(folders):
         return _two_folders(*paths)
+    if len(paths) == 2 and folders[0] and drawn_format(paths[1]) is not None:
+        return pair_drawn(images_below(paths[0]), [paths[1]], paths[0])
     if len(paths) >= 2 and not any(folders):
         return _two_files(*paths) if len(paths) == 2 else _many_files(paths)
     given = ", ".join(format_path(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing"
@@ -108,6 +115,8 @@ def _one_folder(folder: Path) -> Pairing:
         by = by_subfolder(folder)
         if not _data_sets_in(folder) and any(names_a_mask(p) for files in by.values() for p in files):
             return _side_by_side(by, folder)
+    if not _data_sets_in(folder) and (files := drawn_below(folder)) and images_below(folder):
+        return pair_drawn(images_below(folder), files, folder)
     raise _nothing(folder, images_in(folder))
 
 
@@ -226,6 +235,9 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
         pairs, strays = ctc.pair_frames(images, gold=truth if is_gold else None, silver=None if is_gold else truth)
         return Pairing(tuple(pairs), "ctc", unmatched_masks=tuple(strays), objects=True)
     files, inside = images_in(images), []
+    drawn = drawn_below(masks) if masks.is_dir() else []
+    if drawn and not images_below(masks):
+        return pair_drawn(_some_images(images, "images"), drawn, images, masks)
     matches = Matches()
     if files and not images_in(masks):
         inside = [p for p in subfolders(masks) if images_in(p)]
@@ -234,15 +246,16 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
         files, inside, others = _some_images(images, "images"), [], _some_images(masks, "masks")
         matches = match_below(images, masks)
         if not matches.pairs:
-            raise _no_partner(files, others)
-    pairing = _pairing(matches, "folders", root=images)
+            raise no_partner(files, others)
+    pairing = make_pairing(matches, "folders", root=images)
     aside = [(p, "second annotator") for p in second_annotators(images, masks)]
     fields = match(files, fields_of_view(masks))
     aside += [(p, "field of view") for p in fields.masks_left]
     of_image = dict(fields.pairs)
     seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
     unread = (*unread_images(images), *unread_images(masks))
-    return replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside), unread=unread)
+    pairing = replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside), unread=unread)
+    return with_drawn(pairing, [*drawn, *drawn_below(images)], images, masks)
 
 
 def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:
@@ -265,29 +278,11 @@ def _some_images(folder: Path, role: str) -> list[Path]:
     raise DataError(f"{format_path(folder)}: holds no image ({there})", "files that end in " + " ".join(SUFFIXES), todo)
 
 
-def _no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
-    first = ", ".join(format_path(p.name) for p in images[:3])
-    second = ", ".join(format_path(p.name) for p in masks[:3])
-    return DataError(
-        f"no mask fits an image by name: images {first} ... and masks {second} ...",
-        "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
-        "rename the masks after their images",
-    )
-
-
-def _sections(images: Sequence[Path]) -> dict[Path, int]:
-    """Return the numbers of images that are named by nothing but consecutive numbers; empty for other names."""
-    stems = [image_stem(p) for p in images]
-    if len(stems) < 2 or not all(s.isdecimal() for s in stems):
-        return {}
-    numbers = sorted(int(s) for s in stems)
-    consecutive = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    return {p: int(s) for p, s in zip(images, stems, strict=True)} if consecutive else {}
-
-
 def _two_files(image: Path, mask: Path) -> Pairing:
     if image.resolve() == mask.resolve():
         raise UsageError(f"{format_path(image)} twice", "an image and its mask", "name the mask second")
+    if drawn_format(mask) is not None:
+        return pair_drawn([image], [mask], image.parent)
     for path in (image, mask):
         if not image_suffix(path) and not is_zarr(path):
             raise UsageError(
@@ -301,18 +296,22 @@ def _two_files(image: Path, mask: Path) -> Pairing:
 
 
 def _many_files(paths: Sequence[Path]) -> Pairing:
+    drawn = [p for p in paths if drawn_format(p) is not None]
+    paths = [p for p in paths if p not in set(drawn)]
     foreign = [p for p in paths if not image_suffix(p) and not is_zarr(p)]
     if foreign:
         raise UsageError(
             f"{format_path(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out"
         )
     masks = [p for p in paths if p.parent.name.casefold() in MASK_FOLDERS]
+    if drawn and not masks and not any(names_a_mask(p) for p in paths):
+        return pair_drawn(paths, drawn, paths[0].parent)
     if masks:
         images = [p for p in paths if p not in set(masks)]
         matches = match(images, masks)
         if not matches.pairs:
-            raise _no_partner(images, masks)
-        return _pairing(matches, "files", root=paths[0].parent)
+            raise no_partner(images, masks)
+        return make_pairing(matches, "files", root=paths[0].parent)
     return _side_by_side({(): list(paths)}, paths[0].parent)
 
 
@@ -326,35 +325,6 @@ def _side_by_side(by: BySubfolder, root: Path) -> Pairing:
         raise DataError(given, _LAYOUTS, "name two folders instead")
     matches = match_by_subfolder(images_by, masks_by)
     if not matches.pairs:
-        raise _no_partner(images, masks)
-    pairing = _pairing(matches, "files", root=root)
-    return replace(pairing, unread=unread_images(root))
-
-
-def _pairing(matches: Matches, layout: str, *, root: Path) -> Pairing:
-    """Return the pairs; the images of a subfolder, and images named by consecutive numbers, are a group each."""
-    stems = Counter(composed(image_stem(image)) for image, _ in matches.pairs)
-    folders: dict[tuple[str, ...], list[Path]] = {}
-    for image in (*(image for image, _ in matches.pairs), *matches.images_left):
-        folders.setdefault(_subfolder(image, root), []).append(image)
-    sections = _sections(sorted(folders.get((), []), key=natural_key)) if layout == "folders" else {}
-    pairs = []
-    for image, mask in matches.pairs:
-        folder, stem = _subfolder(image, root), composed(image_stem(image))
-        where = "_".join(map(composed, folder)) or image.absolute().parent.name
-        name = stem if stems[stem] == 1 else f"{where}_{stem}"
-        group = "/".join(map(composed, folder)) or (root.absolute().name if image in sections else "")
-        position = folders[folder].index(image) if folder else sections.get(image, 0)
-        pairs.append(Pair(name, image, mask, group=group, position=position))
-    return Pairing(
-        tuple(pairs),
-        "folders" if layout == "folders" else "files",
-        unmatched_images=tuple(matches.images_left),
-        unmatched_masks=tuple(matches.masks_left),
-        set_aside=tuple((p, "second annotator") for p in matches.seconds),
-    )
-
-
-def _subfolder(image: Path, root: Path) -> tuple[str, ...]:
-    """Return the names of the subfolders of `root` that an image lies in; none for an image elsewhere."""
-    return image.relative_to(root).parent.parts if image.is_relative_to(root) else ()
+        raise no_partner(images, masks)
+    pairing = replace(make_pairing(matches, "files", root=root), unread=unread_images(root))
+    return with_drawn(pairing, drawn_below(root), root) if root.is_dir() else pairing

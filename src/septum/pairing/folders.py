@@ -16,6 +16,8 @@ BySubfolder = dict[tuple[str, ...], list[Path]]
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
 
+_ROLE_WORDS = {*IMAGE_FOLDERS, *MASK_FOLDERS, "raw", "seg", "rois", "shapes"}
+
 # Sets of retinal vessels keep drawn masks beside masks of the field of view.
 _DRAWN = re.compile(r"(?:1st|first)[ _-]?manual|manual(?:[ _-]?1)?", re.IGNORECASE)
 # Names of several words, or with an ending of their own: "imagesTr", "tissue images", "train_labels".
@@ -66,12 +68,16 @@ def _all_in_one(by: BySubfolder) -> BySubfolder:
 
 def by_subfolder(folder: Path) -> BySubfolder:
     """Return the images below a folder by their subfolder, without words for images and masks."""
-    words = {*IMAGE_FOLDERS, *MASK_FOLDERS, "raw", "seg"}
     by: BySubfolder = {}
     for path in images_below(folder):
-        parts = [composed(part).casefold() for part in path.relative_to(folder).parent.parts]
-        by.setdefault(tuple(part for part in parts if part not in words), []).append(path)
+        by.setdefault(subfolder_key(path, folder), []).append(path)
     return by
+
+
+def subfolder_key(path: Path, folder: Path) -> tuple[str, ...]:
+    """Return the names of the subfolders of `folder` that a file lies in, without words for images and masks."""
+    parts = path.relative_to(folder).parent.parts if path.is_relative_to(folder) else ()
+    return tuple(part for part in (composed(p).casefold() for p in parts) if part not in _ROLE_WORDS)
 
 
 def role_folders(folder: Path) -> tuple[Path, Path] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from septum.io.formats import DAMAGE, format_path, image_stem, is_image, is_image_file, is_zarr
+from septum.io.annotations.formats import drawn_format
+from septum.io.formats import format_path, image_stem, is_image, is_zarr
 
 _PICTURES = "PNG or TIFF"
 _VOLUMES = "NIfTI"
@@ -39,7 +39,7 @@ class ForeignFile:
     path
         The file.
     kind
-        Its format or program: ``".webp"``, ``"labelme"``.
+        Its format or program: ``".webp"``, ``"YOLO"``.
     todo
         The way out, as a phrase.
     """
@@ -64,38 +64,22 @@ def unread_images(folder: Path) -> tuple[ForeignFile, ...]:
 
 
 def drawn_objects(folder: Path) -> tuple[ForeignFile, ...]:
-    """Return the files in a folder that hold drawn objects, but no mask, in the order of their names."""
+    """Return the files in a folder with drawn objects that are not read, in the order of their names."""
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
     return tuple(found for path in files if (found := _annotation(path)) is not None)
 
 
 def _annotation(path: Path) -> ForeignFile | None:
-    name = path.name.casefold()
-    if name.endswith("_seg.npy") and not is_image_file(path):
-        return ForeignFile(path, "Cellpose", "save masks in Cellpose (File > Save masks as PNG/TIF, or --save_tif)")
     suffix = path.suffix.casefold()
-    if suffix == ".roi" or (suffix == ".zip" and _holds_rois(path)):
-        return ForeignFile(path, "ImageJ", "make a mask of the ROIs in Fiji (PTBIOP: ROIs to Label Image)")
-    if suffix in (".json", ".geojson", ".xml", ".txt"):
+    if suffix in (".json", ".xml", ".txt") and drawn_format(path) is None:
         with suppress(OSError), path.open("rb") as file:
             return _text(path, suffix, file.read(_HEAD).decode("utf-8", "replace"))
     return None
 
 
-def _holds_rois(path: Path) -> bool:
-    with suppress(*DAMAGE, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        return any(name.casefold().endswith(".roi") for name in archive.namelist())
-    return False
-
-
 # By suffix: words that a text must hold, the program, and the way out. The first that fits counts.
 _TEXTS = (
-    ((".json",), ('"shapes"', '"shape_type"'), "labelme", "export masks from labelme (labelme2voc.py)"),
-    ((".json",), ('"annotations"', '"images"'), "COCO", "write masks of it (pycocotools: annToMask)"),
     ((".json",), ('"regions"', '"shape_attributes"'), "VGG Image Annotator", "write masks of its regions"),
-    ((".json", ".geojson"), ('"FeatureCollection"',), "GeoJSON", "export labels from QuPath (TileExporter)"),
-    ((".json", ".geojson"), ('"geometry"', '"Polygon"'), "GeoJSON", "export labels from QuPath (TileExporter)"),
-    ((".xml",), ("<annotations", "<image "), "CVAT", "export masks from CVAT (format: segmentation mask)"),
     ((".xml",), ("<annotation>", "<object>"), "Pascal VOC", "export masks: boxes do not show outlines"),
     ((".xml",), ("<Annotation", "Coordinate"), "ASAP", "export masks from ASAP"),
     ((".xml",), ("<Annotation", "Vert"), "ImageScope", "write masks of its regions"),
@@ -122,7 +106,7 @@ def _is_yolo(text: str) -> bool:
 
 
 def describe(files: Sequence[ForeignFile]) -> str:
-    """Return the numbers of files by kind: ``"4 .webp files, 1 labelme file (a.json)"``."""
+    """Return the numbers of files by kind: ``"4 .webp files, 1 YOLO file (a.txt)"``."""
     counts: dict[str, list[str]] = {}
     for file in files:
         counts.setdefault(file.kind, []).append(format_path(file.path.name))
@@ -139,10 +123,10 @@ def way_out(files: Sequence[ForeignFile]) -> str:
 
 
 def annotations_beside(images: Iterable[Path]) -> dict[Path, ForeignFile]:
-    """Return, by image, the annotations beside it: ``a.json`` or ``a_seg.npy`` beside ``a.tif``."""
+    """Return, by image, the annotations beside it: ``a.txt`` of YOLO beside ``a.tif``."""
     images = list(images)
     by_stem = {
-        (file.path.parent, file.path.stem.removesuffix("_seg")): file
+        (file.path.parent, file.path.stem): file
         for folder in dict.fromkeys(path.parent for path in images)
         for file in drawn_objects(folder)
     }

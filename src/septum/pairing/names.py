@@ -14,6 +14,7 @@ from septum.io.formats import format_path, image_stem, natural_key
 
 _MASK_WORDS = (
     "cp_masks?|masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|truth|annotations?|annot?|target|instances?|objects?"
+    "|roi_?sets?|rois|shapes"
     "|(?:1st|2nd|first|second)_?(?:manual|ho)|manual_?[12]?|labell?ed|simple[ _]segmentation|object[ _]identities"
 )
 _IMAGE_WORDS = "images?|img|im|raw|volume|vol|input|data"

@@ -20,7 +20,9 @@ class Pair:
     image
         The image file.
     mask
-        The truth to train on; None if the image is not annotated, or another pair of the same image holds the mask.
+        The truth to train on: a file, a folder of masks of single objects, or the place of drawn objects
+        (`septum.io.annotations.formats`); None if the image is not annotated, or another pair of the same image holds
+        the mask.
     gold
         The truth to score with where it differs from `mask`; None otherwise.
     gold_slice
@@ -53,8 +55,8 @@ class Pairing:
         In natural order of their names.
     layout
         Arrangement of the files: ``"folders"``, ``"stacks"`` (two files), ``"ctc"``, ``"files"`` (distinguished by
-        suffix), or
-        ``"objects"`` (a folder for each image, with one mask file for each object; `Pair.mask` is the folder of them).
+        suffix), ``"objects"`` (a folder for each image, with one mask file for each object; `Pair.mask` is the folder
+        of them), or ``"drawn"`` (images with files of drawn objects, no mask images).
     unmatched_images, unmatched_masks
         Files without a partner, in natural order. Frames of a Cell Tracking Challenge sequence that are not annotated
         are pairs without a mask instead, since most of them never are.
@@ -63,12 +65,12 @@ class Pairing:
     unread
         Images of formats that are not read, in the folders of images and of masks.
     set_aside
-        Files that are not used, with the reason: masks of a ``"second annotator"``, or of the
-        ``"field of view"`` of no image.
+        Files that are not used, with the reason: masks of a ``"second annotator"``, of the ``"field of view"`` of no
+        image, or ``"drawn objects"`` of an image that has a mask.
     """
 
     pairs: tuple[Pair, ...]
-    layout: Literal["folders", "stacks", "ctc", "files", "objects"]
+    layout: Literal["folders", "stacks", "ctc", "files", "objects", "drawn"]
     unmatched_images: tuple[Path, ...] = ()
     unmatched_masks: tuple[Path, ...] = ()
     objects: bool | None = None

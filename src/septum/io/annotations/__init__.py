@@ -1,0 +1,1 @@
+"""Files of drawn objects, one module a format: ImageJ ROIs, GeoJSON, COCO, labelme, CVAT, napari, Cellpose."""

@@ -1,0 +1,90 @@
+"""COCO: one JSON file for many images; polygons, and run lengths that are plain or compressed.
+
+Coordinates are read as those of pixel corners. Programs differ by half a pixel in what they write; COCO's own program
+(pycocotools) fills outlines along corners with the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from septum.errors import FileError
+from septum.io.annotations.drawing import Bitmap, Drawing, DrawnObject, Ring, refuse, ring
+from septum.io.annotations.rle import decode_runs, uncompressed
+from septum.io.annotations.texts import mapping, read_json, sequence, size_of, text
+from septum.io.formats import DAMAGE, check_memory, damaged
+
+
+def read_coco(path: Path) -> tuple[Drawing, ...]:
+    """Read a COCO file; one drawing for each image, also for those without objects.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged, or an annotation names an image or a class that the file does not list.
+    """
+    document = mapping(read_json(path, "COCO"))
+    images = {text(one.get("id")): one for one in map(mapping, sequence(document.get("images")))}
+    classes = {text(one.get("id")): text(one.get("name")) for one in map(mapping, sequence(document.get("categories")))}
+    found: dict[str, list[DrawnObject]] = defaultdict(list)
+    refused: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    crowds: dict[str, int] = defaultdict(int)
+    for number, one in enumerate(map(mapping, sequence(document.get("annotations"))), start=1):
+        name = f"annotation {text(one.get('id')) or number}"
+        image, category = text(one.get("image_id")), text(one.get("category_id"))
+        if image not in images:
+            raise refuse(path, f"{name} names the image {image or '-'}", "the id of a listed image", "export it again")
+        if category and classes and category not in classes:
+            raise refuse(path, f"{name} names the class {category}", "the id of a listed class", "export it again")
+        try:
+            parts, bitmap = _shape(path, one.get("segmentation"), mapping(images[image]))
+        except FileError:
+            raise
+        except DAMAGE as error:
+            raise damaged(path, "COCO", f"{name}: {error}") from error
+        if not parts and bitmap is None:
+            refused[image].append(("box without an outline" if one.get("bbox") else "object without an outline", name))
+            continue
+        crowds[image] += one.get("iscrowd") == 1
+        found[image].append(DrawnObject(name, parts, bitmap, classes.get(category, "")))
+    drawings = []
+    for key, one in images.items():
+        size = size_of(one.get("height"), one.get("width"))
+        notes = (f"{crowds[key]} marked as crowds, each read as one object",) if crowds[key] else ()
+        file_name = text(one.get("file_name")) or key
+        drawings.append(Drawing("COCO", tuple(found[key]), tuple(refused[key]), notes, file_name, size))
+    return tuple(drawings)
+
+
+def _shape(
+    path: Path, segmentation: object, image: Mapping[str, Any]
+) -> tuple[tuple[tuple[Ring, ...], ...], Bitmap | None]:
+    """Return the parts of polygons, or the pixels of run lengths; nothing if there are none."""
+    if isinstance(segmentation, list):
+        polygons = [segmentation] if segmentation and not isinstance(segmentation[0], list) else segmentation
+        rings = [ring(polygon) for polygon in polygons if polygon]
+        return tuple((one,) for one in rings if len(one) > 2), None
+    runs = mapping(segmentation)
+    if not runs:
+        return (), None
+    sides = sequence(runs.get("size"))
+    size = size_of(*sides[:2]) if len(sides) == 2 else None
+    if size is None:
+        raise ValueError("run lengths without a size")
+    stated = size_of(image.get("height"), image.get("width"))
+    if stated is not None and size != stated:
+        raise ValueError(f"run lengths of {size[0]} x {size[1]} pixels, the image has {stated[0]} x {stated[1]}")
+    check_memory(path, 3 * size[0] * size[1])
+    counts = runs.get("counts")
+    lengths = uncompressed(counts) if isinstance(counts, str) else counts
+    inside = decode_runs(lengths if lengths is not None else (), *size, by_column=True)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not rows.size:
+        return (), None
+    top, left = int(rows[0]), int(columns[0])
+    return (), Bitmap(left, top, inside[top : rows[-1] + 1, left : columns[-1] + 1].copy())

@@ -1,0 +1,159 @@
+"""The table of formats of drawn objects: how a file is recognized, and which module reads it.
+
+The objects of one image of a file that holds several (COCO, CVAT) have the place ``FILE#KEY``, in which the key is the
+name of the image without its suffix.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+
+from septum.io.annotations.drawing import Drawing, refuse
+from septum.io.formats import DAMAGE, is_image_file
+
+_HEAD = 1 << 16  # bytes of a text that are searched for the words of a program
+
+
+@dataclass(frozen=True)
+class DrawnFormat:
+    """Properties of one format of drawn objects.
+
+    Attributes
+    ----------
+    name
+        Program or format, for messages.
+    suffixes
+        Ends of file names in lower case.
+    words
+        Sets of words, one of which the first bytes of a text hold completely; empty if the file decides otherwise.
+    reader
+        ``module:function`` in this folder, imported at first use.
+    many
+        True if a file holds the objects of many images.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
+    reader: str
+    many: bool = False
+
+    def read(self, path: Path) -> tuple[Drawing, ...]:
+        """Read a file; see the reader."""
+        module, _, function = self.reader.partition(":")
+        found: Callable[[Path], tuple[Drawing, ...]] = getattr(
+            import_module(f"septum.io.annotations.{module}"), function
+        )
+        return found(path)
+
+
+_JSON = (".json", ".geojson")
+# The first that fits counts.
+DRAWN_FORMATS = (
+    DrawnFormat("Cellpose", ("_seg.npy",), (), "cellpose:read_cellpose"),
+    DrawnFormat("ImageJ", (".roi", ".zip"), (), "imagej:read_rois"),
+    DrawnFormat(
+        "labelme", (".json",), (('"shapes"', '"imagePath"'), ('"shapes"', '"shape_type"')), "labelme:read_labelme"
+    ),
+    DrawnFormat(
+        "COCO", (".json",), (('"annotations"', '"images"'), ('"images"', '"file_name"')), "coco:read_coco", True
+    ),
+    DrawnFormat(
+        "GeoJSON",
+        _JSON,
+        (('"FeatureCollection"',), ('"geometry"', '"coordinates"'), ('"Feature"', '"geometry"')),
+        "geojson:read_geojson",
+    ),
+    DrawnFormat("CVAT", (".xml",), (("<annotations", "<image "), ("<annotations", "<track ")), "cvat:read_cvat", True),
+    DrawnFormat("napari", (".csv",), (("shape-type", "vertex-index", "axis-0"),), "napari:read_napari"),
+)
+
+
+def drawn_format(path: Path) -> DrawnFormat | None:
+    """Return the format of a file of drawn objects by its name and its first bytes; None for other files."""
+    name = path.name.casefold()
+    rows = [row for row in DRAWN_FORMATS if name.endswith(row.suffixes) and len(path.stem) and not name.startswith(".")]
+    if not rows or not path.is_file() or is_image_file(path):
+        return None
+    if name.endswith(".zip"):
+        return rows[0] if _holds_rois(path) else None
+    if not rows[0].words:
+        return rows[0]
+    head = ""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(_HEAD).decode("utf-8", "replace")
+    # Words in the text, or its last bytes where a list of COCO's comes late.
+    return next((row for row in rows if any(all(word in head for word in words) for words in row.words)), None)
+
+
+def _holds_rois(path: Path) -> bool:
+    with suppress(*DAMAGE, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(name.casefold().endswith(".roi") for name in archive.namelist())
+    return False
+
+
+def is_drawn(place: Path) -> bool:
+    """Return True if a place is a file of drawn objects, or the objects of one image in such a file."""
+    return drawn_format(split_place(place)[0]) is not None
+
+
+def split_place(place: Path) -> tuple[Path, str]:
+    """Return the file of a place, and the key of the image in it or ``""``."""
+    name, _, key = place.name.partition("#")
+    if not key or place.exists():
+        return place, ""
+    return place.with_name(name), key
+
+
+def place_of(path: Path, drawing: Drawing) -> Path:
+    """Return the place of the objects of one image in a file that holds those of many."""
+    return path.with_name(f"{path.name}#{drawing.key}")
+
+
+def read_drawings(path: Path) -> tuple[Drawing, ...]:
+    """Read all drawings of a file; the last files read stay in memory, since a file may hold many images.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, or is none of drawn objects.
+    """
+    stat = path.stat() if path.exists() else None
+    return _read_cached(path, stat and (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=2)
+def _read_cached(path: Path, _: object) -> tuple[Drawing, ...]:
+    kind = drawn_format(path)
+    if kind is None:
+        raise refuse(path, "no file of drawn objects", ", ".join(row.name for row in DRAWN_FORMATS), "check the name")
+    return kind.read(path)
+
+
+def read_drawing(place: Path) -> Drawing:
+    """Read the objects of one image.
+
+    Parameters
+    ----------
+    place
+        A file, or ``FILE#KEY`` for one that holds several images.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, or does not hold exactly one drawing for the place.
+    """
+    path, key = split_place(place)
+    drawings = read_drawings(path)
+    fitting = [one for one in drawings if not key or one.key == key]
+    if len(fitting) != 1:
+        images = ", ".join(one.image for one in drawings[:4])
+        given = f"{len(fitting)} of its {len(drawings)} images fit" + (f" ({images} ...)" if images else "")
+        raise refuse(path, given, "one image", "name the images and this file together")
+    return fitting[0]

@@ -1,0 +1,82 @@
+"""Read JSON files whose content is not trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from septum.io.formats import DAMAGE, check_memory, damaged
+
+_GROWTH = 12  # bytes that one byte of JSON takes as Python objects, about
+
+
+def read_bytes(path: Path, kind: str, *, growth: int = 2) -> bytes:
+    """Return the bytes of a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        Name of its format, for messages.
+    growth
+        Bytes of memory that each of its bytes will need.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read, or does not fit into memory.
+    """
+    try:
+        check_memory(path, growth * path.stat().st_size)
+        return path.read_bytes()
+    except DAMAGE as error:
+        raise damaged(path, kind, error) from error
+
+
+def read_json(path: Path, kind: str) -> Any:
+    """Return the content of a JSON file.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is no JSON, or nested too deeply.
+    """
+    data = read_bytes(path, kind, growth=_GROWTH)
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except (*DAMAGE, RecursionError) as error:
+        raise damaged(path, kind, error) from error
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """Return a JSON array; an empty one for anything else."""
+    return value if isinstance(value, list) else ()
+
+
+def text(value: object) -> str:
+    """Return a JSON string or number as text of at most 200 characters; ``""`` for anything else."""
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return " ".join(str(value).split())[:200] if plain else ""
+
+
+def whole(value: object) -> int | None:
+    """Return a JSON number that is whole, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 2**53:
+        return None
+    return int(value) if value == int(value) else None
+
+
+def size_of(height: object, width: object) -> tuple[int, int] | None:
+    """Return height and width in pixels, None unless both are whole numbers above 0."""
+    sides = whole(height), whole(width)
+    if sides[0] is None or sides[1] is None or min(sides[0], sides[1]) <= 0:
+        return None
+    return sides[0], sides[1]
