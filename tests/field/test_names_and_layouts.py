@@ -339,13 +339,13 @@ def test_files_of_formats_that_are_not_read_are_counted_and_named(tmp_path: Path
         pair(tmp_path / f"images/c{n}.png", tmp_path / f"masks/c{n}.png", n)
     for n in range(3, 5):
         save(tmp_path / f"images/c{n}.webp", photo(ids(n)))
-        (tmp_path / f"masks/c{n}.nrrd").write_bytes(b"NRRD0004\n")
+        (tmp_path / f"masks/c{n}.dcm").write_bytes(b"DICM\n")
     report = check([tmp_path])
     (issue,) = report.issues
-    assert issue.message == "4 files of a format that is not read (2 .webp in images, 2 .nrrd in masks)"
+    assert issue.message == "4 files of a format that is not read (2 .webp in images, 2 .dcm in masks)"
     assert "save images as PNG or TIFF, volumes as NIfTI or OME-TIFF" in issue.remedy
     left_out = [done.source.name for done in fix(report, tmp_path / "copy") if done.written is None]
-    assert left_out == ["c3.webp", "c4.webp", "c3.nrrd", "c4.nrrd"]
+    assert left_out == ["c3.webp", "c4.webp", "c3.dcm", "c4.dcm"]
     done, warned = predict(model, tmp_path / "images", out=tmp_path / "out")
     assert len(done) == 3
     assert warned == [
@@ -353,10 +353,10 @@ def test_files_of_formats_that_are_not_read_are_counted_and_named(tmp_path: Path
     ]
     _, count, result = scores(tmp_path / "masks", tmp_path / "masks")
     assert count == 3
-    assert any("passed over 4 .nrrd files" in note for note in result.notes)
+    assert any("passed over 4 .dcm files" in note for note in result.notes)
 
 
-@pytest.mark.parametrize("suffix", [".czi", ".nrrd", ".webp"])
+@pytest.mark.parametrize("suffix", [".oib", ".dcm", ".webp"])
 def test_a_folder_of_other_formats_says_how_to_convert(tmp_path: Path, model: Path, suffix: str) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

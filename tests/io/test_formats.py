@@ -36,7 +36,10 @@ def test_results_keep_the_format_of_the_input_where_it_is_written() -> None:
         ".npy": ".npy",
         ".zarr": ".ome.zarr",
         ".ome.zarr": ".ome.zarr",
-        "": "",
+        "": ".tif",
+        ".czi": ".tif",
+        ".czi#2": ".tif",
+        ".nrrd": ".tif",
     }
     assert {suffix: result_suffix(suffix) for suffix in wanted} == wanted
     floats = {suffix: ".tif" if written == ".png" else written for suffix, written in wanted.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from septum.errors import DataError, UsageError
 from septum.io.annotations.formats import drawn_format
 from septum.io.files import images_below, list_images
-from septum.io.formats import format_path, image_stem
+from septum.io.formats import format_path, image_stem, split_scene
 from septum.pairing.drawn import drawn_below, match_drawn, no_image
 from septum.pairing.folders import BySubfolder, by_subfolder, match_below, match_by_subfolder
 from septum.pairing.foreign import ForeignFile, unread_images
@@ -97,7 +97,7 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
         If nothing fits.
     """
     for path in (predicted, truth, *([] if ignore is None else [ignore])):
-        if not path.exists():
+        if not split_scene(path)[0].exists():
             raise UsageError(f"{format_path(path)} does not exist", "a file or a folder", "check the spelling")
     if predicted.is_dir() and drawn_format(truth) is not None:
         pairs = _drawn(predicted, [truth], truth.parent)

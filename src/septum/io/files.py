@@ -6,7 +6,8 @@ The first bytes of a file decide the format that is read; the suffix of its name
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from septum.axes import canonical
-from septum.errors import FileError, UsageError
+from septum.errors import FileError, SeptumError, UsageError
 from septum.io.atomic import whole_file, whole_folder
 from septum.io.formats import (
     FORMATS,
@@ -31,6 +32,7 @@ from septum.io.formats import (
     is_zarr,
     local_path,
     natural_key,
+    split_scene,
     suffix_of,
     url_of,
 )
@@ -116,7 +118,7 @@ def find_format(location: Path | str) -> ImageFormat:
     if is_zarr(location):
         return next(kind for kind in FORMATS if kind.folder)
     try:
-        with location.open("rb") as file:
+        with split_scene(location)[0].open("rb") as file:
             head = file.read(64)
     except IsADirectoryError as error:
         raise FileError(f"{format_path(location)}: is a folder", "an image", "name a file in it") from error
@@ -131,6 +133,9 @@ def find_format(location: Path | str) -> ImageFormat:
             f"{format_path(location)}: the file is empty (0 bytes)", "an image", "copy it again from the original"
         )
     suffix = image_suffix(location)
+    named = format_of(location.name)
+    if named is not None and named.by_suffix:
+        return named
     for kind in FORMATS:
         if any(head.startswith(magic) and (len(magic) > 2 or suffix in kind.suffixes) for magic in kind.magic):
             return kind
@@ -168,6 +173,8 @@ def _no_image(path: Path, head: bytes) -> FileError:
 def list_images(inputs: Sequence[str | Path]) -> list[Path]:
     """Return the images that files, folders and patterns name, in natural order (``t2`` before ``t10``).
 
+    Of a file that holds several images each is one, ``file.czi#1``, ``file.czi#2``; a single one can be named so.
+
     Parameters
     ----------
     inputs
@@ -203,13 +210,15 @@ def _matches(given: str | Path) -> list[Path]:
     if is_zarr(path):
         matches = [path]
     elif path.is_dir():
-        matches = [p for p in path.iterdir() if is_image_file(p)]
+        matches = with_scenes(p for p in path.iterdir() if is_image_file(p))
         matches = matches or images_below(path)
     elif path.exists():
-        matches = [path] if is_image(path) else []
+        matches = with_scenes([path] if is_image(path) or _begins_as_image(path) else [])
+    elif is_image_file(path):  # one image of a file that holds several
+        matches = [path]
     elif any(c in str(path) for c in "*?["):
         matches = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
-        matches = [p for p in matches if is_image_file(p)]
+        matches = with_scenes(p for p in matches if is_image_file(p))
     else:
         raise UsageError(f"{format_path(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
     return matches or _no_images(path, folder=path.is_dir())
@@ -226,11 +235,35 @@ def images_below(folder: Path, *, most: int = 8) -> list[Path]:
         Levels of subfolders that are entered.
     """
     inside = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    found = [p for p in inside if is_image_file(p)]
+    found = with_scenes(p for p in inside if is_image_file(p))
     for path in inside if most else ():
         if path.is_dir() and not is_zarr(path):
             found += images_below(path, most=most - 1)
     return sorted(found, key=natural_key)
+
+
+def with_scenes(files: Iterable[Path]) -> list[Path]:
+    """Return image files; instead of one that holds several images, each of them: ``a.czi#1``, ``a.czi#2``.
+
+    A file that cannot be opened stays: its error is raised where it is read.
+    """
+    found: list[Path] = []
+    for path in files:
+        kind, count = format_of(path.name), 1
+        if kind is not None and kind.scenes is not None and split_scene(path)[1] is None:
+            with suppress(SeptumError):
+                count = kind.count_scenes(path)
+        several = [path.with_name(f"{path.name}#{number}") for number in range(1, count + 1)]
+        found += several if count > 1 else [path]
+    return found
+
+
+def _begins_as_image(path: Path) -> bool:
+    """Return True if a file whose suffix is none of an image begins as one: a TIFF named ``a.dat``."""
+    try:
+        return path.is_file() and find_format(path) is not None
+    except SeptumError:
+        return False
 
 
 def _remote_matches(url: str) -> list[Path]:

@@ -51,6 +51,10 @@ class ImageFormat:
         True if an image is a folder.
     remote
         True if an image can be read from a URL.
+    by_suffix
+        True if the first bytes are those of another format, so that the suffix decides.
+    scenes
+        ``module:function`` that counts the images in a file: ``file.czi#1``, ``file.czi#2``; None if it holds one.
     """
 
     name: str
@@ -65,10 +69,16 @@ class ImageFormat:
     by_blocks: bool = False
     folder: bool = False
     remote: bool = False
+    by_suffix: bool = False
+    scenes: str | None = None
 
     def load_reader(self) -> Any:
         """Import and return the reader."""
         return _load(self.reader)
+
+    def count_scenes(self, path: Path) -> int:
+        """Return the number of images in a file of a format that holds several."""
+        return 1 if self.scenes is None else int(_load(self.scenes)(path))
 
     def load_writer(self) -> Any:
         """Import and return the writer of a format that is written."""
@@ -111,6 +121,8 @@ PNG = ImageFormat(
     dtypes=("bool", "uint8", "uint16"),
     planes_only=True,
 )
+_NRRD, _META = "septum.io.volumes.nrrd:open_nrrd", "septum.io.volumes.mha:open_mha"
+_META_WORDS = (b"ObjectType", b"NDims", b"Comment")  # with which the header of a MetaImage begins
 FORMATS = (
     PNG,
     ImageFormat(
@@ -127,7 +139,7 @@ FORMATS = (
         suffixes={
             **dict.fromkeys((".tif", ".tiff", ".btf"), ".tif"),
             **dict.fromkeys((".ome.tif", ".ome.tiff", ".ome.btf"), ".ome.tif"),
-            **dict.fromkeys((".svs", ".ndpi", ".scn", ".qptiff"), ".tif"),  # slide scanners
+            **dict.fromkeys((".qptiff", ".lsm", ".stk"), ".tif"),  # of microscopes
         },
         magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         reader="septum.io.tiff:open_tiff",
@@ -135,6 +147,37 @@ FORMATS = (
         by_blocks=True,
         remote=True,
     ),
+    ImageFormat(
+        name="slide",
+        suffixes=dict.fromkeys((".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide"), ".tif"),
+        magic=(),
+        reader="septum.io.microscopes.slide:open_slide",
+        by_suffix=True,
+        remote=True,
+    ),
+    ImageFormat(
+        name="CZI",
+        suffixes={".czi": ".tif"},
+        magic=(b"ZISRAWFILE",),
+        reader="septum.io.microscopes.czi:open_czi",
+        scenes="septum.io.microscopes.czi:count_scenes",
+    ),
+    ImageFormat(
+        name="ND2",
+        suffixes={".nd2": ".tif"},
+        magic=(b"\xda\xce\xbe\x0a", b"\0\0\0\x0cjP  "),
+        reader="septum.io.microscopes.nd2:open_nd2",
+        scenes="septum.io.microscopes.nd2:count_positions",
+    ),
+    ImageFormat(
+        name="LIF",
+        suffixes={".lif": ".tif"},
+        magic=(b"\x70\0\0\0",),
+        reader="septum.io.microscopes.lif:open_lif",
+        scenes="septum.io.microscopes.lif:count_images",
+    ),
+    ImageFormat(name="NRRD", suffixes=dict.fromkeys((".nrrd", ".nhdr"), ".tif"), magic=(b"NRRD00",), reader=_NRRD),
+    ImageFormat(name="MetaImage", suffixes=dict.fromkeys((".mha", ".mhd"), ".tif"), magic=_META_WORDS, reader=_META),
     ImageFormat(
         name="NIfTI",
         suffixes={".nii": ".nii", ".nii.gz": ".nii.gz"},
@@ -164,30 +207,43 @@ FORMATS = (
 )
 _BY_SUFFIX = {suffix: kind for kind in FORMATS for suffix in kind.suffixes}
 _LONGEST_FIRST = sorted(_BY_SUFFIX, key=len, reverse=True)
-# Suffixes for messages; ".ome.tif" is a ".tif".
-SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if not suffix.startswith(".ome"))
-# Suffixes of results, for the choice of a format.
+SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if not suffix.startswith(".ome"))  # for messages
 RESULT_SUFFIXES = tuple(dict.fromkeys(written for kind in FORMATS for written in kind.suffixes.values()))
 
 
 def suffix_of(name: str) -> str:
     """Return the image suffix of a file name in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
     name = name.lower()
-    return next((s for s in _LONGEST_FIRST if name.endswith(s) and len(name) > len(s)), "")
+    found = next((s for s in _LONGEST_FIRST if name.endswith(s) and len(name) > len(s)), "")
+    if not found and (scene := _SCENE.fullmatch(name)) is not None:
+        kind = format_of(scene[1])
+        return suffix_of(scene[1]) + scene[2] if kind is not None and kind.scenes is not None else ""
+    return found
+
+
+def split_scene(path: Path) -> tuple[Path, int | None]:
+    """Return the file of a path, and the number of the image in it, from 1: 2 for ``file.czi#2``; None for a file."""
+    scene = _SCENE.fullmatch(path.name)
+    if scene is None or not suffix_of(path.name).endswith(scene[2]) or path.exists():
+        return path, None
+    return path.with_name(scene[1]), int(scene[2][1:])
 
 
 def result_suffix(suffix: str, *, floats: bool = False) -> str:
     """Return the suffix of the result for an input of `suffix`, of a format that holds floats if `floats`."""
+    suffix = suffix.partition("#")[0]
     kind = _BY_SUFFIX.get(suffix)
-    written = kind.suffixes[suffix] if kind is not None else suffix
+    written = kind.suffixes[suffix] if kind is not None else suffix or ".tif"
     return ".tif" if floats and kind is not None and _BY_SUFFIX[written].dtypes else written
 
 
 def format_of(name: str) -> ImageFormat | None:
     """Return the format that a file name ends in; None if it is no image's."""
-    return _BY_SUFFIX.get(suffix_of(name))
+    return _BY_SUFFIX.get(suffix_of(name).partition("#")[0])
 
 
+# The name of one image of a file that holds several.
+_SCENE = re.compile(r"(.+)(#[1-9]\d*)", re.DOTALL)
 # Two letters at least: one letter is a drive of Windows.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")
 _ZARR_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
@@ -234,7 +290,7 @@ def is_image_file(path: Path) -> bool:
     kind = format_of(path.name)
     if kind is None or path.name.startswith(".") or _is_note(path):
         return False
-    return path.is_dir() if kind.folder else path.is_file()
+    return path.is_dir() if kind.folder else split_scene(path)[0].is_file()
 
 
 def _is_note(path: Path) -> bool:
@@ -257,7 +313,7 @@ def image_suffix(path: Path) -> str:
 def image_stem(path: Path) -> str:
     """Return the name of `path` without its image suffix: ``"a.b.nii.gz"`` gives ``"a.b"``."""
     suffix = image_suffix(path)
-    return path.name[: -len(suffix)] if suffix else path.stem
+    return path.name[: -len(suffix)] + "".join(suffix.partition("#")[1:]) if suffix else path.stem
 
 
 def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], str]:

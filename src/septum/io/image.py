@@ -63,6 +63,8 @@ class StoredImage:
         Value of the tag by which the image was turned upright (`septum.io.upright`), 1 for none.
     stated
         False if neither the file nor the caller named the axes, so that they are a guess.
+    channels
+        Names of the channels, in order; empty if the file states none.
     """
 
     shape: tuple[int, ...]
@@ -75,6 +77,7 @@ class StoredImage:
     close: Callable[[], object] = _nothing
     orientation: int = 1
     stated: bool = True
+    channels: tuple[str, ...] = ()
 
     @classmethod
     def from_array(cls, array: NDArray[Any], axes: str) -> StoredImage:
@@ -131,6 +134,8 @@ class Image:
         False if neither the file nor the caller named the axes: pages may be sections, frames or images of their own.
     named_axes
         Axes that the caller named; None if the file was read as it states.
+    channel_names
+        Names of the channels, one each; empty if the file states none.
     """
 
     def __init__(
@@ -152,6 +157,7 @@ class Image:
         self._stored, self._reopen = stored, reopen
         self.orientation, self.stated = stored.orientation, stored.stated or named
         self.named_axes = stored.axes if named else None
+        self.channel_names = stored.channels if len(stored.channels) == self.shape[self.axes.index("C")] else ()
         self._close = weakref.finalize(self, stored.close)
 
     @classmethod
@@ -274,7 +280,16 @@ class Image:
         return _from_array, self._parts()
 
     def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any]]:
-        kept = ("file_axes", "pixel_size_um", "affine", "location", "orientation", "stated", "named_axes")
+        kept = (
+            "file_axes",
+            "pixel_size_um",
+            "affine",
+            "location",
+            "orientation",
+            "stated",
+            "named_axes",
+            "channel_names",
+        )
         return self.array, self.axes, {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:

@@ -11,7 +11,16 @@ from pathlib import Path
 from septum.errors import DataError, UsageError
 from septum.io.annotations.formats import drawn_format
 from septum.io.files import images_below
-from septum.io.formats import SUFFIXES, format_of, format_path, image_stem, image_suffix, is_zarr, natural_key
+from septum.io.formats import (
+    SUFFIXES,
+    format_of,
+    format_path,
+    image_stem,
+    image_suffix,
+    is_zarr,
+    natural_key,
+    split_scene,
+)
 from septum.pairing import ctc
 from septum.pairing.drawn import drawn_below, pair_drawn, with_drawn
 from septum.pairing.folders import (
@@ -83,7 +92,7 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
 
 def _find(paths: list[Path]) -> Pairing:
     for path in paths:
-        if not path.exists():
+        if not split_scene(path)[0].exists():
             raise UsageError(f"{format_path(path)} does not exist", _LAYOUTS, "check the spelling")
     folders = [p.is_dir() and not is_zarr(p) for p in paths]
     if len(paths) == 1 and folders[0]:

@@ -19,9 +19,9 @@ _SUFFIXES = {
         .webp .heic .heif .avif .jxl .jp2 .j2k .jpx .tga .ppm .pgm .pbm .pnm .psd .xcf .exr
         .cr2 .cr3 .nef .arw .dng .raf .orf .rw2
     """,
-    _VOLUMES: ".nrrd .nhdr .mha .mhd .dcm .dicom .ima .hdr .mgz .mgh .mnc",
+    _VOLUMES: ".dcm .dicom .ima .hdr .mgz .mgh .mnc",
     _MICROSCOPES: """
-        .czi .nd2 .lif .lsm .oib .oif .oir .vsi .ims .zvi .stk .dv .r3d .mvd2 .sld .sldy .flex .mrxs
+        .oib .oif .oir .vsi .ims .zvi .dv .r3d .mvd2 .sld .sldy .flex
         .dm3 .dm4 .ser .mrc .rec
     """,
     _ARRAYS: ".h5 .hdf5 .npz .mat .fits .fit .raw",

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from septum.arrays.resample import scaled_sides
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error, whole_file
+from septum.io.formats import split_scene
 from septum.io.scratch import load_arrays, save_arrays
 from septum.prediction.settings import Output
 from septum.settings import Settings
@@ -216,7 +217,7 @@ def digest(path: Path) -> str:
 
 def stamp(location: str | Path | None) -> str:
     """Return a stamp that changes with an image: size and time of its file, or of the metadata file of a folder."""
-    path = Path(location or "")
+    path = split_scene(Path(location or ""))[0]
     for part in (path / "zarr.json", path / ".zattrs", path / ".zarray", path):
         if part.is_file():
             state = part.stat()

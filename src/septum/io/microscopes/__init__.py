@@ -1,0 +1,1 @@
+"""Files of microscopes and slide scanners, read by their libraries: the extra ``[formats]``."""

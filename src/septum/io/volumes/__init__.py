@@ -1,0 +1,1 @@
+"""Volumes of medical programs beside NIfTI: NRRD and MetaImage."""
