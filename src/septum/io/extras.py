@@ -87,7 +87,8 @@ def planes_reader(axes: str, dtype: DTypeLike, read_plane: Callable[..., NDArray
     dtype
         Type of the values.
     read_plane
-        Takes the index along each axis before Y, and slices of Y and X; returns ``(Y, X)`` or ``(Y, X, C)``.
+        Takes the index along each axis before Y, and slices of Y and X; returns ``(Y, X)`` or ``(Y, X, C)`` of this
+        dtype, any values.
     """
     leading = axes.index("Y")
 

@@ -112,6 +112,12 @@ def _load(place: str) -> Any:
     return getattr(import_module(module), function)
 
 
+def _microscope(name: str, magic: tuple[bytes, ...], count: str) -> ImageFormat:
+    """Return the row of a format whose files hold several images, and whose module is named after it."""
+    place = f"septum.io.microscopes.{name.lower()}:"
+    return ImageFormat(name, {f".{name.lower()}": ".tif"}, magic, f"{place}open_{name.lower()}", scenes=place + count)
+
+
 PNG = ImageFormat(
     name="PNG",
     suffixes={".png": ".png"},
@@ -155,27 +161,9 @@ FORMATS = (
         by_suffix=True,
         remote=True,
     ),
-    ImageFormat(
-        name="CZI",
-        suffixes={".czi": ".tif"},
-        magic=(b"ZISRAWFILE",),
-        reader="septum.io.microscopes.czi:open_czi",
-        scenes="septum.io.microscopes.czi:count_scenes",
-    ),
-    ImageFormat(
-        name="ND2",
-        suffixes={".nd2": ".tif"},
-        magic=(b"\xda\xce\xbe\x0a", b"\0\0\0\x0cjP  "),
-        reader="septum.io.microscopes.nd2:open_nd2",
-        scenes="septum.io.microscopes.nd2:count_positions",
-    ),
-    ImageFormat(
-        name="LIF",
-        suffixes={".lif": ".tif"},
-        magic=(b"\x70\0\0\0",),
-        reader="septum.io.microscopes.lif:open_lif",
-        scenes="septum.io.microscopes.lif:count_images",
-    ),
+    _microscope("CZI", (b"ZISRAWFILE",), "count_scenes"),
+    _microscope("ND2", (b"\xda\xce\xbe\x0a", b"\0\0\0\x0cjP  "), "count_positions"),
+    _microscope("LIF", (b"\x70\0\0\0",), "count_images"),
     ImageFormat(name="NRRD", suffixes=dict.fromkeys((".nrrd", ".nhdr"), ".tif"), magic=(b"NRRD00",), reader=_NRRD),
     ImageFormat(name="MetaImage", suffixes=dict.fromkeys((".mha", ".mhd"), ".tif"), magic=_META_WORDS, reader=_META),
     ImageFormat(
