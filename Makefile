@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE := web/node_modules/.installed
 
-.PHONY: install check test test-slow test-fresh demo package audit lock clean
+.PHONY: install check page test test-slow test-fresh demo studio package audit lock clean
 
 install: $(STAMP)
 
@@ -19,6 +20,16 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(NODE) && cd web && npm run check && npm test && \
+		npm run --silent proof; else echo "no node here: the page of the studio is not built anew"; fi
+
+# The page of the studio, from web/ into the package; its result is committed, so that nobody else needs node.
+page: $(NODE)
+	cd web && npm run check && npm run build
+
+$(NODE): web/package-lock.json
+	cd web && npm ci --silent --ignore-scripts
+	touch $(NODE)
 
 # Two processes: a test computes with one thread. The tests of a file stay together, so that they share its fixtures.
 test: install
@@ -34,6 +45,10 @@ test-fresh: install
 
 demo: install
 	$(BIN)/septum demo
+
+# The page in the browser, on generated images of cells.
+studio: install
+	$(BIN)/septum demo --studio
 
 # A wheel made of the source archive, installed with nothing but what it asks for, must run the demo.
 package: install
@@ -59,4 +74,4 @@ lock:
 	build/lock/bin/python -m pip freeze --all --exclude septum --exclude pip | sed 's/+.*//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist web/node_modules

@@ -20,6 +20,13 @@ def demo(settings: DemoSettings, display: Display) -> None:
     Example: septum demo -o septum-demo
     """
     from septum.demo import demo as job
+
+    if settings.studio:
+        from septum.cli.studio import studio
+        from septum.studio.settings import StudioSettings
+
+        studio(StudioSettings(folder=job.write_studio_images(settings), device=settings.device), display)
+        return
     from septum.report.numbers import format_seconds, format_table
     from septum.report.pictures import Compared, draw_demo
 

@@ -23,6 +23,7 @@ from septum.version import __version__
 
 COMMANDS = {
     "demo": "Train, predict and evaluate on made images of cells.",
+    "studio": "Paint a few cells in the browser while a model learns.",
     "check": "Find what is wrong with images and masks, and repair it.",
     "train": "Train a model on annotated images.",
     "predict": "Segment images of any size with a trained model.",

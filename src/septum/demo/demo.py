@@ -6,6 +6,7 @@
     OUT/test/images, masks         test data, not used in the training
     OUT/run                        the training (see `septum.training.run_folder`)
     OUT/predicted                  predicted objects of the test images
+    OUT/studio/images              images without masks, for the studio
 """
 
 from __future__ import annotations
@@ -110,10 +111,23 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     yield DemoDone(rows, out, time.monotonic() - begin)
 
 
-def _write_images(folder: Path, name: str, seed: int, count: int) -> list[Path]:
-    """Write `count` images and masks as a data folder; return the files of the images."""
+def write_studio_images(settings: DemoSettings) -> Path:
+    """Write images without masks, to be annotated in the studio; return their data folder.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be written.
+    """
+    folder = settings.out / "studio"
+    _write_images(folder, "cells", settings.seed, settings.training, masks=False)
+    return folder
+
+
+def _write_images(folder: Path, name: str, seed: int, count: int, *, masks: bool = True) -> list[Path]:
+    """Write `count` images, and masks, as a data folder; return the files of the images."""
     paths = []
-    for part in ("images", "masks"):
+    for part in ("images", "masks") if masks else ("images",):
         try:
             (folder / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -124,7 +138,8 @@ def _write_images(folder: Path, name: str, seed: int, count: int) -> list[Path]:
         image, labels = generate(seeding.number(seed, f"demo {name}", index))
         file = f"{name}-{index + 1:02d}.png"
         write_image(folder / "images" / file, image.astype(np.uint8), axes="CYX")
-        write_image(folder / "masks" / file, labels.astype(np.uint16), axes="YX")
+        if masks:
+            write_image(folder / "masks" / file, labels.astype(np.uint16), axes="YX")
         paths.append(folder / "images" / file)
     return paths
 

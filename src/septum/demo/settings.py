@@ -28,6 +28,7 @@ class DemoSettings(Settings):
         "septum-demo"
     )
     seed: Annotated[int, Field(ge=0), Option(help="Random seed of images and training.", metavar="N")] = 0
+    studio: Annotated[bool, Option(help="Only make images, and open them in the studio to annotate them.")] = False
     budget_s: float = Field(default=120.0, gt=0)
     training: int = Field(default=16, ge=2)
     tests: int = Field(default=4, ge=1)

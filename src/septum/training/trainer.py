@@ -142,6 +142,12 @@ class Trainer:
         images, targets, weights = zip(*tiles, strict=True)
         return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self._output)
 
+    def exchange_images(self, images: tuple[Prepared, ...]) -> None:
+        """Train on other images from the next step on, such as those that were annotated meanwhile."""
+        self.images = images
+        self._sampler = Sampler(images, self.plan)
+        self._on_device = [self._to_device(i) for i in images] if self._images_fit() else []
+
     def _to_device(self, image: Prepared) -> tuple[Tensor, Tensor, Tensor]:
         """Return image, target and weight on the device; on the CPU they share memory with the arrays."""
         x, y, w = (torch.from_numpy(a).to(self.device.torch) for a in (image.image, image.target, image.weight))

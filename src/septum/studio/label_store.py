@@ -1,0 +1,349 @@
+"""Labels that a person paints: tiles and a journal of edits in one SQLite file, each edit one transaction.
+
+What the page shows as saved is on the disk: an edit, its inverse and the new versions of its tiles are committed
+together, so that a process that is killed leaves the state before or after an edit. Undo and redo read the journal, and
+work after a restart too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.errors import SeptumError, UsageError
+from septum.studio.tile_grid import SIDE, Place, Rect, changed_box, empty_tile, image_box, tile_box
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS plane(id INTEGER PRIMARY KEY, image TEXT, t INT, z INT, h INT, w INT, UNIQUE(image, t, z));
+CREATE TABLE IF NOT EXISTS tile(plane INT, ty INT, tx INT, version INT, data BLOB, PRIMARY KEY(plane, ty, tx));
+CREATE TABLE IF NOT EXISTS held(plane INT, object INT, ty INT, tx INT, PRIMARY KEY(plane, object, ty, tx))
+    WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS held_in ON held(plane, ty, tx);
+CREATE TABLE IF NOT EXISTS edit(id INTEGER PRIMARY KEY AUTOINCREMENT, plane INT, name TEXT, at REAL, undone INT);
+CREATE TABLE IF NOT EXISTS change(edit INT, ty INT, tx INT, y0 INT, x0 INT, y1 INT, x1 INT, before BLOB, after BLOB,
+    PRIMARY KEY(edit, ty, tx));
+CREATE TABLE IF NOT EXISTS image(name TEXT PRIMARY KEY, reserved INT);
+CREATE TABLE IF NOT EXISTS note(key TEXT PRIMARY KEY, value TEXT);
+"""
+_CACHED_TILES = 64
+
+
+class EditConflictError(SeptumError):
+    """An edit of a tile that another window has changed since."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One section of one frame of an image: what is painted on.
+
+    Attributes
+    ----------
+    id
+        Number in the store.
+    image
+        Name of the image.
+    t, z
+        Frame and section.
+    sides
+        Height and width in pixels.
+    """
+
+    id: int
+    image: str
+    t: int
+    z: int
+    sides: tuple[int, int]
+
+    @property
+    def box(self) -> Rect:
+        """Return all pixels of the plane."""
+        return image_box(self.sides)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit that is on the disk: its name, its plane, and the new version of each tile that it changed."""
+
+    name: str
+    plane: Plane
+    versions: dict[Place, int]
+
+
+class LabelStore:
+    """The labels of all images of a folder.
+
+    Parameters
+    ----------
+    path
+        The file; made if missing. Several processes may read it; one writes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=20)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._cache: OrderedDict[tuple[int, Place], tuple[int, NDArray[np.int32]]] = OrderedDict()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                self._cache.clear()
+                raise
+            self._db.execute("COMMIT")
+
+    def _all(self, question: str, *values: Any) -> list[Any]:
+        with self._lock:
+            return self._db.execute(question, values).fetchall()
+
+    def plane(self, image: str, t: int, z: int, sides: tuple[int, int]) -> Plane:
+        """Return a plane of an image of these sides; it is entered if it is new."""
+        found = self._all("SELECT id FROM plane WHERE image=? AND t=? AND z=?", image, t, z)
+        if not found:
+            with self._transaction() as db:
+                db.execute("INSERT INTO plane(image, t, z, h, w) VALUES(?, ?, ?, ?, ?)", (image, t, z, *sides))
+            return self.plane(image, t, z, sides)
+        return Plane(int(found[0][0]), image, t, z, sides)
+
+    def planes(self, image: str | None = None) -> list[Plane]:
+        """Return the planes that hold labels, of one image or of all."""
+        rows = self._all(
+            "SELECT id, image, t, z, h, w FROM plane WHERE (?1 IS NULL OR image=?1) "
+            "AND id IN (SELECT plane FROM tile) ORDER BY image, t, z",
+            image,
+        )
+        return [Plane(r[0], r[1], r[2], r[3], (r[4], r[5])) for r in rows]
+
+    def versions(self, plane: Plane) -> dict[Place, int]:
+        """Return the version of each tile of a plane that was ever painted."""
+        return {(ty, tx): v for ty, tx, v in self._all("SELECT ty, tx, version FROM tile WHERE plane=?", plane.id)}
+
+    def version(self, plane: Plane, place: Place) -> int:
+        """Return the version of a tile: the number of its changes."""
+        found = self._all("SELECT version FROM tile WHERE plane=? AND ty=? AND tx=?", plane.id, *place)
+        return int(found[0][0]) if found else 0
+
+    def tile(self, plane: Plane, place: Place) -> NDArray[np.int32]:
+        """Return a tile.
+
+        Returns
+        -------
+        ndarray
+            ``(SIDE, SIDE)`` int32 labels, read-only: ids of 1 and more, 0 background, -1 not annotated.
+        """
+        with self._lock:
+            version = self.version(plane, place)
+            cached = self._cache.get((plane.id, place))
+            if cached is not None and cached[0] == version:
+                self._cache.move_to_end((plane.id, place))
+                return cached[1]
+            found = self._all("SELECT data FROM tile WHERE plane=? AND ty=? AND tx=?", plane.id, *place)
+            array = _unpack(found[0][0], (SIDE, SIDE)) if found else empty_tile()
+            array.flags.writeable = False
+            self._cache[(plane.id, place)] = (version, array)
+            while len(self._cache) > _CACHED_TILES:
+                self._cache.popitem(last=False)
+            return array
+
+    def read(self, plane: Plane, box: Rect) -> NDArray[np.int32]:
+        """Return the labels of a box inside the plane.
+
+        Returns
+        -------
+        ndarray
+            ``(Y, X)`` int32 labels, writable.
+        """
+        out = np.full(box.sides, -1, np.int32)
+        for place in box.places():
+            whole = tile_box(place)
+            part = whole.clip(box)
+            out[part.within(box)] = self.tile(plane, place)[part.within(whole)]
+        return out
+
+    def objects(self, plane: Plane) -> set[int]:
+        """Return the ids in a plane."""
+        return {row[0] for row in self._all("SELECT DISTINCT object FROM held WHERE plane=? AND object>0", plane.id)}
+
+    def places_of(self, plane: Plane, label: int) -> list[Place]:
+        """Return the tiles that hold a label; 0 is background."""
+        rows = self._all("SELECT ty, tx FROM held WHERE plane=? AND object=? ORDER BY ty, tx", plane.id, label)
+        return [(ty, tx) for ty, tx in rows]
+
+    def reserve(self, image: str, count: int = 1) -> int:
+        """Return the first of `count` ids that no object of an image has or had; no later call returns them."""
+        with self._transaction() as db:
+            highest = db.execute(
+                "SELECT max(object) FROM held JOIN plane ON plane.id=held.plane WHERE image=?", (image,)
+            ).fetchone()[0]
+            row = db.execute("SELECT reserved FROM image WHERE name=?", (image,)).fetchone()
+            first = max(highest or 0, row[0] if row else 0) + 1
+            db.execute("INSERT OR REPLACE INTO image(name, reserved) VALUES(?, ?)", (image, first + count - 1))
+        return first
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of objects of each image that has labels."""
+        rows = self._all(
+            "SELECT image, count(DISTINCT CASE WHEN object>0 THEN plane * 4294967296 + object END) FROM held "
+            "JOIN plane ON plane.id=held.plane GROUP BY image"
+        )
+        return {image: int(count) for image, count in rows}
+
+    def note(self, key: str, value: str | None = None) -> str | None:
+        """Return a value that is kept for a key; with `value`, keep it."""
+        if value is not None:
+            with self._transaction() as db:
+                db.execute("INSERT OR REPLACE INTO note(key, value) VALUES(?, ?)", (key, value))
+        found = self._all("SELECT value FROM note WHERE key=?", key)
+        return str(found[0][0]) if found else None
+
+    def latest_edit(self, image: str) -> int:
+        """Return a number that changes with each edit, undo and redo of an image; 0 without labels."""
+        rows = self._all("SELECT sum(version) FROM tile JOIN plane ON plane.id=tile.plane WHERE image=?", image)
+        return int(rows[0][0] or 0)
+
+    def write(
+        self,
+        plane: Plane,
+        name: str,
+        changes: Mapping[Place, NDArray[np.int32]],
+        expected: Mapping[Place, int] | None = None,
+    ) -> Edit:
+        """Replace tiles, and enter the edit in the journal.
+
+        Parameters
+        ----------
+        plane
+            Where.
+        name
+            What was done, for the person: ``"brush"``.
+        changes
+            ``(SIDE, SIDE)`` int32 labels by tile; pixels beyond the border of the plane are not annotated.
+        expected
+            The versions that the edit was made on; None: the present ones.
+
+        Raises
+        ------
+        EditConflictError
+            If a tile has another version: nothing is changed.
+        """
+        with self._transaction() as db:
+            for place, version in (expected or {}).items():
+                if self.version(plane, place) != version:
+                    raise EditConflictError(
+                        f"tile {place} was changed in another window", f"version {version}", "paint on the new state"
+                    )
+            versions = {}
+            differing = {}
+            for place, after in changes.items():
+                before = self.tile(plane, place)
+                after = _inside(after, plane, place)
+                box = changed_box(before, after)
+                if box is not None:
+                    differing[place] = (box, before, after)
+            if not differing:
+                return Edit(name, plane, {})
+            _forget_undone(db, plane.image)
+            row = db.execute(
+                "INSERT INTO edit(plane, name, at, undone) VALUES(?, ?, ?, 0)", (plane.id, name, time.time())
+            )
+            for place, (box, before, after) in differing.items():
+                part = box.within(Rect(0, 0, SIDE, SIDE))
+                corners = (box.y0, box.x0, box.y1, box.x1)
+                db.execute(
+                    "INSERT INTO change VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (row.lastrowid, *place, *corners, _pack(before[part]), _pack(after[part])),
+                )
+                versions[place] = self._replace(db, plane, place, after)
+        return Edit(name, plane, versions)
+
+    def undo(self, image: str) -> Edit | None:
+        """Undo the last edit of an image; None if there is none."""
+        return self._step(image, undo=True)
+
+    def redo(self, image: str) -> Edit | None:
+        """Do the edit again that was undone last; None if there is none."""
+        return self._step(image, undo=False)
+
+    def _step(self, image: str, *, undo: bool) -> Edit | None:
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT edit.id, edit.name, plane.id, t, z, h, w FROM edit JOIN plane ON plane.id=edit.plane "
+                f"WHERE image=? AND undone=? ORDER BY edit.id {'DESC' if undo else 'ASC'} LIMIT 1",
+                (image, 0 if undo else 1),
+            ).fetchone()
+            if row is None:
+                return None
+            edit, name, plane = row[0], row[1], Plane(row[2], image, row[3], row[4], (row[5], row[6]))
+            versions = {}
+            changes = db.execute(
+                f"SELECT ty, tx, y0, x0, y1, x1, {'before' if undo else 'after'} FROM change WHERE edit=?", (edit,)
+            ).fetchall()
+            for ty, tx, *corners, data in changes:
+                box = Rect(*corners)
+                array = self.tile(plane, (ty, tx)).copy()
+                array[box.within(Rect(0, 0, SIDE, SIDE))] = _unpack(data, box.sides)
+                versions[(ty, tx)] = self._replace(db, plane, (ty, tx), array)
+            db.execute("UPDATE edit SET undone=? WHERE id=?", (int(undo), edit))
+        return Edit(name, plane, versions)
+
+    def _replace(self, db: sqlite3.Connection, plane: Plane, place: Place, array: NDArray[np.int32]) -> int:
+        version = self.version(plane, place) + 1
+        db.execute("INSERT OR REPLACE INTO tile VALUES(?, ?, ?, ?, ?)", (plane.id, *place, version, _pack(array)))
+        db.execute("DELETE FROM held WHERE plane=? AND ty=? AND tx=?", (plane.id, *place))
+        held = np.unique(array)
+        db.executemany(
+            "INSERT INTO held VALUES(?, ?, ?, ?)", [(plane.id, int(v), *place) for v in held[held >= 0].tolist()]
+        )
+        self._cache.pop((plane.id, place), None)
+        return version
+
+
+def _forget_undone(db: sqlite3.Connection, image: str) -> None:
+    """Drop the edits that were undone: after a new edit they cannot be done again."""
+    undone = "SELECT edit.id FROM edit JOIN plane ON plane.id=edit.plane WHERE image=? AND undone=1"
+    db.execute(f"DELETE FROM change WHERE edit IN ({undone})", (image,))
+    db.execute(f"DELETE FROM edit WHERE id IN ({undone})", (image,))
+
+
+def _inside(array: NDArray[np.int32], plane: Plane, place: Place) -> NDArray[np.int32]:
+    """Return a tile whose pixels beyond the border of the plane are not annotated."""
+    whole = tile_box(place)
+    part = whole.clip(plane.box)
+    if part.empty:
+        raise UsageError(f"tile {place} of an image of {plane.sides}", "a tile of the image", "reload the page")
+    if part == whole:
+        return array
+    kept = empty_tile()
+    kept[part.within(whole)] = array[part.within(whole)]
+    return kept
+
+
+def _pack(array: NDArray[np.int32]) -> bytes:
+    return zlib.compress(np.ascontiguousarray(array, "<i4").tobytes(), 1)
+
+
+def _unpack(data: bytes, sides: Iterable[int]) -> NDArray[np.int32]:
+    return np.frombuffer(zlib.decompress(data), "<i4").reshape(tuple(sides)).astype(np.int32)

@@ -1,0 +1,199 @@
+"""What was annotated, as training images: parts of planes around the tiles that hold labels.
+
+Only what was annotated is learned. One thing follows from it: the pixels next to an object are not that object, and
+where objects touch a border is learned between them; so the rim of one pixel around an object is background, unless
+another object lies there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.arrays.normalize import NormalizeSettings, statistics
+from septum.arrays.targets import UNANNOTATED
+from septum.check.samples import Sample
+from septum.io.image import Image
+from septum.settings import MaskKind
+from septum.studio.label_store import LabelStore, Plane
+from septum.studio.project import Entry, Project
+from septum.studio.tile_grid import Place, tile_box
+from septum.training.plan import Plan
+from septum.training.prepare import Prepared, prepare
+
+MOST_TILES = 48
+"""Tiles that are learned from at once, evenly chosen; each takes up to ten megabytes."""
+
+_MARGIN = 192  # context around a tile in pixels
+_WHOLE = 16_000_000  # planes of at most this many pixels are read whole for their statistics
+_PARTS, _PART = 5, 512  # of larger ones regular parts are read
+
+Key = tuple[int, Place]
+
+
+class PlaneImage:
+    """A section of a frame of an image, read by indexing ``[channels, rows, columns]``.
+
+    Parameters
+    ----------
+    image
+        The image.
+    t, z
+        Frame and section.
+    """
+
+    def __init__(self, image: Image, t: int, z: int) -> None:
+        lengths = dict(zip(image.axes, image.shape, strict=True))
+        self.shape = (lengths["C"], lengths["Y"], lengths["X"])
+        self.dtype = image.dtype
+        self._image, self._t, self._z = image, t, z
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Read a part: ``(C, Y, X)`` of the image's dtype, raw intensities."""
+        at: dict[str, int | slice] = {"T": self._t, "Z": self._z, **dict(zip("CYX", index, strict=True))}
+        return self._image[tuple(at[a] for a in self._image.axes)]
+
+    def sampled(self) -> NDArray[Any]:
+        """Return pixels for statistics, ``(C, Y, X)`` of the image's dtype, raw intensities: all, or regular parts."""
+        channels, height, width = self.shape
+        if height * width <= _WHOLE:
+            return self[(slice(0, channels), slice(0, height), slice(0, width))]
+        starts = [sorted({int(s) for s in np.linspace(0, n - _PART, _PARTS)}) for n in (height, width)]
+        rows = [
+            np.concatenate(
+                [self[(slice(0, channels), slice(y, y + _PART), slice(x, x + _PART))] for x in starts[1]], axis=2
+            )
+            for y in starts[0]
+        ]
+        return np.concatenate(rows, axis=1)
+
+
+@dataclass
+class LiveSamples:
+    """The annotated tiles of a folder, prepared again only where labels have changed.
+
+    Parameters
+    ----------
+    project, store
+        Images and labels.
+    kind
+        Whether labels are objects or classes.
+    """
+
+    project: Project
+    store: LabelStore
+    kind: MaskKind
+
+    def __post_init__(self) -> None:
+        self._entries: dict[str, Entry] = {e.name: e for e in self.project.entries.values()}
+        self._samples: dict[Key, tuple[int, Sample]] = {}
+        self._prepared: dict[Key, tuple[int, Prepared]] = {}
+        self._stats: dict[int, NDArray[np.float32]] = {}
+        self.objects = 0
+        self.background = False
+        self.highest = 0
+        self.area_px = 0.0
+
+    def refresh(self) -> None:
+        """Read the labels that have changed."""
+        found: dict[Key, tuple[int, Sample]] = {}
+        self.objects, self.highest, self.background, areas = 0, 0, False, []
+        for plane in self.store.planes():
+            entry = self._entries.get(plane.image)
+            if entry is None:
+                continue
+            versions = self.store.versions(plane)
+            held = self.store.objects(plane)
+            self.objects += len(held)
+            self.highest = max([self.highest, *held])
+            self.background |= bool(self.store.places_of(plane, 0))
+            for place in sorted(versions):
+                near = sum(versions.get((place[0] + dy, place[1] + dx), 0) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+                before = self._samples.get((plane.id, place))
+                if before is None or before[0] != near:
+                    sample = self._read(entry, plane, place)
+                    before = None if sample is None else (near, sample)
+                if before is not None:
+                    found[(plane.id, place)] = before
+        if len(found) > MOST_TILES:
+            kept = np.linspace(0, len(found) - 1, MOST_TILES).round().astype(int)
+            found = {key: found[key] for key in np.array(list(found), object)[kept].tolist()}
+        self._samples = found
+        for _, sample in list(found.values())[:8]:
+            sizes = np.bincount(sample.mask[sample.mask > 0]) if self.kind == "objects" else np.zeros(0, int)
+            areas += sizes[sizes > 0].tolist()
+        self.area_px = float(np.median(areas)) if areas else 0.0
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the annotated parts."""
+        return tuple(sample for _, sample in self._samples.values())
+
+    def stats(self, plane: Plane, image: PlaneImage, settings: NormalizeSettings) -> NDArray[np.float32]:
+        """Return the statistics of a plane: ``(C, 3) float32``, any values; see `statistics`."""
+        if plane.id not in self._stats:
+            self._stats[plane.id] = statistics(image.sampled(), settings)
+        return self._stats[plane.id]
+
+    def image(self, plane: Plane) -> PlaneImage | None:
+        """Return the image of a plane; None if it is not in the folder any more."""
+        entry = self._entries.get(plane.image)
+        return None if entry is None else PlaneImage(self.project.open(entry), plane.t, plane.z)
+
+    def prepared(self, plan: Plan) -> tuple[Prepared, ...]:
+        """Return the annotated parts ready for training, each normalized as its whole plane."""
+        planes = {plane.id: plane for plane in self.store.planes()}
+        made: dict[Key, tuple[int, Prepared]] = {}
+        for key, (version, sample) in self._samples.items():
+            before = self._prepared.get(key)
+            if before is None or before[0] != version:
+                plane = planes[key[0]]
+                image = self.image(plane)
+                assert image is not None
+                common = [(float(o), float(s)) for o, s, _ in self.stats(plane, image, plan.normalization)]
+                fixed = NormalizeSettings(method="common", common=tuple(common), limit=plan.normalization.limit)
+                own = plan.model_copy(update={"normalization": fixed})
+                before = version, next(iter(prepare([sample], own, kind=self.kind)))
+            made[key] = before
+        self._prepared = made
+        return tuple(prepared for _, prepared in made.values())
+
+    def forget_prepared(self) -> None:
+        """Prepare all parts anew, for another plan."""
+        self._prepared.clear()
+        self._stats.clear()
+
+    def _read(self, entry: Entry, plane: Plane, place: Place) -> Sample | None:
+        """Return a tile with context, in which only the tile itself is annotated; None if nothing in it is."""
+        core = tile_box(place).clip(plane.box)
+        around = core.grow(_MARGIN).clip(plane.box)
+        labels = self.store.read(plane, around)
+        known = np.zeros(labels.shape, bool)
+        known[core.within(around)] = True
+        if (labels[core.within(around)] == UNANNOTATED).all():
+            return None
+        if self.kind == "objects":
+            labels = with_rim(labels)
+        image = PlaneImage(self.project.open(entry), plane.t, plane.z)
+        part = image[(slice(0, image.shape[0]), slice(around.y0, around.y1), slice(around.x0, around.x1))]
+        name = f"{plane.image} t{plane.t} z{plane.z} {place[0]} {place[1]}"
+        mask = np.where(known | (labels > 0), labels, UNANNOTATED).astype(np.int32)
+        pixels = np.nan_to_num(part.astype(np.float32))
+        return Sample(name, "", 0, pixels, mask, None, None)
+
+
+def with_rim(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return labels in which unannotated pixels next to an object, also diagonally, are background.
+
+    Parameters
+    ----------
+    labels
+        ``(Y, X)`` int32: object ids, 0 background, -1 not annotated.
+    """
+    from scipy.ndimage import maximum_filter
+
+    near = maximum_filter(labels > 0, size=3, mode="constant")
+    return np.where((labels == UNANNOTATED) & near, np.int32(0), labels)

@@ -1,0 +1,263 @@
+"""The state behind the page: images, labels, the masks that are written after edits, the training and the jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from septum.errors import SeptumError, UsageError
+from septum.io.formats import format_path
+from septum.studio import masks
+from septum.studio.edits import REQUEST, Accept, edit
+from septum.studio.hub import Hub
+from septum.studio.label_levels import LabelLevels
+from septum.studio.label_store import Edit, LabelStore, Plane
+from septum.studio.learning import Learning
+from septum.studio.project import Entry, Project
+from septum.studio.pyramid import Pyramid, Shown
+from septum.studio.settings import StudioSettings
+from septum.studio.tile_grid import SIDE, levels_of
+
+_WRITE_AFTER_S = 1.5  # a mask is written after this pause of editing
+
+
+class Session:
+    """One person's work on a folder, in any number of windows.
+
+    Parameters
+    ----------
+    settings
+        Folder and options.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no image, or another studio is open on it.
+    """
+
+    def __init__(self, settings: StudioSettings) -> None:
+        self.settings = settings
+        self.project = Project(settings.folder, settings.axes)
+        self._folder_lock = _lock(self.project)
+        self.store = LabelStore(self.project.work / "labels.sqlite")
+        self.levels = LabelLevels(self.store)
+        self.pyramid = Pyramid(self.project)
+        self.hub = Hub()
+        self.learning = Learning(settings, self.project, self.store, self.hub)
+        self._edit_lock = threading.Lock()
+        self._built: set[tuple[str, int, int]] = set()
+        self._writer = _MaskWriter(self)
+
+    def close(self) -> None:
+        """Write masks that are not written yet, and end everything."""
+        self.hub.close()
+        self.learning.close()
+        self._writer.close()
+        self.store.close()
+        self._folder_lock.release()
+
+    def plane(self, entry: Entry, t: int, z: int) -> Plane:
+        """Return a plane of an image.
+
+        Raises
+        ------
+        UsageError
+            If the image has no such frame or section.
+        """
+        shown = self.pyramid.shown(entry)
+        if not (0 <= t < shown.frames and 0 <= z < shown.sections):
+            raise UsageError(f"frame {t}, section {z}", f"{shown.frames} frames, {shown.sections} sections", "reload")
+        return self.store.plane(entry.name, t, z, shown.sides)
+
+    def overview(self) -> dict[str, Any]:
+        """Return the images of the folder and the state, for the page."""
+        counts = self.store.counts()
+        return {
+            "folder": str(self.project.root),
+            "images": [
+                {"id": e.id, "name": e.name, "objects": counts.get(e.name, 0), "annotated": e.name in counts}
+                for e in self.project.entries.values()
+            ],
+            "passed_over": self.project.passed_over,
+            "side": SIDE,
+            "models": self.learning.models(),
+            "live": self.learning.live_state,
+            "job": None if self.learning.job_state is None else self.learning.describe_job(),
+        }
+
+    def describe(self, entry: Entry) -> dict[str, Any]:
+        """Return what the page must know of an image; its mask is read the first time.
+
+        Raises
+        ------
+        SeptumError
+            If the image or its mask cannot be read.
+        """
+        shown = self.pyramid.shown(entry)
+        with self._edit_lock:
+            read = masks.read_existing(self.project, self.store, entry, shown)
+        if read is not None:
+            self.hub.send("note", text=read)
+        height, width = shown.sides
+        return {
+            "id": entry.id,
+            "name": entry.name,
+            "height": height,
+            "width": width,
+            "channels": shown.channels,
+            "frames": shown.frames,
+            "sections": shown.sections,
+            "bits": shown.bits,
+            "windows": shown.windows,
+            "levels": levels_of(shown.sides),
+            "written": self._is_written(shown),
+        }
+
+    def _is_written(self, shown: Shown) -> bool:
+        return shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= masks.MOST_PIXELS
+
+    def edit(self, entry: Entry, t: int, z: int, request: Mapping[str, Any]) -> Edit:
+        """Do one edit, tell all pages, and write the mask soon.
+
+        Raises
+        ------
+        SeptumError
+            If the request does not fit.
+        """
+        plane = self.plane(entry, t, z)
+        asked = REQUEST.validate_python(request)
+        with self._edit_lock:
+            prediction = self.learning.prediction(plane) if isinstance(asked, Accept) else None
+            done = edit(self.store, plane, asked, prediction)
+        self._changed(entry, done)
+        return done
+
+    def start_job(self, kind: str, options: Mapping[str, Any]) -> None:
+        """Write all masks, and start a job; see `Learning.start_job`.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be started.
+        """
+        if kind == "train":
+            self._writer.flush()
+            for entry in self.project.entries.values():  # also those that are too large to be written after each edit
+                if self.store.planes(entry.name) and not self._is_written(self.pyramid.shown(entry)):
+                    masks.write_mask(self.project, self.store, entry, self.pyramid.shown(entry))
+        self.learning.start_job(kind, dict(options))
+
+    def step(self, entry: Entry, *, undo: bool) -> Edit | None:
+        """Undo or redo an edit of an image; None if there is none."""
+        with self._edit_lock:
+            done = self.store.undo(entry.name) if undo else self.store.redo(entry.name)
+        if done is not None:
+            self._changed(entry, done)
+        return done
+
+    def _changed(self, entry: Entry, done: Edit) -> None:
+        if not done.versions:
+            return
+        self.hub.send(
+            "labels",
+            image=entry.id,
+            t=done.plane.t,
+            z=done.plane.z,
+            tiles=[[*place, version] for place, version in done.versions.items()],
+            objects=self.store.counts().get(entry.name, 0),
+        )
+        self.learning.follow()
+        if self._is_written(self.pyramid.shown(entry)):
+            self._writer.write_soon(entry)
+
+    def build_levels(self, entry: Entry, t: int, z: int) -> None:
+        """Make the coarser levels of a large plane in the background, once."""
+        if (entry.id, t, z) in self._built:
+            return
+        self._built.add((entry.id, t, z))
+        threading.Thread(target=self._build, args=(entry, t, z), daemon=True, name="septum-levels").start()
+
+    def _build(self, entry: Entry, t: int, z: int) -> None:
+        told = 0.0
+        try:
+            for share in self.pyramid.build(entry, t, z):
+                if share - told >= 0.05:
+                    told = share
+                    self.hub.send("levels", image=entry.id, t=t, z=z, share=share)
+            self.hub.send("levels", image=entry.id, t=t, z=z, share=1.0)
+        except SeptumError as error:
+            self.hub.send("error", text=str(error))
+
+    def write_masks(self) -> list[Path]:
+        """Write the masks of all images that have labels, and return the files."""
+        self._writer.flush()
+        return sorted(self.project.masks.rglob("*.tif"))
+
+
+class _MaskWriter:
+    """Writes masks in the background, a pause after the last edit of an image."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._waiting: dict[str, Entry] = {}
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name="septum-masks")
+        self._thread.start()
+
+    def write_soon(self, entry: Entry) -> None:
+        with self._lock:
+            self._waiting[entry.id] = entry
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closed:
+                return
+            while not self._closed and self._wake.wait(_WRITE_AFTER_S):
+                self._wake.clear()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all masks that wait."""
+        session = self._session
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return
+                _, entry = self._waiting.popitem()
+            with self._writing:
+                try:
+                    masks.write_mask(session.project, session.store, entry, session.pyramid.shown(entry))
+                    session.hub.send("written", image=entry.id)
+                except SeptumError as error:
+                    session.hub.send("error", text=str(error))
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+        self._thread.join()
+        self.flush()
+
+
+def _lock(project: Project) -> Any:
+    """Lock the folder for this process."""
+    from filelock import FileLock, Timeout
+
+    project.work.mkdir(exist_ok=True)
+    lock = FileLock(project.work / ".lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{format_path(project.root)}: another studio is open on this folder",
+            "one studio for a folder; several windows may show it",
+            "open its address, or close it",
+        ) from None
+    return lock

@@ -1,0 +1,183 @@
+"""A person paints in a real browser; what was shown as saved is there, whatever happens to the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from septum.io.files import read_mask
+from septum.studio.label_store import LabelStore
+from septum.studio.tile_grid import Rect
+
+from .conftest import DISKS, Hands, Studio
+
+
+def labels(folder: Path, name: str = "a.tif") -> np.ndarray:
+    store = LabelStore(folder / ".studio" / "labels.sqlite")
+    found = store.read(store.plane(name, 0, 0, (128, 128)), Rect(0, 0, 128, 128))
+    store.close()
+    return found
+
+
+def test_paint_undo_reload_and_a_server_that_was_killed(hands: Hands, folder: Path) -> None:
+    studio = Studio(folder)
+    hands.open(studio.address)
+    hands.radius(8)
+    hands.drag((24, 20), (24, 28))
+    hands.saved()
+    painted = labels(folder)
+    ids = np.unique(painted[painted > 0])
+    assert len(ids) == 1 and painted[24, 24] == ids[0] and painted[60, 60] == -1
+    assert 200 < (painted > 0).sum() < 420
+    hands.key("x")
+    hands.drag((44, 4), (44, 120))
+    hands.key("x")
+    hands.saved()
+    assert labels(folder)[44, 60] == 0
+    hands.key("Control+z")
+    hands.saved()
+    assert np.array_equal(labels(folder), painted)
+    hands.key("Control+Shift+z")
+    hands.saved()
+    both = labels(folder)
+    assert both[44, 60] == 0
+    hands.page.reload()
+    hands.page.wait_for_timeout(500)
+    hands.page.mouse.move(*hands.at(44, 60))
+    hands.told("background", "where")
+    studio.kill()
+    again = Studio(folder)
+    hands.open(again.address)
+    hands.page.mouse.move(*hands.at(24, 24))
+    hands.told("object", "where")
+    assert np.array_equal(labels(folder), both)
+    hands.key("Control+z")  # also after the restart
+    hands.saved()
+    assert np.array_equal(labels(folder), painted)
+    again.end()
+    assert np.array_equal(read_mask(folder / "masks" / "a.tif").array[0], painted)
+
+
+def test_every_tool_of_a_correction(hands: Hands, studio: Studio, folder: Path) -> None:
+    hands.open(studio.address)
+    hands.key("3")  # an outline in one drag
+    hands.drag(
+        (10, 10), (10, 20), (10, 30), (10, 38), (20, 38), (30, 38), (38, 38), (38, 30), (38, 20), (38, 10), (20, 10)
+    )
+    hands.saved()
+    first = labels(folder)
+    assert (first > 0).sum() > 600
+    hands.key("k")
+    hands.drag((24, 2), (24, 20), (24, 46))
+    hands.saved()
+    assert len(np.unique(labels(folder)[labels(folder) > 0])) == 2
+    hands.key("l")
+    hands.page.mouse.click(*hands.at(15, 24))
+    hands.key("j")
+    hands.page.mouse.click(*hands.at(33, 24))
+    hands.saved()
+    assert np.array_equal(labels(folder) > 0, first > 0)
+    assert len(np.unique(labels(folder)[labels(folder) > 0])) == 1
+    hands.key("e")
+    hands.radius(4)
+    hands.drag((24, 24), (24, 25))
+    hands.saved()
+    assert labels(folder)[24, 24] == -1
+    hands.key("f")
+    hands.page.mouse.click(*hands.at(24, 24))
+    hands.saved()
+    assert labels(folder)[24, 24] > 0
+    hands.page.mouse.click(*hands.at(100, 100), modifiers=[])  # an open region is refused
+    hands.told("open")
+    hands.key("l")
+    hands.page.mouse.click(*hands.at(15, 24))
+    hands.key("Delete")
+    hands.saved()
+    assert (labels(folder) <= 0).all()
+    hands.page.click("#complete")
+    hands.saved()
+    assert (labels(folder) == 0).all()
+
+
+def test_a_pen_paints_by_pressure_and_erases_with_its_other_end(hands: Hands, studio: Studio, folder: Path) -> None:
+    hands.open(studio.address)
+    hands.radius(6)
+    send = hands.page.context.new_cdp_session(hands.page).send
+
+    def pen(y: float, x: float, force: float, button: str = "left") -> None:
+        sx, sy = hands.at(y, x)
+        for kind in ("mousePressed", "mouseReleased"):
+            about = {"type": kind, "x": sx, "y": sy, "button": button, "clickCount": 1, "pointerType": "pen"}
+            send("Input.dispatchMouseEvent", {**about, "force": force, "buttons": 1})
+
+    pen(30, 30, 1.0)
+    hands.saved()
+    pen(30, 90, 0.1)
+    hands.saved()
+    found = labels(folder)
+    strong, weak = (found[:, :60] > 0).sum(), (found[:, 60:] > 0).sum()
+    assert strong > 3 * weak > 0
+
+
+def test_two_windows_show_the_same_and_overwrite_nothing(
+    hands: Hands, browser: Any, studio: Studio, folder: Path
+) -> None:
+    hands.open(studio.address)
+    second = Hands(browser.new_page(viewport={"width": 720, "height": 480}))
+    second.open(studio.address)
+    hands.radius(6)
+    second.radius(6)
+    hands.drag((24, 24), (24, 26))
+    hands.saved()
+    second.page.mouse.move(*second.at(24, 24))
+    second.page.wait_for_timeout(400)
+    second.page.mouse.move(*second.at(24, 25))
+    second.told("object", "where")
+    second.drag((64, 64), (64, 66))
+    second.saved()
+    hands.drag((104, 104), (104, 106))
+    hands.saved()
+    found = labels(folder)
+    assert found[24, 24] > 0 and found[64, 64] > 0 and found[104, 104] > 0
+    assert len({found[24, 24], found[64, 64], found[104, 104]}) == 3
+    second.page.close()
+    assert not second.errors
+
+
+def test_learn_until_an_outline_appears_accept_correct_and_predict_all(
+    hands: Hands, studio: Studio, folder: Path
+) -> None:
+    hands.open(studio.address)
+    hands.radius(10)
+    for y, x in DISKS[:3]:
+        hands.drag((y, x), (y, x + 1))
+    hands.key("x")
+    hands.radius(4)
+    hands.drag((44, 4), (44, 120))
+    hands.key("x")
+    hands.saved()
+    hands.until("Number(document.body.dataset.predicted) >= 5", 240)
+    hands.key("g")  # nothing is under the pointer: said, not done
+    hands.page.mouse.move(*hands.at(64, 64))
+    hands.key("g")
+    hands.saved()
+    assert labels(folder)[64, 64] > 0
+    hands.page.click("#learn")
+    hands.until("document.body.dataset.live === 'paused'")
+    hands.page.click("#accept-view")
+    hands.saved()
+    found = labels(folder)
+    assert len(np.unique(found[found > 0])) >= 5 and (found >= 0).all()
+    hands.page.reload()
+    hands.page.wait_for_selector("#model option[value='runs/live']", state="attached", timeout=60_000)
+    hands.page.select_option("#model", "runs/live")
+    hands.page.click("#predict")
+    hands.until("document.body.dataset.job === 'done'", 240)
+    assert "2 images predicted" in hands.page.inner_text("#job-text")
+    assert sorted(p.name for p in (folder / "predictions").iterdir()) == ["a.tif", "b.tif"]
+    assert len(np.unique(read_mask(folder / "predictions" / "b.tif").array)) >= 4
+    with hands.page.expect_download() as download:
+        hands.page.click("#download")
+    assert download.value.suggested_filename == "a.tif"
