@@ -89,7 +89,7 @@ def test_every_tool_of_a_correction(hands: Hands, studio: Studio, folder: Path) 
     hands.page.mouse.click(*hands.at(24, 24))
     hands.saved()
     assert labels(folder)[24, 24] > 0
-    hands.page.mouse.click(*hands.at(100, 100), modifiers=[])  # an open region is refused
+    hands.page.mouse.click(*hands.at(100, 100))  # an open region is refused
     hands.told("open")
     hands.key("l")
     hands.page.mouse.click(*hands.at(15, 24))

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
 from septum.io.files import write_image
 from septum.studio.label_store import LabelStore
 from septum.studio.security import Access
-from septum.studio.server import make_app
+from septum.studio.server import Server
 from septum.studio.session import Session
 from septum.studio.settings import StudioSettings
 
@@ -79,8 +78,7 @@ def served(folder: Path) -> Iterator[Served]:
     session = Session(StudioSettings(folder=folder))
     listening = socket.create_server(("127.0.0.1", 0))
     access = Access(port=listening.getsockname()[1])
-    config = uvicorn.Config(make_app(session, access), log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = Server(session, access)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     yield Served(session, access.port, access.token)

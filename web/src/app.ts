@@ -913,7 +913,7 @@ class Page {
         }),
       );
     });
-    on<{ text: string }>("error", (data) => this.say(data.text));
+    on<{ text: string }>("failure", (data) => this.say(data.text));
     on<{ text: string }>("note", (data) => this.say(data.text));
     on("reload", () => location.reload());
   }

@@ -143,7 +143,7 @@ class Learning:
         elif message.get("topic") == "live":
             self._show_live(message)
         else:
-            self.hub.send("error", text=str(message.get("text", "")))
+            self.hub.send("failure", text=str(message.get("text", "")))
 
     def _take_prediction(self, message: dict[str, Any], data: bytes) -> None:
         box = Rect(*message["rect"])
@@ -197,7 +197,7 @@ class Learning:
             self._paused = True
             self._show_live({"state": "failed", "text": f"Learning has failed:\n{reason}"})
             return
-        self.hub.send("error", text=f"Learning has stopped and begins again:\n{reason}")
+        self.hub.send("failure", text=f"Learning has stopped and begins again:\n{reason}")
         self.begin()
 
     def _end_live(self) -> None:
@@ -286,7 +286,7 @@ class Learning:
             self._show_job({"text": message["failed"], "failed": True})
             return
         if warning := message.pop("warning", None):
-            self.hub.send("error", text=warning)
+            self.hub.send("failure", text=warning)
         if found := message.pop("suggested", None):
             self._suggest(found)
         self._show_job(message)

@@ -223,7 +223,7 @@ class LiveTraining:
             except ModelError as error:
                 if given != live:
                     raise
-                self._server.send({"topic": "error", "text": str(error)})
+                self._server.send({"topic": "failure", "text": str(error)})
             else:
                 fits = len(start.header.network.depths) == 2 and start.keeps_head(tuple(range(self._classes)))
                 if fits:
@@ -342,7 +342,7 @@ class LiveTraining:
             folder.mkdir(parents=True, exist_ok=True)
             save_model(folder / "model.safetensors", trainer.averaged_network(), header)
         except (SeptumError, OSError) as error:
-            self._server.send({"topic": "error", "text": str(error)})
+            self._server.send({"topic": "failure", "text": str(error)})
 
 
 def _live_plan(plan: Plan, *, warm: bool) -> Plan:
@@ -354,4 +354,4 @@ def _live_plan(plan: Plan, *, warm: bool) -> Plan:
     optimizer = plan.optimizer.model_copy(
         update={"schedule": "constant", "average": 0.1, "freeze_batchnorm": 1.0 if warm else 0.0}
     )
-    return plan.model_copy(update={"optimizer": optimizer, "lines": False})
+    return plan.model_copy(update={"optimizer": optimizer, "lines": False, "scale": 1.0})

@@ -26,9 +26,7 @@ def serve(settings: StudioSettings, say: Callable[[str], None]) -> None:
         If Starlette and uvicorn are not installed, the folder holds no image, or the port is taken.
     """
     try:
-        import uvicorn
-
-        from septum.studio.server import make_app
+        from septum.studio.server import Server
         from septum.studio.session import Session
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("uvicorn", "starlette"):
@@ -46,11 +44,9 @@ def serve(settings: StudioSettings, say: Callable[[str], None]) -> None:
         raise
     port = int(listening.getsockname()[1])
     access = Access((*LOOPBACK, settings.host, *settings.allow_host), port)
-    app = make_app(session, access)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"http://{host}:{port}/?token={access.token}")
-    server.run(sockets=[listening])
+    Server(session, access).run(sockets=[listening])
 
 
 def _listen(settings: StudioSettings) -> socket.socket:

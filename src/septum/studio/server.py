@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from starlette.applications import Starlette
@@ -75,6 +77,28 @@ def make_app(session: Session, access: Access) -> ASGIApp:
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Guard(Starlette(routes=routes, lifespan=lifespan), access)
+
+
+class Server(uvicorn.Server):
+    """A server that ends the streams of open pages when it ends.
+
+    Parameters
+    ----------
+    session
+        What it shows.
+    access
+        Who may ask.
+    """
+
+    def __init__(self, session: Session, access: Access) -> None:
+        self._session = session
+        app = make_app(session, access)
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything else."""
+        self._session.hub.close()
+        await super().shutdown(sockets)
 
 
 def _guarded(answer: Answer) -> Callable[[Request], Any]:

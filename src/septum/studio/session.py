@@ -188,7 +188,7 @@ class Session:
                     self.hub.send("levels", image=entry.id, t=t, z=z, share=share)
             self.hub.send("levels", image=entry.id, t=t, z=z, share=1.0)
         except SeptumError as error:
-            self.hub.send("error", text=str(error))
+            self.hub.send("failure", text=str(error))
 
     def write_masks(self) -> list[Path]:
         """Write the masks of all images that have labels, and return the files."""
@@ -237,7 +237,7 @@ class _MaskWriter:
                     masks.write_mask(session.project, session.store, entry, session.pyramid.shown(entry))
                     session.hub.send("written", image=entry.id)
                 except SeptumError as error:
-                    session.hub.send("error", text=str(error))
+                    session.hub.send("failure", text=str(error))
 
     def close(self) -> None:
         self._closed = True
