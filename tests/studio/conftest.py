@@ -17,7 +17,7 @@ import pytest
 from septum.io.files import write_image
 from septum.studio.label_store import LabelStore
 from septum.studio.security import Access
-from septum.studio.server import Server
+from septum.studio.server import StudioServer
 from septum.studio.session import Session
 from septum.studio.settings import StudioSettings
 
@@ -78,7 +78,7 @@ def served(folder: Path) -> Iterator[Served]:
     session = Session(StudioSettings(folder=folder))
     listening = socket.create_server(("127.0.0.1", 0))
     access = Access(port=listening.getsockname()[1])
-    server = Server(session, access)
+    server = StudioServer(session, access)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     yield Served(session, access.port, access.token)

@@ -407,7 +407,9 @@ class Page {
         return;
       }
       case "fill": {
-        const { value } = this.valueFor(at, at.alt);
+        // What an object encloses becomes part of that object; select another one to fill with it.
+        const inside = !at.alt && !this.background && choice("kind").value === "objects" && this.selected > 0;
+        const value = inside ? this.selected : this.valueFor(at, at.alt).value;
         return this.request({ kind: "fill", y: Math.floor(at.y), x: Math.floor(at.x), value });
       }
       case "outline":

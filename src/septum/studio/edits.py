@@ -77,7 +77,7 @@ class Merge(Settings):
     into: ObjectId
 
 
-class Cut(Settings):
+class CutObject(Settings):
     """A line of (y, x) points divides an object; without a line its separate pieces become objects."""
 
     kind: Literal["cut"]
@@ -100,7 +100,9 @@ class Accept(Settings):
     rect: tuple[int, int, int, int] | None = None
 
 
-Request = Annotated[Paint | Polygon | Fill | Delete | Merge | Cut | Complete | Accept, Field(discriminator="kind")]
+Request = Annotated[
+    Paint | Polygon | Fill | Delete | Merge | CutObject | Complete | Accept, Field(discriminator="kind")
+]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
 
@@ -160,7 +162,7 @@ def edit(store: LabelStore, plane: Plane, request: Request, prediction: Predicti
             if not store.places_of(plane, request.into):
                 raise _no_object(request.into)
             return _replace_object(store, plane, "merge", request.object, request.into)
-        case Cut():
+        case CutObject():
             return _cut(store, plane, request)
         case Complete():
             box = _rectangle(request.rect, plane)
@@ -270,7 +272,7 @@ def _box_of(places: Sequence[Place], plane: Plane) -> Rect:
     return whole.clip(plane.box)
 
 
-def _cut(store: LabelStore, plane: Plane, request: Cut) -> Edit:
+def _cut(store: LabelStore, plane: Plane, request: CutObject) -> Edit:
     from scipy.ndimage import distance_transform_edt
 
     places = store.places_of(plane, request.object)

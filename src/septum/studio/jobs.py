@@ -8,29 +8,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from septum.events import Event, Warned, Working
 from septum.experiments.events import ReportWritten
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, TileDone
 from septum.report.numbers import format_scores, format_seconds
 from septum.review.suggest import Judged, Suggested
+from septum.studio.messages import ServerLink
 from septum.training.events import Checked, Resumed, Step, Trained, Validated
 from septum.training.interrupt import StopRequest
 
 
-class Channel(Protocol):
-    """The way to the server."""
-
-    @property
-    def commands(self) -> Any:
-        """Return the queue of commands."""
-
-    def send(self, message: dict[str, Any], data: bytes = b"") -> None:
-        """Send a message."""
-
-
-def run_job(task: dict[str, Any], server: Channel) -> None:
+def run_job(task: dict[str, Any], server: ServerLink) -> None:
     """Do a task and tell the server of each event.
 
     Parameters
@@ -57,7 +47,7 @@ def run_job(task: dict[str, Any], server: Channel) -> None:
             server.send({"topic": "job", **state})
 
 
-def _wait_for_stop(server: Channel, stop: StopRequest) -> None:
+def _wait_for_stop(server: ServerLink, stop: StopRequest) -> None:
     server.commands.get()  # the only command is to stop; None: the server is gone
     stop.request()
 

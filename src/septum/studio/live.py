@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from septum.prediction.tiled import TiledPredictor, largest_output, region_proba
 from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.live_samples import LiveSamples
+from septum.studio.messages import ServerLink
 from septum.studio.project import Project
 from septum.studio.settings import FITTING, LEAST_OBJECTS, NOTHING
 from septum.studio.tile_grid import Rect
@@ -52,15 +53,6 @@ _PIXELS, _LEAST_PIXELS = 1 << 20, 1 << 16  # most and least pixels that are pred
 _PREDICT_S = 2.0  # so long a prediction may take; larger views are predicted in their middle
 
 
-class Server(Protocol):
-    """The way to the server."""
-
-    commands: queue.SimpleQueue[dict[str, Any] | None]
-
-    def send(self, message: dict[str, Any], data: bytes = b"") -> None:
-        """Send a message."""
-
-
 class LiveTraining:
     """The training, and what it predicts.
 
@@ -73,7 +65,7 @@ class LiveTraining:
         Where commands come from and results go.
     """
 
-    def __init__(self, task: dict[str, Any], server: Server) -> None:
+    def __init__(self, task: dict[str, Any], server: ServerLink) -> None:
         self._server = server
         self._device = find_device(task["device"])
         self._project = Project(Path(task["folder"]), task["axes"])

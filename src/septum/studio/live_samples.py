@@ -192,6 +192,11 @@ def with_rim(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     ----------
     labels
         ``(Y, X)`` int32: object ids, 0 background, -1 not annotated.
+
+    Returns
+    -------
+    ndarray
+        ``(Y, X)`` int32, the same labels otherwise.
     """
     from scipy.ndimage import maximum_filter
 

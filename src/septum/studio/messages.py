@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from queue import SimpleQueue
+from typing import Any, BinaryIO, Protocol
+
+
+class ServerLink(Protocol):
+    """What a child process knows of the server: commands that come, None once it is gone, and a way to answer."""
+
+    commands: SimpleQueue[dict[str, Any] | None]
+
+    def send(self, message: dict[str, Any], data: bytes = b"") -> None:
+        """Send a message; nothing happens if the server is gone."""
 
 
 def write_message(stream: BinaryIO, message: Mapping[str, Any], data: bytes = b"") -> None:

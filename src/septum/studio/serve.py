@@ -26,7 +26,7 @@ def serve(settings: StudioSettings, say: Callable[[str], None]) -> None:
         If Starlette and uvicorn are not installed, the folder holds no image, or the port is taken.
     """
     try:
-        from septum.studio.server import Server
+        from septum.studio.server import StudioServer
         from septum.studio.session import Session
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("uvicorn", "starlette"):
@@ -46,7 +46,7 @@ def serve(settings: StudioSettings, say: Callable[[str], None]) -> None:
     access = Access((*LOOPBACK, settings.host, *settings.allow_host), port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"http://{host}:{port}/?token={access.token}")
-    Server(session, access).run(sockets=[listening])
+    StudioServer(session, access).run(sockets=[listening])
 
 
 def _listen(settings: StudioSettings) -> socket.socket:

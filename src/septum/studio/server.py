@@ -79,7 +79,7 @@ def make_app(session: Session, access: Access) -> ASGIApp:
     return Guard(Starlette(routes=routes, lifespan=lifespan), access)
 
 
-class Server(uvicorn.Server):
+class StudioServer(uvicorn.Server):
     """A server that ends the streams of open pages when it ends.
 
     Parameters

@@ -85,7 +85,7 @@ def levels_of(sides: Sequence[int]) -> int:
 
 
 def empty_tile() -> NDArray[np.int32]:
-    """Return a tile that is not annotated: ``(SIDE, SIDE)`` int32, all -1."""
+    """Return a tile that is not annotated: ``(SIDE, SIDE)`` int32 labels, all -1."""
     return np.full((SIDE, SIDE), UNANNOTATED, np.int32)
 
 
