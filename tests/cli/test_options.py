@@ -18,7 +18,7 @@ from septum.cli.options import command, flag, make_settings, parameters
 from septum.errors import UsageError
 from septum.evaluation.results import EvaluateSettings
 from septum.experiments.settings import RunSettings
-from septum.prediction.settings import PredictSettings
+from septum.export.settings import PredictAndExportSettings
 from septum.progress import Display
 from septum.review.settings import SuggestSettings
 from septum.settings import Option, Settings, expectation, options_of
@@ -201,7 +201,7 @@ def test_every_command_has_the_common_options(help_of: Help, words: list[str]) -
 
 def test_one_name_has_one_meaning_in_all_commands() -> None:
     seen: dict[str, set[tuple[str, ...]]] = {}
-    for settings in (RunSettings, PredictSettings, CheckSettings, EvaluateSettings, SuggestSettings):
+    for settings in (RunSettings, PredictAndExportSettings, CheckSettings, EvaluateSettings, SuggestSettings):
         for place, _, option in options_of(settings):
             for name in option.flags or (flag(place, option),):
                 seen.setdefault(name, set()).add(place[-1:])
@@ -209,7 +209,7 @@ def test_one_name_has_one_meaning_in_all_commands() -> None:
 
 
 def test_no_option_is_given_twice_by_one_command() -> None:
-    for settings in (RunSettings, PredictSettings, CheckSettings, EvaluateSettings, SuggestSettings):
+    for settings in (RunSettings, PredictAndExportSettings, CheckSettings, EvaluateSettings, SuggestSettings):
         flags = [name for place, _, option in options_of(settings) for name in option.flags or (flag(place, option),)]
         assert len(flags) == len(set(flags))
 

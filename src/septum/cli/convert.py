@@ -1,27 +1,37 @@
-"""The command that writes masks in another form."""
+"""The command that writes masks, and objects, in another form."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import typer
 
 from septum.cli import options
 from septum.cli.progress import stoppable
 from septum.cli.text import json_text
-from septum.convert.settings import ConvertSettings
+from septum.export.settings import ConvertAndExportSettings
 from septum.progress import Display, Progress
 
 
-def convert(settings: ConvertSettings, display: Display) -> None:
-    """Write masks in another form.
+def convert(settings: ConvertAndExportSettings, display: Display) -> None:
+    """Write masks as label images, or label images for other programs.
 
     DATA is annotated images, as for septum check: a folder, two folders, or an image and its mask. Each mask becomes a
-    label image in OUT, named after its image, with the values that training reads. Exit code 1: some files were not
-    converted.
+    label image in OUT, named after its image, with the values that training reads. With other forms --to, DATA is label
+    images, such as predictions, or a data set whose masks are label images: their objects are written for QuPath,
+    ImageJ and other programs. Exit code 1: some files were not converted.
 
     Example: septum convert cells -o cells-labels
+
+    Example: septum convert results -o objects --to tables,geojson --images images
     """
+    (_write_forms if settings.forms else _write_labels)(settings, display)
+
+
+def _write_labels(asked: ConvertAndExportSettings, display: Display) -> None:
     from septum.convert import to_labels as job
 
+    settings = asked.conversion
     written: list[job.Converted] = []
     failed: list[job.NotConverted] = []
     with (
@@ -46,4 +56,34 @@ def convert(settings: ConvertSettings, display: Display) -> None:
         raise typer.Exit(1)
 
 
-command = options.command(convert, ConvertSettings)
+def _write_forms(settings: ConvertAndExportSettings, display: Display) -> None:
+    from septum.export import jobs
+    from septum.export.results import Exported
+
+    out = settings.conversion.out
+    written: list[Path] = []
+    failed: list[jobs.NotExported] = []
+    with (
+        stoppable(lambda: f"the files in {out} are whole, others are missing"),
+        Progress("files", display, waiting="reading the label images") as progress,
+    ):
+        for event in jobs.export_labels(settings):
+            match event:
+                case Exported(source, files, notes):
+                    written += files
+                    progress.detail(f"{source} -> {', '.join(map(str, files))}")
+                    for note in notes:
+                        progress.warn(f"{source.name}: {note}")
+                case jobs.NotExported():
+                    failed.append(event)
+    for one in failed:
+        typer.echo(f"not converted: {one.source}: {one.reason}", err=True)
+    if display.json:
+        typer.echo(json_text({"command": "convert", "written": written, "failures": failed}))
+    else:
+        typer.echo(f"{out}: {len(written)} files; {len(failed)} label images not converted")
+    if failed:
+        raise typer.Exit(1)
+
+
+command = options.command(convert, ConvertAndExportSettings)

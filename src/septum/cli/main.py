@@ -28,7 +28,7 @@ COMMANDS = {
     "train": "Train a model on annotated images.",
     "predict": "Segment images of any size with a trained model.",
     "evaluate": "Score predictions against the truth.",
-    "convert": "Write masks in another form.",
+    "convert": "Write masks or objects in another form.",
     "suggest": "Name the images to annotate next.",
     "review": "Name annotations that are probably wrong.",
     "experiment": "Train several times: seeds, or a learning curve.",

@@ -8,11 +8,11 @@ from septum.cli import options
 from septum.cli.progress import Outcome, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.errors import SeptumError
-from septum.prediction.settings import PredictSettings
+from septum.export.settings import PredictAndExportSettings
 from septum.progress import Display, Progress
 
 
-def predict(settings: PredictSettings, display: Display) -> None:
+def predict(settings: PredictAndExportSettings, display: Display) -> None:
     """Segment images of any size with a trained model.
 
     MODEL is a model file, the folder of a run, or a model that comes with Septum: cells, membranes or nuclei ('septum
@@ -20,18 +20,19 @@ def predict(settings: PredictSettings, display: Display) -> None:
     are like the training masks: numbered objects, or classes. An image that does not fit into the memory is predicted
     block by block; if that is stopped, the same command resumes.
 
-    Example: septum predict nuclei images/ -o results
+    Example: septum predict nuclei images/ -o results --also tables,geojson
     """
-    from septum.prediction.predict import predict_files
+    from septum.export.jobs import predict_and_export
 
-    place = str(settings.out) if settings.label_image is None else f"labels/{settings.label_image} of each image"
+    asked = settings.prediction
+    place = str(asked.out) if asked.label_image is None else f"labels/{asked.label_image} of each image"
     outcome = Outcome()
     try:
         with (
             stoppable(lambda: f"the results in {place} are whole; the same command continues with the others"),
             Progress("images", display, waiting="opening the model") as progress,
         ):
-            follow_prediction(predict_files(settings), progress, outcome)
+            follow_prediction(predict_and_export(settings), progress, outcome)
     except SeptumError as error:
         echo_failures([image for image in outcome.failed if image.message != str(error)])
         raise
@@ -54,4 +55,4 @@ def _summary(outcome: Outcome, place: str) -> str:
     return words + (f"; {len(outcome.failed)} failed" if outcome.failed else "")
 
 
-command = options.command(predict, PredictSettings)
+command = options.command(predict, PredictAndExportSettings)

@@ -109,16 +109,19 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
 
 @dataclass
 class Outcome:
-    """What came of a prediction: images done and failed, in order, seconds of all, and the most memory held."""
+    """What came of a prediction: images done and failed and files for other programs, in order, time and memory."""
 
     done: list[ImageDone] = field(default_factory=list)
     failed: list[ImageFailed] = field(default_factory=list)
     seconds: float = 0.0
     peak_bytes: int = 0
+    exported: list[Path] = field(default_factory=list)
 
 
 def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome) -> None:
     """Run a prediction, showing each record; `outcome` is filled on the way, so it holds where the job raises."""
+    from septum.export.results import Exported
+
     index = count = 0
     for record in job:
         match record:
@@ -140,6 +143,11 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 finished = len(outcome.done) + len(outcome.failed)
                 progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
                 progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")
+            case Exported(_, written, notes):
+                outcome.exported += written
+                progress.detail(f"  {', '.join(map(str, written))}")
+                for note in notes:
+                    progress.warn(note)
             case ShardDone(path, left):
                 what = f"{pluralize(left, 'block')} left to other parts" if left else "all parts are done"
                 progress.say(

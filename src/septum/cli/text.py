@@ -114,7 +114,7 @@ def _verdict(change: Difference) -> str:
 
 
 def plain(value: object) -> Json:
-    """Return `value` as JSON knows it: dataclasses as objects, paths as strings, NaN and infinity as null."""
+    """Return `value` as JSON knows it: dataclasses by the fields that they show, paths as strings, NaN as null."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -122,7 +122,7 @@ def plain(value: object) -> Json:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.repr}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset):

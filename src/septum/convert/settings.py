@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from septum.settings import AXES, MASK_KIND, MaskKind, Option, Settings
 
 
 class ConvertSettings(Settings):
-    """What to convert, into which form, and where to write it."""
+    """What to convert, and where to write it."""
 
     data: Annotated[tuple[Path, ...], Option(help="Masks, with their images.", argument=True, metavar="DATA")]
     out: Annotated[Path, Option(help="Folder for the files.", flags=("--out", "-o"), metavar="OUT")]
-    to: Annotated[Literal["labels"], Option(help="Form of the result.")] = "labels"
     kind: Annotated[MaskKind | None, replace(MASK_KIND, heading="")] = None
     axes: Annotated[str | None, replace(AXES, heading="")] = None

@@ -272,8 +272,8 @@ def is_zarr(path: Path) -> bool:
 def is_image_file(path: Path) -> bool:
     """Return True if `path` exists and is named as an image: a file, or a folder of Zarr.
 
-    Hidden files, and files that Cellpose keeps beside an image (``a_seg.npy`` of Python objects, and ``a_flows.tif``
-    beside ``a.png``), are none.
+    Hidden files are none, nor are pictures of results (``a.overlay.png``) and files that Cellpose keeps beside an image
+    (``a_seg.npy`` of Python objects, and ``a_flows.tif`` beside ``a.png``).
     """
     kind = format_of(path.name)
     if kind is None or path.name.startswith(".") or _is_note(path):
@@ -283,6 +283,8 @@ def is_image_file(path: Path) -> bool:
 
 def _is_note(path: Path) -> bool:
     name = path.name.casefold()
+    if name.endswith(".overlay.png"):
+        return True
     if name.endswith("_seg.npy") and path.is_file():
         with suppress(OSError), path.open("rb") as file:
             return b"'|O'" in file.read(128)  # the header of an array of objects

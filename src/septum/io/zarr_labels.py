@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,32 @@ def write_labels(
         shutil.rmtree(part, ignore_errors=True)
 
 
+def describe_labels(place: Path, properties: Sequence[Mapping[str, Any]]) -> None:
+    """Write properties of objects into the description of a label image, in one stroke.
+
+    Parameters
+    ----------
+    place
+        The folder of the label image.
+    properties
+        Of each object its id, ``label-value``, and values under names of your own.
+
+    Raises
+    ------
+    FileError
+        If `place` is no label image of OME-Zarr 0.5, or may not be written.
+    """
+    node = read_node(place)
+    multiscale = read_multiscale(node) if node is not None else None
+    if node is None or multiscale is None or not multiscale.labels or node.version != 3:
+        raise FileError(f"{format_path(place)}: no label image", "an OME-Zarr 0.5 image of ids", "make it with labels")
+    notes = dict(node.attributes["ome"])
+    notes["image-label"] = {**notes["image-label"], "properties": [dict(one) for one in properties]}
+    write_group(place, notes)
+    if place.parent.name == "labels":
+        _renew_list(place.parent.parent)
+
+
 def _register(image: Path, name: str) -> None:
     """Name a label image in the list of labels; the list is replaced in one stroke."""
     folder = image / "labels"
@@ -145,10 +171,14 @@ def _register(image: Path, name: str) -> None:
     notes = dict(node.attributes.get("ome") or {}) if node is not None else {}
     there = [n for n in notes.get("labels") or [] if n != name]
     write_group(folder, {**notes, "version": VERSION, "labels": [*there, name]})
+    _renew_list(image)
+
+
+def _renew_list(image: Path) -> None:
+    """Renew the list of everything in the store that some writers keep in it; the description of labels is in it."""
     if (read_description(image, "zarr.json") or {}).get("consolidated_metadata"):
         import zarr
 
-        # Some writers keep a list of everything in the store; the new labels must be in it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such a list is no part of the format, but the image has one already
             zarr.consolidate_metadata(str(image), zarr_format=3)

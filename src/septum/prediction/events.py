@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from septum.events import Event
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,32 @@ class BlockDone(Event):
     blocks: int
 
 
+@dataclass(frozen=True, eq=False)
+class ResultDetails:
+    """A result, as far as those need to know it who go on with it.
+
+    Attributes
+    ----------
+    output : str
+        ``"labels"``, ``"classes"`` or ``"probabilities"``.
+    axes : str
+        Letters of ``TCZYX`` of the result; without ``C`` if it holds objects or classes.
+    read_axes : str or None
+        Axes by which the image was read, where they are not those that the file states.
+    rank : int
+        2 or 3: objects lie in planes, or in volumes.
+    confidence : list of ndarray or None
+        For each frame ``(N,) float32`` in 0..1: the probability that object 1 .. N matches a true object with an IoU of
+        one half. None if the model does not know it, or the result holds no objects.
+    """
+
+    output: str
+    axes: str
+    read_axes: str | None
+    rank: int
+    confidence: list[NDArray[np.float32]] | None
+
+
 @dataclass(frozen=True)
 class ImageDone(Event):
     """The result of image `path` is complete in the file `output`.
@@ -83,6 +114,8 @@ class ImageDone(Event):
         Number of objects; None unless object ids were written.
     scale : float or tuple of float or None
         Factor by which the image was resized for the network, or one for each axis; None for 1.
+    details : ResultDetails or None
+        More about the result; no part of the document of ``--json``.
     """
 
     path: Path
@@ -90,6 +123,7 @@ class ImageDone(Event):
     seconds: float
     objects: int | None
     scale: float | tuple[float, ...] | None = None
+    details: ResultDetails | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

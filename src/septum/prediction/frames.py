@@ -93,6 +93,9 @@ _LARGEST_RATIO = 8
 Scale = tuple[float, ...]
 """Factors of resizing along each axis of a frame."""
 
+Objects = tuple[NDArray[np.int32], NDArray[np.float32] | None]
+"""``(*S) int32`` ids 1 .. N, 0 background, and the confidence of each, ``(N,) float32`` in 0..1; None if unknown."""
+
 
 @dataclass(frozen=True, eq=False)
 class SeenFrame:
@@ -102,12 +105,12 @@ class SeenFrame:
     ----------
     probabilities
         ``(K, *S) float32``, 0..1.
-    labels
-        ``(*S) int32``, 0 background, 1 .. N: objects, made as if all pixel sizes were equal.
+    objects
+        Made as if all pixel sizes were equal.
     """
 
     probabilities: NDArray[np.float32]
-    labels: NDArray[np.int32]
+    objects: Objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +144,8 @@ class FoundScale:
         grid = tuple(factor * model.header.scale for factor in factors)
         return cls(factors, None if all(factor == 1 for factor in grid) else grid, text)
 
-    def labels(self, spacing: tuple[float, ...] | None) -> NDArray[np.int32] | None:
-        """Return the objects of the only frame, ``(*S) int32``, 0 background; None if they are not made yet.
+    def objects(self, spacing: tuple[float, ...] | None) -> Objects | None:
+        """Return the objects of the only frame; None if they are not made yet.
 
         Parameters
         ----------
@@ -150,7 +153,7 @@ class FoundScale:
             Pixel sizes for which they must have been made.
         """
         alike = spacing is None or len(set(spacing)) == 1
-        return self.seen.labels if self.seen is not None and alike else None
+        return self.seen.objects if self.seen is not None and alike else None
 
     @property
     def shown(self) -> float | Scale | None:

@@ -25,7 +25,7 @@ from septum.prediction.block_store import (
     stamp,
     start_work,
 )
-from septum.prediction.events import BlockDone, ImageDone, ImageStarted, ShardDone
+from septum.prediction.events import BlockDone, ImageDone, ImageStarted, ResultDetails, ShardDone
 from septum.prediction.frames import ImageJob, walked_axes
 from septum.prediction.outputs import work_folder
 from septum.prediction.tile_plan import own_block
@@ -78,9 +78,12 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
             blocks.join(stage, frame)
     yield from _halved(job, blocks)
     objects = sum(blocks.objects_written()) if job.output == "labels" else None
+    confidence = blocks.confidences() if job.output == "labels" else None
+    axes = job.source.axes.replace("C", "") if job.output != "probabilities" else job.source.axes
+    details = ResultDetails(job.output, axes, job.source.named_axes, job.model.rank, confidence)
     for written in deliver(work, job):
         yield BlockDone(job.path, "writing", count * written, count)  # by blocks of the last stage
-    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown)
+    yield ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown, details)
 
 
 def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:

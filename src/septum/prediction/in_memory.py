@@ -21,7 +21,7 @@ from septum.events import Event, Warned
 from septum.io.files import write_image
 from septum.io.image import Image
 from septum.io.zarr_labels import write_labels
-from septum.prediction.events import ImageDone, ImageStarted, TileDone
+from septum.prediction.events import ImageDone, ImageStarted, ResultDetails, TileDone
 from septum.prediction.frames import (
     FoundScale,
     ImageJob,
@@ -36,6 +36,9 @@ from septum.prediction.outputs import find_objects, join_frames, postprocess, re
 from septum.prediction.pipeline import BackgroundWriter
 from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, region_probabilities
 from septum.prediction.tta import averaged_probabilities
+
+Result = tuple[NDArray[Any], NDArray[np.float32] | None]
+"""The result of a frame, and the confidence of its objects; from `septum.prediction.outputs.postprocess`."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def predict_in_memory(
     tiler = TiledPredictor(model.computed_by(plan.engine), model.device, plan.tile)
     seconds = tiler.seconds(plan.sides, plan.tiles)
     yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
-    results: list[Future[NDArray[Any]]] = []
+    results: list[Future[Result]] = []
     done = 0
     for number, frame in enumerate(job.frames, start=1):
         probabilities = np.empty(0, np.float32)
@@ -79,8 +82,8 @@ def predict_in_memory(
             yield from writer.finished()
         wait(results[-1:])  # at most one frame is postprocessed while the next is computed
         sides = None if job.scale is None else frame.shape[1:]
-        labels = job.found.labels(job.spacing)
-        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides, labels=labels)
+        known = job.found.objects(job.spacing)
+        make = partial(postprocess, probabilities, model, job.output, spacing=job.spacing, sides=sides, objects=known)
         results.append(writer.submit(make) if job.overlap else _done(make()))
     if tiler.halved:
         yield Warned(halved_text(job.path, tiler))
@@ -95,19 +98,19 @@ def _frame_steps(tiler: TiledPredictor, frame: Readable, job: ImageJob) -> Itera
     return frame_probabilities(tiler, working_frame(frame, job.scale), job.model, tta=job.settings.tta)
 
 
-def _done(result: NDArray[Any]) -> Future[NDArray[Any]]:
-    future: Future[NDArray[Any]] = Future()
+def _done(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
     future.set_result(result)
     return future
 
 
-def _write(job: ImageJob, results: Sequence[Future[NDArray[Any]]], begin: float) -> list[ImageDone | PredictionFailure]:
+def _write(job: ImageJob, results: Sequence[Future[Result]], begin: float) -> list[ImageDone | PredictionFailure]:
     """Write the results of all frames, and return the last event of the image.
 
     The image may be closed by now: of its source only the attributes are used.
     """
     try:
-        made = [result.result() for result in results]
+        made, confidence = zip(*(result.result() for result in results), strict=True)
         joined, axes = join_frames(made, job.source, job.model.rank), job.source.axes
         if joined.shape[axes.index("C")] == 1:  # also in formats that do not store axes
             joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
@@ -120,7 +123,9 @@ def _write(job: ImageJob, results: Sequence[Future[NDArray[Any]]], begin: float)
     except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
         return [failure(job.path, error, job.model)]
     objects = sum(count_objects(r, job.scale) for r in made) if job.output == "labels" else None
-    return [ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown)]
+    known = [one for one in confidence if one is not None] or None
+    details = ResultDetails(job.output, axes, job.source.named_axes, job.model.rank, known)
+    return [ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown, details)]
 
 
 def count_objects(labels: NDArray[Any], scale: Scale | None) -> int:
@@ -198,7 +203,7 @@ def predict_image(
     resolved = resolve_output(output, model)
     found = found or FoundScale.at((1.0,) * model.rank, model)
     results = [
-        postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, labels=found.labels(spacing))
+        postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, objects=found.objects(spacing))[0]
         for probabilities, spacing, sides in _predicted_frames(model, image, found)
     ]
     return join_frames(results, image, model.rank)

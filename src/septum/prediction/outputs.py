@@ -21,7 +21,7 @@ from septum.io.files import images_below, list_images
 from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
 from septum.io.image import Image
 from septum.io.zarr_labels import labels_place
-from septum.prediction.frames import walked_axes
+from septum.prediction.frames import Objects, walked_axes
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
 
@@ -197,8 +197,8 @@ def postprocess(
     *,
     spacing: tuple[float, ...] | None = None,
     sides: tuple[int, ...] | None = None,
-    labels: NDArray[np.int32] | None = None,
-) -> NDArray[Any]:
+    objects: Objects | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
     """Turn class probabilities into the result.
 
     Parameters
@@ -213,24 +213,28 @@ def postprocess(
         Pixel size of each axis relative to the smallest; None if unknown.
     sides
         Sides of the result, where the probabilities were computed on another grid than that of the image.
-    labels
-        ``(*S) int32``, 0 background: the objects, if `septum.arrays.instances.label_objects` has made them already.
+    objects
+        The objects on the grid of the probabilities, if `septum.arrays.instances.label_each` has made them already.
 
     Returns
     -------
-    ndarray
+    result
         ``(1, *S)`` object ids or class values in the smallest integer type that holds them; or float32 probabilities in
         0..1, ``(1, *S)`` for two classes and ``(K, *S)`` for more. S are the `sides` where they are given.
+    confidence
+        Of objects, as `find_objects` returns it; None for other outputs.
     """
     if output == "probabilities":
-        return _on_grid(probabilities[1:] if len(probabilities) == 2 else probabilities, sides)
+        return _on_grid(probabilities[1:] if len(probabilities) == 2 else probabilities, sides), None
     if output == "labels":
-        if labels is not None:
-            return _labels_on_grid(labels, probabilities[1], model.header, sides)[None]
-        return find_objects(probabilities[1], model.header, spacing=spacing, sides=sides)[0][None]
+        if objects is not None:
+            labels, confidence = _labels_on_grid(objects[0], probabilities[1], model.header, sides), objects[1]
+        else:
+            labels, confidence = find_objects(probabilities[1], model.header, spacing=spacing, sides=sides)
+        return labels[None], confidence
     classes = most_probable_class(probabilities, model.header, spacing=spacing, sides=sides)
     values: NDArray[Any] = class_table(model)[classes][None]
-    return values
+    return values, None
 
 
 def _on_grid(probabilities: NDArray[np.float32], sides: tuple[int, ...] | None) -> NDArray[np.float32]:

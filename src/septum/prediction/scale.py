@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.instances import label_objects
+from septum.arrays.instances import label_each, label_objects
 from septum.arrays.normalize import statistics
 from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable, busiest_window
@@ -350,8 +350,8 @@ def look(tiler: TiledPredictor, frame: Readable, model: Model, factor: float) ->
     whole = tuple(slice(0, n) for n in working.shape[1:])
     image = working[(slice(None), *whole)]
     *_, (probabilities, _) = region_probabilities(tiler, image, statistics(image, model.header.normalization), whole)
-    labels = label_objects(probabilities[1], model.header.objects)
-    return _evidence(probabilities, labels, model, factor), SeenFrame(probabilities, labels)
+    ((_, labels, confidence),) = label_each(probabilities[1], [model.header.objects])
+    return _evidence(probabilities, labels, model, factor), SeenFrame(probabilities, (labels, confidence))
 
 
 def _look_at_part(tiler: TiledPredictor, view: NDArray[Any], model: Model, factor: float) -> Evidence:

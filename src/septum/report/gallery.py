@@ -300,7 +300,7 @@ def labels_of(probabilities: NDArray[np.float32], model: Model, sample: Sample) 
     spacing, sides = sample.spacing_um, None if model.header.scale == 1 else sample.mask.shape
     if model.header.kind == "classes":
         return most_probable_class(both, model.header, spacing=spacing, sides=sides).astype(np.int32)
-    labels = postprocess(both, model, "labels", spacing=spacing, sides=sides)
+    labels, _ = postprocess(both, model, "labels", spacing=spacing, sides=sides)
     return np.asarray(labels[0], np.int32)
 
 

@@ -1,0 +1,121 @@
+"""Write objects as GeoJSON, as QuPath reads it: a feature an object and plane, in pixels of the full resolution.
+
+The form follows QuPath 0.7 (`QuPathTypeAdapters`, `ROITypeAdapters`): closed rings, identifiers that stay the same when
+a result is imported again, `objectType`, `classification`, `measurements`, and the plane where there are several.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from septum.export.outlines import ObjectOutline, trace_outlines
+from septum.export.runs import Frame, complete_objects
+from septum.io.atomic import whole_file
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "septum")
+CLASS_COLORS = ((255, 176, 0), (0, 190, 255), (120, 200, 60), (230, 80, 160), (150, 110, 240), (240, 110, 60))
+
+Describe = Callable[[int, int, int], Mapping[str, float]]
+"""Returns the measurements of an object by time point, slice and label."""
+
+
+def write_geojson(
+    path: Path,
+    frames: Iterable[Frame],
+    *,
+    classes: bool = False,
+    name: str | None = None,
+    describe: Describe | None = None,
+    height: int | None = None,
+) -> int:
+    """Write the objects of a label image as GeoJSON for QuPath, as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file: ``.geojson``, or ``.geojson.gz``, which is compressed.
+    frames
+        Of the label image, from `septum.export.runs.split_labels`.
+    classes
+        Labels are class values: one annotation a class. Otherwise one detection an object.
+    name
+        Name of the image, part of the identifiers; the file name of the label image where None.
+    describe
+        Measurements of an object.
+    height
+        Rows that are held at a time; None: by the number of pixels.
+
+    Returns
+    -------
+    int
+        Number of features.
+
+    Raises
+    ------
+    FileError, DataError
+        If the label image cannot be read, or the file not written.
+    """
+    count = 0
+    with whole_file(path) as part, open_text(part) as file:
+        file.write('{"type":"FeatureCollection","features":[')
+        for frame in frames:
+            known = name or Path(frame.labels.name).name
+            for runs in complete_objects(frame, height=height):
+                for outline in trace_outlines(runs):
+                    measured = describe(frame.t, outline.z, outline.label) if describe is not None else {}
+                    file.write(",\n" if count else "\n")
+                    file.write(_feature(frame, outline, known, measured, classes=classes))
+                    count += 1
+        file.write("\n]}\n")
+    return count
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a text file to write; compressed, and without a time in it, if its name ends in ``.gz``."""
+    with path.open("wb") as raw:
+        if path.suffix != ".gz":
+            with io.TextIOWrapper(raw, encoding="utf-8", newline="\n") as file:
+                yield file
+            return
+        with gzip.GzipFile("", "wb", 6, raw, 0) as packed, io.TextIOWrapper(packed, encoding="utf-8") as file:
+            yield file
+
+
+def _feature(frame: Frame, outline: ObjectOutline, name: str, measured: Mapping[str, float], *, classes: bool) -> str:
+    z = outline.z if frame.z is None else frame.z
+    polygons = [[_closed(ring.tolist()) for ring in polygon] for polygon in outline.polygons]
+    single = len(polygons) == 1
+    geometry: dict[str, Any] = {
+        "type": "Polygon" if single else "MultiPolygon",
+        "coordinates": polygons[0] if single else polygons,
+    }
+    if z or frame.t:
+        geometry["plane"] = {"c": -1, "z": z, "t": frame.t}
+    label = outline.label
+    properties: dict[str, Any] = {"objectType": "annotation" if classes else "detection", "name": str(label)}
+    if classes:
+        color = CLASS_COLORS[label % len(CLASS_COLORS)]
+        properties["classification"] = {"name": f"class {label}", "color": color}
+    if measured:
+        properties["measurements"] = measured
+    feature = {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{name}:{frame.t}:{z}:{label}")),
+        "geometry": geometry,
+        "properties": properties,
+    }
+    return json.dumps(feature, separators=(",", ":"))
+
+
+def _closed(ring: list[list[int]]) -> list[list[int]]:
+    """Return a ring that ends where it began, as GeoJSON asks for."""
+    ring.append(ring[0])
+    return ring
