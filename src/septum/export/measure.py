@@ -27,7 +27,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Channel:
+class MeasuredChannel:
     """A channel whose intensities are measured in each object.
 
     Attributes
@@ -48,9 +48,9 @@ class Channel:
     measures: Sequence[str] = ("mean", "sum", "min", "max", "std")
 
 
-def channels_of(image: Image) -> list[Channel]:
+def channels_of(image: Image) -> list[MeasuredChannel]:
     """Return the channels of an image, named ``0``, ``1``, ... as they are counted in it."""
-    return [Channel(str(number), image, number) for number in range(image.shape[image.axes.index("C")])]
+    return [MeasuredChannel(str(number), image, number) for number in range(image.shape[image.axes.index("C")])]
 
 
 def check_same_sides(labels: Image, image: Image) -> None:
@@ -69,7 +69,7 @@ def check_same_sides(labels: Image, image: Image) -> None:
 
 def measure_objects(
     frame: Frame,
-    channels: Sequence[Channel] = (),
+    channels: Sequence[MeasuredChannel] = (),
     *,
     pixel_size_um: Mapping[str, float] | None = None,
     height: int | None = None,
@@ -110,7 +110,7 @@ def measure_objects(
 class _Sums:
     """Sums over the objects of a frame, which bands are added to."""
 
-    def __init__(self, frame: Frame, channels: Sequence[Channel]) -> None:
+    def __init__(self, frame: Frame, channels: Sequence[MeasuredChannel]) -> None:
         self.frame, self.channels, self.numbers = frame, channels, Numbers()
         self.sums, self.boxes = np.zeros((0, 13), np.int64), np.zeros((0, 6), np.int64)
         self.steps = np.zeros((0, 3), np.int64)
@@ -252,7 +252,7 @@ def _physical(
     return found | {"major_axis_um": major, "minor_axis_um": minor}
 
 
-def _intensities(channel: Channel, values: NDArray[np.float64], pixels: NDArray[np.int64]) -> Columns:
+def _intensities(channel: MeasuredChannel, values: NDArray[np.float64], pixels: NDArray[np.int64]) -> Columns:
     first, moved, squares, lowest, highest = values.T
     mean = moved / pixels
     found = {

@@ -15,7 +15,7 @@ from septum.events import Event
 from septum.export.coco import CocoFile, coco_file
 from septum.export.geojson import write_geojson
 from septum.export.imagej import write_rois
-from septum.export.measure import Channel, Columns, channels_of, measure_objects
+from septum.export.measure import Columns, MeasuredChannel, channels_of, measure_objects
 from septum.export.overlay import write_overlay
 from septum.export.runs import Frame, split_labels
 from septum.export.settings import Form
@@ -207,7 +207,7 @@ class Exporter:
             return []
         channels = list(channels_of(image)) if image is not None and "tables" in self.forms else []
         if maps is not None and "tables" in self.forms:
-            channels.append(Channel("probability", maps, 0, ("mean",)))
+            channels.append(MeasuredChannel("probability", maps, 0, ("mean",)))
         sizes = dict(image.pixel_size_um if image is not None else {}) | dict(frames[0].labels.pixel_size_um)
         axes, sure = frames[0].labels.axes, _Confidence(labels, frames)
         tables = []
