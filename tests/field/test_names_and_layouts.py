@@ -271,16 +271,13 @@ def test_the_number_of_an_only_channel_is_no_part_of_the_name(tmp_path: Path, na
     assert [p.image.name for p in check([tmp_path]).pairs] == [f"{name}_0000.tif", "other_0000.tif"]
 
 
-def test_channels_in_files_of_their_own_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_channels_in_files_of_their_own_are_one_image(tmp_path: Path) -> None:
     for n in range(3):
         pair(tmp_path / f"imagesTr/cell_{n:03d}_0000.tif", tmp_path / f"labelsTr/cell_{n:03d}.tif", n)
         save(tmp_path / f"imagesTr/cell_{n:03d}_0001.tif", photo(ids(n)))
-    with pytest.raises(DataError) as caught:
-        check([tmp_path])
-    assert "6 files that are the channels of 3 images, such as cell_000_0000.tif and cell_000_0001.tif" in str(
-        caught.value
-    )
-    assert "merge the 2 channels of each image into one file" in str(caught.value)
+    report = check([tmp_path])
+    assert [p.image.name for p in report.pairs] == ["cell_000.tif", "cell_001.tif", "cell_002.tif"]
+    assert report.rules.channels == 2
 
 
 # Files of other programs.

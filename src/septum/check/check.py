@@ -24,11 +24,9 @@ from septum.check import background as background_topic
 from septum.check.analyze import analyze_all, analyze_mask
 from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather, pluralize
 from septum.check.label_kind import LabelKind, Rules, infer_label_kind, with_binary_frames
-from septum.check.reading import Files
+from septum.check.reading import Files, open_files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
-from septum.io.image import check_axes
-from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 from septum.settings import MaskKind
@@ -217,8 +215,7 @@ def check(
     """
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without_background(ignore, kind) if background is None else kind
-    classes = class_numbers(pair.mask for pair in pairing.pairs) if kind == "classes" else None
-    files = Files(ignore, keep_bytes, axes=check_axes(axes), background=background, classes=classes)
+    files = open_files(pairing, kind, ignore, keep_bytes, axes=axes, background=background)
     analyzed, first = _interpreted(pairing, analyze_all(pairing.pairs, files), kind, files)
     pairs = [pair_files.with_usable_field(pair, files) for pair in analyzed]
     masks.require_values(ignore, background, pairs)
@@ -238,13 +235,12 @@ def check(
     later = {o.pair for o in seen if o.kind.leaves_out}
     trained = tuple(pair for index, pair in used.items() if index not in later)
     fixable = tuple(pair for index, pair in used.items() if index in later)
-    seen += [*pair_files.detect_classes(pairs, classes), *pair_files.detect_none_left(len(trained), len(fixable))]
+    seen += pair_files.detect_classes(pairing, pairs, files.classes)
+    seen += pair_files.detect_none_left(len(trained), len(fixable))
     files.release_all_but({path for pair in used.values() for path in pair.files})
     issues = gather(seen)
     left_out = tuple(used.get(index, pair) for index, pair in enumerate(pairs) if index not in used or index in later)
-    rules = _rules(
-        inferred, list(used.values()), channels=channels, issues=issues, ignore=tuple(ignore), read_axes=files.axes
-    )
+    rules = _rules(inferred, list(used.values()), channels=channels, issues=issues, files=files)
     return Report(pairing, inferred, rules, issues, trained, left_out, fixable, files)
 
 
@@ -323,8 +319,7 @@ def _rules(
     *,
     channels: int,
     issues: Sequence[Issue],
-    ignore: tuple[int, ...],
-    read_axes: str | None,
+    files: Files,
 ) -> Rules:
     rank = images.common_rank(pairs)
     sizes = [p.image_stats.spacing_um[-rank:] for p in pairs if p.image_stats and p.image_stats.spacing_um]
@@ -336,7 +331,7 @@ def _rules(
         kind=inferred.kind,
         class_values=classes if inferred.kind == "classes" else (0, 1),
         mask_values=inferred.values,
-        ignore=(*ignore, *(value for value in inferred.ignore if value not in ignore)),
+        ignore=(*files.ignore, *(value for value in inferred.ignore if value not in files.ignore)),
         pieces=inferred.pieces,
         mixed=inferred.mixed,
         channels=channels,
@@ -345,7 +340,8 @@ def _rules(
         and any(p.image_stats and (p.image_stats.channels == 1 or p.image_stats.gray) for p in pairs),
         pixel_size_um={a: float(s) for a, s in zip("ZYX"[-rank:], size, strict=False)},
         mends=codes,
-        read_axes=read_axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),
+        read_axes=files.axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),
+        class_names=tuple(files.names.get(v, str(v)) for v in inferred.values) if files.names else (),
     )
 
 

@@ -127,6 +127,8 @@ class Rules:
         Codes of all issues that are mended.
     read_axes
         Axes by which image files are read whose own axes do not hold; ``""``: the axes of the files.
+    class_names
+        Name of each class of `class_values`, where the files state them; empty where they do not.
     """
 
     kind: MaskKind
@@ -141,6 +143,7 @@ class Rules:
     pixel_size_um: dict[str, float]
     mends: tuple[str, ...]
     read_axes: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 def detect(label_kind: LabelKind, masks: Sequence[Census], pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
@@ -215,7 +218,7 @@ def infer_label_kind(
     masks
         One census per plane or volume.
     objects
-        True if the layout of the folders implies ids; None if it implies nothing.
+        True if the layout of the folders implies ids, False if classes; None if it implies nothing.
     kind
         The kind named by the user, or None.
     sources
@@ -225,6 +228,7 @@ def infer_label_kind(
     values = sorted({v for m in masks for v in m.values})
     background = any(m.background for m in masks)
     every = ([0] if background else []) + values
+    kind = kind or ("classes" if objects is False else None)
     if kind == "objects" or (kind is None and objects):
         return _ids(masks, values, source="as asked" if kind else "as the layout says", sure=kind is None)
     if values == [1, 255] and background and all(len(m.values) == 1 for m in filled):

@@ -59,6 +59,10 @@ DRAWN_OVERLAP = IssueKind(
 DRAWN_CUT = IssueKind("drawn-cut", "mended", "mask", "with drawn objects across the border", "they are cut there")
 DRAWN_NOTE = IssueKind("drawn-note", "mended", "mask", "with objects of a special kind", "read as named here")
 DRAWN_CLASSES = IssueKind("drawn-classes", "mended", mend="each object gets an id")
+NAMED_CLASSES = IssueKind("named-classes", "mended", mend="the names are kept with the model")
+UNNAMED_CLASS = IssueKind(
+    "unnamed-class", "warning", mend="learned as a class of its own", todo="correct the masks, or name it there"
+)
 CLASS_NAMES = IssueKind("class-names", "mended", mend="numbered in the order of their names")
 DRAWN_REFUSED = IssueKind(
     "drawn-refused",
@@ -109,6 +113,8 @@ KINDS = (
     DRAWN_NOTE,
     DRAWN_CLASSES,
     CLASS_NAMES,
+    NAMED_CLASSES,
+    UNNAMED_CLASS,
     DRAWN_REFUSED,
     DRAWN_HIDDEN,
     FIELD_OF_VIEW,
@@ -177,16 +183,24 @@ def _detect_drawn(path: Path, filled: Filled) -> Iterator[Observation]:
         yield Observation(DRAWN_NOTE, path, note)
 
 
-def detect_classes(pairs: Sequence[PairStatistics], numbers: Mapping[str, int] | None) -> Iterator[Observation]:
-    """Yield the classes of drawn objects: their numbers, or that they are not used.
+def detect_classes(
+    pairing: Pairing, pairs: Sequence[PairStatistics], numbers: Mapping[str, int] | None
+) -> Iterator[Observation]:
+    """Yield the names of classes: those of ``dataset.json``, and those of drawn objects or that they are not used.
 
     Parameters
     ----------
-    pairs
-        All pairs.
+    pairing, pairs
+        The files, and all pairs.
     numbers
         Number of each class by its name, if the classes are read; None if each object is.
     """
+    if pairing.notes is not None:
+        text = ", ".join(f"{value} {name}" for value, name in pairing.notes.names.items())
+        yield Observation(NAMED_CLASSES, text=f"dataset.json names the classes {text}")
+        met = {value for pair in pairs for c in pair.census for value in c.values}
+        if unnamed := sorted(met - {*pairing.notes.names, *pairing.notes.ignore}) if pairing.notes.names else []:
+            yield Observation(UNNAMED_CLASS, text=f"dataset.json names no class {list_some(unnamed, _NAMED)}")
     filled = [pair.mask_stats.filled for pair in pairs if pair.mask_stats and pair.mask_stats.filled]
     names = sorted({name for one in filled for name in one.classes})
     if numbers is not None:

@@ -23,8 +23,11 @@ from septum.errors import DataError, FileError
 from septum.io.annotations.formats import is_drawn
 from septum.io.annotations.raster import Filled
 from septum.io.formats import format_of, format_path
-from septum.io.image import Image, StoredImage
+from septum.io.image import Image, StoredImage, check_axes
+from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
 from septum.pairing.fit import Change, Grid, fit_mask
+from septum.pairing.pair import Pairing
+from septum.settings import MaskKind
 
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine reports.
@@ -57,6 +60,8 @@ class Files:
 
     Attributes
     ----------
+    names
+        Name of each class by its value in the masks, where the data set names them.
     samples
         Samples (`septum.check.samples.Sample`) made of the files, by name, as long as they are in use.
     """
@@ -74,6 +79,7 @@ class Files:
         self.axes = axes
         self.background = background
         self.classes = classes
+        self.names: Mapping[int, str] = {}
         self._filled: dict[Path, Filled] = {}
         self._found_background, self._rims = 0, tuple[int, ...]()
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -135,8 +141,6 @@ class Files:
         return mask
 
     def _read_drawn(self, path: Path, grid: Grid | None) -> Image:
-        from septum.pairing.drawn_masks import read_drawn_mask
-
         if grid is None:
             given = f"{format_path(path)}: drawn objects of an image that cannot be read"
             raise FileError(given, "an image that can be read", "repair the image first")
@@ -294,6 +298,36 @@ class Files:
             self._bytes += size
         else:
             self._latest[role] = (path, value)
+
+
+def open_files(
+    pairing: Pairing,
+    kind: MaskKind | None,
+    ignore: Sequence[int],
+    limit_bytes: int | None,
+    *,
+    axes: str | None,
+    background: int | None,
+) -> Files:
+    """Return the reader of a data set, which knows the classes of its drawn objects and of its ``dataset.json``.
+
+    Parameters
+    ----------
+    pairing
+        The files.
+    kind
+        Meaning of the mask values, if the user names it; drawn objects are classes then, or get an id each.
+    ignore, limit_bytes, axes, background
+        See `Files`.
+    """
+    classes = class_numbers(pair.mask for pair in pairing.pairs) if kind == "classes" else None
+    stated = () if pairing.notes is None else pairing.notes.ignore
+    files = Files((*ignore, *stated), limit_bytes, axes=check_axes(axes), background=background, classes=classes)
+    if classes:
+        files.names = {0: "background", **{number: name for name, number in classes.items()}}
+    elif pairing.notes is not None:
+        files.names = pairing.notes.names
+    return files
 
 
 def is_lossy(path: Path) -> bool:

@@ -130,7 +130,7 @@ def _write_image(pair: PairStatistics, report: Report, out: Path, done: dict[Pat
     from septum.io.files import write_image
 
     target = _place(pair, report, out, name=pair.image.name, role="images")
-    if pair.image not in done and report.files.axes is None:
+    if pair.image not in done and pair.image.exists() and report.files.axes is None:
         return _copy(pair.image, target)
     image = report.files.image(pair.image, pair.named_axes)
     frames = np.stack([match_channels(fill_holes(f), report.rules.channels) for f in image_frames(image)])

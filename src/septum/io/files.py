@@ -36,7 +36,7 @@ from septum.io.formats import (
     suffix_of,
     url_of,
 )
-from septum.io.image import Affine, Image, check_axes
+from septum.io.image import Affine, Image, StoredImage, check_axes
 from septum.io.remote import glob_urls, list_folder
 
 
@@ -48,7 +48,8 @@ def open_image(location: str | Path, *, axes: str | None = None, labels: bool = 
     Parameters
     ----------
     location
-        A file, a folder of OME-Zarr, or a URL of OME-Zarr or TIFF.
+        A file, a folder of OME-Zarr, or a URL of OME-Zarr or TIFF; or ``a.png`` for the channels ``a_0000.png``,
+        ``a_0001.png``, ... of nnU-Net.
     axes
         Names of the dimensions of the file, one letter of ``TCZYX`` each, if the file does not state them right.
     labels
@@ -63,13 +64,24 @@ def open_image(location: str | Path, *, axes: str | None = None, labels: bool = 
     """
     axes = check_axes(axes)
     place: Path | str = url_of(location) or local_path(location)
-    stored = find_format(place).load_reader()(place, axes=axes, labels=labels)
+    stored = _open_stored(place, axes, labels)
     try:
         again = partial(open_image, place, axes=axes, labels=labels)
         return Image(stored, place, named=axes is not None, reopen=again)
     except BaseException:
         stored.close()
         raise
+
+
+def _open_stored(place: Path | str, axes: str | None, labels: bool) -> StoredImage:
+    if isinstance(place, Path) and not place.exists():
+        from septum.io.nnunet import channel_files, open_channels
+
+        if files := channel_files(place):
+            inner = None if axes is None else axes.replace("C", "")
+            return open_channels(files, lambda path: _open_stored(path, inner, labels))
+    stored: StoredImage = find_format(place).load_reader()(place, axes=axes, labels=labels)
+    return stored
 
 
 def read_image(location: str | Path, *, axes: str | None = None, labels: bool = False) -> Image:

@@ -21,6 +21,7 @@ from septum.io.formats import (
     natural_key,
     split_scene,
 )
+from septum.io.nnunet import dataset_notes
 from septum.pairing import ctc
 from septum.pairing.drawn import drawn_below, pair_drawn, with_drawn
 from septum.pairing.folders import (
@@ -264,6 +265,8 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
     seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
     unread = (*unread_images(images), *unread_images(masks))
     pairing = replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside), unread=unread)
+    notes = dataset_notes(images)
+    pairing = replace(pairing, notes=notes, objects=pairing.objects if notes is None else False)
     return with_drawn(pairing, [*drawn, *drawn_below(images)], images, masks)
 
 

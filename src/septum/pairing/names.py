@@ -135,19 +135,21 @@ def _by_key(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list
 
 
 def _match_channels(matches: Matches) -> None:
-    """Match images that end in the number of their only channel, as nnU-Net names them; refuse several channels."""
+    """Match images that end in the numbers of their channels, as nnU-Net names them; several are one image."""
     channels = _by_key([p for p in matches.images_left if _CHANNEL.search(image_stem(p))], _channel_key)
     masks = {stem_key(p) for p in matches.masks_left}
-    several = [files for key, files in channels.items() if key in masks and _are_channels(files)]
-    if several:
-        count = max(len(files) for files in several)
+    several = {key: files for key, files in channels.items() if key in masks and _are_channels(files)}
+    counts = {key: len(files) for key, files in several.items()}
+    if len(set(counts.values())) > 1:
+        few, many = (pick(counts, key=counts.__getitem__) for pick in (min, max))
         raise DataError(
-            f"{format_path(several[0][0].parent)}: {sum(map(len, several))} files that are the channels of "
-            f"{len(several)} images, such as {' and '.join(format_path(p.name) for p in several[0][:2])}",
-            "one file for each image, with all its channels",
-            f"merge the {count} channels of each image into one file (in Fiji: Merge Channels), without the number at "
-            "the end of its name",
+            f"{format_path(several[few][0].parent)}: {counts[few]} channels of {few}, {counts[many]} of {many}",
+            "the same channels of each image",
+            "add the files that are missing, or leave the image out",
         )
+    joined = {path: _channel_image(path) for files in several.values() for path in files}
+    matches.images_left = list(dict.fromkeys(joined.get(path, path) for path in matches.images_left))
+    _take(matches, stem_key, stem_key)
     _take(matches, lambda p: _channel_key(p) if len(channels.get(_channel_key(p), ())) == 1 else "", stem_key)
 
 
@@ -155,6 +157,12 @@ def _are_channels(files: Sequence[Path]) -> bool:
     """Return True if files of one image end in 0000, 0001, ..."""
     numbers = sorted(int(image_stem(path)[-4:]) for path in files)
     return len(files) > 1 and numbers == list(range(len(files)))
+
+
+def _channel_image(path: Path) -> Path:
+    """Return the path of the image that a channel belongs to; `septum.io.nnunet` opens it."""
+    stem = image_stem(path)
+    return path.with_name(_CHANNEL.sub("", stem) + path.name[len(stem) :])
 
 
 def _channel_key(path: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from septum.io.nnunet import DatasetNotes
 from septum.pairing.foreign import ForeignFile
 
 
@@ -61,9 +62,11 @@ class Pairing:
         Files without a partner, in natural order. Frames of a Cell Tracking Challenge sequence that are not annotated
         are pairs without a mask instead, since most of them never are.
     objects
-        True where the layout proves that masks hold object ids; None where it does not.
+        True where the layout proves that masks hold object ids, False for classes; None where it proves nothing.
     unread
         Images of formats that are not read, in the folders of images and of masks.
+    notes
+        Facts of the ``dataset.json`` of nnU-Net or the Medical Segmentation Decathlon; None if there is none.
     set_aside
         Files that are not used, with the reason: masks of a ``"second annotator"``, of the ``"field of view"`` of no
         image, or ``"drawn objects"`` of an image that has a mask.
@@ -76,3 +79,4 @@ class Pairing:
     objects: bool | None = None
     set_aside: tuple[tuple[Path, str], ...] = ()
     unread: tuple[ForeignFile, ...] = ()
+    notes: DatasetNotes | None = None

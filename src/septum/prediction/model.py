@@ -72,6 +72,8 @@ class ModelHeader(Settings):
         Whether the masks held object ids or classes.
     class_values
         Value of each class in the training masks, background first; written again at prediction.
+    class_names
+        Name of each class of `class_values`; empty if the training data named none.
     gray_as_color
         Gray images were repeated into the color channels in training, so they may be at prediction.
     read_axes
@@ -101,6 +103,7 @@ class ModelHeader(Settings):
     normalization: NormalizeSettings
     kind: MaskKind
     class_values: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
     gray_as_color: bool = False
     read_axes: str = ""
     pixel_size_um: dict[str, float] = Field(default_factory=dict)

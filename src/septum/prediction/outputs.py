@@ -20,6 +20,7 @@ from septum.errors import UsageError
 from septum.io.files import images_below, list_images
 from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
 from septum.io.image import Image
+from septum.io.nnunet import join_channels
 from septum.io.zarr_labels import labels_place
 from septum.prediction.frames import Objects, walked_axes
 from septum.prediction.model import Model, ModelHeader
@@ -104,8 +105,9 @@ def _images_of_folder(folder: Path, out: Path | None) -> tuple[list[Path], list[
     if unread and not images_below(folder):
         given = f"{folder}: no image that is read, but {foreign.describe(unread)}"
         raise UsageError(given, "files that end in " + " ".join(SUFFIXES), foreign.way_out(unread))
-    found = [path for path in list_images([folder]) if is_input(path)]
-    below = [path for path in images_below(folder) if path not in set(found) and is_input(path)]
+    listed = [path for path in list_images([folder]) if is_input(path)]
+    below = [path for path in images_below(folder) if path not in set(listed) and is_input(path)]
+    found = join_channels(listed)
     messages = []
     if found and below:
         names = ", ".join(dict.fromkeys(str(p.parent.relative_to(folder)) for p in below[:3]))

@@ -381,6 +381,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         normalization=plan.normalization,
         kind=rules.kind,
         class_values=tuple(rules.class_values) if rules.kind == "classes" else (0, 1),
+        class_names=rules.class_names,
         gray_as_color=rules.gray_as_color,
         read_axes=rules.read_axes,
         pixel_size_um=rules.pixel_size_um,
