@@ -2,7 +2,8 @@
 
     python -m venv fuzz && fuzz/bin/pip install atheris . && fuzz/bin/python benchmarks/fuzz.py tiff 600
 
-The first argument is ``model``, ``header``, ``tiff`` or ``nifti``, the second the seconds. ``header`` puts forged
+The first argument is ``model``, ``header``, ``tiff``, ``nifti`` or a format of drawn objects (``imagej``, ``geojson``,
+``coco``, ``labelme``, ``cvat``, ``napari``, ``cellpose``, ``dataset``), the second the seconds. ``header`` puts forged
 headers of a model under a checksum that fits, so that they are believed as far as they can be. A finding ends the run
 with a traceback and leaves the input in a file whose name begins with ``crash-``; memory of more than 2 GB is a finding
 as well.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +27,24 @@ import atheris
 with atheris.instrument_imports(include=["septum", "safetensors", "tifffile", "nibabel"]):
     import nibabel
     import numpy as np
+    import roifile
     import tifffile
 
     from septum.arrays.instances import ObjectSettings
     from septum.arrays.normalize import NormalizeSettings
     from septum.errors import SeptumError
-    from septum.io import nifti, tensors, tiff  # noqa: F401 - instrumented
+    from septum.io import nifti, nnunet, tensors, tiff  # noqa: F401 - instrumented
+    from septum.io.annotations import cellpose, coco, cvat, geojson, imagej, labelme, napari, raster
     from septum.io.files import open_image, read_image
     from septum.nn.unet import UNet, UNetSettings
     from septum.prediction import model
 
+_SEED = 20
 _FOLDER = Path(tempfile.mkdtemp(prefix="septum-fuzz-"))
 
 
-def _reader(read: Callable[[Path], object], suffix: str) -> Callable[[bytes], None]:
-    path = _FOLDER / f"input{suffix}"
+def _reader(read: Callable[[Path], object], suffix: str, name: str = "input") -> Callable[[bytes], None]:
+    path = _FOLDER / f"{name}{suffix}"
 
     def one(data: bytes) -> None:
         path.write_bytes(data)
@@ -56,6 +61,83 @@ def _read_twice(path: Path) -> None:
     with open_image(path) as image:
         image[..., : max(1, image.shape[-1] // 2)]
     read_image(path)
+
+
+_DRAWN: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "imagej": (".zip", imagej.read_rois),
+    "geojson": (".geojson", geojson.read_geojson),
+    "coco": (".json", coco.read_coco),
+    "labelme": (".json", labelme.read_labelme),
+    "cvat": (".xml", cvat.read_cvat),
+    "napari": (".csv", napari.read_napari),
+    "cellpose": ("_seg.npy", cellpose.read_cellpose),
+}
+
+
+def _fill_twice(read: Callable[[Path], Any], path: Path) -> None:
+    """Read drawn objects and fill them, on an image and on a stack, as ids and as classes."""
+    for drawing in read(path):
+        if drawing.labels is not None:
+            continue
+        classes = {one.label: 1 for one in drawing.objects}
+        for pages, numbers in (((1, 1), None), ((2, 3), classes)):
+            try:
+                raster.fill(drawing, path, pages, drawing.size if _small(drawing.size) else (20, 24), numbers)
+            except SeptumError as error:
+                assert error.given
+
+
+def _small(size: tuple[int, int] | None) -> bool:
+    return size is not None and size[0] * size[1] < 1 << 20
+
+
+def _read_notes(path: Path) -> None:
+    nnunet.dataset_notes(path.parent)
+
+
+def _drawn_seeds(folder: Path, kind: str) -> None:
+    """Write whole files of drawn objects to begin with."""
+    square = [[2, 3], [9, 3], [9, 8], [2, 8]]
+    shape = {"label": "a", "points": square, "shape_type": "polygon", "group_id": 1}
+    run = {"size": [20, 24], "counts": "PPYo0"}
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 24}
+    one = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [np.ravel(square).tolist()], "iscrowd": 0}
+    place = {"type": "Polygon", "coordinates": [[*square, square[0]]], "plane": {"c": 0, "z": 1, "t": 0}}
+    feature = {"type": "Feature", "geometry": place, "properties": {"classification": {"name": "a"}, "name": "n"}}
+    rois = [roifile.ImagejRoi.frompoints(np.array(square, kind_)) for kind_ in (np.int32, np.float32)]
+    texts = {
+        "labelme": {"shapes": [shape, {**shape, "shape_type": "circle", "points": square[:2]}], "imagePath": "a.png"},
+        "coco": {
+            "images": [image],
+            "categories": [{"id": 1, "name": "a"}],
+            "annotations": [one, {**one, "segmentation": run}, {**one, "segmentation": {**run, "counts": [470, 10]}}],
+        },
+        "geojson": {
+            "type": "FeatureCollection",
+            "features": [feature, {**feature, "geometry": {**place, "type": "x"}}],
+        },
+        "dataset": {"channel_names": {"0": "a"}, "labels": {"background": 0, "b": 1, "ignore": 2, "r": [1, 2]}},
+    }
+    if kind in texts:
+        (folder / "a.json").write_text(json.dumps(texts[kind]))
+    elif kind == "imagej":
+        roifile.roiwrite(folder / "a.zip", rois, name=["a.roi", "b.roi"])
+        (folder / "b.zip").write_bytes(rois[1].tobytes())
+    elif kind == "cvat":
+        shapes = '<polygon label="a" points="2,3;9,3;9,8"/><box xtl="1" ytl="1" xbr="5" ybr="6" rotation="9"/>'
+        shapes += '<ellipse cx="5" cy="5" rx="2" ry="3"/><mask rle="1,2,3" left="1" top="2" width="3" height="2"/>'
+        (folder / "a.xml").write_text(
+            f'<annotations><image name="a" width="24" height="20">{shapes}</image></annotations>'
+        )
+    elif kind == "napari":
+        rows = [
+            f"{k},{name},{n},{y},{x}"
+            for k, name in enumerate(("polygon", "ellipse"))
+            for n, (x, y) in enumerate(square)
+        ]
+        (folder / "a.csv").write_text("index,shape-type,vertex-index,axis-0,axis-1\n" + "\n".join(rows))
+    else:
+        np.save(folder / "a_seg.npy", {"masks": np.ones((3, 4), np.uint16), "flows": [np.zeros(2)]}, allow_pickle=True)
 
 
 def _header_reader(corpus: Path) -> Callable[[bytes], None]:
@@ -132,6 +214,13 @@ def main() -> None:
     if kind == "header":
         test = _header_reader(corpus)
         more["custom_mutator"] = _forged
+    elif kind in _DRAWN or kind == "dataset":
+        suffix, read = _DRAWN.get(kind, (".json", None))
+        _drawn_seeds(corpus, kind)
+        if read is not None:
+            test = _reader(partial(_fill_twice, read), suffix)
+        else:
+            test = _reader(_read_notes, ".json", name="dataset")
     else:
         test = _reader(tensors.read_model if kind == "model" else _read_twice, suffixes[kind])
         _seeds(_FOLDER)
@@ -140,6 +229,7 @@ def main() -> None:
                 file.rename(corpus / file.name)
     limits = [
         f"-max_total_time={seconds}",
+        f"-seed={_SEED}",
         "-rss_limit_mb=2048",
         "-max_len=8192",
         "-timeout=20",

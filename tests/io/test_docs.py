@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("exports", "folds", "formats", "model-file", "next", "onnx", "prediction", "weight-map")
+PAGES = ("coming-from", "exports", "folds", "formats", "model-file", "next", "onnx", "prediction", "weight-map")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from septum.check.repair import lossless_place, smallest_dtype
 from septum.convert.settings import ConvertSettings
 from septum.errors import DataError, SeptumError, UsageError
 from septum.events import Event
+from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings
 from septum.io.annotations.raster import list_names
 from septum.io.files import open_image, write_image
 from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
+from septum.io.image import Affine
 from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.fit import Grid, grid_of
@@ -56,7 +58,8 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
     """Write each mask of a data set as a label image named after its image.
 
     The values are those that `septum train` reads: ids of objects, or values of classes; -1 is not annotated. Images in
-    subfolders have their label images in subfolders of the same names.
+    subfolders have their label images in subfolders of the same names. Files of drawn objects that state the size of
+    their images (COCO, CVAT, labelme, Cellpose) need no images.
 
     Parameters
     ----------
@@ -75,11 +78,39 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
     DataError
         If no image has a mask.
     """
-    pairing = find_pairs(settings.data)
+    drawn = bool(settings.data) and all(drawn_format(path) is not None for path in settings.data)
+    pairing = None if drawn else find_pairs(settings.data)
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         given = "a folder that holds files" if settings.out.is_dir() else "a file"
         raise UsageError(f"{format_path(settings.out)}: {given}", "a new or empty folder", "name another one with -o")
+    if pairing is None:
+        return _write_drawn(settings)
     return _write(settings, pairing.pairs, (*pairing.unmatched_images, *pairing.unmatched_masks))
+
+
+def _write_drawn(settings: ConvertSettings) -> Iterator[Converted | NotConverted]:
+    """Write the objects of files without their images."""
+    places = []
+    for path in settings.data:
+        kind = drawn_format(path)
+        try:
+            many = kind is not None and kind.many
+            places += [place_of(path, drawing) for drawing in read_drawings(path)] if many else [path]
+        except SeptumError as error:
+            yield NotConverted(path, str(error))
+    files = Files(limit_bytes=0, classes=class_numbers(places) if settings.kind == "classes" else None)
+    for place in places:
+        try:
+            drawing = read_drawing(place)
+            size = drawing.size if drawing.labels is None else drawing.labels.shape
+            if size is None:
+                given = f"{format_path(place)}: the file does not state the size of its image"
+                raise DataError(given, "the image", f"name both: septum convert IMAGE {format_path(place.name)}")
+            axes = "C" + "ZYX"[-len(size) :]
+            name = image_stem(Path(drawing.image.replace("\\", "/"))) or place.stem.removesuffix("_seg")
+            yield _write_mask(place, settings.out / f"{name}.png", Grid(axes, (1, *size), axes[1:]), files)
+        except SeptumError as error:
+            yield NotConverted(place, str(error))
 
 
 def _write(
@@ -103,6 +134,19 @@ def _write(
 def _convert(mask: Path, image: Path, place: Path, files: Files) -> Converted:
     with open_image(image, axes=files.axes) as opened:
         grid, size, affine = grid_of(opened), opened.pixel_size_um, opened.affine
+    place = place.with_name(image_stem(place) + result_suffix(image_suffix(place)))
+    return _write_mask(mask, place, grid, files, pixel_size_um=size, affine=affine)
+
+
+def _write_mask(
+    mask: Path,
+    place: Path,
+    grid: Grid,
+    files: Files,
+    *,
+    pixel_size_um: Mapping[str, float] | None = None,
+    affine: Affine | None = None,
+) -> Converted:
     labels = files.labels(mask, grid)
     if problem := next((frame.problem for frame in labels if frame.problem), ""):
         raise DataError(f"{format_path(mask)}: {problem}", "whole numbers", "export the mask again")
@@ -112,10 +156,12 @@ def _convert(mask: Path, image: Path, place: Path, files: Files) -> Converted:
     if len(array) == 1:
         array, axes = array[0], axes[1:]
     array = array.astype(smallest_dtype(array))
-    place = place.with_name(image_stem(place) + result_suffix(image_suffix(place)))
     place = lossless_place(place, array, axes)
+    if place.exists():
+        given = f"{format_path(place)} was written already, for another image of this name"
+        raise DataError(given, "names that differ", "name the images with their folders")
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_image(place, array, axes=axes, pixel_size_um=size, affine=affine, labels=True)
+    write_image(place, array, axes=axes, pixel_size_um=pixel_size_um, affine=affine, labels=True)
     return Converted(mask, place, len(np.unique(array[array > 0])), _notes(files, mask))
 
 

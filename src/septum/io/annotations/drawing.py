@@ -21,6 +21,7 @@ from septum.io.formats import format_path, image_stem
 Ring = NDArray[np.float64]
 """Corners of a closed outline, ``(N, 2)`` float64, x and y of any finite values, in pixels."""
 
+_LONGEST_KEY = 100
 PAGE = "page"
 """Key of `DrawnObject.place` for a page of a stack of which the file does not state the axis."""
 
@@ -104,7 +105,8 @@ class Drawing:
     @property
     def key(self) -> str:
         """Name of the image without its suffix and with ``:`` between its folders: part of the place of a mask."""
-        return image_stem(Path(self.image.replace("\\", "/").replace("/", ":"))) if self.image else ""
+        name = self.image.replace("\\", "/").replace("/", ":")
+        return image_stem(Path(name))[-_LONGEST_KEY:] if name else ""
 
 
 def refuse(path: Path, given: str, expected: str, todo: str) -> FileError:

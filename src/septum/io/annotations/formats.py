@@ -106,9 +106,8 @@ def is_drawn(place: Path) -> bool:
 def split_place(place: Path) -> tuple[Path, str]:
     """Return the file of a place, and the key of the image in it or ``""``."""
     name, _, key = place.name.partition("#")
-    if not key or place.exists():
-        return place, ""
-    return place.with_name(name), key
+    file = place.with_name(name) if name else place
+    return (file, key) if key and file.is_file() else (place, "")
 
 
 def place_of(path: Path, drawing: Drawing) -> Path:

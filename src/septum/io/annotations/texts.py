@@ -62,9 +62,14 @@ def sequence(value: object) -> Sequence[Any]:
 
 
 def text(value: object) -> str:
-    """Return a JSON string or number as text of at most 200 characters; ``""`` for anything else."""
-    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-    return " ".join(str(value).split())[:200] if plain else ""
+    """Return a JSON string or number as printable text of at most 200 characters; ``""`` for anything else."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return ""
+    try:
+        words = " ".join(str(value).split())[:200]
+    except ValueError:  # an integer of thousands of digits
+        return ""
+    return "".join(letter for letter in words if letter.isprintable())
 
 
 def whole(value: object) -> int | None:
