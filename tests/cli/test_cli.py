@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from septum.cli.main import COMMANDS, main
@@ -14,6 +15,7 @@ from septum.errors import DataError, FileError
 from septum.events import Event, Warned
 from septum.experiments import series as series_job
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
+from septum.io.files import write_image
 from septum.prediction import predict as predict_job
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.report.curve import Curve
@@ -398,9 +400,24 @@ def test_json_of_a_prediction_is_one_document(run: Run, monkeypatch: pytest.Monk
         "failed": [{"path": "image1.png", "message": "not an image"}],
         "seconds": 1.0,
         "peak_bytes": 1 << 29,
+        "exported": [],
         "warnings": [],
     }
     assert err == "failed: image1.png: not an image\n"
+
+
+def test_label_images_are_converted_for_other_programs(run: Run, tmp_path: Path) -> None:
+    for name, values in (("a.png", np.tri(5, dtype=np.uint8)), ("b.tif", np.ones((5, 5), np.float32))):
+        write_image(tmp_path / name, values, axes="YX")
+    code, out, err = run("convert", str(tmp_path), "-o", str(tmp_path / "out"), "--to", "tables,geojson", "--json")
+    assert code == 1
+    found = json.loads(out)
+    assert [Path(path).name for path in found["written"]][:2] == ["a.geojson", "objects.csv"]
+    assert [Path(one["source"]).name for one in found["failures"]] == ["b.tif"]
+    assert "b.tif: values of type float32" in err
+    code, _, err = run("convert", str(tmp_path), "-o", str(tmp_path / "out"), "--to", "excel")
+    assert code == 2
+    assert "expected: some of tables, geojson, rois, coco, overlay, properties" in err
 
 
 def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

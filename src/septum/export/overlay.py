@@ -98,12 +98,15 @@ def stretch_contrast(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     ----------
     values
         ``(C, Y, X)`` float32 intensities. Three channels are red, green and blue; of other numbers, the mean is drawn.
+        A last of two or four channels that is the same everywhere is left out.
 
     Returns
     -------
     picture
         ``(Y, X, 3)`` RGB uint8, 0 .. 255.
     """
+    if len(values) in (2, 4) and (values[-1] == values[-1, 0, 0]).all():  # opacity
+        values = values[:-1]
     if len(values) != 3:
         values = values.mean(axis=0, keepdims=True)
     drawn = np.empty(values.shape, np.uint8)
