@@ -178,6 +178,16 @@ def test_properties_are_written_into_a_label_image(model: Path, tmp_path: Path) 
             assert one["class"] == "object"
 
 
+def test_classes_of_a_label_image_have_colors(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.ome.zarr", np.tri(9, dtype=np.uint8) * 2, axes="YX", labels=True)
+    convert(tmp_path / "a.ome.zarr", tmp_path / "out", ("properties",), classes=True)
+    node = read_node(tmp_path / "a.ome.zarr")
+    assert node is not None
+    notes = node.attributes["ome"]["image-label"]
+    assert notes["properties"] == [{"label-value": 2, "class": 2, "area_px": 45}]
+    assert [(one["label-value"], len(one["rgba"])) for one in notes["colors"]] == [(2, 4)]
+
+
 def test_other_files_have_no_properties_and_that_is_said(model: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", spots(), axes="YX")
     events = run(model, [tmp_path / "a.png"], tmp_path / "out", ["properties"])

@@ -20,7 +20,7 @@ from septum.export.runs import Frame, complete_objects
 from septum.io.atomic import whole_file
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "septum")
-CLASS_COLORS = ((255, 176, 0), (0, 190, 255), (120, 200, 60), (230, 80, 160), (150, 110, 240), (240, 110, 60))
+_COLORS = ((255, 176, 0), (0, 190, 255), (120, 200, 60), (230, 80, 160), (150, 110, 240), (240, 110, 60))
 
 Describe = Callable[[int, int, int], Mapping[str, float]]
 """Returns the measurements of an object by time point, slice and label."""
@@ -77,6 +77,11 @@ def write_geojson(
     return count
 
 
+def class_color(value: int) -> tuple[int, int, int]:
+    """Return the color of a class: red, green and blue, 0 .. 255."""
+    return _COLORS[value % len(_COLORS)]
+
+
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file to write; compressed, and without a time in it, if its name ends in ``.gz``."""
@@ -102,8 +107,7 @@ def _feature(frame: Frame, outline: ObjectOutline, name: str, measured: Mapping[
     label = outline.label
     properties: dict[str, Any] = {"objectType": "annotation" if classes else "detection", "name": str(label)}
     if classes:
-        color = CLASS_COLORS[label % len(CLASS_COLORS)]
-        properties["classification"] = {"name": f"class {label}", "color": color}
+        properties["classification"] = {"name": f"class {label}", "color": class_color(label)}
     if measured:
         properties["measurements"] = measured
     feature = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from septum.events import Event
 from septum.export.coco import CocoFile, coco_file
-from septum.export.geojson import write_geojson
+from septum.export.geojson import class_color, write_geojson
 from septum.export.imagej import write_rois
 from septum.export.measure import Columns, MeasuredChannel, channels_of, measure_objects
 from septum.export.overlay import write_overlay
@@ -265,5 +265,6 @@ def _write_properties(labels: LabelFile, tables: Sequence[ObjectTable]) -> list[
         }
         for row in zip(*columns, strict=True)
     ]
-    describe_labels(labels.path, properties)
+    colors = {label: class_color(label) for label in columns[0]} if labels.classes else None
+    describe_labels(labels.path, properties, colors)
     return []

@@ -138,8 +138,12 @@ def write_labels(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def describe_labels(place: Path, properties: Sequence[Mapping[str, Any]]) -> None:
-    """Write properties of objects into the description of a label image, in one stroke.
+def describe_labels(
+    place: Path,
+    properties: Sequence[Mapping[str, Any]],
+    colors: Mapping[int, tuple[int, int, int]] | None = None,
+) -> None:
+    """Write properties and colors of objects into the description of a label image, in one stroke.
 
     Parameters
     ----------
@@ -147,6 +151,8 @@ def describe_labels(place: Path, properties: Sequence[Mapping[str, Any]]) -> Non
         The folder of the label image.
     properties
         Of each object its id, ``label-value``, and values under names of your own.
+    colors
+        Red, green and blue, 0 .. 255, by id; None: those that are there remain.
 
     Raises
     ------
@@ -159,6 +165,9 @@ def describe_labels(place: Path, properties: Sequence[Mapping[str, Any]]) -> Non
         raise FileError(f"{format_path(place)}: no label image", "an OME-Zarr 0.5 image of ids", "make it with labels")
     notes = dict(node.attributes["ome"])
     notes["image-label"] = {**notes["image-label"], "properties": [dict(one) for one in properties]}
+    if colors is not None:
+        listed = [{"label-value": label, "rgba": [*color, 255]} for label, color in colors.items()]
+        notes["image-label"]["colors"] = listed
     write_group(place, notes)
     if place.parent.name == "labels":
         _renew_list(place.parent.parent)
