@@ -151,7 +151,7 @@ class Hands:
 
 @pytest.fixture
 def hands(browser: Any) -> Iterator[Hands]:
-    page = browser.new_page(viewport={"width": 720, "height": 480})
+    page = browser.new_page(viewport={"width": 800, "height": 480})
     hands = Hands(page)
     yield hands
     page.close()

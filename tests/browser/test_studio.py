@@ -125,7 +125,7 @@ def test_two_windows_show_the_same_and_overwrite_nothing(
     hands: Hands, browser: Any, studio: Studio, folder: Path
 ) -> None:
     hands.open(studio.address)
-    second = Hands(browser.new_page(viewport={"width": 720, "height": 480}))
+    second = Hands(browser.new_page(viewport={"width": 800, "height": 480}))
     second.open(studio.address)
     hands.radius(6)
     second.radius(6)
@@ -166,13 +166,12 @@ def test_learn_until_an_outline_appears_accept_correct_and_predict_all(
     assert labels(folder)[64, 64] > 0
     hands.page.click("#learn")
     hands.until("document.body.dataset.live === 'paused'")
+    hands.page.wait_for_timeout(1500)
     hands.page.click("#accept-view")
     hands.saved()
     found = labels(folder)
     assert len(np.unique(found[found > 0])) >= 5 and (found >= 0).all()
-    hands.page.reload()
-    hands.page.wait_for_selector("#model option[value='runs/live']", state="attached", timeout=60_000)
-    hands.page.select_option("#model", "runs/live")
+    hands.until("document.getElementById('model').value === 'runs/live'")
     hands.page.click("#predict")
     hands.until("document.body.dataset.job === 'done'", 240)
     assert "2 images predicted" in hands.page.inner_text("#job-text")

@@ -154,6 +154,18 @@ def test_accept_keeps_what_is_annotated(store: LabelStore, plane: Plane, predict
     assert (labels[520, 520:540] == -1).all()  # the rest of a predicted object that is annotated already
 
 
+def test_an_object_that_the_border_of_the_prediction_cuts_is_not_accepted(store: LabelStore, plane: Plane) -> None:
+    labels = np.zeros((100, 120), np.int32)
+    labels[0:10, 10:20], labels[40:50, 0:10], labels[40:60, 40:60], labels[95:, 90:110] = 1, 2, 3, 4
+    cut = Prediction(Rect(480, 480, 580, 600), labels, np.full(labels.shape, 255, np.uint8))
+    found = do(store, plane, cut, kind="accept")
+    assert len(store.objects(plane)) == 1 and (found[520:540, 520:540] > 0).all()
+    assert (found[480:490, 490:500] == -1).all() and (found[520:530, 480:490] == -1).all()
+    at_the_border = Prediction(Rect(500, 480, 600, 600), labels, np.full(labels.shape, 255, np.uint8))
+    do(store, plane, at_the_border, kind="accept", at=(597, 580))
+    assert len(store.objects(plane)) == 2
+
+
 def test_accept_without_a_prediction_says_so(store: LabelStore, plane: Plane, predicted: Prediction) -> None:
     with pytest.raises(UsageError, match="nothing is predicted"):
         do(store, plane, kind="accept")

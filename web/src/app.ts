@@ -51,6 +51,7 @@ class Page {
   private predicted: { labels: WebGLTexture; sure: WebGLTexture; data: api.Prediction } | null = null;
   private losses: number[] = [];
   private drawn = false;
+  private chosen = false; // a person has chosen a model to predict with
   private told = 0;
 
   // ---- beginning
@@ -73,18 +74,23 @@ class Page {
     const live = this.folder.live;
     choice("kind").value = live.kind;
     el("class-row").hidden = live.kind === "objects";
-    for (const [id, names] of [
-      ["start", ["a model that fits", "nothing", ...this.folder.models]],
-      ["model", this.folder.models],
-    ] as const) {
-      const before = choice(id).value;
-      choice(id).replaceChildren(...names.map((name) => new Option(name)));
-      if (names.includes(before)) choice(id).value = before;
-      else if (id === "model" && names.length > 0) choice(id).value = names[0]!;
-    }
+    this.listModels(this.folder.models);
     this.showLive(live);
     if (this.folder.job) this.showJob(this.folder.job);
     if (this.folder.passed_over.length > 0) this.say(`Passed over: ${this.folder.passed_over.join("; ")}`);
+  }
+
+  private listModels(models: string[]): void {
+    for (const [id, names] of [
+      ["start", ["a model that fits", "nothing", ...models]],
+      ["model", models],
+    ] as const) {
+      const list = choice(id);
+      // The newest model is used to predict until a person chooses one.
+      const before = id === "start" || this.chosen ? list.value : names[0]!;
+      list.replaceChildren(...names.map((name) => new Option(name)));
+      list.value = names.includes(before) ? before : names[0]!;
+    }
   }
 
   private listImages(): void {
@@ -169,7 +175,7 @@ class Page {
     const ratio = Math.min(2, devicePixelRatio || 1);
     canvas.width = Math.max(1, Math.round(stage.clientWidth * ratio));
     canvas.height = Math.max(1, Math.round(stage.clientHeight * ratio));
-    this.draw();
+    this.paintScreen(); // at once: a canvas of a new size is empty
     this.look();
   }
 
@@ -850,6 +856,7 @@ class Page {
     };
     for (const [id, work] of Object.entries(clicks)) el(id).onclick = work;
     choice("images").onchange = () => void this.open(choice("images").value);
+    choice("model").onchange = () => (this.chosen = true);
     choice("start").onchange = () => this.send(() => api.live("restart", choice("start").value));
     choice("kind").onchange = () =>
       this.send(async () => {
@@ -915,6 +922,7 @@ class Page {
         }),
       );
     });
+    on<{ models: string[] }>("models", (data) => this.listModels(data.models));
     on<{ text: string }>("failure", (data) => this.say(data.text));
     on<{ text: string }>("note", (data) => this.say(data.text));
     on("reload", () => location.reload());

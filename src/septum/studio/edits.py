@@ -330,12 +330,14 @@ def _accept(store: LabelStore, plane: Plane, request: Accept, prediction: Predic
     sizes = np.bincount(prediction.labels.ravel())
     chosen = np.bincount(prediction.labels[area.within(seen)].ravel(), minlength=len(sizes))
     taken = np.bincount(prediction.labels[labels > 0], minlength=len(sizes))
-    wanted = (chosen > 0 if request.at is not None else 2 * chosen > sizes) & (2 * taken <= sizes)
+    # An object that the border of the predicted part cuts is not known whole.
+    cut = np.bincount(_cut_objects(prediction, plane), minlength=len(sizes)) > 0
+    wanted = ~cut & (chosen > 0 if request.at is not None else 2 * chosen > sizes) & (2 * taken <= sizes)
     wanted[0] = False
     number = int(wanted.sum())
     if request.at is not None and number == 0:
         raise UsageError(
-            "no new object is predicted here", "an object that is not annotated", "click inside an outline"
+            "no new object is predicted whole here", "an object that is not annotated", "click inside an outline"
         )
     ids = np.zeros(len(sizes), np.int32)
     if number:
@@ -348,6 +350,18 @@ def _accept(store: LabelStore, plane: Plane, request: Accept, prediction: Predic
         background[area.within(seen)] = True
         write |= background & (prediction.labels == 0) & (labels == UNANNOTATED)
     return _write_box(store, plane, "accept", seen, made, write)
+
+
+def _cut_objects(prediction: Prediction, plane: Plane) -> NDArray[np.int32]:
+    """Return the predicted labels along the borders of the predicted part that are not borders of the image."""
+    labels, box, whole = prediction.labels, prediction.box, plane.box
+    sides = [
+        (box.y0 > whole.y0, labels[0]),
+        (box.y1 < whole.y1, labels[-1]),
+        (box.x0 > whole.x0, labels[:, 0]),
+        (box.x1 < whole.x1, labels[:, -1]),
+    ]
+    return np.concatenate([np.zeros(0, np.int32), *(edge for inner, edge in sides if inner)])
 
 
 def _accept_classes(store: LabelStore, plane: Plane, request: Accept, prediction: Prediction, area: Rect) -> Edit:

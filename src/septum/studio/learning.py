@@ -52,9 +52,8 @@ class Learning:
         self._failures = 0
         self._view: dict[str, Any] | None = None
         self._predictions: dict[int, Prediction] = {}
-        self.live_state = self._describe(
-            {"state": "waiting", "objects": 0, "background": False, "start": "", "step": 0}
-        )
+        self._told: dict[str, Any] = {"state": "waiting"}
+        self.live_state = self._describe(self._told)
 
     @property
     def kind(self) -> MaskKind:
@@ -133,6 +132,8 @@ class Learning:
             if not self._live.running:
                 self.begin()
             self._live.send({"command": command, "start": self._start})
+            if command == "pause":
+                self._show_live({**self._told, "state": "paused"})
 
     def _take_live(self, message: dict[str, Any], data: bytes) -> None:
         if "failed" in message:
@@ -140,6 +141,8 @@ class Learning:
             self._show_live({"state": "failed", "text": message["failed"]})
         elif message.get("topic") == "prediction":
             self._take_prediction(message, data)
+        elif message.get("topic") == "model":
+            self.hub.send("models", models=self.models())
         elif message.get("topic") == "live":
             self._show_live(message)
         else:
@@ -160,6 +163,7 @@ class Learning:
         self.hub.send("prediction", image=image, t=view["t"], z=view["z"], **about)
 
     def _show_live(self, message: dict[str, Any]) -> None:
+        self._told = message
         self.live_state = self._describe(message)
         self.hub.send("live", **self.live_state)
 
@@ -172,12 +176,12 @@ class Learning:
             if objects < LEAST_OBJECTS:
                 text = "Paint two objects, and learning begins."
             elif state == "paused":
-                text = f"Paused at step {message['step']}."
+                text = f"Paused at step {message.get('step', 0)}."
             elif state == "waiting":
                 text = "Learning begins."
             else:
-                text = f"Learning from {objects} objects: step {message['step']}. Started {start}."
-                if not message["background"]:
+                text = f"Learning from {objects} objects: step {message.get('step', 0)}. Started {start}."
+                if not message.get("background"):
                     text += " Paint some background too: press X."
         return {
             "state": state,

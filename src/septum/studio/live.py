@@ -333,6 +333,7 @@ class LiveTraining:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             save_model(folder / "model.safetensors", trainer.averaged_network(), header)
+            self._server.send({"topic": "model"})
         except (SeptumError, OSError) as error:
             self._server.send({"topic": "failure", "text": str(error)})
 

@@ -1,0 +1,152 @@
+"""A model learns what was annotated, and predicts what is on the screen."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septum.io.files import read_image
+from septum.prediction.model import open_model
+from septum.studio.label_store import LabelStore, Plane
+from septum.studio.live import LiveTraining
+from septum.studio.live_samples import LiveSamples, PlaneImage, with_rim
+from septum.studio.project import Project
+from septum.studio.tile_grid import SIDE, empty_tile
+
+SIDES = (96, 128)
+
+
+@pytest.fixture
+def project(folder: Path) -> Project:
+    return Project(folder)
+
+
+@pytest.fixture
+def painted(project: Project) -> tuple[LabelStore, Plane]:
+    """Return labels of three disks and a band of background in a.tif."""
+    store = LabelStore(project.work / "labels.sqlite")
+    plane = store.plane("a.tif", 0, 0, SIDES)
+    tile = empty_tile()
+    y, x = np.mgrid[:SIDE, :SIDE]
+    for number, cx in enumerate((20, 60, 100), start=1):
+        tile[(y - 20) ** 2 + (x - cx) ** 2 <= 100] = number
+    tile[36:44, :128] = 0
+    store.write(plane, "brush", {(0, 0): tile})
+    return store, plane
+
+
+class Wire:
+    """Stands for the server: sends commands, keeps messages, ends after some predictions."""
+
+    def __init__(self, plane: Plane, predictions: int = 1) -> None:
+        self.commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        place = {"plane": plane.id, "image": plane.image, "t": plane.t, "z": plane.z, "sides": plane.sides}
+        self.commands.put({"command": "view", **place, "rect": [0, 0, *plane.sides]})
+        self.messages: list[dict[str, Any]] = []
+        self.data: list[bytes] = []
+        self._left = predictions
+
+    def send(self, message: dict[str, Any], data: bytes = b"") -> None:
+        self.messages.append(message)
+        if message["topic"] == "prediction":
+            self.data.append(data)
+            self._left -= 1
+            if not self._left:
+                self.commands.put(None)
+
+
+def task(project: Project, **more: Any) -> dict[str, Any]:
+    plain = {"folder": str(project.root), "axes": None, "device": "cpu", "kind": "objects", "paused": False}
+    return {**plain, "start": "nothing", **more}
+
+
+def test_the_pixels_around_an_object_are_background_unless_another_object_is_there() -> None:
+    labels = np.full((5, 6), -1, np.int32)
+    labels[2, 2], labels[2, 3] = 4, 5
+    rim = with_rim(labels)
+    assert (rim[1:4, 1:5] >= 0).all() and rim[2, 2] == 4 and rim[2, 3] == 5
+    assert (rim == -1).sum() == 30 - 12
+
+
+def test_only_annotated_tiles_become_samples_and_only_changed_ones_are_read_again(
+    project: Project, painted: tuple[LabelStore, Plane]
+) -> None:
+    store, plane = painted
+    samples = LiveSamples(project, store, "objects")
+    samples.refresh()
+    (first,) = samples.samples
+    assert samples.objects == 3 and samples.background
+    assert np.array_equal(first.image, read_image(project.root / "images" / "a.tif").array.astype(np.float32))
+    known = first.mask[:96, :128] != -1
+    assert known.sum() < 0.3 * known.size and known[36:44].all()
+    samples.refresh()
+    assert samples.samples[0] is first
+    tile = store.tile(plane, (0, 0)).copy()
+    tile[60:64, 60:64] = 9
+    store.write(plane, "brush", {(0, 0): tile})
+    samples.refresh()
+    assert samples.objects == 4 and samples.samples[0] is not first
+    store.undo("a.tif")
+    store.undo("a.tif")
+    samples.refresh()
+    assert samples.objects == 0 and samples.samples == ()
+
+
+def test_a_section_is_read_as_an_image(project: Project) -> None:
+    image = PlaneImage(project.open(next(iter(project.entries.values()))), 0, 0)
+    whole = read_image(project.root / "images" / "a.tif").array
+    assert image.shape == (1, *SIDES)
+    assert np.array_equal(image[(slice(0, 1), slice(5, 20), slice(7, 9))], whole[:, 5:20, 7:9])
+    assert np.array_equal(image.sampled(), whole)
+
+
+def test_nothing_is_learned_before_the_second_object(project: Project) -> None:
+    store = LabelStore(project.work / "labels.sqlite")
+    plane = store.plane("a.tif", 0, 0, SIDES)
+    tile = empty_tile()
+    tile[10:20, 10:20] = 1
+    store.write(plane, "brush", {(0, 0): tile})
+    wire = Wire(plane)
+    wire.commands.put(None)
+    LiveTraining(task(project), wire).run()
+    assert [m["state"] for m in wire.messages] == ["waiting"]
+    assert not (project.runs / "live").exists()
+
+
+def test_it_learns_predicts_the_screen_and_leaves_a_model_that_all_commands_take(
+    project: Project, painted: tuple[LabelStore, Plane]
+) -> None:
+    _, plane = painted
+    wire = Wire(plane, predictions=2)
+    LiveTraining(task(project), wire).run()
+    first, last = (m for m in wire.messages if m["topic"] == "prediction")
+    assert first["rect"] == [0, 0, 96, 128] and first["step"] == 0 and last["step"] > 0
+    count = 96 * 128
+    assert all(len(data) == 5 * count for data in wire.data)
+    losses = [m["loss"] for m in wire.messages if m["topic"] == "live" and m.get("loss") is not None]
+    assert losses and np.isfinite(losses).all()
+    model = open_model(project.runs / "live", "cpu")
+    assert model.header.kind == "objects" and model.header.training["preset"] == "live"
+
+
+def test_it_goes_on_where_it_ended(project: Project, painted: tuple[LabelStore, Plane]) -> None:
+    _, plane = painted
+    LiveTraining(task(project), Wire(plane, predictions=2)).run()
+    wire = Wire(plane)
+    LiveTraining(task(project, start=None), wire).run()
+    said = [m["start"] for m in wire.messages if m["topic"] == "live" and m.get("start")]
+    assert not said or said[-1] == "from where it ended"
+    data = np.frombuffer(wire.data[0], np.uint8, 96 * 128, 4 * 96 * 128).reshape(SIDES)
+    assert data.std() > 0
+
+
+def test_classes_are_learned_as_classes(project: Project, painted: tuple[LabelStore, Plane]) -> None:
+    _, plane = painted
+    wire = Wire(plane)
+    LiveTraining(task(project, kind="classes"), wire).run()
+    labels = np.frombuffer(wire.data[0], "<i4", 96 * 128)
+    assert set(np.unique(labels)) <= {0, 1, 2, 3}
