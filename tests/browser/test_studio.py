@@ -158,7 +158,7 @@ def test_learn_until_an_outline_appears_accept_correct_and_predict_all(
     hands.drag((44, 4), (44, 120))
     hands.key("x")
     hands.saved()
-    hands.until("Number(document.body.dataset.predicted) >= 5", 240)
+    hands.until("Number(document.body.dataset.predicted) >= 5", 400)
     hands.key("g")  # nothing is under the pointer: said, not done
     hands.page.mouse.move(*hands.at(64, 64))
     hands.key("g")
@@ -170,10 +170,11 @@ def test_learn_until_an_outline_appears_accept_correct_and_predict_all(
     hands.page.click("#accept-view")
     hands.saved()
     found = labels(folder)
-    assert len(np.unique(found[found > 0])) >= 5 and (found >= 0).all()
+    assert len(np.unique(found[found > 0])) >= 5
+    assert (found == 0).mean() > 0.2  # the background around them too; a busy computer predicts the middle only
     hands.until("document.getElementById('model').value === 'runs/live'")
     hands.page.click("#predict")
-    hands.until("document.body.dataset.job === 'done'", 240)
+    hands.until("document.body.dataset.job === 'done'", 400)
     assert "2 images predicted" in hands.page.inner_text("#job-text")
     assert sorted(p.name for p in (folder / "predictions").iterdir()) == ["a.tif", "b.tif"]
     assert len(np.unique(read_mask(folder / "predictions" / "b.tif").array)) >= 4

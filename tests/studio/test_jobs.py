@@ -48,8 +48,8 @@ def inputs(folder: Path) -> list[str]:
 def test_all_images_are_predicted_into_a_folder(folder: Path, model: Path) -> None:
     wire, out = Wire(), folder / "predictions"
     task = {"task": "predict", "model": str(model), "inputs": inputs(folder), "out": str(out)}
-    run_job({**task, "axes": None, "device": "cpu"}, wire)
-    assert sorted(p.name for p in out.iterdir()) == ["a.tif", "b.png"]
+    run_job({**task, "also": ["tables"], "axes": None, "device": "cpu"}, wire)
+    assert sorted(p.name for p in out.iterdir() if p.suffix != ".parquet") == ["a.tif", "b.png", "objects.csv"]
     last = wire.messages[-1]
     assert last["topic"] == "job" and last["done"] == 2
     shares = [m["share"] for m in wire.messages]
@@ -68,7 +68,7 @@ def test_images_are_ranked(folder: Path, model: Path) -> None:
 def test_a_job_that_cannot_begin_says_why(folder: Path, tmp_path: Path) -> None:
     task = {"task": "predict", "model": str(tmp_path / "none.safetensors"), "inputs": inputs(folder)}
     with pytest.raises(SeptumError, match=r"none\.safetensors"):
-        run_job({**task, "out": str(folder / "predictions"), "axes": None, "device": "cpu"}, Wire())
+        run_job({**task, "out": str(folder / "predictions"), "also": [], "axes": None, "device": "cpu"}, Wire())
 
 
 @pytest.mark.slow

@@ -850,7 +850,10 @@ class Page {
       complete: () => this.request({ kind: "complete" }),
       learn: () => this.send(() => api.live(el("learn").textContent === "Pause" ? "pause" : "resume")),
       train: () => this.send(() => api.job("train", { budget_s: Number(choice("budget").value) })),
-      predict: () => this.send(() => api.job("predict", { model: choice("model").value })),
+      predict: () => {
+        const also = ["tables", "geojson", "rois"].filter((form) => input(form).checked);
+        this.send(() => api.job("predict", { model: choice("model").value, also }));
+      },
       suggest: () => this.send(() => api.job("suggest", { model: choice("model").value })),
       stop: () => this.send(() => api.job("stop")),
     };

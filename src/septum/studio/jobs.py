@@ -69,11 +69,13 @@ def _events(task: dict[str, Any], stop: StopRequest) -> Iterator[Event]:
             )
             yield from run_training(settings, stop=stop)
         case "predict":
-            from septum.prediction.predict import predict_files
+            from septum.export.jobs import predict_and_export
+            from septum.export.settings import PredictAndExportSettings
             from septum.prediction.settings import PredictSettings
 
             asked = {key: task[key] for key in ("model", "out", "axes", "device")}
-            yield from predict_files(PredictSettings(inputs=tuple(task["inputs"]), **asked))
+            prediction = PredictSettings(inputs=tuple(task["inputs"]), **asked)
+            yield from predict_and_export(PredictAndExportSettings(prediction=prediction, also=tuple(task["also"])))
         case _:
             from septum.review.settings import SuggestSettings
             from septum.review.suggest import suggest

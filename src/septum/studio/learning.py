@@ -251,6 +251,7 @@ class Learning:
             elif kind == "predict":
                 out = self.project.predictions
                 task = {"model": str(self._model(str(options.get("model")))), "inputs": files, "out": str(out)}
+                task["also"] = list(options.get("also", ()))
             elif kind == "suggest":
                 annotated = self.store.counts()
                 files = [str(e.path) for e in self.project.entries.values() if e.name not in annotated]

@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from septum.errors import SeptumError
+from septum.export.settings import Form
 from septum.settings import MaskKind, Settings, expectation
 from septum.studio.label_store import Edit, EditConflictError
 from septum.studio.project import Entry
@@ -147,6 +148,7 @@ class JobOptions(Settings):
 
     budget_s: float | None = Field(default=None, gt=0, le=7 * 86400)
     model: str | None = None
+    also: tuple[Form, ...] = ()
 
 
 class _Api:
