@@ -24,7 +24,9 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["septum", "safetensors", "tifffile", "nibabel"]):
+_LIBRARIES = {"imagej": "roifile", "tiff": "tifffile", "nifti": "nibabel"}
+
+with atheris.instrument_imports(include=["septum", _LIBRARIES.get(sys.argv[1], "safetensors")]):
     import nibabel
     import numpy as np
     import roifile

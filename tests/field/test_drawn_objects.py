@@ -210,6 +210,14 @@ def test_mask_images_come_first_and_drawn_objects_fill_what_is_missing(tmp_path:
     assert spare.line() == f"1 file of drawn objects whose image has a mask: {tmp_path.name}/p1.json; the mask is used"
 
 
+def test_images_of_one_name_in_two_folders_are_two_pairs(tmp_path: Path) -> None:
+    for part in ("saved", "drawn"):
+        photo(tmp_path / part / "p0.png", 0)
+    Image.fromarray(ids(0)).save(tmp_path / "saved/p0_mask.png")
+    cellpose(tmp_path / "drawn/p0_seg.npy", 0)
+    assert [pair.name for pair in find_pairs([tmp_path]).pairs] == ["drawn_p0", "p0"]
+
+
 def test_two_files_for_an_image_are_refused(tmp_path: Path) -> None:
     photo(tmp_path / "p0.png", 0)
     labelme(tmp_path / "p0.json", 0)
@@ -316,6 +324,18 @@ def test_predictions_are_scored_against_drawn_objects(tmp_path: Path) -> None:
         assert found.results[0].images[2].name == "p2"
     one = EvaluateSettings(predicted=(tmp_path / "predicted/p1.png",), truth=tmp_path / "truth/p1.json")
     assert evaluate(one).results[0].scores[0].value == 1.0
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_array_with_a_page_for_each_object(tmp_path: Path, first: bool) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for n in range(3):
+        photo(tmp_path / f"images/p{n}.png", n)
+        pages = np.stack([ids(n) == k for k in range(1, 5)], axis=0 if first else -1)
+        pages = np.concatenate([pages, np.zeros_like(pages[:1] if first else pages[..., :1])], axis=0 if first else -1)
+        np.save(tmp_path / f"masks/p{n}.npy", pages.astype(np.uint8))
+    assert read_as_ids(check([tmp_path], kind="objects"))
 
 
 def test_training_on_drawn_objects(tmp_path: Path) -> None:

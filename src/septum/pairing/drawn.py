@@ -14,7 +14,7 @@ from septum.io.formats import format_path, image_stem, image_suffix, is_zarr, na
 from septum.pairing.folders import BySubfolder, match_by_subfolder, subfolder_key
 from septum.pairing.grouping import make_pairing
 from septum.pairing.names import Matches, composed
-from septum.pairing.pair import Pairing
+from septum.pairing.pair import Pair, Pairing
 
 _MOST_LEVELS = 8
 _CELLPOSE = "_seg.npy"
@@ -71,7 +71,8 @@ def with_drawn(pairing: Pairing, files: Sequence[Path], *roots: Path) -> Pairing
     needed = set(pairing.unmatched_images)
     added = Matches(pairs=[(image, mask) for image, mask in matches.pairs if image in needed])
     spare = [mask for image, mask in matches.pairs if image not in needed and drawn_format_name(mask) != "Cellpose"]
-    pairs = [*pairing.pairs, *make_pairing(added, "drawn", root=roots[0]).pairs]
+    taken = {pair.name for pair in pairing.pairs}
+    pairs = [*pairing.pairs, *(_renamed(p, taken) for p in make_pairing(added, "drawn", root=roots[0]).pairs)]
     return replace(
         pairing,
         pairs=tuple(sorted(pairs, key=lambda pair: natural_key(pair.image))) if added.pairs else pairing.pairs,
@@ -79,6 +80,11 @@ def with_drawn(pairing: Pairing, files: Sequence[Path], *roots: Path) -> Pairing
         unmatched_masks=(*pairing.unmatched_masks, *matches.masks_left),
         set_aside=(*pairing.set_aside, *((path, "drawn objects") for path in spare)),
     )
+
+
+def _renamed(pair: Pair, taken: set[str]) -> Pair:
+    """Return a pair with the name of its folder before its own name, if another pair has this one."""
+    return replace(pair, name=f"{pair.image.absolute().parent.name}_{pair.name}") if pair.name in taken else pair
 
 
 def match_drawn(images: Sequence[Path], files: Sequence[Path], *roots: Path) -> Matches:

@@ -74,7 +74,7 @@ def fit_mask(mask: Image, grid: Grid) -> tuple[Image, tuple[Change, ...]]:
         The mask in the axes of the image where its pages allow it, and what was changed.
     """
     changes: list[Change] = []
-    fitted = _name_pages(mask, grid)
+    fitted = _name_pages(_pages_first(mask, grid), grid)
     if (merged := _merge_label_pages(fitted, grid)) is not None:
         fitted = merged
         changes.append("label-pages")
@@ -118,6 +118,15 @@ def _name_pages(mask: Image, grid: Grid) -> Image:
         return mask
     array = mask.array[:, np.newaxis] if wanted == "T" else mask.array[np.newaxis]
     return _with_array(mask, array, "TCYX" if wanted == "T" else "CZYX")
+
+
+def _pages_first(mask: Image, grid: Grid) -> Image:
+    """Return an array ``(Y, X, N)`` of a page for each label as pages, where the sides of the image prove the order."""
+    sides = grid.shape[-2:]
+    unnamed = mask.axes == "TCYX" and not mask.stated and not {"T", "Z"} & set(grid.axes)
+    if not unnamed or (mask.shape[0], mask.shape[2]) != sides or mask.shape[2:] == sides:
+        return mask
+    return _with_array(mask, np.ascontiguousarray(np.moveaxis(mask.array, 3, 0).swapaxes(1, 2)), "TCYX")
 
 
 def _merge_label_pages(mask: Image, grid: Grid) -> Image | None:
