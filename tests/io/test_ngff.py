@@ -34,7 +34,7 @@ def write_group(
     stored[...] = array
 
 
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
 @pytest.mark.parametrize("axes", ["yx", "zyx", "cyx", "tczyx"])
 def test_images_of_another_program(tmp_path: Path, version: str, axes: str) -> None:
     sides = {"t": 2, "c": 3, "z": 4, "y": 40, "x": 50}
@@ -96,6 +96,27 @@ def test_unknown_axes_must_be_named(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.zarr", axes="ZYX").axes == "CZYX"
     with pytest.raises(UsageError, match="3 dimensions"):
         read_image(tmp_path / "a.zarr", axes="CZYX")
+
+
+def test_version_0_6_maps_the_finest_level_to_a_coordinate_system(tmp_path: Path) -> None:
+    systems = [{"name": "stage", "axes": [{"name": "t"}] * 3}, {"name": "intrinsic", "axes": SPACE}]
+    sequence = [{"type": "scale", "scale": [2, 0.5, 0.25]}, {"type": "translation", "translation": [0, 1, 2]}]
+    whole = [{"type": "affine", "input": "intrinsic", "output": "stage", "affine": [[1, 0, 0, 0]] * 3}]
+
+    def written(name: str, transform: dict[str, Any]) -> Path:
+        entry = {"path": "0", "coordinateTransformations": [{**transform, "input": "0", "output": "intrinsic"}]}
+        levels = {"coordinateSystems": systems, "datasets": [entry], "coordinateTransformations": whole}
+        write_group(tmp_path / name, levels, VOLUME, omero={"channels": [{"label": "DAPI"}]})
+        return tmp_path / name
+
+    image = read_image(written("a.zarr", {"type": "sequence", "transformations": sequence}))
+    assert (image.file_axes, image.pixel_size_um) == ("ZYX", {"Z": 2.0, "Y": 0.5, "X": 0.25})
+    assert image.channel_names == ("DAPI",)
+    turned = [*sequence, {"type": "rotation", "rotation": [[1, 0, 0], [0, 0, 1], [0, 1, 0]]}]
+    assert read_image(written("b.zarr", {"type": "sequence", "transformations": turned})).pixel_size_um == {}
+    assert read_image(written("c.zarr", {"type": "identity"})).pixel_size_um == {"Z": 1.0, "Y": 1.0, "X": 1.0}
+    with pytest.raises(FileError, match="2 scales for 3 axes"):
+        read_image(written("d.zarr", {"type": "scale", "scale": [1, 2]}))
 
 
 def test_the_first_versions_name_no_axes(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""OME-Zarr (NGFF): read versions 0.4 (Zarr 2) and 0.5 (Zarr 3) and plain Zarr arrays, describe 0.5.
+"""OME-Zarr (NGFF): read versions 0.4 (Zarr 2), 0.5 and 0.6 (Zarr 3) and plain Zarr arrays, describe 0.5.
 
-Source: "Next-generation file formats (NGFF)", versions 0.4 and 0.5, https://ngff.openmicroscopy.org
+Source: "Next-generation file formats (NGFF)", versions 0.4, 0.5 and 0.6, https://ngff.openmicroscopy.org
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ VERSION = "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _OLD_AXES = "tczyx"  # of versions before 0.3, which do not name them
 _NAMES = {"time": "T", "channel": "C"}
+_DEEPEST = 8  # sequences inside of sequences
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Multiscale:
         Micrometers per pixel by axis, of the finest level.
     labels
         True if the group states that its values are ids.
+    channels
+        Names of the channels; empty if the group states none.
     """
 
     node: Node
@@ -46,6 +49,7 @@ class Multiscale:
     paths: tuple[str, ...]
     pixel_size_um: dict[str, float]
     labels: bool
+    channels: tuple[str, ...] = ()
 
 
 def open_zarr(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:
@@ -80,7 +84,8 @@ def open_zarr(place: Path | str, *, axes: str | None, labels: bool = False) -> S
         )
     if axes is None and len(named) != len(array.shape):
         raise damaged(place, "Zarr", f"{len(named)} axes for an array of {len(array.shape)} dimensions")
-    return StoredImage(array.shape, array.dtype, named, array.read, pixel_size_um=size)
+    channels = multiscale.channels if multiscale is not None else ()
+    return StoredImage(array.shape, array.dtype, named, array.read, pixel_size_um=size, channels=channels)
 
 
 def read_multiscale(node: Node) -> Multiscale | None:
@@ -97,13 +102,15 @@ def read_multiscale(node: Node) -> Multiscale | None:
     try:
         first = notes["multiscales"][0]
         paths = tuple(d["path"] for d in first["datasets"])
-        raw = first.get("axes")
+        system = _coordinate_system(first)
+        raw = first.get("axes") if system is None else system["axes"]
         axes = [{"name": a} if isinstance(a, str) else dict(a) for a in raw] if raw is not None else None
         if axes is None:
             axes = [{"name": a} for a in _OLD_AXES]
         letters = _letters(axes)
         scale = _scale(first["datasets"][0], len(axes))
-        for factor, whole in enumerate(_scale(first, len(axes))):
+        # From 0.6 on the transformations of the whole image lead to coordinate systems of other images.
+        for factor, whole in enumerate(_scale(first, len(axes)) if system is None else ()):
             scale[factor] *= whole
     except (TypeError, LookupError, ValueError, AttributeError) as error:
         raise damaged(node.place, "OME-Zarr", f"multiscales: {type(error).__name__}: {error}") from error
@@ -112,7 +119,26 @@ def read_multiscale(node: Node) -> Multiscale | None:
         unit = MICROMETERS.get(str(axis.get("unit", "")).casefold())
         if letter in "ZYX" and unit is not None and math.isfinite(step * unit) and step > 0:
             size[letter] = step * unit
-    return Multiscale(node, letters, paths, size, "image-label" in notes)
+    return Multiscale(node, letters, paths, size, "image-label" in notes, _channel_names(notes))
+
+
+def _coordinate_system(first: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the coordinate system that the finest level is mapped to, of version 0.6; None of older versions."""
+    systems = first.get("coordinateSystems")
+    if "axes" in first or not systems:
+        return None
+    output = next((t.get("output") for t in first["datasets"][0].get("coordinateTransformations") or []), None)
+    name = output.get("name") if isinstance(output, dict) else output
+    found: dict[str, Any] = next((system for system in systems if system.get("name") == name), systems[0])
+    return found
+
+
+def _channel_names(notes: dict[str, Any]) -> tuple[str, ...]:
+    """Return the labels of the channels for viewers, which are notes by custom; empty unless all have one."""
+    shown = notes.get("omero")
+    channels = shown.get("channels") if isinstance(shown, dict) else None
+    labels = [c.get("label") if isinstance(c, dict) else None for c in channels] if isinstance(channels, list) else []
+    return tuple(str(label) for label in labels) if all(isinstance(label, str) for label in labels) else ()
 
 
 def _letters(axes: list[dict[str, Any]]) -> str | None:
@@ -127,14 +153,21 @@ def _letters(axes: list[dict[str, Any]]) -> str | None:
     return letters if sound else None
 
 
-def _scale(notes: dict[str, Any], rank: int) -> list[float]:
+def _scale(notes: dict[str, Any], rank: int, depth: int = 0) -> list[float]:
+    """Return the product of the scales of transformations; NaN behind a rotation, where pixels have no size."""
     scale = [1.0] * rank
-    for transform in notes.get("coordinateTransformations") or []:
-        if transform.get("type") == "scale" and "scale" in transform:
+    inner = notes.get("transformations") if depth else notes.get("coordinateTransformations")
+    for transform in inner or []:
+        kind, steps = transform.get("type"), [1.0] * rank
+        if kind == "scale" and "scale" in transform:
             steps = [float(s) for s in transform["scale"]]
-            if len(steps) != rank:
-                raise ValueError(f"{len(steps)} scales for {rank} axes")
-            scale = [a * b for a, b in zip(scale, steps, strict=True)]
+        elif kind == "sequence" and depth < _DEEPEST:
+            steps = _scale(transform, rank, depth + 1)
+        elif kind in ("affine", "rotation", "mapAxis", "displacements", "coordinates", "sequence"):
+            steps = [math.nan] * rank
+        if len(steps) != rank:
+            raise ValueError(f"{len(steps)} scales for {rank} axes")
+        scale = [a * b for a, b in zip(scale, steps, strict=True)]
     return scale
 
 
