@@ -59,6 +59,7 @@ def train(
     ignore_values: Sequence[int] = (),
     background: int | None = None,
     axes: str | None = None,
+    channel: Sequence[str] = (),
     group: str | None = None,
     from_model: str | Path | None = None,
     width: int | None = None,
@@ -103,8 +104,9 @@ def train(
         Mask values to treat as not annotated.
     background
         Mask value of the background, where it is not 0; read from the masks where not given.
-    axes
+    axes, channel
         Axes of image files that do not state them right: ``"ZYX"``, ``"TYX"``, ``"YXC"``; those of masks likewise.
+        Channels to read, by number from 1 or by name; all where not given.
     group
         Regular expression; images whose names match alike are never split between training and validation.
     from_model
@@ -149,6 +151,7 @@ def train(
             "ignore_values": _listed(ignore_values),
             "background": background,
             "axes": axes,
+            "channel": _listed(channel),
             "split": {"group": group},
             "from_model": from_model,
             "width": width,

@@ -97,6 +97,12 @@ DEVICE = Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", headin
 AXES = Option(
     help="Axes of the image files: ZYX, TYX, YXC.", heading="Input", metavar="AXES", default="as the files say"
 )
+CHANNEL = Option(
+    help="Channel of the images, by number from 1 or by name (repeatable).",
+    heading="Input",
+    metavar="N|NAME",
+    default="all",
+)
 MASK_KIND = Option(
     help="What the masks hold: numbered objects, or classes.", heading="Data", default="read from the masks"
 )

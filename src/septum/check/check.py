@@ -164,6 +164,10 @@ class DataSettings(Protocol):
     def axes(self) -> str | None:
         """Axes of the image files."""
 
+    @property
+    def channel(self) -> tuple[str, ...]:
+        """Channels of the image files to read; empty: all."""
+
 
 def check_data(settings: DataSettings) -> Report:
     """Check the data set that settings name; see `check`."""
@@ -173,6 +177,7 @@ def check_data(settings: DataSettings) -> Report:
         ignore=settings.ignore_values,
         background=settings.background,
         axes=settings.axes,
+        channels=settings.channel,
     )
 
 
@@ -186,6 +191,7 @@ def check(
     ignore: Sequence[int] = (),
     background: int | None = None,
     axes: str | None = None,
+    channels: Sequence[str] = (),
     keep_bytes: int | None = None,
 ) -> Report:
     """Check a data set: find the pairs, read each file once, detect the issues of all topics.
@@ -205,6 +211,8 @@ def check(
     axes
         Axes of the image files, for files that do not state them right; those of masks likewise, without C if a mask
         has one dimension fewer.
+    channels
+        Channels of the images to read, by number from 1 or by name; empty: all.
     keep_bytes
         Memory for arrays that are kept after the check; see `septum.check.reading.Files`.
 
@@ -215,7 +223,7 @@ def check(
     """
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without_background(ignore, kind) if background is None else kind
-    files = open_files(pairing, kind, ignore, keep_bytes, axes=axes, background=background)
+    files = open_files(pairing, kind, ignore, keep_bytes, axes=axes, channels=channels, background=background)
     analyzed, first = _interpreted(pairing, analyze_all(pairing.pairs, files), kind, files)
     pairs = [pair_files.with_usable_field(pair, files) for pair in analyzed]
     masks.require_values(ignore, background, pairs)
@@ -223,9 +231,9 @@ def check(
     used, observations = comparisons.detect_duplicates(_without_left_out(dict(enumerate(pairs)), seen), files)
     seen += observations
     used = _without_left_out(used, seen)
-    channels = images.common_channels(list(used.values()))
+    number = images.common_channels(list(used.values()))
     for index, pair in used.items():
-        seen += [replace(observation, pair=index) for observation in images.detect_channels(pair, channels)]
+        seen += [replace(observation, pair=index) for observation in images.detect_channels(pair, number)]
     used = _without_left_out(used, seen)
     inferred = _infer(pairing, list(used.values()), kind)
     inferred = replace(inferred, background=first.background, ignore=inferred.ignore or first.ignore)
@@ -240,7 +248,7 @@ def check(
     files.release_all_but({path for pair in used.values() for path in pair.files})
     issues = gather(seen)
     left_out = tuple(used.get(index, pair) for index, pair in enumerate(pairs) if index not in used or index in later)
-    rules = _rules(inferred, list(used.values()), channels=channels, issues=issues, files=files)
+    rules = _rules(inferred, list(used.values()), channels=number, issues=issues, files=files)
     return Report(pairing, inferred, rules, issues, trained, left_out, fixable, files)
 
 
@@ -342,6 +350,7 @@ def _rules(
         mends=codes,
         read_axes=files.axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),
         class_names=tuple(files.names.get(v, str(v)) for v in inferred.values) if files.names else (),
+        read_channels=files.channels,
     )
 
 

@@ -129,6 +129,8 @@ class Rules:
         Axes by which image files are read whose own axes do not hold; ``""``: the axes of the files.
     class_names
         Name of each class of `class_values`, where the files state them; empty where they do not.
+    read_channels
+        Channels of the image files that are read, by number from 1 or by name; empty: all.
     """
 
     kind: MaskKind
@@ -144,6 +146,7 @@ class Rules:
     mends: tuple[str, ...]
     read_axes: str = ""
     class_names: tuple[str, ...] = ()
+    read_channels: tuple[str, ...] = ()
 
 
 def detect(label_kind: LabelKind, masks: Sequence[Census], pairs: Sequence[PairStatistics]) -> Iterator[Observation]:

@@ -72,11 +72,12 @@ class Files:
         limit_bytes: int | None = None,
         *,
         axes: str | None = None,
+        channels: tuple[str, ...] = (),
         background: int | None = None,
         classes: Mapping[str, int] | None = None,
     ) -> None:
         self.ignore = tuple(ignore)
-        self.axes = axes
+        self.axes, self.channels = axes, channels
         self.background = background
         self.classes = classes
         self.names: Mapping[int, str] = {}
@@ -108,7 +109,7 @@ class Files:
         if kept is not None and named_axes is not None and _holds_all_axes(kept):
             image = _with_axes(kept, named_axes)
         else:
-            image = read_image(path, axes=named_axes)
+            image = read_image(path, axes=named_axes, channels=self.channels)
         self._keep("image", path, image, image.array.nbytes)
         return image
 
@@ -307,6 +308,7 @@ def open_files(
     limit_bytes: int | None,
     *,
     axes: str | None,
+    channels: Sequence[str] = (),
     background: int | None,
 ) -> Files:
     """Return the reader of a data set, which knows the classes of its drawn objects and of its ``dataset.json``.
@@ -317,12 +319,13 @@ def open_files(
         The files.
     kind
         Meaning of the mask values, if the user names it; drawn objects are classes then, or get an id each.
-    ignore, limit_bytes, axes, background
+    ignore, limit_bytes, axes, channels, background
         See `Files`.
     """
     classes = class_numbers(pair.mask for pair in pairing.pairs) if kind == "classes" else None
     stated = () if pairing.notes is None else pairing.notes.ignore
-    files = Files((*ignore, *stated), limit_bytes, axes=check_axes(axes), background=background, classes=classes)
+    ignored, axes = (*ignore, *stated), check_axes(axes)
+    files = Files(ignored, limit_bytes, axes=axes, channels=channels, background=background, classes=classes)
     if classes:
         files.names = {0: "background", **{number: name for name, number in classes.items()}}
     elif pairing.notes is not None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from septum.settings import AXES, BACKGROUND, IGNORE_VALUES, MASK_KIND, MaskKind, Option, Settings
+from septum.settings import AXES, BACKGROUND, CHANNEL, IGNORE_VALUES, MASK_KIND, MaskKind, Option, Settings
 
 
 class CheckSettings(Settings):
@@ -18,3 +18,4 @@ class CheckSettings(Settings):
     ignore_values: Annotated[tuple[int, ...], replace(IGNORE_VALUES, heading="")] = ()
     background: Annotated[int | None, replace(BACKGROUND, heading="")] = None
     axes: Annotated[str | None, replace(AXES, heading="")] = None
+    channel: Annotated[tuple[str, ...], replace(CHANNEL, heading="")] = ()

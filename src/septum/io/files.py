@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.atomic import whole_file, whole_folder
+from septum.io.channels import pick_channels
 from septum.io.formats import (
     FORMATS,
     RESULT_SUFFIXES,
@@ -40,7 +41,9 @@ from septum.io.image import Affine, Image, StoredImage, check_axes
 from septum.io.remote import glob_urls, list_folder
 
 
-def open_image(location: str | Path, *, axes: str | None = None, labels: bool = False) -> Image:
+def open_image(
+    location: str | Path, *, axes: str | None = None, labels: bool = False, channels: Sequence[str] = ()
+) -> Image:
     """Open an image of any format; its pixels are read by indexing.
 
     OME-Zarr, TIFF, .npy and plain NIfTI are read piece by piece; images of other formats are read whole at once.
@@ -54,20 +57,25 @@ def open_image(location: str | Path, *, axes: str | None = None, labels: bool = 
         Names of the dimensions of the file, one letter of ``TCZYX`` each, if the file does not state them right.
     labels
         True if the image is a mask: a palette gives indices, never colors.
+    channels
+        Channels to read, by number from 1 or by name; empty: all.
 
     Raises
     ------
     FileError
         If the file is missing, empty, damaged, truncated, forged, or no image.
     UsageError
-        If `axes` do not fit, or libraries for URLs are missing.
+        If `axes` do not fit, a channel is not there, or a library is missing.
     """
     axes = check_axes(axes)
     place: Path | str = url_of(location) or local_path(location)
     stored = _open_stored(place, axes, labels)
     try:
-        again = partial(open_image, place, axes=axes, labels=labels)
-        return Image(stored, place, named=axes is not None, reopen=again)
+        stored = pick_channels(stored, channels, place) if channels else stored
+        again = partial(open_image, place, axes=axes, labels=labels, channels=channels)
+        image = Image(stored, place, named=axes is not None, reopen=again)
+        image.picked = tuple(channels)
+        return image
     except BaseException:
         stored.close()
         raise
@@ -84,9 +92,11 @@ def _open_stored(place: Path | str, axes: str | None, labels: bool) -> StoredIma
     return stored
 
 
-def read_image(location: str | Path, *, axes: str | None = None, labels: bool = False) -> Image:
+def read_image(
+    location: str | Path, *, axes: str | None = None, labels: bool = False, channels: Sequence[str] = ()
+) -> Image:
     """Read an image into memory: `open_image`, then everything; see there for parameters and errors."""
-    return open_image(location, axes=axes, labels=labels).load()
+    return open_image(location, axes=axes, labels=labels, channels=channels).load()
 
 
 def read_mask(location: str | Path, *, axes: str | None = None) -> Image:

@@ -134,8 +134,8 @@ class Image:
         False if neither the file nor the caller named the axes: pages may be sections, frames or images of their own.
     named_axes
         Axes that the caller named; None if the file was read as it states.
-    channel_names
-        Names of the channels, one each; empty if the file states none.
+    channel_names, picked
+        Names of the channels, empty if the file states none; the channels that the caller named, empty for all.
     """
 
     def __init__(
@@ -157,6 +157,7 @@ class Image:
         self._stored, self._reopen = stored, reopen
         self.orientation, self.stated = stored.orientation, stored.stated or named
         self.named_axes = stored.axes if named else None
+        self.picked: tuple[str, ...] = ()
         self.channel_names = stored.channels if len(stored.channels) == self.shape[self.axes.index("C")] else ()
         self._close = weakref.finalize(self, stored.close)
 
@@ -280,16 +281,8 @@ class Image:
         return _from_array, self._parts()
 
     def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any]]:
-        kept = (
-            "file_axes",
-            "pixel_size_um",
-            "affine",
-            "location",
-            "orientation",
-            "stated",
-            "named_axes",
-            "channel_names",
-        )
+        kept = ["file_axes", "pixel_size_um", "affine", "location", "orientation"]
+        kept += ["stated", "named_axes", "channel_names", "picked"]
         return self.array, self.axes, {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
+from septum.io.channels import picked
 from septum.io.formats import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged, format_path
 from septum.io.image import MICROMETERS, Reader, StoredImage
 from septum.io.npy import mapped_reader
@@ -77,7 +78,7 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
         except DAMAGE as error:
             raise damaged(place, "TIFF", error) from error
         if kept is not None:
-            read, shape = _pick(read, names.index("S"), shape, kept)
+            read, shape = picked(read, names.index("S"), shape, kept)
         if labels and dtype.kind == "b" and series.keyframe.photometric == _WHITE_IS_ZERO:
             read = _inverted(read)
         stated = axes is not None or set(names) <= set("TCZYXS")
@@ -275,17 +276,6 @@ def _kept_samples(shape: tuple[int, ...], stored: str, page: Any, *, axes: str |
         return None
     first = shape[at] - len(alpha)
     return [i for i in range(first + len(alpha)) if i < first or not alpha[i - first]]
-
-
-def _pick(read: Reader, where: int, shape: tuple[int, ...], kept: Sequence[int]) -> tuple[Reader, tuple[int, ...]]:
-    """Return a reader that knows only the `kept` elements of dimension `where`, and its shape."""
-
-    def picked(index: tuple[slice, ...]) -> NDArray[Any]:
-        wanted = kept[index[where]]
-        part = read((*index[:where], slice(wanted[0], wanted[-1] + 1), *index[where + 1 :]))
-        return np.take(part, [k - wanted[0] for k in wanted], axis=where)
-
-    return picked, (*shape[:where], len(kept), *shape[where + 1 :])
 
 
 def _inverted(read: Reader) -> Reader:

@@ -53,6 +53,8 @@ class BlockPlan(Settings):
         Those of the image, in canonical order.
     named_axes
         Axes that the user named; None: those that the file states.
+    channels
+        Channels that the user named; empty: all, or those of the training.
     frame
         Spatial sides of a frame.
     frames
@@ -79,6 +81,7 @@ class BlockPlan(Settings):
     shape: tuple[int, ...]
     dtype: str
     named_axes: str | None
+    channels: tuple[str, ...] = ()
     frame: tuple[int, ...]
     frames: int
     output: Output

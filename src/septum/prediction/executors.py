@@ -149,4 +149,6 @@ def _opened(folder: str, device: str) -> Blocks:
         raise UsageError(
             f"{path}: another model than at the start of this prediction", "the same file", "copy it again"
         )
-    return Blocks(work, open_model(path, device), open_image(work.plan.source, axes=work.plan.named_axes))
+    plan = work.plan
+    source = open_image(plan.source, axes=plan.named_axes, channels=plan.channels)
+    return Blocks(work, open_model(path, device), source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -219,11 +219,13 @@ def walked_axes(axes: str, rank: int) -> str:
     return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
 
 
-def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -> tuple[Image, str]:
+def open_for_model(
+    path: str | Path, model: Model, *, axes: str | None = None, channels: Sequence[str] = ()
+) -> tuple[Image, str]:
     """Open an image as the model can take it.
 
-    A file that does not fit the model by the axes that it states, but by those by which the training images were read,
-    is read by the latter: its pages are the sections or the channels that those of the training images were.
+    A file that does not fit the model by its own axes, but by those of the training, is read by the latter: its pages
+    are the sections or the channels that those of the training images were.
 
     Parameters
     ----------
@@ -233,21 +235,24 @@ def open_for_model(path: str | Path, model: Model, *, axes: str | None = None) -
         The model.
     axes
         Axes that the caller names; they are followed.
+    channels
+        Channels that the caller names; empty: those of the training, where a file has more than the model takes.
 
     Returns
     -------
     image, message
-        The image, and a sentence if it is read by the axes of training, else ``""``.
-
-    Raises
-    ------
-    FileError, UsageError
-        See `septum.io.files.open_image`.
+        The image, and a sentence if it is read by the axes or channels of training, else ``""``. For errors see
+        `septum.io.files.open_image`.
     """
-    image, learned = open_image(path, axes=axes), model.header.read_axes
+    image, learned = open_image(path, axes=axes, channels=channels), model.header.read_axes
+    named = model.header.read_channels
+    if named and not channels and image.shape[image.axes.index("C")] > len(named):
+        image.close()
+        image, said = open_for_model(path, model, axes=axes, channels=named)
+        return image, said or f"{image.name}: read with --channel {' --channel '.join(named)}, as in training"
     if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
         return image, channel_note(image, model)
-    other = open_image(path, axes=learned)
+    other = open_image(path, axes=learned, channels=channels)
     if not _fits(other, model):
         other.close()
         return image, ""
@@ -326,13 +331,13 @@ def _unfit(image: Image, model: Model) -> ModelError:
     else:
         lacking, expected = pluralize(given, "channel"), f"{pluralize(wanted, 'channel')}, as in training"
         otherwise = (
-            "save the channel that the model was trained on as an image of its own (in Fiji: Split Channels)"
+            "name the channel that the model was trained on with --channel, by number from 1 or by name"
             if wanted == 1
             else "save it in color if it was taken as the training images were; or train with some gray images too"
             if given == 1 and wanted == 3
             else f"merge {wanted} channels into one image, in the order of the training images"
             if given < wanted
-            else f"save an image of the {wanted} channels that the model was trained on, in their order"
+            else f"name the {wanted} channels that the model was trained on with --channel, in their order"
         )
     todo = f"if {fitting[1]}: --axes {fitting[0]}; else {otherwise}" if fitting else otherwise
     return ModelError(f"{where}: {lacking}", expected, todo)

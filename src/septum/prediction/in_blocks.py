@@ -123,6 +123,7 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         shape=source.shape,
         dtype=str(source.dtype),
         named_axes=job.source.named_axes,
+        channels=job.source.picked,
         frame=source.shape[-rank:],
         frames=prod(n for a, n in zip(source.axes, source.shape, strict=True) if a in walked),
         output=job.output,

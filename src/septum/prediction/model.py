@@ -78,6 +78,8 @@ class ModelHeader(Settings):
         Gray images were repeated into the color channels in training, so they may be at prediction.
     read_axes
         Axes by which the training images were read whose files state others or none; ``""``: as their files state.
+    read_channels
+        Channels of the training images that were read, by number from 1 or by name; empty: all.
     pixel_size_um
         Median pixel size of the training images for each axis, in micrometers; empty if unknown.
     objects
@@ -106,6 +108,7 @@ class ModelHeader(Settings):
     class_names: tuple[str, ...] = ()
     gray_as_color: bool = False
     read_axes: str = ""
+    read_channels: tuple[str, ...] = ()
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
     lines: bool = False

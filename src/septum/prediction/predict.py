@@ -196,7 +196,7 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source, message = open_for_model(path, run.model, axes=run.settings.axes)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes, channels=run.settings.channel)
     try:
         image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from septum.errors import UsageError
 from septum.io.formats import RESULT_SUFFIXES, result_suffix
 from septum.prediction.memory import parse_bytes
-from septum.settings import AXES, DEVICE, Option, Settings
+from septum.settings import AXES, CHANNEL, DEVICE, Option, Settings
 
 # This module is read for the help text of the command: it imports neither torch nor anything that does.
 
@@ -144,6 +144,9 @@ class PredictSettings(Settings):
         Width of the objects in the images, in pixels: the scale follows from the width of the training objects.
     axes
         Axes of the image files, for files that do not state their axes or state wrong ones.
+    channel
+        Channels of the image files to read, by number from 1 or by name; empty: all, or those of the training where
+        only they fit the model.
     device
         See `septum.nn.device.find_device`.
     engine
@@ -226,6 +229,7 @@ class PredictSettings(Settings):
         ),
     ] = None
     axes: Annotated[str | None, AXES] = None
+    channel: Annotated[tuple[str, ...], replace(CHANNEL, default="all, or those of the training")] = ()
     max_memory: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Option(

@@ -138,6 +138,7 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
         ignore=tuple(int(value) for value in ignored),
         background=stored.get("background"),
         axes=stored.get("axes"),
+        channels=stored.get("channel", ()),
     )
     yield Checked(report)
     yield from find_label_issues(report, run, device=settings.device)

@@ -384,6 +384,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         class_names=rules.class_names,
         gray_as_color=rules.gray_as_color,
         read_axes=rules.read_axes,
+        read_channels=rules.read_channels,
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
         lines=plan.lines,

@@ -14,6 +14,7 @@ from septum.errors import UsageError
 from septum.settings import (
     AXES,
     BACKGROUND,
+    CHANNEL,
     DEVICE,
     IGNORE_VALUES,
     MASK_KIND,
@@ -166,6 +167,7 @@ class TrainSettings(Settings):
     ignore_values: Annotated[tuple[int, ...], IGNORE_VALUES] = ()
     background: Annotated[int | None, BACKGROUND] = None
     axes: Annotated[str | None, replace(AXES, heading="Data")] = None
+    channel: Annotated[tuple[str, ...], replace(CHANNEL, heading="Data")] = ()
     split: SplitSettings = SplitSettings()
     from_model: Annotated[
         Path | Literal["none"] | None,
