@@ -37,7 +37,7 @@ from septum.prediction.frames import ImageFrame, frame_spacing, split_frames, wa
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, makes_objects, most_probable_class, smallest_integer
 from septum.prediction.tile_plan import CHUNK, block_regions
-from septum.prediction.tiled import Region, TiledPredictor, region_probabilities
+from septum.prediction.tiled import Region, TiledPredictor, open_inside, region_probabilities
 from septum.prediction.tta import averaged_probabilities
 
 # Chunks of the arrays between stages are small, because stages also read the rims of neighboring blocks.
@@ -92,7 +92,9 @@ class Blocks:
     @cached_property
     def tiler(self) -> TiledPredictor:
         """The network on the device of this process."""
-        return TiledPredictor(self.model.computed_by(self.work.plan.engine), self.model.device, self.work.plan.tile)
+        plan = self.work.plan
+        inside = None if plan.region is None else open_inside(Path(plan.region), self.frames[0], plan.grid)
+        return TiledPredictor(self.model.computed_by(plan.engine), self.model.device, plan.tile, inside=inside)
 
     @property
     def makes_objects(self) -> bool:

@@ -55,6 +55,8 @@ class BlockPlan(Settings):
         Axes that the user named; None: those that the file states.
     channels
         Channels that the user named; empty: all, or those of the training.
+    region
+        The mask of the part that is predicted; None: all.
     frame
         Spatial sides of a frame.
     frames
@@ -82,6 +84,7 @@ class BlockPlan(Settings):
     dtype: str
     named_axes: str | None
     channels: tuple[str, ...] = ()
+    region: str | None = None
     frame: tuple[int, ...]
     frames: int
     output: Output

@@ -188,6 +188,8 @@ class ImageJob:
         The image takes so little memory that another one may be opened or written at the same time.
     found
         The scale at which the image is predicted.
+    region
+        Mask of the part that is predicted; None: all.
     """
 
     settings: PredictSettings
@@ -202,6 +204,7 @@ class ImageJob:
     plan: TilePlan
     found: FoundScale
     overlap: bool = False
+    region: Path | None = None
 
     @property
     def scale(self) -> Scale | None:
@@ -236,13 +239,12 @@ def open_for_model(
     axes
         Axes that the caller names; they are followed.
     channels
-        Channels that the caller names; empty: those of the training, where a file has more than the model takes.
+        Channels that the caller names; empty: those of the training, where a file has more.
 
     Returns
     -------
     image, message
-        The image, and a sentence if it is read by the axes or channels of training, else ``""``. For errors see
-        `septum.io.files.open_image`.
+        The image, and a sentence if it is read by the axes or channels of training, else ``""``.
     """
     image, learned = open_image(path, axes=axes, channels=channels), model.header.read_axes
     named = model.header.read_channels

@@ -124,6 +124,7 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         dtype=str(source.dtype),
         named_axes=job.source.named_axes,
         channels=job.source.picked,
+        region=None if job.region is None else str(job.region.resolve()),
         frame=source.shape[-rank:],
         frames=prod(n for a, n in zip(source.axes, source.shape, strict=True) if a in walked),
         output=job.output,

@@ -34,7 +34,7 @@ from septum.prediction.memory import operations
 from septum.prediction.model import Model
 from septum.prediction.outputs import find_objects, join_frames, postprocess, resolve_output
 from septum.prediction.pipeline import BackgroundWriter
-from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, region_probabilities
+from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, open_inside, region_probabilities
 from septum.prediction.tta import averaged_probabilities
 
 Result = tuple[NDArray[Any], NDArray[np.float32] | None]
@@ -68,7 +68,10 @@ def predict_in_memory(
     """
     begin = time.monotonic() - job.found.seconds
     model, plan = job.model, job.plan
-    tiler = TiledPredictor(model.computed_by(plan.engine), model.device, plan.tile)
+    inside = None
+    if job.region is not None:
+        inside = open_inside(job.region, job.frames[0], working_frame(job.frames[0], job.scale).shape[1:])
+    tiler = TiledPredictor(model.computed_by(plan.engine), model.device, plan.tile, inside=inside)
     seconds = tiler.seconds(plan.sides, plan.tiles)
     yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
     results: list[Future[Result]] = []

@@ -167,6 +167,36 @@ def result_files(settings: PredictSettings, images: Mapping[Path, Path] | None =
     return list(targets.items())
 
 
+def region_files(region: Path | None, images: Sequence[Path]) -> dict[Path, Path]:
+    """Return the mask of the part to predict of each image; empty where all of them is predicted.
+
+    Parameters
+    ----------
+    region
+        A file for one image, or a folder of masks that are named as the images.
+    images
+        The images.
+
+    Raises
+    ------
+    UsageError
+        If a mask is missing, or a file is given for several images.
+    """
+    if region is None:
+        return {}
+    if not region.is_dir() or is_zarr(region):
+        if len(images) > 1:
+            given = f"--in {region} for {len(images)} images"
+            raise UsageError(given, "a folder of masks named as the images", "name the folder, or one image")
+        return {images[0]: list_images([region])[0]}
+    masks = {image_stem(path): path for path in list_images([region])}
+    missing = [image for image in images if image_stem(image) not in masks]
+    if missing:
+        given = f"--in {region}: no mask for {missing[0].name}" + (f" and {len(missing) - 1} more" * (len(missing) > 1))
+        raise UsageError(given, "a mask for each image, of the same name", "add them, or name the images that have one")
+    return {image: masks[image_stem(image)] for image in images}
+
+
 def _result_name(image: Path, settings: PredictSettings) -> str:
     floats = settings.output == "probabilities"
     suffix = f".{settings.format}" if settings.format else result_suffix(image_suffix(image), floats=floats)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
     input_images,
     makes_objects,
+    region_files,
     resolve_output,
     result_files,
     work_folder,
@@ -76,6 +77,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     asked = asked_factor(settings.scale, settings.object_size, model.header)
     images, messages = input_images(settings.inputs, settings.out)
     files = result_files(settings, images)
+    regions = region_files(settings.region, list(images))
     if (words := model.header.describe_release()) is not None:
         yield Opened(words)
     for folder in dict.fromkeys(target.parent for _, target in files) if settings.out is not None else ():
@@ -88,7 +90,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     failures: list[SeptumError] = []
     warned: set[str] = set()
     with _executor(settings) as executor:
-        for event in _predict_all(files, _Run(settings, model, output, ScaleFinder(model), asked, executor)):
+        for event in _predict_all(files, _Run(settings, model, output, ScaleFinder(model), asked, executor, regions)):
             if isinstance(event, PredictionFailure):
                 failures.append(event.error)
                 yield ImageFailed(event.path, str(event.error))
@@ -115,7 +117,8 @@ def _executor(settings: PredictSettings) -> Any:
 class _Run:
     """What all images of a prediction have in common.
 
-    `finder` measures scales unless one is `asked` for; `later`: about the number of images of later calls.
+    `finder` measures scales unless one is `asked` for; `regions`: masks of the parts to predict; `later`: about the
+    number of images of later calls.
     """
 
     settings: PredictSettings
@@ -124,6 +127,7 @@ class _Run:
     finder: ScaleFinder
     asked: float | None
     executor: DaskExecutor | None = None
+    regions: Mapping[Path, Path] = field(default_factory=dict)
     later: int = 0
 
 
@@ -244,6 +248,7 @@ def predict_on_worker(
     model = _opened(settings.model, settings.device)
     asked = asked_factor(settings.scale, settings.object_size, model.header)
     run = _Run(alone, model, resolve_output(settings.output, model), ScaleFinder(model, state), asked, later=later)
+    run = replace(run, regions=region_files(settings.region, [files[0]]))
     events = _predict_all([files], run)
     return [event for event in events if not isinstance(event, TileDone | ImageStarted)]
 
@@ -343,6 +348,7 @@ def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, e
         plan=plan,
         found=found,
         overlap=overlap,
+        region=run.regions.get(image.path),
     )
 
 

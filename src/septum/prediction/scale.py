@@ -265,7 +265,7 @@ def settle(job: ImageJob, finder: ScaleFinder, plan: Callable[[FoundScale], Imag
 
     found = _find(job.model, job.frames, finder, tiler_at)
     found = replace(found, seconds=time.monotonic() - begin)
-    if job.settings.tta:  # the result is the mean of several predictions
+    if job.settings.tta or job.region is not None:  # the mean of several predictions, or a part of one
         found = replace(found, seen=None)
     return replace(jobs[found.factors], found=found) if found.factors in jobs else plan(found)
 

@@ -142,6 +142,9 @@ class PredictSettings(Settings):
         `septum.prediction.scale`.
     object_size
         Width of the objects in the images, in pixels: the scale follows from the width of the training objects.
+    region
+        A mask, 0 outside: only there the images are predicted, the rest is background. A file for one image, or a
+        folder of masks that are named as the images.
     axes
         Axes of the image files, for files that do not state their axes or state wrong ones.
     channel
@@ -228,6 +231,16 @@ class PredictSettings(Settings):
             parse=parse_object_size,
         ),
     ] = None
+    region: Annotated[
+        Path | None,
+        Option(
+            help="Predict only inside this mask: a file, or a folder of masks named as the images.",
+            heading="Input",
+            flags=("--in",),
+            metavar="MASK",
+            default="everywhere",
+        ),
+    ] = None
     axes: Annotated[str | None, AXES] = None
     channel: Annotated[tuple[str, ...], replace(CHANNEL, default="all, or those of the training")] = ()
     max_memory: Annotated[
@@ -308,6 +321,8 @@ class PredictSettings(Settings):
             if self.format not in floats:
                 given = f"--output probabilities with --format {self.format}"
                 raise UsageError(given, ", ".join(floats), "the format holds no float32")
+        if self.tta and self.region is not None:
+            raise UsageError("--in with --tta", "one of them", "leave the other out")
         check_scale(self.scale, self.object_size)
         if isinstance(self.workers, int) and self.workers < 1:
             raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")

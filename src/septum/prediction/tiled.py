@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
+from septum.io.files import open_image
 from septum.nn.device import Device, is_out_of_memory
 from septum.nn.ensemble import Network
 from septum.nn.unet import UNetSettings
@@ -43,6 +44,60 @@ def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
     return tuple(max(g, side - 2 * c) for g, c in zip(geometry.grid, geometry.contexts, strict=True))
 
 
+@dataclass(frozen=True)
+class Inside:
+    """The part of a frame that is predicted; the rest is background.
+
+    Parameters
+    ----------
+    mask
+        ``(1, *S)``, any real dtype; 0 outside.
+    sides
+        Sides of the grid on which the frame is predicted; each of its pixels takes the nearest one of the mask.
+    """
+
+    mask: Readable
+    sides: tuple[int, ...]
+
+    def of(self, region: Region) -> NDArray[np.bool_]:
+        """Return True where a region of the grid is predicted: ``(*region)`` bool."""
+        places = []
+        for part, side, own in zip(region, self.sides, self.mask.shape[1:], strict=True):
+            places.append(((np.arange(part.start, min(part.stop, side)) * 2 + 1) * own // (2 * side)).astype(np.intp))
+        first = [int(axis[0]) for axis in places]
+        read = self.mask[(slice(0, 1), *(slice(int(a[0]), int(a[-1]) + 1) for a in places))][0]
+        near = np.ix_(*(axis - start for axis, start in zip(places, first, strict=True)))
+        found: NDArray[np.bool_] = read[near] != 0
+        return found
+
+
+def open_inside(path: Path, frame: Readable, sides: tuple[int, ...]) -> Inside:
+    """Open the mask of the part of an image that is predicted.
+
+    Parameters
+    ----------
+    path
+        A file with the sides of a frame; the same part of all frames is predicted.
+    frame
+        ``(C, *S)`` intensities of any range: a frame of the image, on its own grid.
+    sides
+        Sides of the grid on which the frame is predicted.
+
+    Raises
+    ------
+    DataError
+        If the sides differ.
+    FileError
+        If the file cannot be read.
+    """
+    mask = open_image(path, labels=True)
+    if mask.shape[mask.axes.index("C")] != 1 or mask.shape[1:] != frame.shape[1:]:
+        given = f"--in {path}: {' x '.join(map(str, mask.shape))} ({mask.axes})"
+        expected = f"one channel of {' x '.join(map(str, frame.shape[1:]))} pixels, as the image"
+        raise DataError(given, expected, "draw the mask on this image")
+    return Inside(mask, sides)
+
+
 @dataclass
 class TiledPredictor:
     """A network that is applied tile by tile; if the memory of the device runs out, the tiles are halved.
@@ -57,12 +112,15 @@ class TiledPredictor:
         Largest sides that a tile may write. They stay halved once memory has run out: any size gives the same result.
     halved
         The sides after each halving.
+    inside
+        The part that is predicted; None: all. Tiles without a pixel of it are not computed.
     """
 
     network: Network
     device: Device
     max_output: tuple[int, ...]
     halved: list[tuple[int, ...]] = field(default_factory=list)
+    inside: Inside | None = None
 
     def tiles(
         self, image: Readable, stats: NDArray[np.float32], region: Region
@@ -95,6 +153,11 @@ class TiledPredictor:
             coming: Future[NDArray[np.float32]] | None = None
             while queue:
                 tile = queue.popleft()
+                within = None if self.inside is None else self.inside.of(tile.write)
+                if within is not None and not within.any():
+                    coming = None
+                    yield tile.write, self._background(within), len(queue)
+                    continue
                 part = _read(image, stats, tile) if coming is None else coming.result()
                 coming = reader.submit(_read, image, stats, queue[0]) if self.reads_ahead and queue else None
                 try:
@@ -106,7 +169,15 @@ class TiledPredictor:
                     self._halve(tile)
                     queue = deque(part for whole in (tile, *queue) for part in self._plan(whole.write))
                     continue
+                if within is not None:
+                    probabilities = np.where(within, probabilities, self._background(within))
                 yield tile.write, probabilities, len(queue)
+
+    def _background(self, within: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the probabilities of background alone, ``(K, *S)``."""
+        out = np.zeros((self.network.settings.classes, *within.shape), np.float32)
+        out[0] = 1
+        return out
 
     def add_region(
         self,
