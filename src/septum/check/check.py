@@ -208,11 +208,9 @@ def check(
         so the values are classes, unless `background` names another value.
     background
         Value of the background in the masks; None: 0, or another value where the masks leave no doubt.
-    axes
+    axes, channels
         Axes of the image files, for files that do not state them right; those of masks likewise, without C if a mask
-        has one dimension fewer.
-    channels
-        Channels of the images to read, by number from 1 or by name; empty: all.
+        has one dimension fewer. Channels of the images to read, by number from 1 or by name; empty: all.
     keep_bytes
         Memory for arrays that are kept after the check; see `septum.check.reading.Files`.
 

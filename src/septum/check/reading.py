@@ -72,12 +72,12 @@ class Files:
         limit_bytes: int | None = None,
         *,
         axes: str | None = None,
-        channels: tuple[str, ...] = (),
+        channels: Sequence[str] = (),
         background: int | None = None,
         classes: Mapping[str, int] | None = None,
     ) -> None:
         self.ignore = tuple(ignore)
-        self.axes, self.channels = axes, channels
+        self.axes, self.channels = axes, tuple(channels)
         self.background = background
         self.classes = classes
         self.names: Mapping[int, str] = {}
