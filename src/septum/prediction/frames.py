@@ -178,10 +178,8 @@ class ImageJob:
         The image, and the file or label image to write.
     index, count
         Number of the image, from 0, and of all images.
-    source
-        The opened image.
-    frames
-        Its frames.
+    source, frames
+        The opened image, and its frames.
     plan
         Tiles, blocks and memory.
     overlap
@@ -236,10 +234,8 @@ def open_for_model(
         See `septum.io.files.open_image`.
     model
         The model.
-    axes
-        Axes that the caller names; they are followed.
-    channels
-        Channels that the caller names; empty: those of the training, where a file has more.
+    axes, channels
+        What the caller names is followed; without channels those of the training are read where a file has more.
 
     Returns
     -------
