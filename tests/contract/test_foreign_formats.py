@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
-from septum.io import extras
 from septum.io.files import list_images, open_image, read_image
 from septum.io.formats import image_stem, result_suffix, split_scene, suffix_of
+from septum.io.microscopes import libraries as extras
 
 NAMES = ("DAPI", "GFP")
 

@@ -376,22 +376,21 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         yield Warned(f"scores are of {scored} of {held_out} held-out images, to keep the budget")
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}
     training |= {"seconds": round(schedule.seconds, 1), "septum": __version__, "torch": torch.__version__}
+    training |= {"plan": plan.model_dump(mode="json")}
+    read = {name: getattr(rules, name) for name in ("class_names", "gray_as_color", "read_axes", "read_channels")}
     header = ModelHeader(
+        **read,
         network=plan.network,
         normalization=plan.normalization,
         kind=rules.kind,
         class_values=tuple(rules.class_values) if rules.kind == "classes" else (0, 1),
-        class_names=rules.class_names,
-        gray_as_color=rules.gray_as_color,
-        read_axes=rules.read_axes,
-        read_channels=rules.read_channels,
         pixel_size_um=rules.pixel_size_um,
         objects=objects,
         lines=plan.lines,
         scores=scores,
         domain=domain,
         scale=plan.scale,
-        training={**training, "plan": plan.model_dump(mode="json")},
+        training=training,
     )
     # JSON has no NaN, the Dice coefficient of a class that no image has.
     folder.write_json("scores.json", {k: v if math.isfinite(v) else None for k, v in scores.items()})

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.extras import choose_scene, explained, load_library, planes_reader
 from septum.io.formats import UNBOUNDED, check_claim, format_path, split_scene
 from septum.io.image import StoredImage
+from septum.io.microscopes.libraries import choose_scene, explained, load_library, planes_reader
 
 _KIND = "CZI"
 # By name of the pixel type: type of the values, and color samples (stored as blue, green, red).

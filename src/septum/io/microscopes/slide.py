@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.io.extras import explained, load_library
 from septum.io.image import StoredImage
+from septum.io.microscopes.libraries import explained, load_library
 from septum.io.tiff import open_tiff
 
 _KIND = "slide"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.extras import explained
 from septum.io.formats import DEFLATE, STORED, check_claim, damaged, format_path
 from septum.io.image import StoredImage
+from septum.io.microscopes.libraries import explained
 from septum.io.npy import mapped_reader
 from septum.io.zarr import child_folder
 

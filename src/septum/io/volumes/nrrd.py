@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.extras import explained, load_library
 from septum.io.formats import DEFLATE, STORED, UNBOUNDED, check_claim, damaged, format_path
 from septum.io.image import MICROMETERS, StoredImage
+from septum.io.microscopes.libraries import explained, load_library
 from septum.io.npy import mapped_reader
 from septum.io.zarr import child_folder
 
