@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.errors import FileError
 from septum.io.atomic import whole_file
 from septum.io.image import Image
 from septum.studio.project import Entry, Project
@@ -130,8 +131,7 @@ class Pyramid:
             if tile is None:
                 return None
             if kept:
-                with suppress(OSError), whole_file(file) as temporary:
-                    temporary.write_bytes(zlib.compress(tile.tobytes(), 1))
+                _keep(file, tile)
         with self._lock:
             self._memory[name] = tile
             self._bytes += tile.nbytes
@@ -172,6 +172,14 @@ class Pyramid:
         t, z, channel = key
         folder = self._project.work / "cache" / entry.id / f"t{t}z{z}c{channel}" / str(level)
         return folder / f"{place[0]}_{place[1]}"
+
+
+def _keep(file: Path, tile: Tile) -> None:
+    """Write a tile into the cache; on a full or protected drive it is made again each time."""
+    with suppress(OSError, FileError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as temporary:
+            temporary.write_bytes(zlib.compress(tile.tobytes(), 1))
 
 
 def _sides(sides: tuple[int, int], level: int) -> tuple[int, int]:
