@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -49,11 +49,13 @@ def folder(tmp_path: Path) -> Path:
 class Studio:
     """The command ``septum studio`` in a process of its own."""
 
+    started: ClassVar[list[Studio]] = []
+
     def __init__(self, folder: Path, *options: str) -> None:
         command = [sys.executable, "-m", "septum", "studio", str(folder), "--no-browser", "--json", *options]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-        assert self.process.stdout is not None
+        self.started.append(self)
         self.address = json.loads(self._document())["address"]
 
     def _document(self) -> str:
@@ -82,11 +84,19 @@ class Studio:
         self.process.stdout.close()
 
 
+@pytest.fixture(autouse=True)
+def no_server_stays() -> Iterator[None]:
+    """End the servers that a test has started, also where it fails."""
+    yield
+    while Studio.started:
+        studio = Studio.started.pop()
+        if studio.process.poll() is None:
+            studio.end()
+
+
 @pytest.fixture
 def studio(folder: Path) -> Iterator[Studio]:
-    studio = Studio(folder)
-    yield studio
-    studio.end()
+    yield Studio(folder)
 
 
 @pytest.fixture(scope="session")
