@@ -166,7 +166,7 @@ def test_axes_can_be_named(tmp_path: Path, kind: Foreign) -> None:
 
 def test_flipped_bytes_give_an_image_or_our_error(tmp_path: Path, kind: Foreign) -> None:
     if kind.suffix == ".czi":
-        pytest.skip("compiled code; tried apart, in processes of their own (benchmarks)")
+        pytest.skip("compiled code: a fault in it would end the test process")
     path, random = tmp_path / f"image{kind.suffix}", np.random.default_rng(3)
     kind.make(path, pixels(kind), 0.25)
     source = path.read_bytes()
