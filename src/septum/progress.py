@@ -5,7 +5,6 @@ All that happens on the way goes to the standard error stream.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections import deque
@@ -40,14 +39,15 @@ class Display:
     json: bool = False
 
 
-SILENT_S = 5.0  # at most, elsewhere than on a terminal; then a line says what runs, after twice the time again
-LINE_EVERY_S = 10.0
+SILENT_S = 5.0  # at most, elsewhere than on a terminal: then a line says what runs
+LONG_S, RARE_S = 300.0, 30.0  # in jobs of more than this, at most
 LINE_EVERY_PERCENT = 10
+RATE_FROM_S = 0.5  # a rate over less time says nothing
 RATE_OVER_S = 30.0  # speeds change: the rate is that of the last half minute
 
 
 class Progress:
-    """A bar with rate and time left on a terminal; elsewhere a line every 10 percent, or every 10 s and one percent.
+    """A bar with rate and time left on a terminal; elsewhere a line every 10 percent, and every 5 s (30 s later).
 
     Parameters
     ----------
@@ -73,9 +73,10 @@ class Progress:
         self._counts: deque[tuple[float, float]] = (
             deque()
         )  # time and count: one before the last half minute, those in it
-        self._line: tuple[float, float] = (-math.inf, -math.inf)  # time and percent of the last plain line
+        self._percent = -100.0  # of the last plain line
         self._working = (waiting, time.monotonic())  # what runs, and since when
-        self._silent_s = SILENT_S
+        self._begun = self._printed = time.monotonic()
+        self._most = 0.0  # done so far: the count never falls
         self._ended = Signal()
         self._watch: Thread | None = None
 
@@ -102,7 +103,7 @@ class Progress:
 
     def work(self, text: str) -> None:
         """Say what runs from now on, in which nothing is counted: on a terminal at once, elsewhere if it takes long."""
-        self._working, self._silent_s = (text, time.monotonic()), SILENT_S
+        self._working = (text, time.monotonic())
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, note=text)
         elif self._mark is not None:
@@ -112,10 +113,12 @@ class Progress:
         """Print what runs and since when, whenever nothing has happened for a while."""
         while not self._ended.wait(0.2):
             text, since = self._working
-            silent = time.monotonic() - since
-            if text and silent >= self._silent_s:
-                self._print(f"{text} ... {format_seconds(silent)}")
-                self._silent_s *= 2
+            now = time.monotonic()
+            if text and now - self._printed >= self._longest_silence(now):
+                self._print(f"{text} ... {format_seconds(now - since)}")
+
+    def _longest_silence(self, now: float) -> float:
+        return SILENT_S if now - self._begun < LONG_S else RARE_S
 
     def say(self, text: str) -> None:
         """Print one line, above the bar where there is one; nothing if quiet."""
@@ -137,7 +140,8 @@ class Progress:
         if self.quiet:
             return
         now = time.monotonic()
-        self._working, self._silent_s = (f"{int(done)}/{total} {self.unit}", now), SILENT_S
+        done = self._most = max(done, self._most)
+        self._working = (f"{int(done)}/{total} {self.unit}", now)
         self._counts.append((now, done))
         while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_OVER_S:
             self._counts.popleft()
@@ -148,9 +152,9 @@ class Progress:
 
     def begin(self, unit: str) -> None:
         """Count something else from now on: count and rate begin anew."""
-        self.unit = unit
+        self.unit, self._most = unit, 0.0
         self._counts.clear()
-        self._line = (-math.inf, -math.inf)
+        self._percent = -100.0
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
@@ -163,6 +167,7 @@ class Progress:
         self.show(done, total, note=f"{stage}  {note}")
 
     def _print(self, text: str) -> None:
+        self._printed = time.monotonic()
         live = self._bar or self._mark
         if live is not None:
             live.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -197,14 +202,15 @@ class Progress:
 
     def _show_line(self, now: float, done: float, total: int, note: str) -> None:
         percent = 100.0 * done / total if total else 100.0
-        last_time, last_percent = self._line
+        last_percent = self._percent
         decade = percent // LINE_EVERY_PERCENT > last_percent // LINE_EVERY_PERCENT
-        if not decade and (now - last_time < LINE_EVERY_S or abs(percent - last_percent) < 1):
+        # A little sooner than the line that breaks the silence.
+        if not decade and now - self._printed < 0.9 * self._longest_silence(now):
             return
-        self._line = (now, percent)
+        self._percent = percent
         parts = [f"{int(done)}/{total} {self.unit if total != 1 else self.unit.removesuffix('s')}"]
         begun, first = self._counts[0]
-        if done > first and now > begun:
+        if done > first and now - begun >= RATE_FROM_S:
             speed = (done - first) / (now - begun)
             parts += [rate_text(speed, self.unit), f"{format_seconds(max(0.0, total - done) / speed)} left"]
         self._print("  ".join([*parts, note] if note else parts))
@@ -219,6 +225,7 @@ def show_training(record: Event, progress: Progress) -> None:
     """Show one record of a training."""
     match record:
         case Checked(report):
+            progress.work("planning the training")
             for line in report.lines():
                 if line.startswith("warning: "):
                     progress.warn(line.removeprefix("warning: "))

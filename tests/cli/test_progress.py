@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from septum.cli.progress import Outcome, follow_prediction, follow_training
-from septum.events import Warned
+from septum.events import Event, Warned
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.progress import Display, Progress, rate_text
 from septum.training.events import Planned, Resumed, Saved, Step, Trained, Validated
@@ -38,27 +39,59 @@ def test_rates() -> None:
 def test_plain_lines_every_ten_percent(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     with Progress("steps") as progress:
         for step in range(1, 101):
-            clock[0] += 0.5
+            clock[0] += 0.4
             progress.show(step, 100, note=f"loss {step / 100:.2f}")
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
     assert lines[0] == "1/100 steps  loss 0.01"
-    assert lines[1] == "10/100 steps  2.0 steps/s  45 s left  loss 0.10"
-    assert lines[-1] == "100/100 steps  2.0 steps/s  0.0 s left  loss 1.00"
+    assert lines[1] == "10/100 steps  2.5 steps/s  36 s left  loss 0.10"
+    assert lines[-1] == "100/100 steps  2.5 steps/s  0.0 s left  loss 1.00"
     assert len(lines) == 11
 
 
-def test_plain_lines_every_ten_seconds_and_one_percent(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+def test_plain_lines_every_five_seconds_and_later_every_thirty(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
     with Progress("steps") as progress:
-        for step in range(1, 5001):  # 1 s a step: a line each 10 s would be 500 lines
+        for step in range(1, 10001):  # 1 s a step
             clock[0] += 1.0
-            progress.show(step, 5000)
-        assert len(capsys.readouterr().err.splitlines()) == pytest.approx(100, abs=2)
-        for step in range(1, 3):
-            clock[0] += 60.0
-            progress.show(5000 + 500 * step, 10000)
-    assert len(capsys.readouterr().err.splitlines()) == 2
+            progress.show(step, 100_000)
+            if step == 300:
+                assert len(capsys.readouterr().err.splitlines()) == pytest.approx(60, abs=2)
+    assert len(capsys.readouterr().err.splitlines()) == pytest.approx((10_000 - 300) / 27, abs=3)
+
+
+def test_progress_never_falls(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with Progress("images") as progress:
+        for done in (1, 3, 2, 4):  # an image may be written while the next is computed
+            clock[0] += 10.0
+            progress.show(done, 4)
+        progress.begin("blocks")
+        progress.show(1, 2)
+    counts = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert counts == ["1/4", "3/4", "3/4", "4/4", "1/2"]
+
+
+def test_an_image_is_done_when_its_result_is_written(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    job: list[Event] = [
+        ImageStarted(Path("a.png"), 0, 1, 1, (572, 572), 0, 1 << 29, None),
+        TileDone(Path("a.png"), 1, 1),
+        ImageDone(Path("a.png"), Path("out/a.png"), 7.0, 3),
+    ]
+
+    def slowly() -> Iterator[Event]:
+        for event in job:
+            yield event
+            clock[0] += 7.0
+
+    with Progress("images") as progress:
+        follow_prediction(slowly(), progress, Outcome())
+    assert [line for line in capsys.readouterr().err.splitlines() if line[1] == "/"] == [
+        "0/1 image  a.png",
+        "0/1 image  14.0 s/image  7.0 s left  a.png, tile 1 of 1",
+        "1/1 image  14.0 s/image  0.0 s left  a.png",
+    ]
 
 
 def test_resumed_runs_count_the_rate_from_their_first_new_step(

@@ -26,7 +26,7 @@ MASK_NO_LABELS = IssueKind(
     "mask",
     "whose values are no labels",
     "the copy of --fix leaves them out",
-    todo="save one channel of whole numbers, as PNG or TIFF (numpy.argmax turns a channel for each class into one)",
+    todo="save whole numbers in one channel, as PNG or TIFF",
     leaves_out=True,
 )
 MASK_FLOAT = IssueKind("mask-float", "mended", "mask", "saved as floating-point numbers", "read as whole numbers")
@@ -246,7 +246,8 @@ def _one_or_three(planes: NDArray[np.int64], mends: list[IssueKind]) -> tuple[ND
     if channels == 1:
         return planes, ""
     if channels not in (3, 4):
-        return planes, f"{channels} channels that overlap or hold several values"
+        way = "numpy.argmax makes one of a channel for each class"
+        return planes, f"{channels} channels that overlap or hold several values; {way}"
     color = planes[:3]
     if (color[0] == color[1]).all() and (color[0] == color[2]).all():
         mends.append(MASK_GRAY_RGB)

@@ -132,7 +132,8 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 (progress.say if index == 0 or record.blocks else progress.detail)(layout_text(record))
                 progress.show(index, count, note=path.name)
             case TileDone(path, tile, tiles):
-                progress.show(index + tile / tiles, count, note=f"{path.name}, tile {tile} of {tiles}")
+                # The last part of an image is to make its objects and to write them.
+                progress.show(index + tile / (tiles + 1), count, note=f"{path.name}, tile {tile} of {tiles}")
             case BlockDone(path, stage, done, blocks):
                 progress.show_stage(stage, done, blocks, note=path.name)
             case ImageDone(path, output, seconds, objects, scale):
@@ -141,7 +142,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 if scale is not None:
                     found += f", scale {format_factors(scale if isinstance(scale, tuple) else (scale,))}"
                 finished = len(outcome.done) + len(outcome.failed)
-                progress.show(max(index, finished), count, note=path.name)  # the next may be computed already
+                progress.show(finished, count, note=path.name)
                 progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")
             case Exported(_, written, notes):
                 outcome.exported += written
