@@ -322,6 +322,7 @@ def _disturb(layout: Layout, rng: np.random.Generator) -> None:
     elif way == "hidden" and victim.is_file():
         (folder / f"._{victim.name}"[:250]).write_bytes(b"\0\5\x16\7")
     elif way == "link":
+        (folder / "gone.tif").unlink(missing_ok=True)
         (folder / "gone.tif").symlink_to(folder / "nothing.tif")
     elif way == "folder":
         (folder / "deep" / "er").mkdir(parents=True, exist_ok=True)
