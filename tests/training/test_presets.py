@@ -159,3 +159,9 @@ def test_five_classes_and_more_learn_at_a_higher_rate() -> None:
         assert plan.optimizer.rate == rate
         assert plan.prior
         assert any(r == f"rate 0.003 instead of 0.001: {classes} classes" for r in reasons) == (rate > 0.001)
+
+
+def test_lines_start_from_equal_shares() -> None:
+    lines = make_plan(replace(FINGERPRINT, boundary_lines=True), steps=1)[0]
+    assert (lines.lines, lines.prior) == (True, False)
+    assert make_plan(FINGERPRINT, steps=1)[0].prior

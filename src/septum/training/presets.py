@@ -217,7 +217,8 @@ def _auto(
         weights=WeightSettings(w0=10.0, sigma_px=5.0, balance=10.0 if fingerprint.boundary_lines else 1.0),
         dice=0.0 if fingerprint.boundary_lines else 1.0,
         deep=0.5,
-        prior=True,
+        # The class balance makes both classes of lines and areas about equally heavy: there is nothing to start from.
+        prior=not fingerprint.boundary_lines,
         tile=tile,
         batch=max(1, min(_LARGEST_BATCH, batch)),
         sampler="objects",
