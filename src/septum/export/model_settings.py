@@ -51,7 +51,7 @@ class ExportSettings(Settings):
     ] = None
     license: Annotated[
         str | None,
-        Option(help="License of the package: CC-BY-4.0, MIT, ...", heading=PACKAGE, metavar="SPDX"),
+        Option(help="License of the package: CC-BY-4.0 or MIT", heading=PACKAGE, metavar="SPDX"),
     ] = None
     author: Annotated[
         tuple[str, ...], Option(help="Author of the package (repeatable).", heading=PACKAGE, metavar="NAME")
