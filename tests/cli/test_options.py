@@ -195,7 +195,7 @@ def test_every_command_has_the_common_options(help_of: Help, words: list[str]) -
     for option in ("-q, --quiet", "-v, --verbose", "--json", "-h, --help"):
         assert option in text
     assert ("--device NAME" in text) == (words[0] not in ("check", "evaluate", "fetch", "convert", "export"))
-    reads_images = ("check", "train", "predict", "evaluate", "suggest", "experiment", "convert")
+    reads_images = ("studio", "check", "train", "predict", "evaluate", "suggest", "experiment", "convert")
     assert ("--axes AXES" in text) == (words[0] in reads_images)
 
 

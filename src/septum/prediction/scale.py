@@ -45,6 +45,7 @@ TOLERANCE = 1.5
 _NEAR = 1.7  # largest ratio of the seen width and that of the training objects, of factors to choose from
 _FACTORS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)  # small ones cost little
 _LAST_FACTOR = 4.0  # tried if none of them is good, or the last one is best
+_LEAST_AP50 = 0.3  # of the model on its held-out images; below, what it finds has no width of objects
 _LEAST_SURE = 0.5  # below, the network knows no objects of this kind at any scale
 _LESS_SURE = 0.15  # the first image may be surer by this than one that keeps its factor
 _LEAST_OBJECTS = 3  # an image of fewer objects keeps the factor of the first image
@@ -150,8 +151,10 @@ class ScaleFinder:
 
     @property
     def measures(self) -> bool:
-        """Return True if factors can be measured: images of objects whose width in training is known."""
-        return self.model.rank == 2 and self.model.header.kind == "objects" and self._target_px > 0
+        """Return True if factors can be measured: images, and a model that finds objects of known width."""
+        header = self.model.header
+        finds = header.kind == "objects" and header.scores.get("AP50", 1.0) >= _LEAST_AP50
+        return self.model.rank == 2 and finds and self._target_px > 0
 
     @property
     def factor(self) -> float:
