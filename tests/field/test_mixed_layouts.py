@@ -73,3 +73,18 @@ def test_predictions_without_truth_are_counted_and_named(tmp_path: Path, cells: 
             tifffile.imwrite(tmp_path / f"truth/c{n}.tif", ids)
     result = septum.evaluate(tmp_path / "predicted", tmp_path / "truth")
     assert "1 prediction without truth, not scored: c3.tif" in result.notes
+
+
+def test_images_beside_the_folders_of_images_are_named(tmp_path: Path, cells: Cells) -> None:
+    for n in range(3):
+        image, ids = cells(n)
+        for name in ("images", "masks"):
+            (tmp_path / f"c{n}" / name).mkdir(parents=True)
+        tifffile.imwrite(tmp_path / f"c{n}/images/c{n}.tif", image)
+        for value in (1, 2):
+            tifffile.imwrite(tmp_path / f"c{n}/masks/o{value}.tif", (ids == value).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "other.tif", cells(3)[0])
+    (tmp_path / "new.webp").write_bytes(b"RIFF")
+    issues = {issue.code: issue.files for issue in check([tmp_path]).issues}
+    assert issues["unpaired-image"] == (tmp_path / "other.tif",)
+    assert issues["unread-format"] == (tmp_path / "new.webp",)

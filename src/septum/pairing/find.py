@@ -114,7 +114,8 @@ def _one_folder(folder: Path) -> Pairing:
     if roles := role_folders(folder):
         return _two_folders(*roles)
     if samples := object_folders(folder):
-        return _object_masks(samples)
+        beside = tuple(images_in(folder)), unread_images(folder)
+        return replace(_object_masks(samples), unmatched_images=beside[0], unread=beside[1])
     if annotated := ctc.sequences(folder):
         return ctc.pair_sequences(annotated)
     if any(names_a_mask(p) for p in images_in(folder)):
