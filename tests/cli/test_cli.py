@@ -329,7 +329,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
             ["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"],
             ["--format gif", "expected: one of", "tif"],
         ),
-        (["segment", "a.png"], ["error: no such command: segment", "expected: one of demo, studio, check", "septum --help"]),
+        (["segment", "a.png"], ["error: no such command: segment", "one of demo, studio, check", "septum --help"]),
         (["trian", "cells"], ["error: no such command: trian", "did you mean: septum train?"]),
         (["evaluate", "a"], ["Missing argument"]),
         (["evaluate", "a", "b", "c", "d"], ["error: PREDICTED a b c", "at most 2"]),
