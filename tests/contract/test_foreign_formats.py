@@ -271,6 +271,7 @@ def test_a_small_file_that_claims_a_huge_volume_is_refused(tmp_path: Path) -> No
     nrrd = "NRRD0004\ntype: double\ndimension: 2\nsizes: 1000000 1000000\nencoding: {}\nendian: little\n\n"
     for number, encoding in enumerate(("raw", "gzip", "bzip2")):
         (tmp_path / f"{number}.nrrd").write_bytes(nrrd.format(encoding).encode() + bytes(100))
+    (tmp_path / "3.nrrd").write_bytes(nrrd.format("raw\nbyte skip: -1").encode() + bytes(100))
     if importlib.util.find_spec("nrrd") is None:
         pytest.skip("the extra [formats] is not installed")
     for path in sorted(tmp_path.iterdir()):

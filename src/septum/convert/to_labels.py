@@ -166,7 +166,7 @@ def _write_mask(
 
 
 def _notes(files: Files, mask: Path) -> tuple[str, ...]:
-    """Return what became of drawn objects that is not plain."""
+    """Return notes on drawn objects that overlap, are cut or left out; none for other masks."""
     filled = files.filled(mask)
     if filled is None:
         return ()
@@ -174,7 +174,7 @@ def _notes(files: Files, mask: Path) -> tuple[str, ...]:
     if filled.overlapping:
         notes.append(f"{filled.overlapping} objects on others ({filled.overlap_px} pixels): the later one is on top")
     if filled.hidden:
-        notes.append(f"lost under later objects: {', '.join(filled.hidden)}")
+        notes.append(f"left out, since later objects cover them entirely: {', '.join(filled.hidden)}")
     if filled.cut:
         notes.append(f"cut by the border: {', '.join(filled.cut)}")
     if filled.refused:

@@ -152,10 +152,8 @@ def open_channels(files: list[Path], open_one: Callable[[Path], StoredImage]) ->
             opened.callback(part.close)
             if "C" in part.axes or part.shape != (parts[0] if parts else part).shape:
                 given = f"{format_path(path)}: {part.shape} ({part.axes})"
-                first = f", as {files[0].name}" if parts else ""
-                raise FileError(
-                    given, f"one channel of {parts[0].shape if parts else 'gray values'}{first}", "save it so"
-                )
+                first = f"{parts[0].shape}, as {files[0].name}" if parts else "gray values"
+                raise FileError(given, f"one channel of {first}", "save each channel in a file of its own, of one size")
             parts.append(part)
         first_part = parts[0]
         close = opened.pop_all().close

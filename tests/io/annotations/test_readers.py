@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,13 @@ def test_qupath_classes_planes_and_what_is_no_object(tmp_path: Path) -> None:
     assert np.array_equal(found[2], numbered(SQUARE_PIXELS))
 
 
+def test_a_feature_of_qupath_without_an_outline_is_named(tmp_path: Path) -> None:
+    empty = [feature(None), feature({"type": "Polygon", "coordinates": []}, name="b")]  # type: ignore[arg-type]
+    found = filled(write_json(tmp_path / "a.geojson", [*empty, feature(poly(SQUARE))]))
+    assert list_names(found.refused) == "2 features without an outline (feature 1, feature 2 (b))"
+    assert found.objects == 1
+
+
 def test_qupath_cells_in_an_annotation(tmp_path: Path) -> None:
     cell = feature(poly(SQUARE), objectType="cell") | {"nucleusGeometry": poly(frame_of(6, 24, 8, 26))}
     place = write_json(tmp_path / "a.geojson", [feature(poly(frame_of(0, 0, 50, 40)), name="region"), cell])
@@ -308,6 +316,12 @@ def test_coco_that_is_wrong_is_refused_by_name(tmp_path: Path, change: dict[str,
         read_drawings(write_json(tmp_path / "a.json", document))
 
 
+def test_coco_with_two_images_of_one_id_is_refused(tmp_path: Path) -> None:
+    document = {"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}], "annotations": []}
+    with pytest.raises(FileError, match="2 images with 1 different ids"):
+        read_drawings(write_json(tmp_path / "a.json", document))
+
+
 # labelme, after the description of its format.
 
 
@@ -345,6 +359,12 @@ def test_labelme(tmp_path: Path) -> None:
     assert list_names(found.refused) == "1 point (shape 5 (dot)), 1 line (shape 6 (trace))"
     assert [one.label for one in read_drawing(place).objects] == ["cell", "cell", "cell", "ring"]
     assert read_drawing(place).image == "a.png"
+
+
+def test_a_mask_of_labelme_above_the_limit_of_pillow_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    place = labelme(tmp_path / "a.json", shape("mask", [[0, 0], [49, 39]], mask=png(RING)))
+    assert np.array_equal(labels(place), RING)
 
 
 def test_labelme_groups_are_one_object(tmp_path: Path) -> None:
@@ -515,6 +535,28 @@ def test_pickles_that_ask_for_more_end_in_a_message(
     assert not (tmp_path / "was-run").exists()
 
 
+def test_a_pickle_takes_no_memory_for_bytes_that_are_not_there(tmp_path: Path) -> None:
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|O", "fortran_order": False, "shape": ()})
+    program = b"\x80\x05\x96" + (1 << 28).to_bytes(8, "little") + b"."
+    (tmp_path / "a_seg.npy").write_bytes(head.getvalue() + program)
+    tracemalloc.start()
+    with pytest.raises(FileError, match="damaged or cut off"):
+        read_drawings(tmp_path / "a_seg.npy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def test_a_pickle_changes_nothing_for_the_next_one(tmp_path: Path) -> None:
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|O", "fortran_order": False, "shape": ()})
+    program = b"cnumpy.core.numeric\n_frombuffer\n(N}(X\x0c\0\0\0__defaults__)utb."
+    (tmp_path / "a_seg.npy").write_bytes(head.getvalue() + program)
+    with pytest.raises(FileError, match="it sets attributes of something that is no array"):
+        read_drawings(tmp_path / "a_seg.npy")
+
+
 # All formats.
 
 
@@ -569,3 +611,22 @@ def test_a_zip_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None
     (tmp_path / "bomb.zip").write_bytes(data)
     with pytest.raises(FileError, match="claims 2147483648 bytes but holds"):
         read_drawings(tmp_path / "bomb.zip")
+
+
+def test_a_zip_whose_packed_bytes_are_wrong_is_refused(tmp_path: Path) -> None:
+    for number, packing in enumerate((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)):
+        path = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(path, "w", packing) as archive:
+            archive.writestr("a.roi", b"Iout" + bytes(range(200)))
+        data = bytearray(path.read_bytes())
+        at = data.index(b"a.roi") + len("a.roi") + 9  # behind the properties of LZMA
+        data[at : at + 30] = bytes(byte ^ 255 for byte in data[at : at + 30])
+        path.write_bytes(data)
+        with pytest.raises(FileError, match="damaged or cut off"):
+            read_drawings(path)
+
+
+def test_names_of_imagej_hold_no_control_characters(tmp_path: Path) -> None:
+    roi = roifile.ImagejRoi.frompoints(np.array(SQUARE, np.float32), name="a\x1b[31m\nb")
+    roi.tofile(tmp_path / "a.roi")
+    assert [one.name for one in read_drawing(tmp_path / "a.roi").objects] == ["a[31m b"]

@@ -99,11 +99,31 @@ _KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
+def _load_state(unpickler: Any) -> None:
+    """Give an array or a type its state; anything else, such as the functions above, keeps its attributes."""
+    if not isinstance(unpickler.stack[-2], _Array | _Type):
+        raise ForbiddenPickle("it sets attributes of something that is no array")
+    state = unpickler.stack.pop()
+    unpickler.stack[-1].__setstate__(state)
+
+
+def _load_bytearray(unpickler: Any) -> None:
+    """Read bytes that are there; Python 3.11 takes memory for all that are claimed."""
+    (length,) = struct.unpack("<Q", unpickler.read(8))
+    unpickler.append(bytearray(unpickler.read(length)))
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler that knows numpy arrays only.
 
     The one in Python, since the fast one in C takes memory for what a file merely claims.
     """
+
+    dispatch = {  # noqa: RUF012 - as in the class above
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: _load_state,
+        pickle.BYTEARRAY8[0]: _load_bytearray,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         try:

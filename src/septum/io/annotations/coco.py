@@ -26,10 +26,15 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
     Raises
     ------
     FileError
-        If the file is damaged, or an annotation names an image or a class that the file does not list.
+        If the file is damaged, two images have one id, or an annotation names an image or a class that the file does
+        not list.
     """
     document = mapping(read_json(path, "COCO"))
-    images = {text(one.get("id")): one for one in map(mapping, sequence(document.get("images")))}
+    listed = [mapping(one) for one in sequence(document.get("images"))]
+    images = {text(one.get("id")): one for one in listed}
+    if len(images) < len(listed):
+        given = f"{len(listed)} images with {len(images)} different ids"
+        raise refuse(path, given, "an id of its own for each image", "export it again")
     classes = {text(one.get("id")): text(one.get("name")) for one in map(mapping, sequence(document.get("categories")))}
     found: dict[str, list[DrawnObject]] = defaultdict(list)
     refused: dict[str, list[tuple[str, str]]] = defaultdict(list)

@@ -75,6 +75,7 @@ def _add(
         refused.append(("core of a tissue array", name))
         return
     parts: list[tuple[Ring, ...]] = []
+    known = len(refused)
     for one in _geometries(geometry, 0):
         shape = text(one.get("type"))
         if shape in _NO_AREA:
@@ -87,6 +88,7 @@ def _add(
             raise ValueError(f"{name}: a geometry of type {shape or 'nothing'}")
     parts = [part for part in parts if part]
     if not parts:
+        refused += [("feature without an outline", name)] if len(refused) == known else []
         return
     classification = properties.get("classification")
     label = text(mapping(classification).get("name") if isinstance(classification, dict) else classification)

@@ -6,6 +6,7 @@ Coordinates are those of pixel corners for selections with an area, as ImageJ fi
 from __future__ import annotations
 
 import logging
+import lzma
 import re
 import zipfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.io.annotations.drawing import PAGE, Drawing, DrawnObject, Ring, ellipse, join_sections, rectangle, ring
-from septum.io.annotations.texts import read_bytes
+from septum.io.annotations.texts import read_bytes, text
 from septum.io.formats import DAMAGE, DEFLATE, check_memory, damaged
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def read_rois(path: Path) -> tuple[Drawing, ...]:
     try:
         for name, data in _members(path):
             _add(name, data, objects, refused)
-    except (*DAMAGE, zipfile.BadZipFile, NotImplementedError) as error:
+    except (*DAMAGE, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise damaged(path, "ImageJ ROI", error) from error
     names = ["" if _BY_PLACE.fullmatch(one.name) else one.name for one in objects]
     return (Drawing("ImageJ", join_sections(objects, names), tuple(refused)),)
@@ -71,7 +72,7 @@ def _add(name: str, data: bytes, objects: list[DrawnObject], refused: list[tuple
 
     logging.getLogger("roifile").setLevel(logging.CRITICAL)  # what it logs becomes an error here, or does not matter
     roi = ImagejRoi.frombytes(data)
-    name = " ".join((roi.name or name).split())[:200]
+    name = text(roi.name or name)
     if roi.roitype.name in _NO_AREA or roi.subtype in (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.IMAGE):
         refused.append((_NO_AREA.get(roi.roitype.name, roi.subtype.name.lower()), name))
         return

@@ -72,13 +72,14 @@ def _add(shape: Mapping[str, Any], number: int, objects: list[DrawnObject], refu
 
 def _bitmap(shape: Mapping[str, Any], points: np.ndarray[Any, Any]) -> Bitmap:
     """Return the pixels of a mask: a PNG in base 64, its box in the points, last pixel included."""
-    from PIL import Image
+    # The class rather than Image.open, whose limit refuses valid large masks; the size is checked here.
+    from PIL.PngImagePlugin import PngImageFile
 
     try:
         data = base64.b64decode(text_of(shape.get("mask")), validate=True)
     except binascii.Error as error:
         raise ValueError("a mask that is no base 64") from error
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+    with PngImageFile(io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > min(_MOST_PIXELS, len(data) * DEFLATE * 8):
             raise ValueError(f"a mask that claims {width} x {height} pixels but holds {len(data)} bytes")

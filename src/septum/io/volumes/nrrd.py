@@ -100,7 +100,7 @@ def _place_of_data(path: Path, header: Any, begin: int, claimed: int) -> tuple[P
         raise FileError(f"{format_path(path)}: lines to skip before the values", "plain values", "save it anew")
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
     if skip == -1:
-        return data, data.stat().st_size - claimed
+        return data, max(begin, data.stat().st_size - claimed)
     if skip < 0:
         raise damaged(path, _KIND, f"{skip} bytes to skip")
     return data, begin + skip
