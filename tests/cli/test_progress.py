@@ -165,6 +165,18 @@ def test_training_is_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_an_image_that_fails_for_another_program_is_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = Path("a.png"), Path("b.png")
+    job = []
+    for index, path in enumerate((a, b)):
+        job += [ImageStarted(path, index, 2, 2, (572, 572), 0, 1 << 29, None), ImageDone(path, path, 0.5, 3)]
+        job += [ImageFailed(path, "no regions")]
+    with Progress("images") as progress:
+        follow_prediction(iter(job), progress, Outcome())
+    counts = [line.split()[0] for line in capsys.readouterr().err.splitlines() if " images " in line]
+    assert counts[-1] == "2/2" and "3/2" not in counts
+
+
 def test_prediction_is_followed_to_its_end(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     a, b = Path("a.png"), Path("b.png")
     done, failed = ImageDone(a, Path("out/a.tif"), 0.5, 3), ImageFailed(b, "not an image")

@@ -171,6 +171,14 @@ def test_a_file_that_differs_is_not_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx", "small.safetensors"]
 
 
+def test_a_file_that_cannot_be_opened_is_refused_in_words(tmp_path: Path) -> None:
+    path = saved(tmp_path, UNetSettings(width=2, depths=(1, 1)), STANDARDIZE, 1)
+    (tmp_path / "other.onnx").write_bytes(b"no graph")
+    pair = onnx_check.TestPair(np.zeros((1, 1, 16, 16), np.float32), np.zeros((1, 1, 2, 8, 8), np.float32))
+    with pytest.raises(FileError, match=r"other\.onnx: onnxruntime cannot run it"):
+        onnx_check.compare(tmp_path / "other.onnx", open_model(path, "cpu").network, STANDARDIZE, pair)
+
+
 def test_missing_libraries_are_named_with_the_line_that_installs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

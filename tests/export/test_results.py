@@ -17,6 +17,7 @@ from PIL import Image as Picture
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.learned import LearnedDecisions, LogisticScore
 from septum.arrays.normalize import NormalizeSettings
+from septum.cli.main import main
 from septum.convert.settings import ConvertSettings
 from septum.errors import UsageError
 from septum.events import Event
@@ -137,6 +138,24 @@ def test_objects_have_the_confidence_that_the_model_states(tmp_path: Path, scale
             assert stated == pytest.approx(known[0][int(feature["properties"]["name"]) - 1], abs=1e-4)
 
 
+def test_each_slice_of_a_stack_has_the_confidence_of_its_own_objects(tmp_path: Path) -> None:
+    score = LogisticScore(properties=("mean",), mean=(0.5,), deviation=(0.1,), weights=(1.5,), bias=0.3)
+    learned = ObjectSettings(**OBJECTS, learned=LearnedDecisions(size_px=20, confidence=score))
+    model = save(tmp_path / "model.safetensors", learned)
+    stack = np.stack([np.stack([spots(3 * t + z, (40, 40)) for z in range(3)]) for t in range(2)])
+    write_image(tmp_path / "a.tif", stack, axes="TZYX")
+    run(model, [tmp_path / "a.tif"], tmp_path / "out", ("tables", "geojson"))
+    rows = rows_of(tmp_path / "out" / "objects.csv")
+    table = {(int(row["t"]), int(row["z"]), int(row["label"])): float(row["confidence"]) for row in rows}
+    assert len({confidence for (_, _, label), confidence in table.items() if label == 1}) == 6
+    found = {}
+    for feature in json.loads((tmp_path / "out" / "a.geojson").read_text())["features"]:
+        plane = feature["geometry"].get("plane", {"t": 0, "z": 0})
+        place = plane["t"], plane["z"], int(feature["properties"]["name"])
+        found[place] = feature["properties"]["measurements"]["confidence"]
+    assert found == pytest.approx(table, abs=1e-4)
+
+
 def test_stacks_have_time_points_and_slices(model: Path, tmp_path: Path) -> None:
     stack = np.stack([np.stack([spots(3 * t + z, (40, 40)) for z in range(3)]) for t in range(2)])
     write_image(tmp_path / "a.tif", stack, axes="TZYX")
@@ -251,6 +270,43 @@ def test_a_label_image_that_does_not_fit_is_named_and_the_others_are_written(tmp
     assert failed.source.name == "b.tif"
     assert "whole numbers" in failed.reason
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".geojson", ".parquet"]
+
+
+def test_coco_holds_nothing_of_a_label_image_that_cannot_be_read_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    good = np.ones((2, 4, 4), np.uint64)
+    bad = good.copy()
+    bad[1] = 2**64 - 1
+    for name, labels in (("a", good), ("b", bad), ("c", good)):
+        write_image(tmp_path / "labels" / f"{name}.ome.zarr", labels, axes="TYX", labels=True)
+    events = convert(tmp_path / "labels", tmp_path / "out", ("coco",))
+    assert [event.source.name for event in events if isinstance(event, NotExported)] == ["b.ome.zarr"]
+    found = json.loads((tmp_path / "out" / "objects.coco.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == ["a.ome.zarr"] * 2 + ["c.ome.zarr"] * 2
+    assert [(one["id"], one["image_id"]) for one in found["annotations"]] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+def test_where_all_label_images_fail_an_older_file_of_all_images_stays(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.ome.zarr", np.full((4, 4), 2**64 - 1, np.uint64), axes="YX", labels=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "objects.coco.json").write_text("older")
+    (event,) = convert(tmp_path / "a.ome.zarr", tmp_path / "out", ("coco",))
+    assert isinstance(event, NotExported)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["objects.coco.json"]
+    assert (tmp_path / "out" / "objects.coco.json").read_text() == "older"
+
+
+def test_the_command_counts_the_files_and_names_the_image_of_a_note(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "a.png", spots(), axes="YX")
+    asked = ["predict", str(model), str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--scale", "1"]
+    with pytest.raises(SystemExit) as left:
+        main([*asked, "--device", "cpu", "--also", "geojson,overlay,properties"])
+    assert not left.value.code
+    said = capsys.readouterr()
+    assert "; 2 files for other programs" in said.out
+    assert "warning: a.png: no properties: " in said.err
 
 
 def test_the_masks_of_a_data_set_are_exported_with_their_images_and_images_are_never_labels(tmp_path: Path) -> None:

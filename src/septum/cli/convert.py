@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from septum.check.issues import pluralize
 from septum.cli import options
 from septum.cli.progress import stoppable
 from septum.cli.text import json_text
@@ -51,7 +52,9 @@ def _write_labels(asked: ConvertAndExportSettings, display: Display) -> None:
     if display.json:
         typer.echo(json_text({"command": "convert", "written": written, "failures": failed}))
     else:
-        typer.echo(f"{settings.out}: {len(written)} label images; {len(failed)} files not converted")
+        typer.echo(
+            f"{settings.out}: {pluralize(len(written), 'label image')}; {pluralize(len(failed), 'file')} not converted"
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -81,7 +84,7 @@ def _write_forms(settings: ConvertAndExportSettings, display: Display) -> None:
     if display.json:
         typer.echo(json_text({"command": "convert", "written": written, "failures": failed}))
     else:
-        typer.echo(f"{out}: {len(written)} files; {len(failed)} label images not converted")
+        typer.echo(f"{out}: {pluralize(len(written), 'file')}; {pluralize(len(failed), 'label image')} not converted")
     if failed:
         raise typer.Exit(1)
 

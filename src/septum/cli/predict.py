@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from septum.check.issues import pluralize
 from septum.cli import options
 from septum.cli.progress import Outcome, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
@@ -52,6 +53,8 @@ def _summary(outcome: Outcome, place: str) -> str:
     count = len(outcome.done)
     words = f"{count} image{'s' * (count != 1)} in {format_seconds(outcome.seconds)}, results in {place}"
     words += f"; at most {format_bytes(outcome.peak_bytes)} of memory"
+    if outcome.exported:
+        words += f"; {pluralize(len(outcome.exported), 'file')} for other programs"
     return words + (f"; {len(outcome.failed)} failed" if outcome.failed else "")
 
 

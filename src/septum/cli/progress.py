@@ -109,7 +109,7 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
 
 @dataclass
 class Outcome:
-    """What came of a prediction: images done and failed and files for other programs, in order, time and memory."""
+    """The outcome of a prediction: images done, images failed and files for other programs in order; time; memory."""
 
     done: list[ImageDone] = field(default_factory=list)
     failed: list[ImageFailed] = field(default_factory=list)
@@ -123,6 +123,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
     from septum.export.results import Exported
 
     index = count = 0
+    finished: set[Path] = set()  # an image that is done may fail after that, for another program
     for record in job:
         match record:
             case Opened(words):
@@ -141,14 +142,14 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
                 if scale is not None:
                     found += f", scale {format_factors(scale if isinstance(scale, tuple) else (scale,))}"
-                finished = len(outcome.done) + len(outcome.failed)
-                progress.show(finished, count, note=path.name)
+                finished.add(path)
+                progress.show(len(finished), count, note=path.name)
                 progress.say(f"{path} -> {output}  {format_seconds(seconds)}{found}")
-            case Exported(_, written, notes):
+            case Exported(source, written, notes):
                 outcome.exported += written
                 progress.detail(f"  {', '.join(map(str, written))}")
                 for note in notes:
-                    progress.warn(note)
+                    progress.warn(f"{source.name}: {note}")
             case ShardDone(path, left):
                 what = f"{pluralize(left, 'block')} left to other parts" if left else "all parts are done"
                 progress.say(
@@ -156,6 +157,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 )
             case ImageFailed(path):
                 outcome.failed.append(record)
+                finished.add(path)
                 progress.say(f"{path} failed")
             case Warned(text):
                 progress.warn(text)

@@ -216,7 +216,7 @@ def read_truth(item: ScoredPair, predicted: Image, *, axes: str | None = None) -
         return truth, []
     notes = [f"truth: drawn objects ({filled.program}) were filled by the centers of pixels"]
     if filled.overlapping:
-        notes.append("truth: of drawn objects that overlap the later one is on top")
+        notes.append("truth: where drawn objects overlap, the later one is on top")
     if filled.hidden or filled.refused:
         lost = [*filled.refused, *(("object covered by later ones", name) for name in filled.hidden)]
         notes.append(f"truth: left out {list_names(lost)}")

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.errors import SeptumError
 from septum.export.outlines import column_runs
 from septum.export.runs import LABEL, SLICE, Frame, complete_objects
 from septum.io.atomic import whole_file
@@ -48,8 +49,24 @@ class CocoFile:
         -------
         int
             Number of annotations.
+
+        Raises
+        ------
+        SeptumError
+            If the label image cannot be read: then the file holds nothing of it.
         """
-        before = self.count
+        begin, images, categories, before = self.file.tell(), len(self.images), dict(self.categories), self.count
+        try:
+            self._add(name, frames, classes=classes, height=height)
+        except SeptumError:
+            self.file.seek(begin)
+            self.file.truncate()
+            del self.images[images:]
+            self.categories, self.count = categories, before
+            raise
+        return self.count - before
+
+    def _add(self, name: str, frames: Sequence[Frame], *, classes: bool, height: int | None) -> None:
         for frame in frames:
             depth, rows, columns = frame.sides
             first, layers = len(self.images) + 1, [frame.z or 0] if frame.z is not None else range(depth)
@@ -65,7 +82,6 @@ class CocoFile:
             for runs in complete_objects(frame, height=height):
                 for one in np.split(runs, np.flatnonzero(np.diff(runs[:, LABEL])) + 1):
                     self._write(one, first + int(one[0, SLICE]), (rows, columns), classes=classes)
-        return self.count - before
 
     def _write(self, runs: NDArray[np.int64], image: int, sides: tuple[int, int], *, classes: bool) -> None:
         label = int(runs[0, LABEL])

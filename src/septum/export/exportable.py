@@ -13,7 +13,7 @@ from septum.nn.unet import UNetSettings
 from septum.settings import MaskKind
 from septum.version import __version__
 
-# This room does not know that of predictions, which opens models: a model is described by what is read of it.
+# This room does not import that of predictions, which opens models: protocols name the parts of a model that it reads.
 
 
 class ExportableHeader(Protocol):
@@ -117,7 +117,7 @@ def left_out(header: ExportableHeader) -> list[str]:
     if header.scale != 1:
         found.append(f"images are to be resized by {header.scale:.3g} before, and the probabilities back after")
     if header.normalization.skip_constant:
-        found.append("the statistics leave out a black frame and burnt-in bars, which the program must do that runs it")
+        found.append("a black frame and burnt-in bars are to be left out of the statistics, which Septum does")
     if header.gray_as_color:
         found.append("a gray image is to be repeated into all channels")
     if header.kind == "objects":

@@ -23,7 +23,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "septum")
 _COLORS = ((255, 176, 0), (0, 190, 255), (120, 200, 60), (230, 80, 160), (150, 110, 240), (240, 110, 60))
 
 Describe = Callable[[int, int, int], Mapping[str, float]]
-"""Returns the measurements of an object by time point, slice and label."""
+"""Returns the measurements of an object by time point, slice of the label image, and label."""
 
 
 def write_geojson(
@@ -69,9 +69,10 @@ def write_geojson(
             known = name or Path(frame.labels.name).name
             for runs in complete_objects(frame, height=height):
                 for outline in trace_outlines(runs):
-                    measured = describe(frame.t, outline.z, outline.label) if describe is not None else {}
+                    z = outline.z if frame.z is None else frame.z
+                    measured = describe(frame.t, z, outline.label) if describe is not None else {}
                     file.write(",\n" if count else "\n")
-                    file.write(_feature(frame, outline, known, measured, classes=classes))
+                    file.write(_feature((frame.t, z), outline, known, measured, classes=classes))
                     count += 1
         file.write("\n]}\n")
     return count
@@ -94,16 +95,18 @@ def open_text(path: Path) -> Iterator[IO[str]]:
             yield file
 
 
-def _feature(frame: Frame, outline: ObjectOutline, name: str, measured: Mapping[str, float], *, classes: bool) -> str:
-    z = outline.z if frame.z is None else frame.z
+def _feature(
+    place: tuple[int, int], outline: ObjectOutline, name: str, measured: Mapping[str, float], *, classes: bool
+) -> str:
+    t, z = place
     polygons = [[_closed(ring.tolist()) for ring in polygon] for polygon in outline.polygons]
     single = len(polygons) == 1
     geometry: dict[str, Any] = {
         "type": "Polygon" if single else "MultiPolygon",
         "coordinates": polygons[0] if single else polygons,
     }
-    if z or frame.t:
-        geometry["plane"] = {"c": -1, "z": z, "t": frame.t}
+    if z or t:
+        geometry["plane"] = {"c": -1, "z": z, "t": t}
     label = outline.label
     properties: dict[str, Any] = {"objectType": "annotation" if classes else "detection", "name": str(label)}
     if classes:
@@ -112,7 +115,7 @@ def _feature(frame: Frame, outline: ObjectOutline, name: str, measured: Mapping[
         properties["measurements"] = measured
     feature = {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{name}:{frame.t}:{z}:{label}")),
+        "id": str(uuid.uuid5(_NAMESPACE, f"{name}:{t}:{z}:{label}")),
         "geometry": geometry,
         "properties": properties,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,12 @@ def compare(path: Path, network: Network, normalization: NormalizeSettings | Non
     """
     import onnxruntime
 
-    session = open_session(path)
+    with _running(path):
+        session = open_session(path)
     rank, largest, sides = len(network.settings.depths), 0.0, []
     for feed, expected in _cases(network, normalization, pair):
-        try:
+        with _running(path):
             (found,) = session.run([PROBABILITIES], feed)
-        except Exception as error:  # onnxruntime has no common class of errors
-            raise _wrong(path, f"onnxruntime cannot run it ({' '.join(str(error).split())[:200]})") from error
         sides.append(tuple(feed[IMAGE].shape[-rank:]))
         difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
         if not difference <= TOLERANCE:
@@ -110,6 +110,15 @@ def compare(path: Path, network: Network, normalization: NormalizeSettings | Non
             raise _wrong(path, f"its probabilities of a tile of {tile} differ by {difference:.2g} from the model's")
         largest = max(largest, difference)
     return Comparison(largest, tuple(sides), onnxruntime.__version__)
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Raise every error of onnxruntime as a `FileError`."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime has no common class of errors
+        raise _wrong(path, f"onnxruntime cannot run it ({' '.join(str(error).split())[:200]})") from error
 
 
 def open_session(path: Path) -> Any:

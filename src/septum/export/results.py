@@ -111,10 +111,9 @@ class Exporter:
     def __enter__(self) -> Exporter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> bool | None:
-        return self._stack.__exit__(kind, error, at)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        error = error or GeneratorExit()  # a file that `finish` has not closed is dropped, as after an error
+        self._stack.__exit__(type(error), error, at)
 
     def add(self, labels: LabelFile, base: Path) -> Exported:
         """Write one label image.
@@ -249,7 +248,7 @@ def _write_properties(labels: LabelFile, tables: Sequence[ObjectTable]) -> list[
 
     stored = format_of(labels.path.name)
     if not ((stored is not None and stored.folder) or labels.path.parent.name == "labels"):
-        return [f"no properties: {labels.path.name} is no OME-Zarr label image (write --format ome.zarr)"]
+        return ["no properties: the result is no OME-Zarr label image (write --format ome.zarr)"]
     if len(tables) > 1:
         return ["no properties: the ids of several planes or time points are not told apart in them"]
     (table,) = tables

@@ -20,7 +20,7 @@ from septum.io.image import Image
 LABEL, SLICE, ROW, START, STOP = range(5)
 """Columns of runs: the object (its label or number), slice, row, first column, and the column after the last."""
 
-_PIXELS, _MOST_PIXELS, _ROWS = 2**22, 2**25, 256  # of a band; files are cut into pieces of so many rows or a multiple
+_PIXELS, _MOST_PIXELS, _ROWS = 2**22, 2**25, 256  # of a band; files are cut into pieces of 256 rows or a multiple
 
 
 @dataclass(frozen=True)

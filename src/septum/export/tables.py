@@ -131,7 +131,7 @@ def write_parquet(path: Path, columns: Columns) -> None:
     except ImportError:
         raise UsageError(
             f"{path.name}: pyarrow is not installed",
-            "it, to write Parquet",
+            "the library that writes Parquet",
             "pip install 'septum[tables]', or write CSV",
         ) from None
     arrays = {}

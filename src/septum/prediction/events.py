@@ -76,7 +76,7 @@ class BlockDone(Event):
 
 @dataclass(frozen=True, eq=False)
 class ResultDetails:
-    """A result, as far as those need to know it who go on with it.
+    """Facts about a result that an export of its objects needs.
 
     Attributes
     ----------
