@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from septum.errors import FileError
 from septum.studio.label_store import EditConflictError, LabelStore, Plane
 from septum.studio.tile_grid import SIDE, Rect, empty_tile
 
@@ -117,6 +120,7 @@ KILLED = """
 import sys
 import numpy as np
 from pathlib import Path
+from typing import Any
 from septum.studio.label_store import LabelStore
 from septum.studio.tile_grid import empty_tile
 store = LabelStore(Path(sys.argv[1]))
@@ -148,3 +152,32 @@ def test_a_killed_process_loses_no_edit_that_was_saved(tmp_path: Path) -> None:
     assert store.undo("a").name == "dot"  # type: ignore[union-attr]
     assert store.objects(plane) == saved - {len(saved)}
     store.close()
+
+
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "labels.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(FileError, match=r"labels\.sqlite: file is not a database"):
+        LabelStore(tmp_path / "labels.sqlite")
+
+
+def test_after_an_edit_for_which_the_disk_was_too_full_the_next_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    opened: list[sqlite3.Connection] = []
+
+    def keep(*given: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*given, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", keep)
+    store = LabelStore(tmp_path / "labels.sqlite")
+    plane = store.plane("a.tif", 0, 0, (SIDE, SIDE))
+    noise = np.random.default_rng(0).integers(1, 9, (SIDE, SIDE)).astype(np.int32)
+    opened[0].execute("PRAGMA max_page_count=20")
+    with pytest.raises(FileError, match=r"labels\.sqlite: database or disk is full"):
+        store.write(plane, "brush", {(0, 0): noise})
+    assert store.version(plane, (0, 0)) == 0
+    opened[0].execute("PRAGMA max_page_count=100000")
+    store.write(plane, "brush", {(0, 0): noise})
+    assert np.array_equal(LabelStore(tmp_path / "labels.sqlite").tile(plane, (0, 0)), noise)

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septum.io.files import read_image
-from septum.prediction.model import open_model
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
+from septum.errors import DataError
+from septum.io.files import read_image, write_image
+from septum.nn.unet import UNet, UNetSettings
+from septum.prediction.model import ModelHeader, open_model, save_model
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.live import LiveTraining
 from septum.studio.live_samples import LiveSamples, PlaneImage, with_rim
@@ -62,6 +66,10 @@ class Wire:
 def task(project: Project, **more: Any) -> dict[str, Any]:
     plain = {"folder": str(project.root), "axes": None, "device": "cpu", "kind": "objects", "paused": False}
     return {**plain, "start": "nothing", **more}
+
+
+def begun_from(wire: Wire) -> str:
+    return next(str(m["start"]) for m in reversed(wire.messages) if m["topic"] == "live" and m.get("start"))
 
 
 def test_the_pixels_around_an_object_are_background_unless_another_object_is_there() -> None:
@@ -142,6 +150,54 @@ def test_it_goes_on_where_it_ended(project: Project, painted: tuple[LabelStore, 
     assert not said or said[-1] == "from where it ended"
     data = np.frombuffer(wire.data[0], np.uint8, 96 * 128, 4 * 96 * 128).reshape(SIDES)
     assert data.std() > 0
+
+
+def test_a_start_that_saw_shrunken_images_is_named(project: Project, painted: tuple[LabelStore, Plane]) -> None:
+    _, plane = painted
+    network = UNetSettings(channels=1, classes=2, depths=(2, 2), width=8, padding="same", batch_norm=True)
+    header = ModelHeader(
+        network=network,
+        normalization=NormalizeSettings(),
+        kind="objects",
+        class_values=(0, 1),
+        objects=ObjectSettings(),
+        scale=0.5,
+    )
+    half = project.root / "half.safetensors"
+    save_model(half, UNet(network), header)
+    wire = Wire(plane, predictions=2)
+    LiveTraining(task(project, start=str(half)), wire).run()
+    said = begun_from(wire)
+    assert said.startswith(f"from {half}; ") and "trained on images at scale 0.5, and learns here at full size" in said
+
+
+@pytest.mark.parametrize(("radius", "named"), [(40, False), (70, True)])
+def test_objects_for_which_a_training_would_shrink_the_images_are_named(
+    tmp_path: Path, radius: int, named: bool
+) -> None:
+    write_image(tmp_path / "wide.tif", np.zeros((384, 384), np.uint8), axes="YX")
+    project = Project(tmp_path)
+    store = LabelStore(project.work / "labels.sqlite")
+    plane = store.plane("wide.tif", 0, 0, (384, 384))
+    tile = empty_tile()
+    y, x = np.mgrid[:SIDE, :SIDE]
+    tile[:384, :384] = 0
+    for number, (cy, cx) in enumerate(((90, 90), (290, 290)), start=1):
+        tile[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
+    store.write(plane, "brush", {(0, 0): tile})
+    wire = Wire(plane, predictions=2)
+    LiveTraining(task(project), wire).run()
+    sentence = '"Train properly" shrinks images with such objects, learning here does not'
+    assert begun_from(wire).startswith("from nothing") and (sentence in begun_from(wire)) == named
+
+
+def test_labels_of_an_image_that_was_replaced_by_one_of_another_size_are_not_learned(
+    project: Project, painted: tuple[LabelStore, Plane]
+) -> None:
+    store, _ = painted
+    write_image(project.root / "images" / "a.tif", np.zeros((50, 60), np.uint8), axes="YX")
+    with pytest.raises(DataError, match=r"a\.tif: an image of 50 x 60 pixels with labels of 96 x 128"):
+        LiveSamples(Project(project.root), store, "objects").refresh()
 
 
 def test_classes_are_learned_as_classes(project: Project, painted: tuple[LabelStore, Plane]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from septum.errors import DataError
 from septum.io.files import read_image, read_mask, write_image
 from septum.studio.security import MOST_BODY_BYTES
 from septum.studio.session import Session
@@ -183,6 +184,42 @@ def test_a_stroke_becomes_a_mask_that_all_commands_read(served: Any, folder: Pat
     mask = read_mask(written).array[0]
     assert mask.shape == (96, 128)
     assert (mask == 7).sum() == 5 and (mask == 0).sum() == 3 and (mask == -1).sum() == 96 * 128 - 8
+
+
+def test_the_mask_of_a_large_image_is_written_for_a_download(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("septum.studio.masks.MOST_PIXELS", 96 * 128 - 1)
+    image = image_id(served)
+    assert served.request("GET", f"/api/mask/{image}")[0] == 404
+    served.json("POST", f"/api/edit/{image}/0/0", stroke(0, 5, 7))
+    status, _, file = served.request("GET", f"/api/mask/{image}")
+    written = served.session.project.masks / "a.tif"
+    assert status == 200 and file == written.read_bytes() and (read_mask(written).array == 7).sum() == 5
+
+
+def test_masks_are_written_again_once_their_folder_can_be_made(folder: Path) -> None:
+    session = Session(StudioSettings(folder=folder))
+    entry = next(iter(session.project.entries.values()))
+    (folder / "masks").write_bytes(b"a file in the way")
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    assert session.newest_mask(entry) is None
+    (folder / "masks").unlink()
+    session.edit(entry, 0, 0, stroke(9, 5, 8, version=1))
+    session.close()
+    assert set(np.unique(read_mask(folder / "masks" / "a.tif").array)) == {-1, 7, 8}
+
+
+def test_an_image_that_was_replaced_by_one_of_another_size_is_refused(folder: Path) -> None:
+    session = Session(StudioSettings(folder=folder))
+    entry = next(iter(session.project.entries.values()))
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    session.close()
+    before = (folder / "masks" / "a.tif").read_bytes()
+    write_image(folder / "images" / "a.tif", np.zeros((50, 60), np.uint8), axes="YX")
+    session = Session(StudioSettings(folder=folder))
+    with pytest.raises(DataError, match=r"a\.tif: an image of 50 x 60 pixels with labels of 96 x 128"):
+        session.describe(entry)
+    session.close()
+    assert (folder / "masks" / "a.tif").read_bytes() == before
 
 
 def test_undo_over_the_server(served: Any) -> None:

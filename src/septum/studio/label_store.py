@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.errors import SeptumError, UsageError
+from septum.errors import DataError, FileError, SeptumError, UsageError
+from septum.io.formats import format_path
 from septum.studio.tile_grid import SIDE, Place, Rect, changed_box, empty_tile, image_box, tile_box
 
 _SCHEMA = """
@@ -87,15 +88,22 @@ class LabelStore:
     ----------
     path
         The file; made if missing. Several processes may read it; one writes.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read or written, here and in all methods: it is damaged, or the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=20)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._path = path
+        with self._errors():
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=20)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
         self._cache: OrderedDict[tuple[int, Place], tuple[int, NDArray[np.int32]]] = OrderedDict()
 
     def close(self) -> None:
@@ -104,29 +112,59 @@ class LabelStore:
             self._db.close()
 
     @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn errors of SQLite into words."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise FileError(
+                f"{format_path(self._path)}: {error}",
+                "a file of labels that can be read and written",
+                "free some space and check the disk; if the file is damaged, move it away: masks are read again",
+            ) from error
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
                 self._cache.clear()
+                if self._db.in_transaction:  # on a full disk SQLite may have ended it
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _all(self, question: str, *values: Any) -> list[Any]:
-        with self._lock:
+        with self._lock, self._errors():
             return self._db.execute(question, values).fetchall()
 
     def plane(self, image: str, t: int, z: int, sides: tuple[int, int]) -> Plane:
-        """Return a plane of an image of these sides; it is entered if it is new."""
-        found = self._all("SELECT id FROM plane WHERE image=? AND t=? AND z=?", image, t, z)
+        """Return a plane of an image of these sides; it is entered if it is new.
+
+        Raises
+        ------
+        DataError
+            If it was painted when the image had other sides.
+        """
+        found = self._all("SELECT id, h, w FROM plane WHERE image=? AND t=? AND z=?", image, t, z)
         if not found:
             with self._transaction() as db:
                 db.execute("INSERT INTO plane(image, t, z, h, w) VALUES(?, ?, ?, ?, ?)", (image, t, z, *sides))
             return self.plane(image, t, z, sides)
-        return Plane(int(found[0][0]), image, t, z, sides)
+        number, *before = found[0]
+        plane = Plane(int(number), image, t, z, sides)
+        if tuple(before) != sides:
+            if self.versions(plane):
+                raise DataError(
+                    f"{image}: an image of {sides[0]} x {sides[1]} pixels with labels of {before[0]} x {before[1]}",
+                    "the image that was painted on",
+                    "put that image back, or give the new one another name",
+                )
+            with self._transaction() as db:
+                db.execute("UPDATE plane SET h=?, w=? WHERE id=?", (*sides, plane.id))
+        return plane
 
     def planes(self, image: str | None = None) -> list[Plane]:
         """Return the planes that hold labels, of one image or of all."""

@@ -30,19 +30,14 @@ from septum.studio.project import Project
 from septum.studio.settings import FITTING, LEAST_OBJECTS, NOTHING
 from septum.studio.tile_grid import Rect
 from septum.training.distributed import Processes
-from septum.training.fingerprint import compute_fingerprint
+from septum.training.fingerprint import Fingerprint, compute_fingerprint
 from septum.training.plan import Plan
-from septum.training.presets import make_plan
+from septum.training.planner import LEAST_SCORE, STARTS
+from septum.training.presets import make_plan, working_scale
 from septum.training.pretrained import Pretrained, read_pretrained
 from septum.training.settings import TrainSettings
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
-
-STARTS = ("nuclei", "cells")
-"""Models that come with Septum to start from."""
-
-LEAST_SCORE = 0.3
-"""Least AP50 on what is annotated of a model to start from; see `septum.training.planner`."""
 
 _TILE, _BATCH = 256, 2  # small steps: new strokes count soon
 _WARM_UP = 20  # steps in which the rate rises
@@ -192,7 +187,7 @@ class LiveTraining:
             images=self._samples.prepared(plan),
             validator=Validator((), self._kind == "objects", plan, self._device),
         )
-        self._from = words
+        self._from = words + _about_scale(fingerprint, settings, start)
         if start is not None:
             start.fill(trainer.network, keep_head=start.keeps_head(tuple(range(self._classes))))
             self._objects = start.header.objects.model_copy(update={"learned": None})
@@ -227,11 +222,11 @@ class LiveTraining:
         if self._kind == "classes":
             return None, "from nothing"
         scores = {}
-        for name in STARTS:
+        for name in STARTS["objects"]:
             start = read_pretrained(file_of(name))
             scores[name] = start.score(samples, lines=False, device=self._device)
         best = max(scores, key=lambda name: scores[name])
-        if scores[best] >= LEAST_SCORE:
+        if scores[best] >= LEAST_SCORE["objects"]:
             return read_pretrained(file_of(best)), f"from {best}, which found {scores[best]:.0%}"
         return None, "from nothing: no model that comes with Septum found these objects"
 
@@ -336,6 +331,16 @@ class LiveTraining:
             self._server.send({"topic": "model"})
         except (SeptumError, OSError) as error:
             self._server.send({"topic": "failure", "text": str(error)})
+
+
+def _about_scale(fingerprint: Fingerprint, settings: TrainSettings, start: Pretrained | None) -> str:
+    """Return words for the person where a training of `septum train` would not see images at full size, as here."""
+    if start is not None and start.header.scale != 1:
+        return f"; that model was trained on images at scale {start.header.scale:.3g}, and learns here at full size"
+    if working_scale(fingerprint, settings) != 1:
+        wide = f"objects are about {fingerprint.object_px:.0f} pixels wide"
+        return f'; {wide}: "Train properly" shrinks images with such objects, learning here does not'
+    return ""
 
 
 def _live_plan(plan: Plan, *, warm: bool) -> Plan:

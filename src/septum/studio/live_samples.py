@@ -168,6 +168,8 @@ class LiveSamples:
 
     def _read(self, entry: Entry, plane: Plane, place: Place) -> Sample | None:
         """Return a tile with context, in which only the tile itself is annotated; None if nothing in it is."""
+        image = PlaneImage(self.project.open(entry), plane.t, plane.z)
+        plane = self.store.plane(entry.name, plane.t, plane.z, image.shape[1:])  # refuses labels of other sides
         core = tile_box(place).clip(plane.box)
         around = core.grow(_MARGIN).clip(plane.box)
         labels = self.store.read(plane, around)
@@ -177,7 +179,6 @@ class LiveSamples:
             return None
         if self.kind == "objects":
             labels = with_rim(labels)
-        image = PlaneImage(self.project.open(entry), plane.t, plane.z)
         part = image[(slice(0, image.shape[0]), slice(around.y0, around.y1), slice(around.x0, around.x1))]
         name = f"{plane.image} t{plane.t} z{plane.z} {place[0]} {place[1]}"
         mask = np.where(known | (labels > 0), labels, UNANNOTATED).astype(np.int32)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
 from septum.errors import DataError, FileError
+from septum.io.atomic import as_error
 from septum.io.files import read_mask, write_image
 from septum.io.formats import format_path
 from septum.studio.label_store import LabelStore, Plane
@@ -93,6 +94,7 @@ def collect(store: LabelStore, entry: Entry, shown: Shown) -> NDArray[np.int32]:
     out = np.full((shown.frames, shown.sections, *shown.sides), UNANNOTATED, np.int32)
     for plane in store.planes(entry.name):
         if plane.t < shown.frames and plane.z < shown.sections:
+            plane = store.plane(entry.name, plane.t, plane.z, shown.sides)  # refuses labels of other sides
             out[plane.t, plane.z] = store.read(plane, plane.box)
     return out
 
@@ -107,18 +109,23 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
 
     Raises
     ------
+    DataError
+        If the image had other sides when it was painted.
     FileError
         If the file cannot be written.
     """
     target = project.mask_path(entry)
     mask = collect(store, entry, shown)
     _set_aside(project, store, entry, target)
-    if (mask == UNANNOTATED).all():
-        target.unlink(missing_ok=True)
-        return None
+    try:
+        if (mask == UNANNOTATED).all():
+            target.unlink(missing_ok=True)
+            return None
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise as_error(target, error) from error
     if mask.min() >= 0:
         mask = mask.astype(np.uint16 if mask.max() < 2**16 else np.uint32)
-    target.parent.mkdir(parents=True, exist_ok=True)
     axes = [a for a, n in zip("TZYX", mask.shape, strict=True) if a in "YX" or n > 1]
     write_image(
         target,

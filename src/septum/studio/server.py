@@ -213,9 +213,8 @@ class _Api:
 
     async def mask(self, request: Request) -> Response:
         session, entry = self._session, self._entry(request)
-        await run_in_threadpool(session.write_masks)
-        file = session.project.mask_path(entry)
-        if not file.is_file():
+        file = await run_in_threadpool(session.newest_mask, entry)
+        if file is None:
             return JSONResponse({"error": "nothing is annotated in this image"}, status_code=404)
         return FileResponse(file, filename=file.name)
 

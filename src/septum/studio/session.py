@@ -96,6 +96,7 @@ class Session:
             If the image or its mask cannot be read.
         """
         shown = self.pyramid.shown(entry)
+        self.plane(entry, 0, 0)  # refuses labels of other sides
         with self._edit_lock:
             read = masks.read_existing(self.project, self.store, entry, shown)
         if read is not None:
@@ -144,9 +145,8 @@ class Session:
         """
         if kind == "train":
             self._writer.flush()
-            for entry in self.project.entries.values():  # also those that are too large to be written after each edit
-                if self.store.planes(entry.name) and not self._is_written(self.pyramid.shown(entry)):
-                    masks.write_mask(self.project, self.store, entry, self.pyramid.shown(entry))
+            for entry in self.project.entries.values():
+                self._write_large(entry)
         self.learning.start_job(kind, dict(options))
 
     def step(self, entry: Entry, *, undo: bool) -> Edit | None:
@@ -190,10 +190,23 @@ class Session:
         except SeptumError as error:
             self.hub.send("failure", text=str(error))
 
-    def write_masks(self) -> list[Path]:
-        """Write the masks of all images that have labels, and return the files."""
+    def newest_mask(self, entry: Entry) -> Path | None:
+        """Write the mask of an image as it is now; return its file, None if nothing is annotated.
+
+        Raises
+        ------
+        SeptumError
+            If it cannot be written.
+        """
         self._writer.flush()
-        return sorted(self.project.masks.rglob("*.tif"))
+        self._write_large(entry)
+        file = self.project.mask_path(entry)
+        return file if file.is_file() else None
+
+    def _write_large(self, entry: Entry) -> None:
+        """Write the mask of an image that is too large to be written after each edit."""
+        if self.store.planes(entry.name) and not self._is_written(self.pyramid.shown(entry)):
+            masks.write_mask(self.project, self.store, entry, self.pyramid.shown(entry))
 
 
 class _MaskWriter:

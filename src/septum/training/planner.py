@@ -43,9 +43,9 @@ _TIMED_STEPS = 3
 # Models that come with Septum to start a training from, by what the masks show; and the least score before the first
 # step: AP50 of objects, V_Rand of areas between lines. Models of one set reached an AP50 of 0.5 on a related set and at
 # most 0.15 on others (docs/training.md).
-_STARTS = {"objects": ("nuclei", "cells"), "lines": ("membranes",)}
+STARTS = {"objects": ("nuclei", "cells"), "lines": ("membranes",)}
 _SCORES = {"objects": "AP50", "lines": "V_Rand"}
-_LEAST_SCORE = {"objects": 0.3, "lines": 0.5}
+LEAST_SCORE = {"objects": 0.3, "lines": 0.5}
 
 # A tile whose output has no longer side is not divided further, in pixels.
 _SMALLEST_OUTPUT = 16
@@ -172,7 +172,7 @@ def _find_start(
         return None, ()
     scores, starts, sentences = dict[str, float](), dict[str, Pretrained](), []
     sides = np.median([sample.mask.shape for sample in trial.judged], axis=0)
-    for name in _STARTS[kind]:
+    for name in STARTS[kind]:
         start = read_pretrained(file_of(name))
         network = start.header.network
         if min(sides) < LEAST_COARSE * 2 ** max(network.depths):
@@ -191,12 +191,12 @@ def _find_start(
     if not scores:
         return None, tuple(sentences)
     best, images = max(scores, key=lambda name: scores[name]), "held-out " if trial.held_out else ""
-    if scores[best] >= _LEAST_SCORE[kind]:
+    if scores[best] >= LEAST_SCORE[kind]:
         text = f"started from {best}: {images}{_SCORES[kind]} {scores[best]:.2f} before the first step"
         return starts[best], (*sentences, text)
     reached = ", ".join(f"{score:.2f} from {name}" for name, score in scores.items())
     text = f"started from no model: {images}{_SCORES[kind]} before the first step is {reached}"
-    return None, (*sentences, f"{text}; {_LEAST_SCORE[kind]:g} is needed")
+    return None, (*sentences, f"{text}; {LEAST_SCORE[kind]:g} is needed")
 
 
 def _new_plan(
