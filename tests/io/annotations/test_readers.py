@@ -19,7 +19,7 @@ from pycocotools import mask as pycoco
 from skimage.draw import polygon2mask
 
 from septum.errors import FileError
-from septum.io.annotations.formats import drawn_format, read_drawing, read_drawings, split_place
+from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings, split_place
 from septum.io.annotations.raster import Filled, fill, list_names
 
 SIDES = (40, 50)
@@ -320,6 +320,14 @@ def test_coco_with_two_images_of_one_id_is_refused(tmp_path: Path) -> None:
     document = {"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}], "annotations": []}
     with pytest.raises(FileError, match="2 images with 1 different ids"):
         read_drawings(write_json(tmp_path / "a.json", document))
+
+
+def test_a_coco_file_whose_name_holds_the_sign_of_places_is_read(tmp_path: Path) -> None:
+    path = coco(tmp_path / "my#set.json")
+    place = place_of(path, read_drawings(path)[0])
+    assert split_place(place) == (path, read_drawings(path)[0].key)
+    assert split_place(path) == (path, "")
+    assert read_drawing(place).image == read_drawings(path)[0].image
 
 
 # labelme, after the description of its format.

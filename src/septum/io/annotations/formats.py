@@ -105,9 +105,11 @@ def is_drawn(place: Path) -> bool:
 
 def split_place(place: Path) -> tuple[Path, str]:
     """Return the file of a place, and the key of the image in it or ``""``."""
-    name, _, key = place.name.partition("#")
-    file = place.with_name(name) if name else place
-    return (file, key) if key and file.is_file() else (place, "")
+    name = place.name
+    for at in (at for at in range(1, len(name) - 1) if name[at] == "#"):  # names of files may hold the sign, too
+        if (file := place.with_name(name[:at])).is_file():
+            return file, name[at + 1 :]
+    return place, ""
 
 
 def place_of(path: Path, drawing: Drawing) -> Path:
