@@ -171,7 +171,7 @@ def test_the_budget_is_shared_out_and_a_resumed_fold_keeps_its_share(disks: Path
     events = list(train_folds(settings, 3))
     assert json.loads((tmp_path / "run" / "fold-1" / "settings.json").read_text())["budget_s"] == first
     shares = [r.trained.seconds for r in events if isinstance(r, PartTrained)]
-    assert sum(shares) < 9.0  # well below 18, the budget for each fold; a loaded machine takes longer for the last step
+    assert sum(shares) < 6.0
     assert isinstance(events[-1], Trained)
 
 

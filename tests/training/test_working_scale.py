@@ -13,6 +13,7 @@ import septum
 from septum.arrays.resample import Resampled
 from septum.check.check import check
 from septum.check.samples import Sample, on_grid, open_sample
+from septum.errors import UsageError
 from septum.io.files import read_image, write_image
 from septum.prediction.events import ImageDone
 from septum.prediction.model import open_model
@@ -73,6 +74,21 @@ def test_narrow_objects_a_published_preset_and_a_request_keep_the_own_grid(
     septum.train(data, out=tmp_path / "run", steps=1, **(SMALL | more))
     assert plan_of(tmp_path / "run")["plan"]["scale"] == 1.0
     assert open_model(tmp_path / "run", "cpu").header.scale == 1.0
+
+
+@pytest.mark.parametrize("value", ["0.001", "20", "-1", "half"])
+def test_a_scale_out_of_range_is_refused_and_leaves_no_run(tmp_path: Path, value: str) -> None:
+    data = write_disks(tmp_path / "data", diameter=60, images=2)
+    with pytest.raises(UsageError, match=f"scale={value}"):
+        septum.train(data, out=tmp_path / "run", steps=1, **(SMALL | {"set": (f"scale={value}",)}))
+    assert not (tmp_path / "run" / "plan.json").exists()
+
+
+def test_a_model_to_start_from_does_not_decide_the_grid(run: Path, tmp_path: Path) -> None:
+    data = write_disks(tmp_path / "data", diameter=60, images=2)
+    more = {"from_model": run / "model.safetensors", "width": None, "depth": None}
+    septum.train(data, out=tmp_path / "run", steps=1, **(SMALL | more))
+    assert plan_of(tmp_path / "run")["plan"]["scale"] == 1.0
 
 
 def test_results_are_on_the_grid_of_the_image_and_equal_those_of_the_report(run: Path) -> None:

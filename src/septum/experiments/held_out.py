@@ -154,17 +154,19 @@ class HeldOutFiles:
             return columns
 
         settings = tune_objects(measure, working, lines=lines, fill_holes=fill_holes)
-        return settings if lines else self._learn(settings, samples, limit_s)
+        return settings if lines else self._learn(settings, samples, working, limit_s)
 
-    def _learn(self, settings: ObjectSettings, samples: Sequence[Sample], limit_s: float | None) -> ObjectSettings:
-        """Add decisions about objects that are learned from the predicted samples."""
-        working = [on_grid(sample, self.scale) for sample in samples]
+    def _learn(
+        self, settings: ObjectSettings, samples: Sequence[Sample], working: Sequence[Sample], limit_s: float | None
+    ) -> ObjectSettings:
+        """Add decisions about objects, learned from the predicted samples; `working` holds these on the working grid."""
         begin, sizes, examples = time.monotonic(), object_sizes(working), list[JudgedExample]()
+        own = {sample.name: sample for sample in samples}
         options = decision_options(settings, sizes)
-        for place, sample in enumerate(learnable(samples, "objects")):
-            probabilities = self.read(sample)
+        for place, sample in enumerate(learnable(working, "objects")):
+            probabilities = self.read(own[sample.name])
             if probabilities is not None:
-                parts = object_examples(on_grid(sample, self.scale), probabilities[0].astype(np.float16), options)
+                parts = object_examples(sample, probabilities[0].astype(np.float16), options)
                 examples.append(JudgedExample(parts, held_out=True, place=place))
             if limit_s is not None and time.monotonic() - begin > limit_s:
                 break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self
@@ -18,6 +17,9 @@ from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
 from septum.training.settings import Precision
+
+LEAST_SCALE, LARGEST_SCALE = 1 / 64, 8.0
+"""Bounds of the scale of the working grid."""
 
 # Values of a plan that the data decide.
 _FROM_DATA = ("network.channels", "network.classes")
@@ -131,7 +133,7 @@ class Plan(Settings):
     lines: bool = False
     fill_holes: bool = False
     precision: Precision = "float32"
-    scale: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=1.0, ge=LEAST_SCALE, le=LARGEST_SCALE)
 
     @model_validator(mode="after")
     def _check_tile(self) -> Self:
@@ -234,10 +236,10 @@ def network_with_values(network: UNetSettings, values: Sequence[str]) -> UNetSet
 
 
 def asked_scale(values: Sequence[str]) -> float | None:
-    """Return the scale that is among `values` (see `with_values`); None without one, or if it is no positive number."""
+    """Return the scale that is among `values`; None without one, or if it is one that `with_values` refuses."""
     named = [value for name, _, value in (text.partition("=") for text in values) if name.strip() == "scale"]
     found = _parse_value(named[-1].strip()) if named else None
-    return float(found) if isinstance(found, int | float) and 0 < found < math.inf else None
+    return float(found) if isinstance(found, int | float) and LEAST_SCALE <= found <= LARGEST_SCALE else None
 
 
 def _parse_values(plan: Plan, values: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from septum.nn.unet import UNet
 from septum.prediction.memory import format_bytes, total_bytes, training_bytes
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint, compute_fingerprint
-from septum.training.plan import Plan, asked_scale, describe_plan, smallest_tile
+from septum.training.plan import Plan, describe_plan, smallest_tile
 from septum.training.presets import LEAST_COARSE, Reasons, make_plan, working_scale
 from septum.training.pretrained import Pretrained, Trial, check_compatible, read_pretrained
 from septum.training.run_folder import RunFolder
@@ -61,7 +61,8 @@ def on_working_grid(
 ) -> tuple[tuple[Sample, ...], Fingerprint, Pretrained | Trial | None]:
     """Bring all samples to the working grid (`septum.training.plan.Plan.scale`).
 
-    Its scale is that of an earlier start of this run, or of the model to start from, or it follows from the images.
+    Its scale is that of an earlier start of this run, or it follows from the images: also where another model gives the
+    first weights, as it may have learned objects of another width.
 
     Parameters
     ----------
@@ -78,12 +79,7 @@ def on_working_grid(
     samples, rules = loaded.samples, loaded.report.rules
     figures = compute_fingerprint(samples, rules.kind, classes=len(rules.class_values))
     earlier = folder.read_plan() if processes.first else None
-    if earlier is not None:
-        scale = earlier[0].scale
-    elif isinstance(start, Pretrained) and asked_scale(settings.set) is None:
-        scale = start.header.scale
-    else:
-        scale = working_scale(figures, settings)
+    scale = working_scale(figures, settings) if earlier is None else earlier[0].scale
     scale = float(processes.broadcast_text(repr(scale)))
     if scale == 1:
         return samples, figures, start

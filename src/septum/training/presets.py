@@ -13,6 +13,7 @@ from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import (
+    LEAST_SCALE,
     OptimizerSettings,
     Plan,
     WeightSettings,
@@ -280,7 +281,7 @@ def working_scale(fingerprint: Fingerprint, settings: TrainSettings) -> float:
         return 1.0
     wide, narrow = fingerprint.object_px or 0.0, fingerprint.object_range_px[0]
     deepest = min(fingerprint.sides) / (LEAST_COARSE * 2**_WANTED_DEPTH)
-    return 1.0 / max(1, int(min(wide / _WORKING_PX, narrow / _LEAST_WORKING_PX, deepest)))
+    return 1.0 / max(1, int(min(wide / _WORKING_PX, narrow / _LEAST_WORKING_PX, deepest, 1 / LEAST_SCALE)))
 
 
 def _auto_depths(fingerprint: Fingerprint, depth: int | None) -> tuple[tuple[int, ...], list[str]]:
