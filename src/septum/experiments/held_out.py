@@ -159,7 +159,7 @@ class HeldOutFiles:
     def _learn(
         self, settings: ObjectSettings, samples: Sequence[Sample], working: Sequence[Sample], limit_s: float | None
     ) -> ObjectSettings:
-        """Add decisions about objects, learned from the predicted samples; `working` holds these on the working grid."""
+        """Add decisions about objects, learned from predicted samples; `working` holds them on the working grid."""
         begin, sizes, examples = time.monotonic(), object_sizes(working), list[JudgedExample]()
         own = {sample.name: sample for sample in samples}
         options = decision_options(settings, sizes)
