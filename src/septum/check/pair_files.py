@@ -169,7 +169,7 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
 
 
 def _detect_drawn(path: Path, filled: Filled) -> Iterator[Observation]:
-    """Yield what became of drawn objects: how many, which overlap, which are lost, which shapes are no object."""
+    """Yield the issues of drawn objects: their number, overlaps, hidden objects, and shapes that are no object."""
     yield Observation(DRAWN, path, f"{filled.program}, {pluralize(filled.objects, 'object')}")
     if filled.overlapping:
         yield Observation(DRAWN_OVERLAP, path, f"{filled.overlapping} on others, {filled.overlap_px} pixels")

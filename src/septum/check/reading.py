@@ -151,7 +151,7 @@ class Files:
         return mask
 
     def filled(self, path: Path) -> Filled | None:
-        """Return what became of each drawn object of a mask that was read; None for other masks."""
+        """Return the record of the drawn objects of a mask that was read; None for other masks."""
         return self._filled.get(path)
 
     def fitted(self, path: Path, grid: Grid | None) -> tuple[Image, tuple[Change, ...]]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Learned:
-    """What came of a training: its end, which the first of several processes has, and what a series is made of."""
+    """The result of a training: its end, which the first of several processes has, and the parts of a series."""
 
     trained: Trained | None = None
     parts: list[PartTrained] = field(default_factory=list)

@@ -288,7 +288,7 @@ class LiveTraining:
         )
 
     def _affordable(self, rect: Rect) -> Rect:
-        """Return the rectangle, or its middle of so many pixels that they can be predicted in time."""
+        """Return the rectangle, or its middle, small enough to be predicted in time."""
         most = _PIXELS
         if self._pixels_per_s:
             most = int(min(_PIXELS, max(_LEAST_PIXELS, self._pixels_per_s * _PREDICT_S)))

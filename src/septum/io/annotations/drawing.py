@@ -185,7 +185,7 @@ def ellipse(center: Sequence[float], radii: Sequence[float]) -> Ring:
     Returns
     -------
     ring
-        ``(N, 2)`` float64 coordinates, so many corners that no point lies a hundredth of a pixel inside of the ellipse.
+        ``(N, 2)`` float64 coordinates; the polygon is nowhere more than 0.01 px from the ellipse.
     """
     largest = max(abs(radii[0]), abs(radii[1]), 1.0)
     # A chord of a circle of radius r lies r (1 - cos(pi / n)) below its arc.

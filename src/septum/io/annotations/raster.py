@@ -25,7 +25,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Filled:
-    """A label image of drawn objects, and what became of each of them.
+    """A label image of drawn objects, and the record of each of them.
 
     Attributes
     ----------
