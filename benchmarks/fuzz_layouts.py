@@ -460,7 +460,7 @@ def lost_in_scores(predicted: Path, truth: Path, outcome: Outcome) -> str:
     lost = []
     for role, folder in (("prediction", predicted), ("truth", truth)):
         for path in images_below(folder):
-            stem = re.sub(r"\.(nii\.gz|\w+)$", "", path.name)
+            stem = re.sub(r"\.(nii\.gz|ome\.zarr|\w+)$", "", path.name)
             if str(path) not in scored and stem not in said:
                 lost.append(f"{role} {path}")
     return ", ".join(lost) if len(lost) > unnamed(said) else ""

@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import septum
 from septum.errors import SeptumWarning, UsageError
-from septum.events import Working
+from septum.events import Warned, Working
 from septum.progress import Display, Progress, show_training
 from septum.report.events import Reporting
 from septum.training.events import Step
-from septum.training.schedule import FEWEST_STEPS, Schedule, short_budget
+from septum.training.loop import train
+from septum.training.schedule import FEWEST_STEPS, TIMED_STEPS, Schedule, short_budget
+from septum.training.settings import TrainSettings
+from septum.training.trainer import Trainer
 
 Data = Callable[..., Path]
 SMALL: dict[str, Any] = {"width": 1, "depth": 1, "batch": 1, "device": "cpu"}
@@ -60,6 +64,43 @@ def test_preparing_that_took_most_of_a_budget_is_named(clock: list[float]) -> No
 def test_enough_steps_and_a_number_of_steps_are_no_reason(clock: list[float]) -> None:
     assert spend(clock, prepared_s=1, budget_s=60, steps=FEWEST_STEPS) == ""
     assert spend(clock, prepared_s=1, budget_s=None, steps=2) == ""
+
+
+def test_a_budget_that_is_too_short_is_named_as_soon_as_some_steps_were_timed(clock: list[float]) -> None:
+    schedule = Schedule(None, 10.0)
+    clock[0] += 1
+    for step in range(1, 4):
+        schedule.start_step()
+        clock[0] += 0.5
+        schedule.finish_step(step)
+    assert short_budget(schedule, 3, prepared_s=1, ended=False) == (
+        "the model will learn next to nothing: about 18 steps fit into 10 s; stop with Ctrl-C, then give --budget 4m "
+        "or more, or --steps 300, and a new folder with -o"
+    )
+    assert short_budget(Schedule(None, 600.0), 3, prepared_s=1, ended=False) == ""
+
+
+def test_the_warning_comes_before_the_budget_is_spent(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, step = [100.0], Trainer.training_step
+
+    def now() -> float:
+        clock[0] += 1e-3
+        return clock[0]
+
+    def slow_step(self: Trainer, rate_factor: float) -> torch.Tensor:
+        clock[0] += 0.5
+        return step(self, rate_factor)
+
+    monkeypatch.setattr(time, "monotonic", now)
+    monkeypatch.setattr(Trainer, "training_step", slow_step)
+    settings = TrainSettings(data=(data(ids, count=3),), out=tmp_path / "run", budget_s=10.0, **SMALL)
+    events = list(train(settings))
+    early = next(i for i, event in enumerate(events) if isinstance(event, Warned) and "will learn" in str(event))
+    assert sum(isinstance(event, Step) for event in events[:early]) == TIMED_STEPS
+    assert sum("will learn" in str(event) for event in events) == 1
+    assert sum("has learned next to nothing" in str(event) for event in events) == 1
 
 
 def test_a_training_with_such_a_budget_warns(data: Data) -> None:
@@ -115,7 +156,7 @@ def test_long_work_without_a_count_is_not_silent(monkeypatch: pytest.MonkeyPatch
         time.sleep(0.5)
     said = lines.getvalue().splitlines()
     assert 2 <= len(said) <= 5
-    assert all(line.startswith("opening every file ... ") for line in said)
+    assert all(line.startswith(("opening every file ... ", "scoring held-out images ... ")) for line in said)
 
 
 def test_quiet_work_is_silent(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:

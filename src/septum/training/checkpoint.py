@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ class Checkpoint:
     tensors: dict[str, NDArray[Any]]
     state: dict[str, object]
     path: Path
+
+    @property
+    def spent_s(self) -> float:
+        """Return the seconds of the training until this state; 0 if they are not known."""
+        seconds = self.state.get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else 0.0
 
 
 def save_checkpoint(

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from septum.check.check import check_data
 from septum.check.issues import pluralize
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
-from septum.errors import DataError, FileError, ModelError, UsageError
+from septum.errors import DataError, FileError, UsageError
 from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
-from septum.io.tensors import read_model
 from septum.nn.device import deterministic, find_device, report_memory_shortage
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
@@ -32,7 +30,7 @@ from septum.training.planner import on_working_grid, plan_of_run
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
-from septum.training.schedule import LATEST, PATIENCE, Schedule, short_budget
+from septum.training.schedule import LATEST, PATIENCE, TIMED_STEPS, Schedule, short_budget
 from septum.training.settings import TrainSettings
 from septum.training.split import Split, split
 from septum.training.trainer import Trainer
@@ -110,7 +108,7 @@ def _train(
             folder.write_plan(plan, reasons, held_out=names, start=start_name)
         origin |= {"seed": settings.seed, "preset": settings.preset}
         checkpoint = yield from _newest(folder, processes)
-        done = _finished(folder, checkpoint, origin) if processes.first else None
+        done = folder.finished(checkpoint, origin) if processes.first else None
         lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})")
         yield Planned(lines if done is None else lines[:1])
         if processes.any(done is not None):
@@ -187,20 +185,6 @@ def _newest(folder: RunFolder, processes: Processes) -> Generator[Event, None, C
     return checkpoint
 
 
-def _finished(folder: RunFolder, checkpoint: Checkpoint | None, origin: dict[str, Any]) -> Trained | None:
-    """Return the result of a finished run; None if it is not finished, or its model is missing or damaged."""
-    if checkpoint is None or checkpoint.state.get("progress") != 1.0 or checkpoint.state.get("row") is not None:
-        return None
-    try:
-        header = ModelHeader.model_validate(read_model(folder.model)[1])
-    except (ModelError, ValidationError):
-        return None
-    stored = header.training
-    if stored.get("steps") != checkpoint.step or any(stored.get(k) != v for k, v in origin.items()):
-        return None
-    return Trained(folder.model, header.scores, checkpoint.step, float(stored.get("seconds", 0.0)))
-
-
 @dataclass
 class _Session:
     """One start of a training: from the first step, or from a checkpoint, to the end or to a stop."""
@@ -212,6 +196,7 @@ class _Session:
     log: StepLog | None = None
     validations: int = 0
     prepared_s: float = 0.0
+    judged: bool = False
 
     def run(self, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
         """Step until the training is done; validate, keep and save on the way. Return True if it was stopped."""
@@ -227,6 +212,7 @@ class _Session:
                 for row in rows[:-1]:
                     self._append(row)
                 counters.row = rows[-1]
+                yield from self._judge_budget()
             if self._validation_is_due() and not (yield from self._validate(counters.row)):
                 break
             if schedule.plateau and schedule.anneal_start is None and self._is_plateau():
@@ -254,7 +240,7 @@ class _Session:
         if checkpoint is not None:
             if warning := trainer.restore(checkpoint):
                 yield Warned(warning)
-            self.schedule.resume(trainer.counters.progress, _seconds(checkpoint))
+            self.schedule.resume(trainer.counters.progress, checkpoint.spent_s)
             self._set_schedule()
             yield Resumed(trainer.counters.step, checkpoint.path)
         if trainer.processes.first:
@@ -281,6 +267,14 @@ class _Session:
         remaining = self.validations - counters.validated
         self.schedule.reserved_s = self.trainer.validator.time_to_reserve(remaining)
         self.schedule.to_plateau = (PATIENCE - counters.no_improvement) * self.trainer.pass_steps
+
+    def _judge_budget(self) -> Iterator[Event]:
+        """Warn once, as soon as some steps were timed, if too few of them fit into the budget."""
+        if self.judged or self.trainer.counters.step < TIMED_STEPS or self.schedule.progress >= 1:
+            return
+        self.judged = True
+        if text := short_budget(self.schedule, self.trainer.counters.step, prepared_s=self.prepared_s, ended=False):
+            yield Warned(text)
 
     def _append(self, row: dict[str, float | int]) -> None:
         if self.log is not None:
@@ -353,11 +347,6 @@ class _Session:
         if self.log is not None:
             self.log.sync()
         return Saved(self.trainer.save(self.folder.checkpoints, self.schedule.seconds))
-
-
-def _seconds(checkpoint: Checkpoint) -> float:
-    seconds = checkpoint.state.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else 0.0
 
 
 def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: TrainingDomain) -> Iterator[Event]:

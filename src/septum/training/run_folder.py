@@ -27,9 +27,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from septum.errors import FileError, UsageError
+from septum.errors import FileError, ModelError, UsageError
 from septum.io.atomic import as_error, remove_parts, whole_file
 from septum.io.formats import format_path
+from septum.io.tensors import read_model
+from septum.prediction.model import ModelHeader
+from septum.training.checkpoint import Checkpoint
+from septum.training.events import Trained
 from septum.training.plan import Plan
 from septum.training.settings import TrainSettings, fixed_settings, read_fixed_settings
 
@@ -193,6 +197,19 @@ class RunFolder:
             "the same command and data to go on",
             todo,
         )
+
+    def finished(self, checkpoint: Checkpoint | None, origin: Mapping[str, Any]) -> Trained | None:
+        """Return the result of a finished run; None if it is not finished, or its model is missing or damaged."""
+        if checkpoint is None or checkpoint.state.get("progress") != 1.0 or checkpoint.state.get("row") is not None:
+            return None
+        try:
+            header = ModelHeader.model_validate(read_model(self.model)[1])
+        except (ModelError, ValidationError):
+            return None
+        stored = header.training
+        if stored.get("steps") != checkpoint.step or any(stored.get(k) != v for k, v in origin.items()):
+            return None
+        return Trained(self.model, header.scores, checkpoint.step, float(stored.get("seconds", 0.0)))
 
     def read_plan(self) -> tuple[Plan, tuple[str, ...], str | None] | None:
         """Load the plan of an earlier start, its reasons and the name of its start; None if there was no earlier start.

@@ -16,6 +16,9 @@ LATEST = 0.75
 FEWEST_STEPS = 50
 """With fewer steps a network has learned next to nothing."""
 
+TIMED_STEPS = 3
+"""After this many steps the number of steps that fit into a time budget is known well enough for a warning."""
+
 USEFUL_STEPS = 300
 """Steps that an advice on the budget reckons with."""
 
@@ -149,25 +152,30 @@ def rate_factor(progress: float, schedule: Literal["cosine", "constant"]) -> flo
     return min(1.0, (progress + 1e-3) / 0.02) * 0.5 * (1 + cos(pi * progress))
 
 
-def short_budget(schedule: Schedule, step: int, *, prepared_s: float) -> str:
-    """Return a warning if a time budget ended after too few steps to learn anything; else ``""``.
+def short_budget(schedule: Schedule, step: int, *, prepared_s: float, ended: bool = True) -> str:
+    """Return a warning if too few steps to learn anything fit into a time budget; else ``""``.
 
     Parameters
     ----------
     schedule
-        The schedule after the last step.
+        The schedule after the last step, or after some steps.
     step
         Number of steps done.
     prepared_s
         Seconds before the first step of this session.
+    ended
+        True after the last step; False: the steps to come are estimated.
     """
-    budget_s = schedule.budget_s
-    if budget_s is None or step >= FEWEST_STEPS:
+    budget_s, total = schedule.budget_s, step if ended else schedule.total(step)
+    if budget_s is None or total >= FEWEST_STEPS:
         return ""
     needed = prepared_s + USEFUL_STEPS * schedule.step_s + schedule.reserved_s
-    minutes = max(1, ceil(1.2 * needed / 60))
+    advice = f"give --budget {max(1, ceil(1.2 * needed / 60))}m or more, or --steps {USEFUL_STEPS}"
     share = f"; {prepared_s:.0f} s of it went into preparing the data" if prepared_s > budget_s / 2 else ""
+    steps = f"{total} step{'s' * (total != 1)}"
+    if ended:
+        return f"the model has learned next to nothing: {steps} fitted into {budget_s:g} s{share}; {advice}"
     return (
-        f"the model has learned next to nothing: {step} step{'s' * (step != 1)} fitted into {budget_s:g} s{share}; "
-        f"give --budget {minutes}m or more, or --steps {USEFUL_STEPS}"
+        f"the model will learn next to nothing: about {steps} fit into {budget_s:g} s{share}; stop with Ctrl-C, then "
+        f"{advice}, and a new folder with -o"
     )
