@@ -3,11 +3,12 @@
     python benchmarks/aims.py DATA OUT [--sets fluorescence dic-hela] [--seeds 0 1 2] [--budget 10m | --steps 3000]
                               [--label after] [--write]
 
-DATA holds the sets as docs/reproduction.md names them, dsb2018/fluorescence and hippocampus. The names that are trained
-on and tested are fixed in benchmarks/splits. `septum train` chooses weights and settings by validation images that it
-takes from the training part. Predicted and scored by `septum predict` and `septum evaluate`; scores are means over
-images (AP50, AP75, AP of fluorescence), or those of the owners' programs (SEG, V_Rand, V_Info, Dice). A run whose
-scores are in OUT is not repeated. `--steps` repeats exactly on a machine of any load; `--budget` is what users type.
+DATA holds the sets as docs/explanation/reproduction.md names them, dsb2018/fluorescence and hippocampus. The names that
+are trained on and tested are fixed in benchmarks/splits. `septum train` chooses weights and settings by validation
+images that it takes from the training part. Predicted and scored by `septum predict` and `septum evaluate`; scores are
+means over images (AP50, AP75, AP of fluorescence), or those of the owners' programs (SEG, V_Rand, V_Info, Dice). A run
+whose scores are in OUT is not repeated. `--steps` repeats exactly on a machine of any load; `--budget` is what users
+type.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/main_job.py DATA OUT isbi2012=20m fluorescence=5m brightfield=5m hela=5m u373=5m hippocampus=5m
 
-DATA holds the sets under the names of `SETS` below (docs/results.md names their sources). Each set is trained
-by ``septum train``, its held-out images are predicted by ``septum predict`` and scored by ``septum evaluate``, as a
-person would; figures and commands go to benchmarks/results/main_job.json.
+DATA holds the sets under the names of `SETS` below (docs/explanation/results.md names their sources). Each set is
+trained by ``septum train``, its held-out images are predicted by ``septum predict`` and scored by ``septum evaluate``,
+as a person would; figures and commands go to benchmarks/results/main_job.json.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def run(data: Path, out: Path, name: str, budget: str) -> dict[str, object]:
 
 
 def show() -> None:
-    """Print the table of docs/results.md from the kept figures."""
+    """Print the table of docs/explanation/results.md from the kept figures."""
     wanted = ("AP", "AP@0.50", "SEG", "V_rand", "V_info", "pixel error", "dice", "Dice")
     for job, figures in json.loads(RESULTS.read_text()).items():
         training = figures["training"]

@@ -5,8 +5,9 @@
 DATA is the ISBI 2012 data as `septum fetch isbi2012` lays it out. One value after the other is searched: the best rate
 by V_rand is kept while balances are tried, the best of both while samplers are tried. Each choice trains on the first
 fold's training sections and predicts its held-out block, which is a small part of the sections behind
-docs/reproduction.md; all other values are those of preset paper. The full width needs a GPU; a narrow network shows
-which rates diverge. Finished choices are not computed again. Figures go to benchmarks/results/paper_search.json.
+docs/explanation/reproduction.md; all other values are those of preset paper. The full width needs a GPU; a narrow
+network shows which rates diverge. Finished choices are not computed again. Figures go to
+benchmarks/results/paper_search.json.
 """
 
 from __future__ import annotations

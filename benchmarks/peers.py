@@ -4,14 +4,14 @@
     python3 -m venv cellpose && cellpose/bin/pip install "cellpose<4"
     python benchmarks/peers.py DATA OUT --nnunet nnunet/bin/python --cellpose cellpose/bin/python [--budget 60m]
 
-DATA holds the sets as docs/reproduction.md names them, and dsb2018/fluorescence/{images,masks}. The parts of each set
-are those of `septum reproduce`; DSB 2018 is split by the names in benchmarks/splits. The budget of a set is shared out
-among its parts, for all alike, planning and preprocessing included. Each peer runs by a Python of its own, and trains
-with its own settings, except for a schedule that is shortened to the wall time (peers_nnunet.py, peers_cellpose.py).
-nnU-Net's probabilities become objects by the same step as Septum's, tuned on 12 of its training images, and it learns
-from masks whose touching objects are separated by one pixel, as Septum does. Cellpose starts from random weights, as
-the others, and makes objects by its own step; ISBI 2012 has no objects, so it is left out there. Finished trainings are
-not repeated. Figures go to benchmarks/results/peers.json.
+DATA holds the sets as docs/explanation/reproduction.md names them, and dsb2018/fluorescence/{images,masks}. The parts
+of each set are those of `septum reproduce`; DSB 2018 is split by the names in benchmarks/splits. The budget of a set is
+shared out among its parts, for all alike, planning and preprocessing included. Each peer runs by a Python of its own,
+and trains with its own settings, except for a schedule that is shortened to the wall time (peers_nnunet.py,
+peers_cellpose.py). nnU-Net's probabilities become objects by the same step as Septum's, tuned on 12 of its training
+images, and it learns from masks whose touching objects are separated by one pixel, as Septum does. Cellpose starts from
+random weights, as the others, and makes objects by its own step; ISBI 2012 has no objects, so it is left out there.
+Finished trainings are not repeated. Figures go to benchmarks/results/peers.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keep the figures of reproductions, and print them as the table of docs/reproduction.md.
+"""Keep the figures of reproductions, and print them as the table of docs/explanation/reproduction.md.
 
     septum reproduce dic-hela --data DATA --budget 1h -o OUT/dic-hela
     python benchmarks/reproduce.py OUT/dic-hela [OUT/isbi2012 ...]

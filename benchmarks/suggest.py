@@ -2,7 +2,7 @@
 
     python benchmarks/suggest.py DATA OUT [--seeds 3] [--steps 300] [--start 8] [--more 8] [--pool 80] [--write]
 
-DATA is the fluorescence part of DSB 2018 (docs/results.md names its source), of which the test images of
+DATA is the fluorescence part of DSB 2018 (docs/explanation/results.md names its source), of which the test images of
 benchmarks/splits are kept for scores. For each seed a few images are drawn, a network is trained on them, and `septum
 suggest` ranks others; then two networks are trained from the beginning with the same number of additional images: the
 first ones of the ranking, and others drawn at random. All three get the same number of steps. Finished parts are not

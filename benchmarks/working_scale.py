@@ -2,10 +2,10 @@
 
     python benchmarks/working_scale.py DATA OUT [--enlarged 3] [--budget 6m | --steps 300] [--seeds 0] [--write]
 
-DATA holds the set as docs/reproduction.md names it. The frames of benchmarks/splits (every second one of the training)
-are enlarged, images linearly and masks without interpolation, so that objects are `--enlarged` times 112 pixels wide.
-Both trainings have the same data, seed and time; the test frames, which chose nothing, are scored by SEG against gold
-and silver truth on their own grid. Seconds are those of the prediction of all test frames.
+DATA holds the set as docs/explanation/reproduction.md names it. The frames of benchmarks/splits (every second one of
+the training) are enlarged, images linearly and masks without interpolation, so that objects are `--enlarged` times 112
+pixels wide. Both trainings have the same data, seed and time; the test frames, which chose nothing, are scored by SEG
+against gold and silver truth on their own grid. Seconds are those of the prediction of all test frames.
 """
 
 from __future__ import annotations

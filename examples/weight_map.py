@@ -1,4 +1,4 @@
-"""Make the picture of docs/weight-map.md: cells, the target with its borders, and the weights of two presets.
+"""Draw cells, the target with its borders, and the weights of two presets, for docs/explanation/weight-map.md.
 
 Usage: python examples/weight_map.py [OUT.png]
 """

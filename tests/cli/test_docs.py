@@ -56,7 +56,7 @@ def help_of(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("command", NAMES)
 def test_the_command_page_holds_the_help_as_it_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     assert f"## septum {command}\n" in page
     text = help_of(*command.split())[1].strip()
     assert f"```text\n{text}\n```" in page, f"copy `COLUMNS=80 septum {command} --help` there"

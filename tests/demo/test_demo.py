@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_the_code_of_the_docs_runs():
-    page = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "demo.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 1
     names: dict = {}

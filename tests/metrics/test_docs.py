@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PAGES = Path(__file__).parents[2] / "docs" / "scores"
+PAGES = Path(__file__).parents[2] / "docs" / "reference" / "scores"
 
 
 def test_code_on_the_pages_runs(capsys):
@@ -13,7 +13,7 @@ def test_code_on_the_pages_runs(capsys):
     blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
     assert blocks
     for block in blocks:
-        exec(compile(block, "docs/scores", "exec"), {})  # noqa: S102 - our own pages
+        exec(compile(block, "docs/reference/scores", "exec"), {})  # noqa: S102 - our own pages
     printed = capsys.readouterr().out
     assert printed.startswith("2 1.0 0.7778\n0.7778\n")
 

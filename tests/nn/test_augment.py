@@ -297,7 +297,7 @@ def test_intensities_change_after_interpolation():
 
 def test_docs_and_example_run(tmp_path):
     root = Path(__file__).parents[2]
-    page = (root / "docs" / "augmentation.md").read_text()
+    page = (root / "docs" / "explanation" / "augmentation.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2
     exec("\n".join(blocks), {})  # noqa: S102

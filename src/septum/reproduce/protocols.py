@@ -1,8 +1,8 @@
 """Protocols of the three results of the paper: data, splits, scores, and the published figures.
 
 A protocol consists of parts, one training each, with its training images and the images that its model predicts. No
-scored image is among those that its model was trained on, selected by or tuned with. docs/reproduction.md gives the
-reasons for each split.
+scored image is among those that its model was trained on, selected by or tuned with. docs/explanation/reproduction.md
+gives the reasons for each split.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _TIMED_STEPS = 3
 
 # Models that come with Septum to start a training from, by what the masks show; and the least score before the first
 # step: AP50 of objects, V_Rand of areas between lines. Models of one set reached an AP50 of 0.5 on a related set and at
-# most 0.15 on others (docs/training.md).
+# most 0.15 on others (docs/explanation/training.md).
 STARTS = {"objects": ("nuclei", "cells"), "lines": ("membranes",)}
 _SCORES = {"objects": "AP50", "lines": "V_Rand"}
 LEAST_SCORE = {"objects": 0.3, "lines": 0.5}
