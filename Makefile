@@ -1,11 +1,11 @@
-# What CI runs, a person runs: make check, make test, make test-slow. Each target makes .venv on first use.
+# What CI runs, a person runs: make check, make docs, make test, make test-slow. Each target makes .venv on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := web/node_modules/.installed
 
-.PHONY: install check page test test-slow test-fresh demo studio package audit lock clean
+.PHONY: install check docs page test test-slow test-fresh demo studio package audit lock clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ check: install
 	$(BIN)/lint-imports
 	if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(NODE) && cd web && npm run check && npm test && \
 		npm run --silent proof; else echo "no node here: the page of the studio is not built anew"; fi
+
+# The site, from docs/ and the docstrings, into build/docs; a link or a name that leads nowhere is an error. Needs no network.
+docs: install
+	$(BIN)/sphinx-build -W -n --keep-going -q -b html -d build/doctrees docs build/docs
 
 # The page of the studio, from web/ into the package; its result is committed, so that nobody else needs node.
 page: $(NODE)

@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,13 @@ def _exists(name: str) -> bool:
     return False
 
 
+def _skip(app: Any, what: str, name: str, found: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out names of types: their signatures would be those of the type behind the name."""
+    return True if isinstance(found, types.GenericAlias) else None
+
+
 def setup(app: Any) -> None:
     """Connect the derived parts."""
+    app.connect("autodoc-skip-member", _skip)
     app.connect("source-read", _derive)
     app.connect("missing-reference", _leave_as_words)
