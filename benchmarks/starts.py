@@ -4,6 +4,7 @@
     python benchmarks/starts.py commands OUT           the trainings of the starts, a command a line
     python benchmarks/starts.py release DATA OUT NAME ...    src/septum/models/NAME.safetensors and NAME.md of runs
     python benchmarks/starts.py membranes DATA         purpose and terms of the model of ISBI 2012, into its file
+    python benchmarks/starts.py limit DATA OUT NAME ...      the limit of intensities of models of an earlier version
     python benchmarks/starts.py measure OUT SET IMAGES STEPS START    one training; START is none or a model
     python benchmarks/starts.py table OUT              benchmarks/results/starts.json of all measured trainings
 
@@ -32,7 +33,9 @@ from septum.io.files import read_image, write_image
 from septum.io.tensors import read_model
 from septum.models.named import FOLDER
 from septum.prediction.model import ModelHeader, Release, save_model, trained_networks
+from septum.training.fingerprint import brightest_structures
 from septum.training.plan import Plan, describe_plan
+from septum.training.presets import intensity_limit
 from septum.training.pretrained import image_hash
 
 HERE = Path(__file__).parent
@@ -251,6 +254,20 @@ def release_membranes(data: Path) -> None:
     save_model(target, trained_networks(target), header.model_copy(update={"release": notes}), half=True)
 
 
+def limit(data: Path, out: Path, names: list[str]) -> None:
+    """Give released models the limit of intensities that a training of today would choose for their images."""
+    for name in names:
+        folder = data / "isbi2012" / "train" if name == "membranes" else out / "data" / name
+        found = [
+            brightest_structures(pixels(f).astype(np.float32)[None]) for f in sorted((folder / "images").iterdir())
+        ]
+        target = FOLDER / f"{name}.safetensors"
+        header = ModelHeader.model_validate(read_model(target)[1])
+        normalization = header.normalization.model_copy(update={"limit": intensity_limit(float(np.median(found)))})
+        networks = trained_networks(target)
+        save_model(target, networks, header.model_copy(update={"normalization": normalization}), half=True)
+
+
 def main(verb: str, words: list[str]) -> None:
     """Do one of the verbs above."""
     match verb, words:
@@ -263,6 +280,8 @@ def main(verb: str, words: list[str]) -> None:
             release(Path(data), Path(out), names)
         case "membranes", [data]:
             release_membranes(Path(data))
+        case "limit", [data, out, *names]:
+            limit(Path(data), Path(out), names)
         case "measure", [out, set_name, images, steps, start]:
             measure(Path(out), set_name, int(images), int(steps), start)
         case "table", [out]:

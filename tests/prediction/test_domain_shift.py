@@ -137,7 +137,14 @@ def test_hot_pixels_and_added_frames_are_named() -> None:
     assert cause == "hot pixels"
     assert text.startswith("a.tif: 2 pixels far brighter or darker than anything in the training images (up to ")
     assert "limited to the intensities of the training" in text
-    assert "hot pixels" not in [c for c, _ in shift_warnings(hot[None], "a.tif", {}, SEEN, NormalizeSettings())]
+    paper = NormalizeSettings(method="range")
+    assert "hot pixels" not in [c for c, _ in shift_warnings(hot[None], "a.tif", {}, SEEN, paper)]
+    earlier = dict(shift_warnings(hot[None], "a.tif", {}, SEEN, NormalizeSettings()))["hot pixels"]  # has no limit
+    assert earlier.startswith("a.tif: 2 pixels far brighter or darker than anything in the training images (up to ")
+    assert earlier.endswith(
+        "hot pixels of a camera: this model does not limit them, so that objects around them may be missed; remove "
+        "them, for example with a median filter of 3 pixels"
+    )
     framed = np.pad(image.astype(np.float32) + 5000, 20)
     found = dict(shift_warnings(framed[None], "a.tif", {}, SEEN, robust))
     share = np.mean(framed == 0)

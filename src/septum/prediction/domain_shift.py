@@ -134,7 +134,7 @@ def shift_warnings(
     yield from _pixel_size(name, pixel_size_um, seen)
     pixels = sample_pixels(frame)
     if normalization is not None:
-        yield from _mended_intensities(pixels, name, normalization)
+        yield from _unusual_pixels(pixels, name, seen, normalization)
     yield from _brightness(name, pixels, seen)
     curve, levels = intensity_curve(pixels)
     known = [np.asarray(c).reshape(-1, len(QUANTILES)) for c in seen.curves]
@@ -159,8 +159,10 @@ def shift_warnings(
         yield "intensities", f"{name}: {text}"
 
 
-def _mended_intensities(pixels: NDArray[Any], name: str, normalization: NormalizeSettings) -> Iterator[tuple[str, str]]:
-    """Report what the normalization mends: values that were added to the picture, and hot pixels."""
+def _unusual_pixels(
+    pixels: NDArray[Any], name: str, seen: TrainingDomain, normalization: NormalizeSettings
+) -> Iterator[tuple[str, str]]:
+    """Report values that were added to the picture, and hot pixels; and whether the normalization mends them."""
     if normalization.skip_constant:
         ends = [end for channel in pixels for end in constant_ends(channel.astype(np.float64))]
         for end in sorted(set(ends)):
@@ -169,17 +171,25 @@ def _mended_intensities(pixels: NDArray[Any], name: str, normalization: Normaliz
                 f"{name}: {np.mean(pixels == end):.1%} of the pixels have exactly the value {end:g}, far from all "
                 "others: a frame or a bar that was added to the picture; they do not count for brightness and contrast",
             )
-    if normalization.limit is None:
+    limit = normalization.limit
+    if limit is None and normalization.method != "standardize":
         return
+    effect = "limited to the intensities of the training"
+    if limit is None:  # a model of an earlier version: the brightest structures are those of its training images
+        limit = 2 * max((abs(value) for curve in seen.curves for value in curve), default=np.inf)
+        effect = (
+            "this model does not limit them, so that objects around them may be missed; remove them, for example with "
+            "a median filter of 3 pixels"
+        )
     stats = statistics(pixels, normalization).astype(np.float64)
-    values = np.abs((pixels - stats[:, :1]) / stats[:, 1:2]) / normalization.limit
+    values = np.abs((pixels - stats[:, :1]) / stats[:, 1:2]) / limit
     hot = values > _HOT
     if 0 < hot.mean() <= _HOT_SHARE:
         count = int(np.count_nonzero(hot))
         yield (
             "hot pixels",
             f"{name}: {count} pixel{'s' * (count > 1)} far brighter or darker than anything in the training images (up "
-            f"to {values.max():.2g} times), such as hot pixels of a camera: limited to the intensities of the training",
+            f"to {values.max():.2g} times), such as hot pixels of a camera: {effect}",
         )
 
 

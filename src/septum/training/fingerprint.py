@@ -220,7 +220,7 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
-        brightest=float(np.median([_brightest(s.image) for s in samples])),
+        brightest=float(np.median([brightest_structures(s.image) for s in samples])),
         objects=len(diameters),
         touching=touching / len(diameters) if has_objects else 0.0,
         holes=pierced / len(diameters) if has_objects else 0.0,
@@ -352,8 +352,20 @@ def _centers(mask: NDArray[np.int32], classes: int) -> dict[int, NDArray[np.floa
     return centers
 
 
-def _brightest(image: NDArray[np.float32]) -> float:
-    """Return the distance from the mean that all but a thousandth of the pixels keep, in standard deviations."""
+def brightest_structures(image: NDArray[np.float32]) -> float:
+    """Measure how far the brightest or darkest structures of an image lie from its mean.
+
+    Parameters
+    ----------
+    image
+        ``(C, *S) float32``, of any range, finite.
+
+    Returns
+    -------
+    float
+        Distance from the mean that all but a thousandth of the pixels keep, in standard deviations: the largest of all
+        channels.
+    """
     sampled = _sampled_pixels(image)
     values = normalize(sampled, statistics(sampled, NormalizeSettings(skip_constant=True)))
     return float(np.quantile(np.abs(values), _STRUCTURES, axis=1).max())

@@ -100,6 +100,10 @@ def make_plan(
         normalization = start.header.normalization
         if normalization.method == "common" and len(normalization.common) != fingerprint.channels:
             normalization = NormalizeSettings(method="common", common=fingerprint.common)
+        elif normalization.method == "standardize" and normalization.limit is None:
+            # A model of an earlier version: without a limit a hot pixel hides the objects around it.
+            limit = intensity_limit(fingerprint.brightest)
+            normalization = normalization.model_copy(update={"limit": limit})
         plan = plan.model_copy(update={"network": network, "tile": tile, "normalization": normalization})
     elif settings.width is not None:
         plan = plan.model_copy(update={"network": plan.network.model_copy(update={"width": settings.width})})
@@ -227,9 +231,20 @@ def _auto(
     return plan, tuple(reasons)
 
 
-def _intensity_limit(fingerprint: Fingerprint) -> float | None:
-    """Return the normalized value beyond which hardly any structure of the training images lies."""
-    return round(_BRIGHTER * fingerprint.brightest, 1) or None
+def intensity_limit(brightest: float) -> float | None:
+    """Choose the normalized value beyond which a pixel is no structure of the images.
+
+    Parameters
+    ----------
+    brightest
+        Of the training images, in standard deviations (`Fingerprint.brightest`).
+
+    Returns
+    -------
+    limit
+        A value of `NormalizeSettings.limit`; None for images without structures.
+    """
+    return round(_BRIGHTER * brightest, 1) or None
 
 
 def _normalization_and_augmentation(
@@ -241,7 +256,7 @@ def _normalization_and_augmentation(
     is right if brightness and contrast of images vary by chance, as in most microscopes, and wrong if a gray value has
     the same meaning in all images, as in computed tomography.
     """
-    normalization = NormalizeSettings(limit=_intensity_limit(fingerprint), skip_constant=True)
+    normalization = NormalizeSettings(limit=intensity_limit(fingerprint.brightest), skip_constant=True)
     kept, reasons = dict[str, Any](), list[str]()
     if fingerprint.fixed_orientation:
         kept |= {"rotate": False, "mirror": False}
