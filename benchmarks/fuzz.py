@@ -2,21 +2,26 @@
 
     python -m venv fuzz && fuzz/bin/pip install atheris . && fuzz/bin/python benchmarks/fuzz.py tiff 600
 
-The first argument is ``model``, ``header``, ``tiff``, ``nifti`` or a format of drawn objects (``imagej``, ``geojson``,
-``coco``, ``labelme``, ``cvat``, ``napari``, ``cellpose``, ``dataset``), the second the seconds. ``header`` puts forged
-headers of a model under a checksum that fits, so that they are believed as far as they can be. A finding ends the run
-with a traceback and leaves the input in a file whose name begins with ``crash-``; memory of more than 2 GB is a finding
-as well.
+The first argument is ``model``, ``header``, a format of images (``tiff``, ``nifti``, ``nrrd``, ``mha``, ``lif``,
+``nd2``, ``czi``, ``slide``) or of drawn objects (``imagej``, ``geojson``, ``coco``, ``labelme``, ``cvat``, ``napari``,
+``cellpose``, ``dataset``), the second the seconds. ``header`` puts forged headers of a model under a checksum that
+fits, so that they are believed as far as they can be. A finding ends the run with a traceback and leaves the input in a
+file whose name begins with ``crash-``; memory of more than 2 GB is a finding as well. The libraries of ``czi`` and
+``slide`` are compiled: their coverage guides nothing, and a fault in them ends the run without a traceback.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import math
 import os
 import random
 import sys
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +29,14 @@ from typing import Any
 
 import atheris
 
-_LIBRARIES = {"imagej": "roifile", "tiff": "tifffile", "nifti": "nibabel"}
+_LIBRARIES = {
+    "imagej": "roifile", "tiff": "tifffile", "nifti": "nibabel", "nrrd": "nrrd", "lif": "liffile", "nd2": "nd2"
+}  # fmt: skip
+# Suffix by kind of image.
+_IMAGES = {
+    "tiff": ".tif", "nifti": ".nii", "nrrd": ".nrrd", "mha": ".mha", "lif": ".lif", "nd2": ".nd2", "czi": ".czi",
+    "slide": ".svs"
+}  # fmt: skip
 
 with atheris.instrument_imports(include=["septum", _LIBRARIES.get(sys.argv[1], "safetensors")]):
     import nibabel
@@ -37,11 +49,17 @@ with atheris.instrument_imports(include=["septum", _LIBRARIES.get(sys.argv[1], "
     from septum.errors import SeptumError
     from septum.io import nifti, nnunet, tensors, tiff  # noqa: F401 - instrumented
     from septum.io.annotations import cellpose, coco, cvat, geojson, imagej, labelme, napari, raster
-    from septum.io.files import open_image, read_image
+    from septum.io.files import open_image, read_image, with_scenes
+    from septum.io.microscopes import czi, lif, nd2, slide  # noqa: F401 - instrumented
+    from septum.io.volumes import mha, nrrd  # noqa: F401 - instrumented
     from septum.nn.unet import UNet, UNetSettings
     from septum.prediction import model
 
+    if sys.argv[1] in _LIBRARIES:
+        importlib.import_module(_LIBRARIES[sys.argv[1]])
+
 _SEED = 20
+_LARGE = 1 << 28  # bytes
 _FOLDER = Path(tempfile.mkdtemp(prefix="septum-fuzz-"))
 
 
@@ -59,10 +77,13 @@ def _reader(read: Callable[[Path], object], suffix: str, name: str = "input") ->
 
 
 def _read_twice(path: Path) -> None:
-    """Read a region, then the whole: they take different ways through the libraries."""
-    with open_image(path) as image:
-        image[..., : max(1, image.shape[-1] // 2)]
-    read_image(path)
+    """Read a region, then the whole, unless it is larger than the limit of memory: each takes a way of its own."""
+    for place in with_scenes([path])[:3]:
+        with open_image(place) as image:
+            if image.dtype.itemsize * math.prod(image.shape) > _LARGE:
+                continue
+            image[..., : max(1, image.shape[-1] // 2)]
+        read_image(place)
 
 
 _DRAWN: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -191,54 +212,95 @@ def _forged(data: bytes, most: int, seed: int) -> bytes:
     return changed if len(changed) <= most else data[:most]
 
 
-def _seeds(folder: Path) -> None:
-    """Write whole files to begin with."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (20, 24), np.uint8)
+def _model_seeds(folder: Path) -> None:
     tensors.write_model(folder / "a.safetensors", {"w": np.ones((3, 2), np.float32)}, {"seed": 0, "b": [1.5, None]})
-    for number, options in enumerate(
-        [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"compression": "lzw", "predictor": True}, {"bigtiff": True}]
-    ):
-        tifffile.imwrite(folder / f"{number}.tif", image, **options)
-    tifffile.imwrite(folder / "ome.ome.tif", np.stack([image] * 3), metadata={"axes": "CYX"})
-    tifffile.imwrite(folder / "ij.tif", np.stack([image] * 2), imagej=True, metadata={"axes": "ZYX", "spacing": 2.0})
-    nibabel.save(nibabel.Nifti1Image(image.astype(np.float32)[..., None], np.eye(4)), folder / "a.nii")
-    nibabel.save(nibabel.Nifti2Image(image.astype(np.int16)[..., None], np.eye(4)), folder / "b.nii.gz")
+
+
+def _image_seeds(folder: Path, kind: str) -> None:
+    """Write whole images to begin with."""
+    image = np.random.default_rng(0).integers(0, 255, (20, 24), np.uint8)
+    if kind == "tiff":
+        tiled, lzw = {"tile": (16, 16)}, {"compression": "lzw", "predictor": True}
+        for number, options in enumerate([{}, {"compression": "zlib"}, tiled, lzw, {"bigtiff": True}]):
+            tifffile.imwrite(folder / f"{number}.tif", image, **options)
+        tifffile.imwrite(folder / "ome.ome.tif", np.stack([image] * 3), metadata={"axes": "CYX"})
+        pages = {"axes": "ZYX", "spacing": 2.0}
+        tifffile.imwrite(folder / "ij.tif", np.stack([image] * 2), imagej=True, metadata=pages)
+    elif kind == "nifti":
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.float32)[..., None], np.eye(4)), folder / "a.nii")
+        nibabel.save(nibabel.Nifti2Image(image.astype(np.int16)[..., None], np.eye(4)), folder / "b.nii.gz")
+    elif kind == "nrrd":
+        import nrrd as library
+
+        steps = {"space": "left-posterior-superior", "space directions": np.eye(2), "kinds": ["domain"] * 2}
+        for encoding in ("raw", "gzip", "bzip2"):
+            library.write(str(folder / f"{encoding}.nrrd"), image, {"encoding": encoding, **steps})
+        spaced = {"encoding": "raw", "spacings": [1.0, 2.0, 3.0], "kinds": ["RGB-color", "domain", "domain"]}
+        library.write(str(folder / "rgb.nrrd"), np.stack([image] * 3), spaced)
+    elif kind == "mha":
+        head = "NDims = 2\nCompressedData = {}\nElementSpacing = 1 2\nDimSize = 24 20\nElementType = MET_UCHAR\n"
+        for packed in (False, True):
+            values = zlib.compress(image.tobytes()) if packed else image.tobytes()
+            text = head.format(packed) + "ElementNumberOfChannels = 1\nElementDataFile = LOCAL\n"
+            (folder / f"{packed}.mha").write_bytes(text.encode() + values)
+    else:
+        _microscope_seeds(folder, kind, np.stack([image] * 2))
+
+
+def _microscope_seeds(folder: Path, kind: str, pair: Any) -> None:
+    """Write files of microscopes as the tests do; `pair` is ``(2, Y, X)`` uint8."""
+    place = Path(__file__).parents[1] / "tests/contract/write_foreign.py"
+    spec = importlib.util.spec_from_file_location("write_foreign", place)
+    assert spec is not None and spec.loader is not None
+    files = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(files)
+    wide, names = pair.astype(np.uint16), ("DAPI", "GFP")
+    if kind == "czi":
+        files.write_czi(folder / "a.czi", [wide[:, None]], names)
+        files.write_czi(folder / "b.czi", [np.stack([pair[0]] * 3, -1)] * 2)
+    elif kind == "lif":
+        files.write_lif(folder / "a.lif", {"one": wide[None], "two": wide[None]}, "ZCYX", names)
+        files.write_lif(folder / "b.lif", {"one": np.stack([pair[0]] * 3, -1)}, "YXS", ("Red", "Green", "Blue"))
+    elif kind == "nd2":
+        for loop in (1, 2, 4):
+            files.write_nd2(folder / f"{loop}.nd2", np.stack([wide] * 2), names, loop)
+    else:
+        files.write_svs(folder / "a.svs", np.kron(np.stack([pair[0]] * 3, -1), np.ones((4, 4, 1), np.uint8)), levels=2)
 
 
 def main() -> None:
     kind, seconds = sys.argv[1], sys.argv[2]
     warnings.simplefilter("ignore")
-    suffixes = {"model": ".safetensors", "tiff": ".tif", "nifti": ".nii"}
     corpus = _FOLDER / "corpus"
     corpus.mkdir()
     more: dict[str, Any] = {}
     if kind == "header":
         test = _header_reader(corpus)
         more["custom_mutator"] = _forged
-    elif kind in _DRAWN or kind == "dataset":
+    elif kind == "model":
+        test = _reader(tensors.read_model, ".safetensors")
+        _model_seeds(corpus)
+    elif kind in _IMAGES:
+        test = _reader(_read_twice, _IMAGES[kind])
+        _image_seeds(corpus, kind)
+    else:
         suffix, read = _DRAWN.get(kind, (".json", None))
         _drawn_seeds(corpus, kind)
         if read is not None:
             test = _reader(partial(_fill_twice, read), suffix)
         else:
             test = _reader(_read_notes, ".json", name="dataset")
-    else:
-        test = _reader(tensors.read_model if kind == "model" else _read_twice, suffixes[kind])
-        _seeds(_FOLDER)
-        for file in _FOLDER.iterdir():
-            if file.name.endswith(suffixes[kind]) or (kind == "nifti" and file.name.endswith(".nii.gz")):
-                file.rename(corpus / file.name)
+    longest = max(file.stat().st_size for file in corpus.iterdir())
     limits = [
         f"-max_total_time={seconds}",
         f"-seed={_SEED}",
         "-rss_limit_mb=2048",
-        "-max_len=8192",
-        "-timeout=20",
+        f"-max_len={max(8192, longest)}",
+        "-timeout=120",
         "-print_final_stats=1",
     ]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], test, **more)
-    os.nice(15)
+    os.nice(max(0, 15 - os.nice(0)))
     atheris.Fuzz()
 
 

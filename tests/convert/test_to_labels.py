@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,20 @@ def test_a_folder_that_holds_files_is_not_written_to(tmp_path: Path) -> None:
     data = objects(tmp_path / "data")
     with pytest.raises(UsageError, match="a folder that holds files"):
         convert(data, out=data)
+
+
+def test_axes_of_drawn_objects_alone_are_refused(tmp_path: Path) -> None:
+    """They were ignored silently: a drawing has no axes, and its image is not there."""
+    square = [[1, 1, 5, 1, 5, 4, 1, 4]]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 12, "width": 14}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": square, "iscrowd": 0}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    settings = ConvertSettings(data=(tmp_path / "a.json",), out=tmp_path / "out", axes="ZYX")
+    with pytest.raises(UsageError, match=r"--axes ZYX with files of drawn objects alone"):
+        list(write_labels(settings))
+    assert not (tmp_path / "out").exists()
+    written, failed = convert(tmp_path / "a.json", out=tmp_path / "out")
+    assert [one.values for one in written] == [1] and not failed

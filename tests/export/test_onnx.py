@@ -165,8 +165,12 @@ def test_a_file_that_differs_is_not_left(tmp_path: Path, monkeypatch: pytest.Mon
 
     (tmp_path / "small.onnx").write_bytes(b"an older file")
     monkeypatch.setattr(onnx_file, "build_graph", wrong)
-    with pytest.raises(FileError, match=r"differ by 0\.00\d+ from the model's; no file was left"):
+    with pytest.raises(FileError, match=r"differ by 0\.00\d+ from the model's; no file was left") as raised:
         exported(path)
+    assert raised.value.given.startswith(f"{tmp_path / 'small.onnx'}: its probabilities"), "the name that was asked for"
+    package = ExportSettings(model=path, to="bioimageio", out=tmp_path / "small.zip", license="MIT")
+    with pytest.raises(FileError, match=r"small\.zip: its probabilities"):
+        export_model(open_model(path, "cpu"), path, package)
     assert (tmp_path / "small.onnx").read_bytes() == b"an older file"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx", "small.safetensors"]
 

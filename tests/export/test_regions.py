@@ -64,6 +64,16 @@ def test_geojson_holds_the_pixels_of_each_object(tmp_path: Path, drawn: Any) -> 
     np.testing.assert_array_equal(again, labels)
 
 
+def test_packed_geojson_holds_the_same_bytes(tmp_path: Path) -> None:
+    labels = np.zeros((8, 9), np.uint8)
+    labels[2:5, 3:6] = 1
+    frames = frames_of(labels[None])
+    write_geojson(tmp_path / "a.geojson", frames, name="a")
+    write_geojson(tmp_path / "a.geojson.gz", frames, name="a")
+    plain = (tmp_path / "a.geojson").read_bytes()
+    assert gzip.decompress((tmp_path / "a.geojson.gz").read_bytes()) == plain and b"\r" not in plain
+
+
 def test_geojson_names_planes_and_keeps_its_identifiers(tmp_path: Path, drawn: Any) -> None:
     labels = stack()
     for name, height in (("a", None), ("b", 7)):

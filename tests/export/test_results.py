@@ -286,6 +286,18 @@ def test_coco_holds_nothing_of_a_label_image_that_cannot_be_read_to_its_end(tmp_
     assert [(one["id"], one["image_id"]) for one in found["annotations"]] == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
+def test_coco_holds_nothing_of_a_label_image_whose_properties_cannot_be_written(tmp_path: Path) -> None:
+    labels = np.zeros((8, 9), np.uint8)
+    labels[2:5, 3:6] = 1
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.ome.zarr", labels, axes="YX", labels=True)
+    write_image(tmp_path / "in" / "b.ome.zarr", labels, axes="YX", labels=False)
+    done = convert(tmp_path / "in", tmp_path / "out", ["coco", "properties"])
+    assert [one.source.name for one in done if isinstance(one, NotExported)] == ["b.ome.zarr"]
+    coco = json.loads((tmp_path / "out" / "objects.coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a.ome.zarr"] and len(coco["annotations"]) == 1
+
+
 def test_where_all_label_images_fail_an_older_file_of_all_images_stays(tmp_path: Path) -> None:
     write_image(tmp_path / "a.ome.zarr", np.full((4, 4), 2**64 - 1, np.uint64), axes="YX", labels=True)
     (tmp_path / "out").mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from septum.errors import DataError, FileError, UsageError
-from septum.io.files import list_images, read_image, write_image
+from septum.io.files import list_images, open_image, read_image, write_image
 from septum.io.formats import format_path, image_stem, is_image, natural_key
 from septum.pairing.find import find_pairs
 
@@ -176,3 +176,15 @@ def test_integers_of_more_than_32_bits_are_refused_for_tiff(tmp_path: Path) -> N
 
 def test_file_errors_are_not_data_errors() -> None:
     assert not issubclass(FileError, DataError)
+
+
+def test_a_file_that_becomes_shorter_or_vanishes_after_it_was_opened_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((40, 50), np.uint8))
+    with open_image(path) as image:
+        path.write_bytes(path.read_bytes()[:300])
+        with pytest.raises(FileError, match=r"a\.npy: has become shorter since it was opened"):
+            image[...]
+        path.unlink()
+        with pytest.raises(FileError, match=r"a\.npy: cannot be read any more \(No such file"):
+            image[...]

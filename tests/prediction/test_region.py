@@ -11,9 +11,10 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import DataError, UsageError
-from septum.io.files import read_image, write_image
+from septum.io.files import open_image, read_image, write_image
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings
+from septum.prediction import tiled
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings
@@ -93,3 +94,23 @@ def test_masks_that_do_not_fit_are_refused(folder: Path) -> None:
         predicted(folder, region=folder / "other.png", **one)
     with pytest.raises(UsageError, match="--in with --tta"):
         predicted(folder, region=folder / "where", tta=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not list open files")
+@pytest.mark.parametrize("options", [{}, {"in_blocks": True}], ids=str)
+def test_the_mask_is_closed_when_its_image_is_done(
+    folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def keep(*given: Any, **named: Any) -> Any:
+        opened.append(open_image(*given, **named))  # held, so that nothing else closes it
+        return opened[-1]
+
+    monkeypatch.setattr(tiled, "open_image", keep)
+    for name in "ab":
+        write_image(folder / "where" / f"{name}.tif", mask(), axes="YX")
+        (folder / "where" / f"{name}.png").unlink()
+    predicted(folder, region=folder / "where", **options)
+    held = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    assert len(opened) == 2 and not [one for one in held if folder / "where" in one.parents]

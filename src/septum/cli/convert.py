@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +14,10 @@ from septum.cli.progress import stoppable
 from septum.cli.text import json_text
 from septum.export.settings import ConvertAndExportSettings
 from septum.progress import Display, Progress
+
+if TYPE_CHECKING:
+    from septum.convert.to_labels import NotConverted
+    from septum.export.jobs import NotExported
 
 
 def convert(settings: ConvertAndExportSettings, display: Display) -> None:
@@ -47,16 +53,8 @@ def _write_labels(asked: ConvertAndExportSettings, display: Display) -> None:
                     progress.warn(f"{event.source.name}: {note}")
             else:
                 failed.append(event)
-    for one in failed:
-        typer.echo(f"not converted: {one.source}: {one.reason}", err=True)
-    if display.json:
-        typer.echo(json_text({"command": "convert", "written": written, "failures": failed}))
-    else:
-        typer.echo(
-            f"{settings.out}: {pluralize(len(written), 'label image')}; {pluralize(len(failed), 'file')} not converted"
-        )
-    if failed:
-        raise typer.Exit(1)
+    counts = f"{pluralize(len(written), 'label image')}; {pluralize(len(failed), 'file')}"
+    _report(f"{settings.out}: {counts} not converted", written, failed, display)
 
 
 def _write_forms(settings: ConvertAndExportSettings, display: Display) -> None:
@@ -79,12 +77,17 @@ def _write_forms(settings: ConvertAndExportSettings, display: Display) -> None:
                         progress.warn(f"{source.name}: {note}")
                 case jobs.NotExported():
                     failed.append(event)
+    counts = f"{pluralize(len(written), 'file')}; {pluralize(len(failed), 'label image')}"
+    _report(f"{out}: {counts} not converted", written, failed, display)
+
+
+def _report(
+    last: str, written: Sequence[object], failed: Sequence[NotConverted | NotExported], display: Display
+) -> None:
+    """Print what was not converted, then the last line or the document; exit with 1 where something failed."""
     for one in failed:
         typer.echo(f"not converted: {one.source}: {one.reason}", err=True)
-    if display.json:
-        typer.echo(json_text({"command": "convert", "written": written, "failures": failed}))
-    else:
-        typer.echo(f"{out}: {pluralize(len(written), 'file')}; {pluralize(len(failed), 'label image')} not converted")
+    typer.echo(json_text({"command": "convert", "written": written, "failures": failed}) if display.json else last)
     if failed:
         raise typer.Exit(1)
 

@@ -74,12 +74,15 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
     Raises
     ------
     UsageError
-        If `out` is a file or holds files, or the paths are no data set.
+        If `out` is a file or holds files, the paths are no data set, or axes are named and no image has any.
     DataError
         If no image has a mask.
     """
     drawn = bool(settings.data) and all(drawn_format(path) is not None for path in settings.data)
     pairing = None if drawn else find_pairs(settings.data)
+    if drawn and settings.axes is not None:
+        given = f"--axes {settings.axes} with files of drawn objects alone"
+        raise UsageError(given, "files whose values have axes", "leave it out, or name the images as well")
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         given = "a folder that holds files" if settings.out.is_dir() else "a file"
         raise UsageError(f"{format_path(settings.out)}: {given}", "a new or empty folder", "name another one with -o")

@@ -80,7 +80,7 @@ def write_package(
     header = model.header
     with tempfile.TemporaryDirectory(prefix="septum-export-") as place:
         folder = Path(place)
-        inputs, comparison = write_onnx(folder / _WEIGHTS, model, pair, None)
+        inputs, comparison = write_onnx(folder / _WEIGHTS, model, pair, None, named=path)
         image = pair.image if settings.sample is None else _sample(settings.sample, model)
         (output,) = open_session(folder / _WEIGHTS).run(
             [PROBABILITIES], {IMAGE: preprocess(image, preprocessing(header.normalization, image.ndim - 2))}

@@ -11,7 +11,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,13 +86,11 @@ def class_color(value: int) -> tuple[int, int, int]:
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file to write; compressed, and without a time in it, if its name ends in ``.gz``."""
-    with path.open("wb") as raw:
-        if path.suffix != ".gz":
-            with io.TextIOWrapper(raw, encoding="utf-8", newline="\n") as file:
-                yield file
-            return
-        with gzip.GzipFile("", "wb", 6, raw, 0) as packed, io.TextIOWrapper(packed, encoding="utf-8") as file:
-            yield file
+    with ExitStack() as opened:
+        file = opened.enter_context(path.open("wb"))
+        if path.suffix == ".gz":
+            file = opened.enter_context(gzip.GzipFile("", "wb", 6, file, 0))
+        yield opened.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
 
 
 def _feature(

@@ -16,6 +16,7 @@ from septum import seeding
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.errors import FileError
 from septum.export.onnx_graph import IMAGE, PROBABILITIES, STATISTICS
+from septum.io.formats import format_path
 from septum.nn.ensemble import Network
 
 TOLERANCE = 1e-5
@@ -76,7 +77,9 @@ def statistics_inputs(stats: NDArray[np.float32], settings: NormalizeSettings, r
     return dict(zip(STATISTICS[settings.method], (offset, second), strict=False))
 
 
-def compare(path: Path, network: Network, normalization: NormalizeSettings | None, pair: TestPair) -> Comparison:
+def compare(
+    path: Path, network: Network, normalization: NormalizeSettings | None, pair: TestPair, *, named: Path | None = None
+) -> Comparison:
     """Compare an ONNX file with its network on the model's stored test pair and on tiles of odd sides.
 
     Parameters
@@ -89,6 +92,8 @@ def compare(path: Path, network: Network, normalization: NormalizeSettings | Non
         That of the graph; None: its input is normalized.
     pair
         The test pair of the model file: normalized noise, and the logits of each network.
+    named
+        Name for messages, where the file does not have it yet; None: `path`.
 
     Raises
     ------
@@ -97,17 +102,18 @@ def compare(path: Path, network: Network, normalization: NormalizeSettings | Non
     """
     import onnxruntime
 
-    with _running(path):
+    named = named or path
+    with _running(named):
         session = open_session(path)
     rank, largest, sides = len(network.settings.depths), 0.0, []
     for feed, expected in _cases(network, normalization, pair):
-        with _running(path):
+        with _running(named):
             (found,) = session.run([PROBABILITIES], feed)
         sides.append(tuple(feed[IMAGE].shape[-rank:]))
         difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
         if not difference <= TOLERANCE:
             tile = " x ".join(map(str, sides[-1]))
-            raise _wrong(path, f"its probabilities of a tile of {tile} differ by {difference:.2g} from the model's")
+            raise _wrong(named, f"its probabilities of a tile of {tile} differ by {difference:.2g} from the model's")
         largest = max(largest, difference)
     return Comparison(largest, tuple(sides), onnxruntime.__version__)
 
@@ -222,7 +228,7 @@ def _image(network: Network, wanted: Sequence[int], name: str) -> NDArray[np.flo
 
 def _wrong(path: Path, why: str) -> FileError:
     return FileError(
-        f"{path.name}: {why}; no file was left",
+        f"{format_path(path)}: {why}; no file was left",
         f"the probabilities of the model to {TOLERANCE:g}",
         "report it with the model, and the versions that `septum info --verbose` prints",
     )

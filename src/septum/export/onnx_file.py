@@ -15,7 +15,12 @@ from septum.nn.unet import UNet
 
 
 def write_onnx(
-    path: Path, model: ExportableModel, pair: TestPair, normalization: NormalizeSettings | None
+    path: Path,
+    model: ExportableModel,
+    pair: TestPair,
+    normalization: NormalizeSettings | None,
+    *,
+    named: Path | None = None,
 ) -> tuple[tuple[str, ...], Comparison]:
     """Write an ONNX file, run it, and leave it only if it computes what the model computes.
 
@@ -29,6 +34,8 @@ def write_onnx(
         The test pair of the model file.
     normalization
         Normalization to put into the graph; None: the input is normalized already.
+    named
+        Name for messages, where the file becomes a part of another one; None: `path`.
 
     Returns
     -------
@@ -49,5 +56,5 @@ def write_onnx(
     onnx.checker.check_model(graph, full_check=True)
     with whole_file(path) as temporary:
         temporary.write_bytes(graph.SerializeToString())
-        comparison = compare(temporary, model.network, normalization, pair)
+        comparison = compare(temporary, model.network, normalization, pair, named=named or path)
     return tuple(entry.name for entry in graph.graph.input), comparison

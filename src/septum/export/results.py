@@ -140,6 +140,8 @@ class Exporter:
                 for path in (labels.image, labels.probabilities)
             )
             tables = self._measured(labels, frames, image, maps)
+            if "properties" in self.forms:
+                notes += _write_properties(labels, tables)
             if "geojson" in self.forms:
                 written.append(base.with_name(f"{base.name}.geojson"))
                 sure = _Confidence(labels, frames)
@@ -155,10 +157,8 @@ class Exporter:
                 else:
                     written.append(base.with_name(f"{base.name}.overlay.png"))
                     write_overlay(written[-1], frames[len(frames) // 2], image)
-            if "coco" in self.forms:
+            if "coco" in self.forms:  # the last that can fail: the file of all images holds only what is complete
                 self._open_coco().add(labels.name, frames, classes=labels.classes)
-        if "properties" in self.forms:
-            notes += _write_properties(labels, tables)
         if "tables" in self.forms:
             self._tables += tables
         return Exported(labels.path, tuple(written), tuple(notes))

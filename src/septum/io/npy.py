@@ -66,14 +66,31 @@ def mapped_reader(
         Bytes before the first value.
     column_major
         True if the first dimension varies fastest.
+
+    Returns
+    -------
+    Reader
+        It raises `FileError` if the file is gone, or shorter than it was.
     """
 
     def read(index: tuple[slice, ...]) -> NDArray[Any]:
         # Mapped for this part alone: pages of a lasting map count as memory of the process, up to the whole file.
-        whole = np.memmap(path, dtype, "r", offset=offset, shape=shape, order="F" if column_major else "C")
+        try:
+            whole = np.memmap(path, dtype, "r", offset=offset, shape=shape, order="F" if column_major else "C")
+        except (OSError, ValueError) as error:
+            raise _changed(path, error) from error
         return np.array(whole[index])
 
     return read
+
+
+def _changed(path: Path, error: OSError | ValueError) -> FileError:
+    why = f"cannot be read any more ({error.strerror})" if isinstance(error, OSError) else "has become shorter"
+    return FileError(
+        f"{format_path(path)}: {why} since it was opened",
+        "a file that stays as it is while it is read",
+        "wait until it is written completely, or copy it again; then run again",
+    )
 
 
 def guess_axes(path: Path | str, shape: tuple[int, ...]) -> str:

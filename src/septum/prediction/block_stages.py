@@ -12,6 +12,7 @@ lie on that grid, and a last stage, ``resampling``, brings the result to the ima
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,11 @@ class Blocks:
     source: Image
     _open: dict[str, ShardedArray] = field(default_factory=dict, repr=False)
     _target: ZarrTarget | None = None
+    _opened: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def close(self) -> None:
+        """Close what was opened for the blocks: all but the image."""
+        self._opened.close()
 
     @cached_property
     def frames(self) -> list[ImageFrame]:
@@ -94,6 +100,8 @@ class Blocks:
         """The network on the device of this process."""
         plan = self.work.plan
         inside = None if plan.region is None else open_inside(Path(plan.region), self.frames[0], plan.grid)
+        if inside is not None:
+            self._opened.callback(inside.close)
         return TiledPredictor(self.model.computed_by(plan.engine), self.model.device, plan.tile, inside=inside)
 
     @property

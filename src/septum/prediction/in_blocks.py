@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,14 @@ def predict_in_blocks(job: ImageJob, executor: DaskExecutor | None) -> Iterator[
     """
     begin = time.monotonic() - job.found.seconds
     work, resumed = start_work(work_folder(job.target), _block_plan(job))
-    blocks = Blocks(work, job.model, job.source)
-    frames = work.plan.frames
-    yield _started(job, blocks, executor, resumed=resumed)
+    with closing(Blocks(work, job.model, job.source)) as blocks:
+        yield _started(job, blocks, executor, resumed=resumed)
+        yield from _compute_stages(job, blocks, executor, begin)
+
+
+def _compute_stages(job: ImageJob, blocks: Blocks, executor: DaskExecutor | None, begin: float) -> Iterator[Event]:
+    """Compute all stages and deliver the result; with a shard its part of the network's blocks."""
+    work, frames = blocks.work, blocks.work.plan.frames
     for stage in blocks.stages:
         if not blocks.prepare(stage):
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,11 +68,21 @@ def predict_in_memory(
         If the image cannot be read or computed.
     """
     begin = time.monotonic() - job.found.seconds
+    with ExitStack() as opened:
+        inside = None
+        if job.region is not None:
+            inside = open_inside(job.region, job.frames[0], working_frame(job.frames[0], job.scale).shape[1:])
+            opened.callback(inside.close)
+        network = job.model.computed_by(job.plan.engine)
+        tiler = TiledPredictor(network, job.model.device, job.plan.tile, inside=inside)
+        yield from _predict_frames(tiler, job, writer, begin)
+
+
+def _predict_frames(
+    tiler: TiledPredictor, job: ImageJob, writer: BackgroundWriter[Event | PredictionFailure], begin: float
+) -> Iterator[Event | PredictionFailure]:
+    """Predict the frames of an image, and make and write its result."""
     model, plan = job.model, job.plan
-    inside = None
-    if job.region is not None:
-        inside = open_inside(job.region, job.frames[0], working_frame(job.frames[0], job.scale).shape[1:])
-    tiler = TiledPredictor(model.computed_by(plan.engine), model.device, plan.tile, inside=inside)
     seconds = tiler.seconds(plan.sides, plan.tiles)
     yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
     results: list[Future[Result]] = []

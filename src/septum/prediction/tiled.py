@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +54,13 @@ class Inside:
         ``(1, *S)``, any real dtype; 0 outside.
     sides
         Sides of the grid on which the frame is predicted; each of its pixels takes the nearest one of the mask.
+    close
+        Closes the file of the mask.
     """
 
     mask: Readable
     sides: tuple[int, ...]
+    close: Callable[[], object] = field(default=lambda: None)
 
     def of(self, region: Region) -> NDArray[np.bool_]:
         """Return True where a region of the grid is predicted: ``(*region)`` bool."""
@@ -94,8 +97,9 @@ def open_inside(path: Path, frame: Readable, sides: tuple[int, ...]) -> Inside:
     if mask.shape[mask.axes.index("C")] != 1 or mask.shape[1:] != frame.shape[1:]:
         given = f"--in {path}: {' x '.join(map(str, mask.shape))} ({mask.axes})"
         expected = f"one channel of {' x '.join(map(str, frame.shape[1:]))} pixels, as the image"
+        mask.close()
         raise DataError(given, expected, "draw the mask on this image")
-    return Inside(mask, sides)
+    return Inside(mask, sides, mask.close)
 
 
 @dataclass

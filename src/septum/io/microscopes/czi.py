@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.formats import UNBOUNDED, check_claim, format_path, split_scene
 from septum.io.image import StoredImage
-from septum.io.microscopes.libraries import choose_scene, explained, load_library, planes_reader
+from septum.io.microscopes.libraries import choose_scene, explained, load_library, open_stored, planes_reader
 
 _KIND = "CZI"
 # By name of the pixel type: type of the values, and color samples (stored as blue, green, red).
@@ -59,20 +59,14 @@ def open_czi(place: Path, *, axes: str | None, labels: bool = False) -> StoredIm
         If the library is not installed.
     """
     path, wanted = split_scene(place)
-    with explained(path, _KIND):
-        reader = _open(path)
-        try:
-            return _stored(place, path, reader, wanted, axes)
-        except BaseException:
-            reader.close()
-            raise
+    return open_stored(path, _KIND, lambda: _open(path), lambda reader: _stored(path, reader, wanted, axes))
 
 
 def _open(path: Path) -> Any:
-    return load_library("pylibCZIrw.czi", path, "CZI").CziReader(str(path))
+    return load_library("pylibCZIrw.czi", path, _KIND).CziReader(str(path))
 
 
-def _stored(place: Path, path: Path, reader: Any, wanted: int | None, axes: str | None) -> StoredImage:
+def _stored(path: Path, reader: Any, wanted: int | None, axes: str | None) -> StoredImage:
     scenes = reader.scenes_bounding_rectangle_no_pyramid
     numbers = sorted(scenes) or [None]
     number = numbers[choose_scene(path, wanted, ["" for _ in numbers], _KIND)]

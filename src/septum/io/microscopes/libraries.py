@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.formats import damaged, format_path
-from septum.io.image import Reader
+from septum.io.image import Reader, StoredImage
 
 
 def load_library(module: str, place: Path | str, kind: str) -> Any:
@@ -43,6 +43,33 @@ def explained(place: Path | str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:  # each library has errors of its own, some of no common class
         raise damaged(place, kind, error) from error
+
+
+def open_stored(
+    place: Path | str, kind: str, open_file: Callable[[], Any], store: Callable[[Any], StoredImage]
+) -> StoredImage:
+    """Open a file by its library and return the image in it; where that fails, the file is closed.
+
+    Parameters
+    ----------
+    place, kind
+        File and name of its format, for messages.
+    open_file
+        Opens the file; what it returns has ``close``.
+    store
+        Takes the opened file; the image that it returns closes the file.
+
+    Raises
+    ------
+    FileError
+        If the library cannot read the file; errors of Septum and of memory as they are.
+    """
+    with explained(place, kind), ExitStack() as opened:
+        file = open_file()
+        opened.callback(file.close)
+        stored = store(file)
+        opened.pop_all()
+        return stored
 
 
 def choose_scene(place: Path, wanted: int | None, names: list[str], kind: str) -> int:

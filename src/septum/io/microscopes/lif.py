@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.formats import STORED, check_claim, format_path, split_scene
 from septum.io.image import MICROMETERS, StoredImage
-from septum.io.microscopes.libraries import choose_scene, explained, load_library, planes_reader
+from septum.io.microscopes.libraries import choose_scene, explained, load_library, open_stored, planes_reader
 
 _KIND = "LIF"
 
 
 def count_images(path: Path) -> int:
     """Return the number of images of a file."""
-    with explained(path, _KIND), load_library("liffile", path, _KIND).LifFile(path) as file:
+    with explained(path, _KIND), _open(path) as file:
         return len(file.images)
 
 
@@ -43,13 +43,11 @@ def open_lif(place: Path, *, axes: str | None, labels: bool = False) -> StoredIm
         If the library is not installed.
     """
     path, wanted = split_scene(place)
-    with explained(path, _KIND):
-        file = load_library("liffile", path, _KIND).LifFile(path)
-        try:
-            return _stored(path, file, wanted, axes)
-        except BaseException:
-            file.close()
-            raise
+    return open_stored(path, _KIND, lambda: _open(path), lambda file: _stored(path, file, wanted, axes))
+
+
+def _open(path: Path) -> Any:
+    return load_library("liffile", path, _KIND).LifFile(path)
 
 
 def _stored(path: Path, file: Any, wanted: int | None, axes: str | None) -> StoredImage:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.formats import format_path, split_scene
 from septum.io.image import StoredImage
-from septum.io.microscopes.libraries import choose_scene, explained, load_library, planes_reader
+from septum.io.microscopes.libraries import choose_scene, explained, load_library, open_stored, planes_reader
 
 _KIND = "ND2"
 
 
 def count_positions(path: Path) -> int:
     """Return the number of positions of a file, 1 where it has none."""
-    with explained(path, _KIND), load_library("nd2", path, _KIND).ND2File(path) as file:
+    with explained(path, _KIND), _open(path) as file:
         return int(file.sizes.get("P", 1))
 
 
@@ -43,13 +43,11 @@ def open_nd2(place: Path, *, axes: str | None, labels: bool = False) -> StoredIm
         If the library is not installed.
     """
     path, wanted = split_scene(place)
-    with explained(path, _KIND):
-        file = load_library("nd2", path, _KIND).ND2File(path)
-        try:
-            return _stored(path, file, wanted, axes)
-        except BaseException:
-            file.close()
-            raise
+    return open_stored(path, _KIND, lambda: _open(path), lambda file: _stored(path, file, wanted, axes))
+
+
+def _open(path: Path) -> Any:
+    return load_library("nd2", path, _KIND).ND2File(path)
 
 
 def _stored(path: Path, file: Any, wanted: int | None, axes: str | None) -> StoredImage:
@@ -95,5 +93,7 @@ def _notes(file: Any, names: str) -> tuple[dict[str, float], tuple[str, ...]]:
         steps = zip("XYZ", volume.axesCalibration, volume.axesCalibrated, strict=True)
         size = {a: float(v) for a, v, sure in steps if sure and v > 0 and (a != "Z" or "Z" in names)}
         return size, tuple(str(one.channel.name) for one in described)
+    except MemoryError:
+        raise
     except Exception:  # the library trusts the notes, of which there are many kinds; the pixels are sound
         return {}, ()
