@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from septum.array_likes import is_location, to_image, write_compared, write_pairs
+from septum.array_likes import compared_paths, data_paths, is_location, to_image
 from septum.errors import SeptumWarning, UnfamiliarImageWarning, UsageError
 from septum.evaluation.evaluate import evaluate as evaluate_job
 from septum.evaluation.results import EvaluateSettings, Evaluation
@@ -25,6 +25,7 @@ from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
 from septum.io.image import Image
+from septum.io.selection import Selection
 from septum.prediction.domain_shift import image_warnings
 from septum.prediction.frames import FoundScale, channel_note, open_for_model, split_frames
 from septum.prediction.in_memory import predict_image
@@ -60,6 +61,8 @@ def train(
     background: int | None = None,
     axes: str | None = None,
     channel: Sequence[str] = (),
+    level: int | None = None,
+    pixel_size: float | None = None,
     group: str | None = None,
     from_model: str | Path | None = None,
     width: int | None = None,
@@ -107,6 +110,8 @@ def train(
     axes, channel
         Axes of image files that do not state them right: ``"ZYX"``, ``"TYX"``, ``"YXC"``; those of masks likewise.
         Channels to read, by number from 1 or by name; all where not given.
+    level, pixel_size
+        Level of slides and other images in several sizes, from 0, the largest, or micrometers per pixel of the level.
     group
         Regular expression; images whose names match alike are never split between training and validation.
     from_model
@@ -138,7 +143,7 @@ def train(
         to do.
     """
     with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
-        data = _data(images, masks, Path(temporary))
+        data = data_paths(images, masks, Path(temporary))
         folder = Path(out) if out is not None else Path(temporary) / "run"
         training: dict[str, Any] = {
             "data": data,
@@ -152,6 +157,8 @@ def train(
             "background": background,
             "axes": axes,
             "channel": _listed(channel),
+            "level": level,
+            "pixel_size": pixel_size,
             "split": {"group": group},
             "from_model": from_model,
             "width": width,
@@ -181,6 +188,8 @@ def predict(
     scale: float | Literal["auto"] = "auto",
     object_size: float | None = None,
     axes: str | None = None,
+    level: int | None = None,
+    pixel_size: float | None = None,
 ) -> NDArray[Any]:
     """Predict one image, as ``septum predict`` does.
 
@@ -202,6 +211,9 @@ def predict(
         Width of the objects in the image, in pixels, instead of `scale`.
     axes
         Axes of an image file that does not state its axes or states wrong ones: ``"ZYX"``, ``"TYX"``, ``"YXC"``.
+    level, pixel_size
+        Level of a file in several sizes, from 0, the largest, or micrometers per pixel of the level; as in training
+        where not given. The result has the size of the level.
 
     Returns
     -------
@@ -225,7 +237,7 @@ def predict(
     if output is not None and output not in get_args(Output):
         raise unknown_output(output)
     opened = _model(model)
-    found, name, message = _opened(image, opened, axes)
+    found, name, message = _opened(image, opened, axes, Selection(level=level, pixel_size=pixel_size))
     if message:
         warnings.warn(message, SeptumWarning, stacklevel=2)
     at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
@@ -283,7 +295,7 @@ def evaluate(
         For each file that could not be scored.
     """
     with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
-        several, true = _compared(predicted, truth, Path(temporary))
+        several, true = compared_paths(predicted, truth, Path(temporary))
         found = evaluate_job(
             _settings(
                 EvaluateSettings,
@@ -351,36 +363,13 @@ def _model(model: object) -> Model:
     return open_model(Path(str(model)))
 
 
-def _data(images: Any, masks: Any, folder: Path) -> tuple[Path, ...]:
-    """Return the paths of a data set; arrays are written as files first."""
-    if is_location(images) and (masks is None or is_location(masks)):
-        return tuple(Path(path) for path in (images, masks) if path is not None)
-    if masks is None:
-        raise UsageError("images, but no masks", "a mask for each image", "give masks=")
-    if is_location(images) or is_location(masks):
-        given = "images as a path, masks as arrays" if is_location(images) else "images as arrays, masks as a path"
-        raise UsageError(given, "both as paths, or both as arrays", "name two folders, or read the files first")
-    return write_pairs(images, masks, folder)
-
-
-def _compared(predicted: Any, truth: Any, folder: Path) -> tuple[tuple[Any, ...], Any]:
-    """Return the paths of predictions and of the truth; arrays are written as files first."""
-    several = [predicted] if is_location(predicted) or not isinstance(predicted, Sequence) else list(predicted)
-    of_files = all(is_location(value) for value in several)
-    if of_files != is_location(truth):
-        given = "predictions as paths, truth as arrays" if of_files else "predictions as arrays, truth as a path"
-        raise UsageError(given, "both as paths, or both as arrays", "read the files, or write the arrays")
-    if of_files:
-        return tuple(several), truth
-    arrays, truth = write_compared(predicted, truth, folder)
-    return (arrays,), truth
-
-
-def _opened(image: Any, model: Model, axes: str | None) -> tuple[Image, str, str]:
+def _opened(image: Any, model: Model, axes: str | None, selection: Selection) -> tuple[Image, str, str]:
     """Return an image for a model, its name, and how it is read if not as it is stored."""
     if is_location(image):
-        stored, message = open_for_model(Path(image), model, axes=axes)
+        stored, message = open_for_model(Path(image), model, axes=axes, selection=selection)
         return stored.load(), str(image), message
+    if selection.of_level:
+        raise UsageError(f"{selection.of_level} with an array", "a file that holds levels", "leave it out")
     found = to_image(image, model.rank, model.header.network.channels)
     return found, "the image", channel_note(found, model)
 

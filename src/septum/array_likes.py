@@ -257,6 +257,61 @@ def write_compared(predicted: Any, truth: Any, folder: Path) -> tuple[Path, Path
     return folder / "predicted", folder / "truth"
 
 
+def data_paths(images: Any, masks: Any, folder: Path) -> tuple[Path, ...]:
+    """Return the paths of a data set; arrays are written as files first.
+
+    Parameters
+    ----------
+    images, masks
+        Paths, or as in `write_pairs`; no masks where a path holds both.
+    folder
+        Folder for the files.
+
+    Raises
+    ------
+    UsageError
+        If masks are missing, or one is a path and the other is not.
+    DataError
+        As in `write_pairs`.
+    """
+    if is_location(images) and (masks is None or is_location(masks)):
+        return tuple(Path(path) for path in (images, masks) if path is not None)
+    if masks is None:
+        raise UsageError("images, but no masks", "a mask for each image", "give masks=")
+    if is_location(images) or is_location(masks):
+        given = "images as a path, masks as arrays" if is_location(images) else "images as arrays, masks as a path"
+        raise UsageError(given, "both as paths, or both as arrays", "name two folders, or read the files first")
+    return write_pairs(images, masks, folder)
+
+
+def compared_paths(predicted: Any, truth: Any, folder: Path) -> tuple[tuple[Any, ...], Any]:
+    """Return the paths of predictions and of the truth; arrays are written as files first.
+
+    Parameters
+    ----------
+    predicted, truth
+        Paths, or as in `write_compared`.
+    folder
+        Folder for the files.
+
+    Raises
+    ------
+    UsageError
+        If one is a path and the other is not.
+    DataError
+        As in `write_compared`.
+    """
+    several = [predicted] if is_location(predicted) or not isinstance(predicted, Sequence) else list(predicted)
+    of_files = all(is_location(value) for value in several)
+    if of_files != is_location(truth):
+        given = "predictions as paths, truth as arrays" if of_files else "predictions as arrays, truth as a path"
+        raise UsageError(given, "both as paths, or both as arrays", "read the files, or write the arrays")
+    if of_files:
+        return tuple(several), truth
+    arrays, truth = write_compared(predicted, truth, folder)
+    return (arrays,), truth
+
+
 def _write(
     values: Sequence[Any], folder: Path, rank: int, sides: Sequence[tuple[int, ...] | None] | None = None
 ) -> Path:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+Level = Annotated[int, Field(ge=0)]
+PixelSize = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MaskKind = Literal["objects", "classes"]
 """Meaning of the values of masks: object ids (instances), or classes (semantic)."""
 
@@ -102,6 +104,18 @@ CHANNEL = Option(
     heading="Input",
     metavar="N|NAME",
     default="all",
+)
+LEVEL = Option(
+    help="Level of slides and other images in several sizes, from 0, the largest.",
+    heading="Input",
+    metavar="N",
+    default="0",
+)
+PIXEL_SIZE = Option(
+    help="Micrometers per pixel: read the level that is nearest to it.",
+    heading="Input",
+    metavar="UM",
+    default="any",
 )
 MASK_KIND = Option(
     help="What the masks hold: numbered objects, or classes.", heading="Data", default="read from the masks"

@@ -143,6 +143,7 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
         file_axes=image.file_axes,
         affine=image.affine,
         orientation=image.orientation,
+        full_sides=image.full_sides,
         stated=image.stated,
     )
 

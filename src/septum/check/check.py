@@ -27,6 +27,7 @@ from septum.check.label_kind import LabelKind, Rules, infer_label_kind, with_bin
 from septum.check.reading import Files, open_files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
+from septum.io.selection import EVERYTHING, SelectingSettings, Selection
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 from septum.settings import MaskKind
@@ -123,7 +124,7 @@ class Report:
         """Return the report in plain words, one sentence a line."""
         lines = [_pairs_line(self)]
         if self.pairs:
-            lines += [_images_line(self.pairs, self.files.axes), f"masks hold {self.label_kind.reason}"]
+            lines += [_images_line(self.pairs, self.files), f"masks hold {self.label_kind.reason}"]
         lines += [f"{issue.severity}: {issue.line()}" for issue in self.issues]
         return lines if self.issues else [*lines, "nothing is wrong"]
 
@@ -141,7 +142,7 @@ class Report:
         }
 
 
-class DataSettings(Protocol):
+class DataSettings(SelectingSettings, Protocol):
     """Settings that name a data set and how to read it; `check` documents them."""
 
     @property
@@ -164,10 +165,6 @@ class DataSettings(Protocol):
     def axes(self) -> str | None:
         """Axes of the image files."""
 
-    @property
-    def channel(self) -> tuple[str, ...]:
-        """Channels of the image files to read; empty: all."""
-
 
 def check_data(settings: DataSettings) -> Report:
     """Check the data set that settings name; see `check`."""
@@ -177,7 +174,7 @@ def check_data(settings: DataSettings) -> Report:
         ignore=settings.ignore_values,
         background=settings.background,
         axes=settings.axes,
-        channels=settings.channel,
+        selection=Selection.asked(settings),
     )
 
 
@@ -191,7 +188,7 @@ def check(
     ignore: Sequence[int] = (),
     background: int | None = None,
     axes: str | None = None,
-    channels: Sequence[str] = (),
+    selection: Selection = EVERYTHING,
     keep_bytes: int | None = None,
 ) -> Report:
     """Check a data set: find the pairs, read each file once, detect the issues of all topics.
@@ -208,9 +205,11 @@ def check(
         so the values are classes, unless `background` names another value.
     background
         Value of the background in the masks; None: 0, or another value where the masks leave no doubt.
-    axes, channels
+    axes
         Axes of the image files, for files that do not state them right; those of masks likewise, without C if a mask
-        has one dimension fewer. Channels of the images to read, by number from 1 or by name; empty: all.
+        has one dimension fewer.
+    selection
+        Channels of the images, and the level of slides and other pyramids, to read.
     keep_bytes
         Memory for arrays that are kept after the check; see `septum.check.reading.Files`.
 
@@ -221,7 +220,7 @@ def check(
     """
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without_background(ignore, kind) if background is None else kind
-    files = open_files(pairing, kind, ignore, keep_bytes, axes=axes, channels=channels, background=background)
+    files = open_files(pairing, kind, ignore, keep_bytes, axes=axes, selection=selection, background=background)
     analyzed, first = _interpreted(pairing, analyze_all(pairing.pairs, files), kind, files)
     pairs = [pair_files.with_usable_field(pair, files) for pair in analyzed]
     masks.require_values(ignore, background, pairs)
@@ -348,7 +347,7 @@ def _rules(
         mends=codes,
         read_axes=files.axes or next((pair.named_axes for pair in pairs if pair.named_axes), ""),
         class_names=tuple(files.names.get(v, str(v)) for v in inferred.values) if files.names else (),
-        read_channels=files.channels,
+        selection=files.selection,
     )
 
 
@@ -357,7 +356,7 @@ def _pairs_line(report: Report) -> str:
     return f"{pluralize(len(report.pairs), 'pair')}{left} ({_LAYOUTS[report.pairing.layout]})"
 
 
-def _images_line(pairs: Sequence[PairStatistics], named_axes: str | None) -> str:
+def _images_line(pairs: Sequence[PairStatistics], files: Files) -> str:
     stats = [pair.image_stats for pair in pairs if pair.image_stats]
     sides = sorted({s.sides for s in stats}, key=lambda s: (int(np.prod(s)), s))
     size = format_shape(sides[0]) if len(sides) == 1 else f"{format_shape(sides[0])} to {format_shape(sides[-1])}"
@@ -365,12 +364,14 @@ def _images_line(pairs: Sequence[PairStatistics], named_axes: str | None) -> str
     frames = sum(s.frames for s in stats)
     types = ", ".join(sorted({s.dtype for s in stats}))
     pages = f", {frames} pages in all" if frames > len(stats) else ""
-    if pages and named_axes is None and all(s.axes == "TCYX" and not s.stated for s in stats):
+    if pages and files.axes is None and all(s.axes == "TCYX" and not s.stated for s in stats):
         pages += ", each read as an image of its own; if they are sections of volumes: --axes ZYX"
     numbers = " or ".join(map(str, channels))
     turned = sum(s.orientation != 1 for s in stats)
     tags = f", {turned} turned upright by {'its' if turned == 1 else 'their'} orientation tag" if turned else ""
-    return f"images: {size} pixels, {numbers} {'channel' if channels == [1] else 'channels'}, {types}{pages}{tags}"
+    level = f", read with {files.selection.of_level}" if files.selection.of_level else ""
+    numbers += " channel" if channels == [1] else " channels"
+    return f"images: {size} pixels, {numbers}, {types}{pages}{tags}{level}"
 
 
 def _statistics(pair: PairStatistics) -> dict[str, object]:

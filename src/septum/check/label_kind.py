@@ -16,6 +16,7 @@ from septum.check.issues import IssueKind, Observation, list_some
 from septum.check.masks import COLOR, color_of
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError
+from septum.io.selection import EVERYTHING, Selection
 from septum.settings import MaskKind
 
 CLASS_VALUES = IssueKind("class-values", "mended", mend="numbered from 0")
@@ -129,8 +130,8 @@ class Rules:
         Axes by which image files are read whose own axes do not hold; ``""``: the axes of the files.
     class_names
         Name of each class of `class_values`, where the files state them; empty where they do not.
-    read_channels
-        Channels of the image files that are read, by number from 1 or by name; empty: all.
+    selection
+        Channels of the image files, and the level of slides and other pyramids, that are read.
     """
 
     kind: MaskKind
@@ -146,7 +147,14 @@ class Rules:
     mends: tuple[str, ...]
     read_axes: str = ""
     class_names: tuple[str, ...] = ()
-    read_channels: tuple[str, ...] = ()
+    selection: Selection = EVERYTHING
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the header of a model says about how its images are read."""
+        named = {name: getattr(self, name) for name in ("class_names", "gray_as_color", "read_axes")}
+        read = self.selection
+        return {**named, "read_channels": read.channels, "read_level": read.level, "read_um": read.pixel_size}
 
 
 def detect(label_kind: LabelKind, masks: Sequence[Census], pairs: Sequence[PairStatistics]) -> Iterator[Observation]:

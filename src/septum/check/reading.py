@@ -23,7 +23,8 @@ from septum.errors import DataError, FileError
 from septum.io.annotations.formats import is_drawn
 from septum.io.annotations.raster import Filled
 from septum.io.formats import format_of, format_path
-from septum.io.image import Image, StoredImage, check_axes
+from septum.io.image import Image, StoredImage
+from septum.io.selection import EVERYTHING, Selection, check_axes
 from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
 from septum.pairing.fit import Change, Grid, fit_mask
 from septum.pairing.pair import Pairing
@@ -50,6 +51,8 @@ class Files:
         Mask values that mean not annotated, beside -1.
     axes
         Axes of the image files, for files that do not state them right; see `septum.io.files.read_mask` for masks.
+    selection
+        Channels, and the level of a pyramid, that are read of the images.
     background
         Value of the background of the masks if the user names it; None: 0, or another value where that is certain.
     classes
@@ -72,12 +75,12 @@ class Files:
         limit_bytes: int | None = None,
         *,
         axes: str | None = None,
-        channels: Sequence[str] = (),
+        selection: Selection = EVERYTHING,
         background: int | None = None,
         classes: Mapping[str, int] | None = None,
     ) -> None:
         self.ignore = tuple(ignore)
-        self.axes, self.channels = axes, tuple(channels)
+        self.axes, self.selection = axes, selection
         self.background = background
         self.classes = classes
         self.names: Mapping[int, str] = {}
@@ -109,7 +112,7 @@ class Files:
         if kept is not None and named_axes is not None and _holds_all_axes(kept):
             image = _with_axes(kept, named_axes)
         else:
-            image = read_image(path, axes=named_axes, channels=self.channels)
+            image = read_image(path, axes=named_axes, selection=self.selection)
         self._keep("image", path, image, image.array.nbytes)
         return image
 
@@ -308,7 +311,7 @@ def open_files(
     limit_bytes: int | None,
     *,
     axes: str | None,
-    channels: Sequence[str] = (),
+    selection: Selection = EVERYTHING,
     background: int | None,
 ) -> Files:
     """Return the reader of a data set, which knows the classes of its drawn objects and of its ``dataset.json``.
@@ -319,13 +322,13 @@ def open_files(
         The files.
     kind
         Meaning of the mask values, if the user names it; drawn objects are classes then, or get an id each.
-    ignore, limit_bytes, axes, channels, background
+    ignore, limit_bytes, axes, selection, background
         See `Files`.
     """
     classes = class_numbers(pair.mask for pair in pairing.pairs) if kind == "classes" else None
     stated = () if pairing.notes is None else pairing.notes.ignore
     ignored, axes = (*ignore, *stated), check_axes(axes)
-    files = Files(ignored, limit_bytes, axes=axes, channels=channels, background=background, classes=classes)
+    files = Files(ignored, limit_bytes, axes=axes, selection=selection, background=background, classes=classes)
     if classes:
         files.names = {0: "background", **{number: name for name, number in classes.items()}}
     elif pairing.notes is not None:

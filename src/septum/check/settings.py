@@ -6,7 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from septum.settings import AXES, BACKGROUND, CHANNEL, IGNORE_VALUES, MASK_KIND, MaskKind, Option, Settings
+from septum.settings import (
+    AXES,
+    BACKGROUND,
+    CHANNEL,
+    IGNORE_VALUES,
+    LEVEL,
+    MASK_KIND,
+    PIXEL_SIZE,
+    Level,
+    MaskKind,
+    Option,
+    PixelSize,
+    Settings,
+)
 
 
 class CheckSettings(Settings):
@@ -19,3 +32,5 @@ class CheckSettings(Settings):
     background: Annotated[int | None, replace(BACKGROUND, heading="")] = None
     axes: Annotated[str | None, replace(AXES, heading="")] = None
     channel: Annotated[tuple[str, ...], replace(CHANNEL, heading="")] = ()
+    level: Annotated[Level | None, replace(LEVEL, heading="")] = None
+    pixel_size: Annotated[PixelSize | None, replace(PIXEL_SIZE, heading="")] = None

@@ -42,7 +42,7 @@ class ImageStatistics:
         See `septum.arrays.normalize.intensity_curve`; the channels one after another.
     thumbnail
         See `septum.check.comparisons.thumbnail`; of the first frame, empty for stacks.
-    file_axes, affine, orientation, stated
+    file_axes, affine, orientation, stated, full_sides
         See `septum.io.image.Image`.
     """
 
@@ -69,12 +69,14 @@ class ImageStatistics:
     affine: Affine | None
     orientation: int
     stated: bool
+    full_sides: tuple[int, int] | None = None
 
     @property
     def grid(self) -> Grid:
         """Grid of the image, which its mask is fitted to."""
         sides = dict(zip("ZYX"[-len(self.sides) :], self.sides, strict=True)) | {"T": self.frames, "C": self.channels}
-        return Grid(self.axes, tuple(sides[axis] for axis in self.axes), self.file_axes, self.affine, self.orientation)
+        shape = tuple(sides[axis] for axis in self.axes)
+        return Grid(self.axes, shape, self.file_axes, self.affine, self.orientation, self.full_sides)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from septum.io.annotations.raster import list_names
 from septum.io.files import open_image, write_image
 from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
 from septum.io.image import Affine
+from septum.io.selection import Selection
 from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.fit import Grid, grid_of
@@ -74,21 +75,29 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
     Raises
     ------
     UsageError
-        If `out` is a file or holds files, the paths are no data set, or axes are named and no image has any.
+        If `out` is a file or holds files, the paths are no data set, or options say how images are read and there are
+        none.
     DataError
         If no image has a mask.
     """
     drawn = bool(settings.data) and all(drawn_format(path) is not None for path in settings.data)
     pairing = None if drawn else find_pairs(settings.data)
-    if drawn and settings.axes is not None:
-        given = f"--axes {settings.axes} with files of drawn objects alone"
-        raise UsageError(given, "files whose values have axes", "leave it out, or name the images as well")
+    if drawn and (option := _of_images(settings)):
+        given = f"{option} with files of drawn objects alone"
+        raise UsageError(given, "the images as well", "leave it out, or name both: septum convert IMAGES FILES")
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         given = "a folder that holds files" if settings.out.is_dir() else "a file"
         raise UsageError(f"{format_path(settings.out)}: {given}", "a new or empty folder", "name another one with -o")
     if pairing is None:
         return _write_drawn(settings)
     return _write(settings, pairing.pairs, (*pairing.unmatched_images, *pairing.unmatched_masks))
+
+
+def _of_images(settings: ConvertSettings) -> str:
+    """Return the option that says how images are read; ``""`` if there is none."""
+    if settings.axes is not None:
+        return f"--axes {settings.axes}"
+    return Selection(level=settings.level, pixel_size=settings.pixel_size).of_level
 
 
 def _write_drawn(settings: ConvertSettings) -> Iterator[Converted | NotConverted]:
@@ -120,7 +129,8 @@ def _write(
     settings: ConvertSettings, pairs: tuple[Pair, ...], alone: tuple[Path, ...]
 ) -> Iterator[Converted | NotConverted]:
     classes = class_numbers(pair.mask for pair in pairs) if settings.kind == "classes" else None
-    files = Files(axes=settings.axes, limit_bytes=0, classes=classes)
+    selection = Selection(level=settings.level, pixel_size=settings.pixel_size)
+    files = Files(axes=settings.axes, selection=selection, limit_bytes=0, classes=classes)
     annotated = {pair.image: pair for pair in pairs if pair.mask is not None}
     root = Path(os.path.commonpath([path.parent.absolute() for path in annotated])) if annotated else Path()
     for image, pair in annotated.items():
@@ -135,7 +145,7 @@ def _write(
 
 
 def _convert(mask: Path, image: Path, place: Path, files: Files) -> Converted:
-    with open_image(image, axes=files.axes) as opened:
+    with open_image(image, axes=files.axes, selection=files.selection) as opened:
         grid, size, affine = grid_of(opened), opened.pixel_size_um, opened.affine
     place = place.with_name(image_stem(place) + result_suffix(image_suffix(place)))
     return _write_mask(mask, place, grid, files, pixel_size_um=size, affine=affine)

@@ -15,7 +15,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from septum.export.outlines import ObjectOutline, trace_outlines
+import numpy as np
+from numpy.typing import NDArray
+
+from septum.export.outlines import trace_outlines
 from septum.export.runs import Frame, complete_objects
 from septum.io.atomic import whole_file
 
@@ -34,6 +37,7 @@ def write_geojson(
     name: str | None = None,
     describe: Describe | None = None,
     height: int | None = None,
+    stretch: tuple[float, float] = (1, 1),
 ) -> int:
     """Write the objects of a label image as GeoJSON for QuPath, as a whole or not at all.
 
@@ -51,6 +55,8 @@ def write_geojson(
         Measurements of an object.
     height
         Rows that are held at a time; None: by the number of pixels.
+    stretch
+        X and Y pixels of the full resolution in one of the label image.
 
     Returns
     -------
@@ -69,10 +75,12 @@ def write_geojson(
             known = name or Path(frame.labels.name).name
             for runs in complete_objects(frame, height=height):
                 for outline in trace_outlines(runs):
+                    polygons = [[_closed(ring, stretch) for ring in polygon] for polygon in outline.polygons]
                     z = outline.z if frame.z is None else frame.z
                     measured = describe(frame.t, z, outline.label) if describe is not None else {}
                     file.write(",\n" if count else "\n")
-                    file.write(_feature((frame.t, z), outline, known, measured, classes=classes))
+                    identity = str(uuid.uuid5(_NAMESPACE, f"{known}:{frame.t}:{z}:{outline.label}"))
+                    file.write(_feature((frame.t, z), outline.label, polygons, identity, measured, classes=classes))
                     count += 1
         file.write("\n]}\n")
     return count
@@ -87,17 +95,22 @@ def class_color(value: int) -> tuple[int, int, int]:
 def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file to write; compressed, and without a time in it, if its name ends in ``.gz``."""
     with ExitStack() as opened:
-        file = opened.enter_context(path.open("wb"))
+        file: Any = opened.enter_context(path.open("wb"))
         if path.suffix == ".gz":
             file = opened.enter_context(gzip.GzipFile("", "wb", 6, file, 0))
         yield opened.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
 
 
 def _feature(
-    place: tuple[int, int], outline: ObjectOutline, name: str, measured: Mapping[str, float], *, classes: bool
+    place: tuple[int, int],
+    label: int,
+    polygons: list[list[list[list[float]]]],
+    identity: str,
+    measured: Mapping[str, float],
+    *,
+    classes: bool,
 ) -> str:
     t, z = place
-    polygons = [[_closed(ring.tolist()) for ring in polygon] for polygon in outline.polygons]
     single = len(polygons) == 1
     geometry: dict[str, Any] = {
         "type": "Polygon" if single else "MultiPolygon",
@@ -105,7 +118,6 @@ def _feature(
     }
     if z or t:
         geometry["plane"] = {"c": -1, "z": z, "t": t}
-    label = outline.label
     properties: dict[str, Any] = {"objectType": "annotation" if classes else "detection", "name": str(label)}
     if classes:
         properties["classification"] = {"name": f"class {label}", "color": class_color(label)}
@@ -113,14 +125,15 @@ def _feature(
         properties["measurements"] = measured
     feature = {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{name}:{t}:{z}:{label}")),
+        "id": identity,
         "geometry": geometry,
         "properties": properties,
     }
     return json.dumps(feature, separators=(",", ":"))
 
 
-def _closed(ring: list[list[int]]) -> list[list[int]]:
-    """Return a ring that ends where it began, as GeoJSON asks for."""
-    ring.append(ring[0])
-    return ring
+def _closed(ring: NDArray[np.int64], stretch: tuple[float, float]) -> list[list[float]]:
+    """Return a ring that ends where it began, as GeoJSON asks for, in pixels of the full resolution."""
+    corners = ring if stretch == (1, 1) else ring * stretch
+    listed: list[list[float]] = corners.tolist()
+    return [*listed, listed[0]]

@@ -14,6 +14,7 @@ from septum.export.settings import ConvertAndExportSettings, PredictAndExportSet
 from septum.io.atomic import as_error
 from septum.io.files import list_images
 from septum.io.formats import format_of, image_stem, is_zarr
+from septum.io.selection import Selection
 from septum.pairing.find import find_pairs
 from septum.pairing.folders import role_folders
 
@@ -79,6 +80,7 @@ def _predicted(event: ImageDone, out: Path | None) -> LabelFile:
         slices=details.rank == 2,
         axes=details.axes if written is not None and not written.names_axes else None,
         image_axes=details.read_axes,
+        selection=Selection(level=details.level),
         confidence=details.confidence,
     )
 
@@ -93,11 +95,16 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
     Raises
     ------
     UsageError, DataError
-        If there are no label images, two of one name, or a label image without an image where images are named.
+        If there are no label images, two of one name, or a label image lacks its image where one is named or needed.
     """
     asked = settings.conversion
     images = _label_images(settings)
     maps = {} if settings.probabilities is None else _partners(list(images), settings.probabilities)
+    selection = Selection(level=asked.level, pixel_size=asked.pixel_size)
+    if selection.of_level and not all(images.values()):
+        raise UsageError(
+            f"{selection.of_level} without images", "the images of the label images", "add --images IMAGES"
+        )
     bases: dict[Path, Path] = {}
     for path in images:
         base = asked.out / image_stem(path)
@@ -122,6 +129,7 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
                 slices=settings.slices,
                 axes=asked.axes,
                 image_axes=asked.axes,
+                selection=selection,
             )
             try:
                 yield exporter.add(labels, base)

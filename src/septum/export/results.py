@@ -23,6 +23,7 @@ from septum.export.tables import ObjectTable, has_parquet, join_tables, write_cs
 from septum.io.files import open_image
 from septum.io.formats import format_of
 from septum.io.image import Image
+from septum.io.selection import EVERYTHING, Selection
 
 TABLE, PARQUET, COCO = "objects.csv", "objects.parquet", "objects.coco.json"
 """Names of the files for all images of a call."""
@@ -72,6 +73,8 @@ class LabelFile:
         Axes of the label image, where it does not state them.
     image_axes
         Axes of the image and the probabilities, where they do not state them.
+    selection
+        Level of the image, of which the label image has the size.
     confidence
         For each frame ``(N,)`` float32 in 0 .. 1, of object 1 .. N; None if it is not known.
     """
@@ -84,6 +87,7 @@ class LabelFile:
     slices: bool = False
     axes: str | None = None
     image_axes: str | None = None
+    selection: Selection = EVERYTHING
     confidence: Sequence[NDArray[np.float32]] | None = None
 
 
@@ -136,8 +140,10 @@ class Exporter:
             source = opened.enter_context(open_image(labels.path, axes=labels.axes, labels=True))
             frames = split_labels(source, slices=labels.slices)
             image, maps = (
-                None if path is None else opened.enter_context(open_image(path, axes=labels.image_axes))
-                for path in (labels.image, labels.probabilities)
+                None
+                if path is None
+                else opened.enter_context(open_image(path, axes=labels.image_axes, selection=selection))
+                for path, selection in ((labels.image, labels.selection), (labels.probabilities, EVERYTHING))
             )
             tables = self._measured(labels, frames, image, maps)
             if "properties" in self.forms:
@@ -146,8 +152,16 @@ class Exporter:
                 written.append(base.with_name(f"{base.name}.geojson"))
                 sure = _Confidence(labels, frames)
                 write_geojson(
-                    written[-1], frames, classes=labels.classes, name=labels.name, describe=sure.of if sure else None
+                    written[-1],
+                    frames,
+                    classes=labels.classes,
+                    name=labels.name,
+                    describe=sure.of if sure else None,
+                    stretch=_stretch(image),
                 )
+            level = 0 if image is None else image.level
+            if level and (plain := [form for form in ("rois", "coco") if form in self.forms]):
+                notes.append(f"{' and '.join(plain)} in pixels of level {level}, geojson of the largest level")
             if "rois" in self.forms:
                 written.append(base.with_name(f"{base.name}.rois.zip"))
                 write_rois(written[-1], frames)
@@ -219,6 +233,13 @@ class Exporter:
                 head["confidence"] = np.array([sure.value(frame, label) for label in head["label"].tolist()])
             tables.append(ObjectTable(labels.name, frame.t if "T" in axes else None, frame.z, head | columns))
         return tables
+
+
+def _stretch(image: Image | None) -> tuple[float, float]:
+    """Return the X and Y pixels of the largest level of a pyramid in one of the level that was read."""
+    if image is None or image.full_sides is None:
+        return 1, 1
+    return image.full_sides[1] / image.shape[-1], image.full_sides[0] / image.shape[-2]
 
 
 class _Confidence:

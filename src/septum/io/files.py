@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.atomic import whole_file, whole_folder
-from septum.io.channels import pick_channels
 from septum.io.formats import (
     FORMATS,
     RESULT_SUFFIXES,
@@ -37,12 +36,13 @@ from septum.io.formats import (
     suffix_of,
     url_of,
 )
-from septum.io.image import Affine, Image, StoredImage, check_axes
+from septum.io.image import Affine, Image, StoredImage
 from septum.io.remote import glob_urls, list_folder
+from septum.io.selection import EVERYTHING, Selection, check_axes, select
 
 
 def open_image(
-    location: str | Path, *, axes: str | None = None, labels: bool = False, channels: Sequence[str] = ()
+    location: str | Path, *, axes: str | None = None, labels: bool = False, selection: Selection = EVERYTHING
 ) -> Image:
     """Open an image of any format; its pixels are read by indexing.
 
@@ -57,24 +57,24 @@ def open_image(
         Names of the dimensions of the file, one letter of ``TCZYX`` each, if the file does not state them right.
     labels
         True if the image is a mask: a palette gives indices, never colors.
-    channels
-        Channels to read, by number from 1 or by name; empty: all.
+    selection
+        Channels, and the level of a pyramid, to read.
 
     Raises
     ------
     FileError
         If the file is missing, empty, damaged, truncated, forged, or no image.
     UsageError
-        If `axes` do not fit, a channel is not there, or a library is missing.
+        If `axes` do not fit, a channel or a level is not there, or a library is missing.
     """
     axes = check_axes(axes)
     place: Path | str = url_of(location) or local_path(location)
     stored = _open_stored(place, axes, labels)
     try:
-        stored = pick_channels(stored, channels, place) if channels else stored
-        again = partial(open_image, place, axes=axes, labels=labels, channels=channels)
+        stored = select(stored, selection, place)
+        again = partial(open_image, place, axes=axes, labels=labels, selection=selection)
         image = Image(stored, place, named=axes is not None, reopen=again)
-        image.picked = tuple(channels)
+        image.picked = selection.channels
         return image
     except BaseException:
         stored.close()
@@ -93,10 +93,10 @@ def _open_stored(place: Path | str, axes: str | None, labels: bool) -> StoredIma
 
 
 def read_image(
-    location: str | Path, *, axes: str | None = None, labels: bool = False, channels: Sequence[str] = ()
+    location: str | Path, *, axes: str | None = None, labels: bool = False, selection: Selection = EVERYTHING
 ) -> Image:
     """Read an image into memory: `open_image`, then everything; see there for parameters and errors."""
-    return open_image(location, axes=axes, labels=labels, channels=channels).load()
+    return open_image(location, axes=axes, labels=labels, selection=selection).load()
 
 
 def read_mask(location: str | Path, *, axes: str | None = None) -> Image:

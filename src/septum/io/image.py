@@ -65,6 +65,10 @@ class StoredImage:
         False if neither the file nor the caller named the axes, so that they are a guess.
     channels
         Names of the channels, in order; empty if the file states none.
+    coarser
+        Returns the other levels of a pyramid, from fine to coarse, as long as the image is open; none of other images.
+    level, full_sides
+        Number of this level from 0, the largest; Y and X sides of level 0, None where this is it.
     """
 
     shape: tuple[int, ...]
@@ -78,6 +82,9 @@ class StoredImage:
     orientation: int = 1
     stated: bool = True
     channels: tuple[str, ...] = ()
+    coarser: Callable[[], Sequence[StoredImage]] = tuple
+    level: int = 0
+    full_sides: tuple[int, int] | None = None
 
     @classmethod
     def from_array(cls, array: NDArray[Any], axes: str) -> StoredImage:
@@ -136,6 +143,8 @@ class Image:
         Axes that the caller named; None if the file was read as it states.
     channel_names, picked
         Names of the channels, empty if the file states none; the channels that the caller named, empty for all.
+    level, full_sides
+        See `StoredImage`.
     """
 
     def __init__(
@@ -156,6 +165,7 @@ class Image:
         }
         self._stored, self._reopen = stored, reopen
         self.orientation, self.stated = stored.orientation, stored.stated or named
+        self.level, self.full_sides = stored.level, stored.full_sides
         self.named_axes = stored.axes if named else None
         self.picked: tuple[str, ...] = ()
         self.channel_names = stored.channels if len(stored.channels) == self.shape[self.axes.index("C")] else ()
@@ -193,6 +203,11 @@ class Image:
     def name(self) -> str:
         """The location as text; ``""`` for an image in memory."""
         return str(self.location or "")
+
+    @property
+    def is_pyramid(self) -> bool:
+        """True if the file holds the image in several sizes, and has not been read into memory."""
+        return bool(self._stored.coarser())
 
     @property
     def array(self) -> NDArray[Any]:
@@ -282,7 +297,7 @@ class Image:
 
     def _parts(self) -> tuple[NDArray[Any], str, Mapping[str, Any]]:
         kept = ["file_axes", "pixel_size_um", "affine", "location", "orientation"]
-        kept += ["stated", "named_axes", "channel_names", "picked"]
+        kept += ["stated", "named_axes", "channel_names", "picked", "level", "full_sides"]
         return self.array, self.axes, {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:
@@ -295,19 +310,6 @@ def _from_array(array: NDArray[Any], axes: str, attributes: Mapping[str, Any]) -
     for name, value in attributes.items():
         setattr(image, name, value)
     return image
-
-
-def check_axes(axes: str | None) -> str | None:
-    """Return axes that a person named in upper case; raise `UsageError` if they cannot be axes of an image."""
-    if axes is None:
-        return None
-    try:
-        canonical(axes.upper())
-    except ValueError as error:
-        raise UsageError(
-            f"axes {axes.upper()!r}", "each letter of TCZYX at most once, Y and X always", "such as ZYX"
-        ) from error
-    return axes.upper()
 
 
 def _locate_axes(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ class Multiscale:
         One letter of ``TCZYX`` per dimension; None if the file uses other names.
     paths
         Names of the folders of its levels, the finest first.
-    pixel_size_um
-        Micrometers per pixel by axis, of the finest level.
+    pixel_sizes_um
+        Micrometers per pixel by axis, of each level.
     labels
         True if the group states that its values are ids.
     channels
@@ -47,13 +48,18 @@ class Multiscale:
     node: Node
     axes: str | None
     paths: tuple[str, ...]
-    pixel_size_um: dict[str, float]
+    pixel_sizes_um: tuple[dict[str, float], ...]
     labels: bool
     channels: tuple[str, ...] = ()
 
+    @property
+    def pixel_size_um(self) -> dict[str, float]:
+        """Micrometers per pixel by axis, of the finest level."""
+        return self.pixel_sizes_um[0] if self.pixel_sizes_um else {}
+
 
 def open_zarr(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:
-    """Open the finest level of an OME-Zarr image, or a plain Zarr array.
+    """Open the finest level of an OME-Zarr image, which leads to the others, or a plain Zarr array.
 
     Missing chunks have the array's fill value, as Zarr defines it. Arrays of Septum are marked once every chunk is
     written; there a missing one is an error.
@@ -84,8 +90,21 @@ def open_zarr(place: Path | str, *, axes: str | None, labels: bool = False) -> S
         )
     if axes is None and len(named) != len(array.shape):
         raise damaged(place, "Zarr", f"{len(named)} axes for an array of {len(array.shape)} dimensions")
-    channels = multiscale.channels if multiscale is not None else ()
-    return StoredImage(array.shape, array.dtype, named, array.read, pixel_size_um=size, channels=channels)
+    stored = StoredImage(array.shape, array.dtype, named, array.read, pixel_size_um=size)
+    if multiscale is None:
+        return stored
+    return replace(stored, channels=multiscale.channels, coarser=partial(_coarser, multiscale, stored))
+
+
+def _coarser(multiscale: Multiscale, finest: StoredImage) -> list[StoredImage]:
+    """Return the levels behind the finest one."""
+    found = []
+    for path, size in zip(multiscale.paths[1:], multiscale.pixel_sizes_um[1:], strict=True):
+        node = read_node(child_folder(multiscale.node.place, path))
+        if node is None or node.array is None or len((array := ZarrArray(node)).shape) != len(finest.shape):
+            raise damaged(multiscale.node.place, "OME-Zarr", f"its level {path} is missing, or of other dimensions")
+        found.append(replace(finest, shape=array.shape, dtype=array.dtype, read=array.read, pixel_size_um=size))
+    return found
 
 
 def read_multiscale(node: Node) -> Multiscale | None:
@@ -108,18 +127,23 @@ def read_multiscale(node: Node) -> Multiscale | None:
         if axes is None:
             axes = [{"name": a} for a in _OLD_AXES]
         letters = _letters(axes)
-        scale = _scale(first["datasets"][0], len(axes))
         # From 0.6 on the transformations of the whole image lead to coordinate systems of other images.
-        for factor, whole in enumerate(_scale(first, len(axes)) if system is None else ()):
-            scale[factor] *= whole
+        whole = _scale(first, len(axes)) if system is None else [1.0] * len(axes)
+        scales = [[a * b for a, b in zip(_scale(d, len(axes)), whole, strict=True)] for d in first["datasets"]]
     except (TypeError, LookupError, ValueError, AttributeError) as error:
         raise damaged(node.place, "OME-Zarr", f"multiscales: {type(error).__name__}: {error}") from error
+    sizes = tuple(_size(letters or "", axes, scale) for scale in scales)
+    return Multiscale(node, letters, paths, sizes, "image-label" in notes, _channel_names(notes))
+
+
+def _size(letters: str, axes: list[dict[str, Any]], scale: list[float]) -> dict[str, float]:
+    """Return micrometers per pixel by axis, as far as the file states them."""
     size = {}
-    for letter, axis, step in zip(letters or "", axes, scale, strict=False):
+    for letter, axis, step in zip(letters, axes, scale, strict=False):
         unit = MICROMETERS.get(str(axis.get("unit", "")).casefold())
         if letter in "ZYX" and unit is not None and math.isfinite(step * unit) and step > 0:
             size[letter] = step * unit
-    return Multiscale(node, letters, paths, size, "image-label" in notes, _channel_names(notes))
+    return size
 
 
 def _coordinate_system(first: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from septum.errors import FileError, SeptumError, UsageError
-from septum.io.formats import format_path
+from septum.io.formats import damaged, format_path
+from septum.io.image import Reader
 
 _BLOCK = 1 << 18  # bytes that are fetched at once while headers are read
+_RUN = 64 << 20  # plain values are fetched from another machine in runs of at most this size, in bytes
 
 
 @contextmanager
@@ -118,3 +123,43 @@ def glob_urls(url: str) -> list[str]:
 def _full(url: str, path: str) -> str:
     """Return a path of the file system of `url` as a URL; some file systems list URLs, others paths."""
     return path if "://" in path else f"{url.partition('://')[0]}://{path.lstrip('/')}"
+
+
+def rows_reader(url: str, file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *, offset: int) -> Reader:
+    """Return a reader of one block of plain values in a file on another machine, which fetches runs of whole rows.
+
+    Parameters
+    ----------
+    url, file
+        The place, and the opened file with a lock of its own.
+    shape, dtype
+        Of the array, rows and columns last.
+    offset
+        Bytes before the first value.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be fetched, or ends too early; by the reader.
+    """
+    row = shape[-1] * dtype.itemsize
+    at_once = max(1, _RUN // row)
+
+    def read(index: tuple[slice, ...]) -> NDArray[Any]:
+        out = np.empty([s.stop - s.start for s in index], dtype)
+        *leading, rows, columns = index
+        for place in np.ndindex(out.shape[:-2]):
+            plane = [s.start + p for s, p in zip(leading, place, strict=True)]
+            first = int(np.ravel_multi_index(plane, shape[:-2])) * shape[-2] if plane else 0
+            for start in range(rows.start, rows.stop, at_once):
+                stop = min(start + at_once, rows.stop)
+                with reaching(url), file.lock:
+                    file.seek(offset + (first + start) * row)
+                    stored = file.read((stop - start) * row)
+                if len(stored) < (stop - start) * row:
+                    raise damaged(url, "TIFF", "the last values are missing")
+                values = np.frombuffer(stored, dtype).reshape(stop - start, shape[-1])
+                out[place][start - rows.start : stop - rows.start] = values[:, columns]
+        return out
+
+    return read

@@ -8,7 +8,8 @@ import re
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
-from septum.io.channels import picked
 from septum.io.formats import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged, format_path
 from septum.io.image import MICROMETERS, Reader, StoredImage
 from septum.io.npy import mapped_reader
-from septum.io.remote import open_url, reaching
+from septum.io.remote import open_url, rows_reader
+from septum.io.selection import picked
 from septum.io.upright import TAG, turn_upright
 
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
@@ -32,11 +33,13 @@ _SLIDES = ("svs", "ndpi", "scn", "bif", "philips", "qpi")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Bytes per value by TIFF's number of the type.
 _TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_RUN = 64 << 20  # plain values are fetched from another machine in runs of at most this size, in bytes
 
 
 def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> StoredImage:
     """Open the one image of a TIFF, all pages of it, at the full resolution of a pyramid; of a slide, the slide.
+
+    The other levels of a pyramid follow from it, where the file states that it is one, or its images are tiled and
+    halved.
 
     Pages without a named axis are ``T``; ``Z`` comes from OME or ImageJ metadata only; color samples are ``C``.
     Declared alpha is dropped, but of masks: it may be the drawing. Photographs are turned upright by their orientation
@@ -68,37 +71,72 @@ def open_tiff(place: Path | str, *, axes: str | None, labels: bool = False) -> S
             # By its name where it has one: an image of several files is found in its folder.
             file = files.enter_context(tifffile.TiffFile(stream if isinstance(place, str) else place))
             file.filehandle.set_lock(True)
-            series = _find_series(place, file, length)
-            size = pixel_size(file)
-            read = _series_reader(place, file, series)
-            shape, names = tuple(int(n) for n in series.shape), str(series.axes)
-            kept = None if labels else _kept_samples(shape, names, series.keyframe, axes=axes, plain=file.is_shaped)
-            dtype = np.dtype(series.dtype).newbyteorder("=")
-            tag = None if file.is_ome or file.is_imagej else series.keyframe.tags.valueof(TAG)
+            series, others = _find_series(place, file, length)
+            opened = _Opened(place, file, length, axes, labels)
+            stored = opened.stored(series)
         except DAMAGE as error:
             raise damaged(place, "TIFF", error) from error
+        coarser = partial(opened.coarser, series, others)
+        return replace(stored, close=files.pop_all().close, coarser=coarser if others else tuple)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An opened file of `length` bytes, and how its images are read."""
+
+    place: Path | str
+    file: Any
+    length: int
+    axes: str | None
+    labels: bool
+
+    def stored(self, series: Any) -> StoredImage:
+        """Return one series as an image."""
+        axes, size, keyframe = self.axes, pixel_size(self.file), series.keyframe
+        read = _series_reader(self.place, self.file, series)
+        shape, names = tuple(int(n) for n in series.shape), str(series.axes)
+        plain = self.file.is_shaped
+        kept = None if self.labels else _kept_samples(shape, names, keyframe, axes=axes, plain=plain)
+        dtype = np.dtype(series.dtype).newbyteorder("=")
+        tag = None if self.file.is_ome or self.file.is_imagej else keyframe.tags.valueof(TAG)
         if kept is not None:
             read, shape = picked(read, names.index("S"), shape, kept)
-        if labels and dtype.kind == "b" and series.keyframe.photometric == _WHITE_IS_ZERO:
+        if self.labels and dtype.kind == "b" and keyframe.photometric == _WHITE_IS_ZERO:
             read = _inverted(read)
         stated = axes is not None or set(names) <= set("TCZYXS")
         if axes is None:
             if "S" in names and "C" in names:
                 read, names, shape = _merge_channels(read, names, shape)
-            names = _name_axes(place, names, shape)
+            names = _name_axes(self.place, names, shape)
             size = {a: v for a, v in size.items() if a in names}
-        stored = StoredImage(shape, dtype, axes or names, read, True, size, close=files.pop_all().close, stated=stated)
+        stored = StoredImage(shape, dtype, axes or names, read, True, size, stated=stated)
         return stored if tag in (None, 1) else turn_upright(stored, tag)
 
+    def coarser(self, series: Any, others: Sequence[Any]) -> list[StoredImage]:
+        """Return the levels of a pyramid behind its largest, whose pixel size is that of the file."""
+        full, found = dict(zip(series.axes, series.shape, strict=True)), []
+        for one in others:
+            try:
+                _check_series(self.place, one, self.length)
+                stored = self.stored(one)
+            except DAMAGE as error:
+                raise damaged(self.place, "TIFF", error) from error
+            own = dict(zip(one.axes, one.shape, strict=True))
+            size = {a: v * full[a] / own[a] for a, v in stored.pixel_size_um.items() if a in full and a in own}
+            found.append(replace(stored, pixel_size_um=size))
+        return found
 
-def _find_series(path: Path | str, file: Any, length: int) -> Any:
-    """Return the one image of a file, after checking that its values lie within the `length` bytes of the file."""
+
+def _find_series(path: Path | str, file: Any, length: int) -> tuple[Any, list[Any]]:
+    """Return the one image of a file and its coarser levels, after checking that its values lie within the file."""
     series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
     largest = max(series, key=lambda s: math.prod(s.shape))
     if len(series) > 1 and largest.kind not in _SLIDES and not _is_pyramid(largest, series):
         raise _several(path, [s.shape for s in series])
     _check_series(path, largest, length)
-    return largest
+    if len(series) > 1 and largest.kind not in _SLIDES:
+        return largest, sorted((s for s in series if s is not largest), key=lambda s: -math.prod(s.shape))
+    return largest, list(largest.levels[1:])
 
 
 def _is_pyramid(largest: Any, series: Sequence[Any]) -> bool:
@@ -187,7 +225,7 @@ def _series_reader(place: Path | str, file: Any, series: Any) -> Reader:
         dtype = np.dtype(file.byteorder + np.dtype(series.dtype).char)
         if isinstance(place, Path):
             return mapped_reader(place, shape, dtype, offset=series.dataoffset)
-        return _rows_reader(place, file.filehandle, shape, dtype, offset=series.dataoffset)
+        return rows_reader(place, file.filehandle, shape, dtype, offset=series.dataoffset)
     of_page = [i for i, axis in enumerate(series.axes) if axis in series.keyframe.axes]
 
     @cache
@@ -237,31 +275,6 @@ def _name_segment(key: str, series: Any) -> str:
         return f"piece {key}"
     number, segment = divmod(int(np.ravel_multi_index(place, grid)), math.prod(page.chunked))
     return f"tile or strip {segment + 1} of page {number + 1}"
-
-
-def _rows_reader(url: str, file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *, offset: int) -> Reader:
-    """Return a reader of one block of plain values in a file on another machine, which fetches runs of whole rows."""
-    row = shape[-1] * dtype.itemsize
-    at_once = max(1, _RUN // row)
-
-    def read(index: tuple[slice, ...]) -> NDArray[Any]:
-        out = np.empty([s.stop - s.start for s in index], dtype)
-        *leading, rows, columns = index
-        for place in np.ndindex(out.shape[:-2]):
-            plane = [s.start + p for s, p in zip(leading, place, strict=True)]
-            first = int(np.ravel_multi_index(plane, shape[:-2])) * shape[-2] if plane else 0
-            for start in range(rows.start, rows.stop, at_once):
-                stop = min(start + at_once, rows.stop)
-                with reaching(url), file.lock:
-                    file.seek(offset + (first + start) * row)
-                    stored = file.read((stop - start) * row)
-                if len(stored) < (stop - start) * row:
-                    raise damaged(url, "TIFF", "the last values are missing")
-                values = np.frombuffer(stored, dtype).reshape(stop - start, shape[-1])
-                out[place][start - rows.start : stop - rows.start] = values[:, columns]
-        return out
-
-    return read
 
 
 def _kept_samples(shape: tuple[int, ...], stored: str, page: Any, *, axes: str | None, plain: bool) -> list[int] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from septum.errors import FileError
+from septum.io.annotations.drawing import resized
 from septum.io.annotations.formats import is_drawn, read_drawing, split_place
 from septum.io.annotations.raster import Filled, fill
 from septum.io.formats import check_memory
@@ -29,7 +30,7 @@ def read_drawn_mask(
     place
         A file of drawn objects, or the objects of one image in it; see `septum.io.annotations.formats`.
     grid
-        The grid of its image.
+        The grid of its image; objects are drawn on the largest level of a pyramid, unless the file states another size.
     classes
         Number of each class by its name, for a mask of classes; None for ids of objects.
 
@@ -51,6 +52,8 @@ def read_drawn_mask(
         axes = "CYX" if drawing.labels.ndim == 2 else "CZYX"
         return Image.from_array(drawing.labels[np.newaxis], axes, file_axes=axes[1:], location=place), None
     sides = dict(zip(grid.axes, grid.shape, strict=True))
+    if grid.full_sides is not None:
+        drawing = resized(drawing, grid.full_sides, (sides["Y"], sides["X"]))
     pages = sides.get("T", 1), sides.get("Z", 1)
     check_memory(path, 16 * pages[0] * pages[1] * sides["Y"] * sides["X"])
     filled = fill(drawing, path, pages, (sides["Y"], sides["X"]), classes)

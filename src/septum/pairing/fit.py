@@ -30,7 +30,7 @@ class Grid:
 
     Attributes
     ----------
-    axes, shape, file_axes, affine, orientation
+    axes, shape, file_axes, affine, orientation, full_sides
         See `septum.io.image.Image`.
     """
 
@@ -39,6 +39,7 @@ class Grid:
     file_axes: str
     affine: Affine | None = None
     orientation: int = 1
+    full_sides: tuple[int, int] | None = None
 
     @property
     def sides_xyz(self) -> tuple[int, int, int]:
@@ -49,7 +50,7 @@ class Grid:
 
 def grid_of(image: Image) -> Grid:
     """Return the grid of an image."""
-    return Grid(image.axes, image.shape, image.file_axes, image.affine, image.orientation)
+    return Grid(image.axes, image.shape, image.file_axes, image.affine, image.orientation, image.full_sides)
 
 
 def fit_mask(mask: Image, grid: Grid) -> tuple[Image, tuple[Change, ...]]:

@@ -55,6 +55,8 @@ class BlockPlan(Settings):
         Axes that the user named; None: those that the file states.
     channels
         Channels that the user named; empty: all, or those of the training.
+    level
+        Level of a pyramid, 0 is the largest.
     region
         The mask of the part that is predicted; None: all.
     frame
@@ -84,6 +86,7 @@ class BlockPlan(Settings):
     dtype: str
     named_axes: str | None
     channels: tuple[str, ...] = ()
+    level: int = 0
     region: str | None = None
     frame: tuple[int, ...]
     frames: int

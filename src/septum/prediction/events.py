@@ -86,6 +86,8 @@ class ResultDetails:
         Letters of ``TCZYX`` of the result; without ``C`` if it holds objects or classes.
     read_axes : str or None
         Axes by which the image was read, where they are not those that the file states.
+    level : int
+        Level of the image that was read, 0 is the largest.
     rank : int
         2 or 3: objects lie in planes, or in volumes.
     confidence : list of ndarray or None
@@ -96,6 +98,7 @@ class ResultDetails:
     output: str
     axes: str
     read_axes: str | None
+    level: int
     rank: int
     confidence: list[NDArray[np.float32]] | None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from septum.errors import SeptumError, UsageError
 from septum.io.files import open_image
+from septum.io.selection import Selection
 from septum.prediction.block_stages import Blocks
 from septum.prediction.block_store import BlockTask, digest, open_work
 from septum.prediction.memory import peak_bytes
@@ -150,5 +151,5 @@ def _opened(folder: str, device: str) -> Blocks:
             f"{path}: another model than at the start of this prediction", "the same file", "copy it again"
         )
     plan = work.plan
-    source = open_image(plan.source, axes=plan.named_axes, channels=plan.channels)
+    source = open_image(plan.source, axes=plan.named_axes, selection=Selection(plan.channels, plan.level))
     return Blocks(work, open_model(path, device), source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -19,6 +19,7 @@ from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
+from septum.io.selection import EVERYTHING, Selection, completed, describe_level
 from septum.prediction.domain_shift import pixel_size_ratios, sample_pixels
 from septum.prediction.events import format_factors
 from septum.prediction.model import Model
@@ -221,7 +222,7 @@ def walked_axes(axes: str, rank: int) -> str:
 
 
 def open_for_model(
-    path: str | Path, model: Model, *, axes: str | None = None, channels: Sequence[str] = ()
+    path: str | Path, model: Model, *, axes: str | None = None, selection: Selection = EVERYTHING
 ) -> tuple[Image, str]:
     """Open an image as the model can take it.
 
@@ -234,23 +235,23 @@ def open_for_model(
         See `septum.io.files.open_image`.
     model
         The model.
-    axes, channels
-        What the caller names is followed; without channels those of the training are read where a file has more.
+    axes, selection
+        What the caller names is followed; the rest is read as in training where a file has more than that.
 
     Returns
     -------
     image, message
-        The image, and a sentence if it is read by the axes or channels of training, else ``""``.
+        The image, and a sentence if it is read by axes, channels or a level of training, else ``""``.
     """
-    image, learned = open_image(path, axes=axes, channels=channels), model.header.read_axes
-    named = model.header.read_channels
-    if named and not channels and image.shape[image.axes.index("C")] > len(named):
+    image, learned = open_image(path, axes=axes, selection=selection), model.header.read_axes
+    asked = completed(selection, model.header.selection, image)
+    if asked != selection:
         image.close()
-        image, said = open_for_model(path, model, axes=axes, channels=named)
-        return image, said or f"{image.name}: read with --channel {' --channel '.join(named)}, as in training"
+        image, said = open_for_model(path, model, axes=axes, selection=asked)
+        return image, f"{said or image.name + ':'} read with {asked.options}, as in training"
     if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
-        return image, channel_note(image, model)
-    other = open_image(path, axes=learned, channels=channels)
+        return image, describe_level(image) or channel_note(image, model)
+    other = open_image(path, axes=learned, selection=selection)
     if not _fits(other, model):
         other.close()
         return image, ""

@@ -86,7 +86,8 @@ def _compute_stages(job: ImageJob, blocks: Blocks, executor: DaskExecutor | None
     objects = sum(blocks.objects_written()) if job.output == "labels" else None
     confidence = blocks.confidences() if job.output == "labels" else None
     axes = job.source.axes.replace("C", "") if job.output != "probabilities" else job.source.axes
-    details = ResultDetails(job.output, axes, job.source.named_axes, job.model.rank, confidence)
+    source = job.source
+    details = ResultDetails(job.output, axes, source.named_axes, source.level, job.model.rank, confidence)
     for written in deliver(work, job):
         yield BlockDone(job.path, "writing", count * written, count)  # by blocks of the last stage
     yield ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown, details)
@@ -130,6 +131,7 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         dtype=str(source.dtype),
         named_axes=job.source.named_axes,
         channels=job.source.picked,
+        level=job.source.level,
         region=None if job.region is None else str(job.region.resolve()),
         frame=source.shape[-rank:],
         frames=prod(n for a, n in zip(source.axes, source.shape, strict=True) if a in walked),

@@ -138,7 +138,8 @@ def _write(job: ImageJob, results: Sequence[Future[Result]], begin: float) -> li
         return [failure(job.path, error, job.model)]
     objects = sum(count_objects(r, job.scale) for r in made) if job.output == "labels" else None
     known = [one for one in confidence if one is not None] or None
-    details = ResultDetails(job.output, axes, job.source.named_axes, job.model.rank, known)
+    source = job.source
+    details = ResultDetails(job.output, axes, source.named_axes, source.level, job.model.rank, known)
     return [ImageDone(job.path, job.target, time.monotonic() - begin, objects, job.found.shown, details)]
 
 

@@ -19,6 +19,7 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import ModelError
 from septum.io.formats import format_path
+from septum.io.selection import Selection
 from septum.io.tensors import read_model, write_model
 from septum.models.named import NAMES, file_of, unknown_name
 from septum.nn.device import Device, find_device
@@ -80,6 +81,8 @@ class ModelHeader(Settings):
         Axes by which the training images were read whose files state others or none; ``""``: as their files state.
     read_channels
         Channels of the training images that were read, by number from 1 or by name; empty: all.
+    read_level, read_um
+        Level of pyramids that was read, or micrometers per pixel by which it was chosen; both None: the largest.
     pixel_size_um
         Median pixel size of the training images for each axis, in micrometers; empty if unknown.
     objects
@@ -109,6 +112,8 @@ class ModelHeader(Settings):
     gray_as_color: bool = False
     read_axes: str = ""
     read_channels: tuple[str, ...] = ()
+    read_level: int | None = None
+    read_um: float | None = None
     pixel_size_um: dict[str, float] = Field(default_factory=dict)
     objects: ObjectSettings
     lines: bool = False
@@ -117,6 +122,11 @@ class ModelHeader(Settings):
     scale: float = Field(default=1.0, gt=0)
     training: dict[str, Any] = Field(default_factory=dict)
     release: Release | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """What was read of the training images."""
+        return Selection(self.read_channels, self.read_level, self.read_um)
 
     def describe_release(self) -> str | None:
         """Describe in one line for what a model that comes with Septum was made; None for another model."""

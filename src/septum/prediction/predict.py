@@ -15,6 +15,7 @@ import torch
 from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
 from septum.io.image import Image
+from septum.io.selection import Selection
 from septum.nn.device import free_bytes
 from septum.prediction.block_store import open_work
 from septum.prediction.domain_shift import image_warnings
@@ -200,7 +201,8 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
     """Open an image and compare it with the training images; workers compare the images that they predict whole."""
-    source, message = open_for_model(path, run.model, axes=run.settings.axes, channels=run.settings.channel)
+    selection = Selection.asked(run.settings)
+    source, message = open_for_model(path, run.model, axes=run.settings.axes, selection=selection)
     try:
         image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
         return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from septum.errors import UsageError
 from septum.io.formats import RESULT_SUFFIXES, result_suffix
 from septum.prediction.memory import parse_bytes
-from septum.settings import AXES, CHANNEL, DEVICE, Option, Settings
+from septum.settings import AXES, CHANNEL, DEVICE, LEVEL, PIXEL_SIZE, Level, Option, PixelSize, Settings
 
 # This module is read for the help text of the command: it imports neither torch nor anything that does.
 
@@ -150,6 +150,9 @@ class PredictSettings(Settings):
     channel
         Channels of the image files to read, by number from 1 or by name; empty: all, or those of the training where
         only they fit the model.
+    level, pixel_size
+        Level of slides and other pyramids, from 0, or micrometers per pixel of the level; both None: as in training,
+        else the largest. The result has the size of the level.
     device
         See `septum.nn.device.find_device`.
     engine
@@ -243,6 +246,8 @@ class PredictSettings(Settings):
     ] = None
     axes: Annotated[str | None, AXES] = None
     channel: Annotated[tuple[str, ...], replace(CHANNEL, default="all, or those of the training")] = ()
+    level: Annotated[Level | None, replace(LEVEL, default="0, or as in the training")] = None
+    pixel_size: Annotated[PixelSize | None, replace(PIXEL_SIZE, default="any, or as in the training")] = None
     max_memory: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Option(

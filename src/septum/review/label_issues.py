@@ -23,6 +23,7 @@ from septum.events import Event
 from septum.experiments.events import HeldOutDone
 from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
 from septum.io.formats import format_path
+from septum.io.selection import Selection
 from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
 from septum.report.gallery import labels_of, on_own_grid, predicted_sample
@@ -138,7 +139,7 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
         ignore=tuple(int(value) for value in ignored),
         background=stored.get("background"),
         axes=stored.get("axes"),
-        channels=stored.get("channel", ()),
+        selection=Selection(tuple(stored.get("channel", ())), stored.get("level"), stored.get("pixel_size")),
     )
     yield Checked(report)
     yield from find_label_issues(report, run, device=settings.device)

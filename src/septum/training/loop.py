@@ -366,9 +366,8 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}
     training |= {"seconds": round(schedule.seconds, 1), "septum": __version__, "torch": torch.__version__}
     training |= {"plan": plan.model_dump(mode="json")}
-    read = {name: getattr(rules, name) for name in ("class_names", "gray_as_color", "read_axes", "read_channels")}
     header = ModelHeader(
-        **read,
+        **rules.reading,
         network=plan.network,
         normalization=plan.normalization,
         kind=rules.kind,

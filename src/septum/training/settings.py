@@ -17,10 +17,14 @@ from septum.settings import (
     CHANNEL,
     DEVICE,
     IGNORE_VALUES,
+    LEVEL,
     MASK_KIND,
+    PIXEL_SIZE,
     WIDTH,
+    Level,
     MaskKind,
     Option,
+    PixelSize,
     Settings,
     flag_of,
     options_of,
@@ -168,6 +172,8 @@ class TrainSettings(Settings):
     background: Annotated[int | None, BACKGROUND] = None
     axes: Annotated[str | None, replace(AXES, heading="Data")] = None
     channel: Annotated[tuple[str, ...], replace(CHANNEL, heading="Data")] = ()
+    level: Annotated[Level | None, replace(LEVEL, heading="Data")] = None
+    pixel_size: Annotated[PixelSize | None, replace(PIXEL_SIZE, heading="Data")] = None
     split: SplitSettings = SplitSettings()
     from_model: Annotated[
         Path | Literal["none"] | None,

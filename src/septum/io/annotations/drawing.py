@@ -147,6 +147,42 @@ def ring(values: object, *, shift: float = 0.0) -> Ring:
     return np.ascontiguousarray(corners + shift)
 
 
+def resized(drawing: Drawing, full: tuple[int, int], sides: tuple[int, int]) -> Drawing:
+    """Return a drawing on the largest level of a pyramid in the pixels of another level.
+
+    Parameters
+    ----------
+    drawing
+        The objects; if the file states another size than that of the largest level, they stay as they are.
+    full, sides
+        Height and width of the largest and of the other level, in pixels.
+    """
+    if drawing.size not in (None, full):
+        return drawing
+    y, x = sides[0] / full[0], sides[1] / full[1]
+    objects = tuple(
+        replace(
+            one,
+            parts=tuple(tuple(corners * (x, y) for corners in part) for part in one.parts),
+            bitmap=None if one.bitmap is None else _resized(one.bitmap, y, x),
+        )
+        for one in drawing.objects
+    )
+    return replace(drawing, objects=objects, size=sides)
+
+
+def _resized(bitmap: Bitmap, y: float, x: float) -> Bitmap:
+    """Return the pixels of a coarser grid whose centers lie in a pixel of the bitmap."""
+    places, begins = [], []
+    for start, length, factor in ((bitmap.top, bitmap.inside.shape[0], y), (bitmap.left, bitmap.inside.shape[1], x)):
+        own = np.arange(math.floor(start * factor), math.ceil((start + length) * factor))
+        at = np.floor((own + 0.5) / factor).astype(np.intp) - start
+        own, at = own[(at >= 0) & (at < length)], at[(at >= 0) & (at < length)]
+        places.append(at)
+        begins.append(int(own[0]) if len(own) else 0)
+    return Bitmap(begins[1], begins[0], bitmap.inside[np.ix_(*places)])
+
+
 def join_sections(objects: Sequence[DrawnObject], names: Sequence[str]) -> tuple[DrawnObject, ...]:
     """Return the objects, those of one name in several sections of a volume as one object.
 

@@ -12,6 +12,7 @@ import zarr
 import septum
 from septum.errors import ModelError, UsageError
 from septum.io.files import open_image, read_image, write_image
+from septum.io.selection import Selection
 from septum.prediction.predict import predict_files
 from septum.prediction.settings import PredictSettings
 
@@ -32,7 +33,7 @@ def named(tmp_path: Path) -> Path:
 
 def test_channels_by_number_and_name_in_the_order_asked_for(named: Path) -> None:
     for wanted, kept in {("1",): [0], ("dapi",): [0], ("4", "DAPI", "2"): [3, 0, 1], ("3",): [2]}.items():
-        with open_image(named, channels=wanted) as image:
+        with open_image(named, selection=Selection(wanted)) as image:
             assert (image.shape[0], image.picked, len(image.channel_names)) == (len(kept), wanted, len(kept))
             np.testing.assert_array_equal(image[:, 3:9, 4:], STACK[kept, 3:9, 4:])
             with pickle.loads(pickle.dumps(image)) as again:
@@ -44,22 +45,22 @@ def test_channels_of_other_formats(tmp_path: Path, name: str) -> None:
     stack = STACK[:3].astype(np.uint8)
     axes = "YXC" if name == "a.npy" else "CYX"
     write_image(tmp_path / name, np.moveaxis(stack, 0, -1) if axes == "YXC" else stack, axes=axes)
-    image = read_image(tmp_path / name, channels=("3", "1"))
+    image = read_image(tmp_path / name, selection=Selection(("3", "1")))
     np.testing.assert_array_equal(image.array, stack[[2, 0]])
 
 
 def test_channels_that_are_not_there_are_refused_with_those_that_are(named: Path, tmp_path: Path) -> None:
     for wanted in ("5", "0", "Cy5", "-1"):
         with pytest.raises(UsageError, match=rf"--channel {wanted}: 4 channels \(1 DAPI, 2 GFP, 3 3, 4 gfp\)"):
-            open_image(named, channels=(wanted,))
+            open_image(named, selection=Selection((wanted,)))
     with pytest.raises(UsageError, match="several of that name"):
-        open_image(named, channels=("GFP",))
+        open_image(named, selection=Selection(("GFP",)))
     with pytest.raises(UsageError, match="the same channel twice"):
-        open_image(named, channels=("1", "DAPI"))
+        open_image(named, selection=Selection(("1", "DAPI")))
     write_image(tmp_path / "gray.png", np.ones((4, 5), np.uint8), axes="YX")
-    assert read_image(tmp_path / "gray.png", channels=("1",)).shape == (1, 4, 5)
+    assert read_image(tmp_path / "gray.png", selection=Selection(("1",))).shape == (1, 4, 5)
     with pytest.raises(UsageError, match="1 channel "):
-        read_image(tmp_path / "gray.png", channels=("2",))
+        read_image(tmp_path / "gray.png", selection=Selection(("2",)))
 
 
 def test_a_model_reads_the_channel_that_it_was_trained_on(tmp_path: Path, disks: Path) -> None:
