@@ -212,8 +212,7 @@ def predict(
     axes
         Axes of an image file that does not state its axes or states wrong ones: ``"ZYX"``, ``"TYX"``, ``"YXC"``.
     level, pixel_size
-        Level of a file in several sizes, from 0, the largest, or micrometers per pixel of the level; as in training
-        where not given. The result has the size of the level.
+        Level of a file in several sizes, 0 is the largest, or micrometers per pixel of it; as in training if not given.
 
     Returns
     -------
@@ -224,8 +223,7 @@ def predict(
     Raises
     ------
     DataError, ModelError, UsageError
-        If channels or dimensions of the image do not fit the model, a pixel is not a finite number, or `output` is not
-        one of the words above.
+        If channels, dimensions or level of the image do not fit, a pixel is no finite number, or `output` no such word.
 
     Warns
     -----

@@ -12,7 +12,7 @@ from PIL import Image
 
 from septum.convert.settings import ConvertSettings
 from septum.convert.to_labels import Converted, NotConverted, write_labels
-from septum.errors import UsageError
+from septum.errors import FileError, UsageError
 from septum.io.files import read_image
 
 IDS = np.zeros((12, 14), np.uint8)
@@ -83,3 +83,11 @@ def test_axes_of_drawn_objects_alone_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     written, failed = convert(tmp_path / "a.json", out=tmp_path / "out")
     assert [one.values for one in written] == [1] and not failed
+
+
+def test_a_file_named_as_drawn_objects_that_holds_none_is_refused_by_name(tmp_path: Path) -> None:
+    Image.fromarray(IDS).save(tmp_path / "a.png")
+    (tmp_path / "bad.json").write_text("{")
+    for data in ((tmp_path / "bad.json",), (tmp_path / "a.png", tmp_path / "bad.json")):
+        with pytest.raises(FileError, match=r"bad\.json: no file of drawn objects\nexpected: Cellpose, ImageJ"):
+            convert(*data, out=tmp_path / "out")

@@ -384,3 +384,24 @@ def test_an_overlay_shows_outlines_on_the_image_and_large_images_are_reduced(tmp
     assert [(place.min(), place.max()) for place in colored] == [(33, 132), (33, 99)]
     assert (picture[60:100, 60:80] == 255).all()
     assert (picture[500:] == 0).all()
+
+
+def test_label_images_of_which_nothing_comes_are_not_exported(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.ones((8, 9), np.uint8), axes="YX")
+    for forms, reason in ((["overlay"], "the image is not known"), (["properties"], "no OME-Zarr label image")):
+        (done,) = convert(tmp_path / "a.png", tmp_path / "out", forms)
+        assert isinstance(done, NotExported) and reason in done.reason
+    done, _ = convert(tmp_path / "a.png", tmp_path / "out", ["overlay", "tables"])
+    assert isinstance(done, Exported)
+
+
+def test_words_and_files_that_do_not_go_together_are_named(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.ones((8, 9), np.uint8), axes="YX")
+    with pytest.raises(UsageError, match=r"a\.png: a file\nexpected: a folder"):
+        convert(tmp_path / "a.png", tmp_path / "a.png", ["tables"])
+    (done,) = convert(tmp_path / "a.png", tmp_path / "out", ["tables"], probabilities=tmp_path / "a.png")
+    assert isinstance(done, NotExported) and "uint8 values instead of probabilities" in done.reason
+    assert parse_targets("labels, tables") == ("labels", "tables")
+    for words, todo in ((("labels", "tables"), "run it twice"), ((), "name a form")):
+        with pytest.raises(UsageError, match=todo):
+            ConvertAndExportSettings(conversion=ConvertSettings(data=(tmp_path,), out=tmp_path / "out"), to=words)

@@ -206,8 +206,7 @@ def check(
     background
         Value of the background in the masks; None: 0, or another value where the masks leave no doubt.
     axes
-        Axes of the image files, for files that do not state them right; those of masks likewise, without C if a mask
-        has one dimension fewer.
+        Axes of files that do not state them right; those of masks without C if a mask has one dimension fewer.
     selection
         Channels of the images, and the level of slides and other pyramids, to read.
     keep_bytes

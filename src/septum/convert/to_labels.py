@@ -15,7 +15,7 @@ from septum.check.repair import lossless_place, smallest_dtype
 from septum.convert.settings import ConvertSettings
 from septum.errors import DataError, SeptumError, UsageError
 from septum.events import Event
-from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings
+from septum.io.annotations.formats import drawn_format, is_named_as_drawn, place_of, read_drawing, read_drawings
 from septum.io.annotations.raster import list_names
 from septum.io.files import open_image, write_image
 from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
@@ -79,7 +79,12 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
         none.
     DataError
         If no image has a mask.
+    FileError
+        If a file that is named as those of drawn objects holds none.
     """
+    for path in settings.data:
+        if path.is_file() and is_named_as_drawn(path) and drawn_format(path) is None:
+            read_drawings(path)  # refuses it by name
     drawn = bool(settings.data) and all(drawn_format(path) is not None for path in settings.data)
     pairing = None if drawn else find_pairs(settings.data)
     if drawn and (option := _of_images(settings)):

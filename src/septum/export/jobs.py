@@ -13,7 +13,7 @@ from septum.export.results import Exported, Exporter, LabelFile
 from septum.export.settings import ConvertAndExportSettings, PredictAndExportSettings
 from septum.io.atomic import as_error
 from septum.io.files import list_images
-from septum.io.formats import format_of, image_stem, is_zarr
+from septum.io.formats import format_of, format_path, image_stem, is_zarr
 from septum.io.selection import Selection
 from septum.pairing.find import find_pairs
 from septum.pairing.folders import role_folders
@@ -112,6 +112,8 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
             given = f"{bases[base]} and {path} would both be written to {base.name}"
             raise UsageError(given, "label images of different names", "convert them into different folders")
         bases[base] = path
+    if asked.out.exists() and not asked.out.is_dir():
+        raise UsageError(f"{format_path(asked.out)}: a file", "a folder", "name another one with -o")
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,10 +134,14 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
                 selection=selection,
             )
             try:
-                yield exporter.add(labels, base)
-                done += 1
+                exported = exporter.add(labels, base)
             except SeptumError as error:
                 yield NotExported(path, str(error))
+                continue
+            done += 1
+            # Where each form that was asked for has a reason against it, nothing came of the label image.
+            nothing = len(exported.notes) >= len(settings.forms) and not exported.written
+            yield NotExported(path, "; ".join(exported.notes)) if nothing else exported
         if done and exporter.shared:
             yield exporter.finish()
 

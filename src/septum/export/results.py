@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.errors import DataError
 from septum.events import Event
 from septum.export.coco import CocoFile, coco_file
 from septum.export.geojson import class_color, write_geojson
@@ -145,6 +146,9 @@ class Exporter:
                 else opened.enter_context(open_image(path, axes=labels.image_axes, selection=selection))
                 for path, selection in ((labels.image, labels.selection), (labels.probabilities, EVERYTHING))
             )
+            if maps is not None and maps.dtype.kind != "f":
+                given = f"{maps.name}: {maps.dtype} values instead of probabilities"
+                raise DataError(given, "numbers from 0 to 1", "write them with septum predict --output probabilities")
             tables = self._measured(labels, frames, image, maps)
             if "properties" in self.forms:
                 notes += _write_properties(labels, tables)

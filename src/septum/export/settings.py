@@ -25,11 +25,15 @@ def parse_forms(text: str) -> tuple[Form, ...]:
     UsageError
         If a form is unknown.
     """
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = _words(text)
     for word in words:
         if word not in FORMS:
-            raise UsageError(f"{word!r}", f"some of {', '.join(FORMS)}", "separate them by commas, without spaces")
+            raise UsageError(f"the form {word!r}", f"some of {', '.join(FORMS)}", "separate them by commas")
     return tuple(form for form in FORMS if form in words)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def format_forms(forms: tuple[Form, ...]) -> str:
@@ -83,8 +87,10 @@ Target = Literal["labels", Form]
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
-    """Return ``("labels",)``, or the forms that a text names; see `parse_forms`."""
-    return ("labels",) if text.strip() == "labels" else parse_forms(text)
+    """Return the forms that a text names, and ``"labels"``; see `parse_forms`."""
+    words = _words(text)
+    forms = parse_forms(",".join(word for word in words if word != "labels"))
+    return ("labels", *forms) if "labels" in words else forms
 
 
 class ConvertAndExportSettings(Settings):
@@ -141,7 +147,8 @@ class ConvertAndExportSettings(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if not self.to or ("labels" in self.to and self.forms):
-            raise UsageError(f"--to {','.join(self.to)}", f"labels, or some of {', '.join(FORMS)}", "run it twice")
+            todo = "run it twice" if self.to else "name a form, or leave --to out"
+            raise UsageError(f"--to {','.join(self.to)}", f"labels, or some of {', '.join(FORMS)}", todo)
         if not self.forms:
             given = [name for name in ("images", "probabilities", "slices") if getattr(self, name)]
             if given:

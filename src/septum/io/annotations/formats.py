@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from septum.io.annotations.drawing import Drawing, refuse
-from septum.io.formats import DAMAGE, is_image_file
+from septum.io.formats import DAMAGE, is_image, is_image_file
 
 _HEAD = 1 << 16  # bytes of a text that are searched for the words of a program
 
@@ -73,6 +73,12 @@ DRAWN_FORMATS = (
     DrawnFormat("CVAT", (".xml",), (("<annotations", "<image "), ("<annotations", "<track ")), "cvat:read_cvat", True),
     DrawnFormat("napari", (".csv",), (("shape-type", "vertex-index", "axis-0"),), "napari:read_napari"),
 )
+
+
+def is_named_as_drawn(path: Path) -> bool:
+    """Return True if the name of a file ends as those of drawn objects alone; the file is not opened."""
+    endings = tuple(ending for row in DRAWN_FORMATS for ending in row.suffixes)
+    return path.name.casefold().endswith(endings) and not is_image(path)
 
 
 def drawn_format(path: Path) -> DrawnFormat | None:
