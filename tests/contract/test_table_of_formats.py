@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_each_test_that_the_table_of_formats_names_exists() -> None:
-    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
     assert len(named) > 20
     for file, name in named:
