@@ -279,6 +279,18 @@ def test_a_small_file_that_claims_a_huge_volume_is_refused(tmp_path: Path) -> No
             read_image(path)
 
 
+def test_a_small_czi_that_claims_thousands_of_planes_is_refused(tmp_path: Path) -> None:
+    """Each plane would be read as zeros, for hours."""
+    pytest.importorskip("pylibCZIrw", reason="the extra [formats] is not installed")
+    files.write_czi(tmp_path / "a.czi", [pixels(FORMATS[0])], NAMES)
+    place, third = b"Z\0\0\0", (2).to_bytes(4, "little")
+    whole = (tmp_path / "a.czi").read_bytes()
+    assert whole.count(place + third) >= 2
+    (tmp_path / "a.czi").write_bytes(whole.replace(place + third, place + (60_000).to_bytes(4, "little")))
+    with pytest.raises(FileError, match=r"claims 2 x 60001 x 20 x 30 values"):
+        read_image(tmp_path / "a.czi")
+
+
 @pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd", "sub/../../x.raw"])
 def test_a_header_that_names_data_outside_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     head = f"ObjectType = Image\nNDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nElementDataFile = {name}\n"

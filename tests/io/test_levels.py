@@ -248,3 +248,16 @@ def test_tables_of_label_images_of_a_level_have_the_pixel_size_of_the_level(tmp_
     assert [float(row["area_um2"]) for row in rows] == [4 * float(row["area_px"]) for row in rows]
     with pytest.raises(UsageError, match="--pixel-size 2 without images"):
         list(export_labels(ConvertAndExportSettings(**named)))
+
+
+def test_a_label_image_in_several_sizes_is_read_at_the_size_of_its_image(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.kron(np.arange(1, 17, dtype=np.uint16).reshape(4, 4), np.ones((300, 270), np.uint16))
+    labels[::40] = 0
+    for part, values in (("images", rng.integers(0, 99, labels.shape, np.uint8)), ("masks", labels)):
+        (tmp_path / part).mkdir()
+        write_image(tmp_path / part / "a.ome.zarr", values, axes="YX", labels=part == "masks")
+    report = check([tmp_path / "images", tmp_path / "masks"], selection=Selection(level=1))
+    (pair,) = report.pairs
+    assert pair.grid is not None and pair.grid.shape == (1, 600, 540)
+    np.testing.assert_array_equal(report.files.labels(pair.mask, pair.grid)[0].array, labels[::2, ::2])

@@ -139,7 +139,10 @@ class Files:
         def read() -> Image:
             if is_drawn(path):
                 return self._read_drawn(path, grid)
-            return read_object_masks(path) if is_object_folder(path) else read_mask(path, axes=self.axes)
+            if is_object_folder(path):
+                return read_object_masks(path)
+            sides = None if grid is None or grid.full_sides is None else (grid.shape[-2], grid.shape[-1])
+            return read_mask(path, axes=self.axes, sides=sides)
 
         mask: Image = self._read("mask", path, read, lambda image: image.array.nbytes)
         return mask

@@ -99,7 +99,7 @@ def read_image(
     return open_image(location, axes=axes, labels=labels, selection=selection).load()
 
 
-def read_mask(location: str | Path, *, axes: str | None = None) -> Image:
+def read_mask(location: str | Path, *, axes: str | None = None, sides: tuple[int, int] | None = None) -> Image:
     """Read a mask into memory, or a prediction.
 
     Parameters
@@ -108,6 +108,8 @@ def read_mask(location: str | Path, *, axes: str | None = None) -> Image:
         See `open_image`.
     axes
         Axes of its image, if the files do not state them right; a mask of one dimension fewer has no channels.
+    sides
+        Y and X sides of its image: of a mask in several sizes the level of this size is read. None: the largest.
 
     Raises
     ------
@@ -119,7 +121,12 @@ def read_mask(location: str | Path, *, axes: str | None = None) -> Image:
         with open_image(location, labels=True) as stored:
             if len(stored.file_axes) == len(axes) - 1:
                 axes = axes.replace("C", "")
-    return read_image(location, axes=axes, labels=True)
+    selection = EVERYTHING
+    if sides is not None:
+        with open_image(location, axes=axes, labels=True) as stored:
+            level = stored.level_sides.index(sides) if sides in stored.level_sides else 0
+            selection = Selection(level=level)
+    return read_image(location, axes=axes, labels=True, selection=selection)
 
 
 def find_format(location: Path | str) -> ImageFormat:

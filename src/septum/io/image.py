@@ -205,9 +205,10 @@ class Image:
         return str(self.location or "")
 
     @property
-    def is_pyramid(self) -> bool:
-        """True if the file holds the image in several sizes, and has not been read into memory."""
-        return bool(self._stored.coarser())
+    def level_sides(self) -> list[tuple[int, int]]:
+        """Y and X sides of this level and of those behind it; after `load`, of this level alone."""
+        each = [(one.axes, one.shape) for one in (self._stored, *self._stored.coarser())]
+        return [(shape[axes.index("Y")], shape[axes.index("X")]) for axes, shape in each]
 
     @property
     def array(self) -> NDArray[Any]:

@@ -124,7 +124,7 @@ def completed(asked: Selection, learned: Selection, image: Image) -> Selection:
     """
     if not asked.channels and image.shape[image.axes.index("C")] > len(learned.channels):
         asked = replace(asked, channels=learned.channels)
-    if not asked.of_level and learned.of_level and image.is_pyramid:
+    if not asked.of_level and learned.of_level and len(image.level_sides) > 1:
         asked = replace(asked, level=learned.level, pixel_size=learned.pixel_size)
     return asked
 

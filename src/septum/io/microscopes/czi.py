@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.formats import UNBOUNDED, check_claim, format_path, split_scene
+from septum.io.formats import STORED, UNBOUNDED, check_claim, format_path, split_scene
 from septum.io.image import StoredImage
 from septum.io.microscopes.libraries import choose_scene, explained, load_library, open_stored, planes_reader
 
@@ -26,6 +26,7 @@ _TYPES = {
     "Bgr48": (np.uint16, 3),
 }
 _PLANES = "TCZ"
+_LEAST_PART = 256  # bytes of the smallest part of a plane in a file
 
 
 def count_scenes(path: Path) -> int:
@@ -101,8 +102,10 @@ def _stored(path: Path, reader: Any, wanted: int | None, axes: str | None) -> St
         return np.asarray(pixels)[..., ::-1] if samples else np.asarray(pixels)[..., 0]
 
     shape = (*(lengths[a] for a in names), area.h, area.w, *([samples] if samples else []))
-    claimed = math.prod(shape) * np.dtype(dtype).itemsize
-    check_claim(path, _KIND, shape=shape, claimed=claimed, length=path.stat().st_size, ratio=UNBOUNDED)
+    claimed, length = math.prod(shape) * np.dtype(dtype).itemsize, path.stat().st_size
+    check_claim(path, _KIND, shape=shape, claimed=claimed, length=length, ratio=UNBOUNDED)
+    planes = math.prod(lengths[a] for a in names)
+    check_claim(path, _KIND, shape=shape, claimed=planes * _LEAST_PART, length=length, ratio=STORED)
     stored = names + "YX" + ("C" if samples else "")
     notes = ElementTree.fromstring(reader.raw_metadata)
     size = {a: v for a, v in _pixel_size(notes).items() if a in stored or a == "Z"}
