@@ -21,7 +21,9 @@ from septum.prediction.events import BlockDone, ImageDone
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import ModelHeader, open_model, save_model
 from septum.prediction.predict import predict_files
+from septum.prediction.scale import Evidence, ScaleFinder
 from septum.prediction.settings import PredictSettings
+from septum.prediction.tiled import TiledPredictor
 
 DOMAIN = TrainingDomain(curves=((0.0,) * 7,), levels=100, object_px=10.0)
 
@@ -157,6 +159,20 @@ def test_the_width_of_objects_gives_the_scale(tmp_path: Path) -> None:
     _run(model, image, tmp_path / "scale", scale=0.5)
     _run(model, image, tmp_path / "size", object_size=20.0)
     np.testing.assert_array_equal(_result(tmp_path / "size"), _result(tmp_path / "scale"))
+
+
+@pytest.mark.parametrize(("sureness", "factor"), [(0.72, 1.0), (0.60, 10 / 32)])
+def test_a_network_that_is_as_sure_of_the_image_as_it_is_keeps_its_scale(
+    tmp_path: Path, sureness: float, factor: float
+) -> None:
+    """At half the size some objects are joined, and their width says little: 16 pixels there are 32 of the image."""
+    finder = ScaleFinder(open_model(_save(tmp_path / "model.safetensors", domain=DOMAIN), "cpu"))
+    known = [Evidence(1 / 8, 1, 4.8, 0.4), Evidence(1 / 4, 4, 5.0, 0.5), Evidence(1 / 2, 9, 16.0, 0.71)]
+    known += [Evidence(1.0, 16, 18.0, sureness), Evidence(2.0, 15, 19.0, 0.5)]
+    tiler = TiledPredictor(finder.model, finder.model.device, (64, 64))
+    found = finder.search(tiler, np.zeros((1, 64, 64), np.uint8), known)
+    assert found is not None
+    assert found.factor == pytest.approx(factor)
 
 
 def test_the_width_of_objects_needs_a_model_that_knows_it(tmp_path: Path) -> None:

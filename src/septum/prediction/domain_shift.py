@@ -176,7 +176,7 @@ def _unusual_pixels(
         return
     effect = "limited to the intensities of the training"
     if limit is None:  # a model of an earlier version: the brightest structures are those of its training images
-        limit = 2 * max((abs(value) for curve in seen.curves for value in curve), default=np.inf)
+        limit = 2 * max((abs(value) for curve in seen.curves for value in curve), default=0.0) or np.inf
         effect = (
             "this model does not limit them, so that objects around them may be missed; remove them, for example with "
             "a median filter of 3 pixels"

@@ -8,8 +8,8 @@ the grid of the network: the diameter of a disk of equal area, the median by are
 *sureness* is the mean of ``|2 p - 1|`` over all pixels whose probability p of the foreground is above 0.1: a network
 is unsure of objects at a scale that it has not learned. Of the factors at which the seen width is near that of the
 training objects the one with the highest sureness is taken (times ``1 - 1 / n`` for n objects). From its seen width
-follow the width of the objects in the
-image, and the factor: 1 if the width is that of the training within a factor of `TOLERANCE`.
+follow the width of the objects in the image, and the factor: 1 if the width is that of the training within a factor of
+`TOLERANCE`, or if the network is as sure at 1: a weak model joins objects, and their width says little.
 
 The first image of a prediction with objects gives the factor for all. Each image is predicted at it and keeps it if the
 seen width and the sureness fit; otherwise its own factor is measured. So the factor of an image depends on that image
@@ -152,8 +152,7 @@ class ScaleFinder:
     @property
     def measures(self) -> bool:
         """Return True if factors can be measured: images, and a model that finds objects of known width."""
-        header = self.model.header
-        finds = header.kind == "objects" and header.scores.get("AP50", 1.0) >= _LEAST_AP50
+        finds = self.model.header.kind == "objects" and self.model.header.scores.get("AP50", 1.0) >= _LEAST_AP50
         return self.model.rank == 2 and finds and self._target_px > 0
 
     @property
@@ -219,8 +218,10 @@ class ScaleFinder:
                 looked[factor] = _look_at_part(tiler, view, self.model, factor)
             good = [e for e in looked.values() if self._counts(e) and self._near(e, _NEAR)]
             best = max(good, key=lambda e: (e.weight, -e.factor), default=None)
-        found = None
-        if best is not None:
+        found, own = None, looked[1.0]
+        if best is not None and self._counts(own) and own.weight >= best.weight:
+            found = Measured(1.0, own.width_px, own.sureness)
+        elif best is not None:
             factor = self._target_px / best.width_px
             factor = 1.0 if 1 / TOLERANCE <= factor <= TOLERANCE else factor
             found = Measured(factor, best.width_px, best.sureness)
