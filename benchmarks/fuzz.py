@@ -51,6 +51,7 @@ with atheris.instrument_imports(include=["septum", _LIBRARIES.get(sys.argv[1], "
     from septum.io.annotations import cellpose, coco, cvat, geojson, imagej, labelme, napari, raster
     from septum.io.files import open_image, read_image, with_scenes
     from septum.io.microscopes import czi, lif, nd2, slide  # noqa: F401 - instrumented
+    from septum.io.selection import Selection
     from septum.io.volumes import mha, nrrd  # noqa: F401 - instrumented
     from septum.nn.unet import UNet, UNetSettings
     from septum.prediction import model
@@ -77,13 +78,19 @@ def _reader(read: Callable[[Path], object], suffix: str, name: str = "input") ->
 
 
 def _read_twice(path: Path) -> None:
-    """Read a region, then the whole, unless it is larger than the limit of memory: each takes a way of its own."""
+    """Read a region, then the whole, unless it is larger than the limit of memory, then the coarsest level.
+
+    Each takes a way of its own through the libraries.
+    """
     for place in with_scenes([path])[:3]:
         with open_image(place) as image:
             if image.dtype.itemsize * math.prod(image.shape) > _LARGE:
                 continue
             image[..., : max(1, image.shape[-1] // 2)]
+            levels = image.level_sides
         read_image(place)
+        if len(levels) > 1 and math.prod(levels[-1]) < _LARGE:
+            read_image(place, selection=Selection(level=len(levels) - 1))
 
 
 _DRAWN: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -224,6 +231,9 @@ def _image_seeds(folder: Path, kind: str) -> None:
         for number, options in enumerate([{}, {"compression": "zlib"}, tiled, lzw, {"bigtiff": True}]):
             tifffile.imwrite(folder / f"{number}.tif", image, **options)
         tifffile.imwrite(folder / "ome.ome.tif", np.stack([image] * 3), metadata={"axes": "CYX"})
+        with tifffile.TiffWriter(folder / "levels.ome.tif", ome=True) as file:
+            file.write(np.kron(image, np.ones((2, 2), np.uint8)), subifds=1, **tiled)
+            file.write(image, subfiletype=1, **tiled)
         pages = {"axes": "ZYX", "spacing": 2.0}
         tifffile.imwrite(folder / "ij.tif", np.stack([image] * 2), imagej=True, metadata=pages)
     elif kind == "nifti":

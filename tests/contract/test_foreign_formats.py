@@ -255,6 +255,18 @@ def test_a_slide_is_read_by_regions_with_its_pixel_size(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image[1:, 60:130, 120:260], np.moveaxis(slide, -1, 0)[1:, 60:130, 120:260])
 
 
+def test_a_small_slide_that_claims_a_huge_image_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("openslide", reason="the extra [formats] is not installed")
+    import tifffile
+
+    files.write_svs(tmp_path / "a.svs", np.zeros((200, 300, 3), np.uint8))
+    with tifffile.TiffFile(tmp_path / "a.svs", mode="r+") as file:
+        for name in ("ImageWidth", "ImageLength"):
+            file.pages[0].tags[name].overwrite(1_000_000)
+    with pytest.raises(FileError, match=r"claims 1000000 x 1000000 x 3 values|damaged"):
+        read_image(tmp_path / "a.svs")
+
+
 def test_transparent_parts_of_a_slide_are_white() -> None:
     from septum.io.microscopes.slide import on_white
 

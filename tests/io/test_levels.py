@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import septum
 from septum.check.check import check
+from septum.cli.progress import layout_text
 from septum.convert.settings import ConvertSettings
 from septum.convert.to_labels import write_labels
 from septum.errors import UsageError
@@ -24,6 +25,7 @@ from septum.export.jobs import NotExported, export_labels, predict_and_export
 from septum.export.settings import ConvertAndExportSettings, PredictAndExportSettings
 from septum.io.files import open_image, read_image, write_image
 from septum.io.selection import Selection
+from septum.prediction.events import ImageStarted
 from septum.prediction.settings import PredictSettings
 
 SIDES = (192, 256)
@@ -203,12 +205,13 @@ def test_a_model_of_a_level_predicts_that_level_and_says_so(tmp_path: Path) -> N
         settings = PredictSettings(model=tmp_path / "level", **given, **options)
         events = list(predict_and_export(PredictAndExportSettings(prediction=settings, also=("geojson", "tables"))))
         said = " ".join(event.text for event in events if hasattr(event, "text"))
-        assert "a.ome.tif: level 2, 64 x 48 pixels of 2 micrometers, as the result" in said
+        begun = [layout_text(event) for event in events if isinstance(event, ImageStarted)]
+        assert begun and "a.ome.tif: level 2, 64 x 48 pixels of 2 micrometers, as the result; " in begun[0]
         assert ("read with --level 2, as in training" in said) == (name != "asked")
         results[name] = read_image(tmp_path / f"out {name}" / "a.ome.tif")
         assert (results[name].shape, results[name].pixel_size_um) == ((1, 48, 64), {"Y": 2.0, "X": 2.0})
         np.testing.assert_array_equal(results[name].array, results["learned"].array)
-    with pytest.warns(septum.errors.SeptumWarning, match="level 2"):
+    with pytest.warns(septum.errors.SeptumWarning, match="read with --level 2, as in training"):
         array = septum.predict(tmp_path / "level", data / "images" / "a.ome.tif", scale=1)
     np.testing.assert_array_equal(array, results["learned"].array[0])
     with pytest.warns(septum.errors.UnfamiliarImageWarning, match="4 times smaller than in training"):

@@ -168,6 +168,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
 def layout_text(record: ImageStarted) -> str:
     """Return one line on how an image will be predicted, and what that takes."""
     sides = " x ".join(map(str, record.sides))
+    level = f"{record.level}, as the result; " if record.level else ""
     words = [f"{record.tiles} tile{'s' * (record.tiles != 1)} of {sides} pixels"]
     if record.blocks:
         words.append(f"{record.blocks} block{'s' * (record.blocks != 1)}")
@@ -175,7 +176,7 @@ def layout_text(record: ImageStarted) -> str:
     if record.seconds is not None:
         words.append(f"about {format_seconds(record.seconds)}")
     start = "continues: " if record.resumed else ""
-    return f"{record.path}: {start}{', '.join(words)}"
+    return f"{record.path}: {start}{level}{', '.join(words)}"
 
 
 @contextmanager

@@ -130,12 +130,12 @@ def completed(asked: Selection, learned: Selection, image: Image) -> Selection:
 
 
 def describe_level(image: Image) -> str:
-    """Return which level of a pyramid an image is, as a sentence; ``""`` for the largest one."""
+    """Return which level of a pyramid an image is, as a phrase; ``""`` for the largest one."""
     if not image.level:
         return ""
     size = image.pixel_size_um.get("X")
     known = "" if size is None else f" of {size:.3g} micrometers"
-    return f"{image.name}: level {image.level}, {image.shape[-1]} x {image.shape[-2]} pixels{known}, as the result;"
+    return f"level {image.level}, {image.shape[-1]} x {image.shape[-2]} pixels{known}"
 
 
 def check_axes(axes: str | None) -> str | None:

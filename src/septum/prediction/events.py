@@ -42,6 +42,8 @@ class ImageStarted(Event):
         Estimated time; None for images of only a few tiles.
     resumed : bool
         True if an unfinished result is resumed.
+    level : str
+        Level of a pyramid that is read, as a phrase; the result has its size. ``""``: the largest.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class ImageStarted(Event):
     peak_bytes: int
     seconds: float | None
     resumed: bool = False
+    level: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
-from septum.io.selection import EVERYTHING, Selection, completed, describe_level
+from septum.io.selection import EVERYTHING, Selection, completed
 from septum.prediction.domain_shift import pixel_size_ratios, sample_pixels
 from septum.prediction.events import format_factors
 from septum.prediction.model import Model
@@ -248,9 +248,9 @@ def open_for_model(
     if asked != selection:
         image.close()
         image, said = open_for_model(path, model, axes=axes, selection=asked)
-        return image, f"{said or image.name + ':'} read with {asked.options}, as in training"
+        return image, f"{f'{said};' if said else f'{image.name}:'} read with {asked.options}, as in training"
     if axes is not None or not learned or _fits(image, model) or not _may_be_named(image, learned):
-        return image, describe_level(image) or channel_note(image, model)
+        return image, channel_note(image, model)
     other = open_image(path, axes=learned, selection=selection)
     if not _fits(other, model):
         other.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from septum.events import Event, Warned
 from septum.io.atomic import replace_folder
 from septum.io.formats import format_of
+from septum.io.selection import describe_level
 from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_labels import add_labels
 from septum.io.zarr_write import ZarrTarget, add_pyramid
@@ -153,8 +154,9 @@ def _started(job: ImageJob, blocks: Blocks, executor: DaskExecutor | None, *, re
     seconds = blocks.tiler.seconds(plan.sides, -(-plan.tiles * left // count))
     if seconds is not None:
         seconds /= job.settings.shard[1] if job.settings.shard is not None else executor.processes if executor else 1
+    level = describe_level(job.source)
     return ImageStarted(
-        job.path, job.index, job.count, plan.tiles, plan.sides, count, plan.peak_bytes, seconds, resumed
+        job.path, job.index, job.count, plan.tiles, plan.sides, count, plan.peak_bytes, seconds, resumed, level
     )
 
 

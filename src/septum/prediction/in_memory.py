@@ -21,6 +21,7 @@ from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.files import write_image
 from septum.io.image import Image
+from septum.io.selection import describe_level
 from septum.io.zarr_labels import write_labels
 from septum.prediction.events import ImageDone, ImageStarted, ResultDetails, TileDone
 from septum.prediction.frames import (
@@ -84,7 +85,8 @@ def _predict_frames(
     """Predict the frames of an image, and make and write its result."""
     model, plan = job.model, job.plan
     seconds = tiler.seconds(plan.sides, plan.tiles)
-    yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds)
+    level = describe_level(job.source)
+    yield ImageStarted(job.path, job.index, job.count, plan.tiles, plan.sides, 0, plan.peak_bytes, seconds, level=level)
     results: list[Future[Result]] = []
     done = 0
     for number, frame in enumerate(job.frames, start=1):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.io.formats import UNBOUNDED, check_claim
 from septum.io.image import Reader, StoredImage
 from septum.io.microscopes.libraries import explained, load_library, open_stored
 from septum.io.tiff import open_tiff
@@ -54,6 +55,9 @@ def open_slide(place: Path | str, *, axes: str | None, labels: bool = False) -> 
 def _stored(place: Path, slide: Any, axes: str | None) -> StoredImage:
     """Return the largest level of a slide, which leads to the others."""
     full = slide.level_dimensions[0]
+    if _is_tiff(place):  # others keep their pixels in files beside them
+        claimed, length = 3 * full[0] * full[1], place.stat().st_size
+        check_claim(place, _KIND, shape=(full[1], full[0], 3), claimed=claimed, length=length, ratio=UNBOUNDED)
     known = {a: v for a in "YX" if (v := _micrometers(slide.properties.get(f"openslide.mpp-{a.lower()}"))) > 0}
 
     def stored(level: int) -> StoredImage:
