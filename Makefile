@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := web/node_modules/.installed
 
-.PHONY: install check docs page test test-slow test-fresh demo studio package audit lock clean
+.PHONY: install check docs figures page test test-slow test-fresh demo studio package audit lock clean
 
 install: $(STAMP)
 
@@ -26,6 +26,11 @@ check: install
 # The site, from docs/ and the docstrings, into build/docs; a link or a name that leads nowhere is an error. Needs no network.
 docs: install
 	$(BIN)/sphinx-build -W -n --keep-going -q -b html -d build/doctrees docs build/docs
+
+# Pictures, help texts and outputs that README and docs show: made anew, and what was out of date is named. Trains models.
+# One of them, or without writing: make figures ONLY="tiles help" or ONLY=--check
+figures: install
+	$(BIN)/python docs/figures.py $(ONLY)
 
 # The page of the studio, from web/ into the package; its result is committed, so that nobody else needs node.
 page: $(NODE)

@@ -1,6 +1,6 @@
 """Write a data folder of synthetic cells: images/ and masks/, ready for `septum train`.
 
-python examples/make_cells.py FOLDER [NUMBER OF IMAGES] [SIDE IN PIXELS]
+python examples/make_cells.py FOLDER [NUMBER OF IMAGES] [SIDE IN PIXELS] [NUMBER OF THE FIRST IMAGE]
 """
 
 import sys
@@ -12,17 +12,17 @@ from septum.demo.synthetic_cells import generate
 from septum.io.files import write_image
 
 
-def make(folder: Path, count: int, side: int) -> None:
+def make(folder: Path, count: int, side: int, first: int) -> None:
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for seed in range(count):
-        image, labels = generate(seed, shape=(side, side))
-        write_image(folder / "images" / f"cells-{seed + 1:02d}.png", image.astype(np.uint8), axes="CYX")
-        write_image(folder / "masks" / f"cells-{seed + 1:02d}.png", labels.astype(np.uint16), axes="YX")
-        print(f"cells-{seed + 1:02d}.png: {labels.max()} cells")
+    for number in range(first, first + count):
+        image, labels = generate(number - 1, shape=(side, side))
+        write_image(folder / "images" / f"cells-{number:02d}.png", image.astype(np.uint8), axes="CYX")
+        write_image(folder / "masks" / f"cells-{number:02d}.png", labels.astype(np.uint16), axes="YX")
+        print(f"cells-{number:02d}.png: {labels.max()} cells")
 
 
 if __name__ == "__main__":
-    if not 2 <= len(sys.argv) <= 4:
+    if not 2 <= len(sys.argv) <= 5:
         sys.exit(__doc__)
-    make(Path(sys.argv[1]), *(int(a) for a in (*sys.argv[2:], *("8", "256")[len(sys.argv) - 2 :])))
+    make(Path(sys.argv[1]), *(int(a) for a in (*sys.argv[2:], *("8", "256", "1")[len(sys.argv) - 2 :])))
