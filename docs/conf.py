@@ -54,9 +54,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = "Septum"
 html_static_path = ["_static"]
 html_css_files = ["septum.css"]
+html_favicon = "_static/logo.svg"
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
+    "logo": {"text": "Septum", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "show_prev_next": True,
     "navigation_with_keys": False,
     "header_links_before_dropdown": 5,
