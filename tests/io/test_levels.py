@@ -61,13 +61,19 @@ def _ome_tiff(path: Path, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return levels
 
 
-def _tiled_tiff(path: Path, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def _tiled_tiff(path: Path, image: NDArray[np.uint8], reduced: int = 0) -> list[NDArray[np.uint8]]:
     levels = [image, image[::2, ::2], image[::4, ::4]]
     with tifffile.TiffWriter(path) as file:
-        for level in levels:
+        for number, level in enumerate(levels):
             options: dict[str, Any] = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "metadata": None}
+            options["subfiletype"] = reduced if number else 0
             file.write(np.ascontiguousarray(level), tile=(64, 64), photometric="rgb", **options)
     return levels
+
+
+def _reduced_tiff(path: Path, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Write the levels as vips does: marked as reduced versions of the first page."""
+    return _tiled_tiff(path, image, reduced=1)
 
 
 def _zarr(path: Path, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -78,7 +84,13 @@ def _zarr(path: Path, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [np.moveaxis(np.asarray(group[str(k)]), 0, -1) for k in range(len(list(group.array_keys())))]
 
 
-WRITERS = {"a.svs": _svs, "a.ome.tif": _ome_tiff, "a.tif": _tiled_tiff, "a.ome.zarr": _zarr}
+WRITERS = {
+    "a.svs": _svs,
+    "a.ome.tif": _ome_tiff,
+    "a.tif": _tiled_tiff,
+    "reduced.tif": _reduced_tiff,
+    "a.ome.zarr": _zarr,
+}
 
 
 @pytest.mark.parametrize("name", WRITERS)

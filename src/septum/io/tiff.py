@@ -131,24 +131,21 @@ def _find_series(path: Path | str, file: Any, length: int) -> tuple[Any, list[An
     """Return the one image of a file and its coarser levels, after checking that its values lie within the file."""
     series = [s for s in file.series if not s.keyframe.is_reduced] or file.series[:1]
     largest = max(series, key=lambda s: math.prod(s.shape))
-    if len(series) > 1 and largest.kind not in _SLIDES and not _is_pyramid(largest, series):
+    apart = [s for s in series if s is not largest and not _is_level(s, largest)]
+    if apart and largest.kind not in _SLIDES:
         raise _several(path, [s.shape for s in series])
     _check_series(path, largest, length)
-    if len(series) > 1 and largest.kind not in _SLIDES:
-        return largest, sorted((s for s in series if s is not largest), key=lambda s: -math.prod(s.shape))
-    return largest, list(largest.levels[1:])
+    stated = list(largest.levels[1:])
+    others = [s for s in file.series if s is not largest and _is_level(s, largest)]
+    return largest, stated or sorted(others, key=lambda s: -math.prod(s.shape))
 
 
-def _is_pyramid(largest: Any, series: Sequence[Any]) -> bool:
-    """Return True if all other images of a file are the largest, which is tiled, halved once or several times."""
-
-    def halved(shape: tuple[int, ...]) -> bool:
-        sides = [n for axis, n in zip(largest.axes, largest.shape, strict=True) if axis in "YX"]
-        own = [n for axis, n in zip(largest.axes, shape, strict=True) if axis in "YX"]
-        return any(all(abs(n / 2**k - m) <= 1 for n, m in zip(sides, own, strict=True)) for k in range(1, 20))
-
-    others = [s for s in series if s is not largest]
-    return largest.keyframe.is_tiled and all(s.axes == largest.axes and halved(s.shape) for s in others)
+def _is_level(one: Any, largest: Any) -> bool:
+    """Return True if an image of a file is the largest, which is tiled, halved once or several times."""
+    if not largest.keyframe.is_tiled or one.axes != largest.axes:
+        return False
+    full, own = ([n for a, n in zip(s.axes, s.shape, strict=True) if a in "YX"] for s in (largest, one))
+    return any(all(abs(n / 2**k - m) <= 1 for n, m in zip(full, own, strict=True)) for k in range(1, 20))
 
 
 def _several(path: Path | str, shapes: list[tuple[int, ...]]) -> FileError:
