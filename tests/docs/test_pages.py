@@ -68,6 +68,11 @@ def test_numbers_and_units_of_time_do_not_count(one: str, other: str) -> None:
     assert words(one) == words(other)
 
 
+def test_numbers_in_names_count() -> None:
+    assert words("a-01.png: 3 cells") != words("a-02.png: 3 cells")
+    assert words("AP50 0.1") != words("AP75 0.1")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["first-model", "membranes", "cluster-job"])
 def test_the_commands_of_a_tutorial_run_and_print_what_it_shows(name: str, tmp_path: Path) -> None:
