@@ -27,11 +27,7 @@ from pages import ROOT, renewed, rewritten, run, steps_of
 DOCS = ROOT / "docs"
 PICTURES = ("weight_map", "augmentation", "tiles", "objects", "worst_images", "membranes_picture")
 PAGES = tuple(sorted(path.stem for path in (DOCS / "tutorials").glob("*.md") if path.stem != "index"))
-# What no command of one computer remakes in minutes.
-BY_HAND = {
-    "growth.svg": "python benchmarks/growth.py --write",
-    "studio-learn.jpg": "a picture of the page of `septum studio`",
-}
+DEMO = "demo.png"  # made by the demo that the README begins with
 
 
 def picture(name: str) -> Callable[[bool], list[str]]:
@@ -79,14 +75,14 @@ def page(path: Path, *, before: str = "") -> Callable[[bool], list[str]]:
 
     def remake(write: bool) -> list[str]:
         text = path.read_text(encoding="utf-8")
-        steps = steps_of(text)
+        steps = [step for step in steps_of(text) if not (before and step.python)]  # those of the README are tested
         with tempfile.TemporaryDirectory() as folder:
             if before:
                 subprocess.run(["bash", "-c", before], cwd=folder, check=True, stdout=subprocess.DEVNULL)
             run(steps, Path(folder))
             if before and write:  # the picture of the README is one of the demo
                 drawn = Path(folder) / "septum-demo" / "pictures" / "test-01.png"
-                (DOCS / "images" / "demo.png").write_bytes(drawn.read_bytes())
+                (DOCS / "images" / DEMO).write_bytes(drawn.read_bytes())
         missing = [f"{path.name}: {line}" for step in steps for line in renewed(step)[1]]
         if write and not missing:
             path.write_text(rewritten(text, steps), encoding="utf-8")
@@ -113,8 +109,10 @@ def main() -> int:
         old = things[name](not asked.check)
         print(f"{name}: {'out of date' if old else 'up to date'}", *old, sep="\n  ", flush=True)
         found += old
-    for name, how in BY_HAND.items():
-        print(f"docs/images/{name}: not remade here; {how}")
+    made = {f"{name.replace('_', '-')}.png" for name in PICTURES} | {DEMO}
+    for path in sorted((DOCS / "images").iterdir()):
+        if path.name not in made:
+            print(f"not made here, the page that shows it says how: docs/images/{path.name}")
     return 1 if asked.check and found else 0
 
 

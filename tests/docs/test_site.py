@@ -36,3 +36,12 @@ def test_the_reference_names_every_public_module_of_arrays_and_metrics() -> None
         for path in (ROOT / "src" / "septum" / room).glob("[a-z]*.py")
     }
     assert public - named == inside
+
+
+def test_the_pictures_of_the_gallery_are_those_that_make_figures_draws() -> None:
+    shown = set(re.findall(r"images/([\w-]+)\.png", (DOCS / "explanation" / "gallery.md").read_text(encoding="utf-8")))
+    listed = re.search(r"^PICTURES = \((.*?)\)", (DOCS / "figures.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed is not None
+    drawn = set(re.findall(r'"(\w+)"', listed[1]))
+    assert {name.replace("-", "_") for name in shown} == drawn - {"membranes_picture"}  # shown by a tutorial
+    assert all((ROOT / "examples" / f"{name}.py").is_file() for name in drawn)
