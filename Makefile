@@ -83,4 +83,4 @@ lock:
 	build/lock/bin/python -m pip freeze --all --exclude septum --exclude pip | sed 's/+.*//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist web/node_modules
+	rm -rf $(VENV) build dist web/node_modules docs/reference/api
