@@ -357,7 +357,9 @@ def _model(model: object) -> Model:
         return model
     if not is_location(model):
         given = f"model: an object of type {type(model).__name__}"
-        raise UsageError(given, "a model of septum.train or septum.open_model, a model file or a run folder")
+        raise UsageError(
+            given, "a model file, a run folder or a model", "give a path, or what septum.open_model returns"
+        )
     return open_model(Path(str(model)))
 
 

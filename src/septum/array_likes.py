@@ -19,6 +19,7 @@ from septum.errors import DataError, UsageError
 from septum.io.files import write_image
 from septum.io.formats import image_stem, suffix_of
 from septum.io.image import Image, StoredImage
+from septum.words import pluralize
 
 Location = str | os.PathLike[str]
 _ARRAY = "an array, a tensor, a Pillow image or a nested list of numbers"
@@ -66,7 +67,7 @@ def to_array(value: Any, name: str, *, labels: bool = False) -> NDArray[Any]:
         given = f"{name}: {_kind_of(value)}" + (f" of {array.dtype} values" if array.dtype != object else "")
         raise DataError(given, _ARRAY, "convert it to an array of numbers")
     if array.size == 0:
-        raise DataError(f"{name}: an array without pixels, {array.shape}", "at least one pixel")
+        raise DataError(f"{name}: an array without pixels, {array.shape}", "at least one pixel", "leave it out")
     return array
 
 
@@ -121,12 +122,13 @@ def to_image(value: Any, rank: int, channels: int) -> Image:
     axes = axes_of(array.shape, rank, channels=channels) if array.ndim in (rank, rank + 1) else ""
     several = several or (isinstance(value, Sequence) and axes[:1] == "C" and len(value) != channels)
     if several:
-        number = f"{len(value)} " if isinstance(value, Sequence) else ""
+        number = pluralize(len(value), "image") if isinstance(value, Sequence) else "images"
         todo = "call predict for each: [septum.predict(model, image) for image in images]"
-        raise DataError(f"image: a list of {number}images", "one image", todo)
+        raise DataError(f"image: a list of {number}", "one image", todo)
     if not axes:
         expected = f"{rank} dimensions, or {rank + 1} with channels first or last"
-        raise DataError(f"an array of {array.ndim} dimensions", expected)
+        given = f"image: an array of {pluralize(array.ndim, 'dimension')}"
+        raise DataError(given, expected, "choose a part, such as array[0], or add the axis that is missing")
     return Image(StoredImage.from_array(array, axes), named=True)
 
 
@@ -139,7 +141,7 @@ def _of_picture(value: Any, name: str, *, labels: bool) -> NDArray[Any]:
     """Return ``(Y, X)`` or ``(C, Y, X)`` of an image of Pillow."""
     frames = getattr(value, "n_frames", 1)
     if frames > 1:
-        raise DataError(f"{name}: a Pillow image of {frames} frames", "one frame", "hand over the path of its file")
+        raise DataError(f"{name}: a Pillow image of {frames} frames", "one frame", "give the path of its file instead")
     if value.mode in ("P", "PA") and not labels:
         value = value.convert("RGB")
     array = np.asarray(value)
@@ -176,7 +178,7 @@ def to_list(data: Any, name: str) -> list[Any]:
         raise DataError(f"{name}: {_kind_of(data)}", expected, todo)
     several = list(to_array(data, name)) if hasattr(data, "shape") else list(data)
     if not several:
-        raise DataError(f"{name}: nothing in it", "at least one image")
+        raise DataError(f"{name}: nothing in it", "at least one image", "look at how the list is made")
     first = several[0]
     if (isinstance(first, int | float | list | tuple) or hasattr(first, "shape")) and to_array(
         first, f"{name}: number 0"
@@ -206,7 +208,7 @@ def write_pairs(images: Any, masks: Any, folder: Path) -> tuple[Path, Path]:
     pictures, truths = to_list(images, "images"), to_list(masks, "masks")
     if len(pictures) != len(truths):
         raise DataError(
-            f"{len(pictures)} images, {len(truths)} masks",
+            f"{pluralize(len(pictures), 'image')}, {pluralize(len(truths), 'mask')}",
             "one mask for each image, in the same order",
             "add what is missing; an image without objects has a mask of zeros",
         )
@@ -214,12 +216,16 @@ def write_pairs(images: Any, masks: Any, folder: Path) -> tuple[Path, Path]:
     if all(paths):
         return _link(pictures, pictures, folder / "images"), _link(truths, pictures, folder / "masks")
     if any(paths):
-        raise DataError("both paths and arrays", "paths only, or arrays only", "read the files, or write the arrays")
+        raise DataError(
+            "images and masks: both paths and arrays",
+            "paths only, or arrays only",
+            "read the files into arrays, or write the arrays",
+        )
     arrays = [to_array(mask, f"masks: number {n}", labels=True) for n, mask in enumerate(truths)]
     rank = min(array.ndim for array in arrays)
     if rank == 3 and all(array.ndim == rank and axes_of(array.shape, 2) == "YXC" for array in arrays):
-        given = f"masks: arrays {arrays[0].shape}, which look like color"
-        raise DataError(given, "(Y, X), or (Z, Y, X) for volumes", "hand over one value for each pixel")
+        given = f"masks: arrays of shape {arrays[0].shape}, which look like color"
+        raise DataError(given, "(Y, X), or (Z, Y, X) for volumes", "give one value for each pixel")
     sides = [array.shape if array.ndim == rank else None for array in arrays]
     return _write(pictures, folder / "images", rank, sides), _write(arrays, folder / "masks", rank)
 
@@ -246,9 +252,10 @@ def write_compared(predicted: Any, truth: Any, folder: Path) -> tuple[Path, Path
         several.append([to_array(value, f"{name}: number {n}", labels=True) for n, value in enumerate(images)])
         wrong = [array for array in several[-1] if array.ndim not in (2, 3)]
         if wrong:
-            raise DataError(f"{name}: an array of {wrong[0].ndim} dimensions", "(Y, X) or (Z, Y, X)")
+            given = f"{name}: an array of {pluralize(wrong[0].ndim, 'dimension')}"
+            raise DataError(given, "(Y, X) or (Z, Y, X)", "give a list of images, or one image without channels")
     if len(several[0]) != len(several[1]):
-        given = f"{len(several[0])} predictions, {len(several[1])} truths"
+        given = f"{pluralize(len(several[0]), 'prediction')}, {pluralize(len(several[1]), 'truth')}"
         raise DataError(given, "one truth for each prediction, in the same order", "add what is missing")
     for arrays, name in zip(several, ("predicted", "truth"), strict=True):
         for number, array in enumerate(arrays):
@@ -317,13 +324,16 @@ def _write(
 ) -> Path:
     """Write arrays ``(*S)``, ``(C, *S)`` or ``(*S, C)`` as files that name their axes; `sides`: those of the masks."""
     if rank not in (2, 3):
-        raise DataError(f"masks of {rank} dimensions", "2 for images, 3 for volumes", "hand over single images")
+        raise DataError(
+            f"masks of {pluralize(rank, 'dimension')}", "2 for images, 3 for volumes", "give a list of images"
+        )
     folder.mkdir()
     for number, value in enumerate(values):
         array = to_array(value, f"{folder.name}: number {number}")
         if array.ndim not in (rank, rank + 1):
             expected = f"{rank} dimensions as its mask, or {rank + 1} with channels first or last"
-            raise DataError(f"{folder.name}: array {number} has {array.ndim} dimensions", expected)
+            given = f"{folder.name}: number {number} has {pluralize(array.ndim, 'dimension')}"
+            raise DataError(given, expected, "give the image of this mask, without other axes")
         axes = axes_of(array.shape, rank, sides=None if sides is None else sides[number])
         write_image(folder / f"image-{number:06d}.tif", array, axes=axes)
     return folder
@@ -336,7 +346,7 @@ def _link(paths: Sequence[Location], names: Sequence[Location], folder: Path) ->
     for number, (path, stem) in enumerate(zip(paths, stems, strict=True)):
         source = Path(path).absolute()
         if not source.exists():
-            raise UsageError(f"{source} does not exist", "a list of image files", "check the spelling")
+            raise UsageError(f"{source} does not exist", "a list of files that exist", "check the spelling")
         name = stem if stems.count(stem) == 1 else f"{stem}-{number:06d}"
         target = folder / (name + (suffix_of(source.name) or source.suffix))
         with suppress(OSError):

@@ -13,7 +13,6 @@ from threading import Event as Signal
 from threading import Thread
 from typing import TYPE_CHECKING, Self
 
-from septum.check.issues import pluralize
 from septum.events import Event, Warned, Working
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
@@ -21,6 +20,7 @@ from septum.report.curve import Curve
 from septum.report.events import Reporting
 from septum.report.numbers import format_scores, format_seconds
 from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Trained, Validated
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -328,7 +328,7 @@ def test_masks_that_all_seem_shifted_are_named_and_used_as_they_are(tmp_path: Pa
     (issue,) = report.warnings
     assert (issue.code, set(issue.details)) == ("mask-shifted", {"shifted by 1 pixel along X"})
     assert issue.line().endswith(
-        "; used unchanged; `septum check DATA --fix OUT` moves them back in a copy; look at the copy"
+        "; used unchanged; `septum check DATA --fix OUT` undoes the shift in a copy; look at the copy"
     )
     for n, sample in enumerate(load_samples(report)):
         np.testing.assert_array_equal(sample.mask, np.roll(cells(9, seed=n), 1, axis=1))
@@ -341,7 +341,7 @@ def test_a_rotated_mask_is_not_transposed(tmp_path: Path) -> None:
     report = check([tmp_path])
     assert [f.line() for f in report.errors] == [
         "1 pair whose image and mask differ in size: a1.tif (image 48 x 40, mask 40 x 48, rotated by 90 degrees); "
-        "the copy of --fix leaves them out; export the masks in the size of their images"
+        "left out of the copy of --fix; export each mask in the size of its image"
     ]
 
 

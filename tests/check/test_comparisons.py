@@ -122,7 +122,7 @@ def test_masks_that_seem_shifted_are_named_and_only_the_copy_moves_them(
         mask = nuclei(number)[1]
         np.testing.assert_array_equal(sample.mask, np.roll(mask, shift, axis=(0, 1)) if number in numbers else mask)
     repaired = list(fix(report, tmp_path / "copy"))
-    assert sum("moves them back" in " ".join(r.done) for r in repaired) == len(numbers)
+    assert sum("undoes the shift" in " ".join(r.done) for r in repaired) == len(numbers)
     for number, sample in enumerate(load_samples(check([tmp_path / "copy"]))):
         known = sample.mask >= 0
         np.testing.assert_array_equal(sample.mask[known] > 0, nuclei(number)[1][known] > 0)

@@ -274,7 +274,7 @@ def test_unusable_masks_of_the_field_of_view_are_named_and_not_used(tmp_path: Pa
     report = check([data])
     (issue,) = report.warnings
     assert issue.message == "5 masks of the field of view that cannot be used"
-    assert issue.remedy == "left out; export it again in the size of its image"
+    assert issue.remedy == "left out; export each again in the size of its image"
     assert dict(zip([p.name for p in issue.files], issue.details, strict=True)) == {
         "25_training_mask.gif": "no image of this name",
         "21_training_mask.gif": "nothing is inside",

@@ -59,8 +59,8 @@ def test_samples_hold_zero_for_the_background(data: Data) -> None:
 def test_an_image_without_objects_in_such_a_set_is_empty(data: Data) -> None:
     report = check([data(lambda n, ids, _: (ids * (n > 0) + 1).astype(np.uint16))])
     assert [i.line() for i in report.warnings] == [
-        "1 mask with background only: c0.tif; learned as an image without objects; "
-        "remove the pair if its objects were not drawn"
+        "1 mask with background only: c0.tif; each is learned as an image without objects; "
+        "remove a pair whose objects were not drawn"
     ]
 
 

@@ -207,7 +207,8 @@ def test_mask_images_come_first_and_drawn_objects_fill_what_is_missing(tmp_path:
     assert [pair.mask.name for pair in report.pairs] == ["p0_mask.png", "p1_mask.png", "p2.json"]
     assert read_as_ids(report)
     spare = next(issue for issue in report.issues if issue.code == "spare-drawn")
-    assert spare.line() == f"1 file of drawn objects whose image has a mask: {tmp_path.name}/p1.json; the mask is used"
+    named = f"{tmp_path.name}/p1.json"
+    assert spare.line() == f"1 file of drawn objects for an image that has a mask: {named}; the mask is used"
 
 
 def test_images_of_one_name_in_two_folders_are_two_pairs(tmp_path: Path) -> None:

@@ -113,23 +113,23 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
     (
         other_size,
         {
-            "sizes-differ": "1 pair whose image and mask differ in size: b.tif (image 24 x 24, mask 20 x 24); the "
-            "copy of --fix leaves them out; export the masks in the size of their images"
+            "sizes-differ": "1 pair whose image and mask differ in size: b.tif (image 24 x 24, mask 20 x 24); left "
+            "out of the copy of --fix; export each mask in the size of its image"
         },
     ),
     (
         other_pages,
         {
-            "pages-differ": "1 pair whose image and mask differ in the number of pages: b.tif (image 4, mask 3); the "
-            "copy of --fix leaves them out; export one page of mask for each page of the image"
+            "pages-differ": "1 pair whose image and mask differ in the number of pages: b.tif (image 4, mask 3); left "
+            "out of the copy of --fix; export a page of the mask for each page of the image"
         },
     ),
     (
         other_affine,
         {
             "affines-conflict": "1 pair whose affines turn image and mask differently without placing them on the "
-            "same voxels: b.nii.gz (image LPS, mask RAS); the copy of --fix leaves them out; save the masks on the "
-            "grid of their images; if the arrays fit as they are stored, save them with the affine of their images"
+            "same voxels: b.nii.gz (image LPS, mask RAS); left out of the copy of --fix; save each mask on the "
+            "grid of its image; if the arrays fit as they are stored, save it with the affine of its image"
         },
     ),
     (
@@ -138,7 +138,7 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
             "axes-unclear": "2 masks with axes in another order, which the sides alone do not decide: v0.tif (28 x 20 "
             "x 20 for 20 x 20 x 28, axes in the order XYZ), v1.tif (28 x 20 x 20 for 20 x 20 x 28, axes in the order "
             "XYZ); `septum check DATA --fix OUT` puts the axes in the order whose outlines fit the image in a copy; "
-            "or export the masks with the axes of their images",
+            "or export each mask with the axes of its image",
             "all-to-fix": "no pair can be trained on as it is; `septum check DATA --fix OUT` repairs the pairs that "
             "are named here in a copy",
         },
@@ -154,8 +154,8 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
     (
         other_channels,
         {
-            "channels-differ": "1 image with another number of channels than most: a2.tif (5 instead of 2); the copy "
-            "of --fix leaves them out; export them with the channels of the others"
+            "channels-differ": "1 image with another number of channels than most: a2.tif (5 instead of 2); left out "
+            "of the copy of --fix; export each with the channels of the other images"
         },
     ),
     (
@@ -183,8 +183,8 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
     (
         no_labels,
         {
-            "mask-no-labels": "1 mask whose values are no labels: b.tif (the value -7, where only -1 (not annotated) "
-            "may be negative); the copy of --fix leaves them out; save whole numbers in one channel, as PNG or TIFF"
+            "mask-no-labels": "1 mask whose values are not labels: b.tif (the value -7, where only -1 (not annotated) "
+            "may be negative); left out of the copy of --fix; save each as whole numbers in one channel, as PNG or TIFF"
         },
     ),
     (unreadable, {"nothing-left": "no pair is left to train on; repair the files that are named here"}),

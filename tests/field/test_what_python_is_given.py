@@ -202,8 +202,8 @@ def test_findings_are_shown_or_are_warnings_never_both(
 ) -> None:
     masks = [pairs[1][0], pairs[1][1], np.zeros_like(pairs[1][0])]
     text = (
-        "1 mask with background only: image-000002.tif; learned as an image without objects; remove the pair if its "
-        "objects were not drawn"
+        "1 mask with background only: image-000002.tif; each is learned as an image without objects; "
+        "remove a pair whose objects were not drawn"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -271,7 +271,7 @@ def test_folders_that_are_no_data_set_are_refused_with_a_reason(tmp_path: Path) 
         ("none", DataError, "holds no image (1 .txt)"),
         ("json", DataError, "holds no image (1 .json)"),
         ("strange", DataError, "no mask fits an image by name: images a.png"),
-        ("both", DataError, "both labels and masks"),
+        ("both", DataError, "several folders of masks, by their names: labels and masks"),
         ("one", DataError, "no images and masks, but images"),
         ("one/images", DataError, "only images (1), no masks"),
         ("plain/a.png", UsageError, "a.png"),

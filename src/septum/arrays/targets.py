@@ -34,7 +34,7 @@ def check_labels(labels: NDArray[np.integer[Any]]) -> None:
         raise DataError(
             f"a mask with the value {lowest}",
             f"0 for background, {UNANNOTATED} for pixels that are not annotated, ids of 1 and more for objects",
-            "run `septum check` on the data, it names the file",
+            "find the file with: septum check DATA",
         )
 
 

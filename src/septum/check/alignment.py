@@ -33,8 +33,8 @@ SIZES_DIFFER = IssueKind(
     "error",
     "pair",
     "whose image and mask differ in size",
-    "the copy of --fix leaves them out",
-    todo="export the masks in the size of their images",
+    "left out of the copy of --fix",
+    todo="export each mask in the size of its image",
     leaves_out=True,
 )
 PAGES_DIFFER = IssueKind(
@@ -42,13 +42,13 @@ PAGES_DIFFER = IssueKind(
     "error",
     "pair",
     "whose image and mask differ in the number of pages",
-    "the copy of --fix leaves them out",
-    todo="export one page of mask for each page of the image",
+    "left out of the copy of --fix",
+    todo="export a page of the mask for each page of the image",
     leaves_out=True,
 )
 SIZES_SWAPPED = IssueKind("sizes-swapped", "mended", "mask", "with width and height swapped", "transposed")
 AXES_SWAPPED = IssueKind(
-    "axes-swapped", "mended", "mask", "with axes in another order", "put in the order of the image's axes"
+    "axes-swapped", "mended", "mask", "with axes in another order", "put in the order of the axes of the image"
 )
 MASK_ORIENTED = IssueKind(
     "mask-oriented",
@@ -69,9 +69,9 @@ AFFINES_CONFLICT = IssueKind(
     "error",
     "pair",
     "whose affines turn image and mask differently without placing them on the same voxels",
-    "the copy of --fix leaves them out",
-    todo="save the masks on the grid of their images; if the arrays fit as they are stored, save them with the affine "
-    "of their images",
+    "left out of the copy of --fix",
+    todo="save each mask on the grid of its image; if the arrays fit as they are stored, save it with the affine of "
+    "its image",
     leaves_out=True,
 )
 AFFINES_DIFFER = IssueKind(
@@ -88,7 +88,7 @@ AXES_UNCLEAR = IssueKind(
     "mask",
     "with axes in another order, which the sides alone do not decide",
     fix="puts the axes in the order whose outlines fit the image",
-    todo="or export the masks with the axes of their images",
+    todo="or export each mask with the axes of its image",
     leaves_out=True,
 )
 MASK_TURNED = IssueKind(
@@ -97,7 +97,7 @@ MASK_TURNED = IssueKind(
     "mask",
     "apparently turned against the image, judged by its edges",
     "used unchanged",
-    fix="turns them back",
+    fix="undoes the turn",
     todo="look at the copy",
 )
 MASK_SHIFTED = IssueKind(
@@ -106,7 +106,7 @@ MASK_SHIFTED = IssueKind(
     "mask",
     "apparently shifted against the image, judged by its edges",
     "used unchanged",
-    fix="moves them back",
+    fix="undoes the shift",
     todo="look at the copy",
 )
 MASKS_SHIFTED = IssueKind(

@@ -36,7 +36,7 @@ INVERTED = IssueKind(
     "warning",
     "mask",
     "inverted, as it seems: the objects have the value of the background of the others",
-    todo="invert it, or leave it out",
+    todo="invert such a mask, or leave it out",
 )
 KINDS = (BACKGROUND_NUMBER, BACKGROUND_NAMED, BACKGROUND_LIKELY, NO_BACKGROUND, INVERTED)
 

@@ -22,7 +22,7 @@ from septum.check import (
 )
 from septum.check import background as background_topic
 from septum.check.analyze import analyze_all, analyze_mask
-from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather, pluralize
+from septum.check.issues import Issue, IssueKind, Observation, format_shape, gather
 from septum.check.label_kind import LabelKind, Rules, infer_label_kind, with_binary_frames
 from septum.check.reading import Files, open_files
 from septum.check.statistics import PairStatistics
@@ -31,6 +31,7 @@ from septum.io.selection import EVERYTHING, SelectingSettings, Selection
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 from septum.settings import MaskKind
+from septum.words import pluralize
 
 _TOPICS = (
     pair_files,
@@ -117,7 +118,7 @@ class Report:
         raise DataError(
             "\n".join(issue.line() for issue in errors),
             "images and masks that fit together",
-            todo if can_fix else "see the output of `septum check` for the data",
+            todo if can_fix else "correct what is named here; `septum check DATA` shows all findings",
         )
 
     def lines(self) -> list[str]:

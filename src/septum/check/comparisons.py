@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.normalize import QUANTILES, inverted
 from septum.check.images import fill_holes
-from septum.check.issues import IssueKind, Observation, format_shape
+from septum.check.issues import IssueKind, Observation, distinct_names, format_shape
 from septum.check.reading import Files
 from septum.check.statistics import ImageStatistics, PairStatistics
 
@@ -33,7 +33,7 @@ NEAR_DUPLICATE = IssueKind(
     "all copies are on one side of the split",
 )
 SEQUENCE = IssueKind("sequence", "warning")
-_LOOK = "look at the image: leave it out if it was taken otherwise"
+_LOOK = "look at such an image: leave it out if it was taken in another way"
 INTENSITY_OUTLIER = IssueKind(
     "intensity-outlier", "warning", "image", "much dimmer than the others, with few gray values", todo=_LOOK
 )
@@ -46,7 +46,7 @@ OBJECT_SIZE_OUTLIER = IssueKind(
     "warning",
     "mask",
     "with objects much smaller or larger than in the others",
-    todo="check the magnification of the image, and its mask",
+    todo="check the magnification of each image, and its mask",
 )
 KINDS = (
     *(DUPLICATE, DUPLICATE_CONFLICT, NEAR_DUPLICATE, SEQUENCE),
@@ -101,11 +101,12 @@ def detect_duplicates(pairs: Mapping[int, PairStatistics], files: Files) -> tupl
         same = other.mask_stats is not None and other.mask_stats.digest == pair.mask_stats.digest
         equal.add(index)
         kind = DUPLICATE if same else DUPLICATE_CONFLICT
-        seen.append(Observation(kind, pair.image, f"= {other.image.name}", pair=index))
+        seen.append(Observation(kind, pair.image, f"= {distinct_names((other.image, pair.image))[0]}", pair=index))
         marked = _mark_copies(marked, first, index)
     left = {k: p for k, p in pairs.items() if k not in equal and p.image_stats and p.image_stats.thumbnail}
     for index, first, how in _near_duplicates(left, files):
-        seen.append(Observation(NEAR_DUPLICATE, pairs[index].image, f"= {pairs[first].image.name}{how}", pair=index))
+        name = distinct_names((pairs[first].image, pairs[index].image))[0]
+        seen.append(Observation(NEAR_DUPLICATE, pairs[index].image, f"= {name}{how}", pair=index))
         marked = _mark_copies(marked, first, index)
     return _as_sequence(marked, seen)
 
@@ -221,7 +222,7 @@ def _intensities(images: Sequence[tuple[PairStatistics, ImageStatistics]]) -> It
             detail = f"contrast 1/{middle / contrast:.2g} of the median, about {levels:.0f} gray values"
             yield Observation(INTENSITY_OUTLIER, pair.image, detail)
     several = [(p, np.asarray(s.curve).reshape(s.channels, len(QUANTILES))) for p, s in images if not s.constant]
-    for channels in {len(curve) for _, curve in several}:
+    for channels in sorted({len(curve) for _, curve in several}):
         alike = [(pair, curve) for pair, curve in several if len(curve) == channels]
         if len(alike) < _FEWEST_IMAGES:
             continue

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.issues import IssueKind, Observation, format_shape, pluralize
+from septum.check.issues import IssueKind, Observation, format_shape
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import DataError
 from septum.io.image import Image
 from septum.pairing.fit import Grid, orientation_codes
+from septum.words import pluralize
 
 IMAGE_CONSTANT = IssueKind(
     "image-constant", "warning", "image", "with the same value everywhere", "left out", leaves_out=True
@@ -81,8 +82,8 @@ CHANNELS_DIFFER = IssueKind(
     "error",
     "image",
     "with another number of channels than most",
-    "the copy of --fix leaves them out",
-    todo="export them with the channels of the others",
+    "left out of the copy of --fix",
+    todo="export each with the channels of the other images",
     leaves_out=True,
 )
 RANKS_DIFFER = IssueKind("ranks-differ", "warning", "volume", "among 2D images", "each section becomes an image")
@@ -338,4 +339,6 @@ def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
         return np.repeat(image[:1], channels, axis=0)
     if given == channels + 1 or (given in (3, 4) and channels == 1):
         return image[:channels]
-    raise DataError(f"an image with {given} channels", f"{channels}", "convert it")
+    raise DataError(
+        f"an image with {pluralize(given, 'channel')}", pluralize(channels, "channel"), "save it with these channels"
+    )

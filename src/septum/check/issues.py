@@ -5,10 +5,12 @@ Each topic file of this room declares its own kinds (``KINDS``); `septum.check.c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from septum.words import pluralize
 
 Severity = Literal["error", "warning", "mended"]
 
@@ -115,11 +117,9 @@ class Issue:
 
     def line(self) -> str:
         """Return the issue as one line that names up to five files."""
-        parts = []
-        for path, detail in zip(self.files[:_NAMED_FILES], self.details, strict=False):
-            # Image and mask often have the same name, so a plain "file" is named with its folder.
-            name = path.name if self.kind.noun != "file" else f"{path.parent.name}/{path.name}"
-            parts.append(f"{name} ({detail})" if detail else name)
+        # Image and mask often have the same name, so a plain "file" is named with its folder.
+        shown = distinct_names(self.files, least=2 if self.kind.noun == "file" else 1)[:_NAMED_FILES]
+        parts = [f"{name} ({detail})" if detail else name for name, detail in zip(shown, self.details, strict=False)]
         more = len(self.files) - len(parts)
         names = ", ".join(parts) + (f" and {more} more" if more > 0 else "")
         text = self.message + (f": {names}" if names else "")
@@ -156,17 +156,24 @@ def _issue(kind: IssueKind, observations: list[Observation]) -> Issue:
     return Issue(kind, files, message, details)
 
 
-def pluralize(number: int, noun: str) -> str:
-    """Return ``"1 image"`` or ``"3 images"``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def distinct_names(paths: Sequence[Path], *, least: int = 1) -> list[str]:
+    """Return the names of files, with as many folders before them as tell them apart: ``"a.png"``, ``"p1/a.png"``.
+
+    Parameters
+    ----------
+    paths
+        The files.
+    least
+        Number of parts of the path that each name has at least.
+    """
+    names: list[str] = []
+    for parts in range(least, max((len(path.parts) for path in paths), default=0) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
 
 
 def format_shape(sides: Iterable[float]) -> str:
     """Return ``"512 x 512"``."""
     return " x ".join(f"{s:g}" for s in sides)
-
-
-def list_some(values: Iterable[object], most: int) -> str:
-    """Return ``"1, 2, 3 ..."``: up to `most` values, and dots if there are more."""
-    listed = [str(value) for value in values]
-    return ", ".join(listed[:most]) + (" ..." if len(listed) > most else "")

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from septum.arrays.targets import UNANNOTATED, connected_components
 from septum.check.background import background_value, common_surrounding, rims
 from septum.check.census import Census, own_traits
-from septum.check.issues import IssueKind, Observation, list_some
+from septum.check.issues import IssueKind, Observation
 from septum.check.masks import COLOR, color_of
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError
 from septum.io.selection import EVERYTHING, Selection
 from septum.settings import MaskKind
+from septum.words import list_some
 
 CLASS_VALUES = IssueKind("class-values", "mended", mend="numbered from 0")
 MASK_MIXED = IssueKind(
@@ -369,6 +370,6 @@ def to_classes(
         raise DataError(
             f"a mask with the value {int(labels[strange][0])}",
             "values " + ", ".join(map(str, values)),
-            "run `septum check` on the data, it names the file",
+            "find the file with: septum check DATA",
         )
     return classes

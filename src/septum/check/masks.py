@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, relabel_consecutive, without_alpha
-from septum.check.issues import IssueKind, Observation, list_some, pluralize
+from septum.check.issues import IssueKind, Observation
 from septum.check.smoothing import color_codes, has_jpeg_artifacts, restore_two_values, unsmooth
 from septum.check.statistics import PairStatistics
 from septum.errors import UsageError
+from septum.words import list_some, pluralize
 
 MASK_NO_LABELS = IssueKind(
     "mask-no-labels",
     "error",
     "mask",
-    "whose values are no labels",
-    "the copy of --fix leaves them out",
-    todo="save whole numbers in one channel, as PNG or TIFF",
+    "whose values are not labels",
+    "left out of the copy of --fix",
+    todo="save each as whole numbers in one channel, as PNG or TIFF",
     leaves_out=True,
 )
 MASK_FLOAT = IssueKind("mask-float", "mended", "mask", "saved as floating-point numbers", "read as whole numbers")
@@ -63,8 +64,8 @@ MASK_EMPTY = IssueKind(
     "warning",
     "mask",
     "with background only",
-    "learned as an image without objects",
-    todo="remove the pair if its objects were not drawn",
+    "each is learned as an image without objects",
+    todo="remove a pair whose objects were not drawn",
 )
 MASK_UNANNOTATED = IssueKind(
     "mask-unannotated", "warning", "mask", "in which nothing is annotated", "left out", leaves_out=True
@@ -161,8 +162,9 @@ def require_values(ignore: Sequence[int], background: int | None, pairs: Sequenc
     for option, value, found in named:
         if stats and not found:
             held = sorted({v for one in stats for c in one.census for v in c.values})
+            expected = f"a value of the masks: {list_some(held, _NAMED_VALUES)}" if held else "a value of the masks"
             raise UsageError(
-                f"{option} {value}: no mask holds it", f"a value of the masks, such as {list_some(held, _NAMED_VALUES)}"
+                f"{option} {value}: no mask holds it", expected, f"correct the value, or leave {option} out"
             )
 
 

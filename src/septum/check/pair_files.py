@@ -14,16 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
-from septum.check.issues import IssueKind, Observation, list_some, pluralize
+from septum.check.issues import IssueKind, Observation
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import SeptumError
 from septum.io.annotations.raster import Filled, list_names
 from septum.pairing.foreign import annotations_beside
 from septum.pairing.pair import Pairing
+from septum.words import list_some, pluralize
 
 UNPAIRED_IMAGE = IssueKind(
-    "unpaired-image", "warning", "image", "without a mask", "left out", todo="draw a mask, or give it the image's name"
+    "unpaired-image",
+    "warning",
+    "image",
+    "without a mask",
+    "left out",
+    todo="draw a mask for each, or give its mask the name of the image",
 )
 UNPAIRED_MASK = IssueKind(
     "unpaired-mask",
@@ -31,7 +37,7 @@ UNPAIRED_MASK = IssueKind(
     "mask",
     "without an image",
     "left out",
-    todo="add its image, or give it the image's name",
+    todo="add the image of each, or give each the name of its image",
 )
 UNREAD_FORMAT = IssueKind(
     "unread-format",
@@ -42,16 +48,18 @@ UNREAD_FORMAT = IssueKind(
     todo="save images as PNG or TIFF, volumes as NIfTI or OME-TIFF",
 )
 UNREADABLE = IssueKind(
-    "unreadable", "warning", "file", "that cannot be read", "left out", todo="export it again", leaves_out=True
+    "unreadable", "warning", "file", "that cannot be read", "left out", todo="export each again", leaves_out=True
 )
 GOLD_UNREADABLE = IssueKind(
-    "gold-unreadable", "warning", "gold mask", "that cannot be read", "not used for scores", todo="export it again"
+    "gold-unreadable", "warning", "gold mask", "that cannot be read", "not used for scores", todo="export each again"
 )
 SECOND_ANNOTATOR = IssueKind(
     "second-annotator", "mended", "mask", "of a second annotator", "those of the first annotator are used"
 )
 MASK_FOLDER = IssueKind("mask-folder", "mended", "mask", "with one file per object", "each file is one object")
-SPARE_DRAWN = IssueKind("spare-drawn", "mended", "file", "of drawn objects whose image has a mask", "the mask is used")
+SPARE_DRAWN = IssueKind(
+    "spare-drawn", "mended", "file", "of drawn objects for an image that has a mask", "the mask is used"
+)
 DRAWN = IssueKind("drawn", "mended", "mask", "of drawn objects", "filled by the centers of pixels")
 DRAWN_OVERLAP = IssueKind(
     "drawn-overlap", "mended", "mask", "with drawn objects that overlap", "the later one is on top"
@@ -68,7 +76,7 @@ DRAWN_REFUSED = IssueKind(
     "drawn-refused",
     "warning",
     "mask",
-    "with shapes that are no object",
+    "with shapes that are not objects",
     "the shapes are left out",
     todo="draw outlines around these objects, or delete the shapes",
 )
@@ -89,7 +97,7 @@ FIELD_UNUSABLE = IssueKind(
     "mask",
     "of the field of view that cannot be used",
     "left out",
-    todo="export it again in the size of its image",
+    todo="export each again in the size of its image",
 )
 _NAMED = 5
 NOTHING_LEFT = IssueKind(

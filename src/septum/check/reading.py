@@ -150,7 +150,7 @@ class Files:
     def _read_drawn(self, path: Path, grid: Grid | None) -> Image:
         if grid is None:
             given = f"{format_path(path)}: drawn objects of an image that cannot be read"
-            raise FileError(given, "an image that can be read", "repair the image first")
+            raise FileError(given, "an image that can be read", "export the image again")
         mask, filled = read_drawn_mask(path, grid, classes=self.classes)
         if filled is not None:
             self._filled[path] = filled
@@ -250,14 +250,16 @@ class Files:
                 raise DataError(
                     f"{format_path(path)}: nothing is inside",
                     "values above 0 where the image shows something",
-                    "leave it out",
+                    "export the mask again, or move it away",
                 )
             return np.asarray(brightest > brightest.max(initial=0) / 2)
 
         inside: NDArray[np.bool_] = self._read("field", path, read, lambda array: array.nbytes)
         if inside.shape != tuple(sides):
             given = f"image {format_shape(sides)}, field of view {format_shape(inside.shape)}"
-            raise DataError(f"{format_path(path)}: {given}", "the size of its image", "leave it out")
+            raise DataError(
+                f"{format_path(path)}: {given}", "the size of its image", "export the mask again, or move it away"
+            )
         return inside
 
     def hold(self, names: Iterable[str]) -> None:

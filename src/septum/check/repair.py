@@ -74,10 +74,10 @@ def fix(report: Report, out: Path) -> Iterator[RepairedFile]:
     """
     stuck = [issue.line() for issue in report.errors if not (issue.kind.leaves_out or issue.kind.fix)]
     if stuck:
-        raise DataError("\n".join(stuck), "data that can be repaired", "see the output of `septum check` for the data")
+        raise DataError("\n".join(stuck), "data that can be repaired", "correct this first, then run the command again")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         given = "a folder that is not empty" if out.is_dir() else "a file"
-        raise UsageError(f"{out}: {given}", "a new or empty folder", "name another one")
+        raise UsageError(f"{out}: {given}", "a new or empty folder", "give another folder to --fix")
     return _write(report, out)
 
 
@@ -192,7 +192,9 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FileError(f"{folder}: cannot be made ({reason})", "a place to write to", "name another one") from error
+        raise FileError(
+            f"{folder}: cannot be made ({reason})", "a place to write to", "give another folder to --fix"
+        ) from error
 
 
 def smallest_dtype(array: NDArray[np.integer[Any]]) -> type[np.integer[Any]]:

@@ -127,7 +127,7 @@ def load_data(report: Report) -> LoadedData:
     """
     samples = tuple(load_samples(report))
     if not samples:
-        raise DataError("no image with a usable mask", "at least one", "see the output of `septum check` for the data")
+        raise DataError("no image with a usable mask", "at least one", "look at the findings of: septum check DATA")
     return LoadedData(report, samples, fingerprints(samples))
 
 
@@ -169,7 +169,9 @@ def open_sample(report: Report, name: str) -> Sample:
             for sample in load_pair(pair, report):
                 if sample.name == name:
                     return sample
-    raise FileError(f"{format_path(name)}: not found again", "the images of the check", "leave the data as they are")
+    raise FileError(
+        f"{format_path(name)}: not found again", "the images of the check", "do not move the images during a training"
+    )
 
 
 def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:

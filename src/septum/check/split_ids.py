@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import equivalent_diameters, relabel_consecutive
-from septum.check.issues import IssueKind, Observation, list_some
+from septum.check.issues import IssueKind, Observation
 from septum.check.statistics import PairStatistics
+from septum.words import list_some
 
 OBJECT_APART = IssueKind(
     "object-apart",

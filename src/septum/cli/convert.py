@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from septum.check.issues import pluralize
 from septum.cli import options
 from septum.cli.progress import stoppable
 from septum.cli.text import json_text
 from septum.export.settings import ConvertAndExportSettings
 from septum.progress import Display, Progress
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.convert.to_labels import NotConverted

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from septum.check.issues import pluralize
 from septum.cli import options
 from septum.cli.progress import Outcome, follow_prediction, stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.errors import SeptumError
 from septum.export.settings import PredictAndExportSettings
 from septum.progress import Display, Progress
+from septum.words import pluralize
 
 
 def predict(settings: PredictAndExportSettings, display: Display) -> None:

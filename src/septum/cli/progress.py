@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from septum.check.issues import pluralize
 from septum.cli.text import curve_lines, json_text, seeds_lines
 from septum.events import Event, Warned
 from septum.experiments.events import PartTrained, ReportWritten, SeedsCompared
@@ -37,6 +36,7 @@ from septum.report.curve import Curve
 from septum.report.numbers import format_scores, format_seconds
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest, stop_on_signals
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from septum.check.issues import pluralize
 from septum.cli import options
 from septum.cli.progress import orderly
 from septum.cli.text import json_text
@@ -16,6 +15,7 @@ from septum.progress import Display, Progress, show_training
 from septum.report.numbers import format_seconds, format_table, score_format
 from septum.reproduce.settings import ReproduceSettings
 from septum.training.events import Checked, Planned, Resumed, Saved, Step, Validated
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.reproduce.results import Reproduced

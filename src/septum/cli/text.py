@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from septum.check.issues import pluralize
 from septum.report.numbers import format_interval, format_number, format_table, format_value
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.check.repair import RepairedFile

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from septum.check.background import background_value
 from septum.check.census import Census
-from septum.check.issues import pluralize
 from septum.check.label_kind import infer_label_kind
 from septum.errors import DataError, SeptumError
 from septum.evaluation.frames import Readings, ScoredFrame, labels_of, open_frames, read_fitted
@@ -39,6 +38,7 @@ from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
 from septum.pairing.foreign import describe, way_out
+from septum.words import pluralize
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
 from septum.check.background import set_background
-from septum.check.issues import pluralize
 from septum.check.masks import MASK_COLORS, read_labels
 from septum.check.reading import is_lossy
 from septum.errors import DataError
@@ -23,6 +22,7 @@ from septum.io.formats import format_path
 from septum.io.image import Image
 from septum.pairing.drawn_masks import read_drawn_mask
 from septum.pairing.fit import Grid, disagreement, fit_mask, grid_of
+from septum.words import pluralize
 
 _MOST_COLORS = 254  # more are a picture, not classes
 

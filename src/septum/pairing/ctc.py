@@ -86,7 +86,9 @@ def pair_frames(folder: Path, *, gold: Path | None, silver: Path | None) -> tupl
     frames = {key[0]: path for key, path in _numbered(folder, _FRAME).items()}
     if not frames:
         raise DataError(
-            f"{format_path(folder)}: holds no frame", "frames named t000.tif, t001.tif, ...", "name its folder"
+            f"{format_path(folder)}: holds no frame",
+            "frames named t000.tif, t001.tif, ...",
+            "give the frames these names, with the numbers of their truth",
         )
     silvers = _numbered(silver, _TRUTH)
     golds: dict[int, list[tuple[int | None, Path]]] = {}

@@ -15,6 +15,7 @@ from septum.pairing.folders import BySubfolder, match_by_subfolder, subfolder_ke
 from septum.pairing.grouping import make_pairing
 from septum.pairing.names import Matches, composed
 from septum.pairing.pair import Pair, Pairing
+from septum.words import list_some
 
 _MOST_LEVELS = 8
 _CELLPOSE = "_seg.npy"
@@ -216,19 +217,20 @@ def _folded(name: str) -> str:
 def no_image(images: Sequence[Path], files: Sequence[Path]) -> DataError:
     """Return the error for drawn objects of which no file fits an image."""
     programs = ", ".join(dict.fromkeys(drawn_format_name(path) for path in files))
-    names = ", ".join(format_path(path.name) for path in files[:4]) + (" ..." if len(files) > 4 else "")
-    shown = ", ".join(format_path(path.name) for path in images[:3]) + (" ..." if len(images) > 3 else "")
+    names = list_some((format_path(path.name) for path in files), 4)
+    shown = list_some((format_path(path.name) for path in images), 3)
     return DataError(
         f"drawn objects of {programs} fit no image by name: {names} (images: {shown})",
         "names alike, such as cell1.tif with cell1.json, cell1.zip or cell1_seg.npy; or a file that lists its images",
-        "name each file after its image, or name an image and its file: septum check IMAGE FILE",
+        "name each file after its image; of a single image, name the two: IMAGE FILE",
     )
 
 
 def _claimed(image: Path, first: Path, second: Path) -> DataError:
-    names = " and ".join(format_path(p.name) for p in (first, second))
+    parts = 2 if first.name == second.name else 1
+    names = " and ".join(format_path(Path(*p.parts[-parts:])) for p in (first, second))
     return DataError(
         f"two files hold objects of the image {format_path(image.name)}: {names}",
         "one of them for it",
-        "move the other one away, or name images and file: septum check IMAGES FILE",
+        "move the other one away, or name the images and the file: IMAGES FILE",
     )

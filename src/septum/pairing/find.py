@@ -42,6 +42,7 @@ from septum.pairing.foreign import describe, drawn_objects, unread_images, way_o
 from septum.pairing.grouping import make_pairing, no_partner
 from septum.pairing.names import Matches, image_key, mask_key, match, names_a_mask, stem_key
 from septum.pairing.pair import Pair, Pairing
+from septum.words import list_some, pluralize
 
 __all__ = ["Pair", "Pairing", "find_pairs"]
 
@@ -179,18 +180,21 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
     """Return the error for a folder that is no data set; it names data sets nearby."""
     right = _data_sets_in(folder)
     if right:
-        names = ", ".join(format_path(p.relative_to(folder)) for p in right[:8])
+        names = list_some((format_path(p.relative_to(folder)) for p in right), 8)
         return UsageError(
             f"{format_path(folder)}: holds data sets in subfolders: {names}", "one data set", f"name {right[0]}"
         )
     drawn = [file for place in (folder, *subfolders(folder)) for file in drawn_objects(place)]
     if files and drawn:
-        given = (
-            f"{format_path(folder)}: {len(files)} image{'s' * (len(files) != 1)} without masks, but {describe(drawn)}"
-        )
+        given = f"{format_path(folder)}: {pluralize(len(files), 'image')} without masks, but {describe(drawn)}"
         return DataError(given, _LAYOUTS, f"{way_out(drawn)}; {_OWN_FOLDER}")
     if twins := _twins(files):
         return twins
+    inside = [p for p in subfolders(folder) if p.name.casefold() in MASK_FOLDERS and images_in(p)]
+    if files and inside:
+        given = f"{pluralize(len(files), 'image')} beside the folder {format_path(inside[0].name)}"
+        todo = f"move the images to {format_path(folder / 'images')}, then name {folder}"
+        return DataError(f"{format_path(folder)}: {given}", _LAYOUTS, todo)
     if files:
         beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
         todo = f"name both: {folder} {beside[0]}" if beside else _OWN_FOLDER
@@ -201,7 +205,7 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
         )
     if not any(folder.iterdir()):
         return DataError(f"{format_path(folder)}: the folder is empty", _LAYOUTS, "name the folder that holds the data")
-    listed = ", ".join(format_path(p.name) for p in sorted(folder.iterdir(), key=natural_key)[:6])
+    listed = list_some((format_path(p.name) for p in sorted(folder.iterdir(), key=natural_key)), 6)
     return DataError(
         f"{format_path(folder)}: no images and masks, but {listed}", _LAYOUTS, "name the folder that holds them"
     )
@@ -222,12 +226,13 @@ def _twins(files: Sequence[Path]) -> DataError | None:
         return None
     # A mask keeps its values, which JPEG changes.
     first, second = sorted(by_suffix, key=lambda suffix: (kind := format_of("a" + suffix)) is None or not kind.lossy)
-    masks, count = files[0].parent / "masks", len(by_suffix[first])
-    names = ", ".join(format_path(p.name) for p in files[:2])
+    folder, count = files[0].parent, len(by_suffix[first])
+    images, masks = (format_path(folder / name) for name in ("images", "masks"))
+    names = list_some((format_path(p.name) for p in files), 2)
     return DataError(
-        f"{format_path(files[0].parent)}: {count} name{'s' * (count != 1)}, each as {first} and {second} ({names} ...)",
+        f"{format_path(folder)}: {pluralize(count, 'name')}{', each' * (count > 1)} as {first} and {second} ({names})",
         _LAYOUTS,
-        f"if the {second} files are the masks: move them to {format_path(masks)}, then name {files[0].parent} {masks}",
+        f"if the {second} files are the masks: move them to {masks}, and the {first} files to {images}",
     )
 
 
@@ -299,7 +304,9 @@ def _two_files(image: Path, mask: Path) -> Pairing:
     for path in (image, mask):
         if not image_suffix(path) and not is_zarr(path):
             raise UsageError(
-                f"{format_path(path)}: no image", "a file that ends in " + " ".join(SUFFIXES), "export it so"
+                f"{format_path(path)}: not an image by its name",
+                "a file that ends in " + " ".join(SUFFIXES),
+                "save it in one of these formats",
             )
     folders = image.parent.name.casefold() in MASK_FOLDERS and mask.parent.name.casefold() in IMAGE_FOLDERS
     if folders or (names_a_mask(image) and not names_a_mask(mask) and mask_key(image) == image_key(mask)):
@@ -314,7 +321,9 @@ def _many_files(paths: Sequence[Path]) -> Pairing:
     foreign = [p for p in paths if not image_suffix(p) and not is_zarr(p)]
     if foreign:
         raise UsageError(
-            f"{format_path(foreign[0])}: no image", "files that end in " + " ".join(SUFFIXES), "leave it out"
+            f"{format_path(foreign[0])}: not an image by its name",
+            "files that end in " + " ".join(SUFFIXES),
+            "leave it out, or save it in one of these formats",
         )
     masks = [p for p in paths if p.parent.name.casefold() in MASK_FOLDERS]
     if drawn and not masks and not any(names_a_mask(p) for p in paths):
@@ -333,9 +342,9 @@ def _side_by_side(by: BySubfolder, root: Path) -> Pairing:
     masks_by = {key: [p for p in files if names_a_mask(p)] for key, files in by.items()}
     images, masks = ([p for files in one.values() for p in files] for one in (images_by, masks_by))
     if not masks or not images:
-        missing, count = "mask" if not masks else "image", len(images) + len(masks)
-        given = f"{format_path(root)}: no {missing} among {count} file{'s' * (count != 1)}, by their names"
-        raise DataError(given, _LAYOUTS, "name two folders instead")
+        found, missing = ("image", "mask") if images else ("mask", "image")
+        given = f"{format_path(root)}: {pluralize(len(images) + len(masks), found)} by name, but no {missing}"
+        raise DataError(given, _LAYOUTS, f"add the {missing}s, or name two folders: IMAGES MASKS")
     matches = match_by_subfolder(images_by, masks_by)
     if not matches.pairs:
         raise no_partner(images, masks)

@@ -9,6 +9,7 @@ from septum.errors import DataError
 from septum.io.files import images_below
 from septum.io.formats import format_path, is_zarr, natural_key
 from septum.pairing.names import Matches, composed, match
+from septum.words import join_words
 
 BySubfolder = dict[tuple[str, ...], list[Path]]
 """Images by the names of the subfolders that they lie in."""
@@ -107,9 +108,12 @@ def role_folders(folder: Path) -> tuple[Path, Path] | None:
             return alike[0]
     for folders in (images, masks):
         if len(folders) > 1 and images and masks:
-            listed = " and ".join(format_path(p.name) for p in folders)
+            listed = join_words([format_path(p.name) for p in folders])
+            role = "images" if folders is images else "masks"
             raise DataError(
-                f"{format_path(folder)}: holds both {listed}", "one of them", f"name two: {images[0]} {masks[0]}"
+                f"{format_path(folder)}: several folders of {role}, by their names: {listed}",
+                "one of them",
+                f"name a folder of images and one of masks, such as: {images[0]} {masks[0]}",
             )
     return (images[0], masks[0]) if images and masks else None
 

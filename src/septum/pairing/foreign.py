@@ -9,6 +9,7 @@ from pathlib import Path
 
 from septum.io.annotations.formats import drawn_format
 from septum.io.formats import format_path, image_stem, is_image, is_zarr
+from septum.words import list_some, pluralize
 
 _PICTURES = "PNG or TIFF"
 _VOLUMES = "NIfTI"
@@ -112,8 +113,7 @@ def describe(files: Sequence[ForeignFile]) -> str:
         counts.setdefault(file.kind, []).append(format_path(file.path.name))
     parts = []
     for kind, names in counts.items():
-        listed = names[0] + (" ..." if len(names) > 1 else "")
-        parts.append(f"{len(names)} {kind} {'file' if len(names) == 1 else 'files'} ({listed})")
+        parts.append(f"{pluralize(len(names), f'{kind} file')} ({list_some(names, 1)})")
     return ", ".join(parts)
 
 

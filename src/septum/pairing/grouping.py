@@ -11,6 +11,7 @@ from septum.errors import DataError
 from septum.io.formats import format_path, image_stem, natural_key
 from septum.pairing.names import Matches, composed
 from septum.pairing.pair import Pair, Pairing
+from septum.words import list_some
 
 
 def make_pairing(matches: Matches, layout: Literal["folders", "files", "drawn"], *, root: Path) -> Pairing:
@@ -54,10 +55,9 @@ def _sections(images: Sequence[Path]) -> dict[Path, int]:
 
 def no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
     """Return the error for images and masks of which no name fits another."""
-    first = ", ".join(format_path(p.name) for p in images[:3])
-    second = ", ".join(format_path(p.name) for p in masks[:3])
+    first, second = (list_some((format_path(p.name) for p in files), 3) for files in (images, masks))
     return DataError(
-        f"no mask fits an image by name: images {first} ... and masks {second} ...",
+        f"no mask fits an image by name: images {first}; masks {second}",
         "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
         "rename the masks after their images",
     )

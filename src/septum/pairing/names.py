@@ -11,6 +11,7 @@ from pathlib import Path
 
 from septum.errors import DataError
 from septum.io.formats import format_path, image_stem, natural_key
+from septum.words import join_words
 
 _MASK_WORDS = (
     "cp_masks?|masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|truth|annotations?|annot?|target|instances?|objects?"
@@ -117,7 +118,7 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
 def _take(matches: Matches, key_image: Callable[[Path], str], key_mask: Callable[[Path], str]) -> None:
     """Move files of equal keys from the files without a partner to the pairs."""
     images, masks = _by_key(matches.images_left, key_image), _by_key(matches.masks_left, key_mask)
-    for key in images.keys() & masks.keys():
+    for key in (key for key in images if key in masks):
         if len(images[key]) > 1:
             raise _ambiguous("images", images[key], "mask", masks[key][0])
         if len(masks[key]) > 1:
@@ -185,7 +186,7 @@ def _match_without_affix(matches: Matches) -> None:
 
 def _affixes(stem: str, known: set[str]) -> Iterator[tuple[str, str]]:
     """Yield (beginning, ending) that a stem has more than one of the known ones, from which a sign separates it."""
-    for other in sorted(known, key=len, reverse=True):
+    for other in sorted(known, key=lambda name: (-len(name), name)):
         begin, found, end = stem.partition(other)
         parts = begin[-1:], end[:1]
         if found and stem != other and not any(part.isalnum() for part in parts) and (not begin or not end):
@@ -216,7 +217,7 @@ def _numbers(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _ambiguous(kind: str, rivals: Sequence[Path], partner_kind: str, partner: Path) -> DataError:
-    names = " and ".join(format_path(p.name) for p in rivals)
+    names = join_words([format_path(p.name) for p in rivals])
     return DataError(
         f"{len(rivals)} {kind} fit the {partner_kind} {format_path(partner.name)}: {names} (in "
         f"{format_path(rivals[0].parent)})",

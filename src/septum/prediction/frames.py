@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.tiles import Readable
 from septum.axes import relative_spacing, spatial
-from septum.check.issues import pluralize
 from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
@@ -25,6 +24,7 @@ from septum.prediction.events import format_factors
 from septum.prediction.model import Model
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import TilePlan
+from septum.words import pluralize
 
 
 @dataclass(frozen=True)

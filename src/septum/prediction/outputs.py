@@ -15,7 +15,6 @@ from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import label_each, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
 from septum.axes import spatial
-from septum.check.issues import pluralize
 from septum.errors import UsageError
 from septum.io.files import images_below, list_images
 from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
@@ -25,6 +24,7 @@ from septum.io.zarr_labels import labels_place
 from septum.prediction.frames import Objects, walked_axes
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
+from septum.words import pluralize
 
 _LONGEST_NAME = 255  # bytes, on most file systems
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.issues import pluralize
 from septum.report.pictures import (
     IGNORED_GRAY,
     PREDICTED_COLOR,
@@ -27,6 +26,7 @@ from septum.report.pictures import (
 )
 from septum.report.plots import COLORS
 from septum.settings import MaskKind
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.report.gallery import Case

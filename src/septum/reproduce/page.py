@@ -12,11 +12,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from septum.check.issues import pluralize
 from septum.io.atomic import as_error, whole_file
 from septum.io.formats import format_path
 from septum.report.numbers import format_scores, format_seconds, score_format
 from septum.report.pictures import panel
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.reproduce.results import Example, Reproduced

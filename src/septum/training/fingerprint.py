@@ -13,10 +13,10 @@ from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters
 from septum.arrays.watershed import fill_holes
 from septum.arrays.weight_map import two_nearest
-from septum.check.issues import pluralize
 from septum.check.samples import Sample
 from septum.nn.augment import AugmentSettings
 from septum.settings import MaskKind
+from septum.words import pluralize
 
 # Intensities are taken from a regular grid of about this many pixels of an image.
 _SAMPLED_PIXELS = 100_000

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from septum.check.check import check_data
-from septum.check.issues import pluralize
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, FileError, UsageError
@@ -36,6 +35,7 @@ from septum.training.split import Split, split
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator, learnable
 from septum.version import __version__
+from septum.words import pluralize
 
 SAVE_SECONDS = 60.0
 """A checkpoint is written after this time; when it is written does not change the training."""

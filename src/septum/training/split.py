@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 
 from septum import seeding
-from septum.check.issues import pluralize
 from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
 from septum.training.settings import SplitSettings
+from septum.words import pluralize
 
 # One in this many images is held out.
 _FIFTH = 5
