@@ -287,7 +287,9 @@ def data_paths(images: Any, masks: Any, folder: Path) -> tuple[Path, ...]:
         raise UsageError("images, but no masks", "a mask for each image", "give masks=")
     if is_location(images) or is_location(masks):
         given = "images as a path, masks as arrays" if is_location(images) else "images as arrays, masks as a path"
-        raise UsageError(given, "both as paths, or both as arrays", "name two folders, or read the files first")
+        raise UsageError(
+            given, "both as paths, or both as arrays", "give two folders, or read the files into arrays first"
+        )
     return write_pairs(images, masks, folder)
 
 

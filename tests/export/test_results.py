@@ -402,6 +402,6 @@ def test_words_and_files_that_do_not_go_together_are_named(tmp_path: Path) -> No
     (done,) = convert(tmp_path / "a.png", tmp_path / "out", ["tables"], probabilities=tmp_path / "a.png")
     assert isinstance(done, NotExported) and "uint8 values instead of probabilities" in done.reason
     assert parse_targets("labels, tables") == ("labels", "tables")
-    for words, todo in ((("labels", "tables"), "run it twice"), ((), "name a form")):
+    for words, todo in ((("labels", "tables"), "run the command once for labels"), ((), "name a form")):
         with pytest.raises(UsageError, match=todo):
             ConvertAndExportSettings(conversion=ConvertSettings(data=(tmp_path,), out=tmp_path / "out"), to=words)

@@ -163,7 +163,9 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
 
     if ringed.size > MOST_PIXELS:
         raise UsageError(
-            f"objects of {ringed.size} pixels in one piece", f"{MOST_PIXELS} at most", "predict with --max-memory"
+            f"objects of {ringed.size} pixels in one piece",
+            f"{MOST_PIXELS} at most",
+            "predict the image in blocks: septum predict --in-blocks",
         )
     ring = 1 if ringed.ndim == 3 else 0
     sides = ringed.shape if ring else (1, *ringed.shape)

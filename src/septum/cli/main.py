@@ -60,7 +60,7 @@ class Commands(TyperGroup):
             from difflib import get_close_matches
 
             similar = get_close_matches(args[0], COMMANDS, n=1)
-            todo = f"did you mean: septum {similar[0]}?" if similar else "see: septum --help"
+            todo = f"did you mean: septum {similar[0]}?" if similar else "look at: septum --help"
             raise UsageError(f"no such command: {args[0]}", f"one of {', '.join(COMMANDS)}", todo)
         return super().resolve_command(ctx, args)
 

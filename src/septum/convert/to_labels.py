@@ -25,6 +25,7 @@ from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.fit import Grid, grid_of
 from septum.pairing.pair import Pair
+from septum.words import pluralize
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
         raise UsageError(given, "the images as well", "leave it out, or name both: septum convert IMAGES FILES")
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         given = "a folder that holds files" if settings.out.is_dir() else "a file"
-        raise UsageError(f"{format_path(settings.out)}: {given}", "a new or empty folder", "name another one with -o")
+        raise UsageError(f"{format_path(settings.out)}: {given}", "a new or empty folder", "give another -o")
     if pairing is None:
         return _write_drawn(settings)
     return _write(settings, pairing.pairs, (*pairing.unmatched_images, *pairing.unmatched_masks))
@@ -177,7 +178,7 @@ def _write_mask(
     place = lossless_place(place, array, axes)
     if place.exists():
         given = f"{format_path(place)} was written already, for another image of this name"
-        raise DataError(given, "names that differ", "name the images with their folders")
+        raise DataError(given, "names that differ", "convert the folders one by one, each with an -o of its own")
     place.parent.mkdir(parents=True, exist_ok=True)
     write_image(place, array, axes=axes, pixel_size_um=pixel_size_um, affine=affine, labels=True)
     return Converted(mask, place, len(np.unique(array[array > 0])), _notes(files, mask))
@@ -190,7 +191,8 @@ def _notes(files: Files, mask: Path) -> tuple[str, ...]:
         return ()
     notes = list(filled.notes)
     if filled.overlapping:
-        notes.append(f"{filled.overlapping} objects on others ({filled.overlap_px} pixels): the later one is on top")
+        on_others, pixels = pluralize(filled.overlapping, "object"), pluralize(filled.overlap_px, "pixel")
+        notes.append(f"{on_others} on others ({pixels}): the later one is on top")
     if filled.hidden:
         notes.append(f"left out, since later objects cover them entirely: {', '.join(filled.hidden)}")
     if filled.cut:
@@ -203,5 +205,5 @@ def _notes(files: Files, mask: Path) -> tuple[str, ...]:
 def _check_sides(mask: Path, shape: tuple[int, ...], grid: Grid) -> None:
     sides = tuple(side for axis, side in zip(grid.axes, grid.shape, strict=True) if axis in "ZYX")
     if shape[1:] != sides:
-        given = f"{format_path(mask)}: {format_shape(shape[1:])} pixels, its image {format_shape(sides)}"
+        given = f"{format_path(mask)}: {format_shape(shape[1:])} pixels, but its image {format_shape(sides)}"
         raise DataError(given, "the same size", "export the mask in the size of its image")

@@ -229,7 +229,7 @@ def _frames(folder: Path) -> dict[int, Path]:
         frame = int(number[0])
         if frame in frames:
             raise DataError(
-                f"{format_path(folder)}: {frames[frame].name} and {path.name} are both frame {frame}",
+                f"{format_path(folder)}: {frames[frame].name} and {path.name} are both of frame {frame}",
                 "one result per frame",
                 "move one of them away",
             )

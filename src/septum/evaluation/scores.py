@@ -18,6 +18,7 @@ from septum.evaluation.results import Metric, ObjectScore
 from septum.io.formats import format_path
 from septum.metrics import calibration, contingency, ctc, isbi, matching, pixel, surface, thinning
 from septum.metrics.contingency import Table
+from septum.words import pluralize
 
 Array = NDArray[np.float64]
 WHITE = 255
@@ -86,7 +87,7 @@ def _score_isbi(frame: ScoredFrame, result: FrameColumns) -> None:
     truth = contingency.values(frame.truth)
     if (truth > 0).sum() > 1:
         raise DataError(
-            f"{format_path(frame.item.truth)}: {(truth > 0).sum()} values other than 0",
+            f"{format_path(frame.item.truth)}: {pluralize(int((truth > 0).sum()), 'value')} other than 0",
             "membranes 0 and cells 1 or 255",
             "score object ids with --metrics instances",
         )
@@ -111,7 +112,7 @@ def _proposal(frame: ScoredFrame, result: FrameColumns) -> NDArray[np.float32]:
     if frame.probability is not None:
         if len(frame.probability) != 1:
             raise DataError(
-                f"{format_path(frame.item.predicted)}: {len(frame.probability)} probability maps",
+                f"{format_path(frame.item.predicted)}: {pluralize(len(frame.probability), 'probability map')}",
                 "one, of the inside of cells",
                 "save that map alone",
             )
@@ -281,7 +282,7 @@ def _most_probable(
         return np.asarray(table[(maps[0] > 0.5).astype(np.int64)])
     if len(maps) != len(classes):
         raise DataError(
-            f"{format_path(frame.item.predicted)}: {len(maps)} probability maps",
+            f"{format_path(frame.item.predicted)}: {pluralize(len(maps), 'probability map')}",
             f"{len(classes)}, one for each class of the truth ({', '.join(map(str, classes))})",
             "name the truth that the model was trained with",
         )

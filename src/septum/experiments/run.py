@@ -59,7 +59,7 @@ def _train(
     settings: TrainSettings, folds: int | None, seeds: int | None, learning_curve: bool, stop: StopRequest | None
 ) -> Iterator[Event]:
     """Choose the kind of training."""
-    asked = {"--folds": folds is not None, "--seeds": seeds is not None, "--learning-curve": learning_curve}
+    asked = {"folds": folds is not None, "seeds": seeds is not None, "learning_curve": learning_curve}
     if sum(asked.values()) > 1:
         kinds = " and ".join(name for name, wanted in asked.items() if wanted)
         raise UsageError(kinds, "one of them", "give each a run of its own")

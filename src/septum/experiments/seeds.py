@@ -49,7 +49,7 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
         As `septum.training.loop.train`.
     """
     if seeds < 2:
-        raise UsageError(f"--seeds {seeds}", "2 or more", "leave --seeds out to train once")
+        raise UsageError(f"{seeds} seeds", "2 or more", "train once with: septum train")
     yield from run_series(settings, SeriesKind("seeds", seeds, partial(_outline, settings, seeds), _finish), stop)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.normalize import NormalizeSettings
 from septum.arrays.tiles import read_mirrored
-from septum.errors import DataError
+from septum.errors import DataError, FileError
 from septum.export.exportable import ExportableModel, left_out, model_name
 from septum.export.model_settings import ExportSettings
 from septum.export.onnx_check import Comparison, TestPair, open_session
@@ -29,8 +29,10 @@ from septum.export.onnx_file import write_onnx
 from septum.export.onnx_graph import IMAGE, OPSET, PROBABILITIES, smallest_sides
 from septum.io.atomic import whole_file
 from septum.io.files import open_image, write_image
+from septum.io.image import Image
 from septum.nn.unet import UNetSettings
 from septum.version import __version__
+from septum.words import pluralize
 
 FORMAT_VERSION = "0.5.12"
 _WEIGHTS, _INPUT, _OUTPUT, _COVER, _README = "weights.onnx", "input.npy", "output.npy", "cover.png", "README.md"
@@ -290,17 +292,27 @@ def _readme(model: ExportableModel, settings: ExportSettings) -> str:
     )
 
 
+def _opened(path: Path) -> Image:
+    """Open an image; no option of the export names its axes, so that the advice to name them would not help."""
+    try:
+        return open_image(path)
+    except FileError as error:
+        if "--axes" not in error.todo:
+            raise
+        raise FileError(error.given, error.expected, "name a sample that states its axes, such as OME-TIFF") from None
+
+
 def _sample(path: Path, model: ExportableModel) -> NDArray[np.float32]:
     """Return the middle of an image, ``(1, C, *S)`` float32, mirrored where the network needs more."""
     network = model.header.network
     rank = len(network.depths)
-    with open_image(path) as image:
+    with _opened(path) as image:
         walked = "TZ" if rank == 2 else "T"
         middle = {axis: n // 2 for axis, n in zip(image.axes, image.shape, strict=True) if axis in walked}
         frame = image[tuple(middle.get(a, slice(None)) for a in image.axes)]
     if frame.ndim != rank + 1 or len(frame) not in (1, network.channels):
-        given = f"--sample {path}: {frame.shape[0]} channels, axes {image.axes}"
-        expected = f"{network.channels} channels and {rank} spatial axes"
+        given = f"--sample {path}: {pluralize(frame.shape[0], 'channel')}, axes {image.axes}"
+        expected = f"{pluralize(network.channels, 'channel')} and {rank} spatial axes"
         raise DataError(given, expected, "name an image like those of the training")
     frame = np.repeat(frame, network.channels // len(frame), axis=0)
     read = []

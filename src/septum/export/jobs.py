@@ -69,7 +69,9 @@ def _predicted(event: ImageDone, out: Path | None) -> LabelFile:
     details = event.details
     assert details is not None
     if details.output == "probabilities":
-        raise UsageError(f"{event.output}: probabilities", "objects or classes", "predict with --output labels")
+        raise UsageError(
+            f"{event.output}: probabilities", "objects or classes", "predict with --output labels, or leave --also out"
+        )
     folder = event.output.parent.relative_to(out) if out is not None else Path()
     written = format_of(event.output.name)
     return LabelFile(
@@ -180,6 +182,10 @@ def _partners(labels: Sequence[Path], place: Path) -> dict[Path, Path]:
         stem = image_stem(path)
         begins = [s for s in by_stem if s == stem or (stem.startswith(s) and not stem[len(s)].isalnum())]
         if not begins:
-            raise UsageError(f"{path}: no image of this name in {place}", f"such as {stem}.tif", "rename one of them")
+            raise UsageError(
+                f"{path}: no image of this name in {place}",
+                f"an image named like it, such as {stem}.tif",
+                "rename one of them",
+            )
         found[path] = by_stem[max(begins, key=len)]
     return found

@@ -66,7 +66,7 @@ def export_model(model: ExportableModel, file: Path, settings: ExportSettings) -
         raise UsageError(
             f"--to {settings.to}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
             "the libraries that write and run ONNX files",
-            "pip install 'septum[export]'",
+            "install them: pip install 'septum[export]'",
         )
     tensors, _ = read_model(file)
     pair = TestPair(tensors["test.input"].astype(np.float32), tensors["test.output"].astype(np.float32))

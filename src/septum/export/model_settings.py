@@ -70,7 +70,9 @@ class ExportSettings(Settings):
     def _fit_together(self) -> Self:
         suffix = SUFFIX[self.to]
         if self.out is not None and self.out.suffix.lower() != suffix:
-            raise UsageError(f"-o {self.out} with --to {self.to}", f"a name that ends in {suffix}", "rename it")
+            raise UsageError(
+                f"-o {self.out} with --to {self.to}", f"a name that ends in {suffix}", "give -o such a name"
+            )
         package = {"--license": self.license, "--author": self.author, "--sample": self.sample}
         if self.to == "onnx" and (given := [name for name, value in package.items() if value]):
             raise UsageError(f"{given[0]} with --to onnx", "options of a package", "leave it out, or --to bioimageio")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError
 from septum.io.image import Image
+from septum.words import pluralize
 
 LABEL, SLICE, ROW, START, STOP = range(5)
 """Columns of runs: the object (its label or number), slice, row, first column, and the column after the last."""
@@ -88,7 +89,7 @@ def split_labels(labels: Image, *, slices: bool = False) -> list[Frame]:
     sides = dict(zip(labels.axes, labels.shape, strict=True))
     where = labels.name or "the label image"
     if labels.dtype.kind not in "iub" or sides["C"] != 1:
-        given = f"{sides['C']} channels" if sides["C"] != 1 else f"values of type {labels.dtype}"
+        given = pluralize(sides["C"], "channel") if sides["C"] != 1 else f"values of type {labels.dtype}"
         raise DataError(f"{where}: {given}", "whole numbers in one channel: ids or classes", "name a label image")
     layers: Sequence[int | None] = range(sides["Z"]) if slices and "Z" in sides else [None]
     return [Frame(labels, t, z) for t, z in product(range(sides.get("T", 1)), layers)]

@@ -22,13 +22,12 @@ def parse_forms(text: str) -> tuple[Form, ...]:
 
     Raises
     ------
-    UsageError
+    ValueError
         If a form is unknown.
     """
     words = _words(text)
-    for word in words:
-        if word not in FORMS:
-            raise UsageError(f"the form {word!r}", f"some of {', '.join(FORMS)}", "separate them by commas")
+    if not set(words) <= set(FORMS):
+        raise ValueError(f"some of {', '.join(FORMS)}, separated by commas")
     return tuple(form for form in FORMS if form in words)
 
 
@@ -147,7 +146,9 @@ class ConvertAndExportSettings(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if not self.to or ("labels" in self.to and self.forms):
-            todo = "run it twice" if self.to else "name a form, or leave --to out"
+            todo = (
+                "run the command once for labels, once for the others" if self.to else "name a form, or leave --to out"
+            )
             raise UsageError(f"--to {','.join(self.to)}", f"labels, or some of {', '.join(FORMS)}", todo)
         if not self.forms:
             given = [name for name in ("images", "probabilities", "slices") if getattr(self, name)]

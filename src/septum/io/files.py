@@ -155,7 +155,9 @@ def find_format(location: Path | str) -> ImageFormat:
         raise FileError(f"{format_path(location)} does not exist", "an image", "check the name") from error
     except OSError as error:
         raise FileError(
-            f"{format_path(location)}: cannot be read ({error.strerror})", "a file you may read", "check it"
+            f"{format_path(location)}: cannot be read ({error.strerror})",
+            "a file that you may read",
+            "check its rights",
         ) from error
     if not head:
         raise FileError(
@@ -178,7 +180,9 @@ def _remote_format(url: str) -> ImageFormat:
     if kind.remote:
         return kind
     names = " or ".join(k.name for k in FORMATS if k.remote)
-    raise FileError(f"{format_path(url)}: of this format only files on this machine are read", names, "copy it")
+    raise FileError(
+        f"{format_path(url)}: of this format only files on this machine are read", names, "copy it to this machine"
+    )
 
 
 def _no_image(path: Path, head: bytes) -> FileError:
@@ -193,7 +197,7 @@ def _no_image(path: Path, head: bytes) -> FileError:
     begin = f"text that begins {head[:24].decode('ascii')!r}" if text else f"bytes that begin {head[:8].hex(' ')}"
     *names, last = [k.name for k in FORMATS]
     return FileError(
-        f"{format_path(path)}: no image, but {begin}",
+        f"{format_path(path)}: not an image: {begin}",
         f"{', '.join(names)} or {last}",
         "export the image in one of these formats",
     )
@@ -224,7 +228,7 @@ def list_images(inputs: Sequence[str | Path]) -> list[Path]:
             matches = _matches(given)
         except OSError as error:
             raise UsageError(
-                f"{format_path(given)}: {error.strerror}", "images you may read", "check the name"
+                f"{format_path(given)}: {error.strerror}", "images that you may read", "check the name and the rights"
             ) from error
         images.update(dict.fromkeys(sorted(matches, key=natural_key)))
     return list(images)
@@ -311,7 +315,7 @@ def _remote_matches(url: str) -> list[Path]:
 
 def _no_images(path: Path, *, folder: bool) -> list[Path]:
     raise UsageError(
-        f"{format_path(path)}: {'a folder without images' if folder else 'no image'}",
+        f"{format_path(path)}: {'a folder without images' if folder else 'not an image'}",
         "files that end in " + " ".join(SUFFIXES),
         "name a folder of images, or save them in one of these formats",
     )

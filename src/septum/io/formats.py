@@ -356,7 +356,7 @@ def damaged(path: Path | str, kind: str, why: object) -> FileError:
     return FileError(
         f"{format_path(path)}: the {kind} file is damaged or cut off ({text[:200]})",
         f"a complete {kind} file",
-        "copy it again from the original, or save it anew",
+        "copy it again from the original, or save it again",
     )
 
 

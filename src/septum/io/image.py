@@ -324,11 +324,13 @@ def _locate_axes(
         raise UsageError(
             f"axes {axes!r} for {format_path(where)}, which has {len(shape)} dimensions: {tuple(shape)}",
             f"{len(shape)} letters of TCZYX",
-            "name one axis per dimension",
+            "name one axis for each dimension, or leave the axes out",
         )
     if 0 in shape:
         raise FileError(
-            f"{format_path(where)}: an image without pixels, {tuple(shape)}", "at least one pixel", "save it anew"
+            f"{format_path(where)}: an image without pixels, {tuple(shape)}",
+            "at least one pixel",
+            "save the image again",
         )
     try:
         full, _ = canonical(axes)
@@ -345,7 +347,9 @@ def _locate_axes(
 def native_dtype(where: Path | str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that stored values have in memory; raise `FileError` if they are not numbers."""
     if dtype.kind not in "biuf":
-        raise FileError(f"{format_path(where)}: {dtype} values", "whole or real numbers", "save the image as numbers")
+        raise FileError(
+            f"{format_path(where)}: values of type {dtype}", "whole or real numbers", "save the image as numbers"
+        )
     if dtype == np.float16:
         return np.dtype(np.float32)
     return np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype.newbyteorder("=")

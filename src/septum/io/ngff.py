@@ -84,7 +84,7 @@ def open_zarr(place: Path | str, *, axes: str | None, labels: bool = False) -> S
     named = axes or (multiscale.axes if multiscale is not None else _array_axes(node, array.shape))
     if named is None:
         raise FileError(
-            f"{format_path(place)}: {len(array.shape)} dimensions {array.shape} whose names are none of T C Z Y X",
+            f"{format_path(place)}: {len(array.shape)} dimensions {array.shape} with other names than T C Z Y X",
             "axes out of T C Z Y X",
             "name the axes, one letter of TCZYX per dimension, such as --axes CZYX",
         )
@@ -208,7 +208,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
     node = read_node(place)
     if node is None:
         raise FileError(
-            f"{format_path(place)}: no OME-Zarr (it has neither zarr.json nor .zattrs)",
+            f"{format_path(place)}: not an OME-Zarr (it has neither zarr.json nor .zattrs)",
             "a folder that holds an OME-Zarr image",
             "check the name; if the copy is not complete, copy it again",
         )
@@ -224,7 +224,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
     array = read_node(where)
     if array is None or array.array is None:
         raise FileError(
-            f"{format_path(place)}: its finest level, {multiscale.paths[:1]}, is missing",
+            f"{format_path(place)}: its finest level, {multiscale.paths[0]}, is missing",
             "the folder with all levels",
             "copy it again from the original",
         )
@@ -256,7 +256,7 @@ def _no_image(node: Node) -> FileError:
         names = ", ".join(str(n) for n in notes["labels"][:6])
         return FileError(f"{place}: a list of label images: {names}", "one image", f"name one: {place}/{names[:60]}")
     if "bioformats2raw.layout" in notes:
-        return FileError(f"{place}: several images", "one image", f"name one, such as {place}/0")
+        return FileError(f"{place}: holds several images", "one image", f"name one, such as {place}/0")
     return FileError(
         f"{place}: a Zarr group without an image of its own", "an OME-Zarr image or an array", "name an image inside"
     )

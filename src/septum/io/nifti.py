@@ -119,7 +119,11 @@ def _known_axes(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tup
     while last > 3 and shape[last - 1] == 1:
         last -= 1
     if not 2 <= last <= 5 or (color and last > 4):
-        raise FileError(f"{format_path(path)}: {last} dimensions {shape}", "2 to 5: X Y Z T C", "split the file")
+        raise FileError(
+            f"{format_path(path)}: {last} dimensions {shape}",
+            "2 to 5: X Y Z T C",
+            "save its parts as files of their own",
+        )
     return shape[:last], _AXES[:last] + "C" * color
 
 

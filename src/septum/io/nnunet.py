@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from septum.errors import FileError
 from septum.io.formats import DAMAGE, damaged, format_path, image_stem, image_suffix, natural_key
 from septum.io.image import StoredImage
+from septum.words import pluralize
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _MOST_BYTES = 64 << 20
@@ -122,7 +123,7 @@ def join_channels(paths: Iterable[Path]) -> list[Path]:
         image = path.with_name(hit[1] + path.name[len(image_stem(path)) :])
         if image not in joined and len(channel_files(image)) != known[folder]:
             raise FileError(
-                f"{format_path(image)}: {len(channel_files(image))} files of channels",
+                f"{format_path(image)}: {pluralize(len(channel_files(image)), 'file')} of channels",
                 f"{known[folder]}, as dataset.json names",
                 "add the files that are missing, from _0000 on",
             )

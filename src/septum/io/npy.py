@@ -41,7 +41,9 @@ def open_npy(path: Path, *, axes: str | None, labels: bool = False) -> StoredIma
             offset = file.tell()
         if dtype.hasobject:
             raise FileError(
-                f"{format_path(path)}: holds Python objects", "an array of numbers", "save it as a plain array"
+                f"{format_path(path)}: holds Python objects",
+                "an array of numbers",
+                "save it with numpy.save as an array of one type of numbers",
             )
         claimed, held = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
         check_claim(path, "npy", shape=shape, claimed=claimed, length=held, ratio=STORED)

@@ -147,7 +147,7 @@ def open_photo(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise FileError(
-                    f"{format_path(path)}: a moving {kind} of {frames} frames", "one image", "save it as TIFF pages"
+                    f"{format_path(path)}: an animated {kind} of {frames} frames", "one image", "save it as TIFF pages"
                 )
             wanted = "1" if image.mode == "1" else "L" if image.mode in ("L", "LA") else "RGB"
             if image.mode == "P" and labels:

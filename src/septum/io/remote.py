@@ -28,7 +28,7 @@ def reaching(url: str) -> Iterator[None]:
         raise UsageError(
             f"{format_path(url)}: reading from URLs needs libraries that are not installed ({error.name or error})",
             "fsspec, and s3fs or aiohttp for the protocol of the URL",
-            "install them: pip install septum[remote]",
+            "install them: pip install 'septum[remote]'",
         ) from error
     except FileNotFoundError as error:
         raise FileError(f"{format_path(url)} does not exist", "an image", "check the address") from error
@@ -56,7 +56,9 @@ def filesystem(url: str) -> tuple[Any, str]:
             fs, path = url_to_fs(url)
         except ValueError as error:
             raise UsageError(
-                f"{format_path(url)}: {error}", "s3://, https:// or http://", "check the address"
+                f"{format_path(url)}: {error}",
+                "an address that begins with s3://, https:// or http://",
+                "check the address",
             ) from error
     return fs, str(path)
 

@@ -18,6 +18,7 @@ from septum.axes import canonical
 from septum.errors import UsageError
 from septum.io.formats import format_path
 from septum.io.image import Image, Reader, StoredImage
+from septum.words import pluralize
 
 # Levels are a factor of 2 or 4 apart: the nearest one is meant if its pixels are at most this much larger or smaller.
 _NEAR = 1.01 * math.sqrt(2)
@@ -68,7 +69,7 @@ class Selection:
             given = f"--level {self.level} with --pixel-size {self.pixel_size:g}"
             raise UsageError(given, "one of them", "leave the other out")
         if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
-            raise UsageError(f"--pixel-size {self.pixel_size}", "micrometers above 0", "such as 0.5")
+            raise UsageError(f"--pixel-size {self.pixel_size}", "micrometers above 0", "write a number such as 0.5")
 
     @classmethod
     def asked(cls, settings: SelectingSettings) -> Selection:
@@ -146,7 +147,7 @@ def check_axes(axes: str | None) -> str | None:
         canonical(axes.upper())
     except ValueError as error:
         raise UsageError(
-            f"axes {axes.upper()!r}", "each letter of TCZYX at most once, Y and X always", "such as ZYX"
+            f"axes {axes.upper()!r}", "each letter of TCZYX at most once, Y and X always", "write axes such as ZYX"
         ) from error
     return axes.upper()
 
@@ -169,7 +170,7 @@ def _nearest(levels: Sequence[StoredImage], wanted: Selection, place: Path | str
     assert wanted.pixel_size is not None
     if any(axis not in one.pixel_size_um for one in levels for axis in "YX"):
         given = f"{format_path(place)}: {wanted.of_level}, and the file does not state its pixel size"
-        raise UsageError(given, "micrometers per pixel in the file", f"name a level: {_listed(levels)}")
+        raise UsageError(given, "micrometers per pixel in the file", f"name a level with --level: {_listed(levels)}")
     sizes = [math.sqrt(one.pixel_size_um["Y"] * one.pixel_size_um["X"]) for one in levels]
     apart = [abs(math.log(size / wanted.pixel_size)) for size in sizes]
     at = apart.index(min(apart))
@@ -182,7 +183,9 @@ def _no_level(levels: Sequence[StoredImage], wanted: Selection, place: Path | st
     return UsageError(
         f"{format_path(place)}: {wanted.of_level}: the file holds {_listed(levels)}",
         "a level that the file holds",
-        "name one of them by --level, or by its pixel size with --pixel-size",
+        "name one of them by --level, or by its pixel size with --pixel-size"
+        if len(levels) > 1
+        else f"leave {wanted.of_level.partition(' ')[0]} out",
     )
 
 
@@ -207,7 +210,8 @@ def _pick_channels(stored: StoredImage, wanted: Sequence[str], place: Path | str
     count = stored.shape[at] if at >= 0 else 1
     kept = [_number(one, count, stored.channels, place) for one in wanted]
     if len(set(kept)) < len(kept):
-        raise UsageError(f"--channel {' and '.join(wanted)}: the same channel twice", "each once", "leave one out")
+        given = f"{format_path(place)}: --channel {' --channel '.join(wanted)}: the same channel twice"
+        raise UsageError(given, "each channel once", "leave one of them out")
     if at < 0:
         return stored
     read, shape = picked(stored.read, at, stored.shape, kept)
@@ -222,12 +226,12 @@ def _number(wanted: str, count: int, names: Sequence[str], place: Path | str) ->
     same = [k for k, name in enumerate(names) if name.casefold() == wanted.casefold()]
     if len(same) == 1:
         return same[0]
-    several = "several of that name" if same else f"{count} channel{'s' if count != 1 else ''}"
+    several = "several of that name" if same else f"the image has {pluralize(count, 'channel')}"
     listed = ", ".join(f"{k} {name}".strip() for k, name in enumerate(names, start=1)) or "no names in the file"
     raise UsageError(
         f"{format_path(place)}: --channel {wanted}: {several} ({listed})",
-        f"a number from 1 to {count}, or a name",
-        "name a channel that the file has",
+        (f"a number from 1 to {count}" if count > 1 else "1") + ", or a name of the file" * bool(names),
+        "name a channel that the file has" if count > 1 else "leave --channel out",
     )
 
 

@@ -97,7 +97,9 @@ def read_tensors(path: Path, kind: FileKind) -> tuple[dict[str, NDArray[Any]], d
             blob = file.read()
     except OSError as error:
         raise ModelError(
-            f"{format_path(path)}: cannot be read ({error.strerror})", f"a {kind}", "check the file"
+            f"{format_path(path)}: cannot be read ({error.strerror})",
+            f"a {kind} file that you may read",
+            "check its rights",
         ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, kind, "its header is no JSON") from error

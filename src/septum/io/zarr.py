@@ -104,7 +104,7 @@ def _content(place: Path | str, name: str) -> bytes | None:
         return None
     except OSError as error:
         raise FileError(
-            f"{format_path(path)}: cannot be read ({error.strerror})", "a file you may read", "check it"
+            f"{format_path(path)}: cannot be read ({error.strerror})", "a file that you may read", "check its rights"
         ) from error
     if len(content) > _LONGEST_DESCRIPTION:
         raise too_long(path, path.stat().st_size, _LONGEST_DESCRIPTION)
@@ -152,7 +152,9 @@ def check_array(node: Node) -> None:
 def _check_version_2(place: Path | str, meta: dict[str, Any]) -> None:
     if not isinstance(meta["dtype"], str) or not _PLAIN_TYPE.fullmatch(meta["dtype"]):
         raise FileError(
-            f"{format_path(place)}: values {str(meta['dtype'])[:80]}", "whole or real numbers", "save numbers"
+            f"{format_path(place)}: values of type {str(meta['dtype'])[:80]}",
+            "whole or real numbers",
+            "save the image as numbers",
         )
     _check_chunk(place, meta["shape"], meta["chunks"], np.dtype(meta["dtype"]).itemsize)
     names = [f["id"] for f in meta.get("filters") or []]
@@ -163,10 +165,16 @@ def _check_version_2(place: Path | str, meta: dict[str, Any]) -> None:
 def _check_version_3(place: Path | str, meta: dict[str, Any]) -> None:
     kind = meta["data_type"]
     if not isinstance(kind, str) or not re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", kind):
-        raise FileError(f"{format_path(place)}: values {str(kind)[:80]}", "whole or real numbers", "save numbers")
+        raise FileError(
+            f"{format_path(place)}: values of type {str(kind)[:80]}",
+            "whole or real numbers",
+            "save the image as numbers",
+        )
     grid = meta["chunk_grid"]
     if grid["name"] != "regular":
-        raise FileError(f"{format_path(place)}: chunk grid {grid['name']!r}", "a regular one", "save the image anew")
+        raise FileError(
+            f"{format_path(place)}: chunk grid {grid['name']!r}", "a regular chunk grid", "save the image again"
+        )
     chunk = grid["configuration"]["chunk_shape"]
     codecs = [c if isinstance(c, dict) else {"name": c} for c in meta["codecs"]]
     _check_known(place, [c["name"] for c in codecs], _CODECS)
@@ -189,7 +197,7 @@ def _check_known(place: Path | str, names: list[Any], known: frozenset[str]) -> 
             raise FileError(
                 f"{format_path(place)}: its values are encoded by {str(name)[:80]!r}",
                 "a common lossless codec: zstd, blosc, gzip, zlib, lz4",
-                "save the image anew with one of these",
+                "save the image again with one of these",
             )
 
 
@@ -201,7 +209,7 @@ def _check_chunk(place: Path | str, shape: Sequence[Any], chunk: Sequence[Any], 
         raise FileError(
             f"{format_path(place)}: chunks of {sides} values ({math.prod(chunk) * itemsize:,} bytes)",
             f"chunks of at most {_LARGEST_CHUNK:,} bytes, the piece that is read at once",
-            "save the image anew in smaller chunks; if it is not yours, it may be forged",
+            "save the image again in smaller chunks; if it is not yours, it may be forged",
         )
 
 

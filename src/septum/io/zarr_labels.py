@@ -40,19 +40,21 @@ def labels_place(image: Path, name: str) -> Path:
     node = read_node(image) if image.is_dir() else None
     if node is None or read_multiscale(node) is None:
         raise UsageError(
-            f"{format_path(image)}: no OME-Zarr image", "one to write labels into", "write a file of their own"
+            f"{format_path(image)}: not an OME-Zarr image",
+            "one to write labels into",
+            "give -o FOLDER in place of --label-image",
         )
     if node.version != 3:
         raise UsageError(
             f"{format_path(image)}: an OME-Zarr 0.4 image, and labels are written as 0.5; one store cannot hold both",
             "an OME-Zarr 0.5 image",
-            "write the labels as an image of their own, or convert the image to 0.5",
+            "give -o FOLDER in place of --label-image, or save the image as 0.5",
         )
     if not name or name in (".", "..") or set(name) & set("/\\:") or name.startswith((".", "__")):
         raise UsageError(f"the name {name!r} of a label image", "a name of a folder", "such as cells")
     place = image / "labels" / name
     if place.exists():
-        raise UsageError(f"{format_path(place)} exists", "a name that is free", "choose another name, or delete it")
+        raise UsageError(f"{format_path(place)} exists", "a name that is not in use", "give another name, or delete it")
     return place
 
 
@@ -84,7 +86,7 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
     node = read_node(made)
     multiscale = read_multiscale(node) if node is not None else None
     if node is None or multiscale is None or not multiscale.labels:
-        raise FileError(f"{format_path(made)}: no label image", "an OME-Zarr image of ids", "make it with labels")
+        raise FileError(f"{format_path(made)}: not a label image", "an OME-Zarr image of ids", "make it with labels")
     notes = dict(node.attributes["ome"])
     notes["image-label"] = {**notes["image-label"], "source": {"image": "../../"}}
     try:
@@ -162,7 +164,9 @@ def describe_labels(
     node = read_node(place)
     multiscale = read_multiscale(node) if node is not None else None
     if node is None or multiscale is None or not multiscale.labels or node.version != 3:
-        raise FileError(f"{format_path(place)}: no label image", "an OME-Zarr 0.5 image of ids", "make it with labels")
+        raise FileError(
+            f"{format_path(place)}: not a label image", "an OME-Zarr 0.5 image of ids", "make it with labels"
+        )
     notes = dict(node.attributes["ome"])
     notes["image-label"] = {**notes["image-label"], "properties": [dict(one) for one in properties]}
     if colors is not None:

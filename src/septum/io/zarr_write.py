@@ -22,6 +22,7 @@ from septum.io.formats import format_path, image_stem
 from septum.io.ngff import Multiscale, describe, read_multiscale
 from septum.io.scratch import ShardedArray
 from septum.io.zarr import COMPLETE, read_node
+from septum.words import pluralize
 
 _CHUNK = {"Z": 32, "Y": 512, "X": 512}
 _SHARD = {"Z": 64, "Y": 2048, "X": 2048}
@@ -73,7 +74,9 @@ def _multiscale(path: Path) -> Multiscale:
     multiscale = read_multiscale(node) if node is not None else None
     if multiscale is None or multiscale.node.version != 3 or multiscale.axes is None:
         raise FileError(
-            f"{format_path(path)}: no OME-Zarr 0.5 image", "an image that Septum has begun", "delete it and run again"
+            f"{format_path(path)}: not an OME-Zarr 0.5 image",
+            "an image that Septum has begun",
+            "delete it and run again",
         )
     return multiscale
 
@@ -124,7 +127,7 @@ def create_zarr(
     """
     assert axes == "".join(a for a in "TCZYX" if a in axes) and len(axes) == len(shape), f"axes {axes} for {shape}"
     if path.exists():
-        raise FileError(f"{format_path(path)} exists", "a name that is free", "choose another name, or delete it")
+        raise FileError(f"{format_path(path)} exists", "a name that is not in use", "give another name, or delete it")
     size = {a: float(v) for a, v in (pixel_size_um or {}).items() if a in axes and a in "ZYX"}
     notes = describe(name or image_stem(path), axes, size, labels=labels, factors=[(1,) * len(axes)])
     with whole_folder(path) as new:
@@ -281,7 +284,7 @@ def add_pyramid(path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
     missing = image.missing()
     if missing:
         raise FileError(
-            f"{format_path(path)}: {len(missing)} pieces are not written, the first is "
+            f"{format_path(path)}: {pluralize(len(missing), 'piece')} not written, the first is "
             f"{format_path(missing[0].relative_to(path))}",
             "all of them, before coarser levels are made",
             "run the command that writes it again",

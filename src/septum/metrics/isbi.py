@@ -230,7 +230,7 @@ def combine(sections: Sequence[Section]) -> dict[str, Best]:
         If there is no section.
     """
     if not sections:
-        raise DataError("no section", "at least one", "name a folder or stack that holds images")
+        raise DataError("no section to score", "at least one", "name a folder or stack that holds images")
     scores = finish(np.sum([columns(s) for s in sections], axis=0))
     return {name: Best(float(value), THRESHOLDS[int(k)]) for name, (value, k) in scores.items()}
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from septum.errors import SeptumError, UsageError
+from septum.words import pluralize
 
 
 class MemoryShortageError(SeptumError):
@@ -99,12 +100,15 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
     if kind == "cuda":
         device = torch.device(wanted if ":" in wanted else f"cuda:{local_rank % torch.cuda.device_count()}")
         if device.index is not None and device.index >= torch.cuda.device_count():
-            raise UsageError(f"device {wanted!r}", f"cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+            known = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+            raise UsageError(
+                f"device {wanted!r}", f"one of {', '.join(known)}", "`septum info` lists the devices of this machine"
+            )
         return Device(device, torch.cuda.get_device_name(device), why, _has_bfloat16())
     if kind == "mps":
         return Device(torch.device("mps"), "Apple GPU", why, False)
     threads = torch.get_num_threads()
-    return Device(torch.device("cpu"), f"CPU, {threads} thread{'s' * (threads != 1)}", why, _multiplies_bfloat16())
+    return Device(torch.device("cpu"), f"CPU, {pluralize(threads, 'thread')}", why, _multiplies_bfloat16())
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def open_work(folder: Path) -> Work:
         return Work(folder, BlockPlan.model_validate_json((folder / "plan.json").read_bytes()))
     except (OSError, ValidationError) as error:
         raise FileError(
-            f"{folder}: no plan of an unfinished prediction ({type(error).__name__})",
+            f"{folder}: does not hold the plan of an unfinished prediction",
             "a work folder of septum predict",
             "delete it and run the command again",
         ) from error

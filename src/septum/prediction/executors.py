@@ -16,6 +16,7 @@ from septum.prediction.block_stages import Blocks
 from septum.prediction.block_store import BlockTask, digest, open_work
 from septum.prediction.memory import peak_bytes
 from septum.prediction.model import open_model
+from septum.words import pluralize
 
 
 class DaskExecutor:
@@ -59,9 +60,10 @@ class DaskExecutor:
                 yield future.result()
         except KilledWorker as error:
             raise SeptumError(
-                f"a part of the work killed {error.allowed_failures + 1} workers, one after the other",
+                f"a part of the work ended {pluralize(error.allowed_failures + 1, 'worker')}, one after the other",
                 "workers with enough memory",
-                "start workers with more memory, or give less with --max-memory; finished blocks are kept",
+                "start workers with more memory, or allow less with --max-memory; the same command goes on, "
+                "finished blocks are kept",
             ) from None
         finally:
             self.client.cancel(futures)
@@ -92,7 +94,9 @@ def open_executor(workers: int | str, device: str) -> Iterator[DaskExecutor]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise UsageError(
-            "--workers without Dask", "Dask, which shares the work", "pip install 'septum[cluster]'"
+            "--workers: Dask is not installed",
+            "Dask, which shares the work",
+            "install it: pip install 'septum[cluster]'",
         ) from None
     if isinstance(workers, str):
         with _connect(Client, workers) as client:
@@ -116,16 +120,18 @@ def _connect(client_type: Callable[..., Any], address: str) -> Iterator[Any]:
     """Connect to the scheduler of a cluster that has a worker."""
     try:
         client = client_type(address, timeout=20)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError):
         raise UsageError(
-            f"--workers {address}: no scheduler answers ({type(error).__name__})",
+            f"--workers {address}: no scheduler answers",
             "a number of processes, or the address of a running scheduler, such as tcp://host:8786",
             "start a scheduler with: dask scheduler",
         ) from None
     with client:
         if not client.scheduler_info()["workers"]:
             raise UsageError(
-                f"--workers {address}: the scheduler has no worker", "at least one worker", "run: dask worker ADDRESS"
+                f"--workers {address}: the scheduler has no worker",
+                "at least one worker",
+                f"start one with: dask worker {address}",
             )
         yield client
 

@@ -66,19 +66,19 @@ class ImageFrame:
             raise DataError(
                 f"{where}: some pixels are NaN or infinite",
                 "finite intensities",
-                "replace them, as training does: NaN by the median of the channel, infinity by its largest value",
+                "replace them as training does: NaN by the median of the channel, infinity by its largest value",
             )
         return self._match_channels(part)[index[0]]
 
     def _match_channels(self, part: NDArray[Any]) -> NDArray[Any]:
         """Return a part ``(C, *S)`` with the channels of the network; they were compared in a sample of pixels only."""
         if self.spare is not None:
-            self._require(bool((part[-1] == self.spare).all()), "a last channel that is constant in part only")
+            self._require(bool((part[-1] == self.spare).all()), "a last channel that is constant in some places only")
             part = part[:-1]
         if len(part) == 1 and self.channels > 1:
             return np.repeat(part, self.channels, axis=0)
         if len(part) > self.channels:
-            self._require(bool((part == part[:1]).all()), "channels that are equal in part only")
+            self._require(bool((part == part[:1]).all()), "channels that are equal in some places only")
             part = part[: self.channels]
         return part
 

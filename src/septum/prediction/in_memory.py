@@ -166,7 +166,7 @@ def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
         path,
         DataError(
             f"{path}: the image and its result do not fit into the memory of this machine ({model.device.name})",
-            "an image that fits",
+            "an image that fits into it",
             "give a memory limit with --max-memory, and write --format ome.zarr or tif",
         ),
     )

@@ -47,7 +47,7 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
     if match is None or float(match[1]) == 0:
-        raise UsageError(f"memory of {text!r}", "a size such as 2G or 800M", "write --max-memory 2G")
+        raise UsageError(f"--max-memory {text}", "a size such as 2G or 800M", "write --max-memory 2G")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -29,6 +29,7 @@ from septum.prediction.backend import Choice, VerifiedEngine, select_backend, ve
 from septum.prediction.domain_shift import TrainingDomain
 from septum.prediction.settings import Backend
 from septum.settings import MaskKind, Settings
+from septum.words import list_some
 
 # Name of the model file in a run folder.
 MODEL_NAME = "model.safetensors"
@@ -211,7 +212,7 @@ def model_file(path: Path) -> Path:
         if parts:
             todo += f"; or name a training that has ended: {format_path(path / parts[0])}"
         raise ModelError(f"{where}: this run has not ended, there is no model in it yet", expected, todo)
-    todo = f"name one of the runs in it: {', '.join(parts[:3])}" if parts else "check the name"
+    todo = f"name one of the runs in it: {list_some(parts, 3)}" if parts else "check the name"
     raise ModelError(f"{where}: a folder without a model", expected, todo)
 
 
@@ -309,7 +310,7 @@ def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
         raise ModelError(
             f"{path}: the header does not fit this version of Septum ({wrong})",
             "a Septum model file",
-            "train it again, or use the version that wrote it",
+            "use the version of Septum that wrote it, or train again",
         ) from None
 
 
@@ -368,7 +369,7 @@ def _verify(path: Path, networks: Sequence[UNet], tensors: Mapping[str, NDArray[
         raise ModelError(
             f"{path}: the network differs from its stored test output by {difference:.2g} on {device.name}",
             "the same result as on the machine that trained it",
-            "try --device cpu; if that works, this device computes wrongly",
+            "give --device cpu; if that works, this device computes wrong results",
         )
 
 

@@ -24,7 +24,7 @@ from septum.io.zarr_labels import labels_place
 from septum.prediction.frames import Objects, walked_axes
 from septum.prediction.model import Model, ModelHeader
 from septum.prediction.settings import Output, PredictSettings, unknown_output
-from septum.words import pluralize
+from septum.words import join_words, pluralize
 
 _LONGEST_NAME = 255  # bytes, on most file systems
 
@@ -42,7 +42,7 @@ def resolve_output(output: str | None, model: Model) -> Output:
         raise UsageError(
             f"--output labels with a model of {classes} classes",
             "a model of objects or of two classes",
-            "leave --output out to write the class of each pixel",
+            "leave --output out: then the class of each pixel is written",
         )
     if output is None:
         return "labels" if model.header.kind == "objects" else "classes"
@@ -95,7 +95,7 @@ def _images_of_folder(folder: Path, out: Path | None) -> tuple[list[Path], list[
     from septum.pairing.names import masks_beside
 
     if parts := ([roles[0]] if (roles := role_folders(folder)) else sequences(folder)):
-        raise UsageError(f"{folder}: a data set with masks", "images to predict", f"name {parts[0]}")
+        raise UsageError(f"{folder}: a data set with masks", "images to predict", f"name {join_words(parts)}")
     earlier = None if out is None or out.resolve() == folder.resolve() else out.resolve()
 
     def is_input(path: Path) -> bool:
@@ -103,7 +103,7 @@ def _images_of_folder(folder: Path, out: Path | None) -> tuple[list[Path], list[
 
     unread = foreign.unread_images(folder)
     if unread and not images_below(folder):
-        given = f"{folder}: no image that is read, but {foreign.describe(unread)}"
+        given = f"{folder}: no image of a format that is read, but {foreign.describe(unread)}"
         raise UsageError(given, "files that end in " + " ".join(SUFFIXES), foreign.way_out(unread))
     listed = [path for path in list_images([folder]) if is_input(path)]
     below = [path for path in images_below(folder) if path not in set(listed) and is_input(path)]
@@ -156,7 +156,9 @@ def result_files(settings: PredictSettings, images: Mapping[Path, Path] | None =
     first: dict[Path, Path] = {}
     for image, target in targets.items():
         if target.resolve() == image.resolve():
-            raise UsageError(f"{image}: the result would overwrite the input", "another folder", "give another -o")
+            raise UsageError(
+                f"{image}: the result would overwrite the input", "a folder without the inputs", "give another -o"
+            )
         if target in first:
             raise UsageError(
                 f"{first[target]} and {image} would both be written to {target}",

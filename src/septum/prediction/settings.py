@@ -27,7 +27,7 @@ SMALLEST_SCALE, LARGEST_SCALE = 1 / 64, 64
 def unknown_output(output: str) -> UsageError:
     """Return the error for an unknown kind of output."""
     words = ", ".join(get_args(Output))
-    return UsageError(f"output {output!r}", f"one of {words}", "leave it out for the kind of the training masks")
+    return UsageError(f"output {output!r}", f"one of {words}", "leave output out for what the training masks held")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -325,14 +325,26 @@ class PredictSettings(Settings):
             floats = [suffix[1:] for suffix in RESULT_SUFFIXES if result_suffix(suffix, floats=True) == suffix]
             if self.format not in floats:
                 given = f"--output probabilities with --format {self.format}"
-                raise UsageError(given, ", ".join(floats), "the format holds no float32")
+                raise UsageError(
+                    given,
+                    f"a format that holds float32: {', '.join(floats)}",
+                    "choose one of them, or leave --format out",
+                )
         if self.tta and self.region is not None:
             raise UsageError("--in with --tta", "one of them", "leave the other out")
         check_scale(self.scale, self.object_size)
         if isinstance(self.workers, int) and self.workers < 1:
-            raise UsageError(f"--workers {self.workers}", "at least one process, or an address", "such as --workers 4")
+            raise UsageError(
+                f"--workers {self.workers}", "at least one process, or an address", "write a number such as --workers 4"
+            )
         if self.workers is not None and self.shard is not None:
             raise UsageError("--workers and --shard", "one of them", "leave the other out")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
-            raise UsageError(f"--shard {format_shard(self.shard)}", "1/N to N/N", "count the parts from 1")
+            raise UsageError(
+                f"--shard {format_shard(self.shard)}",
+                f"1/{self.shard[1]} to {self.shard[1]}/{self.shard[1]}"
+                if self.shard[1] > 0
+                else "part I of N, such as 3/8",
+                "count the parts from 1",
+            )
         return self

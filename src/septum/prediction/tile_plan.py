@@ -163,10 +163,10 @@ def plan_prediction(request: Request, *, held: int, limit: int, device_limit: in
         tried += [x for x, _ in plans]
     least = min(tried, key=lambda x: x.peak_bytes)
     raise UsageError(
-        f"memory of {format_bytes(limit if device_limit is None else min(limit, device_limit))}",
+        f"a prediction in {format_bytes(limit if device_limit is None else min(limit, device_limit))} of memory",
         f"at least {format_bytes(least.peak_bytes)}: {format_bytes(held)} are held already, the rest is for a tile of "
         f"{' x '.join(map(str, least.sides))} and its surroundings",
-        "give more with --max-memory or a smaller --tile, or train a narrower network",
+        "allow more with --max-memory, close other programs, or give a smaller --tile if you gave one",
     )
 
 

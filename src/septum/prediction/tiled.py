@@ -260,7 +260,7 @@ class TiledPredictor:
             raise DataError(
                 f"not enough memory for the smallest tile on {self.device.name}",
                 "room for one tile",
-                "close other programs, use --device cpu, or train a narrower network",
+                "close other programs, or use --device cpu",
             )
         self.max_output = tuple(max(g, side // 2 // g * g) for side, g in zip(sides, grid, strict=True))
         self.halved.append(self.max_output)

@@ -184,7 +184,9 @@ def section_parts(data: Path, folds: int) -> list[ProtocolPart]:
             "get the data again: septum fetch isbi2012",
         )
     if not 2 <= folds <= len(images):
-        raise UsageError(f"--folds {folds} of {len(images)} sections", f"2 to {len(images)}", "give another --folds")
+        raise UsageError(
+            f"--folds {folds} of {len(images)} sections", f"2 to {len(images)}", "give another number of --folds"
+        )
     parts = []
     for number, block in enumerate(np.array_split(np.arange(len(images)), folds), start=1):
         held = {int(i) for i in block}

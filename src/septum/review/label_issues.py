@@ -128,7 +128,7 @@ def review_run(settings: ReviewSettings) -> Iterator[Event]:
         raise UsageError(
             f"{format_path(run)}: the data of this run are not at {missing}"
             if missing
-            else f"{format_path(run)}: no data named",
+            else f"{format_path(run)}: does not say where its data are",
             "the data that the run was trained on",
             f"name them: septum review {format_path(run)} DATA",
         )
@@ -173,7 +173,7 @@ def find_label_issues(report: Report, run: Path, *, device: str = "auto") -> Ite
         raise UsageError(
             f"{format_path(run)} was trained on {judge.model.header.kind}, these masks hold {report.rules.kind}",
             "the data that the run was trained on",
-            "give the data of that run, or give --kind",
+            "give the data that the run was trained on",
         )
     samples = [
         (pair, sample) for pair in report.pairs for sample in load_pair(pair, report) if sample.name in judge.folders

@@ -202,7 +202,7 @@ def _write_box(
 def _rectangle(rect: tuple[int, int, int, int] | None, plane: Plane) -> Rect:
     box = plane.box if rect is None else Rect(*rect).clip(plane.box)
     if box.empty:
-        raise UsageError(f"a rectangle of {rect}", f"one inside the image of {plane.sides}", "draw it on the image")
+        raise UsageError("a rectangle outside of the image", "one inside", "draw it on the image")
     if box.sides[0] * box.sides[1] > _MOST_PIXELS:
         raise UsageError(
             f"a rectangle of {box.sides[0]} x {box.sides[1]} pixels", "at most 16384 x 16384", "choose a smaller one"
@@ -236,7 +236,7 @@ def _polygon(store: LabelStore, plane: Plane, request: Polygon) -> Edit:
 
     points = np.asarray(request.points, np.float64)
     if not np.isfinite(points).all():
-        raise UsageError("an outline with points that are no numbers", "finite coordinates", "draw it again")
+        raise UsageError("an outline with points that are not numbers", "finite coordinates", "draw it again")
     low, high = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int) + 1
     box = _rectangle((int(low[0]), int(low[1]), int(high[0]), int(high[1])), plane)
     # The page counts from the corner of the first pixel, the function from its center.

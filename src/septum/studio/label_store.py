@@ -371,7 +371,11 @@ def _inside(array: NDArray[np.int32], plane: Plane, place: Place) -> NDArray[np.
     whole = tile_box(place)
     part = whole.clip(plane.box)
     if part.empty:
-        raise UsageError(f"tile {place} of an image of {plane.sides}", "a tile of the image", "reload the page")
+        raise UsageError(
+            f"tile {place} of an image of {plane.sides[0]} x {plane.sides[1]} pixels",
+            "a tile of the image",
+            "reload the page",
+        )
     if part == whole:
         return array
     kept = empty_tile()

@@ -75,7 +75,7 @@ class Learning:
 
     def _model(self, name: str) -> Path:
         if name not in self.models():
-            raise UsageError(f"model {name}", "one of the list", "reload the page")
+            raise UsageError(f"model {name}: not known here", "a model of the list", "reload the page")
         return self.project.root / name if name.startswith("runs/") else Path(name)
 
     # ---- learning while a person paints
@@ -119,7 +119,7 @@ class Learning:
             If there is no such command or model.
         """
         if command not in ("pause", "resume", "restart"):
-            raise UsageError(f"command {command}", "pause, resume or restart", "reload the page")
+            raise UsageError(f"command {command}: not known", "pause, resume or restart", "reload the page")
         self._paused = command == "pause"
         if command == "restart":
             self._start = start if start in (FITTING, NOTHING) else str(self._model(str(start)))
@@ -259,7 +259,7 @@ class Learning:
                     raise UsageError("every image has annotations", "images without any", "copy more images here")
                 task = {"model": str(self._model(str(options.get("model")))), "inputs": files}
             else:
-                raise UsageError(f"job {kind}", "train, predict or suggest", "reload the page")
+                raise UsageError(f"job {kind}: not known", "train, predict or suggest", "reload the page")
             if self._live is not None and not self._paused:
                 self.command("pause", None)  # both would share the processor
             self.job_state = {"kind": kind, "running": True, "text": "starting", "share": 0.0, "scores": {}}

@@ -217,7 +217,9 @@ class LiveTraining:
                     return start, f"from {'where it ended' if given == live else self._start}"
                 if given != live:
                     raise DataError(
-                        f"{self._start}: a model of other labels", "a 2D model of the same", "choose another"
+                        f"{self._start}: a model of other labels than those painted here, or of volumes",
+                        "a 2D model of the same labels",
+                        "choose another start",
                     )
         if self._kind == "classes":
             return None, "from nothing"

@@ -65,7 +65,7 @@ def _as_planes(file: Path, mask: NDArray[Any], shown: Shown) -> NDArray[np.int32
             f"{format_path(file)}: a mask of {' x '.join(map(str, mask.shape))} for an image of "
             f"{' x '.join(map(str, wanted))} (T x Z x Y x X)",
             "a mask of the same size with one channel",
-            "move it out of the folder, or mend it; `septum check` names what is wrong",
+            "move it out of the folder, or correct it; `septum check` names what is wrong",
         )
     if mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask)):
         raise DataError(f"{format_path(file)}: a mask with fractions", "whole numbers", "move it out of the folder")
@@ -150,7 +150,9 @@ def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) 
             shutil.move(file, kept)
         except OSError as error:
             raise FileError(
-                f"{format_path(file)}: cannot be moved ({error.strerror})", "a folder that you may change", "check it"
+                f"{format_path(file)}: cannot be moved ({error.strerror})",
+                "a folder that you may change",
+                "check its rights",
             ) from error
     store.note(f"own {entry.name}", str(target))
 

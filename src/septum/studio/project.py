@@ -56,7 +56,7 @@ class Project:
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
         if not self.root.is_dir():
-            raise UsageError(f"{format_path(self.root)}: is no folder", "a folder of images", "check the spelling")
+            raise UsageError(f"{format_path(self.root)}: is not a folder", "a folder of images", "check the spelling")
         self._opened: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
         self.images, self.masks = _folders(self.root)
@@ -92,7 +92,7 @@ class Project:
         found = [path for path in found if path not in beside and path not in outside]
         self.passed_over = [f"{path.name}: a link to a file outside of the folder" for path in outside]
         if not found:
-            raise UsageError(f"{format_path(self.images)}: no image", "a folder of images", "copy images into it")
+            raise UsageError(f"{format_path(self.images)}: holds no image", "a folder of images", "copy images into it")
         masks = images_in(self.masks) if self.masks.is_dir() else []
         partner = dict(match(found, masks).pairs) if masks else {}
         entries = {}

@@ -19,6 +19,7 @@ from septum.studio.project import Entry, Project
 from septum.studio.pyramid import Pyramid, Shown
 from septum.studio.settings import StudioSettings
 from septum.studio.tile_grid import SIDE, levels_of
+from septum.words import pluralize
 
 _WRITE_AFTER_S = 1.5  # a mask is written after this pause of editing
 
@@ -68,7 +69,11 @@ class Session:
         """
         shown = self.pyramid.shown(entry)
         if not (0 <= t < shown.frames and 0 <= z < shown.sections):
-            raise UsageError(f"frame {t}, section {z}", f"{shown.frames} frames, {shown.sections} sections", "reload")
+            raise UsageError(
+                f"frame {t}, section {z}: not in this image",
+                f"one of {pluralize(shown.frames, 'frame')} and {pluralize(shown.sections, 'section')}, counted from 0",
+                "reload the page",
+            )
         return self.store.plane(entry.name, t, z, shown.sides)
 
     def overview(self) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def apply_runs(tile: NDArray[np.int32], runs: Sequence[int]) -> NDArray[np.int32
         If a run lies outside of the tile or a label is out of range.
     """
     if len(runs) % 3:
-        raise UsageError(f"runs of {len(runs)} numbers", "triples of index, number of pixels and label", "reload")
+        raise UsageError(
+            f"runs of {len(runs)} numbers", "triples of index, number of pixels and label", "reload the page"
+        )
     table = np.asarray(runs, np.int64).reshape(-1, 3)
     start, length, value = table[:, 0], table[:, 1], table[:, 2]
     if len(table) and (

@@ -30,7 +30,7 @@ def load_library(module: str, place: Path | str, kind: str) -> Any:
         raise UsageError(
             f"{format_path(place)}: {kind} needs a library that is not installed ({module.partition('.')[0]})",
             "the extra with the formats of microscopes",
-            "pip install 'septum[formats]'",
+            "install it: pip install 'septum[formats]'",
         ) from None
 
 
@@ -92,7 +92,11 @@ def choose_scene(place: Path, wanted: int | None, names: list[str], kind: str) -
         If the file holds no image, several and none is named, or not this one.
     """
     if not names:
-        raise FileError(f"{format_path(place)}: the {kind} file holds no image", "an image", "name another file")
+        raise FileError(
+            f"{format_path(place)}: the {kind} file holds no image",
+            "at least one image",
+            "save the image again, or name another file",
+        )
     listed = ", ".join(f"#{k} {name}".strip() for k, name in enumerate(names[:6], start=1))
     listed += ", ..." if len(names) > 6 else ""
     if wanted is None and len(names) > 1:

@@ -86,7 +86,7 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
 def _dtype(path: Path, header: dict[str, str]) -> np.dtype[Any]:
     kind = header["elementtype"].removeprefix("MET_").removesuffix("_ARRAY")
     if kind not in _TYPES or not _true(header.get("binarydata", "True")):
-        raise FileError(f"{format_path(path)}: {kind} values", "binary numbers", "save the image anew")
+        raise FileError(f"{format_path(path)}: values of type {kind}", "binary numbers", "save the image again")
     big = header.get("elementbyteordermsb", header.get("binarydatabyteordermsb"))
     return np.dtype((">" if _true(big) else "<") + _TYPES[kind])
 
@@ -103,7 +103,7 @@ def _place_of_data(path: Path, header: dict[str, str], begin: int) -> tuple[Path
         if not data.is_file():
             raise FileError(f"{format_path(data)} does not exist", f"the values of {path.name}", "copy both files")
     if skip < 0:
-        raise FileError(f"{format_path(path)}: HeaderSize {skip}", "0 or more bytes", "save the image anew")
+        raise FileError(f"{format_path(path)}: HeaderSize {skip}", "0 or more bytes", "save the image again")
     return data, begin + skip
 
 

@@ -97,7 +97,11 @@ def _place_of_data(path: Path, header: Any, begin: int, claimed: int) -> tuple[P
         if not data.is_file():
             raise FileError(f"{format_path(data)} does not exist", f"the values of {path.name}", "copy both files")
     if int(header.get("line skip", header.get("lineskip", 0))):
-        raise FileError(f"{format_path(path)}: lines to skip before the values", "plain values", "save it anew")
+        raise FileError(
+            f"{format_path(path)}: lines to skip before the values",
+            "values that follow the header at once",
+            "save it again",
+        )
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
     if skip == -1:
         return data, max(begin, data.stat().st_size - claimed)
