@@ -318,7 +318,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         (["reproduce", "dic-hela", "--variant", "lead"], ["error: --variant lead", "'gold' or 'silver'"]),
         (["fetch", "cells"], ["error: NAME cells", "expected: 'isbi2012', 'dic-hela' or 'phc-u373'"]),
         (["predict", "m.safetensors", "a.png", "-o", "out", "--workers", "0"], ["error: --workers 0", "--workers 4"]),
-        (["predict", "m.safetensors", "a.png", "-o", "out", "--max-memory", "x"], ["memory of 'x'", "2G or 800M"]),
+        (["predict", "m.safetensors", "a.png", "-o", "out", "--max-memory", "x"], ["--max-memory x", "2G or 800M"]),
         (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --label-image", "name a folder with -o"]),
         (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
         (

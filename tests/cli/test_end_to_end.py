@@ -183,7 +183,7 @@ def test_a_broken_image_among_many_is_named_at_the_end(run: Run, cells: Path, mo
     code, out, err = run("predict", model, tmp_path / "bad.png", cells / "images", "-o", tmp_path / "out", "--quiet")
     assert code == 1
     assert "; 1 failed" in out
-    assert err.startswith(f"failed: {tmp_path / 'bad.png'}: no image")
+    assert err.startswith(f"failed: {tmp_path / 'bad.png'}: not an image")
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 

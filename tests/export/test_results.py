@@ -211,7 +211,7 @@ def test_other_files_have_no_properties_and_that_is_said(model: Path, tmp_path: 
     write_image(tmp_path / "a.png", spots(), axes="YX")
     events = run(model, [tmp_path / "a.png"], tmp_path / "out", ["properties"])
     (note,) = [note for event in events if isinstance(event, Exported) for note in event.notes]
-    assert "no OME-Zarr label image" in note
+    assert "not an OME-Zarr label image" in note
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_an_overlay_shows_outlines_on_the_image_and_large_images_are_reduced(tmp
 
 def test_label_images_of_which_nothing_comes_are_not_exported(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.ones((8, 9), np.uint8), axes="YX")
-    for forms, reason in ((["overlay"], "the image is not known"), (["properties"], "no OME-Zarr label image")):
+    for forms, reason in ((["overlay"], "the image is not known"), (["properties"], "not an OME-Zarr label image")):
         (done,) = convert(tmp_path / "a.png", tmp_path / "out", forms)
         assert isinstance(done, NotExported) and reason in done.reason
     done, _ = convert(tmp_path / "a.png", tmp_path / "out", ["overlay", "tables"])

@@ -163,7 +163,7 @@ def test_an_unknown_output_is_refused_with_the_known_words(model: Model, output:
     assert told(caught.value) == (
         f"output {output!r}",
         "one of labels, classes, probabilities",
-        "leave it out for the kind of the training masks",
+        "leave output out for what the training masks held",
     )
 
 

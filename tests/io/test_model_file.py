@@ -109,9 +109,9 @@ def test_other_files_than_models_are_refused_with_a_reason(tmp_path: Path) -> No
     for content, message in [
         (b"", "0 bytes"),
         (b"tiny", "damaged"),
-        (b"name,score\n1,2\n" * 9, "no safetensors file"),
+        (b"name,score\n1,2\n" * 9, "not a safetensors file"),
         (pickle.dumps({"weight": list(range(50))}, protocol=4), "pickle"),
-        (_claims(2**60), "no safetensors file"),
+        (_claims(2**60), "not a safetensors file"),
         (_claims(2**24), "ends beyond"),
         (struct.pack("<Q", 2) + b"[]", "no JSON object"),
         (struct.pack("<Q", 9000) + b"[" * 9000, "no JSON"),

@@ -240,7 +240,7 @@ def test_the_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="damaged"):
         read_image(path)
     (path / "zarr.json").unlink()
-    with pytest.raises(FileError, match=r"no OME-Zarr"):
+    with pytest.raises(FileError, match=r"not an OME-Zarr"):
         read_image(path)
     with pytest.raises(FileError, match="does not exist"):
         read_image(tmp_path / "none.zarr")

@@ -102,7 +102,7 @@ def test_a_jpeg_is_read(tmp_path: Path) -> None:
 def test_a_moving_gif_is_refused(tmp_path: Path) -> None:
     frames = [Pillow.fromarray(np.full((4, 4), v, np.uint8)) for v in (0, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(FileError, match="moving GIF of 2 frames"):
+    with pytest.raises(FileError, match="animated GIF of 2 frames"):
         read_image(tmp_path / "a.gif")
 
 

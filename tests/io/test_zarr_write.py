@@ -270,7 +270,7 @@ def test_names_that_are_taken_and_folders_that_are_missing(tmp_path: Path) -> No
         made(tmp_path / "a.ome.zarr")
     with pytest.raises(FileError, match="does not exist"):
         made(tmp_path / "none" / "a.ome.zarr")
-    with pytest.raises(FileError, match=r"no OME-Zarr 0\.5 image"):
+    with pytest.raises(FileError, match=r"not an OME-Zarr 0\.5 image"):
         ZarrTarget(tmp_path / "none.zarr")
     assert list(tmp_path.iterdir()) == [tmp_path / "a.ome.zarr"]
 
@@ -327,11 +327,11 @@ def test_labels_are_refused_for_other_images_than_ome_zarr_0_5(tmp_path: Path) -
     )
     with pytest.raises(UsageError, match=r"0\.4 image[\s\S]*convert the image to 0\.5"):
         labels_place(old, "cells")
-    with pytest.raises(UsageError, match="no OME-Zarr image"):
+    with pytest.raises(UsageError, match="not an OME-Zarr image"):
         labels_place(tmp_path, "cells")
     made(tmp_path / "a.ome.zarr")
     for name in ("", "..", "a/b", ".hidden"):
         with pytest.raises(UsageError, match="the name"):
             labels_place(tmp_path / "a.ome.zarr", name)
-    with pytest.raises(FileError, match="no label image"):
+    with pytest.raises(FileError, match="not a label image"):
         add_labels(tmp_path / "a.ome.zarr", "cells", tmp_path / "a.ome.zarr")

@@ -240,7 +240,7 @@ def test_objects_are_written_as_a_label_image_inside_the_image(flat: Path, tmp_p
 
 def test_label_images_are_written_only_into_ome_zarr(flat: Path, tmp_path: Path) -> None:
     image = _image(tmp_path / "a.tif", 20, 20)
-    with pytest.raises(UsageError, match="no OME-Zarr image"):
+    with pytest.raises(UsageError, match="not an OME-Zarr image"):
         _run(flat, image, None, label_image="cells")
     with pytest.raises(UsageError, match="neither -o nor --label-image"):
         _run(flat, image, None)

@@ -95,5 +95,7 @@ def test_volumes_get_blocks_that_fit() -> None:
 
 
 def test_too_little_memory_is_refused_with_the_needed_amount() -> None:
-    with pytest.raises(UsageError, match=r"memory of 400 MB\nexpected: at least \d+ MB: 350 MB are held already"):
+    with pytest.raises(
+        UsageError, match=r"a prediction in 400 MB of memory\nexpected: at least \d+ MB: 350 MB are held already"
+    ):
         _plan((5000, 5000), UNetSettings(), 400 << 20)

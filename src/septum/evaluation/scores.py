@@ -266,7 +266,7 @@ def _class_map(frame: ScoredFrame, classes: Sequence[int], result: FrameColumns)
         return np.asarray(table[(labels > 127).astype(np.int64)])
     foreign = sorted(set(values.tolist()) - set(classes))
     result.notes.append(
-        f"predicted values that are no class of the truth count as wrong: {', '.join(map(str, foreign[:5]))}"
+        f"predicted values that are not classes of the truth count as wrong: {', '.join(map(str, foreign[:5]))}"
         + (" ..." if len(foreign) > 5 else "")
     )
     return labels

@@ -273,7 +273,7 @@ def _write_properties(labels: LabelFile, tables: Sequence[ObjectTable]) -> list[
 
     stored = format_of(labels.path.name)
     if not ((stored is not None and stored.folder) or labels.path.parent.name == "labels"):
-        return ["no properties: the result is no OME-Zarr label image (write --format ome.zarr)"]
+        return ["no properties: the result is not an OME-Zarr label image (write --format ome.zarr)"]
     if len(tables) > 1:
         return ["no properties: the ids of several planes or time points are not told apart in them"]
     (table,) = tables

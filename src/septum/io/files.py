@@ -383,9 +383,9 @@ def write_image(
     kind = format_of(path.name)
     if kind is None or kind.writer is None:
         raise UsageError(
-            f"{format_path(path)}: cannot write {image_suffix(path) or path.suffix or 'no suffix'}",
-            " ".join(RESULT_SUFFIXES),
-            "rename it",
+            f"{format_path(path)}: files that end in {image_suffix(path) or path.suffix or 'nothing'} are not written",
+            "a name that ends in " + " ".join(RESULT_SUFFIXES),
+            "give the file such a name",
         )
     if url_of(path) is not None:
         raise UsageError(

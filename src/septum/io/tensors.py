@@ -102,13 +102,13 @@ def read_tensors(path: Path, kind: FileKind) -> tuple[dict[str, NDArray[Any]], d
             "check its rights",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, kind, "its header is no JSON") from error
+        raise _damaged(path, kind, "its header is not JSON") from error
     tensors = _tensors(path, kind, blob)
     checksum, header = sealed.pop("sha256", None), sealed.get("header")
     if checksum != _checksum(sealed, tensors):
         raise _damaged(path, kind, "its checksum does not fit its content")
     if not isinstance(header, dict):
-        raise _damaged(path, kind, "its header is no JSON object")
+        raise _damaged(path, kind, "its header is not a JSON object")
     return tensors, header
 
 
@@ -164,7 +164,7 @@ def _header_size(path: Path, kind: FileKind, head: bytes, length: int) -> int:
             "pickles can run any code and are never opened; name the model.safetensors that training wrote",
         )
     if size > _HEADER_LIMIT:
-        given = f"{format_path(path)}: no safetensors file (its header would have {size:,} bytes)"
+        given = f"{format_path(path)}: not a safetensors file (its header would have {size:,} bytes)"
         raise ModelError(given, f"a {kind} file of Septum (.safetensors)", "check the name")
     if 8 + size > length:
         raise _damaged(path, kind, f"its header ends beyond the {length:,} bytes that are there")
@@ -174,7 +174,7 @@ def _header_size(path: Path, kind: FileKind, head: bytes, length: int) -> int:
 def _sealed(path: Path, kind: FileKind, header: object, rest: int) -> dict[str, object]:
     """Return Septum's entry of the header of a file whose tensors fill the rest of it exactly."""
     if not isinstance(header, dict):
-        raise _damaged(path, kind, "its header is no JSON object")
+        raise _damaged(path, kind, "its header is not a JSON object")
     metadata = header.pop("__metadata__", None)
     text = metadata.get("septum") if isinstance(metadata, dict) else None
     if not isinstance(text, str):

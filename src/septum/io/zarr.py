@@ -89,7 +89,7 @@ def read_description(place: Path | str, name: str) -> dict[str, Any] | None:
 
 def _dictionary(place: Path | str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _unsound(place, "its description is no JSON object")
+        raise _unsound(place, "its description is not a JSON object")
     return value
 
 

@@ -513,7 +513,7 @@ def test_a_hostile_file_of_cellpose_is_refused_and_does_nothing(
     np.lib.format.write_array_header_1_0(head, {"descr": "|O", "fortran_order": False, "shape": ()})
     (tmp_path / "a_seg.npy").write_bytes(head.getvalue() + pickle.dumps({"masks": Hostile()}, protocol))
     with pytest.raises(
-        FileError, match=r"a pickle that is no file of Cellpose: it asks for (_?io|builtins|__builtin__)"
+        FileError, match=r"a pickle that is not a file of Cellpose: it asks for (_?io|builtins|__builtin__)"
     ):
         read_drawings(tmp_path / "a_seg.npy")
     assert not (tmp_path / "was-run").exists()
@@ -561,7 +561,7 @@ def test_a_pickle_changes_nothing_for_the_next_one(tmp_path: Path) -> None:
     np.lib.format.write_array_header_1_0(head, {"descr": "|O", "fortran_order": False, "shape": ()})
     program = b"cnumpy.core.numeric\n_frombuffer\n(N}(X\x0c\0\0\0__defaults__)utb."
     (tmp_path / "a_seg.npy").write_bytes(head.getvalue() + program)
-    with pytest.raises(FileError, match="it sets attributes of something that is no array"):
+    with pytest.raises(FileError, match="it sets attributes of something that is not an array"):
         read_drawings(tmp_path / "a_seg.npy")
 
 

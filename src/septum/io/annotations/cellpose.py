@@ -102,7 +102,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 def _load_state(unpickler: Any) -> None:
     """Give an array or a type its state; anything else, such as the functions above, keeps its attributes."""
     if not isinstance(unpickler.stack[-2], _Array | _Type):
-        raise ForbiddenPickle("it sets attributes of something that is no array")
+        raise ForbiddenPickle("it sets attributes of something that is not an array")
     state = unpickler.stack.pop()
     unpickler.stack[-1].__setstate__(state)
 
@@ -155,7 +155,7 @@ def read_cellpose(path: Path) -> tuple[Drawing, ...]:
     except ForbiddenPickle as error:
         raise refuse(
             path,
-            f"a pickle that is no file of Cellpose: {text(str(error))}",
+            f"a pickle that is not a file of Cellpose: {text(str(error))}",
             "numpy arrays and nothing else",
             "do not open this file with other programs; nothing in it was run",
         ) from error

@@ -138,7 +138,7 @@ def ring(values: object, *, shift: float = 0.0) -> Ring:
     if corners.ndim == 1 and corners.size % 2 == 0:
         corners = corners.reshape(-1, 2)
     if corners.ndim != 2 or corners.shape[1] < 2:
-        raise ValueError("corners that are no pairs of x and y")
+        raise ValueError("corners that are not pairs of x and y")
     corners = corners[:, :2]
     if not np.isfinite(corners).all():
         raise ValueError("coordinates that are not finite")

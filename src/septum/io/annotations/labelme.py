@@ -78,7 +78,7 @@ def _bitmap(shape: Mapping[str, Any], points: np.ndarray[Any, Any]) -> Bitmap:
     try:
         data = base64.b64decode(text_of(shape.get("mask")), validate=True)
     except binascii.Error as error:
-        raise ValueError("a mask that is no base 64") from error
+        raise ValueError("a mask that is not base64") from error
     with PngImageFile(io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > min(_MOST_PIXELS, len(data) * DEFLATE * 8):

@@ -57,7 +57,7 @@ def _coordinates(row: Mapping[str, str]) -> list[float]:
 
 def _object(name: str, kind: str, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> DrawnObject:
     if rows.ndim != 2 or not 2 <= rows.shape[1] <= 4 or not np.isfinite(rows).all():
-        raise ValueError(f"{name}: corners that are no finite coordinates of 2 to 4 axes")
+        raise ValueError(f"{name}: corners that are not finite coordinates of 2 to 4 axes")
     pages = np.rint(rows[:, :-2])
     if (pages != pages[0]).any() or (pages < 0).any() or (pages > 2**31).any():
         raise ValueError(f"{name}: corners on several pages")
