@@ -69,7 +69,11 @@ def relative_spacing(spacing: Sequence[float] | None, rank: int) -> tuple[float,
     """
     sizes = (1.0,) * rank if spacing is None else tuple(float(size) for size in spacing)
     if len(sizes) != rank or not all(0 < size < math.inf for size in sizes):
-        raise UsageError(f"spacing {spacing} for {rank} axes", f"{rank} numbers above 0, one per axis")
+        raise UsageError(
+            f"spacing {spacing} for {rank} axes",
+            f"{rank} numbers above 0, one for each axis",
+            "give the pixel sizes of all axes",
+        )
     return tuple(size / min(sizes) for size in sizes)
 
 

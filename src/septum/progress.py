@@ -242,8 +242,8 @@ def show_training(record: Event, progress: Progress) -> None:
             progress.say(f"going on after step {step} from {path}")
         case Finished(step, model):
             progress.say(
-                f"this run was finished before, after {step} step{'s' * (step != 1)}: nothing is trained again; "
-                f"to train on, start from its weights in a new folder: --from {format_path(model)} -o FOLDER"
+                f"this run was finished before, after {pluralize(step, 'step')}: nothing is trained again; to train "
+                f"on, start from its weights in a new folder: septum train DATA --from {format_path(model)} -o FOLDER"
             )
         case Step(step, total, loss):
             progress.show(step, total, note=f"loss {loss:.3f}")
@@ -263,7 +263,7 @@ def show_training(record: Event, progress: Progress) -> None:
             progress.say(f"report: {format_path(path)}")
         case Reporting(count=count):
             if count:
-                progress.say(f"report: predicting {count} held-out image{'s' * (count != 1)} once more")
+                progress.say(f"report: predicting {pluralize(count, 'held-out image')} once more")
             progress.work("writing the report")
         case Saved(path):
             progress.detail(f"written: {format_path(path)}")

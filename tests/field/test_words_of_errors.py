@@ -86,6 +86,22 @@ def test_every_option_in_a_message_exists_in_a_command_that_shows_it() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+ERRORS = {name for name, kind in vars(septum.errors).items() if isinstance(kind, type) and name.endswith("Error")}
+
+
+def test_every_error_says_what_was_given_what_was_expected_and_what_to_do_next() -> None:
+    count = 0
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+                said = [a for a in node.args if not (isinstance(a, ast.Constant) and not a.value)]
+                # The expected values of an option are all that there is to say about a wrong one.
+                of_option = path.relative_to(SOURCE).as_posix() in ("api.py", "cli/options.py") and len(said) == 2
+                assert len(said) == 3 or of_option, f"{path}:{node.lineno}"
+                count += 1
+    assert count > 300
+
+
 def save(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (8, 8)).save(path)

@@ -59,7 +59,11 @@ def border_term(
         If a value of `labels` is negative and not `UNANNOTATED`.
     """
     if not (w0 >= 0 and sigma_px > 0):
-        raise UsageError(f"w0 = {w0}, sigma_px = {sigma_px}", "w0 of 0 or more, sigma_px above 0")
+        raise UsageError(
+            f"w0 = {w0}, sigma_px = {sigma_px}",
+            "w0 of 0 or more, sigma_px above 0",
+            "the published values are 10 and 5",
+        )
     check_labels(labels)
     sizes = relative_spacing(spacing, labels.ndim)
     term = np.zeros(labels.shape, np.float32)
@@ -260,6 +264,7 @@ def fiji_weight_map(
         raise UsageError(
             f"background = {background}, background_sigma_px = {background_sigma_px}",
             "a background weight between 0 and 1, background_sigma_px above 0",
+            "the default values are 0.1 and 10",
         )
     sizes = relative_spacing(spacing, labels.ndim)
     outside = np.ascontiguousarray(labels <= 0)

@@ -51,7 +51,7 @@ def _summary(outcome: Outcome, place: str) -> str:
     from septum.report.numbers import format_seconds
 
     count = len(outcome.done)
-    words = f"{count} image{'s' * (count != 1)} in {format_seconds(outcome.seconds)}, results in {place}"
+    words = f"{pluralize(count, 'image')} in {format_seconds(outcome.seconds)}, results in {place}"
     words += f"; at most {format_bytes(outcome.peak_bytes)} of memory"
     if outcome.exported:
         words += f"; {pluralize(len(outcome.exported), 'file')} for other programs"

@@ -103,7 +103,7 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
     if learned.curve is not None:
         typer.echo("\n".join(curve_lines(learned.curve)))
     scores = f"{format_scores(result.scores)}; " if result.scores else ""
-    steps = f"{result.steps} step{'s' * (result.steps != 1)}"
+    steps = pluralize(result.steps, "step")
     typer.echo(f"model: {result.model}  ({scores}{steps}, {format_seconds(result.seconds)})")
 
 
@@ -139,7 +139,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 progress.show_stage(stage, done, blocks, note=path.name)
             case ImageDone(path, output, seconds, objects, scale):
                 outcome.done.append(record)
-                found = "" if objects is None else f", {objects} object{'s' * (objects != 1)}"
+                found = "" if objects is None else f", {pluralize(objects, 'object')}"
                 if scale is not None:
                     found += f", scale {format_factors(scale if isinstance(scale, tuple) else (scale,))}"
                 finished.add(path)
@@ -169,9 +169,9 @@ def layout_text(record: ImageStarted) -> str:
     """Return one line on how an image will be predicted, and what that takes."""
     sides = " x ".join(map(str, record.sides))
     level = f"{record.level}, as the result; " if record.level else ""
-    words = [f"{record.tiles} tile{'s' * (record.tiles != 1)} of {sides} pixels"]
+    words = [f"{pluralize(record.tiles, 'tile')} of {sides} pixels"]
     if record.blocks:
-        words.append(f"{record.blocks} block{'s' * (record.blocks != 1)}")
+        words.append(pluralize(record.blocks, "block"))
     words.append(f"at most {format_bytes(record.peak_bytes)} of memory")
     if record.seconds is not None:
         words.append(f"about {format_seconds(record.seconds)}")

@@ -13,6 +13,7 @@ from septum.experiments.events import HeldOutDone
 from septum.progress import Display, Progress
 from septum.review.settings import ReviewSettings
 from septum.training.events import Checked
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.check.check import Report
@@ -56,7 +57,7 @@ def _lines(report: Report, found: LabelIssues, settings: ReviewSettings, most: i
     from septum.io.formats import format_path
     from septum.report.numbers import format_table
 
-    count = f"{found.judged} image{'s' * (found.judged != 1)}"
+    count = pluralize(found.judged, "image")
     unseen = f" ({found.unseen} others were trained on: a run with --folds judges all)" if found.unseen else ""
     run = format_path(settings.run)
     if not found.issues:
@@ -71,7 +72,7 @@ def _lines(report: Report, found: LabelIssues, settings: ReviewSettings, most: i
         rows.append([format_path(issue.image), where, box.area_px, f"{box.confidence:.2f}", words])
     left = len(found.issues) - most
     more = [f"and {left} more: -v lists all"] if left > 0 else []
-    total = f"{len(found.issues)} suspicious label{'s' * (len(found.issues) != 1)}"
+    total = pluralize(len(found.issues), "suspicious label")
     return [*format_table(rows), *more, f"{total} in {count} that {run} had not seen{unseen}"]
 
 

@@ -12,6 +12,7 @@ from septum.cli.progress import stoppable
 from septum.cli.text import echo_failures, json_text
 from septum.progress import Display, Progress
 from septum.review.settings import SuggestSettings
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.prediction.events import ImageFailed
@@ -79,7 +80,7 @@ def _lines(found: Suggested, out: Path | None, *, verbose: bool) -> list[str]:
         where = [", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True)) for box in boxes]
         rows.append([f"{format_path(one.path)}{place}", f"{one.disagreement:.4f}", "; ".join(where) or "-"])
     count = found.judged
-    lines = [*format_table(rows), f"{count} image{'s' * (count != 1)}, ranked by how much {found.voters} disagree"]
+    lines = [*format_table(rows), f"{pluralize(count, 'image')}, ranked by how much {found.voters} disagree"]
     return lines if out is None else [*lines, f"pictures: {out}"]
 
 

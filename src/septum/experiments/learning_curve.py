@@ -40,6 +40,7 @@ from septum.training.model_selection import selection_names
 from septum.training.run_folder import read_plan_file
 from septum.training.settings import TrainSettings
 from septum.training.split import split
+from septum.words import pluralize
 
 Array = NDArray[np.float64]
 
@@ -95,7 +96,7 @@ def subsets(training: int, held_out: int) -> list[int]:
     """
     if training < _LEAST_TRAINING or held_out < _LEAST_HELD_OUT:
         raise DataError(
-            f"a learning curve with {training} image{'s' * (training != 1)} for training and {held_out} held out",
+            f"a learning curve with {pluralize(training, 'image')} for training and {held_out} held out",
             f"at least {_LEAST_TRAINING} for training and {_LEAST_HELD_OUT} held out: 8 images, or two groups of them",
             "annotate more images first: with this few, any more will help",
         )
@@ -243,7 +244,7 @@ def describe_gain(name: str, images: int, now: float, ahead: tuple[int, float, f
     """
     title = SCORE_TITLES.get(name, name)
     number, value, low, high = ahead
-    more = f"{number - images} more image{'s' * (number - images != 1)}"
+    more = pluralize(number - images, "more image")
     if not np.isfinite(now + value + low + high):
         return False, f"the curve is inconclusive: {title} is not defined on these held-out images"
     if high - low > _WIDEST:

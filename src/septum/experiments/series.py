@@ -31,7 +31,7 @@ from septum.report.summary import RunReport
 from septum.training.distributed import described_processes
 from septum.training.events import Checked, Planned, Stopped, Trained
 from septum.training.interrupt import StopRequest
-from septum.training.loop import train
+from septum.training.loop import MEMORY_ADVICE, train
 from septum.training.run_folder import RunFolder, read_plan_file
 from septum.training.settings import SplitSettings, TrainSettings
 
@@ -290,7 +290,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
     """
     budget, log = TimeBudget(settings.budget_s), TrainingLog()
     refuse_processes(kind.option)
-    with report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"):
+    with report_memory_shortage("this training", MEMORY_ADVICE):
         folder = RunFolder(settings.out, parts=True)
         with folder.lock() as warning:
             if warning:

@@ -21,6 +21,7 @@ from septum.arrays.normalize import (
 from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.check.samples import Sample
@@ -188,7 +189,7 @@ def _unusual_pixels(
         count = int(np.count_nonzero(hot))
         yield (
             "hot pixels",
-            f"{name}: {count} pixel{'s' * (count > 1)} far brighter or darker than anything in the training images (up "
+            f"{name}: {pluralize(count, 'pixel')} far brighter or darker than anything in the training images (up "
             f"to {values.max():.2g} times), such as hot pixels of a camera: {effect}",
         )
 

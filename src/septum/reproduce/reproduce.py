@@ -235,7 +235,11 @@ def _predict(settings: ReproduceSettings, protocol: Protocol, part: ProtocolPart
         for event in predict_files(asked):
             yield event
             if isinstance(event, ImageFailed):
-                raise DataError(f"{format_path(event.path)} could not be predicted: {event.message}", "", "run again")
+                raise DataError(
+                    f"{format_path(event.path)} could not be predicted: {event.message}",
+                    "all images of the protocol",
+                    "correct this, then run the same command",
+                )
     stack = settings.out / "test.tif"
     if part.test and not stack.exists():
         maps = [read_image(folder / f"{image_stem(p)}.tif").array for p in part.inputs]
@@ -248,7 +252,11 @@ def _evaluate(protocol: Protocol, predicted: Path, truth: Path, out: Path) -> Ev
 
     evaluation = evaluate(EvaluateSettings(predicted=(predicted,), truth=truth, metrics=(protocol.metric,), out=out))
     for failure in evaluation.results[0].failures:
-        raise DataError(f"{format_path(failure.name)} could not be scored: {failure.message}", "", "run again")
+        raise DataError(
+            f"{format_path(failure.name)} could not be scored: {failure.message}",
+            "all images of the protocol",
+            "correct this, then run the same command",
+        )
     return evaluation
 
 

@@ -227,7 +227,9 @@ def described_processes() -> Processes:
         local_rank = int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "0")))
     except ValueError as error:
         raise UsageError(
-            f"a process index in the environment is not a number ({error})", "RANK and WORLD_SIZE as torchrun sets them"
+            f"a process index in the environment is not a number ({error})",
+            "RANK and WORLD_SIZE as torchrun sets them",
+            "start all processes with one torchrun or srun command",
         ) from None
     return Processes(rank, world, local_rank) if world > 1 else Processes()
 

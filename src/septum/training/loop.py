@@ -45,6 +45,11 @@ UNREAD_LOSSES = {"cuda": 10, "mps": 10}
 KEEP_STEPS = 25
 """The state to roll back to is renewed after this number of steps."""
 
+MEMORY_ADVICE = (
+    "give a smaller batch, tile or network (--batch, --tile and --width of septum train), or close other programs"
+)
+"""What to do if the memory is not enough for a training; several commands train."""
+
 
 def train(
     settings: TrainSettings, stop: StopRequest | None = None, *, loaded: LoadedData | None = None
@@ -74,7 +79,7 @@ def train(
     """
     schedule = Schedule(settings.steps, settings.budget_s, plateau=settings.ends_at_plateau)
     with (
-        report_memory_shortage("this training", "use a smaller --batch, --tile or --width, or close other programs"),
+        report_memory_shortage("this training", MEMORY_ADVICE),
         processes_of_this_training() as processes,
         deterministic(settings.deterministic),
     ):

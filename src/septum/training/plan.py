@@ -17,6 +17,7 @@ from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
 from septum.settings import Settings
 from septum.training.settings import Precision
+from septum.words import pluralize
 
 LEAST_SCALE, LARGEST_SCALE = 1 / 64, 8.0
 """Bounds of the scale of the working grid."""
@@ -178,7 +179,7 @@ def describe_plan(plan: Plan) -> tuple[str, ...]:
     varied = any((drawn.brightness, drawn.contrast, drawn.black, drawn.white, drawn.gamma != (1.0, 1.0)))
     return (
         f"network: depth {format_shape(network.depths)}, width {network.width}, {network.padding} padding, "
-        f"{network.channels} channel{'s' * (network.channels > 1)}, {network.classes} classes",
+        f"{pluralize(network.channels, 'channel')}, {network.classes} classes",
         f"tile {format_shape(plan.tile)} -> {format_shape(plan.output)}, {plan.batch} a step, sampler {plan.sampler}",
         f"loss: {border}, {balance}{dice}{deep}",
         f"augmentation: {', '.join(changes) or 'none'}, {'gray values' if varied else 'noise and blur'}",
@@ -231,7 +232,8 @@ def network_with_values(network: UNetSettings, values: Sequence[str]) -> UNetSet
         replaced = UNetSettings.model_validate(fields)
     if len(replaced.depths) != len(network.depths):
         wrong = next(v for v in own if "depths" in v)
-        raise UsageError(f"--set {wrong}", f"{len(network.depths)} numbers, one for each axis of the images")
+        expected = f"{len(network.depths)} numbers, one for each axis of the images"
+        raise UsageError(f"--set {wrong}", expected, "give as many numbers as the images have axes")
     return replaced
 
 
@@ -248,7 +250,8 @@ def _parse_values(plan: Plan, values: Sequence[str]) -> dict[str, Any]:
     for text in values:
         name, equals, value = text.partition("=")
         if not equals or name.strip() not in names:
-            raise UsageError(f"--set {text}", "NAME=VALUE with one of the names " + ", ".join(names))
+            expected = "NAME=VALUE with one of the names " + ", ".join(names)
+            raise UsageError(f"--set {text}", expected, "correct the name, or leave this --set out")
         parsed[name.strip()] = _parse_value(value.strip())
     return parsed
 
@@ -262,7 +265,8 @@ def _name_wrong_value(values: Sequence[str]) -> Iterator[None]:
         first = error.errors()[0]
         last = str(next((part for part in reversed(first["loc"]) if isinstance(part, str)), ""))
         wrong = [v for v in values if v.partition("=")[0].strip().rsplit(".", 1)[-1] == last] or list(values)
-        raise UsageError("--set " + " --set ".join(wrong), str(first["msg"]).removeprefix("Value error, ")) from None
+        expected = str(first["msg"]).removeprefix("Value error, ")
+        raise UsageError("--set " + " --set ".join(wrong), expected, "correct the value, or leave it out") from None
 
 
 def value_names(plan: Plan) -> tuple[str, ...]:

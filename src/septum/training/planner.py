@@ -27,6 +27,7 @@ from septum.training.presets import LEAST_COARSE, Reasons, make_plan, working_sc
 from septum.training.pretrained import Pretrained, Trial, check_compatible, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.settings import TrainSettings
+from septum.words import pluralize
 
 # Validations of a training that may end early: five of them make a plateau.
 _PLATEAU_VALIDATIONS = 20
@@ -135,9 +136,9 @@ def plan_of_run(
         given = None if name is None else read_pretrained(file_of(name))
     if plan.batch < processes.world:
         raise UsageError(
-            f"{processes.world} processes for {plan.batch} tile{'s' * (plan.batch > 1)} a step",
+            f"{processes.world} processes for {pluralize(plan.batch, 'tile')} a step",
             "at least one tile for each process",
-            f"start {plan.batch} process{'es' * (plan.batch > 1)}, or a new run with a larger --batch",
+            f"start {pluralize(plan.batch, 'process')}, or a new run with a larger --batch",
         )
     return plan, reasons, given
 

@@ -31,6 +31,7 @@ from septum.prediction.tiled import image_probabilities
 from septum.training.model_selection import few_candidates
 from septum.training.settings import TrainSettings
 from septum.training.validation import candidate_columns, choose, evenly_chosen, object_sizes
+from septum.words import pluralize
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
 # A start is tried on parts of this side of this number of images; hashes are of one pixel in `_HASHED` along each axis.
@@ -106,7 +107,7 @@ class Pretrained:
         before = self.header.network
         lines = [f"starts from {self.name or format_path(self.path)}: its network and normalization"]
         if channels != before.channels:
-            lines.append(f"first layer: {before.channels} channel{'s' * (before.channels > 1)} averaged for {channels}")
+            lines.append(f"first layer: {pluralize(before.channels, 'channel')} averaged for {channels}")
         if not self.keeps_head(class_values):
             lines.append(f"last layer: new, for {len(class_values)} classes instead of {before.classes}")
         return tuple(lines)

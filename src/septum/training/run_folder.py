@@ -311,7 +311,9 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "plan.json").read_text()))
     except (OSError, ValueError, TypeError):
         raise FileError(
-            f"{format_path(folder / 'plan.json')}: cannot be read", "the plan that training wrote"
+            f"{format_path(folder / 'plan.json')}: cannot be read",
+            "the plan that training wrote",
+            "name the folder of a training, or train again with another -o",
         ) from None
 
 

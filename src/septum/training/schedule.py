@@ -7,6 +7,8 @@ from collections import deque
 from math import ceil, cos, pi
 from typing import Literal
 
+from septum.words import pluralize
+
 PATIENCE = 5
 """A plateau is reached after this many validations without a gain (`septum.training.model_selection.GAIN`)."""
 
@@ -172,10 +174,11 @@ def short_budget(schedule: Schedule, step: int, *, prepared_s: float, ended: boo
     needed = prepared_s + USEFUL_STEPS * schedule.step_s + schedule.reserved_s
     advice = f"give --budget {max(1, ceil(1.2 * needed / 60))}m or more, or --steps {USEFUL_STEPS}"
     share = f"; {prepared_s:.0f} s of it went into preparing the data" if prepared_s > budget_s / 2 else ""
-    steps = f"{total} step{'s' * (total != 1)}"
+    steps = pluralize(total, "step")
     if ended:
         return f"the model has learned next to nothing: {steps} fitted into {budget_s:g} s{share}; {advice}"
     return (
-        f"the model will learn next to nothing: about {steps} fit into {budget_s:g} s{share}; stop with Ctrl-C, then "
+        f"the model will learn next to nothing: about {steps} {'fits' if total == 1 else 'fit'} into {budget_s:g} s"
+        f"{share}; stop with Ctrl-C, then "
         f"{advice}, and a new folder with -o"
     )

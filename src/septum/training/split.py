@@ -14,7 +14,7 @@ from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
 from septum.training.settings import SplitSettings
-from septum.words import pluralize
+from septum.words import list_some, pluralize
 
 # One in this many images is held out.
 _FIFTH = 5
@@ -94,9 +94,9 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     missed = [format_path(sample.name) for sample, match in zip(samples, matches, strict=True) if match is None]
     if missed:
         raise DataError(
-            f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {', '.join(missed[:4])}",
+            f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {list_some(missed, 4)}",
             "a regular expression that matches in the name of every image",
-            "names are those of the files, without ending",
+            "correct the expression; names are those of the files, without their ending",
         )
     keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in matches if m is not None]
     return [replace(sample, group=f"={key}") for sample, key in zip(samples, keys, strict=True)]
@@ -129,13 +129,13 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
     groups = _groups(samples)
     if len(groups) < number and keep_groups:
         raise DataError(
-            f"{len(groups)} group{'s' * (len(groups) != 1)} for {number} folds",
+            f"{pluralize(len(groups), 'group')} for {number} folds",
             "at least one group for each fold",
             "give fewer --folds, or a --group that makes more groups",
         )
     if len(samples) < number:
         raise DataError(
-            f"{len(samples)} annotated image{'s' * (len(samples) != 1)} for {number} folds",
+            f"{pluralize(len(samples), 'annotated image')} for {number} folds",
             "at least one image for each fold",
             "give fewer --folds or annotate more images",
         )
@@ -163,7 +163,7 @@ def folds_sentence(folds: Sequence[Split], samples: Sequence[Sample]) -> str:
     """Describe in one sentence how images were split into folds."""
     sizes = sorted({len(fold.held_out) for fold in folds})
     size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    start = f"{len(folds)} folds of {size} image{'s' * (sizes[-1] != 1)}"
+    start = f"{len(folds)} folds of {size} {'image' if sizes[-1] == 1 else 'images'}"
     if any(len(fold.train) + len(fold.held_out) < len(samples) for fold in folds):
         return f"{start}: contiguous blocks, those next to a block are left out of its training"
     if any(sample.group for sample in samples):

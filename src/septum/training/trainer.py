@@ -26,6 +26,7 @@ from septum.training.prepare import Prepared, class_shares
 from septum.training.sampler import Sampler, count_tiles
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
+from septum.words import pluralize
 
 PASS_STEPS = (100, 2000)
 """Least and most steps of a pass through the images, after which a training without an end is validated."""
@@ -109,7 +110,7 @@ class Trainer:
     @property
     def computed_on(self) -> str:
         """Return what decides the last bits of a result besides data, plan and seed."""
-        processes = f"{self.processes.world} process{'es' * (self.processes.world > 1)}"
+        processes = pluralize(self.processes.world, "process")
         precision = "bfloat16" if self._bfloat16 else "float32"
         code = ", compiled" if self.compile and not self.not_compiled else ""
         return f"{self.device.name}, {precision}{code}, {processes}, torch {torch.__version__}"
