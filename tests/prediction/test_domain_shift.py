@@ -200,7 +200,7 @@ def test_each_cause_is_reported_once(tmp_path: Path) -> None:
     texts = warned(tmp_path, model)
     assert [t.split(":")[0].rsplit("/", 1)[-1] for t in texts] == ["b0.tif", "c0.tif"]
     scaled, inverted = texts
-    assert "0.9 instead of 0.3 micrometers): predicted at scale 3 (--scale 1 refuses)" in scaled
+    assert "0.9 instead of 0.3 micrometers): predicted at scale 3 (--scale 1 keeps its size)" in scaled
     assert scaled.endswith("(reported once; each result names its scale)")
     assert inverted.endswith("(reported once, also for other images of this kind)")
 

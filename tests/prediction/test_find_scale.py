@@ -120,7 +120,7 @@ def test_the_scale_of_other_images_is_found_and_said(
     assert all(least <= scale <= most for scale in _scales(events))
     assert len(set(_scales(events))) == 1  # one scale is found and kept
     (text,) = _said(events)  # once
-    assert f"predicted at scale {_scales(events)[0]:.2g} (--scale 1 refuses)" in text
+    assert f"predicted at scale {_scales(events)[0]:.2g} (--scale 1 keeps its size)" in text
     made = read_image(tmp_path / "out/0.tif").array[0]
     assert made.shape == (240, 240)
     assert ((made > 0) == (_disks(width) > 500)).mean() > 0.97
@@ -242,7 +242,7 @@ def test_the_axes_of_volumes_have_their_own_factors(tmp_path: Path) -> None:
 
 def test_python_finds_the_same_scale_and_warns(model: Path, tmp_path: Path) -> None:
     image, opened = _disks(40), open_model(model, "cpu")
-    with pytest.warns(UnfamiliarImageWarning, match=r"4.2 times those of the training.*\(scale=1 refuses\)"):
+    with pytest.warns(UnfamiliarImageWarning, match=r"4.2 times those of the training.*\(scale=1 keeps its size\)"):
         found = septum.predict(opened, image)
     _run(model, _write(tmp_path / "in", 40), tmp_path / "out")
     np.testing.assert_array_equal(found, read_image(tmp_path / "out/0.tif").array[0])

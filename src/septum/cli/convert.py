@@ -48,7 +48,7 @@ def _write_labels(asked: ConvertAndExportSettings, display: Display) -> None:
         for event in job.write_labels(settings):
             if isinstance(event, job.Converted):
                 written.append(event)
-                progress.detail(f"{event.source} -> {event.written}: {event.values} values")
+                progress.detail(f"{event.source} -> {event.written}: {pluralize(event.values, 'value')}")
                 for note in event.notes:
                     progress.warn(f"{event.source.name}: {note}")
             else:

@@ -312,8 +312,8 @@ def _slice(values: NDArray[Any], axes: str, item: ScoredPair) -> tuple[NDArray[A
     depth = values.shape[1] if len(axes) == 3 else 1
     if item.section >= depth:
         raise DataError(
-            f"{format_path(item.predicted)}: {depth} slices, but {format_path(item.truth.name)} is of slice "
-            f"{item.section}",
+            f"{format_path(item.predicted)}: {pluralize(depth, 'slice')}, but {format_path(item.truth.name)} is of "
+            f"slice {item.section}",
             "a volume with that slice",
             "compare the truth with results for the whole volume",
         )

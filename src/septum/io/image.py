@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from septum.axes import canonical
 from septum.errors import FileError, UsageError
 from septum.io.formats import check_memory, damaged, format_path
+from septum.words import pluralize
 
 Affine = tuple[tuple[float, ...], ...]
 Index = int | slice | EllipsisType | Sequence[int | slice | EllipsisType]
@@ -322,8 +323,8 @@ def _locate_axes(
     """
     if len(axes) != len(shape):
         raise UsageError(
-            f"axes {axes!r} for {format_path(where)}, which has {len(shape)} dimensions: {tuple(shape)}",
-            f"{len(shape)} letters of TCZYX",
+            f"axes {axes!r} for {format_path(where)}, which has {pluralize(len(shape), 'dimension')}: {tuple(shape)}",
+            f"{pluralize(len(shape), 'letter')} of TCZYX",
             "name one axis for each dimension, or leave the axes out",
         )
     if 0 in shape:

@@ -164,7 +164,9 @@ def write_nifti(path: Path, array: NDArray[Any], axes: str, request: WriteReques
         image = kind(array, matrix, dtype=array.dtype)
     except HeaderDataError as error:
         raise FileError(
-            f"{format_path(request.path)}: {array.dtype} values in a NIfTI file", "another type of numbers", str(error)
+            f"{format_path(request.path)}: values of type {array.dtype} in a NIfTI file",
+            f"a type that NIfTI holds ({error})",
+            "write to a name that ends in .tif or .npy",
         ) from error
     image.header.set_xyzt_units("mm" if request.pixel_size_um or request.affine is not None else "unknown")
     with path.open("wb") as raw:

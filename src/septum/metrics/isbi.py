@@ -263,9 +263,7 @@ def _check(truth: NDArray[np.bool_], proposal: NDArray[np.float32]) -> None:
             f"truth and prediction of {given} pixels", "the same size", "compare images that belong to each other"
         )
     if truth.ndim != 2 or not truth.size:
-        raise DataError(
-            f"an image of {truth.ndim} axes, {truth.size} pixels", "a 2D section", "score it slice by slice"
-        )
+        raise DataError(f"an array of shape {truth.shape}", "a 2D section with pixels", "score it slice by slice")
     low, high = float(proposal.min()), float(proposal.max())
     if not (low >= 0 and high <= 1):
         raise DataError(

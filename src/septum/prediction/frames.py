@@ -397,4 +397,4 @@ def scale_by_pixel_size(pixel_size_um: Mapping[str, float], model: Model) -> Fou
     text = (
         f"pixels are {times:.2g} times {word} than in training ({sizes}): predicted at scale {format_factors(factors)}"
     )
-    return FoundScale.at(factors, model, f"{text} (--scale 1 refuses)")
+    return FoundScale.at(factors, model, f"{text} (--scale 1 keeps its size)")

@@ -234,10 +234,10 @@ class ScaleFinder:
         if factor == 1:
             return ""
         if width_px == 0:
-            return f"predicted at scale {factor:.2g}, as the first images (--scale 1 refuses)"
+            return f"predicted at scale {factor:.2g}, as the first images (--scale 1 keeps its size)"
         return (
             f"objects are about {width_px:.2g} px wide, {width_px / self._target_px:.2g} times those of the training: "
-            f"predicted at scale {factor:.2g} (--scale 1 refuses)"
+            f"predicted at scale {factor:.2g} (--scale 1 keeps its size)"
         )
 
     def _counts(self, evidence: Evidence) -> bool:

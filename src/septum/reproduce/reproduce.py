@@ -52,6 +52,7 @@ from septum.reproduce.results import (
 from septum.reproduce.settings import ReproduceSettings
 from septum.settings import options_of
 from septum.training.events import Step, Stopped, Trained
+from septum.words import pluralize
 
 if TYPE_CHECKING:
     from septum.evaluation.results import Evaluation, ImageScores
@@ -275,7 +276,7 @@ def _notes(parts: Sequence[ProtocolPart], evaluation: Evaluation) -> Iterator[st
     """Yield notes for readers of the figures."""
     yield from dict.fromkeys(note for part in parts for note in part.notes)
     if (images := len(evaluation.results[0].images)) < _FEW:
-        yield f"the interval is of {images} images only, and too narrow: they do not show how much images differ"
+        yield f"the interval is of {pluralize(images, 'image')} only, and too narrow: they do not show how much images differ"
     yield from evaluation.notes
 
 

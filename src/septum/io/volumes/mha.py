@@ -19,6 +19,7 @@ from septum.io.image import StoredImage
 from septum.io.microscopes.libraries import explained
 from septum.io.npy import mapped_reader
 from septum.io.zarr import child_folder
+from septum.words import pluralize
 
 _KIND = "MetaImage"
 _TYPES = {
@@ -50,7 +51,7 @@ def open_mha(path: Path, *, axes: str | None, labels: bool = False) -> StoredIma
         sides = tuple(int(n) for n in header["dimsize"].split())
         channels = int(header.get("elementnumberofchannels", "1"))
         if len(sides) != int(header["ndims"]) or not 2 <= len(sides) < _MOST_DIMENSIONS or min(*sides, channels) < 1:
-            raise ValueError(f"sides {sides}, {channels} channels")
+            raise ValueError(f"sides {sides}, {pluralize(channels, 'channel')}")
         dtype = _dtype(path, header)
         shape = (channels, *sides) if channels > 1 else sides
         names = axes or ("C" if channels > 1 else "") + "XYZT"[: len(sides)]
