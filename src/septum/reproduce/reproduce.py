@@ -276,7 +276,8 @@ def _notes(parts: Sequence[ProtocolPart], evaluation: Evaluation) -> Iterator[st
     """Yield notes for readers of the figures."""
     yield from dict.fromkeys(note for part in parts for note in part.notes)
     if (images := len(evaluation.results[0].images)) < _FEW:
-        yield f"the interval is of {pluralize(images, 'image')} only, and too narrow: they do not show how much images differ"
+        count = pluralize(images, "image")
+        yield f"the interval is of {count} only, and too narrow: they do not show how much images differ"
     yield from evaluation.notes
 
 
