@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -22,3 +23,17 @@ def join_words(words: Sequence[object], last: str = "and") -> str:
     """Return ``"a, b and c"``."""
     *begin, end = map(str, words)
     return f"{', '.join(begin)} {last} {end}" if begin else end
+
+
+def reason_of(error: object, *, most: int = 200) -> str:
+    """Return the text of an exception on one line, without places in memory, which differ from run to run.
+
+    Parameters
+    ----------
+    error
+        The exception, often of a library, or its text.
+    most
+        Characters that are kept.
+    """
+    text = re.sub(r"\s+at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
+    return text[:most] or type(error).__name__

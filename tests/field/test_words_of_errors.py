@@ -19,7 +19,7 @@ from septum.check.issues import distinct_names
 from septum.cli.main import COMMANDS
 from septum.errors import DataError, SeptumError
 from septum.pairing.find import find_pairs
-from septum.words import join_words, list_some, pluralize
+from septum.words import join_words, list_some, pluralize, reason_of
 
 SOURCE = Path(septum.__file__).parent
 
@@ -186,3 +186,10 @@ def test_files_of_one_name_are_told_apart() -> None:
     assert distinct_names([several[0], Path("d/b.png")]) == ["a.png", "b.png"]
     assert distinct_names([several[0], several[0]]) == ["a.png", "a.png"]
     assert distinct_names([]) == [] and distinct_names(several[:1], least=2) == ["images/a.png"]
+
+
+def test_reasons_of_libraries_hold_no_places_in_memory() -> None:
+    error = ValueError(f"cannot identify\n  image file {object()!r}")
+    assert reason_of(error) == "cannot identify image file <object object>"
+    assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert reason_of("x" * 300) == "x" * 200

@@ -26,6 +26,7 @@ from septum.io.atomic import whole_file
 from septum.report.curve import Curve
 from septum.training.events import Planned, Resumed, Step, Stopped, Trained, Validated
 from septum.training.run_folder import RunFolder, read_plan_file
+from septum.words import reason_of
 
 Value = str | int | float | bool
 Outcome = Literal["finished", "stopped", "failed"]
@@ -134,8 +135,8 @@ def _observe(followers: list[_Follower], event: Event | None) -> Iterator[Warned
             follower.finish() if event is None else follower.observe(event)
         except Exception as error:  # a full disk, a dead server, a version that does not fit: no common base class
             followers.remove(follower)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            yield Warned(f"{follower.tracker.name} failed, the training goes on without it: {reason[:_LONGEST_REASON]}")
+            reason = reason_of(error, most=_LONGEST_REASON)
+            yield Warned(f"{follower.tracker.name} failed, the training goes on without it: {reason}")
 
 
 @dataclass

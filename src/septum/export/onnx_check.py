@@ -18,6 +18,7 @@ from septum.errors import FileError
 from septum.export.onnx_graph import IMAGE, PROBABILITIES, STATISTICS
 from septum.io.formats import format_path
 from septum.nn.ensemble import Network
+from septum.words import reason_of
 
 TOLERANCE = 1e-5
 """Largest difference of a probability that is rounding."""
@@ -124,7 +125,7 @@ def _running(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # onnxruntime has no common class of errors
-        raise _wrong(path, f"onnxruntime cannot run it ({' '.join(str(error).split())[:200]})") from error
+        raise _wrong(path, f"onnxruntime cannot run it ({reason_of(error)})") from error
 
 
 def open_session(path: Path) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import FileError
+from septum.words import reason_of
 
 
 @dataclass(frozen=True)
@@ -352,9 +353,8 @@ def damaged(path: Path | str, kind: str, why: object) -> FileError:
             "an image that fits",
             "cut it into parts, or use a machine with more memory",
         )
-    text = " ".join(str(why).split()) or type(why).__name__
     return FileError(
-        f"{format_path(path)}: the {kind} file is damaged or cut off ({text[:200]})",
+        f"{format_path(path)}: the {kind} file is damaged or cut off ({reason_of(why)})",
         f"a complete {kind} file",
         "copy it again from the original, or save it again",
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.formats import damaged, format_path
 from septum.io.image import Reader
+from septum.words import reason_of
 
 _BLOCK = 1 << 18  # bytes that are fetched at once while headers are read
 _RUN = 64 << 20  # plain values are fetched from another machine in runs of at most this size, in bytes
@@ -33,9 +34,9 @@ def reaching(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileError(f"{format_path(url)} does not exist", "an image", "check the address") from error
     except Exception as error:  # every protocol has errors of its own, and they share no parent
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise FileError(
-            f"{format_path(url)}: cannot be fetched ({reason[:200]})",
+            f"{format_path(url)}: cannot be fetched ({reason})",
             "an address that this machine can reach and may read",
             "check the address, the network and your rights, then run again",
         ) from error

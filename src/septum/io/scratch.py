@@ -18,6 +18,7 @@ from septum.io.atomic import as_error, sync_file, whole_file
 from septum.io.formats import format_path
 from septum.io.image import Index, resolve_index
 from septum.io.zarr import ZarrArray, read_node
+from septum.words import reason_of
 
 
 class ShardedArray:
@@ -54,7 +55,7 @@ class ShardedArray:
                 self._array: Any = zarr.open_array(str(path), mode="r+")
         except Exception as error:
             raise FileError(
-                f"{format_path(path)}: cannot be opened to be written ({' '.join(str(error).split())[:200]})",
+                f"{format_path(path)}: cannot be opened to be written ({reason_of(error)})",
                 "an array that Septum has begun",
                 "delete it and run the command again",
             ) from error

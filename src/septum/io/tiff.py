@@ -23,6 +23,7 @@ from septum.io.npy import mapped_reader
 from septum.io.remote import open_url, rows_reader
 from septum.io.selection import picked
 from septum.io.upright import TAG, turn_upright
+from septum.words import reason_of
 
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
 _WHITE_IS_ZERO = 0  # photometric interpretation
@@ -257,7 +258,7 @@ def _unreadable(place: Path | str, why: object) -> FileError:
     if isinstance(place, Path):
         return damaged(place, "TIFF", why)
     return FileError(
-        f"{format_path(place)}: cannot be read ({' '.join(str(why).split())[:200]})",
+        f"{format_path(place)}: cannot be read ({reason_of(why)})",
         "a complete TIFF file that this machine can reach",
         "check the network, then the file",
     )

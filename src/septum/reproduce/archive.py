@@ -14,6 +14,7 @@ from typing import Literal
 from septum.errors import FileError
 from septum.events import Event
 from septum.io.formats import format_path
+from septum.words import reason_of
 
 # The archives have some 40 MB; a much larger one is another file.
 MOST_ARCHIVE, MOST_UNPACKED, MOST_FILES = 500_000_000, 3_000_000_000, 20_000
@@ -73,9 +74,9 @@ def download(url: str, path: Path) -> Generator[Arrived, None, str]:
                 digest.update(piece)
                 yield Arrived("downloading", done, total)
     except requests.RequestException as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise FileError(
-            f"{format_path(url)}: cannot be downloaded ({reason[:200]})",
+            f"{format_path(url)}: cannot be downloaded ({reason})",
             "an address that this machine can reach",
             "check the network, then run the same command; or download the file with a browser and unpack it yourself",
         ) from error
@@ -119,7 +120,7 @@ def unpack(archive: Path, folder: Path) -> Iterator[Arrived]:
                 done += member.file_size
                 yield Arrived("unpacking", done, total)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise refuse(f"damaged ({' '.join(str(error).split())[:200]})") from error
+        raise refuse(f"damaged ({reason_of(error)})") from error
 
 
 def _is_plain(member: zipfile.ZipInfo) -> bool:

@@ -139,7 +139,9 @@ def read_drawings(path: Path) -> tuple[Drawing, ...]:
 def _read_cached(path: Path, _: object) -> tuple[Drawing, ...]:
     kind = drawn_format(path)
     if kind is None:
-        raise refuse(path, "no file of drawn objects", ", ".join(row.name for row in DRAWN_FORMATS), "check the name")
+        raise refuse(
+            path, "not a file of drawn objects", ", ".join(row.name for row in DRAWN_FORMATS), "check the name"
+        )
     return kind.read(path)
 
 

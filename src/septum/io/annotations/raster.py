@@ -92,7 +92,9 @@ def fill(
     """
     if drawing.size is not None and drawing.size != sides:
         stated, own = (" x ".join(map(str, size)) for size in (drawing.size, sides))
-        raise refuse(path, f"drawn on {stated} pixels, the image has {own}", "the size of its image", "export it again")
+        raise refuse(
+            path, f"drawn on {stated} pixels, the image has {own}", "the size of its image", "export the objects again"
+        )
     if drawing.refused and not drawing.objects:
         raise refuse(
             path, f"no shape with an area: {list_names(drawing.refused)}", "outlines or masks", "draw outlines"
