@@ -89,5 +89,5 @@ def test_a_file_named_as_drawn_objects_that_holds_none_is_refused_by_name(tmp_pa
     Image.fromarray(IDS).save(tmp_path / "a.png")
     (tmp_path / "bad.json").write_text("{")
     for data in ((tmp_path / "bad.json",), (tmp_path / "a.png", tmp_path / "bad.json")):
-        with pytest.raises(FileError, match=r"bad\.json: no file of drawn objects\nexpected: Cellpose, ImageJ"):
+        with pytest.raises(FileError, match=r"bad\.json: not a file of drawn objects\nexpected: Cellpose, ImageJ"):
             convert(*data, out=tmp_path / "out")

@@ -33,7 +33,6 @@ Outcome = Literal["finished", "stopped", "failed"]
 
 # Files of a training that are logged beside its scores; of the whole run also its model.
 _FILES = ("report.html", "metrics.json", "plan.json")
-_LONGEST_REASON = 200
 _MOST_SENDING = 1000
 # Settings of the user win. By default MLflow reports its use to its makers, prints messages between the
 # lines of the training, waits four minutes for a server that does not answer, and sends each value on its own, out of
@@ -135,7 +134,7 @@ def _observe(followers: list[_Follower], event: Event | None) -> Iterator[Warned
             follower.finish() if event is None else follower.observe(event)
         except Exception as error:  # a full disk, a dead server, a version that does not fit: no common base class
             followers.remove(follower)
-            reason = reason_of(error, most=_LONGEST_REASON)
+            reason = reason_of(error)
             yield Warned(f"{follower.tracker.name} failed, the training goes on without it: {reason}")
 
 

@@ -197,9 +197,9 @@ def remarks(report: RunReport) -> Iterator[str]:
     if objects is None or not objects.true:
         return
     if objects.merged > max(2, 0.05 * objects.true):
-        yield f"{objects.merged} of {objects.true} objects {'is' if objects.merged == 1 else 'are'} merged with a neighbor."
+        yield f"{objects.merged} of {objects.true} objects are merged with a neighbor."
     if objects.split > max(2, 0.05 * objects.true):
-        yield f"{objects.split} of {objects.true} objects {'is' if objects.split == 1 else 'are'} split into parts."
+        yield f"{objects.split} of {objects.true} objects are split into parts."
     share = 1 - objects.missed / objects.true
     for part in objects.by_size:
         if part.count >= 10 and part.found / part.count < share - 0.15:
