@@ -174,7 +174,7 @@ def to_list(data: Any, name: str) -> list[Any]:
     """
     expected = "a folder, a list of arrays or of paths, or an array whose first axis counts images"
     if is_picture(data) or isinstance(data, Mapping) or not isinstance(data, Iterable):
-        todo = f"put it into a list: [{name}]" if is_picture(data) else ""
+        todo = f"put it into a list: [{name}]" if is_picture(data) else "give one of these"
         raise DataError(f"{name}: {_kind_of(data)}", expected, todo)
     several = list(to_array(data, name)) if hasattr(data, "shape") else list(data)
     if not several:

@@ -126,7 +126,7 @@ def test_lists_of_different_lengths_are_refused_before_anything_is_trained(
         (np.ma.masked_less(np.arange(8).reshape(2, 2, 2), 3), np.zeros((2, 2, 2)), "images: a masked array, whose"),
         ("folder", np.zeros((2, 9, 9)), "images as a path, masks as arrays"),
         (np.zeros((2, 9, 9)), "folder", "images as arrays, masks as a path"),
-        (["a.tif"], [np.zeros((9, 9))], "both paths and arrays"),
+        (["a.tif"], [np.zeros((9, 9))], "images and masks: both paths and arrays"),
         (np.zeros((1, 2, 3, 4, 5)), np.zeros((1, 2, 3, 4, 5)), "masks of 4 dimensions"),
     ],
 )
@@ -134,7 +134,7 @@ def test_what_cannot_be_trained_on_is_refused_in_words(images: Any, masks: Any, 
     with pytest.raises((DataError, UsageError)) as caught:
         septum.train(images, masks, **SMALL)
     assert caught.value.given.startswith(given)
-    assert caught.value.expected
+    assert caught.value.expected and caught.value.todo
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_cannot_be_predicted_is_refused_in_words(model: Model, image: Any, 
     with pytest.raises((DataError, FileError)) as caught:
         septum.predict(model, image)
     assert given in caught.value.given
-    assert caught.value.expected
+    assert caught.value.expected and caught.value.todo
 
 
 @pytest.mark.parametrize("output", ["probs", "mask", "label", "PROBABILITIES", 5])
