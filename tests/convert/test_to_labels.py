@@ -56,7 +56,7 @@ def test_what_has_no_partner_and_what_does_not_fit_is_named(tmp_path: Path) -> N
     written, failed = convert(tmp_path / "data", out=tmp_path / "out")
     assert [one.written.name for one in written] == ["a.tif"]
     assert [(one.source.name, one.reason.splitlines()[0].partition(": ")[2]) for one in failed] == [
-        ("b.tif", "12 x 14 pixels, its image 9 x 9"),
+        ("b.tif", "12 x 14 pixels, but its image 9 x 9"),
         ("c.tif", ""),
     ]
     assert failed[1].reason == "no partner"

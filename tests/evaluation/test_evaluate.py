@@ -368,5 +368,5 @@ def test_truths_of_0_and_1_beside_0_and_255_mean_the_same(tmp_path):
 def test_values_that_are_not_classes_count_as_wrong(tmp_path):
     truth, predicted = np.array([[0, 1, 2, 2]] * 4, np.uint8), np.array([[0, 1, 7, 2]] * 4, np.uint8)
     result = run(save(tmp_path / "p", {"a": predicted}), save(tmp_path / "t", {"a": truth}), metrics=("pixels",))
-    assert any("no class of the truth count as wrong: 7" in n for n in result.notes)
+    assert any("not classes of the truth count as wrong: 7" in n for n in result.notes)
     assert scores(result)["wrong pixels"].value == 0.25 and scores(result)["recall 2"].value == 0.5

@@ -130,7 +130,7 @@ def test_another_origin_is_a_warning(save: Callable[..., tuple[Path, Path]]) -> 
 def test_directions_that_differ_between_other_voxels_are_an_error(save: Callable[..., tuple[Path, Path]]) -> None:
     report = check(save(unchanged, mirrored_elsewhere), kind="classes")
     assert found(report, "affines-conflict") == ("image LPS, mask RAS",) * 3
-    with pytest.raises(DataError, match="save the masks on the grid of their images"):
+    with pytest.raises(DataError, match="save each mask on the grid of its image"):
         report.refuse_errors()
 
 

@@ -95,7 +95,7 @@ def test_a_missing_channel_and_channels_that_differ_are_named(tmp_path: Path, ce
     (folder / "imagesTs/cell_002_0001.tif").unlink()
     from septum.prediction.outputs import input_images
 
-    with pytest.raises(FileError, match=r"cell_002.tif: 1 files of channels"):
+    with pytest.raises(FileError, match=r"cell_002.tif: 1 file of channels"):
         input_images([str(folder / "imagesTs")])
 
 

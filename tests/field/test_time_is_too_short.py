@@ -119,7 +119,7 @@ def test_a_finished_run_says_that_it_is_done_and_how_to_go_on(
     assert "this run was finished before" not in first
     assert again.splitlines()[-1] == (
         "this run was finished before, after 2 steps: nothing is trained again; to train on, start from its weights in "
-        f"a new folder: --from {run / 'model.safetensors'} -o FOLDER"
+        f"a new folder: septum train DATA --from {run / 'model.safetensors'} -o FOLDER"
     )
     assert "device: " in first
     assert "device: " not in again

@@ -189,7 +189,7 @@ def test_a_pyramid_needs_all_pieces_and_can_be_made_again(tmp_path: Path) -> Non
     target.write((slice(0, 64), slice(0, 64)), IMAGE[0, :64, :64])
     assert len(target.missing()) == 5
     assert read_image(path).array[0, 64:].sum() == 0, "until the image is complete, missing pixels are 0"
-    with pytest.raises(FileError, match="5 pieces are not written"):
+    with pytest.raises(FileError, match="5 pieces not written"):
         finish(path)
     target.write((), IMAGE[0])
     steps = add_pyramid(path, smallest=20)
