@@ -341,7 +341,7 @@ def test_a_rotated_mask_is_not_transposed(tmp_path: Path) -> None:
     report = check([tmp_path])
     assert [f.line() for f in report.errors] == [
         "1 pair whose image and mask differ in size: a1.tif (image 48 x 40, mask 40 x 48, rotated by 90 degrees); "
-        "left out of the copy of --fix; export each mask in the size of its image"
+        "left out of the copy of `septum check --fix`; export each mask in the size of its image"
     ]
 
 

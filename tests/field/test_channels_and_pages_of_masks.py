@@ -64,8 +64,8 @@ def test_channels_that_overlap_are_refused_with_a_way_out(data: Data) -> None:
     report = check([data(mask, count=1)])
     assert report.errors[0].line() == (
         "1 mask whose values are not labels: c0.tif (5 channels that overlap or hold several values; numpy.argmax "
-        "makes one of a channel for each class); left out of the copy of --fix; save each as whole numbers in one "
-        "channel, as PNG or TIFF"
+        "makes one of a channel for each class); left out of the copy of `septum check --fix`; save each as "
+        "whole numbers in one channel, as PNG or TIFF"
     )
 
 

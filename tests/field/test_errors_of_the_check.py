@@ -114,22 +114,22 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
         other_size,
         {
             "sizes-differ": "1 pair whose image and mask differ in size: b.tif (image 24 x 24, mask 20 x 24); left "
-            "out of the copy of --fix; export each mask in the size of its image"
+            "out of the copy of `septum check --fix`; export each mask in the size of its image"
         },
     ),
     (
         other_pages,
         {
             "pages-differ": "1 pair whose image and mask differ in the number of pages: b.tif (image 4, mask 3); left "
-            "out of the copy of --fix; export a page of the mask for each page of the image"
+            "out of the copy of `septum check --fix`; export a page of the mask for each page of the image"
         },
     ),
     (
         other_affine,
         {
             "affines-conflict": "1 pair whose affines turn image and mask differently without placing them on the "
-            "same voxels: b.nii.gz (image LPS, mask RAS); left out of the copy of --fix; save each mask on the "
-            "grid of its image; if the arrays fit as they are stored, save it with the affine of its image"
+            "same voxels: b.nii.gz (image LPS, mask RAS); left out of the copy of `septum check --fix`; save each "
+            "mask on the grid of its image; if the arrays fit as they are stored, save it with the affine of its image"
         },
     ),
     (
@@ -155,7 +155,7 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
         other_channels,
         {
             "channels-differ": "1 image with another number of channels than most: a2.tif (5 instead of 2); left out "
-            "of the copy of --fix; export each with the channels of the other images"
+            "of the copy of `septum check --fix`; export each with the channels of the other images"
         },
     ),
     (
@@ -184,7 +184,8 @@ ERRORS: list[tuple[Maker, dict[str, str]]] = [
         no_labels,
         {
             "mask-no-labels": "1 mask whose values are not labels: b.tif (the value -7, where only -1 (not annotated) "
-            "may be negative); left out of the copy of --fix; save each as whole numbers in one channel, as PNG or TIFF"
+            "may be negative); left out of the copy of `septum check --fix`; save each as whole numbers in "
+            "one channel, as PNG or TIFF"
         },
     ),
     (unreadable, {"nothing-left": "no pair is left to train on; repair the files that are named here"}),

@@ -33,7 +33,7 @@ SIZES_DIFFER = IssueKind(
     "error",
     "pair",
     "whose image and mask differ in size",
-    "left out of the copy of --fix",
+    "left out of the copy of `septum check --fix`",
     todo="export each mask in the size of its image",
     leaves_out=True,
 )
@@ -42,7 +42,7 @@ PAGES_DIFFER = IssueKind(
     "error",
     "pair",
     "whose image and mask differ in the number of pages",
-    "left out of the copy of --fix",
+    "left out of the copy of `septum check --fix`",
     todo="export a page of the mask for each page of the image",
     leaves_out=True,
 )
@@ -69,7 +69,7 @@ AFFINES_CONFLICT = IssueKind(
     "error",
     "pair",
     "whose affines turn image and mask differently without placing them on the same voxels",
-    "left out of the copy of --fix",
+    "left out of the copy of `septum check --fix`",
     todo="save each mask on the grid of its image; if the arrays fit as they are stored, save it with the affine of "
     "its image",
     leaves_out=True,

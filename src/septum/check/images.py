@@ -82,7 +82,7 @@ CHANNELS_DIFFER = IssueKind(
     "error",
     "image",
     "with another number of channels than most",
-    "left out of the copy of --fix",
+    "left out of the copy of `septum check --fix`",
     todo="export each with the channels of the other images",
     leaves_out=True,
 )
@@ -92,7 +92,7 @@ ORIENTATIONS_DIFFER = IssueKind(
     "warning",
     "image",
     "in a set of several orientations, as the affines state",
-    "used as stored: the network sees some of them turned or mirrored",
+    "used as stored: the network sees some turned or mirrored",
     todo="save all volumes in one orientation if left and right matter",
 )
 ONE_IMAGE = IssueKind(

@@ -36,7 +36,7 @@ class IssueKind:
     mend
         What happens to the file in training and in the copy; ``""``: nothing.
     fix
-        Repair only in the copy of ``septum check DATA --fix OUT``, as "moves them back"; ``""``: none.
+        Repair only in the copy of ``septum check DATA --fix OUT``, as "undoes the shift"; ``""``: none.
     todo
         Advice to the user; ``""`` where none is needed, or where `fix` repairs it.
     leaves_out

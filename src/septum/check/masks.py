@@ -26,7 +26,7 @@ MASK_NO_LABELS = IssueKind(
     "error",
     "mask",
     "whose values are not labels",
-    "left out of the copy of --fix",
+    "left out of the copy of `septum check --fix`",
     todo="save each as whole numbers in one channel, as PNG or TIFF",
     leaves_out=True,
 )
@@ -300,7 +300,7 @@ def _sharpen(planes: NDArray[np.int64], mends: list[IssueKind], *, lossy: bool) 
         mends.append(MASK_SMOOTHED)
         return sharpened[0], False, ""
     elif has_jpeg_artifacts(color_codes(planes)):
-        problem = "blurred, as by JPEG or smoothing; export it anew as PNG or TIFF"
+        problem = "blurred, as by JPEG or smoothing; export it again as PNG or TIFF"
     else:
         return planes, False, ""
     restored = restore_two_values(planes)

@@ -155,9 +155,7 @@ def find_format(location: Path | str) -> ImageFormat:
         raise FileError(f"{format_path(location)} does not exist", "an image", "check the name") from error
     except OSError as error:
         raise FileError(
-            f"{format_path(location)}: cannot be read ({error.strerror})",
-            "a file that you may read",
-            "check its rights",
+            f"{format_path(location)}: cannot be read ({error.strerror})", "a file you may read", "check its rights"
         ) from error
     if not head:
         raise FileError(
@@ -180,9 +178,7 @@ def _remote_format(url: str) -> ImageFormat:
     if kind.remote:
         return kind
     names = " or ".join(k.name for k in FORMATS if k.remote)
-    raise FileError(
-        f"{format_path(url)}: of this format only files on this machine are read", names, "copy it to this machine"
-    )
+    raise FileError(f"{format_path(url)}: of this format only files on this machine are read", names, "copy it here")
 
 
 def _no_image(path: Path, head: bytes) -> FileError:
