@@ -23,15 +23,17 @@ from septum.words import join_words, list_some, pluralize, reason_of
 
 SOURCE = Path(septum.__file__).parent
 
-# The commands that the code of a room is run by, so that its messages may name their options; the first is enough.
+# The commands that run the code of a room or of a file, so that its messages may name their options.
 COMMANDS_OF = {
-    "check": ("train",),  # whose data is checked too; `septum check DATA --fix OUT` is written out
+    "check": ("train",),  # whose data is checked too: there `septum check DATA --fix OUT` is written out
+    "check/repair.py": ("check",),
     "pairing": ("train",),
     "training": ("train",),
     "experiments": ("experiment seeds", "train"),
     "prediction": ("predict",),
     "evaluation": ("evaluate",),
     "review": ("review", "suggest"),
+    "review/settings.py": ("review", "suggest", "train"),  # whose runs the help describes
     "export": ("predict", "convert", "export"),
     "convert": ("convert",),
     "reproduce": ("reproduce",),
@@ -73,7 +75,7 @@ def test_every_option_in_a_message_exists_in_a_command_that_shows_it() -> None:
     everywhere = set().union(*known.values()) | {"--version"}
     wrong, count = [], 0
     for path, line, text in texts():
-        own = COMMANDS_OF.get(path.parts[0])
+        own = COMMANDS_OF.get(path.as_posix(), COMMANDS_OF.get(path.parts[0]))
         allowed = set().union(*(known[name] for name in own)) if own else everywhere
         for command in COMMANDS:  # a message that names a command may name its options
             if re.search(rf"\b(?:septum )?{command}\b", text):

@@ -51,7 +51,9 @@ def test_channels_of_other_formats(tmp_path: Path, name: str) -> None:
 
 def test_channels_that_are_not_there_are_refused_with_those_that_are(named: Path, tmp_path: Path) -> None:
     for wanted in ("5", "0", "Cy5", "-1"):
-        with pytest.raises(UsageError, match=rf"--channel {wanted}: 4 channels \(1 DAPI, 2 GFP, 3 3, 4 gfp\)"):
+        with pytest.raises(
+            UsageError, match=rf"--channel {wanted}: the image has 4 channels \(1 DAPI, 2 GFP, 3 3, 4 gfp\)"
+        ):
             open_image(named, selection=Selection((wanted,)))
     with pytest.raises(UsageError, match="several of that name"):
         open_image(named, selection=Selection(("GFP",)))
