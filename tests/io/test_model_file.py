@@ -114,7 +114,7 @@ def test_other_files_than_models_are_refused_with_a_reason(tmp_path: Path) -> No
         (_claims(2**60), "not a safetensors file"),
         (_claims(2**24), "ends beyond"),
         (struct.pack("<Q", 2) + b"[]", "not a JSON object"),
-        (struct.pack("<Q", 9000) + b"[" * 9000, "no JSON"),
+        (struct.pack("<Q", 9000) + b"[" * 9000, "not JSON"),
         (struct.pack("<Q", 2) + b"{}", "another program"),
     ]:
         path.write_bytes(content)

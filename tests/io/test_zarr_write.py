@@ -325,7 +325,7 @@ def test_labels_are_refused_for_other_images_than_ome_zarr_0_5(tmp_path: Path) -
     zarr.create_group(
         str(old), zarr_format=2, attributes={"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
     )
-    with pytest.raises(UsageError, match=r"0\.4 image[\s\S]*convert the image to 0\.5"):
+    with pytest.raises(UsageError, match=r"0\.4 image[\s\S]*save the image as 0\.5"):
         labels_place(old, "cells")
     with pytest.raises(UsageError, match="not an OME-Zarr image"):
         labels_place(tmp_path, "cells")
