@@ -124,7 +124,7 @@ def test_a_sample_is_the_test_and_the_cover(tmp_path: Path) -> None:
 
 def test_a_sample_that_does_not_fit_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     write_image(tmp_path / "cells.tif", np.zeros((2, 40, 40), np.uint8), axes="CYX")
-    with pytest.raises(DataError, match=r"2 channels, axes CYX\nexpected: 1 channels and 2 spatial axes"):
+    with pytest.raises(DataError, match=r"2 channels, axes CYX\nexpected: 1 channel and 2 spatial axes"):
         package(tmp_path, NETWORKS["padded"], NormalizeSettings(), sample=tmp_path / "cells.tif")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.tif", "small.safetensors"]
 
