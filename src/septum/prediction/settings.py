@@ -340,11 +340,5 @@ class PredictSettings(Settings):
         if self.workers is not None and self.shard is not None:
             raise UsageError("--workers and --shard", "one of them", "leave the other out")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
-            raise UsageError(
-                f"--shard {format_shard(self.shard)}",
-                f"1/{self.shard[1]} to {self.shard[1]}/{self.shard[1]}"
-                if self.shard[1] > 0
-                else "part I of N, such as 3/8",
-                "count the parts from 1",
-            )
+            raise UsageError(f"--shard {format_shard(self.shard)}", "1/N to N/N", "count the parts from 1")
         return self
