@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := web/node_modules/.installed
 
-.PHONY: install check docs figures page test test-slow test-fresh demo studio package audit lock clean
+.PHONY: install check docs figures page test test-slow test-fresh test-pythons plugin demo studio package audit lock clean
 
 install: $(STAMP)
 
@@ -51,6 +51,27 @@ test-slow: install
 # Property tests with examples that no run had before. What fails prints how to repeat it.
 test-fresh: install
 	SEPTUM_HYPOTHESIS=fresh $(BIN)/python -m pytest -m hypothesis
+
+# With every Python on this machine that Septum supports, each in an environment of its own; says which were found.
+test-pythons:
+	packaging/pythons.sh
+
+# The plugin for napari, in an environment of its own: napari and Qt are nothing that Septum needs. Without a display its
+# window is drawn into memory (xvfb); where there is none, the tests that need a window are skipped.
+plugin: build/plugin/.installed
+	build/plugin/bin/ruff check napari-septum
+	cd napari-septum && ../build/plugin/bin/mypy
+	build/plugin/bin/npe2 validate napari-septum
+	cd napari-septum && $$(command -v xvfb-run > /dev/null && test -z "$$DISPLAY" && echo xvfb-run --auto-servernum) \
+		../build/plugin/bin/python -m pytest
+
+build/plugin/.installed: napari-septum/pyproject.toml requirements.lock
+	$(PYTHON) -m venv build/plugin
+	build/plugin/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock \
+		'napari[pyqt6]>=0.6' npe2 pytest-qt editables
+	build/plugin/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--editable . --editable napari-septum
+	touch $@
 
 demo: install
 	$(BIN)/septum demo

@@ -1,18 +1,25 @@
-"""The wheel is complete, and the lock names the versions that are tested here."""
+"""The wheel is complete, the lock names the versions that are tested here, and all files name the same versions."""
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
+import sys
+import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from septum.version import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,3 +79,68 @@ def test_dependencies_are_ranges(name: str) -> None:
     needs = [Requirement(t) for t in importlib.metadata.requires("septum") or []]
     (need,) = (n for n in needs if n.name == name and n.marker is None)
     assert {s.operator for s in need.specifier} == {">="}
+
+
+# Names of conda-forge where they are not those of PyPI.
+_CONDA = {"torch": "pytorch"}
+
+
+def _recipe() -> dict[str, Any]:
+    text = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    recipe: dict[str, Any] = yaml.safe_load(text)
+    return recipe
+
+
+def _project(folder: Path = ROOT) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
+def test_the_recipe_of_conda_asks_for_what_the_wheel_asks_for() -> None:
+    wheel = {_CONDA.get(need.name, need.name): need.specifier for need in map(Requirement, _project()["dependencies"])}
+    recipe = [Requirement(text) for text in _recipe()["requirements"]["run"] if not text.startswith("python ")]
+    assert {need.name: need.specifier for need in recipe} == wheel
+    assert _project()["requires-python"] == f">={_recipe()['context']['python_min']}"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    named = {
+        "version.py": __version__,
+        "CITATION.cff": citation["version"],
+        "recipe.yaml": _recipe()["context"]["version"],
+        "napari-septum": _project(ROOT / "napari-septum")["version"],
+    }
+    assert named == dict.fromkeys(named, _project()["version"])
+
+
+def test_what_is_imported_is_asked_for() -> None:
+    """No library is there only because another one happens to need it."""
+    project = _project()
+    texts = [*project["dependencies"], *(t for extra in project["optional-dependencies"].values() for t in extra)]
+    asked = {canonicalize_name(Requirement(text).name) for text in texts}
+    found = importlib.metadata.packages_distributions()
+    missing = set()
+    for path in (ROOT / "src" / "septum").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.split(".")[0] for name in names} - {"septum", "distributed"} - sys.stdlib_module_names:
+                owners = {canonicalize_name(name) for name in found.get(top, [])}
+                if owners and not owners & asked:
+                    missing.add(f"{top} in {path.name}")
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted((ROOT / ".github").rglob("*.yml")), ROOT / "CITATION.cff"], ids=lambda path: path.name
+)
+def test_files_for_other_programs_are_yaml(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_workflows_run_targets_and_options_that_exist() -> None:
+    make = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = "".join(p.read_text(encoding="utf-8") for p in (ROOT / ".github" / "workflows").glob("*.yml"))
+    used = [target for line in re.findall(r"run: make (.*)", text) for target in line.split()]
+    assert used and set(used) <= make

@@ -142,7 +142,7 @@ def train(
         If the data cannot be learned from or an option is outside its range: what was given, what was expected, what
         to do.
     """
-    with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="septum-", ignore_cleanup_errors=True) as temporary:
         data = data_paths(images, masks, Path(temporary))
         folder = Path(out) if out is not None else Path(temporary) / "run"
         training: dict[str, Any] = {
@@ -292,7 +292,7 @@ def evaluate(
     SeptumWarning
         For each file that could not be scored.
     """
-    with tempfile.TemporaryDirectory(prefix="septum-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="septum-", ignore_cleanup_errors=True) as temporary:
         several, true = compared_paths(predicted, truth, Path(temporary))
         found = evaluate_job(
             _settings(

@@ -87,7 +87,10 @@ class Progress:
         if self._terminal and self.waiting:
             from rich.console import Console
 
-            self._mark = Console(stderr=True).status(self.waiting)
+            console = Console(stderr=True)
+            # Terminals of other encodings cannot show the usual dots.
+            unicode = console.encoding.startswith("utf")
+            self._mark = console.status(self.waiting, spinner="dots" if unicode else "line")
             self._mark.start()
         return self
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -257,7 +255,7 @@ def test_a_killed_writer_leaves_old_or_new_shards(tmp_path: Path) -> None:
         with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None and writer.stdout.readline() == b"go\n"
             time.sleep(wait)
-            os.kill(writer.pid, signal.SIGKILL)
+            writer.kill()
         array = read_image(path).array[0]
         for y, x in np.ndindex(2, 2):
             shard = array[y * 512 : (y + 1) * 512, x * 512 : (x + 1) * 512]

@@ -369,7 +369,7 @@ class MLflow:
         name = "/".join(filter(None, (self._run.absolute().name, part)))
         made = str(self._client.create_run(self._experiment(), run_name=name, tags=tags).info.run_id)
         with whole_file(self._note) as file:
-            file.write_text(json.dumps({**self._ids(), part or "run": made}, indent=2) + "\n")
+            file.write_text(json.dumps({**self._ids(), part or "run": made}, indent=2) + "\n", encoding="utf-8")
         return made
 
     def _experiment(self) -> str:

@@ -80,7 +80,7 @@ def write_package(
         If the sample does not fit the model.
     """
     header = model.header
-    with tempfile.TemporaryDirectory(prefix="septum-export-") as place:
+    with tempfile.TemporaryDirectory(prefix="septum-export-", ignore_cleanup_errors=True) as place:
         folder = Path(place)
         inputs, comparison = write_onnx(folder / _WEIGHTS, model, pair, None, named=path)
         image = pair.image if settings.sample is None else _sample(settings.sample, model)

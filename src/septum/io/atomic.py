@@ -6,7 +6,9 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from septum.errors import FileError
 from septum.io.formats import format_path
 
 _PREFIX = ".septum-part-"
+_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if sys.platform == "win32" else ()
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync_file(temporary)
-        temporary.replace(target)
+        rename(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise as_error(path, error) from error
@@ -86,6 +89,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def rename(path: Path, target: Path, *, waits_s: Sequence[float] = _WAITS_S) -> None:
+    """Rename a file or folder; an older file of that name is replaced in one stroke.
+
+    Windows refuses while any program has one of the two open: a virus scanner or an indexer does, for a moment, with
+    each new file. So there a refusal is final only after some seconds.
+
+    Parameters
+    ----------
+    path, target
+        The old and the new name, on one disk.
+    waits_s
+        Seconds to wait after each refusal but the last.
+
+    Raises
+    ------
+    OSError
+        As `os.replace`.
+    """
+    for wait_s in waits_s:
+        try:
+            path.replace(target)
+            return
+        except PermissionError:
+            time.sleep(wait_s)
+    path.replace(target)
+
+
 def remove_parts(folder: Path) -> None:
     """Remove temporary files that a killed process left in `folder`. Call it where no other process writes."""
     for part in folder.glob(f"{_PREFIX}*"):
@@ -113,8 +143,8 @@ def replace_folder(new: Path, path: Path) -> None:
     old = path.with_name(f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}")
     try:
         if path.exists():
-            path.rename(old)
-        new.rename(path)
+            rename(path, old)
+        rename(new, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise as_error(path, error) from error

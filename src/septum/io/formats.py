@@ -7,6 +7,7 @@ septum.io.image.StoredImage``; a writer is ``write(path, array, axes, request: s
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zlib
@@ -242,7 +243,7 @@ def url_of(location: Path | str) -> str | None:
     """Return the URL that `location` is, None if it is a path on this machine.
 
     A URL may travel as a `Path`, which merges its slashes: ``Path("s3://bucket/a.zarr")`` reads ``s3:/bucket/a.zarr``.
-    No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path on this machine.
+    No folder here is called ``s3:``, so the URL can be restored. ``file://`` is a path here (on Windows with a drive).
     """
     text = location.as_posix() if isinstance(location, Path) else location
     match = _URL.match(text)
@@ -255,7 +256,7 @@ def local_path(location: Path | str) -> Path:
     """Return the path on this machine that `location` is; it must not be a URL of another machine."""
     text = location.as_posix() if isinstance(location, Path) else location
     match = _URL.match(text)
-    return Path("/" + text[match.end() :]) if match is not None else Path(location)
+    return Path(location) if match is None else Path(("" if os.name == "nt" else "/") + text[match.end() :])
 
 
 def is_image(path: Path) -> bool:

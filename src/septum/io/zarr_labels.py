@@ -201,8 +201,11 @@ def _renew_list(image: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time change the list of labels in `folder`, which is made if missing."""
     folder.mkdir(exist_ok=True)
-    if os.name != "posix":
-        yield
+    if os.name != "posix":  # where folders cannot be locked, a file stands for it; it is removed again
+        from filelock import FileLock
+
+        with FileLock(folder / ".septum-lock"):
+            yield
         return
     import fcntl
 

@@ -195,7 +195,7 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
         try:
             new.mkdir(parents=True)
             with whole_file(new / "plan.json") as temporary:
-                temporary.write_text(plan.model_dump_json(indent=2))
+                temporary.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
             with suppress(FileExistsError):
                 new.rename(folder)  # if another process was first, its folder is kept
                 return Work(folder, plan), False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,12 +14,13 @@ from septum.version import __version__
 
 
 def installation(device: str = "auto") -> dict[str, str]:
-    """Return versions, the device with the reason, the code that computes on a CPU, and the models of this version."""
+    """Return versions, the computer, the device with the reason, the code that computes on a CPU, extras and models."""
     import numpy as np
     import torch
 
     from septum.nn.device import find_device
     from septum.prediction.backend import describe_rule
+    from septum.prediction.memory import format_bytes, total_bytes
 
     chosen = find_device(device)
     return {
@@ -25,24 +28,51 @@ def installation(device: str = "auto") -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": f"{_processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "memory": format_bytes(total_bytes()),
         "device": chosen.name,
         "why": chosen.why,
         "prediction on CPU": describe_rule() if chosen.torch.type == "cpu" else "PyTorch",
         "training precision": "bfloat16 (weights float32)" if chosen.bfloat16 else "float32",
+        "extras": ", ".join(extras()),
         "models": ", ".join(NAMES),
     }
 
 
 def libraries() -> dict[str, str]:
     """Return the versions of the installed libraries that Septum requires, by name."""
+    return {name: version for name, _, version in _required() if version is not None}
+
+
+def extras() -> list[str]:
+    """Return the extras all of whose libraries are installed, without that of developers."""
+    required = list(_required())
+    lacking = {extra for _, extra, version in required if version is None}
+    return [extra for extra in dict.fromkeys(extra for _, extra, _ in required) if extra not in {"", "dev", *lacking}]
+
+
+def _required() -> Iterator[tuple[str, str, str | None]]:
+    """Yield each library that Septum requires, its extra, ``""`` for none, and its version, None if not installed."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
-    found = {}
     for requirement in requires("septum") or []:
         name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+        extra = re.search(r"extra == ['\"](\w+)", requirement)
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = None
+        yield name, extra[1] if extra else "", found
+
+
+def _processor() -> str:
+    """Return the name of the processor, as far as the system tells it."""
+    with suppress(OSError):
+        names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        if names:
+            return str(names[0])
+    return platform.processor() or platform.machine()
 
 
 def describe_model(path: Path, device: str = "auto", *, curves: bool = False) -> dict[str, object]:

@@ -71,7 +71,7 @@ def peak_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":  # getrusage would include the program that started this process
         with suppress(OSError, IndexError):
-            return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+            return int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) << 10
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -105,7 +105,7 @@ def _groups() -> list[tuple[int, int]]:
     """Return limit and use, in bytes, of each control group of this process that has a limit."""
     groups = []
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, kinds, inside = line.split(":", 2)
             if kinds and "memory" not in kinds.split(","):
                 continue
@@ -116,7 +116,7 @@ def _groups() -> list[tuple[int, int]]:
                 if not folder.is_relative_to(base):
                     break
                 with suppress(OSError, ValueError):  # "max" is not a number: no limit
-                    limit, used = (int((folder / name).read_text()) for name in names)
+                    limit, used = (int((folder / name).read_text(encoding="utf-8")) for name in names)
                     if limit < 1 << 60:
                         groups.append((limit, used))
     return groups

@@ -290,7 +290,7 @@ def read_log(log: Path) -> dict[str, Array]:
         If the log is missing or damaged, or has no line.
     """
     try:
-        with log.open(newline="") as file:
+        with log.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         names = lines[0].keys()
         columns = {name: np.array([float(line[name] or "nan") for line in lines]) for name in names}

@@ -292,7 +292,7 @@ def launch(count: int, command: Sequence[str]) -> int:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     _set_environment(count)
-    with tempfile.TemporaryDirectory(prefix="septum-") as folder:
+    with tempfile.TemporaryDirectory(prefix="septum-", ignore_cleanup_errors=True) as folder:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -318,7 +318,7 @@ def launch(count: int, command: Sequence[str]) -> int:
                 raise _launch_error(cause, count, codes[cause]) from None
             if cause > 0:
                 for file in Path(folder).rglob(f"{cause}/stderr.log"):
-                    sys.stderr.write(file.read_text(errors="replace"))
+                    sys.stderr.write(file.read_text(encoding="utf-8", errors="replace"))
             return codes[cause]
     return 0
 
@@ -333,6 +333,8 @@ def _set_environment(count: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if sys.platform == "win32":
+        os.environ.setdefault("USE_LIBUV", "0")  # PyTorch asks for it by default, but its wheels for Windows lack it
 
 
 def _cause(codes: Mapping[int, int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Return True if a stop was requested, or the command that started this process is gone."""
-        return self._requested or (self._parent > 0 and os.getppid() != self._parent)
+        return self._requested or (self._parent > 0 and not _is_our_parent(self._parent))
 
     def request(self) -> None:
         """Request the stop."""
@@ -53,6 +54,15 @@ class StopRequest:
         again, self.number, self._requested = self._requested, number, True
         if again or not self._polled:
             raise KeyboardInterrupt
+
+
+def _is_our_parent(process: int) -> bool:
+    """Return True if this process still has the parent that started it."""
+    if sys.platform == "win32":  # which goes on naming a parent that is gone
+        import psutil
+
+        return bool(psutil.pid_exists(process))
+    return os.getppid() == process
 
 
 @contextmanager

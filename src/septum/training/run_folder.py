@@ -124,8 +124,7 @@ class RunFolder:
                     f"{format_path(self.path)} was trained on {format_path(owner['host'])}, which recorded no end: "
                     "make sure that the training does not go on there; not every network drive supports locks"
                 )
-            with whole_file(note) as part:
-                part.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid()}) + "\n")
+            self.write_json(note.name, {"host": socket.gethostname(), "process": os.getpid()})
             remove_parts(self.path)
             yield warning
         finally:
@@ -250,7 +249,7 @@ class RunFolder:
     def write_json(self, name: str, content: object) -> None:
         """Write one JSON file, completely or not at all."""
         with whole_file(self.path / name) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n")
+            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def open_log(self, scores: Sequence[str], *, after: int) -> StepLog:
         """Open the log for appending, truncated to the first `after` steps."""
@@ -258,7 +257,7 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         try:
-            return dict(json.loads((self.path / name).read_text()))
+            return dict(json.loads((self.path / name).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, RecursionError):
@@ -271,7 +270,7 @@ class RunFolder:
 def _owner(note: Path) -> dict[str, str] | None:
     """Return host and process of the last training that did not record its end."""
     try:
-        stored = json.loads(note.read_text())
+        stored = json.loads(note.read_text(encoding="utf-8"))
         return {"host": str(stored["host"])[:100], "process": str(int(stored["process"]))}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -308,7 +307,7 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
         If the file cannot be read.
     """
     try:
-        return dict(json.loads((folder / "plan.json").read_text()))
+        return dict(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise FileError(
             f"{format_path(folder / 'plan.json')}: cannot be read",
@@ -343,7 +342,7 @@ class StepLog:
     def truncate(self, after: int) -> int:
         """Remove the lines after the first `after` steps; return the number of lines left."""
         rows = self._intact_rows()[:after]
-        with whole_file(self.path) as part, part.open("w", newline="") as file:
+        with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
@@ -353,7 +352,7 @@ class StepLog:
         """Return the lines before the first one that is torn or is not the next step."""
         rows: list[dict[str, str]] = []
         try:
-            with self.path.open(newline="", errors="replace") as file:
+            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
                 for number, row in enumerate(csv.reader(file)):
                     if number == 0 and row != self._columns:
                         return []
@@ -379,7 +378,7 @@ class StepLog:
         """
         values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
         try:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns, restval="").writerow(values)
         except OSError as error:
             raise _unwritable(self.path, error) from None
