@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from aims import FILES, sources
 from annotator_learners import Forest, Studio
 from annotator_person import Labels, Person
+from annotator_picture import draw
 
 from septum import open_model, predict, seeding
 from septum.demo.synthetic_cells import generate
@@ -248,7 +249,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="steps of the trainings with whole images")
     parser.add_argument("--most", type=float, default=1200.0, help="whole images: no more of them after these seconds")
     parser.add_argument("--full-steps", type=int, default=1000, help="steps of the training with all true masks")
-    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
+    parser.add_argument("--write", action="store_true", help="keep the figures, and draw docs/images/annotator.svg")
     asked = parser.parse_args()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in asked.sets:
@@ -259,6 +260,7 @@ def main() -> None:
             print(name, method, json.dumps(found[name][method]), flush=True)
     if asked.write:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        draw(found, HERE.parent / "docs" / "images" / "annotator.svg")
 
 
 if __name__ == "__main__":
