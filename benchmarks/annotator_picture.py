@@ -12,6 +12,7 @@ from septum.report.plots import BOTTOM, COLORS, HEIGHT, LEFT, WIDTH, PlotArea, a
 TITLES = {"demo": "generated cells", "fluorescence": "nuclei, DSB 2018", "dic-hela": "HeLa cells, DIC-C2DH-HeLa"}
 NAMES = {
     "studio": "studio, from nothing",
+    "busy": "studio, a third of the steps",
     "warm": "studio, from a model",
     "forest": "random forest and watershed",
     "whole": "whole images, then septum train",

@@ -114,6 +114,7 @@ def test_two_fingers_move_and_zoom_and_one_finger_paints(browser: Any, studio: S
 
 def test_an_image_of_20000_pixels_opens_in_its_middle_and_is_painted(hands: Hands, tmp_path: Path) -> None:
     side, root = 20_000, tmp_path / "large"
+    root.mkdir()
     slide = create_zarr(root / "slide.ome.zarr", shape=(side, side), axes="YX", dtype=np.uint8)
     slide.write((slice(8192, 10240), slice(8192, 10240)), np.full((2048, 2048), 90, np.uint8))
     hands.open(Studio(root).address)
@@ -169,12 +170,14 @@ TRY = """async ([base, image]) => {
 
 
 def test_a_foreign_page_in_the_same_browser_reads_and_changes_nothing(
-    hands: Hands, studio: Studio, folder: Path, foreign: str
+    browser: Any, studio: Studio, folder: Path, foreign: str
 ) -> None:
+    context = browser.new_context()
+    hands = Hands(context.new_page())
     hands.open(studio.address)  # the cookie is there from now on
     image = hands.page.evaluate("location.hash.slice(1)")
     base = f"http://{urlsplit(studio.address).netloc}/"
-    other = hands.page.context.new_page()
+    other = context.new_page()
     other.goto(foreign)
     tried = other.evaluate(TRY, [base, image])
     assert [kind for _, kind, _ in tried] == ["error", "error", "opaque", "opaque"]
@@ -183,6 +186,7 @@ def test_a_foreign_page_in_the_same_browser_reads_and_changes_nothing(
     own = hands.page.evaluate(TRY, [base, image])  # the page itself may, with the right kind of body
     assert own[0][2] == 200 and own[1][2] == 200
     assert (whole(folder) == 0).all()
+    context.close()
 
 
 def test_a_foreign_name_for_this_address_is_refused(browser: Any, studio: Studio) -> None:
@@ -242,7 +246,7 @@ def test_train_properly_shows_progress_scores_and_a_report(hands: Hands, studio:
     assert "trained" in hands.page.inner_text("#job-text")
     assert (folder / "runs" / "studio-1" / "model.safetensors").is_file()
     hands.until("document.getElementById('model').value === 'runs/studio-1'")
-    with hands.page.context.expect_page() as opened:
+    with hands.page.expect_popup() as opened:
         hands.page.click("#report")
     report = opened.value
     report.wait_for_load_state()

@@ -213,7 +213,9 @@ def _read(image: Image, key: tuple[int, int, int], place: Place, shown: Shown, l
     box = tile_box(place).clip(image_box(_sides(shown.sides, level)))
     at: dict[str, int | slice] = {"T": t, "Z": z, "C": channel, "Y": slice(box.y0, box.y1), "X": slice(box.x0, box.x1)}
     tile = _show(image[tuple(at[a] for a in image.axes)], shown)
-    return np.pad(tile, [(0, n - m) for n, m in zip(box.sides, tile.shape, strict=True)], mode="edge")
+    filled = np.empty(box.sides, np.uint8 if shown.bits == 8 else np.uint16)
+    filled[...] = np.pad(tile, [(0, n - m) for n, m in zip(box.sides, tile.shape, strict=True)], mode="edge")
+    return filled
 
 
 def _stored_levels(path: Path, axes: str | None, shown: Shown) -> dict[int, Image]:

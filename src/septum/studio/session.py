@@ -255,7 +255,8 @@ class _MaskWriter:
 
     def flush(self) -> list[SeptumError]:
         """Write all masks that wait, and those that failed before; return the errors of those that failed again."""
-        session, errors = self._session, []
+        session = self._session
+        errors: list[SeptumError] = []
         with self._lock:
             before, self._failed = self._failed, {}
             self._waiting = {**before, **self._waiting}

@@ -45,7 +45,8 @@ _WARM_UP = 20  # steps in which the rate rises
 _KEEP_STEPS = 50
 _SAVE_S = 30.0
 _REFRESH_S, _WAIT_S = 3.0, 0.25
-_PIXELS, _LEAST_PIXELS = 1 << 20, 1 << 16  # most and least pixels that are predicted at once
+_PIXELS = 1 << 20  # most pixels that are predicted at once
+_LEAST_PIXELS = 1 << 18  # that are predicted however long it takes, on the working grid
 _PREDICT_S = 2.0  # so long a prediction may take; larger views are predicted in their middle
 
 
@@ -312,7 +313,8 @@ class LiveTraining:
         """Return the rectangle, or its middle, small enough to be predicted in time."""
         most = _PIXELS
         if self._pixels_per_s:
-            most = int(min(_PIXELS, max(_LEAST_PIXELS, self._pixels_per_s * _PREDICT_S)))
+            least = _LEAST_PIXELS / self._samples.scale**2
+            most = int(min(_PIXELS, max(least, self._pixels_per_s * _PREDICT_S)))
         height, width = rect.sides
         if height * width <= most:
             return rect
@@ -354,6 +356,6 @@ def _live_plan(plan: Plan, *, warm: bool) -> Plan:
     knows at once.
     """
     optimizer = plan.optimizer.model_copy(
-        update={"schedule": "constant", "average": 0.1, "freeze_batchnorm": 1.0 if warm else 0.0}
+        update={"schedule": "constant", "average": 0.4, "freeze_batchnorm": 1.0 if warm else 0.0}
     )
     return plan.model_copy(update={"optimizer": optimizer, "lines": False})
