@@ -1,8 +1,8 @@
 """Tiles of images at any level of detail, for the page: 8 or 16 bits a pixel.
 
 Integers up to 16 bits are shown as they are; other values are scaled to 16 bits by the range of the image. A coarser
-level is the mean of 2 x 2 pixels of the finer one; of large images it is kept in a cache on the disk. Levels that an
-OME-Zarr image holds are taken as they are.
+level is the mean of 2 x 2 pixels of the finer one; of large images it is kept in a cache on the disk. Levels that the
+file of an image holds are taken as they are.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from septum.errors import FileError, SeptumError
 from septum.io.atomic import whole_file
 from septum.io.files import open_image
 from septum.io.image import Image
-from septum.io.ngff import read_multiscale
-from septum.io.zarr import read_node
+from septum.io.selection import Selection
 from septum.studio.project import Entry, Project, signature
 from septum.studio.tile_grid import Place, Rect, image_box, levels_of, tile_box
 
@@ -91,10 +90,11 @@ class Pyramid:
         """
         if entry.id not in self._shown:
             self._signatures[entry.id] = signature(entry.path)
-            shown = _measure(self._project.open(entry))
+            image = self._project.open(entry)
+            shown = _measure(image)
             if levels_of(shown.sides) > _CACHED_FROM:
                 self._check_cache(entry)
-            self._stored[entry.id] = _stored_levels(entry.path, self._project.axes, shown)
+            self._stored[entry.id] = _stored_levels(entry.path, image, self._project.axes, shown)
             self._shown[entry.id] = shown
         return self._shown[entry.id]
 
@@ -218,23 +218,19 @@ def _read(image: Image, key: tuple[int, int, int], place: Place, shown: Shown, l
     return filled
 
 
-def _stored_levels(path: Path, axes: str | None, shown: Shown) -> dict[int, Image]:
-    """Return the levels that an OME-Zarr image holds, as far as they halve rows and columns and nothing else."""
+def _stored_levels(path: Path, image: Image, axes: str | None, shown: Shown) -> dict[int, Image]:
+    """Return the levels that a file holds, as far as they halve rows and columns and nothing else."""
     found: dict[int, Image] = {}
-    if not path.is_dir():
-        return found
+    wanted = {_sides(shown.sides, level): level for level in range(1, levels_of(shown.sides))}
     with suppress(SeptumError):  # a level that cannot be read is made of the image itself
-        node = read_node(path)
-        multiscale = None if node is None else read_multiscale(node)
-        names = () if multiscale is None else multiscale.paths[1:]
-        wanted = {_sides(shown.sides, level): level for level in range(1, levels_of(shown.sides))}
-        others = (shown.channels, shown.frames, shown.sections)
-        for name in names:
-            image = open_image(path / name, axes=axes or (None if multiscale is None else multiscale.axes))
-            lengths = {"T": 1, "Z": 1, **dict(zip(image.axes, image.shape, strict=True))}
-            sides = next((s for s in wanted if 0 <= s[0] - lengths["Y"] <= 1 and 0 <= s[1] - lengths["X"] <= 1), None)
-            if sides is not None and (lengths["C"], lengths["T"], lengths["Z"]) == others:
-                found[wanted[sides]] = image
+        for number, (height, width) in enumerate(image.level_sides):
+            sides = next((s for s in wanted if 0 <= s[0] - height <= 1 and 0 <= s[1] - width <= 1), None)
+            if number == 0 or sides is None:
+                continue
+            level = open_image(path, axes=axes, selection=Selection(level=number))
+            lengths = {"T": 1, "Z": 1, **dict(zip(level.axes, level.shape, strict=True))}
+            if (lengths["C"], lengths["T"], lengths["Z"]) == (shown.channels, shown.frames, shown.sections):
+                found[wanted[sides]] = level
     return found
 
 

@@ -46,9 +46,9 @@ def predict_view(
     Returns
     -------
     labels
-        ``rect.sides`` int32: object ids, 0 background; or classes.
+        ``(Y, X)`` int32, the sides of `rect`: object ids of 1 and more, 0 background; or classes.
     sure
-        ``rect.sides`` uint8: 255 times the probability of an object, or of the most probable class.
+        ``(Y, X)`` uint8, 0..255: 255 times the probability of an object, or of the most probable class.
     """
     sides = image.shape[1:]
     region = (slice(rect.y0, rect.y1), slice(rect.x0, rect.x1))
