@@ -40,6 +40,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         known = [one for one in results[name] if one in NAMES and results[name][one]["curve"]]
         timed = [p["seconds"] for one in known for p in results[name][one]["curve"] if p["seconds"] is not None]
         area = PlotArea(axis("seconds of the person", np.array(timed), low=0), axis("AP50", np.zeros(1), low=0, high=1))
+        low = all(results[name][one]["curve"][-1]["AP50"] < 0.4 for one in known if one != "full")
         marks = [f'<text class="label" x="{LEFT + 8}" y="30">{TITLES[name]}</text>']
         for number, method in enumerate(one for one in NAMES if one in known):
             color, curve = COLORS[list(NAMES).index(method)], results[name][method]["curve"]
@@ -52,7 +53,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
                 dots = zip(area.xs(x), area.ys(y), strict=True)
                 marks += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{color}"/>' for a, b in dots]
             marks.append(f'<path class="line" stroke="{color}" {line}/>')
-            top = HEIGHT - BOTTOM - 12 - 17 * number
+            top = HEIGHT - BOTTOM - 12 - 17 * number - (80 if low else 0)
             marks.append(
                 f'<text x="{WIDTH - 24}" y="{top}" text-anchor="end" style="fill:{color}">{NAMES[method]}</text>'
             )

@@ -180,7 +180,7 @@ def test_a_foreign_page_in_the_same_browser_reads_and_changes_nothing(
     other = context.new_page()
     other.goto(foreign)
     tried = other.evaluate(TRY, [base, image])
-    assert [kind for _, kind, _ in tried] == ["error", "error", "opaque", "opaque"]
+    assert len(tried) == 4 and all(kind == "error" for _, kind, _ in tried)
     other.close()
     assert (whole(folder) == -1).all()
     own = hands.page.evaluate(TRY, [base, image])  # the page itself may, with the right kind of body
