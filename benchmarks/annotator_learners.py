@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,6 +23,10 @@ SIDE = 512  # of the tiles in which labels travel
 BEGIN_S = 5.0  # seconds of the person between the second object and the first step
 SILENT_S = 600.0  # a server from which nothing comes for so long has failed
 DRAWN = 2  # objects with which learning begins
+
+
+class RefusedError(RuntimeError):
+    """The server does not do what was asked for, and says why."""
 
 
 class Studio:
@@ -124,9 +129,9 @@ class Studio:
 
     def accept(self, name: str, at: tuple[int, int] | None) -> None:
         """Accept an object of the prediction, or everything that is shown."""
-        self._edit(
-            name, {"kind": "accept", "rect": [0, 0, *self._open(name)]} if at is None else {"kind": "accept", "at": at}
-        )
+        where = {"rect": [0, 0, *self._open(name)]} if at is None else {"at": at}
+        with suppress(RefusedError):  # the newest prediction may show another part, or another object
+            self._edit(name, {"kind": "accept", **where})
 
     def complete(self, name: str) -> None:
         """Make the rest background."""
@@ -196,7 +201,8 @@ class Studio:
         data = answer.read()
         connection.close()
         if answer.status != 200:
-            raise RuntimeError(f"{method} {path}: {answer.status} {data.decode('utf-8', 'replace')}")
+            text = f"{method} {path}: {answer.status} {data.decode('utf-8', 'replace')}"
+            raise RefusedError(text) if answer.status == 400 else RuntimeError(text)
         return {key.lower(): value for key, value in answer.getheaders()}, data
 
     def _listen(self) -> None:
