@@ -248,7 +248,7 @@ def infer_label_kind(
         return LabelKind("classes", (0, 255), (), reason, mixed=True)
     ignore = _ignore(every) or (rims(filled) if len(every) > 2 else ())
     every = [value for value in every if value not in ignore]
-    classes = LabelKind("classes", tuple(every), ignore, "classes: values " + ", ".join(map(_name, every[:_MANY])))
+    classes = LabelKind("classes", tuple(every), ignore, _classes_of(every))
     if kind == "classes" or len(every) <= 2:
         return classes
     if sum(m.whole for m in filled) / max(1, sum(len(m.values) for m in filled)) < _WHOLE:
@@ -278,6 +278,11 @@ def is_binary(mask: Census, label_kind: LabelKind) -> bool:
     if decided or len(mask.values) != 1 or mask.whole:
         return False
     return mask.values[0] in (255, 65535) or mask.pieces >= 4
+
+
+def _classes_of(values: Sequence[int]) -> str:
+    """Return ``"classes: values 0, 1, 2"``."""
+    return f"classes: {'value' if len(values) == 1 else 'values'} " + ", ".join(map(_name, values[:_MANY]))
 
 
 def _name(value: int) -> str:

@@ -15,6 +15,7 @@ from septum.pairing.drawn import drawn_below, match_drawn, no_image
 from septum.pairing.folders import BySubfolder, by_subfolder, match_below, match_by_subfolder
 from septum.pairing.foreign import ForeignFile, unread_images
 from septum.pairing.names import composed
+from septum.words import list_some
 
 _TRUTH = re.compile(r"man_(seg|track)_?(\d+)(?:_(\d+))?\.tiff?", re.IGNORECASE)
 _SEQUENCE = re.compile(r"(\d+)_(GT|ST)", re.IGNORECASE)
@@ -127,9 +128,9 @@ def _folders(predicted: Path, truth: Path) -> ScoredPairs:
         turned = match_below(truth, predicted)
         pairs, missing, unscored = [(p, t) for t, p in turned.pairs], turned.images_left, turned.masks_left
     if not pairs:
-        first, second = (", ".join(format_path(p.name) for p in paths[:3]) for paths in (files, truths))
+        first, second = (list_some((format_path(p.name) for p in paths), 3) for paths in (files, truths))
         raise DataError(
-            f"no prediction fits a truth by name: predictions {first} ... and truth {second} ...",
+            f"no prediction fits a truth by name: predictions {first}; truth {second}",
             "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
             "rename the predictions after the truth",
         )

@@ -105,8 +105,8 @@ def _find(paths: list[Path]) -> Pairing:
         return pair_drawn(images_below(paths[0]), [paths[1]], paths[0])
     if len(paths) >= 2 and not any(folders):
         return _two_files(*paths) if len(paths) == 2 else _many_files(paths)
-    given = ", ".join(format_path(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing"
-    raise UsageError(f"training data: {given}", _LAYOUTS, "name a folder, two folders, or images and masks")
+    given = ", ".join(format_path(p) + ("/" if p.is_dir() else "") for p in paths) or "nothing is named"
+    raise UsageError(f"{given}: not a data set", _LAYOUTS, "name a folder, two folders, or images and masks")
 
 
 def _one_folder(folder: Path) -> Pairing:

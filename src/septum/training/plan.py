@@ -15,7 +15,7 @@ from septum.check.issues import format_shape
 from septum.errors import UsageError
 from septum.nn.augment import AugmentSettings
 from septum.nn.unet import UNetSettings
-from septum.settings import Settings
+from septum.settings import Settings, expectation
 from septum.training.settings import Precision
 from septum.words import pluralize
 
@@ -265,8 +265,8 @@ def _name_wrong_value(values: Sequence[str]) -> Iterator[None]:
         first = error.errors()[0]
         last = str(next((part for part in reversed(first["loc"]) if isinstance(part, str)), ""))
         wrong = [v for v in values if v.partition("=")[0].strip().rsplit(".", 1)[-1] == last] or list(values)
-        expected = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError("--set " + " --set ".join(wrong), expected, "correct the value, or leave it out") from None
+        given = "--set " + " --set ".join(wrong)
+        raise UsageError(given, expectation(error), "correct the value, or leave it out") from None
 
 
 def value_names(plan: Plan) -> tuple[str, ...]:

@@ -304,7 +304,7 @@ def test_coco_compressed_run_lengths_of_noise(tmp_path: Path, seed: int) -> None
         ({"segmentation": {"size": list(SIDES), "counts": [5, 10]}}, "run lengths of 15 pixels for a box of 40 x 50"),
         ({"segmentation": {"size": list(SIDES), "counts": "PPPP"}}, "end within a number"),
         ({"segmentation": {"size": list(SIDES), "counts": [2**70]}}, "above 2\\^63"),
-        ({"segmentation": [[1, 2, 3]]}, "no pairs of x and y"),
+        ({"segmentation": [[1, 2, 3]]}, "not pairs of x and y"),
         ({"segmentation": [[1, 2, float("nan"), 4, 5, 6]]}, "not finite"),
         ({"segmentation": [["a", "b", "c", "d", "e", "f"]]}, "annotation 1"),
     ],
