@@ -32,9 +32,9 @@ from septum.metrics import ctc, matching
 from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
 from septum.prediction.tiled import image_probabilities
+from septum.training.model_selection import CandidateColumns
 from septum.training.validation import (
     MOST_SCORED,
-    CandidateColumns,
     candidate_columns,
     evenly_chosen,
     tune_objects,

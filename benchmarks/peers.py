@@ -42,8 +42,9 @@ from septum.prediction.settings import PredictSettings
 from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
 from septum.training.events import Trained
 from septum.training.loop import train
+from septum.training.model_selection import CandidateColumns
 from septum.training.settings import SplitSettings, TrainSettings, parse_duration
-from septum.training.validation import CandidateColumns, candidate_columns, evenly_chosen, tune_objects
+from septum.training.validation import candidate_columns, evenly_chosen, tune_objects
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"

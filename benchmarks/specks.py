@@ -20,12 +20,10 @@ from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.prediction.model import open_model
 from septum.prediction.tiled import image_probabilities
-from septum.training.model_selection import candidates, selection_score
+from septum.training.model_selection import CandidateColumns, candidates, choose, selection_score
 from septum.training.validation import (
     MOST_SCORED,
-    CandidateColumns,
     candidate_columns,
-    choose,
     evenly_chosen,
     object_sizes,
     tune_objects,

@@ -38,7 +38,8 @@ import torch
 from torch import Tensor
 
 from septum.nn.device import find_device
-from septum.nn.unet import Dropout, UNet
+from septum.nn.dropout import Dropout
+from septum.nn.unet import UNet
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan

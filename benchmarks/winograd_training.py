@@ -113,7 +113,7 @@ def step_of(name: str, contestant: str) -> Callable[[], float]:
     y, w = torch.randint(0, 2, (1, *out), generator=generator), torch.ones(1, *out)
 
     def step() -> float:
-        network.seed_dropout([1])
+        network.seed_dropout([1], (SIDE, SIDE))
         energy, annotated = weighted_cross_entropy(network(x), y, w)
         loss = energy / annotated
         optimizer.zero_grad()

@@ -294,6 +294,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         "scores": {"SEG": 0.8119},
         "steps": 2,
         "seconds": 2.0,
+        "activities_s": {},
         "report": None,
         "warnings": ["one image only: nothing is held out"],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from septum.cli.progress import Outcome, follow_prediction, follow_training
+from septum.cli.progress import Learned, Outcome, follow_prediction, follow_training, say_training
 from septum.events import Event, Warned
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.progress import Display, Progress, rate_text
@@ -71,22 +71,6 @@ def test_progress_never_falls(capsys: pytest.CaptureFixture[str], clock: list[fl
         progress.show(1, 2)
     counts = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
     assert counts == ["1/4", "3/4", "3/4", "4/4", "1/2"]
-
-
-def test_images_are_counted_again_after_the_blocks_of_one(
-    capsys: pytest.CaptureFixture[str], clock: list[float]
-) -> None:
-    with Progress("images") as progress:
-        progress.show(0, 2, note="a.tif")
-        for stage in ("probabilities", "writing"):
-            progress.show_stage(stage, 4, 4, note="a.tif")
-        progress.show(1, 2, note="a.tif")
-    assert capsys.readouterr().err.splitlines() == [
-        "0/2 images  a.tif",
-        "4/4 blocks  probabilities  a.tif",
-        "4/4 blocks  writing  a.tif",
-        "1/2 images  a.tif",
-    ]
 
 
 def test_an_image_is_done_when_its_result_is_written(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
@@ -155,6 +139,16 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "left" in text
     assert "loss 0.500" in text
     assert "[bold] is no markup" in text
+
+
+def test_the_share_of_the_time_in_steps_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    spent = {"preparing": 4.0, "steps": 86.0, "validating": 6.2, "finishing": 2.0}
+    end = Trained(Path("m.safetensors"), {"SEG": 0.8}, 2, 100.0, spent)
+    say_training(Learned(end), Display(), [])
+    assert capsys.readouterr().out.splitlines() == [
+        "time: 86 % steps, 6 % validation, 4 % preparation, 2 % tuning and final scores, 2 % other",
+        "model: m.safetensors  (SEG 0.800; 2 steps, 1 min 40 s)",
+    ]
 
 
 def test_training_is_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def _network(**shape: Any) -> UNet:
 
 def _stepped(network: UNet, x: Tensor) -> Tensor:
     """Return the output after taking gradients."""
-    network.seed_dropout([5] * len(x))
+    network.seed_dropout([5] * len(x), x.shape[2:])
     out: Tensor = network(x)
     out.backward(_noise(*out.shape, seed=4).to(out.dtype))
     return out

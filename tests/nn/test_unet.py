@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from septum.nn.unet import Dropout, UNet, UNetSettings, _joined, center_crop, for_prediction
+from septum.nn.dropout import Dropout
+from septum.nn.unet import UNet, UNetSettings, _joined, center_crop, for_prediction
 
 
 def test_center_crop_takes_the_center() -> None:
@@ -54,7 +55,7 @@ def test_for_prediction_folds_batch_norm_with_equal_outputs() -> None:
     network = UNet(settings)
     generator = torch.Generator().manual_seed(0)
     for number in range(3):
-        network.seed_dropout([number])
+        network.seed_dropout([number], (44, 44))
         network(torch.randn(1, 1, 44, 44, generator=generator))  # updates the running statistics
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -78,18 +79,30 @@ def test_for_prediction_without_batch_norm_copies_the_weights() -> None:
 
 def test_dropout_repeats_with_its_seed_and_drops_the_stated_share() -> None:
     dropout = Dropout(0.25)
-    x = torch.ones(2, 100_000)
-    dropout.seed([7, 9])
+    x, shape, cpu = torch.ones(2, 100_000), (100_000,), torch.device("cpu")
+    dropout.draw([7, 9], shape, cpu)
     first = dropout(x)
-    dropout.seed([7, 9])
+    dropout.draw([7, 9], shape, cpu)
     assert torch.equal(first, dropout(x))
-    dropout.seed([9])
+    dropout.draw([9], shape, cpu)
     assert torch.equal(first[1:], dropout(x[1:]))  # a sample's mask does not depend on its neighbors in the batch
-    dropout.seed([8, 9])
+    dropout.draw([8, 9], shape, cpu)
     assert not torch.equal(first, dropout(x))
     assert float((first == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
     assert float(first.max()) == pytest.approx(1 / 0.75)
     assert torch.equal(dropout.eval()(x), x)
+
+
+@pytest.mark.parametrize("depths", [(2, 2), (1, 3), (1, 2, 2), (0, 1, 1)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_drop_out_masks_have_the_shape_of_the_features(depths: tuple[int, ...], padding: str) -> None:
+    network = UNet(UNetSettings(depths=depths, width=8, padding=padding, dropout=0.5)).train()
+    sides = network.geometry.input_for((5,) * len(depths))
+    network.seed_dropout([3, 4], sides)
+    first = network(torch.ones(2, 1, *sides))  # a mask of another shape would be refused
+    network.seed_dropout([3, 5], sides)
+    second = network(torch.ones(2, 1, *sides))
+    assert torch.equal(first[0], second[0]) and not torch.equal(first[1], second[1])
 
 
 def test_weights_depend_on_the_seed_only() -> None:

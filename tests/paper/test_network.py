@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from septum.arrays.geometry import Geometry, context, is_valid_input, output_side, smallest_input
-from septum.nn.unet import Dropout, UNet, UNetSettings
+from septum.nn.dropout import Dropout
+from septum.nn.unet import UNet, UNetSettings
 
 
 @pytest.fixture(scope="module")

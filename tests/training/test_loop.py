@@ -112,6 +112,8 @@ def test_a_stopped_run_ends_bit_identical(
     assert _steps(first)[:stop] + _steps(second) == _steps(whole[1])
     assert _tensors(out / "model.safetensors") == _tensors(whole[0] / "model.safetensors")
     assert second[-1].scores == whole[1][-1].scores  # type: ignore[union-attr]
+    spent = second[-1].activities_s  # type: ignore[union-attr]
+    assert 0 < sum(spent.values()) <= second[-1].seconds  # type: ignore[union-attr]
 
 
 def test_a_stopped_run_with_the_cpu_engine_ends_bit_identical(
@@ -258,6 +260,8 @@ def test_a_budget_is_kept(data: Path, tmp_path: Path) -> None:
     last = events[-1]
     assert isinstance(last, Trained)
     assert last.steps > 3
+    assert set(last.activities_s) == {"preparing", "steps", "validating", "finishing"}
+    assert 0.9 * last.seconds < sum(last.activities_s.values()) <= last.seconds
     assert 3.0 < last.seconds < 8.0  # 5 % of real budgets are measured in benchmarks; here the end alone takes a second
 
 

@@ -55,6 +55,20 @@ def test_time_of_earlier_sessions_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert schedule.progress == 0.6
 
 
+def test_the_time_of_each_activity_is_counted_over_all_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = _Time(monkeypatch)
+    schedule = Schedule(None, 100.0)
+    schedule.resume(0.6, 70.0, {"steps": 50.0, "preparing": 9.0})
+    for seconds in (1.0, 2.0):
+        with pytest.raises(KeyError), schedule.spend("steps"):  # also if the activity ends with an error
+            time.now += seconds
+            raise KeyError
+    with schedule.spend("validating"):
+        time.now += 4
+    assert schedule.activities_s == {"steps": 53.0, "preparing": 9.0, "validating": 4.0}
+    assert schedule.seconds == 77.0
+
+
 def test_rate_rises_then_falls_to_zero() -> None:
     factors = [rate_factor(p / 100, "cosine") for p in range(101)]
     assert factors[0] < 0.1

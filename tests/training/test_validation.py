@@ -22,16 +22,21 @@ from septum.report.gallery import ScoredSample, estimates, own_scores
 from septum.training import validation as validate_module
 from septum.training.fingerprint import Fingerprint
 from septum.training.interrupt import StopRequest
-from septum.training.model_selection import candidates, min_size_candidates, selection_score, untuned
+from septum.training.model_selection import (
+    CandidateColumns,
+    candidates,
+    choose,
+    gather_columns,
+    min_size_candidates,
+    selection_score,
+    untuned,
+)
 from septum.training.presets import make_plan
 from septum.training.schedule import Schedule
 from septum.training.settings import TrainSettings
 from septum.training.validation import (
-    CandidateColumns,
     Validator,
     candidate_columns,
-    choose,
-    gather_columns,
     object_sizes,
     tune_objects,
 )
@@ -170,6 +175,30 @@ def test_the_level_of_lines_is_tuned_and_used_by_prediction(monkeypatch: pytest.
     )
     three = np.stack([faint * 0.6, faint * 0.4, 1 - faint]).astype(np.float32)
     np.testing.assert_array_equal(most_probable_class(three, _header(objects, lines=False)), three.argmax(axis=0))
+
+
+def test_the_end_does_not_predict_again_what_the_best_validation_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"torn": _membranes(gap=4), "thick": _membranes(width=4)}
+    held_out = _lines_held_out(monkeypatch, made)
+    again = held_out.finish("thick", Schedule(1, None))  # type: ignore[arg-type]
+    real, predicted = validate_module.image_probabilities, list[str]()
+
+    def counted(network: str, *given: object, **options: object) -> np.ndarray:
+        predicted.append(network)
+        return real(network, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(validate_module, "image_probabilities", counted)
+    for name, step in (("thick", 10), ("torn", 20)):
+        held_out.score(name, StopRequest())  # type: ignore[arg-type]
+        if step == 10:
+            held_out.keep(step)
+    assert predicted == ["thick", "thick", "torn", "torn"]
+    predicted.clear()
+    assert held_out.finish("thick", Schedule(1, None), step=10) == again  # type: ignore[arg-type]
+    assert predicted == []
+    # After a rollback the best network can be one of an earlier step.
+    assert held_out.finish("thick", Schedule(1, None), step=5) == again  # type: ignore[arg-type]
+    assert predicted == ["thick", "thick"]
 
 
 def test_areas_extend_to_uncertain_outlines_and_stay_separate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from septum.prediction.events import (
 from septum.prediction.memory import format_bytes
 from septum.progress import Display, Progress, show_training
 from septum.report.curve import Curve
-from septum.report.numbers import format_scores, format_seconds
+from septum.report.numbers import format_scores, format_seconds, format_spent
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest, stop_on_signals
 from septum.words import pluralize
@@ -102,6 +102,8 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
         typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
     if learned.curve is not None:
         typer.echo("\n".join(curve_lines(learned.curve)))
+    if spent := format_spent(result.activities_s, result.seconds):
+        typer.echo(f"time: {spent}")
     scores = f"{format_scores(result.scores)}; " if result.scores else ""
     steps = pluralize(result.steps, "step")
     typer.echo(f"model: {result.model}  ({scores}{steps}, {format_seconds(result.seconds)})")

@@ -88,7 +88,9 @@ def finish_ensemble(
     # The model is written last: it marks a complete run.
     save_model(series.folder.model, networks, header.model_copy(update={"scores": scores}))
     yield Saved(series.folder.model)
-    done = Trained(series.folder.model, scores, sum(t.steps for t in trained), budget.spent_s)
+    activities = sorted({activity for one in trained for activity in one.activities_s})
+    spent = {activity: sum(one.activities_s.get(activity, 0.0) for one in trained) for activity in activities}
+    done = Trained(series.folder.model, scores, sum(t.steps for t in trained), budget.spent_s, spent)
     series.log.trained = done
     yield build_report(series.settings, series.log, gallery, begin=begin, again=series.command, note=note)
     return done

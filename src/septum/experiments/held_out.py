@@ -28,10 +28,9 @@ from septum.io.files import read_image, write_image
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order
-from septum.training.model_selection import JudgedExample, choose_decisions, decision_options
+from septum.training.model_selection import CandidateColumns, JudgedExample, choose_decisions, decision_options
 from septum.training.validation import (
     MOST_SCORED,
-    CandidateColumns,
     candidate_columns,
     evenly_chosen,
     learnable,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from septum.nn.device import send
 from septum.nn.grid_sample import buffer, cut_box, sample
 from septum.nn.intensity import IntensityTransform, transform_intensity
 from septum.nn.spatial import Deformation, bounding_box, grid
@@ -208,9 +209,16 @@ def draw(
 
 @torch.no_grad()
 def training_tile(
-    image: Tensor, target: Tensor, weight: Tensor, drawn: Draw, *, tile: Sequence[int], output: Sequence[int]
+    image: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    drawn: Draw,
+    *,
+    tile: Sequence[int],
+    output: Sequence[int],
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make one training tile on the device of the image.
+    """Make one training tile.
 
     Parameters
     ----------
@@ -226,6 +234,9 @@ def training_tile(
         Sides of the network's input.
     output
         Sides of the network's output, the center of the input: ``tile - output`` is even.
+    device
+        Device of the tile; None: that of the image. Of an image elsewhere only the part that the tile needs is copied,
+        and the tile is the same to the bit.
 
     Returns
     -------
@@ -238,13 +249,16 @@ def training_tile(
     """
     context = [(n - m) // 2 for n, m in zip(tile, output, strict=True)]
     assert all(n - m == 2 * c >= 0 for n, m, c in zip(tile, output, context, strict=True)), (tile, output)
-    device, channels = image.device, image.shape[0]
+    device, channels = device or image.device, image.shape[0]
     low, sizes = bounding_box(drawn, tile)
     # One buffer holds image, weight and target as channels, so that all three share one set of coordinates.
     padded, box = buffer(channels + 2, sizes, device)
-    cut_box(image, low, box[:channels])
-    cut_box(weight[None], low, box[-2:-1])
-    cut_box(target[None], low, box[-1:])
+    cut = box if image.device.type == device.type else torch.empty(box.shape)
+    cut_box(image, low, cut[:channels])
+    cut_box(weight[None], low, cut[-2:-1])
+    cut_box(target[None], low, cut[-1:])
+    if cut is not box:
+        box.copy_(send(cut, device))
     with torch.autocast(device.type, enabled=False):  # coordinates need float32, whatever dtype the network uses
         coords = grid(drawn, tile, low=low, sizes=sizes, device=device)
         middle = coords[(slice(None), *(slice(c, c + m) for c, m in zip(context, output, strict=True)))]
@@ -263,6 +277,7 @@ def training_batch(
     *,
     tile: Sequence[int],
     output: Sequence[int],
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make a batch of training tiles: `training_tile` of each, so that no tile depends on the others by one bit.
 
@@ -273,6 +288,8 @@ def training_batch(
         float32 weights; the sizes of images may differ.
     tile, output
         Sides of the network's input and output.
+    device
+        Device of the batch; None: that of the images.
 
     Returns
     -------
@@ -280,7 +297,7 @@ def training_batch(
         ``(B, C, *tile) float32``, ``(B, *output) uint8`` classes, ``(B, *output) float32`` weights.
     """
     tiles = [
-        training_tile(image, target, weight, drawn, tile=tile, output=output)
+        training_tile(image, target, weight, drawn, tile=tile, output=output, device=device)
         for image, target, weight, drawn in zip(images, targets, weights, draws, strict=True)
     ]
     x, y, w = (torch.stack(part) for part in zip(*tiles, strict=True))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from septum.errors import SeptumError, UsageError
 from septum.words import pluralize
@@ -215,6 +215,27 @@ def compile_network(
     network.load_state_dict(before)
     network.zero_grad(set_to_none=True)
     return made, problem
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device; an NVIDIA GPU is not waited for.
+
+    A copy from usual memory would wait until the GPU has done everything before it. From pinned memory it takes its
+    place among the work of the GPU, and PyTorch keeps that memory until then.
+
+    Parameters
+    ----------
+    tensor
+        ``(*S)`` of any dtype and any values, on the CPU; not to be changed afterwards.
+    device
+        Device of the result; on the CPU the tensor itself is returned.
+
+    Returns
+    -------
+    Tensor
+        ``(*S)``, the dtype of `tensor` and its values, of any range.
+    """
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_bytes(device: Device) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from septum.nn.device import send
 from septum.seeding import generator
 
 
@@ -71,7 +72,7 @@ def transform_intensity(tile: Tensor, change: IntensityTransform) -> None:
         tile.sub_(low).div_(span).pow_(change.gamma).mul_(span).add_(low)
     if change.noise:
         noise = generator(change.noise_seed, "noise").standard_normal(tuple(tile.shape), dtype=np.float32)
-        tile.add_(torch.from_numpy(noise).to(tile.device), alpha=change.noise)
+        tile.add_(send(torch.from_numpy(noise), tile.device), alpha=change.noise)
 
 
 def _blur(tile: Tensor, sigma_px: Sequence[float]) -> None:

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from septum.nn.device import send
 from septum.nn.grid_sample import grid_scale
 
 # Margin in pixels that keeps a coordinate inside its box after rounding to float32.
@@ -247,4 +248,4 @@ def _gain(sides: int, grid_px: float, points: int) -> float:
 
 def _tensor(array: NDArray[np.float64], device: torch.device) -> Tensor:
     """Return an array as a float32 tensor on a device."""
-    return torch.from_numpy(array.astype(np.float32)).to(device)
+    return send(torch.from_numpy(array.astype(np.float32)), device)

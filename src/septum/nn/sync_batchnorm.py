@@ -22,7 +22,7 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         axes = [0, *range(2, x.ndim)]
         # Mean first, then the variance around it: the difference of two large sums would lose precision.
-        sums = torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])])
+        sums = torch.cat([x.sum(axes), x.new_full((1,), x.numel() / x.shape[1])])  # no copy, which a GPU would wait for
         distributed.all_reduce(sums)
         count = sums[-1]
         mean = sums[:-1] / count

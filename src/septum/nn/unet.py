@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from septum.arrays.geometry import Geometry
+from septum.nn.dropout import Dropout
 from septum.settings import Settings
 
 
@@ -66,45 +67,6 @@ class UNetSettings(Settings):
     def geometry(self) -> Geometry:
         """Sides and context of this network."""
         return Geometry(self.depths, self.padding)
-
-
-class Dropout(nn.Module):
-    """Drop-out whose masks come from explicit CPU generators: the same on any device and for any number of processes.
-
-    `seed` must be called before each training step; in evaluation the module does nothing.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-        self._numbers: tuple[int, ...] = ()
-
-    def seed(self, numbers: Sequence[int]) -> None:
-        """Set the masks of the next forward pass by one seed per sample."""
-        self._numbers = tuple(numbers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Set each value to 0 with the given probability and scale up the others.
-
-        Parameters
-        ----------
-        x
-            ``(B, C, *S)`` floats, any finite values.
-
-        Returns
-        -------
-        Tensor
-            ``(B, C, *S)``, the dtype of `x`, any finite values.
-        """
-        if not self.training:
-            return x
-        assert len(self._numbers) == len(x), f"{len(self._numbers)} seeds for {len(x)} samples"
-        keep = 1.0 - self.probability
-        chances = [torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(n)) for n in self._numbers]
-        mask = torch.stack(chances) < keep
-        if x.is_cuda:
-            mask = mask.pin_memory()  # a copy from pageable memory would wait for all queued GPU work
-        return x * mask.to(x.device, non_blocking=True).to(x.dtype).div_(keep)
 
 
 def _block(inside: int, outside: int, kernel: tuple[int, ...], settings: UNetSettings, dropout: bool) -> nn.Sequential:
@@ -255,10 +217,29 @@ class UNet(nn.Module):
         merged: Tensor = self.merge[level](_joined(skip, self.up[level](x)))
         return merged
 
-    def seed_dropout(self, numbers: Sequence[int]) -> None:
-        """Set the drop-out masks of the next forward pass by one seed per sample."""
-        for offset, module in enumerate(m for m in self.modules() if isinstance(m, Dropout)):
-            module.seed([(number + offset) % 2**63 for number in numbers])
+    def seed_dropout(self, numbers: Sequence[int], tile: Sequence[int]) -> None:
+        """Draw the drop-out masks of the next forward pass.
+
+        Parameters
+        ----------
+        numbers
+            A seed for each sample.
+        tile
+            Sides of the input in pixels.
+        """
+        modules = (m for m in self.modules() if isinstance(m, Dropout))
+        for offset, (module, shape) in enumerate(zip(modules, self._deepest(tile), strict=False)):
+            module.draw([(number + offset) % 2**63 for number in numbers], shape, self.head.weight.device)
+
+    def _deepest(self, tile: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the ``(C, *S)`` of the feature maps with drop-out: at the end of the last level, and of the bottom."""
+        sides, shapes = list(tile), []
+        for level, window in enumerate([*self.pools, (2,) * len(sides)]):
+            if self.settings.padding == "valid":
+                sides = [n - 4 * (w > 1) for n, w in zip(sides, window, strict=True)]
+            shapes.append((self.settings.width << level, *sides))
+            sides = [n // w for n, w in zip(sides, window, strict=True)]
+        return shapes[-2:]
 
 
 class _Joined(torch.autograd.Function):

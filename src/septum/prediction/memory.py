@@ -33,8 +33,9 @@ _SLACK_SHARE, _SLACK_BYTES = 0.35, 24_000_000
 # The allocator rounds up the few blocks of the CPU engine.
 _ENGINE_SLACK_BYTES = 8_000_000
 # Feature maps that training keeps of each convolution: its output, that of the normalization, and its part of a
-# concatenation. Copies of each weight in training: the value, its gradient and the two moments of the optimizer.
-_KEPT_MAPS, _WEIGHT_COPIES = 3, 4
+# concatenation. Copies of each weight in training: the value, its gradient, the two moments of the optimizer and the
+# mean of the last steps; and all but the gradient once more, in the state to go back to after a loss that is no number.
+_KEPT_MAPS, _WEIGHT_COPIES = 3, 9
 
 
 def parse_bytes(text: str) -> int:
@@ -224,8 +225,8 @@ def training_bytes(settings: UNetSettings, sides: Sequence[int], batch: int) -> 
     Returns
     -------
     int
-        Bytes of the outputs of convolutions and normalizations, of copies of inputs, and of the values, gradients and
-        two moments of the weights.
+        Bytes of the outputs of convolutions and normalizations, of copies of inputs, and of the weights with all that
+        training holds of each.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.tiles import Readable, Tile, plan_tiles, read_mirrored
 from septum.errors import DataError
 from septum.io.files import open_image
-from septum.nn.device import Device, is_out_of_memory
+from septum.nn.device import Device, is_out_of_memory, send
 from septum.nn.ensemble import Network
 from septum.nn.unet import UNetSettings
 
@@ -248,7 +248,7 @@ class TiledPredictor:
 
     def _compute(self, part: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
         with torch.inference_mode(), self.device.exact():
-            logits = self.network(torch.from_numpy(part[None]).to(self.device.torch))
+            logits = self.network(send(torch.from_numpy(part[None]), self.device.torch))
             kept = logits[0][(slice(None), *tile.keep)]
             probabilities: NDArray[np.float32] = torch.softmax(kept.float(), dim=0).cpu().numpy()
         return probabilities

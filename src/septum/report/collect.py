@@ -203,6 +203,8 @@ def _timing(folder: Path, trained: Trained, images: Sequence[ScoredSample], begi
     timed = [image for image in images if math.isfinite(image.seconds)]
     return {
         "training_s": trained.seconds,
+        **{f"{activity}_s": seconds for activity, seconds in trained.activities_s.items()},
+        "in_steps": trained.activities_s["steps"] / trained.seconds if trained.activities_s.get("steps") else None,
         "step_s": float(np.median(steps)) if steps.size else None,
         "predict_image_s": float(np.median([i.seconds for i in timed])) if timed else None,
         "predict_mpixel_per_s": _speed(timed),

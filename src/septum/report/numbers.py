@@ -21,6 +21,25 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_spent(activities_s: Mapping[str, float], seconds: float) -> str:
+    """Format how the time of a training was spent: ``"86 % steps, 6 % validation, 8 % other"``; ``""`` if unknown.
+
+    Parameters
+    ----------
+    activities_s
+        Seconds of each activity of `septum.training.schedule.Activity`.
+    seconds
+        Seconds of the whole training.
+    """
+    if not activities_s or seconds <= 0:
+        return ""
+    titles = {"steps": "steps", "validating": "validation", "preparing": "preparation"}
+    titles["finishing"] = "tuning and final scores"
+    shares = {title: round(100 * activities_s.get(name, 0.0) / seconds) for name, title in titles.items()}
+    shares["other"] = max(0, 100 - sum(shares.values()))
+    return ", ".join(f"{share} % {title}" for title, share in shares.items() if share)
+
+
 def format_number(value: object) -> str:
     """Format a cell of a table: floats with three decimals, a missing value as a dash."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from numpy.typing import NDArray
 
 from septum.errors import FileError, ModelError
+from septum.events import Event, Warned
 from septum.io.atomic import remove_parts
 from septum.io.formats import format_path
 from septum.io.tensors import read_tensors, write_tensors
+from septum.training.distributed import Processes
+from septum.training.schedule import Activity
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
@@ -43,8 +46,17 @@ class Checkpoint:
     @property
     def spent_s(self) -> float:
         """Return the seconds of the training until this state; 0 if they are not known."""
-        seconds = self.state.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else 0.0
+        return _positive(self.state.get("seconds"))
+
+    @property
+    def activities_s(self) -> dict[str, float]:
+        """Return the seconds of each activity until this state; earlier versions stored none."""
+        stored = self.state.get("activities_s")
+        return {a: _positive(stored.get(a)) for a in get_args(Activity)} if isinstance(stored, dict) else {}
+
+
+def _positive(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0
 
 
 def save_checkpoint(
@@ -120,6 +132,28 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             continue
         return Checkpoint(step, tensors, state, steps[step]), skipped
     return None, skipped
+
+
+def agreed_checkpoint(folder: Path, processes: Processes) -> Generator[Event, None, Checkpoint | None]:
+    """Load the newest intact checkpoint, the same in all processes; warn of damaged ones.
+
+    Raises
+    ------
+    FileError
+        If the processes see different checkpoints.
+    """
+    checkpoint, skipped = newest_checkpoint(folder)
+    for sentence in skipped:
+        yield Warned(sentence)
+    if skipped and checkpoint is None:
+        yield Warned("no checkpoint is intact: the training begins again")
+    if not processes.all_equal(f"{None if checkpoint is None else checkpoint.step}"):
+        raise FileError(
+            f"{format_path(folder)}: the processes of this training do not see the same checkpoints",
+            "a run folder on a drive that all machines share",
+            "give another -o",
+        )
+    return checkpoint
 
 
 def _steps(folder: Path) -> dict[int, Path]:

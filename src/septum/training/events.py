@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,13 @@ class Stopped(Event):
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """The last event of a training: the model file, its validation scores, steps and seconds of all sessions."""
+    """The last event of a training: the model file, its validation scores, steps and seconds of all sessions.
+
+    `activities_s` holds the seconds of each activity (`septum.training.schedule.Activity`), as far as they are known.
+    """
 
     model: Path
     scores: dict[str, float]
     steps: int
     seconds: float
+    activities_s: Mapping[str, float] = field(default_factory=dict, compare=False)

@@ -14,14 +14,14 @@ import torch
 from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
-from septum.errors import DataError, FileError, UsageError
+from septum.errors import DataError, UsageError
 from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
 from septum.nn.device import deterministic, find_device, report_memory_shortage
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
-from septum.training.checkpoint import Checkpoint, newest_checkpoint
+from septum.training.checkpoint import Checkpoint, agreed_checkpoint
 from septum.training.distributed import Processes, check_compilable, processes_of_this_training
 from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
 from septum.training.interrupt import StopRequest
@@ -112,7 +112,7 @@ def _train(
             folder.check_same_settings(settings, loaded.images, origin)
             folder.write_plan(plan, reasons, held_out=names, start=start_name)
         origin |= {"seed": settings.seed, "preset": settings.preset}
-        checkpoint = yield from _newest(folder, processes)
+        checkpoint = yield from agreed_checkpoint(folder.checkpoints, processes)
         done = folder.finished(checkpoint, origin) if processes.first else None
         lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})")
         yield Planned(lines if done is None else lines[:1])
@@ -138,6 +138,7 @@ def _train(
             start.fill(trainer.network, keep_head=start.keeps_head(rules.class_values))
         del samples, loaded, taught  # training reads the prepared copies, and the validator has its own samples
         session = _Session(trainer, folder, schedule, stop)
+        schedule.activities_s["preparing"] = schedule.seconds
         with stop.polled():
             stopped = yield from session.run(checkpoint)
         if not stopped:
@@ -174,22 +175,6 @@ def _open_data(
     return loaded, start, parts
 
 
-def _newest(folder: RunFolder, processes: Processes) -> Generator[Event, None, Checkpoint | None]:
-    """Load the newest intact checkpoint, the same in all processes; warn of damaged ones."""
-    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
-    for sentence in skipped:
-        yield Warned(sentence)
-    if skipped and checkpoint is None:
-        yield Warned("no checkpoint is intact: the training begins again")
-    if not processes.all_equal(f"{None if checkpoint is None else checkpoint.step}"):
-        raise FileError(
-            f"{format_path(folder.path)}: the processes of this training do not see the same checkpoints",
-            "a run folder on a drive that all machines share",
-            "give another -o",
-        )
-    return checkpoint
-
-
 @dataclass
 class _Session:
     """One start of a training: from the first step, or from a checkpoint, to the end or to a stop."""
@@ -207,19 +192,24 @@ class _Session:
         """Step until the training is done; validate, keep and save on the way. Return True if it was stopped."""
         trainer, schedule = self.trainer, self.schedule
         counters, processes = trainer.counters, trainer.processes
-        yield from self._begin(checkpoint)
+        with schedule.spend("preparing"):
+            yield from self._begin(checkpoint)
         saved = schedule.seconds
         while not processes.any(self.stop.requested) and (counters.row is not None or schedule.progress < 1):
             if counters.row is None:
-                rows = yield from self._steps()
+                with schedule.spend("steps"):
+                    rows = yield from self._steps()
                 if not rows:
                     continue
                 for row in rows[:-1]:
                     self._append(row)
                 counters.row = rows[-1]
                 yield from self._judge_budget()
-            if self._validation_is_due() and not (yield from self._validate(counters.row)):
-                break
+            if self._validation_is_due():
+                with schedule.spend("validating"):
+                    stopped = not (yield from self._validate(counters.row))
+                if stopped:
+                    break
             if schedule.plateau and schedule.anneal_start is None and self._is_plateau():
                 schedule.anneal(counters.step, trainer.plan.optimizer.schedule)
                 counters.progress = schedule.progress
@@ -245,7 +235,7 @@ class _Session:
         if checkpoint is not None:
             if warning := trainer.restore(checkpoint):
                 yield Warned(warning)
-            self.schedule.resume(trainer.counters.progress, checkpoint.spent_s)
+            self.schedule.resume(trainer.counters.progress, checkpoint.spent_s, checkpoint.activities_s)
             self._set_schedule()
             yield Resumed(trainer.counters.step, checkpoint.path)
         if trainer.processes.first:
@@ -351,7 +341,7 @@ class _Session:
         """Write a checkpoint; first the log, which must not have fewer lines than the checkpoint has steps."""
         if self.log is not None:
             self.log.sync()
-        return Saved(self.trainer.save(self.folder.checkpoints, self.schedule.seconds))
+        return Saved(self.trainer.save(self.folder.checkpoints, self.schedule))
 
 
 def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: TrainingDomain) -> Iterator[Event]:
@@ -362,14 +352,22 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     if warning := short_budget(schedule, counters.step, prepared_s=session.prepared_s):
         yield Warned(warning)
     yield Working("tuning and scoring on the held-out images")
-    objects, scores, scored = trainer.validator.finish(for_scores(network, trainer.device), schedule)
+    with schedule.spend("finishing"):
+        made = for_scores(network, trainer.device)
+        objects, scores, scored = trainer.validator.finish(made, schedule, step=counters.best_step)
     if not trainer.processes.first:
         return
     held_out, plan = len(trainer.validator.samples), trainer.plan
     if scored < held_out:
         yield Warned(f"scores are of {scored} of {held_out} held-out images, to keep the budget")
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}
-    training |= {"seconds": round(schedule.seconds, 1), "septum": __version__, "torch": torch.__version__}
+    spent = {activity: round(seconds, 1) for activity, seconds in schedule.activities_s.items()}
+    training |= {
+        "seconds": round(schedule.seconds, 1),
+        "activities_s": spent,
+        "septum": __version__,
+        "torch": torch.__version__,
+    }
     training |= {"plan": plan.model_dump(mode="json")}
     header = ModelHeader(
         **rules.reading,
@@ -390,4 +388,4 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     # The model comes last: if it exists, everything is done.
     save_model(folder.model, network, header)
     yield Saved(folder.model)
-    yield Trained(folder.model, scores, counters.step, schedule.seconds)
+    yield Trained(folder.model, scores, counters.step, schedule.seconds, schedule.activities_s)

@@ -22,10 +22,13 @@ from septum.evaluation.object_scores import (
     ObjectExample,
     fit_decisions,
 )
-from septum.metrics.aggregate import finish_objects, object_columns
+from septum.metrics.aggregate import Finish, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table
 from septum.settings import MaskKind
 from septum.training.distributed import Processes
+
+CandidateColumns = dict[int, NDArray[np.float64]]
+"""By the index of an image ``(candidates, ...) float64``: its part of the sums behind the scores of each setting."""
 
 MAIN_SCORES: Mapping[MaskKind, tuple[str, ...]] = {
     "objects": ("SEG", "AP50", "AP"),
@@ -291,6 +294,38 @@ def _columns(tables: Sequence[Table]) -> NDArray[np.float64]:
 def _score(columns: NDArray[np.float64]) -> float:
     scores = finish_objects(columns.sum(axis=0))
     return selection_score({name: float(scores[name]) for name in MAIN_SCORES["objects"]})
+
+
+def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict[str, float]]:
+    """Return the index of the best candidate of `candidate_columns` (the first of equals), and its main scores."""
+    if lines:
+        return choose_by(columns, finish_classes((0, 1)), "classes")
+    return choose_by(columns, finish_objects, "objects")
+
+
+def choose_by(columns: CandidateColumns, finish: Finish, kind: MaskKind) -> tuple[int, dict[str, float]]:
+    """Return the index of the best candidate (the first of equals) of scores computed by `finish`, and these."""
+    totals = np.sum([columns[index] for index in sorted(columns)], axis=0)
+    scored = finish(totals)
+    if kind == "objects":
+        # Without any reference object SEG is not defined; it is 0 here, as AP is.
+        scored["SEG"] = np.nan_to_num(scored["SEG"])
+    scores = [main_scores({name: float(v[k]) for name, v in scored.items()}, kind) for k in range(len(totals))]
+    best = int(np.argmax([selection_score(one) for one in scores]))
+    return best, scores[best]
+
+
+def gather_columns(processes: Processes, columns: CandidateColumns) -> CandidateColumns:
+    """Return the columns of all processes in each of them."""
+    if processes.world == 1:
+        return columns
+    # Processes exchange integers: an image travels as its index, its shape, and the bits of its numbers.
+    packed = [
+        np.concatenate([[index, *array.shape], np.ascontiguousarray(array).view(np.int64).reshape(-1)])
+        for index, array in columns.items()
+    ]
+    received = [array for arrays in processes.gather(packed) for array in arrays]
+    return {int(flat[0]): flat[4:].copy().view(np.float64).reshape(flat[1:4]) for flat in received}
 
 
 def gather_examples(processes: Processes, examples: Sequence[JudgedExample]) -> list[JudgedExample]:

@@ -288,7 +288,7 @@ def step_seconds(plan: Plan, device: Device) -> float:
     optimizer = torch.optim.AdamW(supervised.parameters(), lr=1e-6)
     seconds = []
     for number in range(_TIMED_STEPS):
-        network.seed_dropout([number] * plan.batch)
+        network.seed_dropout([number] * plan.batch, plan.tile)
         begin = time.monotonic()
         with device.exact():
             with device.autocast(bfloat16):

@@ -28,9 +28,9 @@ from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, model_file, trained_networks
 from septum.prediction.tiled import image_probabilities
-from septum.training.model_selection import few_candidates
+from septum.training.model_selection import choose, few_candidates
 from septum.training.settings import TrainSettings
-from septum.training.validation import candidate_columns, choose, evenly_chosen, object_sizes
+from septum.training.validation import candidate_columns, evenly_chosen, object_sizes
 from septum.words import pluralize
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")

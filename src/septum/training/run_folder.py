@@ -208,7 +208,8 @@ class RunFolder:
         stored = header.training
         if stored.get("steps") != checkpoint.step or any(stored.get(k) != v for k, v in origin.items()):
             return None
-        return Trained(self.model, header.scores, checkpoint.step, float(stored.get("seconds", 0.0)))
+        seconds, activities = float(stored.get("seconds", 0.0)), stored.get("activities_s", {})
+        return Trained(self.model, header.scores, checkpoint.step, seconds, activities)
 
     def read_plan(self) -> tuple[Plan, tuple[str, ...], str | None] | None:
         """Load the plan of an earlier start, its reasons and the name of its start; None if there was no earlier start.

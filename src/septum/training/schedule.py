@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import ceil, cos, pi
 from typing import Literal
 
 from septum.words import pluralize
+
+Activity = Literal["preparing", "steps", "validating", "finishing"]
+"""What the time of a training is spent in; "finishing" is tuning, the final scores and writing the model."""
 
 PATIENCE = 5
 """A plateau is reached after this many validations without a gain (`septum.training.model_selection.GAIN`)."""
@@ -57,6 +62,8 @@ class Schedule:
         Steps until the plateau if the score does not improve any more.
     reserved_s
         Seconds of the budget that are kept for validations and the end.
+    activities_s
+        Seconds of each activity so far, all sessions together.
     """
 
     def __init__(self, steps: int | None, budget_s: float | None, *, plateau: bool = False) -> None:
@@ -70,6 +77,7 @@ class Schedule:
         self.to_plateau = 0
         self.progress = 0.0
         self.reserved_s = 0.0
+        self.activities_s: dict[str, float] = {}
         self._begin = time.monotonic()
         self._durations: deque[float] = deque(maxlen=25)
         self._last = time.monotonic()
@@ -84,10 +92,21 @@ class Schedule:
         """Return True if nothing but a plateau ends this training."""
         return self.steps is None and self.budget_s is None
 
-    def resume(self, progress: float, spent_s: float) -> None:
-        """Continue from the progress and the seconds of a checkpoint."""
+    def resume(self, progress: float, seconds: float, activities_s: Mapping[str, float] | None = None) -> None:
+        """Continue from the progress and the seconds of a checkpoint, and those of each activity."""
         self.progress = progress
-        self._begin -= spent_s
+        self._begin -= seconds
+        for activity, before_s in (activities_s or {}).items():
+            self.activities_s[activity] = self.activities_s.get(activity, 0.0) + before_s
+
+    @contextmanager
+    def spend(self, activity: Activity) -> Iterator[None]:
+        """Count the time of the body as that of an activity."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.activities_s[activity] = self.activities_s.get(activity, 0.0) + time.monotonic() - begin
 
     def anneal(self, step: int, schedule: Literal["cosine", "constant"]) -> None:
         """Begin to lower the rate after `step` steps; with a constant rate, end the training."""

@@ -106,6 +106,7 @@ class TrainingState:
 
     def keep(self) -> None:
         """Copy the state in memory, to roll back to."""
+        self._kept = None  # the memory of the earlier copy is free before the new one is made
         self._kept = {k: v.clone() for k, v in self._tensors().items()}, self.counters.model_copy(deep=True)
 
     def roll_back(self, failed: int) -> Warned:
@@ -137,7 +138,7 @@ class TrainingState:
             "learning rate"
         )
 
-    def save(self, folder: Path, *, seconds: float, plan: Plan, computed_on: str) -> Path:
+    def save(self, folder: Path, *, times: Mapping[str, object], plan: Plan, computed_on: str) -> Path:
         """Write a checkpoint and return its path.
 
         It includes the kept state, unless that equals this one, so that a resumed training rolls back as this one
@@ -149,7 +150,7 @@ class TrainingState:
             If the disk is full or the folder cannot be written.
         """
         tensors, state = self._tensors(), self.counters.model_dump()
-        state |= {"seconds": seconds, "plan": plan.model_dump(mode="json"), "made_on": computed_on}
+        state |= {**times, "plan": plan.model_dump(mode="json"), "made_on": computed_on}
         if self._kept is not None and (self._kept[1].step != self.counters.step or self.counters.row is not None):
             tensors |= {f"kept.{k}": v for k, v in self._kept[0].items()}
             state["kept"] = self._kept[1].model_dump()

@@ -24,6 +24,7 @@ from septum.training.model_selection import GAIN, selection_score
 from septum.training.plan import OptimizerSettings, Plan
 from septum.training.prepare import Prepared, class_shares
 from septum.training.sampler import Sampler, count_tiles
+from septum.training.schedule import Schedule
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
 from septum.words import pluralize
@@ -89,7 +90,7 @@ class Trainer:
         )
         self._sampler = Sampler(self.images, self.plan)
         self._output = self.plan.output
-        self._on_device = [self._to_device(i) for i in self.images] if self._images_fit() else []
+        self._tensors = self._as_tensors()
         self.not_compiled = ""
         if self.compile:
             self._parallel, self.not_compiled = compile_network(
@@ -129,7 +130,7 @@ class Trainer:
             rng = seeding.generator(self.seed, "augment", step, index)
             number, center = self._sampler.draw(rng)
             image = self.images[number]
-            parts = self._on_device[number] if self._on_device else self._to_device(image)
+            tiles.append(self._tensors[number])
             draws.append(
                 draw(
                     self.plan.augmentation,
@@ -139,26 +140,27 @@ class Trainer:
                     spacing=image.spacing,
                 )
             )
-            tiles.append(parts)
         images, targets, weights = zip(*tiles, strict=True)
-        return training_batch(images, targets, weights, draws, tile=self.plan.tile, output=self._output)
+        return training_batch(
+            images, targets, weights, draws, tile=self.plan.tile, output=self._output, device=self.device.torch
+        )
 
     def exchange_images(self, images: tuple[Prepared, ...]) -> None:
         """Train on other images from the next step on, such as those that were annotated meanwhile."""
         self.images = images
         self._sampler = Sampler(images, self.plan)
-        self._on_device = [self._to_device(i) for i in images] if self._images_fit() else []
+        self._tensors = self._as_tensors()
 
-    def _to_device(self, image: Prepared) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image, target and weight on the device; on the CPU they share memory with the arrays."""
-        x, y, w = (torch.from_numpy(a).to(self.device.torch) for a in (image.image, image.target, image.weight))
-        return x, y, w
+    def _as_tensors(self) -> list[tuple[Tensor, ...]]:
+        """Return image, target and weight of each image: on the device if all fit, otherwise on the CPU.
 
-    def _images_fit(self) -> bool:
-        """Return True if all images may stay on the device: a GPU would wait for the copy of each tile's image."""
+        On the CPU they share memory with the arrays, and of each tile its part of the image is copied to the device.
+        """
         free = free_bytes(self.device)
-        needed = sum(a.nbytes for i in self.images for a in (i.image, i.target, i.weight))
-        return free is None or needed < _IMAGES_SHARE * free
+        arrays = [(i.image, i.target, i.weight) for i in self.images]
+        fit = free is None or sum(a.nbytes for parts in arrays for a in parts) < _IMAGES_SHARE * free
+        place = self.device.torch if fit else torch.device("cpu")
+        return [tuple(torch.from_numpy(a).to(place) for a in parts) for parts in arrays]
 
     def _backward(self, network: nn.Module, step: int) -> Tensor:
         """Run the tiles of a step forward and backward; return the loss of this process's tiles."""
@@ -166,7 +168,8 @@ class Trainer:
         if self.counters.progress >= 1 - self.plan.optimizer.freeze_batchnorm:
             freeze_batchnorm(self.network)
         own = self.processes.share(self.plan.batch)
-        self.network.seed_dropout([seeding.number(self.seed, "drop-out", step, index) for index in own])
+        numbers = [seeding.number(self.seed, "drop-out", step, index) for index in own]
+        self.network.seed_dropout(numbers, self.plan.tile)
         x, y, w = self.draw_batch(step)
         with self.device.exact():
             with self.device.autocast(self._bfloat16):
@@ -233,6 +236,7 @@ class Trainer:
         if best:
             counters.best, counters.best_step = float(score), counters.step
             self.state.best_weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+            self.validator.keep(counters.step)
         return scores, best
 
     def averaged_network(self) -> UNet:
@@ -252,9 +256,10 @@ class Trainer:
         network.load_state_dict(weights)
         return network.to(self.device.torch)
 
-    def save(self, folder: Path, seconds: float) -> Path:
-        """Write a checkpoint after this many seconds of training and return its path (see `TrainingState.save`)."""
-        return self.state.save(folder, seconds=seconds, plan=self.plan, computed_on=self.computed_on)
+    def save(self, folder: Path, schedule: Schedule) -> Path:
+        """Write a checkpoint, with the time that is over, and return its path (see `TrainingState.save`)."""
+        times: dict[str, object] = {"seconds": schedule.seconds, "activities_s": dict(schedule.activities_s)}
+        return self.state.save(folder, times=times, plan=self.plan, computed_on=self.computed_on)
 
     def restore(self, checkpoint: Checkpoint) -> str:
         """Go to the state of a checkpoint; return a warning, or ``""``: on another device the last bits will differ.

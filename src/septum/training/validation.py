@@ -20,7 +20,7 @@ from septum.arrays.targets import connected_components
 from septum.check.samples import Sample, judged_objects
 from septum.evaluation.object_scores import object_examples
 from septum.metrics import isbi
-from septum.metrics.aggregate import Finish, class_columns, finish_classes, finish_objects, object_columns
+from septum.metrics.aggregate import class_columns, finish_classes, object_columns
 from septum.metrics.contingency import table
 from septum.nn.device import Device
 from septum.nn.ensemble import Network
@@ -30,15 +30,17 @@ from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import (
     MAIN_SCORES,
+    CandidateColumns,
     JudgedExample,
+    choose,
+    choose_by,
     choose_decisions,
     decision_options,
     few_candidates,
     first_candidates,
+    gather_columns,
     gather_examples,
-    main_scores,
     refinements,
-    selection_score,
     untuned,
 )
 from septum.training.plan import Plan
@@ -46,11 +48,11 @@ from septum.training.schedule import Schedule
 
 Probabilities = NDArray[np.float16]
 
-CandidateColumns = dict[int, NDArray[np.float64]]
-"""By the index of an image ``(candidates, ...) float64``: its part of the sums behind the scores of each setting."""
-
 MOST_SCORED = 24
 """Images scored in one validation during training, and for tuning; the final scores are of all images."""
+
+_KEPT_PIXELS = 1 << 25
+"""The predictions of one validation are kept for the end if the images have no more pixels."""
 
 MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
 """Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
@@ -94,6 +96,9 @@ class Validator:
     _report_s: float = 0.0
     _predict_s: float = 0.0
     _score_s: float = 0.0
+    # Predictions of the last validation, and of the best one with the step of its network, by the identity of a sample.
+    _latest: dict[int, Probabilities] = field(default_factory=dict, repr=False)
+    _kept: tuple[int, dict[int, Probabilities]] = field(default=(-1, {}), repr=False)
 
     @cached_property
     def _object_sizes(self) -> NDArray[np.float64]:
@@ -106,6 +111,11 @@ class Validator:
     @cached_property
     def _few_candidates(self) -> tuple[ObjectSettings, ...]:
         return few_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
+
+    @cached_property
+    def _is_kept(self) -> bool:
+        """True if the predictions of a validation are kept for the end."""
+        return self._tunable and sum(s.mask.size for s in self._evenly_chosen(MOST_SCORED)) <= _KEPT_PIXELS
 
     @property
     def _tunable(self) -> bool:
@@ -149,7 +159,8 @@ class Validator:
         share = 1 / self.processes.world
         final, tried = self._most_final or 0, max(1, len(self._few_candidates))
         validation_s = self._most_scored * (self._predict_s + self._score_s) * share
-        end_s = 1.0 + final * (self._predict_s + self._score_s / tried) * share
+        predicted = max(0, final - self._most_scored) if self._is_kept else final  # most often the last are the best
+        end_s = 1.0 + (predicted * self._predict_s + final * self._score_s / tried) * share
         if self._tunable and self._tune_s is not None and self.samples:
             # Candidates share work, so all of them together take less time than their number suggests.
             refined = refinements(self._object_sizes, lines=self.plan.lines)
@@ -164,13 +175,29 @@ class Validator:
     def score(self, network: Network, stop: StopRequest) -> dict[str, float] | None:
         """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
         chosen = self._evenly_chosen(self._most_scored)
+        self._latest = {}
         columns = self._columns(network, chosen, self._few_candidates, stop=stop)
         if self.processes.any(stop.requested and len(columns) < len(chosen)):
             return None
         return self._best(columns)[1]
 
-    def finish(self, network: Network, clock: Schedule) -> tuple[ObjectSettings, dict[str, float], int]:
+    def keep(self, step: int) -> None:
+        """Keep the predictions of the last `score` for `finish`: its network, of this step, is the best so far."""
+        self._kept = (step, self._latest)
+
+    def finish(
+        self, network: Network, clock: Schedule, *, step: int | None = None
+    ) -> tuple[ObjectSettings, dict[str, float], int]:
         """Tune how objects, or areas between lines, are made, and compute the final scores.
+
+        Parameters
+        ----------
+        network
+            The best network, for prediction.
+        clock
+            Schedule of the training.
+        step
+            Step of the network: what `keep` holds of this step is not predicted again.
 
         Returns
         -------
@@ -185,7 +212,8 @@ class Validator:
         if not self._tunable:
             return ObjectSettings(), self._best(self._columns(network, chosen, ()))[1], len(chosen)
         own = self.processes.share(len(chosen))
-        maps = {i: self._foreground(network, chosen[i]) for i in own}
+        kept = self._kept[1] if self._kept[0] == step else {}
+        maps = {i: kept[id(chosen[i])] if id(chosen[i]) in kept else self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
         tuned_on = sorted(set(evenly_chosen(len(chosen), MOST_SCORED)) & set(own))
 
@@ -240,6 +268,8 @@ class Validator:
             if self._tunable:
                 foreground = self._foreground(network, sample)
                 predict_s += time.monotonic() - start
+                if self._is_kept:
+                    self._latest[id(sample)] = foreground
                 columns[index] = candidate_columns(sample, foreground, choices, lines=self.plan.lines)
             else:
                 classes = self._probabilities(network, sample).argmax(axis=0)
@@ -254,7 +284,7 @@ class Validator:
     def _best(self, columns: CandidateColumns) -> tuple[int, dict[str, float]]:
         if self._tunable:
             return choose(columns, lines=self.plan.lines)
-        return _choose(columns, finish_classes(range(self.plan.network.classes)), "classes")
+        return choose_by(columns, finish_classes(range(self.plan.network.classes)), "classes")
 
     def _foreground(self, network: Network, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough for it.
@@ -367,34 +397,3 @@ def candidate_columns(
         full = table(sample.mask, judged_objects(labels, sample))
         columns.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
     return np.stack(columns)
-
-
-def choose(columns: CandidateColumns, *, lines: bool = False) -> tuple[int, dict[str, float]]:
-    """Return the index of the best candidate of `candidate_columns` (the first of equals), and its main scores."""
-    if lines:
-        return _choose(columns, finish_classes((0, 1)), "classes")
-    return _choose(columns, finish_objects, "objects")
-
-
-def _choose(columns: CandidateColumns, finish: Finish, kind: MaskKind) -> tuple[int, dict[str, float]]:
-    totals = np.sum([columns[index] for index in sorted(columns)], axis=0)
-    scored = finish(totals)
-    if kind == "objects":
-        # Without any reference object SEG is not defined; it is 0 here, as AP is.
-        scored["SEG"] = np.nan_to_num(scored["SEG"])
-    scores = [main_scores({name: float(v[k]) for name, v in scored.items()}, kind) for k in range(len(totals))]
-    best = int(np.argmax([selection_score(one) for one in scores]))
-    return best, scores[best]
-
-
-def gather_columns(processes: Processes, columns: CandidateColumns) -> CandidateColumns:
-    """Return the columns of all processes in each of them."""
-    if processes.world == 1:
-        return columns
-    # Processes exchange integers: an image travels as its index, its shape, and the bits of its numbers.
-    packed = [
-        np.concatenate([[index, *array.shape], np.ascontiguousarray(array).view(np.int64).reshape(-1)])
-        for index, array in columns.items()
-    ]
-    received = [array for arrays in processes.gather(packed) for array in arrays]
-    return {int(flat[0]): flat[4:].copy().view(np.float64).reshape(flat[1:4]) for flat in received}
