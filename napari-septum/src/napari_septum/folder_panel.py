@@ -36,7 +36,8 @@ class FolderPanel(Container):  # type: ignore[misc]
         self.axes = axes_field()
         self.stacks = ComboBox(label="Z makes", choices=[PLANES, VOLUME])
         self.send_button = PushButton(text="Send image and labels to the folder")
-        self.inside = ComboBox(label="In the folder", choices=[])
+        self._offered: list[tuple[str, Pair]] = []
+        self.inside = ComboBox(label="In the folder", choices=lambda _: self._offered)  # asked again with each layer
         self.open_button = PushButton(text="Open the image, its mask and its prediction")
         self.said = Label(value="", label="")
         fields = (self.folder, self.image, self.painted, self.axes, self.stacks, self.send_button)
@@ -56,7 +57,8 @@ class FolderPanel(Container):  # type: ignore[misc]
                 found = pairs(folder)
             except SeptumError as error:
                 self.said.value = error.given
-        self.inside.choices = [(pair.name + ("" if pair.mask else " (no mask)"), pair) for pair in found]
+        self._offered = [(pair.name + ("" if pair.mask else " (no mask)"), pair) for pair in found]
+        self.inside.reset_choices()
 
     def send(self) -> None:
         """Write the chosen layers into the folder."""

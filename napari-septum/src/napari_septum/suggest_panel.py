@@ -40,7 +40,8 @@ class SuggestPanel(Panel):
         self.axes = axes_field()
         self.folder = FileEdit(label="Folder", mode="d", value="", nullable=True)
         self.number = SpinBox(label="How many", value=5, min=1, max=100)
-        self.found = ComboBox(label="Show", choices=[])
+        self._offered: list[tuple[str, int]] = []
+        self.found = ComboBox(label="Show", choices=lambda _: self._offered)  # napari asks again with each layer
         fields = (self.source, self.image, self.folder, self.model, opened, self.axes, self.number, self.found)
         super().__init__(napari_viewer, fields, "Suggest")
         self._layer: Image | None = None
@@ -85,7 +86,8 @@ class SuggestPanel(Panel):
 
     def _offer(self, texts: Sequence[str]) -> None:
         with self.found.changed.blocked():
-            self.found.choices = [(text, number) for number, text in enumerate(texts)]
+            self._offered = [(text, number) for number, text in enumerate(texts)]
+            self.found.reset_choices()
         self._show(0 if texts else None)
 
     def _show(self, number: int | None) -> None:
@@ -109,7 +111,8 @@ class SuggestPanel(Panel):
         shown = list(self.viewer.dims.point)
         shown[len(shown) - len(world) :] = world
         self.viewer.dims.set_point(range(len(shown)), shown)
-        self.viewer.camera.center = tuple(world[-3:]) if len(world) > 2 else tuple(world)
+        scene = self.viewer.scene if hasattr(self.viewer, "scene") else self.viewer  # before napari 0.9
+        scene.camera.center = tuple(world[-3:]) if len(world) > 2 else tuple(world)
 
 
 def rectangle(region: Region) -> NDArray[np.float64]:
