@@ -1,6 +1,6 @@
 """Time to write the objects of a label image for other programs: GeoJSON, ImageJ ROIs, COCO and the table.
 
-Usage: python benchmarks/outlines_out.py [--side 4096] [--objects 5000]
+Usage: python benchmarks/exports.py [--side 4096] [--objects 5000]
 
 A made label image: ellipses on a grid, moved and turned by chance, with a rough rim. Each figure is the least time of
 the processor in three runs of one process, after the loops are compiled, without reading the label image from a disk.

@@ -65,7 +65,7 @@ class Progress:
         self.verbose = display.verbose and not self.quiet
         self.waiting = waiting
         self.warnings: list[str] = []
-        self._stage = ""
+        self._stage, self._whole = "", unit  # what is counted in a stage of the whole, and the unit of the whole
         self._terminal = sys.stderr.isatty() and not self.quiet
         self._mark: Status | None = None
         self._bar: RichProgress | None = None
@@ -140,6 +140,12 @@ class Progress:
 
     def show(self, done: float, total: int, *, note: str = "") -> None:
         """Say that `done` of `total` units are done; `note` is a short text such as ``"loss 0.21"``."""
+        if self._stage:  # the stages of an image are over: images are counted again
+            self._stage = ""
+            self.begin(self._whole)
+        self._count(done, total, note)
+
+    def _count(self, done: float, total: int, note: str) -> None:
         if self.quiet:
             return
         now = time.monotonic()
@@ -165,9 +171,10 @@ class Progress:
     def show_stage(self, stage: str, done: float, total: int, *, note: str = "", unit: str = "blocks") -> None:
         """Say that `done` of `total` units have passed a stage; count and rate begin anew with each stage."""
         if stage != self._stage:
+            self._whole = self._whole if self._stage else self.unit
             self._stage = stage
             self.begin(unit)
-        self.show(done, total, note=f"{stage}  {note}")
+        self._count(done, total, f"{stage}  {note}")
 
     def _print(self, text: str) -> None:
         self._printed = time.monotonic()

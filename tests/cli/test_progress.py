@@ -73,6 +73,22 @@ def test_progress_never_falls(capsys: pytest.CaptureFixture[str], clock: list[fl
     assert counts == ["1/4", "3/4", "3/4", "4/4", "1/2"]
 
 
+def test_images_are_counted_again_after_the_blocks_of_one(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with Progress("images") as progress:
+        progress.show(0, 2, note="a.tif")
+        for stage in ("probabilities", "writing"):
+            progress.show_stage(stage, 4, 4, note="a.tif")
+        progress.show(1, 2, note="a.tif")
+    assert capsys.readouterr().err.splitlines() == [
+        "0/2 images  a.tif",
+        "4/4 blocks  probabilities  a.tif",
+        "4/4 blocks  writing  a.tif",
+        "1/2 images  a.tif",
+    ]
+
+
 def test_an_image_is_done_when_its_result_is_written(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     job: list[Event] = [
         ImageStarted(Path("a.png"), 0, 1, 1, (572, 572), 0, 1 << 29, None),

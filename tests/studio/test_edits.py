@@ -154,6 +154,16 @@ def test_accept_keeps_what_is_annotated(store: LabelStore, plane: Plane, predict
     assert (labels[520, 520:540] == -1).all()  # the rest of a predicted object that is annotated already
 
 
+def test_an_object_that_was_painted_over_with_background_is_accepted_at_its_pixel_only(
+    store: LabelStore, plane: Plane, predicted: Prediction
+) -> None:
+    block(store, plane, 0, Rect(520, 520, 535, 540))
+    labels = do(store, plane, predicted, kind="accept")
+    assert (labels[520:535, 520:540] == 0).all() and len(store.objects(plane)) == 2
+    labels = do(store, plane, predicted, kind="accept", at=(530, 530))
+    assert (labels[520:540, 520:540] > 0).all() and len(store.objects(plane)) == 3
+
+
 def test_an_object_that_the_border_of_the_prediction_cuts_is_not_accepted(store: LabelStore, plane: Plane) -> None:
     labels = np.zeros((100, 120), np.int32)
     labels[0:10, 10:20], labels[40:50, 0:10], labels[40:60, 40:60], labels[95:, 90:110] = 1, 2, 3, 4

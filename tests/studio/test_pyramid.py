@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from septum.io.files import write_image
+from septum.io.files import open_image, write_image
+from septum.io.selection import Selection
 from septum.studio.label_levels import LabelLevels
 from septum.studio.label_store import LabelStore
 from septum.studio.project import Entry, Project
@@ -23,7 +25,7 @@ def large(tmp_path: Path) -> tuple[Pyramid, Entry, np.ndarray]:
     root = tmp_path / "large"
     root.mkdir()
     image = np.random.default_rng(0).integers(0, 60_000, SIDES).astype(np.uint16)
-    write_image(root / "slide.ome.zarr", image, axes="YX")
+    write_image(root / "slide.tif", image, axes="YX")
     project = Project(root)
     return Pyramid(project), next(iter(project.entries.values())), image
 
@@ -64,6 +66,57 @@ def test_a_damaged_tile_of_the_cache_is_made_again(large: tuple[Pyramid, Entry, 
     again = Pyramid(Project(entry.path.parent)).tile(entry, (1, 0), t=0, z=0, channel=0, level=1)
     assert first is not None and again is not None
     assert np.array_equal(first, again) and np.array_equal(first, means(image)[SIDE : 2 * SIDE, :SIDE])
+
+
+def test_levels_that_an_ome_zarr_holds_are_taken(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 60_000, SIDES).astype(np.uint16)
+    write_image(tmp_path / "slide.ome.zarr", image, axes="YX")
+    project = Project(tmp_path)
+    pyramid, entry = Pyramid(project), next(iter(project.entries.values()))
+    for level in (1, 3):
+        stored = open_image(tmp_path / "slide.ome.zarr", selection=Selection(level=level))[0]
+        tile = pyramid.tile(entry, (0, 0), t=0, z=0, channel=0, level=level)
+        assert tile is not None and np.array_equal(tile, stored[:SIDE, :SIDE])
+    assert not list((tmp_path / ".studio").rglob("*_0"))
+
+
+def test_a_level_of_another_shape_is_not_taken(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 60_000, SIDES).astype(np.uint16)
+    write_image(tmp_path / "slide.ome.zarr", image, axes="YX")
+    shutil.rmtree(tmp_path / "slide.ome.zarr" / "1")
+    write_image(tmp_path / "other.ome.zarr", image[:700, :300], axes="YX")
+    shutil.move(tmp_path / "other.ome.zarr" / "0", tmp_path / "slide.ome.zarr" / "1")
+    shutil.rmtree(tmp_path / "other.ome.zarr")
+    project = Project(tmp_path)
+    tile = Pyramid(project).tile(next(iter(project.entries.values())), (0, 0), t=0, z=0, channel=0, level=1)
+    assert tile is not None and np.array_equal(tile, means(image)[:SIDE, :SIDE])
+
+
+def test_a_level_that_was_rounded_down_is_filled_up(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 60_000, (1101, 701)).astype(np.uint16)
+    write_image(tmp_path / "slide.ome.zarr", image, axes="YX")
+    (level,) = (tmp_path / "slide.ome.zarr").glob("1")
+    shutil.rmtree(level)
+    write_image(tmp_path / "other.ome.zarr", image[:550, :350], axes="YX")
+    shutil.move(tmp_path / "other.ome.zarr" / "0", level)
+    shutil.rmtree(tmp_path / "other.ome.zarr")
+    project = Project(tmp_path)
+    tile = Pyramid(project).tile(next(iter(project.entries.values())), (1, 0), t=0, z=0, channel=0, level=1)
+    assert tile is not None and tile.shape == (39, 351)
+    assert np.array_equal(tile[:-1, :-1], image[SIDE:550, :350]) and np.array_equal(tile[-1], tile[-2])
+
+
+def test_coarser_levels_of_a_file_that_was_replaced_are_made_again(large: tuple[Pyramid, Entry, np.ndarray]) -> None:
+    pyramid, entry, image = large
+    assert not pyramid.renew(entry)  # nothing was shown yet
+    pyramid.tile(entry, (0, 0), t=0, z=0, channel=0, level=1)
+    assert not pyramid.renew(entry)
+    write_image(entry.path, image[::-1].copy(), axes="YX")
+    later = Pyramid(Project(entry.path.parent)).tile(entry, (0, 0), t=0, z=0, channel=0, level=1)
+    assert pyramid.renew(entry)
+    again = pyramid.tile(entry, (0, 0), t=0, z=0, channel=0, level=1)
+    assert again is not None and later is not None
+    assert np.array_equal(again, means(image[::-1])[:SIDE, :SIDE]) and np.array_equal(later, again)
 
 
 def test_real_values_are_shown_within_their_range(tmp_path: Path) -> None:

@@ -196,18 +196,6 @@ def test_the_mask_of_a_large_image_is_written_for_a_download(served: Any, monkey
     assert status == 200 and file == written.read_bytes() and (read_mask(written).array == 7).sum() == 5
 
 
-def test_masks_are_written_again_once_their_folder_can_be_made(folder: Path) -> None:
-    session = Session(StudioSettings(folder=folder))
-    entry = next(iter(session.project.entries.values()))
-    (folder / "masks").write_bytes(b"a file in the way")
-    session.edit(entry, 0, 0, stroke(0, 5, 7))
-    assert session.newest_mask(entry) is None
-    (folder / "masks").unlink()
-    session.edit(entry, 0, 0, stroke(9, 5, 8, version=1))
-    session.close()
-    assert set(np.unique(read_mask(folder / "masks" / "a.tif").array)) == {-1, 7, 8}
-
-
 def test_an_image_that_was_replaced_by_one_of_another_size_is_refused(folder: Path) -> None:
     session = Session(StudioSettings(folder=folder))
     entry = next(iter(session.project.entries.values()))

@@ -315,7 +315,10 @@ def _line(points: NDArray[np.float64], sides: tuple[int, int]) -> NDArray[np.boo
 
 
 def _accept(store: LabelStore, plane: Plane, request: Accept, prediction: Prediction) -> Edit:
-    """Copy predicted objects that no annotated object overlaps by half; in a rectangle also their background."""
+    """Copy predicted objects that no annotated object overlaps by half; in a rectangle also their background.
+
+    In a rectangle an object that lies mostly on annotated background is left out too: it was painted over.
+    """
     seen = prediction.box
     labels = store.read(plane, seen)
     area = seen
@@ -329,7 +332,8 @@ def _accept(store: LabelStore, plane: Plane, request: Accept, prediction: Predic
         return _accept_classes(store, plane, request, prediction, area)
     sizes = np.bincount(prediction.labels.ravel())
     chosen = np.bincount(prediction.labels[area.within(seen)].ravel(), minlength=len(sizes))
-    taken = np.bincount(prediction.labels[labels > 0], minlength=len(sizes))
+    annotated = labels > 0 if request.at is not None else labels != UNANNOTATED
+    taken = np.bincount(prediction.labels[annotated], minlength=len(sizes))
     # An object that the border of the predicted part cuts is not known whole.
     cut = np.bincount(_cut_objects(prediction, plane), minlength=len(sizes)) > 0
     wanted = ~cut & (chosen > 0 if request.at is not None else 2 * chosen > sizes) & (2 * taken <= sizes)
@@ -344,7 +348,7 @@ def _accept(store: LabelStore, plane: Plane, request: Accept, prediction: Predic
         first = store.reserve(plane.image, number)
         ids[wanted] = np.arange(first, first + number)
     made = ids[prediction.labels]
-    write = (made > 0) & (labels <= 0)
+    write = (made > 0) & ~annotated
     if request.at is None:
         background = np.zeros(write.shape, bool)
         background[area.within(seen)] = True

@@ -6,8 +6,9 @@ else would be replaced, it is moved to ``.studio/originals``.
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from septum.errors import DataError, FileError
 from septum.io.atomic import as_error
 from septum.io.files import read_mask, write_image
 from septum.io.formats import format_path
+from septum.io.tiff_write import write_tiff_from
+from septum.io.zarr_write import create_zarr
 from septum.studio.label_store import LabelStore, Plane
-from septum.studio.project import Entry, Project
+from septum.studio.project import Entry, Project, signature
 from septum.studio.pyramid import Shown
-from septum.studio.tile_grid import HIGHEST_ID, empty_tile, image_box, tile_box
+from septum.studio.tile_grid import HIGHEST_ID, SIDE, Rect, empty_tile, image_box, tile_box
 
 MOST_PIXELS = 100_000_000
 """Masks of more pixels are not written after each edit, but when they are asked for."""
@@ -46,14 +49,14 @@ def read_existing(project: Project, store: LabelStore, entry: Entry, shown: Show
     file = entry.mask
     own = project.mask_path(entry)
     file = own if own.is_file() else file
-    if file is None or not file.exists() or store.note(f"mask {entry.name}") == _signature(file):
+    if file is None or not file.exists() or store.note(f"mask {entry.name}") == signature(file):
         return None
     labels = _as_planes(file, read_mask(file).array, shown)
     for t in range(shown.frames):
         for z in range(shown.sections):
             plane = store.plane(entry.name, t, z, shown.sides)
             _write_plane(store, plane, labels[t, z])
-    store.note(f"mask {entry.name}", _signature(file))
+    store.note(f"mask {entry.name}", signature(file))
     return f"read {format_path(file)}"
 
 
@@ -89,18 +92,11 @@ def _write_plane(store: LabelStore, plane: Plane, labels: NDArray[np.int32]) -> 
     store.write(plane, "read mask", changes)
 
 
-def collect(store: LabelStore, entry: Entry, shown: Shown) -> NDArray[np.int32]:
-    """Return the labels of an image: ``(T, Z, Y, X)`` int32, ids of 1 and more, 0 background, -1 not annotated."""
-    out = np.full((shown.frames, shown.sections, *shown.sides), UNANNOTATED, np.int32)
-    for plane in store.planes(entry.name):
-        if plane.t < shown.frames and plane.z < shown.sections:
-            plane = store.plane(entry.name, plane.t, plane.z, shown.sides)  # refuses labels of other sides
-            out[plane.t, plane.z] = store.read(plane, plane.box)
-    return out
-
-
 def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) -> Path | None:
     """Write the mask of an image; remove it if nothing is annotated any more.
+
+    A mask of more than `MOST_PIXELS` is written part by part, as a tiled TIFF with a pyramid: it is never whole in
+    memory.
 
     Returns
     -------
@@ -115,27 +111,106 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
         If the file cannot be written.
     """
     target = project.mask_path(entry)
-    mask = collect(store, entry, shown)
+    planes = [
+        store.plane(entry.name, plane.t, plane.z, shown.sides)  # refuses labels of other sides
+        for plane in store.planes(entry.name)
+        if plane.t < shown.frames and plane.z < shown.sections
+    ]
+    lowest, highest = _range(store, planes, shown)
     _set_aside(project, store, entry, target)
     try:
-        if (mask == UNANNOTATED).all():
+        if highest == UNANNOTATED:
             target.unlink(missing_ok=True)
             return None
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise as_error(target, error) from error
-    if mask.min() >= 0:
-        mask = mask.astype(np.uint16 if mask.max() < 2**16 else np.uint32)
-    axes = [a for a, n in zip("TZYX", mask.shape, strict=True) if a in "YX" or n > 1]
-    write_image(
-        target,
-        mask.reshape([n for a, n in zip("TZYX", mask.shape, strict=True) if a in axes]),
-        axes="".join(axes),
-        pixel_size_um=project.open(entry).pixel_size_um,
-        labels=True,
+    lengths = {"T": shown.frames, "Z": shown.sections, "Y": shown.sides[0], "X": shown.sides[1]}
+    axes = "".join(a for a, n in lengths.items() if a in "YX" or n > 1)
+    about = _Written(
+        shape=tuple(lengths[a] for a in axes),
+        axes=axes,
+        dtype=np.dtype(np.int32 if lowest < 0 else np.uint16 if highest < 2**16 else np.uint32),
+        pixel_size_um=dict(project.open(entry).pixel_size_um),
     )
-    store.note(f"mask {entry.name}", _signature(target))
+    if shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= MOST_PIXELS:
+        _write_whole(store, planes, about, target)
+    else:
+        _write_parts(store, planes, about, target, project.work / "parts" / entry.id)
+    store.note(f"mask {entry.name}", signature(target))
     return target
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A mask file: sides by axes, values, and pixel size."""
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    pixel_size_um: dict[str, float]
+
+    def place(self, plane: Plane, part: Rect) -> tuple[slice, ...]:
+        """Return the slices of a part of a plane."""
+        at = {"T": slice(plane.t, plane.t + 1), "Z": slice(plane.z, plane.z + 1)}
+        at |= {"Y": slice(part.y0, part.y1), "X": slice(part.x0, part.x1)}
+        return tuple(at[a] for a in self.axes)
+
+
+def _range(store: LabelStore, planes: list[Plane], shown: Shown) -> tuple[int, int]:
+    """Return the lowest and the highest value of a mask; both are -1 where nothing is annotated."""
+    low, high = 0 if len(planes) == shown.frames * shown.sections else UNANNOTATED, UNANNOTATED
+    for plane in planes:
+        painted = store.versions(plane)
+        if len(painted) < len(list(plane.box.places())):
+            low = UNANNOTATED
+        for place in painted:
+            tile = store.tile(plane, place)[tile_box(place).clip(plane.box).within(tile_box(place))]
+            low, high = min(low, int(tile.min())), max(high, int(tile.max()))
+    return (UNANNOTATED, high) if high == UNANNOTATED else (low, high)
+
+
+def _write_whole(store: LabelStore, planes: list[Plane], about: _Written, target: Path) -> None:
+    mask = np.full(about.shape, UNANNOTATED, np.int32)
+    for plane in planes:
+        mask[about.place(plane, plane.box)] = store.read(plane, plane.box)
+    size = about.pixel_size_um
+    write_image(target, mask.astype(about.dtype), axes=about.axes, pixel_size_um=size, labels=True)
+
+
+def _write_parts(store: LabelStore, planes: list[Plane], about: _Written, target: Path, folder: Path) -> None:
+    """Write a mask by way of an array on the disk, of which each part holds whole tiles."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        sides = {"Y": SIDE, "X": SIDE}
+        block = tuple(sides.get(a, 1) for a in about.axes)
+        array = create_zarr(
+            folder / "mask.ome.zarr",
+            shape=about.shape,
+            axes=about.axes,
+            dtype=about.dtype,
+            chunks=block,
+            shards=block,
+            pixel_size_um=about.pixel_size_um,
+            labels=True,
+        )
+        by_section = {(plane.t, plane.z): plane for plane in planes}
+        frames, sections = (about.shape[about.axes.index(a)] if a in about.axes else 1 for a in "TZ")
+        for t, z in product(range(frames), range(sections)):
+            plane = by_section.get((t, z), Plane(-1, "", t, z, (about.shape[-2], about.shape[-1])))
+            painted = store.versions(plane)
+            for place in plane.box.places():
+                part = tile_box(place).clip(plane.box)
+                values = store.read(plane, part) if place in painted else np.full(part.sides, UNANNOTATED, np.int32)
+                index = about.place(plane, part)
+                array.write(index, values.astype(about.dtype).reshape([s.stop - s.start for s in index]))
+        for _ in write_tiff_from(array, target):
+            pass
+    except OSError as error:
+        raise as_error(target, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) -> None:
@@ -155,9 +230,3 @@ def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) 
                 "check its rights",
             ) from error
     store.note(f"own {entry.name}", str(target))
-
-
-def _signature(file: Path) -> str:
-    """Return size and time of a file, by which a change is noticed."""
-    found = file.stat()
-    return json.dumps([file.name, found.st_size, found.st_mtime_ns])

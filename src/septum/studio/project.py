@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from septum.errors import SeptumError, UsageError
+from septum.io.atomic import as_error
 from septum.io.files import list_images, open_image
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
@@ -124,6 +126,11 @@ class Project:
             self._opened.move_to_end(entry.id)
             return image
 
+    def forget(self, entry: Entry) -> None:
+        """Open an image anew when it is asked for next: its file was replaced."""
+        with self._lock:
+            self._opened.pop(entry.id, None)
+
     def entry(self, id_: str) -> Entry:
         """Return an image by its id.
 
@@ -135,6 +142,25 @@ class Project:
         if id_ not in self.entries:
             raise SeptumError("no such image", "the id of an image in the folder", "reload the page")
         return self.entries[id_]
+
+
+def signature(path: Path) -> str:
+    """Return sizes and times of a file, or of the first two levels of a folder, by which a change is noticed.
+
+    Raises
+    ------
+    FileError
+        If it is not there any more.
+    """
+    try:
+        inner = sorted(path.iterdir()) if path.is_dir() else []
+        files = [path, *inner, *(p for folder in inner if folder.is_dir() for p in sorted(folder.glob("*.json")))]
+        found = [(p.name, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]]
+    except OSError as error:
+        raise as_error(path, error) from error
+    if len(found) == 1:
+        return json.dumps(found[0])
+    return hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()
 
 
 def _folders(root: Path) -> tuple[Path, Path]:

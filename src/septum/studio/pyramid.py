@@ -1,11 +1,13 @@
 """Tiles of images at any level of detail, for the page: 8 or 16 bits a pixel.
 
 Integers up to 16 bits are shown as they are; other values are scaled to 16 bits by the range of the image. A coarser
-level is the mean of 2 x 2 pixels of the finer one; of large images it is kept in a cache on the disk.
+level is the mean of 2 x 2 pixels of the finer one; of large images it is kept in a cache on the disk. Levels that the
+file of an image holds are taken as they are.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 import zlib
 from collections import OrderedDict
@@ -18,15 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.errors import FileError
+from septum.errors import FileError, SeptumError
 from septum.io.atomic import whole_file
+from septum.io.files import open_image
 from septum.io.image import Image
-from septum.studio.project import Entry, Project
+from septum.io.selection import Selection
+from septum.studio.project import Entry, Project, signature
 from septum.studio.tile_grid import Place, Rect, image_box, levels_of, tile_box
 
 _CACHE_BYTES = 96_000_000
 _PROBES, _PROBE_SIDE = 4, 256  # parts of an image, per axis, from which its window of intensities is found
 _CACHED_FROM = 3  # images with more levels than this keep coarser levels on the disk
+_SOURCE = "source"  # names the file that the cached levels were made of
 _AT_ONCE = 2  # levels that are made of finer ones while the page waits
 Tile = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -69,6 +74,8 @@ class Pyramid:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._shown: dict[str, Shown] = {}
+        self._stored: dict[str, dict[int, Image]] = {}
+        self._signatures: dict[str, str] = {}
         self._lock = threading.Lock()
         self._memory: OrderedDict[tuple[Any, ...], Tile] = OrderedDict()
         self._bytes = 0
@@ -82,8 +89,43 @@ class Pyramid:
             If it cannot be read.
         """
         if entry.id not in self._shown:
-            self._shown[entry.id] = _measure(self._project.open(entry))
+            self._signatures[entry.id] = signature(entry.path)
+            image = self._project.open(entry)
+            shown = _measure(image)
+            if levels_of(shown.sides) > _CACHED_FROM:
+                self._check_cache(entry)
+            self._stored[entry.id] = _stored_levels(entry.path, image, self._project.axes, shown)
+            self._shown[entry.id] = shown
         return self._shown[entry.id]
+
+    def renew(self, entry: Entry) -> bool:
+        """Forget an image, with its coarser levels, if its file was replaced since; return True then.
+
+        Raises
+        ------
+        FileError
+            If the file is not there any more.
+        """
+        before = self._signatures.get(entry.id)
+        if before is None or before == signature(entry.path):
+            return False
+        self._project.forget(entry)
+        self._shown.pop(entry.id, None)
+        self._stored.pop(entry.id, None)
+        with self._lock:
+            for name in [name for name in self._memory if name[0] == entry.id]:
+                self._bytes -= self._memory.pop(name).nbytes
+        return True
+
+    def _check_cache(self, entry: Entry) -> None:
+        """Remove coarser levels that were made of another file."""
+        folder = self._project.work / "cache" / entry.id
+        now = self._signatures[entry.id]
+        with suppress(OSError):
+            if folder.is_dir() and not ((folder / _SOURCE).is_file() and (folder / _SOURCE).read_text() == now):
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _SOURCE).write_text(now)
 
     def region(self, entry: Entry, t: int, z: int, box: Rect) -> NDArray[Any]:
         """Return all channels of a part of a plane: ``(C, Y, X)`` of the image's dtype, raw intensities."""
@@ -121,13 +163,17 @@ class Pyramid:
                 self._memory.move_to_end(name)
                 return self._memory[name]
         shown = self.shown(entry)
-        kept = level > 0 and levels_of(shown.sides) > _CACHED_FROM
+        stored = self._stored[entry.id].get(level)
+        kept = level > 0 and stored is None and levels_of(shown.sides) > _CACHED_FROM
         file = self._file(entry, key, level, place)
         tile = _load(file, shown, level, place) if kept else None
         if tile is None:
-            if level > 0 and depth == 0:
-                return None
-            tile = self._finest(entry, key, place) if level == 0 else self._mean(entry, key, level, place, depth)
+            if stored is not None:
+                tile = _read(stored, key, place, shown, level)
+            elif level == 0:
+                tile = _read(self._project.open(entry), key, place, shown, level)
+            else:
+                tile = None if depth == 0 else self._mean(entry, key, level, place, depth)
             if tile is None:
                 return None
             if kept:
@@ -138,19 +184,6 @@ class Pyramid:
             while self._bytes > _CACHE_BYTES:
                 self._bytes -= self._memory.popitem(last=False)[1].nbytes
         return tile
-
-    def _finest(self, entry: Entry, key: tuple[int, int, int], place: Place) -> Tile:
-        t, z, channel = key
-        shown, image = self.shown(entry), self._project.open(entry)
-        box = tile_box(place).clip(image_box(shown.sides))
-        at: dict[str, int | slice] = {
-            "T": t,
-            "Z": z,
-            "C": channel,
-            "Y": slice(box.y0, box.y1),
-            "X": slice(box.x0, box.x1),
-        }
-        return _show(image[tuple(at[a] for a in image.axes)], shown)
 
     def _mean(self, entry: Entry, key: tuple[int, int, int], level: int, place: Place, depth: int) -> Tile | None:
         """Return the mean of 2 x 2 pixels of the four finer tiles; the last row or column may be a mean of fewer."""
@@ -172,6 +205,33 @@ class Pyramid:
         t, z, channel = key
         folder = self._project.work / "cache" / entry.id / f"t{t}z{z}c{channel}" / str(level)
         return folder / f"{place[0]}_{place[1]}"
+
+
+def _read(image: Image, key: tuple[int, int, int], place: Place, shown: Shown, level: int) -> Tile:
+    """Read a tile of a level that a file holds; a level that was rounded down repeats its last row or column."""
+    t, z, channel = key
+    box = tile_box(place).clip(image_box(_sides(shown.sides, level)))
+    at: dict[str, int | slice] = {"T": t, "Z": z, "C": channel, "Y": slice(box.y0, box.y1), "X": slice(box.x0, box.x1)}
+    tile = _show(image[tuple(at[a] for a in image.axes)], shown)
+    filled = np.empty(box.sides, np.uint8 if shown.bits == 8 else np.uint16)
+    filled[...] = np.pad(tile, [(0, n - m) for n, m in zip(box.sides, tile.shape, strict=True)], mode="edge")
+    return filled
+
+
+def _stored_levels(path: Path, image: Image, axes: str | None, shown: Shown) -> dict[int, Image]:
+    """Return the levels that a file holds, as far as they halve rows and columns and nothing else."""
+    found: dict[int, Image] = {}
+    wanted = {_sides(shown.sides, level): level for level in range(1, levels_of(shown.sides))}
+    with suppress(SeptumError):  # a level that cannot be read is made of the image itself
+        for number, (height, width) in enumerate(image.level_sides):
+            sides = next((s for s in wanted if 0 <= s[0] - height <= 1 and 0 <= s[1] - width <= 1), None)
+            if number == 0 or sides is None:
+                continue
+            level = open_image(path, axes=axes, selection=Selection(level=number))
+            lengths = {"T": 1, "Z": 1, **dict(zip(level.axes, level.shape, strict=True))}
+            if (lengths["C"], lengths["T"], lengths["Z"]) == (shown.channels, shown.frames, shown.sections):
+                found[wanted[sides]] = level
+    return found
 
 
 def _keep(file: Path, tile: Tile) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from septum.studio.tile_grid import SIDE, levels_of
 from septum.words import pluralize
 
 _WRITE_AFTER_S = 1.5  # a mask is written after this pause of editing
+_RETRY_S = 30.0  # what failed is tried again after this time
 
 
 class Session:
@@ -48,7 +51,7 @@ class Session:
         self.hub = Hub()
         self.learning = Learning(settings, self.project, self.store, self.hub)
         self._edit_lock = threading.Lock()
-        self._built: set[tuple[str, int, int]] = set()
+        self._building: dict[tuple[str, int, int], float] = {}  # planes, and when to try again
         self._writer = _MaskWriter(self)
 
     def close(self) -> None:
@@ -100,6 +103,8 @@ class Session:
         SeptumError
             If the image or its mask cannot be read.
         """
+        if self.pyramid.renew(entry):
+            self._building = {key: at for key, at in self._building.items() if key[0] != entry.id}
         shown = self.pyramid.shown(entry)
         self.plane(entry, 0, 0)  # refuses labels of other sides
         with self._edit_lock:
@@ -147,9 +152,12 @@ class Session:
         ------
         UsageError
             If it cannot be started.
+        SeptumError
+            If a mask cannot be written.
         """
         if kind == "train":
-            self._writer.flush()
+            for error in self._writer.flush():
+                raise error  # a training would miss what was annotated
             for entry in self.project.entries.values():
                 self._write_large(entry)
         self.learning.start_job(kind, dict(options))
@@ -178,10 +186,10 @@ class Session:
             self._writer.write_soon(entry)
 
     def build_levels(self, entry: Entry, t: int, z: int) -> None:
-        """Make the coarser levels of a large plane in the background, once."""
-        if (entry.id, t, z) in self._built:
+        """Make the coarser levels of a large plane in the background, once; after a failure again, but not at once."""
+        if time.monotonic() < self._building.get((entry.id, t, z), 0.0):
             return
-        self._built.add((entry.id, t, z))
+        self._building[(entry.id, t, z)] = math.inf
         threading.Thread(target=self._build, args=(entry, t, z), daemon=True, name="septum-levels").start()
 
     def _build(self, entry: Entry, t: int, z: int) -> None:
@@ -192,8 +200,9 @@ class Session:
                     told = share
                     self.hub.send("levels", image=entry.id, t=t, z=z, share=share)
             self.hub.send("levels", image=entry.id, t=t, z=z, share=1.0)
-        except SeptumError as error:
-            self.hub.send("failure", text=str(error))
+        except (SeptumError, OSError, MemoryError) as error:
+            self._building[(entry.id, t, z)] = time.monotonic() + _RETRY_S
+            self.hub.send("failure", text=f"{entry.name}: coarser levels are not made yet: {error}")
 
     def newest_mask(self, entry: Entry) -> Path | None:
         """Write the mask of an image as it is now; return its file, None if nothing is annotated.
@@ -203,7 +212,8 @@ class Session:
         SeptumError
             If it cannot be written.
         """
-        self._writer.flush()
+        for error in self._writer.flush():
+            raise error
         self._write_large(entry)
         file = self.project.mask_path(entry)
         return file if file.is_file() else None
@@ -215,11 +225,12 @@ class Session:
 
 
 class _MaskWriter:
-    """Writes masks in the background, a pause after the last edit of an image."""
+    """Writes masks in the background, a pause after the last edit of an image; those that failed again and again."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._waiting: dict[str, Entry] = {}
+        self._failed: dict[str, Entry] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._wake = threading.Event()
@@ -234,7 +245,7 @@ class _MaskWriter:
 
     def _run(self) -> None:
         while not self._closed:
-            self._wake.wait()
+            self._wake.wait(_RETRY_S if self._failed else None)
             self._wake.clear()
             if self._closed:
                 return
@@ -242,20 +253,28 @@ class _MaskWriter:
                 self._wake.clear()
             self.flush()
 
-    def flush(self) -> None:
-        """Write all masks that wait."""
+    def flush(self) -> list[SeptumError]:
+        """Write all masks that wait, and those that failed before; return the errors of those that failed again."""
         session = self._session
+        errors: list[SeptumError] = []
+        with self._lock:
+            before, self._failed = self._failed, {}
+            self._waiting = {**before, **self._waiting}
         while True:
             with self._lock:
                 if not self._waiting:
-                    return
+                    return errors
                 _, entry = self._waiting.popitem()
             with self._writing:
                 try:
                     masks.write_mask(session.project, session.store, entry, session.pyramid.shown(entry))
                     session.hub.send("written", image=entry.id)
                 except SeptumError as error:
-                    session.hub.send("failure", text=str(error))
+                    errors.append(error)
+                    with self._lock:
+                        self._failed[entry.id] = entry
+                    if entry.id not in before:
+                        session.hub.send("failure", text=f"{error} (tried again every {_RETRY_S:.0f} seconds)")
 
     def close(self) -> None:
         self._closed = True

@@ -57,7 +57,7 @@ def main() -> int:
     channel.listen()
     try:
         if task.get("task") == "live":
-            from septum.studio.live import LiveTraining
+            from septum.studio.live.training import LiveTraining
 
             LiveTraining(task, channel).run()
         else:

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from septum.arrays.instances import ObjectSettings, label_objects
+from septum.arrays.instances import ObjectSettings
+from septum.check.samples import Sample
 from septum.errors import DataError, ModelError, SeptumError
 from septum.models.named import file_of
 from septum.nn.device import find_device
 from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, save_model
-from septum.prediction.tiled import TiledPredictor, largest_output, region_probabilities
+from septum.prediction.tiled import TiledPredictor, largest_output
 from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
-from septum.studio.live_samples import LiveSamples
+from septum.studio.live.samples import LiveSamples
+from septum.studio.live.view import predict_view
 from septum.studio.messages import ServerLink
 from septum.studio.project import Project
 from septum.studio.settings import FITTING, LEAST_OBJECTS, NOTHING
@@ -39,12 +40,13 @@ from septum.training.settings import TrainSettings
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
 
-_TILE, _BATCH = 256, 2  # small steps: new strokes count soon
+_TILE, _BATCH = 128, 2  # small steps: new strokes count soon, and parts without annotation cost little
 _WARM_UP = 20  # steps in which the rate rises
 _KEEP_STEPS = 50
 _SAVE_S = 30.0
 _REFRESH_S, _WAIT_S = 3.0, 0.25
-_PIXELS, _LEAST_PIXELS = 1 << 20, 1 << 16  # most and least pixels that are predicted at once
+_PIXELS = 1 << 20  # most pixels that are predicted at once
+_LEAST_PIXELS = 1 << 18  # that are predicted however long it takes, on the working grid
 _PREDICT_S = 2.0  # so long a prediction may take; larger views are predicted in their middle
 
 
@@ -169,12 +171,15 @@ class LiveTraining:
             self._save()
 
     def _begin(self) -> Trainer:
-        samples = self._samples.samples
-        channels = samples[0].image.shape[0]
-        samples = tuple(s for s in samples if s.image.shape[0] == channels)
-        start, words = self._choose_start(samples)
-        fingerprint = compute_fingerprint(samples, self._kind, classes=self._classes)
+        goes_on = self._last_model()
         settings = TrainSettings(data=(self._project.root,), out=self._project.runs / "live", tile=_TILE, batch=_BATCH)
+        self._samples.use_scale(1.0 if goes_on is None else goes_on.header.scale)
+        fingerprint = self._fingerprint()
+        scale = working_scale(fingerprint, settings)
+        if goes_on is None and scale != 1:
+            self._samples.use_scale(scale)
+            fingerprint = self._fingerprint()
+        start, words = (goes_on, "from where it ended") if goes_on is not None else self._choose_start(self._alike())
         plan, _ = make_plan(
             fingerprint, settings, gpu=self._device.torch.type != "cpu", bfloat16=self._device.bfloat16, start=start
         )
@@ -187,7 +192,10 @@ class LiveTraining:
             images=self._samples.prepared(plan),
             validator=Validator((), self._kind == "objects", plan, self._device),
         )
-        self._from = words + _about_scale(fingerprint, settings, start)
+        wide = fingerprint.own_px
+        self._from = words
+        if plan.scale != 1 and wide is not None:
+            self._from += f"; objects are about {wide:.0f} pixels wide: the model sees images at scale {plan.scale:.3g}"
         if start is not None:
             start.fill(trainer.network, keep_head=start.keeps_head(tuple(range(self._classes))))
             self._objects = start.header.objects.model_copy(update={"learned": None})
@@ -196,31 +204,43 @@ class LiveTraining:
         trainer.state.keep()
         return trainer
 
-    def _choose_start(self, samples: tuple[Any, ...]) -> tuple[Pretrained | None, str]:
+    def _alike(self) -> tuple[Sample, ...]:
+        """Return the samples with as many channels as the first."""
+        samples = self._samples.samples
+        return tuple(s for s in samples if s.image.shape[0] == samples[0].image.shape[0])
+
+    def _fingerprint(self) -> Fingerprint:
+        scale = self._samples.scale
+        return compute_fingerprint(self._alike(), self._kind, classes=self._classes, scale=scale)
+
+    def _last_model(self) -> Pretrained | None:
+        """Return the model of an earlier time to go on with; None if there is none, or another start is asked for."""
+        live = self._project.runs / "live" / "model.safetensors"
+        if self._start is not None or not live.is_file():
+            return None
+        try:
+            start = read_pretrained(live)
+        except ModelError as error:
+            self._server.send({"topic": "failure", "text": str(error)})
+            return None
+        return start if self._fits(start) else None
+
+    def _fits(self, start: Pretrained) -> bool:
+        return len(start.header.network.depths) == 2 and start.keeps_head(tuple(range(self._classes)))
+
+    def _choose_start(self, samples: tuple[Sample, ...]) -> tuple[Pretrained | None, str]:
         """Choose the model to start from, with words for it."""
         if self._start == NOTHING:
             return None, "from nothing"
-        live = self._project.runs / "live" / "model.safetensors"
-        given = live if self._start is None and live.is_file() else None
         if self._start not in (None, FITTING):
-            given = Path(str(self._start))
-        if given is not None:
-            try:
-                start = read_pretrained(given)
-            except ModelError as error:
-                if given != live:
-                    raise
-                self._server.send({"topic": "failure", "text": str(error)})
-            else:
-                fits = len(start.header.network.depths) == 2 and start.keeps_head(tuple(range(self._classes)))
-                if fits:
-                    return start, f"from {'where it ended' if given == live else self._start}"
-                if given != live:
-                    raise DataError(
-                        f"{self._start}: a model of other labels than those painted here, or of volumes",
-                        "a 2D model of the same labels",
-                        "choose another start",
-                    )
+            start = read_pretrained(Path(str(self._start)))
+            if not self._fits(start):
+                raise DataError(
+                    f"{self._start}: a model of other labels than those painted here, or of volumes",
+                    "a 2D model of the same labels",
+                    "choose another start",
+                )
+            return start, f"from {self._start}"
         if self._kind == "classes":
             return None, "from nothing"
         scores = {}
@@ -269,10 +289,10 @@ class LiveTraining:
             for_scores(network, self._device), self._device, largest_output(network.settings, self._device)
         )
         prepared_s = time.monotonic() - begin
-        stats = self._samples.stats(plane, image, self._trainer.plan.normalization)
-        region = (slice(rect.y0, rect.y1), slice(rect.x0, rect.x1))
-        *_, (probabilities, _) = region_probabilities(tiler, image, stats, region)
-        labels, sure = self._objects_of(probabilities)
+        plan = self._trainer.plan
+        stats = self._samples.stats(plane, image, plan.normalization)
+        objects = self._objects if self._kind == "objects" else None
+        labels, sure = predict_view(tiler, image, stats, rect, scale=plan.scale, objects=objects)
         self._predict_s = seconds = time.monotonic() - begin
         self._pixels_per_s = rect.sides[0] * rect.sides[1] / max(seconds - prepared_s, 1e-3)
         self._predicted_at = time.monotonic()
@@ -293,7 +313,8 @@ class LiveTraining:
         """Return the rectangle, or its middle, small enough to be predicted in time."""
         most = _PIXELS
         if self._pixels_per_s:
-            most = int(min(_PIXELS, max(_LEAST_PIXELS, self._pixels_per_s * _PREDICT_S)))
+            least = _LEAST_PIXELS / self._samples.scale**2
+            most = int(min(_PIXELS, max(least, self._pixels_per_s * _PREDICT_S)))
         height, width = rect.sides
         if height * width <= most:
             return rect
@@ -301,14 +322,6 @@ class LiveTraining:
         h, w = max(1, int(height * share)), max(1, int(width * share))
         y, x = (rect.y0 + rect.y1 - h) // 2, (rect.x0 + rect.x1 - w) // 2
         return Rect(y, x, y + h, x + w)
-
-    def _objects_of(self, probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """Return objects or classes, and how sure each pixel is: 255 is a sure object, 128 is not sure."""
-        if self._kind == "classes":
-            best = probabilities.argmax(axis=0).astype(np.int32)
-            return best, np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
-        foreground = probabilities[1]
-        return label_objects(foreground, self._objects), np.rint(foreground * 255).astype(np.uint8)
 
     def _save(self) -> None:
         """Write the model of the moment to ``runs/live``."""
@@ -324,6 +337,7 @@ class LiveTraining:
             class_values=tuple(range(plan.network.classes)),
             read_axes="",
             objects=self._objects,
+            scale=plan.scale,
             training={"steps": trainer.counters.step, "preset": "live", "start": self._from},
         )
         folder = self._project.runs / "live"
@@ -335,16 +349,6 @@ class LiveTraining:
             self._server.send({"topic": "failure", "text": str(error)})
 
 
-def _about_scale(fingerprint: Fingerprint, settings: TrainSettings, start: Pretrained | None) -> str:
-    """Return words for the person where a training of `septum train` would not see images at full size, as here."""
-    if start is not None and start.header.scale != 1:
-        return f"; that model was trained on images at scale {start.header.scale:.3g}, and learns here at full size"
-    if working_scale(fingerprint, settings) != 1:
-        wide = f"objects are about {fingerprint.object_px:.0f} pixels wide"
-        return f'; {wide}: "Train properly" shrinks images with such objects, learning here does not'
-    return ""
-
-
 def _live_plan(plan: Plan, *, warm: bool) -> Plan:
     """Return the plan of `auto` for a training without an end: a constant rate, and weights averaged over few steps.
 
@@ -352,6 +356,6 @@ def _live_plan(plan: Plan, *, warm: bool) -> Plan:
     knows at once.
     """
     optimizer = plan.optimizer.model_copy(
-        update={"schedule": "constant", "average": 0.1, "freeze_batchnorm": 1.0 if warm else 0.0}
+        update={"schedule": "constant", "average": 0.4, "freeze_batchnorm": 1.0 if warm else 0.0}
     )
-    return plan.model_copy(update={"optimizer": optimizer, "lines": False, "scale": 1.0})
+    return plan.model_copy(update={"optimizer": optimizer, "lines": False})

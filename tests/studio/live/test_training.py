@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septum.arrays.instances import ObjectSettings
-from septum.arrays.normalize import NormalizeSettings
 from septum.errors import DataError
 from septum.io.files import read_image, write_image
-from septum.nn.unet import UNet, UNetSettings
-from septum.prediction.model import ModelHeader, open_model, save_model
+from septum.prediction.model import open_model
 from septum.studio.label_store import LabelStore, Plane
-from septum.studio.live import LiveTraining
-from septum.studio.live_samples import LiveSamples, PlaneImage, with_rim
+from septum.studio.live.samples import LiveSamples, PlaneImage, with_rim
+from septum.studio.live.training import LiveTraining
 from septum.studio.project import Project
-from septum.studio.tile_grid import SIDE, empty_tile
+from septum.studio.tile_grid import SIDE, Rect, empty_tile
 
 SIDES = (96, 128)
 
@@ -152,43 +149,45 @@ def test_it_goes_on_where_it_ended(project: Project, painted: tuple[LabelStore, 
     assert data.std() > 0
 
 
-def test_a_start_that_saw_shrunken_images_is_named(project: Project, painted: tuple[LabelStore, Plane]) -> None:
-    _, plane = painted
-    network = UNetSettings(channels=1, classes=2, depths=(2, 2), width=8, padding="same", batch_norm=True)
-    header = ModelHeader(
-        network=network,
-        normalization=NormalizeSettings(),
-        kind="objects",
-        class_values=(0, 1),
-        objects=ObjectSettings(),
-        scale=0.5,
-    )
-    half = project.root / "half.safetensors"
-    save_model(half, UNet(network), header)
-    wire = Wire(plane, predictions=2)
-    LiveTraining(task(project, start=str(half)), wire).run()
-    said = begun_from(wire)
-    assert said.startswith(f"from {half}; ") and "trained on images at scale 0.5, and learns here at full size" in said
-
-
-@pytest.mark.parametrize(("radius", "named"), [(40, False), (70, True)])
-def test_objects_for_which_a_training_would_shrink_the_images_are_named(
-    tmp_path: Path, radius: int, named: bool
+@pytest.mark.parametrize(("radius", "scale"), [(40, 1.0), (70, 0.5)])
+def test_wide_objects_are_learned_on_the_grid_that_a_training_would_choose(
+    tmp_path: Path, radius: int, scale: float
 ) -> None:
-    write_image(tmp_path / "wide.tif", np.zeros((384, 384), np.uint8), axes="YX")
+    y, x = np.mgrid[:384, :384]
+    disks = [(y - c) ** 2 + (x - c) ** 2 <= radius**2 for c in (90, 290)]
+    write_image(tmp_path / "wide.tif", (50 + 100 * (disks[0] | disks[1])).astype(np.uint8), axes="YX")
     project = Project(tmp_path)
     store = LabelStore(project.work / "labels.sqlite")
     plane = store.plane("wide.tif", 0, 0, (384, 384))
     tile = empty_tile()
-    y, x = np.mgrid[:SIDE, :SIDE]
-    tile[:384, :384] = 0
-    for number, (cy, cx) in enumerate(((90, 90), (290, 290)), start=1):
-        tile[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
+    tile[:384, :384] = disks[0] + 2 * disks[1]
     store.write(plane, "brush", {(0, 0): tile})
     wire = Wire(plane, predictions=2)
     LiveTraining(task(project), wire).run()
-    sentence = '"Train properly" shrinks images with such objects, learning here does not'
-    assert begun_from(wire).startswith("from nothing") and (sentence in begun_from(wire)) == named
+    said = begun_from(wire)
+    assert said.startswith("from nothing") and ("the model sees images at scale 0.5" in said) == (scale == 0.5)
+    assert open_model(project.runs / "live", "cpu").header.scale == scale
+    found = [m for m in wire.messages if m["topic"] == "prediction"]
+    for message, data in zip(found, wire.data, strict=True):
+        assert len(data) == 5 * np.prod(Rect(*message["rect"]).sides)  # a busy computer predicts the middle only
+    wire = Wire(plane, predictions=2)
+    LiveTraining(task(project, start=None), wire).run()
+    assert begun_from(wire).startswith("from where it ended")
+    assert open_model(project.runs / "live", "cpu").header.scale == scale
+
+
+def test_the_rim_around_an_object_is_a_pixel_of_the_working_grid(
+    project: Project, painted: tuple[LabelStore, Plane]
+) -> None:
+    store, _ = painted
+    samples = LiveSamples(project, store, "objects")
+    samples.refresh()
+    whole = samples.samples[0]
+    samples.use_scale(0.5)
+    (half,) = samples.samples
+    assert half.mask.shape == (48, 64) and whole.mask.shape == (96, 128) and half.image.shape == (1, 48, 64)
+    assert samples.objects == 3 and set(np.unique(half.mask)) == {-1, 0, 1, 2, 3}
+    assert np.array_equal(half.mask, with_rim(half.mask))
 
 
 def test_labels_of_an_image_that_was_replaced_by_one_of_another_size_are_not_learned(

@@ -7,15 +7,16 @@ another object lies there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import NormalizeSettings, statistics
+from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.targets import UNANNOTATED
-from septum.check.samples import Sample
+from septum.check.samples import Sample, on_grid
 from septum.io.image import Image
 from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
@@ -96,6 +97,15 @@ class LiveSamples:
         self.background = False
         self.highest = 0
         self.area_px = 0.0
+        self.scale = 1.0
+
+    def use_scale(self, scale: float) -> None:
+        """Bring everything to the working grid of a scale (`septum.training.plan.Plan.scale`)."""
+        if scale != self.scale:
+            self.scale = scale
+            self._samples.clear()
+            self.forget_prepared()
+            self.refresh()
 
     def refresh(self) -> None:
         """Read the labels that have changed."""
@@ -129,13 +139,17 @@ class LiveSamples:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Return the annotated parts."""
+        """Return the annotated parts, on the working grid."""
         return tuple(sample for _, sample in self._samples.values())
 
     def stats(self, plane: Plane, image: PlaneImage, settings: NormalizeSettings) -> NDArray[np.float32]:
-        """Return the statistics of a plane: ``(C, 3) float32``, any values; see `statistics`."""
+        """Return the statistics of a plane on the working grid: ``(C, 3) float32``, any values; see `statistics`."""
         if plane.id not in self._stats:
-            self._stats[plane.id] = statistics(image.sampled(), settings)
+            pixels = image.sampled()
+            if self.scale != 1:
+                grid = scaled_sides(pixels.shape[1:], (self.scale, self.scale))
+                pixels = Resampled(pixels, grid)[(slice(None), slice(None), slice(None))]
+            self._stats[plane.id] = statistics(pixels, settings)
         return self._stats[plane.id]
 
     def image(self, plane: Plane) -> PlaneImage | None:
@@ -171,19 +185,18 @@ class LiveSamples:
         image = PlaneImage(self.project.open(entry), plane.t, plane.z)
         plane = self.store.plane(entry.name, plane.t, plane.z, image.shape[1:])  # refuses labels of other sides
         core = tile_box(place).clip(plane.box)
-        around = core.grow(_MARGIN).clip(plane.box)
+        around = core.grow(int(_MARGIN / min(self.scale, 1.0))).clip(plane.box)
         labels = self.store.read(plane, around)
         known = np.zeros(labels.shape, bool)
         known[core.within(around)] = True
         if (labels[core.within(around)] == UNANNOTATED).all():
             return None
-        if self.kind == "objects":
-            labels = with_rim(labels)
         part = image[(slice(0, image.shape[0]), slice(around.y0, around.y1), slice(around.x0, around.x1))]
         name = f"{plane.image} t{plane.t} z{plane.z} {place[0]} {place[1]}"
         mask = np.where(known | (labels > 0), labels, UNANNOTATED).astype(np.int32)
         pixels = np.nan_to_num(part.astype(np.float32))
-        return Sample(name, "", 0, pixels, mask, None, None)
+        sample = on_grid(Sample(name, "", 0, pixels, mask, None, None), self.scale)
+        return replace(sample, mask=with_rim(sample.mask)) if self.kind == "objects" else sample
 
 
 def with_rim(labels: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -1,0 +1,1 @@
+"""Learning while a person paints, in a child process: the training, what it learns from, and what it predicts."""

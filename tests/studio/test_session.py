@@ -1,0 +1,147 @@
+"""What the session does by itself: it writes masks, makes coarser levels, and tries again what failed."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septum.errors import FileError, SeptumError
+from septum.io.files import open_image, read_mask, write_image
+from septum.studio import masks
+from septum.studio.label_store import LabelStore
+from septum.studio.project import Entry, Project
+from septum.studio.pyramid import Pyramid
+from septum.studio.session import Session
+from septum.studio.settings import StudioSettings
+from septum.studio.tile_grid import SIDE, empty_tile
+
+
+def stroke(first: int, count: int, value: int, version: int = 0) -> dict[str, Any]:
+    return {"kind": "paint", "tiles": [{"ty": 0, "tx": 0, "version": version, "runs": [first, count, value]}]}
+
+
+@pytest.fixture
+def session(folder: Path) -> Iterator[Session]:
+    session = Session(StudioSettings(folder=folder))
+    yield session
+    session.close()
+
+
+def until(true: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_mask_that_could_not_be_written_is_written_without_another_edit(
+    session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("septum.studio.session._WRITE_AFTER_S", 0.05)
+    monkeypatch.setattr("septum.studio.session._RETRY_S", 0.05)
+    told: list[str] = []
+    monkeypatch.setattr(session.hub, "send", lambda topic, **values: told.append(topic))
+    entry = next(iter(session.project.entries.values()))
+    (folder / "masks").write_bytes(b"a file in the way")
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    until(lambda: "failure" in told)
+    time.sleep(0.3)
+    assert told.count("failure") == 1  # told once
+    (folder / "masks").unlink()
+    until(lambda: "written" in told)
+    assert set(np.unique(read_mask(folder / "masks" / "a.tif").array)) == {-1, 7}
+
+
+def test_a_training_does_not_begin_without_the_newest_masks(session: Session, folder: Path) -> None:
+    entry = next(iter(session.project.entries.values()))
+    (folder / "masks").write_bytes(b"a file in the way")
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    with pytest.raises(SeptumError, match="masks"):
+        session.start_job("train", {})
+    with pytest.raises(SeptumError, match="masks"):
+        session.newest_mask(entry)
+    assert session.learning.job_state is None
+    (folder / "masks").unlink()
+    assert session.newest_mask(entry) == folder / "masks" / "a.tif"
+
+
+def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[float] = []
+
+    def build(entry: Entry, t: int, z: int) -> Iterator[float]:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            raise FileError("slide.tif: not readable just now", "a drive that answers")
+        yield 1.0
+
+    monkeypatch.setattr("septum.studio.session._RETRY_S", 0.2)
+    monkeypatch.setattr(session.pyramid, "build", build)
+    entry = next(iter(session.project.entries.values()))
+
+    def ask() -> bool:
+        session.build_levels(entry, 0, 0)
+        return len(tries) > 1
+
+    until(ask)
+    assert tries[1] - tries[0] >= 0.2
+    time.sleep(0.3)
+    ask()
+    assert len(tries) == 2
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> tuple[Project, LabelStore, Entry]:
+    """Return an image of 2 sections of 1100 x 1300 pixels with objects in three tiles."""
+    write_image(tmp_path / "a.tif", np.zeros((2, 1100, 1300), np.uint8), axes="ZYX", pixel_size_um={"Y": 0.5, "X": 0.5})
+    project = Project(tmp_path)
+    store = LabelStore(project.work / "labels.sqlite")
+    for z, place in ((0, (0, 0)), (1, (2, 2)), (1, (1, 0))):
+        tile = empty_tile()
+        tile[20:40, 10:70] = 3 + z
+        tile[60:] = 0
+        store.write(store.plane("a.tif", 0, z, (1100, 1300)), "brush", {place: tile})
+    return project, store, next(iter(project.entries.values()))
+
+
+def test_a_large_mask_is_written_in_parts_and_is_the_same(
+    annotated: tuple[Project, LabelStore, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, store, entry = annotated
+    shown = Pyramid(project).shown(entry)
+    whole = masks.write_mask(project, store, entry, shown)
+    assert whole is not None
+    before = read_mask(whole)
+    monkeypatch.setattr(masks, "MOST_PIXELS", 1000)
+    file = masks.write_mask(project, store, entry, shown)
+    assert file == whole
+    after = read_mask(file)
+    assert after.axes == before.axes and after.array.dtype == before.array.dtype == np.int32
+    assert np.array_equal(after.array, before.array) and set(np.unique(after.array)) == {-1, 0, 3, 4}
+    assert after.pixel_size_um == before.pixel_size_um
+    assert not (project.work / "parts" / entry.id).exists()
+
+
+def test_the_mask_of_a_large_image_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = (4096, 8192)
+    write_image(tmp_path / "slide.tif", np.zeros(sides, np.uint8), axes="YX")
+    project = Project(tmp_path)
+    store = LabelStore(project.work / "labels.sqlite")
+    entry = next(iter(project.entries.values()))
+    tile = empty_tile()
+    tile[:100] = 70_000
+    store.write(store.plane("slide.tif", 0, 0, sides), "brush", {(3, 5): tile})
+    shown = Pyramid(project).shown(entry)
+    monkeypatch.setattr(masks, "MOST_PIXELS", 1000)
+    tracemalloc.start()
+    file = masks.write_mask(project, store, entry, shown)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert file is not None and peak < 0.6 * 4 * sides[0] * sides[1]
+    found = open_image(file)
+    assert (found[0, 3 * SIDE : 3 * SIDE + 100, 5 * SIDE : 6 * SIDE] == 70_000).all()
