@@ -118,6 +118,8 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
         "ignore_values": (0, 255),
         "background": None,
         "channel": (),
+        "level": None,
+        "pixel_size": None,
         "set": ("weights.w0=5",),
         "axes": "ZYX",
     }

@@ -191,7 +191,7 @@ def test_arrays_are_evaluated(pairs: tuple[list[np.ndarray], list[np.ndarray]]) 
     other = np.where(mask == 2, 0, mask)
     found = septum.evaluate([mask, other], [torch.from_numpy(mask), mask.tolist()], metrics=["instances"])
     assert {s.name: s.value for s in found.results[0].scores}["AP@0.50"] == 0.75
-    with pytest.raises(DataError, match="2 predictions, 1 truths"):
+    with pytest.raises(DataError, match="2 predictions, 1 truth"):
         septum.evaluate([mask, mask], mask)
     with pytest.raises(UsageError, match="predictions as arrays, truth as a path"):
         septum.evaluate(mask, "truth.tif")
