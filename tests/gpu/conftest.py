@@ -42,7 +42,7 @@ HOST = torch.device("cpu")
 
 # Operations whose value, or the shape of whose result, the processor must know before it can go on.
 _WAITING = {
-    *("_local_scalar_dense", "equal", "is_nonzero"),
+    *("_local_scalar_dense", "item", "equal", "is_nonzero"),  # item: in inference mode
     *("nonzero", "masked_select", "unique_dim", "unique_consecutive", "_unique", "_unique2", "bincount", "histc"),
 }
 # Operations that may take tensors of two devices.
