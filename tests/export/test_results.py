@@ -230,7 +230,7 @@ def test_what_does_not_go_together_is_refused(more: dict[str, Any], message: str
 
 def test_forms_are_words_and_an_unknown_one_is_refused() -> None:
     assert parse_forms("geojson, tables,geojson") == ("tables", "geojson")
-    with pytest.raises(UsageError, match="tables, geojson, rois, coco, overlay, properties"):
+    with pytest.raises(ValueError, match="tables, geojson, rois, coco, overlay, properties"):
         parse_forms("tables,excel")
 
 

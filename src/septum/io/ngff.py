@@ -17,6 +17,7 @@ from septum.io.formats import damaged, format_path
 from septum.io.image import MICROMETERS, StoredImage
 from septum.io.npy import guess_axes
 from septum.io.zarr import Node, ZarrArray, child_folder, read_node
+from septum.words import list_some
 
 VERSION = "0.5"
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
@@ -224,7 +225,7 @@ def _find_image(place: Path | str) -> tuple[Path | str, Multiscale | None, Node]
     array = read_node(where)
     if array is None or array.array is None:
         raise FileError(
-            f"{format_path(place)}: its finest level, {multiscale.paths[0]}, is missing",
+            f"{format_path(place)}: its finest level, {list_some(multiscale.paths, 1) or 'none'}, is missing",
             "the folder with all levels",
             "copy it again from the original",
         )
