@@ -9,7 +9,7 @@ the grid of the network: the diameter of a disk of equal area, the median by are
 is unsure of objects at a scale that it has not learned. Of the factors at which the seen width is near that of the
 training objects the one with the highest sureness is taken (times ``1 - 1 / n`` for n objects). From its seen width
 follow the width of the objects in the image, and the factor: 1 if the width is that of the training within a factor of
-`TOLERANCE`, or if the network is as sure at 1: a weak model joins objects, and their width says little.
+`TOLERANCE`, or nearly, if the network is as sure at 1: a weak model joins objects, and their width says little.
 
 The first image of a prediction with objects gives the factor for all. Each image is predicted at it and keeps it if the
 seen width and the sureness fit; otherwise its own factor is measured. So the factor of an image depends on that image
@@ -42,7 +42,7 @@ TOLERANCE = 1.5
 """Largest ratio of widths that counts as equal: on either side the objects found were as good as at ratio 1."""
 
 # Chosen on training images of two sets (fluorescence nuclei, PhC-U373) that were resized by 1/4, 1/2, 1, 2 and 4.
-_NEAR = 1.7  # largest ratio of the seen width and that of the training objects, of factors to choose from
+_NEAR, _NEAR_AS_IT_IS = 1.7, 1.9  # largest ratios of the seen width and the training objects: any factor; 1 if surest
 _FACTORS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)  # small ones cost little
 _LAST_FACTOR = 4.0  # tried if none of them is good, or the last one is best
 _LEAST_AP50 = 0.3  # of the model on its held-out images; below, what it finds has no width of objects
@@ -219,7 +219,7 @@ class ScaleFinder:
             good = [e for e in looked.values() if self._counts(e) and self._near(e, _NEAR)]
             best = max(good, key=lambda e: (e.weight, -e.factor), default=None)
         found, own = None, looked[1.0]
-        if best is not None and self._counts(own) and own.weight >= best.weight:
+        if best is not None and self._near(own, _NEAR_AS_IT_IS) and self._counts(own) and own.weight >= best.weight:
             found = Measured(1.0, own.width_px, own.sureness)
         elif best is not None:
             factor = self._target_px / best.width_px
