@@ -58,7 +58,7 @@ def test_arrays_become_files_that_name_their_axes(tmp_path: Path, shape: tuple[i
 
 def test_arrays_of_other_dimensions_are_refused() -> None:
     image, mask = _pair(20, 24)
-    with pytest.raises(DataError, match="array 1 has 4 dimensions"):
+    with pytest.raises(DataError, match="images: number 1 has 4 dimensions"):
         septum.train([image, image[None, None]], [mask, mask], **SMALL)
 
 

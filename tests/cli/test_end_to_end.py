@@ -114,7 +114,9 @@ def test_check_fix_writes_a_copy(run: Run, cells: Path, tmp_path: Path) -> None:
 def test_training_writes_a_run_and_resumes_when_repeated(run: Run, cells: Path, tmp_path: Path) -> None:
     code, out, err = run("train", cells, "-o", tmp_path / "run", *SMALL)
     assert code == 0
-    assert out.startswith(f"model: {tmp_path / 'run' / 'model.safetensors'}")
+    spent, model = out.splitlines()
+    assert spent.startswith("time: ")
+    assert model.startswith(f"model: {tmp_path / 'run' / 'model.safetensors'}")
     assert "2/2 steps" in err
     with (tmp_path / "run" / "log.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"]

@@ -83,7 +83,7 @@ def test_a_learning_curve_of_few_images_is_refused(disks: Path, tmp_path: Path) 
 
 
 def test_two_kinds_at_once_are_refused(disks: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--folds and --learning-curve"):
+    with pytest.raises(UsageError, match="folds and learning_curve"):
         list(run_training(_settings(disks, tmp_path / "run"), folds=2, learning_curve=True))
     assert not (tmp_path / "run").exists()
 

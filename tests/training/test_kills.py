@@ -19,6 +19,7 @@ def _result(run: Path) -> tuple[dict[str, bytes], list[list[str]], str, dict[str
     training = header.pop("training")
     assert isinstance(training, dict)
     training.pop("seconds")
+    training.pop("activities_s")
     log = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
     place = log[0].index("seconds")
     rows = [[*line[:place], *line[place + 1 :]] for line in log]

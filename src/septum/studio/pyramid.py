@@ -121,11 +121,12 @@ class Pyramid:
         """Remove coarser levels that were made of another file."""
         folder = self._project.work / "cache" / entry.id
         now = self._signatures[entry.id]
+        source = folder / _SOURCE
         with suppress(OSError):
-            if folder.is_dir() and not ((folder / _SOURCE).is_file() and (folder / _SOURCE).read_text() == now):
+            if folder.is_dir() and not (source.is_file() and source.read_text(encoding="utf-8") == now):
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / _SOURCE).write_text(now)
+            source.write_text(now, encoding="utf-8")
 
     def region(self, entry: Entry, t: int, z: int, box: Rect) -> NDArray[Any]:
         """Return all channels of a part of a plane: ``(C, Y, X)`` of the image's dtype, raw intensities."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from numpy.typing import NDArray
 
@@ -16,8 +16,10 @@ from septum.events import Event, Warned
 from septum.io.atomic import remove_parts
 from septum.io.formats import format_path
 from septum.io.tensors import read_tensors, write_tensors
-from septum.training.distributed import Processes
 from septum.training.schedule import Activity
+
+if TYPE_CHECKING:  # files of checkpoints are read without PyTorch
+    from septum.training.distributed import Processes
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
