@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from septum.arrays.resample import scaled_sides
 from septum.errors import FileError, UsageError
@@ -166,8 +165,8 @@ def open_work(folder: Path) -> Work:
         If the plan is missing or damaged.
     """
     try:
-        return Work(folder, BlockPlan.model_validate_json((folder / "plan.json").read_bytes()))
-    except (OSError, ValidationError) as error:
+        return Work(folder, BlockPlan.model_validate(json.loads((folder / "plan.json").read_bytes())))
+    except (OSError, ValueError) as error:
         raise FileError(
             f"{folder}: does not hold the plan of an unfinished prediction",
             "a work folder of septum predict",
@@ -195,7 +194,8 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
         try:
             new.mkdir(parents=True)
             with whole_file(new / "plan.json") as temporary:
-                temporary.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
+                # Not by pydantic: a path can hold bytes that are no letters of the locale.
+                temporary.write_text(json.dumps(plan.model_dump(mode="json"), indent=2), encoding="utf-8")
             with suppress(FileExistsError):
                 new.rename(folder)  # if another process was first, its folder is kept
                 return Work(folder, plan), False
@@ -206,7 +206,7 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
             shutil.rmtree(new, ignore_errors=True)
     work = open_work(folder)
     free = {"tile", "version", "engine"}  # the result does not depend on them
-    ours, theirs = (json.loads(p.model_dump_json(exclude=free)) for p in (plan, work.plan))
+    ours, theirs = (p.model_dump(mode="json", exclude=free) for p in (plan, work.plan))
     changed = [name for name in ours if ours[name] != theirs[name]]
     if changed:
         listed = "; ".join(f"{name} was {theirs[name]}, is {ours[name]}" for name in changed)
