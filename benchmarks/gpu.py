@@ -96,7 +96,7 @@ class OrderedDevice(Device):
 
 @dataclass
 class Run:
-    """All questions of one run: the device, the time, and what was measured so far."""
+    """All questions of one run: the device, the time, and the figures so far."""
 
     device: Device
     quick: bool

@@ -33,7 +33,7 @@ suppress_warnings = ["myst.header"]  # a page may start with the level that its 
 # The API from its docstrings. Names of Septum in backticks become links, others stay words.
 autosummary_generate = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the docstrings say in words what is given and returned
+autodoc_typehints = "none"  # the docstrings describe parameters and results in words
 python_maximum_signature_line_length = 88
 autodoc_preserve_defaults = True
 default_role = "autolink"

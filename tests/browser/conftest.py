@@ -141,6 +141,17 @@ class Hands:
             self.page.mouse.move(*self.at(*point))
         self.page.mouse.up()
 
+    def paint_some(self) -> None:
+        """Paint three objects and some background of the first image."""
+        self.radius(10)
+        for y, x in DISKS[:3]:
+            self.drag((y, x), (y, x + 1))
+        self.key("x")
+        self.radius(4)
+        self.drag((44, 4), (44, 120))
+        self.key("x")
+        self.saved()
+
     def saved(self) -> None:
         self.until("document.getElementById('saved').textContent === 'saved'")
 

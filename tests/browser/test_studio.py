@@ -11,7 +11,7 @@ from septum.io.files import read_mask
 from septum.studio.label_store import LabelStore
 from septum.studio.tile_grid import Rect
 
-from .conftest import DISKS, Hands, Studio
+from .conftest import Hands, Studio
 
 
 def labels(folder: Path, name: str = "a.tif") -> np.ndarray:
@@ -150,14 +150,7 @@ def test_learn_until_an_outline_appears_accept_correct_and_predict_all(
     hands: Hands, studio: Studio, folder: Path
 ) -> None:
     hands.open(studio.address)
-    hands.radius(10)
-    for y, x in DISKS[:3]:
-        hands.drag((y, x), (y, x + 1))
-    hands.key("x")
-    hands.radius(4)
-    hands.drag((44, 4), (44, 120))
-    hands.key("x")
-    hands.saved()
+    hands.paint_some()
     hands.until("Number(document.body.dataset.predicted) >= 5", 400)
     hands.key("g")  # nothing is under the pointer: said, not done
     hands.page.mouse.move(*hands.at(64, 64))

@@ -17,7 +17,7 @@ from septum.io.zarr_write import create_zarr
 from septum.studio.label_store import LabelStore
 from septum.studio.tile_grid import Rect
 
-from .conftest import CHROMIUM, DISKS, Hands, Studio
+from .conftest import CHROMIUM, Hands, Studio
 
 
 def labels(folder: Path, name: str, sides: tuple[int, int], rect: Rect) -> np.ndarray:
@@ -201,22 +201,10 @@ def test_a_foreign_name_for_this_address_is_refused(browser: Any, studio: Studio
     own.close()
 
 
-def painted(hands: Hands) -> None:
-    """Paint three objects and some background of the first image."""
-    hands.radius(10)
-    for y, x in DISKS[:3]:
-        hands.drag((y, x), (y, x + 1))
-    hands.key("x")
-    hands.radius(4)
-    hands.drag((44, 4), (44, 120))
-    hands.key("x")
-    hands.saved()
-
-
 @pytest.mark.slow
 def test_suggest_ranks_the_images_without_annotations(hands: Hands, studio: Studio) -> None:
     hands.open(studio.address)
-    painted(hands)
+    hands.paint_some()
     hands.page.select_option("#model", "nuclei")
     hands.page.click("#suggest")
     hands.until("document.querySelectorAll('#suggested li').length === 1", 600)
@@ -228,12 +216,12 @@ def test_suggest_ranks_the_images_without_annotations(hands: Hands, studio: Stud
 @pytest.mark.slow
 def test_train_properly_shows_progress_scores_and_a_report(hands: Hands, studio: Studio, folder: Path) -> None:
     hands.open(studio.address)
-    painted(hands)
+    hands.paint_some()
     hands.page.click("#complete")
     hands.saved()
     hands.page.select_option("#images", label="b.tif")
     hands.page.wait_for_timeout(500)
-    painted(hands)
+    hands.paint_some()
     hands.page.click("#complete")
     hands.saved()
     short = "const b = document.getElementById('budget'); b.append(new Option('short', '8')); b.value = '8';"
