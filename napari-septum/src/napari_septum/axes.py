@@ -11,7 +11,7 @@ from typing import Any
 
 from septum.axes import ORDER
 from septum.errors import UsageError
-from septum.io.image import check_axes
+from septum.io.selection import check_axes
 
 _BY_RANK = {2: "YX", 3: "ZYX", 4: "TZYX"}
 

@@ -11,7 +11,7 @@ _MOST_POINTS = 400
 _MARGIN = 6
 
 
-class LossCurve(QWidget):
+class LossCurve(QWidget):  # type: ignore[misc]
     """The loss against the step, each point faint and their running mean as a line."""
 
     def __init__(self) -> None:
