@@ -158,7 +158,7 @@ def plain(plan: Plan, peer: str) -> Step:
         loss = (torch.nn.functional.cross_entropy(network(x), y, reduction="none") * w).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        optimizer.step()
+        optimizer.step(plan.optimizer.rate)
         loss.item()
 
     return step

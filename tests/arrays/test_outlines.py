@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from septum.arrays.instances import ObjectSettings, finish_contacts, label_objects
 from septum.arrays.targets import connected_components
-from septum.arrays.watershed import fill_holes
+from septum.arrays.watershed import fill_holes, find_holes
 
 VALLEY = ObjectSettings(contacts="valley", min_size_px=0)
 
@@ -59,6 +59,18 @@ def test_a_hole_that_touches_the_outside_at_a_corner_only_is_filled():
     labels = labeled(".111.", "11.1.", "1111.", ".....")
     labels[0, 3] = 0  # diagonal to the hole
     np.testing.assert_array_equal(fill_holes(labels), labeled(".11..", "1111.", "1111.", "....."))
+
+
+@given(
+    arrays(np.int32, array_shapes(min_dims=2, max_dims=3, max_side=7), elements=st.sampled_from([-1, 0, 0, 2, 2, 5]))
+)
+def test_holes_are_the_closed_pieces_of_background_with_one_neighbor(labels):
+    pieces, owners = find_holes(labels)
+    np.testing.assert_array_equal(pieces > 0, labels == 0)
+    around = face_neighbors(labels)
+    for number in range(1, len(owners)):
+        ids = set(np.unique(around[:, pieces == number]).tolist()) - {0}
+        assert owners[number] == (max(ids) if len(ids) == 1 and min(ids) > 0 else 0)
 
 
 def test_a_tunnel_through_a_volume_is_no_hole_and_a_cavity_is_one():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 
 from septum.arrays.targets import (
     IGNORE_INDEX,
@@ -15,6 +16,7 @@ from septum.arrays.targets import (
     connected_components,
     drop_unannotated,
     ignore_far_background,
+    local_extreme,
     object_target,
     relabel_consecutive,
     separate_touching,
@@ -183,3 +185,14 @@ def test_objects_mostly_on_unannotated_pixels_are_dropped():
     assert drop_unannotated(np.array([[3, 3, 7, 7, 7, 7, 0]]), truth).tolist() == [[3, 3, 7, 7, 7, 7, 0]]  # one half
     assert drop_unannotated(np.array([[4, 4, 4, 4, 4, 4, 4]]), truth).tolist() == [[4] * 7]
     assert drop_unannotated(np.zeros((1, 7), np.int32), truth).tolist() == [[0] * 7]
+
+
+@given(
+    arrays(np.int32, array_shapes(min_dims=2, max_dims=3, max_side=6), elements=st.integers(-9, 9)), st.integers(0, 3)
+)
+def test_local_extremes_are_those_of_the_filters_of_scipy(values, reach):
+    size = 2 * reach + 1
+    for extreme, other in ((np.maximum, ndimage.maximum_filter), (np.minimum, ndimage.minimum_filter)):
+        np.testing.assert_array_equal(
+            local_extreme(extreme, values, reach_px=reach), other(values, size=size, mode="nearest")
+        )

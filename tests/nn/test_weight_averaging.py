@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from septum.nn.optimizer import WeightAverage
 from septum.nn.unet import UNet, UNetSettings
-from septum.nn.weight_averaging import WeightAverage
 
 SETTINGS = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
 

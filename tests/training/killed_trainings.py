@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from septum.nn import deep_supervision as supervised_module
+from septum.nn.optimizer import Optimizer
 from septum.training import loop as train_module
 from septum.training import run_folder as run_folder_module
 from septum.training import trainer as trainer_module
@@ -109,7 +110,7 @@ def watch(fatal: int | None, stop: StopRequest | None) -> Moments:
         (Path, "replace", "rename"),
         (Path, "unlink", "remove"),
         (supervised_module, "weighted_cross_entropy", "loss"),
-        (torch.optim.AdamW, "step", "weights"),
+        (Optimizer, "step", "weights"),
         (validate_module, "candidate_columns", "scores of an image"),
     ):
         moments.around(owner, attribute, name)

@@ -4,9 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
+from scipy import ndimage
 
-from septum.arrays.targets import UNANNOTATED
+from septum.arrays.targets import UNANNOTATED, connected_components, object_target, separate_touching
+from septum.arrays.weight_map import class_balance, class_counts, weight_map
 from septum.check.samples import Sample, fingerprint, fingerprints
+from septum.settings import MaskKind
+from septum.training import prepare as prepare_module
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan
 from septum.training.prepare import class_shares, prepare
@@ -67,6 +72,42 @@ def test_shares_of_classes_are_those_of_the_weight_of_their_pixels() -> None:
     expected = np.array([*weights, 1.0]) / (sum(weights) + 1)
     np.testing.assert_allclose(class_shares(images, 4), expected, rtol=1e-6)
     assert expected[2] > 5 * 2 / 2800  # rare classes weigh more
+
+
+@pytest.mark.parametrize(("kind", "shape", "spacing"), [("objects", (1000, 900), None), ("classes", (1000, 900), None)])
+def test_weights_of_blocks_are_those_of_the_whole_image_to_the_bit(
+    kind: MaskKind, shape: tuple[int, ...], spacing: tuple[float, ...] | None
+) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=shape), 4)
+    mask = ndimage.label(noise > 0.03)[0] if kind == "objects" else (noise > 0.03).astype(int)
+    mask[:30, 700:] = UNANNOTATED
+    (image,) = prepare([replace(_sample(mask), spacing_um=spacing)], _plan(), kind=kind)
+    assert len(image.blocks) == 4
+    corner = tuple(slice(n - 40, n) for n in shape)
+    before = image.arrays(corner)[2][corner].copy()
+    labels = separate_touching(mask) if kind == "objects" else np.where(mask < 0, mask, connected_components(mask == 1))
+    target = object_target(labels)
+    balance = class_balance(class_counts(target, classes=2), cap=10)
+    weights = _plan().weights
+    whole = weight_map(labels, target, balance, w0=weights.w0, sigma_px=weights.sigma_px, spacing=spacing)
+    np.testing.assert_array_equal(image.weight, whole)
+    np.testing.assert_array_equal(before, whole[corner])
+    assert (whole > 2 * balance.max()).any()
+
+
+def test_only_the_part_that_a_tile_needs_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    weigh = prepare_module.weight_map
+    monkeypatch.setattr(prepare_module, "weight_map", lambda *args, **named: made.append(0) or weigh(*args, **named))
+    mask = np.zeros((1600, 800), np.int32)
+    mask[10:20, 10:20] = 1
+    (image, other) = prepare([_sample(mask), _sample(mask[:300])], _plan(), kind="objects")
+    assert (image.annotated, image.values, image.shape, made) == (mask.size, {1}, mask.shape, [])
+    image.arrays((slice(0, 100), slice(0, 100)))
+    assert len(made) == 1
+    image.arrays((slice(50, 800), slice(0, 100)))
+    assert len(made) == 2
+    assert other.weight.shape == (300, 800) and len(made) == 4
 
 
 def test_every_piece_of_a_class_has_a_place() -> None:

@@ -1,4 +1,4 @@
-"""Lines and gaps between labeled areas: lines of one pixel that part areas, and gaps that are closed step by step.
+"""Borders of labeled areas: lines of one pixel that part areas, gaps that are closed step by step, contacts.
 
 Models of earlier versions close the gaps between objects like this; later ones as
 `septum.arrays.instances.finish_contacts` does.
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.targets import spread
 from septum.axes import pixels_within
 
 IntT = TypeVar("IntT", bound=np.integer[Any])
@@ -36,7 +37,7 @@ def draw_boundaries(labels: NDArray[IntT]) -> NDArray[IntT]:
     own = (labels - 1).astype(f"u{labels.itemsize}")  # unsigned wrap: background becomes the largest value
     lowest = own.copy()
     for axis in range(labels.ndim):
-        _spread(lowest, axis, 1, np.minimum)
+        spread(lowest, axis, 1, np.minimum)
     lined: NDArray[IntT] = labels * (lowest == own)
     return lined
 
@@ -69,8 +70,8 @@ def close_gaps(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) 
         (labels - 1).astype(np.uint32),
     )  # unsigned wrap: background becomes the largest value
     for axis, window in enumerate(windows):
-        _spread(highest, axis, window, np.maximum)
-        _spread(lowest, axis, window, np.minimum)
+        spread(highest, axis, window, np.maximum)
+        spread(lowest, axis, window, np.minimum)
     gap = (labels == 0) & ((highest - 1).astype(np.uint32) > lowest)
     del highest, lowest
     ringed = np.pad(labels, 1)
@@ -87,16 +88,28 @@ def close_gaps(labels: NDArray[np.int32], grow_px: int, sizes: Sequence[float]) 
     return np.ascontiguousarray(ringed[(slice(1, -1),) * labels.ndim])
 
 
-def _spread(values: NDArray[Any], axis: int, window: int, choose: np.ufunc) -> None:
-    """Replace each value by the minimum or maximum (`choose`) within `window` pixels along an axis, in place."""
-    turned = np.moveaxis(values, axis, 0)
-    reached = 0
-    while reached < window:
-        step = min(2 * reached + 1, window - reached)
-        before = turned.copy()
-        choose(turned[step:], before[:-step], out=turned[step:])
-        choose(turned[:-step], before[step:], out=turned[:-step])
-        reached += step
+def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the ids of the objects that share the face of a pixel with another object.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32: ids of 1 and more; 0 and less are not objects.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` int32: ids of 1 and more, rising.
+    """
+    ids = [np.zeros(0, np.int32)]
+    for axis in range(labels.ndim):
+        one = np.moveaxis(labels, axis, 0)
+        a, b = one[:-1], one[1:]
+        differ = a != b
+        a, b = a[differ], b[differ]
+        both = (a > 0) & (b > 0)
+        ids += [a[both], b[both]]
+    return np.unique(np.concatenate(ids)).astype(np.int32)
 
 
 def close_gaps_reach(grow_px: int, sizes: Sequence[float]) -> tuple[int, ...]:

@@ -203,7 +203,24 @@ def flood_block(ringed: NDArray[np.uint32], seeds: NDArray[np.int32] | None = No
 
 
 def fill_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Assign background that one object encloses to this object.
+    """Assign background that one object encloses to this object; see `find_holes`.
+
+    Parameters
+    ----------
+    labels
+        ``(*S)`` int32: ids of 1 and more, 0 background, negative where not annotated.
+
+    Returns
+    -------
+    filled
+        ``(*S)`` int32 with the same ids; the same array if there is no hole.
+    """
+    pieces, owners = find_holes(labels)
+    return labels + owners[pieces] if owners.any() else labels
+
+
+def find_holes(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Find the background that one object encloses.
 
     A hole is a component of the background, connected through faces, whose face neighbors all belong to one object and
     which does not reach the border of the image. Background between two objects is no hole.
@@ -215,16 +232,36 @@ def fill_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
     Returns
     -------
-    filled
-        ``(*S)`` int32 with the same ids.
+    pieces
+        ``(*S)`` int32: components of the background 1 .. N, 0 elsewhere.
+    owners
+        ``(N + 1,)`` int32: id of the object around each component that is a hole, 0 for the others and for entry 0.
     """
+    import cc3d
+
     if not labels.size:
-        return labels
-    flooded = flood_block(np.pad(labels == 0, 1).astype(np.uint32), ratio=0)
-    lowest, highest = labels_around(flooded, np.pad(labels, 1, constant_values=-1))
-    inside = np.where((lowest == highest) & (lowest > 0), lowest, 0).astype(np.int32)
-    filled: NDArray[np.int32] = labels + np.take(inside[flooded.cluster], flooded.basins)
-    return filled
+        return np.zeros(labels.shape, np.int32), np.zeros(1, np.int32)
+    background = np.ascontiguousarray(labels == 0)
+    pieces = np.asarray(cc3d.connected_components(background, connectivity=4 if labels.ndim == 2 else 6))
+    owners = np.zeros(int(pieces.max(initial=0)) + 1, np.int32)
+    inner = np.ones(len(owners), bool)
+    inner[0] = False
+    for axis in range(labels.ndim):
+        inner[np.take(pieces, [0, -1], axis=axis)] = False
+    if not inner.any():
+        return pieces, owners
+    lowest, highest = np.full(len(owners), np.iinfo(np.int32).max, np.int32), np.full(len(owners), -1, np.int32)
+    # No pixel of these components lies at the border: all have all neighbors.
+    flat, places = labels.ravel(), np.flatnonzero(inner[pieces])
+    number = pieces.ravel()[places]
+    for step in _steps(labels.shape):
+        around = flat[places + step]
+        beside = around != 0
+        np.minimum.at(lowest, number[beside], around[beside])
+        np.maximum.at(highest, number[beside], around[beside])
+    one = inner & (lowest == highest) & (lowest > 0)
+    owners[one] = lowest[one]
+    return pieces, owners
 
 
 def labels_around(flooded: Flooded, ringed: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

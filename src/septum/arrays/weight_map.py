@@ -67,9 +67,9 @@ def border_term(
     check_labels(labels)
     sizes = relative_spacing(spacing, labels.ndim)
     term = np.zeros(labels.shape, np.float32)
-    if w0 <= NEGLIGIBLE or labels.size == 0:
+    reach = border_reach(w0, sigma_px)
+    if reach == 0 or labels.size == 0:
         return term
-    reach = sigma_px * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))
     ids = labels if np.can_cast(labels.dtype, np.int32) else relabel_consecutive(labels)[0]
     for rows, (_, square1, _, square2) in two_nearest(np.ascontiguousarray(ids, np.int32), spacing=sizes, reach=reach):
         both = square2 < np.inf
@@ -77,6 +77,11 @@ def border_term(
         values = w0 * np.exp(-(distances**2) / (2 * sigma_px**2))
         term[rows][both] = np.where(distances <= reach, values, 0)
     return term
+
+
+def border_reach(w0: float, sigma_px: float) -> float:
+    """Return the distance in pixels up to which an object adds to the border term of a pixel; see `border_term`."""
+    return sigma_px * math.sqrt(2 * math.log(w0 / NEGLIGIBLE)) if w0 > NEGLIGIBLE else 0.0
 
 
 def two_nearest(

@@ -34,6 +34,7 @@ from septum.io.annotations.formats import is_drawn
 from septum.io.image import Image
 from septum.pairing.fit import Grid, disagreement, grid_of, orientation_codes
 from septum.pairing.pair import Pair
+from septum.threads import map_in_threads
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
 _FRAMES = 8  # of a stack are compared with their masks
@@ -41,12 +42,16 @@ _FRAMES = 8  # of a stack are compared with their masks
 
 def analyze_all(pairs: Sequence[Pair], files: Files) -> list[PairStatistics]:
     """Read all pairs and compute their statistics; pages that files misname are read as `page_axes` says."""
-    analyzed = [analyze(pair, files) for pair in group_by_image(pairs)]
+    analyzed = map_in_threads(lambda pair: analyze(pair, files), group_by_image(pairs))
     axes = page_axes(analyzed) if files.axes is None else None
     if axes is None:
         return analyzed
     files.release_labels()
-    return [analyze(replace(pair, named_axes=axes), files) if pair.image_stats else pair for pair in analyzed]
+
+    def again(pair: PairStatistics) -> PairStatistics:
+        return analyze(replace(pair, named_axes=axes), files) if pair.image_stats else pair
+
+    return map_in_threads(again, analyzed)
 
 
 def group_by_image(pairs: Sequence[Pair]) -> Iterator[PairStatistics]:
@@ -68,12 +73,14 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     try:
         image = files.image(pair.image, pair.named_axes)
         frames = image_frames(image)
-        image_stats = _image_statistics(image, frames)
+        with files.in_turn(frames.size):
+            image_stats = _image_statistics(image, frames)
     except SeptumError as error:
         unreadable.append((pair.image, _reason(error)))
     try:
         if image_stats is not None or not is_drawn(pair.mask):
-            mask_stats = _mask_statistics(pair.mask, image_stats.grid if image_stats else None, frames, files)
+            with files.in_turn(0 if frames is None else frames.size):
+                mask_stats = _mask_statistics(pair.mask, image_stats.grid if image_stats else None, frames, files)
     except SeptumError as error:
         unreadable.append((pair.mask, _reason(error)))
     golds = []
@@ -94,7 +101,8 @@ def analyze_mask(pair: PairStatistics, files: Files) -> PairStatistics:
     if pair.mask_stats is None:
         return pair
     frames = image_frames(files.image(pair.image, pair.named_axes)) if pair.image_stats else None
-    return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.grid, frames, files))
+    with files.in_turn(0 if frames is None else frames.size):
+        return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.grid, frames, files))
 
 
 def _reason(error: SeptumError) -> str:

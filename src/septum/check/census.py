@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import UNANNOTATED, relabel_consecutive
+from septum.arrays.targets import UNANNOTATED, local_extreme, relabel_consecutive
 
 MOST_TRAITS = 64
 """Masks of up to this many values have a `Trait` of each value."""
@@ -170,13 +170,15 @@ def is_rim(labels: NDArray[np.integer[Any]], value: int) -> bool:
     value
         One of them.
     """
-    from scipy.ndimage import binary_dilation, binary_erosion
-
     rim = labels == value
-    if binary_erosion(rim, np.ones((3,) * labels.ndim), iterations=_RIM_PX // 2 + 1).any():
+    if local_extreme(np.minimum, np.pad(rim, 1), reach_px=_RIM_PX // 2 + 1).any():  # nothing lies beyond the sides
         return False
-    others = np.setdiff1d(np.unique(labels), [0, value, UNANNOTATED])
-    beside = np.unique(labels[binary_dilation(rim) & ~rim])
+    others, near = np.setdiff1d(np.unique(labels), [0, value, UNANNOTATED]), []
+    for axis in range(labels.ndim):
+        inside, ids = np.moveaxis(rim, axis, 0), np.moveaxis(labels, axis, 0)
+        border = inside[1:] != inside[:-1]
+        near += [ids[1:][border], ids[:-1][border]]
+    beside = np.setdiff1d(np.concatenate(near), value)
     return others.size > 0 and bool(np.isin(others, beside).sum() >= _SHARE * others.size)
 
 
@@ -201,26 +203,25 @@ def _touching(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
             continue
         here = numbers[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
         there = numbers[tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, numbers.shape, strict=True))]
-        pairs = (here != there) & (here > 0) & (there > 0)
-        numbers_of_pairs += [np.unique(here[pairs]), np.unique(there[pairs])]
+        differ = here != there
+        one, other = here[differ], there[differ]
+        pairs = (one > 0) & (other > 0)
+        numbers_of_pairs += [one[pairs], other[pairs]]
     return np.unique(np.concatenate(numbers_of_pairs))
 
 
 def _traits(numbers: NDArray[np.int32], sizes: NDArray[np.int64], image: NDArray[Any] | None) -> tuple[Trait, ...]:
-    flat, count = numbers.ravel(), len(sizes)
-    centers = []
-    for axis, side in enumerate(numbers.shape):
-        shape = [1] * numbers.ndim
-        shape[axis] = side
-        place = np.broadcast_to(((np.arange(side) + 0.5) / side).reshape(shape), numbers.shape)
-        centers.append(np.bincount(flat, weights=place.ravel(), minlength=count) / np.maximum(sizes, 1))
+    places, count = np.flatnonzero(numbers), len(sizes)
+    owners, centers = numbers.ravel()[places], []
+    for at, side in zip(np.unravel_index(places, numbers.shape), numbers.shape, strict=True):
+        centers.append(np.bincount(owners, weights=(at + 0.5) / side, minlength=count) / np.maximum(sizes, 1))
     brightness = np.zeros(count)
     if image is not None:
         gray = image.mean(axis=0, dtype=np.float64)
         deviation = float(gray.std())
         if deviation > 0:
-            total = np.bincount(flat, weights=((gray - gray.mean()) / deviation).ravel(), minlength=count)
-            brightness = total / np.maximum(sizes, 1)
+            standardized = (gray.ravel()[places] - gray.mean()) / deviation
+            brightness = np.bincount(owners, weights=standardized, minlength=count) / np.maximum(sizes, 1)
     return tuple(
         Trait(tuple(float(c[i]) for c in centers), float(sizes[i] / numbers.size), float(brightness[i]))
         for i in range(1, count)

@@ -31,6 +31,7 @@ from septum.io.selection import EVERYTHING, SelectingSettings, Selection
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 from septum.settings import MaskKind
+from septum.threads import map_in_threads
 from septum.words import pluralize
 
 _TOPICS = (
@@ -290,7 +291,7 @@ def _interpreted(
     if inferred.kind != "objects" or not (background or inferred.ignore):
         return pairs, replace(inferred, background=0, ignore=())
     files.interpret(background=background, rims=inferred.ignore)
-    return [analyze_mask(pair, files) for pair in pairs], replace(inferred, background=background)
+    return map_in_threads(lambda pair: analyze_mask(pair, files), pairs), replace(inferred, background=background)
 
 
 def _infer(pairing: Pairing, pairs: Sequence[PairStatistics], kind: MaskKind | None) -> LabelKind:

@@ -7,8 +7,10 @@ same arrays again. `Files` keeps them between the two, up to a limit, and gives 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock, local
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -33,6 +35,8 @@ from septum.settings import MaskKind
 # Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
 # memory than the machine reports.
 _SHARE, _MOST_BYTES = 0.25, 1 << 30
+# Images of more values are analyzed one at a time: each takes many times its own memory.
+_LARGE = 1 << 22
 
 
 def default_limit_bytes() -> int:
@@ -58,8 +62,8 @@ class Files:
     classes
         Number of each class of drawn objects by its name, to read their classes; None to give each object an id.
     limit_bytes
-        Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit only the latest is
-        kept; another one is read again when it is needed again.
+        Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit, each thread keeps
+        its latest; another one is read again when it is needed again.
 
     Attributes
     ----------
@@ -87,10 +91,8 @@ class Files:
         self._filled: dict[Path, Filled] = {}
         self._found_background, self._rims = 0, tuple[int, ...]()
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._limit = default_limit_bytes() if limit_bytes is None else limit_bytes
-        self._kept: dict[tuple[str, Path], tuple[Any, int]] = {}
-        self._bytes = 0
-        self._latest: dict[str, tuple[Path, Any]] = {}
+        self._kept = _KeptArrays(default_limit_bytes() if limit_bytes is None else limit_bytes)
+        self._large = Lock()
         self._held: list[Any] = []
 
     def image(self, path: Path, named_axes: str | None = None) -> Image:
@@ -106,15 +108,19 @@ class Files:
         from septum.io.files import read_image
 
         named_axes = named_axes or self.axes
-        kept: Image | None = self._find("image", path)
+        kept: Image | None = self._kept.find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
         if kept is not None and named_axes is not None and _holds_all_axes(kept):
             image = _with_axes(kept, named_axes)
         else:
             image = read_image(path, axes=named_axes, selection=self.selection)
-        self._keep("image", path, image, image.array.nbytes)
+        self._kept.keep("image", path, image, image.array.nbytes)
         return image
+
+    def in_turn(self, values: int) -> AbstractContextManager[object]:
+        """Return a context in which one thread at a time works on a large image of this many values."""
+        return self._large if values > _LARGE else nullcontext()
 
     def mask(self, path: Path, grid: Grid | None = None) -> Image:
         """Read a mask as stored; a folder of one mask per object, and drawn objects, are read as one mask of ids.
@@ -204,9 +210,7 @@ class Files:
     def interpret(self, *, background: int, rims: Sequence[int]) -> None:
         """Read masks of ids without 0 with another background, and rims as not annotated, from now on."""
         self._found_background, self._rims = background, tuple(rims)
-        for key in [key for key in self._kept if key[0] == "labels"]:
-            self._bytes -= self._kept.pop(key)[1]
-        self._latest.pop("labels", None)
+        self._kept.drop(lambda role, _: role == "labels")
 
     def _interpret(self, labels: Labels) -> Labels:
         """Give values that mean not annotated, and the background, their values."""
@@ -269,44 +273,63 @@ class Files:
     def release(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of some files."""
         released = set(paths)
-        for key in [key for key in self._kept if key[1] in released]:
-            self._bytes -= self._kept.pop(key)[1]
-        self._latest = {role: latest for role, latest in self._latest.items() if latest[0] not in released}
+        self._kept.drop(lambda _, path: path in released)
 
     def release_labels(self) -> None:
         """Give up the labels of all masks, which are read anew where images get other axes; files stay in memory."""
-        stale = [key for key in self._kept if key[0] == "labels" or (key[0] == "mask" and key[1] in self._filled)]
-        for key in stale:
-            self._bytes -= self._kept.pop(key)[1]
-        for role in ("labels", "mask"):
-            self._latest.pop(role, None)
+        self._kept.drop(lambda role, path: role == "labels" or (role == "mask" and path in self._filled))
 
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""
-        known = {path for _, path in self._kept} | {path for path, _ in self._latest.values()}
-        self.release(known - set(paths))
+        wanted = set(paths)
+        self._kept.drop(lambda _, path: path not in wanted)
 
     def _read(self, role: str, path: Path, read: Callable[[], Any], size: Callable[[Any], int]) -> Any:
-        arrays = self._find(role, path)
+        arrays = self._kept.find(role, path)
         if arrays is None:
             arrays = read()
-            self._keep(role, path, arrays, size(arrays))
+            self._kept.keep(role, path, arrays, size(arrays))
         return arrays
 
-    def _find(self, role: str, path: Path) -> Any:
+
+class _KeptArrays:
+    """Arrays by their role and file, up to a limit in bytes; and of those beyond it the latest of each thread."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._bytes = limit_bytes, 0
+        self._arrays: dict[tuple[str, Path], tuple[Any, int]] = {}
+        self._lock, self._thread = Lock(), local()
+
+    @property
+    def _latest(self) -> dict[str, tuple[Path, Any]]:
+        latest: dict[str, tuple[Path, Any]] = self._thread.__dict__.setdefault("latest", {})
+        return latest
+
+    def find(self, role: str, path: Path) -> Any:
         """Return the arrays of a file if they are kept, else None."""
-        if (role, path) in self._kept:
-            return self._kept[role, path][0]
+        with self._lock:
+            if (role, path) in self._arrays:
+                return self._arrays[role, path][0]
         latest, value = self._latest.get(role, (None, None))
         return value if latest == path else None
 
-    def _keep(self, role: str, path: Path, value: Any, size: int) -> None:
-        self._bytes -= self._kept.pop((role, path), (None, 0))[1]
-        if self._bytes + size <= self._limit:
-            self._kept[role, path] = (value, size)
-            self._bytes += size
-        else:
-            self._latest[role] = (path, value)
+    def keep(self, role: str, path: Path, value: Any, size: int) -> None:
+        with self._lock:
+            self._bytes -= self._arrays.pop((role, path), (None, 0))[1]
+            if self._bytes + size <= self._limit:
+                self._arrays[role, path] = (value, size)
+                self._bytes += size
+                return
+        self._latest[role] = (path, value)
+
+    def drop(self, stale: Callable[[str, Path], bool]) -> None:
+        """Give up the arrays whose role and file are named."""
+        with self._lock:
+            for key in [key for key in self._arrays if stale(*key)]:
+                self._bytes -= self._arrays.pop(key)[1]
+        for role, (path, _) in list(self._latest.items()):
+            if stale(role, path):
+                del self._latest[role]
 
 
 def open_files(

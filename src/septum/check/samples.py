@@ -24,6 +24,7 @@ from septum.check.sparse_gold import keep_margin
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError
 from septum.io.formats import format_path
+from septum.threads import map_in_threads
 
 Truth = tuple[tuple[Path, int | None], ...]
 
@@ -125,10 +126,17 @@ def load_data(report: Report) -> LoadedData:
     SeptumError
         As `load_samples`; and if no image is usable.
     """
-    samples = tuple(load_samples(report))
+    report.refuse_errors()
+
+    def load(pair: PairStatistics) -> tuple[list[Sample], dict[str, str]]:
+        samples = list(load_pair(pair, report))
+        return samples, fingerprints(samples)
+
+    loaded = map_in_threads(load, report.pairs)
+    samples = tuple(sample for of_pair, _ in loaded for sample in of_pair)
     if not samples:
         raise DataError("no image with a usable mask", "at least one", "look at the findings of: septum check DATA")
-    return LoadedData(report, samples, fingerprints(samples))
+    return LoadedData(report, samples, {name: digest for _, of_pair in loaded for name, digest in of_pair.items()})
 
 
 def load_samples(report: Report) -> Iterator[Sample]:

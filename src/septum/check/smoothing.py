@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.check.boundary_agreement import local_extreme
+from septum.arrays.targets import local_extreme
 from septum.check.issues import IssueKind, Observation
 from septum.check.statistics import PairStatistics
 

@@ -21,6 +21,7 @@ from septum.arrays.normalize import (
 from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
 from septum.settings import Settings
+from septum.threads import map_in_threads
 from septum.words import pluralize
 
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ def training_domain(samples: Sequence[Sample], object_px: float | None, *, commo
         All images have one normalization, so that brightness and contrast matter.
     """
     ends = np.asarray([_ends(s.image.reshape(len(s.image), -1)) for s in samples]) if common else np.zeros((1, 0, 2))
-    curves = [intensity_curve(sample.image) for sample in samples]
+    curves = map_in_threads(lambda sample: intensity_curve(sample.image), samples)
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
     sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
     axes = "ZYX"[-samples[0].mask.ndim :]
-    widths = [] if object_px is None else [width for s in samples if (width := width_by_area(s.mask)[1]) > 0]
+    found = [] if object_px is None else map_in_threads(lambda sample: width_by_area(sample.mask)[1], samples)
+    widths = [width for width in found if width > 0]
     return TrainingDomain(
         curves=tuple(tuple(round(float(v), 4) for v in curves[i][0].ravel()) for i in kept),
         levels=min(levels for _, levels in curves),

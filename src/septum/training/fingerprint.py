@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.boundaries import touching_ids
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
 from septum.arrays.separability import intensity_recall, sample_classes
-from septum.arrays.targets import connected_components, equivalent_diameters
-from septum.arrays.watershed import fill_holes
+from septum.arrays.targets import connected_components, equivalent_diameters, object_sizes
+from septum.arrays.watershed import find_holes
 from septum.arrays.weight_map import two_nearest
 from septum.check.samples import Sample
 from septum.nn.augment import AugmentSettings
 from septum.settings import MaskKind
+from septum.threads import map_in_threads
 from septum.words import pluralize
 
 # Intensities are taken from a regular grid of about this many pixels of an image.
@@ -94,7 +96,7 @@ class Fingerprint:
     touching
         Share of the objects that touch another one, 0..1.
     holes
-        Share of the objects that enclose background (see `septum.arrays.watershed.fill_holes`), 0..1.
+        Share of the objects that enclose background (see `septum.arrays.watershed.find_holes`), 0..1.
     shares
         Share of each class in the annotated pixels, 0..1; for objects, of background and objects.
     annotated
@@ -186,22 +188,15 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
     """
     is_objects = kind == "objects"
     classes = 2 if is_objects else classes
+    measured = map_in_threads(lambda sample: _measure(sample, objects=is_objects, classes=classes), samples)
     shapes = np.asarray([s.mask.shape for s in samples])
     known = [s.spacing_um for s in samples if s.spacing_um is not None]
     spacing = np.median(np.asarray(known), axis=0) if known else np.ones(shapes.shape[1])
-    spans = np.asarray([np.quantile(_sampled(s.image), [0.01, 0.99]) for s in samples])
+    spans = np.asarray([m.span for m in measured])
     ranges = spans[:, 1] - spans[:, 0]
     ranges = ranges[ranges > 0]
-    counts = np.zeros(classes, np.int64)
-    sizes, touching, pierced = [np.zeros(0, np.int64)], 0, 0
-    for sample in samples:
-        labels = np.minimum(sample.mask, 1) if is_objects else sample.mask
-        counts += np.bincount(labels[labels >= 0], minlength=classes)[:classes]
-        if is_objects:
-            sizes.append(np.unique(sample.mask[sample.mask > 0], return_counts=True)[1])
-            touching += len(touching_ids(sample.mask))
-            pierced += int(np.count_nonzero(np.unique(fill_holes(sample.mask)[sample.mask == 0])))
-    diameters = equivalent_diameters(np.concatenate(sizes), shapes.shape[1])
+    counts = np.sum([m.counts for m in measured], axis=0)
+    diameters = equivalent_diameters(np.concatenate([m.sizes for m in measured]), shapes.shape[1])
     has_objects = len(diameters) > 0
     boundary_lines = not is_objects and classes == 2 and has_boundary_lines(samples)
     common = _common_statistics(samples)
@@ -220,16 +215,52 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
-        brightest=float(np.median([brightest_structures(s.image) for s in samples])),
+        brightest=float(np.median([m.brightest for m in measured])),
         objects=len(diameters),
-        touching=touching / len(diameters) if has_objects else 0.0,
-        holes=pierced / len(diameters) if has_objects else 0.0,
+        touching=sum(m.touching for m in measured) / len(diameters) if has_objects else 0.0,
+        holes=sum(m.pierced for m in measured) / len(diameters) if has_objects else 0.0,
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
         annotated=float(counts.sum() / sum(s.mask.size for s in samples)),
         gray_values=None if is_objects or boundary_lines else _gray_values(samples, common, classes=classes),
         common=tuple((float(offset), float(gain)) for offset, gain in common),
         scale=scale,
     )
+
+
+@dataclass(frozen=True)
+class _ImageFigures:
+    """Figures of one image, of which those of the data set are made.
+
+    Attributes
+    ----------
+    span, brightest
+        The 1 % and the 99 % quantile of the intensities, and `brightest_structures`.
+    counts
+        ``(K,)`` int64: pixels of each class, or of background and objects.
+    sizes
+        ``(N,)`` int64, 1 or more: pixels of each object; empty for classes.
+    touching, pierced
+        Number of objects that touch another one, and that enclose background.
+    """
+
+    span: tuple[float, float]
+    brightest: float
+    counts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    touching: int = 0
+    pierced: int = 0
+
+
+def _measure(sample: Sample, *, objects: bool, classes: int) -> _ImageFigures:
+    low, high = np.quantile(_sampled(sample.image), [0.01, 0.99])
+    span, brightest, mask = (float(low), float(high)), brightest_structures(sample.image), sample.mask
+    if not objects:
+        counts = np.bincount(mask[mask >= 0], minlength=classes)[:classes]
+        return _ImageFigures(span, brightest, counts, np.zeros(0, np.int64))
+    sizes, owners = object_sizes(mask), find_holes(mask)[1]
+    counts = np.array([np.count_nonzero(mask == 0), sizes.sum()])
+    pierced = len(np.unique(owners[owners > 0]))
+    return _ImageFigures(span, brightest, counts, sizes, len(touching_ids(mask)), pierced)
 
 
 def _common_statistics(samples: Sequence[Sample]) -> NDArray[np.float32]:
@@ -253,28 +284,6 @@ def _gray_values(samples: Sequence[Sample], common: NDArray[np.float32], *, clas
             intensity_recall(values, labels, classes=classes, varied=varied),
         ]
     return GrayValues(*recalls)
-
-
-def touching_ids(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the ids of the objects that share the face of a pixel with another object.
-
-    Parameters
-    ----------
-    labels
-        ``(*S)`` int32: ids of 1 and more; 0 and less are not objects.
-
-    Returns
-    -------
-    ndarray
-        ``(n,)`` int32: ids of 1 and more, rising.
-    """
-    ids = [np.zeros(0, np.int32)]
-    for axis in range(labels.ndim):
-        one = np.moveaxis(labels, axis, 0)
-        a, b = one[:-1], one[1:]
-        both = (a != b) & (a > 0) & (b > 0)
-        ids += [np.unique(a[both]), np.unique(b[both])]
-    return np.unique(np.concatenate(ids)).astype(np.int32)
 
 
 def has_boundary_lines(samples: Sequence[Sample]) -> bool:

@@ -128,7 +128,7 @@ def _train(
             seed=settings.seed,
             device=device,
             processes=processes,
-            images=tuple(prepare(taught, plan, kind=rules.kind)),
+            images=prepare(taught, plan, kind=rules.kind),
             validator=validator,
             compile=settings.compile,
         )

@@ -44,7 +44,7 @@ class OptimizerSettings(Settings):
         throughout.
     average
         Score and store the mean of the weights over about this share of the steps so far
-        (`septum.nn.weight_averaging`); 0: the weights of the last step.
+        (`septum.nn.optimizer.WeightAverage`); 0: the weights of the last step.
     freeze_batchnorm
         Share of the training, at its end, with frozen batch normalization (`septum.nn.unet.freeze_batchnorm`).
     """

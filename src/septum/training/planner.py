@@ -18,6 +18,7 @@ from septum.errors import UsageError
 from septum.models.named import file_of
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device
+from septum.nn.optimizer import Optimizer
 from septum.nn.unet import UNet
 from septum.prediction.memory import format_bytes, total_bytes, training_bytes
 from septum.training.distributed import Processes
@@ -285,7 +286,7 @@ def step_seconds(plan: Plan, device: Device) -> float:
     x = x.to(device.torch, memory_format=order)
     y = torch.zeros((plan.batch, *plan.output), dtype=torch.uint8, device=device.torch)
     w = torch.ones(y.shape, device=device.torch)
-    optimizer = torch.optim.AdamW(supervised.parameters(), lr=1e-6)
+    optimizer = Optimizer(supervised.parameters(), "adamw", momentum=0.9)
     seconds = []
     for number in range(_TIMED_STEPS):
         network.seed_dropout([number] * plan.batch, plan.tile)
@@ -294,9 +295,9 @@ def step_seconds(plan: Plan, device: Device) -> float:
             with device.autocast(bfloat16):
                 logits = supervised(x)
             energy, annotated = supervised.loss(logits, y, w, dice=plan.dice)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             torch.autograd.backward(energy / annotated)
-        optimizer.step()
+        optimizer.step(1e-6)
         float(energy.detach())  # waits for a GPU
         seconds.append(time.monotonic() - begin)
     return min(seconds[1:])

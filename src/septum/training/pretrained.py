@@ -28,6 +28,7 @@ from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, model_file, trained_networks
 from septum.prediction.tiled import image_probabilities
+from septum.threads import map_in_threads
 from septum.training.model_selection import choose, few_candidates
 from septum.training.settings import TrainSettings
 from septum.training.validation import candidate_columns, evenly_chosen, object_sizes
@@ -139,10 +140,12 @@ class Pretrained:
         self.fill(network, keep_head=True)
         scored, settings = for_scores(network.to(device.torch), device), self.header.normalization
         choices = few_candidates(object_sizes(parts, lines=lines), lines=lines)
-        columns = {}
-        for number, part in enumerate(parts):
-            inside = image_probabilities(scored, part.image, device=device, normalization=settings)[1]
-            columns[number] = candidate_columns(part, inside.astype(np.float16), choices, lines=lines)
+        inside = [image_probabilities(scored, p.image, device=device, normalization=settings)[1] for p in parts]
+
+        def compare(number: int) -> NDArray[np.float64]:
+            return candidate_columns(parts[number], inside[number].astype(np.float16), choices, lines=lines)
+
+        columns = dict(enumerate(map_in_threads(compare, range(len(parts)))))
         return float(np.nan_to_num(choose(columns, lines=lines)[1]["V_Rand" if lines else "AP50"]))
 
 

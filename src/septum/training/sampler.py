@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,10 +39,10 @@ class Sampler:
         self._plan = plan
         self._half = np.asarray(plan.output) / 2
         self.probabilities = draw_probabilities(images, plan)
-        self._known = [_known_pixels(image, number) for number, image in enumerate(images)]
+        self._known: dict[int, NDArray[np.int32]] = {}
         self._holders: list[tuple[int, NDArray[np.intp], NDArray[np.float64]]] = []
-        for value in sorted({p.value for image in images for p in image.places}):
-            holders = np.flatnonzero([any(p.value == value for p in image.places) for image in images])
+        for value in sorted({value for image in images for value in image.values}):
+            holders = np.flatnonzero([value in image.values for image in images])
             weights = self.probabilities[holders]
             self._holders.append((value, holders, weights / weights.sum()))
 
@@ -68,9 +69,10 @@ class Sampler:
             # At a random place of the output, not always in its center.
             return index, pixels[int(rng.integers(len(pixels)))] + rng.uniform(-self._half, self._half)
         index = int(rng.choice(len(self._images), p=self.probabilities))
-        image, known = self._images[index], self._known[index]
-        shape = np.asarray(image.target.shape)
-        if self._plan.sampler != "density" and known is not None:
+        image = self._images[index]
+        shape = np.asarray(image.shape)
+        if self._plan.sampler != "density" and 0 < image.annotated < _SPARSE * shape.prod():
+            known = self._known_pixels(index)
             return index, known[int(rng.integers(len(known)))] + rng.uniform(-self._half, self._half)
         anywhere = rng.uniform(-0.5, shape - 0.5)
         if self._plan.sampler == "density":
@@ -81,15 +83,15 @@ class Sampler:
                 anywhere = rng.uniform(-0.5, shape - 0.5)
         return index, anywhere
 
-
-def _known_pixels(image: Prepared, number: int) -> NDArray[np.int32] | None:
-    """Draw annotated pixels of a sparsely annotated image; None if most of it is annotated."""
-    known = np.flatnonzero(image.target != IGNORE_INDEX)
-    if not 0 < len(known) < _SPARSE * image.target.size:
-        return None
-    draw = seeding.generator(0, "known", number)
-    drawn = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
-    return np.stack(np.unravel_index(drawn, image.target.shape), axis=1).astype(np.int32)
+    def _known_pixels(self, index: int) -> NDArray[np.int32]:
+        """Draw annotated pixels of a sparsely annotated image, the first time that it is needed."""
+        if index not in self._known:
+            target = self._images[index].target
+            known = np.flatnonzero(target != IGNORE_INDEX)
+            draw = seeding.generator(0, "known", index)
+            drawn = known[draw.integers(0, len(known), min(_KNOWN_PLACES, len(known)))]
+            self._known[index] = np.stack(np.unravel_index(drawn, target.shape), axis=1).astype(np.int32)
+        return self._known[index]
 
 
 def draw_probabilities(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
@@ -115,6 +117,6 @@ def count_tiles(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
     """
     counts = []
     for image in images:
-        tiles = np.prod([-(-n // o) for n, o in zip(image.target.shape, plan.output, strict=True)])
-        counts.append(max(1.0, tiles * np.count_nonzero(image.target != IGNORE_INDEX) / image.target.size))
+        tiles = np.prod([-(-n // o) for n, o in zip(image.shape, plan.output, strict=True)])
+        counts.append(max(1.0, tiles * image.annotated / math.prod(image.shape)))
     return np.asarray(counts, dtype=np.float64)

@@ -15,8 +15,8 @@ from septum.errors import DataError, ModelError
 from septum.events import Warned
 from septum.io.formats import format_path
 from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.optimizer import Optimizer, WeightAverage
 from septum.nn.unet import UNet
-from septum.nn.weight_averaging import WeightAverage
 from septum.training.checkpoint import Checkpoint, save_checkpoint
 from septum.training.plan import Plan
 
@@ -97,7 +97,7 @@ class TrainingState:
 
     network: UNet
     supervised: DeeplySupervised
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     average: WeightAverage | None
     device: torch.device
     counters: Counters = field(default_factory=Counters.initial)
@@ -194,8 +194,8 @@ class TrainingState:
         """Return all tensors of the state by name, not copied."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"heads.{k}": v for k, v in self.supervised.heads.state_dict().items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
+        for number, weight in enumerate(self.optimizer.parameters):
+            tensors |= {f"optimizer.{number}.{k}": v for k, v in self.optimizer.state.get(weight, {}).items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.tensors.items()}
         return tensors | {f"best.{k}": v for k, v in self.best_weights.items()}
@@ -208,15 +208,14 @@ class TrainingState:
             parts[part][key] = value
         self.network.load_state_dict(parts["network"])
         self.supervised.heads.load_state_dict(parts["heads"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        weights = list(self.supervised.parameters())
+        slots: dict[Tensor, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             number, key = name.split(".", 1)
-            weight = weights[int(number)]
+            weight = self.optimizer.parameters[int(number)]
             # In the memory layout of the weight: otherwise each step would read one of them with strides.
             slot = torch.empty_like(weight if tensor.shape == weight.shape else tensor, requires_grad=False)
-            slots.setdefault(int(number), {})[key] = slot.copy_(tensor)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+            slots.setdefault(weight, {})[key] = slot.copy_(tensor)
+        self.optimizer.state = slots
         if self.average is not None:
             self.average.tensors = {k: v.to(self.device, copy=True) for k, v in parts["average"].items()}
         self.best_weights = {k: v.clone() for k, v in parts["best"].items()}

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from septum import seeding
 from septum.cpu.training import for_training
-from septum.nn.augment import draw, training_batch
+from septum.nn.augment import Draw, draw, training_batch
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device, compile_network, free_bytes
+from septum.nn.optimizer import Optimizer, WeightAverage
+from septum.nn.spatial import image_window
 from septum.nn.unet import UNet, freeze_batchnorm
-from septum.nn.weight_averaging import WeightAverage
 from septum.prediction.backend import for_scores
 from septum.training.checkpoint import Checkpoint
 from septum.training.distributed import Processes
@@ -90,7 +91,7 @@ class Trainer:
         )
         self._sampler = Sampler(self.images, self.plan)
         self._output = self.plan.output
-        self._tensors = self._as_tensors()
+        self._place_images()
         self.not_compiled = ""
         if self.compile:
             self._parallel, self.not_compiled = compile_network(
@@ -129,17 +130,15 @@ class Trainer:
         for index in self.processes.share(self.plan.batch):
             rng = seeding.generator(self.seed, "augment", step, index)
             number, center = self._sampler.draw(rng)
-            image = self.images[number]
-            tiles.append(self._tensors[number])
-            draws.append(
-                draw(
-                    self.plan.augmentation,
-                    rng,
-                    center=[float(c) for c in center],
-                    tile=self.plan.tile,
-                    spacing=image.spacing,
-                )
+            drawn = draw(
+                self.plan.augmentation,
+                rng,
+                center=[float(c) for c in center],
+                tile=self.plan.tile,
+                spacing=self.images[number].spacing,
             )
+            draws.append(drawn)
+            tiles.append(self._tensors_of(number, drawn))
         images, targets, weights = zip(*tiles, strict=True)
         return training_batch(
             images, targets, weights, draws, tile=self.plan.tile, output=self._output, device=self.device.torch
@@ -149,18 +148,27 @@ class Trainer:
         """Train on other images from the next step on, such as those that were annotated meanwhile."""
         self.images = images
         self._sampler = Sampler(images, self.plan)
-        self._tensors = self._as_tensors()
+        self._place_images()
 
-    def _as_tensors(self) -> list[tuple[Tensor, ...]]:
-        """Return image, target and weight of each image: on the device if all fit, otherwise on the CPU.
+    def _place_images(self) -> None:
+        """Choose where images, targets and weights lie: on the device if all fit, otherwise on the CPU."""
+        free = free_bytes(self.device)
+        needed = sum(math.prod(i.shape) * (4 * i.channels + 1 + 4) for i in self.images)
+        fit = free is None or needed < _IMAGES_SHARE * free
+        self._place = self.device.torch if fit else torch.device("cpu")
+        self._on_device: dict[int, tuple[Tensor, ...]] = {}
+
+    def _tensors_of(self, number: int, drawn: Draw) -> tuple[Tensor, ...]:
+        """Return image, target and weight of an image, which hold what the tile needs.
 
         On the CPU they share memory with the arrays, and of each tile its part of the image is copied to the device.
         """
-        free = free_bytes(self.device)
-        arrays = [(i.image, i.target, i.weight) for i in self.images]
-        fit = free is None or sum(a.nbytes for parts in arrays for a in parts) < _IMAGES_SHARE * free
-        place = self.device.torch if fit else torch.device("cpu")
-        return [tuple(torch.from_numpy(a).to(place) for a in parts) for parts in arrays]
+        image = self.images[number]
+        if self._place.type == "cpu":
+            return tuple(map(torch.from_numpy, image.arrays(image_window(drawn, self.plan.tile, image.shape))))
+        if number not in self._on_device:
+            self._on_device[number] = tuple(torch.from_numpy(a).to(self._place) for a in image.arrays())
+        return self._on_device[number]
 
     def _backward(self, network: nn.Module, step: int) -> Tensor:
         """Run the tiles of a step forward and backward; return the loss of this process's tiles."""
@@ -198,14 +206,12 @@ class Trainer:
         """
         self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.counters.undone
         optimizer = self.state.optimizer
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss = self.processes.sum(self._backward(self._parallel, self.counters.step))
         # Without this, gradients that are not finite would show in the next loss only, when the state may be kept.
         norms = [torch.linalg.vector_norm(p.grad) for p in self.state.supervised.parameters() if p.grad is not None]
         loss = loss + 0 * torch.stack(norms).sum()
-        optimizer.step()
+        optimizer.step(self.rate)
         self.counters.step += 1
         if self.state.average is not None:
             self.state.average.add(self.network, self.counters.step)
@@ -277,12 +283,6 @@ class Trainer:
         )
 
 
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of a plan; the rate is set before each step."""
-    parameters = list(network.parameters())
-    if settings.method == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum)
-    betas = (settings.momentum, 0.999)
-    if settings.method == "adam":
-        return torch.optim.Adam(parameters, lr=settings.rate, betas=betas)
-    return torch.optim.AdamW(parameters, lr=settings.rate, betas=betas, weight_decay=settings.decay)
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
+    """Return the optimizer of a plan."""
+    return Optimizer(network.parameters(), settings.method, momentum=settings.momentum, decay=settings.decay)

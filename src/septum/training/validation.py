@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays import targets
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import ObjectSettings, label_each
 from septum.arrays.targets import connected_components
@@ -325,7 +326,7 @@ def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[n
         ``(n,) float64`` in pixels, 1 or more.
     """
     labels = (connected_components(s.mask > 0) if lines else s.mask for s in samples)
-    return np.concatenate([np.zeros(0), *(np.unique(one[one > 0], return_counts=True)[1] for one in labels)])
+    return np.concatenate([np.zeros(0), *map(targets.object_sizes, labels)])
 
 
 def tune_objects(
