@@ -15,12 +15,13 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("method", ["sgd", "adam", "adamw"])
-def test_steps_and_state_are_those_of_torch_to_the_bit(method: Method) -> None:
+@pytest.mark.parametrize(("method", "fused"), [("sgd", False), ("adam", False), ("adamw", False), ("adamw", True)])
+def test_steps_and_state_are_those_of_torch_to_the_bit(method: Method, fused: bool) -> None:
     draw = torch.Generator().manual_seed(1)
     own = [torch.randn(shape, generator=draw, requires_grad=True) for shape in ((4, 3), (7,), (2, 2))]
     others = [w.detach().clone().requires_grad_() for w in own]
-    optimizer, other = Optimizer(own, method, momentum=0.9, decay=0.01), OTHERS[method](others)
+    optimizer, other = Optimizer(own, method, momentum=0.9, decay=0.01, fused=fused), OTHERS[method](others)
+    other.param_groups[0]["fused"] = fused or None
     for rate in (0.1, 0.05, 0.0):
         other.param_groups[0]["lr"] = rate
         optimizer.zero_grad()

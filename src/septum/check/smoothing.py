@@ -147,9 +147,10 @@ def unsmooth(planes: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[tuple[
     distinct = len(np.unique(codes))
     if distinct < 2 + _LEVELS:
         return None
-    low, high = (np.stack([local_extreme(way, plane) for plane in planes]) for way in (np.minimum, np.maximum))
+    small = planes.astype(np.min_scalar_type(int(planes.max())))  # less memory to go through
+    low, high = (np.stack([local_extreme(way, plane) for plane in small]) for way in (np.minimum, np.maximum))
     even = (low == high).all(axis=0)
-    between = ((low < planes) & (planes < high)).any(axis=0)
+    between = ((low < small) & (small < high)).any(axis=0)
     if np.count_nonzero(between) < _BETWEEN * np.count_nonzero(~even):
         return None
     main = _main_values(planes[:, even], span)

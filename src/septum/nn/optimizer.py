@@ -34,6 +34,8 @@ class Optimizer:
         Momentum of SGD, or the first beta of Adam; the second is 0.999.
     decay
         Weight decay of AdamW; not used by the others.
+    fused
+        Do all operations of Adam or AdamW on a parameter in one pass; rounding differs.
 
     Attributes
     ----------
@@ -41,9 +43,17 @@ class Optimizer:
         Tensors of each parameter by their names in `torch.optim`; empty before the first step.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], method: Method, *, momentum: float, decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        method: Method,
+        *,
+        momentum: float,
+        decay: float = 0.0,
+        fused: bool = False,
+    ) -> None:
         self.parameters = list(parameters)
-        self.method, self.momentum, self.decay = method, momentum, decay
+        self.method, self.momentum, self.decay, self.fused = method, momentum, decay, fused
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
@@ -77,6 +87,7 @@ class Optimizer:
             second,
             [],
             steps,
+            fused=True if self.fused else None,
             amsgrad=False,
             beta1=self.momentum,
             beta2=_BETA2,

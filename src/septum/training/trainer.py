@@ -18,6 +18,7 @@ from septum.nn.optimizer import Optimizer, WeightAverage
 from septum.nn.spatial import image_window
 from septum.nn.unet import UNet, freeze_batchnorm
 from septum.prediction.backend import for_scores
+from septum.threads import map_in_threads
 from septum.training.checkpoint import Checkpoint
 from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
@@ -151,24 +152,23 @@ class Trainer:
         self._place_images()
 
     def _place_images(self) -> None:
-        """Choose where images, targets and weights lie: on the device if all fit, otherwise on the CPU."""
+        """Copy images, targets and weights to the device if all fit; otherwise they stay on the CPU."""
         free = free_bytes(self.device)
         needed = sum(math.prod(i.shape) * (4 * i.channels + 1 + 4) for i in self.images)
-        fit = free is None or needed < _IMAGES_SHARE * free
-        self._place = self.device.torch if fit else torch.device("cpu")
-        self._on_device: dict[int, tuple[Tensor, ...]] = {}
+        self._on_device: list[tuple[Tensor, ...]] = []
+        if self.device.torch.type != "cpu" and (free is None or needed < _IMAGES_SHARE * free):
+            arrays = map_in_threads(lambda image: image.arrays(), self.images)
+            self._on_device = [tuple(torch.from_numpy(a).to(self.device.torch) for a in parts) for parts in arrays]
 
     def _tensors_of(self, number: int, drawn: Draw) -> tuple[Tensor, ...]:
         """Return image, target and weight of an image, which hold what the tile needs.
 
         On the CPU they share memory with the arrays, and of each tile its part of the image is copied to the device.
         """
+        if self._on_device:
+            return self._on_device[number]
         image = self.images[number]
-        if self._place.type == "cpu":
-            return tuple(map(torch.from_numpy, image.arrays(image_window(drawn, self.plan.tile, image.shape))))
-        if number not in self._on_device:
-            self._on_device[number] = tuple(torch.from_numpy(a).to(self._place) for a in image.arrays())
-        return self._on_device[number]
+        return tuple(map(torch.from_numpy, image.arrays(image_window(drawn, self.plan.tile, image.shape))))
 
     def _backward(self, network: nn.Module, step: int) -> Tensor:
         """Run the tiles of a step forward and backward; return the loss of this process's tiles."""
