@@ -287,7 +287,8 @@ def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64
     def weigh(place: int) -> NDArray[np.float64]:
         image, block = every[place]
         _, target, weight = image.arrays(block)
-        return np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
+        sums = np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
+        return sums.astype(np.float64)
 
     weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)
     known = np.maximum(weights[:classes], 1.0)
