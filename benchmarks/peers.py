@@ -1,234 +1,171 @@
-"""Septum beside nnU-Net 2D and Cellpose: the same splits, the same scores, the same wall time for each.
+"""Septum beside nnU-Net, Cellpose, StarDist and MONAI: the same images, the same scores, the same wall time for each.
 
     python3 -m venv nnunet && nnunet/bin/pip install nnunetv2
     python3 -m venv cellpose && cellpose/bin/pip install "cellpose<4"
-    python benchmarks/peers.py DATA OUT --nnunet nnunet/bin/python --cellpose cellpose/bin/python [--budget 60m]
+    python3 -m venv stardist && stardist/bin/pip install stardist tensorflow imagecodecs
+    python3 -m venv monai && monai/bin/pip install monai scikit-image imagecodecs
+    taskset -c 1 env OMP_NUM_THREADS=1 python benchmarks/peers.py DATA OUT --budget 10m --nnunet nnunet/bin/python \\
+        --cellpose cellpose/bin/python --stardist stardist/bin/python --monai monai/bin/python
 
-DATA holds the sets as docs/explanation/reproduction.md names them, and dsb2018/fluorescence/{images,masks}. The parts
-of each set are those of `septum reproduce`; DSB 2018 is split by the names in benchmarks/splits. The budget of a set is
-shared out among its parts, for all alike, planning and preprocessing included. Each peer runs by a Python of its own,
-and trains with its own settings, except for a schedule that is shortened to the wall time (peers_nnunet.py,
-peers_cellpose.py). nnU-Net's probabilities become objects by the same step as Septum's, tuned on 12 of its training
-images, and it learns from masks whose touching objects are separated by one pixel, as Septum does. Cellpose starts from
-random weights, as the others, and makes objects by its own step; ISBI 2012 has no objects, so it is left out there.
-Finished trainings are not repeated. Figures go to benchmarks/results/peers.json.
+DATA holds the sets as benchmarks/aims.py takes them, and the images that are trained on and tested are those of it, by
+the names in benchmarks/splits. Each program runs by a Python of its own: one process trains, another one predicts all
+test images. All start from random weights and train with their own settings, except for a schedule that is shortened to
+the wall time (see peers_NAME.py); planning and preprocessing count. The time of a training is that of its process.
+
+Probabilities of nnU-Net become objects by the same step as Septum's, after the training, tuned on 12 of its training
+images; it learns from masks whose touching objects are separated by one pixel, as Septum does. The others make objects
+in their own way. Cellpose and StarDist find objects only, so they have no row for classes.
+
+A run that is finished is not repeated, and is found by set, program, budget and number of threads. The results are in
+benchmarks/results/peers.json, each with the processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from aims import SETS, prepared
+from peers_cases import tune, write_cases
 
-from septum import seeding
-from septum.arrays.instances import ObjectSettings, label_objects
-from septum.arrays.targets import class_target, object_target, separate_touching
-from septum.check.check import Report, check
-from septum.check.images import fill_holes, match_channels
-from septum.check.samples import Sample, load_samples
+from septum.arrays.instances import label_objects
 from septum.evaluation.evaluate import EvaluateSettings, evaluate
-from septum.io.files import list_images, read_image, write_image
-from septum.prediction.events import ImageFailed
-from septum.prediction.predict import predict_files
-from septum.prediction.settings import PredictSettings
-from septum.reproduce.protocols import PROTOCOLS, ProtocolPart, find_data, section_parts, sequence_parts
-from septum.training.events import Trained
-from septum.training.loop import train
-from septum.training.model_selection import CandidateColumns
-from septum.training.settings import SplitSettings, TrainSettings, parse_duration
-from septum.training.validation import candidate_columns, evenly_chosen, tune_objects
+from septum.evaluation.results import Metric
+from septum.io.files import write_image
+from septum.training.settings import parse_duration
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
-SPLIT = HERE / "splits" / "dsb2018_fluorescence.json"
-SETS = ("isbi2012", "dic-hela", "phc-u373", "dsb2018")
-METRICS = {"isbi2012": "isbi", "dic-hela": "ctc", "phc-u373": "ctc", "dsb2018": "instances"}
-TEST_SHARE = 0.2
-TUNED_ON = 12
+PEERS = ("nnunet", "cellpose", "stardist", "monai")
+OBJECTS = ("fluorescence", "dic-hela", "phc-u373")
+SHOWN = ("AP50", "AP75", "AP", "SEG", "SEG (gold)", "V_Rand", "V_Info", "pixel error", "Dice")
 
 
-def parts_of(name: str, data: Path) -> list[ProtocolPart]:
-    """Return the parts of a set: what is trained on, what is predicted, and its truth."""
-    if name == "dsb2018":
-        return [dsb_part(data / "dsb2018" / "fluorescence")]
-    folder = find_data(PROTOCOLS[name], data if name != "dic-hela" and name != "phc-u373" else _ctc(data))
-    if name == "isbi2012":
-        return [part for part in section_parts(folder, 5) if not part.test]
-    return sequence_parts(folder, "silver")
+def measured(*command: object) -> tuple[float, int]:
+    """Run a command; return its seconds, and the most memory in MB that its process had at a time."""
+    words = [str(word) for word in command]
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "note.json"
+        done = subprocess.run([sys.executable, str(Path(__file__).with_name("measured.py")), str(note), *words])
+        if done.returncode:
+            sys.exit(f"{' '.join(words)}: exit {done.returncode}")
+        told = json.loads(note.read_text())
+    return told["seconds"], told["peak_mb"]
 
 
-def _ctc(data: Path) -> Path:
-    return data / "ctc" if (data / "ctc").is_dir() else data
+def run_septum(name: str, data: Path, where: Path, budget_s: float) -> dict[str, Any]:
+    """Train Septum and predict the test images, with its two commands."""
+    septum = Path(sys.executable).with_name("septum")
+    kind = "objects" if name in OBJECTS else "classes"
+    train = ("train", data / "train", "-o", where / "run", "--kind", kind, "--budget", f"{budget_s:g}s", "--quiet")
+    train_s, train_mb = measured(septum, *train)
+    lines = ("--output", "probabilities", "--tta") if name == "isbi2012" else ()
+    predict = ("predict", where / "run", data / "test" / "images", "-o", where / "predicted", "--quiet")
+    predict_s, predict_mb = measured(septum, *predict, *lines)
+    return {
+        "steps": int((where / "run" / "log.csv").read_text().splitlines()[-1].partition(",")[0]),
+        "train_s": train_s, "train_mb": train_mb, "predict_s": predict_s, "predict_mb": predict_mb,
+    }  # fmt: skip
 
 
-def dsb_part(data: Path) -> ProtocolPart:
-    """Return the one part of DSB 2018 fluorescence; its split is made once, by seed, and kept by names."""
-    images = {p.stem: p for p in list_images([data / "images"])}
-    masks = {p.stem: p for p in list_images([data / "masks"])}
-    if not SPLIT.exists():
-        order = seeding.generator(0, "dsb2018 split").permutation(sorted(images)).tolist()
-        count = round(TEST_SHARE * len(order))
-        SPLIT.parent.mkdir(exist_ok=True)
-        split = {"seed": 0, "test": sorted(order[:count]), "train": sorted(order[count:])}
-        SPLIT.write_text(json.dumps(split, indent=0) + "\n")
-    split = json.loads(SPLIT.read_text())
-    files = [(images[n], f"images/{images[n].name}") for n in split["train"]]
-    files += [(masks[n], f"masks/{masks[n].name}") for n in split["train"]]
-    return ProtocolPart(
-        name="train",
-        description="trains on 80 %, predicts 20 %",
-        training=tuple(files),
-        held_out=None,
-        inputs=tuple(images[n] for n in split["test"]),
-        truth=tuple((masks[n], masks[n].name) for n in split["test"]),
-    )
-
-
-def copy(files: tuple[tuple[Path, str], ...], folder: Path) -> Path:
-    """Copy files to their places; what is there is left."""
-    for source, place in files:
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        if not (folder / place).exists():
-            shutil.copyfile(source, folder / place)
-    return folder
-
-
-def run_septum(name: str, part: ProtocolPart, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
-    """Train Septum on a part and predict its inputs."""
-    kind = "classes" if name == "isbi2012" else "objects"
-    settings = TrainSettings(
-        data=(where / "data",),
-        out=where / "run",
-        budget_s=budget_s,
-        kind=kind,
-        split=SplitSettings(names=part.held_out),
-    )
-    (trained,) = [r for r in train(settings) if isinstance(r, Trained)]
-    asked = PredictSettings(
-        model=trained.model,
-        inputs=tuple(map(str, part.inputs)),
-        out=predicted,
-        output="probabilities" if kind == "classes" else "labels",
-        tta=kind == "classes",
-        format="tif",
-    )
-    failed = [r for r in predict_files(asked) if isinstance(r, ImageFailed)]
-    assert not failed, failed
-    return {"steps": trained.steps, "train_s": round(trained.seconds, 1)}
-
-
-def peer(method: str, python: str) -> Callable[..., dict[str, Any]]:
+def peer(method: str, python: str) -> Callable[[str, Path, Path, float], dict[str, Any]]:
     """Return the function that runs a peer by another Python, which has it."""
 
-    def run(name: str, part: ProtocolPart, where: Path, predicted: Path, budget_s: float) -> dict[str, Any]:
-        report = check([where / "data"], kind="classes" if name == "isbi2012" else "objects")
-        raw = where / "cases"
-        tuning = write_cases(report, part, raw, inside=method == "nnunet")
-        subprocess.run([python, str(HERE / f"peers_{method}.py"), str(raw), str(budget_s)], check=True)
-        told = dict(json.loads((raw / "done.json").read_text()))
-        found = {path: np.load(raw / "out" / f"{path.stem}.npy", allow_pickle=False) for path in part.inputs}
-        if tuning:
-            settings = tune(raw, tuning)
-            found = {p: label_objects(inside, settings) for p, inside in found.items()}
-            told["objects"] = settings.model_dump()
-        predicted.mkdir(parents=True, exist_ok=True)
-        for path, answer in found.items():
-            shown = answer.clip(0, 1) if answer.dtype.kind == "f" else answer.astype(np.uint16)
-            write_image(predicted / f"{path.stem}.tif", shown, axes="YX")
-        return told
+    def run(name: str, data: Path, where: Path, budget_s: float) -> dict[str, Any]:
+        cases, program = where.parent / "cases", (python, HERE / f"peers_{method}.py")
+        samples = write_cases(data, cases, kind="objects" if name in OBJECTS else "classes")
+        where.mkdir(parents=True, exist_ok=True)
+        train_s, train_mb = measured(*program, "train", cases, where, budget_s)
+        told = json.loads((where / "trained.json").read_text())
+        objects = None
+        if method == "nnunet" and name in OBJECTS:
+            measured(*program, "predict", cases, where, cases / "tuning", where / "tuning")
+            objects = tune(where / "tuning", samples)
+            told["objects"] = objects.model_dump()
+        predict_s, predict_mb = measured(*program, "predict", cases, where, cases / "inputs", where / "out")
+        (where / "predicted").mkdir(exist_ok=True)
+        begin = time.monotonic()
+        for path in sorted((where / "out").glob("*.npy")):
+            found = np.load(path, allow_pickle=False)
+            found = label_objects(found, objects) if objects else found
+            found = found.clip(0, 1) if found.dtype.kind == "f" else found.astype(np.uint16)
+            write_image(where / "predicted" / f"{path.stem}.tif", found, axes="ZYX"[-found.ndim :])
+        predict_s = round(predict_s + time.monotonic() - begin, 1)
+        return {**told, "train_s": train_s, "train_mb": train_mb, "predict_s": predict_s, "predict_mb": predict_mb}
 
     return run
 
 
-def tune(raw: Path, samples: dict[str, Sample]) -> ObjectSettings:
-    """Tune how a peer's probabilities become objects as Septum does, on training images: it holds none out."""
-    maps = {n: np.load(raw / "out" / f"{n}.npy", allow_pickle=False).astype(np.float16) for n in samples}
-
-    def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
-        return {i: candidate_columns(samples[n], maps[n], choices) for i, n in enumerate(samples)}
-
-    return tune_objects(measure, list(samples.values()))
-
-
-def write_cases(report: Report, part: ProtocolPart, raw: Path, inside: bool) -> dict[str, Sample]:
-    """Write training cases and inputs, one TIFF a channel; labels as classes from 0 (`inside`) or as objects.
-
-    Returns
-    -------
-    dict
-        Where a peer gives probabilities of objects: some of the training images by their names among the inputs.
-    """
-    for folder in ("cases", "labels", "inputs"):
-        (raw / folder).mkdir(parents=True, exist_ok=True)
-    samples = list(load_samples(report))
-    objects = report.rules.kind == "objects"
-    tuning = (
-        {f"tuning_{i:04d}": samples[i] for i in evenly_chosen(len(samples), TUNED_ON)} if inside and objects else {}
-    )
-    for path in part.inputs:
-        frame = match_channels(fill_holes(read_image(path).array), report.rules.channels)
-        write_channels(raw / "inputs" / path.stem, frame)
-    for name, sample in tuning.items():
-        write_channels(raw / "inputs" / name, sample.image)
-    if not (raw / "job.json").exists():
-        for count, sample in enumerate(samples, start=1):
-            label = sample.mask.clip(0)
-            if inside:
-                label = (object_target(separate_touching(sample.mask)) if objects else class_target(sample.mask)) == 1
-            write_image(raw / "labels" / f"case_{count:04d}.tif", label.astype(np.uint16), axes="YX")
-            write_channels(raw / "cases" / f"case_{count:04d}", sample.image)
-        job = {"training": len(samples), "channels": report.rules.channels}
-        (raw / "job.json").write_text(json.dumps(job) + "\n")
-    return tuning
-
-
-def write_channels(path: Path, image: NDArray[Any]) -> None:
-    """Write ``(C, Y, X)`` as one float TIFF a channel."""
-    for number, channel in enumerate(image):
-        write_image(path.with_name(f"{path.name}_{number:04d}.tif"), channel.astype(np.float32), axes="YX")
+def scores(name: str, predicted: Path, test: Path) -> dict[str, list[float | None]]:
+    """Score predictions as benchmarks/aims.py does: value, and where it is not a mean over images, its interval."""
+    asked: list[tuple[str, tuple[Metric, ...]]] = []
+    if name in OBJECTS:
+        asked = [("masks", ("instances", "ctc")), *([("gold", ("ctc",))] if (test / "gold").is_dir() else [])]
+    else:
+        asked = [("masks", ("isbi",) if name == "isbi2012" else ("pixels",))]
+    found: dict[str, list[float | None]] = {}
+    for kind, metrics in asked:
+        settings = EvaluateSettings(predicted=(predicted,), truth=test / kind, metrics=metrics)
+        (result,) = evaluate(settings).results
+        left = [f for f in result.failures if kind != "gold"]  # few frames have gold truth
+        assert not left, left
+        if "instances" in metrics:
+            images = [one.scores for one in result.images]
+            for short, score in (("AP50", "AP@0.50"), ("AP75", "AP@0.75"), ("AP", "AP")):
+                found[short] = [round(mean(s[score] for s in images), 4), None, None]
+        for s in result.scores:
+            if s.headline and s.metric != "instances":
+                values = (s.value, s.low, s.high)
+                found[f"{s.name} (gold)" if kind == "gold" else s.name] = [
+                    None if math.isnan(v) else round(v, 4) for v in values
+                ]
+    return found
 
 
 def run_set(
-    name: str, method: str, runs: Callable[..., dict[str, Any]], data: Path, out: Path, budget_s: float
+    name: str, method: str, runs: Callable[..., dict[str, Any]], data: Path, where: Path, budget_s: float
 ) -> dict[str, Any]:
-    """Run one method on one set and score it."""
-    parts, where = parts_of(name, data), out / name / method
-    told = []
-    for part in parts:
-        note = where / part.name / "done.json"
-        if not note.exists():
-            copy(part.training, where / part.name / "data")
-            begin = time.monotonic()
-            said = runs(name, part, where / part.name, where / "predicted" / part.results, budget_s / len(parts))
-            said["wall_s"] = round(time.monotonic() - begin, 1)
-            note.write_text(json.dumps(said) + "\n")
-        told.append({"part": part.name, **json.loads(note.read_text())})
-        print(name, method, told[-1], flush=True)
-    truth = copy(tuple(pair for part in parts for pair in part.truth), where / "truth")
-    found = evaluate(EvaluateSettings(predicted=(where / "predicted",), truth=truth, metrics=(METRICS[name],)))
-    assert not found.failed, found.results[0].failures
-    scores = {s.name: [s.value, s.low, s.high] for s in found.results[0].scores if s.headline}
-    return {"parts": told, "images": len(found.results[0].images), "scores": scores}
+    """Run one method on one set, unless that is done, and score it."""
+    note = where / "done.json"
+    if not note.exists():
+        if where.exists():
+            shutil.rmtree(where)  # a run that was stopped would have had a longer wall time
+        note.parent.mkdir(parents=True)
+        note.write_text(json.dumps(runs(name, data, where, budget_s)) + "\n")
+    told = json.loads(note.read_text())
+    return {**told, "scores": scores(name, where / "predicted", data / "test")}
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    facts = dict(tuple(part.strip() for part in line.split(":", 1)) for line in lines if ":" in line)
+    vectors = [v for v in ("avx2", "avx512f", "amx_tile") if v in facts["flags"].split()]
+    return f"{facts['model name']}, family {facts['cpu family']}, {' '.join(vectors)}"
 
 
 def rows() -> Iterator[str]:
     """Yield the table of what is kept."""
-    yield "| set | method | budget | steps | score | value (95 %) |"
-    yield "|---|---|---|---|---|---|"
-    for key, found in json.loads(RESULTS.read_text()).items():
-        for score, (value, low, high) in found["scores"].items():
-            interval = "" if low is None or low != low else f" ({low:.3f}-{high:.3f})"
-            steps = sum(p["steps"] for p in found["parts"])
-            name, method = key.split()
-            yield f"| {name} | {method} | {found['budget_s'] / 60:g} min | {steps} | {score} | {value:.4f}{interval} |"
+    yield "| data | program | budget | steps | scores | training, prediction | memory of them |"
+    yield "|---|---|---|---|---|---|---|"
+    for key, found in json.loads(RESULTS.read_text())["runs"].items():
+        name, method, budget = key.split(" ", 2)
+        scores = ", ".join(f"{score} {found['scores'][score][0]:.3f}" for score in SHOWN if score in found["scores"])
+        times = f"{found['train_s']:.0f} s, {found['predict_s']:.0f} s"
+        peak = f"{found['train_mb'] / 1024:.1f}, {found['predict_mb'] / 1024:.1f} GB"
+        yield f"| {name} | {method} | {budget} | {found['steps']} | {scores} | {times} | {peak} |"
 
 
 def main() -> None:
@@ -236,25 +173,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--nnunet", help="the Python that has nnunetv2")
-    parser.add_argument("--cellpose", help="the Python that has cellpose 3")
-    parser.add_argument("--budget", type=parse_duration, default=3600.0)
-    parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--methods", nargs="+", choices=("septum", "nnunet", "cellpose"), help="those of them only")
+    for name in PEERS:
+        parser.add_argument(f"--{name}", metavar="PYTHON", help="the Python that has it")
+    parser.add_argument("--budget", type=parse_duration, default=600.0)
+    parser.add_argument("--only", nargs="+", choices=SETS, default=SETS, help="these sets only")
+    parser.add_argument("--methods", nargs="+", choices=("septum", *PEERS), help="these programs only")
     asked = parser.parse_args()
     runs: dict[str, Callable[..., dict[str, Any]]] = {"septum": run_septum}
-    runs |= {m: peer(m, python) for m in ("nnunet", "cellpose") if (python := getattr(asked, m))}
+    runs |= {m: peer(m, str(Path(python).absolute())) for m in PEERS if (python := getattr(asked, m))}
     if lacking := [m for m in asked.methods or () if m not in runs]:
         parser.error(f"--{lacking[0]} is needed for it: the Python that has it")
+    threads = len(os.sched_getaffinity(0))
     for name in asked.only:
+        data = prepared(name, asked.data.absolute(), asked.out.absolute())
         for method in asked.methods or runs:
-            if (name, method) == ("isbi2012", "cellpose"):
+            if method in ("cellpose", "stardist") and name not in OBJECTS:
                 continue
-            found = run_set(name, method, runs[method], asked.data, asked.out, asked.budget)
-            found |= {"budget_s": asked.budget, "command": f"benchmarks/peers.py DATA OUT --budget {asked.budget:g}s"}
-            table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            table[f"{name} {method}"] = found
-            RESULTS.write_text(json.dumps(table, indent=1) + "\n")
+            where = data / f"{method}-{asked.budget:g}s-{threads}"
+            found = {**run_set(name, method, runs[method], data, where, asked.budget), "processor": processor()}
+            kept = json.loads(RESULTS.read_text())
+            kept["runs"][f"{name} {method} {asked.budget / 60:g}m {threads} thread{'s' * (threads > 1)}"] = found
+            RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+            print(name, method, found, flush=True)
     print("\n".join(rows()))
 
 
