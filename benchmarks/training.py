@@ -46,7 +46,7 @@ from septum.training.plan import Plan
 from septum.training.prepare import Prepared
 from septum.training.presets import make_plan
 from septum.training.settings import TrainSettings
-from septum.training.trainer import Trainer, make_optimizer
+from septum.training.trainer import Trainer
 from septum.training.validation import Validator
 
 SIDE, IMAGES, WORKERS, WARM = 700, 8, 2, 2
@@ -149,7 +149,9 @@ def plain(plan: Plan, peer: str) -> Step:
         for name, child in module.named_children():
             if isinstance(child, Dropout):
                 setattr(module, name, torch.nn.Dropout(child.probability))
-    optimizer = make_optimizer(network, plan.optimizer)
+    settings = plan.optimizer
+    betas = (settings.momentum, 0.999)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, betas=betas, weight_decay=settings.decay)
     loader = torch.utils.data.DataLoader(Tiles(plan, peer), batch_size=plan.batch, num_workers=WORKERS)
     batches: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(loader)
 
@@ -158,7 +160,7 @@ def plain(plan: Plan, peer: str) -> Step:
         loss = (torch.nn.functional.cross_entropy(network(x), y, reduction="none") * w).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        optimizer.step(plan.optimizer.rate)
+        optimizer.step()
         loss.item()
 
     return step

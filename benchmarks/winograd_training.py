@@ -89,9 +89,9 @@ def layer(inside: int, outside: int, side: int) -> dict[str, Any]:
     def own() -> list[Callable[[], Any]]:
         a, w, g = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight, gradient))
         return [
-            lambda: training.convolve(a, w, margin=0),
-            lambda: training.convolve(g, w, margin=2, backward=True),
-            lambda: training.weight_gradient(a, g, margin=0),
+            lambda: training.convolve([a], w, margin=0),
+            lambda: training.convolve([g], w, margin=2, backward=True),
+            lambda: training.weight_gradient([a], g, margin=0),
         ]
 
     for name, runs in (*((name, peer(order)) for name, order in ORDERS.items()), ("Septum", own())):
@@ -127,7 +127,7 @@ def step_of(name: str, contestant: str) -> Callable[[], float]:
 def memory(name: str, contestant: str) -> float:
     """Return the most memory that two steps hold, in GB, above what this process holds before."""
     x = torch.zeros(1, LANES, 6, 6)
-    training.convolve(x, torch.zeros(LANES, LANES, 3, 3), margin=0)
+    training.convolve([x], torch.zeros(LANES, LANES, 3, 3), margin=0)
     step, before = step_of(name, contestant), psutil.Process().memory_info().rss
     step()
     step()

@@ -22,6 +22,7 @@ LARGER_FUNCTIONS = {
 WIDER_FUNCTIONS = {
     "api.train": "one keyword for each setting, so that editors complete and document them",
     "api.predict": "one keyword for each setting, as train",
+    "cpu._microkernels_backward.pass_to_largest": "as transform_out",
     "cpu._microkernels.transform_out": "addresses and strides of a microkernel, beside numba's typing context",
     "io.zarr_write.create_zarr": "one keyword for each property of the image, most of them optional",
 }

@@ -40,9 +40,9 @@ def test_a_prediction_enters_at_most_29_modules(walks: dict[str, list[str]]) -> 
 def without_engine(found: list[str]) -> list[str]:
     """Return the modules outside of `cpu`, whose engine computes steps where the processor is not faster in bfloat16.
 
-    It has up to 6 modules of its own behind one door.
+    It has up to 8 modules of its own behind one door.
     """
-    assert len([m for m in found if m.startswith("cpu.")]) <= 6, found
+    assert len([m for m in found if m.startswith("cpu.")]) <= 8, found
     return [m for m in found if not m.startswith("cpu.")]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from septum.cpu import inference
 from septum.cpu._threads import ThreadPool
-from septum.cpu._winograd import work
+from septum.cpu._winograd_loops import work
 from septum.cpu.inference import Engine
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 

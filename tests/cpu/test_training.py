@@ -13,12 +13,17 @@ from torch import Tensor, nn
 
 from septum.cpu import _ops as ops
 from septum.cpu import _pixel_ops as pixels
+from septum.cpu import _up_ops as up
 from septum.cpu import training
 from septum.cpu._autograd import Block
 from septum.cpu._ir import LANES
-from septum.cpu.training import for_training, supports
+from septum.cpu._volumes import VolumeBlock, VolumeHead, VolumeUpConvolution
+from septum.cpu.training import for_training, step_threads, supports
+from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device, find_device
 from septum.nn.unet import UNet, UNetSettings, freeze_batchnorm
+from septum.training.plan import OptimizerSettings
+from septum.training.trainer import make_optimizer
 
 WIDTH = LANES
 
@@ -77,12 +82,99 @@ def test_convolution_and_gradients_equal_float64(
     weight = _innermost(outside * WIDTH, inside * WIDTH, 3, 3, seed=1)
     bias = _noise(outside * WIDTH, seed=2)
     out, gradient, of_input, of_weight = _of_convolution(x, weight, margin)
-    assert _off(ops.convolve(x, weight, margin=margin, bias=bias), out + bias.view(1, -1, 1, 1)) < 2e-5
-    assert _off(ops.convolve(gradient, weight, margin=2 - margin, backward=True), of_input) < 2e-5
-    assert _off(ops.weight_gradient(x, gradient, margin=margin), of_weight) < 2e-5
+    assert _off(ops.convolve([x], weight, margin=margin, bias=bias), out + bias.view(1, -1, 1, 1)) < 2e-5
+    assert _off(ops.convolve([gradient], weight, margin=2 - margin, backward=True), of_input) < 2e-5
+    assert _off(ops.weight_gradient([x], gradient, margin=margin), of_weight) < 2e-5
     assert _off(pixels.feature_sums(gradient), gradient.double().sum((0, 2, 3))) < 1e-5
-    leaky = ops.convolve(x, weight, margin=margin, leak=0.1)
+    leaky = ops.convolve([x], weight, margin=margin, leak=0.1)
     assert _off(leaky, nn.functional.leaky_relu(out, 0.1)) < 2e-5
+
+
+def test_two_maps_are_one_convolution_of_their_features() -> None:
+    maps = [_innermost(2, 2 * WIDTH, 9, 14)[:, :, 1:-1, 3:-3], _innermost(2, WIDTH, 7, 8, seed=1)]
+    weight, joined = _innermost(WIDTH, 3 * WIDTH, 3, 3, seed=2), torch.cat(maps, 1)
+    out, gradient, _, of_weight = _of_convolution(joined, weight, 1)
+    assert _off(ops.convolve(maps, weight, margin=1), out) < 2e-5
+    assert _off(ops.weight_gradient(maps, gradient, margin=1), of_weight) < 2e-5
+
+
+@pytest.mark.parametrize(("inside", "outside", "sides"), [(2, 1, (9, 14)), (1, 3, (5, 1)), (6, 3, (40, 33))])
+def test_up_convolution_and_gradients_equal_float64(inside: int, outside: int, sides: tuple[int, int]) -> None:
+    x, weight = _innermost(2, inside * WIDTH, *sides), _innermost(inside * WIDTH, outside * WIDTH, 2, 2, seed=1)
+    bias = _noise(outside * WIDTH, seed=2)
+    exact = [one.double().requires_grad_() for one in (x, weight, bias)]
+    out = nn.functional.conv_transpose2d(*exact, stride=2)
+    # The gradient of one of two concatenated maps.
+    gradient = _innermost(2, 2 * outside * WIDTH, *out.shape[2:], seed=3)[:, outside * WIDTH :]
+    out.backward(gradient.double())
+    found = [up.up_input_gradient(gradient, weight), *up.up_weight_gradient(x, gradient)]
+    assert _off(up.up_convolve(x, weight, bias), out) < 2e-6
+    assert all(_off(one, other.grad) < 2e-6 for one, other in zip(found, exact, strict=True) if other.grad is not None)
+
+
+def test_pooling_and_its_gradient_equal_pytorch() -> None:
+    x = _innermost(2, 2 * WIDTH, 12, 16).round(decimals=0).requires_grad_()  # many pixels of a window are equal
+    center, pooled = x[:, :, 2:-2, 3:-3], nn.functional.max_pool2d(x, 2)
+    of_center, of_pooled = _innermost(2, 4 * WIDTH, 8, 10)[:, : 2 * WIDTH], _innermost(*pooled.shape, seed=1)
+    (expected,) = torch.autograd.grad((center, pooled), x, (of_center, of_pooled))
+    assert torch.equal(pixels.pool(x.detach()), pooled)
+    assert torch.equal(pixels.pool_gradient(x.detach(), of_pooled, of_center), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_head_and_gradients_equal_float64(classes: int) -> None:
+    x, weight, bias = _innermost(2, 2 * WIDTH, 7, 11), _noise(classes, 2 * WIDTH, 1, 1, seed=1), _noise(classes)
+    exact = [one.double().requires_grad_() for one in (x, weight, bias)]
+    out = nn.functional.conv2d(*exact)
+    gradient = _noise(*out.shape, seed=3)
+    out.backward(gradient.double())
+    assert _off(pixels.classify(x, weight, bias), out) < 2e-6
+    for one, other in zip(pixels.classify_gradients(x, gradient, weight), exact, strict=True):
+        assert other.grad is not None and _off(one, other.grad) < 2e-6
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
+@pytest.mark.parametrize("inside", [1, 2 * WIDTH])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_block_of_a_volume_and_its_gradients_equal_float64(
+    kernel: tuple[int, ...], inside: int, normalized: bool
+) -> None:
+    layers: list[nn.Module] = [nn.Conv3d(inside, WIDTH, kernel, padding=tuple(k // 2 for k in kernel))]
+    layers += [nn.BatchNorm3d(WIDTH)] if normalized else []
+    layers.append(nn.LeakyReLU(0.5))
+    expected = copy.deepcopy(nn.Sequential(*layers)).double()
+    _equal_in_training(VolumeBlock(*layers), expected, _noise(2, inside, 5, 7, 9))
+
+
+@pytest.mark.parametrize("window", [(2, 2, 2), (1, 2, 2)])
+def test_up_convolution_of_a_volume_and_its_gradients_equal_float64(window: tuple[int, int, int]) -> None:
+    layer = nn.ConvTranspose3d(2 * WIDTH, WIDTH, window, stride=window)
+    expected = copy.deepcopy(layer).double()
+    layer.__class__ = VolumeUpConvolution
+    _equal_in_training(layer, expected, _noise(2, 2 * WIDTH, 3, 5, 4))
+
+
+def test_head_of_a_volume_and_its_gradients_equal_float64() -> None:
+    layer = nn.Conv3d(WIDTH, 3, 1)
+    expected = copy.deepcopy(layer).double()
+    layer.__class__ = VolumeHead
+    _equal_in_training(layer, expected, _noise(2, WIDTH, 3, 5, 4))
+
+
+def _equal_in_training(layer: nn.Module, expected: nn.Module, x: Tensor) -> None:
+    """Compare outputs and gradients; an image (one channel) has none."""
+    inputs = [x.contiguous(memory_format=torch.channels_last_3d), x.double()]
+    for one in inputs:
+        one.requires_grad_(x.shape[1] > 1)
+    found, exact = layer.train()(inputs[0]), expected.train()(inputs[1])
+    gradient = _noise(*found.shape, seed=7)
+    found.backward(gradient)
+    exact.backward(gradient.double())
+    assert _off(found, exact) < 2e-5
+    pairs = [(inputs[0], inputs[1]), *zip(layer.parameters(), expected.parameters(), strict=True)]
+    for one, other in pairs:
+        if other.grad is not None and other.grad.abs().max() > 1e-9:  # a bias before normalization has none
+            assert one.grad is not None and _off(one.grad, other.grad) < 2e-5
 
 
 @pytest.mark.parametrize(("ranges", "most"), [(8, 10**9), (3, 10**9), (1000, 10**9), (1000, 500_000)])
@@ -93,16 +185,17 @@ def test_weight_gradient_is_correct_for_any_division_of_the_tiles(
     x, weight = _innermost(1, 5 * WIDTH, 60, 34), _innermost(6 * WIDTH, 5 * WIDTH, 3, 3, seed=1)
     _, gradient, _, expected = _of_convolution(x, weight, 0)
     monkeypatch.setattr(ops, "WEIGHT_SUMS", ranges)
-    monkeypatch.setattr(ops, "MOST_BYTES", most)
-    assert _off(ops.weight_gradient(x, gradient, margin=0), expected) < 2e-5
+    monkeypatch.setattr(ops, "MOST_SUMS_BYTES", most)
+    monkeypatch.setattr(ops, "MOST_TILES_BYTES", most)
+    assert _off(ops.weight_gradient([x], gradient, margin=0), expected) < 2e-5
 
 
 def test_wide_convolution_transforms_filters_for_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("septum.cpu._packed_weights.WIDE_BYTES", 0)
     x, weight = _innermost(1, 2 * WIDTH, 40, 50), _innermost(3 * WIDTH, 2 * WIDTH, 3, 3, seed=1)
     out, gradient, of_input, _ = _of_convolution(x, weight, 1)
-    assert _off(ops.convolve(x, weight, margin=1), out) < 2e-5
-    assert _off(ops.convolve(gradient, weight, margin=1, backward=True), of_input) < 2e-5
+    assert _off(ops.convolve([x], weight, margin=1), out) < 2e-5
+    assert _off(ops.convolve([gradient], weight, margin=1, backward=True), of_input) < 2e-5
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -215,9 +308,8 @@ def test_training_step_repeats_to_the_bit(device: Device) -> None:
         return [out, *(p.grad for p in fast.parameters() if p.grad is not None)]
 
     first = step()
-    ops.convolve(
-        _innermost(1, 4 * WIDTH, 40, 40), _noise(WIDTH, 4 * WIDTH, 3, 3), margin=1
-    )  # changes the contents of scratch memory
+    # This changes the contents of scratch memory.
+    ops.convolve([_innermost(1, 4 * WIDTH, 40, 40)], _noise(WIDTH, 4 * WIDTH, 3, 3), margin=1)
     assert len(first) == 37 and all(torch.equal(a, b) for a, b in zip(step(), first, strict=True))
 
 
@@ -227,7 +319,7 @@ def test_loops_are_bit_identical_for_any_number_of_threads(count: int, threads: 
     image, table = _noise(1, 1, 39, 52), pixels.identity_table(2 * WIDTH)
 
     def compute() -> list[Tensor]:
-        gradient = ops.convolve(x, weight, margin=0)
+        gradient = ops.convolve([x], weight, margin=0)
         mean, variance = pixels.moments(x)
         moments = [torch.from_numpy(v) for v in (mean, variance, *pixels.gradient_sums(x, x, table, 0.1))]
         more = [
@@ -237,8 +329,8 @@ def test_loops_are_bit_identical_for_any_number_of_threads(count: int, threads: 
         ]
         return [
             gradient,
-            ops.convolve(gradient, weight, margin=2, backward=True),
-            ops.weight_gradient(x, gradient, margin=0),
+            ops.convolve([gradient], weight, margin=2, backward=True),
+            ops.weight_gradient([x], gradient, margin=0),
             *moments,
             *more,
         ]
@@ -249,6 +341,35 @@ def test_loops_are_bit_identical_for_any_number_of_threads(count: int, threads: 
     assert all(torch.equal(a, b) for a, b in zip(compute(), expected, strict=True))
 
 
+@pytest.mark.parametrize("shape", [{}, {"depths": (1, 2, 2), "padding": "same"}])
+def test_a_training_step_is_bit_identical_for_any_number_of_threads(
+    shape: dict[str, Any], device: Device, threads: None
+) -> None:
+    def train(count: int) -> list[Tensor]:
+        torch.set_num_threads(count)
+        network = UNet(UNetSettings(**{"width": WIDTH, "depths": (2, 2), "batch_norm": True, **shape}), seed=1).train()
+        network, order = for_training(network, device, bfloat16=False)
+        supervised = DeeplySupervised(network, 0.5, seed=2)
+        optimizer = make_optimizer(supervised, OptimizerSettings())
+        sides = network.geometry.input_for((40,) * len(network.settings.depths))
+        output = network.geometry.output(sides)
+        x = _noise(1, 1, *sides).contiguous(memory_format=order)
+        y, w = (_noise(1, *output, seed=3) > 0).to(torch.uint8), _noise(1, *output, seed=4).abs()
+        for _ in range(2):
+            optimizer.zero_grad()
+            with step_threads(network):
+                assert torch.get_num_threads() == 1
+                energy, annotated = supervised.loss(supervised(x), y, w, dice=1.0)
+                torch.autograd.backward(energy / annotated)
+                optimizer.step(1e-3)
+        assert torch.get_num_threads() == count
+        return [p.detach().clone() for p in supervised.parameters()]
+
+    expected = train(1)
+    for count in (2, 3):
+        assert all(torch.equal(a, b) for a, b in zip(train(count), expected, strict=True))
+
+
 def test_moments_are_precise_far_from_zero() -> None:
     x = _innermost(2, WIDTH, 40, 50) + 1000
     mean, variance = pixels.moments(x)
@@ -256,7 +377,16 @@ def test_moments_are_precise_far_from_zero() -> None:
     np.testing.assert_allclose(variance, x.double().var((0, 2, 3), unbiased=False), rtol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [{"width": WIDTH + 1}, {"depths": (1, 2)}, {"depths": (1, 1, 1)}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"width": WIDTH + 1},
+        {"depths": (1, 2)},
+        {"depths": (1, 1, 1)},
+        {"depths": (2, 1, 1), "padding": "same"},
+        {"depths": (1, 1, 2), "padding": "same"},
+    ],
+)
 def test_unsupported_networks_train_with_pytorch(shape: dict[str, Any], device: Device) -> None:
     settings = UNetSettings(**{"width": WIDTH, "depths": (1, 1), **shape})
     network, order = for_training(UNet(settings), device, bfloat16=False)
@@ -270,7 +400,7 @@ def test_bfloat16_trains_with_pytorch(device: Device) -> None:
 
 @pytest.mark.parametrize("broken", ["raises", "is wrong"])
 def test_pytorch_computes_if_the_loops_fail(monkeypatch: pytest.MonkeyPatch, broken: str, device: Device) -> None:
-    def convolve(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    def convolve(x: list[Tensor], *_: Any, **__: Any) -> Tensor:
         if broken == "raises":
             raise RuntimeError("no code for this processor")
         return torch.zeros(1, WIDTH, 4, 4)

@@ -519,6 +519,20 @@ def test_another_number_of_threads_is_warned_of(disks: Path, tmp_path: Path, mon
     assert f"now on CPU, {threads + 1} threads" in warnings
 
 
+def test_what_the_engine_trains_has_the_same_bits_with_another_number_of_threads(disks: Path, tmp_path: Path) -> None:
+    shape = {"width": 16, "batch": 1}
+    whole, settings = _settings(disks, tmp_path / "whole", **shape), _settings(disks, tmp_path / "run", **shape)
+    threads = torch.get_num_threads()
+    list(train(whole))
+    _stop_after(3, settings)
+    try:
+        torch.set_num_threads(threads + 1)
+        events = _goes_on_to(whole.out, settings)
+    finally:
+        torch.set_num_threads(threads)
+    assert "computed on" not in _warnings(events)
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_set() -> Iterator[None]:
     yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ from torch import Tensor, nn
 
 from septum.cpu import _ops as ops
 from septum.cpu import _pixel_ops as pixels
+from septum.cpu import _up_ops as up
 from septum.cpu._ir import LANES
+from septum.nn.unet import UNet, center_crop
+
+_Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class Block(nn.Sequential):
@@ -20,13 +25,14 @@ class Block(nn.Sequential):
     Batch normalization over several processes stays its own module.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *sources: Tensor) -> Tensor:
         """Map features through the layers; gradients can be computed once, as activations are changed in place.
 
         Parameters
         ----------
-        x
-            ``(B, C, Y, X) float32``, channels last, any finite values.
+        *sources
+            One or two maps of equal sides whose features are concatenated, without a copy of them: ``(B, C, Y, X)
+            float32``, features innermost, any finite values.
 
         Returns
         -------
@@ -34,29 +40,69 @@ class Block(nn.Sequential):
             ``(B, F, Y, X)`` float32, channels last, any finite values.
         """
         if not (self.training and torch.is_grad_enabled()):
+            (x,) = sources
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
         layers = iter(self.children())
         for layer in layers:
             if not isinstance(layer, nn.Conv2d):
-                x = layer(x)
+                sources = (layer(*sources),)
                 continue
             conv, layer = layer, next(layers)
             norm = layer if isinstance(layer, nn.BatchNorm2d) else None
             leak = float(getattr(layer if norm is None else next(layers), "negative_slope", 0.0))
             if norm is None:
-                x = _Rectified.apply(_convolved(x, conv, leak), leak)  # type: ignore[no-untyped-call]
+                x = rectified(_convolved(sources, conv, leak), leak)
             elif type(norm) is nn.BatchNorm2d:
-                x = _Normalized.apply(_convolved(x, conv, 1.0), norm.weight, norm.bias, norm, leak)  # type: ignore[no-untyped-call]
+                x = normalized(_convolved(sources, conv, 1.0), norm, leak)
             else:
-                x = nn.functional.leaky_relu_(norm(_convolved(x, conv, 1.0)), leak)
+                x = nn.functional.leaky_relu_(norm(_convolved(sources, conv, 1.0)), leak)
+            sources = (x,)
+        (x,) = sources
         return x
 
 
-def _convolved(x: Tensor, conv: nn.Conv2d, leak: float) -> Tensor:
+def _convolved(sources: tuple[Tensor, ...], conv: nn.Conv2d, leak: float) -> Tensor:
     """Compute a convolution and a leaky ReLU whose gradient is added separately; images need no gradient."""
-    kind = _Convolution if conv.in_channels % LANES == 0 else _ImageConvolution
-    made: Tensor = kind.apply(x, conv.weight, conv.bias, int(conv.padding[0]), leak)  # type: ignore[no-untyped-call]
+    if conv.in_channels % LANES:
+        (image,) = sources
+        return image_convolved(image, conv.weight, conv.bias, margin=int(conv.padding[0]), leak=leak)
+    made: Tensor = _Convolution.apply(conv.weight, conv.bias, int(conv.padding[0]), leak, *sources)  # type: ignore[no-untyped-call]
+    return made
+
+
+def image_convolved(image: Tensor, weight: Tensor, bias: Tensor | None, *, margin: int, leak: float) -> Tensor:
+    """Compute a 3x3 convolution of an image, which has no gradient, and a leaky ReLU without that of the ReLU.
+
+    Parameters
+    ----------
+    image
+        ``(B, C, Y, X)`` float32, any finite values.
+    weight, bias
+        ``(O, C, 3, 3)`` and ``(O,)`` float32 weights.
+    margin
+        Pixels of zeros around the image.
+    leak
+        Slope below zero; `rectified` adds its gradient.
+
+    Returns
+    -------
+    Tensor
+        ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)`` float32, channels last, any finite values.
+    """
+    made: Tensor = _ImageConvolution.apply(weight, bias, margin, leak, image)  # type: ignore[no-untyped-call]
+    return made
+
+
+def rectified(x: Tensor, leak: float) -> Tensor:
+    """Add the gradient of a leaky ReLU that ``(B, C, Y, X)`` float32, any finite values, has passed already."""
+    made: Tensor = _Rectified.apply(x, leak)  # type: ignore[no-untyped-call]
+    return made
+
+
+def normalized(x: Tensor, norm: _Norm, leak: float) -> Tensor:
+    """Compute batch normalization and leaky ReLU: ``(B, C, Y, X)`` float32, any finite values; of the same shape."""
+    made: Tensor = _Normalized.apply(x, norm.weight, norm.bias, norm, leak)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -64,40 +110,41 @@ class _ImageConvolution(torch.autograd.Function):
     """3x3 convolution of an image with bias; the ReLU after it is a function of its own in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, margin: int, leak: float) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, margin: int, leak: float, x: Tensor) -> Tensor:
         image = nn.functional.pad(x.contiguous(), (margin,) * 4)
         ctx.save_for_backward(image)
         return ops.convolve_image(image, weight, bias=bias, leak=leak)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        assert not ctx.needs_input_grad[0]
+        assert not ctx.needs_input_grad[4]
         (image,) = ctx.saved_tensors
         gradient = channels_last(gradients[0])
-        bias = pixels.feature_sums(gradient) if ctx.needs_input_grad[2] else None
-        return None, ops.image_weight_gradient(image, gradient), bias, None, None
+        bias = pixels.feature_sums(gradient) if ctx.needs_input_grad[1] else None
+        return ops.image_weight_gradient(image, gradient), bias, None, None, None
 
 
 class _Convolution(torch.autograd.Function):
     """3x3 convolution with bias; the ReLU after it is a function of its own in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, margin: int, leak: float) -> Tensor:
-        x = channels_last(x)
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, margin: int, leak: float, *sources: Tensor) -> Tensor:
+        sources = tuple(map(ops.features_innermost, sources))
+        ctx.save_for_backward(weight, *sources)
         ctx.margin = margin
-        return ops.convolve(x, weight, margin=margin, bias=bias, leak=leak)
+        return ops.convolve(sources, weight, margin=margin, bias=bias, leak=leak)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        weight, *sources = ctx.saved_tensors
         gradient = channels_last(gradients[0])
-        bias = pixels.feature_sums(gradient) if ctx.needs_input_grad[2] else None
-        of_weight = ops.weight_gradient(x, gradient, margin=ctx.margin)
-        inner = (
-            ops.convolve(gradient, weight, margin=2 - ctx.margin, backward=True) if ctx.needs_input_grad[0] else None
-        )
-        return inner, of_weight, bias, None, None
+        bias = pixels.feature_sums(gradient) if ctx.needs_input_grad[1] else None
+        of_weight = ops.weight_gradient(sources, gradient, margin=ctx.margin)
+        inner: list[Tensor | None] = [None] * len(sources)
+        if any(ctx.needs_input_grad[4:]):
+            whole = ops.convolve([gradient], weight, margin=2 - ctx.margin, backward=True)
+            inner[:] = torch.split(whole, [x.shape[1] for x in sources], dim=1)
+        return of_weight, bias, None, None, *inner
 
 
 class _Rectified(torch.autograd.Function):
@@ -125,7 +172,7 @@ class _Normalized(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, leak: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: _Norm, leak: float) -> Tensor:
         ctx.fixed = not norm.training
         if ctx.fixed:
             mean, variance = _running(norm)
@@ -151,7 +198,7 @@ class _Normalized(torch.autograd.Function):
 
 
 class UpConvolution(nn.ConvTranspose2d):
-    """`torch.nn.ConvTranspose2d` with a faster gradient of the bias."""
+    """`torch.nn.ConvTranspose2d` of side and stride 2; in evaluation computed by PyTorch."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002 - PyTorch's name
         """Map ``(B, C, Y, X)`` float32 of any finite values to twice the sides, likewise float32 and finite."""
@@ -167,17 +214,109 @@ class _Enlarged(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return nn.functional.conv_transpose2d(x, weight, bias, 2)
+        return up.up_convolve(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         x, weight = ctx.saved_tensors
-        gradient = channels_last(gradients[0])
-        sides = ([2, 2], [0, 0], [1, 1], True, [0, 0], 1)
-        inner, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, *sides, [True, True, False]
-        )
-        return inner, of_weight, pixels.feature_sums(gradient)
+        return up.up_input_gradient(gradients[0], weight), *up.up_weight_gradient(x, gradients[0])
+
+
+class Head(nn.Conv2d):
+    """1x1 convolution to planes of classes; in evaluation computed by PyTorch."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
+        """Map ``(B, C, Y, X)`` to ``(B, K, Y, X)``, float32 of any finite values."""
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(input)
+        made: Tensor = _Classified.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return made
+
+
+class _Classified(torch.autograd.Function):
+    """1x1 convolution to planes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x = channels_last(x)
+        ctx.save_for_backward(x, weight)
+        return pixels.classify(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return pixels.classify_gradients(ctx.saved_tensors[0], gradients[0], ctx.saved_tensors[1])
+
+
+class TrainedUNet(UNet):
+    """A U-Net that pools, crops and concatenates without copies of maps; in evaluation equal to `UNet`."""
+
+    def contract(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Compute the contracting path and the bottom; the skip connections are cropped already.
+
+        Parameters
+        ----------
+        x
+            ``(B, C, *tile)`` float32, normalized.
+
+        Returns
+        -------
+        bottom, skips
+            As of `UNet.contract`: ``(B, F, *S)`` float32, any finite values.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return super().contract(x)
+        skips = []
+        for block, sides in zip(self.down, self._joined_sides(x.shape[2:]), strict=True):
+            skip, x = _Pooled.apply(block(x), sides)  # type: ignore[no-untyped-call]
+            skips.append(skip)
+        return self.bottom(x), skips
+
+    def _joined_sides(self, tile: Sequence[int]) -> list[list[int]]:
+        """Return the sides of the maps that are concatenated at each level, the finest first."""
+        cut, levels, sides = 4 * (self.settings.padding == "valid"), len(self.down), list(tile)
+        for _ in range(levels):
+            sides = [(side - cut) // 2 for side in sides]
+        joined: list[list[int]] = []
+        for _ in range(levels):
+            sides = [2 * (side - cut) for side in sides]
+            joined.insert(0, sides)
+        return joined
+
+    def expand(self, x: Tensor, skip: Tensor, level: int) -> Tensor:
+        """Compute one level of the expanding path.
+
+        Parameters
+        ----------
+        x
+            ``(B, F, *S)`` float32, any finite values: features of the level below.
+        skip
+            ``(B, F / 2, *S)`` float32, any finite values, from `contract`.
+        level
+            Index of the level, 0 for the finest.
+
+        Returns
+        -------
+        Tensor
+            ``(B, F / 2, *S)`` float32, any finite values: features of the level.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return super().expand(x, skip, level)
+        merged: Tensor = self.merge[level](skip, self.up[level](x))
+        return merged
+
+
+class _Pooled(torch.autograd.Function):
+    """The center of a map, and its maxima in windows of 2x2 pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x)
+        return center_crop(x, sides), pixels.pool(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return pixels.pool_gradient(x, gradients[1], gradients[0]), None
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -185,13 +324,13 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _running(norm: nn.BatchNorm2d) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _running(norm: _Norm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the running mean and variance, as in prediction."""
     assert norm.running_mean is not None and norm.running_var is not None
     return norm.running_mean.numpy().astype(np.float64), norm.running_var.numpy().astype(np.float64)
 
 
-def _follow(norm: nn.BatchNorm2d, mean: NDArray[np.float64], variance: NDArray[np.float64], count: int) -> None:
+def _follow(norm: _Norm, mean: NDArray[np.float64], variance: NDArray[np.float64], count: int) -> None:
     """Update the running statistics, as PyTorch does."""
     assert norm.momentum is not None and norm.running_mean is not None and norm.running_var is not None
     norm.running_mean.lerp_(torch.from_numpy(mean.astype(np.float32)), norm.momentum)

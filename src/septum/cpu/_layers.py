@@ -21,7 +21,7 @@ from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
 from septum.cpu._threads import ThreadPool
 
 # Size of a block of one thread: inputs and outputs of its 36 matrices stay in the second cache.
-_CACHE_BYTES = 500_000
+_CACHE_BYTES = 350_000
 # Products in a block that all threads share, in convolutions with many filters, so that filters are read once.
 _SHARED_BLOCK = 8
 _PIXEL_BLOCK = 4

@@ -1,4 +1,4 @@
-"""Microkernels of training as LLVM IR: outer products, gradient transforms, batch normalization.
+"""Microkernels of training as LLVM IR: outer products, gradient transforms, batch normalization, pooling.
 
 A^T, G and B^T are those of `septum.cpu._microkernels`.
 """
@@ -156,6 +156,17 @@ def add_vector(typing: Any, source: int, target: int) -> Any:
     return inline_code(_emit_add_vector, *[ADDRESS] * 2)
 
 
+def _emit_add_scaled(b: Builder, args: Sequence[Value]) -> None:
+    source, factor, target = args
+    store(b, fma(b, splat(b, load(b, factor, 0, F32)), load(b, source), load(b, target)), target)
+
+
+@inline
+def add_scaled(typing: Any, source: int, factor: int, target: int) -> Any:
+    """Add to a vector in memory another one times the value at an address."""
+    return inline_code(_emit_add_scaled, *[ADDRESS] * 3)
+
+
 def _emit_scale_vector(b: Builder, args: Sequence[Value]) -> None:
     store(b, b.fmul(load(b, args[0]), splat(b, args[1])), args[0])
 
@@ -234,3 +245,27 @@ def batchnorm_gradient(
     Rows 3 and 4 of the table of `add_gradient_sums` are `constant` and `linear`.
     """
     return inline_code(_emit_pull, *[ADDRESS] * 4, NUMBER, ADDRESS)
+
+
+def _emit_pass(b: Builder, args: Sequence[Value]) -> None:
+    source, row, pixel, given, target, to_row, to_pixel = args
+    values = [
+        load(b, one) for one in (source, b.add(source, pixel), b.add(source, row), b.add(source, b.add(row, pixel)))
+    ]
+    places = [target, b.add(target, to_pixel), b.add(target, to_row), b.add(target, b.add(to_row, to_pixel))]
+    largest = values[0]
+    for value in values[1:]:
+        largest = b.select(b.fcmp_ordered(">", value, largest), value, largest)
+    gradient = load(b, given)
+    for value, place in zip(values, places, strict=True):
+        chosen = b.fcmp_ordered("==", value, largest)
+        store(b, b.fadd(load(b, place), b.select(chosen, gradient, filled(0.0))), place)
+        gradient = b.select(chosen, filled(0.0), gradient)  # the first of equal values takes it
+
+
+@inline
+def pass_to_largest(
+    typing: Any, source: int, row: int, pixel: int, given: int, target: int, to_row: int, to_pixel: int
+) -> Any:
+    """Add the gradient of a maximum of 2x2 vectors to the target of the largest one, element by element."""
+    return inline_code(_emit_pass, *[ADDRESS] * 7)

@@ -7,7 +7,7 @@ any number and timing of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,19 +21,20 @@ from septum.cpu._layers import Resources, pixel_memory, tile_block, tile_memory
 from septum.cpu._packed_weights import aligned, image_convolution, is_wide
 from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
-from septum.cpu._winograd_loops import work
+from septum.cpu._winograd_loops import work_in_training
 
 _LINEAR = np.float32(1)
 # Partial sums of a weight gradient of few features, one for each range of tiles, whatever the number of threads.
 WEIGHT_SUMS = 8
 # Tiles of a block of it: at least this many, and more while the transformed inputs and gradients fit the second cache.
-_FEWEST_TILES, _CACHE_BYTES = 64, 1_000_000
-# Largest memory of the sums or the tiles of all threads, if possible.
-MOST_BYTES = 8_000_000
-# Products of `ROWS` pixels in a block of an image.
-_PIXEL_BLOCK = 4
+_FEWEST_TILES, _CACHE_BYTES = 36, 350_000
+# Largest memory of these sums, and, where features are many, of the transformed tiles that all threads share: a part of
+# the third cache, which holds other data as well.
+MOST_SUMS_BYTES, MOST_TILES_BYTES = 8_000_000, 2_000_000
+# Products of `ROWS` pixels in a block of pixels.
+PIXEL_BLOCK = 4
 
-RESOURCES = Resources(ThreadPool(1, work), _LINEAR)
+RESOURCES = Resources(ThreadPool(1, work_in_training), _LINEAR)
 
 
 @contextmanager
@@ -41,16 +42,65 @@ def engine_threads() -> Iterator[ThreadPool]:
     """Take the lock of the thread pool, with as many threads as PyTorch uses."""
     threads = RESOURCES.threads
     with threads.lock:
-        if threads.count != torch.get_num_threads():
+        if not threads.is_held and threads.count != torch.get_num_threads():
             threads.resize(torch.get_num_threads())
         yield threads
 
 
-def _description(x: Tensor, outputs: int, margin: int) -> NDArray[np.int64]:
-    """Describe a 3x3 convolution of `x`, with a margin of zeros, to `outputs` features."""
-    _, inputs, height, width = x.shape
+@contextmanager
+def step_threads() -> Iterator[None]:
+    """Keep the threads of the engine awake, and let PyTorch compute with one thread while the context is entered.
+
+    What PyTorch still computes in a step is little: two sets of threads would wait for each other's cores, and sums
+    would depend on the number of threads.
+    """
+    count = torch.get_num_threads()
+    with engine_threads() as threads, threads.held():
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(count)
+
+
+def features_innermost(x: Tensor) -> Tensor:
+    """Return a map as it is if its features are innermost, as in a part of another one; otherwise channels last.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, Y, X)`` float32, any finite values.
+
+    Returns
+    -------
+    Tensor
+        ``(B, C, Y, X)`` float32, the same finite values.
+    """
+    return x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last)
+
+
+def strides(x: Tensor) -> tuple[int, int, int]:
+    """Return the bytes of a row and of a pixel of `x`, whose features are innermost, and its vectors of a pixel.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, Y, X)`` float32, any values.
+    """
+    return 4 * x.stride(2), 4 * x.stride(3), x.shape[1] // LANES
+
+
+# Where the strides of each source stand in a description, and its address.
+_PLACES = ((k.ROW0, k.PIXEL0, k.CHUNKS0), (k.ROW1, k.PIXEL1, k.CHUNKS1), (k.ROW2, k.PIXEL2, k.CHUNKS2))
+_INPUTS = (k.INPUT0, k.INPUT1, k.INPUT2)
+
+
+def _description(sources: Sequence[Tensor], outputs: int, margin: int) -> NDArray[np.int64]:
+    """Describe a 3x3 convolution of up to three maps of equal sides, with a margin of zeros, to `outputs` features."""
+    height, width = sources[0].shape[2:]
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = 4 * width * inputs, 4 * inputs, inputs // LANES
+    for x, places in zip(sources, _PLACES, strict=False):
+        d[list(places)] = strides(x)
     d[[k.IN_HEIGHT, k.IN_WIDTH, k.MARGIN]] = height, width, margin
     height, width = height + 2 * margin - 2, width + 2 * margin - 2
     d[[k.HEIGHT, k.WIDTH, k.END, k.BOTTOM, k.RIGHT]] = height, width, height, height, width
@@ -64,18 +114,25 @@ def _tiles(d: NDArray[np.int64]) -> int:
 
 
 def convolve(
-    x: Tensor, weight: Tensor, *, margin: int, backward: bool = False, bias: Tensor | None = None, leak: float = 1.0
+    sources: Sequence[Tensor],
+    weight: Tensor,
+    *,
+    margin: int,
+    backward: bool = False,
+    bias: Tensor | None = None,
+    leak: float = 1.0,
 ) -> Tensor:
     """Compute a 3x3 convolution, bias and leaky ReLU.
 
     Parameters
     ----------
-    x
-        ``(B, I, Y, X)`` float32, any finite values; with `backward` ``(B, O, Y, X)``.
+    sources
+        Up to three maps of equal sides with `I` features together: ``(B, C, Y, X)`` float32, any finite values; with
+        `backward` of `O` features.
     weight
         ``(O, I, 3, 3) float32`` weights.
     margin
-        Pixels of zeros around `x`: 0, 1 or 2.
+        Pixels of zeros around the maps: 0, 1 or 2.
     backward
         Exchange inputs and outputs and rotate the filters by 180 degrees: with a margin of 2 minus that of the
         convolution, this is the gradient of its inputs.
@@ -90,32 +147,29 @@ def convolve(
         ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)`` float32, any finite values; with `backward` of I features.
     """
     filters = weight.permute(0, 2, 3, 1).contiguous()  # no copy if the weights are channels last, too
-    outputs, inputs = weight.shape[:2]
-    loop = k.PACK_TURNED if backward else k.PACK
-    if backward:
-        outputs, inputs = inputs, outputs
+    inputs, outputs = weight.shape[:2] if backward else weight.shape[1::-1]
     columns = LANES if outputs <= LANES else 2 * LANES
     panels = -(-outputs // columns)
-    d = _description(x, outputs, margin)
+    d = _description(sources, outputs, margin)
     d[[k.PANELS, k.SINGLE]] = panels, columns == LANES
     offsets = aligned(panels * columns)
     if bias is not None:
         offsets[:outputs] = bias.numpy()
     matrices = 9 if is_wide(inputs, panels * columns) else k.PRODUCTS
     packed = 4 * matrices * inputs * panels * columns
-    packing = d.copy()
-    packing[[k.INPUT0, k.PARTS]] = filters.data_ptr(), matrices
-    packing[[k.ROW0, k.PIXEL0]] = 36 * weight.shape[1], 4 * weight.shape[1]
-    tiles = _tiles(d)
-    out = torch.empty((len(x), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
+    packing, tiles = d.copy(), _tiles(d)
+    packing[[k.INPUT0, k.ROW0, k.PIXEL0]] = filters.data_ptr(), 36 * weight.shape[1], 4 * weight.shape[1]
+    packing[[k.CHUNKS0, k.CHUNKS1, k.CHUNKS2, k.PARTS]] = inputs // LANES, 0, 0, matrices
+    out = torch.empty((len(sources[0]), outputs, *d[[k.HEIGHT, k.WIDTH]].tolist()), memory_format=torch.channels_last)
     with engine_threads() as threads:
         block, shared = _reserve_tiles(d, inputs, packed)
         packing[k.WEIGHTS] = d[k.WEIGHTS] = RESOURCES.shared.ctypes.data
         d[[k.SHARED, k.BIAS]] = RESOURCES.shared.ctypes.data + packed, offsets.ctypes.data
         with threads.ready():
-            threads.run(loop, packing, _LINEAR)
-            for one, result in zip(x, out, strict=True):
-                d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
+            threads.run(k.PACK_TURNED if backward else k.PACK, packing, _LINEAR)
+            for number, result in enumerate(out):
+                _place(d, sources, number)
+                d[k.OUTPUT] = result.data_ptr()
                 if not shared:
                     threads.run(k.WINOGRAD, d, np.float32(leak))
                     continue
@@ -124,6 +178,12 @@ def convolve(
                     threads.run(k.WINOGRAD_INPUTS, d, _LINEAR)
                     threads.run(k.WINOGRAD_OUTPUTS, d, np.float32(leak))
     return out
+
+
+def _place(d: NDArray[np.int64], sources: Sequence[Tensor], number: int) -> None:
+    """Enter the addresses of an image of the batch."""
+    for x, place in zip(sources, _INPUTS, strict=False):
+        d[place] = x[number].data_ptr()
 
 
 def _reserve_tiles(d: NDArray[np.int64], inputs: int, kept: int) -> tuple[int, bool]:
@@ -147,13 +207,13 @@ def _reserve_tiles(d: NDArray[np.int64], inputs: int, kept: int) -> tuple[int, b
     return block * ROWS, shared
 
 
-def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
+def weight_gradient(sources: Sequence[Tensor], gradient: Tensor, *, margin: int) -> Tensor:
     """Compute the gradient of the weights of `convolve`.
 
     Parameters
     ----------
-    x
-        ``(B, I, Y, X)`` float32, any finite values.
+    sources
+        As for `convolve`: ``(B, C, Y, X)`` float32, any finite values.
     gradient
         ``(B, O, Y + 2 margin - 2, X + 2 margin - 2)`` float32, gradient of the outputs.
     margin
@@ -164,17 +224,17 @@ def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
     Tensor
         ``(O, I, 3, 3) float32`` gradients, inputs innermost.
     """
-    inputs, outputs = x.shape[1], gradient.shape[1]
-    d = _description(x, outputs, margin)
+    inputs, outputs = sum(x.shape[1] for x in sources), gradient.shape[1]
+    d = _description(sources, outputs, margin)
     tiles, sums, each = _tiles(d), 4 * k.PRODUCTS * inputs * outputs, 4 * k.PRODUCTS * (inputs + outputs)
-    narrow = WEIGHT_SUMS * sums <= min(each * tiles, MOST_BYTES)
+    narrow = WEIGHT_SUMS * sums <= min(each * tiles, MOST_SUMS_BYTES)
     if narrow:
         size = min(max(_FEWEST_TILES, _CACHE_BYTES // each), -(-tiles // WEIGHT_SUMS))
     else:
         groups = -(-inputs // (GROUP * LANES)) * -(-outputs // (GROUP * LANES))
         sums = groups * GROUP_BYTES
-        whole = each * tiles <= MOST_BYTES + sums  # all tiles need no more memory than some tiles and the sums
-        size = tiles if whole else MOST_BYTES // each
+        whole = each * tiles <= MOST_TILES_BYTES + sums  # all tiles need no more memory than some tiles and the sums
+        size = tiles if whole else MOST_TILES_BYTES // each
     block = -(-size // ROWS)
     held = each * block * ROWS + 2 * k.PRODUCTS * STEP
     d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, outputs))
@@ -190,9 +250,10 @@ def weight_gradient(x: Tensor, gradient: Tensor, *, margin: int) -> Tensor:
             threads.reserve(GROUP_BYTES)
             d[[k.SHARED, k.SUMS]] = RESOURCES.shared.ctypes.data, RESOURCES.shared.ctypes.data + held
         with threads.ready():
-            for one, slope in zip(x, gradient, strict=True):
+            for number, slope in enumerate(gradient):
                 result = torch.empty((outputs, 3, 3, inputs))
-                d[[k.INPUT0, k.OUTPUT, k.WEIGHTS]] = one.data_ptr(), slope.data_ptr(), result.data_ptr()
+                _place(d, sources, number)
+                d[[k.OUTPUT, k.WEIGHTS]] = slope.data_ptr(), result.data_ptr()
                 if narrow:
                     threads.run(k.WEIGHTS_RANGE, d, _LINEAR)
                     threads.run(k.WEIGHTS_SUM, d, _LINEAR)
@@ -209,7 +270,7 @@ def _image_description(image: Tensor, outputs: int) -> NDArray[np.int64]:
     _, channels, height, width = image.shape
     d = np.zeros(k.SIZE, np.int64)
     d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, -(-9 * channels // LANES), channels
-    d[[k.HEIGHT, k.WIDTH, k.END, k.BLOCK]] = height - 2, width - 2, height - 2, _PIXEL_BLOCK
+    d[[k.HEIGHT, k.WIDTH, k.END, k.BLOCK]] = height - 2, width - 2, height - 2, PIXEL_BLOCK
     d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * (width - 2) * outputs, 4 * outputs, outputs // LANES
     return d
 
@@ -270,7 +331,7 @@ def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
     d[[k.SUMS, k.RANGES]] = parts.ctypes.data, WEIGHT_SUMS
     total = np.zeros((outputs, int(d[k.CHUNKS0]) * LANES))
     with engine_threads() as threads:
-        threads.reserve(4 * _PIXEL_BLOCK * ROWS * (int(d[k.CHUNKS0]) * LANES + outputs))
+        threads.reserve(4 * PIXEL_BLOCK * ROWS * (int(d[k.CHUNKS0]) * LANES + outputs))
         with threads.ready():
             for one, slope in zip(image, gradient, strict=True):
                 d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), slope.data_ptr()

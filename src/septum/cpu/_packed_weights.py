@@ -124,15 +124,41 @@ def image_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
     return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
 
 
-def up_convolution(conv: nn.ConvTranspose2d) -> PackedWeights:
-    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, right."""
-    weight = conv.weight.detach()  # (inputs, outputs, 2, 2)
-    return _plain(weight.permute(2, 3, 0, 1).flatten(0, 1), conv.bias, conv.out_channels)
+def up_convolution(weight: Tensor, bias: Tensor | None) -> PackedWeights:
+    """Pack an up-convolution of side and stride 2 as four products: upper left, upper right, lower left, right.
+
+    Parameters
+    ----------
+    weight
+        ``(I, O, 2, 2)`` float32 weights.
+    bias
+        ``(O,)`` float32 weights.
+    """
+    return _plain(weight.detach().permute(2, 3, 0, 1).flatten(0, 1), bias, weight.shape[1])
 
 
-def head(conv: nn.Conv2d) -> PackedWeights:
-    """Pack a 1x1 convolution."""
-    return _plain(conv.weight.detach().flatten(1).T[None], conv.bias, conv.out_channels)
+def up_convolution_turned(weight: Tensor) -> PackedWeights:
+    """Pack an up-convolution for the gradient of its inputs: one product, ``(4 O, I)``, the pixels in the same order.
+
+    Parameters
+    ----------
+    weight
+        ``(I, O, 2, 2)`` float32 weights.
+    """
+    return _plain(weight.detach().permute(2, 3, 1, 0).flatten(0, 2)[None], torch.zeros(len(weight)), len(weight))
+
+
+def head(weight: Tensor, bias: Tensor | None) -> PackedWeights:
+    """Pack a 1x1 convolution.
+
+    Parameters
+    ----------
+    weight
+        ``(O, I, 1, 1)`` float32 weights.
+    bias
+        ``(O,)`` float32 weights.
+    """
+    return _plain(weight.detach().flatten(1).T[None], bias, len(weight))
 
 
 def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> PackedWeights:

@@ -1,4 +1,4 @@
-"""Operations of training over pixels: batch normalization with leaky ReLU, forward and backward.
+"""Operations of training over pixels: batch normalization with leaky ReLU, pooling, 1x1 convolutions; their gradients.
 
 Tensors are ``(B, C, Y, X) float32``, channels last, with a multiple of `LANES` features. Sums are formed per block of
 pixels and combined in order in float64, so that results repeat to the last bit for any number and timing of threads.
@@ -13,10 +13,14 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, STEP
-from septum.cpu._ops import RESOURCES, engine_threads
+from septum.cpu._layers import pixel_memory
+from septum.cpu._ops import PIXEL_BLOCK, RESOURCES, engine_threads, features_innermost, strides
+from septum.cpu._packed_weights import aligned, head
 
 # Bytes of a block of pixels; they are read twice and must stay in the first cache.
 _BLOCK_BYTES = 32_000
+# Partial sums of the gradient of a 1x1 convolution.
+_RANGES = 8
 
 
 def _pixels(x: Tensor) -> NDArray[np.int64]:
@@ -151,9 +155,137 @@ def batchnorm_gradient(gradient: Tensor, x: Tensor, table: NDArray[np.float32], 
     return out
 
 
-def _run(loop: int, d: NDArray[np.int64], leak: float) -> None:
-    """Run a loop over pixels on all threads."""
+def pool(x: Tensor) -> Tensor:
+    """Compute the maxima of windows of 2x2 pixels.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, Y, X)`` float32 of even sides, any finite values.
+
+    Returns
+    -------
+    Tensor
+        ``(B, C, Y / 2, X / 2)`` float32, any finite values.
+    """
+    sides = [side // 2 for side in x.shape[2:]]
+    out = torch.empty((*x.shape[:2], *sides), memory_format=torch.channels_last)
+    d = _windows(x)
+    d[[k.POOLED_ROW, k.POOLED_PIXEL]] = strides(out)[:2]
+    for one, result in zip(x, out, strict=True):
+        d[[k.INPUT0, k.POOLED]] = one.data_ptr(), result.data_ptr()
+        _run(k.POOL, d, 1.0)
+    return out
+
+
+def pool_gradient(x: Tensor, of_pooled: Tensor, of_center: Tensor) -> Tensor:
+    """Compute the gradient of a map that is pooled, and whose center is used elsewhere.
+
+    The first of the largest pixels of a window receives the gradient of the pooled map, as in PyTorch.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, Y, X)`` float32 of even sides, any finite values.
+    of_pooled
+        ``(B, C, Y / 2, X / 2)`` float32, gradient of the result of `pool`.
+    of_center
+        ``(B, C, *S)`` float32, gradient of the central part of `x`.
+
+    Returns
+    -------
+    Tensor
+        ``(B, C, Y, X)`` float32, gradient of `x`.
+    """
+    of_pooled, of_center, out = features_innermost(of_pooled), features_innermost(of_center), torch.empty_like(x)
+    margins = [(side - part) // 2 for side, part in zip(x.shape[2:], of_center.shape[2:], strict=True)]
+    d = _windows(x)
+    d[[k.ROW1, k.PIXEL1]], d[[k.OUT_ROW, k.OUT_PIXEL]] = strides(of_center)[:2], strides(out)[:2]
+    d[[k.POOLED_ROW, k.POOLED_PIXEL]] = strides(of_pooled)[:2]
+    d[[k.TOP, k.LEFT]] = margins
+    d[[k.BOTTOM, k.RIGHT]] = [m + side for m, side in zip(margins, of_center.shape[2:], strict=True)]
+    for number, result in enumerate(out):
+        d[[k.INPUT0, k.OUTPUT]] = x[number].data_ptr(), result.data_ptr()
+        d[[k.INPUT1, k.POOLED]] = of_center[number].data_ptr(), of_pooled[number].data_ptr()
+        _run(k.POOL_GRADIENT, d, 1.0)
+    return out
+
+
+def classify(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute a 1x1 convolution to planes.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, Y, X)`` float32, any finite values.
+    weight, bias
+        ``(K, C, 1, 1)`` and ``(K,)`` float32 weights.
+
+    Returns
+    -------
+    Tensor
+        ``(B, K, Y, X)`` float32, features outermost, any finite values.
+    """
+    packed = head(weight, bias)
+    out = torch.empty((len(x), len(weight), *x.shape[2:]))
+    d = np.zeros(k.SIZE, np.int64)
+    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
+    d[[k.HEIGHT, k.WIDTH, k.END, k.BLOCK]] = *x.shape[2:], x.shape[2], PIXEL_BLOCK
+    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * out.stride(2), 4 * out.stride(1), len(weight)
+    d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
+    d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
+    for one, result in zip(x, out, strict=True):
+        d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
+        _run(k.HEAD, d, 1.0, pixel_memory(packed.features))
+    return out
+
+
+def classify_gradients(x: Tensor, gradient: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of `classify`.
+
+    Parameters
+    ----------
+    x
+        ``(B, C, Y, X)`` float32, any finite values.
+    gradient
+        ``(B, K, Y, X)`` float32, gradient of the result.
+    weight
+        ``(K, C, 1, 1)`` float32 weights.
+
+    Returns
+    -------
+    of_input, of_weight, of_bias
+        float32, of the shapes of `x`, of `weight`, and ``(K,)``.
+    """
+    gradient, filters, out = gradient.contiguous(), weight.flatten(1).contiguous(), torch.empty_like(x)
+    parts, total = aligned(_RANGES * filters.numel()).reshape(_RANGES, -1), np.zeros(filters.numel())
+    d = np.zeros(k.SIZE, np.int64)
+    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
+    d[[k.ROW1, k.PIXEL1, k.CHUNKS1]] = 4 * gradient.stride(2), 4 * gradient.stride(1), len(weight)
+    d[[k.OUT_ROW, k.OUT_PIXEL]] = strides(out)[:2]
+    d[[k.HEIGHT, k.WIDTH, k.RANGES]] = *x.shape[2:], _RANGES
+    d[[k.WEIGHTS, k.SUMS]] = filters.data_ptr(), parts.ctypes.data
+    for number, result in enumerate(out):
+        d[[k.INPUT0, k.INPUT1, k.OUTPUT]] = x[number].data_ptr(), gradient[number].data_ptr(), result.data_ptr()
+        _run(k.HEAD_GRADIENT, d, 1.0)
+        total += parts.sum(0, dtype=np.float64)
+    # Inputs innermost, the memory format of the weights.
+    of_weight = torch.from_numpy(total.astype(np.float32)).view(len(weight), 1, 1, -1).permute(0, 3, 1, 2)
+    of_bias = gradient.numpy().sum((0, 2, 3), dtype=np.float64).astype(np.float32)
+    return out, of_weight, torch.from_numpy(of_bias)
+
+
+def _windows(x: Tensor) -> NDArray[np.int64]:
+    """Describe a loop over the windows of 2x2 pixels of `x`."""
+    d = np.zeros(k.SIZE, np.int64)
+    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
+    d[[k.HEIGHT, k.WIDTH]] = x.shape[2:]
+    return d
+
+
+def _run(loop: int, d: NDArray[np.int64], leak: float, scratch: int = STEP) -> None:
+    """Run a loop over pixels on all threads, each with some bytes of memory of its own."""
     with engine_threads() as threads:
-        threads.reserve(STEP)
+        threads.reserve(scratch)
         with threads.ready():
             threads.run(loop, d, np.float32(leak))

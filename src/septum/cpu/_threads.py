@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from septum.cpu import _barrier as state
 from septum.cpu import _winograd as k
 from septum.cpu._packed_weights import aligned
+from septum.cpu._winograd_loops import work
 
 
 class ThreadPool:
@@ -25,19 +26,23 @@ class ThreadPool:
     count
         Number of threads, including the calling one.
     loops
-        Compiled function that runs one of a set of loops: `septum.cpu._winograd.work` or
-        `septum.cpu._winograd_loops.work`.
+        Compiled function that runs one of a set of loops: `septum.cpu._winograd_loops.work` or
+        `work_in_training` there.
 
     Attributes
     ----------
     lock
         Held by the caller that runs loops, as scratch memory is shared.
+    is_held
+        True inside `held`.
     """
 
-    def __init__(self, count: int, loops: Callable[..., None] = k.work) -> None:
+    def __init__(self, count: int, loops: Callable[..., None] = work) -> None:
         self.count, self._loops = count, loops
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.is_held = False
         self._pool: ThreadPoolExecutor | None = None
+        self._others: list[Future[None]] = []
         self._state = aligned(2 * state.STATE).view(np.int64)
         self._open = np.zeros(k.SIZE, np.int64)  # the description of the loop that is open
         self._leaks = np.zeros(1, np.float32)
@@ -47,9 +52,14 @@ class ThreadPool:
 
     def reserve(self, size: int) -> None:
         """Provide at least `size` bytes of scratch memory for each thread."""
-        if not self._scratch or self._scratch[0].nbytes < size:
-            self._scratch = []
-            self._scratch = [aligned(size // 4) for _ in range(self.count)]
+        if self._scratch and self._scratch[0].nbytes >= size:
+            return
+        if self.is_held:
+            self._let_sleep()
+        self._scratch = []
+        self._scratch = [aligned(size // 4) for _ in range(self.count)]
+        if self.is_held:
+            self._wake()
 
     def resize(self, count: int) -> None:
         """Change the number of threads."""
@@ -60,18 +70,38 @@ class ThreadPool:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Keep all threads ready while the context is entered: they are woken once and take part in each `run`."""
-        if self.count == 1:
+        if self.is_held:
             yield
             return
-        self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
-        self._state[state.OPEN] = state.CLOSED
-        others = [self._pool.submit(self._work, one, 0) for one in self._scratch[1:]]
+        self._wake()
         try:
             yield
         finally:
-            self._state[state.OPEN] = state.OVER
-            wait([other for other in others if not other.cancel()])  # a thread that has not begun is not needed
-            self._state[state.JOINED] = 0
+            self._let_sleep()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep all threads ready over many calls of `ready`, and what the caller computes alone between them."""
+        with self.lock, self.ready():
+            self.is_held = True
+            try:
+                yield
+            finally:
+                self.is_held = False
+
+    def _wake(self) -> None:
+        """Let the other threads wait for loops."""
+        if self.count > 1 and self._scratch:
+            self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
+            self._state[state.OPEN] = state.CLOSED
+            self._others = [self._pool.submit(self._work, one, 0) for one in self._scratch[1:]]
+
+    def _let_sleep(self) -> None:
+        """End the waiting of the other threads."""
+        self._state[state.OPEN] = state.OVER
+        wait([other for other in self._others if not other.cancel()])  # a thread that has not begun is not needed
+        self._others = []
+        self._state[state.JOINED] = 0
 
     def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
         """Run a loop to its end, inside `ready`.
@@ -97,7 +127,8 @@ class ThreadPool:
 
     def reset_after_fork(self) -> None:
         """Reset after a fork: threads exist in the parent process only, and one of them may have held the lock."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.is_held, self._others = False, []
         self._pool = None
         self._state[state.JOINED] = 0
 

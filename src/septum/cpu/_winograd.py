@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 
 from septum.arrays.jit import lazy_jit
-from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import (
     add_value,
@@ -53,7 +52,7 @@ Description = Any  # (SIZE,) int64
 
 PRODUCTS = 36  # of a tile of F(4x4, 3x3)
 
-# Two inputs with concatenated features: address, bytes of a row and of a pixel, vectors of a pixel.
+# Two inputs with concatenated features (a third: below): address, bytes of a row and of a pixel, vectors of a pixel.
 # For an image (`image`), which has planes: bytes of a row and of a plane, and the number of planes in CHUNKS1.
 INPUT0, ROW0, PIXEL0, CHUNKS0, INPUT1, ROW1, PIXEL1, CHUNKS1 = range(8)
 # Sides of the input, of the whole output, and the rows of the output to compute.
@@ -75,11 +74,20 @@ MARGIN = 36
 SUMS, RANGES = 37, 38
 # The loop to run: one of those below.
 LOOP = 39
-SIZE = 40
+# The third input.
+INPUT2, ROW2, PIXEL2, CHUNKS2 = range(40, 44)
+SIZE = 44
 WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(6)
-# Loops of training, in `septum.cpu._winograd_backward` and `septum.cpu._batchnorm`.
+# Loops of training, in `septum.cpu._winograd_backward`, `septum.cpu._pixel_loops` and `septum.cpu._up_convolution`.
 PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
 MOMENTS, NORMALIZE, GRADIENT_SUMS, BATCHNORM_GRADIENT = range(13, 17)
+UP_INPUT_GRADIENT, UP_WEIGHTS_RANGE, POOL, POOL_GRADIENT, HEAD_GRADIENT = range(17, 22)
+
+
+@lazy_jit
+def input_chunks(d: Description) -> Any:
+    """Return the vectors of a pixel of all inputs."""
+    return d[CHUNKS0] + d[CHUNKS1] + d[CHUNKS2]
 
 
 @lazy_jit
@@ -89,13 +97,16 @@ def transform_tiles(d: Description, first: int, count: int, target: int, patch: 
     Tiles inside the input are transformed in place; tiles at the edge are first copied to `patch`, with zeros.
     """
     begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
-    chunks, stride, margin = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[MARGIN]
-    for side in range(2):
+    chunks, stride, margin = input_chunks(d), d[STRIDE_IN], d[MARGIN]
+    for number in range(3):
         source, row, pixel, here = d[INPUT0], d[ROW0], d[PIXEL0], d[CHUNKS0]
         offset = target
-        if side == 1:
+        if number == 1:
             source, row, pixel, here = d[INPUT1], d[ROW1], d[PIXEL1], d[CHUNKS1]
             offset += d[CHUNKS0] * ROWS * STEP
+        if number == 2:
+            source, row, pixel, here = d[INPUT2], d[ROW2], d[PIXEL2], d[CHUNKS2]
+            offset += (d[CHUNKS0] + d[CHUNKS1]) * ROWS * STEP
         for tile in range(count if here else 0):
             y, x = (first + tile) // across * 4 + begin - margin, (first + tile) % across * 4 - margin
             start = source + y * row + x * pixel
@@ -117,7 +128,7 @@ def transform_tiles(d: Description, first: int, count: int, target: int, patch: 
 @lazy_jit
 def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, target: int) -> None:
     """Multiply the 36 matrices of some blocks of tiles with those of one panel, `apart` bytes from each other."""
-    chunks, stride_in, stride_out, single = d[CHUNKS0] + d[CHUNKS1], d[STRIDE_IN], d[STRIDE_OUT], d[SINGLE]
+    chunks, stride_in, stride_out, single = input_chunks(d), d[STRIDE_IN], d[STRIDE_OUT], d[SINGLE]
     columns = STEP if single else 2 * STEP
     for p in range(PRODUCTS):
         for block in range(blocks):
@@ -132,7 +143,7 @@ def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, ta
 @lazy_jit
 def _matrix_bytes(d: Description) -> Any:
     """Return the bytes of one of the matrices of a panel of the weights."""
-    return (d[CHUNKS0] + d[CHUNKS1]) * LANES * (STEP if d[SINGLE] else 2 * STEP)
+    return input_chunks(d) * LANES * (STEP if d[SINGLE] else 2 * STEP)
 
 
 @lazy_jit
@@ -193,7 +204,7 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
 @lazy_jit
 def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
-    chunks = d[CHUNKS0] + d[CHUNKS1]
+    chunks = input_chunks(d)
     while True:
         block = fetch_add(counter, 1)
         if block * ROWS >= d[COUNT]:
@@ -205,7 +216,7 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
 @lazy_jit
 def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Second half: each thread takes panels of filters, transforms them, and computes all or part of the tiles."""
-    chunks, blocks = d[CHUNKS0] + d[CHUNKS1], (d[COUNT] + ROWS - 1) // ROWS
+    chunks, blocks = input_chunks(d), (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
     products = scratch + PRODUCTS * STEP
     right = products + PRODUCTS * d[STRIDE_OUT]
@@ -226,7 +237,7 @@ def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: in
 
 
 @lazy_jit
-def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, target: int) -> None:
+def multiply_pixels(d: Description, left: int, blocks: int, chunks: int, panel: int, target: int) -> None:
     """Multiply blocks of pixels with one panel of the weights."""
     columns = STEP if d[SINGLE] else 2 * STEP
     right = d[WEIGHTS] + panel * chunks * LANES * columns
@@ -239,18 +250,28 @@ def _products(d: Description, left: int, blocks: int, chunks: int, panel: int, t
 
 
 @lazy_jit
+def next_pixel(y: int, x: int, width: int) -> tuple[int, int]:
+    """Return row and column of the next pixel: a division for each would take longer than the rest of some loops."""
+    return (y, x + 1) if x + 1 < width else (y + 1, 0)
+
+
+@lazy_jit
 def gather_patches(d: Description, first: int, count: int, target: int) -> None:
     """Copy the 3x3 neighborhoods of some pixels of an image, of all planes, to the layout that products read."""
     width, chunks = d[WIDTH], d[CHUNKS0]
+    y, x = first // width + d[BEGIN], first % width
     for i in range(count):
-        y, x = (first + i) // width + d[BEGIN], (first + i) % width
         to = target + i // ROWS * chunks * ROWS * STEP + i % ROWS * STEP
         for chunk in range(chunks):
             clear(to + chunk * ROWS * STEP)
-        for k in range(9 * d[CHUNKS1]):
-            plane, place = k // 9, k % 9
-            source = d[INPUT0] + plane * d[PIXEL0] + (y + place // 3) * d[ROW0] + (x + place % 3) * 4
-            copy_value(source, to + k // LANES * ROWS * STEP + k % LANES * 4)
+        k = 0
+        for plane in range(d[CHUNKS1]):
+            corner = d[INPUT0] + plane * d[PIXEL0] + y * d[ROW0] + x * 4
+            for row in range(3):
+                for column in range(3):
+                    copy_value(corner + row * d[ROW0] + column * 4, to + k // LANES * ROWS * STEP + k % LANES * 4)
+                    k += 1
+        y, x = next_pixel(y, x, width)
 
 
 @lazy_jit
@@ -269,22 +290,25 @@ def image(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
         count = min(size, pixels - first)
         gather_patches(d, first, count, scratch)
         for panel in range(d[PANELS]):
-            _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
+            multiply_pixels(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
             for vector in range(min(vectors, d[OUT_CHUNKS] - panel * vectors)):
                 place = (panel * vectors + vector) * STEP
+                y, x = first // width + d[BEGIN], first % width
                 for i in range(count):
-                    y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = d[OUTPUT] + y * d[OUT_ROW] + x * d[OUT_PIXEL] + place
                     bias_relu(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+                    y, x = next_pixel(y, x, width)
 
 
 @lazy_jit
-def _pack(d: Description, first: int, count: int, target: int) -> None:
+def pack_pixels(d: Description, first: int, count: int, target: int) -> None:
     """Copy the features of pixels to the layout that products read."""
     width, chunks, begin = d[WIDTH], d[CHUNKS0], d[BEGIN]
     source, row, pixel = d[INPUT0], d[ROW0], d[PIXEL0]
+    y, x = first // width + begin, first % width
     for i in range(count):
-        start = source + ((first + i) // width + begin) * row + (first + i) % width * pixel
+        start = source + y * row + x * pixel
+        y, x = next_pixel(y, x, width)
         to = target + i // ROWS * chunks * ROWS * STEP + i % ROWS * STEP
         for chunk in range(chunks):
             copy(start + chunk * STEP, to + chunk * ROWS * STEP)
@@ -306,16 +330,17 @@ def up_convolution(d: Description, leak: np.float32, counter: int, scratch: int)
         if first >= pixels:
             return
         count = min(size, pixels - first)
-        _pack(d, first, count, scratch)
+        pack_pixels(d, first, count, scratch)
         for panel in range(d[PANELS]):
-            _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
+            multiply_pixels(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
             corner, inside = panel // each, panel % each
             for vector in range(min(vectors, d[OUT_CHUNKS] - inside * vectors)):
                 place = (inside * vectors + vector) * STEP
+                y, x = first // width + d[BEGIN], first % width
                 for i in range(count):
-                    y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = output + (2 * y + corner // 2) * row + (2 * x + corner % 2) * pixel + place
                     bias_relu(products + (i * vectors + vector) * STEP, d[BIAS] + place, leak, to)
+                    y, x = next_pixel(y, x, width)
 
 
 @lazy_jit
@@ -329,59 +354,13 @@ def head(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
         if first >= pixels:
             return
         count = min(size, pixels - first)
-        _pack(d, first, count, scratch)
+        pack_pixels(d, first, count, scratch)
         for panel in range(d[PANELS]):
-            _products(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
+            multiply_pixels(d, scratch, (count + ROWS - 1) // ROWS, chunks, panel, products)
             begin = panel * vectors * LANES
             for k in range(begin, min(d[OUT_CHUNKS], begin + vectors * LANES)):
+                y, x = first // width + d[BEGIN], first % width
                 for i in range(count):
-                    y, x = (first + i) // width + d[BEGIN], (first + i) % width
                     to = d[OUTPUT] + k * d[OUT_PIXEL] + y * d[OUT_ROW] + x * 4
                     add_value(products + i * vectors * STEP + (k - begin) * 4, d[BIAS] + 4 * k, to)
-
-
-@lazy_jit
-def _run(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
-    """Run the loop that the description names; each thread takes its share."""
-    if d[LOOP] == WINOGRAD:
-        winograd(d, leak, counter, scratch)
-    elif d[LOOP] == WINOGRAD_INPUTS:
-        winograd_inputs(d, leak, counter, scratch)
-    elif d[LOOP] == WINOGRAD_OUTPUTS:
-        winograd_outputs(d, leak, counter, scratch)
-    elif d[LOOP] == IMAGE:
-        image(d, leak, counter, scratch)
-    elif d[LOOP] == UP_CONVOLUTION:
-        up_convolution(d, leak, counter, scratch)
-    else:
-        head(d, leak, counter, scratch)
-
-
-@lazy_jit
-def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
-    """Compute loops together with other threads.
-
-    Parameters
-    ----------
-    d
-        Description of the open loop; the same array for all threads.
-    leaks
-        ``(1,) float32`` slope of the ReLU below zero.
-    state
-        Address of ``(STATE,) int64`` of `septum.cpu._barrier`.
-    scratch
-        Address of the thread's own memory.
-    number
-        1 or more opens a loop of this number, which differs from the last, and returns when it is done. 0 joins each
-        loop that is opened, until the state is `OVER`.
-    """
-    if number:
-        open_loop(state, number)
-        _run(d, leaks[0], counter_address(state), scratch)
-        close_loop(state)
-        return
-    seen = join_loop(state, CLOSED)
-    while seen != OVER:
-        _run(d, leaks[0], counter_address(state), scratch)
-        leave_loop(state)
-        seen = join_loop(state, seen)
+                    y, x = next_pixel(y, x, width)

@@ -48,12 +48,16 @@ from septum.cpu._winograd import (
     WIDTH,
     Description,
     gather_patches,
+    input_chunks,
+    next_pixel,
     transform_tiles,
 )
 
 # Chunks of features of a group, on both sides, in `weights_group`; bytes of the sums of a group.
 GROUP = 64 // LANES
 GROUP_BYTES = 4 * PRODUCTS * (GROUP * LANES) ** 2
+# Blocks of `ROWS` tiles whose features of a group, on both sides, stay in the first cache while they are multiplied.
+SUBBLOCK = max(1, 24_000 // (4 * 2 * GROUP * LANES * ROWS))
 
 
 @lazy_jit
@@ -139,24 +143,26 @@ def _sum_tiles(d: Description, left: int, right: int, tiles: int, target: int, r
     Sums are stored as ``(36, rows, columns // 2, LANES, 2 * LANES)``; with an odd number of columns the last has one
     vector.
     """
-    left_block, right_block = d[OUT_CHUNKS] * ROWS * STEP, d[CHUNKS0] * ROWS * STEP
+    left_block, right_block = d[OUT_CHUNKS] * ROWS * STEP, input_chunks(d) * ROWS * STEP
     for p in range(PRODUCTS):
-        for row in range(rows):
-            for part in range(LANES // SUMMED):
-                a = left + p * d[STRIDE_OUT] + row * ROWS * STEP + part * SUMMED * 4
-                for column in range(0, columns, 2):
-                    b = right + p * d[STRIDE_IN] + column * ROWS * STEP
-                    to = target + ((p * rows + row) * columns + column) * LANES * STEP
-                    if column + 1 < columns:
-                        outer2(a, left_block, b, right_block, to + part * SUMMED * 2 * STEP, tiles)
-                    else:
-                        outer1(a, left_block, b, right_block, to + part * SUMMED * STEP, tiles)
+        for first in range(0, tiles, SUBBLOCK * ROWS):
+            count, block = min(SUBBLOCK * ROWS, tiles - first), first // ROWS
+            for row in range(rows):
+                for part in range(LANES // SUMMED):
+                    a = left + p * d[STRIDE_OUT] + block * left_block + row * ROWS * STEP + part * SUMMED * 4
+                    for column in range(0, columns, 2):
+                        b = right + p * d[STRIDE_IN] + block * right_block + column * ROWS * STEP
+                        to = target + ((p * rows + row) * columns + column) * LANES * STEP
+                        if column + 1 < columns:
+                            outer2(a, left_block, b, right_block, to + part * SUMMED * 2 * STEP, count)
+                        else:
+                            outer1(a, left_block, b, right_block, to + part * SUMMED * STEP, count)
 
 
 @lazy_jit
 def _finish(d: Description, sums: int, matrix: int, columns: int, row: int, first: int) -> None:
     """Transform the sums of `_sum_tiles` of one chunk of output features to gradients, ``(outputs, 9, inputs)``."""
-    inputs = d[CHUNKS0] * STEP
+    inputs = input_chunks(d) * STEP
     for column in range(columns):
         paired = column % 2 == 1 or column + 1 < columns
         start = sums + (column - column % 2) * LANES * STEP + column % 2 * STEP
@@ -175,7 +181,7 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
     each = (blocks + d[RANGES] - 1) // d[RANGES] * size
     left = scratch + PRODUCTS * STEP
     right = left + PRODUCTS * d[STRIDE_IN]
-    vectors = PRODUCTS * d[CHUNKS0] * d[OUT_CHUNKS] * LANES
+    vectors = PRODUCTS * input_chunks(d) * d[OUT_CHUNKS] * LANES
     while True:
         item = fetch_add(counter, 1)
         if item >= d[RANGES]:
@@ -187,13 +193,13 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
             count = min(size, tiles - first)
             transform_tiles(d, first, count, left, scratch)
             _gather_gradient(d, first, count, right, scratch)
-            _sum_tiles(d, right, left, count, sums, d[OUT_CHUNKS], d[CHUNKS0])
+            _sum_tiles(d, right, left, count, sums, d[OUT_CHUNKS], input_chunks(d))
 
 
 @lazy_jit
 def weights_sum(d: Description, counter: int) -> None:
     """Few features, second part: add the sums of the ranges in order and transform them."""
-    rows, columns = d[OUT_CHUNKS], d[CHUNKS0]
+    rows, columns = d[OUT_CHUNKS], input_chunks(d)
     vectors = PRODUCTS * rows * columns * LANES
     while True:
         item = fetch_add(counter, 1)
@@ -217,7 +223,7 @@ def weights_inputs(d: Description, counter: int, scratch: int) -> None:
         if block * ROWS >= d[COUNT]:
             return
         count, place = min(ROWS, d[COUNT] - block * ROWS), block * ROWS * STEP
-        transform_tiles(d, d[FIRST] + block * ROWS, count, d[SHARED] + place * d[CHUNKS0], scratch)
+        transform_tiles(d, d[FIRST] + block * ROWS, count, d[SHARED] + place * input_chunks(d), scratch)
         _gather_gradient(d, d[FIRST] + block * ROWS, count, gradients + place * d[OUT_CHUNKS], scratch)
 
 
@@ -227,7 +233,7 @@ def weights_group(d: Description, counter: int, scratch: int) -> None:
 
     If not all tiles fit into memory at once, the sums of each group stay at SUMS until the next tiles come.
     """
-    across, down = (d[CHUNKS0] + GROUP - 1) // GROUP, (d[OUT_CHUNKS] + GROUP - 1) // GROUP
+    across, down = (input_chunks(d) + GROUP - 1) // GROUP, (d[OUT_CHUNKS] + GROUP - 1) // GROUP
     tiles = (d[HEIGHT] + 3) // 4 * ((d[WIDTH] + 3) // 4)
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
     while True:
@@ -235,7 +241,7 @@ def weights_group(d: Description, counter: int, scratch: int) -> None:
         if item >= across * down:
             return
         row, column = item // across * GROUP, item % across * GROUP
-        rows, columns = min(GROUP, d[OUT_CHUNKS] - row), min(GROUP, d[CHUNKS0] - column)
+        rows, columns = min(GROUP, d[OUT_CHUNKS] - row), min(GROUP, input_chunks(d) - column)
         sums = scratch if d[COUNT] == tiles else d[SUMS] + item * GROUP_BYTES
         if d[FIRST] == 0:
             for vector in range(PRODUCTS * rows * columns * LANES):
@@ -268,8 +274,10 @@ def image_range(d: Description, counter: int, scratch: int) -> None:
         for first in range(item * each, min(pixels, (item + 1) * each), size):
             count = min(size, pixels - first)
             gather_patches(d, first, count, scratch)
+            y, x = first // width, first % width
             for i in range(count):
-                source = d[OUTPUT] + (first + i) // width * d[OUT_ROW] + (first + i) % width * d[OUT_PIXEL]
+                source = d[OUTPUT] + y * d[OUT_ROW] + x * d[OUT_PIXEL]
+                y, x = next_pixel(y, x, width)
                 to = gradients + i // ROWS * outputs * ROWS * STEP + i % ROWS * STEP
                 for chunk in range(outputs):
                     copy(source + chunk * STEP, to + chunk * ROWS * STEP)

@@ -99,9 +99,9 @@ class Engine:
             ]
         pairs = list(zip(packed[::2], packed[1::2], strict=True))
         self._down, self._merge = pairs[: levels + 1], pairs[levels + 1 :]
-        self._up = [up_convolution(up) for up in network.up if isinstance(up, nn.ConvTranspose2d)]
+        self._up = [up_convolution(up.weight, up.bias) for up in network.up if isinstance(up, nn.ConvTranspose2d)]
         assert isinstance(network.head, nn.Conv2d)
-        self._head = head(network.head)
+        self._head = head(network.head.weight, network.head.bias)
         self._arena = aligned(0)
         self._sides: tuple[int, ...] = ()
         self._chains: list[_Chain] = []

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septum.nn.loss import soft_dice, weighted_cross_entropy
-from septum.nn.unet import UNet, center_crop, initialize
+from septum.nn.loss import class_weights, cross_entropy, soft_dice, sum_of_cells, weighted_cross_entropy
+from septum.nn.unet import UNet, initialize
 
 _LEVELS = 2  # below the finest
 _SHARE = 0.25  # of the weight of the level above
@@ -102,9 +102,11 @@ class DeeplySupervised(nn.Module):
         energy, annotated = weighted_cross_entropy(logits[0], target, weight)
         if dice:
             energy = energy + dice * soft_dice(logits[0], target)
+        weights = class_weights(target, weight, self.network.settings.classes) if logits[1:] else weight
         for level, coarse in enumerate(logits[1:], start=1):
-            # Each pixel of the coarse level is compared with all pixels of the finest level that it covers.
-            factor = [prod(axis) for axis in zip(*self.network.pools[:level], strict=True)]
-            fine = center_crop(nn.functional.interpolate(coarse.float(), scale_factor=factor), target.shape[1:])
-            energy = energy + self.deep * _SHARE ** (level - 1) * weighted_cross_entropy(fine, target, weight)[0]
+            # A pixel of a coarse level is compared with all pixels of the finest level that it covers: the sum of their
+            # weights, class by class, gives the same loss as a copy of its logits for each of them.
+            factors = [prod(axis) for axis in zip(*self.network.pools[:level], strict=True)]
+            share = self.deep * _SHARE ** (level - 1)
+            energy = energy + share * cross_entropy(coarse, sum_of_cells(weights, factors, coarse.shape[2:]))
         return energy, annotated

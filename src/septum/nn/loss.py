@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,11 +31,73 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
     energy, annotated
         Two scalars, float32, >= 0.
     """
-    known = target != IGNORE_INDEX
-    negative_log_p = torch.nn.functional.cross_entropy(
-        logits.float(), target.long(), reduction="none", ignore_index=IGNORE_INDEX
-    )
-    return (negative_log_p * weight).sum(), known.sum().float()
+    energy = cross_entropy(logits, class_weights(target, weight, logits.shape[1]))
+    return energy, (target != IGNORE_INDEX).sum().float()
+
+
+def class_weights(target: Tensor, weight: Tensor, classes: int) -> Tensor:
+    """Return the weight of each class at each pixel: that of the pixel for its own class, 0 for all others.
+
+    Parameters
+    ----------
+    target
+        ``(B, *S) uint8``, class indices; 255 is ignored.
+    weight
+        ``(B, *S) float32``, >= 0.
+    classes
+        Number of classes.
+
+    Returns
+    -------
+    Tensor
+        ``(B, classes, *S) float32``, >= 0.
+    """
+    return torch.stack([weight * (target == k) for k in range(classes)], dim=1)
+
+
+def cross_entropy(logits: Tensor, weights: Tensor) -> Tensor:
+    """Compute ``-sum over pixels and classes of weight times log-probability``.
+
+    Parameters
+    ----------
+    logits
+        ``(B, K, *S)`` floats; computed in float32 whatever the dtype.
+    weights
+        ``(B, K, *S)`` float32, >= 0, from `class_weights`, or sums of these over the pixels of each cell.
+
+    Returns
+    -------
+    Tensor
+        A scalar, float32, >= 0.
+    """
+    return -(torch.log_softmax(logits.float(), dim=1) * weights).sum()
+
+
+def sum_of_cells(values: Tensor, factors: Sequence[int], sides: Sequence[int]) -> Tensor:
+    """Sum the pixels of each cell of a coarser map that has the same center; pixels beyond the edges count as 0.
+
+    Parameters
+    ----------
+    values
+        ``(B, K, *S)`` floats, any finite values.
+    factors
+        Sides of a cell: powers of two.
+    sides
+        Sides of the coarser map, which covers all pixels.
+
+    Returns
+    -------
+    Tensor
+        ``(B, K, *sides)`` floats, any finite values.
+    """
+    margins = [(n * f - s) // 2 for n, f, s in zip(sides, factors, values.shape[2:], strict=True)]
+    if any(margins):
+        values = torch.nn.functional.pad(values, [margin for margin in reversed(margins) for _ in range(2)])
+    for axis, factor in enumerate(factors, start=2):
+        while factor > 1:
+            even, odd = (values[(*[slice(None)] * axis, slice(first, None, 2))] for first in range(2))
+            values, factor = even + odd, factor // 2
+    return values
 
 
 def soft_dice(logits: Tensor, target: Tensor) -> Tensor:

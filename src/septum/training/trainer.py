@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from septum import seeding
-from septum.cpu.training import for_training
+from septum.cpu.training import describe_engine, for_training, step_threads
 from septum.nn.augment import Draw, draw, training_batch
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device, compile_network, free_bytes
@@ -116,7 +116,10 @@ class Trainer:
         processes = pluralize(self.processes.world, "process")
         precision = "bfloat16" if self._bfloat16 else "float32"
         code = ", compiled" if self.compile and not self.not_compiled else ""
-        return f"{self.device.name}, {precision}{code}, {processes}, torch {torch.__version__}"
+        # The engine's results do not depend on the number of threads, which is part of the device's name.
+        engine = describe_engine(self.network)
+        processor = f"CPU, {engine}" if engine else self.device.name
+        return f"{processor}, {precision}{code}, {processes}, torch {torch.__version__}"
 
     def draw_batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the tiles of this process for a step; tile `i` depends on (seed, step, i) only.
@@ -207,14 +210,15 @@ class Trainer:
         self.rate = self.plan.optimizer.rate * rate_factor * 0.5**self.counters.undone
         optimizer = self.state.optimizer
         optimizer.zero_grad()
-        loss = self.processes.sum(self._backward(self._parallel, self.counters.step))
-        # Without this, gradients that are not finite would show in the next loss only, when the state may be kept.
-        norms = [torch.linalg.vector_norm(p.grad) for p in self.state.supervised.parameters() if p.grad is not None]
-        loss = loss + 0 * torch.stack(norms).sum()
-        optimizer.step(self.rate)
-        self.counters.step += 1
-        if self.state.average is not None:
-            self.state.average.add(self.network, self.counters.step)
+        with step_threads(self.network):
+            loss = self.processes.sum(self._backward(self._parallel, self.counters.step))
+            # Without this, gradients that are not finite would show in the next loss only, when the state may be kept.
+            gradients = [p.grad for p in self.state.supervised.parameters() if p.grad is not None]
+            loss = loss + 0 * torch.stack([torch.linalg.vector_norm(one) for one in gradients]).sum()
+            optimizer.step(self.rate)
+            self.counters.step += 1
+            if self.state.average is not None:
+                self.state.average.add(self.network, self.counters.step)
         return loss
 
     def validate(self, stop: StopRequest) -> tuple[dict[str, float], bool] | None:
@@ -285,4 +289,8 @@ class Trainer:
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """Return the optimizer of a plan."""
-    return Optimizer(network.parameters(), settings.method, momentum=settings.momentum, decay=settings.decay)
+    parameters = list(network.parameters())
+    # On a processor, all operations of a weight in one pass take half as long as one pass for each of them.
+    fused = all(p.device.type == "cpu" for p in parameters)
+    method = settings.method
+    return Optimizer(parameters, method, momentum=settings.momentum, decay=settings.decay, fused=fused)
