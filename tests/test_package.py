@@ -104,6 +104,15 @@ def test_the_recipe_of_conda_asks_for_what_the_wheel_asks_for() -> None:
     assert _project()["requires-python"] == f">={_recipe()['context']['python_min']}"
 
 
+def test_without_a_release_no_page_offers_a_package_of_conda() -> None:
+    """A sum of zeros says that there is no archive yet, so that the recipe installs nothing."""
+    digest = _recipe()["source"]["sha256"]
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    offers = [p.name for p in pages if re.search(r"\b(conda|mamba|pixi) (install|add)\b", p.read_text(encoding="utf-8"))]
+    assert not offers or set(digest) != {"0"}
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     named = {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from npe2 import PluginManifest
+from npe2 import PluginManager, PluginManifest
 from septum.io.files import open_image, write_image
+from septum.io.formats import FORMATS
 from septum.io.zarr_write import add_pyramid, create_zarr, mark_complete
 
 from napari_septum import files
@@ -28,6 +30,33 @@ def test_the_manifest_is_valid_and_names_what_exists() -> None:
         "Suggest where to annotate",
         "Data folder and studio",
     }
+
+
+@pytest.fixture
+def plugins() -> None:
+    """Find the plugin as napari does when its window opens."""
+    PluginManager.instance().discover()
+
+
+def test_napari_asks_for_every_format_but_photos_and_for_folders() -> None:
+    (reader,) = PluginManifest.from_distribution("napari-septum").contributions.readers
+    photos = {"JPEG", "BMP", "GIF"}  # hold no labels, no axes and no pixel size: napari's own reader does
+    suffixes = [suffix for one in FORMATS if one.name not in photos for suffix in one.suffixes]
+    left_out = [s for s in suffixes if not any(fnmatch(f"a{s}", pattern) for pattern in reader.filename_patterns)]
+    assert not left_out
+    assert reader.accepts_directories
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_folder_of_results_opens_as_labels(tmp_path: Path) -> None:
+    results = tmp_path / "predictions"
+    results.mkdir()
+    assert get_reader(str(results)) is None
+    for name in ("a", "b"):
+        write_image(results / f"{name}.png", LABELS[0].astype(np.uint8), axes="YX", labels=True)
+    opened = ViewerModel().open(str(results), plugin="napari-septum")
+    assert [layer.name for layer in opened] == ["a", "b"]
+    assert all(isinstance(layer, Labels) and np.array_equal(layer.data, LABELS[0]) for layer in opened)
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".ome.zarr", ".nii.gz"])
@@ -92,6 +121,7 @@ def test_other_files_are_left_to_other_readers(tmp_path: Path) -> None:
     assert get_reader([str(tmp_path / "notes.txt")]) is None
 
 
+@pytest.mark.usefixtures("plugins")
 def test_the_viewer_opens_and_saves_with_the_plugin(tmp_path: Path) -> None:
     viewer = ViewerModel()
     viewer.add_labels(LABELS, name="objects", axis_labels=("t", "y", "x"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
-from septum.errors import UsageError
+from septum.errors import DataError, UsageError
 from septum.io.files import write_image
+from septum.training.events import Checked
 from septum.training.interrupt import StopRequest
 from septum.training.settings import TrainSettings
 
@@ -83,7 +85,7 @@ def test_training_on_layers_leaves_a_data_set_with_its_run(tmp_path: Path) -> No
         "film-t002.tif",
         "film-t003.tif",
     ]
-    assert any("1 planes without labels are left out" in update.warning for update in updates)
+    assert any(update.warning == "learning from 3 images; 1 without labels left out" for update in updates)
 
 
 def test_the_frames_to_annotate_next_are_places_in_the_layer(models: dict[int, Path]) -> None:
@@ -102,4 +104,10 @@ def test_in_a_folder_only_images_without_a_mask_are_ranked(data: Path, tmp_path:
     write_image(tmp_path / "images" / "new.tif", disks(9)[0], axes="YX")
     _, found = done(suggest_in_folder(tmp_path, str(models[2]), StopRequest()))
     assert [one.path.name for one in found.suggestions] == ["new.tif"]
-    assert done(suggest_in_folder(data, str(models[2]), StopRequest()))[1] is None
+    with pytest.raises(DataError, match="every image has a mask"):
+        done(suggest_in_folder(data, str(models[2]), StopRequest()))
+
+
+def test_a_warning_of_the_check_is_said_once() -> None:
+    report = SimpleNamespace(lines=lambda: ["3 pairs", "warning: only one image", "note: 8 bits"])
+    assert jobs.describe(Checked(report)).warning == "only one image"

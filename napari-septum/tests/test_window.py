@@ -12,7 +12,7 @@ import pytest
 from made import disks
 from napari_septum.jobs import Update
 
-pytest.importorskip("qtpy", reason="Qt is not installed")
+QLabel = pytest.importorskip("qtpy.QtWidgets", reason="Qt is not installed").QLabel
 if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
     pytest.skip("no display; `xvfb-run python -m pytest` gives one", allow_module_level=True)
 
@@ -87,11 +87,43 @@ def test_layers_are_sent_to_a_folder_and_opened_from_it(make_napari_viewer, tmp_
     panel.folder.value = tmp_path / "set"
     panel.image.value, panel.painted.value = viewer.layers["cells"], viewer.layers["painted"]
     panel.send_button.changed.emit(True)
-    assert "1 images with masks written" in panel.said.value
+    assert panel.said.value.startswith("1 image and as many masks written\n")
     viewer.layers.clear()
     panel.open_button.changed.emit(True)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells, masks"]
     assert np.array_equal(viewer.layers["cells, masks"].data, labels)
+
+
+def test_an_empty_folder_is_named_when_there_is_nothing_to_open(make_napari_viewer, tmp_path: Path) -> None:
+    _, panel = make_napari_viewer().window.add_plugin_dock_widget("napari-septum", "Data folder and studio")
+    panel.folder.value = tmp_path
+    panel.open_button.changed.emit(True)
+    assert "holds no image" in panel.said.value
+
+
+@pytest.mark.parametrize("title", ["Train", "Predict", "Suggest where to annotate", "Data folder and studio"])
+def test_fields_begin_below_one_another_and_long_words_do_not_widen_a_panel(make_napari_viewer, qtbot, title) -> None:
+    viewer = make_napari_viewer(show=True)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-septum", title)
+    panel.say("one of these: " + "/a-folder-with-a-long-name" * 20)
+    qtbot.waitUntil(panel.native.isVisible, timeout=60_000)
+    qtbot.wait(50)
+    labels = [label for label in panel.native.findChildren(QLabel) if label.isVisible() and label.text()]
+    assert len(labels) >= 5
+    assert len({label.width() for label in labels}) == 1
+    assert panel.native.minimumSizeHint().width() < 450
+
+
+def test_the_suggest_panel_shows_the_fields_of_what_is_looked_in(make_napari_viewer) -> None:
+    viewer = make_napari_viewer(show=True)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-septum", "Suggest where to annotate")
+
+    def shown() -> tuple[bool, bool]:
+        return tuple(field.native.isVisibleTo(panel.native) for field in (panel.image, panel.folder))
+
+    assert shown() == (True, False)
+    panel.source.value = panel.source.choices[1]
+    assert shown() == (False, True)
 
 
 def test_what_cannot_be_done_is_said_in_words(make_napari_viewer, qtbot, tmp_path: Path) -> None:

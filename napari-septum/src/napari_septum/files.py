@@ -12,7 +12,7 @@ from septum.io.formats import image_stem, is_image_file, is_zarr
 from septum.io.image import Image
 from septum.io.ngff import read_multiscale
 from septum.io.zarr import read_node
-from septum.pairing.folders import MASK_FOLDERS
+from septum.pairing.folders import MASK_FOLDERS, images_in
 
 from napari_septum.axes import layer_axes, name_axes, pixel_size_um
 from napari_septum.layers import LayerData, as_array, levels_of
@@ -22,9 +22,13 @@ _LABEL_WORDS = ("mask", "masks", "label", "labels", "objects", "truth")
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """Return the reader of images and results that Septum knows; None for other files."""
+    """Return the reader of images and results that Septum knows, and of folders of them; None for others."""
     paths = [path] if isinstance(path, str) else path
-    return read if all(is_image_file(Path(one)) for one in paths) else None
+    return read if all(_holds_images(Path(one)) for one in paths) else None
+
+
+def _holds_images(path: Path) -> bool:
+    return is_image_file(path) or (path.is_dir() and bool(images_in(path)))
 
 
 def read(path: str | list[str]) -> list[LayerData]:

@@ -115,6 +115,11 @@ def send(folder: Path, image: Image, labels: Labels, *, axes: str = "", volume: 
     return Sent(tuple(written), left_out)
 
 
+def left_out_text(number: int) -> str:
+    """Return the end of a sentence that tells how many planes or volumes had no label; empty for none."""
+    return f"; {number} without labels left out" if number else ""
+
+
 def smallest(labels: NDArray[Any]) -> NDArray[Any]:
     """Return labels in the smallest type that holds them: ``(*S)`` integers, any values."""
     if labels.size and labels.min() < 0:

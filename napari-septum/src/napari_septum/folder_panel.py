@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import ComboBox, Container, FileEdit, Label, PushButton, create_widget
+from magicgui.widgets import ComboBox, FileEdit, PushButton, create_widget
 from napari.layers import Image, Labels, Layer
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_info
 from septum.errors import SeptumError
+from septum.words import pluralize
 
 from napari_septum.files import layer_of
-from napari_septum.folder import Pair, pairs, send
-from napari_septum.panel import axes_field
+from napari_septum.folder import Pair, left_out_text, pairs, send
+from napari_septum.panel import Fields, axes_field
 from napari_septum.train_panel import HOME, PLANES, VOLUME
 
 if TYPE_CHECKING:
     from napari import Viewer
 
 
-class FolderPanel(Container):  # type: ignore[misc]
+class FolderPanel(Fields):
     """Data folder: an ordinary data set that the studio and the command line use too.
 
     Parameters
@@ -29,7 +30,6 @@ class FolderPanel(Container):  # type: ignore[misc]
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        self.viewer = napari_viewer
         self.folder = FileEdit(label="Folder", mode="d", value=HOME / "cells")
         self.image = create_widget(label="Image", annotation=Image)
         self.painted = create_widget(label="Labels", annotation=Labels)
@@ -39,10 +39,8 @@ class FolderPanel(Container):  # type: ignore[misc]
         self._offered: list[tuple[str, Pair]] = []
         self.inside = ComboBox(label="In the folder", choices=lambda _: self._offered)  # asked again with each layer
         self.open_button = PushButton(text="Open the image, its mask and its prediction")
-        self.said = Label(value="", label="")
         fields = (self.folder, self.image, self.painted, self.axes, self.stacks, self.send_button)
-        super().__init__(widgets=[*fields, self.inside, self.open_button, self.said])
-        self.said.native.setWordWrap(True)
+        super().__init__(napari_viewer, [*fields, self.inside, self.open_button])
         self.folder.changed.connect(self.look)
         self.send_button.changed.connect(self.send)
         self.open_button.changed.connect(self.open)
@@ -56,7 +54,7 @@ class FolderPanel(Container):  # type: ignore[misc]
             try:
                 found = pairs(folder)
             except SeptumError as error:
-                self.said.value = error.given
+                self.say(error.given)
         self._offered = [(pair.name + ("" if pair.mask else " (no mask)"), pair) for pair in found]
         self.inside.reset_choices()
 
@@ -68,19 +66,18 @@ class FolderPanel(Container):  # type: ignore[misc]
             layout = {"axes": self.axes.value, "volume": self.stacks.value == VOLUME}
             sent = send(self.folder.value, self.image.value, self.painted.value, **layout)
         except SeptumError as error:
-            self.said.value = str(error)
-            show_error(str(error))
+            self.refuse(error)
             return
-        left = f"; {sent.left_out} planes without labels were left out" if sent.left_out else ""
-        text = f"{len(sent.images)} images with masks written{left}. In a browser: septum studio {self.folder.value}"
-        self.said.value = text
-        show_info(text)
+        done = f"{pluralize(len(sent.images), 'image')} and as many masks written{left_out_text(sent.left_out)}"
+        self.say(f"{done}\nIn a browser: septum studio {self.folder.value}")
+        show_info(done)
         self.look()
 
     def open(self) -> None:
         """Add the chosen image, its mask and its prediction as layers."""
         pair: Pair | None = self.inside.value
         if pair is None:
+            self.say(f"{self.folder.value} holds no image yet")
             return
         files = [(pair.image, False), (pair.mask, True), (pair.prediction, True)]
         try:
@@ -90,5 +87,4 @@ class FolderPanel(Container):  # type: ignore[misc]
                     keywords["name"] = f"{pair.name}{'' if not labels else f', {path.parent.name}'}"
                     self.viewer.add_layer(Layer.create(data, keywords, kind))
         except SeptumError as error:
-            self.said.value = str(error)
-            show_error(str(error))
+            self.refuse(error)

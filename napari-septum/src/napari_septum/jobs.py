@@ -31,6 +31,8 @@ from septum.training.settings import TrainSettings
 R = TypeVar("R")
 _EVERY_S = 0.1  # a window need not hear more often
 
+_WARNING = "warning: "  # napari shows a warning as one
+
 _one_job = threading.Lock()
 
 
@@ -178,7 +180,7 @@ def describe(event: Event) -> Update | None:
         case Opened(words):
             return Update(words)
         case Checked(report):
-            warnings = [line for line in report.lines() if line.startswith("warning: ")]
+            warnings = [line.removeprefix(_WARNING) for line in report.lines() if line.startswith(_WARNING)]
             return Update("the data was checked", warning="\n".join(warnings))
         case Planned(lines):
             return Update(lines[0] if lines else "planned")

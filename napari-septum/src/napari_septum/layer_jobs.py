@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from septum.errors import DataError
 from septum.prediction.settings import Output, PredictSettings
 from septum.review.settings import SuggestSettings
 from septum.review.suggest import Suggested
 from septum.training.interrupt import StopRequest
 from septum.training.settings import TrainSettings
+from septum.words import pluralize
 
 from napari_septum import jobs
-from napari_septum.folder import file_name, send, unannotated, unused
+from napari_septum.folder import file_name, left_out_text, send, unannotated, unused
 from napari_septum.jobs import Learned, Update, Work
 from napari_septum.layers import LayerData, axes_of, is_large, result_layers, save_layer
 
@@ -90,7 +92,7 @@ def train_on_layers(
     data = unused(folder, file_name(image.name))
     sent = send(data, image, labels, **layout)
     if sent.left_out:
-        yield Update(warning=f"{sent.left_out} planes without labels are left out; {len(sent.images)} are learned from")
+        yield Update(warning=f"learning from {pluralize(len(sent.images), 'image')}{left_out_text(sent.left_out)}")
     return (yield from train_on_folder(data, options, stop))
 
 
@@ -176,10 +178,18 @@ def suggest_in_layer(layer: Image, axes: str, model: str, stop: StopRequest, *, 
 
 
 def suggest_in_folder(folder: Path, model: str, stop: StopRequest, *, number: int = 5) -> Work[Suggested | None]:
-    """Find the images of a folder to annotate next, out of those without a mask; None if stopped or all have one."""
+    """Find the images of a folder to annotate next, out of those without a mask; None if stopped.
+
+    Raises
+    ------
+    DataError
+        If there is no image without a mask.
+    """
     images = unannotated(folder)
     if not images:
-        return None
+        raise DataError(
+            f"{folder}: every image has a mask", "an image without one", "add images that are not annotated"
+        )
     settings = SuggestSettings(model=Path(model), inputs=tuple(map(str, images)), number=number)
     return (yield from jobs.rank(settings, stop))
 

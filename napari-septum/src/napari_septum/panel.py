@@ -1,4 +1,4 @@
-"""What all panels have: buttons to run and to stop, progress, a line of text, and work in a thread."""
+"""What all panels have: fields, words that are read and copied, and for long work a thread, progress and a stop."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from magicgui.widgets import ComboBox, Container, FileEdit, Label, LineEdit, ProgressBar, PushButton, Widget
+from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, ProgressBar, PushButton, TextEdit, Widget
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_warning
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QLabel, QWidget
 from septum.errors import SeptumError
 from septum.training.interrupt import StopRequest
 
@@ -19,10 +21,66 @@ if TYPE_CHECKING:
     from napari import Viewer
 
 R = TypeVar("R")
+_SAID_HEIGHT = (72, 120)  # pixels; more is scrolled
 AXES_HELP = "One letter of T C Z Y X for each dimension of the layer, such as TYX or ZYX. Empty: as the layer says."
 
 
-class Panel(Container):  # type: ignore[misc]
+class Fields(Container):  # type: ignore[misc]
+    """Fields below one another, which begin at one place, and below them what the panel says.
+
+    Parameters
+    ----------
+    viewer
+        The viewer that the panel belongs to.
+    widgets
+        The fields, with their labels.
+    foot
+        What stands below them over the whole width: in the list, magicgui would begin it where the fields begin.
+    """
+
+    def __init__(self, viewer: Viewer, widgets: Sequence[Widget], foot: Sequence[Widget] = ()) -> None:
+        self.viewer = viewer
+        self.said = TextEdit(value="", label="")  # breaks long paths, scrolls, and can be copied, unlike a label
+        self.said.read_only = True
+        self.said.min_height, self.said.max_height = _SAID_HEIGHT
+        super().__init__(widgets=widgets)
+        self._foot = (*foot, self.said)
+        for widget in self._foot:
+            self.native.layout().addWidget(widget.native)
+        self.native.layout().addStretch(1)  # in a high window the fields stay together
+        self._aligner = _Aligner(self.native)
+
+    def say(self, text: str) -> None:
+        """Show a sentence."""
+        self.said.value = text
+
+    def refuse(self, error: SeptumError) -> None:
+        """Show what cannot be done, here and as a message of napari."""
+        self.say(str(error))
+        show_error(str(error))
+
+
+class _Aligner(QObject):  # type: ignore[misc]
+    """Makes the labels of the fields as wide as the widest, when the style of the window has chosen their font."""
+
+    def __init__(self, panel: QWidget) -> None:
+        super().__init__(panel)
+        panel.installEventFilter(self)
+
+    def eventFilter(self, panel: QWidget, event: QEvent) -> bool:  # noqa: N802 -- the name that Qt calls
+        """Set the widths when the panel is shown."""
+        if event.type() == QEvent.Type.Show:
+            rows = (panel.layout().itemAt(number).widget() for number in range(panel.layout().count()))
+            labels = [label for row in rows if row is not None for label in row.findChildren(QLabel)[:1]]
+            for label in labels:
+                label.ensurePolished()
+            widest = max((label.sizeHint().width() for label in labels), default=0)
+            for label in labels:
+                label.setMinimumWidth(widest)
+        return False
+
+
+class Panel(Fields):
     """A panel that does one kind of work.
 
     Parameters
@@ -36,15 +94,11 @@ class Panel(Container):  # type: ignore[misc]
     """
 
     def __init__(self, viewer: Viewer, widgets: Sequence[Widget], action: str) -> None:
-        self.viewer = viewer
         self.run_button = PushButton(text=action)
         self.stop_button = PushButton(text="Stop", enabled=False)
         self.progress = ProgressBar(min=0, max=1000, value=0, label="")
-        self.said = Label(value="", label="")
-        buttons = Container(widgets=[self.run_button, self.stop_button], layout="horizontal", labels=False, label="")
-        foot = Container(widgets=[buttons, self.progress, self.said], labels=False, label="")
-        super().__init__(widgets=[*widgets, foot])
-        self.said.native.setWordWrap(True)
+        buttons = Container(widgets=[self.run_button, self.stop_button], layout="horizontal", labels=False)
+        super().__init__(viewer, widgets, [buttons, self.progress])
         self._stop: StopRequest | None = None
         self.run_button.changed.connect(self._pressed)
         self.stop_button.changed.connect(self.stop)
@@ -100,15 +154,11 @@ class Panel(Container):  # type: ignore[misc]
         if update.warning:
             show_warning(update.warning)
 
-    def say(self, text: str) -> None:
-        """Show a sentence."""
-        self.said.value = text
-
     def _failed(self, error: Exception) -> None:
-        self.say(str(error))
         if not isinstance(error, SeptumError):
+            self.say(str(error))
             raise error  # napari shows where it happened
-        show_error(str(error))
+        self.refuse(error)
 
     def _ended(self) -> None:
         self._stop = None

@@ -38,7 +38,11 @@ class PredictPanel(Panel):
         self.output = ComboBox(label="Result", choices=OUTPUTS)
         self.axes = axes_field()
         self.object_size = FloatSpinBox(
-            label="Objects, px", value=0.0, min=0.0, max=10000.0, tooltip="Width of the objects; 0: found by the model"
+            label="Object width, px",
+            value=0.0,
+            min=0.0,
+            max=10000.0,
+            tooltip="Width of the objects; 0: found by the model",
         )
         self.memory = LineEdit(label="Memory", value="", tooltip="Limit, such as 4G; empty: most of what is free")
         self.folder = FileEdit(

@@ -48,7 +48,13 @@ class SuggestPanel(Panel):
         self._axes = ""
         self._regions: tuple[Region, ...] = ()
         self._images: tuple[Path, ...] = ()
+        self.source.changed.connect(self._show_fields)
         self.found.changed.connect(self._show)
+        self._show_fields(LAYER)
+
+    def _show_fields(self, source: str) -> None:
+        self.image.visible = self.axes.visible = source == LAYER
+        self.folder.visible = source == FOLDER
 
     def begin(self) -> None:
         """Rank what is chosen."""
@@ -78,7 +84,7 @@ class SuggestPanel(Panel):
 
     def _take_images(self, found: Suggested | None) -> None:
         if found is None:
-            self.say("stopped, or every image has a mask")
+            self.say("stopped")
             return
         self.say(f"ranked by how much {found.voters} disagree")
         self._regions, self._images = (), tuple(one.path for one in found.suggestions)

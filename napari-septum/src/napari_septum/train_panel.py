@@ -57,7 +57,8 @@ class TrainPanel(Panel):
         super().__init__(napari_viewer, [*fields, self.minutes, self.beginning, self.folder], "Train")
         MODELS.changed.connect(self.beginning.reset_choices)
         self.curve = LossCurve()
-        self.native.layout().addWidget(self.curve)
+        layout = self.native.layout()
+        layout.insertWidget(layout.count() - 1, self.curve)  # the space comes last
         self.source.changed.connect(self._show_fields)
 
     def begin(self) -> None:
