@@ -109,7 +109,9 @@ def test_without_a_release_no_page_offers_a_package_of_conda() -> None:
     digest = _recipe()["source"]["sha256"]
     assert re.fullmatch(r"[0-9a-f]{64}", digest)
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    offers = [p.name for p in pages if re.search(r"\b(conda|mamba|pixi) (install|add)\b", p.read_text(encoding="utf-8"))]
+    offers = [
+        p.name for p in pages if re.search(r"\b(conda|mamba|pixi) (install|add)\b", p.read_text(encoding="utf-8"))
+    ]
     assert not offers or set(digest) != {"0"}
 
 
