@@ -60,8 +60,11 @@ class LossCurve(QWidget):  # type: ignore[misc]
         line = self.smoothed()
         last, top = max(1, self.points[-1][0]), max(max(loss for _, loss in self.points), 1e-9)
 
+        # The curve stays below the line of text.
+        room = inside.adjusted(0, painter.fontMetrics().height(), 0, 0)
+
         def place(step: int, loss: float) -> QPointF:
-            return QPointF(inside.left() + inside.width() * step / last, inside.bottom() - inside.height() * loss / top)
+            return QPointF(room.left() + room.width() * step / last, room.bottom() - room.height() * loss / top)
 
         faint = QPen(color)
         color.setAlphaF(0.4)
