@@ -126,8 +126,8 @@ def test_verification_detects_wrong_weights(monkeypatch: pytest.MonkeyPatch) -> 
     assert verified_engine(network).difference < 3e-5
     pack = inference.head
 
-    def wrong(head: torch.nn.Conv2d) -> Any:
-        packed = pack(head)
+    def wrong(*weights: Any) -> Any:
+        packed = pack(*weights)
         packed.weights[:] *= 1.001
         return packed
 
