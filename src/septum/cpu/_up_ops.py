@@ -20,7 +20,7 @@ from septum.cpu._packed_weights import aligned, up_convolution, up_convolution_t
 _LINEAR = np.float32(1)
 # Bytes of a block of the gradient of the weights, and the fewest pixels of one: sums are loaded and stored for each.
 _BLOCK_BYTES, _FEWEST_PIXELS = 24_000, 48
-# Partial sums of the gradient of the weights: at most this many, and one for so many pixels.
+# Partial sums of the gradient of the weights: one for each `_RANGE_PIXELS` pixels, from 2 to `_RANGES` sums.
 _RANGES, _RANGE_PIXELS = 8, 512
 
 

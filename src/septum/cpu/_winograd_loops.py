@@ -65,14 +65,8 @@ def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> N
 @lazy_jit
 def _run_any(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Run the loop that the description names; each thread takes its share."""
-    if d[k.LOOP] == k.WINOGRAD:
-        k.winograd(d, leak, counter, scratch)
-    elif d[k.LOOP] == k.WINOGRAD_INPUTS:
-        k.winograd_inputs(d, leak, counter, scratch)
-    elif d[k.LOOP] == k.WINOGRAD_OUTPUTS:
-        k.winograd_outputs(d, leak, counter, scratch)
-    elif d[k.LOOP] == k.IMAGE:
-        k.image(d, leak, counter, scratch)
+    if d[k.LOOP] <= k.HEAD:
+        _run(d, leak, counter, scratch)
     elif d[k.LOOP] == k.PACK:
         g.pack(d, counter, scratch)
     elif d[k.LOOP] == k.IMAGE_RANGE:
@@ -87,8 +81,6 @@ def _run_any(d: Description, leak: np.float32, counter: int, scratch: int) -> No
         g.weights_inputs(d, counter, scratch)
     elif d[k.LOOP] == k.WEIGHTS_GROUP:
         g.weights_group(d, counter, scratch)
-    elif d[k.LOOP] == k.UP_CONVOLUTION:
-        k.up_convolution(d, leak, counter, scratch)
     elif d[k.LOOP] == k.UP_INPUT_GRADIENT:
         u.up_input_gradient(d, counter, scratch)
     elif d[k.LOOP] == k.UP_WEIGHTS_RANGE:
@@ -99,8 +91,6 @@ def _run_any(d: Description, leak: np.float32, counter: int, scratch: int) -> No
         n.normalize_blocks(d, leak, counter)
     elif d[k.LOOP] == k.GRADIENT_SUMS:
         n.gradient_sums(d, leak, counter)
-    elif d[k.LOOP] == k.HEAD:
-        k.head(d, leak, counter, scratch)
     elif d[k.LOOP] == k.HEAD_GRADIENT:
         n.head_gradient(d, counter)
     elif d[k.LOOP] == k.POOL:

@@ -40,9 +40,8 @@ def for_training(network: UNet, device: Device, *, bfloat16: bool) -> tuple[UNet
     order = device.memory_format(len(network.settings.depths), bfloat16)
     network = network.to(device.torch)
     if device.torch.type == "cpu" and not bfloat16 and supports(network.settings):
-        flat = len(network.settings.depths) == 2
-        order = torch.channels_last if flat else torch.channels_last_3d
-        (_exchange if flat else _exchange_of_volumes)(network)
+        order = torch.channels_last if len(network.settings.depths) == 2 else torch.channels_last_3d
+        _exchange(network)
     placed: UNet = network.to(memory_format=order)  # type: ignore[call-overload]
     return placed, order
 
@@ -114,27 +113,21 @@ def vector_lanes() -> int:
 
 def _exchange(network: UNet) -> None:
     """Replace the layers of a network by those of the engine."""
-    from septum.cpu._autograd import Block, Head, TrainedUNet, UpConvolution
+    kinds: tuple[type[nn.Module], ...]
+    if len(network.settings.depths) == 2:
+        from septum.cpu._autograd import Block, Head, TrainedUNet, UpConvolution
 
+        kinds = Block, UpConvolution, Head, TrainedUNet
+    else:
+        from septum.cpu._volumes import VolumeBlock, VolumeHead, VolumeUNet, VolumeUpConvolution
+
+        kinds = VolumeBlock, VolumeUpConvolution, VolumeHead, VolumeUNet
+    block, up, head, whole = kinds
     for blocks in (network.down, network.merge):
-        for number, block in enumerate(blocks):
-            blocks[number] = Block(*block.children())
-    network.bottom = Block(*network.bottom.children())
+        for number, layers in enumerate(blocks):
+            blocks[number] = block(*layers.children())
+    network.bottom = block(*network.bottom.children())
     for layer in network.up:
-        layer.__class__ = UpConvolution
-    network.head.__class__ = Head
-    network.__class__ = TrainedUNet
-
-
-def _exchange_of_volumes(network: UNet) -> None:
-    """Replace the layers of a network for volumes by those of the engine."""
-    from septum.cpu._volumes import VolumeBlock, VolumeHead, VolumeUNet, VolumeUpConvolution
-
-    for blocks in (network.down, network.merge):
-        for number, block in enumerate(blocks):
-            blocks[number] = VolumeBlock(*block.children())
-    network.bottom = VolumeBlock(*network.bottom.children())
-    for layer in network.up:
-        layer.__class__ = VolumeUpConvolution
-    network.head.__class__ = VolumeHead
-    network.__class__ = VolumeUNet
+        layer.__class__ = up
+    network.head.__class__ = head
+    network.__class__ = whole
