@@ -21,13 +21,13 @@ from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import label_objects
 from septum.check.check import check
 from septum.check.samples import load_samples
+from septum.evaluation.candidates import object_sizes
 from septum.metrics import isbi
 from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
 from septum.training.model_selection import area_candidates
-from septum.training.validation import object_sizes
 
 RESULTS = Path(__file__).parent / "results" / "areas.json"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -28,17 +28,13 @@ from septum.arrays.instances import ObjectSettings, label_objects
 from septum.arrays.watershed import fill_holes
 from septum.check.check import check
 from septum.check.samples import Sample, load_samples
+from septum.evaluation.candidates import candidate_columns
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import table
 from septum.prediction.model import Model, open_model
 from septum.prediction.tiled import image_probabilities
-from septum.training.model_selection import CandidateColumns
-from septum.training.validation import (
-    MOST_SCORED,
-    candidate_columns,
-    evenly_chosen,
-    tune_objects,
-)
+from septum.training.model_selection import CandidateColumns, tune_objects
+from septum.training.validation import MOST_SCORED, evenly_chosen
 
 RESULTS = Path(__file__).parent / "results" / "outlines.json"
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -13,10 +13,11 @@ from septum.arrays.instances import ObjectSettings
 from septum.check.check import Report, check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
+from septum.evaluation.candidates import candidate_columns
 from septum.training.events import Checked, Trained
 from septum.training.loop import train
+from septum.training.model_selection import choose
 from septum.training.settings import TrainSettings
-from septum.training.validation import candidate_columns, choose
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SIDE = 64

@@ -12,6 +12,7 @@ import pytest
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.errors import UsageError
+from septum.evaluation.candidates import candidate_columns
 from septum.experiments.events import PartTrained, SeedsCompared
 from septum.experiments.seeds import train_seeds
 from septum.io.files import read_image
@@ -20,8 +21,8 @@ from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
 from septum.training.events import Trained
 from septum.training.loop import train
+from septum.training.model_selection import choose, tune_objects
 from septum.training.settings import TrainSettings
-from septum.training.validation import candidate_columns, choose, tune_objects
 
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:

@@ -12,6 +12,7 @@ import pytest
 from septum.arrays.instances import AREAS, ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.check.samples import Sample
+from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.metrics import isbi, pixel
 from septum.metrics.contingency import table
 from septum.nn.device import find_device
@@ -29,17 +30,13 @@ from septum.training.model_selection import (
     gather_columns,
     min_size_candidates,
     selection_score,
+    tune_objects,
     untuned,
 )
 from septum.training.presets import make_plan
 from septum.training.schedule import Schedule
 from septum.training.settings import TrainSettings
-from septum.training.validation import (
-    Validator,
-    candidate_columns,
-    object_sizes,
-    tune_objects,
-)
+from septum.training.validation import Validator
 
 
 def _header(objects: ObjectSettings, *, lines: bool) -> ModelHeader:
@@ -230,6 +227,31 @@ def test_default_settings_for_lines_ignore_shape() -> None:
     held_out = Validator((), False, make_plan(LINES, NARROW)[0], find_device("cpu"))
     assert held_out.finish("any", Schedule(1, None)) == (AREAS, {}, 0)  # type: ignore[arg-type]
     assert AREAS.merge_ratio == 0 and AREAS.threshold < 0.5 < AREAS.seed_level
+
+
+def test_validations_that_became_slower_leave_the_budget_to_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = _lines_held_out(monkeypatch, {"whole": _membranes(), "torn": _membranes(gap=4)})
+    planned = held_out.plan_validations("whole", Schedule(None, 600.0))  # type: ignore[arg-type]
+    assert planned == held_out.plan.validations == 10
+    assert held_out.score("torn", StopRequest())  # type: ignore[arg-type]
+    assert held_out.affordable(planned, 4, Schedule(None, 600.0)) == 10
+    assert held_out.affordable(planned, 4, Schedule(None, 0.01)) == 5, "the last one, at the end of the training"
+    assert held_out.affordable(planned, 4, Schedule(100, None)) == 10, "without a budget nothing depends on the clock"
+
+
+def test_an_image_of_usual_size_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, tiny = (_lines_sample(i) for i in range(2))
+    tiny = replace(tiny, image=tiny.image[:, :8, :8], mask=tiny.mask[:8, :8])
+    sizes: list[int] = []
+
+    def probabilities(_: str, image: np.ndarray, **__: object) -> np.ndarray:
+        sizes.append(image.shape[-1])
+        return np.full((2, *image.shape[1:]), 0.5, np.float32)
+
+    monkeypatch.setattr(validate_module, "image_probabilities", probabilities)
+    held_out = Validator((tiny, usual, usual), False, make_plan(LINES, NARROW)[0], find_device("cpu"))
+    held_out.plan_validations("any", Schedule(None, 600.0))  # type: ignore[arg-type]
+    assert set(sizes) == {usual.image.shape[-1]}
 
 
 def test_columns_of_all_processes_reach_each_of_them_bit_by_bit() -> None:

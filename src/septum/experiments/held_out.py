@@ -21,6 +21,7 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.resample import scaled_sides
 from septum.check.samples import Sample, on_grid
 from septum.errors import SeptumError
+from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.evaluation.object_scores import object_examples
 from septum.experiments.events import HeldOutDone
 from septum.io.atomic import as_error
@@ -28,15 +29,14 @@ from septum.io.files import read_image, write_image
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order
-from septum.training.model_selection import CandidateColumns, JudgedExample, choose_decisions, decision_options
-from septum.training.validation import (
-    MOST_SCORED,
-    candidate_columns,
-    evenly_chosen,
-    learnable,
-    object_sizes,
+from septum.training.model_selection import (
+    CandidateColumns,
+    JudgedExample,
+    choose_decisions,
+    decision_options,
     tune_objects,
 )
+from septum.training.validation import MOST_SCORED, evenly_chosen, learnable
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"

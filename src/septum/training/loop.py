@@ -258,9 +258,9 @@ class _Session:
 
     def _reserve(self) -> None:
         """Reserve time for the remaining validations, and count the steps to a plateau."""
-        counters = self.trainer.counters
-        remaining = self.validations - counters.validated
-        self.schedule.reserved_s = self.trainer.validator.time_to_reserve(remaining)
+        counters, validator = self.trainer.counters, self.trainer.validator
+        self.validations = validator.affordable(self.validations, counters.validated, self.schedule)
+        self.schedule.reserved_s = validator.time_to_reserve(self.validations - counters.validated)
         self.schedule.to_plateau = (PATIENCE - counters.no_improvement) * self.trainer.pass_steps
 
     def _judge_budget(self) -> Iterator[Event]:

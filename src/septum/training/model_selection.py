@@ -8,13 +8,15 @@ file.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from septum.arrays.instances import AREAS, ObjectSettings
+from septum.check.samples import Sample
+from septum.evaluation.candidates import object_sizes
 from septum.evaluation.object_scores import (
     FEWEST,
     FEWEST_OF_CONFIDENCE,
@@ -163,7 +165,7 @@ def few_candidates(
     Parameters
     ----------
     sizes
-        ``(n,) float64`` in pixels, 1 or more; from `septum.training.validation.object_sizes`.
+        ``(n,) float64`` in pixels, 1 or more; from `septum.evaluation.candidates.object_sizes`.
     lines
         True if the two classes are lines and areas.
     fill_holes
@@ -313,6 +315,42 @@ def choose_by(columns: CandidateColumns, finish: Finish, kind: MaskKind) -> tupl
     scores = [main_scores({name: float(v[k]) for name, v in scored.items()}, kind) for k in range(len(totals))]
     best = int(np.argmax([selection_score(one) for one in scores]))
     return best, scores[best]
+
+
+def tune_objects(
+    measure: Callable[[Sequence[ObjectSettings], Collection[int]], CandidateColumns],
+    samples: Sequence[Sample],
+    *,
+    lines: bool = False,
+    fill_holes: bool = False,
+) -> ObjectSettings:
+    """Choose how objects, or areas between lines, are made.
+
+    Thresholds, seed level, merge ratio and growth are tuned first, then the outline level, the seed share, and the
+    smallest size.
+
+    Parameters
+    ----------
+    measure
+        Computes the columns of images for some settings: of as many images as there is time for, or of just those whose
+        indices are given.
+    samples
+        Images from which the sizes of objects are known.
+    lines
+        True if the two classes are lines and areas.
+    fill_holes
+        Fill holes of objects.
+    """
+    sizes = object_sizes(samples, lines=lines)
+    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
+    columns = measure(choices, ())
+    if not columns:
+        return untuned(lines=lines, fill_holes=fill_holes)
+    best = choices[choose(columns, lines=lines)[0]]
+    for name, values in refinements(sizes, lines=lines).items():
+        choices = tuple(best.model_copy(update={name: value}) for value in values)
+        best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
+    return best
 
 
 def gather_columns(processes: Processes, columns: CandidateColumns) -> CandidateColumns:

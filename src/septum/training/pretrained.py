@@ -20,6 +20,7 @@ from torch import Tensor
 from septum.check.issues import format_shape
 from septum.check.samples import Sample, on_grid
 from septum.errors import ModelError, UsageError
+from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.io.formats import format_path
 from septum.io.tensors import read_model
 from septum.models.named import name_of
@@ -31,7 +32,7 @@ from septum.prediction.tiled import image_probabilities
 from septum.threads import map_in_threads
 from septum.training.model_selection import choose, few_candidates
 from septum.training.settings import TrainSettings
-from septum.training.validation import candidate_columns, evenly_chosen, object_sizes
+from septum.training.validation import evenly_chosen
 from septum.words import pluralize
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")

@@ -7,26 +7,26 @@ images become scores in `septum.metrics.aggregate`, and `septum.training.model_s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import mean
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays import targets
-from septum.arrays.boundaries import draw_boundaries
-from septum.arrays.instances import ObjectSettings, label_each
-from septum.arrays.targets import connected_components
-from septum.check.samples import Sample, judged_objects
+from septum.arrays.instances import ObjectSettings
+from septum.check.samples import Sample
+from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.evaluation.object_scores import object_examples
-from septum.metrics import isbi
-from septum.metrics.aggregate import class_columns, finish_classes, object_columns
+from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.nn.device import Device
 from septum.nn.ensemble import Network
 from septum.prediction.tiled import image_probabilities
 from septum.settings import MaskKind
+from septum.threads import map_in_threads, usable_cores
 from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import (
@@ -42,11 +42,13 @@ from septum.training.model_selection import (
     gather_columns,
     gather_examples,
     refinements,
+    tune_objects,
     untuned,
 )
 from septum.training.plan import Plan
 from septum.training.schedule import Schedule
 
+Item = TypeVar("Item")
 Probabilities = NDArray[np.float16]
 
 MOST_SCORED = 24
@@ -59,7 +61,7 @@ MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
 """Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
 
 # Shares of a time budget: validations during training, final scores, tuning, learned decisions, and the report.
-_VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.10, 0.10, 0.04, 0.04, 0.03
+_VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.05, 0.05, 0.03, 0.03, 0.02
 # Seconds that the report takes besides predicting.
 _DRAWING_S = 2.0
 
@@ -144,8 +146,10 @@ class Validator:
         wanted = self.plan.validations
         if not self.samples or clock.budget_s is None:
             return wanted
+        typical = mean([sample.mask.size for sample in self.samples])
+        timed = min(self.samples, key=lambda sample: abs(sample.mask.size - typical))
         for _ in range(2):  # the first time includes setting things up
-            self._columns(network, self.samples[:1], self._few_candidates, processes=Processes())
+            self._columns(network, [timed], self._few_candidates, processes=Processes())
         # The clock of the first process decides: otherwise processes would validate at different steps.
         image_s = self.processes.broadcast(self._predict_s + self._score_s) / self.processes.world
         during_s, number = _VALIDATION_SHARE * clock.budget_s, len(self.samples)
@@ -155,11 +159,34 @@ class Validator:
         self._report_s = _REPORT_SHARE * clock.budget_s
         return max(1, min(wanted, int(during_s / (self._most_scored * image_s))))
 
+    def affordable(self, planned: int, validated: int, clock: Schedule) -> int:
+        """Return how many of the planned validations fit into their share of a time budget, judged by the last one.
+
+        An untrained network finds no objects, or thousands: what a validation takes is known after it only.
+
+        Parameters
+        ----------
+        planned
+            Validations of the whole training, 1 or more.
+        validated
+            Validations so far.
+        clock
+            Schedule of the training.
+        """
+        if clock.budget_s is None or not self.samples or not validated:
+            return planned
+        validation_s = self.processes.broadcast(self._validation_s)
+        return max(validated + 1, min(planned, int(_VALIDATION_SHARE * clock.budget_s / validation_s)))
+
+    @property
+    def _validation_s(self) -> float:
+        """Return the seconds of a validation, judged by the last one."""
+        return self._most_scored * (self._predict_s + self._score_s) / self.processes.world
+
     def time_to_reserve(self, validations: int) -> float:
         """Return the seconds that this many more validations and the end will take, judged by the last validation."""
         share = 1 / self.processes.world
         final, tried = self._most_final or 0, max(1, len(self._few_candidates))
-        validation_s = self._most_scored * (self._predict_s + self._score_s) * share
         predicted = max(0, final - self._most_scored) if self._is_kept else final  # most often the last are the best
         end_s = 1.0 + (predicted * self._predict_s + final * self._score_s / tried) * share
         if self._tunable and self._tune_s is not None and self.samples:
@@ -171,7 +198,7 @@ class Validator:
             end_s += min(self._learn_s or 0.0, learned_s)
         # The report predicts some images again, in the first process alone.
         again_s = min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s)
-        return max(0, validations) * validation_s + end_s + min(self._report_s, _DRAWING_S + again_s)
+        return max(0, validations) * self._validation_s + end_s + min(self._report_s, _DRAWING_S + again_s)
 
     def score(self, network: Network, stop: StopRequest) -> dict[str, float] | None:
         """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
@@ -218,10 +245,13 @@ class Validator:
         begin, limit = clock.seconds, self._tune_s
         tuned_on = sorted(set(evenly_chosen(len(chosen), MOST_SCORED)) & set(own))
 
+        def compare(places: Sequence[int], choices: Sequence[ObjectSettings]) -> CandidateColumns:
+            return self._compared({i: (chosen[i], maps[i]) for i in places}, choices)
+
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
             columns: CandidateColumns = {}
-            for index in (i for i in tuned_on if not again or i in again):
-                columns[index] = candidate_columns(chosen[index], maps[index], choices, lines=self.plan.lines)
+            for places in self._groups([i for i in tuned_on if not again or i in again]):
+                columns |= compare(places, choices)
                 if not again and limit is not None and clock.seconds - begin > limit:
                     break
             return gather_columns(self.processes, columns)
@@ -229,8 +259,8 @@ class Validator:
         settings = tune_objects(measure, self.samples, **rule)
         if self.objects:
             settings = self._learn(network, clock, settings, {i: (chosen[i], maps[i]) for i in own})
-        columns = {i: candidate_columns(chosen[i], maps[i], [settings], lines=self.plan.lines) for i in own}
-        return settings, self._best(gather_columns(self.processes, columns))[1], len(chosen)
+        columns = gather_columns(self.processes, compare(own, [settings]))
+        return settings, self._best(columns)[1], len(chosen)
 
     def _learn(
         self, network: Network, clock: Schedule, tuned: ObjectSettings, held: dict[int, tuple[Sample, Probabilities]]
@@ -239,12 +269,21 @@ class Validator:
         options, begin = decision_options(tuned, self._object_sizes), clock.seconds
         examples: list[JudgedExample] = []
         trained = [(False, place) for place in self.processes.share(len(self.trained_on))]
-        for held_out, place in [*((True, place) for place in held), *trained]:
+
+        def learn_from(case: tuple[bool, int, Sample, Probabilities]) -> JudgedExample:
+            held_out, place, sample, foreground = case
+            return JudgedExample(object_examples(sample, foreground, options), held_out, place)
+
+        for group in self._groups([*((True, place) for place in held), *trained]):
             if self._learn_s is not None and clock.seconds - begin > self._learn_s:
                 break
-            sample = held[place][0] if held_out else self.trained_on[place]
-            foreground = held[place][1] if held_out else self._foreground(network, sample)
-            examples.append(JudgedExample(object_examples(sample, foreground, options), held_out, place))
+            cases = [
+                (True, place, *held[place])
+                if held_out
+                else (False, place, self.trained_on[place], self._foreground(network, self.trained_on[place]))
+                for held_out, place in group
+            ]
+            examples += map_in_threads(learn_from, cases)
         return choose_decisions(options, gather_examples(self.processes, examples), self._object_sizes)
 
     def _evenly_chosen(self, number: int) -> list[Sample]:
@@ -262,25 +301,48 @@ class Validator:
         """Predict the samples and compare them with their truth, each in the process that it belongs to; gather all."""
         processes = processes or self.processes
         predict_s, begin, columns = 0.0, time.monotonic(), CandidateColumns()
-        for index in processes.share(len(samples)):
-            if stop is not None and stop.requested:
-                break
-            sample, start = samples[index], time.monotonic()
-            if self._tunable:
-                foreground = self._foreground(network, sample)
-                predict_s += time.monotonic() - start
-                if self._is_kept:
-                    self._latest[id(sample)] = foreground
-                columns[index] = candidate_columns(sample, foreground, choices, lines=self.plan.lines)
-            else:
-                classes = self._probabilities(network, sample).argmax(axis=0)
-                predict_s += time.monotonic() - start
-                one = class_columns(table(sample.mask, classes), classes=self.plan.network.classes)
-                columns[index] = one[None]
+        for places in self._groups(processes.share(len(samples))):
+            start, predicted = time.monotonic(), dict[int, tuple[Sample, NDArray[Any]]]()
+            for place in places:
+                if stop is not None and stop.requested:
+                    break
+                predicted[place] = samples[place], self._predicted(network, samples[place])
+            predict_s += time.monotonic() - start
+            columns |= self._compared(predicted, choices)
         if columns:
             self._predict_s = predict_s / len(columns)
             self._score_s = (time.monotonic() - begin - predict_s) / len(columns)
         return gather_columns(processes, columns)
+
+    def _predicted(self, network: Network, sample: Sample) -> NDArray[Any]:
+        """Return the foreground of a sample, and keep it for the end if there is room; or its classes."""
+        if not self._tunable:
+            classes: NDArray[np.int64] = self._probabilities(network, sample).argmax(axis=0)
+            return classes
+        foreground = self._foreground(network, sample)
+        if self._is_kept:
+            self._latest[id(sample)] = foreground
+        return foreground
+
+    def _compared(
+        self, predicted: Mapping[int, tuple[Sample, NDArray[Any]]], choices: Sequence[ObjectSettings]
+    ) -> CandidateColumns:
+        """Compare samples with what was predicted for them, by their places: in threads where memory allows it."""
+
+        def compare(case: tuple[Sample, NDArray[Any]]) -> NDArray[Any]:
+            sample, made = case
+            if self._tunable:
+                return candidate_columns(sample, made, choices, lines=self.plan.lines)
+            return class_columns(table(sample.mask, made), classes=self.plan.network.classes)[None]
+
+        cases = list(predicted.values())
+        compared = map_in_threads(compare, cases) if self._is_kept else [compare(case) for case in cases]
+        return dict(zip(predicted, compared, strict=True))
+
+    def _groups(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Yield the items a few at a time: as many as there are cores, or one where large images fill the memory."""
+        size = usable_cores() if self._is_kept else 1
+        yield from (items[begin : begin + size] for begin in range(0, len(items), size))
 
     def _best(self, columns: CandidateColumns) -> tuple[int, dict[str, float]]:
         if self._tunable:
@@ -308,93 +370,3 @@ def evenly_chosen(count: int, number: int) -> list[int]:
     """Return `number` of the integers 0..count - 1, evenly spaced; all of them if there are no more."""
     places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
     return places
-
-
-def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[np.float64]:
-    """Compute the sizes of all objects, or of all areas between lines.
-
-    Parameters
-    ----------
-    samples
-        Images with their masks.
-    lines
-        True if the two classes are lines and areas.
-
-    Returns
-    -------
-    ndarray
-        ``(n,) float64`` in pixels, 1 or more.
-    """
-    labels = (connected_components(s.mask > 0) if lines else s.mask for s in samples)
-    return np.concatenate([np.zeros(0), *map(targets.object_sizes, labels)])
-
-
-def tune_objects(
-    measure: Callable[[Sequence[ObjectSettings], Collection[int]], CandidateColumns],
-    samples: Sequence[Sample],
-    *,
-    lines: bool = False,
-    fill_holes: bool = False,
-) -> ObjectSettings:
-    """Choose how objects, or areas between lines, are made.
-
-    Thresholds, seed level, merge ratio and growth are tuned first, then the outline level, the seed share, and the
-    smallest size.
-
-    Parameters
-    ----------
-    measure
-        Computes the columns of images for some settings: of as many images as there is time for, or of just those whose
-        indices are given.
-    samples
-        Images from which the sizes of objects are known.
-    lines
-        True if the two classes are lines and areas.
-    fill_holes
-        Fill holes of objects.
-    """
-    sizes = object_sizes(samples, lines=lines)
-    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
-    columns = measure(choices, ())
-    if not columns:
-        return untuned(lines=lines, fill_holes=fill_holes)
-    best = choices[choose(columns, lines=lines)[0]]
-    for name, values in refinements(sizes, lines=lines).items():
-        choices = tuple(best.model_copy(update={name: value}) for value in values)
-        best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
-    return best
-
-
-def candidate_columns(
-    sample: Sample, foreground: Probabilities, choices: Sequence[ObjectSettings], *, lines: bool = False
-) -> NDArray[np.float64]:
-    """Make the objects, or the areas between lines, of each candidate setting and compare them with the truth.
-
-    Parameters
-    ----------
-    sample
-        A held-out image.
-    foreground
-        ``(*S) float16`` probability of the object class, or of the inside of areas.
-    choices
-        Candidate settings; neighbors in the list should share much (see `septum.arrays.instances.label_each`).
-    lines
-        True if the two classes are lines and areas.
-
-    Returns
-    -------
-    ndarray
-        ``(candidates, 11, 4) float64`` of `septum.metrics.aggregate.object_columns`, non-negative; with `lines`
-        ``(candidates, 4, 3)`` of `septum.metrics.aggregate.class_columns`.
-    """
-    made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
-    columns = []
-    for _, labels, _ in made:
-        if lines:
-            classes = (draw_boundaries(labels) > 0).astype(np.int32)
-            areas = isbi.areas(sample.mask, classes)
-            columns.append(class_columns(table(sample.mask, classes), classes=2, areas=areas))
-            continue
-        full = table(sample.mask, judged_objects(labels, sample))
-        columns.append(object_columns(full if sample.gold is None else table(sample.gold, labels), full))
-    return np.stack(columns)
