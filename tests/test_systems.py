@@ -67,6 +67,15 @@ def test_no_process_is_forked() -> None:
     assert not forks & used
 
 
+def test_all_renames_are_those_that_windows_lets_pass() -> None:
+    wrong = []
+    for path in MODULES:
+        for call in calls(ast.parse(path.read_text(encoding="utf-8"))):
+            if ast.unparse(call.func).endswith((".rename", "os.replace", "os.renames")):
+                wrong.append(f"{path.name}:{call.lineno}: {ast.unparse(call)}")
+    assert not wrong
+
+
 def test_a_rename_that_windows_refuses_for_a_moment_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

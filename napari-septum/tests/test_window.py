@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from septum.prediction.settings import PredictSettings
+from septum.review.settings import SuggestSettings
+from septum.settings import flag_of, options_of
+from septum.training.settings import TrainSettings
 
 from made import disks
 from napari_septum.jobs import Update
@@ -139,6 +143,35 @@ def test_what_cannot_be_done_is_said_in_words(make_napari_viewer, qtbot, tmp_pat
     training.run_button.changed.emit(True)
     wait_for(qtbot, training)
     assert "no pixel is labeled" in training.said.value
+
+
+def test_an_error_names_the_field_of_the_panel(make_napari_viewer) -> None:
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-septum", "Predict")
+    viewer.add_image(disks(0)[0], name="cells")
+    panel.image.value, panel.memory.value = viewer.layers["cells"], "a lot"
+    panel.run_button.changed.emit(True)
+    assert panel.said.value.splitlines() == [
+        '"Memory" a lot',
+        "expected: a size such as 2G or 800M",
+        'to do: write "Memory" 2G',
+    ]
+
+
+PANELS = [
+    ("Train", TrainSettings),
+    ("Predict", PredictSettings),
+    ("Suggest where to annotate", SuggestSettings),
+    ("Data folder and studio", PredictSettings),
+]
+
+
+@pytest.mark.parametrize(("title", "settings"), PANELS)
+def test_the_options_that_a_panel_names_are_options(make_napari_viewer, title, settings) -> None:
+    _, panel = make_napari_viewer().window.add_plugin_dock_widget("napari-septum", title)
+    flags = {flag for place, _, option in options_of(settings) for flag in (flag_of(place, option), *option.flags)}
+    assert panel.options and flags >= panel.options.keys()
+    assert all(panel.options.values())
 
 
 def test_an_error_that_nobody_expected_is_shown_and_frees_the_panel(make_napari_viewer, qtbot, capture_raised) -> None:

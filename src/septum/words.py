@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+# A command in a message, up to the end of its clause, or an option that stands alone.
+_COMMAND_OR_OPTION = re.compile(r"`septum [^`]*`|\bseptum [a-z][^\n,;()]*|(?<![\w-])--?[a-z][a-z-]*(?![\w-])")
 
 
 def pluralize(number: int, noun: str) -> str:
@@ -37,3 +40,29 @@ def reason_of(error: object, *, most: int = 200) -> str:
     """
     text = re.sub(r"\s+at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     return text[:most] or type(error).__name__
+
+
+def name_fields(text: str, fields: Mapping[str, str]) -> str:
+    """Return a message with the fields of a window in place of the options of the command line.
+
+    Whole commands, such as ``septum check DATA --fix OUT``, stay. Options without a field stay as well, and the message
+    ends with a line that says where they belong.
+
+    Parameters
+    ----------
+    text
+        The message: ``"give more with --max-memory"``.
+    fields
+        Name of the field for each option: ``{"--max-memory": "Memory"}``.
+    """
+    others: list[str] = []
+
+    def name(found: re.Match[str]) -> str:
+        if found[0] in fields:
+            return f'"{fields[found[0]]}"'
+        if found[0].startswith("--") and found[0] not in others:
+            others.append(found[0])
+        return found[0]
+
+    named = _COMMAND_OR_OPTION.sub(name, text)
+    return f"{named}\n({join_words(others)}: only on the command line)" if others else named

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import queue
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,20 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import SeptumError
+from septum.export.settings import PredictAndExportSettings
 from septum.io.files import read_mask
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.model import ModelHeader, save_model
+from septum.settings import Settings, flag_of, options_of
 from septum.studio.jobs import run_job
 from septum.studio.label_store import LabelStore
+from septum.studio.messages import read_message
 from septum.studio.project import Project
+from septum.studio.server import STATIC
+from septum.studio.settings import FIELDS
 from septum.studio.tile_grid import SIDE, empty_tile
+from septum.studio.worker import Channel
+from septum.training.settings import TrainSettings
 
 
 class Wire:
@@ -69,6 +78,27 @@ def test_a_job_that_cannot_begin_says_why(folder: Path, tmp_path: Path) -> None:
     task = {"task": "predict", "model": str(tmp_path / "none.safetensors"), "inputs": inputs(folder)}
     with pytest.raises(SeptumError, match=r"none\.safetensors"):
         run_job({**task, "out": str(folder / "predictions"), "also": [], "axes": None, "device": "cpu"}, Wire())
+
+
+def test_what_a_child_process_says_names_the_fields_of_the_page() -> None:
+    out = io.BytesIO()
+    said = {"text": "read as objects; if wrong, add --kind classes", "failures": ["a.tif: --kind"], "path": "--kind"}
+    Channel(io.BytesIO(), out).send(said)
+    message, _ = read_message(io.BytesIO(out.getvalue())) or ({}, b"")
+    assert message == {
+        "text": 'read as objects; if wrong, add "labels are" classes',
+        "failures": ['a.tif: "labels are"'],
+        "path": "--kind",
+    }
+
+
+def test_the_fields_of_the_page_are_options_and_stand_on_the_page() -> None:
+    classes: tuple[type[Settings], ...] = (TrainSettings, PredictAndExportSettings)
+    flags = {flag_of(place, option) for settings in classes for place, _, option in options_of(settings)}
+    page = STATIC.joinpath("index.html").read_text(encoding="utf-8")
+    text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert flags >= FIELDS.keys()
+    assert all(part in text for name in FIELDS.values() for part in name.split(", "))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septum.errors import DataError
+from septum.errors import DataError, UsageError
 from septum.io.files import read_image, read_mask, write_image
 from septum.studio.security import MOST_BODY_BYTES
 from septum.studio.session import Session
@@ -266,6 +266,21 @@ def test_a_mask_that_another_program_has_changed_is_read_again_and_can_be_undone
     session.step(entry, undo=True)
     assert session.store.objects(plane) == {7}
     session.close()
+
+
+def test_an_error_names_the_fields_of_the_page(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UsageError("--budget 1s", "more", "give --budget 5m, or --device cpu")
+
+    monkeypatch.setattr(served.session, "start_job", refuse)
+    status, _, body = served.request("POST", "/api/job/train", body={})
+    assert status == 400
+    assert json.loads(body)["error"].splitlines() == [
+        '"Train properly, for" 1s',
+        "expected: more",
+        'to do: give "Train properly, for" 5m, or --device cpu',
+        "(--device: only on the command line)",
+    ]
 
 
 def test_a_mask_of_another_size_is_an_error_that_names_it(folder: Path) -> None:

@@ -40,7 +40,7 @@ class FolderPanel(Fields):
         self.inside = ComboBox(label="In the folder", choices=lambda _: self._offered)  # asked again with each layer
         self.open_button = PushButton(text="Open the image, its mask and its prediction")
         fields = (self.folder, self.image, self.painted, self.axes, self.stacks, self.send_button)
-        super().__init__(napari_viewer, [*fields, self.inside, self.open_button])
+        super().__init__(napari_viewer, [*fields, self.inside, self.open_button], {"--axes": self.axes})
         self.folder.changed.connect(self.look)
         self.send_button.changed.connect(self.send)
         self.open_button.changed.connect(self.open)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QLabel, QWidget
 from septum.errors import SeptumError
 from septum.training.interrupt import StopRequest
+from septum.words import name_fields
 
 from napari_septum.jobs import Update, Work
 from napari_septum.models import MODELS
@@ -34,12 +35,17 @@ class Fields(Container):  # type: ignore[misc]
         The viewer that the panel belongs to.
     widgets
         The fields, with their labels.
+    options
+        Fields that are options of the command line, by their flags: messages of Septum name the field instead.
     foot
         What stands below them over the whole width: in the list, magicgui would begin it where the fields begin.
     """
 
-    def __init__(self, viewer: Viewer, widgets: Sequence[Widget], foot: Sequence[Widget] = ()) -> None:
+    def __init__(
+        self, viewer: Viewer, widgets: Sequence[Widget], options: Mapping[str, Widget], foot: Sequence[Widget] = ()
+    ) -> None:
         self.viewer = viewer
+        self.options = {flag: field.label for flag, field in options.items()}
         self.said = TextEdit(value="", label="")  # breaks long paths, scrolls, and can be copied, unlike a label
         self.said.read_only = True
         self.said.min_height, self.said.max_height = _SAID_HEIGHT
@@ -51,13 +57,13 @@ class Fields(Container):  # type: ignore[misc]
         self._aligner = _Aligner(self.native)
 
     def say(self, text: str) -> None:
-        """Show a sentence."""
-        self.said.value = text
+        """Show a sentence, in which options of the command line have the names of the fields."""
+        self.said.value = name_fields(text, self.options)
 
     def refuse(self, error: SeptumError) -> None:
         """Show what cannot be done, here and as a message of napari."""
         self.say(str(error))
-        show_error(str(error))
+        show_error(self.said.value)
 
 
 class _Aligner(QObject):  # type: ignore[misc]
@@ -89,16 +95,18 @@ class Panel(Fields):
         The viewer that the panel belongs to.
     widgets
         Its fields, above the button.
+    options
+        See `Fields`.
     action
         Text of the button.
     """
 
-    def __init__(self, viewer: Viewer, widgets: Sequence[Widget], action: str) -> None:
+    def __init__(self, viewer: Viewer, widgets: Sequence[Widget], options: Mapping[str, Widget], action: str) -> None:
         self.run_button = PushButton(text=action)
         self.stop_button = PushButton(text="Stop", enabled=False)
         self.progress = ProgressBar(min=0, max=1000, value=0, label="")
         buttons = Container(widgets=[self.run_button, self.stop_button], layout="horizontal", labels=False)
-        super().__init__(viewer, widgets, [buttons, self.progress])
+        super().__init__(viewer, widgets, options, [buttons, self.progress])
         self._stop: StopRequest | None = None
         self.run_button.changed.connect(self._pressed)
         self.stop_button.changed.connect(self.stop)
@@ -152,7 +160,7 @@ class Panel(Fields):
         if update.share is not None:
             self.progress.value = round(1000 * update.share)
         if update.warning:
-            show_warning(update.warning)
+            show_warning(name_fields(update.warning, self.options))
 
     def _failed(self, error: Exception) -> None:
         if not isinstance(error, SeptumError):

@@ -49,7 +49,14 @@ class PredictPanel(Panel):
             label="Keep in", mode="d", value="", nullable=True, tooltip="Folder for the result; empty: nothing is kept"
         )
         fields = (self.image, self.model, opened, self.output, self.axes, self.object_size, self.memory, self.folder)
-        super().__init__(napari_viewer, fields, "Predict")
+        options = {
+            "--output": self.output,
+            "--axes": self.axes,
+            "--object-size": self.object_size,
+            "--max-memory": self.memory,
+            "-o": self.folder,
+        }
+        super().__init__(napari_viewer, fields, options, "Predict")
 
     def begin(self) -> None:
         """Predict what is chosen."""

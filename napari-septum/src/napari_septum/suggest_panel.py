@@ -43,7 +43,7 @@ class SuggestPanel(Panel):
         self._offered: list[tuple[str, int]] = []
         self.found = ComboBox(label="Show", choices=lambda _: self._offered)  # napari asks again with each layer
         fields = (self.source, self.image, self.folder, self.model, opened, self.axes, self.number, self.found)
-        super().__init__(napari_viewer, fields, "Suggest")
+        super().__init__(napari_viewer, fields, {"--axes": self.axes, "--number": self.number}, "Suggest")
         self._layer: Image | None = None
         self._axes = ""
         self._regions: tuple[Region, ...] = ()

@@ -54,7 +54,15 @@ class TrainPanel(Panel):
             label="Folder", mode="d", value=HOME, tooltip="Keeps data and runs; or the folder that is learned from"
         )
         fields = (self.source, self.image, self.painted, self.axes, self.stacks, self.meaning)
-        super().__init__(napari_viewer, [*fields, self.minutes, self.beginning, self.folder], "Train")
+        options = {
+            "--axes": self.axes,
+            "--kind": self.meaning,
+            "--ignore-value": self.meaning,
+            "--budget": self.minutes,
+            "--from": self.beginning,
+            "-o": self.folder,
+        }
+        super().__init__(napari_viewer, [*fields, self.minutes, self.beginning, self.folder], options, "Train")
         MODELS.changed.connect(self.beginning.reset_choices)
         self.curve = LossCurve()
         layout = self.native.layout()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import as_error, sync_file, whole_file
+from septum.io.atomic import as_error, rename, sync_file, whole_file
 from septum.io.formats import format_path
 from septum.io.image import Index, resolve_index
 from septum.io.zarr import ZarrArray, read_node
@@ -95,7 +95,7 @@ class ShardedArray:
                     shards=tuple(shard),
                     compressors=ZstdCodec(level=1),
                 )
-                new.rename(path)
+                rename(new, path)
         except OSError as error:
             if not path.exists():
                 raise as_error(path, error) from error

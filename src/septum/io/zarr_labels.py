@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from septum.errors import FileError, UsageError
-from septum.io.atomic import as_error
+from septum.io.atomic import as_error, rename
 from septum.io.files import write_image
 from septum.io.formats import format_path
 from septum.io.ngff import VERSION, read_multiscale
@@ -92,7 +92,7 @@ def add_labels(image: Path, name: str, made: Path) -> Path:
     try:
         write_group(made, notes)
         with _locked(image / "labels"):
-            made.rename(place)
+            rename(made, place)
             _register(image, name)
     except OSError as error:
         raise as_error(place, error) from error

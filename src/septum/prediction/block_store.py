@@ -18,7 +18,6 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.resample import scaled_sides
 from septum.errors import FileError, UsageError
-from septum.io.atomic import as_error, whole_file
+from septum.io.atomic import as_error, rename, whole_file
 from septum.io.formats import split_scene
 from septum.io.scratch import load_arrays, save_arrays
 from septum.prediction.settings import Output
@@ -196,9 +195,8 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
             with whole_file(new / "plan.json") as temporary:
                 # Not by pydantic: a path can hold bytes that are no letters of the locale.
                 temporary.write_text(json.dumps(plan.model_dump(mode="json"), indent=2), encoding="utf-8")
-            with suppress(FileExistsError):
-                new.rename(folder)  # if another process was first, its folder is kept
-                return Work(folder, plan), False
+            rename(new, folder)  # fails if another process was first: its folder is kept
+            return Work(folder, plan), False
         except OSError as error:
             if not folder.exists():
                 raise as_error(folder, error) from error

@@ -38,7 +38,7 @@ def serve(settings: StudioSettings, say: Callable[[str], None]) -> None:
         ) from None
     session = Session(settings)
     try:
-        listening = _listen(settings)
+        listening = listen(settings)
     except BaseException:
         session.close()
         raise
@@ -49,10 +49,19 @@ def serve(settings: StudioSettings, say: Callable[[str], None]) -> None:
     StudioServer(session, access).run(sockets=[listening])
 
 
-def _listen(settings: StudioSettings) -> socket.socket:
+def listen(settings: StudioSettings) -> socket.socket:
+    """Take the address of the page, for this program alone.
+
+    Raises
+    ------
+    UsageError
+        If the address is not one of this computer, or the port is taken.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows SO_REUSEADDR lets two programs listen on one port; elsewhere it only spares the wait after an end.
+    alone = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+    listening.setsockopt(socket.SOL_SOCKET, alone, 1)
     try:
         listening.bind((settings.host, settings.port))
         listening.listen()  # a browser that comes at once waits for the first answer

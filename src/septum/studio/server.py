@@ -29,7 +29,9 @@ from septum.studio.label_store import Edit, EditConflictError
 from septum.studio.project import Entry
 from septum.studio.security import Access, Guard
 from septum.studio.session import Session
+from septum.studio.settings import FIELDS
 from septum.studio.tile_grid import Rect
+from septum.words import name_fields
 
 STATIC = Path(__file__).parent / "static"
 """The built page."""
@@ -109,10 +111,9 @@ def _guarded(answer: Answer) -> Callable[[Request], Any]:
         try:
             answered: Response = await answer(request)
             return answered
-        except EditConflictError as error:
-            return JSONResponse({"error": str(error)}, status_code=409)
         except SeptumError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
+            code = 409 if isinstance(error, EditConflictError) else 400
+            return JSONResponse({"error": name_fields(str(error), FIELDS)}, status_code=code)
         except ValidationError as error:
             return JSONResponse({"error": f"a request that does not fit: {expectation(error)}"}, status_code=400)
         except (json.JSONDecodeError, UnicodeDecodeError):

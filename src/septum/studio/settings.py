@@ -63,6 +63,14 @@ class StudioSettings(Settings):
 FITTING, NOTHING = "a model that fits", "nothing"
 """What the page calls the two starts that are no model."""
 
+FIELDS = {
+    "--kind": "labels are",
+    "--from": "start from",
+    "--budget": "Train properly, for",
+    "--also": "and write",
+}
+"""What the page calls options of the command line."""
+
 LEAST_OBJECTS = 2
 """Learning begins with this many objects."""
 

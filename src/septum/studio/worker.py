@@ -11,6 +11,10 @@ from typing import Any, BinaryIO
 
 from septum.errors import SeptumError
 from septum.studio.messages import read_message, write_message
+from septum.studio.settings import FIELDS
+from septum.words import name_fields
+
+_SENTENCES = ("text", "warning", "failed", "failures")  # parts of a message that the page shows as they are
 
 
 class Channel:
@@ -41,9 +45,15 @@ class Channel:
         self.commands.put(None)
 
     def send(self, message: dict[str, Any], data: bytes = b"") -> None:
-        """Send a message; nothing happens if the server is gone."""
+        """Send a message in the words of the page; nothing happens if the server is gone."""
+        named = {key: _in_page_words(message[key]) for key in _SENTENCES if key in message}
         with suppress(OSError):
-            write_message(self._out, message, data)
+            write_message(self._out, {**message, **named}, data)
+
+
+def _in_page_words(said: Any) -> Any:
+    """Name the fields of the page in a sentence or in each of a list."""
+    return [name_fields(one, FIELDS) for one in said] if isinstance(said, list) else name_fields(said, FIELDS)
 
 
 def main() -> int:
