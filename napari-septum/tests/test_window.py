@@ -170,8 +170,8 @@ PANELS = [
 def test_the_options_that_a_panel_names_are_options(make_napari_viewer, title, settings) -> None:
     _, panel = make_napari_viewer().window.add_plugin_dock_widget("napari-septum", title)
     flags = {flag for place, _, option in options_of(settings) for flag in (flag_of(place, option), *option.flags)}
-    assert panel.options and flags >= panel.options.keys()
-    assert all(panel.options.values())
+    assert panel.field_names and flags >= panel.field_names.keys()
+    assert all(panel.field_names.values())
 
 
 def test_an_error_that_nobody_expected_is_shown_and_frees_the_panel(make_napari_viewer, qtbot, capture_raised) -> None:

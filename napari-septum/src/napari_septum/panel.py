@@ -45,7 +45,7 @@ class Fields(Container):  # type: ignore[misc]
         self, viewer: Viewer, widgets: Sequence[Widget], options: Mapping[str, Widget], foot: Sequence[Widget] = ()
     ) -> None:
         self.viewer = viewer
-        self.options = {flag: field.label for flag, field in options.items()}
+        self.field_names = {flag: field.label for flag, field in options.items()}
         self.said = TextEdit(value="", label="")  # breaks long paths, scrolls, and can be copied, unlike a label
         self.said.read_only = True
         self.said.min_height, self.said.max_height = _SAID_HEIGHT
@@ -58,7 +58,7 @@ class Fields(Container):  # type: ignore[misc]
 
     def say(self, text: str) -> None:
         """Show a sentence, in which options of the command line have the names of the fields."""
-        self.said.value = name_fields(text, self.options)
+        self.said.value = name_fields(text, self.field_names)
 
     def refuse(self, error: SeptumError) -> None:
         """Show what cannot be done, here and as a message of napari."""
@@ -160,7 +160,7 @@ class Panel(Fields):
         if update.share is not None:
             self.progress.value = round(1000 * update.share)
         if update.warning:
-            show_warning(name_fields(update.warning, self.options))
+            show_warning(name_fields(update.warning, self.field_names))
 
     def _failed(self, error: Exception) -> None:
         if not isinstance(error, SeptumError):
