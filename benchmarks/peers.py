@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 from aims import SETS, prepared
+from machine import processor
 from peers_cases import tune, write_cases
 
 from septum.arrays.instances import label_objects
@@ -146,14 +147,6 @@ def run_set(
         note.write_text(json.dumps(runs(name, data, where, budget_s)) + "\n")
     told = json.loads(note.read_text())
     return {**told, "scores": scores(name, where / "predicted", data / "test")}
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = dict(tuple(part.strip() for part in line.split(":", 1)) for line in lines if ":" in line)
-    vectors = [v for v in ("avx2", "avx512f", "amx_tile") if v in facts["flags"].split()]
-    return f"{facts['model name']}, family {facts['cpu family']}, {' '.join(vectors)}"
 
 
 def rows() -> Iterator[str]:

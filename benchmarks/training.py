@@ -6,7 +6,7 @@ same optimizer, batch and tile, the weighted cross entropy of `torch.nn.function
 
 Usage: python benchmarks/training.py [NETWORK ...] [--steps N] [--write]
     NETWORK is auto (width 16), wide (width 32) or paper; --write stores benchmarks/results/training.json, where
-    networks that are not named stay as they were measured
+    other networks and other processors stay as they were measured
 
 Each contestant runs in a process of its own, in turns. `seconds` are those of the clock. `processor_s` are the seconds
 that processors worked for the step, workers included: what counts where other programs share the computer. `memory` is
@@ -20,7 +20,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from machine import processor
 from torch import Tensor
 
 from septum.nn.device import find_device
@@ -282,12 +282,12 @@ def main() -> None:
     rows = [row for network in asked.networks for row in race(network, asked.steps, asked.turns)]
     if asked.write:
         versions = {name: importlib.metadata.version(name) for name in ("torch", "albumentations", "monai")}
-        machine = f"{os.cpu_count()} cores, {platform.machine()}"
+        here = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()} | versions
         path = Path(__file__).parent / "results" / "training.json"
         before = json.loads(path.read_text())["rows"] if path.exists() else []
-        rows = [row for row in before if row["network"] not in asked.networks] + rows
-        result = {"machine": machine, "threads": torch.get_num_threads(), "versions": versions, "rows": rows}
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        new = {(row["network"], here["processor"]) for row in rows}
+        kept = [row for row in before if (row["network"], row["processor"]) not in new]
+        path.write_text(json.dumps({"rows": kept + [here | row for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
