@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -58,6 +59,7 @@ def _in_page_words(said: Any) -> Any:
 
 def main() -> int:
     """Do the task that the server sends first; return the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the server, which ends this process by closing its input
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints does not mix with messages
     with suppress(OSError, AttributeError):
