@@ -56,7 +56,7 @@ def test_a_budget_of_a_few_steps_is_said_to_teach_next_to_nothing(clock: list[fl
 
 def test_preparing_that_took_most_of_a_budget_is_named(clock: list[float]) -> None:
     assert spend(clock, prepared_s=58, budget_s=60, steps=1) == (
-        "the model has learned next to nothing: 1 step fitted into 60 s; 58 s of it went into preparing the data; "
+        "the model has learned next to nothing: 1 step fitted into 60 s; preparing the data took 58 s; "
         "give --budget 5m or more, or --steps 300"
     )
 

@@ -192,7 +192,7 @@ def short_budget(schedule: Schedule, step: int, *, prepared_s: float, ended: boo
         return ""
     needed = prepared_s + USEFUL_STEPS * schedule.step_s + schedule.reserved_s
     advice = f"give --budget {max(1, ceil(1.2 * needed / 60))}m or more, or --steps {USEFUL_STEPS}"
-    share = f"; {prepared_s:.0f} s of it went into preparing the data" if prepared_s > budget_s / 2 else ""
+    share = f"; preparing the data took {prepared_s:.0f} s" if prepared_s > budget_s / 2 else ""
     steps = pluralize(total, "step")
     if ended:
         return f"the model has learned next to nothing: {steps} fitted into {budget_s:g} s{share}; {advice}"
