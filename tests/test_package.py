@@ -126,14 +126,15 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert named == dict.fromkeys(named, _project()["version"])
 
 
-def test_what_is_imported_is_asked_for() -> None:
+@pytest.mark.parametrize("folder", ["src/septum", "tests"])
+def test_what_is_imported_is_asked_for(folder: str) -> None:
     """No library is there only because another one happens to need it."""
     project = _project()
     texts = [*project["dependencies"], *(t for extra in project["optional-dependencies"].values() for t in extra)]
     asked = {canonicalize_name(Requirement(text).name) for text in texts}
     found = importlib.metadata.packages_distributions()
     missing = set()
-    for path in (ROOT / "src" / "septum").rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
