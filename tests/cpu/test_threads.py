@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from septum.cpu import _winograd as k
 from septum.cpu import inference
 from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_loops import work
@@ -130,3 +133,17 @@ def test_threads_end_with_their_engine() -> None:
     for t in own:
         t.join(10)
         assert not t.is_alive()
+
+
+def test_a_prediction_compiles_no_loop_of_training() -> None:
+    """All loops take half a minute to compile, on a computer where none has run."""
+    code = """
+import torch
+from septum.cpu import _winograd_loops as loops
+from septum.cpu.inference import Engine
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+Engine(for_prediction(UNet(UNetSettings(width=4, depths=(1, 1)))), threads=1)(torch.zeros(1, 1, 28, 28))
+print(*(number for number, loop in loops._LOOPS.items() if loop.overloads))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {int(number) for number in done.stdout.split()} <= {*range(k.HEAD + 1)}

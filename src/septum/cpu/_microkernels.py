@@ -313,6 +313,18 @@ def atomic_store(typing: Any, address: int, number: int) -> Any:
 
 
 @inline
+def call(typing: Any, address: int, description: int, leak: float, counter: int, scratch: int) -> Any:
+    """Call the machine code of a loop at an address."""
+
+    def emit(b: Builder, args: Sequence[Value]) -> None:
+        kind = ir.FunctionType(ir.VoidType(), [I64.as_pointer(), F32, I64, I64])
+        given = [b.inttoptr(args[1], I64.as_pointer()), *args[2:]]
+        b.call(b.inttoptr(args[0], kind.as_pointer()), given)
+
+    return inline_code(emit, ADDRESS, ADDRESS, NUMBER, ADDRESS, ADDRESS)
+
+
+@inline
 def spin_pause(typing: Any) -> Any:
     """Pause for a few cycles inside a loop that waits for another core."""
     name, given = ("llvm.x86.sse2.pause", []) if X86 else ("llvm.aarch64.hint", [I32(1)])

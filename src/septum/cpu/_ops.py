@@ -21,7 +21,6 @@ from septum.cpu._layers import Resources, pixel_memory, tile_block, tile_memory
 from septum.cpu._packed_weights import aligned, image_convolution, is_wide
 from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
-from septum.cpu._winograd_loops import work_in_training
 
 _LINEAR = np.float32(1)
 # Partial sums of a weight gradient of few features, one for each range of tiles, whatever the number of threads.
@@ -34,7 +33,7 @@ MOST_SUMS_BYTES, MOST_TILES_BYTES = 8_000_000, 2_000_000
 # Products of `ROWS` pixels in a block of pixels.
 PIXEL_BLOCK = 4
 
-RESOURCES = Resources(ThreadPool(1, work_in_training), _LINEAR)
+RESOURCES = Resources(ThreadPool(1), _LINEAR)
 
 
 @contextmanager

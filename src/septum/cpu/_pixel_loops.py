@@ -57,7 +57,7 @@ from septum.cpu._winograd import (
 
 
 @lazy_jit
-def moments(d: Description, counter: int) -> None:
+def moments(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the mean of each block, and the sum of squared distances from it.
 
     Means of blocks first: the difference of two large sums would lose precision.
@@ -81,7 +81,7 @@ def moments(d: Description, counter: int) -> None:
 
 
 @lazy_jit
-def normalize_blocks(d: Description, leak: np.float32, counter: int) -> None:
+def normalize_blocks(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Scale, add offsets, apply leaky ReLU."""
     chunks, size, table = d[CHUNKS0], d[BLOCK], d[BIAS]
     while True:
@@ -96,7 +96,7 @@ def normalize_blocks(d: Description, leak: np.float32, counter: int) -> None:
 
 
 @lazy_jit
-def gradient_sums(d: Description, leak: np.float32, counter: int) -> None:
+def gradient_sums(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Sum the gradients of each block before the ReLU, and their products with the distances from the mean."""
     chunks, size = d[CHUNKS0], d[BLOCK]
     row = chunks * STEP
@@ -114,7 +114,7 @@ def gradient_sums(d: Description, leak: np.float32, counter: int) -> None:
 
 
 @lazy_jit
-def input_gradient(d: Description, leak: np.float32, counter: int) -> None:
+def input_gradient(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the gradient of the input of the normalization."""
     chunks, size = d[CHUNKS0], d[BLOCK]
     while True:
@@ -128,7 +128,7 @@ def input_gradient(d: Description, leak: np.float32, counter: int) -> None:
 
 
 @lazy_jit
-def pool(d: Description, counter: int) -> None:
+def pool(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the maxima of windows of 2x2 pixels."""
     chunks, row, pixel = d[CHUNKS0], d[ROW0], d[PIXEL0]
     while True:
@@ -143,7 +143,7 @@ def pool(d: Description, counter: int) -> None:
 
 
 @lazy_jit
-def pool_gradient(d: Description, counter: int) -> None:
+def pool_gradient(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the gradient of a map that is pooled, and of which a part is used elsewhere: the sum of both gradients.
 
     The largest of each window, the first of several, receives the gradient of the pooled map. INPUT1 is the gradient of
@@ -175,7 +175,7 @@ def pool_gradient(d: Description, counter: int) -> None:
 
 
 @lazy_jit
-def head_gradient(d: Description, counter: int) -> None:
+def head_gradient(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the gradients of a 1x1 convolution to CHUNKS1 planes: of its inputs, and of its weights in RANGES sums.
 
     INPUT1 is the gradient of the planes: ROW1 and PIXEL1 are the bytes of a row and of a plane. WEIGHTS and each of the

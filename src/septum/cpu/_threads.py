@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from septum.cpu import _barrier as state
 from septum.cpu import _winograd as k
 from septum.cpu._packed_weights import aligned
-from septum.cpu._winograd_loops import work
+from septum.cpu._winograd_loops import machine_code, work
 
 
 class ThreadPool:
@@ -26,8 +26,7 @@ class ThreadPool:
     count
         Number of threads, including the calling one.
     loops
-        Compiled function that runs one of a set of loops: `septum.cpu._winograd_loops.work` or
-        `work_in_training` there.
+        Compiled function that computes loops: `septum.cpu._winograd_loops.work`.
 
     Attributes
     ----------
@@ -117,7 +116,7 @@ class ThreadPool:
             Slope of the ReLU below zero.
         """
         self._open[:] = description
-        self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = loop, leak, 0
+        self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = machine_code(loop), leak, 0
         self._number += 1
         self._work(self._scratch[0], self._number)
 

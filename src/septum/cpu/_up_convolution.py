@@ -8,6 +8,8 @@ weights is the sum over pixels of the outer products of inputs and gradients.
 
 from __future__ import annotations
 
+import numpy as np
+
 from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import clear, copy, fetch_add
@@ -53,7 +55,7 @@ def _gather(d: Description, first: int, count: int, target: int) -> None:
 
 
 @lazy_jit
-def up_input_gradient(d: Description, counter: int, scratch: int) -> None:
+def up_input_gradient(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute the gradient of the inputs from packed weights, ``(4 outputs, inputs)`` in panels of the inputs."""
     width, chunks, vectors = d[WIDTH], d[CHUNKS1], 1 if d[SINGLE] else 2
     pixels, size = d[HEIGHT] * width, d[BLOCK] * ROWS
@@ -75,7 +77,7 @@ def up_input_gradient(d: Description, counter: int, scratch: int) -> None:
 
 
 @lazy_jit
-def up_weights_range(d: Description, counter: int, scratch: int) -> None:
+def up_weights_range(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Sum over ranges of pixels the outer products of inputs and gradients, and the gradients (those of the bias).
 
     The sums of a range are ``(CHUNKS0, CHUNKS1 / 2, LANES, 2 LANES)``, followed by ``(CHUNKS1, LANES)``.

@@ -72,12 +72,12 @@ SHARED, FIRST, COUNT, PARTS = range(32, 36)
 MARGIN = 36
 # Sums of the gradients of weights: address, and number of partial sums.
 SUMS, RANGES = 37, 38
-# The loop to run: one of those below.
+# The loop to run, one of those below: the address of its machine code.
 LOOP = 39
 # The third input.
 INPUT2, ROW2, PIXEL2, CHUNKS2 = range(40, 44)
 SIZE = 44
-# Loops of prediction, which training runs too: HEAD is the last of them.
+# Loops of prediction, which training runs too.
 WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(6)
 # Loops of training, in `septum.cpu._winograd_backward`, `septum.cpu._pixel_loops` and `septum.cpu._up_convolution`.
 PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)

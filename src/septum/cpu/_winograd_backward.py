@@ -19,6 +19,8 @@ thread owns groups of features of both sides and sums over all tiles in order.
 
 from __future__ import annotations
 
+import numpy as np
+
 from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import clear, copy, copy_value, fetch_add, transform_filter
@@ -71,7 +73,7 @@ def _pack_row(d: Description, source: int, place: int, target: int, matrix: int)
 
 
 @lazy_jit
-def pack(d: Description, counter: int, scratch: int) -> None:
+def pack(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Pack filters, ``(outputs, 9, inputs)`` at INPUT0, in panels of the outputs, transformed or not (PARTS: 36 or 9).
 
     ROW0 and PIXEL0 are the bytes to the next output and place; CHUNKS0 and OUT_CHUNKS are vectors of inputs and
@@ -96,7 +98,7 @@ def pack(d: Description, counter: int, scratch: int) -> None:
 
 
 @lazy_jit
-def pack_turned(d: Description, counter: int) -> None:
+def pack_turned(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Pack filters like `pack`, rotated and in panels of the inputs, for the gradient of the inputs.
 
     CHUNKS0 and OUT_CHUNKS are those of the product, whose inputs are the outputs of the layer.
@@ -173,7 +175,7 @@ def _finish(d: Description, sums: int, matrix: int, columns: int, row: int, firs
 
 
 @lazy_jit
-def weights_range(d: Description, counter: int, scratch: int) -> None:
+def weights_range(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Few features, first part: each thread sums over ranges of tiles."""
     across = (d[WIDTH] + 3) // 4
     tiles, size = (d[HEIGHT] + 3) // 4 * across, d[BLOCK] * ROWS
@@ -197,7 +199,7 @@ def weights_range(d: Description, counter: int, scratch: int) -> None:
 
 
 @lazy_jit
-def weights_sum(d: Description, counter: int) -> None:
+def weights_sum(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Few features, second part: add the sums of the ranges in order and transform them."""
     rows, columns = d[OUT_CHUNKS], input_chunks(d)
     vectors = PRODUCTS * rows * columns * LANES
@@ -215,7 +217,7 @@ def weights_sum(d: Description, counter: int) -> None:
 
 
 @lazy_jit
-def weights_inputs(d: Description, counter: int, scratch: int) -> None:
+def weights_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Many features, first part: transform tiles for all threads."""
     gradients = d[SHARED] + PRODUCTS * d[STRIDE_IN]
     while True:
@@ -228,7 +230,7 @@ def weights_inputs(d: Description, counter: int, scratch: int) -> None:
 
 
 @lazy_jit
-def weights_group(d: Description, counter: int, scratch: int) -> None:
+def weights_group(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Many features, second part: each thread takes groups of features of both sides and sums over the tiles.
 
     If not all tiles fit into memory at once, the sums of each group stay at SUMS until the next tiles come.
@@ -255,7 +257,7 @@ def weights_group(d: Description, counter: int, scratch: int) -> None:
 
 
 @lazy_jit
-def image_range(d: Description, counter: int, scratch: int) -> None:
+def image_range(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Sum over ranges of pixels the products of their 3x3 neighborhoods and the gradient of the outputs.
 
     The sums of a range are ``(CHUNKS0, OUT_CHUNKS, LANES, LANES)``.
