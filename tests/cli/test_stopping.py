@@ -33,8 +33,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _start(data: Path, out: Path, steps: int, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "septum", "train", str(data), "-o", str(out), "--steps", str(steps), *more]
-    command += ["--width", "2", "--depth", "1", "--tile", "36", "--batch", "2", "--device", "cpu", "--quiet"]
+    command = [sys.executable, "-m", "septum", "train", str(data), "-o", str(out), "--steps", str(steps)]
+    command += ["--width", "2", "--depth", "1", "--tile", "36", "--batch", "2", "--device", "cpu", "--quiet", *more]
     return subprocess.Popen(
         command,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -70,10 +70,11 @@ def test_a_signal_saves_the_state_and_prints_how_to_continue(data: Path, tmp_pat
 class TestDevices:
     @pytest.mark.slow
     def test_of_two_processes_only_the_first_prints(self, data: Path, tmp_path: Path) -> None:
-        process = _start(data, tmp_path / "run", 3, "--devices", "2")
+        process = _start(data, tmp_path / "run", 3, "--devices", "2", "--depth", "2", "--tile", "40")
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
         assert said.count("model: ") == 1
+        assert "Warning" not in said
         read_model(tmp_path / "run" / "model.safetensors")
 
     def test_a_signal_to_the_command_stops_all_processes(self, data: Path, tmp_path: Path) -> None:
