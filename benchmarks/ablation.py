@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.targets import separate_touching
 from septum.check.check import check
-from septum.check.samples import Sample, load_samples
+from septum.check.samples import load_samples
 from septum.metrics.isbi import combine, section
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, center_crop, for_prediction, initialize
+from septum.pairing.sample import Sample
 from septum.prediction.tiled import image_probabilities
 from septum.training import prepare as prepare_module
 from septum.training import schedule as schedule_module

@@ -1,7 +1,8 @@
 """How long `septum train` takes from the start of the command to the first step, and the memory that it takes for that.
 
-Usage: python benchmarks/beginning.py [CASE ...] [--data FOLDER] [--write]
+Usage: python benchmarks/beginning.py [CASE ...] [--data FOLDER] [--max-memory SIZE] [--write]
     CASE is images-300, side-5000 or side-20000; the first two where none is named
+    --max-memory limits the training as `septum train --max-memory SIZE` does
     --data measures a folder with images/ and masks/ of your own, besides
     --write stores benchmarks/results/beginning.json
 
@@ -54,14 +55,16 @@ def make(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
-def begin(data: Path, out: Path, started: float) -> dict[str, float]:
+def begin(data: Path, out: Path, started: float, memory: str) -> dict[str, float]:
     """Train until the first step; return the seconds since the start of the process."""
+    from septum.prediction.memory import parse_bytes
     from septum.training.events import Step
     from septum.training.loop import train
     from septum.training.settings import TrainSettings
 
     found = {}
-    for event in train(TrainSettings(data=(data,), out=out, budget_s=180.0)):
+    limit = parse_bytes(memory) if memory else None
+    for event in train(TrainSettings(data=(data,), out=out, budget_s=180.0, max_memory=limit)):
         name = type(event).__name__
         if name in ("Checked", "Planned", "Step"):
             found[f"{name} s"] = round(time.time() - started, 1)
@@ -72,10 +75,10 @@ def begin(data: Path, out: Path, started: float) -> dict[str, float]:
     return found
 
 
-def measure(data: Path) -> dict[str, float]:
+def measure(data: Path, memory: str) -> dict[str, float]:
     """Return the figures of a data set, from a process of its own."""
     with tempfile.TemporaryDirectory() as name:
-        command = [sys.executable, __file__, "--one", str(data), str(Path(name) / "run"), str(time.time())]
+        command = [sys.executable, __file__, "--one", str(data), str(Path(name) / "run"), str(time.time()), memory]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -90,22 +93,24 @@ def processor() -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(begin(Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))), flush=True)
+        print(json.dumps(begin(Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), sys.argv[5])), flush=True)
         os._exit(0)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", choices=[[], *CASES])
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--max-memory", default="", metavar="SIZE")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     result: dict[str, object] = {"processor": processor(), "cores": os.cpu_count(), "threads": threads}
+    result["max memory"] = asked.max_memory or "most of the free memory"
     with tempfile.TemporaryDirectory() as name:
-        measure(make(Path(name) / "first", 3, 256))
+        measure(make(Path(name) / "first", 3, 256), asked.max_memory)
         cases = {case: make(Path(name) / case, *CASES[case]) for case in asked.cases or list(CASES)[:2]}
         if asked.data is not None:
             cases[asked.data.name] = asked.data
         for case, data in cases.items():
-            result[case] = measure(data)
+            result[case] = measure(data, asked.max_memory)
             print(case, json.dumps(result[case]), flush=True)
     if asked.write:
         path = Path(__file__).parent / "results" / "beginning.json"

@@ -27,14 +27,15 @@ from skimage.measure import perimeter_crofton, regionprops
 from septum.arrays.instances import ObjectSettings, label_objects
 from septum.arrays.watershed import fill_holes
 from septum.check.check import check
-from septum.check.samples import Sample, load_samples
+from septum.check.samples import load_samples
 from septum.evaluation.candidates import candidate_columns
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import table
+from septum.pairing.sample import Sample, evenly_chosen
 from septum.prediction.model import Model, open_model
 from septum.prediction.tiled import image_probabilities
 from septum.training.model_selection import CandidateColumns, tune_objects
-from septum.training.validation import MOST_SCORED, evenly_chosen
+from septum.training.validation import MOST_SCORED
 
 RESULTS = Path(__file__).parent / "results" / "outlines.json"
 VARIANTS: dict[str, dict[str, Any]] = {

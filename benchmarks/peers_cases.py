@@ -15,12 +15,12 @@ from septum.arrays.instances import ObjectSettings
 from septum.arrays.targets import class_target, object_target, separate_touching
 from septum.check.check import check
 from septum.check.images import fill_holes, match_channels
-from septum.check.samples import Sample, load_samples
+from septum.check.samples import load_samples
 from septum.evaluation.candidates import candidate_columns
 from septum.io.files import list_images, read_image, write_image
 from septum.io.formats import image_stem
+from septum.pairing.sample import Sample, evenly_chosen
 from septum.training.model_selection import CandidateColumns, tune_objects
-from septum.training.validation import evenly_chosen
 
 TUNED_ON = 12
 

@@ -19,10 +19,11 @@ from septum.arrays.instances import ObjectSettings
 from septum.check.check import check
 from septum.check.samples import load_samples
 from septum.evaluation.candidates import candidate_columns, object_sizes
+from septum.pairing.sample import evenly_chosen
 from septum.prediction.model import open_model
 from septum.prediction.tiled import image_probabilities
 from septum.training.model_selection import CandidateColumns, candidates, choose, selection_score, tune_objects
-from septum.training.validation import MOST_SCORED, evenly_chosen
+from septum.training.validation import MOST_SCORED
 
 RESULTS = Path(__file__).parent / "results" / "specks.json"
 

@@ -71,6 +71,7 @@ def train(
     batch: int | None = None,
     set: Sequence[str] = (),  # noqa: A002 -- the name of the option
     precision: Literal["float32", "bfloat16"] | None = None,
+    max_memory: int | None = None,
     device: str = "auto",
     deterministic: bool = False,
     compile: bool = False,  # noqa: A002 -- the name of the option
@@ -121,6 +122,8 @@ def train(
         Values that win over the plan.
     set
         Any other value of the plan, ``"weights.w0=5"``.
+    max_memory
+        Limit of the memory of this process in bytes; most of the free memory where not given.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     deterministic, compile
@@ -167,6 +170,7 @@ def train(
             "batch": batch,
             "set": _listed(set),
             "precision": precision,
+            "max_memory": max_memory,
             "device": device,
             "deterministic": deterministic,
             "compile": compile,

@@ -66,3 +66,8 @@ def name_fields(text: str, fields: Mapping[str, str]) -> str:
 
     named = _COMMAND_OR_OPTION.sub(name, text)
     return f"{named}\n({join_words(others)}: only on the command line)" if others else named
+
+
+def format_bytes(count: float) -> str:
+    """Return a size for messages, in powers of 1024: ``"1.3 GB"``, ``"640 MB"``."""
+    return f"{count / (1 << 30):.1f} GB" if count >= 0.95 * (1 << 30) else f"{max(1, round(count / (1 << 20)))} MB"

@@ -24,6 +24,7 @@ from septum.experiments.events import ReportWritten
 from septum.experiments.run import run_training
 from septum.io import files as io_files
 from septum.io.files import read_image, write_image
+from septum.kept import Memory
 from septum.training.settings import TrainSettings
 
 SIDE = 48
@@ -36,14 +37,13 @@ WATCHED: dict[Path, Counter[str]] = {}
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count how often each file is decoded, by its folder and name."""
     counts: Counter[str] = Counter()
-    read = io_files.read_image
+    open_image = io_files.open_image
 
     def counted(path: Path, **options: Any) -> Any:
         counts[f"{Path(path).parent.name}/{Path(path).name}"] += 1
-        return read(path, **options)
+        return open_image(path, **options)
 
-    monkeypatch.setattr(io_files, "read_image", counted)
-    monkeypatch.setattr("septum.pairing.object_folders.read_image", counted)
+    monkeypatch.setattr(io_files, "open_image", counted)
     return counts
 
 
@@ -95,6 +95,7 @@ def test_the_command_train_opens_training_and_held_out_files_as_often_as_one_rea
     with opened_files(data) as once:  # to find the format, and again by a library
         for path in data.rglob(f"*{suffix}"):
             read_image(path, labels=path.parent.name == "masks")
+    decoded.clear()
     settings = TrainSettings(data=(data,), out=tmp_path / "run", steps=3, width=2, depth=1, batch=1, device="cpu")
     with opened_files(data) as reads:
         events = list(run_training(settings))
@@ -166,9 +167,9 @@ def test_samples_are_the_arrays_of_the_check_and_not_copies(tmp_path: Path) -> N
 def test_files_that_do_not_fit_into_memory_are_read_again(tmp_path: Path, decoded: Counter[str]) -> None:
     data = make(tmp_path)
     two_pairs = 2 * SIDE**2 * (1 + 2 + 4)  # uint8 image, uint16 mask, int32 labels
-    samples = list(load_samples(check([data], keep_bytes=two_pairs)))
+    samples = list(load_samples(check([data], memory=Memory(kept_bytes=two_pairs))))
     assert Counter(decoded.values()) == {1: 6, 2: 4}  # the first two pairs fit, and the latest is kept besides
-    for sample, other in zip(samples, load_samples(check([data], keep_bytes=0)), strict=True):
+    for sample, other in zip(samples, load_samples(check([data], memory=Memory(kept_bytes=0))), strict=True):
         np.testing.assert_array_equal(sample.image, other.image)
         np.testing.assert_array_equal(sample.mask, other.mask)
 

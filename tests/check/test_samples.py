@@ -10,8 +10,9 @@ import pytest
 import tifffile
 
 from septum.check.check import check
-from septum.check.samples import Sample, load_samples
+from septum.check.samples import load_samples
 from septum.io.files import write_image
+from septum.pairing.sample import Sample
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -5,10 +5,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from septum.arrays.instances import ObjectSettings, label_objects
-from septum.check.samples import Sample
 from septum.evaluation.object_scores import ObjectExample, fit_decisions, object_examples
 from septum.metrics.contingency import renumbered, table
 from septum.metrics.matching import match
+from septum.pairing.sample import Sample
 from septum.training.distributed import Processes
 from septum.training.model_selection import (
     JudgedExample,

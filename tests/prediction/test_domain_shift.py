@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings, intensity_curve, inverted
-from septum.check.samples import Sample
 from septum.events import Warned
 from septum.io.files import write_image
 from septum.io.tensors import read_model, write_model
 from septum.nn.unet import UNet, UNetSettings
+from septum.pairing.sample import Sample
 from septum.prediction.domain_shift import TrainingDomain, distance, shift_warnings, training_domain, typical_distance
 from septum.prediction.info import describe_model
 from septum.prediction.model import ModelHeader, open_model, save_model

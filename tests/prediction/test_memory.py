@@ -17,9 +17,10 @@ from septum.errors import UsageError
 from septum.io.files import write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import memory
-from septum.prediction.memory import format_bytes, parse_bytes, peak_bytes, resident_bytes, usual_limit
+from septum.prediction.memory import parse_bytes, peak_bytes, resident_bytes, usual_limit
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.tile_plan import Request, plan_prediction
+from septum.words import format_bytes
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from septum.check import check as check_module
 from septum.errors import DataError, FileError, ModelError, SeptumError, UsageError
 from septum.events import Event, Warned
 from septum.io.tensors import read_model
+from septum.kept import Memory
 from septum.nn.device import MemoryShortageError
 from septum.training import loop as train_module
 from septum.training import planner as planning
@@ -246,12 +247,12 @@ def test_an_image_that_disappears_after_the_check_is_named(
     check = check_module.check
 
     def vanishing(*args: object, **kwargs: object) -> object:
-        report = check(*args, **kwargs, keep_bytes=keep_bytes)  # type: ignore[arg-type]
+        report = check(*args, **(kwargs | memory))  # type: ignore[arg-type]
         (data / "images" / "c.npy").unlink()
         return report
 
     monkeypatch.setattr(check_module, "check", vanishing)
-    keep_bytes = 0  # as with too little memory: read again for training
+    memory = {"memory": Memory(kept_bytes=0)}  # as with too little memory: read again for training
     with pytest.raises(FileError, match=r"c\.npy"):
         list(train(_settings(data, tmp_path / "run")))
     monkeypatch.setattr(check_module, "check", check)

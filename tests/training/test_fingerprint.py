@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from septum.arrays.boundaries import touching_ids
-from septum.check.samples import Sample
+from septum.pairing.sample import Sample
 from septum.training.events import Planned
 from septum.training.fingerprint import compute_fingerprint, has_boundary_lines, has_fixed_orientation
 from septum.training.loop import train

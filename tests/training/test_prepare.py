@@ -9,13 +9,15 @@ from scipy import ndimage
 
 from septum.arrays.targets import UNANNOTATED, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import class_balance, class_counts, weight_map
-from septum.check.samples import Sample, fingerprint, fingerprints
+from septum.check.samples import fingerprint, fingerprints
+from septum.pairing.sample import Sample
 from septum.settings import MaskKind
 from septum.training import prepare as prepare_module
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan
-from septum.training.prepare import class_shares, prepare
+from septum.training.prepare import prepare
 from septum.training.presets import make_plan
+from septum.training.sampler import class_shares
 from septum.training.settings import TrainSettings
 
 

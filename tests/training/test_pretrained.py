@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from septum.check.samples import Sample
 from septum.errors import UsageError
 from septum.events import Event
 from septum.io.files import write_image
 from septum.io.tensors import read_model
 from septum.models.named import file_of
 from septum.nn.unet import UNet
+from septum.pairing.sample import Sample
 from septum.prediction.model import Release, open_model
 from septum.training.events import Planned, Step
 from septum.training.loop import train

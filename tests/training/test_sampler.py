@@ -6,7 +6,7 @@ import numpy as np
 
 from septum import seeding
 from septum.arrays.targets import UNANNOTATED
-from septum.check.samples import Sample
+from septum.pairing.sample import Sample
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan
 from septum.training.prepare import prepare

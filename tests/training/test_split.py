@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
+from septum.pairing.sample import Sample
 from septum.training.settings import SplitSettings
 from septum.training.split import (
     Split,

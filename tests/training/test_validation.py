@@ -11,12 +11,12 @@ import pytest
 
 from septum.arrays.instances import AREAS, ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.check.samples import Sample
 from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.metrics import isbi, pixel
 from septum.metrics.contingency import table
 from septum.nn.device import find_device
 from septum.nn.unet import UNetSettings
+from septum.pairing.sample import Sample
 from septum.prediction.model import ModelHeader
 from septum.prediction.outputs import most_probable_class
 from septum.report.gallery import ScoredSample, estimates, own_scores

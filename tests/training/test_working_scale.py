@@ -12,9 +12,10 @@ import pytest
 import septum
 from septum.arrays.resample import Resampled
 from septum.check.check import check
-from septum.check.samples import Sample, on_grid, open_sample
+from septum.check.samples import open_sample
 from septum.errors import UsageError
 from septum.io.files import read_image, write_image
+from septum.pairing.sample import Sample, on_grid
 from septum.prediction.events import ImageDone
 from septum.prediction.model import open_model
 from septum.prediction.predict import predict_files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -25,7 +26,7 @@ from septum.check.boundary_agreement import (
 from septum.check.census import census
 from septum.check.comparisons import thumbnail
 from septum.check.images import fill_holes, kind_of_planes, page_axes
-from septum.check.masks import Labels
+from septum.check.masks import Labels, read_labels
 from septum.check.reading import Files, image_frames
 from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
@@ -33,7 +34,9 @@ from septum.errors import SeptumError, UsageError
 from septum.io.annotations.formats import is_drawn
 from septum.io.image import Image
 from septum.pairing.fit import Grid, disagreement, grid_of, orientation_codes
+from septum.pairing.object_folders import is_object_folder
 from septum.pairing.pair import Pair
+from septum.pairing.parts import Survey, is_large, refusal, survey, windows
 from septum.threads import map_in_threads
 
 _SAMPLE = 1_000_000  # percentiles come from a regular sample of this many values
@@ -72,6 +75,10 @@ def analyze(pair: PairStatistics, files: Files) -> PairStatistics:
     frames: NDArray[Any] | None = None
     try:
         image = files.image(pair.image, pair.named_axes)
+        if is_large(image):
+            if (in_parts := _analyze_in_parts(pair, image, files)) is not None:
+                return in_parts
+            image = files.load(pair.image)
         frames = image_frames(image)
         with files.in_turn(frames.size):
             image_stats = _image_statistics(image, frames)
@@ -100,9 +107,68 @@ def analyze_mask(pair: PairStatistics, files: Files) -> PairStatistics:
     """Compute the statistics of the mask of a pair again, after `Files.interpret`."""
     if pair.mask_stats is None:
         return pair
+    if pair.survey is not None:
+        image = files.image(pair.image, pair.named_axes)
+        return replace(pair, mask_stats=_mask_statistics_in_parts(pair, pair.survey, image, files))
     frames = image_frames(files.image(pair.image, pair.named_axes)) if pair.image_stats else None
     with files.in_turn(0 if frames is None else frames.size):
         return replace(pair, mask_stats=_mask_statistics(pair.mask, pair.grid, frames, files))
+
+
+def _analyze_in_parts(pair: PairStatistics, image: Image, files: Files) -> PairStatistics | None:
+    """Compute the statistics of a large pair part by part; None if it has to be read whole."""
+    other = is_drawn(pair.mask) or is_object_folder(pair.mask)
+    if other or pair.is_sliced or pair.field is not None or any(path != pair.mask for path, _ in pair.golds):
+        return None
+    mask = files.stored_mask(pair.mask)
+    if refusal(image, mask):
+        return None
+    with files.in_turn(math.prod(image.shape)):
+        figures = survey(image, mask)
+        if not -1 <= figures.values[0] <= figures.values[-1] <= np.iinfo(np.int32).max:
+            return None
+        stats = _image_statistics(image, figures.sampled[None], figures)
+        pair = replace(pair, survey=figures, image_stats=stats)
+        found = _mask_statistics_in_parts(pair, figures, image, files)
+    return None if found is None else replace(pair, mask_stats=found)
+
+
+def _mask_statistics_in_parts(
+    pair: PairStatistics, figures: Survey, image: Image, files: Files
+) -> MaskStatistics | None:
+    """Compute the statistics of the mask of a large image in some windows; None if its values need a repair."""
+    mask, zeros = files.stored_mask(pair.mask), bool((figures.values == 0).any())
+    counted, agreements = [], []
+    for window in windows(figures, image.shape[1:]):
+        read = read_labels(mask[(slice(None), *window)])
+        if read.problem or read.mends:
+            return None
+        labels, pixels = files.interpreted(read.array, zeros=zeros), fill_holes(image[(slice(None), *window)])
+        counted.append(census(labels, pixels))
+        agreements.append(measure_agreement(pixels, labels))
+    met = {value for value in files.ignore if (figures.values == value).any()}
+    background = files.background if files.background is not None else 0 if zeros else files.found_background
+    filled = [c for c in counted if c.values]
+    return MaskStatistics(
+        dtype=str(mask.dtype),
+        axes=mask.axes,
+        frames=1,
+        sides=mask.shape[1:],
+        channels=1,
+        mends=(),
+        restored=False,
+        problem="",
+        census=tuple(filled or counted[:1]),
+        agreements=tuple(a for a in agreements if a is not None)[:_FRAMES],
+        orientation=None,
+        reorder=None,
+        likely_order=None,
+        rotated=False,
+        split_ids=(),
+        digest=figures.digests[1],
+        ignored=tuple(sorted(met)),
+        background=background if (figures.values == background).any() else 0,
+    )
 
 
 def _reason(error: SeptumError) -> str:
@@ -112,7 +178,8 @@ def _reason(error: SeptumError) -> str:
     return error.given
 
 
-def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
+def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None = None) -> ImageStatistics:
+    """Compute the statistics of an image from its frames; with `parts` of pixels ``(1, C, n)`` spread over it."""
     holes = 0
     if frames.dtype.kind == "f":
         holes = frames.size - int(np.count_nonzero(np.isfinite(frames)))
@@ -120,10 +187,13 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
     if not values.size:
         values = np.zeros(1)
     low, high = float(values.min()), float(values.max())
+    flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
+    if parts is not None:
+        low, high, holes = float(np.nanmin(parts.low)), float(np.nanmax(parts.high)), parts.holes
+        flat = tuple(np.flatnonzero(parts.low == parts.high).tolist())
     sample = values[:: max(1, -(-values.size // _SAMPLE))].astype(np.float64)
     quantiles = np.quantile(sample, [0.01, 0.5, 0.99])
     sizes = [image.pixel_size_um.get(a) for a in image.axes if a in "ZYX"]
-    flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
     last = frames.shape[1] - 1
     spare = last in (1, 3) and last in flat and bool(frames[:, last].any())
     filled = frames if not holes else np.stack([fill_holes(frame) for frame in frames])
@@ -132,7 +202,7 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
         dtype=str(frames.dtype),
         axes=image.axes,
         frames=frames.shape[0],
-        sides=frames.shape[2:],
+        sides=frames.shape[2:] if parts is None else image.shape[1:],
         channels=frames.shape[1],
         low=low,
         high=high,
@@ -144,10 +214,10 @@ def _image_statistics(image: Image, frames: NDArray[Any]) -> ImageStatistics:
         gray=_is_gray(frames, spare=spare),
         flat=flat,
         spacing_um=None if None in sizes else tuple(float(s) for s in sizes if s is not None),
-        digest=_digest(frames),
+        digest=_digest(frames) if parts is None else parts.digests[0],
         curve=tuple(curve.ravel().tolist()),
         levels=levels,
-        thumbnail=thumbnail(filled[0]) if len(frames) == 1 else (),
+        thumbnail=thumbnail(filled[0]) if len(frames) == 1 and parts is None else (),
         file_axes=image.file_axes,
         affine=image.affine,
         orientation=image.orientation,

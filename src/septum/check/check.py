@@ -28,6 +28,7 @@ from septum.check.reading import Files, open_files
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, UsageError
 from septum.io.selection import EVERYTHING, SelectingSettings, Selection
+from septum.kept import Memory
 from septum.pairing.find import find_pairs
 from septum.pairing.pair import Pairing
 from septum.settings import MaskKind
@@ -168,8 +169,8 @@ class DataSettings(SelectingSettings, Protocol):
         """Axes of the image files."""
 
 
-def check_data(settings: DataSettings) -> Report:
-    """Check the data set that settings name; see `check`."""
+def check_data(settings: DataSettings, memory: Memory | None = None) -> Report:
+    """Check the data set that settings name, within a memory; see `check`."""
     return check(
         settings.data,
         kind=settings.kind,
@@ -177,6 +178,7 @@ def check_data(settings: DataSettings) -> Report:
         background=settings.background,
         axes=settings.axes,
         selection=Selection.asked(settings),
+        memory=memory,
     )
 
 
@@ -191,7 +193,7 @@ def check(
     background: int | None = None,
     axes: str | None = None,
     selection: Selection = EVERYTHING,
-    keep_bytes: int | None = None,
+    memory: Memory | None = None,
 ) -> Report:
     """Check a data set: find the pairs, read each file once, detect the issues of all topics.
 
@@ -211,8 +213,8 @@ def check(
         Axes of files that do not state them right; those of masks without C if a mask has one dimension fewer.
     selection
         Channels of the images, and the level of slides and other pyramids, to read.
-    keep_bytes
-        Memory for arrays that are kept after the check; see `septum.check.reading.Files`.
+    memory
+        Memory for the arrays of the check, and of the samples that are made after it.
 
     Raises
     ------
@@ -221,7 +223,7 @@ def check(
     """
     pairing = find_pairs([Path(d) for d in data])
     kind = _kind_without_background(ignore, kind) if background is None else kind
-    files = open_files(pairing, kind, ignore, keep_bytes, axes=axes, selection=selection, background=background)
+    files = open_files(pairing, kind, ignore, memory or Memory(), axes=axes, selection=selection, background=background)
     analyzed, first = _interpreted(pairing, analyze_all(pairing.pairs, files), kind, files)
     pairs = [pair_files.with_usable_field(pair, files) for pair in analyzed]
     masks.require_values(ignore, background, pairs)

@@ -14,6 +14,7 @@ from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatist
 from septum.errors import DataError
 from septum.io.image import Image
 from septum.pairing.fit import Grid, orientation_codes
+from septum.pairing.parts import PART_PX
 from septum.words import pluralize
 
 IMAGE_CONSTANT = IssueKind(
@@ -101,8 +102,17 @@ ONE_IMAGE = IssueKind(
     text="only one image: none can be held out for validation",
     todo="annotate a second image",
 )
+IMAGE_LARGE = IssueKind(
+    "image-large",
+    "warning",
+    "image",
+    "of more than 16 megapixels",
+    f"read and trained on in parts of {PART_PX} x {PART_PX} pixels at most, each an image of its own",
+    todo="the mask was checked in some windows only; not looked for: one id on objects far apart, near-duplicates",
+)
 KINDS = (
     IMAGE_CONSTANT,
+    IMAGE_LARGE,
     IMAGE_TINY,
     IMAGE_HOLES,
     PAGES_CHANNELS,
@@ -140,6 +150,8 @@ def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
         yield Observation(IMAGE_CONSTANT, pair.image, f"{stats.low:g}")
     elif stats.holes:
         yield Observation(IMAGE_HOLES, pair.image, pluralize(stats.holes, "value"))
+    if pair.survey is not None:
+        yield Observation(IMAGE_LARGE, pair.image, f"{format_shape(stats.sides)}, {len(pair.survey.parts)} parts")
     if min(stats.sides[-2:]) < _TINY_PX:
         yield Observation(IMAGE_TINY, pair.image, format_shape(stats.sides))
 
@@ -163,7 +175,8 @@ def detect_channels(pair: PairStatistics, channels: int) -> Iterator[Observation
 def detect(pairs: Sequence[PairStatistics]) -> Iterator[Observation]:
     """Compare the dimensions and the channels of all images."""
     statistics = [(pair.image, pair.image_stats) for pair in pairs if pair.image_stats]
-    if len(statistics) == 1 and statistics[0][1].frames == 1 and len(statistics[0][1].sides) == 2:
+    in_parts = any(pair.survey is not None for pair in pairs)
+    if len(statistics) == 1 and statistics[0][1].frames == 1 and len(statistics[0][1].sides) == 2 and not in_parts:
         yield Observation(ONE_IMAGE)
     if common_rank(pairs) == 2 and any(len(stats.sides) == 2 for _, stats in statistics):
         for path, stats in statistics:

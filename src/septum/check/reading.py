@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,25 +25,18 @@ from septum.errors import DataError, FileError
 from septum.io.annotations.formats import is_drawn
 from septum.io.annotations.raster import Filled
 from septum.io.formats import format_of, format_path
-from septum.io.image import Image, StoredImage
+from septum.io.image import Image
 from septum.io.selection import EVERYTHING, Selection, check_axes
+from septum.kept import KeptArrays, KeptValues, Memory
 from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
-from septum.pairing.fit import Change, Grid, fit_mask
+from septum.pairing.fit import Change, Grid, fit_mask, holds_all_axes, with_axes
 from septum.pairing.pair import Pairing
+from septum.pairing.parts import BYTES_OF_VALUE, is_large, require_room
 from septum.settings import MaskKind
+from septum.threads import usable_cores
 
-# Arrays that are kept may take this share of the free memory, and this many bytes at most: a container may have less
-# memory than the machine reports.
-_SHARE, _MOST_BYTES = 0.25, 1 << 30
 # Images of more values are analyzed one at a time: each takes many times its own memory.
 _LARGE = 1 << 22
-
-
-def default_limit_bytes() -> int:
-    """Return the bytes that kept arrays may take: a quarter of the free memory, 1 GiB at most."""
-    import psutil
-
-    return min(_MOST_BYTES, int(_SHARE * psutil.virtual_memory().available))
 
 
 class Files:
@@ -61,22 +54,26 @@ class Files:
         Value of the background of the masks if the user names it; None: 0, or another value where that is certain.
     classes
         Number of each class of drawn objects by its name, to read their classes; None to give each object an id.
-    limit_bytes
-        Bytes that kept arrays may take; None: `default_limit_bytes`. Of the files that do not fit, each thread keeps
-        its latest; another one is read again when it is needed again.
+    memory
+        Memory of the arrays. Of the files that do not fit, each thread keeps its latest; another one is read again when
+        it is needed again.
 
     Attributes
     ----------
     names
         Name of each class by its value in the masks, where the data set names them.
     samples
-        Samples (`septum.check.samples.Sample`) made of the files, by name, as long as they are in use.
+        Samples (`septum.pairing.sample.Sample`) made of the files, by name, as long as they are in use.
+    found_background
+        Value of the background of masks of ids without 0, once it is certain; else 0.
+    values
+        Arrays of samples that do not all fit into the memory, the latest used ones.
     """
 
     def __init__(
         self,
         ignore: Sequence[int] = (),
-        limit_bytes: int | None = None,
+        memory: Memory | None = None,
         *,
         axes: str | None = None,
         selection: Selection = EVERYTHING,
@@ -89,14 +86,18 @@ class Files:
         self.classes = classes
         self.names: Mapping[int, str] = {}
         self._filled: dict[Path, Filled] = {}
-        self._found_background, self._rims = 0, tuple[int, ...]()
+        self.found_background, self._rims = 0, tuple[int, ...]()
         self.samples: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._kept = _KeptArrays(default_limit_bytes() if limit_bytes is None else limit_bytes)
+        self.memory = memory or Memory()
+        self.values = KeptValues((1 << 62) if self.memory.limit_bytes is None else self.memory.limit_bytes)
+        self._kept = KeptArrays(self.memory.kept)
         self._large = Lock()
         self._held: list[Any] = []
 
     def image(self, path: Path, named_axes: str | None = None) -> Image:
         """Read an image; `named_axes` as in `septum.io.files.open_image`, by default those of all images.
+
+        A large one (`septum.pairing.parts.is_large`) stays in its file, and is read by indexing.
 
         Raises
         ------
@@ -105,22 +106,43 @@ class Files:
         UsageError
             If the axes do not fit it.
         """
-        from septum.io.files import read_image
+        from septum.io.files import open_image
 
         named_axes = named_axes or self.axes
         kept: Image | None = self._kept.find("image", path)
         if kept is not None and named_axes in (None, kept.file_axes):
             return kept
-        if kept is not None and named_axes is not None and _holds_all_axes(kept):
-            image = _with_axes(kept, named_axes)
+        if kept is not None and named_axes is not None and holds_all_axes(kept):
+            image = with_axes(kept, named_axes)
         else:
-            image = read_image(path, axes=named_axes, selection=self.selection)
-        self._kept.keep("image", path, image, image.array.nbytes)
+            image = open_image(path, axes=named_axes, selection=self.selection)
+            if not is_large(image):
+                require_room(image, self.memory.limit_bytes)
+                image = image.load()
+        return self._keep(path, image)
+
+    def load(self, path: Path) -> Image:
+        """Read a large image whole, because its mask cannot be read in parts."""
+        image = self.image(path)
+        require_room(image, self.memory.limit_bytes)
+        return self._keep(path, image.load())
+
+    def _keep(self, path: Path, image: Image) -> Image:
+        self._kept.keep("image", path, image, 0 if is_large(image) else image.array.nbytes)
         return image
 
     def in_turn(self, values: int) -> AbstractContextManager[object]:
         """Return a context in which one thread at a time works on a large image of this many values."""
-        return self._large if values > _LARGE else nullcontext()
+        limit = self.memory.limit_bytes
+        most = _LARGE if limit is None else min(_LARGE, limit // (BYTES_OF_VALUE * usable_cores()))
+        return self._large if values > most else nullcontext()
+
+    def stored_mask(self, path: Path) -> Image:
+        """Open the mask of a large image, which stays in its file; see `mask` for the errors."""
+        from septum.io.files import open_image
+
+        mask: Image = self._read("stored mask", path, lambda: open_image(path, labels=True), lambda _: 0)
+        return mask
 
     def mask(self, path: Path, grid: Grid | None = None) -> Image:
         """Read a mask as stored; a folder of one mask per object, and drawn objects, are read as one mask of ids.
@@ -209,14 +231,34 @@ class Files:
 
     def interpret(self, *, background: int, rims: Sequence[int]) -> None:
         """Read masks of ids without 0 with another background, and rims as not annotated, from now on."""
-        self._found_background, self._rims = background, tuple(rims)
+        self.found_background, self._rims = background, tuple(rims)
         self._kept.drop(lambda role, _: role == "labels")
+
+    def interpreted(self, labels: NDArray[np.int32], *, zeros: bool) -> NDArray[np.int32]:
+        """Give values that mean not annotated, and the background, their values, in a part of a mask.
+
+        Parameters
+        ----------
+        labels
+            ``(n,)`` or ``(*S)`` int32 labels of any value.
+        zeros
+            The mask holds 0 somewhere.
+
+        Returns
+        -------
+        labels
+            Of the same shape, int32: `UNANNOTATED` where not annotated, 0 for the background.
+        """
+        met = [value for value in (*self.ignore, *self._rims) if (labels == value).any()]
+        found = 0 if zeros else self.found_background
+        read = set_background(labels, found if self.background is None else self.background, certain=True)
+        return np.where(np.isin(labels, met), np.int32(UNANNOTATED), read) if met else read
 
     def _interpret(self, labels: Labels) -> Labels:
         """Give values that mean not annotated, and the background, their values."""
         array = labels.array
         met = tuple(value for value in self.ignore if (array == value).any())
-        background = self._found_background if self.background is None else self.background
+        background = self.found_background if self.background is None else self.background
         read = set_background(array, background, certain=self.background is not None)
         swapped = read is not array
         if void := [*met, *self._rims]:
@@ -292,51 +334,11 @@ class Files:
         return arrays
 
 
-class _KeptArrays:
-    """Arrays by their role and file, up to a limit in bytes; and of those beyond it the latest of each thread."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit, self._bytes = limit_bytes, 0
-        self._arrays: dict[tuple[str, Path], tuple[Any, int]] = {}
-        self._lock, self._thread = Lock(), local()
-
-    @property
-    def _latest(self) -> dict[str, tuple[Path, Any]]:
-        latest: dict[str, tuple[Path, Any]] = self._thread.__dict__.setdefault("latest", {})
-        return latest
-
-    def find(self, role: str, path: Path) -> Any:
-        """Return the arrays of a file if they are kept, else None."""
-        with self._lock:
-            if (role, path) in self._arrays:
-                return self._arrays[role, path][0]
-        latest, value = self._latest.get(role, (None, None))
-        return value if latest == path else None
-
-    def keep(self, role: str, path: Path, value: Any, size: int) -> None:
-        with self._lock:
-            self._bytes -= self._arrays.pop((role, path), (None, 0))[1]
-            if self._bytes + size <= self._limit:
-                self._arrays[role, path] = (value, size)
-                self._bytes += size
-                return
-        self._latest[role] = (path, value)
-
-    def drop(self, stale: Callable[[str, Path], bool]) -> None:
-        """Give up the arrays whose role and file are named."""
-        with self._lock:
-            for key in [key for key in self._arrays if stale(*key)]:
-                self._bytes -= self._arrays.pop(key)[1]
-        for role, (path, _) in list(self._latest.items()):
-            if stale(role, path):
-                del self._latest[role]
-
-
 def open_files(
     pairing: Pairing,
     kind: MaskKind | None,
     ignore: Sequence[int],
-    limit_bytes: int | None,
+    memory: Memory,
     *,
     axes: str | None,
     selection: Selection = EVERYTHING,
@@ -350,13 +352,13 @@ def open_files(
         The files.
     kind
         Meaning of the mask values, if the user names it; drawn objects are classes then, or get an id each.
-    ignore, limit_bytes, axes, selection, background
+    ignore, memory, axes, selection, background
         See `Files`.
     """
     classes = class_numbers(pair.mask for pair in pairing.pairs) if kind == "classes" else None
     stated = () if pairing.notes is None else pairing.notes.ignore
     ignored, axes = (*ignore, *stated), check_axes(axes)
-    files = Files(ignored, limit_bytes, axes=axes, selection=selection, background=background, classes=classes)
+    files = Files(ignored, memory, axes=axes, selection=selection, background=background, classes=classes)
     if classes:
         files.names = {0: "background", **{number: name for name, number in classes.items()}}
     elif pairing.notes is not None:
@@ -368,21 +370,6 @@ def is_lossy(path: Path) -> bool:
     """Return True if the format of a file changes the values that are saved."""
     kind = format_of(path.name)
     return kind is not None and kind.lossy
-
-
-def _holds_all_axes(image: Image) -> bool:
-    """Return True if an image in memory has all dimensions of its file, so that they can get other names."""
-    return set(image.file_axes) <= set(image.axes) and image.orientation == 1
-
-
-def _with_axes(image: Image, axes: str) -> Image:
-    """Return an image whose dimensions in the file are named by `axes` instead."""
-    order = [image.axes.index(axis) for axis in image.file_axes]
-    missing = [at for at in range(len(image.axes)) if at not in order]  # C of length 1
-    array = image.array.transpose([*missing, *order]).reshape([image.shape[at] for at in order])
-    stored = StoredImage.from_array(array, axes)
-    stored = replace(stored, pixel_size_um=image.pixel_size_um, affine=image.affine)
-    return Image(stored, image.location, named=True).load()
 
 
 def image_frames(image: Image) -> NDArray[Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.resample import Resampled, scaled_sides
-from septum.arrays.targets import UNANNOTATED, drop_unannotated
+from septum.arrays.targets import UNANNOTATED
 from septum.check.alignment import align
 from septum.check.check import Report
 from septum.check.images import fill_holes, match_channels
@@ -24,89 +24,11 @@ from septum.check.sparse_gold import keep_margin
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError
 from septum.io.formats import format_path
+from septum.pairing.parts import Box, Survey
+from septum.pairing.sample import Sample, Source, StoredSample, WholeImage
 from septum.threads import map_in_threads
 
 Truth = tuple[tuple[Path, int | None], ...]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image or volume ready for training.
-
-    Attributes
-    ----------
-    name
-        Unique; pages of a stack are ``NAME_t003``, sections of a volume that is read as images ``NAME_z003``.
-    group, position
-        Samples of one sequence or stack share a group, in which `position` rises; ``""`` is a separate image.
-    image
-        ``(C, *S)`` float32, raw intensities, finite.
-    mask
-        ``(*S)`` int32: object ids (0 background) or classes 0 .. K - 1; `UNANNOTATED` where not annotated.
-    gold
-        ``(*S)`` int32, truth for scores where it differs from `mask`: ids of some of the objects, `UNANNOTATED` where
-        not annotated. None if `mask` is the truth.
-    spacing_um
-        Micrometers per pixel along ``*S``; None if unknown.
-    copy_of
-        Images with the same name here are copies of one another, and stay together; ``""`` is no copy.
-    """
-
-    name: str
-    group: str
-    position: int
-    image: NDArray[np.float32]
-    mask: NDArray[np.int32]
-    gold: NDArray[np.int32] | None
-    spacing_um: tuple[float, ...] | None
-    copy_of: str = ""
-
-
-def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
-    """Return the predicted objects that the mask of a sample can judge.
-
-    A gold frame that names some of its objects cannot judge the others; elsewhere all objects are judged.
-
-    Parameters
-    ----------
-    labels
-        ``(*S)`` int32, ids of predicted objects, 0 background.
-    sample
-        The sample.
-
-    Returns
-    -------
-    labels
-        ``(*S)`` int32, ids, 0 in place of objects that are not judged.
-    """
-    return labels if sample.gold is None else drop_unannotated(labels, sample.mask)
-
-
-def on_grid(sample: Sample, scale: float) -> Sample:
-    """Return a sample on a coarser or finer grid of the same extent.
-
-    The image is resampled as prediction resamples it (`septum.arrays.resample.Resampled`); a pixel of a mask takes the
-    value at its center.
-
-    Parameters
-    ----------
-    sample
-        The sample.
-    scale
-        Pixels of the grid for each pixel of the image, along each axis; at 1 the sample is returned as it is.
-    """
-    if scale == 1:
-        return sample
-    before = sample.mask.shape
-    sides = scaled_sides(before, (scale,) * len(before))
-    centers = np.ix_(*(((np.arange(m) + 0.5) * n / m).astype(np.intp) for m, n in zip(sides, before, strict=True)))
-    return replace(
-        sample,
-        image=Resampled(sample.image, sides)[(slice(None),) * sample.image.ndim],
-        mask=sample.mask[centers],
-        gold=None if sample.gold is None else sample.gold[centers],
-        spacing_um=None if sample.spacing_um is None else tuple(size / scale for size in sample.spacing_um),
-    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +41,7 @@ class LoadedData:
 
 
 def load_data(report: Report) -> LoadedData:
-    """Load all samples of a checked data set.
+    """Load all samples of a checked data set; if they do not fit into the memory, they stay in their files.
 
     Raises
     ------
@@ -128,15 +50,46 @@ def load_data(report: Report) -> LoadedData:
     """
     report.refuse_errors()
 
+    needed, limit = bytes_when_held(report), report.files.memory.limit_bytes
+    held = limit is None or needed <= limit
+    if limit is not None and held:
+        report.files.values.limit_bytes = limit - needed
+
     def load(pair: PairStatistics) -> tuple[list[Sample], dict[str, str]]:
         samples = list(load_pair(pair, report))
-        return samples, fingerprints(samples)
+        hashes = fingerprints(samples)
+        if not held and pair.survey is None:
+            samples = [_stored(sample, pair, report) for sample in samples]
+            report.files.samples.update({sample.name: sample for sample in samples})
+        return samples, hashes
 
     loaded = map_in_threads(load, report.pairs)
     samples = tuple(sample for of_pair, _ in loaded for sample in of_pair)
     if not samples:
         raise DataError("no image with a usable mask", "at least one", "look at the findings of: septum check DATA")
     return LoadedData(report, samples, {name: digest for _, of_pair in loaded for name, digest in of_pair.items()})
+
+
+def bytes_when_held(report: Report) -> int:
+    """Return the memory of all images that are read whole, held with all that training makes of them."""
+    stats = [pair.image_stats for pair in report.pairs if pair.image_stats and pair.survey is None]
+    return sum(s.frames * math.prod(s.sides) * bytes_of_pixel(report.rules.channels) for s in stats)
+
+
+def bytes_of_pixel(channels: int) -> int:
+    """Return the bytes that training takes for a pixel of an image: image, labels, target, weights, and its mask."""
+    return 4 * channels + 17
+
+
+def _stored(sample: Sample, pair: PairStatistics, report: Report) -> StoredSample:
+    """Return a sample of a pair that is read again when it is needed."""
+
+    def read(name: str) -> Sample:
+        return next(again for again in load_pair(pair, report) if again.name == name)
+
+    source = Source(read, report.files.values, sample.sides, sample.channels)
+    known = {name: getattr(sample, name) for name in ("name", "group", "position", "spacing_um", "copy_of")}
+    return StoredSample(**known, source=source)
 
 
 def load_samples(report: Report) -> Iterator[Sample]:
@@ -173,7 +126,7 @@ def open_sample(report: Report, name: str) -> Sample:
     if isinstance(held, Sample):
         return held
     for pair in report.pairs:
-        if name == pair.name or name.startswith((f"{pair.name}_t", f"{pair.name}_z")):
+        if name == pair.name or name.startswith((f"{pair.name}_t", f"{pair.name}_z", f"{pair.name}_y")):
             for sample in load_pair(pair, report):
                 if sample.name == name:
                     return sample
@@ -200,6 +153,9 @@ def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:
         If a file cannot be read.
     """
     files, rules = report.files, report.rules
+    if pair.survey is not None:
+        yield from _load_parts(pair, pair.survey, report)
+        return
     frames = image_frames(files.image(pair.image, pair.named_axes))
     masks = _load_truth(pair.masks, pair, rules, frames=frames, files=files)
     golds = None
@@ -232,6 +188,48 @@ def load_pair(pair: PairStatistics, report: Report) -> Iterator[Sample]:
         )
         files.samples[sample.name] = sample
         yield sample
+
+
+def _load_parts(pair: PairStatistics, figures: Survey, report: Report) -> Iterator[StoredSample]:
+    """Yield the annotated parts of a large image, each a sample that stays in its file."""
+    files, rules = report.files, report.rules
+    zeros, stats = bool((figures.values == 0).any()), pair.image_stats
+    pieces = rules.pieces or bool(pair.binary_frames)
+    limits = match_channels(np.stack([figures.low, figures.high], axis=1), rules.channels)
+    whole = WholeImage(match_channels(fill_holes(figures.sampled), rules.channels), limits)
+    boxes = {_part_name(pair, part.box): part.box for part in figures.parts}
+
+    def read(name: str) -> Sample:
+        box = boxes[name]
+        image = files.image(pair.image, pair.named_axes)[(slice(None), *box)]
+        labels = files.interpreted(files.stored_mask(pair.mask)[(0, *box)].astype(np.int32), zeros=zeros)
+        held = np.ascontiguousarray(match_channels(fill_holes(image), rules.channels), np.float32)
+        return Sample(name, "", 0, held, to_mask(labels, rules, pieces=pieces), None, None, whole=whole)
+
+    for position, part in enumerate(figures.parts):
+        values = to_mask(files.interpreted(part.values.astype(np.int32), zeros=zeros), rules)
+        classes = values if rules.kind == "classes" else np.minimum(values, 1)
+        known = classes >= 0
+        counts = np.bincount(classes[known], part.counts[known], minlength=max(2, len(rules.mask_values)))
+        sides = tuple(s.stop - s.start for s in part.box)
+        sample = StoredSample(
+            name=_part_name(pair, part.box),
+            group=pair.group or pair.name,
+            position=pair.position * len(figures.parts) + position if pair.group else position,
+            spacing_um=stats.spacing_um if stats else None,
+            copy_of=pair.copy_of,
+            whole=whole,
+            source=Source(
+                read, files.values, sides, rules.channels, counts=counts.astype(np.int64), digest=" ".join(part.digests)
+            ),
+        )
+        if counts.any():
+            files.samples[sample.name] = sample
+            yield sample
+
+
+def _part_name(pair: PairStatistics, box: Box) -> str:
+    return f"{pair.name}_y{box[0].start:05d}_x{box[1].start:05d}"
 
 
 def _load_truth(
@@ -290,8 +288,13 @@ def fingerprints(samples: Sequence[Sample]) -> dict[str, str]:
     """Return a hash of the data that training and scores use of each sample, by its name."""
     hashes = {}
     for sample in samples:
-        header = f"{sample.group!r} {sample.position} {sample.spacing_um} {sample.image.shape} {sample.mask.shape}"
+        shapes = f"{(sample.channels, *sample.sides)} {sample.sides}"
+        header = f"{sample.group!r} {sample.position} {sample.spacing_um} {shapes}"
         digest = hashlib.blake2b(header.encode(errors="surrogateescape"), digest_size=16)
+        if isinstance(sample, StoredSample) and sample.source.counts is not None:
+            digest.update(f"{sample.source.digest} {sample.source.counts.tolist()}".encode())
+            hashes[sample.name] = digest.hexdigest()
+            continue
         for array in (sample.image, sample.mask, *([] if sample.gold is None else [sample.gold])):
             digest.update(np.ascontiguousarray(array).data)
         hashes[sample.name] = digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from septum.check.issues import IssueKind
 from septum.io.annotations.raster import Filled
 from septum.io.image import Affine
 from septum.pairing.fit import Change, Disagreement, Grid
+from septum.pairing.parts import Survey
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,9 @@ class PairStatistics:
     background_margin_px
         The mask names only some of the objects: background is known only within this distance of one, in pixels of the
         finest axis. None if the mask names all objects.
+    survey
+        Figures of a large image and its mask, which are read in parts; None of pairs that are read whole. `census` and
+        `agreements` of the mask are then those of some windows.
     """
 
     name: str
@@ -199,6 +204,7 @@ class PairStatistics:
     field: Path | None = None
     unusable_field: tuple[Path, str] | None = None
     background_margin_px: float | None = None
+    survey: Survey | None = dataclass_field(default=None, repr=False, compare=False)
 
     @property
     def mask(self) -> Path:

@@ -47,8 +47,8 @@ def predict(settings: PredictAndExportSettings, display: Display) -> None:
 
 
 def _summary(outcome: Outcome, place: str) -> str:
-    from septum.prediction.memory import format_bytes
     from septum.report.numbers import format_seconds
+    from septum.words import format_bytes
 
     count = len(outcome.done)
     words = f"{pluralize(count, 'image')} in {format_seconds(outcome.seconds)}, results in {place}"

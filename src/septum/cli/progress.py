@@ -30,13 +30,12 @@ from septum.prediction.events import (
     TileDone,
     format_factors,
 )
-from septum.prediction.memory import format_bytes
 from septum.progress import Display, Progress, show_training
 from septum.report.curve import Curve
 from septum.report.numbers import format_scores, format_seconds, format_spent
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest, stop_on_signals
-from septum.words import pluralize
+from septum.words import format_bytes, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

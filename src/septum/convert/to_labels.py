@@ -21,6 +21,7 @@ from septum.io.files import open_image, write_image
 from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
 from septum.io.image import Affine
 from septum.io.selection import Selection
+from septum.kept import Memory
 from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.fit import Grid, grid_of
@@ -116,7 +117,7 @@ def _write_drawn(settings: ConvertSettings) -> Iterator[Converted | NotConverted
             places += [place_of(path, drawing) for drawing in read_drawings(path)] if many else [path]
         except SeptumError as error:
             yield NotConverted(path, str(error))
-    files = Files(limit_bytes=0, classes=class_numbers(places) if settings.kind == "classes" else None)
+    files = Files(memory=Memory(kept_bytes=0), classes=class_numbers(places) if settings.kind == "classes" else None)
     for place in places:
         try:
             drawing = read_drawing(place)
@@ -136,7 +137,7 @@ def _write(
 ) -> Iterator[Converted | NotConverted]:
     classes = class_numbers(pair.mask for pair in pairs) if settings.kind == "classes" else None
     selection = Selection(level=settings.level, pixel_size=settings.pixel_size)
-    files = Files(axes=settings.axes, selection=selection, limit_bytes=0, classes=classes)
+    files = Files(axes=settings.axes, selection=selection, memory=Memory(kept_bytes=0), classes=classes)
     annotated = {pair.image: pair for pair in pairs if pair.mask is not None}
     root = Path(os.path.commonpath([path.parent.absolute() for path in annotated])) if annotated else Path()
     for image, pair in annotated.items():

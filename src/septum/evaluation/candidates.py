@@ -11,10 +11,10 @@ from septum.arrays import targets
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import ObjectSettings, label_each
 from septum.arrays.targets import connected_components
-from septum.check.samples import Sample, judged_objects
 from septum.metrics import isbi
 from septum.metrics.aggregate import class_columns, object_columns
 from septum.metrics.contingency import table
+from septum.pairing.sample import Sample, judged_objects, measured
 
 
 def candidate_columns(
@@ -39,6 +39,7 @@ def candidate_columns(
         ``(candidates, 11, 4) float64`` of `septum.metrics.aggregate.object_columns`, non-negative; with `lines`
         ``(candidates, 4, 3)`` of `septum.metrics.aggregate.class_columns`.
     """
+    sample = sample.held()
     made = label_each(foreground.astype(np.float32), choices, spacing=sample.spacing_um)
     columns = []
     for _, labels, _ in made:
@@ -67,5 +68,5 @@ def object_sizes(samples: Sequence[Sample], *, lines: bool = False) -> NDArray[n
     ndarray
         ``(n,) float64`` in pixels, 1 or more.
     """
-    labels = (connected_components(s.mask > 0) if lines else s.mask for s in samples)
+    labels = (connected_components(s.mask > 0) if lines else s.mask for s in measured(samples))
     return np.concatenate([np.zeros(0), *map(targets.object_sizes, labels)])

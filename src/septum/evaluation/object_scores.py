@@ -19,9 +19,9 @@ from septum.arrays.learned import (
     object_properties,
 )
 from septum.arrays.regions import PIXELS, Regions
-from septum.check.samples import Sample
 from septum.metrics.contingency import Table, renumbered, table
 from septum.metrics.matching import match
+from septum.pairing.sample import Sample
 
 FEWEST, FEWEST_OF_CONFIDENCE = 20, 5
 """Least number of examples of either kind, from which decisions are learned, and from which a confidence is stated."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from septum.check.samples import Sample
 from septum.errors import UsageError
 from septum.events import Event
 from septum.experiments.ensemble import finish_ensemble
 from septum.experiments.held_out import OUT_OF_FOLD, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
+from septum.pairing.sample import Sample
 from septum.prediction.model import open_model
 from septum.report.summary import json_ready
 from septum.training.events import Trained

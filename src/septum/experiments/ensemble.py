@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from septum.arrays.instances import ObjectSettings
-from septum.check.samples import Sample
 from septum.events import Event
 from septum.experiments.held_out import HeldOutFiles, HeldOutShare
 from septum.experiments.series import Series
 from septum.nn.device import find_device
 from septum.nn.ensemble import Ensemble
 from septum.nn.unet import for_prediction
+from septum.pairing.sample import Sample
 from septum.prediction.model import Model, ModelHeader, open_model, save_model, trained_networks
 from septum.report.collect import build_report
 from septum.report.gallery import Gallery, ScoredSample, estimates, labels_of

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from septum import seeding
-from septum.check.samples import Sample
 from septum.errors import DataError
 from septum.events import Event
 from septum.experiments.events import HeldOutDone
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, TimeBudget, run_series
 from septum.io.atomic import whole_file
 from septum.metrics import bootstrap
+from septum.pairing.sample import Sample
 from septum.prediction.model import ModelHeader, open_model
 from septum.report.collect import build_report
 from septum.report.curve import Curve

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from septum.check.samples import Sample
 from septum.errors import UsageError
 from septum.events import Event, Warned
 from septum.experiments.ensemble import finish_ensemble, open_ensemble
@@ -13,6 +12,7 @@ from septum.experiments.events import SeedsCompared
 from septum.experiments.held_out import HELD_OUT, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
 from septum.io.formats import format_path
+from septum.pairing.sample import Sample
 from septum.report.summary import json_ready
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest

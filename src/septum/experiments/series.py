@@ -20,18 +20,20 @@ from pathlib import Path
 from typing import Any
 
 from septum.check.check import check_data
-from septum.check.samples import LoadedData, Sample, fingerprint, load_data
+from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import ModelError, UsageError
 from septum.events import Event, Warned
 from septum.experiments.events import PartStarted, PartTrained
 from septum.nn.device import report_memory_shortage
+from septum.pairing.sample import Sample
 from septum.prediction.model import open_model
 from septum.report.collect import TrainingLog, observe, rebuilt_command
 from septum.report.summary import RunReport
-from septum.training.distributed import described_processes
+from septum.training.distributed import Processes, described_processes
 from septum.training.events import Checked, Planned, Stopped, Trained
 from septum.training.interrupt import StopRequest
 from septum.training.loop import MEMORY_ADVICE, train
+from septum.training.planner import memory_for_images
 from septum.training.run_folder import RunFolder, read_plan_file
 from septum.training.settings import SplitSettings, TrainSettings
 
@@ -295,7 +297,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
         with folder.lock() as warning:
             if warning:
                 yield Warned(warning)
-            report = check_data(settings)
+            report = check_data(settings, memory_for_images(settings, Processes()))
             yield Checked(report)
             log.add(Checked(report))
             loaded = load_data(report)

@@ -7,7 +7,7 @@ here, for training and scores alike; what they do not prove is left as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -86,6 +86,21 @@ def fit_mask(mask: Image, grid: Grid) -> tuple[Image, tuple[Change, ...]]:
         fitted = oriented
         changes.append("oriented")
     return fitted, tuple(changes)
+
+
+def holds_all_axes(image: Image) -> bool:
+    """Return True if an image in memory has all dimensions of its file, so that they can get other names."""
+    return set(image.file_axes) <= set(image.axes) and image.orientation == 1
+
+
+def with_axes(image: Image, axes: str) -> Image:
+    """Return an image whose dimensions in the file are named by `axes` instead."""
+    order = [image.axes.index(axis) for axis in image.file_axes]
+    missing = [at for at in range(len(image.axes)) if at not in order]  # C of length 1
+    array = image.array.transpose([*missing, *order]).reshape([image.shape[at] for at in order])
+    stored = StoredImage.from_array(array, axes)
+    stored = replace(stored, pixel_size_um=image.pixel_size_um, affine=image.affine)
+    return Image(stored, image.location, named=True).load()
 
 
 def _with_array(image: Image, array: NDArray[Any], axes: str, affine: Affine | None = None) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,10 @@ from septum.arrays.normalize import (
 )
 from septum.arrays.targets import width_by_area
 from septum.arrays.tiles import Readable
+from septum.pairing.sample import Sample, measured
 from septum.settings import Settings
 from septum.threads import map_in_threads
 from septum.words import pluralize
-
-if TYPE_CHECKING:
-    from septum.check.samples import Sample
 
 _MOST_CURVES = 64  # training images whose intensity curves are stored
 _SIZE_RATIO = 1.5  # tolerated ratio of pixel sizes, beyond the range of the training images
@@ -87,11 +85,12 @@ def training_domain(samples: Sequence[Sample], object_px: float | None, *, commo
     common
         All images have one normalization, so that brightness and contrast matter.
     """
+    sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
+    samples = measured(samples)
     ends = np.asarray([_ends(s.image.reshape(len(s.image), -1)) for s in samples]) if common else np.zeros((1, 0, 2))
     curves = map_in_threads(lambda sample: intensity_curve(sample.image), samples)
     kept = np.unique(np.linspace(0, len(curves) - 1, min(_MOST_CURVES, len(curves))).round().astype(int))
-    sizes = np.asarray([s.spacing_um for s in samples if s.spacing_um is not None])
-    axes = "ZYX"[-samples[0].mask.ndim :]
+    axes = "ZYX"[-len(samples[0].sides) :]
     found = [] if object_px is None else map_in_threads(lambda sample: width_by_area(sample.mask)[1], samples)
     widths = [width for width in found if width > 0]
     return TrainingDomain(

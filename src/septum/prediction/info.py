@@ -20,7 +20,8 @@ def installation(device: str = "auto") -> dict[str, str]:
 
     from septum.nn.device import find_device
     from septum.prediction.backend import describe_rule
-    from septum.prediction.memory import format_bytes, total_bytes
+    from septum.prediction.memory import total_bytes
+    from septum.words import format_bytes
 
     chosen = find_device(device)
     return {

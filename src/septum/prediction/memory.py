@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
+# Memory that a training keeps for the network, at most.
+_NETWORK_BYTES = 4 << 30
+
 # Share of the free memory that is used by default: other programs keep working.
 _FREE_SHARE = 0.7
 
@@ -50,11 +53,6 @@ def parse_bytes(text: str) -> int:
     if match is None or float(match[1]) == 0:
         raise UsageError(f"--max-memory {text}", "a size such as 2G or 800M", "write --max-memory 2G")
     return int(float(match[1]) * _UNITS[match[2]])
-
-
-def format_bytes(count: float) -> str:
-    """Return a size for messages, in powers of 1024: ``"1.3 GB"``, ``"640 MB"``."""
-    return f"{count / (1 << 30):.1f} GB" if count >= 0.95 * (1 << 30) else f"{max(1, round(count / (1 << 20)))} MB"
 
 
 def resident_bytes() -> int:
@@ -88,6 +86,15 @@ def usual_limit() -> int:
 
     free = min([int(psutil.virtual_memory().available), *_group_free(), *_process_free()])
     return resident_bytes() + int(_FREE_SHARE * max(0, free))
+
+
+def bytes_for_images(limit: int) -> int:
+    """Return the bytes of a limit that a training may hold images in, with what it makes of them.
+
+    Up to half of what this process leaves of the limit is kept for the network, at most 4 GB.
+    """
+    free = max(0, limit - resident_bytes())
+    return free - min(free // 2, _NETWORK_BYTES)
 
 
 def total_bytes() -> int:

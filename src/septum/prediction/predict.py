@@ -32,7 +32,7 @@ from septum.prediction.frames import (
 )
 from septum.prediction.in_blocks import predict_in_blocks
 from septum.prediction.in_memory import PredictionFailure, failure, frame_operations, predict_in_memory
-from septum.prediction.memory import format_bytes, peak_bytes, resident_bytes, usual_limit
+from septum.prediction.memory import peak_bytes, resident_bytes, usual_limit
 from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
     input_images,
@@ -48,6 +48,7 @@ from septum.prediction.scale import ScaleFinder, ScaleState, asked_factor, settl
 from septum.prediction.settings import Output, PredictSettings
 from septum.prediction.tile_plan import Request, plan_prediction
 from septum.prediction.tta import tta_transforms
+from septum.words import format_bytes
 
 if TYPE_CHECKING:
     from septum.prediction.executors import DaskExecutor

@@ -17,7 +17,8 @@ from septum.arrays.resample import resampling_bytes
 from septum.arrays.tiles import even_stride
 from septum.errors import UsageError
 from septum.nn.unet import UNetSettings
-from septum.prediction.memory import format_bytes, tile_bytes
+from septum.prediction.memory import tile_bytes
+from septum.words import format_bytes
 
 # Bytes that the stages of `septum.arrays.stitch` take for each pixel of a block, by the number of axes.
 OBJECT_BYTES = {2: 60, 3: 70}

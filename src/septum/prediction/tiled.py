@@ -311,6 +311,7 @@ def image_probabilities(
     *,
     device: Device,
     normalization: NormalizeSettings,
+    stats: NDArray[np.float32] | None = None,
     max_output: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """Predict a whole image held in memory.
@@ -325,6 +326,8 @@ def image_probabilities(
         Where the network is.
     normalization
         How intensities are normalized.
+    stats
+        ``(C, 3)`` float32, finite but for the limit, by which they are; None: the `statistics` of this image.
     max_output
         Largest sides that a tile may write; by default those of `largest_output`.
 
@@ -336,8 +339,7 @@ def image_probabilities(
     limit = tuple(max_output) if max_output is not None else largest_output(network.settings, device)
     whole = tuple(slice(0, n) for n in image.shape[1:])
     out = np.empty((network.settings.classes, *image.shape[1:]), dtype=np.float32)
-    for write, probabilities, _ in TiledPredictor(network, device, limit).tiles(
-        image, statistics(image, normalization), whole
-    ):
+    stats = statistics(image, normalization) if stats is None else stats
+    for write, probabilities, _ in TiledPredictor(network, device, limit).tiles(image, stats, whole):
         out[(slice(None), *write)] = probabilities
     return out

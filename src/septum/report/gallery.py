@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from septum.arrays.resample import Resampled
 from septum.arrays.targets import separate_touching
 from septum.check.check import Report
-from septum.check.samples import Sample, judged_objects, on_grid, open_sample
+from septum.check.samples import open_sample
 from septum.errors import SeptumError
 from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
+from septum.pairing.sample import Sample, judged_objects, on_grid
 from septum.prediction.frames import FoundScale
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model

@@ -21,13 +21,13 @@ from markupsafe import Markup
 from septum.errors import FileError
 from septum.io.atomic import whole_file
 from septum.io.formats import format_path
-from septum.prediction.memory import format_bytes
 from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
 from septum.report.gallery import Case
 from septum.report.numbers import SCORE_TITLES, format_seconds, format_value
 from septum.report.summary import RunReport, metrics, write_metrics
 from septum.training.model_selection import MAIN_SCORES
+from septum.words import format_bytes
 
 NAME = "report.html"
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import connected_components
 from septum.check.check import Report, check
-from septum.check.samples import Sample, judged_objects, load_pair
+from septum.check.samples import load_pair
 from septum.errors import UsageError
 from septum.events import Event
 from septum.experiments.events import HeldOutDone
@@ -25,6 +25,7 @@ from septum.experiments.held_out import HELD_OUT, OUT_OF_FOLD, HeldOutFiles
 from septum.io.formats import format_path
 from septum.io.selection import Selection
 from septum.metrics.contingency import table
+from septum.pairing.sample import Sample, judged_objects
 from septum.prediction.model import Model, open_model
 from septum.report.gallery import labels_of, on_own_grid, predicted_sample
 from septum.review.settings import ReviewSettings

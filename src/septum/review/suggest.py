@@ -19,13 +19,14 @@ from septum.io.image import Image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
 from septum.prediction.frames import FoundScale, ImageFrame, open_for_model, split_frames, walked_axes, working_frame
-from septum.prediction.memory import format_bytes, resident_bytes, usual_limit
+from septum.prediction.memory import resident_bytes, usual_limit
 from septum.prediction.model import Model, open_model
 from septum.prediction.outputs import input_images
 from septum.prediction.tiled import TiledPredictor, largest_output
 from septum.prediction.tta import transformed_probabilities, tta_transforms
 from septum.review.disagreement import mutual_information, strongest_boxes
 from septum.review.settings import SuggestSettings
+from septum.words import format_bytes
 
 _BOX_PX = {2: 256, 3: 64}  # default side of a suggested region, by rank
 _BOXES = 3  # regions of an image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters, object_sizes
 from septum.arrays.watershed import find_holes
 from septum.arrays.weight_map import two_nearest
-from septum.check.samples import Sample
 from septum.nn.augment import AugmentSettings
+from septum.pairing.sample import Sample, measured
 from septum.settings import MaskKind
 from septum.threads import map_in_threads
 from septum.words import pluralize
@@ -184,25 +185,26 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
     classes
         Number of classes for ``"classes"``.
     scale
-        That at which the samples stand (`septum.check.samples.on_grid`).
+        That at which the samples stand (`septum.pairing.sample.on_grid`).
     """
     is_objects = kind == "objects"
     classes = 2 if is_objects else classes
-    measured = map_in_threads(lambda sample: _measure(sample, objects=is_objects, classes=classes), samples)
-    shapes = np.asarray([s.mask.shape for s in samples])
-    known = [s.spacing_um for s in samples if s.spacing_um is not None]
+    every, samples = samples, measured(samples)
+    figures = map_in_threads(lambda sample: _measure(sample, objects=is_objects, classes=classes), samples)
+    shapes = np.asarray([s.sides for s in every])
+    known = [s.spacing_um for s in every if s.spacing_um is not None]
     spacing = np.median(np.asarray(known), axis=0) if known else np.ones(shapes.shape[1])
-    spans = np.asarray([m.span for m in measured])
+    spans = np.asarray([m.span for m in figures])
     ranges = spans[:, 1] - spans[:, 0]
     ranges = ranges[ranges > 0]
-    counts = np.sum([m.counts for m in measured], axis=0)
-    diameters = equivalent_diameters(np.concatenate([m.sizes for m in measured]), shapes.shape[1])
+    counts = np.sum([m.counts for m in figures], axis=0)
+    diameters = equivalent_diameters(np.concatenate([m.sizes for m in figures]), shapes.shape[1])
     has_objects = len(diameters) > 0
     boundary_lines = not is_objects and classes == 2 and has_boundary_lines(samples)
     common = _common_statistics(samples)
     low, high = (float(q) for q in np.quantile(diameters, [0.05, 0.95])) if has_objects else (0.0, 0.0)
     return Fingerprint(
-        channels=samples[0].image.shape[0],
+        channels=samples[0].channels,
         classes=classes,
         sides=tuple(int(v) for v in np.median(shapes, axis=0)),
         anisotropy=tuple(float(v) for v in np.round(spacing / spacing.min(), 2)),
@@ -210,17 +212,17 @@ def compute_fingerprint(samples: Sequence[Sample], kind: MaskKind, *, classes: i
         object_range_px=(low, high) if has_objects else None,
         fixed_orientation=not is_objects and has_fixed_orientation(samples, classes=classes),
         boundary_lines=boundary_lines,
-        images=len(samples),
+        images=len(every),
         side_range=tuple((int(low), int(high)) for low, high in zip(shapes.min(0), shapes.max(0), strict=True)),
         spacing_um=tuple(float(v) for v in spacing) if known else (),
         intensities=(float(np.median(spans[:, 0])), float(np.median(spans[:, 1]))),
         contrast=float(ranges.max() / ranges.min()) if len(ranges) else 1.0,
-        brightest=float(np.median([m.brightest for m in measured])),
+        brightest=float(np.median([m.brightest for m in figures])),
         objects=len(diameters),
-        touching=sum(m.touching for m in measured) / len(diameters) if has_objects else 0.0,
-        holes=sum(m.pierced for m in measured) / len(diameters) if has_objects else 0.0,
+        touching=sum(m.touching for m in figures) / len(diameters) if has_objects else 0.0,
+        holes=sum(m.pierced for m in figures) / len(diameters) if has_objects else 0.0,
         shares=tuple(float(c) for c in counts / max(1, counts.sum())),
-        annotated=float(counts.sum() / sum(s.mask.size for s in samples)),
+        annotated=float(counts.sum() / sum(math.prod(s.sides) for s in samples)),
         gray_values=None if is_objects or boundary_lines else _gray_values(samples, common, classes=classes),
         common=tuple((float(offset), float(gain)) for offset, gain in common),
         scale=scale,
@@ -252,6 +254,7 @@ class _ImageFigures:
 
 
 def _measure(sample: Sample, *, objects: bool, classes: int) -> _ImageFigures:
+    sample = sample.held()
     low, high = np.quantile(_sampled(sample.image), [0.01, 0.99])
     span, brightest, mask = (float(low), float(high)), brightest_structures(sample.image), sample.mask
     if not objects:
@@ -265,20 +268,23 @@ def _measure(sample: Sample, *, objects: bool, classes: int) -> _ImageFigures:
 
 def _common_statistics(samples: Sequence[Sample]) -> NDArray[np.float32]:
     """Compute offset and scale of each channel from a sample of the pixels of all images; ``(C, 2)`` float32."""
-    pixels = [s.image.reshape(len(s.image), -1) for s in samples]
-    step = max(1, sum(p.shape[1] for p in pixels) // _COMMON_PIXELS)
-    return statistics(np.concatenate([p[:, ::step] for p in pixels], axis=1), NormalizeSettings())[:, :2]
+    step = max(1, sum(math.prod(s.sides) for s in samples) // _COMMON_PIXELS)
+    pixels = [s.image.reshape(s.channels, -1)[:, ::step].copy() for s in samples]
+    return statistics(np.concatenate(pixels, axis=1), NormalizeSettings())[:, :2]
 
 
 def _gray_values(samples: Sequence[Sample], common: NDArray[np.float32], *, classes: int) -> GrayValues:
     """Compute how well gray values tell the classes apart, for both normalizations, with and without augmentation."""
     drawn = AugmentSettings.auto()
     varied = [(1 + drawn.contrast * gain, drawn.brightness * offset) for gain in _VARIATIONS for offset in _VARIATIONS]
-    pixels = [sample_classes(s.image, s.mask, classes=classes) for s in samples]
+    pixels, own = [], []
+    for sample in (s.held() for s in samples):
+        pixels.append(sample_classes(sample.image, sample.mask, classes=classes))
+        own.append(sample.statistics(NormalizeSettings()))
     labels = [label for _, label in pixels]
     recalls = []
-    for stats in ([statistics(s.image, NormalizeSettings()) for s in samples], [common] * len(samples)):
-        values = [(v - own[:, :1]) / own[:, 1:2] for (v, _), own in zip(pixels, stats, strict=True)]
+    for stats in (own, [common] * len(samples)):
+        values = [(v - of[:, :1]) / of[:, 1:2] for (v, _), of in zip(pixels, stats, strict=True)]
         recalls += [
             intensity_recall(values, labels, classes=classes),
             intensity_recall(values, labels, classes=classes, varied=varied),
@@ -292,12 +298,12 @@ def has_boundary_lines(samples: Sequence[Sample]) -> bool:
     The background is then the rarer class, and most of it lies between two areas that are closer to each other than
     half their width. False for masks with unannotated parts, in which this cannot be decided.
     """
-    masks = [s.mask for s in samples]
-    background, foreground = (sum(int((mask == k).sum()) for mask in masks) for k in (0, 1))
+    counts = map_in_threads(lambda sample: np.bincount(np.clip(sample.mask, -1, 2).ravel() + 1, minlength=4), samples)
+    _, background, foreground, _ = np.sum(counts, axis=0).tolist()
     annotated = background + foreground
-    if not 0 < background < foreground or annotated <= _ANNOTATED * sum(mask.size for mask in masks):
+    if not 0 < background < foreground or annotated <= _ANNOTATED * sum(math.prod(s.sides) for s in samples):
         return False
-    middles = [_middle(mask) for mask in masks[:: -(-len(masks) // _LINES_MASKS)]]
+    middles = [_middle(sample.mask) for sample in samples[:: -(-len(samples) // _LINES_MASKS)]]
     areas = [np.where(mask < 0, np.int32(-1), connected_components(mask == 1)) for mask in middles]
     count = sum(int(labels.max(initial=0)) for labels in areas)
     if count < _MIN_AREAS * len(areas):

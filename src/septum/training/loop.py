@@ -25,7 +25,7 @@ from septum.training.checkpoint import Checkpoint, agreed_checkpoint
 from septum.training.distributed import Processes, check_compilable, processes_of_this_training
 from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
 from septum.training.interrupt import StopRequest
-from septum.training.planner import on_working_grid, plan_of_run
+from septum.training.planner import check_step_memory, describe_memory, memory_for_images, on_working_grid, plan_of_run
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
@@ -105,6 +105,7 @@ def _train(
         plan, reasons, start = plan_of_run(
             settings, figures, rules, start=start, folder=folder, device=device, processes=processes
         )
+        check_step_memory(settings, plan, device, processes)
         origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)}
         origin |= {} if start is None else {"from": start.provenance()}
         if processes.first:
@@ -114,7 +115,7 @@ def _train(
         origin |= {"seed": settings.seed, "preset": settings.preset}
         checkpoint = yield from agreed_checkpoint(folder.checkpoints, processes)
         done = folder.finished(checkpoint, origin) if processes.first else None
-        lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})")
+        lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})", *describe_memory(loaded))
         yield Planned(lines if done is None else lines[:1])
         if processes.any(done is not None):
             yield from () if done is None else (Finished(done.steps, done.model), done)
@@ -151,7 +152,7 @@ def _open_data(
     """Check and load the data, load the model to start from, and split the images."""
     if loaded is None:
         yield Working("opening every file")
-    report = check_data(settings) if loaded is None else loaded.report
+    report = check_data(settings, memory_for_images(settings, processes)) if loaded is None else loaded.report
     yield Checked(report)
     given = settings.from_model
     start: Pretrained | Trial | None = read_pretrained(given) if isinstance(given, Path) else None

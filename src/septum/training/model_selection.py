@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from septum.arrays.instances import AREAS, ObjectSettings
-from septum.check.samples import Sample
 from septum.evaluation.candidates import object_sizes
 from septum.evaluation.object_scores import (
     FEWEST,
@@ -26,6 +25,7 @@ from septum.evaluation.object_scores import (
 )
 from septum.metrics.aggregate import Finish, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table
+from septum.pairing.sample import Sample
 from septum.settings import MaskKind
 from septum.training.distributed import Processes
 

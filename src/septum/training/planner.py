@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 
@@ -12,15 +13,17 @@ import torch
 from septum import seeding
 from septum.check.issues import format_shape
 from septum.check.label_kind import Rules
-from septum.check.samples import LoadedData, Sample, on_grid
+from septum.check.samples import LoadedData, bytes_of_pixel
 from septum.cpu.training import for_training, step_threads
 from septum.errors import UsageError
+from septum.kept import Memory
 from septum.models.named import file_of
 from septum.nn.deep_supervision import DeeplySupervised
 from septum.nn.device import Device
 from septum.nn.optimizer import Optimizer
 from septum.nn.unet import UNet
-from septum.prediction.memory import format_bytes, total_bytes, training_bytes
+from septum.pairing.sample import Sample, StoredSample, on_grid
+from septum.prediction.memory import bytes_for_images, resident_bytes, total_bytes, training_bytes, usual_limit
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint, compute_fingerprint
 from septum.training.plan import Plan, describe_plan, smallest_tile
@@ -28,7 +31,7 @@ from septum.training.presets import LEAST_COARSE, Reasons, make_plan, working_sc
 from septum.training.pretrained import Pretrained, Trial, check_compatible, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.settings import TrainSettings
-from septum.words import pluralize
+from septum.words import format_bytes, pluralize
 
 # Validations of a training that may end early: five of them make a plateau.
 _PLATEAU_VALIDATIONS = 20
@@ -169,7 +172,7 @@ def _find_start(
     if settings.preset != "auto" or len(plan.tile) != 2 or not (kind == "objects" or plan.lines):
         return None, ()
     scores, starts, sentences = dict[str, float](), dict[str, Pretrained](), []
-    sides = np.median([sample.mask.shape for sample in trial.judged], axis=0)
+    sides = np.median([sample.sides for sample in trial.judged], axis=0)
     for name in STARTS[kind]:
         start = read_pretrained(file_of(name))
         network = start.header.network
@@ -312,6 +315,39 @@ def training_limit(device: Device) -> int:
     if device.torch.type == "cuda":
         return int(0.75 * torch.cuda.get_device_properties(device.torch).total_memory)
     return total_bytes() // 2
+
+
+def memory_for_images(settings: TrainSettings, processes: Processes) -> Memory:
+    """Return the memory for images: what the network leaves of ``--max-memory``, or of most of the free memory."""
+    return Memory(limit_bytes=bytes_for_images((settings.max_memory or usual_limit()) // processes.world))
+
+
+def describe_memory(loaded: LoadedData) -> Reasons:
+    """Return one sentence if images stay in their files because they do not fit into the memory; else none."""
+    stored = [sample for sample in loaded.samples if isinstance(sample, StoredSample)]
+    limit = loaded.report.files.memory.limit_bytes
+    needed = sum(math.prod(sample.sides) * bytes_of_pixel(sample.channels) for sample in stored)
+    if limit is None or needed <= limit:
+        return ()
+    whole = sum(1 for sample in stored if sample.whole is None)
+    slow = f"; {pluralize(whole, 'image')} of them read whole for each tile that is not at hand" if whole else ""
+    text = f"images are read from their files when tiles need them: {format_bytes(needed)} do not fit into"
+    return (f"{text} {format_bytes(limit)}{slow}",)
+
+
+def check_step_memory(settings: TrainSettings, plan: Plan, device: Device, processes: Processes) -> None:
+    """Raise `UsageError` if a step on the CPU does not fit into ``--max-memory``, which decides nothing in a plan."""
+    if settings.max_memory is None or device.torch.type != "cpu":
+        return
+    limit, held = settings.max_memory // processes.world, resident_bytes()
+    needed = training_bytes(plan.network, plan.tile, -(-plan.batch // processes.world))
+    if held + needed > limit:
+        raise UsageError(
+            f"--max-memory {format_bytes(settings.max_memory)}: a step takes about {format_bytes(needed)}, and the "
+            f"program holds {format_bytes(held)}",
+            "memory for one step at least",
+            "give more memory, or a smaller batch, tile or network (--batch, --tile, --width)",
+        )
 
 
 def fit_memory(plan: Plan, limit: int) -> tuple[Plan, Reasons]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -18,15 +18,13 @@ from septum.arrays.normalize import normalize, statistics
 from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import border_reach, class_balance, class_counts, fiji_weight_map, weight_map
 from septum.axes import relative_spacing
-from septum.check.samples import Sample
+from septum.check.samples import bytes_of_pixel
+from septum.pairing.sample import Sample, StoredSample, measured
 from septum.settings import MaskKind
 from septum.threads import map_in_threads
 from septum.training.plan import Plan
 
 Box = tuple[slice, ...]
-
-SHARES_FROM = 16
-"""Blocks from which `class_shares` are computed; an image that is no larger is one block."""
 
 # Sides of the blocks in which the weights of large images are computed, in pixels, by the number of axes.
 _BLOCK = {2: 768, 3: 96}
@@ -67,6 +65,10 @@ class Prepared:
     weight: NDArray[np.float32]
     places: tuple[TilePlaces, ...]
     spacing: tuple[float, ...] | None
+    counted = True
+    """Figures of all images together are computed from this one as well (`septum.pairing.sample.measured`)."""
+    is_held = True
+    """The arrays stay in memory."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,7 +140,7 @@ class _PreparedLater(Prepared):
         balance: NDArray[np.float32],
     ) -> None:
         self.spacing = sample.spacing_um
-        self._raw, self._labels, self._counts = sample.image, labels, counts
+        self._raw, self._labels, self._counts, self._whole = sample.image, labels, counts, sample.whole
         self._plan, self._kind, self._number, self._balance = plan, kind, number, balance
         self._weight = np.empty(labels.shape, np.float32)
         self._missing, self._lock = dict(enumerate(self.blocks)), RLock()
@@ -157,12 +159,13 @@ class _PreparedLater(Prepared):
 
     @cached_property
     def values(self) -> frozenset[int]:
-        present = np.flatnonzero(self._counts).tolist()
-        return frozenset(k for k in present if k == 1 or self._kind == "classes")
+        return _values(self._counts, self._kind)
 
     @cached_property
     def image(self) -> NDArray[np.float32]:  # type: ignore[override]
-        self._raw = normalize(self._raw, statistics(self._raw, self._plan.normalization))  # the raw one may go
+        method = self._plan.normalization
+        stats = statistics(self._raw, method) if self._whole is None else self._whole.statistics(method)
+        self._raw = normalize(self._raw, stats)  # the raw one may go
         return self._raw
 
     @cached_property
@@ -179,12 +182,7 @@ class _PreparedLater(Prepared):
 
     @property
     def blocks(self) -> list[Box]:
-        side = max(self.shape) if self._reach is None else _BLOCK[len(self.shape)]
-        starts = [range(0, n, side) for n in self.shape]
-        return [
-            tuple(slice(a, min(a + side, n)) for a, n in zip(corner, self.shape, strict=True))
-            for corner in product(*starts)
-        ]
+        return _blocks(self.shape, _reach(self._plan))
 
     def arrays(self, box: Box | None = None) -> tuple[NDArray[Any], ...]:
         with self._lock:
@@ -204,34 +202,82 @@ class _PreparedLater(Prepared):
             return np.minimum(self._labels, 1)
         return np.where(self._labels < 0, self._labels, connected_components(self._labels == 1))
 
-    @property
-    def _reach(self) -> float | None:
-        """How far the weight of a pixel depends on the objects around it, in pixels; None: on the whole image."""
-        weights = self._plan.weights
-        return None if weights.method == "fiji" else border_reach(self._w0, weights.sigma_px)
-
-    @property
-    def _w0(self) -> float:
-        """More than two classes get the class balance without separation border."""
-        two = self._plan.weights.method == "fiji" or len(self._balance) == 2
-        return self._plan.weights.w0 if two else 0.0
-
     def _weight_of(self, block: Box) -> NDArray[np.float32]:
         """Compute the weight map of a plan in a block: to the bit as in the whole image."""
         sigma_px, spacing = self._plan.weights.sigma_px, self.spacing
-        if self._reach is None:
-            return fiji_weight_map(self._objects, w0=self._w0, sigma_px=sigma_px, spacing=spacing)
-        margins = [math.ceil(self._reach / size) for size in relative_spacing(spacing, len(block))]
+        w0, reach = _border_height(self._plan), _reach(self._plan)
+        if reach is None:
+            return fiji_weight_map(self._objects, w0=w0, sigma_px=sigma_px, spacing=spacing)
+        margins = [math.ceil(reach / size) for size in relative_spacing(spacing, len(block))]
         around = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(block, margins, strict=True))
         inner = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(around, block, strict=True))
         objects, target = np.ascontiguousarray(self._objects[around]), self.target[around]
-        return weight_map(objects, target, self._balance, w0=self._w0, sigma_px=sigma_px, spacing=spacing)[inner]
+        return weight_map(objects, target, self._balance, w0=w0, sigma_px=sigma_px, spacing=spacing)[inner]
+
+
+class _PreparedAgain(Prepared):
+    """An image whose arrays are made when they are needed, and given up when memory is needed for others.
+
+    Parameters
+    ----------
+    sample
+        The image, which stays in its file.
+    counts
+        ``(K,)`` int64, 0 or more: its annotated pixels of each class.
+    make
+        Makes the image anew.
+    plan, kind
+        Plan and meaning of the mask.
+    """
+
+    def __init__(
+        self, sample: StoredSample, counts: NDArray[np.int64], make: Callable[[], Prepared], plan: Plan, kind: MaskKind
+    ) -> None:
+        self.spacing, self.is_held = sample.spacing_um, False
+        self._sample, self._counts, self._make, self._plan, self._kind = sample, counts, make, plan, kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._sample.sides
+
+    @property
+    def channels(self) -> int:
+        return self._sample.channels
+
+    @cached_property
+    def annotated(self) -> int:
+        return int(self._counts.sum())
+
+    @cached_property
+    def values(self) -> frozenset[int]:
+        return _values(self._counts, self._kind)
+
+    @cached_property
+    def places(self) -> tuple[TilePlaces, ...]:  # type: ignore[override]
+        return self._made.places
+
+    @property
+    def target(self) -> NDArray[np.uint8]:  # type: ignore[override]
+        return self._made.target
+
+    @property
+    def blocks(self) -> list[Box]:
+        return _blocks(self.shape, _reach(self._plan))
+
+    def arrays(self, box: Box | None = None) -> tuple[NDArray[Any], ...]:
+        return self._made.arrays(box)
+
+    @property
+    def _made(self) -> Prepared:
+        needed = math.prod(self.shape) * bytes_of_pixel(self.channels)
+        return self._sample.source.values.get(self, self._make, lambda _: needed)
 
 
 def prepare(samples: Sequence[Sample], plan: Plan, *, kind: MaskKind) -> tuple[Prepared, ...]:
     """Prepare training samples; class weights are computed from all of them together.
 
-    Weight maps, places and normalized images are computed when they are first needed, and do not depend on when.
+    Weight maps, places and normalized images are computed when they are first needed, and do not depend on when. Those
+    of samples that stay in their files are given up when memory is needed for others, and computed again.
 
     Parameters
     ----------
@@ -247,53 +293,69 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: MaskKind) -> tuple[P
     tuple of Prepared
         In the order of `samples`.
     """
-    classes = plan.network.classes
+    chosen = {id(sample): sample for sample in measured(samples)}
 
     def count(sample: Sample) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        if kind == "classes":
-            return sample.mask, class_counts(class_target(sample.mask), classes=classes)
-        labels = separate_touching(sample.mask)
-        return labels, np.array([np.count_nonzero(labels == 0), np.count_nonzero(labels > 0)])
+        labels = _separated(sample, kind)
+        return (np.empty(0, np.int32) if isinstance(sample, StoredSample) else labels), _counts(labels, plan, kind)
 
-    counted = map_in_threads(count, samples)
-    balance = class_balance(np.sum([counts for _, counts in counted], axis=0), cap=plan.weights.balance)
-    return tuple(
-        _PreparedLater(sample, labels, counts, plan=plan, kind=kind, number=number, balance=balance)
-        for number, (sample, (labels, counts)) in enumerate(zip(samples, counted, strict=True))
-    )
+    counted = dict(zip(chosen, map_in_threads(count, chosen.values()), strict=True))
+    balance = class_balance(np.sum([counts for _, counts in counted.values()], axis=0), cap=plan.weights.balance)
+
+    def later(number: int, sample: Sample) -> Prepared:
+        labels, counts = counted.get(id(sample), (None, None))
+        if not isinstance(sample, StoredSample):
+            assert labels is not None and counts is not None
+            return _PreparedLater(sample, labels, counts, plan=plan, kind=kind, number=number, balance=balance)
+        known = counts if sample.source.counts is None else sample.source.counts
+        assert known is not None
+
+        def make() -> Prepared:
+            held = sample.held()
+            labels = _separated(held, kind)
+            return _PreparedLater(held, labels, known, plan=plan, kind=kind, number=number, balance=balance)
+
+        again = _PreparedAgain(sample, known, make, plan, kind)
+        again.counted = id(sample) in chosen
+        return again
+
+    return tuple(later(number, sample) for number, sample in enumerate(samples))
 
 
-def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64]:
-    """Compute the share of each class in the weight of the pixels.
+def _separated(sample: Sample, kind: MaskKind) -> NDArray[np.int32]:
+    """Return the mask with its objects separated, or as it is for classes."""
+    return sample.mask if kind == "classes" else separate_touching(sample.mask)
 
-    They are the probabilities that, predicted everywhere, have the lowest weighted cross entropy. Of many or large
-    images `SHARES_FROM` blocks count, evenly spread, so that a training begins before all weights are computed.
 
-    Parameters
-    ----------
-    images
-        All training images.
-    classes
-        Number of classes K.
+def _counts(labels: NDArray[np.int32], plan: Plan, kind: MaskKind) -> NDArray[np.int64]:
+    """Count the annotated pixels of each class, or of background and objects."""
+    if kind == "classes":
+        return class_counts(class_target(labels), classes=plan.network.classes)
+    return np.array([np.count_nonzero(labels == 0), np.count_nonzero(labels > 0)])
 
-    Returns
-    -------
-    ndarray
-        ``(K,)`` float64 in 0..1, sum about 1; a class without pixels counts as one pixel of weight 1.
-    """
-    every = [(image, block) for image in images for block in image.blocks]
-    chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), SHARES_FROM)).round().astype(int))
 
-    def weigh(place: int) -> NDArray[np.float64]:
-        image, block = every[place]
-        _, target, weight = image.arrays(block)
-        sums = np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
-        return sums.astype(np.float64)
+def _values(counts: NDArray[np.int64], kind: MaskKind) -> frozenset[int]:
+    """Return the values around which tiles are drawn: the objects, or all classes of an image."""
+    return frozenset(k for k in np.flatnonzero(counts).tolist() if k == 1 or kind == "classes")
 
-    weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)
-    known = np.maximum(weights[:classes], 1.0)
-    shares: NDArray[np.float64] = known / known.sum()
-    return shares
+
+def _blocks(shape: Sequence[int], reach: float | None) -> list[Box]:
+    """Divide an image into the blocks in which its weights are computed."""
+    side = max(shape) if reach is None else _BLOCK[len(shape)]
+    starts = [range(0, n, side) for n in shape]
+    return [
+        tuple(slice(a, min(a + side, n)) for a, n in zip(corner, shape, strict=True)) for corner in product(*starts)
+    ]
+
+
+def _reach(plan: Plan) -> float | None:
+    """Return how far the weight of a pixel depends on the objects around it, in pixels; None: on the whole image."""
+    return None if plan.weights.method == "fiji" else border_reach(_border_height(plan), plan.weights.sigma_px)
+
+
+def _border_height(plan: Plan) -> float:
+    """Return w0 of a plan: more than two classes get the class balance without separation border."""
+    return plan.weights.w0 if plan.weights.method == "fiji" or plan.network.classes == 2 else 0.0
 
 
 def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: MaskKind, number: int) -> tuple[TilePlaces, ...]:

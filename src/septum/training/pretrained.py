@@ -7,7 +7,7 @@ held-out scores would be too good.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septum.check.issues import format_shape
-from septum.check.samples import Sample, on_grid
 from septum.errors import ModelError, UsageError
 from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.io.formats import format_path
@@ -26,13 +25,13 @@ from septum.io.tensors import read_model
 from septum.models.named import name_of
 from septum.nn.device import Device
 from septum.nn.unet import UNet, UNetSettings
+from septum.pairing.sample import Sample, evenly_chosen, measured, on_grid
 from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, model_file, trained_networks
 from septum.prediction.tiled import image_probabilities
 from septum.threads import map_in_threads
 from septum.training.model_selection import choose, few_candidates
 from septum.training.settings import TrainSettings
-from septum.training.validation import evenly_chosen
 from septum.words import pluralize
 
 _FIRST, _HEAD = "down.0.0.weight", ("head.weight", "head.bias")
@@ -114,10 +113,10 @@ class Pretrained:
             lines.append(f"last layer: new, for {len(class_values)} classes instead of {before.classes}")
         return tuple(lines)
 
-    def count_seen(self, samples: Iterable[Sample]) -> int:
+    def count_seen(self, samples: Sequence[Sample]) -> int:
         """Return the number of images that this model was trained on, or that belong to one of its sequences."""
         seen = set() if self.header.release is None else set(self.header.release.images)
-        return sum(image_hash(sample.image) in seen for sample in samples) if seen else 0
+        return sum(image_hash(sample.image) in seen for sample in measured(samples)) if seen else 0
 
     def score(self, samples: Sequence[Sample], *, lines: bool, device: Device) -> float:
         """Score this model, before the first step of a training, on parts of some images.
@@ -188,6 +187,7 @@ def image_hash(image: NDArray[np.float32]) -> str:
 
 def _part(sample: Sample) -> Sample:
     """Return a part of a sample around a pixel of an object, in the middle of all of them."""
+    sample = sample.held()
     pixels = np.flatnonzero(sample.mask > 0)
     place = np.unravel_index(pixels[len(pixels) // 2] if len(pixels) else sample.mask.size // 2, sample.mask.shape)
     begins = [

@@ -1,4 +1,4 @@
-"""Where training tiles are drawn."""
+"""Where training tiles are drawn, and the share of each class in them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.targets import IGNORE_INDEX
+from septum.threads import map_in_threads
 from septum.training.plan import Plan
 from septum.training.prepare import Prepared
+
+SHARES_FROM = 16
+"""Blocks from which `class_shares` are computed; an image that is no larger is one block."""
 
 # An image is sparsely annotated if its share of annotated pixels is lower; its tiles are drawn around at most this many
 # of them.
@@ -120,3 +124,36 @@ def count_tiles(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
         tiles = np.prod([-(-n // o) for n, o in zip(image.shape, plan.output, strict=True)])
         counts.append(max(1.0, tiles * image.annotated / math.prod(image.shape)))
     return np.asarray(counts, dtype=np.float64)
+
+
+def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64]:
+    """Compute the share of each class in the weight of the pixels.
+
+    They are the probabilities that, predicted everywhere, have the lowest weighted cross entropy. Of many or large
+    images `SHARES_FROM` blocks count, evenly spread, so that a training begins before all weights are computed.
+
+    Parameters
+    ----------
+    images
+        All training images.
+    classes
+        Number of classes K.
+
+    Returns
+    -------
+    ndarray
+        ``(K,)`` float64 in 0..1, sum about 1; a class without pixels counts as one pixel of weight 1.
+    """
+    every = [(image, block) for image in images if image.counted for block in image.blocks]
+    chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), SHARES_FROM)).round().astype(int))
+
+    def weigh(place: int) -> NDArray[np.float64]:
+        image, block = every[place]
+        _, target, weight = image.arrays(block)
+        sums = np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
+        return sums.astype(np.float64)
+
+    weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)
+    known = np.maximum(weights[:classes], 1.0)
+    shares: NDArray[np.float64] = known / known.sum()
+    return shares

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from septum.errors import UsageError
+from septum.prediction.memory import parse_bytes
 from septum.settings import (
     AXES,
     BACKGROUND,
@@ -220,6 +221,17 @@ class TrainSettings(Settings):
             metavar="NAME=VALUE",
         ),
     ] = ()
+    max_memory: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Option(
+            help="Memory limit: 2G, 800M.",
+            heading="Hardware",
+            metavar="SIZE",
+            default="most of the free memory",
+            parse=parse_bytes,
+            free=True,
+        ),
+    ] = None
     device: Annotated[str, DEVICE] = "auto"
     deterministic: Annotated[
         bool,

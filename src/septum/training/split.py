@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from septum import seeding
-from septum.check.samples import Sample
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
+from septum.pairing.sample import Sample, StoredSample
 from septum.training.settings import SplitSettings
 from septum.words import list_some, pluralize
 
@@ -361,5 +361,8 @@ def train_on_every_class(
 
 def _classes(sample: Sample) -> dict[int, int]:
     """Return the number of annotated pixels of each class in a mask."""
-    counts = np.bincount(sample.mask[sample.mask >= 0])
+    counts = sample.source.counts if isinstance(sample, StoredSample) else None
+    if counts is None:
+        mask = sample.mask
+        counts = np.bincount(mask[mask >= 0])
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}

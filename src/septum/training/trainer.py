@@ -24,8 +24,8 @@ from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import GAIN, selection_score
 from septum.training.plan import OptimizerSettings, Plan
-from septum.training.prepare import Prepared, class_shares
-from septum.training.sampler import Sampler, count_tiles
+from septum.training.prepare import Prepared
+from septum.training.sampler import Sampler, class_shares, count_tiles
 from septum.training.schedule import Schedule
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
@@ -159,7 +159,11 @@ class Trainer:
         free = free_bytes(self.device)
         needed = sum(math.prod(i.shape) * (4 * i.channels + 1 + 4) for i in self.images)
         self._on_device: list[tuple[Tensor, ...]] = []
-        if self.device.torch.type != "cpu" and (free is None or needed < _IMAGES_SHARE * free):
+        if (
+            self.device.torch.type != "cpu"
+            and all(i.is_held for i in self.images)
+            and (free is None or needed < _IMAGES_SHARE * free)
+        ):
             arrays = map_in_threads(lambda image: image.arrays(), self.images)
             self._on_device = [tuple(torch.from_numpy(a).to(self.device.torch) for a in parts) for parts in arrays]
 

@@ -6,6 +6,7 @@ images become scores in `septum.metrics.aggregate`, and `septum.training.model_s
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.instances import ObjectSettings
-from septum.check.samples import Sample
 from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.evaluation.object_scores import object_examples
 from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.nn.device import Device
 from septum.nn.ensemble import Network
+from septum.pairing.sample import Sample, evenly_chosen
 from septum.prediction.tiled import image_probabilities
 from septum.settings import MaskKind
 from septum.threads import map_in_threads, usable_cores
@@ -60,6 +61,7 @@ _KEPT_PIXELS = 1 << 25
 MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
 """Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
 
+_TIMED_PX = 768  # predicting is timed on the middle of an image, of this side at most
 # Shares of a time budget: validations during training, final scores, tuning, learned decisions, and the report.
 _VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.05, 0.05, 0.03, 0.03, 0.02
 # Seconds that the report takes besides predicting.
@@ -118,7 +120,7 @@ class Validator:
     @cached_property
     def _is_kept(self) -> bool:
         """True if the predictions of a validation are kept for the end."""
-        return self._tunable and sum(s.mask.size for s in self._evenly_chosen(MOST_SCORED)) <= _KEPT_PIXELS
+        return self._tunable and sum(math.prod(s.sides) for s in self._evenly_chosen(MOST_SCORED)) <= _KEPT_PIXELS
 
     @property
     def _tunable(self) -> bool:
@@ -139,17 +141,20 @@ class Validator:
         Parameters
         ----------
         network
-            Any network of the training, for prediction: one held-out image is timed with it.
+            Any network of the training, for prediction: one held-out image, or its middle, is timed with it.
         clock
             Schedule of the training.
         """
         wanted = self.plan.validations
         if not self.samples or clock.budget_s is None:
             return wanted
-        typical = mean([sample.mask.size for sample in self.samples])
-        timed = min(self.samples, key=lambda sample: abs(sample.mask.size - typical))
+        typical = mean([math.prod(sample.sides) for sample in self.samples])
+        usual = min(self.samples, key=lambda sample: abs(math.prod(sample.sides) - typical))
+        timed = usual.middle(_TIMED_PX)
         for _ in range(2):  # the first time includes setting things up
             self._columns(network, [timed], self._few_candidates, processes=Processes())
+        larger = math.prod(usual.sides) / math.prod(timed.sides)
+        self._predict_s, self._score_s = larger * self._predict_s, larger * self._score_s
         # The clock of the first process decides: otherwise processes would validate at different steps.
         image_s = self.processes.broadcast(self._predict_s + self._score_s) / self.processes.world
         during_s, number = _VALIDATION_SHARE * clock.budget_s, len(self.samples)
@@ -355,18 +360,13 @@ class Validator:
         return foreground
 
     def _probabilities(self, network: Network, sample: Sample) -> NDArray[np.float32]:
-        return image_probabilities(network, sample.image, device=self.device, normalization=self.plan.normalization)
+        method, stats = self.plan.normalization, sample.statistics(self.plan.normalization)
+        return image_probabilities(network, sample.image, device=self.device, normalization=method, stats=stats)
 
 
 def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:
     """Choose images to learn decisions about objects from: any first ones of them are spread over the samples."""
     chosen = evenly_chosen(len(samples), MOST_LEARNED) if kind == "objects" else []
     spread = sorted(chosen, key=lambda place: place * 0.618 % 1)
-    pixels = np.cumsum([samples[i].mask.size for i in spread])
+    pixels = np.cumsum([math.prod(samples[i].sides) for i in spread])
     return tuple(samples[i] for i, total in zip(spread, pixels, strict=True) if total <= _LEARNED_PIXELS)
-
-
-def evenly_chosen(count: int, number: int) -> list[int]:
-    """Return `number` of the integers 0..count - 1, evenly spaced; all of them if there are no more."""
-    places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
-    return places

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.targets import UNANNOTATED
-from septum.check.samples import Sample, on_grid
 from septum.io.image import Image
+from septum.pairing.sample import Sample, on_grid
 from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.project import Entry, Project

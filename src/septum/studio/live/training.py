@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from septum.arrays.instances import ObjectSettings
-from septum.check.samples import Sample
 from septum.errors import DataError, ModelError, SeptumError
 from septum.models.named import file_of
 from septum.nn.device import find_device
+from septum.pairing.sample import Sample
 from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.tiled import TiledPredictor, largest_output
