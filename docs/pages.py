@@ -82,9 +82,10 @@ def run(steps: list[Step], folder: Path, *, most_s: float = 3600) -> None:
 
 
 def words(line: str) -> str:
-    """Return a line without its numbers, and without the units that change with them; numbers in names stay."""
+    """Return a line without its numbers, and without units and plurals that change with them; numbers in names stay."""
     line = re.sub(r"\d+ (?:h|min|s)\b(?: \d+ (?:min|s)\b)?|\d+(?:\.\d+)? (?:m?s|kB|MB|GB)\b", "TIME", line)
-    return " ".join(re.sub(r"(?<!\w)(?<!\w-)\d+(?:\.\d+)?", "0", line).split())
+    line = re.sub(r"(?<!\w)(?<!\w-)\d+(?:\.\d+)?", "0", line)
+    return " ".join(re.sub(r"\b0 ([a-z]+?)s?\b", r"0 \1", line).split())
 
 
 def renewed(step: Step) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ from pages import Step, renewed, rewritten, run, steps_of, words  # noqa: E402 -
 PAGE = """
 ```
 $ echo 1 image, 2.5 s; echo more; echo 3 min 4 s left
-9 images, 12 s
+9 cells, 12 s
 ...
 ```
 
@@ -33,7 +33,7 @@ $ echo 5 \\
 
 
 def test_a_page_is_run_in_order_and_its_numbers_are_renewed(tmp_path: Path) -> None:
-    steps = steps_of(PAGE.replace("9 images, 12 s", "9 image, 12 s"))
+    steps = steps_of(PAGE.replace("9 cells", "9 images"))
     run(steps, tmp_path, most_s=30)  # the process in the background ends with the page
     assert [step.printed for step in steps] == [
         ["1 image, 2.5 s", "more", "3 min 4 s left"],
@@ -50,7 +50,7 @@ def test_a_page_is_run_in_order_and_its_numbers_are_renewed(tmp_path: Path) -> N
 def test_a_line_with_other_words_is_out_of_date(tmp_path: Path) -> None:
     steps = steps_of(PAGE)
     run(steps, tmp_path, most_s=30)
-    assert [renewed(step)[1] for step in steps] == [["9 images, 12 s"], [], [], []]
+    assert [renewed(step)[1] for step in steps] == [["9 cells, 12 s"], [], [], []]
 
 
 def test_a_command_that_fails_ends_the_page_with_what_it_printed(tmp_path: Path) -> None:
@@ -62,9 +62,14 @@ def test_a_command_that_fails_ends_the_page_with_what_it_printed(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("SEG 0.880, 4 min 58 s", "SEG 0.91, 2.0 s"), ("at most 529 MB", "at most 1.2 GB"), ("a  b 1", "a b 22")],
+    [
+        ("SEG 0.880, 4 min 58 s", "SEG 0.91, 2.0 s"),
+        ("at most 529 MB", "at most 1.2 GB"),
+        ("a  b 1", "a b 22"),
+        ("1 step, 2 threads", "9 steps, 1 thread"),
+    ],
 )
-def test_numbers_and_units_of_time_do_not_count(one: str, other: str) -> None:
+def test_numbers_and_their_units_do_not_count(one: str, other: str) -> None:
     assert words(one) == words(other)
 
 
