@@ -136,12 +136,12 @@ def area_candidates(area_sizes: ArrayLike = ()) -> tuple[ObjectSettings, ...]:
 def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
     """List candidates for `ObjectSettings.min_size_px`: most false objects are smaller than the true ones.
 
-    The list runs from a quarter of the size that 99 % of the true objects exceed up to the size that 90 % exceed, but not
-    beyond a fifth of their median. With the lowest value alone, many false objects remained on the held-out images of
-    four public data sets; tuning over the list raised AP50 by 0.03 to 0.14 there. Steps are small, so that the lowest
+    The list runs from a quarter of the size that 99 % of the true objects exceed up to the size that 90 % exceed, but
+    not beyond a fifth of their median. With the lowest value alone, many false objects remained on the held-out images
+    of four public data sets; tuning over the list raised AP50 by 0.03 to 0.14 there. Steps are small, so that the lowest
     value that removes the false objects removes little else: new images may hold true objects smaller than these. Where
-    objects are of much the same size, the highest values would remove them: of 42 cells in later frames of PhC-C2DH-U373
-    four were smaller than 90 % of those in earlier frames, and lost.
+    objects are of much the same size, the highest values would remove them: of 42 cells in later frames of
+    PhC-C2DH-U373, 4 were smaller than the smallest size that was tuned on earlier frames.
 
     Parameters
     ----------
