@@ -138,8 +138,8 @@ def min_size_candidates(object_sizes: ArrayLike = ()) -> list[int]:
 
     The list runs from a quarter of the size that 99 % of the true objects exceed up to the size that 90 % exceed, but
     not beyond a fifth of their median. With the lowest value alone, many false objects remained on the held-out images
-    of four public data sets; tuning over the list raised AP50 by 0.03 to 0.14 there. Steps are small, so that the lowest
-    value that removes the false objects removes little else: new images may hold true objects smaller than these. Where
+    of four public data sets; tuning over the list raised AP50 by 0.03 to 0.14 there. Steps are small, so that the
+    lowest value that removes the false objects removes little else: new images may hold smaller true objects. Where
     objects are of much the same size, the highest values would remove them: of 42 cells in later frames of
     PhC-C2DH-U373, 4 were smaller than the smallest size that was tuned on earlier frames.
 
