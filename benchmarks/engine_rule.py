@@ -1,10 +1,10 @@
 """Processor seconds of PyTorch divided by those of Septum's engine, by network width: figures for the rule of which
 code computes predictions (`septum.prediction.backend`).
 
-    OMP_NUM_THREADS=1 python benchmarks/engine_rule.py [--write]
+    OMP_NUM_THREADS=1 python benchmarks/engine_rule.py [images|volumes] [--write]
 
 Medians of seven tiles each, in turns, one thread. Where the processor has AVX-512, a second process keeps PyTorch,
-numba and the engine to AVX2.
+numba and the engine to AVX2. Without a kind, images and volumes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "engine_rule.json"
-WIDTHS = (2, 4, 6, 8, 12, 16, 20, 24, 32)
+# Widths, and padding, depths and sides of tiles; volumes are those of `auto` for the hippocampus and for coarse planes.
+WIDTHS = {"images": (2, 4, 6, 8, 12, 16, 20, 24, 32), "volumes": (4, 8, 16, 32)}
+CASES: dict[str, list[tuple[Any, tuple[int, ...], tuple[int, ...]]]] = {
+    "images": [("valid", (4, 4), (572, 572)), ("same", (4, 4), (256, 256))],
+    "volumes": [("same", (2, 2, 2), (36, 52, 36)), ("same", (1, 3, 3), (16, 128, 128))],
+}
 ROUNDS = 7
 AVX2 = {
     "NUMBA_CPU_NAME": "haswell",
@@ -40,18 +46,19 @@ def keep_to_avx2() -> None:
     llvm.get_host_cpu_features = lambda: features
 
 
-def ratios() -> dict[str, dict[str, float]]:
-    """Return the ratio of processor seconds by padding and width, in this process."""
+def ratios(kind: str) -> dict[str, dict[str, float]]:
+    """Return the ratio of processor seconds of a kind of images by tile and width, in this process."""
     import torch
 
     from septum.cpu.inference import Engine
     from septum.nn.unet import UNet, UNetSettings, for_prediction
 
     found: dict[str, dict[str, float]] = {}
-    for padding, side in (("valid", 572), ("same", 256)):
-        for width in WIDTHS:
-            network = for_prediction(UNet(UNetSettings(width=width, padding=padding, batch_norm=True), seed=0))
-            x = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(1))
+    for padding, depths, sides in CASES[kind]:
+        for width in WIDTHS[kind]:
+            shape = UNetSettings(width=width, padding=padding, depths=depths, batch_norm=True)
+            network = for_prediction(UNet(shape, seed=0))
+            x = torch.randn(1, 1, *sides, generator=torch.Generator().manual_seed(1))
             programs = (network, Engine(network))
             times: tuple[list[float], list[float]] = ([], [])
             with torch.inference_mode():
@@ -62,29 +69,33 @@ def ratios() -> dict[str, dict[str, float]]:
                         if number:  # the first sets things up
                             seconds.append(time.process_time() - begin)
             torch_s, engine_s = map(statistics.median, times)
-            found.setdefault(f"{padding}, {side} x {side}", {})[str(width)] = round(torch_s / engine_s, 2)
+            tile = f"{padding}, {' x '.join(map(str, sides))}"
+            found.setdefault(tile, {})[str(width)] = round(torch_s / engine_s, 2)
     return found
 
 
 def main() -> None:
     """Measure, print and, with ``--write``, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", choices=[*CASES, []], help="kinds of images; without, all")
     parser.add_argument("--write", action="store_true", help=f"store {RESULTS.name}")
     parser.add_argument("--avx2", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    kinds = given.kinds or list(CASES)
     if given.avx2:
         keep_to_avx2()
-        print(json.dumps(ratios()))
+        print(json.dumps({tile: row for kind in kinds for tile, row in ratios(kind).items()}))
         return
     import torch
 
     vectors = torch.backends.cpu.get_cpu_capability()
-    found = {vectors: ratios()}
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if given.write else {}  # other kinds stay
+    found.setdefault(vectors, {}).update({tile: row for kind in kinds for tile, row in ratios(kind).items()})
     if vectors == "AVX512":
-        command = [sys.executable, __file__, "--avx2"]
+        command = [sys.executable, __file__, *kinds, "--avx2"]
         done = subprocess.run(command, env=os.environ | AVX2, capture_output=True, text=True, check=True)
-        found["AVX2"] = json.loads(done.stdout)
-    text = json.dumps({"command": "python benchmarks/engine_rule.py", **found}, indent=1)
+        found.setdefault("AVX2", {}).update(json.loads(done.stdout))
+    text = json.dumps({"command": "python benchmarks/engine_rule.py"} | found, indent=1)
     print(text)
     if given.write:
         RESULTS.write_text(text + "\n", encoding="utf-8")

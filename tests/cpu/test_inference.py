@@ -198,11 +198,10 @@ def test_tile_of_wrong_size_is_refused() -> None:
 
 def test_unsupported_networks_are_named() -> None:
     assert unsupported(UNetSettings()) is None
-    for depths, words in (((2, 2, 2), "3D"), ((2, 3), "unequal depths")):
-        shape = UNetSettings(width=2, depths=depths)
-        assert words in str(unsupported(shape))
-        with pytest.raises(ValueError, match=words):
-            Engine(for_prediction(UNet(shape)))
+    shape = UNetSettings(width=2, depths=(2, 3))
+    assert "unequal depths" in str(unsupported(shape))
+    with pytest.raises(ValueError, match="unequal depths"):
+        Engine(for_prediction(UNet(shape)))
 
 
 _OTHER_PROCESSOR = """

@@ -93,15 +93,16 @@ def test_the_user_overrules_the_rule() -> None:
     assert select_backend(network, CPU, wanted="torch").why == "asked for"
     assert select_backend(network, CPU, wanted="septum", work=1.0, room=1.0).name == "septum"
     assert select_backend(_network(width=4), CPU, wanted="septum").name == "septum"
-    with pytest.raises(UsageError, match="--engine septum: PyTorch computes volumes"):
+    with pytest.raises(UsageError, match="--engine septum: PyTorch computes volumes without padding"):
         select_backend(_network(depths=(1, 1, 1), width=2), CPU, wanted="septum")
 
 
 def test_pytorch_computes_networks_and_devices_that_the_engine_does_not_support() -> None:
     gpu = replace(CPU, torch=torch.device("cuda"), name="a GPU")
     cases: list[tuple[UNet, Device, str]] = [
-        (_network(depths=(1, 1, 1), width=2), CPU, "PyTorch computes volumes"),
+        (_network(depths=(1, 1, 1), width=2), CPU, "PyTorch computes volumes without padding"),
         (_network(depths=(1, 2), width=2), CPU, "PyTorch computes networks with unequal depths"),
+        (_network(depths=(2, 1, 1), width=2, padding="same"), CPU, "PyTorch computes networks with unequal depths"),
         (_network(), gpu, "PyTorch computes on a GPU"),
     ]
     for network, device, why in cases:
@@ -166,6 +167,7 @@ def test_validation_scores_are_computed_by_the_engine_and_repeat(monkeypatch: py
     x = torch.randn(1, 1, 44, 44, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.equal(first(x), again(x))
+    assert isinstance(for_scores(UNet(UNetSettings(width=8, depths=(1, 1, 1), padding="same")), CPU), Engine)
     assert isinstance(for_scores(UNet(UNetSettings(width=4, depths=(2, 2))), CPU), UNet)
     processor(monkeypatch, "aarch64", "DEFAULT")
     assert isinstance(for_scores(network, CPU), UNet)
@@ -181,6 +183,22 @@ def test_tiles_of_the_engine_equal_the_whole(padding: str, shape: tuple[int, int
     for side in (4, 20):
         tiled = image_probabilities(engine, image, max_output=(side, side), **given)  # type: ignore[arg-type]
         np.testing.assert_allclose(tiled, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 30, 17), (16, 9, 33), (1, 1, 1)])
+@pytest.mark.parametrize("depths", [(2, 2, 2), (0, 2, 2)])
+def test_tiles_of_volumes_equal_the_whole(shape: tuple[int, int, int], depths: tuple[int, int, int]) -> None:
+    network = _network(padding="same", depths=depths)
+    choice = select_backend(network, CPU)
+    assert (choice.name, choice.why) == ("septum", "faster from width 8 on")
+    image = np.random.default_rng(3).integers(0, 255, (1, *shape)).astype(np.uint8)
+    given = {"device": CPU, "normalization": NormalizeSettings()}
+    found = [
+        image_probabilities(code, image, max_output=(side,) * 3, **given)  # type: ignore[arg-type]
+        for code, side in ((network, 48), (Engine(network), 48), (Engine(network), 8))
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +254,8 @@ def test_info_names_the_code_that_computes_and_writes_nothing(
 ) -> None:
     for name in ("XDG_CACHE_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    assert installation()["prediction on CPU"].startswith("Septum's engine for 2D networks from width 8 on")
+    words = "Septum's engine for images and padded volumes from width 8 on"
+    assert installation()["prediction on CPU"].startswith(words)
     assert describe_model(model_file)["computed_by"] == "Septum's engine: faster from width 8 on"
     processor(monkeypatch, "aarch64", "DEFAULT")
     assert installation()["prediction on CPU"].startswith("PyTorch")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -102,12 +103,25 @@ class FeatureMap:
             ctypes.memset(self.address + (last - self.first) * self.row_bytes, 0, self.row_bytes)
 
 
-def assign_addresses(maps: Sequence[FeatureMap]) -> int:
+class Placed(Protocol):
+    """Memory that layers `born` to `dies` use."""
+
+    address: int
+    born: int
+    dies: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the memory."""
+        ...
+
+
+def assign_addresses(maps: Sequence[Placed]) -> int:
     """Assign addresses from 0 on so that maps alive at the same time do not overlap; return the bytes needed.
 
     Greedy, largest first: each map takes the lowest gap between the maps already placed that are alive with it.
     """
-    placed: list[FeatureMap] = []
+    placed: list[Placed] = []
     for one in sorted(maps, key=lambda m: -m.bytes):
         others = sorted((m for m in placed if m.born <= one.dies and one.born <= m.dies), key=lambda m: m.address)
         one.address = 0

@@ -19,12 +19,14 @@ from septum.cpu._feature_maps import FeatureMap
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
 from septum.cpu._threads import ThreadPool
+from septum.nn.unet import UNetSettings
 
 # Size of a block of one thread: inputs and outputs of its 36 matrices stay in the second cache.
 _CACHE_BYTES = 350_000
 # Products in a block that all threads share, in convolutions with many filters, so that filters are read once.
 _SHARED_BLOCK = 8
-_PIXEL_BLOCK = 4
+# Products of `ROWS` pixels in a block of pixels.
+PIXEL_BLOCK = 4
 
 
 @dataclass
@@ -144,6 +146,7 @@ def convolve(
         d[list(places)] = one.row_bytes, one.pixel_bytes, one.chunks
     d[[k.IN_HEIGHT, k.IN_WIDTH]] = source.height + 2 * source.border, source.width + 2 * source.border
     d[[k.HEIGHT, k.WIDTH]] = height, width
+    d[[k.IN_DEPTH, k.DEPTH, k.COLUMN, k.TAPS]] = 1
     d[[k.TOP, k.BOTTOM, k.LEFT, k.RIGHT]] = top, top + out.height, left, left + out.width
     if pooled is not None:
         d[[k.POOLED_ROW, k.POOLED_PIXEL]] = pooled.row_bytes, pooled.pixel_bytes
@@ -244,10 +247,22 @@ def tile_block(features: int, outputs: int) -> tuple[int, bool]:
     return max(1, _CACHE_BYTES // (4 * k.PRODUCTS * ROWS * (features + min(outputs, 2 * LANES)))), False
 
 
-def tile_memory(features: int, outputs: int, block: int, shared: bool) -> tuple[int, int]:
-    """Return the bytes that a convolution needs of each thread's scratch memory and of the shared memory."""
-    inside, outside = (k.PRODUCTS * (4 * block * ROWS * n + STEP) for n in (features, min(outputs, 2 * LANES)))
-    patch, filters = k.PRODUCTS * STEP, k.PRODUCTS * (4 * features * min(outputs, 2 * LANES) + STEP)
+def tile_memory(
+    features: int, outputs: int, block: int, shared: bool, *, column: int = 1, taps: int = 1
+) -> tuple[int, int]:
+    """Return the bytes that a convolution needs of each thread's scratch memory and of the shared memory.
+
+    Parameters
+    ----------
+    features, outputs, block, shared
+        As of `tile_block`; features are those of one plane.
+    column, taps
+        Planes of a column of a volume, and those that an output plane depends on.
+    """
+    columns = min(outputs, 2 * LANES)
+    inside = k.PRODUCTS * (4 * block * (column + taps - 1) * ROWS * features + STEP)
+    outside = k.PRODUCTS * (4 * block * column * ROWS * columns + STEP)
+    patch, filters = k.PRODUCTS * STEP, k.PRODUCTS * (4 * taps * features * columns + STEP)
     return (patch + outside + filters, inside) if shared else (patch + inside + outside, 0)
 
 
@@ -266,12 +281,39 @@ def _reserve_tiles(resources: Resources, d: NDArray[np.int64], packed: PackedWei
     return block * ROWS, shared
 
 
+def convolutions(settings: UNetSettings) -> list[tuple[int, int, int, int]]:
+    """Return all 3x3 convolutions but the first.
+
+    Parameters
+    ----------
+    settings
+        Shape of the network.
+
+    Returns
+    -------
+    list of tuple
+        Of each: its level, input features of a plane and output features, padded as the engine does, and the planes
+        that an output plane depends on, 1 in images.
+    """
+    levels = max(settings.depths)
+    widths = [settings.width << level for level in range(levels + 1)]
+    whole = [-(-n // LANES) * LANES for n in widths]
+    out = [n if n <= LANES else -(-n // (2 * LANES)) * 2 * LANES for n in whole]
+    deep = settings.depths[0] if len(settings.depths) == 3 else -1
+    found = []
+    for level in range(levels + 1):
+        inside = [whole[level - 1], whole[level]] if level else [whole[0]]
+        inside += [2 * whole[level], whole[level]] if level < levels else []
+        found += [(level, features, out[level], 3 if level >= levels - deep else 1) for features in inside]
+    return found
+
+
 def pixel_memory(features: int) -> int:
     """Return the bytes of scratch memory per thread that other layers with `features` inputs need at most."""
-    return 4 * _PIXEL_BLOCK * ROWS * (features + 3 * LANES)
+    return 4 * PIXEL_BLOCK * ROWS * (features + 3 * LANES)
 
 
 def _reserve_pixels(resources: Resources, d: NDArray[np.int64], packed: PackedWeights) -> None:
     """Choose the size of a block of pixels and reserve memory for one."""
-    d[k.BLOCK] = _PIXEL_BLOCK
+    d[k.BLOCK] = PIXEL_BLOCK
     resources.threads.reserve(pixel_memory(packed.features))

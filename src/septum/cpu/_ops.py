@@ -17,7 +17,7 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._layers import Resources, pixel_memory, tile_block, tile_memory
+from septum.cpu._layers import PIXEL_BLOCK, Resources, pixel_memory, tile_block, tile_memory
 from septum.cpu._packed_weights import aligned, image_convolution, is_wide
 from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
@@ -30,8 +30,6 @@ _FEWEST_TILES, _CACHE_BYTES = 36, 350_000
 # Largest memory of these sums, and, where features are many, of the transformed tiles that all threads share: a part of
 # the third cache, which holds other data as well.
 MOST_SUMS_BYTES, MOST_TILES_BYTES = 8_000_000, 2_000_000
-# Products of `ROWS` pixels in a block of pixels.
-PIXEL_BLOCK = 4
 
 RESOURCES = Resources(ThreadPool(1), _LINEAR)
 
@@ -101,6 +99,7 @@ def _description(sources: Sequence[Tensor], outputs: int, margin: int) -> NDArra
     for x, places in zip(sources, _PLACES, strict=False):
         d[list(places)] = strides(x)
     d[[k.IN_HEIGHT, k.IN_WIDTH, k.MARGIN]] = height, width, margin
+    d[[k.IN_DEPTH, k.DEPTH, k.COLUMN, k.TAPS]] = 1
     height, width = height + 2 * margin - 2, width + 2 * margin - 2
     d[[k.HEIGHT, k.WIDTH, k.END, k.BOTTOM, k.RIGHT]] = height, width, height, height, width
     d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * width * outputs, 4 * outputs, outputs // LANES

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES
@@ -62,19 +62,27 @@ class PackedWeights:
     features: int
 
 
-def convolution(conv: nn.Conv2d, sources: int) -> PackedWeights:
+def convolution(weight: Tensor, bias: Tensor | None, sources: int) -> PackedWeights:
     """Pack a 3x3 convolution whose input is the concatenation of `sources` maps of equal size.
 
     The filters are transformed for F(4x4, 3x3), unless this would need too much memory.
+
+    Parameters
+    ----------
+    weight
+        ``(O, I, 3, 3)`` float32 weights.
+    bias
+        ``(O,)`` float32 weights.
+    sources
+        Number of maps.
     """
-    weight = conv.weight.detach().contiguous().numpy()
     outputs, inputs = weight.shape[:2]
     padded, columns = _up(inputs // sources, LANES), _columns(outputs)
     panels = _up(outputs, columns) // columns
     count = 9 if is_wide(sources * padded, panels * columns) else 36
     packed = aligned(panels * count * sources * padded * columns)
-    _pack_filters(weight, packed.reshape(panels, count, sources, padded, columns))
-    return PackedWeights(packed, _bias(conv.bias, panels * columns), panels, columns == LANES, sources * padded)
+    _pack_filters(weight.detach().contiguous().numpy(), packed.reshape(panels, count, sources, padded, columns))
+    return PackedWeights(packed, _bias(bias, panels * columns), panels, columns == LANES, sources * padded)
 
 
 @lazy_jit

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, STEP
-from septum.cpu._layers import pixel_memory
-from septum.cpu._ops import PIXEL_BLOCK, RESOURCES, engine_threads, features_innermost, strides
+from septum.cpu._layers import PIXEL_BLOCK, pixel_memory
+from septum.cpu._ops import RESOURCES, engine_threads, features_innermost, strides
 from septum.cpu._packed_weights import aligned, head
 
 # Bytes of a block of pixels; they are read twice and must stay in the first cache.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, ROWS
-from septum.cpu._layers import pixel_memory
-from septum.cpu._ops import PIXEL_BLOCK, engine_threads, features_innermost, strides
+from septum.cpu._layers import PIXEL_BLOCK, pixel_memory
+from septum.cpu._ops import engine_threads, features_innermost, strides
 from septum.cpu._packed_weights import aligned, up_convolution, up_convolution_turned
 
 _LINEAR = np.float32(1)

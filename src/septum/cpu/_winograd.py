@@ -14,6 +14,10 @@ ROWS, chunks, ROWS, LANES)``, the order in which products read it. 2. `_multiply
 one *panel* of the weights: one or two vectors of output features, stored as ``(36, features, columns)``. 3. `_scatter`:
 A^T m A, bias, leaky ReLU, store; optionally the 2x2 maximum, as pooling windows never cross a tile.
 
+In a volume, a tile and those in the next planes form a *column*. The inputs of a block of columns are stored as
+``(columns / ROWS, planes, chunks, ROWS, LANES)``: those of three planes are one matrix of three times the features, so
+that a 3x3x3 convolution is one product for each output plane, and planes are transformed once.
+
 `winograd` lets each thread do all steps for its own blocks. If a layer has few tiles and many filters (the lowest
 levels), filters and not tiles dominate memory traffic: there `winograd_inputs` transforms one block that all threads
 share, and in `winograd_outputs` each thread takes panels of filters, transforms them from 3x3 (a quarter of the memory
@@ -76,10 +80,13 @@ SUMS, RANGES = 37, 38
 LOOP = 39
 # The third input.
 INPUT2, ROW2, PIXEL2, CHUNKS2 = range(40, 44)
-SIZE = 44
+# Planes of input, output and a column, and those that an output plane depends on: 1 each in images. Bytes of a plane of
+# the first two inputs, of the output and of the pooled output; 1 if pooling joins two planes.
+IN_DEPTH, DEPTH, COLUMN, TAPS, PLANE0, PLANE1, OUT_PLANE, POOLED_PLANE, POOLED_PAIRS = range(44, 53)
+SIZE = 53
 # Loops of prediction, which training runs too.
 WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(6)
-# Loops of training, in `septum.cpu._winograd_backward`, `septum.cpu._pixel_loops` and `septum.cpu._up_convolution`.
+# Loops of training, in `septum.cpu._winograd_backward` and `septum.cpu._pixel_loops`.
 PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
 MOMENTS, NORMALIZE, GRADIENT_SUMS, BATCHNORM_GRADIENT = range(13, 17)
 UP_INPUT_GRADIENT, UP_WEIGHTS_RANGE, POOL, POOL_GRADIENT, HEAD_GRADIENT = range(17, 22)
@@ -93,100 +100,127 @@ def input_chunks(d: Description) -> Any:
 
 @lazy_jit
 def transform_tiles(d: Description, first: int, count: int, target: int, patch: int) -> None:
-    """Transform the inputs of some tiles; pixels beyond the edge of the input count as zero.
+    """Transform the inputs of some columns of tiles; pixels beyond the edge of the input count as zero.
 
     Tiles inside the input are transformed in place; tiles at the edge are first copied to `patch`, with zeros.
     """
     begin, height, width, across = d[BEGIN], d[IN_HEIGHT], d[IN_WIDTH], (d[WIDTH] + 3) // 4
     chunks, stride, margin = input_chunks(d), d[STRIDE_IN], d[MARGIN]
+    planes, per_plane = d[COLUMN] + d[TAPS] - 1, (d[END] - begin + 3) // 4 * across
     for number in range(3):
-        source, row, pixel, here = d[INPUT0], d[ROW0], d[PIXEL0], d[CHUNKS0]
+        source, row, pixel, here, plane = d[INPUT0], d[ROW0], d[PIXEL0], d[CHUNKS0], d[PLANE0]
         offset = target
         if number == 1:
-            source, row, pixel, here = d[INPUT1], d[ROW1], d[PIXEL1], d[CHUNKS1]
+            source, row, pixel, here, plane = d[INPUT1], d[ROW1], d[PIXEL1], d[CHUNKS1], d[PLANE1]
             offset += d[CHUNKS0] * ROWS * STEP
         if number == 2:
-            source, row, pixel, here = d[INPUT2], d[ROW2], d[PIXEL2], d[CHUNKS2]
+            source, row, pixel, here, plane = d[INPUT2], d[ROW2], d[PIXEL2], d[CHUNKS2], 0
             offset += (d[CHUNKS0] + d[CHUNKS1]) * ROWS * STEP
         for tile in range(count if here else 0):
-            y, x = (first + tile) // across * 4 + begin - margin, (first + tile) % across * 4 - margin
-            start = source + y * row + x * pixel
-            to = offset + tile // ROWS * chunks * ROWS * STEP + tile % ROWS * STEP
-            if y >= 0 and x >= 0 and y + 6 <= height and x + 6 <= width:
+            z, place = upper_plane(d, first + tile, per_plane)
+            z -= d[TAPS] // 2
+            y, x = place // across * 4 + begin - margin, place % across * 4 - margin
+            inside = y >= 0 and x >= 0 and y + 6 <= height and x + 6 <= width
+            for k in range(planes):
+                start = source + (z + k) * plane + y * row + x * pixel
+                to = offset + ((tile // ROWS * planes + k) * chunks * ROWS + tile % ROWS) * STEP
+                if inside and 0 <= z + k < d[IN_DEPTH]:
+                    for chunk in range(here):
+                        transform_in(start + chunk * STEP, row, pixel, to + chunk * ROWS * STEP, stride)
+                    continue
                 for chunk in range(here):
-                    transform_in(start + chunk * STEP, row, pixel, to + chunk * ROWS * STEP, stride)
-                continue
-            for chunk in range(here):
-                for i in range(6):
-                    for j in range(6):
-                        if 0 <= y + i < height and 0 <= x + j < width:
-                            copy(start + i * row + j * pixel + chunk * STEP, patch + (6 * i + j) * STEP)
-                        else:
-                            clear(patch + (6 * i + j) * STEP)
-                transform_in(patch, 6 * STEP, STEP, to + chunk * ROWS * STEP, stride)
+                    for i in range(6):
+                        for j in range(6):
+                            if 0 <= z + k < d[IN_DEPTH] and 0 <= y + i < height and 0 <= x + j < width:
+                                copy(start + i * row + j * pixel + chunk * STEP, patch + (6 * i + j) * STEP)
+                            else:
+                                clear(patch + (6 * i + j) * STEP)
+                    transform_in(patch, 6 * STEP, STEP, to + chunk * ROWS * STEP, stride)
+
+
+@lazy_jit
+def upper_plane(d: Description, column: int, per_plane: int) -> tuple[int, int]:
+    """Return the first output plane of a column, and the number of its tiles in their planes."""
+    return (column // per_plane * d[COLUMN], column % per_plane) if column >= per_plane else (0, column)
 
 
 @lazy_jit
 def _multiply(d: Description, left: int, blocks: int, right: int, apart: int, target: int) -> None:
-    """Multiply the 36 matrices of some blocks of tiles with those of one panel, `apart` bytes from each other."""
+    """Multiply the 36 matrices of some blocks of columns with those of one panel, `apart` bytes from each other."""
     chunks, stride_in, stride_out, single = input_chunks(d), d[STRIDE_IN], d[STRIDE_OUT], d[SINGLE]
-    columns = STEP if single else 2 * STEP
+    columns, planes, taps = STEP if single else 2 * STEP, d[COLUMN], d[TAPS]
     for p in range(PRODUCTS):
-        for block in range(blocks):
-            source = left + p * stride_in + block * chunks * ROWS * STEP
-            to = target + p * stride_out + block * ROWS * columns
-            if single:
-                product1(source, right + p * apart, to, chunks)
-            else:
-                product2(source, right + p * apart, to, chunks)
+        source, to = left + p * stride_in, target + p * stride_out
+        for _ in range(blocks):
+            for _ in range(planes):
+                if single:
+                    product1(source, right + p * apart, to, taps * chunks)
+                else:
+                    product2(source, right + p * apart, to, taps * chunks)
+                source += chunks * ROWS * STEP
+                to += ROWS * columns
+            source += (taps - 1) * chunks * ROWS * STEP
 
 
 @lazy_jit
 def _matrix_bytes(d: Description) -> Any:
     """Return the bytes of one of the matrices of a panel of the weights."""
-    return input_chunks(d) * LANES * (STEP if d[SINGLE] else 2 * STEP)
+    return d[TAPS] * input_chunks(d) * LANES * (STEP if d[SINGLE] else 2 * STEP)
 
 
 @lazy_jit
 def _scatter(d: Description, leak: np.float32, source: int, first: int, count: int, panel: int, patch: int) -> None:
-    """Transform products to the outputs of some tiles; store the wanted part of them, and their 2x2 maxima.
+    """Transform products to the outputs of some columns; store the wanted part of them, and their maxima.
 
     Tiles that reach beyond the stored part, given by TOP, BOTTOM, LEFT and RIGHT, are first written to `patch`.
     """
-    begin, height, width, across = d[BEGIN], d[HEIGHT], d[WIDTH], (d[WIDTH] + 3) // 4
-    top, bottom, left, right = d[TOP], d[BOTTOM], d[LEFT], d[RIGHT]
-    output, row, pixel, stride = d[OUTPUT], d[OUT_ROW], d[OUT_PIXEL], d[STRIDE_OUT]
-    pooled, pooled_row, pooled_pixel = d[POOLED], d[POOLED_ROW], d[POOLED_PIXEL]
-    vectors = 1 if d[SINGLE] else 2
-    here = min(vectors, d[OUT_CHUNKS] - panel * vectors)
+    begin, across, vectors = d[BEGIN], (d[WIDTH] + 3) // 4, 1 if d[SINGLE] else 2
+    here, per_plane = min(vectors, d[OUT_CHUNKS] - panel * vectors), (d[END] - begin + 3) // 4 * across
     for tile in range(count):
-        y, x = (first + tile) // across * 4 + begin, (first + tile) % across * 4
-        whole = y >= top and y + 4 <= bottom and x >= left and x + 4 <= right
-        for vector in range(here):
-            place = (panel * vectors + vector) * STEP
-            products = source + (tile * vectors + vector) * STEP
-            bias = d[BIAS] + place
-            there = output + y * row + x * pixel + place
-            if whole:
-                transform_out(products, stride, bias, leak, there, row, pixel)
-            else:
-                transform_out(products, stride, bias, leak, patch, 4 * STEP, STEP)
-                for i in range(max(0, top - y), min(4, bottom - y)):
-                    for j in range(max(0, left - x), min(4, right - x)):
-                        copy(patch + (4 * i + j) * STEP, there + i * row + j * pixel)
-            if pooled:
-                low, right_of, below = (there, pixel, row) if whole else (patch, STEP, 4 * STEP)
-                for i in range(0, min(4, height - y), 2):
-                    for j in range(0, min(4, width - x), 2):
-                        corner = low + i * below + j * right_of
-                        to = pooled + (y + i) // 2 * pooled_row + (x + j) // 2 * pooled_pixel + place
-                        max_of_four(corner, corner + right_of, corner + below, corner + below + right_of, to)
+        z, place = upper_plane(d, first + tile, per_plane)
+        y, x = place // across * 4 + begin, place % across * 4
+        for k in range(min(d[COLUMN], d[DEPTH] - z)):
+            products = source + ((tile // ROWS * d[COLUMN] + k) * ROWS + tile % ROWS) * vectors * STEP
+            for vector in range(here):
+                offset = (panel * vectors + vector) * STEP
+                _scatter_tile(d, leak, products + vector * STEP, z + k, y, x, offset, patch)
+
+
+@lazy_jit
+def _scatter_tile(
+    d: Description, leak: np.float32, products: int, z: int, y: int, x: int, offset: int, patch: int
+) -> None:
+    """Transform the products of a vector of features, `offset` bytes from the first, of one tile; see `_scatter`."""
+    height, width, top, bottom, left, right = d[HEIGHT], d[WIDTH], d[TOP], d[BOTTOM], d[LEFT], d[RIGHT]
+    row, pixel, bias = d[OUT_ROW], d[OUT_PIXEL], d[BIAS] + offset
+    there = d[OUTPUT] + z * d[OUT_PLANE] + y * row + x * pixel + offset
+    whole = y >= top and y + 4 <= bottom and x >= left and x + 4 <= right
+    if whole:
+        transform_out(products, d[STRIDE_OUT], bias, leak, there, row, pixel)
+    else:
+        transform_out(products, d[STRIDE_OUT], bias, leak, patch, 4 * STEP, STEP)
+        for i in range(max(0, top - y), min(4, bottom - y)):
+            for j in range(max(0, left - x), min(4, right - x)):
+                copy(patch + (4 * i + j) * STEP, there + i * row + j * pixel)
+    if not d[POOLED]:
+        return
+    pooled = d[POOLED] + (z // 2 if d[POOLED_PAIRS] else z) * d[POOLED_PLANE] + offset
+    low, right_of, below = (there, pixel, row) if whole else (patch, STEP, 4 * STEP)
+    second, spare = d[POOLED_PAIRS] and z % 2, patch + 16 * STEP
+    for i in range(0, min(4, height - y), 2):
+        for j in range(0, min(4, width - x), 2):
+            corner = low + i * below + j * right_of
+            to = pooled + (y + i) // 2 * d[POOLED_ROW] + (x + j) // 2 * d[POOLED_PIXEL]
+            largest = spare if second else to
+            max_of_four(corner, corner + right_of, corner + below, corner + below + right_of, largest)
+            if second:  # a column begins at an even plane, so the maxima of the plane above are stored
+                max_of_four(to, to, spare, spare, to)
 
 
 @lazy_jit
 def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 3x3 convolution; each thread processes its blocks of tiles from the inputs to the outputs."""
-    tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4)
+    tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4) * ((d[DEPTH] + d[COLUMN] - 1) // d[COLUMN])
     left = scratch + PRODUCTS * STEP
     products = left + PRODUCTS * d[STRIDE_IN]
     size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
@@ -205,7 +239,7 @@ def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> No
 @lazy_jit
 def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """First half of a 3x3 convolution of few tiles with many features: transform the inputs for all threads."""
-    chunks = input_chunks(d)
+    chunks = input_chunks(d) * (d[COLUMN] + d[TAPS] - 1)
     while True:
         block = fetch_add(counter, 1)
         if block * ROWS >= d[COUNT]:
@@ -217,7 +251,7 @@ def winograd_inputs(d: Description, leak: np.float32, counter: int, scratch: int
 @lazy_jit
 def winograd_outputs(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Second half: each thread takes panels of filters, transforms them, and computes all or part of the tiles."""
-    chunks, blocks = input_chunks(d), (d[COUNT] + ROWS - 1) // ROWS
+    chunks, blocks = input_chunks(d) * (d[COLUMN] + d[TAPS] - 1), (d[COUNT] + ROWS - 1) // ROWS
     part = (blocks + d[PARTS] - 1) // d[PARTS]
     products = scratch + PRODUCTS * STEP
     right = products + PRODUCTS * d[STRIDE_OUT]

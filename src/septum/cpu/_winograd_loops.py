@@ -14,7 +14,6 @@ from numba import types
 
 from septum.arrays.jit import lazy_jit
 from septum.cpu import _pixel_loops as n
-from septum.cpu import _up_convolution as u
 from septum.cpu import _winograd as k
 from septum.cpu import _winograd_backward as g
 from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
@@ -39,8 +38,8 @@ _LOOPS: dict[int, Callable[..., None]] = {
     k.NORMALIZE: n.normalize_blocks,
     k.GRADIENT_SUMS: n.gradient_sums,
     k.BATCHNORM_GRADIENT: n.input_gradient,
-    k.UP_INPUT_GRADIENT: u.up_input_gradient,
-    k.UP_WEIGHTS_RANGE: u.up_weights_range,
+    k.UP_INPUT_GRADIENT: n.up_input_gradient,
+    k.UP_WEIGHTS_RANGE: n.up_weights_range,
     k.POOL: n.pool,
     k.POOL_GRADIENT: n.pool_gradient,
     k.HEAD_GRADIENT: n.head_gradient,

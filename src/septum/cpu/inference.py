@@ -6,7 +6,8 @@ are stored channels last in one arena that is planned once per size of tile; ski
 is used, and are read in place instead of being copied. Maps between two convolutions of a level are computed in bands
 of rows and never exist as a whole.
 
-A prediction runs one *chain* of layers (`septum.cpu._layers`) per level: down to the bottom, then up.
+The prediction of an image runs one *chain* of layers (`septum.cpu._layers`) per level: down to the bottom, then up.
+Volumes are computed layer by layer (`septum.cpu._volume_layers`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
@@ -22,11 +24,13 @@ from torch import Tensor, nn
 
 from septum.arrays.geometry import Geometry
 from septum.cpu import _layers as layers
+from septum.cpu import _winograd as k
 from septum.cpu._feature_maps import LevelMaps, plan_memory
 from septum.cpu._ir import LANES
-from septum.cpu._layers import Resources, Stage
+from septum.cpu._layers import Resources, Stage, convolutions
 from septum.cpu._packed_weights import aligned, convolution, head, image_convolution, is_wide, up_convolution
 from septum.cpu._threads import ThreadPool
+from septum.cpu._volume_layers import VolumeLayers, volume_bytes
 from septum.nn.rounding import measure_rounding
 from septum.nn.unet import UNet, UNetSettings
 
@@ -36,9 +40,10 @@ BAND_PIXELS = 8_000
 
 def unsupported(settings: UNetSettings) -> str | None:
     """Return the reason why the engine does not compute networks of this shape; None if it does."""
-    if len(settings.depths) != 2:
-        return "3D networks are computed by PyTorch"
-    if settings.depths[0] != settings.depths[1]:
+    *planes, y, x = settings.depths
+    if planes and settings.padding == "valid":
+        return "3D networks without padding are computed by PyTorch"
+    if y != x or (planes and planes[0] > y):
         return "networks with unequal depths are computed by PyTorch"
     return None
 
@@ -89,28 +94,12 @@ class Engine:
         self.geometry: Geometry = network.geometry
         self._threads = threads
         self._resources = Resources(ThreadPool(threads or torch.get_num_threads()), np.float32(network.settings.leak))
-        levels = len(network.down)
-        blocks = [*network.down, network.bottom, *network.merge]
-        convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
-        with ThreadPoolExecutor(self._resources.threads.count) as pool:
-            packed = [
-                image_convolution(convs[0][0].weight, convs[0][0].bias),
-                *pool.map(lambda job: convolution(*job), convs[1:]),
-            ]
-        pairs = list(zip(packed[::2], packed[1::2], strict=True))
-        self._down, self._merge = pairs[: levels + 1], pairs[levels + 1 :]
-        self._up = [up_convolution(up.weight, up.bias) for up in network.up if isinstance(up, nn.ConvTranspose2d)]
-        assert isinstance(network.head, nn.Conv2d)
-        self._head = head(network.head.weight, network.head.bias)
-        self._arena = aligned(0)
+        kind = VolumeLayers if len(network.settings.depths) == 3 else _ImageLayers
+        self._layers: VolumeLayers | _ImageLayers = kind(network, self._resources)
         self._sides: tuple[int, ...] = ()
-        self._chains: list[_Chain] = []
         self.rounding = measure_rounding(network, self._compute)
-        self._arena, self._sides, self._chains = (
-            aligned(0),
-            (),
-            [],
-        )  # release the memory of the probe: tiles may be smaller
+        self._layers.release()  # the memory of the probe: tiles may be smaller
+        self._sides = ()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map images to logits.
@@ -146,26 +135,56 @@ class Engine:
 
     def _compute(self, x: Tensor) -> Tensor:
         """Map images to logits by the engine alone, whatever its rounding errors; see `__call__`."""
-        expected = self.geometry.output(x.shape[2:])
-        out = torch.empty(x.shape[0], self.settings.classes, *expected)
-        border = int(self.settings.padding == "same")
+        out = torch.empty(x.shape[0], self.settings.classes, *self.geometry.output(x.shape[2:]))
         with self._resources.threads.lock:
             if self._resources.threads.count != (count := self._threads or torch.get_num_threads()):
                 self._resources.threads.resize(count)
                 self._sides = ()
             if tuple(x.shape[2:]) != self._sides:
-                self._prepare(tuple(x.shape[2:]))
+                self._sides = ()  # no plan is valid if memory runs out
+                self._layers.prepare(tuple(x.shape[2:]))
+                self._sides = tuple(x.shape[2:])
             with self._resources.threads.ready():
                 for one, logits in zip(x, out, strict=True):
-                    image = nn.functional.pad(one, (border,) * 4) if border else one.contiguous()
-                    self._resources.image, self._resources.logits = image.data_ptr(), logits.data_ptr()
-                    for chain in self._chains:
-                        chain.run()
+                    self._layers.compute(one, logits)
         return out
 
-    def _prepare(self, sides: tuple[int, ...]) -> None:
+
+class _ImageLayers:
+    """The layers of a 2D network, as chains; for the methods see `VolumeLayers`."""
+
+    def __init__(self, network: UNet, resources: Resources) -> None:
+        self.settings, self._resources = network.settings, resources
+        levels = len(network.down)
+        blocks = [*network.down, network.bottom, *network.merge]
+        convs = [(_conv(b, n), 1 + (n == 0 and i > levels)) for i, b in enumerate(blocks) for n in range(2)]
+        with ThreadPoolExecutor(self._resources.threads.count) as pool:
+            packed = [
+                image_convolution(convs[0][0].weight, convs[0][0].bias),
+                *pool.map(lambda job: convolution(job[0].weight, job[0].bias, job[1]), convs[1:]),
+            ]
+        pairs = list(zip(packed[::2], packed[1::2], strict=True))
+        self._down, self._merge = pairs[: levels + 1], pairs[levels + 1 :]
+        self._up = [up_convolution(up.weight, up.bias) for up in network.up if isinstance(up, nn.ConvTranspose2d)]
+        assert isinstance(network.head, nn.Conv2d)
+        self._head = head(network.head.weight, network.head.bias)
+        self.release()
+
+    def release(self) -> None:
+        """Release the memory of the last size of tile."""
+        self._arena = aligned(0)
+        self._chains: list[_Chain] = []
+
+    def compute(self, image: Tensor, logits: Tensor) -> None:
+        """Compute one tile; the threads are ready."""
+        border = int(self.settings.padding == "same")
+        image = nn.functional.pad(image, (border,) * 4) if border else image.contiguous()
+        self._resources.image, self._resources.logits = image.data_ptr(), logits.data_ptr()
+        for chain in self._chains:
+            chain.run()
+
+    def prepare(self, sides: tuple[int, ...]) -> None:
         """Plan the memory for tiles of these sides, and connect the layers."""
-        self._sides = ()  # no plan is valid if memory runs out below
         planned = plan_memory(
             self.settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * self._resources.threads.count
         )
@@ -177,7 +196,6 @@ class Engine:
         levels = planned.levels
         self._chains = [self._descend(levels, k, planned.bands[k]) for k in range(len(levels))]
         self._chains += [self._ascend(levels, k, planned.bands[k]) for k in reversed(range(len(levels) - 1))]
-        self._sides = sides
 
     def _descend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
         """Return the two convolutions of a level of the contracting path, with pooling."""
@@ -222,9 +240,12 @@ def working_bytes(settings: UNetSettings, sides: tuple[int, ...], threads: int) 
     int
         Bytes for a batch of one: input, feature maps, scratch memory, logits.
     """
+    if len(sides) == 3:
+        # The image, and logits, which PyTorch copies in the operations after the engine.
+        return volume_bytes(settings, sides, threads) + 4 * (settings.channels + 2 * settings.classes) * prod(sides)
     maps = plan_memory(settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * threads).bytes
     scratch, common = 0, 0
-    for inside, outside in _convolutions(settings):
+    for _, inside, outside, _ in convolutions(settings):
         one, both = layers.tile_memory(inside, outside, *layers.tile_block(inside, outside))
         scratch, common = max(scratch, one), max(common, both)
     most = max(LANES, settings.width << max(settings.depths))
@@ -236,21 +257,8 @@ def working_bytes(settings: UNetSettings, sides: tuple[int, ...], threads: int) 
 
 def weight_bytes(settings: UNetSettings) -> int:
     """Return the memory of the engine's weights, in addition to PyTorch's: up to four times as much as those."""
-    return sum(4 * (9 if is_wide(*both) else 36) * both[0] * both[1] for both in _convolutions(settings))
-
-
-def _convolutions(settings: UNetSettings) -> list[tuple[int, int]]:
-    """Return the input and output features of all 3x3 convolutions but the first, padded as the engine does."""
-    widths = [settings.width << level for level in range(max(settings.depths) + 1)]
-    whole = [-(-n // LANES) * LANES for n in widths]
-    out = [n if n <= LANES else -(-n // (2 * LANES)) * 2 * LANES for n in whole]
-    down = [(i, o) for i, o in zip(whole, out[1:], strict=False)]
-    return [
-        *zip(whole, out, strict=True),
-        *down,
-        *((2 * i, o) for i, o in zip(whole[:-1], out[:-1], strict=True)),
-        *zip(whole[:-1], out[:-1], strict=True),
-    ]
+    both = [(taps * inside, outside) for _, inside, outside, taps in convolutions(settings)]
+    return sum(4 * (9 if is_wide(*sides) else k.PRODUCTS) * prod(sides) for sides in both)
 
 
 def _conv(block: nn.Module, number: int) -> nn.Conv2d:

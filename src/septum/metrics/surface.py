@@ -64,21 +64,25 @@ def distances(
         surfaces = [s & ~ignore[box] for s in surfaces]
     if not all(s.any() for s in surfaces):
         return Distances(float("nan"), float("nan"))
-    first, second = (_to(there, spacing)[here] for here, there in (surfaces, surfaces[::-1]))
+    first, second = (_distances(here, there, spacing) for here, there in (surfaces, surfaces[::-1]))
     every = np.concatenate([first, second])
     return Distances(float((first.mean() + second.mean()) / 2), float(np.percentile(every, 95)))
 
 
 def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    from scipy import ndimage
+    outer, surface = ~mask, np.zeros(mask.shape, np.bool_)
+    for axis in range(mask.ndim):
+        there, here = np.moveaxis(outer, axis, 0), np.moveaxis(surface, axis, 0)
+        here[1:] |= there[:-1]
+        here[:-1] |= there[1:]
+    return surface & mask
 
-    inner: NDArray[np.bool_] = ndimage.binary_erosion(mask, border_value=1)
-    return mask & ~inner
 
-
-def _to(surface: NDArray[np.bool_], spacing: tuple[float, ...] | None) -> NDArray[np.float64]:
-    """Compute the distance of every pixel to the nearest pixel of `surface`."""
+def _distances(
+    here: NDArray[np.bool_], there: NDArray[np.bool_], spacing: tuple[float, ...] | None
+) -> NDArray[np.float64]:
+    """Compute the distance of each pixel of one surface to the nearest pixel of the other."""
     import edt
 
-    distance: NDArray[np.float32] = edt.edt(np.ascontiguousarray(~surface), anisotropy=spacing or (1.0,) * surface.ndim)
-    return distance.astype(np.float64)
+    distance: NDArray[np.float32] = edt.edt(np.ascontiguousarray(~there), anisotropy=spacing or (1.0,) * there.ndim)
+    return distance[here].astype(np.float64)

@@ -30,8 +30,8 @@ _LOGIT_TOLERANCE = 4 * TOLERANCE
 _SAFETY = 2.0
 
 # Smallest sides of the probe in pixels: of the output of unpadded networks, of the input of padded ones, and of the
-# lowest level of these. Standard deviation of the stronger image.
-_OUTPUT_SIDE, _INPUT_SIDE, _LOWEST_SIDE = 16, 64, 6
+# lowest level of these, in images and in volumes. Standard deviation of the stronger image.
+_OUTPUT_SIDE, _INPUT_SIDES, _LOWEST_SIDES = 16, {2: 64, 3: 16}, {2: 6, 3: 3}
 _STRONG = 4.0
 _OCTAVES = 7
 
@@ -122,7 +122,8 @@ def _probe_sides(settings: UNetSettings) -> tuple[int, ...]:
     """Return the input sides of the probe; padded networks take a tile without context."""
     if settings.padding == "valid":
         return settings.geometry.input_for((_OUTPUT_SIDE,) * len(settings.depths))
-    return tuple(max(-(-_INPUT_SIDE // 2**depth), _LOWEST_SIDE) * 2**depth for depth in settings.depths)
+    input_side, lowest = _INPUT_SIDES[len(settings.depths)], _LOWEST_SIDES[len(settings.depths)]
+    return tuple(max(-(-input_side // 2**depth), lowest) * 2**depth for depth in settings.depths)
 
 
 def _white_noise(shape: tuple[int, ...]) -> Tensor:

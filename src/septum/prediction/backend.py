@@ -1,6 +1,7 @@
 """Which code computes a network: by a written rule, Septum's CPU engine or PyTorch.
 
-The engine (`septum.cpu.inference`) computes 2D networks of equal depths on a CPU. It is used by default
+The engine (`septum.cpu.inference`) computes on a CPU 2D networks, and 3D networks with padding, of equal depths along Y
+and X. It is used by default
 
 - on the processors, and from the network width on, that `LEAST_WIDTH` lists: measured, it is faster there;
 - from `LEAST_OPERATIONS` on: loading the compiled code must pay off;
@@ -159,7 +160,7 @@ def describe_rule() -> str:
     least = _least_width()
     if least is None:
         return "PyTorch (--engine septum for Septum's engine)"
-    return f"Septum's engine for 2D networks from width {least} on if there is enough work, PyTorch otherwise"
+    return f"Septum's engine for images and padded volumes from width {least} on if there is enough work, else PyTorch"
 
 
 def _least_width() -> int | None:
@@ -171,9 +172,11 @@ def _unsupported(shape: UNetSettings, device: Device) -> str | None:
     """Return why the engine cannot compute a network on a device; None if it can."""
     if device.torch.type != "cpu":
         return f"PyTorch computes on {device.name}"
-    if len(shape.depths) != 2:
-        return "PyTorch computes volumes"
-    return "PyTorch computes networks with unequal depths" if shape.depths[0] != shape.depths[1] else None
+    *planes, y, x = shape.depths
+    if planes and shape.padding == "valid":
+        return "PyTorch computes volumes without padding"
+    unequal = y != x or (planes and planes[0] > y)
+    return "PyTorch computes networks with unequal depths" if unequal else None
 
 
 def _too_little(work: float) -> str | None:
