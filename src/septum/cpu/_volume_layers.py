@@ -104,7 +104,8 @@ def plan_volumes(settings: UNetSettings, sides: Sequence[int]) -> tuple[list[Lev
     bytes
         Memory of all maps.
     """
-    levels, made = max(settings.depths), []
+    levels = max(settings.depths)
+    made: list[Volume] = []
 
     def new(level: int, width_level: int, born: int, dies: int) -> Volume:
         poolings = (max(0, level - levels + depth) for depth in settings.depths)
@@ -196,7 +197,8 @@ class VolumeLayers:
 
     def release(self) -> None:
         """Release the memory of the last size of tile."""
-        self._arena, self._image = aligned(0), np.zeros(0, np.float32)
+        self._arena = aligned(0)
+        self._image: NDArray[np.float32] = np.zeros(0, np.float32)
         self._jobs: list[_Job] = []
 
     def prepare(self, sides: tuple[int, ...]) -> None:

@@ -183,14 +183,13 @@ def _scatter(d: Description, leak: np.float32, source: int, first: int, count: i
             products = source + ((tile // ROWS * d[COLUMN] + k) * ROWS + tile % ROWS) * vectors * STEP
             for vector in range(here):
                 offset = (panel * vectors + vector) * STEP
-                _scatter_tile(d, leak, products + vector * STEP, z + k, y, x, offset, patch)
+                _scatter_tile(d, leak, products + vector * STEP, (z + k, y, x), offset, patch)
 
 
 @lazy_jit
-def _scatter_tile(
-    d: Description, leak: np.float32, products: int, z: int, y: int, x: int, offset: int, patch: int
-) -> None:
-    """Transform the products of a vector of features, `offset` bytes from the first, of one tile; see `_scatter`."""
+def _scatter_tile(d: Description, leak: np.float32, products: int, corner: Any, offset: int, patch: int) -> None:
+    """Transform the products of one tile and one vector of features, `offset` bytes from the first; see `_scatter`."""
+    z, y, x = corner
     height, width, top, bottom, left, right = d[HEIGHT], d[WIDTH], d[TOP], d[BOTTOM], d[LEFT], d[RIGHT]
     row, pixel, bias = d[OUT_ROW], d[OUT_PIXEL], d[BIAS] + offset
     there = d[OUTPUT] + z * d[OUT_PLANE] + y * row + x * pixel + offset
@@ -209,10 +208,10 @@ def _scatter_tile(
     second, spare = d[POOLED_PAIRS] and z % 2, patch + 16 * STEP
     for i in range(0, min(4, height - y), 2):
         for j in range(0, min(4, width - x), 2):
-            corner = low + i * below + j * right_of
+            one = low + i * below + j * right_of
             to = pooled + (y + i) // 2 * d[POOLED_ROW] + (x + j) // 2 * d[POOLED_PIXEL]
             largest = spare if second else to
-            max_of_four(corner, corner + right_of, corner + below, corner + below + right_of, largest)
+            max_of_four(one, one + right_of, one + below, one + below + right_of, largest)
             if second:  # a column begins at an even plane, so the maxima of the plane above are stored
                 max_of_four(to, to, spare, spare, to)
 

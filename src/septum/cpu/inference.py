@@ -94,8 +94,11 @@ class Engine:
         self.geometry: Geometry = network.geometry
         self._threads = threads
         self._resources = Resources(ThreadPool(threads or torch.get_num_threads()), np.float32(network.settings.leak))
-        kind = VolumeLayers if len(network.settings.depths) == 3 else _ImageLayers
-        self._layers: VolumeLayers | _ImageLayers = kind(network, self._resources)
+        self._layers: VolumeLayers | _ImageLayers
+        if len(network.settings.depths) == 3:
+            self._layers = VolumeLayers(network, self._resources)
+        else:
+            self._layers = _ImageLayers(network, self._resources)
         self._sides: tuple[int, ...] = ()
         self.rounding = measure_rounding(network, self._compute)
         self._layers.release()  # the memory of the probe: tiles may be smaller
