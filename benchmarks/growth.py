@@ -1,7 +1,7 @@
 """How time and memory grow: with the sides of an image, with the objects in it, with the number of images.
 
 Usage: python benchmarks/growth.py [KIND ...] [--quick] [--write]
-    KIND is prediction, objects, "weight map", scores or images: all where none is named
+    KIND is prediction, objects, "weight map", scores, "scores of volumes" or images: all where none is named
     --quick stops at small sizes; --write stores benchmarks/results/growth.json and docs/images/growth.svg
 
 Each point is a process of its own. Its seconds are processor seconds (a busy machine does not matter), of a
@@ -31,6 +31,7 @@ import numpy as np
 
 SIDES = (512, 1024, 2048, 4096, 8192, 16384)
 OBJECTS = (10, 100, 1000, 10_000, 100_000)
+BALLS = (50, 500, 5000, 50_000)
 IMAGES = (1, 4, 16, 64)
 SPACING_PX, RADIUS_PX = 20, 8
 MEMORY = 1_500_000_000
@@ -39,8 +40,10 @@ KINDS = {
     "objects": (OBJECTS, "objects", "objects from probabilities"),
     "weight map": (OBJECTS, "objects", "weight map, border term"),
     "scores": (OBJECTS, "objects", "object scores (AP at ten thresholds, SEG)"),
+    "scores of volumes": (BALLS, "objects", "scores of objects, their centers, and surface distances, in volumes"),
     "images": (IMAGES, "images of 512 x 512", "prediction of many images"),
 }
+DRAWN = (("prediction",), ("objects", "weight map", "scores"), ("images",))
 
 
 def peak_mb() -> float:
@@ -68,6 +71,19 @@ def disks(count: int) -> tuple[np.ndarray, np.ndarray]:
     number = np.arange(across * SPACING_PX, dtype=np.int32) // SPACING_PX
     ids = np.where(inside > 0.5, number[:, None] * across + number + 1, 0).astype(np.int32)
     return inside, ids
+
+
+def balls(count: int) -> np.ndarray:
+    """Ids, int32, of about `count` balls of radius 6 in a volume of 64 planes: five layers, 16 pixels apart."""
+    across = max(1, round(math.sqrt(count / 5)))
+    square, ids = np.float32(0), np.int32(0)
+    for side, number, shape in ((64, 5, (-1, 1, 1)), (16 * across, across, (-1, 1)), (16 * across, across, (-1,))):
+        line = np.arange(side)
+        place = line * number // side
+        apart = line - (place + 0.5) * side / number + 0.5
+        square = square + (apart**2).astype(np.float32).reshape(shape)
+        ids = ids * number + place.astype(np.int32).reshape(shape)
+    return np.where(square <= 36, ids + 1, 0)
 
 
 def prediction(side: int, folder: Path) -> Callable[[], object]:
@@ -130,7 +146,28 @@ def scores(count: int, folder: Path) -> Callable[[], object]:
     return run
 
 
-MAKE = {"prediction": prediction, "objects": objects, "weight map": weight_map, "scores": scores, "images": images}
+def scores_of_volumes(count: int, folder: Path) -> Callable[[], object]:
+    from septum.metrics import contingency, ctc, matching, surface
+
+    ids = balls(count)
+    moved = np.roll(ids, 1, axis=(1, 2))
+
+    def run() -> object:
+        table = contingency.table(ids, moved)
+        counted = matching.scores(table), ctc.seg_objects(table), contingency.centroids(ids)
+        return *counted, surface.distances(ids > 0, moved > 0)
+
+    return run
+
+
+MAKE = {
+    "prediction": prediction,
+    "objects": objects,
+    "weight map": weight_map,
+    "scores": scores,
+    "scores of volumes": scores_of_volumes,
+    "images": images,
+}
 
 
 def worked(run: Callable[[], object]) -> float:
@@ -162,9 +199,8 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     """Draw seconds and memory over the size of the work as one SVG file; the dotted lines grow in proportion."""
     from septum.report.plots import COLORS, HEIGHT, LEFT, TOP, WIDTH, PlotArea, axis
 
-    groups = (("prediction",), ("objects", "weight map", "scores"), ("images",))
     parts = []
-    for column, kinds in enumerate(groups):
+    for column, kinds in enumerate(DRAWN):
         label = {"prediction": "pixels", "images": "images of 512 x 512"}.get(kinds[0], "objects")
         power = 2 if kinds[0] == "prediction" else 1
         points = {kind: rows[kind]["points"] for kind in kinds}
@@ -229,7 +265,7 @@ def write(rows: dict[str, Any]) -> None:
     machine = f"{os.cpu_count()} cores, {platform.machine()}"
     result = {"machine": machine, "python": platform.python_version(), "rows": {**before, **rows}}
     path.write_text(json.dumps(result, indent=1) + "\n")
-    if len(result["rows"]) == len(KINDS):
+    if all(kind in result["rows"] for kinds in DRAWN for kind in kinds):
         draw(result["rows"], root / "docs" / "images" / "growth.svg")
 
 
