@@ -267,7 +267,7 @@ def _unreadable(place: Path | str, why: object) -> FileError:
 def _name_segment(key: str, series: Any) -> str:
     """Return the name of the tile or strip that tifffile's Zarr store keeps under `key`."""
     page = series.keyframe
-    place = [int(n) for n in key.split(".")]
+    place = [int(n) for n in re.findall(r"\d+", key)]  # "0.3", or "c/0/3" since tifffile writes Zarr 3
     grid = [*series.shape[: len(place) - len(page.shape)], *page.chunked]
     if len(grid) != len(place):  # axes of length 1 are left out
         return f"piece {key}"
