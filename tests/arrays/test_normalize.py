@@ -15,6 +15,7 @@ from septum.arrays.normalize import (
     constant_ends,
     join_samples,
     normalize,
+    quantiles,
     sample_intensities,
     statistics,
 )
@@ -182,3 +183,12 @@ def test_constant_frame_and_burnt_in_bar_do_not_change_the_statistics(value: int
 )
 def test_values_of_the_picture_are_no_constant_ends(pixels: np.ndarray) -> None:
     assert constant_ends(pixels.astype(np.float64)) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 1000, 65536])
+def test_quantiles_are_those_of_numpy_to_the_bit(count: int) -> None:
+    rng = np.random.default_rng(count)
+    shares = (0.0, 0.001, 0.005, 0.01, 0.25, 0.5, 0.75, 0.95, 0.995, 1.0)
+    for values in (rng.normal(size=(3, count)), rng.integers(0, 20, (2, count)).astype(np.float64)):
+        np.testing.assert_array_equal(quantiles(values, shares), np.quantile(values, shares, axis=1).T)
+        np.testing.assert_array_equal(quantiles(values[0], shares), np.quantile(values[0], shares))

@@ -159,12 +159,38 @@ def join_samples(
             numbers = values[order].astype(np.float64)
             if settings.skip_constant:
                 numbers = numbers[~np.isin(numbers, constant_ends(numbers))]
-            cut = np.clip(numbers, *np.quantile(numbers, [0.005, 0.995]))
+            cut = np.clip(numbers, *quantiles(numbers, (0.005, 0.995)))
             if cut.std() == 0:
                 cut = numbers
             offset, scale = float(cut.mean()), float(cut.std())
         rows.append((offset, scale if scale > 0 else 1.0, limit))
     return np.asarray(rows, dtype=np.float32)
+
+
+def quantiles(values: NDArray[np.floating[Any]], shares: Sequence[float]) -> NDArray[np.float64]:
+    """Compute quantiles along the last axis: those of `numpy.quantile` to the bit, several times as fast.
+
+    Sorting uses the vectors of the processor; what `numpy.quantile` does for several shares at once does not.
+
+    Parameters
+    ----------
+    values
+        ``(*A, n)`` float64, finite, n > 0.
+    shares
+        Shares of the values that are smaller, 0 .. 1.
+
+    Returns
+    -------
+    ndarray
+        ``(*A, len(shares))`` float64, finite: linearly interpolated.
+    """
+    ordered = np.sort(values, axis=-1)
+    places = (ordered.shape[-1] - 1) * np.asarray(shares, np.float64)
+    before = np.floor(places).astype(np.intp)
+    low, high = ordered[..., before], ordered[..., np.minimum(before + 1, ordered.shape[-1] - 1)]
+    part = places - before
+    found: NDArray[np.float64] = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
+    return found
 
 
 def constant_ends(values: NDArray[np.floating[Any]]) -> list[float]:
@@ -190,7 +216,7 @@ def constant_ends(values: NDArray[np.floating[Any]]) -> list[float]:
         others = values[~constant]
         if not _CONSTANT_SHARE[0] <= constant.mean() <= _CONSTANT_SHARE[1]:
             continue
-        low, high = np.quantile(others, _OTHERS)
+        low, high = quantiles(others, _OTHERS)
         if low < high and 2 * min(abs(end - low), abs(end - high)) > high - low:
             ends.append(end)
     return ends
@@ -239,7 +265,7 @@ def intensity_curve(image: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
     pixels = image.reshape(len(image), -1)
     pixels = pixels[:, :: max(1, -(-pixels.shape[1] // _CURVE_SAMPLE))]
     stats = statistics(pixels, NormalizeSettings()).astype(np.float64)
-    curve = np.quantile((pixels - stats[:, :1]) / stats[:, 1:2], QUANTILES, axis=1).T
+    curve = quantiles((pixels - stats[:, :1]) / stats[:, 1:2], QUANTILES)
     return curve, max(len(np.unique(channel)) for channel in pixels)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.normalize import intensity_curve
+from septum.arrays.normalize import intensity_curve, quantiles
 from septum.check.alignment import find_order
 from septum.check.boundary_agreement import (
     Agreement,
@@ -192,7 +192,7 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
         low, high, holes = float(np.nanmin(parts.low)), float(np.nanmax(parts.high)), parts.holes
         flat = tuple(np.flatnonzero(parts.low == parts.high).tolist())
     sample = values[:: max(1, -(-values.size // _SAMPLE))].astype(np.float64)
-    quantiles = np.quantile(sample, [0.01, 0.5, 0.99])
+    ends = quantiles(sample, (0.01, 0.5, 0.99))
     sizes = [image.pixel_size_um.get(a) for a in image.axes if a in "ZYX"]
     last = frames.shape[1] - 1
     spare = last in (1, 3) and last in flat and bool(frames[:, last].any())
@@ -207,7 +207,7 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
         low=low,
         high=high,
         mean=float(values.mean(dtype=np.float64)),
-        percentiles=(float(quantiles[0]), float(quantiles[1]), float(quantiles[2])),
+        percentiles=(float(ends[0]), float(ends[1]), float(ends[2])),
         holes=holes,
         constant=low == high,
         spare=spare,
