@@ -216,7 +216,7 @@ def test_no_option_is_given_twice_by_one_command() -> None:
 
 def test_only_settings_that_change_nothing_are_free_on_resume() -> None:
     free = {place[-1] for place, _, option in options_of(TrainSettings) if option.free}
-    assert free == {"data", "out", "from_model", "device", "deterministic", "compile"}
+    assert free == {"data", "out", "from_model", "device", "deterministic", "compile", "max_memory"}
 
 
 def _complete(words: str, shell: str) -> list[str]:
