@@ -33,7 +33,7 @@ from septum.prediction.settings import Backend
 # PyTorch divided by those of the engine, one thread, by benchmarks/engine_rule.py: width 2: 0.6 to 0.9, 4: 1.2 to 1.5,
 # 6: 1.4 to 1.9, 8: 1.8 to 2.5, 16: 2.5 to 2.8, 32: 2.4 to 3.4. Widths below 8 gain less, of a time that is short; as
 # the same rule scores validation images, a lower bound would also change the scores of such trainings. Volumes, with
-# AVX-512: width 8: 6.6, 16: 3.5 to 4.4, 32: 2.1.
+# AVX-512: width 8: 6.6 to 7.1, 16: 2.3 to 4.4, 32: 2.1.
 # Other processors were not measured: there PyTorch computes unless the engine is asked for.
 LEAST_WIDTH = {"AVX512": 8, "AVX2": 8}
 
