@@ -13,7 +13,7 @@ def lazy_jit(function: Function) -> Function:
     """Compile a function on its first call, cache the machine code on disk, and release the GIL while it runs.
 
     The cache lies beside the module or in the user's cache folder. If neither can be written, as in some containers,
-    each run compiles again (one to two seconds).
+    each run compiles again, which takes many seconds.
     """
     machine_code: Function
     try:
