@@ -107,7 +107,7 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
     options = (
         "--preset paper --budget 1.5h --seed 7 --kind classes --width 16 --depth 2 --tile 188 --batch 3 --device cpu "
         "--until-plateau --axes ZYX --ignore-value 0 --ignore-value 255 --set weights.w0=5 --from start.safetensors "
-        "--precision float32"
+        "--precision float32 --max-memory 2G"
     )
     code, _, _ = run("train", "cells", "-o", "run", *options.split())
     assert code == 0
@@ -123,7 +123,7 @@ def test_train_turns_options_into_settings(run: Run, trained: list[train_job.Tra
         "set": ("weights.w0=5",),
         "axes": "ZYX",
     }
-    wanted |= {"from_model": Path("start.safetensors"), "precision": "float32"}
+    wanted |= {"from_model": Path("start.safetensors"), "precision": "float32", "max_memory": 2 << 30}
     split = {"fold": None, "names": None, "group": None, "limit": None, "seed": None}
     assert trained[0].model_dump() == {"data": (Path("cells"),), "out": Path("run"), "split": split, **wanted, **sizes}
 

@@ -38,6 +38,7 @@ COMMANDS_OF = {
     "convert": ("convert",),
     "reproduce": ("reproduce",),
     "studio": ("studio",),
+    "studio/settings.py": ("studio", "train", "predict"),  # whose options the page shows as fields
     "demo": ("demo",),
     "io": ("predict", "train", "evaluate"),
 }
