@@ -132,8 +132,19 @@ def test_the_check_says_what_it_did_not_look_for_in_a_large_image(large: Path) -
     report = check([large])
     (issue,) = [issue for issue in report.issues if issue.code == "image-large"]
     assert "280 x 280, 9 parts" in issue.line()
-    assert "not looked for: one id on objects far apart, near-duplicates" in issue.line()
+    assert "near-duplicates and one id on objects far apart are not found" in issue.line()
+    assert "look at the mask and the images yourself" in issue.line()
     assert "one-image" not in {issue.code for issue in report.issues}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_image_without_a_finite_value_is_left_out_like_a_small_one(large: Path) -> None:
+    image = np.full((280, 280), np.nan, np.float32)
+    tifffile.imwrite(large / "images" / "0.tif", image, tile=(32, 32))
+    report = check([large])
+    assert "image-constant" in {issue.code for issue in report.issues}
+    with pytest.raises(DataError, match="no pair is left to train on"):
+        load_data(report)
 
 
 def test_rare_values_of_a_large_mask_are_found(large: Path) -> None:

@@ -240,6 +240,14 @@ def test_validations_that_became_slower_leave_the_budget_to_the_steps(monkeypatc
     assert held_out.affordable(planned, 4, Schedule(100, None)) == 10, "without a budget nothing depends on the clock"
 
 
+def test_a_clock_that_is_too_coarse_for_a_validation_leaves_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = _lines_held_out(monkeypatch, {"whole": _membranes()})
+    clock = Schedule(None, 600.0)
+    monkeypatch.setattr(validate_module.time, "monotonic", lambda: 0.0)
+    assert held_out.plan_validations("whole", clock) == 10  # type: ignore[arg-type]
+    assert held_out.affordable(10, 4, clock) == 10
+
+
 def test_an_image_of_usual_size_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, tiny = (_lines_sample(i) for i in range(2))
     tiny = replace(tiny, image=tiny.image[:, :8, :8], mask=tiny.mask[:8, :8])

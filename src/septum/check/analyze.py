@@ -186,13 +186,15 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
     values = frames[np.isfinite(frames)] if holes else frames.reshape(-1)
     if not values.size:
         values = np.zeros(1)
-    low, high = float(values.min()), float(values.max())
-    flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
-    if parts is not None:
-        low, high, holes = float(np.nanmin(parts.low)), float(np.nanmax(parts.high)), parts.holes
+    if parts is None:
+        low, high = float(values.min()), float(values.max())
+        flat = tuple(c for c in range(frames.shape[1]) if frames[:, c].min() == frames[:, c].max())
+    else:
+        ends = [end for end in (*parts.low, *parts.high) if np.isfinite(end)] or [0.0]
+        low, high, holes = float(min(ends)), float(max(ends)), parts.holes
         flat = tuple(np.flatnonzero(parts.low == parts.high).tolist())
     sample = values[:: max(1, -(-values.size // _SAMPLE))].astype(np.float64)
-    ends = quantiles(sample, (0.01, 0.5, 0.99))
+    inner = quantiles(sample, (0.01, 0.5, 0.99))
     sizes = [image.pixel_size_um.get(a) for a in image.axes if a in "ZYX"]
     last = frames.shape[1] - 1
     spare = last in (1, 3) and last in flat and bool(frames[:, last].any())
@@ -207,7 +209,7 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
         low=low,
         high=high,
         mean=float(values.mean(dtype=np.float64)),
-        percentiles=(float(ends[0]), float(ends[1]), float(ends[2])),
+        percentiles=(float(inner[0]), float(inner[1]), float(inner[2])),
         holes=holes,
         constant=low == high,
         spare=spare,

@@ -107,8 +107,9 @@ IMAGE_LARGE = IssueKind(
     "warning",
     "image",
     "of more than 16 megapixels",
-    f"read and trained on in parts of {PART_PX} x {PART_PX} pixels at most, each an image of its own",
-    todo="the mask was checked in some windows only; not looked for: one id on objects far apart, near-duplicates",
+    f"read and trained on in parts of {PART_PX} x {PART_PX} pixels at most, each an image of its own; the mask was "
+    "checked in some windows only, so that near-duplicates and one id on objects far apart are not found",
+    todo="look at the mask and the images yourself",
 )
 KINDS = (
     IMAGE_CONSTANT,

@@ -127,7 +127,7 @@ class StoredSample(Sample):
 
 @dataclass(frozen=True, eq=False)
 class WholeImage:
-    """What is known of the intensities of a large image that is read in parts.
+    """Intensities of a large image that is read in parts.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class Source:
     read
         Reads the sample of a name, on the grid of its file.
     values
-        Keeps what was read.
+        Keeps the samples that were read last.
     sides, channels
         On the grid of `scale`.
     scale

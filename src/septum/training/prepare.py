@@ -111,7 +111,23 @@ class Prepared:
         return self.image, self.target, self.weight
 
 
-class _PreparedLater(Prepared):
+class _Counted(Prepared):
+    """An image whose annotated pixels of each class, ``(K,)`` int64, are known before its arrays are made."""
+
+    _counts: NDArray[np.int64]
+    _kind: MaskKind
+
+    @cached_property
+    def annotated(self) -> int:
+        return int(self._counts.sum())
+
+    @cached_property
+    def values(self) -> frozenset[int]:
+        """Values around which tiles are drawn: the objects, or all classes of the image."""
+        return frozenset(k for k in np.flatnonzero(self._counts).tolist() if k == 1 or self._kind == "classes")
+
+
+class _PreparedLater(_Counted):
     """An image whose parts are computed when they are first needed: the weights block by block.
 
     Parameters
@@ -152,14 +168,6 @@ class _PreparedLater(Prepared):
     @property
     def channels(self) -> int:
         return len(self._raw)
-
-    @cached_property
-    def annotated(self) -> int:
-        return int(self._counts.sum())
-
-    @cached_property
-    def values(self) -> frozenset[int]:
-        return _values(self._counts, self._kind)
 
     @cached_property
     def image(self) -> NDArray[np.float32]:  # type: ignore[override]
@@ -215,7 +223,7 @@ class _PreparedLater(Prepared):
         return weight_map(objects, target, self._balance, w0=w0, sigma_px=sigma_px, spacing=spacing)[inner]
 
 
-class _PreparedAgain(Prepared):
+class _PreparedAgain(_Counted):
     """An image whose arrays are made when they are needed, and given up when memory is needed for others.
 
     Parameters
@@ -243,14 +251,6 @@ class _PreparedAgain(Prepared):
     @property
     def channels(self) -> int:
         return self._sample.channels
-
-    @cached_property
-    def annotated(self) -> int:
-        return int(self._counts.sum())
-
-    @cached_property
-    def values(self) -> frozenset[int]:
-        return _values(self._counts, self._kind)
 
     @cached_property
     def places(self) -> tuple[TilePlaces, ...]:  # type: ignore[override]
@@ -332,11 +332,6 @@ def _counts(labels: NDArray[np.int32], plan: Plan, kind: MaskKind) -> NDArray[np
     if kind == "classes":
         return class_counts(class_target(labels), classes=plan.network.classes)
     return np.array([np.count_nonzero(labels == 0), np.count_nonzero(labels > 0)])
-
-
-def _values(counts: NDArray[np.int64], kind: MaskKind) -> frozenset[int]:
-    """Return the values around which tiles are drawn: the objects, or all classes of an image."""
-    return frozenset(k for k in np.flatnonzero(counts).tolist() if k == 1 or kind == "classes")
 
 
 def _blocks(shape: Sequence[int], reach: float | None) -> list[Box]:

@@ -64,6 +64,8 @@ MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
 _TIMED_PX = 768  # predicting is timed on the middle of an image, of this side at most
 # Shares of a time budget: validations during training, final scores, tuning, learned decisions, and the report.
 _VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.05, 0.05, 0.03, 0.03, 0.02
+# Shortest time of a prediction that is reckoned with.
+_SHORTEST_S = 1e-6
 # Seconds that the report takes besides predicting.
 _DRAWING_S = 2.0
 
@@ -315,7 +317,8 @@ class Validator:
             predict_s += time.monotonic() - start
             columns |= self._compared(predicted, choices)
         if columns:
-            self._predict_s = predict_s / len(columns)
+            # Windows counts in steps of 16 milliseconds, and budgets are divided by this time.
+            self._predict_s = max(_SHORTEST_S, predict_s / len(columns))
             self._score_s = (time.monotonic() - begin - predict_s) / len(columns)
         return gather_columns(processes, columns)
 
@@ -332,7 +335,7 @@ class Validator:
     def _compared(
         self, predicted: Mapping[int, tuple[Sample, NDArray[Any]]], choices: Sequence[ObjectSettings]
     ) -> CandidateColumns:
-        """Compare samples with what was predicted for them, by their places: in threads where memory allows it."""
+        """Compare samples with their predictions, both by the place of the sample; in threads if memory is enough."""
 
         def compare(case: tuple[Sample, NDArray[Any]]) -> NDArray[Any]:
             sample, made = case
