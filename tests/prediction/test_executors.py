@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,21 @@ def test_the_result_survives_the_death_of_a_worker(model: Path, image: Path, tmp
     np.testing.assert_array_equal(read_image(tmp_path / "out/a.tif").array, expected)
     assert expected.max() > 10
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
+
+
+@pytest.mark.slow
+def test_workers_start_beside_another_cluster(model: Path, image: Path, tmp_path: Path) -> None:
+    """The port of Dask's dashboard, 8787, can be in use: no port is asked for, so nothing is warned of."""
+    pytest.importorskip("distributed", reason="needs septum[cluster]")
+    out = tmp_path / "out"
+    settings = PredictSettings(model=model, inputs=(str(image),), out=out, device="cpu", tile=16, workers=1)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # another program has it, which is what this test wants
+            taken.bind(("", 8787))
+            taken.listen()
+        list(predict_files(settings))
+    assert read_image(out / "a.tif").array.max() > 10
 
 
 def test_this_process_alone_needs_no_dask(

@@ -107,9 +107,11 @@ def open_executor(workers: int | str, device: str) -> Iterator[DaskExecutor]:
 
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     # Without a memory limit of Dask, which would kill workers for memory that the tile plan has allowed them.
-    options = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    options = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "env": {"OMP_NUM_THREADS": threads}}
+    # Without a dashboard Dask still opens its port: any free one, as 8787 may be that of another cluster.
+    no_dashboard = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     with (
-        LocalCluster(**options, silence_logs=logging.CRITICAL, env={"OMP_NUM_THREADS": threads}) as cluster,
+        LocalCluster(**options, **no_dashboard, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         yield DaskExecutor(client, device)
