@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from septum.errors import DataError
 from septum.metrics import bootstrap, calibration, contingency, pixel, surface
@@ -119,6 +120,40 @@ def test_surface_distance_in_3d_with_ignored_pixels():
     ignore = np.zeros((9, 9, 9), bool)
     ignore[6] = True
     assert surface.distances(truth, predicted, spacing=(2, 1, 1), ignore=ignore) == (4, 4)
+
+
+def surfaces_by_scipy(truth, predicted, spacing):
+    """The definition in MedPy's words: scipy's distances over the whole image; the edge is no surface."""
+    shape = ndimage.generate_binary_structure(truth.ndim, 1)
+    inner = [ndimage.binary_erosion(mask, shape, border_value=1) for mask in (truth, predicted)]
+    one, two = (mask & ~eroded for mask, eroded in zip((truth, predicted), inner, strict=True))
+    if not (one.any() and two.any()):
+        return (math.nan, math.nan)
+    first, second = (
+        ndimage.distance_transform_edt(~there, sampling=spacing)[here] for here, there in ((one, two), (two, one))
+    )
+    return (first.mean() + second.mean()) / 2, np.percentile(np.concatenate([first, second]), 95)
+
+
+@FEW
+@given(
+    st.integers(0, 1000), st.sampled_from([(9, 12), (6, 7, 8), (1, 30, 4)]), st.sampled_from([0.003, 0.05, 0.4, 0.9])
+)
+def test_surface_distances_equal_those_of_all_pixels(seed, shape, share):
+    random = np.random.default_rng(seed)
+    truth, predicted = random.random(shape) < 0.5, random.random(shape) < share
+    spacing = (2.5, 0.7, 1.1)[: len(shape)]
+    found = surface.distances_in_units(truth, predicted, spacings=[None, spacing])
+    for distances, sizes in zip(found, (None, spacing), strict=True):
+        assert distances == pytest.approx(surfaces_by_scipy(truth, predicted, sizes), rel=1e-6, nan_ok=True)
+        assert distances == pytest.approx(surface.distances(truth, predicted, spacing=sizes), nan_ok=True)
+
+
+def test_surfaces_that_lie_far_apart_have_the_same_distances():
+    truth, predicted = np.zeros((40, 40, 40), bool), np.zeros((40, 40, 40), bool)
+    truth[::2, ::2, ::2], predicted[0, 0, 0], predicted[39, 39, 39] = True, True, True
+    found = surface.distances(truth, predicted, spacing=(3, 1, 1))
+    assert found == pytest.approx(surfaces_by_scipy(truth, predicted, (3, 1, 1)), rel=1e-6)
 
 
 def test_calibration_by_hand():

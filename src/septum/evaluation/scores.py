@@ -238,12 +238,11 @@ def _distances(
     ignore: NDArray[np.bool_] | None,
 ) -> tuple[float, ...]:
     """Return both distances in pixels, both in micrometers, and whether each pair is defined (0 or 1)."""
-    pixels = surface.distances(truth, predicted, ignore=ignore)
-    if np.isnan(pixels.average):
+    spacings = [None] if spacing is None else [None, spacing]
+    found = surface.distances_in_units(truth, predicted, spacings=spacings, ignore=ignore)
+    if np.isnan(found[0].average):
         return (0.0,) * 6
-    if spacing is None:
-        return (*pixels, 0.0, 0.0, 1.0, 0.0)
-    return (*pixels, *surface.distances(truth, predicted, spacing=spacing, ignore=ignore), 1.0, 1.0)
+    return (*found[0], *(found[1] if spacing else (0.0, 0.0)), 1.0, float(spacing is not None))
 
 
 def _class_map(frame: ScoredFrame, classes: Sequence[int], result: FrameColumns) -> NDArray[np.integer[Any]]:

@@ -9,12 +9,10 @@ Imported only where needed: numba takes half a second to import. Neighbors are n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from septum.jit import lazy_jit
 
 DAM = -1
 QUEUED = -2
@@ -209,9 +207,8 @@ def _parts(
     return parts
 
 
-_compile: Callable[..., Any] = njit(cache=True)
-flood = _compile(_flood)
-relax = _compile(_relax)
-_three = _compile(_three)
-_parts = _compile(_parts)
-kinds = _compile(_kinds)
+flood = lazy_jit(_flood)
+relax = lazy_jit(_relax)
+_three = lazy_jit(_three)
+_parts = lazy_jit(_parts)
+kinds = lazy_jit(_kinds)

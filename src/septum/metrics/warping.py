@@ -124,9 +124,10 @@ def kinds(warping: Warping, *, radius_px: int | None = RADIUS_PX) -> NDArray[np.
         # The conversion to 8 bits in the program turns a truth of a single value all black, so every mismatch is an
         # object addition.
         labels[:] = 0
-    whole = radius_px is None or radius_px < 1 or radius_px > width or radius_px > height
+    if radius_px is None or radius_px < 1 or radius_px > width or radius_px > height:
+        radius_px = 0  # the whole section
     framed = np.pad(labels, 1, constant_values=-1)
-    _compiled.kinds(framed, warping.places, 0 if whole else radius_px, AROUND, result)
+    _compiled.kinds(framed, warping.places, radius_px, AROUND, result)
     return result
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numba
 import pytest
 
-from septum.arrays.jit import lazy_jit
+from septum.jit import lazy_jit
 
 
 def test_loops_compile_without_a_writable_cache_folder():
