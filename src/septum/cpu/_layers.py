@@ -27,6 +27,9 @@ _CACHE_BYTES = 350_000
 _SHARED_BLOCK = 8
 # Products of `ROWS` pixels in a block of pixels.
 PIXEL_BLOCK = 4
+# Where the inputs of a convolution stand in its description: their addresses; bytes of a row and a pixel, and vectors.
+INPUTS = k.INPUT0, k.INPUT1, k.INPUT2
+STRIDES = (k.ROW0, k.PIXEL0, k.CHUNKS0), (k.ROW1, k.PIXEL1, k.CHUNKS1), (k.ROW2, k.PIXEL2, k.CHUNKS2)
 
 
 @dataclass
@@ -103,11 +106,13 @@ class Resources:
     image: int = 0
     logits: int = 0
     shared: NDArray[np.float32] = field(default_factory=lambda: aligned(0))
+    address: int = 0  # of `shared`
 
     def reserve(self, size: int) -> None:
         """Provide at least `size` bytes of memory for tiles that all threads read."""
         if self.shared.nbytes < size:
             self.shared = aligned(size // 4)
+            self.address = self.shared.ctypes.data
 
 
 def convolve(
@@ -142,29 +147,29 @@ def convolve(
     top, left = (height - out.height) // 2, (width - out.width) // 2
     tiles, across = -(-height // 4) * -(-width // 4), -(-width // 4)
     d = np.zeros(k.SIZE, np.int64)
-    for one, places in zip(sources, ((k.ROW0, k.PIXEL0, k.CHUNKS0), (k.ROW1, k.PIXEL1, k.CHUNKS1)), strict=False):
-        d[list(places)] = one.row_bytes, one.pixel_bytes, one.chunks
-    d[[k.IN_HEIGHT, k.IN_WIDTH]] = source.height + 2 * source.border, source.width + 2 * source.border
-    d[[k.HEIGHT, k.WIDTH]] = height, width
-    d[[k.IN_DEPTH, k.DEPTH, k.COLUMN, k.TAPS]] = 1
-    d[[k.TOP, k.BOTTOM, k.LEFT, k.RIGHT]] = top, top + out.height, left, left + out.width
+    for one, (row, pixel, chunks) in zip(sources, STRIDES, strict=False):
+        d[row], d[pixel], d[chunks] = one.row_bytes, one.pixel_bytes, one.chunks
+    d[k.IN_HEIGHT], d[k.IN_WIDTH] = source.height + 2 * source.border, source.width + 2 * source.border
+    d[k.HEIGHT], d[k.WIDTH] = height, width
+    d[k.IN_DEPTH] = d[k.DEPTH] = d[k.COLUMN] = d[k.TAPS] = 1
+    d[k.TOP], d[k.BOTTOM], d[k.LEFT], d[k.RIGHT] = top, top + out.height, left, left + out.width
     if pooled is not None:
-        d[[k.POOLED_ROW, k.POOLED_PIXEL]] = pooled.row_bytes, pooled.pixel_bytes
+        d[k.POOLED_ROW], d[k.POOLED_PIXEL] = pooled.row_bytes, pooled.pixel_bytes
     _describe(d, packed, out)
     block, shared = _reserve_tiles(resources, d, packed, tiles)
 
     def run(begin: int, end: int) -> None:
-        for one, place in zip(sources, (k.INPUT0, k.INPUT1), strict=False):
+        for one, place in zip(sources, INPUTS, strict=False):
             d[place] = one.at(-one.border, -one.border)
-        d[[k.BEGIN, k.END, k.OUTPUT]] = begin, end, out.at(-top, -left)
+        d[k.BEGIN], d[k.END], d[k.OUTPUT] = begin, end, out.at(-top, -left)
         d[k.POOLED] = 0 if pooled is None else pooled.at(0, 0)
         if not shared:
             resources.threads.run(k.WINOGRAD, d, resources.leak)
             return
-        d[k.SHARED] = resources.shared.ctypes.data
+        d[k.SHARED] = resources.address
         count = -(-(end - begin) // 4) * across
         for first in range(0, count, block):
-            d[[k.FIRST, k.COUNT]] = first, min(block, count - first)
+            d[k.FIRST], d[k.COUNT] = first, min(block, count - first)
             resources.threads.run(k.WINOGRAD_INPUTS, d, resources.leak)
             resources.threads.run(k.WINOGRAD_OUTPUTS, d, resources.leak)
 
@@ -175,13 +180,18 @@ def convolve_image(resources: Resources, packed: PackedWeights, channels: int, o
     """Return the first 3x3 convolution, of the image, with bias and ReLU."""
     height, width = out.height + 2, out.width + 2
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, packed.features // LANES, channels
-    d[[k.HEIGHT, k.WIDTH]] = out.height, out.width
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0], d[k.CHUNKS1] = (
+        4 * width,
+        4 * height * width,
+        packed.features // LANES,
+        channels,
+    )
+    d[k.HEIGHT], d[k.WIDTH] = out.height, out.width
     _describe(d, packed, out)
     _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = resources.image, out.at(0, 0), begin, end
+        d[k.INPUT0], d[k.OUTPUT], d[k.BEGIN], d[k.END] = resources.image, out.at(0, 0), begin, end
         resources.threads.run(k.IMAGE, d, resources.leak)
 
     return Stage(run, out.height, 1, (out,), None, 0)
@@ -190,13 +200,13 @@ def convolve_image(resources: Resources, packed: PackedWeights, channels: int, o
 def up_convolve(resources: Resources, packed: PackedWeights, source: FeatureMap, out: FeatureMap) -> Stage:
     """Return an up-convolution of side and stride 2 with bias."""
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
-    d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = source.row_bytes, source.pixel_bytes, source.chunks
+    d[k.HEIGHT], d[k.WIDTH] = source.height, source.width
     _describe(d, packed, out)
     _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
+        d[k.INPUT0], d[k.OUTPUT], d[k.BEGIN], d[k.END] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
         resources.threads.run(k.UP_CONVOLUTION, d, _LINEAR)
 
     return Stage(run, out.height, 2, (out,), None, 0)
@@ -205,14 +215,14 @@ def up_convolve(resources: Resources, packed: PackedWeights, source: FeatureMap,
 def classify(resources: Resources, packed: PackedWeights, source: FeatureMap, classes: int, feeder: Stage) -> Stage:
     """Return the 1x1 convolution to the classes' planes."""
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
-    d[[k.HEIGHT, k.WIDTH]] = source.height, source.width
-    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * source.width, 4 * source.width * source.height, classes
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = source.row_bytes, source.pixel_bytes, source.chunks
+    d[k.HEIGHT], d[k.WIDTH] = source.height, source.width
+    d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = 4 * source.width, 4 * source.width * source.height, classes
     _describe(d, packed, None)
     _reserve_pixels(resources, d, packed)
 
     def run(begin: int, end: int) -> None:
-        d[[k.INPUT0, k.OUTPUT, k.BEGIN, k.END]] = source.at(0, 0), resources.logits, begin, end
+        d[k.INPUT0], d[k.OUTPUT], d[k.BEGIN], d[k.END] = source.at(0, 0), resources.logits, begin, end
         resources.threads.run(k.HEAD, d, _LINEAR)
 
     return Stage(run, source.height, 1, (), feeder, 0)
@@ -223,10 +233,10 @@ _LINEAR = np.float32(1)
 
 def _describe(d: NDArray[np.int64], packed: PackedWeights, out: FeatureMap | None) -> None:
     """Enter the weights and the output map in the description of a layer."""
-    d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
-    d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
+    d[k.WEIGHTS], d[k.BIAS] = packed.weights.ctypes.data, packed.bias.ctypes.data
+    d[k.PANELS], d[k.SINGLE] = packed.panels, packed.single
     if out is not None:
-        d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = out.row_bytes, out.pixel_bytes, out.chunks
+        d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = out.row_bytes, out.pixel_bytes, out.chunks
 
 
 def _columns(packed: PackedWeights) -> int:
@@ -273,7 +283,7 @@ def _reserve_tiles(resources: Resources, d: NDArray[np.int64], packed: PackedWei
     block = min(most, -(-tiles // ROWS))
     # One vector more than needed: otherwise the 36 places that a transform writes share lines of the first cache.
     stride_in, stride_out = (4 * block * ROWS * n + STEP for n in (packed.features, columns))
-    d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, stride_in, stride_out
+    d[k.BLOCK], d[k.STRIDE_IN], d[k.STRIDE_OUT] = block, stride_in, stride_out
     d[k.PARTS] = min(block, -(-4 * resources.threads.count // packed.panels))
     scratch, common = tile_memory(packed.features, packed.panels * columns, block, shared)
     resources.threads.reserve(scratch)

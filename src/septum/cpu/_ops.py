@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, ROWS, STEP
-from septum.cpu._layers import PIXEL_BLOCK, Resources, pixel_memory, tile_block, tile_memory
-from septum.cpu._packed_weights import aligned, image_convolution, is_wide
+from septum.cpu._layers import INPUTS, PIXEL_BLOCK, STRIDES, Resources, pixel_memory, tile_block, tile_memory
+from septum.cpu._packed_weights import aligned, image_convolution, is_wide, padded_bias
 from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
 
@@ -87,22 +88,25 @@ def strides(x: Tensor) -> tuple[int, int, int]:
     return 4 * x.stride(2), 4 * x.stride(3), x.shape[1] // LANES
 
 
-# Where the strides of each source stand in a description, and its address.
-_PLACES = ((k.ROW0, k.PIXEL0, k.CHUNKS0), (k.ROW1, k.PIXEL1, k.CHUNKS1), (k.ROW2, k.PIXEL2, k.CHUNKS2))
-_INPUTS = (k.INPUT0, k.INPUT1, k.INPUT2)
+def address(x: Tensor, number: int) -> int:
+    """Return the address of an image of a batch, ``(B, C, Y, X)`` float32 of any values."""
+    return x.data_ptr() + 4 * number * x.stride(0)
+
+
+_zeros = cache(aligned)  # the bias of a convolution without one, never written
 
 
 def _description(sources: Sequence[Tensor], outputs: int, margin: int) -> NDArray[np.int64]:
     """Describe a 3x3 convolution of up to three maps of equal sides, with a margin of zeros, to `outputs` features."""
     height, width = sources[0].shape[2:]
     d = np.zeros(k.SIZE, np.int64)
-    for x, places in zip(sources, _PLACES, strict=False):
-        d[list(places)] = strides(x)
-    d[[k.IN_HEIGHT, k.IN_WIDTH, k.MARGIN]] = height, width, margin
-    d[[k.IN_DEPTH, k.DEPTH, k.COLUMN, k.TAPS]] = 1
+    for x, (row, pixel, chunks) in zip(sources, STRIDES, strict=False):
+        d[row], d[pixel], d[chunks] = strides(x)
+    d[k.IN_HEIGHT], d[k.IN_WIDTH], d[k.MARGIN] = height, width, margin
+    d[k.IN_DEPTH] = d[k.DEPTH] = d[k.COLUMN] = d[k.TAPS] = 1
     height, width = height + 2 * margin - 2, width + 2 * margin - 2
-    d[[k.HEIGHT, k.WIDTH, k.END, k.BOTTOM, k.RIGHT]] = height, width, height, height, width
-    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * width * outputs, 4 * outputs, outputs // LANES
+    d[k.HEIGHT], d[k.WIDTH], d[k.END], d[k.BOTTOM], d[k.RIGHT] = height, width, height, height, width
+    d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = 4 * width * outputs, 4 * outputs, outputs // LANES
     return d
 
 
@@ -149,30 +153,28 @@ def convolve(
     columns = LANES if outputs <= LANES else 2 * LANES
     panels = -(-outputs // columns)
     d = _description(sources, outputs, margin)
-    d[[k.PANELS, k.SINGLE]] = panels, columns == LANES
-    offsets = aligned(panels * columns)
-    if bias is not None:
-        offsets[:outputs] = bias.numpy()
+    d[k.PANELS], d[k.SINGLE] = panels, columns == LANES
+    offsets = _zeros(panels * columns) if bias is None else padded_bias(bias, panels * columns)
     matrices = 9 if is_wide(inputs, panels * columns) else k.PRODUCTS
     packed = 4 * matrices * inputs * panels * columns
-    packing, tiles = d.copy(), _tiles(d)
-    packing[[k.INPUT0, k.ROW0, k.PIXEL0]] = filters.data_ptr(), 36 * weight.shape[1], 4 * weight.shape[1]
-    packing[[k.CHUNKS0, k.CHUNKS1, k.CHUNKS2, k.PARTS]] = inputs // LANES, 0, 0, matrices
-    out = torch.empty((len(sources[0]), outputs, *d[[k.HEIGHT, k.WIDTH]].tolist()), memory_format=torch.channels_last)
+    packing, tiles, apart = d.copy(), _tiles(d), 4 * weight.shape[1]
+    packing[k.INPUT0], packing[k.ROW0], packing[k.PIXEL0] = filters.data_ptr(), 9 * apart, apart
+    packing[k.CHUNKS0], packing[k.CHUNKS1], packing[k.CHUNKS2], packing[k.PARTS] = inputs // LANES, 0, 0, matrices
+    out = torch.empty((len(sources[0]), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
     with engine_threads() as threads:
         block, shared = _reserve_tiles(d, inputs, packed)
-        packing[k.WEIGHTS] = d[k.WEIGHTS] = RESOURCES.shared.ctypes.data
-        d[[k.SHARED, k.BIAS]] = RESOURCES.shared.ctypes.data + packed, offsets.ctypes.data
+        packing[k.WEIGHTS] = d[k.WEIGHTS] = RESOURCES.address
+        d[k.SHARED], d[k.BIAS] = RESOURCES.address + packed, offsets.ctypes.data
         with threads.ready():
             threads.run(k.PACK_TURNED if backward else k.PACK, packing, _LINEAR)
-            for number, result in enumerate(out):
+            for number in range(len(out)):
                 _place(d, sources, number)
-                d[k.OUTPUT] = result.data_ptr()
+                d[k.OUTPUT] = address(out, number)
                 if not shared:
                     threads.run(k.WINOGRAD, d, np.float32(leak))
                     continue
                 for first in range(0, tiles, block):
-                    d[[k.FIRST, k.COUNT]] = first, min(block, tiles - first)
+                    d[k.FIRST], d[k.COUNT] = first, min(block, tiles - first)
                     threads.run(k.WINOGRAD_INPUTS, d, _LINEAR)
                     threads.run(k.WINOGRAD_OUTPUTS, d, np.float32(leak))
     return out
@@ -180,8 +182,8 @@ def convolve(
 
 def _place(d: NDArray[np.int64], sources: Sequence[Tensor], number: int) -> None:
     """Enter the addresses of an image of the batch."""
-    for x, place in zip(sources, _INPUTS, strict=False):
-        d[place] = x[number].data_ptr()
+    for x, place in zip(sources, INPUTS, strict=False):
+        d[place] = address(x, number)
 
 
 def _reserve_tiles(d: NDArray[np.int64], inputs: int, kept: int) -> tuple[int, bool]:
@@ -197,7 +199,7 @@ def _reserve_tiles(d: NDArray[np.int64], inputs: int, kept: int) -> tuple[int, b
     columns, panels = LANES if d[k.SINGLE] else 2 * LANES, int(d[k.PANELS])
     most, shared = tile_block(inputs, panels * columns)
     block = min(most, -(-_tiles(d) // ROWS))
-    d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, columns))
+    d[k.BLOCK], d[k.STRIDE_IN], d[k.STRIDE_OUT] = block, *(4 * block * ROWS * n + STEP for n in (inputs, columns))
     d[k.PARTS] = min(block, -(-4 * RESOURCES.threads.count // panels))
     scratch, common = tile_memory(inputs, panels * columns, block, shared)
     RESOURCES.threads.reserve(max(scratch, 9 * LANES * STEP))  # at least what packing filters needs
@@ -235,28 +237,28 @@ def weight_gradient(sources: Sequence[Tensor], gradient: Tensor, *, margin: int)
         size = tiles if whole else MOST_TILES_BYTES // each
     block = -(-size // ROWS)
     held = each * block * ROWS + 2 * k.PRODUCTS * STEP
-    d[[k.BLOCK, k.STRIDE_IN, k.STRIDE_OUT]] = block, *(4 * block * ROWS * n + STEP for n in (inputs, outputs))
+    d[k.BLOCK], d[k.STRIDE_IN], d[k.STRIDE_OUT] = block, *(4 * block * ROWS * n + STEP for n in (inputs, outputs))
     d[k.RANGES] = WEIGHT_SUMS
     total = torch.empty(0)
     with engine_threads() as threads:
         if narrow:
             RESOURCES.reserve(WEIGHT_SUMS * sums)
             threads.reserve(held + k.PRODUCTS * STEP)
-            d[k.SUMS] = RESOURCES.shared.ctypes.data
+            d[k.SUMS] = RESOURCES.address
         else:
             RESOURCES.reserve(held + (0 if whole else sums))
             threads.reserve(GROUP_BYTES)
-            d[[k.SHARED, k.SUMS]] = RESOURCES.shared.ctypes.data, RESOURCES.shared.ctypes.data + held
+            d[k.SHARED], d[k.SUMS] = RESOURCES.address, RESOURCES.address + held
         with threads.ready():
-            for number, slope in enumerate(gradient):
+            for number in range(len(gradient)):
                 result = torch.empty((outputs, 3, 3, inputs))
                 _place(d, sources, number)
-                d[[k.OUTPUT, k.WEIGHTS]] = slope.data_ptr(), result.data_ptr()
+                d[k.OUTPUT], d[k.WEIGHTS] = address(gradient, number), result.data_ptr()
                 if narrow:
                     threads.run(k.WEIGHTS_RANGE, d, _LINEAR)
                     threads.run(k.WEIGHTS_SUM, d, _LINEAR)
                 for first in range(0, 0 if narrow else tiles, block * ROWS):
-                    d[[k.FIRST, k.COUNT]] = first, min(block * ROWS, tiles - first)
+                    d[k.FIRST], d[k.COUNT] = first, min(block * ROWS, tiles - first)
                     threads.run(k.WEIGHTS_INPUTS, d, _LINEAR)
                     threads.run(k.WEIGHTS_GROUP, d, _LINEAR)
                 total = total.add_(result) if len(total) else result
@@ -267,9 +269,14 @@ def _image_description(image: Tensor, outputs: int) -> NDArray[np.int64]:
     """Describe a 3x3 convolution of an image with its margin, ``(B, C, Y, X)``, channels first."""
     _, channels, height, width = image.shape
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0, k.CHUNKS1]] = 4 * width, 4 * height * width, -(-9 * channels // LANES), channels
-    d[[k.HEIGHT, k.WIDTH, k.END, k.BLOCK]] = height - 2, width - 2, height - 2, PIXEL_BLOCK
-    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * (width - 2) * outputs, 4 * outputs, outputs // LANES
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0], d[k.CHUNKS1] = (
+        4 * width,
+        4 * height * width,
+        -(-9 * channels // LANES),
+        channels,
+    )
+    d[k.HEIGHT], d[k.WIDTH], d[k.END], d[k.BLOCK] = height - 2, width - 2, height - 2, PIXEL_BLOCK
+    d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = 4 * (width - 2) * outputs, 4 * outputs, outputs // LANES
     return d
 
 
@@ -295,14 +302,14 @@ def convolve_image(image: Tensor, weight: Tensor, *, bias: Tensor | None, leak: 
     outputs = len(weight)
     packed = image_convolution(weight, torch.zeros(outputs) if bias is None else bias)
     d = _image_description(image, outputs)
-    d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
-    d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
+    d[k.WEIGHTS], d[k.BIAS] = packed.weights.ctypes.data, packed.bias.ctypes.data
+    d[k.PANELS], d[k.SINGLE] = packed.panels, packed.single
     out = torch.empty((len(image), outputs, int(d[k.HEIGHT]), int(d[k.WIDTH])), memory_format=torch.channels_last)
     with engine_threads() as threads:
         threads.reserve(pixel_memory(packed.features))
         with threads.ready():
-            for one, result in zip(image, out, strict=True):
-                d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
+            for number in range(len(out)):
+                d[k.INPUT0], d[k.OUTPUT] = address(image, number), address(out, number)
                 threads.run(k.IMAGE, d, np.float32(leak))
     return out
 
@@ -326,13 +333,13 @@ def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
     d = _image_description(image, outputs)
     shape = (WEIGHT_SUMS, int(d[k.CHUNKS0]), int(d[k.OUT_CHUNKS]), LANES, LANES)
     parts = aligned(int(np.prod(shape)))
-    d[[k.SUMS, k.RANGES]] = parts.ctypes.data, WEIGHT_SUMS
+    d[k.SUMS], d[k.RANGES] = parts.ctypes.data, WEIGHT_SUMS
     total = np.zeros((outputs, int(d[k.CHUNKS0]) * LANES))
     with engine_threads() as threads:
         threads.reserve(4 * PIXEL_BLOCK * ROWS * (int(d[k.CHUNKS0]) * LANES + outputs))
         with threads.ready():
-            for one, slope in zip(image, gradient, strict=True):
-                d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), slope.data_ptr()
+            for number in range(len(image)):
+                d[k.INPUT0], d[k.OUTPUT] = address(image, number), address(gradient, number)
                 threads.run(k.IMAGE_RANGE, d, _LINEAR)
                 summed = parts.reshape(shape).sum(0, dtype=np.float64)
                 total += summed.transpose(1, 3, 0, 2).reshape(total.shape)

@@ -82,7 +82,7 @@ def convolution(weight: Tensor, bias: Tensor | None, sources: int) -> PackedWeig
     count = 9 if is_wide(sources * padded, panels * columns) else 36
     packed = aligned(panels * count * sources * padded * columns)
     _pack_filters(weight.detach().contiguous().numpy(), packed.reshape(panels, count, sources, padded, columns))
-    return PackedWeights(packed, _bias(bias, panels * columns), panels, columns == LANES, sources * padded)
+    return PackedWeights(packed, padded_bias(bias, panels * columns), panels, columns == LANES, sources * padded)
 
 
 @lazy_jit
@@ -179,11 +179,11 @@ def _plain(matrices: Tensor, bias: Tensor | None, outputs: int) -> PackedWeights
     for panel in range(panels):
         part = matrices[:, :, panel * columns : (panel + 1) * columns]
         view[:, panel, :inputs, : part.shape[2]] = part
-    return PackedWeights(packed, _bias(bias, panels * columns), count * panels, columns == LANES, features)
+    return PackedWeights(packed, padded_bias(bias, panels * columns), count * panels, columns == LANES, features)
 
 
-def _bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
-    """Return the bias, padded with zeros to `count` values."""
+def padded_bias(bias: Tensor | None, count: int) -> NDArray[np.float32]:
+    """Return a bias, float32 of any finite values, padded with zeros to ``(count,) float32``."""
     assert bias is not None
     padded = aligned(count)
     padded[: len(bias)] = bias.detach().numpy()

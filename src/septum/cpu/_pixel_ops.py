@@ -14,7 +14,7 @@ from torch import Tensor
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, STEP
 from septum.cpu._layers import PIXEL_BLOCK, pixel_memory
-from septum.cpu._ops import RESOURCES, engine_threads, features_innermost, strides
+from septum.cpu._ops import RESOURCES, address, engine_threads, features_innermost, strides
 from septum.cpu._packed_weights import aligned, head
 
 # Bytes of a block of pixels; they are read twice and must stay in the first cache.
@@ -27,23 +27,21 @@ def _pixels(x: Tensor) -> NDArray[np.int64]:
     """Describe a loop over the pixels of `x`."""
     chunks, pixels = x.shape[1] // LANES, x.numel() // x.shape[1]
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.INPUT0, k.CHUNKS0, k.END, k.BLOCK]] = x.data_ptr(), chunks, pixels, max(1, _BLOCK_BYTES // (chunks * STEP))
+    d[k.INPUT0], d[k.CHUNKS0], d[k.END] = x.data_ptr(), chunks, pixels
+    d[k.BLOCK] = max(1, _BLOCK_BYTES // (chunks * STEP))
     return d
 
 
-def _sum_blocks(loop: int, d: NDArray[np.int64], leak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run a loop that gives two sums a block; return them, ``(2, blocks, C) float64``, and the pixels of the blocks."""
+def _sum_blocks(loop: int, d: NDArray[np.int64], leak: float) -> NDArray[np.float64]:
+    """Run a loop that gives two sums a block; return them, ``(blocks, 2, C) float64``."""
     blocks, features = -(-int(d[k.END]) // int(d[k.BLOCK])), int(d[k.CHUNKS0]) * LANES
-    counts = np.full((blocks, 1), d[k.BLOCK], np.float64)
-    counts[-1] = d[k.END] - (blocks - 1) * d[k.BLOCK]
     with engine_threads() as threads:
         RESOURCES.reserve(8 * blocks * features)
-        d[k.SUMS] = RESOURCES.shared.ctypes.data
+        d[k.SUMS] = RESOURCES.address
         threads.reserve(STEP)
         with threads.ready():
             threads.run(loop, d, np.float32(leak))
-        sums = RESOURCES.shared[: 2 * blocks * features]
-        return sums.reshape(blocks, 2, features).swapaxes(0, 1).astype(np.float64), counts
+        return RESOURCES.shared[: 2 * blocks * features].reshape(blocks, 2, features).astype(np.float64)
 
 
 def moments(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -59,8 +57,10 @@ def moments(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     mean, variance
         ``(C,) float64`` each, finite.
     """
-    (means, squares), counts = _sum_blocks(k.MOMENTS, _pixels(x), 1.0)
-    total = counts.sum()
+    d = _pixels(x)
+    sums, total, size = _sum_blocks(k.MOMENTS, d, 1.0), int(d[k.END]), int(d[k.BLOCK])
+    means, squares, counts = sums[:, 0], sums[:, 1], np.full((len(sums), 1), float(size))
+    counts[-1] = total - (len(sums) - 1) * size
     mean = (means * counts).sum(0) / total
     # Chan, Golub and LeVeque 1979: squares around the means of blocks, plus squares of these means around the total.
     variance = (squares.sum(0) + (counts * np.square(means - mean)).sum(0)) / total
@@ -85,7 +85,7 @@ def normalize(x: Tensor, table: NDArray[np.float32], leak: float) -> Tensor:
         ``(B, C, Y, X)`` float32, any finite values.
     """
     out, d = torch.empty_like(x), _pixels(x)
-    d[[k.BIAS, k.OUTPUT]] = table.ctypes.data, out.data_ptr()
+    d[k.BIAS], d[k.OUTPUT] = table.ctypes.data, out.data_ptr()
     _run(k.NORMALIZE, d, leak)
     return out
 
@@ -112,9 +112,9 @@ def gradient_sums(
         ``(C,)`` float64 each, any finite values.
     """
     d = _pixels(x)
-    d[[k.INPUT1, k.BIAS]] = gradient.data_ptr(), table.ctypes.data
-    (sums, products), _ = _sum_blocks(k.GRADIENT_SUMS, d, leak)
-    return sums.sum(0), products.sum(0)
+    d[k.INPUT1], d[k.BIAS] = gradient.data_ptr(), table.ctypes.data
+    sums, products = _sum_blocks(k.GRADIENT_SUMS, d, leak).sum(0)
+    return sums, products
 
 
 def feature_sums(x: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def batchnorm_gradient(gradient: Tensor, x: Tensor, table: NDArray[np.float32], 
         ``(B, C, Y, X)`` float32, gradient of `x`.
     """
     out, d = torch.empty_like(x), _pixels(x)
-    d[[k.INPUT1, k.BIAS, k.OUTPUT]] = gradient.data_ptr(), table.ctypes.data, out.data_ptr()
+    d[k.INPUT1], d[k.BIAS], d[k.OUTPUT] = gradient.data_ptr(), table.ctypes.data, out.data_ptr()
     _run(k.BATCHNORM_GRADIENT, d, leak)
     return out
 
@@ -171,9 +171,9 @@ def pool(x: Tensor) -> Tensor:
     sides = [side // 2 for side in x.shape[2:]]
     out = torch.empty((*x.shape[:2], *sides), memory_format=torch.channels_last)
     d = _windows(x)
-    d[[k.POOLED_ROW, k.POOLED_PIXEL]] = strides(out)[:2]
-    for one, result in zip(x, out, strict=True):
-        d[[k.INPUT0, k.POOLED]] = one.data_ptr(), result.data_ptr()
+    d[k.POOLED_ROW], d[k.POOLED_PIXEL] = strides(out)[:2]
+    for number in range(len(x)):
+        d[k.INPUT0], d[k.POOLED] = address(x, number), address(out, number)
         _run(k.POOL, d, 1.0)
     return out
 
@@ -200,13 +200,13 @@ def pool_gradient(x: Tensor, of_pooled: Tensor, of_center: Tensor) -> Tensor:
     of_pooled, of_center, out = features_innermost(of_pooled), features_innermost(of_center), torch.empty_like(x)
     margins = [(side - part) // 2 for side, part in zip(x.shape[2:], of_center.shape[2:], strict=True)]
     d = _windows(x)
-    d[[k.ROW1, k.PIXEL1]], d[[k.OUT_ROW, k.OUT_PIXEL]] = strides(of_center)[:2], strides(out)[:2]
-    d[[k.POOLED_ROW, k.POOLED_PIXEL]] = strides(of_pooled)[:2]
-    d[[k.TOP, k.LEFT]] = margins
-    d[[k.BOTTOM, k.RIGHT]] = [m + side for m, side in zip(margins, of_center.shape[2:], strict=True)]
-    for number, result in enumerate(out):
-        d[[k.INPUT0, k.OUTPUT]] = x[number].data_ptr(), result.data_ptr()
-        d[[k.INPUT1, k.POOLED]] = of_center[number].data_ptr(), of_pooled[number].data_ptr()
+    d[k.ROW1], d[k.PIXEL1], d[k.OUT_ROW], d[k.OUT_PIXEL] = *strides(of_center)[:2], *strides(out)[:2]
+    d[k.POOLED_ROW], d[k.POOLED_PIXEL] = strides(of_pooled)[:2]
+    d[k.TOP], d[k.LEFT] = margins
+    d[k.BOTTOM], d[k.RIGHT] = [m + side for m, side in zip(margins, of_center.shape[2:], strict=True)]
+    for number in range(len(x)):
+        d[k.INPUT0], d[k.OUTPUT] = address(x, number), address(out, number)
+        d[k.INPUT1], d[k.POOLED] = address(of_center, number), address(of_pooled, number)
         _run(k.POOL_GRADIENT, d, 1.0)
     return out
 
@@ -229,13 +229,13 @@ def classify(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     packed = head(weight, bias)
     out = torch.empty((len(x), len(weight), *x.shape[2:]))
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
-    d[[k.HEIGHT, k.WIDTH, k.END, k.BLOCK]] = *x.shape[2:], x.shape[2], PIXEL_BLOCK
-    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * out.stride(2), 4 * out.stride(1), len(weight)
-    d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
-    d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
-    for one, result in zip(x, out, strict=True):
-        d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = strides(x)
+    d[k.HEIGHT], d[k.WIDTH], d[k.END], d[k.BLOCK] = *x.shape[2:], x.shape[2], PIXEL_BLOCK
+    d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = 4 * out.stride(2), 4 * out.stride(1), len(weight)
+    d[k.WEIGHTS], d[k.BIAS] = packed.weights.ctypes.data, packed.bias.ctypes.data
+    d[k.PANELS], d[k.SINGLE] = packed.panels, packed.single
+    for number in range(len(x)):
+        d[k.INPUT0], d[k.OUTPUT] = address(x, number), address(out, number)
         _run(k.HEAD, d, 1.0, pixel_memory(packed.features))
     return out
 
@@ -260,13 +260,14 @@ def classify_gradients(x: Tensor, gradient: Tensor, weight: Tensor) -> tuple[Ten
     gradient, filters, out = gradient.contiguous(), weight.flatten(1).contiguous(), torch.empty_like(x)
     parts, total = aligned(_RANGES * filters.numel()).reshape(_RANGES, -1), np.zeros(filters.numel())
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
-    d[[k.ROW1, k.PIXEL1, k.CHUNKS1]] = 4 * gradient.stride(2), 4 * gradient.stride(1), len(weight)
-    d[[k.OUT_ROW, k.OUT_PIXEL]] = strides(out)[:2]
-    d[[k.HEIGHT, k.WIDTH, k.RANGES]] = *x.shape[2:], _RANGES
-    d[[k.WEIGHTS, k.SUMS]] = filters.data_ptr(), parts.ctypes.data
-    for number, result in enumerate(out):
-        d[[k.INPUT0, k.INPUT1, k.OUTPUT]] = x[number].data_ptr(), gradient[number].data_ptr(), result.data_ptr()
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = strides(x)
+    d[k.ROW1], d[k.PIXEL1], d[k.CHUNKS1] = 4 * gradient.stride(2), 4 * gradient.stride(1), len(weight)
+    d[k.OUT_ROW], d[k.OUT_PIXEL] = strides(out)[:2]
+    d[k.HEIGHT], d[k.WIDTH], d[k.RANGES] = *x.shape[2:], _RANGES
+    d[k.WEIGHTS], d[k.SUMS] = filters.data_ptr(), parts.ctypes.data
+    for number in range(len(x)):
+        d[k.INPUT0], d[k.INPUT1] = address(x, number), address(gradient, number)
+        d[k.OUTPUT] = address(out, number)
         _run(k.HEAD_GRADIENT, d, 1.0)
         total += parts.sum(0, dtype=np.float64)
     # Inputs innermost, the memory format of the weights.
@@ -278,8 +279,8 @@ def classify_gradients(x: Tensor, gradient: Tensor, weight: Tensor) -> tuple[Ten
 def _windows(x: Tensor) -> NDArray[np.int64]:
     """Describe a loop over the windows of 2x2 pixels of `x`."""
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
-    d[[k.HEIGHT, k.WIDTH]] = x.shape[2:]
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = strides(x)
+    d[k.HEIGHT], d[k.WIDTH] = x.shape[2:]
     return d
 
 

@@ -43,10 +43,12 @@ class ThreadPool:
         self._pool: ThreadPoolExecutor | None = None
         self._others: list[Future[None]] = []
         self._state = aligned(2 * state.STATE).view(np.int64)
+        self._state_address = self._state.ctypes.data  # read here: to ask numpy for it takes longer than a small loop
         self._open = np.zeros(k.SIZE, np.int64)  # the description of the loop that is open
         self._leaks = np.zeros(1, np.float32)
         self._number = 0
         self._scratch: list[NDArray[np.float32]] = []
+        self._scratch_addresses: list[int] = []
         _ALL.add(self)
 
     def reserve(self, size: int) -> None:
@@ -57,6 +59,7 @@ class ThreadPool:
             self._let_sleep()
         self._scratch = []
         self._scratch = [aligned(size // 4) for _ in range(self.count)]
+        self._scratch_addresses = [one.ctypes.data for one in self._scratch]
         if self.is_held:
             self._wake()
 
@@ -93,7 +96,7 @@ class ThreadPool:
         if self.count > 1 and self._scratch:
             self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
             self._state[state.OPEN] = state.CLOSED
-            self._others = [self._pool.submit(self._work, one, 0) for one in self._scratch[1:]]
+            self._others = [self._pool.submit(self._work, one, 0) for one in self._scratch_addresses[1:]]
 
     def _let_sleep(self) -> None:
         """End the waiting of the other threads."""
@@ -118,11 +121,11 @@ class ThreadPool:
         self._open[:] = description
         self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = machine_code(loop), leak, 0
         self._number += 1
-        self._work(self._scratch[0], self._number)
+        self._work(self._scratch_addresses[0], self._number)
 
-    def _work(self, scratch: NDArray[np.float32], number: int) -> None:
+    def _work(self, scratch: int, number: int) -> None:
         """Compute in one thread: open a loop with a number of 1 or more, or join loops with 0."""
-        self._loops(self._open, self._leaks, self._state.ctypes.data, scratch.ctypes.data, number)
+        self._loops(self._open, self._leaks, self._state_address, scratch, number)
 
     def reset_after_fork(self) -> None:
         """Reset after a fork: threads exist in the parent process only, and one of them may have held the lock."""

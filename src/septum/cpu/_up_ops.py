@@ -14,7 +14,7 @@ from torch import Tensor
 from septum.cpu import _winograd as k
 from septum.cpu._ir import LANES, ROWS
 from septum.cpu._layers import PIXEL_BLOCK, pixel_memory
-from septum.cpu._ops import engine_threads, features_innermost, strides
+from septum.cpu._ops import address, engine_threads, features_innermost, strides
 from septum.cpu._packed_weights import aligned, up_convolution, up_convolution_turned
 
 _LINEAR = np.float32(1)
@@ -27,11 +27,11 @@ _RANGES, _RANGE_PIXELS = 8, 512
 def _description(x: Tensor, gradient: Tensor | None = None) -> NDArray[np.int64]:
     """Describe loops over the pixels of `x`, the input of the layer."""
     d = np.zeros(k.SIZE, np.int64)
-    d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = strides(x)
-    d[[k.HEIGHT, k.WIDTH, k.END, k.BLOCK]] = *x.shape[2:], x.shape[2], PIXEL_BLOCK
+    d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = strides(x)
+    d[k.HEIGHT], d[k.WIDTH], d[k.END], d[k.BLOCK] = *x.shape[2:], x.shape[2], PIXEL_BLOCK
     if gradient is not None:
         row, pixel, chunks = strides(gradient)
-        d[[k.ROW1, k.PIXEL1, k.CHUNKS1]] = row, pixel, 4 * chunks
+        d[k.ROW1], d[k.PIXEL1], d[k.CHUNKS1] = row, pixel, 4 * chunks
     return d
 
 
@@ -57,14 +57,14 @@ def up_convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     sides = [2 * side for side in x.shape[2:]]
     out = torch.empty((len(x), outputs, *sides), memory_format=torch.channels_last)
     d = _description(x)
-    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = strides(out)
-    d[[k.WEIGHTS, k.BIAS]] = packed.weights.ctypes.data, packed.bias.ctypes.data
-    d[[k.PANELS, k.SINGLE]] = packed.panels, packed.single
+    d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = strides(out)
+    d[k.WEIGHTS], d[k.BIAS] = packed.weights.ctypes.data, packed.bias.ctypes.data
+    d[k.PANELS], d[k.SINGLE] = packed.panels, packed.single
     with engine_threads() as threads:
         threads.reserve(pixel_memory(packed.features))
         with threads.ready():
-            for one, result in zip(x, out, strict=True):
-                d[[k.INPUT0, k.OUTPUT]] = one.data_ptr(), result.data_ptr()
+            for number in range(len(x)):
+                d[k.INPUT0], d[k.OUTPUT] = address(x, number), address(out, number)
                 threads.run(k.UP_CONVOLUTION, d, _LINEAR)
     return out
 
@@ -88,13 +88,13 @@ def up_input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
     sides = [side // 2 for side in gradient.shape[2:]]
     out = torch.empty((len(gradient), len(weight), *sides), memory_format=torch.channels_last)
     d = _description(out, gradient)
-    d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = strides(out)
-    d[[k.WEIGHTS, k.PANELS, k.SINGLE]] = packed.weights.ctypes.data, packed.panels, packed.single
+    d[k.OUT_ROW], d[k.OUT_PIXEL], d[k.OUT_CHUNKS] = strides(out)
+    d[k.WEIGHTS], d[k.PANELS], d[k.SINGLE] = packed.weights.ctypes.data, packed.panels, packed.single
     with engine_threads() as threads:
         threads.reserve(pixel_memory(packed.features))
         with threads.ready():
-            for slope, result in zip(gradient, out, strict=True):
-                d[[k.INPUT1, k.OUTPUT]] = slope.data_ptr(), result.data_ptr()
+            for number in range(len(out)):
+                d[k.INPUT1], d[k.OUTPUT] = address(gradient, number), address(out, number)
                 threads.run(k.UP_INPUT_GRADIENT, d, _LINEAR)
     return out
 
@@ -119,15 +119,15 @@ def up_weight_gradient(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     d, pixels = _description(x, gradient), x.shape[2] * x.shape[3]
     block = max(_FEWEST_PIXELS, _BLOCK_BYTES // (4 * (inputs + 4 * outputs)))
     ranges = min(_RANGES, max(2, pixels // _RANGE_PIXELS))
-    d[[k.BLOCK, k.RANGES]] = -(-min(block, -(-pixels // ranges)) // ROWS), ranges
+    d[k.BLOCK], d[k.RANGES] = -(-min(block, -(-pixels // ranges)) // ROWS), ranges
     parts = aligned(ranges * 4 * outputs * (inputs + 1)).reshape(ranges, -1)
     d[k.SUMS] = parts.ctypes.data
     total = np.zeros(parts.shape[1])
     with engine_threads() as threads:
         threads.reserve(4 * int(d[k.BLOCK]) * ROWS * (inputs + 4 * outputs))
         with threads.ready():
-            for one, slope in zip(x, gradient, strict=True):
-                d[[k.INPUT0, k.INPUT1]] = one.data_ptr(), slope.data_ptr()
+            for number in range(len(x)):
+                d[k.INPUT0], d[k.INPUT1] = address(x, number), address(gradient, number)
                 threads.run(k.UP_WEIGHTS_RANGE, d, _LINEAR)
                 total += parts.sum(0, dtype=np.float64)
     split = 4 * outputs * inputs

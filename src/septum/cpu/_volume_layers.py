@@ -222,7 +222,7 @@ class VolumeLayers:
         assert finest is not None
         self._classify(finest)
         for _, description, _ in self._jobs:
-            description[k.SHARED] = self._resources.shared.ctypes.data  # all is reserved
+            description[k.SHARED] = self._resources.address  # all is reserved
 
     def compute(self, image: Tensor, logits: Tensor) -> None:
         """Compute one tile; the threads are ready.

@@ -220,8 +220,7 @@ def _scatter_tile(d: Description, leak: np.float32, products: int, corner: Any, 
 def winograd(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
     """Compute a 3x3 convolution; each thread processes its blocks of tiles from the inputs to the outputs."""
     tiles = (d[END] - d[BEGIN] + 3) // 4 * ((d[WIDTH] + 3) // 4) * ((d[DEPTH] + d[COLUMN] - 1) // d[COLUMN])
-    left = scratch + PRODUCTS * STEP
-    products = left + PRODUCTS * d[STRIDE_IN]
+    left, products = scratch + PRODUCTS * STEP, scratch + PRODUCTS * (STEP + d[STRIDE_IN])
     size, apart = d[BLOCK] * ROWS, _matrix_bytes(d)
     while True:
         first = fetch_add(counter, 1) * size

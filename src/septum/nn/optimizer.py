@@ -135,14 +135,18 @@ class WeightAverage:
     def __init__(self, share: float) -> None:
         self.share = share
         self.tensors: dict[str, Tensor] = {}
+        self._live: tuple[UNet, dict[str, Tensor]] | None = None  # a network, and its tensors: found once
 
     def add(self, network: UNet, step: int) -> None:
         """Add the weights after step number `step`, counted from 1."""
-        new = 1 / (1 + (step - 1) * self.share)
-        for name, value in network.state_dict().items():
-            if name not in self.tensors:
-                self.tensors[name] = value.clone()
-            elif value.is_floating_point():
-                self.tensors[name].lerp_(value, new)
-            else:  # the counter of batches
-                self.tensors[name].copy_(value)
+        if self._live is None or self._live[0] is not network:
+            self._live = network, network.state_dict()
+        values = self._live[1]
+        if not self.tensors:
+            self.tensors = {name: value.clone() for name, value in values.items()}
+            return
+        floating = [name for name, value in values.items() if value.is_floating_point()]
+        averages, latest = ([tensors[name] for name in floating] for tensors in (self.tensors, values))
+        torch._foreach_lerp_(averages, latest, 1 / (1 + (step - 1) * self.share))
+        for name in values.keys() - floating:  # the counters of batches
+            self.tensors[name].copy_(values[name])

@@ -17,7 +17,7 @@ from septum.check.samples import LoadedData, fingerprint, load_data
 from septum.errors import DataError, UsageError
 from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
-from septum.nn.device import deterministic, find_device, report_memory_shortage
+from septum.nn.device import deterministic, find_device, report_memory_shortage, reused_memory
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
@@ -82,6 +82,7 @@ def train(
         report_memory_shortage("this training", MEMORY_ADVICE),
         processes_of_this_training() as processes,
         deterministic(settings.deterministic),
+        reused_memory(),
     ):
         for event in _train(settings, schedule, processes, stop or StopRequest(), loaded):
             if processes.first:

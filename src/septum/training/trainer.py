@@ -218,7 +218,7 @@ class Trainer:
             loss = self.processes.sum(self._backward(self._parallel, self.counters.step))
             # Without this, gradients that are not finite would show in the next loss only, when the state may be kept.
             gradients = [p.grad for p in self.state.supervised.parameters() if p.grad is not None]
-            loss = loss + 0 * torch.stack([torch.linalg.vector_norm(one) for one in gradients]).sum()
+            loss = loss + 0 * torch.stack(torch._foreach_norm(gradients)).sum()
             optimizer.step(self.rate)
             self.counters.step += 1
             if self.state.average is not None:
