@@ -11,9 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from septum.cpu import _winograd as k
@@ -71,6 +74,23 @@ def test_interrupted_call_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPat
         engine(x)
     interrupted.clear()
     assert torch.equal(engine(x), expected)
+
+
+def test_python_does_nothing_between_the_loops_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only every 64 loops, so that Ctrl-C is seen."""
+    opened: list[int] = []
+
+    def loops(program: NDArray[np.int64], *arguments: Any) -> None:
+        if arguments[-1]:
+            opened.append(len(program))
+        work(program, *arguments)
+
+    engine, _ = _engine_with(monkeypatch, loops)
+    x = _image(380, 1004)
+    expected = engine(x)
+    opened.clear()
+    assert torch.equal(engine(x), expected)
+    assert len(opened) > 1 and opened[:-1] == [64] * (len(opened) - 1)
 
 
 def test_late_threads_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

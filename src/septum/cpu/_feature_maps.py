@@ -7,13 +7,14 @@ convolutions of a level hold only a window of rows, which moves down with the co
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from septum.cpu import _winograd as k
+from septum.cpu._threads import Program
 from septum.nn.unet import UNetSettings
 
 _ALIGNMENT = 4096
@@ -70,37 +71,43 @@ class FeatureMap:
         """Return the address of a pixel, not counting the border, as if all rows were in memory."""
         return self.address + (y + self.border - self.first) * self.row_bytes + (x + self.border) * self.pixel_bytes
 
-    def begin(self) -> None:
-        """Reset the window to the first row and set the border to zero."""
+    def begin(self, program: Program) -> None:
+        """Reset the window to the first row; let the program set the border to zero."""
         self.first = self.filled = 0
         if self.border:
-            memory = (ctypes.c_uint64 * (self.bytes // 8)).from_address(self.address)
-            rows = np.frombuffer(memoryview(memory), np.uint64).reshape(self.rows, -1)
-            side = self.border * self.pixel_bytes // 8
-            rows[0] = 0
-            rows[:, :side] = 0
-            rows[:, -side:] = 0
-            self._end_border()
+            side = self.border * self.pixel_bytes
+            self._clear(program, self.address, 1, self.row_bytes)
+            self._clear(program, self.address, self.rows, side)
+            self._clear(program, self.address + self.row_bytes - side, self.rows, side)
+            self._end_border(program)
 
-    def make_room(self, needed: int, end: int) -> None:
+    def make_room(self, program: Program, needed: int, end: int) -> None:
         """Move the window so that rows up to `end` (not counting the border) fit; rows before `needed` are dropped."""
         if self.rows == self.height + 2 * self.border:  # the whole map is in memory
             return
         if end + 2 * self.border - self.first > self.rows:
             kept = self.filled - needed
             if kept > 0:
-                source = self.address + (needed - self.first) * self.row_bytes
-                ctypes.memmove(self.address, source, kept * self.row_bytes)
+                d = np.zeros(k.SIZE, np.int64)
+                d[k.INPUT0] = self.address + (needed - self.first) * self.row_bytes
+                d[k.OUTPUT], d[k.END] = self.address, kept * self.row_bytes // self.step
+                program.add(k.MOVE, d)
             self.first = needed
             assert end + 2 * self.border - self.first <= self.rows, (needed, end, self)
-            self._end_border()
+            self._end_border(program)
         self.filled = end + self.border
 
-    def _end_border(self) -> None:
+    def _end_border(self, program: Program) -> None:
         """Set the lower border to zero if it is in the window."""
         last = self.height + 1
         if self.border and last - self.first < self.rows:
-            ctypes.memset(self.address + (last - self.first) * self.row_bytes, 0, self.row_bytes)
+            self._clear(program, self.address + (last - self.first) * self.row_bytes, 1, self.row_bytes)
+
+    def _clear(self, program: Program, address: int, rows: int, size: int) -> None:
+        """Set the first `size` bytes of some rows to zero."""
+        d = np.zeros(k.SIZE, np.int64)
+        d[k.OUTPUT], d[k.OUT_ROW], d[k.HEIGHT], d[k.END] = address, self.row_bytes, rows, size // self.step
+        program.add(k.CLEAR, d)
 
 
 class Placed(Protocol):
@@ -205,25 +212,25 @@ def plan_memory(settings: UNetSettings, sides: Sequence[int], *, lanes: int, ban
         return made[-1]
 
     level_maps = []
-    for k in range(levels + 1):
-        height, width = downs[k]
-        features, up, window = settings.width << k, 2 * levels - k, bands[k] + 8
-        first = new((height - cut, width - cut), features, k, k, window)
-        if k == levels:
-            level_maps.append(LevelMaps(first, new((height - 2 * cut, width - 2 * cut), features, k, k + 1)))
+    for level in range(levels + 1):
+        height, width = downs[level]
+        features, up, window = settings.width << level, 2 * levels - level, bands[level] + 8
+        first = new((height - cut, width - cut), features, level, level, window)
+        if level == levels:
+            level_maps.append(LevelMaps(first, new((height - 2 * cut, width - 2 * cut), features, level, level + 1)))
             break
-        below = ups[levels - k - 1]
+        below = ups[levels - level - 1]
         joined = (2 * below[0], 2 * below[1])
         merged = (joined[0] - cut, joined[1] - cut)
         last = (joined[0] - 2 * cut, joined[1] - 2 * cut)
         level_maps.append(
             LevelMaps(
                 first,
-                new(joined, features, k, up),
-                new(downs[k + 1], features, k, k + 1),
+                new(joined, features, level, up),
+                new(downs[level + 1], features, level, level + 1),
                 new(joined, features, up, up, window),
                 new(merged, features, up, up, window),
-                new(last, features, up, up + (k > 0), None if k else window),
+                new(last, features, up, up + (level > 0), None if level else window),
             )
         )
     return MemoryPlan(tuple(level_maps), tuple(made), bands, assign_addresses(made))

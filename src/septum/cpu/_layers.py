@@ -18,7 +18,7 @@ from septum.cpu import _winograd as k
 from septum.cpu._feature_maps import FeatureMap
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
-from septum.cpu._threads import ThreadPool
+from septum.cpu._threads import Program, ThreadPool
 from septum.nn.unet import UNetSettings
 
 # Size of a block of one thread: inputs and outputs of its 36 matrices stay in the second cache.
@@ -39,7 +39,7 @@ class Stage:
     Parameters
     ----------
     run
-        Function that computes output rows begin .. end - 1.
+        Function that lets a program compute output rows begin .. end - 1.
     height
         Output rows.
     grain
@@ -52,7 +52,7 @@ class Stage:
         Input rows needed beyond those of the output.
     """
 
-    run: Callable[[int, int], None]
+    run: Callable[[Program, int, int], None]
     height: int
     grain: int
     outs: tuple[FeatureMap, ...]
@@ -65,24 +65,24 @@ class Stage:
         if self.feeder is not None:
             self.feeder.reader = self
 
-    def begin(self) -> None:
+    def begin(self, program: Program) -> None:
         """Reset the progress of this stage and of its feeders."""
         self.done = 0
         if self.feeder is not None:
-            self.feeder.begin()
+            self.feeder.begin(program)
         for out in self.outs:
-            out.begin()
+            out.begin(program)
 
-    def advance(self, end: int) -> None:
-        """Compute rows up to `end`, after the input rows that they need."""
+    def advance(self, program: Program, end: int) -> None:
+        """Let the program compute rows up to `end`, after the input rows that they need."""
         end = min(self.height, -(-end // self.grain) * self.grain)
         if end <= self.done:
             return
         if self.feeder is not None:
-            self.feeder.advance(end + self.reach)
+            self.feeder.advance(program, end + self.reach)
         for out in self.outs:
-            out.make_room(self.reader.done if self.reader is not None else 0, end)
-        self.run(self.done, end)
+            out.make_room(program, self.reader.done if self.reader is not None else 0, end)
+        self.run(program, self.done, end)
         self.done = end
 
 
@@ -96,15 +96,10 @@ class Resources:
         The thread pool.
     leak
         Slope of the ReLU below zero.
-    image, logits
-        Addresses of the image with its border, ``(C, height, width) float32``, and of the result, ``(K, height, width)
-        float32``.
     """
 
     threads: ThreadPool
-    leak: np.float32
-    image: int = 0
-    logits: int = 0
+    leak: float
     shared: NDArray[np.float32] = field(default_factory=lambda: aligned(0))
     address: int = 0  # of `shared`
 
@@ -158,26 +153,26 @@ def convolve(
     _describe(d, packed, out)
     block, shared = _reserve_tiles(resources, d, packed, tiles)
 
-    def run(begin: int, end: int) -> None:
+    def run(program: Program, begin: int, end: int) -> None:
         for one, place in zip(sources, INPUTS, strict=False):
             d[place] = one.at(-one.border, -one.border)
         d[k.BEGIN], d[k.END], d[k.OUTPUT] = begin, end, out.at(-top, -left)
         d[k.POOLED] = 0 if pooled is None else pooled.at(0, 0)
         if not shared:
-            resources.threads.run(k.WINOGRAD, d, resources.leak)
+            program.add(k.WINOGRAD, d, resources.leak)
             return
         d[k.SHARED] = resources.address
         count = -(-(end - begin) // 4) * across
         for first in range(0, count, block):
             d[k.FIRST], d[k.COUNT] = first, min(block, count - first)
-            resources.threads.run(k.WINOGRAD_INPUTS, d, resources.leak)
-            resources.threads.run(k.WINOGRAD_OUTPUTS, d, resources.leak)
+            program.add(k.WINOGRAD_INPUTS, d, resources.leak)
+            program.add(k.WINOGRAD_OUTPUTS, d, resources.leak)
 
     return Stage(run, height, 4, (out,) if pooled is None else (out, pooled), feeder, cut // 2 + 1)
 
 
 def convolve_image(resources: Resources, packed: PackedWeights, channels: int, out: FeatureMap) -> Stage:
-    """Return the first 3x3 convolution, of the image, with bias and ReLU."""
+    """Return the first 3x3 convolution, of the image, with bias and ReLU; the address of the image is left out."""
     height, width = out.height + 2, out.width + 2
     d = np.zeros(k.SIZE, np.int64)
     d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0], d[k.CHUNKS1] = (
@@ -190,9 +185,9 @@ def convolve_image(resources: Resources, packed: PackedWeights, channels: int, o
     _describe(d, packed, out)
     _reserve_pixels(resources, d, packed)
 
-    def run(begin: int, end: int) -> None:
-        d[k.INPUT0], d[k.OUTPUT], d[k.BEGIN], d[k.END] = resources.image, out.at(0, 0), begin, end
-        resources.threads.run(k.IMAGE, d, resources.leak)
+    def run(program: Program, begin: int, end: int) -> None:
+        d[k.OUTPUT], d[k.BEGIN], d[k.END] = out.at(0, 0), begin, end
+        program.add(k.IMAGE, d, resources.leak)
 
     return Stage(run, out.height, 1, (out,), None, 0)
 
@@ -205,15 +200,15 @@ def up_convolve(resources: Resources, packed: PackedWeights, source: FeatureMap,
     _describe(d, packed, out)
     _reserve_pixels(resources, d, packed)
 
-    def run(begin: int, end: int) -> None:
+    def run(program: Program, begin: int, end: int) -> None:
         d[k.INPUT0], d[k.OUTPUT], d[k.BEGIN], d[k.END] = source.at(0, 0), out.at(0, 0), begin // 2, end // 2
-        resources.threads.run(k.UP_CONVOLUTION, d, _LINEAR)
+        program.add(k.UP_CONVOLUTION, d)
 
     return Stage(run, out.height, 2, (out,), None, 0)
 
 
 def classify(resources: Resources, packed: PackedWeights, source: FeatureMap, classes: int, feeder: Stage) -> Stage:
-    """Return the 1x1 convolution to the classes' planes."""
+    """Return the 1x1 convolution to the classes' planes; the address of these is left out."""
     d = np.zeros(k.SIZE, np.int64)
     d[k.ROW0], d[k.PIXEL0], d[k.CHUNKS0] = source.row_bytes, source.pixel_bytes, source.chunks
     d[k.HEIGHT], d[k.WIDTH] = source.height, source.width
@@ -221,14 +216,11 @@ def classify(resources: Resources, packed: PackedWeights, source: FeatureMap, cl
     _describe(d, packed, None)
     _reserve_pixels(resources, d, packed)
 
-    def run(begin: int, end: int) -> None:
-        d[k.INPUT0], d[k.OUTPUT], d[k.BEGIN], d[k.END] = source.at(0, 0), resources.logits, begin, end
-        resources.threads.run(k.HEAD, d, _LINEAR)
+    def run(program: Program, begin: int, end: int) -> None:
+        d[k.INPUT0], d[k.BEGIN], d[k.END] = source.at(0, 0), begin, end
+        program.add(k.HEAD, d)
 
     return Stage(run, source.height, 1, (), feeder, 0)
-
-
-_LINEAR = np.float32(1)
 
 
 def _describe(d: NDArray[np.int64], packed: PackedWeights, out: FeatureMap | None) -> None:

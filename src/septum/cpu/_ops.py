@@ -23,7 +23,6 @@ from septum.cpu._packed_weights import aligned, image_convolution, is_wide, padd
 from septum.cpu._threads import ThreadPool
 from septum.cpu._winograd_backward import GROUP, GROUP_BYTES
 
-_LINEAR = np.float32(1)
 # Partial sums of a weight gradient of few features, one for each range of tiles, whatever the number of threads.
 WEIGHT_SUMS = 8
 # Tiles of a block of it: at least this many, and more while the transformed inputs and gradients fit the second cache.
@@ -32,7 +31,7 @@ _FEWEST_TILES, _CACHE_BYTES = 36, 350_000
 # the third cache, which holds other data as well.
 MOST_SUMS_BYTES, MOST_TILES_BYTES = 8_000_000, 2_000_000
 
-RESOURCES = Resources(ThreadPool(1), _LINEAR)
+RESOURCES = Resources(ThreadPool(1), 1.0)
 
 
 @contextmanager
@@ -166,17 +165,17 @@ def convolve(
         packing[k.WEIGHTS] = d[k.WEIGHTS] = RESOURCES.address
         d[k.SHARED], d[k.BIAS] = RESOURCES.address + packed, offsets.ctypes.data
         with threads.ready():
-            threads.run(k.PACK_TURNED if backward else k.PACK, packing, _LINEAR)
+            threads.run(k.PACK_TURNED if backward else k.PACK, packing)
             for number in range(len(out)):
                 _place(d, sources, number)
                 d[k.OUTPUT] = address(out, number)
                 if not shared:
-                    threads.run(k.WINOGRAD, d, np.float32(leak))
+                    threads.run(k.WINOGRAD, d, leak)
                     continue
                 for first in range(0, tiles, block):
                     d[k.FIRST], d[k.COUNT] = first, min(block, tiles - first)
-                    threads.run(k.WINOGRAD_INPUTS, d, _LINEAR)
-                    threads.run(k.WINOGRAD_OUTPUTS, d, np.float32(leak))
+                    threads.run(k.WINOGRAD_INPUTS, d)
+                    threads.run(k.WINOGRAD_OUTPUTS, d, leak)
     return out
 
 
@@ -255,12 +254,12 @@ def weight_gradient(sources: Sequence[Tensor], gradient: Tensor, *, margin: int)
                 _place(d, sources, number)
                 d[k.OUTPUT], d[k.WEIGHTS] = address(gradient, number), result.data_ptr()
                 if narrow:
-                    threads.run(k.WEIGHTS_RANGE, d, _LINEAR)
-                    threads.run(k.WEIGHTS_SUM, d, _LINEAR)
+                    threads.run(k.WEIGHTS_RANGE, d)
+                    threads.run(k.WEIGHTS_SUM, d)
                 for first in range(0, 0 if narrow else tiles, block * ROWS):
                     d[k.FIRST], d[k.COUNT] = first, min(block * ROWS, tiles - first)
-                    threads.run(k.WEIGHTS_INPUTS, d, _LINEAR)
-                    threads.run(k.WEIGHTS_GROUP, d, _LINEAR)
+                    threads.run(k.WEIGHTS_INPUTS, d)
+                    threads.run(k.WEIGHTS_GROUP, d)
                 total = total.add_(result) if len(total) else result
     return total.permute(0, 3, 1, 2)
 
@@ -310,7 +309,7 @@ def convolve_image(image: Tensor, weight: Tensor, *, bias: Tensor | None, leak: 
         with threads.ready():
             for number in range(len(out)):
                 d[k.INPUT0], d[k.OUTPUT] = address(image, number), address(out, number)
-                threads.run(k.IMAGE, d, np.float32(leak))
+                threads.run(k.IMAGE, d, leak)
     return out
 
 
@@ -340,7 +339,7 @@ def image_weight_gradient(image: Tensor, gradient: Tensor) -> Tensor:
         with threads.ready():
             for number in range(len(image)):
                 d[k.INPUT0], d[k.OUTPUT] = address(image, number), address(gradient, number)
-                threads.run(k.IMAGE_RANGE, d, _LINEAR)
+                threads.run(k.IMAGE_RANGE, d)
                 summed = parts.reshape(shape).sum(0, dtype=np.float64)
                 total += summed.transpose(1, 3, 0, 2).reshape(total.shape)
     result = torch.from_numpy(total[:, : 9 * channels].astype(np.float32)).view(outputs, channels, 3, 3)

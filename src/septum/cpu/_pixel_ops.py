@@ -40,7 +40,7 @@ def _sum_blocks(loop: int, d: NDArray[np.int64], leak: float) -> NDArray[np.floa
         d[k.SUMS] = RESOURCES.address
         threads.reserve(STEP)
         with threads.ready():
-            threads.run(loop, d, np.float32(leak))
+            threads.run(loop, d, leak)
         return RESOURCES.shared[: 2 * blocks * features].reshape(blocks, 2, features).astype(np.float64)
 
 
@@ -289,4 +289,4 @@ def _run(loop: int, d: NDArray[np.int64], leak: float, scratch: int = STEP) -> N
     with engine_threads() as threads:
         threads.reserve(scratch)
         with threads.ready():
-            threads.run(loop, d, np.float32(leak))
+            threads.run(loop, d, leak)

@@ -17,6 +17,54 @@ from septum.cpu import _winograd as k
 from septum.cpu._packed_weights import aligned
 from septum.cpu._winograd_loops import machine_code, work
 
+# Loops of a program that are computed without a look at signals, such as Ctrl-C.
+_UNINTERRUPTED = 64
+
+
+class Program:
+    """Loops that are always run in the same order: Python does nothing between them.
+
+    Attributes
+    ----------
+    rows
+        ``(loops, SIZE) int64`` descriptions, with the addresses of machine code; 0 loops at first.
+    leaks
+        ``(loops,) float32`` slopes of the ReLU below zero.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._added: list[NDArray[np.int64]] = []
+        self._leaks: list[float] = []
+        self.rows, self.leaks = np.zeros((0, k.SIZE), np.int64), np.zeros(0, np.float32)
+
+    def add(self, loop: int, description: NDArray[np.int64], leak: float = 1.0) -> None:
+        """Add a loop at the end.
+
+        Parameters
+        ----------
+        loop
+            Number of the loop, from `septum.cpu._winograd`.
+        description
+            ``(SIZE,)`` int64: the description of the layer, positive integers at indices of `septum.cpu._winograd`;
+            copied.
+        leak
+            Slope of the ReLU below zero.
+        """
+        self._numbers.append(loop)
+        self._added.append(description.copy())
+        self._leaks.append(leak)
+
+    def end(self) -> None:
+        """Put the descriptions into one array: nothing is added after this."""
+        self.rows, self.leaks = np.stack(self._added), np.array(self._leaks, np.float32)
+        self.rows[:, k.LOOP] = [machine_code(loop) for loop in self._numbers]
+        self._added = []
+
+    def set(self, loop: int, entry: int, value: int) -> None:
+        """Change an entry, positive like all, in the descriptions of all loops of one number."""
+        self.rows[[number == loop for number in self._numbers], entry] = value
+
 
 class ThreadPool:
     """ThreadPool that compute loops together, with scratch memory for each.
@@ -45,7 +93,8 @@ class ThreadPool:
         self._state = aligned(2 * state.STATE).view(np.int64)
         self._state_address = self._state.ctypes.data  # read here: to ask numpy for it takes longer than a small loop
         self._open = np.zeros(k.SIZE, np.int64)  # the description of the loop that is open
-        self._leaks = np.zeros(1, np.float32)
+        self._leak = np.zeros(1, np.float32)
+        self._single = np.zeros((1, k.SIZE), np.int64), np.zeros(1, np.float32)
         self._number = 0
         self._scratch: list[NDArray[np.float32]] = []
         self._scratch_addresses: list[int] = []
@@ -96,7 +145,7 @@ class ThreadPool:
         if self.count > 1 and self._scratch:
             self._pool = self._pool or ThreadPoolExecutor(self.count - 1, "septum-engine")
             self._state[state.OPEN] = state.CLOSED
-            self._others = [self._pool.submit(self._work, one, 0) for one in self._scratch_addresses[1:]]
+            self._others = [self._pool.submit(self._join, one) for one in self._scratch_addresses[1:]]
 
     def _let_sleep(self) -> None:
         """End the waiting of the other threads."""
@@ -105,7 +154,7 @@ class ThreadPool:
         self._others = []
         self._state[state.JOINED] = 0
 
-    def run(self, loop: int, description: NDArray[np.int64], leak: np.float32) -> None:
+    def run(self, loop: int, description: NDArray[np.int64], leak: float = 1.0) -> None:
         """Run a loop to its end, inside `ready`.
 
         Parameters
@@ -118,14 +167,26 @@ class ThreadPool:
         leak
             Slope of the ReLU below zero.
         """
-        self._open[:] = description
-        self._open[k.LOOP], self._leaks[0], self._state[state.COUNTER] = machine_code(loop), leak, 0
-        self._number += 1
-        self._work(self._scratch_addresses[0], self._number)
+        (row,), leaks = self._single
+        row[:] = description
+        row[k.LOOP], leaks[0] = machine_code(loop), leak
+        self._open_loops(*self._single)
 
-    def _work(self, scratch: int, number: int) -> None:
-        """Compute in one thread: open a loop with a number of 1 or more, or join loops with 0."""
-        self._loops(self._open, self._leaks, self._state_address, scratch, number)
+    def run_program(self, program: Program) -> None:
+        """Run the loops of a program, whose end was set, one after the other, inside `ready`."""
+        for first in range(0, len(program.rows), _UNINTERRUPTED):
+            part = slice(first, first + _UNINTERRUPTED)
+            self._open_loops(program.rows[part], program.leaks[part])
+
+    def _open_loops(self, rows: NDArray[np.int64], leaks: NDArray[np.float32]) -> None:
+        """Open loops one after the other, and compute each with all threads that join."""
+        self._number += len(rows)
+        first = self._number - len(rows) + 1
+        self._loops(rows, leaks, self._open, self._leak, self._state_address, self._scratch_addresses[0], first)
+
+    def _join(self, scratch: int) -> None:
+        """Compute in one of the other threads: join loops until there is no more."""
+        self._loops(*self._single, self._open, self._leak, self._state_address, scratch, 0)
 
     def reset_after_fork(self) -> None:
         """Reset after a fork: threads exist in the parent process only, and one of them may have held the lock."""

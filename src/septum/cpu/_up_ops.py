@@ -17,7 +17,6 @@ from septum.cpu._layers import PIXEL_BLOCK, pixel_memory
 from septum.cpu._ops import address, engine_threads, features_innermost, strides
 from septum.cpu._packed_weights import aligned, up_convolution, up_convolution_turned
 
-_LINEAR = np.float32(1)
 # Bytes of a block of the gradient of the weights, and the fewest pixels of one: sums are loaded and stored for each.
 _BLOCK_BYTES, _FEWEST_PIXELS = 24_000, 48
 # Partial sums of the gradient of the weights: one for each `_RANGE_PIXELS` pixels, from 2 to `_RANGES` sums.
@@ -65,7 +64,7 @@ def up_convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         with threads.ready():
             for number in range(len(x)):
                 d[k.INPUT0], d[k.OUTPUT] = address(x, number), address(out, number)
-                threads.run(k.UP_CONVOLUTION, d, _LINEAR)
+                threads.run(k.UP_CONVOLUTION, d)
     return out
 
 
@@ -95,7 +94,7 @@ def up_input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
         with threads.ready():
             for number in range(len(out)):
                 d[k.INPUT1], d[k.OUTPUT] = address(gradient, number), address(out, number)
-                threads.run(k.UP_INPUT_GRADIENT, d, _LINEAR)
+                threads.run(k.UP_INPUT_GRADIENT, d)
     return out
 
 
@@ -128,7 +127,7 @@ def up_weight_gradient(x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         with threads.ready():
             for number in range(len(x)):
                 d[k.INPUT0], d[k.INPUT1] = address(x, number), address(gradient, number)
-                threads.run(k.UP_WEIGHTS_RANGE, d, _LINEAR)
+                threads.run(k.UP_WEIGHTS_RANGE, d)
                 total += parts.sum(0, dtype=np.float64)
     split = 4 * outputs * inputs
     shape = (inputs // LANES, 2 * outputs // LANES, LANES, 2 * LANES)

@@ -22,13 +22,11 @@ from septum.cpu._feature_maps import assign_addresses
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._layers import PIXEL_BLOCK, Resources, convolutions, pixel_memory, tile_block, tile_memory
 from septum.cpu._packed_weights import PackedWeights, aligned, is_wide
+from septum.cpu._threads import Program
 from septum.nn.unet import UNet, UNetSettings
 
 # Bytes of the transformed inputs and the products of a block of columns, at most: a part of the second cache.
 _CACHE_BYTES = 700_000
-# A loop, the description of its layer, and the slope of the ReLU below zero.
-_Job = tuple[int, NDArray[np.int64], np.float32]
-_LINEAR = np.float32(1)
 
 
 @dataclass
@@ -199,11 +197,11 @@ class VolumeLayers:
         """Release the memory of the last size of tile."""
         self._arena = aligned(0)
         self._image: NDArray[np.float32] = np.zeros(0, np.float32)
-        self._jobs: list[_Job] = []
+        self._program = Program()
 
     def prepare(self, sides: tuple[int, ...]) -> None:
         """Plan the memory for tiles of these sides, ``(Z, Y, X)``, and describe the layers."""
-        self._jobs = []
+        self._program = Program()
         levels, needed = plan_volumes(self.settings, sides)
         if self._arena.nbytes < needed:
             self._arena = aligned(0)
@@ -221,8 +219,8 @@ class VolumeLayers:
         finest = levels[0].out
         assert finest is not None
         self._classify(finest)
-        for _, description, _ in self._jobs:
-            description[k.SHARED] = self._resources.address  # all is reserved
+        self._program.end()
+        self._program.rows[:, k.SHARED] = self._resources.address  # all is reserved
 
     def compute(self, image: Tensor, logits: Tensor) -> None:
         """Compute one tile; the threads are ready.
@@ -236,9 +234,8 @@ class VolumeLayers:
         """
         halo, planes = self._taps[0] // 2, image.shape[1]
         self._image[halo : halo + planes, :, 1:-1, 1:-1] = image.numpy().swapaxes(0, 1)
-        self._jobs[-1][1][k.OUTPUT] = logits.data_ptr()
-        for job in self._jobs:
-            self._resources.threads.run(*job)
+        self._program.set(k.HEAD, k.OUTPUT, logits.data_ptr())
+        self._resources.threads.run_program(self._program)
 
     def _descend(self, levels: Sequence[LevelVolumes], number: int, maps: LevelVolumes) -> None:
         """Describe the two convolutions of a level of the contracting path, with pooling."""
@@ -291,12 +288,12 @@ class VolumeLayers:
         resources.threads.reserve(scratch)
         resources.reserve(common)
         if not shared:
-            self._jobs.append((k.WINOGRAD, d, resources.leak))
+            self._program.add(k.WINOGRAD, d, resources.leak)
         for first in range(0, tiles if shared else 0, block * ROWS):
             part = d.copy()
             part[[k.FIRST, k.COUNT]] = first, min(block * ROWS, tiles - first)
-            self._jobs.append((k.WINOGRAD_INPUTS, part, resources.leak))
-            self._jobs.append((k.WINOGRAD_OUTPUTS, part, resources.leak))
+            self._program.add(k.WINOGRAD_INPUTS, part, resources.leak)
+            self._program.add(k.WINOGRAD_OUTPUTS, part, resources.leak)
 
     def _convolve_image(self, packed: PackedWeights, out: Volume) -> None:
         """Describe the first convolution: the neighborhood of a plane is an image with the channels of its planes."""
@@ -309,7 +306,7 @@ class VolumeLayers:
         for plane in range(planes):
             one = d.copy()
             one[[k.INPUT0, k.OUTPUT]] = self._image[plane].ctypes.data, out.address + plane * out.plane_bytes
-            self._jobs.append((k.IMAGE, one, self._resources.leak))
+            self._program.add(k.IMAGE, one, self._resources.leak)
 
     def _up_convolve(self, packed: Sequence[PackedWeights], source: Volume, out: Volume) -> None:
         """Describe an up-convolution: each plane gives one or two planes, by an up-convolution of its own for each."""
@@ -323,7 +320,7 @@ class VolumeLayers:
             )
             d[[k.ROW0, k.PIXEL0, k.CHUNKS0]] = source.row_bytes, source.pixel_bytes, source.chunks
             d[[k.HEIGHT, k.WIDTH, k.END]] = *source.sides[1:], source.sides[1]
-            self._jobs.append((k.UP_CONVOLUTION, d, _LINEAR))
+            self._program.add(k.UP_CONVOLUTION, d)
 
     def _classify(self, source: Volume) -> None:
         """Describe the 1x1x1 convolution to the volumes of the classes, of all planes as one image."""
@@ -333,7 +330,7 @@ class VolumeLayers:
         d[[k.HEIGHT, k.WIDTH, k.END]] = planes * height, width, planes * height
         d[[k.OUT_ROW, k.OUT_PIXEL, k.OUT_CHUNKS]] = 4 * width, 4 * planes * height * width, self.settings.classes
         self._resources.threads.reserve(pixel_memory(self._head.features))
-        self._jobs.append((k.HEAD, d, _LINEAR))
+        self._program.add(k.HEAD, d)
 
 
 def volume_bytes(settings: UNetSettings, sides: Sequence[int], threads: int) -> int:

@@ -84,12 +84,12 @@ INPUT2, ROW2, PIXEL2, CHUNKS2 = range(40, 44)
 # the first two inputs, of the output and of the pooled output; 1 if pooling joins two planes.
 IN_DEPTH, DEPTH, COLUMN, TAPS, PLANE0, PLANE1, OUT_PLANE, POOLED_PLANE, POOLED_PAIRS = range(44, 53)
 SIZE = 53
-# Loops of prediction, which training runs too.
-WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(6)
+# Loops of prediction, which training runs too; the first two are in `septum.cpu._winograd_loops`.
+MOVE, CLEAR, WINOGRAD, WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, IMAGE, UP_CONVOLUTION, HEAD = range(8)
 # Loops of training, in `septum.cpu._winograd_backward` and `septum.cpu._pixel_loops`.
-PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(6, 13)
-MOMENTS, NORMALIZE, GRADIENT_SUMS, BATCHNORM_GRADIENT = range(13, 17)
-UP_INPUT_GRADIENT, UP_WEIGHTS_RANGE, POOL, POOL_GRADIENT, HEAD_GRADIENT = range(17, 22)
+PACK, PACK_TURNED, WEIGHTS_RANGE, WEIGHTS_SUM, WEIGHTS_INPUTS, WEIGHTS_GROUP, IMAGE_RANGE = range(8, 15)
+MOMENTS, NORMALIZE, GRADIENT_SUMS, BATCHNORM_GRADIENT = range(15, 19)
+UP_INPUT_GRADIENT, UP_WEIGHTS_RANGE, POOL, POOL_GRADIENT, HEAD_GRADIENT = range(19, 24)
 
 
 @lazy_jit

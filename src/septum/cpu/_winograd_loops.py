@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numba import types
 
 from septum.arrays.jit import lazy_jit
@@ -17,10 +18,31 @@ from septum.cpu import _pixel_loops as n
 from septum.cpu import _winograd as k
 from septum.cpu import _winograd_backward as g
 from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_loop, leave_loop, open_loop
-from septum.cpu._microkernels import call
+from septum.cpu._ir import STEP
+from septum.cpu._microkernels import atomic_store, call, clear, copy, fetch_add
 from septum.cpu._winograd import Description
 
+
+@lazy_jit
+def move(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Copy END vectors from INPUT0 to a lower address, OUTPUT; they may overlap."""
+    if fetch_add(counter, 1) == 0:
+        for vector in range(d[k.END]):
+            copy(d[k.INPUT0] + vector * STEP, d[k.OUTPUT] + vector * STEP)
+
+
+@lazy_jit
+def clear_rows(d: Description, leak: np.float32, counter: int, scratch: int) -> None:
+    """Set the first END vectors of HEIGHT rows, OUT_ROW bytes from each other, to zero."""
+    if fetch_add(counter, 1) == 0:
+        for row in range(d[k.HEIGHT]):
+            for vector in range(d[k.END]):
+                clear(d[k.OUTPUT] + row * d[k.OUT_ROW] + vector * STEP)
+
+
 _LOOPS: dict[int, Callable[..., None]] = {
+    k.MOVE: move,
+    k.CLEAR: clear_rows,
     k.WINOGRAD: k.winograd,
     k.WINOGRAD_INPUTS: k.winograd_inputs,
     k.WINOGRAD_OUTPUTS: k.winograd_outputs,
@@ -69,31 +91,38 @@ def machine_code(loop: int) -> int:
 
 
 @lazy_jit
-def work(d: Description, leaks: Any, state: int, scratch: int, number: int) -> None:
+def work(program: Any, leaks: Any, d: Description, leak: Any, state: int, scratch: int, number: int) -> None:
     """Compute loops together with other threads.
 
     Parameters
     ----------
-    d
-        Description of the open loop, whose entry `LOOP` is the address of its machine code; the same array for all
-        threads.
+    program
+        ``(loops, SIZE) int64`` descriptions of the loops to open, whose entry `LOOP` is the address of machine code.
     leaks
-        ``(1,) float32`` slope of the ReLU below zero.
+        ``(loops,) float32`` slopes of the ReLU below zero.
+    d, leak
+        ``(SIZE,) int64`` and ``(1,) float32``: those of the open loop; the same arrays for all threads.
     state
         Address of ``(STATE,) int64`` of `septum.cpu._barrier`.
     scratch
         Address of the thread's own memory.
     number
-        1 or more opens a loop of this number, which differs from the last, and returns when it is done. 0 joins each
-        loop that is opened, until the state is `OVER`.
+        1 or more opens the loops of the program one after the other, and returns when the last is done; the first has
+        this number, and none may have that of the loop before. 0 joins each loop that is opened, until the state is
+        `OVER`.
     """
     if number:
-        open_loop(state, number)
-        call(d[k.LOOP], d.ctypes.data, leaks[0], counter_address(state), scratch)
-        close_loop(state)
+        for row in range(len(program)):
+            for entry in range(len(d)):
+                d[entry] = program[row, entry]
+            leak[0] = leaks[row]
+            atomic_store(counter_address(state), 0)
+            open_loop(state, number + row)
+            call(d[k.LOOP], d.ctypes.data, leak[0], counter_address(state), scratch)
+            close_loop(state)
         return
     seen = join_loop(state, CLOSED)
     while seen != OVER:
-        call(d[k.LOOP], d.ctypes.data, leaks[0], counter_address(state), scratch)
+        call(d[k.LOOP], d.ctypes.data, leak[0], counter_address(state), scratch)
         leave_loop(state)
         seen = join_loop(state, seen)

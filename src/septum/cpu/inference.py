@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ from septum.cpu._feature_maps import LevelMaps, plan_memory
 from septum.cpu._ir import LANES
 from septum.cpu._layers import Resources, Stage, convolutions
 from septum.cpu._packed_weights import aligned, convolution, head, image_convolution, is_wide, up_convolution
-from septum.cpu._threads import ThreadPool
+from septum.cpu._threads import Program, ThreadPool
 from septum.cpu._volume_layers import VolumeLayers, volume_bytes
 from septum.nn.rounding import measure_rounding
 from septum.nn.unet import UNet, UNetSettings
@@ -55,11 +54,11 @@ class _Chain:
     last: Stage
     band: int
 
-    def run(self) -> None:
-        """Compute all rows of the last layer."""
-        self.last.begin()
+    def describe(self, program: Program) -> None:
+        """Let a program compute all rows of the last layer."""
+        self.last.begin(program)
         for end in range(self.band, self.last.height + self.band, self.band):
-            self.last.advance(end)
+            self.last.advance(program, end)
 
 
 class Engine:
@@ -93,7 +92,7 @@ class Engine:
         self.settings = network.settings
         self.geometry: Geometry = network.geometry
         self._threads = threads
-        self._resources = Resources(ThreadPool(threads or torch.get_num_threads()), np.float32(network.settings.leak))
+        self._resources = Resources(ThreadPool(threads or torch.get_num_threads()), network.settings.leak)
         self._layers: VolumeLayers | _ImageLayers
         if len(network.settings.depths) == 3:
             self._layers = VolumeLayers(network, self._resources)
@@ -176,18 +175,18 @@ class _ImageLayers:
     def release(self) -> None:
         """Release the memory of the last size of tile."""
         self._arena = aligned(0)
-        self._chains: list[_Chain] = []
+        self._program = Program()
 
     def compute(self, image: Tensor, logits: Tensor) -> None:
         """Compute one tile; the threads are ready."""
         border = int(self.settings.padding == "same")
         image = nn.functional.pad(image, (border,) * 4) if border else image.contiguous()
-        self._resources.image, self._resources.logits = image.data_ptr(), logits.data_ptr()
-        for chain in self._chains:
-            chain.run()
+        self._program.set(k.IMAGE, k.INPUT0, image.data_ptr())
+        self._program.set(k.HEAD, k.OUTPUT, logits.data_ptr())
+        self._resources.threads.run_program(self._program)
 
     def prepare(self, sides: tuple[int, ...]) -> None:
-        """Plan the memory for tiles of these sides, and connect the layers."""
+        """Plan the memory for tiles of these sides, connect the layers, and describe all loops of a tile."""
         planned = plan_memory(
             self.settings, sides, lanes=LANES, band_pixels=BAND_PIXELS * self._resources.threads.count
         )
@@ -197,30 +196,34 @@ class _ImageLayers:
         for one in planned.maps:
             one.address += self._arena.ctypes.data
         levels = planned.levels
-        self._chains = [self._descend(levels, k, planned.bands[k]) for k in range(len(levels))]
-        self._chains += [self._ascend(levels, k, planned.bands[k]) for k in reversed(range(len(levels) - 1))]
+        chains = [self._descend(levels, level, planned.bands[level]) for level in range(len(levels))]
+        chains += [self._ascend(levels, level, planned.bands[level]) for level in reversed(range(len(levels) - 1))]
+        self._program = Program()
+        for chain in chains:
+            chain.describe(self._program)
+        self._program.end()
 
-    def _descend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
+    def _descend(self, levels: Sequence[LevelMaps], level: int, band: int) -> _Chain:
         """Return the two convolutions of a level of the contracting path, with pooling."""
-        resources, maps, (first, second) = self._resources, levels[k], self._down[k]
-        if k == 0:
+        resources, maps, (first, second) = self._resources, levels[level], self._down[level]
+        if level == 0:
             feeder = layers.convolve_image(resources, first, self.settings.channels, maps.first)
         else:
-            pooled = levels[k - 1].pooled
+            pooled = levels[level - 1].pooled
             assert pooled is not None
             feeder = layers.convolve(resources, first, [pooled], maps.first)
         last = layers.convolve(resources, second, [maps.first], maps.skip, pooled=maps.pooled, feeder=feeder)
         return _Chain(last, band)
 
-    def _ascend(self, levels: Sequence[LevelMaps], k: int, band: int) -> _Chain:
+    def _ascend(self, levels: Sequence[LevelMaps], level: int, band: int) -> _Chain:
         """Return the layers of a level of the expanding path: up-convolution, two convolutions, head if finest."""
-        resources, maps, (first, second) = self._resources, levels[k], self._merge[k]
-        below = levels[k + 1].out or levels[k + 1].skip
+        resources, maps, (first, second) = self._resources, levels[level], self._merge[level]
+        below = levels[level + 1].out or levels[level + 1].skip
         assert maps.enlarged is not None and maps.merged is not None and maps.out is not None
-        feeder = layers.up_convolve(resources, self._up[k], below, maps.enlarged)
+        feeder = layers.up_convolve(resources, self._up[level], below, maps.enlarged)
         feeder = layers.convolve(resources, first, [maps.skip, maps.enlarged], maps.merged, feeder=feeder)
         last = layers.convolve(resources, second, [maps.merged], maps.out, feeder=feeder)
-        if k == 0:
+        if level == 0:
             last = layers.classify(resources, self._head, maps.out, self.settings.classes, last)
         return _Chain(last, band)
 
