@@ -442,7 +442,9 @@ def test_the_worst_and_the_best_are_kept(monkeypatch: pytest.MonkeyPatch, object
     def sample(_: object, name: str) -> SimpleNamespace:
         mask = np.zeros((44, 44), np.int32)
         mask[:40] = 1
-        return SimpleNamespace(name=name, group="", image=mask[None].astype(np.float32), mask=mask, gold=None)
+        return SimpleNamespace(
+            name=name, group="", image=mask[None].astype(np.float32), mask=mask, gold=None, whole=None, sides=(44, 44)
+        )
 
     monkeypatch.setattr("septum.report.gallery.predicted_sample", predicted)
     monkeypatch.setattr("septum.report.gallery.open_sample", sample)

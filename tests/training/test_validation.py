@@ -16,6 +16,7 @@ from septum.metrics import isbi, pixel
 from septum.metrics.contingency import table
 from septum.nn.device import find_device
 from septum.nn.unet import UNetSettings
+from septum.pairing import parts as parts_module
 from septum.pairing.sample import Sample
 from septum.prediction.model import ModelHeader
 from septum.prediction.outputs import most_probable_class
@@ -261,6 +262,78 @@ def test_an_image_of_usual_size_is_timed(monkeypatch: pytest.MonkeyPatch) -> Non
     held_out = Validator((tiny, usual, usual), False, make_plan(LINES, NARROW)[0], find_device("cpu"))
     held_out.plan_validations("any", Schedule(None, 600.0))  # type: ignore[arg-type]
     assert set(sizes) == {usual.image.shape[-1]}
+
+
+def _slow_clock(monkeypatch: pytest.MonkeyPatch, seconds_of_pixel: float | None) -> list[int]:
+    """Let predicting take this time for each pixel, and all else none; return the pixels of each prediction.
+
+    Without a time the clock is the real one.
+    """
+    predicted: list[int] = []
+
+    def probabilities(_: str, image: np.ndarray, **__: object) -> np.ndarray:
+        predicted.append(image[0].size)
+        inside = image[0] > 0
+        return np.stack([1 - inside, inside]).astype(np.float32)
+
+    monkeypatch.setattr(validate_module, "image_probabilities", probabilities)
+    if seconds_of_pixel is not None:
+        monkeypatch.setattr(validate_module.time, "monotonic", lambda: seconds_of_pixel * sum(predicted))
+    return predicted
+
+
+def _squares(side: int) -> Sample:
+    """Return an image of squares of 4 x 4 pixels, 16 apart, that the networks of `_slow_clock` find."""
+    places = np.indices((side, side))
+    inside = ((places % 16 >= 6) & (places % 16 < 10)).all(axis=0)
+    mask = np.where(inside, places[0] // 16 * (side // 16) + places[1] // 16 + 1, 0).astype(np.int32)
+    return Sample("squares", "", 0, inside[None].astype(np.float32), mask, None, None)
+
+
+OBJECTS = Fingerprint(1, 2, (64, 64), (1.0, 1.0))
+
+
+def test_one_huge_image_takes_no_more_than_its_share_of_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_module, "PART_PX", 128)
+    monkeypatch.setattr(parts_module, "LEAST_PART", 1024)
+    monkeypatch.setattr(validate_module, "_TIMED_PX", 64)
+    predicted, plan = _slow_clock(monkeypatch, 1e-3), make_plan(OBJECTS, NARROW)[0]
+    held_out, clock = Validator((_squares(512),), True, plan, find_device("cpu")), Schedule(None, 600.0)
+    number = held_out.plan_validations("any", clock)  # type: ignore[arg-type]
+    assert sum(predicted) == 2 * 64 * 64, "the middle is timed"
+    predicted.clear()
+    for _ in range(number):
+        assert held_out.score("any", StopRequest()) == {"SEG": 1, "AP50": 1, "AP": 1}  # type: ignore[arg-type]
+    assert 0.015 * 600 < 1e-3 * sum(predicted) <= 0.05 * 600, "the whole image would take 262 s each time"
+    predicted.clear()
+    objects, scores, scored = held_out.finish("any", clock)  # type: ignore[arg-type]
+    assert 1e-3 * sum(predicted) <= 0.1 * 600 and 2 <= scored < len(held_out.samples)
+    assert scores["AP50"] == 1 and objects.min_size_px <= 16
+
+
+def test_a_resumed_training_scores_the_same_parts_on_a_slower_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_module, "PART_PX", 128)
+    monkeypatch.setattr(parts_module, "LEAST_PART", 1024)
+    plan, clock = make_plan(OBJECTS, NARROW)[0], Schedule(None, 600.0)
+    scored: list[list[str]] = []
+    earlier: tuple[int | None, int | None] = (None, None)
+    for seconds in (1e-3, 4e-3):
+        _slow_clock(monkeypatch, seconds)
+        held_out = Validator((_squares(512),), True, plan, find_device("cpu"))
+        held_out.plan_validations("any", clock, earlier=earlier)  # type: ignore[arg-type]
+        earlier = held_out.affordable_px, held_out.most_scored
+        scored.append([sample.name for sample in held_out._evenly_chosen(held_out.most_scored)])
+    assert scored[0] == scored[1] and len(scored[0]) >= 2
+
+
+def test_tuning_that_used_its_share_ends_with_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(OBJECTS, NARROW)[0]
+    _slow_clock(monkeypatch, None)
+    for budget_s, stopped in ((600.0, False), (1e-6, True)):
+        held_out = Validator((_squares(64),), True, plan, find_device("cpu"))
+        held_out.plan_validations("any", Schedule(None, budget_s))  # type: ignore[arg-type]
+        _, scores, _ = held_out.finish("any", Schedule(None, budget_s))  # type: ignore[arg-type]
+        assert held_out.stopped is stopped and scores["AP50"] == 1
 
 
 def test_columns_of_all_processes_reach_each_of_them_bit_by_bit() -> None:

@@ -36,7 +36,8 @@ from septum.training.model_selection import (
     decision_options,
     tune_objects,
 )
-from septum.training.validation import MOST_SCORED, learnable
+from septum.training.split import learnable
+from septum.training.validation import MOST_SCORED
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"
 _PROBABILITIES = "probabilities"
@@ -144,12 +145,12 @@ class HeldOutFiles:
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
             columns: CandidateColumns = {}
             for index in (i for i in chosen if not again or i in again):
+                if (again or columns) and limit_s is not None and time.monotonic() - begin > limit_s:
+                    break
                 probabilities = self.read(samples[index])
                 if probabilities is not None:
                     foreground = probabilities[0].astype(np.float16)
                     columns[index] = candidate_columns(working[index], foreground, choices, lines=lines)
-                if not again and limit_s is not None and time.monotonic() - begin > limit_s:
-                    break
             return columns
 
         settings = tune_objects(measure, working, lines=lines, fill_holes=fill_holes)

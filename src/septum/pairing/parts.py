@@ -1,7 +1,8 @@
 """Parts of a large image and its mask: both are read part by part from their files, and counted once, in one pass.
 
 An image of more than `LARGE_PX` pixels is trained on as parts of at most `PART_PX` pixels a side, each an image of its
-own: the size alone decides this, never the memory, so that every limit of memory gives the same training.
+own: the size alone decides this, never the memory, so that every limit of memory gives the same training. Volumes, and
+images that can only be read whole, are trained on whole; in validation and tuning they are judged in parts as well.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import NormalizeSettings, sample_intensities
+from septum.arrays.targets import UNANNOTATED
 from septum.errors import DataError
 from septum.io.formats import format_path
 from septum.io.image import Image
+from septum.kept import KeptValues
+from septum.pairing.sample import Sample, Source, StoredSample, WholeSample
 from septum.threads import map_in_threads
 from septum.words import format_bytes
 
@@ -29,7 +33,10 @@ LARGE_PX = 1 << 24
 """Pixels of Y and X together above which an image is read, checked and trained on in parts."""
 
 PART_PX = 1536
-"""Largest side of a part, in pixels."""
+"""Largest side of a part, in pixels; the pixels of a part are no more than those of a square of this side."""
+
+LEAST_PART = 1 << 18
+"""Pixels of a judged part, at least, however short the time is."""
 
 BYTES_OF_VALUE = 60
 """Bytes that the check takes for each value of an image that is read whole, about."""
@@ -144,14 +151,120 @@ def refusal(image: Image, mask: Image) -> str:
     return ""
 
 
-def boxes(sides: Sequence[int]) -> list[Box]:
-    """Divide an image into parts of nearly equal sides, `PART_PX` at most, in scan order."""
-    numbers = [-(-side // PART_PX) for side in sides]
+def boxes(sides: Sequence[int], most_px: int | None = None) -> list[Box]:
+    """Divide an image or a volume into parts of nearly equal sides, in scan order.
+
+    Parameters
+    ----------
+    sides
+        Sides of the image in pixels.
+    most_px
+        Pixels of a part, at most; None: those of a square of the side `PART_PX`. No side of a part is longer than that.
+    """
+    longest = min(PART_PX, longest_side(sides, most_px or PART_PX**2))
+    numbers = [-(-side // longest) for side in sides]
     cuts = [[side * k // n for k in range(n + 1)] for side, n in zip(sides, numbers, strict=True)]
     return [
         tuple(slice(ends[k], ends[k + 1]) for ends, k in zip(cuts, place, strict=True))
         for place in product(*map(range, numbers))
     ]
+
+
+def longest_side(sides: Sequence[int], most_px: int) -> int:
+    """Return the longest side that keeps a part of an image or a volume within a number of pixels, 1 or more."""
+    longest = max(sides)
+    while longest > 1 and math.prod(min(side, longest) for side in sides) > most_px:
+        longest -= 1
+    return longest
+
+
+def judged_parts(sample: Sample, *, objects: bool, affordable_px: int = LARGE_PX) -> tuple[Sample, ...]:
+    """Divide a large image into parts that are judged one by one, in scan order; return a smaller one as it is.
+
+    Place and size alone decide the parts. Each is normalized as the whole image is.
+
+    Parameters
+    ----------
+    sample
+        The image.
+    objects
+        True if the mask holds object ids: small objects that a border between parts cuts are not annotated in them.
+    affordable_px
+        Pixels that there is time for at once. An image of no more is not divided, nor one of no more than a square of
+        the side `PART_PX`; parts have no more, but `LEAST_PART` at least.
+    """
+    part_px = min(PART_PX**2, max(LEAST_PART, affordable_px))
+    pixels = math.prod(sample.sides)
+    if sample.whole is not None or pixels <= max(PART_PX**2, min(LARGE_PX, affordable_px)):
+        return (sample,)
+    whole, values = WholeSample(sample), KeptValues(limit_bytes=0)
+    places = {_name(sample, box): box for box in boxes(sample.sides, part_px)}
+
+    def read(name: str) -> Sample:
+        held, box = sample.held(), places[name]
+        mask, gold = (
+            None if labels is None else _without_cut(labels, box) if objects else labels[box]
+            for labels in (held.mask, held.gold)
+        )
+        assert mask is not None
+        return Sample(name, "", 0, held.image[(slice(None), *box)], mask, gold, held.spacing_um, whole=whole)
+
+    return tuple(
+        StoredSample(
+            name=name,
+            group=sample.group,
+            position=sample.position,
+            spacing_um=sample.spacing_um,
+            copy_of=sample.copy_of,
+            whole=whole,
+            source=Source(read, values, tuple(s.stop - s.start for s in box), sample.channels),
+        )
+        for name, box in places.items()
+    )
+
+
+def describe_parts(samples: Sequence[Sample], most_scored: int) -> str:
+    """Return a sentence about the parts from `judged_parts` among the samples; ``""`` if there are none."""
+    parts = [sample.sides for sample in samples if isinstance(sample.whole, WholeSample)]
+    if not parts:
+        return ""
+    sides = " x ".join(map(str, max(parts, key=math.prod)))
+    return (
+        f"large held-out images are scored in {len(parts)} parts of up to {sides} pixels, without small objects that a "
+        f"border cuts; a validation scores {min(most_scored, len(samples))} images and parts, evenly chosen"
+    )
+
+
+def _name(sample: Sample, box: Box) -> str:
+    """Return the name of a part: that of the image and the place of the first pixel, as in ``cells_y01024_x00512``."""
+    axes = "zyx"[-len(box) :]
+    return sample.name + "".join(f"_{axis}{side.start:05d}" for axis, side in zip(axes, box, strict=True))
+
+
+def _without_cut(labels: NDArray[np.int32], box: Box) -> NDArray[np.int32]:
+    """Return a part of a mask of object ids in which small objects that continue outside are not annotated.
+
+    Small are those that extend over less than half of the part along each axis that is divided: of larger ones hardly
+    any would be left whole.
+    """
+    part, touching = labels[box].copy(), [np.zeros(0, labels.dtype)]
+    for axis, side in enumerate(box):
+        for inside, outside in ((side.start, side.start - 1), (side.stop - 1, side.stop)):
+            if 0 <= outside < labels.shape[axis]:
+                here, there = (labels[(*box[:axis], place, *box[axis + 1 :])] for place in (inside, outside))
+                touching.append(here[(here == there) & (here > 0)])
+    cut = np.unique(np.concatenate(touching))
+    if not cut.size:
+        return part
+    places = np.nonzero(np.isin(part, cut))
+    owner, small = np.searchsorted(cut, part[places]), np.ones(cut.size, np.bool_)
+    for along, own, whole in zip(places, part.shape, labels.shape, strict=True):
+        low, high = np.full(cut.size, own), np.zeros(cut.size, np.int64)
+        np.minimum.at(low, owner, along)
+        np.maximum.at(high, owner, along)
+        small &= (own == whole) | (2 * (high - low + 1) < own)
+    part[places] = np.where(small[owner], UNANNOTATED, part[places])
+    return part
 
 
 def survey(image: Image, mask: Image) -> Survey:

@@ -38,7 +38,7 @@ class Sample:
     copy_of
         Images with the same name here are copies of one another, and stay together; ``""`` is no copy.
     whole
-        The large image of which this is a part; None if it is no part.
+        Intensities of the image of which this is a part; None if it is no part.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Sample:
     gold: NDArray[np.int32] | None
     spacing_um: tuple[float, ...] | None
     copy_of: str = ""
-    whole: WholeImage | None = field(default=None, repr=False, compare=False)
+    whole: WholeImage | WholeSample | None = field(default=None, repr=False, compare=False)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -145,6 +145,18 @@ class WholeImage:
 
 
 @dataclass(frozen=True, eq=False)
+class WholeSample:
+    """Intensities of a sample of which parts are judged."""
+
+    sample: Sample
+
+    @cache  # noqa: B019 -- a few large images, which live as long as the training
+    def statistics(self, settings: NormalizeSettings) -> NDArray[np.float32]:
+        """Compute the statistics of the whole image, ``(C, 3)`` float32: `septum.arrays.normalize.statistics`."""
+        return self.sample.statistics(settings)
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """Where the arrays of a stored sample come from.
 
@@ -194,7 +206,8 @@ def evenly_chosen(count: int, number: int) -> list[int]:
 def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:
     """Return the predicted objects that the mask of a sample can judge.
 
-    A gold frame that names some of its objects cannot judge the others; elsewhere all objects are judged.
+    A gold frame that names some of its objects cannot judge the others, and a part of an image not those that its
+    borders cut; elsewhere all objects are judged.
 
     Parameters
     ----------
@@ -208,7 +221,8 @@ def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int3
     labels
         ``(*S)`` int32, ids, 0 in place of objects that are not judged.
     """
-    return labels if sample.gold is None else drop_unannotated(labels, sample.mask)
+    whole = sample.gold is None and not isinstance(sample.whole, WholeSample)
+    return labels if whole else drop_unannotated(labels, sample.mask)
 
 
 def on_grid(sample: Sample, scale: float) -> Sample:

@@ -19,7 +19,8 @@ from septum.io.image import Image
 from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
-from septum.pairing.sample import Sample, judged_objects, on_grid
+from septum.pairing.parts import judged_parts
+from septum.pairing.sample import Sample, evenly_chosen, judged_objects, on_grid
 from septum.prediction.frames import FoundScale
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
@@ -141,10 +142,22 @@ class Gallery:
                 yield f"the report shows {place} of {len(names)} held-out images, to keep the time"
                 return
             try:
-                sample, begun = open_sample(report, name), time.monotonic()
-                self.add(sample, *predicted_sample(self.model, sample), seconds=time.monotonic() - begun)
+                sample = open_sample(report, name)
+                if left_out := self._predict(sample, max(1, MOST_IMAGES // number), begin + limit_s):
+                    yield left_out
             except SeptumError as error:
                 yield f"a held-out image is not in the report: {error}"
+
+    def _predict(self, sample: Sample, most: int, end: float) -> str:
+        """Predict and score a sample, or at most this number of parts of a large one; return what is left out."""
+        parts, shown = judged_parts(sample, objects=self.model.header.kind == "objects"), 0
+        for place, part in enumerate(spread_order([parts[i] for i in evenly_chosen(len(parts), most)])):
+            begun = time.monotonic()
+            if place and begun > end:
+                break
+            self.add(part, *predicted_sample(self.model, part), seconds=time.monotonic() - begun)
+            shown = place + 1
+        return "" if shown == len(parts) else f"the report shows {shown} of {len(parts)} parts of {sample.name}"
 
     @property
     def worst(self) -> list[Case]:

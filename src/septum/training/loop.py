@@ -18,6 +18,7 @@ from septum.errors import DataError, UsageError
 from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
 from septum.nn.device import deterministic, find_device, report_memory_shortage, reused_memory
+from septum.pairing.parts import describe_parts
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
@@ -31,9 +32,9 @@ from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder, StepLog
 from septum.training.schedule import LATEST, PATIENCE, TIMED_STEPS, Schedule, short_budget
 from septum.training.settings import TrainSettings
-from septum.training.split import Split, split
+from septum.training.split import Split, learnable, split
 from septum.training.trainer import Trainer
-from septum.training.validation import Validator, learnable
+from septum.training.validation import Validator
 from septum.version import __version__
 from septum.words import pluralize
 
@@ -246,7 +247,9 @@ class _Session:
             if self.log.missing:
                 lacking = f"lacks {pluralize(self.log.missing, 'step')} before step {trainer.counters.step}"
                 yield Warned(f"{format_path(self.folder.log)}: {lacking}")
-        self.validations = validator.plan_validations(for_scores(trainer.network, trainer.device), self.schedule)
+        self.validations = trainer.plan_validations(self.schedule)
+        if text := describe_parts(validator.samples, validator.most_scored):
+            yield Warned(text)
         self._reserve()
         self.prepared_s = self.schedule.seconds
         if checkpoint is None:
@@ -361,7 +364,9 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         return
     held_out, plan = len(trainer.validator.samples), trainer.plan
     if scored < held_out:
-        yield Warned(f"scores are of {scored} of {held_out} held-out images, to keep the budget")
+        yield Warned(f"scores are of {scored} of {held_out} held-out images or parts of them, to keep the budget")
+    if trainer.validator.stopped:
+        yield Warned("tuning was stopped to keep the budget: objects are made with the best settings of those tried")
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}
     spent = {activity: round(seconds, 1) for activity, seconds in schedule.activities_s.items()}
     training |= {

@@ -326,6 +326,7 @@ def tune_objects(
     measure: Callable[[Sequence[ObjectSettings], Collection[int]], CandidateColumns],
     samples: Sequence[Sample],
     *,
+    first: Sequence[ObjectSettings] | None = None,
     lines: bool = False,
     fill_holes: bool = False,
 ) -> ObjectSettings:
@@ -337,24 +338,29 @@ def tune_objects(
     Parameters
     ----------
     measure
-        Computes the columns of images for some settings: of as many images as there is time for, or of just those whose
-        indices are given.
+        Computes the columns of images for some settings: of as many images as there is time for, or of those whose
+        indices are given. Without any, tuning ends with the best settings so far.
     samples
         Images from which the sizes of objects are known.
+    first
+        The settings to begin with; None: `first_candidates`.
     lines
         True if the two classes are lines and areas.
     fill_holes
         Fill holes of objects.
     """
     sizes = object_sizes(samples, lines=lines)
-    choices = first_candidates(sizes, lines=lines, fill_holes=fill_holes)
+    choices = first or first_candidates(sizes, lines=lines, fill_holes=fill_holes)
     columns = measure(choices, ())
     if not columns:
         return untuned(lines=lines, fill_holes=fill_holes)
     best = choices[choose(columns, lines=lines)[0]]
     for name, values in refinements(sizes, lines=lines).items():
         choices = tuple(best.model_copy(update={name: value}) for value in values)
-        best = choices[choose(measure(choices, columns.keys()), lines=lines)[0]]
+        refined = measure(choices, columns.keys())
+        if not refined:
+            break
+        best = choices[choose(refined, lines=lines)[0]]
     return best
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,13 @@ import numpy as np
 from septum import seeding
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
-from septum.pairing.sample import Sample, StoredSample
+from septum.pairing.sample import Sample, StoredSample, evenly_chosen
+from septum.settings import MaskKind
 from septum.training.settings import SplitSettings
 from septum.words import list_some, pluralize
+
+MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
+"""Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
 
 # One in this many images is held out.
 _FIFTH = 5
@@ -366,3 +371,11 @@ def _classes(sample: Sample) -> dict[int, int]:
         mask = sample.mask
         counts = np.bincount(mask[mask >= 0])
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:
+    """Choose images to learn decisions about objects from: any first ones of them are spread over the samples."""
+    chosen = evenly_chosen(len(samples), MOST_LEARNED) if kind == "objects" else []
+    spread = sorted(chosen, key=lambda place: place * 0.618 % 1)
+    pixels = np.cumsum([math.prod(samples[i].sides) for i in spread])
+    return tuple(samples[i] for i, total in zip(spread, pixels, strict=True) if total <= _LEARNED_PIXELS)

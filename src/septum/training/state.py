@@ -43,6 +43,8 @@ class Counters(BaseModel):
         value then.
     anneal_start, anneal_end
         As in `septum.training.schedule.Schedule`.
+    affordable_px, most_scored
+        What a validation judges, as in `septum.training.validation.Validator`; None before it is known.
     row
         The line of the log of a step whose validation is not done yet; None between steps.
     """
@@ -62,6 +64,8 @@ class Counters(BaseModel):
         validation_alias=AliasChoices("anneal_start", "cooling")
     )
     anneal_end: _Count | None = Field(validation_alias=AliasChoices("anneal_end", "cooling_end"))
+    affordable_px: _Count | None = None
+    most_scored: _Count | None = None
     row: dict[str, int | float] | None
 
     @classmethod

@@ -225,6 +225,14 @@ class Trainer:
                 self.state.average.add(self.network, self.counters.step)
         return loss
 
+    def plan_validations(self, schedule: Schedule) -> int:
+        """Return the number of validations; an earlier start of this training has decided what they score."""
+        counters, validator = self.counters, self.validator
+        earlier = (counters.affordable_px, counters.most_scored)
+        number = validator.plan_validations(for_scores(self.network, self.device), schedule, earlier=earlier)
+        counters.affordable_px, counters.most_scored = validator.affordable_px, validator.most_scored
+        return number
+
     def validate(self, stop: StopRequest) -> tuple[dict[str, float], bool] | None:
         """Score held-out images and hold the weights if they are the best.
 

@@ -24,9 +24,9 @@ from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.nn.device import Device
 from septum.nn.ensemble import Network
+from septum.pairing.parts import LARGE_PX, judged_parts, longest_side
 from septum.pairing.sample import Sample, evenly_chosen
 from septum.prediction.tiled import image_probabilities
-from septum.settings import MaskKind
 from septum.threads import map_in_threads, usable_cores
 from septum.training.distributed import Processes
 from septum.training.interrupt import StopRequest
@@ -51,6 +51,8 @@ from septum.training.schedule import Schedule
 
 Item = TypeVar("Item")
 Probabilities = NDArray[np.float16]
+Judged = tuple[int | None, int | None]
+"""`Validator.affordable_px` and `Validator.most_scored`; None where the time is to decide."""
 
 MOST_SCORED = 24
 """Images scored in one validation during training, and for tuning; the final scores are of all images."""
@@ -58,10 +60,10 @@ MOST_SCORED = 24
 _KEPT_PIXELS = 1 << 25
 """The predictions of one validation are kept for the end if the images have no more pixels."""
 
-MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
-"""Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
-
-_TIMED_PX = 768  # predicting is timed on the middle of an image, of this side at most
+# Predicting is timed on the middle of an image, with no more pixels than a square of this side.
+_TIMED_PX = 768
+# Parts of large images are so small that there is time for this number of them in all validations of a budget.
+_LEAST_JUDGED = 6
 # Shares of a time budget: validations during training, final scores, tuning, learned decisions, and the report.
 _VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.05, 0.05, 0.03, 0.03, 0.02
 # Shortest time of a prediction that is reckoned with.
@@ -77,7 +79,7 @@ class Validator:
     Parameters
     ----------
     samples
-        Held-out images; without any there are no scores.
+        Held-out images; without any there are no scores. Large ones are judged in parts, which take their place here.
     objects
         True if the masks hold object ids.
     plan
@@ -88,6 +90,15 @@ class Validator:
         Processes among which the images are shared out. All of them call the methods, and all get the same results.
     trained_on
         Training images, from which decisions about objects are learned as well; not used for classes.
+
+    Attributes
+    ----------
+    affordable_px
+        Pixels that there is time for at once (`septum.pairing.parts.judged_parts`).
+    most_scored
+        Images, or parts of images, that a validation during training scores, at most.
+    stopped
+        True if tuning did not try all settings, to keep a time budget.
     """
 
     samples: tuple[Sample, ...]
@@ -96,7 +107,9 @@ class Validator:
     device: Device
     processes: Processes = field(default_factory=Processes)
     trained_on: tuple[Sample, ...] = field(default=(), repr=False)
-    _most_scored: int = MOST_SCORED
+    affordable_px: int = LARGE_PX
+    most_scored: int = MOST_SCORED
+    stopped: bool = False
     _most_final: int | None = None
     _tune_s: float | None = None
     _learn_s: float | None = None
@@ -106,6 +119,21 @@ class Validator:
     # Predictions of the last validation, and of the best one with the step of its network, by the identity of a sample.
     _latest: dict[int, Probabilities] = field(default_factory=dict, repr=False)
     _kept: tuple[int, dict[int, Probabilities]] = field(default=(-1, {}), repr=False)
+
+    def __post_init__(self) -> None:
+        self._given = self.samples, self.trained_on
+        self._divide(self.affordable_px)
+
+    def _divide(self, affordable_px: int) -> None:
+        """Put parts in the place of images that are too large to be judged at once."""
+        self.affordable_px = affordable_px
+        self.samples, self.trained_on = (
+            tuple(p for s in given for p in judged_parts(s, objects=self.objects, affordable_px=affordable_px))
+            for given in self._given
+        )
+        pixels = sum(math.prod(sample.sides) for sample in self._evenly_chosen(MOST_SCORED))
+        # True if the predictions of a validation are kept for the end.
+        self._is_kept = self._tunable and pixels <= _KEPT_PIXELS
 
     @cached_property
     def _object_sizes(self) -> NDArray[np.float64]:
@@ -118,11 +146,6 @@ class Validator:
     @cached_property
     def _few_candidates(self) -> tuple[ObjectSettings, ...]:
         return few_candidates(self._object_sizes, lines=self.plan.lines, fill_holes=self.plan.fill_holes)
-
-    @cached_property
-    def _is_kept(self) -> bool:
-        """True if the predictions of a validation are kept for the end."""
-        return self._tunable and sum(math.prod(s.sides) for s in self._evenly_chosen(MOST_SCORED)) <= _KEPT_PIXELS
 
     @property
     def _tunable(self) -> bool:
@@ -137,8 +160,8 @@ class Validator:
         names = MAIN_SCORES["objects" if self.objects else "classes"]
         return tuple(name for name in names if name != "V_Rand" or self.plan.lines)
 
-    def plan_validations(self, network: Network, clock: Schedule) -> int:
-        """Return the number of validations; fit the number of images and the reserved time to a time budget.
+    def plan_validations(self, network: Network, clock: Schedule, *, earlier: Judged = (None, None)) -> int:
+        """Return the number of validations; fit what is judged, and the reserved time, to a time budget.
 
         Parameters
         ----------
@@ -146,39 +169,45 @@ class Validator:
             Any network of the training, for prediction: one held-out image, or its middle, is timed with it.
         clock
             Schedule of the training.
+        earlier
+            What an earlier start of the training has judged: later scores are compared with its scores.
         """
         wanted = self.plan.validations
         if not self.samples or clock.budget_s is None:
             return wanted
-        typical = mean([math.prod(sample.sides) for sample in self.samples])
-        usual = min(self.samples, key=lambda sample: abs(math.prod(sample.sides) - typical))
-        timed = usual.middle(_TIMED_PX)
-        for _ in range(2):  # the first time includes setting things up
-            self._columns(network, [timed], self._few_candidates, processes=Processes())
-        larger = math.prod(usual.sides) / math.prod(timed.sides)
-        self._predict_s, self._score_s = larger * self._predict_s, larger * self._score_s
+        during_s, world = _VALIDATION_SHARE * clock.budget_s, self.processes.world
+        predict_s, score_s = self._seconds_of_pixel(network)
         # The clock of the first process decides: otherwise processes would validate at different steps.
-        image_s = self.processes.broadcast(self._predict_s + self._score_s) / self.processes.world
-        during_s, number = _VALIDATION_SHARE * clock.budget_s, len(self.samples)
-        self._most_scored = min(MOST_SCORED, number, max(2, int(during_s / (wanted * image_s))))
+        pixel_s = self.processes.broadcast(predict_s + score_s) / world
+        self._divide(earlier[0] or max(1, int(during_s / (_LEAST_JUDGED * pixel_s))))
+        usual_px, number = math.prod(self._usual().sides), len(self.samples)
+        self._predict_s, self._score_s, image_s = predict_s * usual_px, score_s * usual_px, pixel_s * usual_px
+        fitting = min(MOST_SCORED, number, max(2, int(during_s / (wanted * image_s))))
+        self.most_scored = earlier[1] or fitting
         self._most_final = min(number, max(2, int(_FINAL_SHARE * clock.budget_s / image_s)))
         self._tune_s, self._learn_s = _TUNING_SHARE * clock.budget_s, _LEARNING_SHARE * clock.budget_s
         self._report_s = _REPORT_SHARE * clock.budget_s
-        return max(1, min(wanted, int(during_s / (self._most_scored * image_s))))
+        return max(1, min(wanted, int(during_s / (self.most_scored * image_s))))
+
+    def _usual(self) -> Sample:
+        """Return the image, or part, whose size is nearest to the mean."""
+        typical = mean([math.prod(sample.sides) for sample in self.samples])
+        return min(self.samples, key=lambda sample: abs(math.prod(sample.sides) - typical))
+
+    def _seconds_of_pixel(self, network: Network) -> tuple[float, float]:
+        """Measure the seconds that predicting and comparing take for each pixel of an image of usual size."""
+        usual = self._usual()
+        timed = usual.middle(longest_side(usual.sides, _TIMED_PX**2))
+        for _ in range(2):  # the first time includes setting things up
+            self._columns(network, [timed], self._few_candidates, processes=Processes())
+        pixels = math.prod(timed.sides)
+        return self._predict_s / pixels, self._score_s / pixels
 
     def affordable(self, planned: int, validated: int, clock: Schedule) -> int:
         """Return how many of the planned validations fit into their share of a time budget, judged by the last one.
 
-        An untrained network finds no objects, or thousands: what a validation takes is known after it only.
-
-        Parameters
-        ----------
-        planned
-            Validations of the whole training, 1 or more.
-        validated
-            Validations so far.
-        clock
-            Schedule of the training.
+        An untrained network finds no objects, or thousands: what a validation takes is known after it only. Of the
+        `planned` ones, 1 or more, `validated` are done.
         """
         if clock.budget_s is None or not self.samples or not validated:
             return planned
@@ -187,14 +216,13 @@ class Validator:
 
     @property
     def _validation_s(self) -> float:
-        """Return the seconds of a validation, judged by the last one."""
-        return self._most_scored * (self._predict_s + self._score_s) / self.processes.world
+        return self.most_scored * (self._predict_s + self._score_s) / self.processes.world
 
     def time_to_reserve(self, validations: int) -> float:
         """Return the seconds that this many more validations and the end will take, judged by the last validation."""
         share = 1 / self.processes.world
         final, tried = self._most_final or 0, max(1, len(self._few_candidates))
-        predicted = max(0, final - self._most_scored) if self._is_kept else final  # most often the last are the best
+        predicted = max(0, final - self.most_scored) if self._is_kept else final  # most often the last are the best
         end_s = 1.0 + (predicted * self._predict_s + final * self._score_s / tried) * share
         if self._tunable and self._tune_s is not None and self.samples:
             # Candidates share work, so all of them together take less time than their number suggests.
@@ -209,7 +237,7 @@ class Validator:
 
     def score(self, network: Network, stop: StopRequest) -> dict[str, float] | None:
         """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
-        chosen = self._evenly_chosen(self._most_scored)
+        chosen = self._evenly_chosen(self.most_scored)
         self._latest = {}
         columns = self._columns(network, chosen, self._few_candidates, stop=stop)
         if self.processes.any(stop.requested and len(columns) < len(chosen)):
@@ -250,6 +278,9 @@ class Validator:
         kept = self._kept[1] if self._kept[0] == step else {}
         maps = {i: kept[id(chosen[i])] if id(chosen[i]) in kept else self._foreground(network, chosen[i]) for i in own}
         begin, limit = clock.seconds, self._tune_s
+        every_s = self._score_s * len(self._all_candidates) / max(1, len(self._few_candidates))
+        self.stopped = self.processes.any(limit is not None and every_s > limit)
+        first = self._few_candidates if self.stopped else None
         tuned_on = sorted(set(evenly_chosen(len(chosen), MOST_SCORED)) & set(own))
 
         def compare(places: Sequence[int], choices: Sequence[ObjectSettings]) -> CandidateColumns:
@@ -258,12 +289,14 @@ class Validator:
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
             columns: CandidateColumns = {}
             for places in self._groups([i for i in tuned_on if not again or i in again]):
-                columns |= compare(places, choices)
-                if not again and limit is not None and clock.seconds - begin > limit:
+                if (again or columns) and limit is not None and clock.seconds - begin > limit:
                     break
-            return gather_columns(self.processes, columns)
+                columns |= compare(places, choices)
+            gathered = gather_columns(self.processes, columns)
+            self.stopped = self.stopped or not gathered
+            return gathered
 
-        settings = tune_objects(measure, self.samples, **rule)
+        settings = tune_objects(measure, self.samples, first=first, **rule)
         if self.objects:
             settings = self._learn(network, clock, settings, {i: (chosen[i], maps[i]) for i in own})
         columns = gather_columns(self.processes, compare(own, [settings]))
@@ -365,11 +398,3 @@ class Validator:
     def _probabilities(self, network: Network, sample: Sample) -> NDArray[np.float32]:
         method, stats = self.plan.normalization, sample.statistics(self.plan.normalization)
         return image_probabilities(network, sample.image, device=self.device, normalization=method, stats=stats)
-
-
-def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:
-    """Choose images to learn decisions about objects from: any first ones of them are spread over the samples."""
-    chosen = evenly_chosen(len(samples), MOST_LEARNED) if kind == "objects" else []
-    spread = sorted(chosen, key=lambda place: place * 0.618 % 1)
-    pixels = np.cumsum([math.prod(samples[i].sides) for i in spread])
-    return tuple(samples[i] for i, total in zip(spread, pixels, strict=True) if total <= _LEARNED_PIXELS)
