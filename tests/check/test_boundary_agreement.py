@@ -116,3 +116,22 @@ def test_a_shift_and_its_inverse_keep_labels_inside(height: int, width: int, y: 
     inside = max(0, height - abs(y)) * max(0, width - abs(x))
     assert (there >= 0).sum() == (back >= 0).sum() == inside
     np.testing.assert_array_equal(back[back >= 0], mask[back >= 0])
+
+
+def test_of_shifts_that_fit_equally_well_the_shortest_is_the_best() -> None:
+    image, labels = np.zeros((1, 96, 96)), np.zeros((96, 96), np.int32)
+    labels[30:60, 30:60] = 1
+    image[0, 26:64, 26:64] = np.indices((38, 38)).sum(axis=0) % 2  # edges all over and around the object
+    found = measure_agreement(image, labels)
+    assert found is not None and found.contrast > 2
+    assert found.far == (0, 0) and found.shift == (0, 0)
+    assert found.far_contrast == pytest.approx(found.contrast)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (9, -14), (-20, 3)])
+def test_the_best_far_shift_is_that_of_the_strongest_mean_of_edges(shift: tuple[int, int]) -> None:
+    image, labels = scene(5, (120, 130))
+    found = measure_agreement(image, np.roll(labels, shift, axis=(0, 1)))
+    assert found is not None
+    assert np.abs(np.array(found.far) + shift).max() <= 1
+    assert found.far_contrast > (1.3 if any(shift) else 0.95) * found.contrast

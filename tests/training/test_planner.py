@@ -41,8 +41,11 @@ def test_a_wider_network_takes_longer_for_a_step() -> None:
 def test_the_widest_network_with_enough_steps_is_chosen(
     monkeypatch: pytest.MonkeyPatch, budget_s: float, rank: int, width: int
 ) -> None:
+    timed: list[int] = []
+
     def quadratic(plan: Plan, device: object) -> float:
-        return 0.2 * (plan.network.width / 16) ** 2
+        timed.append(plan.network.width)
+        return 0.2 * (timed[-1] / 16) ** 2
 
     monkeypatch.setattr(planner, "step_seconds", quadratic)
     fingerprint = Fingerprint(channels=1, classes=2, sides=(64,) * rank, anisotropy=(1,) * rank)
@@ -50,6 +53,8 @@ def test_the_widest_network_with_enough_steps_is_chosen(
     assert plan.network.width == width
     assert plan.tile == _plan(fingerprint).tile
     assert reason.startswith(f"width {width}: a step takes")
+    if 0.75 * budget_s < 4000 * 0.2:
+        assert timed == [16], "where 4000 steps of the narrowest one do not fit, no wider one is timed"
 
 
 def test_only_a_time_budget_decides_the_width_and_a_resumed_run_keeps_it(

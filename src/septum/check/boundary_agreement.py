@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.normalize import quantiles
 from septum.arrays.targets import UNANNOTATED, local_extreme
 
 REACH = 3
@@ -19,7 +20,8 @@ REACH = 3
 FAR = 32
 """The longest shift that is searched for, in pixels; at most a quarter of the side."""
 
-_RESIZED_PX = (1, -1, 2, -2)  # masks are often drawn a little outside or inside of the edges
+_RESIZED_PX = (1, -1, 2, -2)  # masks are often drawn a little outside or inside of the edges; by one pixel at a time
+_EQUAL = 1e-5  # of shifts whose edge strengths differ by no more than rounding, the shortest is the best
 _FEWEST_PX = 50  # outline pixels; fewer give no reliable contrast
 _MOST_PX = 20_000  # a regular sample of this many outline pixels is enough
 _SIDE = {2: 1024, 3: 128}  # of larger images the middle part is measured
@@ -186,9 +188,10 @@ def measure_agreement(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> 
     search, contrast = _Search(edges), _contrast(edges, outline)
     best, shift, gain = search.farthest(outline), *_nearest(edges, outline)
     if any(best[0]) or any(shift):
-        resized = outline
+        resized, sizes = outline, {0: labels}
         for by in _RESIZED_PX:
-            other = _outline(_resize(labels, by))
+            sizes[by] = _resize(sizes[by - np.sign(by)], grow=by > 0)
+            other = _outline(sizes[by])
             if 2 * np.count_nonzero(other) > np.count_nonzero(outline):
                 best, resized = max((best, resized), (search.farthest(other), other), key=lambda found: found[0][1])
         best = (best[0], best[1] * contrast / max(_contrast(edges, resized), 1e-9), best[2])
@@ -216,14 +219,13 @@ def _nearest(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> tuple[tu
     return best, strength[best] / max(strength[0, 0], 1e-9)
 
 
-def _resize(labels: NDArray[Any], by: int) -> NDArray[Any]:
-    """Grow all objects by `by` pixels, or shrink them by ``-by``."""
-    for _ in range(abs(by)):
-        high = local_extreme(np.maximum, labels)
-        labels = np.where(labels == 0, high, labels) if by > 0 else np.where(labels == high, labels, 0)
-        if by < 0:
-            labels = np.where(local_extreme(np.minimum, labels) == labels, labels, 0)
-    return labels
+def _resize(labels: NDArray[Any], *, grow: bool) -> NDArray[Any]:
+    """Grow all objects by one pixel, or shrink them."""
+    high = local_extreme(np.maximum, labels)
+    if grow:
+        return np.where(labels == 0, high, labels)
+    labels = np.where(labels == high, labels, 0)
+    return np.where(local_extreme(np.minimum, labels) == labels, labels, 0)
 
 
 def _fill_rims(labels: NDArray[Any]) -> NDArray[Any]:
@@ -276,11 +278,10 @@ def _middle(sides: Sequence[int]) -> tuple[slice, ...]:
 def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
     """Return the edge strength, 0 .. 1; None if there are no edges."""
     edges = local_extreme(np.maximum, gray) - local_extreme(np.minimum, gray)
-    low, high = np.quantile(edges, [0.5, 0.95])
+    low, high = quantiles(edges.ravel(), (0.5, 0.95))
     if not high > low:
         return None
-    strength: NDArray[np.float32] = np.clip((edges - low) / (high - low), 0, 1).astype(np.float32)
-    return strength
+    return np.asarray(np.clip((edges - low) / (high - low), 0, 1), np.float32)
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -325,18 +326,26 @@ class _Search:
         self.edges = edges
         self.reach = min(FAR, min(edges.shape) // 4)
         self.size = [_fast_length(n + self.reach) for n in edges.shape]
-        self.transform = np.fft.rfft2(edges, self.size)
+        self.transform = self._transformed(edges)
+
+    def _transformed(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the Fourier transform of values with zeros behind; `numpy.fft.rfft2` pads more slowly."""
+        rows = np.zeros((self.size[0], self.size[1] // 2 + 1), np.complex64)
+        rows[: len(values)] = np.fft.rfft(values, self.size[1], axis=1)
+        return np.fft.fft(rows, axis=0)
 
     def farthest(self, outline: NDArray[np.bool_]) -> tuple[tuple[int, int], float, float]:
         """Return the best shift, the contrast after it, and how clearly it stands out."""
         reach, edges = self.reach, self.edges
-        mirrored = np.conj(np.fft.rfft2(outline.astype(np.float32), self.size))
-        total = np.roll(np.fft.irfft2(mirrored * self.transform, self.size), (reach, reach), axis=(0, 1))
+        product = np.conj(self._transformed(outline.astype(np.float32))) * self.transform
+        shifts = np.arange(-reach, reach + 1)  # of the transform back only these rows are computed
+        total = np.fft.irfft(np.fft.ifft(product, axis=0)[shifts], self.size[1], axis=1)[:, shifts]
         inside = _counts_inside(outline, reach)
-        strength = total[: 2 * reach + 1, : 2 * reach + 1] / np.maximum(inside, 1)
+        strength = total / np.maximum(inside, 1)
         strength = np.where(inside > np.count_nonzero(outline) / 2, strength, 0)
-        row, column = np.unravel_index(int(strength.argmax()), strength.shape)
-        shift = (int(row) - reach, int(column) - reach)
+        rows, columns = np.nonzero(strength >= strength.max() * (1 - _EQUAL)) - np.array(reach)
+        shortest = int(np.argmin(abs(rows) + abs(columns)))
+        shift = (int(rows[shortest]), int(columns[shortest]))
         middle = float(np.median(strength))
         deviation = 1.4826 * float(np.median(np.abs(strength - middle)))
         clear = (float(strength.max()) - middle) / max(deviation, 1e-9)
@@ -355,16 +364,20 @@ def _fast_length(least: int) -> int:
 
 def _counts_inside(outline: NDArray[np.bool_], reach: int) -> NDArray[np.int64]:
     """Count the outline pixels that stay in the image, for each shift within `reach`, ``(2 reach + 1,) * 2``."""
-    total = np.zeros([n + 1 for n in outline.shape], np.int64)
-    np.cumsum(np.cumsum(outline, axis=0), axis=1, out=total[1:, 1:])
-    shifts = np.arange(-reach, reach + 1)
-    low, high = np.maximum(-shifts, 0), [n - np.maximum(shifts, 0) for n in outline.shape]
-    a, b = (total[rows] for rows in (low, high[0]))
-    return (b[:, high[1]] - b[:, low]) - (a[:, high[1]] - a[:, low])
+    size = 2 * reach + 2
+    # A pixel stays inside from a first to a last shift along each axis: its counts begin and end there.
+    ends = [
+        (reach - np.minimum(at, reach), reach + np.minimum(side - 1 - at, reach) + 1)
+        for at, side in zip(np.nonzero(outline), outline.shape, strict=True)
+    ]
+    changes = np.zeros(size * size, np.int64)
+    for (y, x), sign in zip(product(*ends), (1, -1, -1, 1), strict=True):
+        changes += sign * np.bincount(y * size + x, minlength=size * size)
+    return np.asarray(changes.reshape(size, size).cumsum(axis=0).cumsum(axis=1)[:-1, :-1])
 
 
 def _separation(gray: NDArray[np.float32], labeled: NDArray[np.bool_]) -> float:
-    clipped = np.clip(gray, *np.quantile(gray, [0.01, 0.99]))
+    clipped = np.clip(gray, *quantiles(gray.ravel(), (0.01, 0.99)))
     share = np.count_nonzero(labeled) / labeled.size
     spread = float(clipped.std()) * float(np.sqrt(share * (1 - share)))
     above = float((clipped[labeled].astype(np.float64) - float(clipped.mean())).sum()) / labeled.size

@@ -262,7 +262,9 @@ def fit_width(plan: Plan, device: Device, budget_s: float) -> tuple[Plan, str]:
         if width > _WIDTHS[0] and one * _MIN_STEPS > _STEPS_SHARE * budget_s:
             break
         chosen, seconds = candidate, one
-        if width == widest or time.monotonic() - begin + 2 * _TIMED_STEPS * one > _TIMING_SHARE * budget_s:
+        # A wider network is not faster: if this one does not do enough steps, none needs to be timed.
+        too_slow = one * _MIN_STEPS > _STEPS_SHARE * budget_s
+        if too_slow or width == widest or time.monotonic() - begin + 2 * _TIMED_STEPS * one > _TIMING_SHARE * budget_s:
             break
     fitting = int(_STEPS_SHARE * budget_s / seconds)
     return chosen, (
