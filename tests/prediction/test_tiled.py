@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_the_result_does_not_depend_on_the_size_of_tiles() -> None:
 def test_largest_output_shrinks_with_width_and_is_never_below_the_grid() -> None:
     sides = [largest_output(UNetSettings(width=w), DEVICE)[0] for w in (16, 64, 100_000)]
     assert sides[0] > sides[1] > sides[2] == 16
+
+
+def test_a_tile_that_covers_the_short_side_of_a_volume_is_longer_along_the_others() -> None:
+    settings = UNetSettings(width=16, depths=(2, 3, 3), padding="same")
+    cube, flat = largest_output(settings, DEVICE), largest_output(settings, DEVICE, (20, 1000, 1000))
+    assert flat[0] >= 20 and flat[1] == flat[2] > cube[1]
+    assert math.prod(settings.geometry.input_for(flat)) <= 1.2 * math.prod(settings.geometry.input_for(cube))
+    small = (40, 50, 60)
+    assert all(n >= side for n, side in zip(largest_output(settings, DEVICE, small), small, strict=True)), "one tile"
+    assert largest_output(settings, DEVICE, (5000, 5000, 5000)) == cube
 
 
 class _Small(torch.nn.Module):

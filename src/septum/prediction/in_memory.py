@@ -277,7 +277,8 @@ def _predicted_frames(
 def image_tiler(model: Model, frames: Sequence[Readable], scale: Scale | None) -> TiledPredictor:
     """Return the network for an image that is predicted in memory, by Septum's engine or PyTorch as the rule says."""
     network = model.computed_by(model.choose(work=frame_operations(model, frames, scale)).name == "septum")
-    return TiledPredictor(network, model.device, largest_output(model.header.network, model.device))
+    sides = working_frame(frames[0], scale).shape[1:]
+    return TiledPredictor(network, model.device, largest_output(model.header.network, model.device, sides))
 
 
 def frame_operations(model: Model, frames: Sequence[Readable], scale: Scale | None) -> int:

@@ -25,23 +25,40 @@ from septum.nn.unet import UNetSettings
 Region = tuple[slice, ...]
 
 # Working memory for the feature maps of one tile. Larger tiles compute less context twice but reach cache and memory
-# limits.
+# limits; in volumes the context is most of a small tile.
 _TILE_BYTES = {"cpu": 1_000_000_000, "cuda": 6_000_000_000, "mps": 3_000_000_000}
+_VOLUME_BYTES = {**_TILE_BYTES, "cpu": 2_000_000_000}
 
 # The time left is estimated, by computing one tile, from this number of tiles on: fewer are done at once.
 _LEAST_TIMED = 8
 
 
-def largest_output(settings: UNetSettings, device: Device) -> tuple[int, ...]:
+def largest_output(settings: UNetSettings, device: Device, sides: Sequence[int] = ()) -> tuple[int, ...]:
     """Return the largest sides that a tile should write on a device, by the memory of its feature maps.
 
     At the finest level about six maps of `width` float32 features are alive at the same time: the skip connection, the
     concatenation of twice the width, and the input and output of a convolution.
+
+    Parameters
+    ----------
+    settings
+        The network.
+    device
+        Where it computes.
+    sides
+        Sides of the image, if they are known: a tile that covers a short side is longer along the others.
     """
-    geometry = settings.geometry
-    pixels = _TILE_BYTES[device.torch.type] / (settings.width * 6 * 4)
-    side = int(pixels ** (1 / len(settings.depths)))
-    return tuple(max(g, side - 2 * c) for g, c in zip(geometry.grid, geometry.contexts, strict=True))
+    geometry, rank = settings.geometry, len(settings.depths)
+    room = (_TILE_BYTES if rank == 2 else _VOLUME_BYTES)[device.torch.type] / (settings.width * 6 * 4)
+    whole = geometry.input_for(sides) if sides else ()
+    side = int(room ** (1 / rank))
+    for left, shorter in zip(range(rank, 0, -1), sorted(whole), strict=False):
+        side = int(room ** (1 / left))
+        if shorter > side:
+            break
+        side, room = shorter, room / shorter
+    read = [min(side, n) for n in whole] or [side] * rank
+    return tuple(max(g, n - 2 * c) for n, g, c in zip(read, geometry.grid, geometry.contexts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -336,9 +353,10 @@ def image_probabilities(
     ndarray
         ``(K, *S) float32`` class probabilities in 0..1.
     """
-    limit = tuple(max_output) if max_output is not None else largest_output(network.settings, device)
-    whole = tuple(slice(0, n) for n in image.shape[1:])
-    out = np.empty((network.settings.classes, *image.shape[1:]), dtype=np.float32)
+    sides = image.shape[1:]
+    limit = tuple(max_output) if max_output is not None else largest_output(network.settings, device, sides)
+    whole = tuple(slice(0, n) for n in sides)
+    out = np.empty((network.settings.classes, *sides), dtype=np.float32)
     stats = statistics(image, normalization) if stats is None else stats
     for write, probabilities, _ in TiledPredictor(network, device, limit).tiles(image, stats, whole):
         out[(slice(None), *write)] = probabilities
