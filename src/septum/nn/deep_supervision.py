@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septum.nn.loss import class_weights, cross_entropy, soft_dice, sum_of_cells, weighted_cross_entropy
+from septum.nn.loss import class_weights, count_annotated, cross_entropy, soft_dice, sum_of_cells
 from septum.nn.unet import UNet, initialize
 
 _LEVELS = 2  # below the finest
@@ -99,10 +99,10 @@ class DeeplySupervised(nn.Module):
         energy, annotated
             Two scalars, float32, >= 0.
         """
-        energy, annotated = weighted_cross_entropy(logits[0], target, weight)
+        weights = class_weights(target, weight, logits[0].shape[1])
+        energy, annotated = cross_entropy(logits[0], weights), count_annotated(target)
         if dice:
             energy = energy + dice * soft_dice(logits[0], target)
-        weights = class_weights(target, weight, self.network.settings.classes) if logits[1:] else weight
         for level, coarse in enumerate(logits[1:], start=1):
             # A pixel of a coarse level is compared with all pixels of the finest level that it covers: the sum of their
             # weights, class by class, gives the same loss as a copy of its logits for each of them.

@@ -32,7 +32,12 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> tu
         Two scalars, float32, >= 0.
     """
     energy = cross_entropy(logits, class_weights(target, weight, logits.shape[1]))
-    return energy, (target != IGNORE_INDEX).sum().float()
+    return energy, count_annotated(target)
+
+
+def count_annotated(target: Tensor) -> Tensor:
+    """Return the number of annotated pixels of ``(B, *S) uint8`` targets, 255 where ignored: a scalar, float32 >= 0."""
+    return (target != IGNORE_INDEX).sum().float()
 
 
 def class_weights(target: Tensor, weight: Tensor, classes: int) -> Tensor:
