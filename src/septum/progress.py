@@ -273,7 +273,7 @@ def show_training(record: Event, progress: Progress) -> None:
             progress.say(f"report: {format_path(path)}")
         case Reporting(count=count):
             if count:
-                progress.say(f"report: predicting {pluralize(count, 'held-out image')} once more")
+                progress.say(f"report: predicting {pluralize(count, 'held-out image')}")
             progress.work("writing the report")
         case Saved(path):
             progress.detail(f"written: {format_path(path)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,10 @@ def test_the_warning_comes_before_the_budget_is_spent(
 
 
 def test_a_training_with_such_a_budget_warns(data: Data) -> None:
-    with pytest.warns(SeptumWarning, match="the model has learned next to nothing: .* fitted into 0.1 s"):
+    with pytest.warns(SeptumWarning) as found:  # another one can be that tuning was stopped
         septum.train(data(ids, count=3), budget_s=0.1, verbose=False, **SMALL)
+    texts = [str(one.message) for one in found]
+    assert any(re.search("the model has learned next to nothing: .* fitted into 0.1 s", text) for text in texts)
 
 
 def test_a_finished_run_says_that_it_is_done_and_how_to_go_on(

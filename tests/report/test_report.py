@@ -21,6 +21,7 @@ from septum.prediction.in_memory import predict_image
 from septum.prediction.model import open_model
 from septum.report import cases as drawing
 from septum.report import collect as run_report
+from septum.report import gallery as gallery_module
 from septum.report import page as page_module
 from septum.report.cases import CONFUSED_COLOR, draw, pictures
 from septum.report.collect import observe, rebuilt_command
@@ -29,7 +30,8 @@ from septum.report.gallery import CASES, Case, Gallery, ScoredSample, estimates,
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
 from septum.report.summary import RunReport, merged_and_split, object_figures, reliability
 from septum.training import loop as train_module
-from septum.training.events import Checked
+from septum.training import validation
+from septum.training.events import Checked, Step
 from septum.training.loop import train
 from septum.training.settings import TrainSettings
 
@@ -55,9 +57,11 @@ def save(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
 
 def run(folder: Path, **changes: object) -> tuple[TrainSettings, list[object]]:
     """Train on ``folder / "data"``, write the page; return the settings and all events."""
+    seen = changes.pop("seen", lambda _: None)
     settings = TrainSettings.model_validate({"data": (folder / "data",), "out": folder / "run", **SMALL, **changes})
     events = []
     for event in observe(settings, train(settings)):
+        seen(event)  # type: ignore[operator]
         events.append(event)
         if isinstance(event, RunReport):
             page_module.write_page(event)
@@ -427,6 +431,37 @@ def test_pictures_of_large_images_stay_small(monkeypatch: pytest.MonkeyPatch) ->
     assert drawn[0][3].alt == "difference of n: 0 of 630000 pixels are wrong"
     assert panel_size((256, 256), largest=640) == (512, 512)
     assert panel_size((256, 256), largest=400) == (256, 256)
+
+
+def test_the_report_predicts_no_image_that_objects_were_tuned_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        save(tmp_path / "data", f"c{number}", *disks(number))
+    predict, predicted = validation.image_probabilities, list[bytes]()
+
+    def counted(network: object, image: np.ndarray, **options: object) -> np.ndarray:
+        predicted.append(image.tobytes())
+        return predict(network, image, **options)  # type: ignore[arg-type]
+
+    def step(event: object) -> None:
+        if isinstance(event, Step):
+            predicted.clear()
+
+    again: list[str] = []
+    monkeypatch.setattr(validation, "image_probabilities", counted)
+    monkeypatch.setattr(gallery_module, "predicted_sample", lambda _, sample: again.append(sample.name))
+    _, events = run(tmp_path, seen=step)
+    held = json.loads((tmp_path / "run/plan.json").read_text())["held_out"]
+    assert len(held) == 2 and again == []
+    for name in held:
+        assert predicted.count(np.load(tmp_path / "data/images" / f"{name}.npy").tobytes()) == 1
+    report = next(event for event in events if isinstance(event, RunReport))
+    assert [line.name for line in report.images] == held
+    assert all(line.seconds > 0 for line in report.images)
+    for name, score in report.model_scores.items():
+        assert report.scores[name].value == pytest.approx(score, abs=1e-9)
+    assert next(event for event in events if isinstance(event, Reporting)).count == 0
 
 
 def test_the_worst_and_the_best_are_kept(monkeypatch: pytest.MonkeyPatch, objects: Path) -> None:

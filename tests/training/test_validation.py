@@ -336,6 +336,18 @@ def test_tuning_that_used_its_share_ends_with_the_best_so_far(monkeypatch: pytes
         assert held_out.stopped is stopped and scores["AP50"] == 1
 
 
+def test_no_time_is_reserved_for_predictions_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserved = []
+    for kept in (validate_module._KEPT_PIXELS, 0):
+        monkeypatch.setattr(validate_module, "_KEPT_PIXELS", kept)
+        held_out = _lines_held_out(monkeypatch, {"whole": _membranes()})
+        held_out.plan_validations("whole", Schedule(None, 600.0))  # type: ignore[arg-type]
+        held_out._predict_s, held_out._score_s = 1.0, 0.0  # a slow network
+        reserved.append(held_out.time_to_reserve(0))
+    # Not kept, each image is predicted for the final scores and for the report.
+    assert reserved[1] - reserved[0] == pytest.approx(2 * len(held_out.samples))
+
+
 def test_columns_of_all_processes_reach_each_of_them_bit_by_bit() -> None:
     """Two processes with one image each; the numbers travel as integers."""
     rng = np.random.default_rng(0)

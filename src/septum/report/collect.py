@@ -1,7 +1,7 @@
 """Collect the report of a run while it trains and at its end.
 
-The held-out images are predicted once more with the finished model, by the same code as ``septum predict``, so that the
-report shows what a user will get.
+The report shows what the finished model predicts of held-out images. Those whose objects the training has tuned are not
+predicted again; the others are, by the same code as ``septum predict``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from septum.events import Warned
 from septum.prediction.memory import peak_bytes
 from septum.prediction.model import Model, open_model
 from septum.report.events import Reporting
-from septum.report.gallery import MOST_IMAGES, Gallery, ScoredSample, estimates
+from septum.report.gallery import Gallery, ScoredSample, estimates, shown
 from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
 from septum.training.events import Checked, Planned, Step, Trained
@@ -113,8 +113,8 @@ def _collect(
 ) -> Iterator[Reporting | Warned | RunReport]:
     begin = time.monotonic()
     names = [str(name) for name in read_plan_file(settings.out).get("held_out", [])]
-    yield Reporting(settings.out, min(MOST_IMAGES, len(names)))
-    gallery = Gallery(open_model(trained.model, settings.device))
+    yield Reporting(settings.out, sum(name not in trained.predicted for name in shown(names)))
+    gallery = Gallery(open_model(trained.model, settings.device), trained.predicted)
     for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
         log.warnings.append(problem)
         yield Warned(problem)

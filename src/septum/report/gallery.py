@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ T = TypeVar("T")
 FOUND = 0.5
 """An object is found if its match has this IoU or more."""
 
-MOST_IMAGES = 24  # held-out images that are predicted again
+MOST_IMAGES = 24  # held-out images that are shown
 CASES = 4  # number of the worst images, and of the best, that are shown
 
 
@@ -118,6 +119,8 @@ class Gallery:
     ----------
     model
         The finished model of the run.
+    predicted
+        What it predicts of some samples, by name: ``(1, *W)`` float16, and seconds; others are predicted here.
 
     Attributes
     ----------
@@ -125,18 +128,19 @@ class Gallery:
         The scored images.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(
+        self, model: Model, predicted: Mapping[str, tuple[NDArray[np.float16], float]] = MappingProxyType({})
+    ) -> None:
+        self.model, self._predicted = model, predicted
         self._lines = model.header.lines
         self.images: list[ScoredSample] = []
         self._ranks: list[float] = []
         self._cases: list[Case] = []
 
     def fill(self, report: Report, names: Sequence[str], limit_s: float) -> Iterator[str]:
-        """Predict up to `MOST_IMAGES` of the named samples, evenly chosen, within a time limit; yield the problems."""
+        """Add up to `MOST_IMAGES` of the named samples, evenly chosen, within a time limit; yield the problems."""
         begin, number = time.monotonic(), min(MOST_IMAGES, len(names))
-        chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, number).astype(int))] if names else []
-        for place, name in enumerate(spread_order(chosen)):
+        for place, name in enumerate(spread_order(shown(names))):
             spent = time.monotonic() - begin
             if place and spent * (place + 1) / place > limit_s:
                 yield f"the report shows {place} of {len(names)} held-out images, to keep the time"
@@ -150,14 +154,20 @@ class Gallery:
 
     def _predict(self, sample: Sample, most: int, end: float) -> str:
         """Predict and score a sample, or at most this number of parts of a large one; return what is left out."""
-        parts, shown = judged_parts(sample, objects=self.model.header.kind == "objects"), 0
+        if sample.name in self._predicted:
+            foreground, seconds = self._predicted[sample.name]
+            probabilities, begun = foreground.astype(np.float32), time.monotonic()
+            found = labels_of(probabilities, self.model, sample)
+            self.add(sample, probabilities, found, seconds=seconds + time.monotonic() - begun)
+            return ""
+        parts, done = judged_parts(sample, objects=self.model.header.kind == "objects"), 0
         for place, part in enumerate(spread_order([parts[i] for i in evenly_chosen(len(parts), most)])):
             begun = time.monotonic()
             if place and begun > end:
                 break
             self.add(part, *predicted_sample(self.model, part), seconds=time.monotonic() - begun)
-            shown = place + 1
-        return "" if shown == len(parts) else f"the report shows {shown} of {len(parts)} parts of {sample.name}"
+            done = place + 1
+        return "" if done == len(parts) else f"the report shows {done} of {len(parts)} parts of {sample.name}"
 
     @property
     def worst(self) -> list[Case]:
@@ -212,6 +222,11 @@ class Gallery:
         cases = sorted([*self._cases, _case(sample, predicted, image, scores, rank, header.kind)], key=lambda c: c.rank)
         # An image in the middle can be neither among the worst nor among the best at the end.
         self._cases = cases if len(cases) <= 2 * CASES else cases[:CASES] + cases[-CASES:]
+
+
+def shown(names: Sequence[str]) -> list[str]:
+    """Return the names of the held-out images that a report shows: `MOST_IMAGES` at most, evenly chosen."""
+    return [names[i] for i in evenly_chosen(len(names), MOST_IMAGES)]
 
 
 def estimates(

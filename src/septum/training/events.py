@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from septum.events import Event
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from septum.check.check import Report
 
 
@@ -95,7 +98,8 @@ class Stopped(Event):
 class Trained(Event):
     """The last event of a training: the model file, its validation scores, steps and seconds of all sessions.
 
-    `activities_s` holds the seconds of each activity (`septum.training.schedule.Activity`), as far as they are known.
+    `activities_s` holds the seconds of each activity (`septum.training.schedule.Activity`), as far as they are known;
+    `predicted` what `septum.training.validation.Validator.predicted` holds, for the report.
     """
 
     model: Path
@@ -103,3 +107,4 @@ class Trained(Event):
     steps: int
     seconds: float
     activities_s: Mapping[str, float] = field(default_factory=dict, compare=False)
+    predicted: Mapping[str, tuple[NDArray[np.float16], float]] = field(default_factory=dict, compare=False, repr=False)

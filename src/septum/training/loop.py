@@ -395,4 +395,5 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     # The model comes last: if it exists, everything is done.
     save_model(folder.model, network, header)
     yield Saved(folder.model)
-    yield Trained(folder.model, scores, counters.step, schedule.seconds, schedule.activities_s)
+    predicted = trainer.validator.predicted
+    yield Trained(folder.model, scores, counters.step, schedule.seconds, schedule.activities_s, predicted)

@@ -51,8 +51,7 @@ from septum.training.schedule import Schedule
 
 Item = TypeVar("Item")
 Probabilities = NDArray[np.float16]
-Judged = tuple[int | None, int | None]
-"""`Validator.affordable_px` and `Validator.most_scored`; None where the time is to decide."""
+Judged = tuple[int | None, int | None]  # `Validator.affordable_px`, `Validator.most_scored`; None: the time decides
 
 MOST_SCORED = 24
 """Images scored in one validation during training, and for tuning; the final scores are of all images."""
@@ -66,10 +65,9 @@ _TIMED_PX = 768
 _LEAST_JUDGED = 6
 # Shares of a time budget: validations during training, final scores, tuning, learned decisions, and the report.
 _VALIDATION_SHARE, _FINAL_SHARE, _TUNING_SHARE, _LEARNING_SHARE, _REPORT_SHARE = 0.05, 0.05, 0.03, 0.03, 0.02
-# Shortest time of a prediction that is reckoned with.
-_SHORTEST_S = 1e-6
-# Seconds that the report takes besides predicting.
-_DRAWING_S = 2.0
+# Shortest time of a prediction that is reckoned with; seconds of the report without its images, which take a share of
+# their time in a validation, which tries several settings (PhC-C2DH-U373, one thread: 0.24 of 0.67 s).
+_SHORTEST_S, _DRAWING_S, _SHOWN_SHARE = 1e-6, 2.0, 0.4
 
 
 @dataclass
@@ -99,6 +97,8 @@ class Validator:
         Images, or parts of images, that a validation during training scores, at most.
     stopped
         True if tuning did not try all settings, to keep a time budget.
+    predicted
+        Foreground of whole images ``(1, *W)`` float16 that `finish` keeps, by name, and the seconds of a prediction.
     """
 
     samples: tuple[Sample, ...]
@@ -110,6 +110,7 @@ class Validator:
     affordable_px: int = LARGE_PX
     most_scored: int = MOST_SCORED
     stopped: bool = False
+    predicted: dict[str, tuple[Probabilities, float]] = field(default_factory=dict, repr=False)
     _most_final: int | None = None
     _tune_s: float | None = None
     _learn_s: float | None = None
@@ -132,8 +133,7 @@ class Validator:
             for given in self._given
         )
         pixels = sum(math.prod(sample.sides) for sample in self._evenly_chosen(MOST_SCORED))
-        # True if the predictions of a validation are kept for the end.
-        self._is_kept = self._tunable and pixels <= _KEPT_PIXELS
+        self._is_kept = self._tunable and pixels <= _KEPT_PIXELS  # the predictions of a validation, for the end
 
     @cached_property
     def _object_sizes(self) -> NDArray[np.float64]:
@@ -231,9 +231,10 @@ class Validator:
             end_s += min(self._tune_s, min(final, MOST_SCORED) * self._score_s * settings / tried * share)
             learned_s = (final + len(self.trained_on)) * (self._predict_s + self._score_s) * share
             end_s += min(self._learn_s or 0.0, learned_s)
-        # The report predicts some images again, in the first process alone.
-        again_s = min(MOST_SCORED, len(self.samples)) * (self._predict_s + self._score_s)
-        return max(0, validations) * self._validation_s + end_s + min(self._report_s, _DRAWING_S + again_s)
+        # The report, in the first process alone, makes all objects, and predicts what that process did not keep.
+        threads, predicted_s = usable_cores() if self._is_kept else 1, (1 - share * self._is_kept) * self._predict_s
+        shown_s = min(MOST_SCORED, len(self.samples)) * (_SHOWN_SHARE * threads * self._score_s + predicted_s)
+        return max(0, validations) * self._validation_s + end_s + min(self._report_s, _DRAWING_S + shown_s)
 
     def score(self, network: Network, stop: StopRequest) -> dict[str, float] | None:
         """Score an even choice of the images with a network for prediction; return None if `stop` was requested."""
@@ -277,10 +278,11 @@ class Validator:
         own = self.processes.share(len(chosen))
         kept = self._kept[1] if self._kept[0] == step else {}
         maps = {i: kept[id(chosen[i])] if id(chosen[i]) in kept else self._foreground(network, chosen[i]) for i in own}
+        whole = [i for i in own if self._is_kept and chosen[i].whole is None]
+        self.predicted = {chosen[i].name: (maps[i][None], self._predict_s or math.nan) for i in whole}
         begin, limit = clock.seconds, self._tune_s
         every_s = self._score_s * len(self._all_candidates) / max(1, len(self._few_candidates))
         self.stopped = self.processes.any(limit is not None and every_s > limit)
-        first = self._few_candidates if self.stopped else None
         tuned_on = sorted(set(evenly_chosen(len(chosen), MOST_SCORED)) & set(own))
 
         def compare(places: Sequence[int], choices: Sequence[ObjectSettings]) -> CandidateColumns:
@@ -296,7 +298,7 @@ class Validator:
             self.stopped = self.stopped or not gathered
             return gathered
 
-        settings = tune_objects(measure, self.samples, first=first, **rule)
+        settings = tune_objects(measure, self.samples, first=self._few_candidates if self.stopped else None, **rule)
         if self.objects:
             settings = self._learn(network, clock, settings, {i: (chosen[i], maps[i]) for i in own})
         columns = gather_columns(self.processes, compare(own, [settings]))
@@ -358,8 +360,7 @@ class Validator:
     def _predicted(self, network: Network, sample: Sample) -> NDArray[Any]:
         """Return the foreground of a sample, and keep it for the end if there is room; or its classes."""
         if not self._tunable:
-            classes: NDArray[np.int64] = self._probabilities(network, sample).argmax(axis=0)
-            return classes
+            return np.asarray(self._probabilities(network, sample).argmax(axis=0))
         foreground = self._foreground(network, sample)
         if self._is_kept:
             self._latest[id(sample)] = foreground
@@ -392,8 +393,7 @@ class Validator:
 
     def _foreground(self, network: Network, sample: Sample) -> Probabilities:
         # Half precision: all held-out images are kept for tuning, and three digits are enough for it.
-        foreground: Probabilities = self._probabilities(network, sample)[1].astype(np.float16)
-        return foreground
+        return np.asarray(self._probabilities(network, sample)[1], np.float16)
 
     def _probabilities(self, network: Network, sample: Sample) -> NDArray[np.float32]:
         method, stats = self.plan.normalization, sample.statistics(self.plan.normalization)
