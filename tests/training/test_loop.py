@@ -186,14 +186,13 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(
 def test_a_loss_that_is_not_finite_is_rolled_back_three_times_with_half_the_rate(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = supervised_module.weighted_cross_entropy, []
+    real, calls = supervised_module.count_annotated, []
 
-    def sometimes_infinite(*args: object) -> object:
-        energy, annotated = real(*args)  # type: ignore[arg-type]
+    def sometimes_none(target: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return (energy * math.inf if len(calls) in broken else energy), annotated
+        return real(target) * (math.nan if len(calls) in broken else 1)  # the loss is divided by it
 
-    monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_infinite)
+    monkeypatch.setattr(supervised_module, "count_annotated", sometimes_none)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 2)
     broken = {4}  # the fourth step; states are kept after every second
     events = list(train(_settings(data, tmp_path / "a", steps=5)))
@@ -239,15 +238,15 @@ def test_reading_losses_later_changes_nothing(
 def test_a_gradient_that_is_not_finite_is_rolled_back(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = supervised_module.weighted_cross_entropy, []
+    real, calls = supervised_module.cross_entropy, []
 
-    def sometimes_without_gradient(logits: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        energy, annotated = real(logits, *rest)
+    def sometimes_without_gradient(logits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        energy = real(logits, weights)
         calls.append(1)
         # The root of 0 is 0, its derivative is not finite.
-        return (energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy), annotated
+        return energy + (logits.flatten()[0] * 0).sqrt() if len(calls) == 2 else energy
 
-    monkeypatch.setattr(supervised_module, "weighted_cross_entropy", sometimes_without_gradient)
+    monkeypatch.setattr(supervised_module, "cross_entropy", sometimes_without_gradient)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)  # the state after every step is kept
     events = list(train(_settings(data, tmp_path / "run", steps=3)))
     assert [s for s, _, _ in _steps(events)] == [1, 2, 3]
