@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import lazy_jit
+from septum.jit import lazy_jit
 
 Pairs = tuple[NDArray[Any], ...]  # (id1 int32, square1 float32, id2 int32, square2 float32), all of one shape
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import lazy_jit
+from septum.jit import lazy_jit
 
 
 @lazy_jit

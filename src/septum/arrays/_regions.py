@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import lazy_jit
+from septum.jit import lazy_jit
 
 
 @lazy_jit

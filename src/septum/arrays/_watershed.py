@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.jit import lazy_jit
+from septum.jit import lazy_jit
 
 Nodes = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 TOP = (1 << 30) - 1  # highest value; a meeting is packed as (TOP - value, pixel, step) in 30 + 31 + 3 bits

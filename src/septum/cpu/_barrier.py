@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from septum.arrays.jit import lazy_jit
 from septum.cpu._microkernels import atomic_load, atomic_store, fetch_add, spin_pause, yield_core
+from septum.jit import lazy_jit
 
 # Shared state, one cache line each: the next block, the number of the open loop, and how many threads have joined it.
 COUNTER, OPEN, JOINED, STATE = 0, 8, 16, 24

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES
+from septum.jit import lazy_jit
 
 _ALIGNMENT = 64
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import clear, copy, fetch_add, max_of_four
 from septum.cpu._microkernels_backward import (
@@ -67,6 +66,7 @@ from septum.cpu._winograd import (
     next_pixel,
     pack_pixels,
 )
+from septum.jit import lazy_jit
 
 
 @lazy_jit

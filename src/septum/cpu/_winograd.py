@@ -35,7 +35,6 @@ from typing import Any
 
 import numpy as np
 
-from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import (
     add_value,
@@ -51,6 +50,7 @@ from septum.cpu._microkernels import (
     transform_in,
     transform_out,
 )
+from septum.jit import lazy_jit
 
 Description = Any  # (SIZE,) int64
 

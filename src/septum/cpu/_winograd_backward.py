@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from septum.arrays.jit import lazy_jit
 from septum.cpu._ir import LANES, ROWS, STEP
 from septum.cpu._microkernels import clear, copy, copy_value, fetch_add, transform_filter
 from septum.cpu._microkernels_backward import SUMMED, add_vector, outer1, outer2, transform_gradient, transform_weights
@@ -54,6 +53,7 @@ from septum.cpu._winograd import (
     next_pixel,
     transform_tiles,
 )
+from septum.jit import lazy_jit
 
 # Chunks of features of a group, on both sides, in `weights_group`; bytes of the sums of a group.
 GROUP = 64 // LANES

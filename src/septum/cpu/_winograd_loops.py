@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from septum.arrays.jit import lazy_jit
 from septum.cpu import _pixel_loops as n
 from septum.cpu import _winograd as k
 from septum.cpu import _winograd_backward as g
@@ -21,6 +20,7 @@ from septum.cpu._barrier import CLOSED, OVER, close_loop, counter_address, join_
 from septum.cpu._ir import STEP
 from septum.cpu._microkernels import atomic_store, call, clear, copy, fetch_add
 from septum.cpu._winograd import Description
+from septum.jit import lazy_jit
 
 
 @lazy_jit
