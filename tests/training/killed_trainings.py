@@ -109,7 +109,7 @@ def watch(fatal: int | None, stop: StopRequest | None) -> Moments:
         (os, "fsync", "sync"),
         (Path, "replace", "rename"),
         (Path, "unlink", "remove"),
-        (supervised_module, "weighted_cross_entropy", "loss"),
+        (supervised_module, "count_annotated", "loss"),
         (Optimizer, "step", "weights"),
         (validate_module, "candidate_columns", "scores of an image"),
     ):
