@@ -31,7 +31,7 @@ from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, p
 from septum.report.summary import RunReport, merged_and_split, object_figures, reliability
 from septum.training import loop as train_module
 from septum.training import validation
-from septum.training.events import Checked, Step
+from septum.training.events import Checked, Maps, Step
 from septum.training.loop import train
 from septum.training.settings import TrainSettings
 
@@ -462,6 +462,7 @@ def test_the_report_predicts_no_image_that_objects_were_tuned_on(
     for name, score in report.model_scores.items():
         assert report.scores[name].value == pytest.approx(score, abs=1e-9)
     assert next(event for event in events if isinstance(event, Reporting)).count == 0
+    assert not any(isinstance(event, Maps) for event in events), "nobody else has to carry the maps"
 
 
 def test_the_worst_and_the_best_are_kept(monkeypatch: pytest.MonkeyPatch, objects: Path) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +211,7 @@ class Series:
                     case Checked():
                         continue
                     case Trained():
-                        result = replace(event, predicted={})
+                        result = event
                         continue
                     case Planned(lines) if index:
                         yield Planned(lines[:1])

@@ -10,13 +10,14 @@ import math
 import platform
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from septum.check.check import Report
 from septum.errors import FileError, SeptumError
@@ -27,7 +28,7 @@ from septum.report.events import Reporting
 from septum.report.gallery import Gallery, ScoredSample, estimates, shown
 from septum.report.plots import read_log
 from septum.report.summary import RunReport, object_figures, reliability, remarks
-from septum.training.events import Checked, Planned, Step, Trained
+from septum.training.events import Checked, Maps, Planned, Step, Trained
 from septum.training.run_folder import read_plan_file
 from septum.training.settings import TrainSettings, command_line
 
@@ -51,6 +52,8 @@ class TrainingLog:
         Warnings, in order.
     stepped
         True if this process did a training step.
+    predicted
+        Maps that objects were tuned on (`septum.training.events.Maps`).
     trained
         The last event of a finished training.
     """
@@ -59,6 +62,7 @@ class TrainingLog:
     planned: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     stepped: bool = False
+    predicted: Mapping[str, tuple[NDArray[np.float16], float]] = field(default_factory=dict)
     trained: Trained | None = None
 
     def add(self, event: object) -> None:
@@ -72,6 +76,8 @@ class TrainingLog:
                 self.warnings.append(text)
             case Step():
                 self.stepped = True
+            case Maps(predicted):
+                self.predicted = predicted
             case Trained():
                 self.trained = event
 
@@ -95,7 +101,8 @@ def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = ""
     """
     log = TrainingLog()
     for event in training:
-        yield event
+        if not isinstance(event, Maps):  # these are large, and only for the report
+            yield event
         log.add(event)
     if log.trained is None or log.report is None:
         return
@@ -113,8 +120,8 @@ def _collect(
 ) -> Iterator[Reporting | Warned | RunReport]:
     begin = time.monotonic()
     names = [str(name) for name in read_plan_file(settings.out).get("held_out", [])]
-    yield Reporting(settings.out, sum(name not in trained.predicted for name in shown(names)))
-    gallery = Gallery(open_model(trained.model, settings.device), trained.predicted)
+    yield Reporting(settings.out, sum(name not in log.predicted for name in shown(names)))
+    gallery = Gallery(open_model(trained.model, settings.device), log.predicted)
     for problem in gallery.fill(report, names, _seconds_left(settings, trained)):
         log.warnings.append(problem)
         yield Warned(problem)

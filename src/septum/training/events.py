@@ -94,12 +94,24 @@ class Stopped(Event):
     folder: Path
 
 
+@dataclass(frozen=True, eq=False)
+class Maps(Event):
+    """Maps that objects were tuned on, for the report; before Trained.
+
+    Attributes
+    ----------
+    predicted : mapping
+        What `septum.training.validation.Validator.predicted` holds.
+    """
+
+    predicted: Mapping[str, tuple[NDArray[np.float16], float]] = field(repr=False)
+
+
 @dataclass(frozen=True)
 class Trained(Event):
     """The last event of a training: the model file, its validation scores, steps and seconds of all sessions.
 
-    `activities_s` holds the seconds of each activity (`septum.training.schedule.Activity`), as far as they are known;
-    `predicted` what `septum.training.validation.Validator.predicted` holds, for the report.
+    `activities_s` holds the seconds of each activity (`septum.training.schedule.Activity`), as far as they are known.
     """
 
     model: Path
@@ -107,4 +119,3 @@ class Trained(Event):
     steps: int
     seconds: float
     activities_s: Mapping[str, float] = field(default_factory=dict, compare=False)
-    predicted: Mapping[str, tuple[NDArray[np.float16], float]] = field(default_factory=dict, compare=False, repr=False)

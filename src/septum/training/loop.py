@@ -24,7 +24,7 @@ from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
 from septum.training.checkpoint import Checkpoint, agreed_checkpoint
 from septum.training.distributed import Processes, check_compilable, processes_of_this_training
-from septum.training.events import Checked, Finished, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
+from septum.training.events import Checked, Finished, Maps, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
 from septum.training.interrupt import StopRequest
 from septum.training.planner import check_step_memory, describe_memory, memory_for_images, on_working_grid, plan_of_run
 from septum.training.prepare import prepare
@@ -395,5 +395,5 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     # The model comes last: if it exists, everything is done.
     save_model(folder.model, network, header)
     yield Saved(folder.model)
-    predicted = trainer.validator.predicted
-    yield Trained(folder.model, scores, counters.step, schedule.seconds, schedule.activities_s, predicted)
+    yield Maps(trainer.validator.predicted)
+    yield Trained(folder.model, scores, counters.step, schedule.seconds, schedule.activities_s)
