@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -92,3 +94,20 @@ def test_a_sentence_says_what_is_scored() -> None:
     divided = judged_parts(volume, objects=True)
     text = describe_parts(divided, 5)
     assert f"in {len(divided)} parts of up to 6 x 6 x 6 pixels" in text and "scores 5 " in text
+
+
+def test_a_part_keeps_neither_the_image_nor_its_statistics_alive() -> None:
+    def divided() -> tuple[Sample, weakref.ref[Sample]]:
+        pixels, labels = np.ones((1, 3, 1600, 1600), np.float32), np.zeros((3, 1600, 1600), np.int32)
+        sample = Sample("large", "", 0, pixels, labels, None, None)
+        part = judged_parts(sample, objects=False, affordable_px=1 << 20)[0]
+        part.statistics(NormalizeSettings())
+        held = part.held()
+        assert held.image.base is None and held.mask.base is None
+        return held, weakref.ref(sample)
+
+    held, whole = divided()
+    assert whole() is not None  # of which the part gives the statistics
+    del held
+    gc.collect()
+    assert whole() is None

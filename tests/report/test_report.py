@@ -12,13 +12,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from septum.arrays.normalize import statistics
 from septum.cli.main import main
 from septum.errors import FileError
 from septum.io.files import read_image, write_image
 from septum.metrics import calibration, ctc, matching
 from septum.metrics.contingency import table
+from septum.pairing.parts import judged_parts
+from septum.pairing.sample import Sample
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import open_model
+from septum.prediction.tiled import image_probabilities
 from septum.report import cases as drawing
 from septum.report import collect as run_report
 from septum.report import gallery as gallery_module
@@ -231,6 +235,29 @@ def test_images_are_predicted_by_predict_image_and_scored_by_the_metrics(objects
     assert sum(part["count"] for part in counts["by_size"]) == counts["true"] == 4
     assert numbers["held_out"] == numbers["scored"] == 2
     assert numbers["scores"]["SEG"]["low"] <= numbers["scores"]["SEG"]["value"] <= numbers["scores"]["SEG"]["high"]
+
+
+def test_a_part_is_normalized_as_its_whole_image(objects: Path) -> None:
+    """An empty corner of a large image would otherwise be stretched to full contrast."""
+    model = open_model(objects / "model.safetensors")
+    side = 1600  # more than a part may have
+    image = np.zeros((1, side, side), np.float32)
+    image[:, 800:, 800:] = np.random.default_rng(0).integers(0, 3, (1, 800, 800))
+    image[:, 0:800, 0:800] = 200
+    labels = np.zeros((side, side), np.int32)
+    sample = Sample("large", "", 0, image, labels, None, None)
+    parts = judged_parts(sample, objects=True, affordable_px=1 << 20)
+    assert len(parts) == 4
+    stats = statistics(image, model.header.normalization)
+    found, _ = gallery_module.predicted_sample(model, parts[-1])
+    expected = image_probabilities(
+        model.network,
+        parts[-1].image,
+        device=model.device,
+        normalization=model.header.normalization,
+        stats=stats,
+    )
+    np.testing.assert_allclose(found[0], expected[1], atol=1e-6)
 
 
 def test_classes_are_shown_with_their_values(classes: Path) -> None:

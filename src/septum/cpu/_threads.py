@@ -17,7 +17,7 @@ from septum.cpu import _winograd as k
 from septum.cpu._packed_weights import aligned
 from septum.cpu._winograd_loops import machine_code, work
 
-# Loops of a program that are computed without a look at signals, such as Ctrl-C.
+# Loops of a program after which Python sees signals, such as Ctrl-C.
 _UNINTERRUPTED = 64
 
 
@@ -116,7 +116,7 @@ class ThreadPool:
         """Change the number of threads."""
         if self._pool is not None:
             self._pool.shutdown()
-        self.count, self._pool, self._scratch = count, None, []
+        self.count, self._pool, self._scratch, self._scratch_addresses = count, None, [], []
 
     @contextmanager
     def ready(self) -> Iterator[None]:

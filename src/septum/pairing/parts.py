@@ -36,7 +36,7 @@ PART_PX = 1536
 """Largest side of a part, in pixels; the pixels of a part are no more than those of a square of this side."""
 
 LEAST_PART = 1 << 18
-"""Pixels of a judged part, at least, however short the time is."""
+"""Parts that are judged are not made smaller than about this number of pixels, however short the time is."""
 
 BYTES_OF_VALUE = 60
 """Bytes that the check takes for each value of an image that is read whole, about."""
@@ -190,8 +190,8 @@ def judged_parts(sample: Sample, *, objects: bool, affordable_px: int = LARGE_PX
     objects
         True if the mask holds object ids: small objects that a border between parts cuts are not annotated in them.
     affordable_px
-        Pixels that there is time for at once. An image of no more is not divided, nor one of no more than a square of
-        the side `PART_PX`; parts have no more, but `LEAST_PART` at least.
+        Pixels that there is time for at once. An image of no more, and of no more than `LARGE_PX`, is not divided, nor
+        one of no more than a square of the side `PART_PX`. Parts have no more than this, or than `LEAST_PART`.
     """
     part_px = min(PART_PX**2, max(LEAST_PART, affordable_px))
     pixels = math.prod(sample.sides)
@@ -203,11 +203,12 @@ def judged_parts(sample: Sample, *, objects: bool, affordable_px: int = LARGE_PX
     def read(name: str) -> Sample:
         held, box = sample.held(), places[name]
         mask, gold = (
-            None if labels is None else _without_cut(labels, box) if objects else labels[box]
+            None if labels is None else _without_cut(labels, box) if objects else labels[box].copy()
             for labels in (held.mask, held.gold)
         )
         assert mask is not None
-        return Sample(name, "", 0, held.image[(slice(None), *box)], mask, gold, held.spacing_um, whole=whole)
+        # Copies: a part that is kept would otherwise keep the whole image in memory.
+        return Sample(name, "", 0, held.image[(slice(None), *box)].copy(), mask, gold, held.spacing_um, whole=whole)
 
     return tuple(
         StoredSample(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -137,11 +136,13 @@ class WholeImage:
 
     pixels: NDArray[Any]
     limits: NDArray[np.float64]
+    _found: dict[NormalizeSettings, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 
-    @cache  # noqa: B019 -- a few large images, which live as long as the training
     def statistics(self, settings: NormalizeSettings) -> NDArray[np.float32]:
         """Compute the statistics of the whole image, ``(C, 3)`` float32: `septum.arrays.normalize.statistics`."""
-        return statistics(self.limits if settings.method == "range" else self.pixels, settings)
+        if settings not in self._found:
+            self._found[settings] = statistics(self.limits if settings.method == "range" else self.pixels, settings)
+        return self._found[settings]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +150,13 @@ class WholeSample:
     """Intensities of a sample of which parts are judged."""
 
     sample: Sample
+    _found: dict[NormalizeSettings, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 
-    @cache  # noqa: B019 -- a few large images, which live as long as the training
     def statistics(self, settings: NormalizeSettings) -> NDArray[np.float32]:
         """Compute the statistics of the whole image, ``(C, 3)`` float32: `septum.arrays.normalize.statistics`."""
-        return self.sample.statistics(settings)
+        if settings not in self._found:
+            self._found[settings] = self.sample.statistics(settings)
+        return self._found[settings]
 
 
 @dataclass(frozen=True, eq=False)

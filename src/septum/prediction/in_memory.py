@@ -173,9 +173,23 @@ def failure(path: Path, error: Exception, model: Model) -> PredictionFailure:
 
 
 def frame_probabilities(
-    tiler: TiledPredictor, frame: Readable, model: Model, *, tta: bool = False
+    tiler: TiledPredictor,
+    frame: Readable,
+    model: Model,
+    *,
+    tta: bool = False,
+    stats: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Predict one frame that is held in memory; see `septum.prediction.tiled.region_probabilities`.
+
+    Parameters
+    ----------
+    tiler, frame, model
+        The network, ``(C, *S)`` raw intensities, and the model of the network.
+    tta
+        Average the results of the mirrored and turned frame.
+    stats
+        ``(C, 3)`` float32, any values, by which the frame is normalized; None: its own.
 
     Yields
     ------
@@ -185,11 +199,16 @@ def frame_probabilities(
     whole = tuple(slice(0, n) for n in frame.shape[1:])
     image = frame[(slice(None), *whole)]
     predict = averaged_probabilities if tta else region_probabilities
-    return predict(tiler, image, statistics(image, model.header.normalization), whole)
+    return predict(tiler, image, statistics(image, model.header.normalization) if stats is None else stats, whole)
 
 
 def predict_image(
-    model: Model, image: Image, *, output: str | None = None, found: FoundScale | None = None
+    model: Model,
+    image: Image,
+    *,
+    output: str | None = None,
+    found: FoundScale | None = None,
+    stats: NDArray[np.float32] | None = None,
 ) -> NDArray[Any]:
     """Predict one image in memory.
 
@@ -203,6 +222,9 @@ def predict_image(
         As in `septum.prediction.settings.PredictSettings`.
     found
         The scale, from `septum.prediction.scale.find_scale`; None: that of the training images.
+    stats
+        ``(C, 3)`` float32, any values: the statistics by which a part of a larger image is normalized; None: those of
+        each frame.
 
     Returns
     -------
@@ -221,7 +243,7 @@ def predict_image(
     found = found or FoundScale.at((1.0,) * model.rank, model)
     results = [
         postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, objects=found.objects(spacing))[0]
-        for probabilities, spacing, sides in _predicted_frames(model, image, found)
+        for probabilities, spacing, sides in _predicted_frames(model, image, found, stats)
     ]
     return join_frames(results, image, model.rank)
 
@@ -259,7 +281,7 @@ def predict_objects(
 
 
 def _predicted_frames(
-    model: Model, image: Image, found: FoundScale | None
+    model: Model, image: Image, found: FoundScale | None, stats: NDArray[np.float32] | None = None
 ) -> Iterator[tuple[NDArray[np.float32], tuple[float, ...] | None, tuple[int, ...] | None]]:
     """Predict each frame; yield its probabilities, and `spacing` and `sides` as for `postprocess`."""
     frames = split_frames(image, model)
@@ -269,7 +291,7 @@ def _predicted_frames(
         if found.seen is not None:
             probabilities = found.seen.probabilities
         else:
-            *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, found.grid), model)
+            *_, (probabilities, _) = frame_probabilities(tiler, working_frame(frame, found.grid), model, stats=stats)
         sides, spacing = None if found.grid is None else frame.shape[1:], frame_spacing(image, model.rank, found.grid)
         yield probabilities, spacing, sides
 

@@ -1,4 +1,4 @@
-"""Held-out images of a run as its report shows them: predicted again, scored, the worst and the best kept."""
+"""Held-out images of a run as its report shows them: predicted, scored, the worst and the best kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CASES = 4  # number of the worst images, and of the best, that are shown
 
 @dataclass(frozen=True, eq=False)
 class ScoredSample:
-    """One held-out image that was predicted again and compared with its truth.
+    """One held-out image that was predicted and compared with its truth.
 
     Attributes
     ----------
@@ -284,7 +284,7 @@ def _rows(images: Sequence[ScoredSample], kind: MaskKind, values: Sequence[int])
 
 
 def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Predict a sample as ``septum predict`` predicts its file.
+    """Predict a sample as ``septum predict`` predicts its file; a part is normalized as the whole image.
 
     Returns
     -------
@@ -297,7 +297,8 @@ def predicted_sample(model: Model, sample: Sample) -> tuple[NDArray[np.float32],
     axes, working = "CZYX" if model.rank == 3 else "CYX", on_grid(sample, model.header.scale)
     size = dict(zip("ZYX"[-model.rank :], working.spacing_um or (), strict=False))
     image, seen = Image.from_array(working.image, axes, pixel_size_um=size), FoundScale((1.0,) * model.rank, None)
-    probabilities = predict_image(model, image, output="probabilities", found=seen)
+    stats = None if sample.whole is None else sample.statistics(model.header.normalization)
+    probabilities = predict_image(model, image, output="probabilities", found=seen, stats=stats)
     return probabilities, labels_of(probabilities, model, sample)
 
 

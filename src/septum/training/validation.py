@@ -96,7 +96,7 @@ class Validator:
     most_scored
         Images, or parts of images, that a validation during training scores, at most.
     stopped
-        True if tuning did not try all settings, to keep a time budget.
+        True if tuning did not try all settings on all images, to keep a time budget.
     predicted
         Foreground of whole images ``(1, *W)`` float16 that `finish` keeps, by name, and the seconds of a prediction.
     """
@@ -278,8 +278,9 @@ class Validator:
         own = self.processes.share(len(chosen))
         kept = self._kept[1] if self._kept[0] == step else {}
         maps = {i: kept[id(chosen[i])] if id(chosen[i]) in kept else self._foreground(network, chosen[i]) for i in own}
-        whole = [i for i in own if self._is_kept and chosen[i].whole is None]
-        self.predicted = {chosen[i].name: (maps[i][None], self._predict_s or math.nan) for i in whole}
+        shown = {s.name for s in self._evenly_chosen(MOST_SCORED) if self._is_kept and s.whole is None}  # in the report
+        timed = self._predict_s or math.nan
+        self.predicted = {chosen[i].name: (maps[i][None], timed) for i in own if chosen[i].name in shown}
         begin, limit = clock.seconds, self._tune_s
         every_s = self._score_s * len(self._all_candidates) / max(1, len(self._few_candidates))
         self.stopped = self.processes.any(limit is not None and every_s > limit)
@@ -289,14 +290,13 @@ class Validator:
             return self._compared({i: (chosen[i], maps[i]) for i in places}, choices)
 
         def measure(choices: Sequence[ObjectSettings], again: Collection[int]) -> CandidateColumns:
-            columns: CandidateColumns = {}
+            columns, cut = CandidateColumns(), False
             for places in self._groups([i for i in tuned_on if not again or i in again]):
-                if (again or columns) and limit is not None and clock.seconds - begin > limit:
+                if cut := bool(again or columns) and limit is not None and clock.seconds - begin > limit:
                     break
                 columns |= compare(places, choices)
-            gathered = gather_columns(self.processes, columns)
-            self.stopped = self.stopped or not gathered
-            return gathered
+            self.stopped = self.processes.any(cut) or self.stopped
+            return gather_columns(self.processes, columns)
 
         settings = tune_objects(measure, self.samples, first=self._few_candidates if self.stopped else None, **rule)
         if self.objects:
