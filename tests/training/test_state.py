@@ -6,9 +6,13 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from septum.training.state import Counters
+from septum.nn.deep_supervision import DeeplySupervised
+from septum.nn.optimizer import Optimizer
+from septum.nn.unet import UNet, UNetSettings
+from septum.training.state import Counters, TrainingState
 
 OLD: dict[str, Any] = {
     "step": 40,
@@ -61,3 +65,16 @@ def test_impossible_counters_are_refused(change: dict[str, Any]) -> None:
         Counters.model_validate({**OLD, **change})
     with pytest.raises(ValidationError):
         Counters.model_validate({key: value for key, value in OLD.items() if key not in change})
+
+
+def test_a_rollback_keeps_what_the_run_judges() -> None:
+    """A checkpoint of an older version does not know it, and the state to roll back to comes from this checkpoint."""
+    network = UNet(UNetSettings(width=2, depths=(1, 1)))
+    supervised = DeeplySupervised(network, 0.0, seed=0)
+    optimizer = Optimizer(supervised.parameters(), "adam", momentum=0.9)
+    state = TrainingState(network, supervised, optimizer, None, torch.device("cpu"))
+    state.keep()
+    state.counters.step, state.counters.affordable_px, state.counters.most_scored = 7, 1000, 3
+    state.roll_back(8)
+    assert state.counters.step == 0
+    assert (state.counters.affordable_px, state.counters.most_scored) == (1000, 3)

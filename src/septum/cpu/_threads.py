@@ -39,17 +39,9 @@ class Program:
         self.rows, self.leaks = np.zeros((0, k.SIZE), np.int64), np.zeros(0, np.float32)
 
     def add(self, loop: int, description: NDArray[np.int64], leak: float = 1.0) -> None:
-        """Add a loop at the end.
+        """Add a loop at the end; for number, description and leak see `ThreadPool.run`.
 
-        Parameters
-        ----------
-        loop
-            Number of the loop, from `septum.cpu._winograd`.
-        description
-            ``(SIZE,)`` int64: the description of the layer, positive integers at indices of `septum.cpu._winograd`;
-            copied.
-        leak
-            Slope of the ReLU below zero.
+        The description, ``(SIZE,)`` int64, positive integers, is copied.
         """
         self._numbers.append(loop)
         self._added.append(description.copy())
@@ -67,7 +59,7 @@ class Program:
 
 
 class ThreadPool:
-    """ThreadPool that compute loops together, with scratch memory for each.
+    """Threads that compute loops together, with scratch memory for each.
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ class Gallery:
                 yield f"a held-out image is not in the report: {error}"
 
     def _predict(self, sample: Sample, most: int, end: float) -> str:
-        """Predict and score a sample, or at most this number of parts of a large one; return what is left out."""
+        """Predict and score a sample, or `most` parts of a large one; return a sentence about the parts left out."""
         if sample.name in self._predicted:
             foreground, seconds = self._predicted[sample.name]
             probabilities, begun = foreground.astype(np.float32), time.monotonic()

@@ -134,8 +134,10 @@ class TrainingState:
                 "a finite loss",
                 "look at the images with `septum check`; extreme intensities are the usual cause",
             )
+        judged = self.counters.affordable_px, self.counters.most_scored  # of the run: an older checkpoint has none
         self._load(*self._kept)
         self.counters.undone = undone
+        self.counters.affordable_px, self.counters.most_scored = judged
         self.keep()
         return Warned(
             f"step {failed}: the loss was not a finite number; back to step {self.counters.step} with half the "

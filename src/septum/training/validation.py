@@ -161,7 +161,7 @@ class Validator:
         return tuple(name for name in names if name != "V_Rand" or self.plan.lines)
 
     def plan_validations(self, network: Network, clock: Schedule, *, earlier: Judged = (None, None)) -> int:
-        """Return the number of validations; fit what is judged, and the reserved time, to a time budget.
+        """Return the number of validations; fit the images to judge and the reserved time to a time budget.
 
         Parameters
         ----------
