@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, local
@@ -87,7 +87,7 @@ class KeptArrays:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._bytes = limit_bytes, 0
-        self._arrays: dict[tuple[str, Path], tuple[Any, int]] = {}
+        self._arrays: dict[Path, dict[str, tuple[Any, int]]] = {}
         self._lock, self._thread = Lock(), local()
 
     @property
@@ -98,26 +98,40 @@ class KeptArrays:
     def find(self, role: str, path: Path) -> Any:
         """Return the arrays of a file if they are kept, else None."""
         with self._lock:
-            if (role, path) in self._arrays:
-                return self._arrays[role, path][0]
+            if role in (kept := self._arrays.get(path, {})):
+                return kept[role][0]
         latest, value = self._latest.get(role, (None, None))
         return value if latest == path else None
 
     def keep(self, role: str, path: Path, value: Any, size: int) -> None:
         """Keep the arrays of a file, which take `size` bytes."""
         with self._lock:
-            self._bytes -= self._arrays.pop((role, path), (None, 0))[1]
+            kept = self._arrays.setdefault(path, {})
+            self._bytes -= kept.pop(role, (None, 0))[1]
             if self._bytes + size <= self._limit:
-                self._arrays[role, path] = (value, size)
+                kept[role] = (value, size)
                 self._bytes += size
                 return
         self._latest[role] = (path, value)
 
-    def drop(self, stale: Callable[[str, Path], bool]) -> None:
+    def drop(self, paths: Iterable[Path]) -> None:
+        """Give up the arrays of some files, in a time that does not depend on the number of other files."""
+        dropped = set(paths)
+        self._drop_where(lambda _, path: path in dropped, dropped)
+
+    def drop_where(self, stale: Callable[[str, Path], bool]) -> None:
         """Give up the arrays whose role and file are named."""
+        self._drop_where(stale, list(self._arrays))
+
+    def _drop_where(self, stale: Callable[[str, Path], bool], paths: Iterable[Path]) -> None:
+        """Give up the arrays whose role and file are named, of some files, and the latest ones of this thread."""
         with self._lock:
-            for key in [key for key in self._arrays if stale(*key)]:
-                self._bytes -= self._arrays.pop(key)[1]
+            for path in paths:
+                kept = self._arrays.get(path, {})
+                for role in [role for role in kept if stale(role, path)]:
+                    self._bytes -= kept.pop(role)[1]
+                if not kept:
+                    self._arrays.pop(path, None)
         for role, (path, _) in list(self._latest.items()):
             if stale(role, path):
                 del self._latest[role]

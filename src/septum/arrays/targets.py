@@ -325,7 +325,7 @@ def spread(values: NDArray[Any], axis: int, window: int, choose: np.ufunc) -> No
     reached = 0
     while reached < window:
         step = min(2 * reached + 1, window - reached)
-        before = turned.copy()
+        before = turned.copy(order="K")  # in the order of the memory: the axes of `turned` are not in that order
         choose(turned[step:], before[:-step], out=turned[step:])
         choose(turned[:-step], before[step:], out=turned[:-step])
         reached += step

@@ -193,8 +193,7 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
         ends = [end for end in (*parts.low, *parts.high) if np.isfinite(end)] or [0.0]
         low, high, holes = float(min(ends)), float(max(ends)), parts.holes
         flat = tuple(np.flatnonzero(parts.low == parts.high).tolist())
-    sample = values[:: max(1, -(-values.size // _SAMPLE))].astype(np.float64)
-    inner = quantiles(sample, (0.01, 0.5, 0.99))
+    inner = quantiles(values[:: max(1, -(-values.size // _SAMPLE))], (0.01, 0.5, 0.99))
     sizes = [image.pixel_size_um.get(a) for a in image.axes if a in "ZYX"]
     last = frames.shape[1] - 1
     spare = last in (1, 3) and last in flat and bool(frames[:, last].any())

@@ -232,7 +232,7 @@ class Files:
     def interpret(self, *, background: int, rims: Sequence[int]) -> None:
         """Read masks of ids without 0 with another background, and rims as not annotated, from now on."""
         self.found_background, self._rims = background, tuple(rims)
-        self._kept.drop(lambda role, _: role == "labels")
+        self._kept.drop_where(lambda role, _: role == "labels")
 
     def interpreted(self, labels: NDArray[np.int32], *, zeros: bool) -> NDArray[np.int32]:
         """Give values that mean not annotated, and the background, their values, in a part of a mask.
@@ -314,17 +314,16 @@ class Files:
 
     def release(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of some files."""
-        released = set(paths)
-        self._kept.drop(lambda _, path: path in released)
+        self._kept.drop(paths)
 
     def release_labels(self) -> None:
         """Give up the labels of all masks, which are read anew where images get other axes; files stay in memory."""
-        self._kept.drop(lambda role, path: role == "labels" or (role == "mask" and path in self._filled))
+        self._kept.drop_where(lambda role, path: role == "labels" or (role == "mask" and path in self._filled))
 
     def release_all_but(self, paths: Iterable[Path]) -> None:
         """Give up the arrays of all files but some."""
         wanted = set(paths)
-        self._kept.drop(lambda _, path: path not in wanted)
+        self._kept.drop_where(lambda _, path: path not in wanted)
 
     def _read(self, role: str, path: Path, read: Callable[[], Any], size: Callable[[Any], int]) -> Any:
         arrays = self._kept.find(role, path)

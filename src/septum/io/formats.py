@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,7 @@ SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if not suffix.startswith(".ome"
 RESULT_SUFFIXES = tuple(dict.fromkeys(written for kind in FORMATS for written in kind.suffixes.values()))
 
 
+@lru_cache(maxsize=1 << 16)  # pairing asks for the suffix of each name some twenty times
 def suffix_of(name: str) -> str:
     """Return the image suffix of a file name in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
     name = name.lower()

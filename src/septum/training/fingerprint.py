@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.boundaries import touching_ids
-from septum.arrays.normalize import NormalizeSettings, normalize, statistics
+from septum.arrays.normalize import NormalizeSettings, normalize, quantiles, statistics
 from septum.arrays.separability import intensity_recall, sample_classes
 from septum.arrays.targets import connected_components, equivalent_diameters, object_sizes
 from septum.arrays.watershed import find_holes
@@ -255,7 +255,7 @@ class _ImageFigures:
 
 def _measure(sample: Sample, *, objects: bool, classes: int) -> _ImageFigures:
     sample = sample.held()
-    low, high = np.quantile(_sampled(sample.image), [0.01, 0.99])
+    low, high = quantiles(_sampled(sample.image), (0.01, 0.99))
     span, brightest, mask = (float(low), float(high)), brightest_structures(sample.image), sample.mask
     if not objects:
         counts = np.bincount(mask[mask >= 0], minlength=classes)[:classes]
@@ -383,7 +383,7 @@ def brightest_structures(image: NDArray[np.float32]) -> float:
     """
     sampled = _sampled_pixels(image)
     values = normalize(sampled, statistics(sampled, NormalizeSettings(skip_constant=True)))
-    return float(np.quantile(np.abs(values), _STRUCTURES, axis=1).max())
+    return float(quantiles(np.abs(values), (_STRUCTURES,)).max())
 
 
 def _sampled_pixels(image: NDArray[np.float32]) -> NDArray[np.float32]:
