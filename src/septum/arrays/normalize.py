@@ -117,12 +117,10 @@ def sample_intensities(
     # A row of the part is contiguous in the scan of the image: its start determines which pixels are sampled.
     corners = np.indices(part.shape[1:-1]).reshape(len(shape) - 1, -1).T + np.asarray(origin[:-1])
     starts = np.ravel_multi_index(tuple(corners.T), tuple(shape[:-1])) * shape[-1] + origin[-1]
-    values, places = [], []
-    for row, start in zip(np.moveaxis(part, 0, -2).reshape(-1, len(part), part.shape[-1]), starts, strict=True):
-        first = -int(start) % step
-        values.append(row[:, first::step])
-        places.append(np.arange(start + first, start + part.shape[-1], step))
-    return np.concatenate(values, axis=1), np.concatenate(places).astype(np.int64)
+    columns = (-starts % step)[:, np.newaxis] + np.arange(0, part.shape[-1], step)
+    rows, inside = np.arange(len(starts))[:, np.newaxis], columns < part.shape[-1]
+    values = part.reshape(len(part), -1)[:, (rows * part.shape[-1] + columns)[inside]]
+    return values, (starts[:, np.newaxis] + columns)[inside].astype(np.int64)
 
 
 def join_samples(

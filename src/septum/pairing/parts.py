@@ -281,13 +281,18 @@ def survey(image: Image, mask: Image) -> Survey:
     def measure(box: Box) -> tuple[Part, NDArray[Any], NDArray[np.int64]]:
         pixels, labels = image[(slice(None), *box)], mask[(0, *box)]
         values, places = sample_intensities(pixels, [s.start for s in box], sides, NormalizeSettings())
-        digests = tuple(_hashed(f"{array.dtype} {array.shape}".encode(), array.data) for array in (pixels, labels))
-        return Part(box, *_counted(labels), *_limits(pixels), (digests[0], digests[1])), values, places
+        runs = _runs(labels)
+        digests = _hashed(_header(pixels), pixels.data), _hashed(_header(labels), *(array.data for array in runs))
+        return Part(box, *_counted(*runs, labels.size), *_limits(pixels), digests), values, places
 
     measured = map_in_threads(measure, boxes(sides))
     order = np.argsort(np.concatenate([places for _, _, places in measured]), kind="stable")
     sampled = np.concatenate([values for _, values, _ in measured], axis=1)[:, order]
     return Survey(tuple(part for part, _, _ in measured), sampled)
+
+
+def _header(array: NDArray[Any]) -> bytes:
+    return f"{array.dtype} {array.shape}".encode()
 
 
 def _hashed(*data: bytes | memoryview) -> str:
@@ -321,12 +326,19 @@ def windows(figures: Survey, sides: Sequence[int]) -> list[Box]:
     return [tuple(slice(a, a + w) for a, w in zip(start, side, strict=True)) for start in dict.fromkeys(starts)]
 
 
-def _counted(labels: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Count the pixels of each value; along rows a value lies in runs, which are few and are counted instead."""
+def _runs(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return where runs of one value begin along the scan, and their values: they are few, and hold the whole mask."""
     flat = labels.reshape(-1)
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(starts, append=flat.size)
-    values, first, owner = np.unique(flat[starts].astype(np.int64), return_index=True, return_inverse=True)
+    return starts, flat[starts]
+
+
+def _counted(
+    starts: NDArray[np.int64], values_of_runs: NDArray[Any], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pixels of each value of a mask of `size` pixels, and find its first one, from `_runs`."""
+    lengths = np.diff(starts, append=size)
+    values, first, owner = np.unique(values_of_runs.astype(np.int64), return_index=True, return_inverse=True)
     counts = np.bincount(owner.reshape(-1), weights=lengths).astype(np.int64)
     return values, counts, starts[first].astype(np.int64)
 

@@ -12,7 +12,7 @@ from septum import seeding
 from septum.arrays.targets import IGNORE_INDEX
 from septum.threads import map_in_threads
 from septum.training.plan import Plan
-from septum.training.prepare import Prepared
+from septum.training.prepare import Box, Prepared
 
 SHARES_FROM = 16
 """Blocks from which `class_shares` are computed; an image that is no larger is one block."""
@@ -126,11 +126,17 @@ def count_tiles(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
     return np.asarray(counts, dtype=np.float64)
 
 
+def _middle(block: Box) -> Box:
+    """Return the middle of a block, a third of its side along each axis."""
+    return tuple(slice(b.start + (b.stop - b.start) // 3, b.stop - (b.stop - b.start) // 3) for b in block)
+
+
 def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64]:
     """Compute the share of each class in the weight of the pixels.
 
     They are the probabilities that, predicted everywhere, have the lowest weighted cross entropy. Of many or large
-    images `SHARES_FROM` blocks count, evenly spread, so that a training begins before all weights are computed.
+    images `SHARES_FROM` blocks count, evenly spread, of large ones their middles: a training begins before all weights
+    are computed.
 
     Parameters
     ----------
@@ -149,9 +155,9 @@ def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64
 
     def weigh(place: int) -> NDArray[np.float64]:
         image, block = every[place]
-        _, target, weight = image.arrays(block)
-        sums = np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
-        return sums.astype(np.float64)
+        # The middle of an image that is one block may hold more objects than its sides do.
+        target, weight = image.weighed(block if len(image.blocks) == 1 else _middle(block))
+        return np.bincount(target.ravel(), weight.ravel(), minlength=IGNORE_INDEX + 1).astype(np.float64)
 
     weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)
     known = np.maximum(weights[:classes], 1.0)
