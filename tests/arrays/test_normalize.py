@@ -192,3 +192,10 @@ def test_quantiles_are_those_of_numpy_to_the_bit(count: int) -> None:
     for values in (rng.normal(size=(3, count)), rng.integers(0, 20, (2, count)).astype(np.float64)):
         np.testing.assert_array_equal(quantiles(values, shares), np.quantile(values, shares, axis=1).T)
         np.testing.assert_array_equal(quantiles(values[0], shares), np.quantile(values[0], shares))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, bool])
+def test_quantiles_of_whole_numbers_are_those_of_their_floats(dtype: type) -> None:
+    numbers = np.random.default_rng(1).integers(0, 200, (2, 777)).astype(dtype)
+    shares = (0.0, 0.01, 0.37, 0.5, 0.99, 1.0)
+    np.testing.assert_array_equal(quantiles(numbers, shares), quantiles(numbers.astype(np.float64), shares))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import weakref
 
@@ -111,3 +112,12 @@ def test_a_part_keeps_neither_the_image_nor_its_statistics_alive() -> None:
     del held
     gc.collect()
     assert whole() is None
+
+
+@pytest.mark.parametrize("side", [4097, 5000, 20_000, 100_001])
+def test_parts_of_full_size_begin_with_the_pieces_of_files(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_PX", 1536)
+    rows = [box[0] for box in boxes((side, 100))]
+    assert [rows[0].start, rows[-1].stop] == [0, side]
+    assert all(one.stop == other.start and other.start % 512 == 0 for one, other in itertools.pairwise(rows))
+    assert all(512 <= row.stop - row.start <= 1536 for row in rows)

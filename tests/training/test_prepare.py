@@ -159,3 +159,27 @@ def test_fiji_weighs_all_foreground_classes_alike_and_adds_the_border() -> None:
         d = np.array([1, 2]).sum()
         expected = 0.1 + 0.9 * np.exp(-1 / 200) + w0 * np.exp(-(d**2) / 72)
         assert abs(float(objects.weight[15, 20]) - expected) < 1e-3 * expected
+
+
+def test_shares_of_a_large_image_come_from_the_middles_of_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "_BLOCK", {2: 60})
+    mask = np.random.default_rng(0).integers(0, 3, (60, 48)).repeat(5, axis=0).repeat(5, axis=1)
+    divided = prepare([_sample(mask)], _plan(3), kind="classes")
+    assert len(divided[0].blocks) == 20
+    shares = class_shares(divided, 3)
+    monkeypatch.setattr(prepare_module, "_BLOCK", {2: 1000})
+    whole = class_shares(prepare([_sample(mask)], _plan(3), kind="classes"), 3)
+    np.testing.assert_allclose(shares, whole, atol=0.1)
+    assert (shares != whole).all()
+
+
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+def test_target_and_weights_of_a_box_alone_are_those_of_the_image_to_the_bit(
+    kind: MaskKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "_BLOCK", {2: 16})
+    (prepared,) = prepare([_sample(np.minimum(_touching(), 1 if kind == "classes" else 9))], _plan(), kind=kind)
+    box = (slice(7, 23), slice(11, 19))
+    target, weight = prepared.weighed(box)
+    np.testing.assert_array_equal(target, prepared.target[box])
+    np.testing.assert_array_equal(weight, prepared.weight[box])

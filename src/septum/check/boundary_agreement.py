@@ -46,11 +46,11 @@ class Placement:
 
     def words(self) -> str:
         """Return how the mask lies now, as a phrase: ``"transposed"``, ``"shifted by 3 pixels along Y"``."""
-        names = "ZYX"[-len(self.order) :]
-        done = []
+        names, done = "ZYX"[-len(self.order) :], list[str]()
         if self.order != tuple(range(len(self.order))):
-            swapped = "transposed" if len(names) == 2 else "axes in the order " + "".join(names[a] for a in self.order)
-            done.append(swapped)
+            done.append(
+                "transposed" if len(names) == 2 else "axes in the order " + "".join(names[a] for a in self.order)
+            )
         flipped = [n for n, flip in zip(names, self.flips, strict=True) if flip]
         if flipped:
             done.append("mirrored along " + " and ".join(flipped))
@@ -234,8 +234,8 @@ def _fill_rims(labels: NDArray[Any]) -> NDArray[Any]:
         return labels
     from scipy.ndimage import distance_transform_edt
 
-    distance, nearest = distance_transform_edt(unknown, return_indices=True)
-    return np.where(distance <= REACH, labels[tuple(nearest)], labels)
+    far, nearest = distance_transform_edt(unknown, return_indices=True)
+    return np.where(far <= REACH, labels[tuple(nearest)], labels)
 
 
 def best_orientation(image: NDArray[Any], labels: NDArray[np.integer[Any]]) -> BestOrientation | None:
@@ -314,47 +314,41 @@ def _contrast(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> float:
 
 def _contrasts(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> list[tuple[Placement, float]]:
     """Return the contrast of an outline in each orientation on the image."""
-    found, total, places = [], float(edges.sum(dtype=np.float64)), np.nonzero(outline)
-    for placement in orientations(outline.shape, edges.shape):
-        # The edges are placed on the outline, which takes no copy.
-        back = np.flip(edges, tuple(a for a, flip in enumerate(placement.flips) if flip))
-        on = back.transpose(np.argsort(placement.order))[places]
-        found.append((placement, _ratio(on, total, edges.size)))
-    return found
+    total, places = float(edges.sum(dtype=np.float64)), np.nonzero(outline)
+    placed = {  # the edges on the outline, which takes no copy
+        way: np.flip(edges, tuple(a for a, flip in enumerate(way.flips) if flip)).transpose(np.argsort(way.order))
+        for way in orientations(outline.shape, edges.shape)
+    }
+    return [(way, _ratio(back[places], total, edges.size)) for way, back in placed.items()]
 
 
 def _ratio(on: NDArray[np.float32], total: float, size: int) -> float:
     """Return the mean of the edge strengths on an outline over that of the others, of `size` with the sum `total`."""
-    inside = float(on.sum(dtype=np.float64))
-    return inside / len(on) / max((total - inside) / (size - len(on)), 1e-9)
+    inside, count = float(on.sum(dtype=np.float64)), len(on)
+    return inside / count / max((total - inside) / (size - count), 1e-9)
 
 
 class _Search:
     """The best shift of outlines within `FAR`, by correlation of all shifts with the same edges, ``(Y, X)``."""
 
     def __init__(self, edges: NDArray[np.float32]) -> None:
-        from scipy.fft import next_fast_len
+        from scipy import fft  # faster than the transforms of NumPy, and imported only where it is needed
 
-        self.edges = edges
+        self.edges, self._fft = edges, fft
         self.reach = min(FAR, min(edges.shape) // 4)
-        self.size = [next_fast_len(n + self.reach, real=True) for n in edges.shape]
+        self.size = [fft.next_fast_len(n + self.reach, real=True) for n in edges.shape]
         self.transform = self._transformed(edges)
 
     def _transformed(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the Fourier transform of values with zeros behind; that of SciPy is five times as fast as NumPy's."""
-        from scipy.fft import rfft2
-
-        transform: NDArray[Any] = rfft2(values, s=self.size)
-        return transform
+        """Return the Fourier transform of values with zeros behind."""
+        return np.asarray(self._fft.rfft2(values, s=self.size))
 
     def farthest(self, outline: NDArray[np.bool_]) -> tuple[tuple[int, int], float, float]:
         """Return the best shift, the contrast after it, and how clearly it stands out."""
         reach, edges = self.reach, self.edges
-        from scipy.fft import ifft, irfft
-
         product = np.conj(self._transformed(outline.astype(np.float32))) * self.transform
         shifts = np.arange(-reach, reach + 1)  # of the transform back only these rows are computed
-        total = irfft(ifft(product, axis=0)[shifts], self.size[1], axis=1)[:, shifts]
+        total = self._fft.irfft(self._fft.ifft(product, axis=0)[shifts], self.size[1], axis=1)[:, shifts]
         inside = _counts_inside(outline, reach)
         strength = total / np.maximum(inside, 1)
         strength = np.where(inside > np.count_nonzero(outline) / 2, strength, 0)

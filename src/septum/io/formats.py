@@ -197,7 +197,6 @@ FORMATS = (
     ),
 )
 _BY_SUFFIX = {suffix: kind for kind in FORMATS for suffix in kind.suffixes}
-_LONGEST_FIRST = sorted(_BY_SUFFIX, key=len, reverse=True)
 SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if not suffix.startswith(".ome"))  # for messages
 RESULT_SUFFIXES = tuple(dict.fromkeys(written for kind in FORMATS for written in kind.suffixes.values()))
 
@@ -206,7 +205,7 @@ RESULT_SUFFIXES = tuple(dict.fromkeys(written for kind in FORMATS for written in
 def suffix_of(name: str) -> str:
     """Return the image suffix of a file name in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
     name = name.lower()
-    found = next((s for s in _LONGEST_FIRST if name.endswith(s) and len(name) > len(s)), "")
+    found = next((s for s in sorted(_BY_SUFFIX, key=len, reverse=True) if name.endswith(s) and len(name) > len(s)), "")
     if not found and (scene := _SCENE.fullmatch(name)) is not None:
         kind = format_of(scene[1])
         return suffix_of(scene[1]) + scene[2] if kind is not None and kind.scenes is not None else ""
@@ -268,8 +267,7 @@ def is_image(path: Path) -> bool:
 
 def is_zarr(path: Path) -> bool:
     """Return True if `path` is a folder of Zarr: an image or a group of images, not a folder of files."""
-    kind = format_of(path.name)
-    named = kind is not None and kind.folder
+    named = (kind := format_of(path.name)) is not None and kind.folder
     return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
 
 

@@ -41,6 +41,9 @@ LEAST_PART = 1 << 18
 BYTES_OF_VALUE = 60
 """Bytes that the check takes for each value of an image that is read whole, about."""
 
+# Files hold pieces of this side, or of a half or a quarter of it.
+_PIECE_PX = 512
+
 # A mask is checked in this many windows of this side, and in more where it has few values.
 _WINDOWS, _WINDOW_PX, _FEW_VALUES = 4, 1024, 32
 # An image of this many values is never refused.
@@ -152,7 +155,9 @@ def refusal(image: Image, mask: Image) -> str:
 
 
 def boxes(sides: Sequence[int], most_px: int | None = None) -> list[Box]:
-    """Divide an image or a volume into parts of nearly equal sides, in scan order.
+    """Divide an image or a volume into parts of similar sides, in scan order.
+
+    Parts as large as `PART_PX` begin where the pieces of most files do, so that no piece is decoded for several parts.
 
     Parameters
     ----------
@@ -163,7 +168,10 @@ def boxes(sides: Sequence[int], most_px: int | None = None) -> list[Box]:
     """
     longest = min(PART_PX, longest_side(sides, most_px or PART_PX**2))
     numbers = [-(-side // longest) for side in sides]
-    cuts = [[side * k // n for k in range(n + 1)] for side, n in zip(sides, numbers, strict=True)]
+    step = _PIECE_PX if longest == PART_PX and PART_PX % _PIECE_PX == 0 else 1
+    cuts = [
+        [*(-(-side * k // n // step) * step for k in range(n)), side] for side, n in zip(sides, numbers, strict=True)
+    ]
     return [
         tuple(slice(ends[k], ends[k + 1]) for ends, k in zip(cuts, place, strict=True))
         for place in product(*map(range, numbers))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.normalize import normalize, statistics
+from septum.arrays.places import TilePlaces, draw_places
 from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import border_reach, class_balance, class_counts, fiji_weight_map, weight_map
 from septum.axes import relative_spacing
@@ -28,18 +29,6 @@ Box = tuple[slice, ...]
 
 # Sides of the blocks in which the weights of large images are computed, in pixels, by the number of axes.
 _BLOCK = {2: 768, 3: 96}
-
-# Pixels to draw tiles around: at most this many of each object and of each class, and one of each connected piece of a
-# class that none of these lies in, for at most this many pieces.
-_PLACES_PER_OBJECT, _PLACES_PER_CLASS, _MAX_PIECES = 8, 256, 4096
-
-
-@dataclass(frozen=True)
-class TilePlaces:
-    """Pixels to draw tiles around: of one object (`value` 1) or of the class `value`; ``(n, D)`` int32 coordinates."""
-
-    value: int
-    pixels: NDArray[np.int32]
 
 
 @dataclass(eq=False)
@@ -196,7 +185,8 @@ class _PreparedLater(_Counted):
 
     @cached_property
     def places(self) -> tuple[TilePlaces, ...]:  # type: ignore[override]
-        return _places(self._labels, self.target, self._kind, self._number)
+        draw = seeding.generator(0, "places", self._number)
+        return draw_places(self._labels, self.target, draw, objects=self._kind == "objects")
 
     @property
     def blocks(self) -> list[Box]:
@@ -379,45 +369,3 @@ def _reach(plan: Plan) -> float | None:
 def _border_height(plan: Plan) -> float:
     """Return w0 of a plan: more than two classes get the class balance without separation border."""
     return plan.weights.w0 if plan.weights.method == "fiji" or plan.network.classes == 2 else 0.0
-
-
-def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: MaskKind, number: int) -> tuple[TilePlaces, ...]:
-    """Draw pixels of each object, or of each class, with a fixed seed.
-
-    They include at least one pixel of every connected piece of a class, so that no piece is too small to be reached.
-    """
-    draw = seeding.generator(0, "places", number)
-    if kind == "objects":
-        chosen = [(1, p[draw.integers(0, len(p), min(_PLACES_PER_OBJECT, len(p)))]) for p in _pixels_of(mask)]
-    else:
-        chosen = []
-        for value in (int(v) for v in np.unique(target) if v != IGNORE_INDEX):
-            pixels = np.flatnonzero(target == value)
-            drawn = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
-            if value > 0:
-                drawn = np.concatenate([drawn, _missed_pieces(connected_components(target == value), drawn, draw)])
-            chosen.append((value, drawn))
-    return tuple(
-        TilePlaces(k, np.stack(np.unravel_index(c, mask.shape), axis=1).astype(np.int32)) for k, c in chosen if len(c)
-    )
-
-
-def _pixels_of(labels: NDArray[np.int32]) -> list[NDArray[np.intp]]:
-    """Return the flat indices of the pixels of each label >= 1, in the order of the labels."""
-    pixels = np.flatnonzero(labels > 0)
-    if not len(pixels):
-        return []
-    owners = labels.reshape(-1)[pixels]
-    if int(owners.max()) < 1 << 16:
-        owners = owners.astype(np.uint16)  # sorted in linear time
-    order = np.argsort(owners, kind="stable")
-    return np.split(pixels[order], np.flatnonzero(np.diff(owners[order])) + 1)
-
-
-def _missed_pieces(pieces: NDArray[np.int32], places: NDArray[np.intp], draw: np.random.Generator) -> NDArray[np.intp]:
-    """Draw one pixel of each piece that contains none of `places`; if there are many, of `_MAX_PIECES` random ones."""
-    reached = np.zeros(int(pieces.max(initial=0)) + 1, bool)
-    reached[pieces.reshape(-1)[places]] = True
-    missed = np.where(reached[pieces], np.int32(0), pieces)
-    pixels = [p[int(draw.integers(len(p)))] for p in _pixels_of(missed)]
-    return np.asarray(draw.permutation(pixels)[:_MAX_PIECES], np.intp)
