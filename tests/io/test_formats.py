@@ -74,11 +74,10 @@ def test_a_row_and_a_module_make_a_format(tmp_path: Path, monkeypatch: pytest.Mo
 
     name = "septum_test_raw"
     monkeypatch.setitem(sys.modules, name, sys.modules[__name__])
-    row = ImageFormat("raw", {".raw": ".raw"}, (b"RAW1",), f"{name}:open_raw", f"{name}:write_raw")
+    row = ImageFormat("raw", {".testraw": ".testraw"}, (b"RAW1",), f"{name}:open_raw", f"{name}:write_raw")
     monkeypatch.setattr("septum.io.files.FORMATS", (*FORMATS, row))
-    monkeypatch.setitem(formats._BY_SUFFIX, ".raw", row)
-    monkeypatch.setattr(formats, "_LONGEST_FIRST", [*formats._LONGEST_FIRST, ".raw"])
-    path = tmp_path / "a.raw"
+    monkeypatch.setitem(formats._BY_SUFFIX, ".testraw", row)
+    path = tmp_path / "a.testraw"
     write_image(path, np.arange(6, dtype=np.uint8).reshape(2, 3), axes="YX")
-    assert is_image(path) and find_format(path) is row and format_of("a.raw") is row
+    assert is_image(path) and find_format(path) is row and format_of("a.testraw") is row
     assert open_image(path)[0, 1].tolist() == [3, 4, 5]

@@ -48,9 +48,8 @@ class Placement:
         """Return how the mask lies now, as a phrase: ``"transposed"``, ``"shifted by 3 pixels along Y"``."""
         names, done = "ZYX"[-len(self.order) :], list[str]()
         if self.order != tuple(range(len(self.order))):
-            done.append(
-                "transposed" if len(names) == 2 else "axes in the order " + "".join(names[a] for a in self.order)
-            )
+            swapped = "transposed" if len(names) == 2 else "axes in the order " + "".join(names[a] for a in self.order)
+            done.append(swapped)
         flipped = [n for n, flip in zip(names, self.flips, strict=True) if flip]
         if flipped:
             done.append("mirrored along " + " and ".join(flipped))
@@ -278,9 +277,7 @@ def _edges(gray: NDArray[Any]) -> NDArray[np.float32] | None:
     """Return the edge strength, 0 .. 1; None if there are no edges."""
     edges = local_extreme(np.maximum, gray) - local_extreme(np.minimum, gray)
     low, high = quantiles(edges.ravel(), (0.5, 0.95))
-    if not high > low:
-        return None
-    return np.asarray(np.clip((edges - low) / (high - low), 0, 1), np.float32)
+    return np.asarray(np.clip((edges - low) / (high - low), 0, 1), np.float32) if high > low else None
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
