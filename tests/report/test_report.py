@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -413,6 +414,17 @@ def test_estimates_pool_all_images_and_have_intervals_over_images() -> None:
     classes = estimates([good, bad], "classes", values=(0, 5), seed=0)
     assert classes["dice"].value == pytest.approx(20 / 30)
     assert classes["pixel_error"].value == pytest.approx(10 / 30)
+
+
+def test_parts_of_one_image_are_drawn_together() -> None:
+    good, bad = (scored(strip((1, 10), (0, 5)), strip((label, 10), (0, 5))) for label in (1, 0))
+    parts = [
+        replace(part, name=f"{name}_y{place}", part_of=name) for name in "ab" for place, part in enumerate((good, bad))
+    ]
+    found = estimates(parts, "objects", values=(0, 1), seed=0)["SEG"]
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5), "each image holds a good and a bad part"
+    one = estimates(parts[:2], "objects", values=(0, 1), seed=0)["SEG"]
+    assert (one.value, np.isnan(one.low), np.isnan(one.high)) == (0.5, True, True), "one image does not vary"
 
 
 def test_reliability_pools_all_pixels() -> None:

@@ -21,7 +21,7 @@ from septum.metrics import aggregate, calibration, isbi, matching
 from septum.metrics.aggregate import Estimate, Finish, class_columns, finish_classes, finish_objects, object_columns
 from septum.metrics.contingency import Table, table
 from septum.pairing.parts import judged_parts
-from septum.pairing.sample import Sample, evenly_chosen, judged_objects, on_grid
+from septum.pairing.sample import Sample, WholeSample, evenly_chosen, judged_objects, on_grid
 from septum.prediction.frames import FoundScale
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
@@ -57,6 +57,8 @@ class ScoredSample:
         ``(BINS, 3) float64`` of `septum.metrics.calibration.columns`.
     areas
         Table of `septum.metrics.isbi.areas` where the classes are lines and areas; None otherwise.
+    part_of
+        Name of the image of which this is a part that is judged alone (`septum.pairing.parts.judged_parts`); else "".
     """
 
     name: str
@@ -67,6 +69,7 @@ class ScoredSample:
     full: Table
     sure: NDArray[np.float64]
     areas: Table | None = None
+    part_of: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +218,7 @@ class Gallery:
             full=full,
             sure=calibration.columns(on_own_grid(probabilities, sample), taught),
             areas=isbi.areas(sample.mask, predicted) if self._lines else None,
+            part_of=sample.whole.sample.name if isinstance(sample.whole, WholeSample) else "",
         )
         scores, rank = own_scores(image, header.kind, values=header.class_values)
         self.images.append(image)
@@ -232,7 +236,7 @@ def shown(names: Sequence[str]) -> list[str]:
 def estimates(
     images: Sequence[ScoredSample], kind: MaskKind, *, values: Sequence[int], seed: int
 ) -> dict[str, Estimate]:
-    """Score all images together, with intervals over images.
+    """Score all images together, with intervals over images; parts of one image are drawn together.
 
     Parameters
     ----------
@@ -246,8 +250,8 @@ def estimates(
     seed
         Seed of the bootstrap. Frames of one group are drawn among themselves.
     """
-    rows, finish = _rows(images, kind, values)
-    return aggregate.estimates(rows, finish, groups=[image.group for image in images], seed=seed)
+    rows, groups, finish = _whole_rows(images, kind, values)
+    return aggregate.estimates(rows, finish, groups=groups, seed=seed)
 
 
 def resampled(
@@ -258,8 +262,8 @@ def resampled(
     Equal seeds draw the same images: predictions of two models of the same images, in the same order, can be compared
     draw by draw.
     """
-    rows, finish = _rows(images, kind, values)
-    return aggregate.resampled(rows, finish, groups=[image.group for image in images], seed=seed)
+    rows, groups, finish = _whole_rows(images, kind, values)
+    return aggregate.resampled(rows, finish, groups=groups, seed=seed)
 
 
 def own_scores(image: ScoredSample, kind: MaskKind, *, values: Sequence[int]) -> tuple[dict[str, float], float]:
@@ -273,6 +277,17 @@ def own_scores(image: ScoredSample, kind: MaskKind, *, values: Sequence[int]) ->
     if all(np.isfinite(scores[name]) for name in selection_names(scores)):
         return scores, selection_score(scores)
     return scores, float(not (image.full.predicted > 0).any())
+
+
+def _whole_rows(
+    images: Sequence[ScoredSample], kind: MaskKind, values: Sequence[int]
+) -> tuple[NDArray[np.float64], list[str], Finish]:
+    """Return the columns and the group of each image, those of its parts added, and the function of `_rows`."""
+    rows, finish = _rows(images, kind, values)
+    wholes = [image.part_of or place for place, image in enumerate(images)]
+    groups = {whole: image.group for whole, image in zip(wholes, images, strict=True)}
+    sums = [rows[[other == whole for other in wholes]].sum(axis=0) for whole in groups]
+    return np.stack(sums), list(groups.values()), finish
 
 
 def _rows(images: Sequence[ScoredSample], kind: MaskKind, values: Sequence[int]) -> tuple[NDArray[np.float64], Finish]:
