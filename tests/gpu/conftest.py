@@ -28,12 +28,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from septum.arrays.places import TilePlaces
 from septum.nn import spatial
 from septum.nn.device import find_device
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint
-from septum.training.prepare import Prepared
+from septum.training.prepare import Prepared, TilePlaces
 from septum.training.presets import make_plan
 from septum.training.settings import TrainSettings
 from septum.training.trainer import Trainer

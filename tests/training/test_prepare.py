@@ -13,6 +13,7 @@ from septum.check.samples import fingerprint, fingerprints
 from septum.pairing.sample import Sample
 from septum.settings import MaskKind
 from septum.training import prepare as prepare_module
+from septum.training import sampler as sampler_module
 from septum.training.fingerprint import Fingerprint
 from septum.training.plan import Plan
 from septum.training.prepare import prepare
@@ -161,25 +162,18 @@ def test_fiji_weighs_all_foreground_classes_alike_and_adds_the_border() -> None:
         assert abs(float(objects.weight[15, 20]) - expected) < 1e-3 * expected
 
 
-def test_shares_of_a_large_image_come_from_the_middles_of_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_of_many_blocks_come_from_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare_module, "_BLOCK", {2: 60})
     mask = np.random.default_rng(0).integers(0, 3, (60, 48)).repeat(5, axis=0).repeat(5, axis=1)
     divided = prepare([_sample(mask)], _plan(3), kind="classes")
     assert len(divided[0].blocks) == 20
+    weighed = []
+    arrays = type(divided[0]).arrays
+    monkeypatch.setattr(type(divided[0]), "arrays", lambda image, box: weighed.append(box) or arrays(image, box))
     shares = class_shares(divided, 3)
-    monkeypatch.setattr(prepare_module, "_BLOCK", {2: 1000})
-    whole = class_shares(prepare([_sample(mask)], _plan(3), kind="classes"), 3)
-    np.testing.assert_allclose(shares, whole, atol=0.1)
-    assert (shares != whole).all()
-
-
-@pytest.mark.parametrize("kind", ["objects", "classes"])
-def test_target_and_weights_of_a_box_alone_are_those_of_the_image_to_the_bit(
-    kind: MaskKind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prepare_module, "_BLOCK", {2: 16})
-    (prepared,) = prepare([_sample(np.minimum(_touching(), 1 if kind == "classes" else 9))], _plan(), kind=kind)
-    box = (slice(7, 23), slice(11, 19))
-    target, weight = prepared.weighed(box)
-    np.testing.assert_array_equal(target, prepared.target[box])
-    np.testing.assert_array_equal(weight, prepared.weight[box])
+    assert len(weighed) == 16
+    weighed.clear()
+    monkeypatch.setattr(sampler_module, "_SHARES_PX", 5 * 60 * 60)
+    fewer = class_shares(divided, 3)
+    assert len(weighed) == 5
+    np.testing.assert_allclose(fewer, shares, atol=0.1)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from septum import seeding
 from septum.arrays.normalize import normalize, statistics
-from septum.arrays.places import TilePlaces, draw_places
 from septum.arrays.targets import IGNORE_INDEX, class_target, connected_components, object_target, separate_touching
 from septum.arrays.weight_map import border_reach, class_balance, class_counts, fiji_weight_map, weight_map
 from septum.axes import relative_spacing
@@ -29,6 +28,18 @@ Box = tuple[slice, ...]
 
 # Sides of the blocks in which the weights of large images are computed, in pixels, by the number of axes.
 _BLOCK = {2: 768, 3: 96}
+
+# Pixels to draw tiles around: at most this many of each object and of each class, and one of each connected piece of a
+# class that none of these lies in, for at most this many pieces.
+_PLACES_PER_OBJECT, _PLACES_PER_CLASS, _MAX_PIECES = 8, 256, 4096
+
+
+@dataclass(frozen=True)
+class TilePlaces:
+    """Pixels to draw tiles around: of one object (`value` 1) or of the class `value`; ``(n, D)`` int32 coordinates."""
+
+    value: int
+    pixels: NDArray[np.int32]
 
 
 @dataclass(eq=False)
@@ -98,16 +109,6 @@ class Prepared:
             ``(C, *S)`` float32, normalized; ``(*S)`` uint8 classes, 255 ignored; ``(*S)`` float32 >= 0.
         """
         return self.image, self.target, self.weight
-
-    def weighed(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the target and the weights of a box alone, which may take less time than `arrays`.
-
-        Returns
-        -------
-        target, weight
-            ``(*box)`` uint8 classes, 255 ignored; ``(*box)`` float32 >= 0.
-        """
-        return self.target[box], self.arrays(box)[2][box]
 
 
 class _Counted(Prepared):
@@ -185,8 +186,7 @@ class _PreparedLater(_Counted):
 
     @cached_property
     def places(self) -> tuple[TilePlaces, ...]:  # type: ignore[override]
-        draw = seeding.generator(0, "places", self._number)
-        return draw_places(self._labels, self.target, draw, objects=self._kind == "objects")
+        return _places(self._labels, self.target, self._kind, self._number)
 
     @property
     def blocks(self) -> list[Box]:
@@ -200,13 +200,6 @@ class _PreparedLater(_Counted):
                 self._weight[block] = self._weight_of(block)  # of two threads both write the same values
                 self._missing.pop(number, None)
         return image, target, self._weight
-
-    def weighed(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        if _reach(self._plan) is None or box in self.blocks:  # what is computed is kept
-            return super().weighed(box)
-        with self._lock:
-            target, _ = self.target, self._objects
-        return target[box], self._weight_of(box)
 
     @cached_property
     def _objects(self) -> NDArray[np.int32]:
@@ -274,9 +267,6 @@ class _PreparedAgain(_Counted):
     def arrays(self, box: Box | None = None) -> tuple[NDArray[Any], ...]:
         return self._made.arrays(box)
 
-    def weighed(self, box: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        return self._made.weighed(box)
-
     @property
     def _made(self) -> Prepared:
         needed = math.prod(self.shape) * bytes_of_pixel(self.channels)
@@ -334,14 +324,10 @@ def prepare(samples: Sequence[Sample], plan: Plan, *, kind: MaskKind) -> tuple[P
 
 def _separated(sample: Sample, kind: MaskKind) -> NDArray[np.int32]:
     """Return the mask with its objects separated, or as it is for classes; of stored samples it is kept for a while."""
-    if kind == "classes":
-        return sample.mask
-    if not isinstance(sample, StoredSample):
-        return separate_touching(sample.mask)
-    key = ("separated", sample.name, sample.source.scale)
-    labels: NDArray[np.int32] = sample.source.values.get(
-        key, lambda: separate_touching(sample.mask), lambda labels: labels.nbytes
-    )
+    if kind == "classes" or not isinstance(sample, StoredSample):
+        return sample.mask if kind == "classes" else separate_touching(sample.mask)
+    key, values = ("separated", sample.name, sample.source.scale), sample.source.values
+    labels: NDArray[np.int32] = values.get(key, lambda: separate_touching(sample.mask), lambda made: made.nbytes)
     return labels
 
 
@@ -369,3 +355,45 @@ def _reach(plan: Plan) -> float | None:
 def _border_height(plan: Plan) -> float:
     """Return w0 of a plan: more than two classes get the class balance without separation border."""
     return plan.weights.w0 if plan.weights.method == "fiji" or plan.network.classes == 2 else 0.0
+
+
+def _places(mask: NDArray[np.int32], target: NDArray[np.uint8], kind: MaskKind, number: int) -> tuple[TilePlaces, ...]:
+    """Draw pixels of each object, or of each class, with a fixed seed.
+
+    They include at least one pixel of every connected piece of a class, so that no piece is too small to be reached.
+    """
+    draw = seeding.generator(0, "places", number)
+    if kind == "objects":
+        chosen = [(1, p[draw.integers(0, len(p), min(_PLACES_PER_OBJECT, len(p)))]) for p in _pixels_of(mask)]
+    else:
+        chosen = []
+        for value in (int(v) for v in np.unique(target) if v != IGNORE_INDEX):
+            pixels = np.flatnonzero(target == value)
+            drawn = pixels[draw.integers(0, len(pixels), min(_PLACES_PER_CLASS, len(pixels)))]
+            if value > 0:
+                drawn = np.concatenate([drawn, _missed_pieces(connected_components(target == value), drawn, draw)])
+            chosen.append((value, drawn))
+    return tuple(
+        TilePlaces(k, np.stack(np.unravel_index(c, mask.shape), axis=1).astype(np.int32)) for k, c in chosen if len(c)
+    )
+
+
+def _pixels_of(labels: NDArray[np.int32]) -> list[NDArray[np.intp]]:
+    """Return the flat indices of the pixels of each label >= 1, in the order of the labels."""
+    pixels = np.flatnonzero(labels > 0)
+    if not len(pixels):
+        return []
+    owners = labels.reshape(-1)[pixels]
+    if int(owners.max()) < 1 << 16:
+        owners = owners.astype(np.uint16)  # sorted in linear time
+    order = np.argsort(owners, kind="stable")
+    return np.split(pixels[order], np.flatnonzero(np.diff(owners[order])) + 1)
+
+
+def _missed_pieces(pieces: NDArray[np.int32], places: NDArray[np.intp], draw: np.random.Generator) -> NDArray[np.intp]:
+    """Draw one pixel of each piece that contains none of `places`; if there are many, of `_MAX_PIECES` random ones."""
+    reached = np.zeros(int(pieces.max(initial=0)) + 1, bool)
+    reached[pieces.reshape(-1)[places]] = True
+    missed = np.where(reached[pieces], np.int32(0), pieces)
+    pixels = [p[int(draw.integers(len(p)))] for p in _pixels_of(missed)]
+    return np.asarray(draw.permutation(pixels)[:_MAX_PIECES], np.intp)

@@ -12,10 +12,12 @@ from septum import seeding
 from septum.arrays.targets import IGNORE_INDEX
 from septum.threads import map_in_threads
 from septum.training.plan import Plan
-from septum.training.prepare import Box, Prepared
+from septum.training.prepare import Prepared
 
 SHARES_FROM = 16
-"""Blocks from which `class_shares` are computed; an image that is no larger is one block."""
+"""Blocks from which `class_shares` are computed; an image that is no larger is one block. Large blocks are fewer."""
+
+_SHARES_PX = SHARES_FROM << 18  # pixels of such blocks that are enough
 
 # An image is sparsely annotated if its share of annotated pixels is lower; its tiles are drawn around at most this many
 # of them.
@@ -126,17 +128,11 @@ def count_tiles(images: Sequence[Prepared], plan: Plan) -> NDArray[np.float64]:
     return np.asarray(counts, dtype=np.float64)
 
 
-def _middle(block: Box) -> Box:
-    """Return the middle of a block, a third of its side along each axis."""
-    return tuple(slice(b.start + (b.stop - b.start) // 3, b.stop - (b.stop - b.start) // 3) for b in block)
-
-
 def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64]:
     """Compute the share of each class in the weight of the pixels.
 
     They are the probabilities that, predicted everywhere, have the lowest weighted cross entropy. Of many or large
-    images `SHARES_FROM` blocks count, evenly spread, of large ones their middles: a training begins before all weights
-    are computed.
+    images `SHARES_FROM` blocks or less count, evenly spread: a training begins before all weights are computed.
 
     Parameters
     ----------
@@ -151,13 +147,15 @@ def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64
         ``(K,)`` float64 in 0..1, sum about 1; a class without pixels counts as one pixel of weight 1.
     """
     every = [(image, block) for image in images if image.counted for block in image.blocks]
-    chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), SHARES_FROM)).round().astype(int))
+    pixels = sum(math.prod(image.shape) for image in images if image.counted)
+    number = min(len(every), SHARES_FROM, -(-_SHARES_PX * len(every) // pixels))
+    chosen = np.unique(np.linspace(0, len(every) - 1, number).round().astype(int))
 
     def weigh(place: int) -> NDArray[np.float64]:
         image, block = every[place]
-        # The middle of an image that is one block may hold more objects than its sides do.
-        target, weight = image.weighed(block if len(image.blocks) == 1 else _middle(block))
-        return np.bincount(target.ravel(), weight.ravel(), minlength=IGNORE_INDEX + 1).astype(np.float64)
+        _, target, weight = image.arrays(block)
+        sums = np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
+        return sums.astype(np.float64)
 
     weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)
     known = np.maximum(weights[:classes], 1.0)
