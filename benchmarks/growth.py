@@ -1,7 +1,7 @@
 """How time and memory grow: with the sides of an image, with the objects in it, with the number of images.
 
 Usage: python benchmarks/growth.py [KIND ...] [--quick] [--write]
-    KIND is prediction, objects, "weight map", scores, "scores of volumes" or images: all where none is named
+    KIND is prediction, objects, "weight map", scores, "scores of volumes", images or check: all where none is named
     --quick stops at small sizes; --write stores benchmarks/results/growth.json and docs/images/growth.svg
 
 Each point is a process of its own. Its seconds are processor seconds (a busy machine does not matter), of a
@@ -33,6 +33,7 @@ SIDES = (512, 1024, 2048, 4096, 8192, 16384)
 OBJECTS = (10, 100, 1000, 10_000, 100_000)
 BALLS = (50, 500, 5000, 50_000)
 IMAGES = (1, 4, 16, 64)
+CHECKED = (10, 100, 1000, 4000)
 SPACING_PX, RADIUS_PX = 20, 8
 MEMORY = 1_500_000_000
 KINDS = {
@@ -42,6 +43,7 @@ KINDS = {
     "scores": (OBJECTS, "objects", "object scores (AP at ten thresholds, SEG)"),
     "scores of volumes": (BALLS, "objects", "scores of objects, their centers, and surface distances, in volumes"),
     "images": (IMAGES, "images of 512 x 512", "prediction of many images"),
+    "check": (CHECKED, "images of 96 x 96", "check and loading of a data set, and its figures"),
 }
 DRAWN = (("prediction",), ("objects", "weight map", "scores"), ("images",))
 
@@ -160,6 +162,30 @@ def scores_of_volumes(count: int, folder: Path) -> Callable[[], object]:
     return run
 
 
+def check(count: int, folder: Path) -> Callable[[], object]:
+    from septum.check.check import check as check_data
+    from septum.check.samples import load_data
+    from septum.io.files import write_image
+    from septum.training.fingerprint import compute_fingerprint
+
+    rows, columns = np.ogrid[:96, :96]
+    for role in ("images", "masks"):
+        (folder / role).mkdir()
+    for number in range(count):
+        rng, labels = np.random.default_rng(number), np.zeros((96, 96), np.uint16)
+        for label, (y, x) in enumerate(rng.integers(12, 84, (6, 2)).tolist(), start=1):
+            labels[((rows - y) ** 2 + (columns - x) ** 2 <= RADIUS_PX**2) & (labels == 0)] = label
+        image = rng.integers(20, 60, labels.shape, np.uint8) + np.uint8(90) * (labels > 0)
+        write_image(folder / "images" / f"{number:05}.tif", image, axes="YX")
+        write_image(folder / "masks" / f"{number:05}.tif", labels, axes="YX")
+
+    def run() -> object:
+        loaded = load_data(check_data([folder]))
+        return compute_fingerprint(loaded.samples, loaded.report.rules.kind, classes=2)
+
+    return run
+
+
 MAKE = {
     "prediction": prediction,
     "objects": objects,
@@ -167,6 +193,7 @@ MAKE = {
     "scores": scores,
     "scores of volumes": scores_of_volumes,
     "images": images,
+    "check": check,
 }
 
 
