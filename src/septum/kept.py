@@ -106,25 +106,30 @@ class KeptArrays:
     def keep(self, role: str, path: Path, value: Any, size: int) -> None:
         """Keep the arrays of a file, which take `size` bytes."""
         with self._lock:
-            kept = self._arrays.setdefault(path, {})
+            kept = self._arrays.get(path, {})
             self._bytes -= kept.pop(role, (None, 0))[1]
             if self._bytes + size <= self._limit:
                 kept[role] = (value, size)
+                self._arrays[path] = kept
                 self._bytes += size
                 return
+            if not kept:
+                self._arrays.pop(path, None)
         self._latest[role] = (path, value)
 
     def drop(self, paths: Iterable[Path]) -> None:
-        """Give up the arrays of some files, in a time that does not depend on the number of other files."""
+        """Release the arrays of some files, in a time that does not depend on the number of other files."""
         dropped = set(paths)
         self._drop_where(lambda _, path: path in dropped, dropped)
 
     def drop_where(self, stale: Callable[[str, Path], bool]) -> None:
-        """Give up the arrays whose role and file are named."""
-        self._drop_where(stale, list(self._arrays))
+        """Release the arrays for which ``stale(role, path)`` is true."""
+        with self._lock:
+            paths = list(self._arrays)
+        self._drop_where(stale, paths)
 
     def _drop_where(self, stale: Callable[[str, Path], bool], paths: Iterable[Path]) -> None:
-        """Give up the arrays whose role and file are named, of some files, and the latest ones of this thread."""
+        """Release those of some files, and the latest ones of this thread, for which ``stale(role, path)`` is true."""
         with self._lock:
             for path in paths:
                 kept = self._arrays.get(path, {})

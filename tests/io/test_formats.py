@@ -77,7 +77,9 @@ def test_a_row_and_a_module_make_a_format(tmp_path: Path, monkeypatch: pytest.Mo
     row = ImageFormat("raw", {".testraw": ".testraw"}, (b"RAW1",), f"{name}:open_raw", f"{name}:write_raw")
     monkeypatch.setattr("septum.io.files.FORMATS", (*FORMATS, row))
     monkeypatch.setitem(formats._BY_SUFFIX, ".testraw", row)
+    formats.suffix_of.cache_clear()
     path = tmp_path / "a.testraw"
     write_image(path, np.arange(6, dtype=np.uint8).reshape(2, 3), axes="YX")
     assert is_image(path) and find_format(path) is row and format_of("a.testraw") is row
     assert open_image(path)[0, 1].tolist() == [3, 4, 5]
+    formats.suffix_of.cache_clear()

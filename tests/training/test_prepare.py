@@ -173,7 +173,15 @@ def test_shares_of_many_blocks_come_from_some_of_them(monkeypatch: pytest.Monkey
     shares = class_shares(divided, 3)
     assert len(weighed) == 16
     weighed.clear()
-    monkeypatch.setattr(sampler_module, "_SHARES_PX", 5 * 60 * 60)
+    monkeypatch.setattr(sampler_module, "_SHARES_PX", 5 * 60 * 60)  # not fewer than half
     fewer = class_shares(divided, 3)
-    assert len(weighed) == 5
+    assert len(weighed) == 8
     np.testing.assert_allclose(fewer, shares, atol=0.1)
+
+
+def test_a_class_in_none_of_the_blocks_has_the_share_of_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "_BLOCK", {2: 10})
+    mask = np.zeros((10, 1000), np.int32)
+    mask[:, ::2], mask[:, 10:20] = 1, 2  # the second of a hundred blocks holds nothing but class 2
+    shares = class_shares(prepare([_sample(mask)], _plan(3), kind="classes"), 3)
+    assert shares[2] == pytest.approx(0.01, rel=0.05) and shares.sum() == pytest.approx(1, rel=0.02)

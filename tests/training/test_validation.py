@@ -336,6 +336,37 @@ def test_tuning_that_used_its_share_ends_with_the_best_so_far(monkeypatch: pytes
         assert held_out.stopped is stopped and scores["AP50"] == 1
 
 
+class Spent(Schedule):
+    """A schedule by whose clock a share of time is spent at the second look."""
+
+    looks = 0
+
+    @property
+    def seconds(self) -> float:
+        self.looks += 1
+        return 0.0 if self.looks == 1 else 1e9
+
+
+def test_tuning_that_is_cut_between_two_groups_of_images_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    _slow_clock(monkeypatch, None)
+    monkeypatch.setattr(validate_module, "usable_cores", lambda: 1)  # groups of one image
+    samples = tuple(replace(_squares(64), name=f"squares {n}") for n in range(3))
+    held_out = Validator(samples, True, make_plan(OBJECTS, NARROW)[0], find_device("cpu"))
+    held_out.plan_validations("any", Schedule(None, 600.0))  # type: ignore[arg-type]
+    compared = []
+
+    def compare(sample: Sample, found: np.ndarray, choices: Sequence[ObjectSettings], **kind: bool) -> np.ndarray:
+        compared.append((sample.name, len(choices) > 1))
+        return candidate_columns(sample, found, choices, **kind)
+
+    monkeypatch.setattr(validate_module, "candidate_columns", compare)
+    _, scores, scored = held_out.finish("any", Spent(None, 600.0))  # type: ignore[arg-type]
+    assert held_out.stopped
+    assert {name for name, tuning in compared if tuning} == {"squares 0"}
+    assert {name for name, tuning in compared if not tuning} == {sample.name for sample in samples}
+    assert (scores["AP50"], scored) == (1, 3)
+
+
 def test_no_time_is_reserved_for_predictions_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     reserved = []
     for kept in (validate_module._KEPT_PIXELS, 0):

@@ -322,7 +322,7 @@ def _contrasts(edges: NDArray[np.float32], outline: NDArray[np.bool_]) -> list[t
 def _ratio(on: NDArray[np.float32], total: float, size: int) -> float:
     """Return the mean of the edge strengths on an outline over that of the others, of `size` with the sum `total`."""
     inside, count = float(on.sum(dtype=np.float64)), len(on)
-    return inside / count / max((total - inside) / (size - count), 1e-9)
+    return inside / max(count, 1) / max((total - inside) / max(size - count, 1), 1e-9)
 
 
 class _Search:

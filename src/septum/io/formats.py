@@ -201,7 +201,7 @@ SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if not suffix.startswith(".ome"
 RESULT_SUFFIXES = tuple(dict.fromkeys(written for kind in FORMATS for written in kind.suffixes.values()))
 
 
-@lru_cache(maxsize=1 << 16)  # pairing asks for the suffix of each name some twenty times
+@lru_cache(maxsize=1 << 18)  # pairing asks for the suffix of each name some twenty times
 def suffix_of(name: str) -> str:
     """Return the image suffix of a file name in lower case (``".nii.gz"``, ``".ome.tif"``, ``".png"``), or ``""``."""
     name = name.lower()

@@ -41,7 +41,7 @@ LEAST_PART = 1 << 18
 BYTES_OF_VALUE = 60
 """Bytes that the check takes for each value of an image that is read whole, about."""
 
-# Files hold pieces of this side, or of a half or a quarter of it.
+# Most files hold pieces of this side, or of a half or a quarter of it.
 _PIECE_PX = 512
 
 # A mask is checked in this many windows of this side, and in more where it has few values.
@@ -157,7 +157,8 @@ def refusal(image: Image, mask: Image) -> str:
 def boxes(sides: Sequence[int], most_px: int | None = None) -> list[Box]:
     """Divide an image or a volume into parts of similar sides, in scan order.
 
-    Parts as large as `PART_PX` begin where the pieces of most files do, so that no piece is decoded for several parts.
+    Parts as large as `PART_PX` begin at multiples of 512 pixels, so that pieces of 512, 256 or 128 pixels of a file are
+    decoded for one part only.
 
     Parameters
     ----------
@@ -335,7 +336,7 @@ def windows(figures: Survey, sides: Sequence[int]) -> list[Box]:
 
 
 def _runs(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return where runs of one value begin along the scan, and their values: they are few, and hold the whole mask."""
+    """Return where runs of one value begin along the scan, and their values: both describe the whole mask."""
     flat = labels.reshape(-1)
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     return starts, flat[starts]

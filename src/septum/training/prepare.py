@@ -81,9 +81,14 @@ class Prepared:
         return len(self.image)
 
     @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Return the number of annotated pixels of each class, ``(n,)`` int64, 0 or more."""
+        return np.bincount(self.target[self.target != IGNORE_INDEX]).astype(np.int64)
+
+    @property
     def annotated(self) -> int:
         """Return the number of annotated pixels."""
-        return int(np.count_nonzero(self.target != IGNORE_INDEX))
+        return int(self.counts.sum())
 
     @cached_property
     def values(self) -> frozenset[int]:
@@ -114,17 +119,13 @@ class Prepared:
 class _Counted(Prepared):
     """An image whose annotated pixels of each class, ``(K,)`` int64, are known before its arrays are made."""
 
-    _counts: NDArray[np.int64]
+    counts: NDArray[np.int64]
     _kind: MaskKind
-
-    @cached_property
-    def annotated(self) -> int:
-        return int(self._counts.sum())
 
     @cached_property
     def values(self) -> frozenset[int]:
         """Values around which tiles are drawn: the objects, or all classes of the image."""
-        return frozenset(k for k in np.flatnonzero(self._counts).tolist() if k == 1 or self._kind == "classes")
+        return frozenset(k for k in np.flatnonzero(self.counts).tolist() if k == 1 or self._kind == "classes")
 
 
 class _PreparedLater(_Counted):
@@ -156,7 +157,7 @@ class _PreparedLater(_Counted):
         balance: NDArray[np.float32],
     ) -> None:
         self.spacing = sample.spacing_um
-        self._raw, self._labels, self._counts, self._whole = sample.image, labels, counts, sample.whole
+        self._raw, self._labels, self.counts, self._whole = sample.image, labels, counts, sample.whole
         self._plan, self._kind, self._number, self._balance = plan, kind, number, balance
         self._weight = np.empty(labels.shape, np.float32)
         self._missing, self._lock = dict(enumerate(self.blocks)), RLock()
@@ -242,7 +243,7 @@ class _PreparedAgain(_Counted):
         self, sample: StoredSample, counts: NDArray[np.int64], make: Callable[[], Prepared], plan: Plan, kind: MaskKind
     ) -> None:
         self.spacing, self.is_held = sample.spacing_um, False
-        self._sample, self._counts, self._make, self._plan, self._kind = sample, counts, make, plan, kind
+        self._sample, self.counts, self._make, self._plan, self._kind = sample, counts, make, plan, kind
 
     @property
     def shape(self) -> tuple[int, ...]:

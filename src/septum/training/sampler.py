@@ -15,9 +15,10 @@ from septum.training.plan import Plan
 from septum.training.prepare import Prepared
 
 SHARES_FROM = 16
-"""Blocks from which `class_shares` are computed; an image that is no larger is one block. Large blocks are fewer."""
+"""Most blocks from which `class_shares` are computed; an image that is no larger is one block."""
 
-_SHARES_PX = SHARES_FROM << 18  # pixels of such blocks that are enough
+# Of large blocks fewer are used, with about this number of pixels in all, but no fewer than half of the most.
+_SHARES_PX = SHARES_FROM << 18
 
 # An image is sparsely annotated if its share of annotated pixels is lower; its tiles are drawn around at most this many
 # of them.
@@ -132,7 +133,8 @@ def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64
     """Compute the share of each class in the weight of the pixels.
 
     They are the probabilities that, predicted everywhere, have the lowest weighted cross entropy. Of many or large
-    images `SHARES_FROM` blocks or less count, evenly spread: a training begins before all weights are computed.
+    images at most `SHARES_FROM` blocks count, evenly spread, so that a training begins before all weights are computed;
+    a class that is in none of them has the share of its annotated pixels.
 
     Parameters
     ----------
@@ -148,8 +150,8 @@ def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64
     """
     every = [(image, block) for image in images if image.counted for block in image.blocks]
     pixels = sum(math.prod(image.shape) for image in images if image.counted)
-    number = min(len(every), SHARES_FROM, -(-_SHARES_PX * len(every) // pixels))
-    chosen = np.unique(np.linspace(0, len(every) - 1, number).round().astype(int))
+    number = min(len(every), SHARES_FROM, max(SHARES_FROM // 2, _SHARES_PX * len(every) // pixels))
+    chosen = ((np.arange(number) + 0.5) * len(every) / number).astype(int)
 
     def weigh(place: int) -> NDArray[np.float64]:
         image, block = every[place]
@@ -157,7 +159,10 @@ def class_shares(images: Sequence[Prepared], classes: int) -> NDArray[np.float64
         sums = np.bincount(target[block].ravel(), weight[block].ravel(), minlength=IGNORE_INDEX + 1)
         return sums.astype(np.float64)
 
-    weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)
-    known = np.maximum(weights[:classes], 1.0)
+    weights = np.sum(map_in_threads(weigh, chosen.tolist()), axis=0)[:classes]
+    counts = np.sum(
+        [np.pad(image.counts, (0, classes - len(image.counts))) for image in images if image.counted], axis=0
+    )
+    known = np.maximum(np.where(weights > 0, weights, weights.sum() * counts / max(1, counts.sum())), 1.0)
     shares: NDArray[np.float64] = known / known.sum()
     return shares
