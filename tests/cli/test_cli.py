@@ -241,7 +241,7 @@ def test_json_of_several_trainings_lists_each_of_them(run: Run, series: list[tup
 def test_contradicting_options_of_several_trainings_are_refused(run: Run, series: list[tuple[object, ...]]) -> None:
     for option in ("--folds", "--devices"):
         code, _, err = run("experiment", "seeds", "cells", option, "3")
-        assert (code, f"No such option: {option}" in err) == (2, True)
+        assert (code, f"error: no such option: {option}" in err) == (2, True)
     code, _, err = run("train", "cells", "--folds", "3", "--devices", "2")
     assert (code, err.splitlines()[0]) == (2, "error: --folds with several processes")
     code, _, err = run("train", "cells", "--group", "(")
@@ -305,7 +305,17 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "cells", "--stepz", "3"], ["No such option", "--stepz"]),
+        (
+            ["train", "cells", "--stepz", "3"],
+            ["error: no such option: --stepz", "expected: an option of septum train", "did you mean: --steps?"],
+        ),
+        (["train", "cells", "-x"], ["error: no such option: -x", "to do: look at: septum train --help"]),
+        (["--versoin"], ["error: no such option: --versoin", "did you mean: --version?"]),
+        (["check", "cells", "--fix"], ["error: --fix without a value", "expected: --fix OUT"]),
+        (["check", "cells", "--json=3"], ["error: --json with a value", "expected: --json alone"]),
+        (["export", "model"], ["error: septum export without --to", "expected: --to onnx|bioimageio"]),
+        (["info", "a", "b"], ["unexpected extra argument", "expected: septum info [OPTIONS] [MODEL]"]),
+        (["train", "cells", "--budget", "20"], ["error: --budget 20", "expected: a duration with its unit"]),
         (["train", "cells", "--budget", "20 minutes"], ["error: --budget 20 minutes", "expected: a duration", "20m"]),
         (["train", "cells", "--steps", "-3"], ["error: --steps -3", "expected: greater than or equal to 1"]),
         (["train", "cells", "--steps", "3", "--budget", "5m"], ["error: both --steps and --budget", "expected: one"]),
@@ -316,17 +326,20 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         (["train", "cells", "--depth", "9"], ["error: --depth 9", "expected: less than or equal to 8"]),
         (["train", "cells", "--ignore-value", "0", "--ignore-value", "a"], ["error: --ignore-value a"]),
         (["experiment", "seeds", "cells", "--count", "1"], ["error: --count 1", "greater than or equal to 2"]),
-        (["experiment", "curve", "cells"], ["No such command 'curve'"]),
+        (["experiment", "curve", "cells"], ["error: no such command: curve", "one of seeds, learning-curve"]),
         (["evaluate", "a", "b", "--metrics", "ctc,best"], ["error: --metrics best", "expected: 'isbi', 'ctc'"]),
         (["reproduce", "dic-hela", "--variant", "lead"], ["error: --variant lead", "'gold' or 'silver'"]),
         (["fetch", "cells"], ["error: NAME cells", "expected: 'isbi2012', 'dic-hela' or 'phc-u373'"]),
         (["predict", "m.safetensors", "a.png", "-o", "out", "--workers", "0"], ["error: --workers 0", "--workers 4"]),
-        (["predict", "m.safetensors", "a.png", "-o", "out", "--max-memory", "x"], ["--max-memory x", "2G or 800M"]),
+        (["predict", "m.safetensors", "a.png", "-o", "out", "--max-memory", "4"], ["--max-memory 4", "2G or 800M"]),
         (["predict", "m.safetensors", "a.png"], ["error: neither -o nor --label-image", "name a folder with -o"]),
-        (["predict", "m.safetensors", "-o", "out"], ["Missing argument 'INPUT'"]),
+        (
+            ["predict", "m.safetensors", "-o", "out"],
+            ["error: septum predict without INPUT", "{MODEL} {INPUT}...", "septum predict --help"],
+        ),
         (
             ["predict", "m.safetensors", "a.png", "-o", "out", "--output", "objects"],
-            ["error: output 'objects'", "expected: one of labels, classes, probabilities"],
+            ["error: --output objects", "expected: one of labels, classes, probabilities"],
         ),
         (
             ["predict", "m.safetensors", "a.png", "-o", "out", "--format", "gif"],
@@ -334,7 +347,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         ),
         (["segment", "a.png"], ["error: no such command: segment", "one of demo, studio, check", "septum --help"]),
         (["trian", "cells"], ["error: no such command: trian", "did you mean: septum train?"]),
-        (["evaluate", "a"], ["Missing argument"]),
+        (["evaluate", "a"], ["error: septum evaluate without PREDICTED", "{PREDICTED}... {TRUTH}"]),
         (["evaluate", "a", "b", "c", "d"], ["error: PREDICTED a b c", "at most 2"]),
     ],
 )

@@ -146,7 +146,7 @@ def test_predict_evaluate_info(run: Run, cells: Path, model: Path, tmp_path: Pat
     assert scores["SEG"] == scores["AP"] == 1.0
     code, out, _ = run("evaluate", out_folder, cells / "masks", cells / "masks")
     assert code == 0
-    assert "second better" in out
+    assert f"{cells / 'masks'} is better" in out
 
     code, out, _ = run("info", model)
     assert code == 0

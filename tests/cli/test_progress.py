@@ -165,6 +165,8 @@ def test_the_share_of_the_time_in_steps_is_printed(capsys: pytest.CaptureFixture
         "time: 86 % steps, 6 % validation, 4 % preparation, 2 % tuning and final scores, 2 % other",
         "model: m.safetensors  (SEG 0.800; 2 steps, 1 min 40 s)",
     ]
+    say_training(Learned(end), Display(quiet=True), [])
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_training_is_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from septum.cli.text import json_text
+from septum.cli.text import described, json_text
 from septum.report.numbers import format_number, format_scores, format_seconds, format_table
 
 
@@ -32,6 +32,11 @@ def test_seconds(seconds: float, text: str) -> None:
 def test_numbers_and_scores() -> None:
     assert [format_number(v) for v in (None, float("nan"), 0.12345, 7, "a")] == ["-", "-", "0.123", "7", "a"]
     assert format_scores({"SEG": 0.8119, "objects": 12}) == "SEG 0.812, objects 12"
+
+
+def test_facts_without_a_value_are_left_out() -> None:
+    facts = {"read_level": None, "scale": 1.0, "objects": {"threshold": 0.5, "lines": None}, "names": []}
+    assert described(facts) == ["scale       1", "objects     threshold 0.5"]
 
 
 def test_tables_are_aligned_and_never_cut() -> None:

@@ -70,6 +70,6 @@ def test_an_unknown_name_is_refused_with_the_most_similar_one(given: str, todo: 
     assert raised.value.todo == todo
 
 
-def test_a_missing_path_is_refused_as_a_file() -> None:
-    with pytest.raises(ModelError, match="run/nuclei"):
+def test_a_missing_path_is_refused_with_what_a_model_can_be() -> None:
+    with pytest.raises(ModelError, match=r"run.nuclei: no file, folder or model[\s\S]*a model file, a run folder, or"):
         open_model("run/nuclei")

@@ -25,13 +25,13 @@ from septum.words import format_bytes
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("2G", 2 << 30), ("800M", 800 << 20), ("1.5 GB", 3 << 29), ("2GiB", 2 << 30), ("64k", 1 << 16), ("1000", 1000)],
+    [("2G", 2 << 30), ("800M", 800 << 20), ("1.5 GB", 3 << 29), ("2GiB", 2 << 30), ("64k", 1 << 16), ("1000B", 1000)],
 )
 def test_parse_bytes(text: str, count: int) -> None:
     assert parse_bytes(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "2X", "-1G", "0", "G", "2 2G"])
+@pytest.mark.parametrize("text", ["", "2X", "-1G", "0", "G", "2 2G", "4", "2147483648"])
 def test_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="2G or 800M"):
         parse_bytes(text)

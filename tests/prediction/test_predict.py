@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,21 @@ def _tiled(model: Model, frame: np.ndarray, side: int, *, tta: bool) -> np.ndarr
 def _run(model: Path, inputs: list[Path], out: Path, **more: object) -> list[Event]:
     given = {"model": model, "inputs": tuple(map(str, inputs)), "out": out, "device": "cpu"}
     return list(predict_files(PredictSettings.model_validate(given | more)))
+
+
+@pytest.mark.parametrize("model", ["nuclei", "run", "run/model.safetensors"])
+def test_a_model_in_the_place_of_an_image_is_refused_with_the_right_order(
+    flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run", "images"):
+        Path(folder).mkdir()
+    shutil.copyfile(flat, "run/model.safetensors")
+    write_image(Path("images/a.png"), np.zeros((20, 20), np.uint8), axes="YX")
+    for image in ("images", "images/a.png"):
+        with pytest.raises(UsageError) as raised:
+            _run(Path(image), [Path(model)], Path("out"))
+        assert raised.value.todo == f"swap them: {Path(model)} {Path(image)}"
 
 
 def test_a_2d_model_predicts_each_frame_along_time_and_depth(flat: Path) -> None:

@@ -21,7 +21,7 @@ def _settings(**changes: Any) -> PredictSettings:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"output": "objects"}, "output 'objects'\nexpected: one of labels, classes, probabilities"),
+        ({"output": "objects"}, "--output objects\nexpected: one of labels, classes, probabilities"),
         ({"out": None}, "neither -o nor --label-image"),
         ({"label_image": "cells"}, "both -o and --label-image"),
         ({"output": "probabilities", "format": "png"}, "--output probabilities with --format png"),

@@ -41,7 +41,7 @@ def test_the_same_settings_go_on_and_others_are_refused_with_the_difference(tmp_
     _go_on(folder, device="cpu", out="elsewhere", data=("moved",))
     with pytest.raises(UsageError) as caught:
         _go_on(folder, seed=3, until_plateau=True)
-    assert "  seed: 0 -> 3\n  until_plateau: False -> True" in str(caught.value)
+    assert "  --seed: 0 -> 3\n  --until-plateau: no -> yes" in str(caught.value)
     assert "preset" not in str(caught.value)
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["seed"] == 0
     with pytest.raises(UsageError, match="data_fingerprint: x -> y\n  image a: changed\n  image b: new"):
@@ -51,10 +51,14 @@ def test_the_same_settings_go_on_and_others_are_refused_with_the_difference(tmp_
 def test_a_run_goes_on_after_an_option_was_added(tmp_path: Path) -> None:
     folder = _begin(tmp_path, remove=("precision", "until_plateau", "split"))
     _go_on(folder)
-    with pytest.raises(UsageError, match="until_plateau: False -> True"):
+    with pytest.raises(UsageError, match="--until-plateau: no -> yes"):
         _go_on(folder, until_plateau=True)
-    with pytest.raises(UsageError, match="precision: None -> float32"):
+    with pytest.raises(UsageError, match=r"  split.names: not given -> a, b\nexpected"):
+        _go_on(folder, split={"names": ("a", "b")})
+    with pytest.raises(UsageError, match="--precision: not given -> float32"):
         _go_on(folder, precision="float32")
+    with pytest.raises(UsageError, match=r"  --group: not given -> a\\d\nexpected"):
+        _go_on(folder, split={"group": r"a\d"})
 
 
 def test_a_run_goes_on_after_an_unused_option_was_removed(tmp_path: Path) -> None:
@@ -72,7 +76,7 @@ def test_a_run_with_the_old_names_of_options_goes_on(tmp_path: Path) -> None:
     old = {"early_stop": True, "ignore": [0, 255]}
     folder = _begin(tmp_path, remove=tuple(changed), add=old, **changed)
     _go_on(folder, **changed)
-    with pytest.raises(UsageError, match=r"ignore_values: \[0, 255\] -> \[0\]"):
+    with pytest.raises(UsageError, match="--ignore-value: 0, 255 -> 0"):
         _go_on(folder, until_plateau=True, ignore_values=(0,))
 
 

@@ -96,7 +96,7 @@ def test_durations_are_parsed_and_formatted(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "90", "m", "0s", "1d", "-5m", "1h 30m"])
 def test_other_durations_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a duration such as 90s, 20m"):
+    with pytest.raises(ValueError, match="a duration with its unit, such as 90s, 20m"):
         parse_duration(text)
     assert parse_duration("none") is None
 

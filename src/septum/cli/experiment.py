@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from septum.cli import options
 from septum.cli.progress import follow_training, orderly, say_training
+from septum.cli.usage import Group
 from septum.experiments.settings import CurveSettings, SeedsSettings
 from septum.progress import Display, Progress
 
@@ -55,7 +56,13 @@ def _run(
     say_training(learned, display, progress.warnings, command=f"experiment {name}")
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
 
 
 @app.callback()

@@ -16,9 +16,9 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
-from septum.errors import SeptumError, UsageError
+from septum.cli.usage import Group
+from septum.errors import SeptumError
 from septum.version import __version__
 
 COMMANDS = {
@@ -39,7 +39,7 @@ COMMANDS = {
 }
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The commands; each lives in a module of its name, as ``command``."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -53,16 +53,6 @@ class Commands(TyperGroup):
         found = import_module(f"septum.cli.{cmd_name}").command
         found.name = cmd_name
         return found
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the arguments begin with; refuse an unknown one with the most similar name."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            from difflib import get_close_matches
-
-            similar = get_close_matches(args[0], COMMANDS, n=1)
-            todo = f"did you mean: septum {similar[0]}?" if similar else "look at: septum --help"
-            raise UsageError(f"no such command: {args[0]}", f"one of {', '.join(COMMANDS)}", todo)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands without importing them."""

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from septum.cli.usage import parsed_arguments
 from septum.errors import UsageError
 from septum.progress import Display
 from septum.settings import Option, expectation, flag_of, options_of
@@ -39,6 +40,10 @@ DISPLAY = {
 
 class HeadedCommand(TyperCommand):
     """A command whose help lists its options under headings, in plain text."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; refuse wrong usage in the words of Septum."""
+        return parsed_arguments(super().parse_args, self, ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, those without a heading first."""

@@ -101,7 +101,7 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
         typer.echo("\n".join(seeds_lines(learned.compared, result.scores)))
     if learned.curve is not None:
         typer.echo("\n".join(curve_lines(learned.curve)))
-    if spent := format_spent(result.activities_s, result.seconds):
+    if not display.quiet and (spent := format_spent(result.activities_s, result.seconds)):
         typer.echo(f"time: {spent}")
     scores = f"{format_scores(result.scores)}; " if result.scores else ""
     steps = pluralize(result.steps, "step")

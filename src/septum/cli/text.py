@@ -58,7 +58,7 @@ def evaluation_lines(found: Evaluation) -> list[str]:
         if change is None:
             rows.append([*row, "-", "-", ""])
             continue
-        rows.append([*row, f"{change.value:+.3f}", format_interval(change.low, change.high), _verdict(change)])
+        rows.append([*row, f"{change.value:+.3f}", format_interval(change.low, change.high), _verdict(change, found)])
     return format_table(rows)
 
 
@@ -106,11 +106,12 @@ def described(facts: Mapping[str, object]) -> list[str]:
     return [f"{key:<{width}}  {text}" for key, text in lines.items() if text]
 
 
-def _verdict(change: Difference) -> str:
-    """Say whether the second prediction is better; only where the interval leaves 0 out."""
+def _verdict(change: Difference, found: Evaluation) -> str:
+    """Say which prediction is better; only where the interval leaves 0 out."""
     if math.isnan(change.low) or change.low <= 0 <= change.high:
         return "no clear difference"
-    return "second better" if (change.value > 0) == change.higher_is_better else "first better"
+    better = found.results[(change.value > 0) == change.higher_is_better]
+    return f"{better.predicted} is better"
 
 
 def plain(value: object) -> Json:

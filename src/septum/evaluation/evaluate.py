@@ -111,7 +111,7 @@ def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Re
     readings = Readings(settings.metrics is not None and "isbi" in settings.metrics, settings.axes)
     sequences = tuple(sorted({i.sequence for i in pairs.items}))
     if settings.metrics is None and pairs.challenge:
-        note = "metrics: ctc, for the truth has the challenge's layout and may name only some objects"
+        note = "metrics: ctc, because the truth has the challenge's layout and may name only some objects"
         return ScoreTask(("ctc",), sequences=sequences), readings, [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
         return ScoreTask(settings.metrics, sequences=sequences), readings, []
@@ -122,7 +122,8 @@ def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Re
         meaning = infer_label_kind(masks, objects=True if all(is_drawn(i.truth) for i in pairs.items) else None)
         metrics = ("instances",) if meaning.kind == "objects" else ("pixels",)
         doubt = meaning.unclear or ("a guess" if meaning.guess else "")
-        notes.append(f"metrics: {metrics[0]}, for the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else ""))
+        because = f"because the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else "")
+        notes.append(f"metrics: {metrics[0]}, {because}")
     classes, objects = infer_label_kind(masks, kind="classes"), infer_label_kind(masks, kind="objects")
     if objects.pieces and "instances" in metrics:
         notes.append("the truth has one value for all objects: each connected piece was taken as one")

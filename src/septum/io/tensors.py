@@ -164,8 +164,8 @@ def _header_size(path: Path, kind: FileKind, head: bytes, length: int) -> int:
             "pickles can run any code and are never opened; name the model.safetensors that training wrote",
         )
     if size > _HEADER_LIMIT:
-        given = f"{format_path(path)}: not a safetensors file (its header would have {size:,} bytes)"
-        raise ModelError(given, f"a {kind} file of Septum (.safetensors)", "check the name")
+        expected = f"a {kind} file of Septum (.safetensors)"
+        raise ModelError(f"{format_path(path)}: not a safetensors file", expected, "check the name")
     if 8 + size > length:
         raise _damaged(path, kind, f"its header ends beyond the {length:,} bytes that are there")
     return int(size)

@@ -47,12 +47,12 @@ def parse_bytes(text: str) -> int:
     Raises
     ------
     UsageError
-        If `text` is not a size.
+        If `text` is not a size, or has no unit.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:I?B)?|B)", text.strip().upper())
     if match is None or float(match[1]) == 0:
-        raise UsageError(f"--max-memory {text}", "a size such as 2G or 800M", "write --max-memory 2G")
-    return int(float(match[1]) * _UNITS[match[2]])
+        raise UsageError(f"--max-memory {text}", "a size with its unit, such as 2G or 800M", "write --max-memory 2G")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
 def resident_bytes() -> int:

@@ -194,7 +194,7 @@ def model_file(path: Path) -> Path:
     Raises
     ------
     ModelError
-        If `path` is a folder without a model: a run that has not ended, or no run; or a single word that names nothing.
+        If `path` is a folder without a model: a run that has not ended, or no run; or if it names nothing.
     """
     file = path / MODEL_NAME if path.is_dir() else path
     if file.is_file():
@@ -202,9 +202,7 @@ def model_file(path: Path) -> Path:
     if str(path) in NAMES and not (path / "settings.json").is_file():
         return file_of(str(path))
     if not path.exists():
-        if len(path.parts) == 1 and not path.suffix:
-            raise unknown_name(path)
-        return path
+        raise unknown_name(path)
     where, expected = format_path(path), f"a model file, or a run folder that holds {MODEL_NAME}"
     parts = sorted(part.name for part in path.iterdir() if (part / MODEL_NAME).is_file())
     if (path / "settings.json").is_file():
@@ -214,6 +212,14 @@ def model_file(path: Path) -> Path:
         raise ModelError(f"{where}: this run has not ended, there is no model in it yet", expected, todo)
     todo = f"name one of the runs in it: {list_some(parts, 3)}" if parts else "check the name"
     raise ModelError(f"{where}: a folder without a model", expected, todo)
+
+
+def names_model(path: Path) -> bool:
+    """Return True if a path names a model, as `model_file` understands it: a file of tensors, a run folder, a name."""
+    try:
+        return model_file(path).suffix == Path(MODEL_NAME).suffix
+    except ModelError:
+        return False
 
 
 def save_model(path: Path, network: UNet | Sequence[UNet], header: ModelHeader, *, half: bool = False) -> None:

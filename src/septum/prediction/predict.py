@@ -33,7 +33,7 @@ from septum.prediction.frames import (
 from septum.prediction.in_blocks import predict_in_blocks
 from septum.prediction.in_memory import PredictionFailure, failure, frame_operations, predict_in_memory
 from septum.prediction.memory import peak_bytes, resident_bytes, usual_limit
-from septum.prediction.model import Model, model_file, open_model
+from septum.prediction.model import Model, model_file, names_model, open_model
 from septum.prediction.outputs import (
     input_images,
     makes_objects,
@@ -58,6 +58,17 @@ if TYPE_CHECKING:
 _OVERLAP_SHARE, _SMALL_FILE = 0.25, 64
 
 
+def _check_order(settings: PredictSettings) -> None:
+    """Raise `UsageError` if an input is a model and the model is none: both were given in the other order."""
+    model = next((given for given in settings.inputs if names_model(Path(given))), None)
+    if model is not None and not names_model(settings.model):
+        raise UsageError(
+            f"{settings.model} as model, {model} as image",
+            "the model first, then the images",
+            f"swap them: {model} {settings.model}",
+        )
+
+
 def predict_files(settings: PredictSettings) -> Iterator[Event]:
     """Predict images and write the results under the names of the images.
 
@@ -73,6 +84,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
         predicted: the error of the first image.
     """
     begin = time.monotonic()
+    _check_order(settings)
     settings = settings.model_copy(update={"model": model_file(settings.model)})
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)

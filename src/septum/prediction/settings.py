@@ -27,7 +27,7 @@ SMALLEST_SCALE, LARGEST_SCALE = 1 / 64, 64
 def unknown_output(output: str) -> UsageError:
     """Return the error for an unknown kind of output."""
     words = ", ".join(get_args(Output))
-    return UsageError(f"output {output!r}", f"one of {words}", "leave output out for what the training masks held")
+    return UsageError(f"--output {output}", f"one of {words}", "leave it out for what the training masks held")
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -72,7 +72,9 @@ def format_table(rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def format_value(value: object) -> str:
-    """Format a value of the description of a model: numbers short, mappings as ``name value, name value``."""
+    """Format a value of a model's description: numbers short, mappings as ``name value, name value``, None empty."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -35,7 +35,7 @@ from septum.prediction.model import ModelHeader
 from septum.training.checkpoint import Checkpoint
 from septum.training.events import Trained
 from septum.training.plan import Plan
-from septum.training.settings import TrainSettings, fixed_settings, read_fixed_settings
+from septum.training.settings import TrainSettings, changed_settings, fixed_settings, read_fixed_settings
 
 _WRITTEN = (
     *("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock"),
@@ -174,8 +174,8 @@ class RunFolder:
                 "use the version that began the run, or give another -o",
             ) from None
         old_images = others.pop("images", {})
-        changed = [name for name in now if before[name] != now[name]]
-        lines = [f"  {name}: {before[name]} -> {now[name]}" for name in changed]
+        changed = changed_settings(before, now)
+        lines = [f"  {option}: {words}" for option, words in changed.items()]
         lines += _changed_values(others, more)
         lines += _changed_images(old_images if isinstance(old_images, dict) else {}, images)
         if not lines:
@@ -186,7 +186,7 @@ class RunFolder:
                 f"to go on from what it has learned, add --from {format_path(self.model)} and give a new folder with "
                 "-o; or repeat the earlier command"
             )
-        if len(lines) == len(changed) and set(changed) <= {"steps", "budget_s"}:
+        if len(lines) == len(changed) and changed.keys() <= {"--steps", "--budget"}:
             todo += (
                 "; a run cannot be made longer or shorter, because its learning rate was planned for the end that was "
                 "asked for"

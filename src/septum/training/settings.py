@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -54,7 +54,7 @@ def parse_duration(text: str) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or seconds <= 0:
-        raise ValueError("a duration such as 90s, 20m or 1.5h, or none")
+        raise ValueError("a duration with its unit, such as 90s, 20m or 1.5h, or none")
     return seconds
 
 
@@ -308,6 +308,37 @@ def fixed_settings(settings: TrainSettings) -> dict[str, Any]:
     """Return, ready for JSON, the settings that must stay the same when a run goes on."""
     free = {place[0] for place, _, option in options_of(type(settings)) if option.free and len(place) == 1}
     return settings.model_dump(mode="json", exclude=free)
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return what differs between two results of `fixed_settings`, by option or field: ``{"--seed": "0 -> 3"}``."""
+    options = {place: option for place, _, option in options_of(TrainSettings)}
+    old, new = dict(_by_place(before)), dict(_by_place(now))
+    found = {}
+    for place in new:
+        if old[place] != new[place]:
+            option = options.get(place)
+            name = ".".join(place) if option is None else flag_of(place, option)
+            found[name] = f"{_shown(old[place], option)} -> {_shown(new[place], option)}"
+    return found
+
+
+def _by_place(values: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield place and value of each setting, also of those in settings of settings."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _by_place(value, (*outer, name))
+        else:
+            yield (*outer, name), value
+
+
+def _shown(value: Any, option: Option | None) -> str:
+    if value is None or value == []:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    write = str if option is None or option.write is None else option.write
+    return ", ".join(write(one) for one in (value if isinstance(value, list) else [value]))
 
 
 def read_fixed_settings(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
