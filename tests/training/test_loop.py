@@ -13,8 +13,10 @@ import torch
 import septum
 from septum.errors import DataError, SeptumError, UsageError
 from septum.events import Event, Warned
+from septum.io.files import write_image
 from septum.io.tensors import read_model
 from septum.nn import deep_supervision as supervised_module
+from septum.pairing import parts as parts_module
 from septum.prediction.events import ImageDone, ImageFailed, Predicted
 from septum.prediction.model import open_model
 from septum.prediction.predict import predict_files
@@ -129,6 +131,33 @@ def test_a_stopped_run_with_the_cpu_engine_ends_bit_identical(
     second = list(train(_settings(data, tmp_path / "run", **wide)))
     assert _steps(second) == _steps(whole)[2:]
     assert _tensors(tmp_path / "run" / "model.safetensors") == _tensors(tmp_path / "whole" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "said"),
+    [(".png", "scored in 4 parts of up to 22 x 22 pixels"), (".npy", "15 images for training, 5 held out")],
+)
+def test_a_stopped_run_of_images_in_parts_ends_bit_identical(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, said: str
+) -> None:
+    """PNG files are read whole, and held-out ones are scored in parts; of .npy files each part is an image."""
+    for name, pixels in (("LARGE_PX", 1000), ("PART_PX", 24), ("LEAST_PART", 256)):
+        monkeypatch.setattr(parts_module, name, pixels)
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
+    for path in data.rglob("*.npy"):
+        copy = tmp_path / "data" / path.relative_to(data).with_suffix(suffix)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_image(copy, np.load(path).clip(0, 255).astype(np.uint8), axes="YX")
+    whole = list(train(_settings(tmp_path / "data", tmp_path / "whole")))
+    assert any(said in str(event) for event in whole)
+    for event in train(_settings(tmp_path / "data", tmp_path / "run")):
+        if isinstance(event, Step) and event.step == 4:
+            break
+    second = list(train(_settings(tmp_path / "data", tmp_path / "run")))
+    assert _steps(second) == _steps(whole)[3:]
+    assert _tensors(tmp_path / "run" / "model.safetensors") == _tensors(tmp_path / "whole" / "model.safetensors")
+    assert second[-1].scores == whole[-1].scores  # type: ignore[union-attr]
 
 
 def test_a_resumed_run_keeps_the_planned_precision_and_reports_a_change(
