@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from septum.training import schedule as schedule_module
-from septum.training.schedule import Schedule, rate_factor
+from septum.training.schedule import Schedule, fits_another, rate_factor
 
 
 class _Time:
@@ -133,3 +133,9 @@ def test_a_budget_with_until_plateau_is_kept(monkeypatch: pytest.MonkeyPatch) ->
             schedule.anneal(step, "cosine")
     assert 190 <= step <= 200
     assert schedule.seconds <= 100
+
+
+def test_another_piece_of_work_fits_if_the_mean_of_the_earlier_ones_does() -> None:
+    assert fits_another(spent_s=100.0, done=0, limit_s=1.0)
+    assert fits_another(spent_s=6.0, done=3, limit_s=8.0)
+    assert not fits_another(spent_s=6.0, done=3, limit_s=7.9)

@@ -28,6 +28,7 @@ from septum.prediction.model import Model
 from septum.prediction.outputs import most_probable_class, postprocess
 from septum.settings import MaskKind
 from septum.training.model_selection import selection_names, selection_score
+from septum.training.schedule import fits_another
 
 T = TypeVar("T")
 
@@ -144,8 +145,7 @@ class Gallery:
         """Add up to `MOST_IMAGES` of the named samples, evenly chosen, within a time limit; yield the problems."""
         begin, number = time.monotonic(), min(MOST_IMAGES, len(names))
         for place, name in enumerate(spread_order(shown(names))):
-            spent = time.monotonic() - begin
-            if place and spent * (place + 1) / place > limit_s:
+            if not fits_another(time.monotonic() - begin, place, limit_s):
                 yield f"the report shows {place} of {len(names)} held-out images, to keep the time"
                 return
             try:
@@ -163,10 +163,11 @@ class Gallery:
             found = labels_of(probabilities, self.model, sample)
             self.add(sample, probabilities, found, seconds=seconds + time.monotonic() - begun)
             return ""
-        parts, done = judged_parts(sample, objects=self.model.header.kind == "objects"), 0
+        start, done = time.monotonic(), 0
+        parts = judged_parts(sample, objects=self.model.header.kind == "objects")
         for place, part in enumerate(spread_order([parts[i] for i in evenly_chosen(len(parts), most)])):
             begun = time.monotonic()
-            if place and begun > end:
+            if not fits_another(begun - start, place, end - start):
                 break
             self.add(part, *predicted_sample(self.model, part), seconds=time.monotonic() - begun)
             done = place + 1

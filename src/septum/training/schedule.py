@@ -201,3 +201,16 @@ def short_budget(schedule: Schedule, step: int, *, prepared_s: float, ended: boo
         f"{share}; stop with Ctrl-C, then "
         f"{advice}, and a new folder with -o"
     )
+
+
+def fits_another(spent_s: float, done: int, limit_s: float) -> bool:
+    """Return True if another piece of work fits into a time limit, judged by those that are done; the first one always.
+
+    Parameters
+    ----------
+    spent_s, limit_s
+        Seconds, 0 or more: spent on `done` pieces of similar work, and the limit for all together.
+    done
+        Number of pieces, 0 or more.
+    """
+    return done == 0 or spent_s * (done + 1) / done <= limit_s

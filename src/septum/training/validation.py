@@ -47,7 +47,7 @@ from septum.training.model_selection import (
     untuned,
 )
 from septum.training.plan import Plan
-from septum.training.schedule import Schedule
+from septum.training.schedule import Schedule, fits_another
 
 Item = TypeVar("Item")
 Probabilities = NDArray[np.float16]
@@ -316,8 +316,8 @@ class Validator:
             held_out, place, sample, foreground = case
             return JudgedExample(object_examples(sample, foreground, options), held_out, place)
 
-        for group in self._groups([*((True, place) for place in held), *trained]):
-            if self._learn_s is not None and clock.seconds - begin > self._learn_s:
+        for done, group in enumerate(self._groups([*((True, place) for place in held), *trained])):
+            if self._learn_s is not None and not fits_another(clock.seconds - begin, done, self._learn_s):
                 break
             cases = [
                 (True, place, *held[place])
