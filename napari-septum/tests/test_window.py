@@ -153,7 +153,7 @@ def test_an_error_names_the_field_of_the_panel(make_napari_viewer) -> None:
     panel.run_button.changed.emit(True)
     assert panel.said.value.splitlines() == [
         '"Memory" a lot',
-        "expected: a size such as 2G or 800M",
+        "expected: a size with its unit, such as 2G or 800M",
         'to do: write "Memory" 2G',
     ]
 

@@ -120,7 +120,7 @@ def test_names_shapes_and_facts_are_in_the_file(tmp_path: Path) -> None:
     }
     assert facts["left_out"] == list(done.left_out)
     text = " ".join(done.left_out)
-    for word in ("label_objects", "resized by 0.5", "black frame", "TorchScript"):
+    for word in ("label_objects", "resizing: the image by 0.5", "black frame", "TorchScript"):
         assert word in text
     assert {entry.name for entry in onnx.load(done.path).graph.initializer} >= {
         "network1.down.0.0.weight",
@@ -134,7 +134,7 @@ def test_learned_decisions_and_repeated_gray_are_named(tmp_path: Path) -> None:
     header = ModelHeader(**plain, kind="objects", objects=ObjectSettings(), gray_as_color=True)
     header = header.model_copy(update={"objects": ObjectSettings().model_copy(update={"learned": learned})})
     text = " ".join(left_out(header))
-    assert "learned decisions" in text and "repeated into all channels" in text
+    assert "learned decisions" in text and "repeat it into all channels" in text
     assert not any("label_objects" in one for one in left_out(header.model_copy(update={"kind": "classes"})))
 
 

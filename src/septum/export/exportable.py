@@ -106,21 +106,21 @@ def facts(header: ExportableHeader) -> dict[str, Any]:
 
 
 def left_out(header: ExportableHeader) -> list[str]:
-    """Return what `septum predict` does with a model beyond the graph, a sentence each."""
+    """Return what the file of a model leaves to the program that runs it, a line each."""
     found = []
     if header.kind == "objects" or header.lines:
         what = "objects" if header.kind == "objects" else "areas between lines"
         learned = ", with the learned decisions of the header" if header.objects.learned is not None else ""
-        found.append(
-            f"{what} are not in it: septum.arrays.instances.label_objects makes them of the probabilities{learned}"
-        )
+        found.append(f"{what}: septum.arrays.instances.label_objects makes them of the probabilities{learned}")
     if header.scale != 1:
-        found.append(f"images are to be resized by {header.scale:.3g} before, and the probabilities back after")
+        found.append(f"resizing: the image by {header.scale:.3g} before, and the probabilities back after")
     if header.normalization.skip_constant:
-        found.append("a black frame and burnt-in bars are to be left out of the statistics, which Septum does")
+        found.append("statistics without a black frame and burnt-in bars, as septum predict computes them")
     if header.gray_as_color:
-        found.append("a gray image is to be repeated into all channels")
+        found.append("color channels of a gray image: repeat it into all channels")
     if header.kind == "objects":
-        found.append("it does not find the scale of images whose objects have other widths than those of the training")
-    found.append("QuPath's engine takes TorchScript, which is not written")
+        found.append(
+            "the scale of images whose objects are wider or narrower than in the training: septum predict finds it"
+        )
+    found.append("TorchScript, which QuPath's own engine needs")
     return found
