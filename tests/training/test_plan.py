@@ -100,5 +100,5 @@ def test_a_wrong_value_creates_no_run_and_a_changed_value_is_refused(disks: Path
     with pytest.raises(UsageError, match=r"weights\.w1"):
         run("weights.w1=5")
     run("weights.w0=5")
-    with pytest.raises(UsageError, match=r"set: \['weights.w0=5'\] -> \['weights.w0=6'\]"):
+    with pytest.raises(UsageError, match=r"--set: weights\.w0=5 -> weights\.w0=6"):
         run("weights.w0=6")
