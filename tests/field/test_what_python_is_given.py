@@ -161,9 +161,9 @@ def test_an_unknown_output_is_refused_with_the_known_words(model: Model, output:
     with pytest.raises(UsageError) as caught:
         septum.predict(model, np.zeros((20, 24)), output=output)
     assert told(caught.value) == (
-        f"output {output!r}",
+        f"--output {output}",
         "one of labels, classes, probabilities",
-        "leave output out for what the training masks held",
+        "leave it out for what the training masks held",
     )
 
 
