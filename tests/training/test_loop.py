@@ -347,6 +347,26 @@ def test_batch_normalization_is_frozen_in_the_last_part(
     np.testing.assert_allclose(stored["network.down.0.1.running_mean"], means[-1], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("later", "best_step"), [([0.1, 0.4], 0), ([0.1, 0.6], 2)])
+def test_a_training_is_not_worse_than_the_model_that_it_starts_from(
+    data: Path,
+    whole: tuple[Path, list[Event]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    later: list[float],
+    best_step: int,
+) -> None:
+    scores = iter([0.5, *later])
+    monkeypatch.setattr(trainer_module, "selection_score", lambda _: next(scores))
+    start, model = whole[0] / "model.safetensors", tmp_path / "run" / "model.safetensors"
+    begun: dict[str, object] = {"from_model": start, "width": None, "depth": None}
+    events = list(train(_settings(data, tmp_path / "run", steps=2, **begun)))
+    assert [e.step for e in events if isinstance(e, Validated)] == [0, 1, 2]
+    assert any("the weights of its start" in e.text for e in events if isinstance(e, Warned)) == (best_step == 0)
+    assert open_model(model, "cpu").header.training["best_step"] == best_step
+    assert (_tensors(model) == _tensors(start)) == (best_step == 0)
+
+
 def test_compiling_is_refused_without_a_gpu(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--compile with CPU"):
         list(train(_settings(data, tmp_path / "run", device="cpu", compile=True)))

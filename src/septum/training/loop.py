@@ -137,10 +137,11 @@ def _train(
         )
         if trainer.not_compiled:
             yield Warned(f"the network could not be compiled and is trained without: {trainer.not_compiled}")
+        known = start is not None and start.keeps_head(rules.class_values)
         if start is not None:
-            start.fill(trainer.network, keep_head=start.keeps_head(rules.class_values))
+            start.fill(trainer.network, keep_head=known)
         del samples, loaded, taught  # training reads the prepared copies, and the validator has its own samples
-        session = _Session(trainer, folder, schedule, stop)
+        session = _Session(trainer, folder, schedule, stop, starts_trained=known)
         schedule.activities_s["preparing"] = schedule.seconds
         with stop.polled():
             stopped = yield from session.run(checkpoint)
@@ -190,6 +191,7 @@ class _Session:
     validations: int = 0
     prepared_s: float = 0.0
     judged: bool = False
+    starts_trained: bool = False
 
     def run(self, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
         """Step until the training is done; validate, keep and save on the way. Return True if it was stopped."""
@@ -253,6 +255,8 @@ class _Session:
         self._reserve()
         self.prepared_s = self.schedule.seconds
         if checkpoint is None:
+            if self.starts_trained:  # so that a short training does not end with worse weights than it began with
+                yield from self._validate({})
             trainer.state.keep()
 
     def _set_schedule(self) -> None:
@@ -367,15 +371,12 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
         yield Warned(f"scores are of {scored} of {held_out} held-out images or parts of them, to keep the budget")
     if trainer.validator.stopped:
         yield Warned("tuning was stopped to keep the budget: objects are made with the best settings of those tried")
+    if trainer.state.best_weights and not counters.best_step:
+        yield Warned("the model has the weights of its start: no later ones scored better; give it more time or steps")
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}
     spent = {activity: round(seconds, 1) for activity, seconds in schedule.activities_s.items()}
-    training |= {
-        "seconds": round(schedule.seconds, 1),
-        "activities_s": spent,
-        "septum": __version__,
-        "torch": torch.__version__,
-    }
-    training |= {"plan": plan.model_dump(mode="json")}
+    training |= {"seconds": round(schedule.seconds, 1), "activities_s": spent, "septum": __version__}
+    training |= {"torch": torch.__version__, "plan": plan.model_dump(mode="json")}
     header = ModelHeader(
         **rules.reading,
         network=plan.network,

@@ -236,6 +236,9 @@ class Trainer:
     def validate(self, stop: StopRequest) -> tuple[dict[str, float], bool] | None:
         """Score held-out images and hold the weights if they are the best.
 
+        Scores before the first step, of the weights of another model, are compared with later ones, but begin no
+        plateau: a training often loses some of them at first.
+
         Returns
         -------
         scores, best
@@ -247,13 +250,14 @@ class Trainer:
         if scores is None:
             return None
         counters = self.counters
-        counters.validated += 1
+        counters.validated += counters.step > 0
         if not scores:
             return {}, False
         score = selection_score(scores)
-        improved = score > counters.reference + GAIN
-        counters.no_improvement = 0 if improved else counters.no_improvement + 1
-        counters.reference = score if improved else counters.reference
+        if counters.step:
+            improved = score > counters.reference + GAIN
+            counters.no_improvement = 0 if improved else counters.no_improvement + 1
+            counters.reference = score if improved else counters.reference
         best = bool(score >= (-math.inf if counters.best is None else counters.best))
         if best:
             counters.best, counters.best_step = float(score), counters.step
