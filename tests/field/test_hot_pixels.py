@@ -38,6 +38,7 @@ def matched(found: np.ndarray, ids: np.ndarray) -> int:
     )
 
 
+@pytest.mark.filterwarnings("ignore:the model has the weights of its start:septum.errors.SeptumWarning")
 def test_a_training_from_a_model_without_a_limit_chooses_one(data: Data, tmp_path: Path) -> None:
     earlier = tmp_path / "earlier.safetensors"
     header = ModelHeader.model_validate(read_model(file_of("nuclei"))[1])
