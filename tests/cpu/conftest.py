@@ -6,5 +6,5 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """Give new layers the same weights in each run: a value that rounding moves over the bend of a ReLU fails by luck."""
+    """Give new layers the same weights in each run: rounding can move a value over the bend of a ReLU."""
     torch.manual_seed(0)
