@@ -327,3 +327,13 @@ def test_an_image_too_large_for_the_memory_does_not_stop_the_others(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["small.npy"]
     with pytest.raises(SeptumError, match="memory"):
         _run(flat, [tmp_path / "big.npy"], tmp_path / "out")
+
+
+def test_a_misspelled_model_is_not_taken_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of images may have the name of a model that comes with Septum."""
+    monkeypatch.chdir(tmp_path)
+    Path("cells").mkdir()
+    write_image(Path("cells/a.png"), np.zeros((20, 20), np.uint8), axes="YX")
+    with pytest.raises(ModelError, match="absent"):
+        _run(Path("absent/model.safetensors"), [Path("cells")], Path("out"))
+    assert not Path("out").exists()

@@ -60,8 +60,10 @@ _OVERLAP_SHARE, _SMALL_FILE = 0.25, 64
 
 def _check_order(settings: PredictSettings) -> None:
     """Raise `UsageError` if an input is a model and the model is none: both were given in the other order."""
+    if not settings.model.exists() or names_model(settings.model):  # a misspelled model is no image
+        return
     model = next((given for given in settings.inputs if names_model(Path(given))), None)
-    if model is not None and not names_model(settings.model):
+    if model is not None:
         raise UsageError(
             f"{settings.model} as model, {model} as image",
             "the model first, then the images",

@@ -372,7 +372,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     if trainer.validator.stopped:
         yield Warned("tuning was stopped to keep the budget: objects are made with the best settings of those tried")
     if trainer.state.best_weights and not counters.best_step:
-        yield Warned("the model has the weights of its start: no later ones scored better; give it more time or steps")
+        yield Warned("the model has the weights of its start: no later ones scored as well; give it more time or steps")
     training = {**origin, "steps": counters.step, "best_step": counters.best_step}
     spent = {activity: round(seconds, 1) for activity, seconds in schedule.activities_s.items()}
     training |= {"seconds": round(schedule.seconds, 1), "activities_s": spent, "septum": __version__}
