@@ -314,7 +314,7 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
         (["check", "cells", "--fix"], ["error: --fix without a value", "expected: --fix OUT"]),
         (["check", "cells", "--json=3"], ["error: --json with a value", "expected: --json alone"]),
         (["export", "model"], ["error: septum export without --to", "expected: --to onnx|bioimageio"]),
-        (["info", "a", "b"], ["unexpected extra argument", "expected: septum info [OPTIONS] [MODEL]"]),
+        (["info", "a", "b"], ["error: too many arguments: b", "expected: septum info [OPTIONS] [MODEL]"]),
         (["train", "cells", "--budget", "20"], ["error: --budget 20", "expected: a duration with its unit"]),
         (["train", "cells", "--budget", "20 minutes"], ["error: --budget 20 minutes", "expected: a duration", "20m"]),
         (["train", "cells", "--steps", "-3"], ["error: --steps -3", "expected: greater than or equal to 1"]),
@@ -418,6 +418,7 @@ def test_json_of_a_prediction_is_one_document(run: Run, monkeypatch: pytest.Monk
         "seconds": 1.0,
         "peak_bytes": 1 << 29,
         "exported": [],
+        "shards": 0,
         "warnings": [],
     }
     assert err == "failed: image1.png: not an image\n"

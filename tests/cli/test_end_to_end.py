@@ -17,6 +17,7 @@ from septum.cli.text import json_text
 from septum.demo.synthetic_cells import generate
 from septum.io.files import read_image, write_image
 from septum.models.named import read_card
+from septum.prediction import tile_plan
 
 SMALL = ("--steps", "2", "--width", "2", "--depth", "1", "--tile", "64", "--device", "cpu")
 Run = Callable[..., tuple[int, str, str]]
@@ -153,6 +154,32 @@ def test_predict_evaluate_info(run: Run, cells: Path, model: Path, tmp_path: Pat
     assert "objects" in out
     code, out, _ = run("info", "--json")
     assert json.loads(out)["septum"]
+
+
+def test_parts_of_an_image_are_counted_as_parts(
+    run: Run, cells: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tile_plan.CHUNK, 2, (16, 16))
+    monkeypatch.setitem(tile_plan.BLOCK_CHUNKS, 2, (1, 2))
+    image, blocks = cells / "images" / "cell0.png", ("--in-blocks", "--format", "tif")
+    for part in (1, 2):
+        code, out, err = run("predict", model, image, "-o", tmp_path / "out", *blocks, "--shard", f"{part}/2")
+        assert code == 0
+        assert out.startswith("a part of 1 image in ")
+        assert "put them together with the same command without --shard" in err
+    code, out, _ = run("predict", model, image, "-o", tmp_path / "out", *blocks)
+    assert out.startswith("1 image in ")
+
+
+def test_blocks_of_a_format_without_pieces_are_refused_aloud(
+    run: Run, cells: Path, model: Path, tmp_path: Path
+) -> None:
+    code, out, err = run("predict", model, cells / "images", "-o", tmp_path / "out", "--in-blocks")
+    assert code == 0
+    assert (
+        err.count("cell0.png is written whole, so that --in-blocks has no effect: give --format tif or ome.zarr") == 1
+    )
+    assert err.count("no effect") == 1
 
 
 def test_a_model_that_comes_with_septum_is_used_by_its_name(run: Run, cells: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def predict(settings: PredictAndExportSettings, display: Display) -> None:
     try:
         with (
             stoppable(lambda: f"the results in {place} are whole; the same command continues with the others"),
-            Progress("images", display, waiting="opening the model") as progress,
+            Progress("images", display, waiting="opening the model and the first image") as progress,
         ):
             follow_prediction(predict_and_export(settings), progress, outcome)
     except SeptumError as error:
@@ -50,8 +50,9 @@ def _summary(outcome: Outcome, place: str) -> str:
     from septum.report.numbers import format_seconds
     from septum.words import format_bytes
 
-    count = len(outcome.done)
-    words = f"{pluralize(count, 'image')} in {format_seconds(outcome.seconds)}, results in {place}"
+    finished = [pluralize(len(outcome.done), "image")] if outcome.done or not outcome.shards else []
+    finished += [f"a part of {pluralize(outcome.shards, 'image')}"] if outcome.shards else []
+    words = f"{' and '.join(finished)} in {format_seconds(outcome.seconds)}, results in {place}"
     words += f"; at most {format_bytes(outcome.peak_bytes)} of memory"
     if outcome.exported:
         words += f"; {pluralize(len(outcome.exported), 'file')} for other programs"

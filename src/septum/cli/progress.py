@@ -110,13 +110,17 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
 
 @dataclass
 class Outcome:
-    """The outcome of a prediction: images done, images failed and files for other programs in order; time; memory."""
+    """The outcome of a prediction: images done, images failed and files for other programs in order; time; memory.
+
+    `shards`: number of images of which this process did a part of the blocks.
+    """
 
     done: list[ImageDone] = field(default_factory=list)
     failed: list[ImageFailed] = field(default_factory=list)
     seconds: float = 0.0
     peak_bytes: int = 0
     exported: list[Path] = field(default_factory=list)
+    shards: int = 0
 
 
 def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome) -> None:
@@ -152,6 +156,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 for note in notes:
                     progress.warn(f"{source.name}: {note}")
             case ShardDone(path, left):
+                outcome.shards += 1
                 what = f"{pluralize(left, 'block')} left to other parts" if left else "all parts are done"
                 progress.say(
                     f"{path}: this part is done, {what}; put them together with the same command without --shard"

@@ -36,7 +36,7 @@ def suggest(settings: SuggestSettings, display: Display) -> None:
     found: Suggested | None = None
     with (
         stoppable(lambda: "nothing was written"),
-        Progress("images", display, waiting="opening the model") as progress,
+        Progress("images", display, waiting="opening the model and the first image") as progress,
     ):
         for event in job.suggest(settings):
             match event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -67,6 +68,8 @@ def _in_plain_words(error: Any, ctx: Any) -> UsageError:
         wanted = f"{shown} {missing.metavar}" if missing.param_type_name == "option" else _usage(ctx)
         return UsageError(f"{ctx.command_path} without {shown}", wanted, _look_at_help(ctx))
     said = error.format_message().rstrip(".")
+    if extra := re.search(r"unexpected extra argument\S* \((.*)\)", said):
+        return UsageError(f"too many arguments: {extra[1]}", _usage(ctx), _look_at_help(ctx))
     return UsageError(said[:1].lower() + said[1:], _usage(ctx), _look_at_help(ctx))
 
 

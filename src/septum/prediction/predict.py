@@ -88,12 +88,12 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     begin = time.monotonic()
     _check_order(settings)
     settings = settings.model_copy(update={"model": model_file(settings.model)})
-    model = open_model(settings.model, settings.device)
-    output = resolve_output(settings.output, model)
-    asked = asked_factor(settings.scale, settings.object_size, model.header)
     images, messages = input_images(settings.inputs, settings.out)
     files = result_files(settings, images)
     regions = region_files(settings.region, list(images))
+    model = open_model(settings.model, settings.device)
+    output = resolve_output(settings.output, model)
+    asked = asked_factor(settings.scale, settings.object_size, model.header)
     if (words := model.header.describe_release()) is not None:
         yield Opened(words)
     for folder in dict.fromkeys(target.parent for _, target in files) if settings.out is not None else ():
@@ -291,6 +291,9 @@ def _said(image: _OpenedImage, job: ImageJob) -> list[Warned]:
     if job.found.text:
         text = f"{image.path}: {job.found.text} (reported once; each result names its scale)"
         warnings = [*warnings, Warned(text, "scale")]
+    if job.settings.in_blocks and job.plan.block is None:  # the format has no pieces
+        text = f"{job.target.name} is written whole, so that --in-blocks has no effect"
+        warnings = [*warnings, Warned(f"{text}: give --format tif or ome.zarr (reported once)", "in blocks")]
     return warnings
 
 

@@ -199,6 +199,11 @@ class _Session:
         counters, processes = trainer.counters, trainer.processes
         with schedule.spend("preparing"):
             yield from self._begin(checkpoint)
+        if checkpoint is None:
+            if self.starts_trained:  # so that a short training does not end with worse weights than it began with
+                with schedule.spend("validating"):
+                    yield from self._validate({})
+            trainer.state.keep()
         saved = schedule.seconds
         while not processes.any(self.stop.requested) and (counters.row is not None or schedule.progress < 1):
             if counters.row is None:
@@ -254,10 +259,6 @@ class _Session:
             yield Warned(text)
         self._reserve()
         self.prepared_s = self.schedule.seconds
-        if checkpoint is None:
-            if self.starts_trained:  # so that a short training does not end with worse weights than it began with
-                yield from self._validate({})
-            trainer.state.keep()
 
     def _set_schedule(self) -> None:
         """Set the schedule to the counters of a state that was restored."""
@@ -356,8 +357,7 @@ class _Session:
 def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: TrainingDomain) -> Iterator[Event]:
     """Tune on the held-out images with the best weights and write the model."""
     trainer, folder, schedule = session.trainer, session.folder, session.schedule
-    counters = trainer.counters
-    network = trainer.best_network()
+    counters, network = trainer.counters, trainer.best_network()
     if warning := short_budget(schedule, counters.step, prepared_s=session.prepared_s):
         yield Warned(warning)
     yield Working("tuning and scoring on the held-out images")
