@@ -174,7 +174,7 @@ def test_parts_of_an_image_are_counted_as_parts(
 def test_blocks_of_a_format_without_pieces_are_refused_aloud(
     run: Run, cells: Path, model: Path, tmp_path: Path
 ) -> None:
-    code, out, err = run("predict", model, cells / "images", "-o", tmp_path / "out", "--in-blocks")
+    code, _, err = run("predict", model, cells / "images", "-o", tmp_path / "out", "--in-blocks")
     assert code == 0
     assert (
         err.count("cell0.png is written whole, so that --in-blocks has no effect: give --format tif or ome.zarr") == 1
