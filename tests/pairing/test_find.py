@@ -167,6 +167,16 @@ def test_side_by_side(tmp_path: Path) -> None:
     refused(tmp_path / "a.png", tmp_path / "a_mask.png", tmp_path / "readme.md", kind=UsageError)
 
 
+@pytest.mark.parametrize("inside", ["", "p1/"])
+def test_masks_and_results_in_a_folder_of_images_are_no_images(tmp_path: Path, inside: str) -> None:
+    touch(tmp_path, *(f"{inside}{n}.png" for n in "abc"), f"masks/{inside}a.tif", "predictions/b.tif", "runs/1/b.png")
+    (tmp_path / "predictions" / "c.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    pairing = find_pairs([tmp_path, tmp_path / "masks"])
+    assert partners(pairing) == {"a.png": "a.tif"}
+    assert [p.name for p in pairing.unmatched_images] == ["b.png", "c.png"]
+    assert pairing.unmatched_masks == ()
+
+
 def test_a_list_of_files_from_two_folders(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/b.png")
     pairing = find_pairs(sorted(tmp_path.glob("*/*")))

@@ -114,11 +114,11 @@ def test_a_large_mask_is_written_in_parts_and_is_the_same(
 ) -> None:
     project, store, entry = annotated
     shown = Pyramid(project).shown(entry)
-    whole = masks.write_mask(project, store, entry, shown)
+    whole = masks.write_mask(project, store, entry, shown).path
     assert whole is not None
     before = read_mask(whole)
     monkeypatch.setattr(masks, "MOST_PIXELS", 1000)
-    file = masks.write_mask(project, store, entry, shown)
+    file = masks.write_mask(project, store, entry, shown).path
     assert file == whole
     after = read_mask(file)
     assert after.axes == before.axes and after.array.dtype == before.array.dtype == np.int32
@@ -139,7 +139,7 @@ def test_the_mask_of_a_large_image_is_never_whole_in_memory(tmp_path: Path, monk
     shown = Pyramid(project).shown(entry)
     monkeypatch.setattr(masks, "MOST_PIXELS", 1000)
     tracemalloc.start()
-    file = masks.write_mask(project, store, entry, shown)
+    file = masks.write_mask(project, store, entry, shown).path
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert file is not None and peak < 0.6 * 4 * sides[0] * sides[1]

@@ -37,6 +37,7 @@ from septum.pairing.folders import (
     role_folders,
     second_annotators,
     subfolders,
+    without_results,
 )
 from septum.pairing.foreign import describe, drawn_objects, unread_images, way_out
 from septum.pairing.grouping import make_pairing, no_partner
@@ -269,11 +270,12 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
     aside += [(p, "field of view") for p in fields.masks_left]
     of_image = dict(fields.pairs)
     seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
-    unread = (*unread_images(images), *unread_images(masks))
+    unread = tuple(dict.fromkeys((*unread_images(images), *unread_images(masks))))
     pairing = replace(pairing, pairs=seen, objects=True if inside else None, set_aside=tuple(aside), unread=unread)
     notes = dataset_notes(images)
     pairing = replace(pairing, notes=notes, objects=pairing.objects if notes is None else False)
-    return with_drawn(pairing, [*drawn, *drawn_below(images)], images, masks)
+    beside = without_results(drawn_below(images), images, masks)
+    return with_drawn(pairing, list(dict.fromkeys([*drawn, *beside])), images, masks)
 
 
 def _object_masks(samples: Sequence[tuple[Path, Path]]) -> Pairing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from septum.errors import DataError
@@ -17,6 +18,7 @@ BySubfolder = dict[tuple[str, ...], list[Path]]
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
 
+_MADE = {"runs", "predictions", *MASK_FOLDERS}  # folders of masks and of results that the studio makes beside images
 _ROLE_WORDS = {*IMAGE_FOLDERS, *MASK_FOLDERS, "raw", "seg", "rois", "shapes"}
 
 # Sets of retinal vessels keep drawn masks beside masks of the field of view.
@@ -48,7 +50,30 @@ def match_below(images: Path, masks: Path) -> Matches:
     DataError
         If two files claim the same partner; the message names both.
     """
-    return match_by_subfolder(by_subfolder(images), by_subfolder(masks))
+    own = by_subfolder(images)
+    kept = set(without_results([path for paths in own.values() for path in paths], images, masks))
+    own = {key: inside for key, paths in own.items() if (inside := [path for path in paths if path in kept])}
+    return match_by_subfolder(own, by_subfolder(masks))
+
+
+def without_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Path]:
+    """Return the files in a folder of images that belong to the images, in the same order.
+
+    Where the folder of masks lies in it, these are the files directly inside, or those in subfolders if there are none,
+    but not those in folders of masks, trainings and predictions; elsewhere all files are returned.
+
+    Parameters
+    ----------
+    paths
+        Files in the folder of images and its subfolders.
+    images, masks
+        The folders of images and of masks.
+    """
+    if images == masks or not masks.absolute().is_relative_to(images.absolute()):
+        return list(paths)
+    if direct := [path for path in paths if path.parent == images]:
+        return direct
+    return [p for p in paths if not (p.is_relative_to(masks) or p.relative_to(images).parts[0].casefold() in _MADE)]
 
 
 def match_by_subfolder(images_by: BySubfolder, masks_by: BySubfolder) -> Matches:

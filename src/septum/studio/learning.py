@@ -242,6 +242,7 @@ class Learning:
         with self._lock:
             if self._job is not None and self._job.running:
                 raise UsageError("a job runs already", "one at a time", "wait for its end, or stop it")
+            self.project.renew()
             common = {"axes": self.settings.axes, "device": self.settings.device}
             files = [str(entry.path) for entry in self.project.entries.values()]
             task: dict[str, Any]
@@ -254,7 +255,9 @@ class Learning:
                 task["also"] = list(options.get("also", ()))
             elif kind == "suggest":
                 annotated = self.store.counts()
-                files = [str(e.path) for e in self.project.entries.values() if e.name not in annotated]
+                files = [
+                    str(e.path) for e in self.project.entries.values() if e.name not in annotated and e.mask is None
+                ]
                 if not files:
                     raise UsageError("every image has annotations", "images without any", "copy more images here")
                 task = {"model": str(self._model(str(options.get("model")))), "inputs": files}

@@ -1,7 +1,7 @@
 """Masks on the disk: what exists is read into the labels, and what was annotated is written as an ordinary mask.
 
-A mask holds object ids, 0 for background and -1 where nothing is annotated. The first time that a mask of somebody
-else would be replaced, it is moved to ``.studio/originals``.
+A mask holds object ids, 0 for background and -1 where nothing is annotated. A mask of somebody else that would be
+replaced is moved to ``.studio/originals`` first, also a mask of the studio that another program has changed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
 from septum.errors import DataError, FileError
+from septum.io.annotations.formats import is_drawn, split_place
 from septum.io.atomic import as_error
 from septum.io.files import read_mask, write_image
-from septum.io.formats import format_path
+from septum.io.formats import format_path, image_stem
+from septum.io.image import Image
 from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_write import create_zarr
+from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
+from septum.pairing.fit import fit_mask, grid_of
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.project import Entry, Project, signature
 from septum.studio.pyramid import Shown
@@ -46,30 +50,47 @@ def read_existing(project: Project, store: LabelStore, entry: Entry, shown: Show
     FileError
         If it cannot be read.
     """
-    file = entry.mask
     own = project.mask_path(entry)
-    file = own if own.is_file() else file
-    if file is None or not file.exists() or store.note(f"mask {entry.name}") == signature(file):
+    place = own if own.is_file() else entry.mask
+    file = None if place is None else split_place(place)[0]
+    if place is None or file is None or not file.exists():
         return None
-    labels = _as_planes(file, read_mask(file).array, shown)
+    key = f"{'drawn' if is_drawn(place) else 'mask'} {entry.name}"
+    if store.note(key) == signature(file):
+        return None
+    project.note_folders()
+    labels = _as_planes(file, _read(project, store, entry, place, shown), shown)
     for t in range(shown.frames):
         for z in range(shown.sections):
             plane = store.plane(entry.name, t, z, shown.sides)
             _write_plane(store, plane, labels[t, z])
-    store.note(f"mask {entry.name}", signature(file))
+    store.note(key, signature(file))
     return f"read {format_path(file)}"
 
 
-def _as_planes(file: Path, mask: NDArray[Any], shown: Shown) -> NDArray[np.int32]:
+def _read(project: Project, store: LabelStore, entry: Entry, place: Path, shown: Shown) -> Image:
+    """Read a mask on the grid of its image."""
+    grid = grid_of(project.open(entry))
+    if is_drawn(place):
+        classes = class_numbers(e.mask for e in project.entries.values()) if store.note("kind") == "classes" else None
+        return read_drawn_mask(place, grid, classes=classes)[0]
+    # Masks of the studio state their axes, and leave out those of length 1.
+    axes = None if _is_own(project, store, entry, place) else project.axes
+    return fit_mask(read_mask(place, axes=axes, sides=shown.sides), grid)[0]
+
+
+def _as_planes(file: Path, image: Image, shown: Shown) -> NDArray[np.int32]:
     """Return a mask as ``(T, Z, Y, X)`` int32 labels."""
-    wanted = (shown.frames, shown.sections, *shown.sides)
-    if mask.size != int(np.prod(wanted)):
+    sides = {"T": shown.frames, "C": 1, "Z": shown.sections, "Y": shown.sides[0], "X": shown.sides[1]}
+    found = dict(zip(image.axes, image.shape, strict=True))
+    if any(found.get(axis, 1) != side for axis, side in sides.items()):
+        given, wanted = (_describe_sides({axis: at.get(axis, 1) for axis in sides}) for at in (found, sides))
         raise DataError(
-            f"{format_path(file)}: a mask of {' x '.join(map(str, mask.shape))} for an image of "
-            f"{' x '.join(map(str, wanted))} (T x Z x Y x X)",
+            f"{format_path(file)}: a mask of {given} for an image of {wanted}",
             "a mask of the same size with one channel",
             "move it out of the folder, or correct it; `septum check` names what is wrong",
         )
+    mask = image.array
     if mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask)):
         raise DataError(f"{format_path(file)}: a mask with fractions", "whole numbers", "move it out of the folder")
     if mask.min() < UNANNOTATED or mask.max() > HIGHEST_ID:
@@ -78,7 +99,13 @@ def _as_planes(file: Path, mask: NDArray[Any], shown: Shown) -> NDArray[np.int32
             f"-1 for not annotated, 0 for background, ids up to {HIGHEST_ID}",
             "move it out of the folder",
         )
-    return mask.astype(np.int32).reshape(wanted)
+    return mask.astype(np.int32).reshape((shown.frames, shown.sections, *shown.sides))
+
+
+def _describe_sides(sides: dict[str, int]) -> str:
+    """Return the sides of an image in words: ``"80 x 60 pixels (Y x X), Z 4"``."""
+    others = "".join(f", {axis} {side}" for axis, side in sides.items() if axis not in "YX" and side > 1)
+    return f"{sides['Y']} x {sides['X']} pixels (Y x X){others}"
 
 
 def _write_plane(store: LabelStore, plane: Plane, labels: NDArray[np.int32]) -> None:
@@ -92,16 +119,27 @@ def _write_plane(store: LabelStore, plane: Plane, labels: NDArray[np.int32]) -> 
     store.write(plane, "read mask", changes)
 
 
-def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) -> Path | None:
+@dataclass(frozen=True)
+class WrittenMask:
+    """What became of the mask of an image.
+
+    Attributes
+    ----------
+    path
+        The file; None if nothing is annotated.
+    notes
+        A sentence for each mask of somebody else that was moved to ``.studio/originals``.
+    """
+
+    path: Path | None
+    notes: tuple[str, ...]
+
+
+def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) -> WrittenMask:
     """Write the mask of an image; remove it if nothing is annotated any more.
 
     A mask of more than `MOST_PIXELS` is written part by part, as a tiled TIFF with a pyramid: it is never whole in
     memory.
-
-    Returns
-    -------
-    Path or None
-        The file; None if there is nothing to write.
 
     Raises
     ------
@@ -117,17 +155,17 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
         if plane.t < shown.frames and plane.z < shown.sections
     ]
     lowest, highest = _range(store, planes, shown)
-    _set_aside(project, store, entry, target)
+    notes = _set_aside(project, store, entry, target)
     try:
         if highest == UNANNOTATED:
             target.unlink(missing_ok=True)
-            return None
+            return WrittenMask(None, notes)
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise as_error(target, error) from error
     lengths = {"T": shown.frames, "Z": shown.sections, "Y": shown.sides[0], "X": shown.sides[1]}
     axes = "".join(a for a, n in lengths.items() if a in "YX" or n > 1)
-    about = _Written(
+    about = _Content(
         shape=tuple(lengths[a] for a in axes),
         axes=axes,
         dtype=np.dtype(np.int32 if lowest < 0 else np.uint16 if highest < 2**16 else np.uint32),
@@ -138,12 +176,12 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
     else:
         _write_parts(store, planes, about, target, project.work / "parts" / entry.id)
     store.note(f"mask {entry.name}", signature(target))
-    return target
+    return WrittenMask(target, notes)
 
 
 @dataclass(frozen=True)
-class _Written:
-    """A mask file: sides by axes, values, and pixel size."""
+class _Content:
+    """A mask to be written: sides by axes, values, and pixel size."""
 
     shape: tuple[int, ...]
     axes: str
@@ -170,7 +208,7 @@ def _range(store: LabelStore, planes: list[Plane], shown: Shown) -> tuple[int, i
     return (UNANNOTATED, high) if high == UNANNOTATED else (low, high)
 
 
-def _write_whole(store: LabelStore, planes: list[Plane], about: _Written, target: Path) -> None:
+def _write_whole(store: LabelStore, planes: list[Plane], about: _Content, target: Path) -> None:
     mask = np.full(about.shape, UNANNOTATED, np.int32)
     for plane in planes:
         mask[about.place(plane, plane.box)] = store.read(plane, plane.box)
@@ -178,7 +216,7 @@ def _write_whole(store: LabelStore, planes: list[Plane], about: _Written, target
     write_image(target, mask.astype(about.dtype), axes=about.axes, pixel_size_um=size, labels=True)
 
 
-def _write_parts(store: LabelStore, planes: list[Plane], about: _Written, target: Path, folder: Path) -> None:
+def _write_parts(store: LabelStore, planes: list[Plane], about: _Content, target: Path, folder: Path) -> None:
     """Write a mask by way of an array on the disk, of which each part holds whole tiles."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -213,13 +251,16 @@ def _write_parts(store: LabelStore, planes: list[Plane], about: _Written, target
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) -> None:
-    """Move a mask that the studio did not write out of the way, so that each image has one mask and none is lost."""
-    for file in {entry.mask, target} - {None}:
-        assert file is not None
-        if not file.exists() or (file == target and store.note(f"own {entry.name}") == str(target)):
+def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) -> tuple[str, ...]:
+    """Move masks out of the way that the studio did not write, so that each image has one mask and none is lost."""
+    notes = []
+    for file in dict.fromkeys((entry.mask, target)):
+        if file is None or is_drawn(file) or not file.exists():  # a training prefers masks to drawn objects
             continue
-        kept = project.work / "originals" / file.relative_to(project.masks)
+        own = file == target and _is_own(project, store, entry, target)
+        if own and store.note(f"mask {entry.name}") == signature(file):
+            continue
+        kept = _free_name(project.work / "originals" / file.relative_to(project.masks))
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(file, kept)
@@ -229,4 +270,24 @@ def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) 
                 "a folder that you may change",
                 "check its rights",
             ) from error
-    store.note(f"own {entry.name}", str(target))
+        why = "another program has changed it" if own else "the studio writes the mask of this image now"
+        before, after = (format_path(path.relative_to(project.root)) for path in (file, kept))
+        notes.append(f"{before} was moved to {after}: {why}")
+    store.note(f"own {entry.name}", target.relative_to(project.root).as_posix())
+    return tuple(notes)
+
+
+def _is_own(project: Project, store: LabelStore, entry: Entry, target: Path) -> bool:
+    """Return True if the studio wrote the mask of an image."""
+    # Version 0.2.0 noted the whole path, and the folder may have moved since.
+    noted, place = store.note(f"own {entry.name}"), target.relative_to(project.root).parts
+    return noted is not None and Path(noted).parts[-len(place) :] == place
+
+
+def _free_name(path: Path) -> Path:
+    """Return a path, with a number before its suffix if there is such a file: no file of a person is overwritten."""
+    free, number = path, 2
+    while free.exists():
+        free = path.with_name(f"{image_stem(path)}-{number}{path.name[len(image_stem(path)) :]}")
+        number += 1
+    return free

@@ -6,7 +6,8 @@
     FOLDER/masks/                 what was annotated, a mask for each image: an ordinary data set
     FOLDER/runs/                  trainings
     FOLDER/predictions/           results of "Predict all"
-    FOLDER/.studio/               labels with their journal, and the cache of coarser levels
+    FOLDER/.studio/               labels with their journal, the cache of coarser levels, replaced masks, and which
+                                  folders hold images and masks
 """
 
 from __future__ import annotations
@@ -18,20 +19,36 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from septum.errors import SeptumError, UsageError
-from septum.io.atomic import as_error
+from septum.errors import FileError, SeptumError, UsageError
+from septum.io.annotations.formats import is_drawn
+from septum.io.atomic import as_error, whole_file
 from septum.io.files import list_images, open_image
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
-from septum.pairing.folders import IMAGE_FOLDERS, MASK_FOLDERS, images_in, role_folders, subfolders
-from septum.pairing.names import masks_beside, match
+from septum.pairing.folders import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    images_in,
+    role_folders,
+    subfolders,
+    without_results,
+)
+from septum.studio.existing import PassedOver, find_masks
 
 _OPEN_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image of the folder: its opaque id, its name, its file, and the mask that exists beside it."""
+    """An image of the folder.
+
+    Attributes
+    ----------
+    id, name, path
+        Its opaque id, its name, and its file.
+    mask
+        The mask that exists, or the place of drawn objects (`septum.io.annotations.formats`); None without any.
+    """
 
     id: str
     name: str
@@ -61,9 +78,40 @@ class Project:
             raise UsageError(f"{format_path(self.root)}: is not a folder", "a folder of images", "check the spelling")
         self._opened: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
-        self.images, self.masks = _folders(self.root)
+        noted = _noted_folders(self._note)
+        self.images, self.masks = noted or _folders(self.root)
+        self._noted = noted is not None
         self.passed_over: list[str] = []
         self.scan()
+
+    @property
+    def _note(self) -> Path:
+        return self.work / "folders.json"
+
+    def note_folders(self) -> None:
+        """Note which folders hold the images and the masks; to be called before there are labels.
+
+        The names of the images, by which their labels are found, depend on the folder of images, and new folders, such
+        as that of the masks, would lead to other ones at the next start.
+
+        Raises
+        ------
+        FileError
+            If the note cannot be written.
+        """
+        if self._noted:
+            return
+        names = {role: place.relative_to(self.root).as_posix() for role, place in self._roles().items()}
+        try:
+            self.work.mkdir(exist_ok=True)
+        except OSError as error:
+            raise as_error(self._note, error) from error
+        with whole_file(self._note) as file:
+            file.write_text(json.dumps(names), encoding="utf-8")
+        self._noted = True
+
+    def _roles(self) -> dict[str, Path]:
+        return {"images": self.images, "masks": self.masks}
 
     @property
     def work(self) -> Path:
@@ -81,32 +129,50 @@ class Project:
         return self.root / "predictions"
 
     def scan(self) -> None:
-        """List the images; links that lead out of the folder are passed over and named.
+        """List the images and the masks that exist; what is passed over is named, with the reason.
 
         Raises
         ------
         UsageError
-            If there is no image.
+            If there is no image that can be annotated, or the masks hold one object each.
+        DataError
+            If two files claim the same image.
+        FileError
+            If a file of drawn objects cannot be read.
         """
-        found = [path for path in list_images([self.images]) if not _is_made(path, self.root)]
-        beside = set(masks_beside(found))
-        outside = [path for path in found if not path.resolve().is_relative_to(self.root)]
-        found = [path for path in found if path not in beside and path not in outside]
-        self.passed_over = [f"{path.name}: a link to a file outside of the folder" for path in outside]
-        if not found:
-            raise UsageError(f"{format_path(self.images)}: holds no image", "a folder of images", "copy images into it")
-        masks = images_in(self.masks) if self.masks.is_dir() else []
-        partner = dict(match(found, masks).pairs) if masks else {}
+        found = without_results(list_images([self.images]), self.images, self.masks)
+        passed_over = PassedOver(self.root)
+        images = passed_over.keep_images(found, self.masks)
+        if not images:
+            raise UsageError(
+                f"{format_path(self.images)}: holds no image that can be annotated",
+                "a folder of images",
+                "; ".join(passed_over.lines()) or "copy images into it",
+            )
+        masks = find_masks(images, self.images, self.masks, self._written_to, passed_over)
         entries = {}
-        for path in found:
+        for path in images:
             name = path.relative_to(self.images).as_posix()
-            id_ = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-            entries[id_] = Entry(id_, name, path, partner.get(path))
-        self.entries = entries
+            id_ = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+            entries[id_] = Entry(id_, name, path, masks.get(path))
+        self.entries, self.passed_over = entries, passed_over.lines()
+
+    def renew(self) -> None:
+        """List the images again; where that fails, the former list stays, and the reason is in `passed_over`."""
+        try:
+            self.scan()
+        except SeptumError as error:
+            self.passed_over = [str(error)]
 
     def mask_path(self, entry: Entry) -> Path:
-        """Return the file that the mask of an image is written to."""
-        return self.masks / Path(entry.name).parent / f"{image_stem(entry.path)}.tif"
+        """Return the file that the mask of an image is written to: named as the mask that exists, or as the image."""
+        mask = entry.mask
+        if mask is None or is_drawn(mask):
+            return self._written_to(entry.path)
+        return mask.with_name(f"{image_stem(mask)}.tif")
+
+    def _written_to(self, image: Path) -> Path:
+        return self.masks / image.relative_to(self.images).parent / f"{image_stem(image)}.tif"
 
     def open(self, entry: Entry) -> Image:
         """Return an opened image; a few stay open.
@@ -153,6 +219,12 @@ def signature(path: Path) -> str:
         If it is not there any more.
     """
     try:
+        if not path.exists():
+            raise FileError(
+                f"{format_path(path)}: is not there any more",
+                "the file that was there when the page was opened",
+                "put it back, or reload the page",
+            )
         inner = sorted(path.iterdir()) if path.is_dir() else []
         files = [path, *inner, *(p for folder in inner if folder.is_dir() for p in sorted(folder.glob("*.json")))]
         found = [(p.name, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]]
@@ -161,6 +233,19 @@ def signature(path: Path) -> str:
     if len(found) == 1:
         return json.dumps(found[0])
     return hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()
+
+
+def _noted_folders(note: Path) -> tuple[Path, Path] | None:
+    """Return the folders of images and of masks that were noted; None without a note, or if its images are gone."""
+    try:
+        names = json.loads(note.read_text(encoding="utf-8"))
+        images, masks = (Path(names[role]) for role in ("images", "masks"))
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    if any(place.is_absolute() or ".." in place.parts for place in (images, masks)):
+        return None
+    root = note.parent.parent
+    return (root / images, root / masks) if (root / images).is_dir() else None
 
 
 def _folders(root: Path) -> tuple[Path, Path]:
@@ -173,9 +258,3 @@ def _folders(root: Path) -> tuple[Path, Path]:
             return folder, root / "masks"
     masks = [p for p in subfolders(root) if p.name.casefold() in MASK_FOLDERS]
     return root, masks[0] if masks else root / "masks"
-
-
-def _is_made(path: Path, root: Path) -> bool:
-    """Return True for files that the studio or a training made."""
-    parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
-    return bool(parts[:-1]) and parts[0] in {"runs", "predictions", *MASK_FOLDERS}

@@ -82,8 +82,9 @@ class Session:
     def overview(self) -> dict[str, Any]:
         """Return the images of the folder and the state, for the page."""
         counts = self.store.counts()
+        self.project.renew()
         return {
-            "folder": str(self.project.root),
+            "folder": format_path(self.project.root),
             "images": [
                 {"id": e.id, "name": e.name, "objects": counts.get(e.name, 0), "annotated": e.name in counts}
                 for e in self.project.entries.values()
@@ -139,6 +140,7 @@ class Session:
         """
         plane = self.plane(entry, t, z)
         asked = REQUEST.validate_python(request)
+        self.project.note_folders()
         with self._edit_lock:
             prediction = self.learning.prediction(plane) if isinstance(asked, Accept) else None
             done = edit(self.store, plane, asked, prediction)
@@ -221,7 +223,18 @@ class Session:
     def _write_large(self, entry: Entry) -> None:
         """Write the mask of an image that is too large to be written after each edit."""
         if self.store.planes(entry.name) and not self._is_written(self.pyramid.shown(entry)):
-            masks.write_mask(self.project, self.store, entry, self.pyramid.shown(entry))
+            self.write_mask(entry)
+
+    def write_mask(self, entry: Entry) -> None:
+        """Write the mask of an image, and tell all pages which file of somebody else was moved for it.
+
+        Raises
+        ------
+        SeptumError
+            If it cannot be written.
+        """
+        for note in masks.write_mask(self.project, self.store, entry, self.pyramid.shown(entry)).notes:
+            self.hub.send("note", text=note)
 
 
 class _MaskWriter:
@@ -267,7 +280,7 @@ class _MaskWriter:
                 _, entry = self._waiting.popitem()
             with self._writing:
                 try:
-                    masks.write_mask(session.project, session.store, entry, session.pyramid.shown(entry))
+                    session.write_mask(entry)
                     session.hub.send("written", image=entry.id)
                 except SeptumError as error:
                     errors.append(error)

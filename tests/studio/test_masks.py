@@ -1,0 +1,112 @@
+"""Masks on the disk: no file of a person is lost, and masks of any form are read as the check reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from septum.errors import DataError
+from septum.io.files import read_mask, write_image
+from septum.studio.project import Entry
+from septum.studio.session import Session
+from septum.studio.settings import StudioSettings
+from septum.studio.tile_grid import SIDE
+
+SIDES = (96, 128)  # of the images of the fixture `folder`
+
+
+def square(value: int, y: int, x: int, side: int = 10) -> np.ndarray:
+    mask = np.zeros(SIDES, np.uint16)
+    mask[y : y + side, x : x + side] = value
+    return mask
+
+
+def paint(session: Session, entry: Entry, value: int, row: int = 0, z: int = 0) -> None:
+    """Paint five pixels at the beginning of a row."""
+    version = session.store.version(session.plane(entry, 0, z), (0, 0))
+    tile = {"ty": 0, "tx": 0, "version": version, "runs": [row * SIDE, 5, value]}
+    session.edit(entry, 0, z, {"kind": "paint", "tiles": [tile]})
+
+
+def opened(folder: Path, name: str = "a.tif", axes: str | None = None) -> tuple[Session, Entry]:
+    """Return a session whose page shows an image."""
+    session = Session(StudioSettings(folder=folder, axes=axes))
+    entry = next(e for e in session.project.entries.values() if e.name == name)
+    session.describe(entry)
+    return session, entry
+
+
+def labels_of(session: Session, entry: Entry, z: int = 0) -> np.ndarray:
+    plane = session.plane(entry, 0, z)
+    return session.store.read(plane, plane.box)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_original_mask_is_kept_after_the_folder_was_renamed(folder: Path, older: bool) -> None:
+    (folder / "masks").mkdir()
+    write_image(folder / "masks" / "a.tif", square(9, 50, 50), axes="YX")
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    session.newest_mask(entry)
+    if older:  # version 0.2 noted the whole path
+        session.store.note("own a.tif", str(folder / "masks" / "a.tif"))
+    session.close()
+    renamed = folder.rename(folder.with_name("renamed"))
+    session, entry = opened(renamed)
+    session.edit(entry, 0, 0, {"kind": "delete", "object": 9})
+    session.close()
+    kept = renamed / ".studio" / "originals"
+    assert [p.name for p in kept.iterdir()] == ["a.tif"]
+    assert np.array_equal(read_mask(kept / "a.tif").array[0], square(9, 50, 50))
+    assert set(np.unique(read_mask(renamed / "masks" / "a.tif").array)) == {0, 7}
+
+
+def test_a_mask_that_another_program_changes_while_its_image_is_open_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    file = session.newest_mask(entry)
+    assert file is not None
+    told: list[str] = []
+    monkeypatch.setattr(session.hub, "send", lambda topic, **values: told.append(str(values.get("text", ""))))
+    for number, name in ((2, "a.tif"), (3, "a-2.tif")):
+        write_image(file, square(number, 50, 50), axes="YX")
+        paint(session, entry, 7, row=number)
+        session.newest_mask(entry)
+        kept = folder / ".studio" / "originals" / name
+        assert np.array_equal(read_mask(kept).array[0], square(number, 50, 50))
+        assert f"masks/a.tif was moved to .studio/originals/{name}: another program has changed it" in told
+    session.close()
+    assert set(np.unique(read_mask(file).array)) == {-1, 7}
+
+
+def test_a_mask_with_rows_and_columns_exchanged_is_an_error(folder: Path) -> None:
+    (folder / "masks").mkdir()
+    write_image(folder / "masks" / "a.tif", square(9, 50, 50).T, axes="YX")
+    with pytest.raises(DataError, match=r"a\.tif: a mask of 128 x 96 pixels .* for an image of 96 x 128 pixels"):
+        opened(folder)
+
+
+def test_a_mask_has_the_axes_that_are_named_for_its_image(tmp_path: Path) -> None:
+    mask = np.zeros((3, 16, 20), np.uint16)
+    mask[1, 2:5, 3:9] = 4
+    for name, array in (("images", np.moveaxis(mask * 50, 0, 2)), ("masks", np.moveaxis(mask, 0, 2))):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "a.npy", array)
+    session, entry = opened(tmp_path, "a.npy", axes="YXZ")
+    assert [labels_of(session, entry, z).max() for z in range(3)] == [0, 4, 0]
+    assert np.array_equal(labels_of(session, entry, 1), mask[1].astype(np.int32))
+    paint(session, entry, 7, z=2)
+    file = session.newest_mask(entry)
+    session.close()
+    assert file is not None
+    written = read_mask(file)
+    assert written.axes == "CZYX" and written.array.shape == (1, 3, 16, 20)
+    mask[0, 1, 1] = 8
+    write_image(file, mask, axes="ZYX")
+    session, entry = opened(tmp_path, "a.npy", axes="YXZ")
+    assert np.array_equal(labels_of(session, entry, 0), mask[0].astype(np.int32))
+    session.close()
