@@ -110,3 +110,35 @@ def test_a_mask_has_the_axes_that_are_named_for_its_image(tmp_path: Path) -> Non
     session, entry = opened(tmp_path, "a.npy", axes="YXZ")
     assert np.array_equal(labels_of(session, entry, 0), mask[0].astype(np.int32))
     session.close()
+
+
+def test_a_stack_of_masks_that_is_read_is_one_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "a.tif", np.zeros((3, 40, 50), np.uint8), axes="ZYX")
+    session, entry = opened(tmp_path)
+    paint(session, entry, 7, z=1)
+    file = session.newest_mask(entry)
+    assert file is not None
+    mask = np.zeros((3, 40, 50), np.uint16)
+    mask[:, 5:9] = np.arange(1, 4)[:, None, None]
+    write_image(file, mask, axes="ZYX")
+    session.describe(entry)
+    read = [labels_of(session, entry, z) for z in range(3)]
+    assert np.array_equal(read, mask.astype(np.int32))
+    session.close()
+    session, entry = opened(tmp_path)
+    told: list[tuple[int, list[list[int]]]] = []
+    monkeypatch.setattr(
+        session.hub, "send", lambda topic, **v: told.append((v["z"], v["tiles"])) if topic == "labels" else None
+    )
+    done = session.step(entry, undo=True)
+    assert done is not None and done.name == "read mask"
+    assert sorted(told) == [(0, [[0, 0, 2]]), (1, [[0, 0, 3]]), (2, [[0, 0, 2]])]
+    before = [labels_of(session, entry, z) for z in range(3)]
+    assert [set(np.unique(plane)) for plane in before] == [{-1}, {-1, 7}, {-1}]
+    session.step(entry, undo=False)
+    assert np.array_equal([labels_of(session, entry, z) for z in range(3)], mask.astype(np.int32))
+    for _ in range(2):
+        session.step(entry, undo=True)
+    assert [labels_of(session, entry, z).max() for z in range(3)] == [-1, -1, -1]
+    assert session.step(entry, undo=True) is None
+    session.close()

@@ -10,20 +10,19 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.errors import DataError, FileError, SeptumError, UsageError
+from septum.errors import DataError, FileError, SeptumError
 from septum.io.formats import format_path
-from septum.studio.tile_grid import SIDE, Place, Rect, changed_box, empty_tile, image_box, tile_box
+from septum.studio.tile_grid import SIDE, Place, Rect, changed_box, clip_tile, empty_tile, pack, tile_box, unpack
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS plane(id INTEGER PRIMARY KEY, image TEXT, t INT, z INT, h INT, w INT, UNIQUE(image, t, z));
@@ -34,6 +33,7 @@ CREATE INDEX IF NOT EXISTS held_in ON held(plane, ty, tx);
 CREATE TABLE IF NOT EXISTS edit(id INTEGER PRIMARY KEY AUTOINCREMENT, plane INT, name TEXT, at REAL, undone INT);
 CREATE TABLE IF NOT EXISTS change(edit INT, ty INT, tx INT, y0 INT, x0 INT, y1 INT, x1 INT, before BLOB, after BLOB,
     PRIMARY KEY(edit, ty, tx));
+CREATE TABLE IF NOT EXISTS joined(edit INTEGER PRIMARY KEY, first INT);
 CREATE TABLE IF NOT EXISTS image(name TEXT PRIMARY KEY, reserved INT);
 CREATE TABLE IF NOT EXISTS note(key TEXT PRIMARY KEY, value TEXT);
 """
@@ -46,18 +46,9 @@ class EditConflictError(SeptumError):
 
 @dataclass(frozen=True)
 class Plane:
-    """One section of one frame of an image: what is painted on.
+    """A section of a frame of an image, on which labels are painted; `id` is its number in the store.
 
-    Attributes
-    ----------
-    id
-        Number in the store.
-    image
-        Name of the image.
-    t, z
-        Frame and section.
-    sides
-        Height and width in pixels.
+    `sides` are height and width in pixels.
     """
 
     id: int
@@ -69,16 +60,20 @@ class Plane:
     @property
     def box(self) -> Rect:
         """Return all pixels of the plane."""
-        return image_box(self.sides)
+        return Rect(0, 0, *self.sides)
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit that is on the disk: its name, its plane, and the new version of each tile that it changed."""
+    """An edit that is on the disk: its name, a plane and the new versions of the tiles that it changed there.
+
+    `others` holds what it changed in other planes of the image.
+    """
 
     name: str
     plane: Plane
     versions: dict[Place, int]
+    others: tuple[Edit, ...] = ()
 
 
 class LabelStore:
@@ -199,7 +194,7 @@ class LabelStore:
                 self._cache.move_to_end((plane.id, place))
                 return cached[1]
             found = self._all("SELECT data FROM tile WHERE plane=? AND ty=? AND tx=?", plane.id, *place)
-            array = _unpack(found[0][0], (SIDE, SIDE)) if found else empty_tile()
+            array = unpack(found[0][0], (SIDE, SIDE)) if found else empty_tile()
             array.flags.writeable = False
             self._cache[(plane.id, place)] = (version, array)
             while len(self._cache) > _CACHED_TILES:
@@ -293,29 +288,51 @@ class LabelStore:
                     raise EditConflictError(
                         f"tile {place} was changed in another window", f"version {version}", "paint on the new state"
                     )
-            versions = {}
-            differing = {}
-            for place, after in changes.items():
-                before = self.tile(plane, place)
-                after = _inside(after, plane, place)
-                box = changed_box(before, after)
-                if box is not None:
-                    differing[place] = (box, before, after)
-            if not differing:
-                return Edit(name, plane, {})
-            _forget_undone(db, plane.image)
-            row = db.execute(
-                "INSERT INTO edit(plane, name, at, undone) VALUES(?, ?, ?, 0)", (plane.id, name, time.time())
+            return self._enter(db, plane, name, changes)[1]
+
+    def write_planes(
+        self, name: str, changes: Iterable[tuple[Plane, Mapping[Place, NDArray[np.int32]]]]
+    ) -> Edit | None:
+        """Replace tiles in several planes of one image, as one edit; None if nothing changes.
+
+        Parameters
+        ----------
+        name
+            As in `write`.
+        changes
+            Planes, each with ``(SIDE, SIDE)`` int32 labels by tile, as in `write`.
+        """
+        with self._transaction() as db:
+            entered = [self._enter(db, plane, name, tiles) for plane, tiles in changes]
+            numbers = [number for number, _ in entered if number is not None]
+            db.executemany("INSERT INTO joined VALUES(?, ?)", [(number, numbers[0]) for number in numbers])
+            return _join([edit for number, edit in entered if number is not None])
+
+    def _enter(
+        self, db: sqlite3.Connection, plane: Plane, name: str, changes: Mapping[Place, NDArray[np.int32]]
+    ) -> tuple[int | None, Edit]:
+        """Replace tiles of a plane and enter the edit; return its number, None without a change."""
+        differing = {}
+        for place, after in changes.items():
+            before = self.tile(plane, place)
+            after = clip_tile(after, place, plane.sides)
+            box = changed_box(before, after)
+            if box is not None:
+                differing[place] = (box, before, after)
+        if not differing:
+            return None, Edit(name, plane, {})
+        _forget_undone(db, plane.image)
+        row = db.execute("INSERT INTO edit(plane, name, at, undone) VALUES(?, ?, ?, 0)", (plane.id, name, time.time()))
+        versions = {}
+        for place, (box, before, after) in differing.items():
+            part = box.within(Rect(0, 0, SIDE, SIDE))
+            corners = (box.y0, box.x0, box.y1, box.x1)
+            db.execute(
+                "INSERT INTO change VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (row.lastrowid, *place, *corners, pack(before[part]), pack(after[part])),
             )
-            for place, (box, before, after) in differing.items():
-                part = box.within(Rect(0, 0, SIDE, SIDE))
-                corners = (box.y0, box.x0, box.y1, box.x1)
-                db.execute(
-                    "INSERT INTO change VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (row.lastrowid, *place, *corners, _pack(before[part]), _pack(after[part])),
-                )
-                versions[place] = self._replace(db, plane, place, after)
-        return Edit(name, plane, versions)
+            versions[place] = self._replace(db, plane, place, after)
+        return row.lastrowid, Edit(name, plane, versions)
 
     def undo(self, image: str) -> Edit | None:
         """Undo the last edit of an image; None if there is none."""
@@ -327,29 +344,37 @@ class LabelStore:
 
     def _step(self, image: str, *, undo: bool) -> Edit | None:
         with self._transaction() as db:
-            row = db.execute(
-                "SELECT edit.id, edit.name, plane.id, t, z, h, w FROM edit JOIN plane ON plane.id=edit.plane "
-                f"WHERE image=? AND undone=? ORDER BY edit.id {'DESC' if undo else 'ASC'} LIMIT 1",
+            rows = db.execute(
+                "SELECT edit.id, edit.name, plane.id, t, z, h, w, coalesce(first, edit.id) FROM edit "
+                "JOIN plane ON plane.id=edit.plane LEFT JOIN joined ON joined.edit=edit.id "
+                f"WHERE image=? AND undone=? ORDER BY 8 {'DESC' if undo else 'ASC'}, edit.id",
                 (image, 0 if undo else 1),
-            ).fetchone()
-            if row is None:
-                return None
-            edit, name, plane = row[0], row[1], Plane(row[2], image, row[3], row[4], (row[5], row[6]))
-            versions = {}
-            changes = db.execute(
-                f"SELECT ty, tx, y0, x0, y1, x1, {'before' if undo else 'after'} FROM change WHERE edit=?", (edit,)
-            ).fetchall()
-            for ty, tx, *corners, data in changes:
-                box = Rect(*corners)
-                array = self.tile(plane, (ty, tx)).copy()
-                array[box.within(Rect(0, 0, SIDE, SIDE))] = _unpack(data, box.sides)
-                versions[(ty, tx)] = self._replace(db, plane, (ty, tx), array)
-            db.execute("UPDATE edit SET undone=? WHERE id=?", (int(undo), edit))
-        return Edit(name, plane, versions)
+            )
+            done: list[Edit] = []
+            step = None
+            for number, name, plane, t, z, h, w, first in rows.fetchall():
+                if step not in (None, first):
+                    break
+                step = first
+                done.append(self._turn(db, number, Edit(name, Plane(plane, image, t, z, (h, w)), {}), undo=undo))
+            return _join(done)
+
+    def _turn(self, db: sqlite3.Connection, number: int, edit: Edit, *, undo: bool) -> Edit:
+        """Undo or redo an edit of one plane."""
+        changes = db.execute(
+            f"SELECT ty, tx, y0, x0, y1, x1, {'before' if undo else 'after'} FROM change WHERE edit=?", (number,)
+        ).fetchall()
+        for ty, tx, *corners, data in changes:
+            box = Rect(*corners)
+            array = self.tile(edit.plane, (ty, tx)).copy()
+            array[box.within(Rect(0, 0, SIDE, SIDE))] = unpack(data, box.sides)
+            edit.versions[(ty, tx)] = self._replace(db, edit.plane, (ty, tx), array)
+        db.execute("UPDATE edit SET undone=? WHERE id=?", (int(undo), number))
+        return edit
 
     def _replace(self, db: sqlite3.Connection, plane: Plane, place: Place, array: NDArray[np.int32]) -> int:
         version = self.version(plane, place) + 1
-        db.execute("INSERT OR REPLACE INTO tile VALUES(?, ?, ?, ?, ?)", (plane.id, *place, version, _pack(array)))
+        db.execute("INSERT OR REPLACE INTO tile VALUES(?, ?, ?, ?, ?)", (plane.id, *place, version, pack(array)))
         db.execute("DELETE FROM held WHERE plane=? AND ty=? AND tx=?", (plane.id, *place))
         held = np.unique(array)
         db.executemany(
@@ -362,30 +387,11 @@ class LabelStore:
 def _forget_undone(db: sqlite3.Connection, image: str) -> None:
     """Drop the edits that were undone: after a new edit they cannot be done again."""
     undone = "SELECT edit.id FROM edit JOIN plane ON plane.id=edit.plane WHERE image=? AND undone=1"
-    db.execute(f"DELETE FROM change WHERE edit IN ({undone})", (image,))
+    for table in ("change", "joined"):
+        db.execute(f"DELETE FROM {table} WHERE edit IN ({undone})", (image,))
     db.execute(f"DELETE FROM edit WHERE id IN ({undone})", (image,))
 
 
-def _inside(array: NDArray[np.int32], plane: Plane, place: Place) -> NDArray[np.int32]:
-    """Return a tile whose pixels beyond the border of the plane are not annotated."""
-    whole = tile_box(place)
-    part = whole.clip(plane.box)
-    if part.empty:
-        raise UsageError(
-            f"tile {place} of an image of {plane.sides[0]} x {plane.sides[1]} pixels",
-            "a tile of the image",
-            "reload the page",
-        )
-    if part == whole:
-        return array
-    kept = empty_tile()
-    kept[part.within(whole)] = array[part.within(whole)]
-    return kept
-
-
-def _pack(array: NDArray[np.int32]) -> bytes:
-    return zlib.compress(np.ascontiguousarray(array, "<i4").tobytes(), 1)
-
-
-def _unpack(data: bytes, sides: Iterable[int]) -> NDArray[np.int32]:
-    return np.frombuffer(zlib.decompress(data), "<i4").reshape(tuple(sides)).astype(np.int32)
+def _join(edits: list[Edit]) -> Edit | None:
+    """Return edits of several planes as one; None without any."""
+    return replace(edits[0], others=tuple(edits[1:])) if edits else None

@@ -29,7 +29,7 @@ from septum.pairing.fit import fit_mask, grid_of
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.project import Entry, Project, signature
 from septum.studio.pyramid import Shown
-from septum.studio.tile_grid import HIGHEST_ID, SIDE, Rect, empty_tile, image_box, tile_box
+from septum.studio.tile_grid import HIGHEST_ID, SIDE, Place, Rect, empty_tile, image_box, tile_box
 
 MOST_PIXELS = 100_000_000
 """Masks of more pixels are not written after each edit, but when they are asked for."""
@@ -60,10 +60,9 @@ def read_existing(project: Project, store: LabelStore, entry: Entry, shown: Show
         return None
     project.note_folders()
     labels = _as_planes(file, _read(project, store, entry, place, shown), shown)
-    for t in range(shown.frames):
-        for z in range(shown.sections):
-            plane = store.plane(entry.name, t, z, shown.sides)
-            _write_plane(store, plane, labels[t, z])
+    places = product(range(shown.frames), range(shown.sections))
+    planes = [store.plane(entry.name, t, z, shown.sides) for t, z in places]
+    store.write_planes("read mask", ((plane, _tiles(plane, labels[plane.t, plane.z])) for plane in planes))
     store.note(key, signature(file))
     return f"read {format_path(file)}"
 
@@ -108,15 +107,15 @@ def _describe_sides(sides: dict[str, int]) -> str:
     return f"{sides['Y']} x {sides['X']} pixels (Y x X){others}"
 
 
-def _write_plane(store: LabelStore, plane: Plane, labels: NDArray[np.int32]) -> None:
-    changes = {}
+def _tiles(plane: Plane, labels: NDArray[np.int32]) -> dict[Place, NDArray[np.int32]]:
+    """Return the labels of a plane in tiles."""
+    tiles = {}
     for place in plane.box.places():
         whole = tile_box(place)
         part = whole.clip(plane.box)
-        tile = empty_tile()
-        tile[part.within(whole)] = labels[part.within(image_box(plane.sides))]
-        changes[place] = tile
-    store.write(plane, "read mask", changes)
+        tiles[place] = empty_tile()
+        tiles[place][part.within(whole)] = labels[part.within(image_box(plane.sides))]
+    return tiles
 
 
 @dataclass(frozen=True)

@@ -175,14 +175,10 @@ class Session:
     def _changed(self, entry: Entry, done: Edit) -> None:
         if not done.versions:
             return
-        self.hub.send(
-            "labels",
-            image=entry.id,
-            t=done.plane.t,
-            z=done.plane.z,
-            tiles=[[*place, version] for place, version in done.versions.items()],
-            objects=self.store.counts().get(entry.name, 0),
-        )
+        objects = self.store.counts().get(entry.name, 0)
+        for one in (done, *done.others):
+            tiles = [[*place, version] for place, version in one.versions.items()]
+            self.hub.send("labels", image=entry.id, t=one.plane.t, z=one.plane.z, tiles=tiles, objects=objects)
         self.learning.follow()
         if self._is_written(self.pyramid.shown(entry)):
             self._writer.write_soon(entry)

@@ -6,6 +6,7 @@ for 2^L x 2^L pixels. Values of labels: object ids (or classes) of 1 and more, 0
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -142,3 +143,48 @@ def changed_box(before: NDArray[np.int32], after: NDArray[np.int32]) -> Rect | N
     if not len(rows):
         return None
     return Rect(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def clip_tile(tile: NDArray[np.int32], place: Place, sides: tuple[int, int]) -> NDArray[np.int32]:
+    """Return a tile whose pixels beyond the border of the image are not annotated.
+
+    Parameters
+    ----------
+    tile
+        ``(SIDE, SIDE)`` int32 labels.
+    place
+        Where it lies.
+    sides
+        Height and width of the image.
+
+    Returns
+    -------
+    ndarray
+        ``(SIDE, SIDE)`` int32 labels.
+
+    Raises
+    ------
+    UsageError
+        If the tile lies outside of the image.
+    """
+    whole = tile_box(place)
+    part = whole.clip(image_box(sides))
+    if part.empty:
+        raise UsageError(
+            f"tile {place} of an image of {sides[0]} x {sides[1]} pixels", "a tile of the image", "reload the page"
+        )
+    if part == whole:
+        return tile
+    kept = empty_tile()
+    kept[part.within(whole)] = tile[part.within(whole)]
+    return kept
+
+
+def pack(labels: NDArray[np.int32]) -> bytes:
+    """Return ``(Y, X)`` int32 labels of any sides as compressed bytes."""
+    return zlib.compress(np.ascontiguousarray(labels, "<i4").tobytes(), 1)
+
+
+def unpack(data: bytes, sides: tuple[int, int]) -> NDArray[np.int32]:
+    """Return the labels that `pack` was given, ``(Y, X)`` int32 with these sides, any values."""
+    return np.frombuffer(zlib.decompress(data), "<i4").reshape(sides).astype(np.int32)
