@@ -58,6 +58,23 @@ def test_coarser_levels_are_means_and_are_made_once(large: tuple[Pyramid, Entry,
         assert tile is not None and np.array_equal(tile, coarse)
 
 
+def test_coarser_levels_of_a_channel_after_the_third_are_made_when_asked_for(tmp_path: Path) -> None:
+    image = np.zeros((5, 40, 9 * SIDE), np.uint8)
+    image[:] = 10 * np.arange(5, dtype=np.uint8)[:, None, None]
+    write_image(tmp_path / "five.tif", image, axes="CYX")
+    project = Project(tmp_path)
+    pyramid, entry = Pyramid(project), next(iter(project.entries.values()))
+
+    def coarsest(channel: int) -> int | None:
+        tile = pyramid.tile(entry, (0, 0), t=0, z=0, channel=channel, level=4)
+        return None if tile is None else int(tile.max())
+
+    list(pyramid.build(entry, 0, 0, 1))
+    assert [coarsest(n) for n in range(5)] == [0, 10, 20, None, None]
+    list(pyramid.build(entry, 0, 0, 4))
+    assert coarsest(3) is None and coarsest(4) == 40
+
+
 def test_a_damaged_tile_of_the_cache_is_made_again(large: tuple[Pyramid, Entry, np.ndarray]) -> None:
     pyramid, entry, image = large
     first = pyramid.tile(entry, (1, 0), t=0, z=0, channel=0, level=1)

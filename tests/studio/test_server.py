@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septum.errors import DataError, UsageError
+from septum.errors import DataError, FileError, UsageError
 from septum.io.files import read_image, read_mask, write_image
 from septum.studio.security import MOST_BODY_BYTES
 from septum.studio.session import Session
@@ -216,6 +216,22 @@ def test_undo_over_the_server(served: Any) -> None:
     assert served.json("POST", f"/api/step/{image}/undo", {})["name"] == "brush"
     assert served.json("POST", f"/api/step/{image}/undo", {})["name"] is None
     assert served.json("POST", f"/api/step/{image}/redo", {})["tiles"] == [[0, 0, 3]]
+
+
+def test_an_edit_for_which_the_disk_is_full_is_to_be_sent_again_and_a_refused_one_is_not(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = image_id(served)
+    assert served.request("POST", f"/api/edit/{image}/0/0", body={"kind": "delete", "object": 5})[0] == 400
+
+    def full(*_: Any) -> None:
+        raise FileError("labels.sqlite: database or disk is full", "free space")
+
+    monkeypatch.setattr(served.session.store, "write", full)
+    status, _, answer = served.request("POST", f"/api/edit/{image}/0/0", body=stroke(0, 5, 7))
+    assert status == 503 and "disk is full" in json.loads(answer)["error"]
+    monkeypatch.undo()
+    served.json("POST", f"/api/edit/{image}/0/0", stroke(0, 5, 7))
 
 
 def test_two_windows_do_not_overwrite_each_other(served: Any) -> None:

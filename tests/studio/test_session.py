@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,74 @@ def test_a_training_does_not_begin_without_the_newest_masks(session: Session, fo
     assert session.newest_mask(entry) == folder / "masks" / "a.tif"
 
 
+def test_a_download_waits_for_a_mask_that_is_being_written(
+    session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = next(iter(session.project.entries.values()))
+    begun, go_on, write = threading.Event(), threading.Event(), masks.write_mask
+
+    def slow(*given: Any) -> Path | None:
+        begun.set()
+        assert go_on.wait(30)
+        return write(*given)
+
+    monkeypatch.setattr(masks, "write_mask", slow)
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(session.newest_mask, entry)
+        assert begun.wait(30)
+        second = threads.submit(session.newest_mask, entry)
+        time.sleep(0.2)
+        early = second.done()
+        go_on.set()
+        assert first.result() == second.result() == folder / "masks" / "a.tif"
+    assert not early
+
+
+def test_a_mask_that_an_earlier_process_did_not_write_is_written(
+    session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = next(iter(session.project.entries.values()))
+
+    def full(*_: Any) -> None:
+        raise FileError("a.tif: no space left on the drive", "free space", "delete something")
+
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    with monkeypatch.context() as patched:
+        patched.setattr(masks, "write_mask", full)
+        session.close()
+    assert not (folder / "masks" / "a.tif").exists()
+    again = Session(StudioSettings(folder=folder))
+    file = again.newest_mask(entry)
+    again.close()
+    assert file is not None and (read_mask(file).array == 7).sum() == 5
+
+
+def test_a_mask_that_was_only_looked_at_is_not_written_at_the_next_start(folder: Path) -> None:
+    (folder / "masks").mkdir()
+    write_image(folder / "masks" / "a.png", np.ones((96, 128), np.uint8), axes="YX", labels=True)
+    before = (folder / "masks" / "a.png").read_bytes()
+    for _ in range(2):
+        session = Session(StudioSettings(folder=folder))
+        entry = next(iter(session.project.entries.values()))
+        session.describe(entry)
+        session.newest_mask(entry)
+        session.close()
+    assert [p.name for p in (folder / "masks").iterdir()] == ["a.png"]
+    assert (folder / "masks" / "a.png").read_bytes() == before
+
+
+def test_the_page_says_what_is_missing_before_learning_begins(session: Session) -> None:
+    assert session.learning.live_state["text"] == "Paint two objects, and learning begins."
+    session.learning.set_kind("classes")
+    asked = "Paint two classes, or a class and background, and learning begins."
+    assert session.learning.live_state["text"] == asked
+
+
 def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
 
-    def build(entry: Entry, t: int, z: int) -> Iterator[float]:
+    def build(entry: Entry, t: int, z: int, channel: int) -> Iterator[float]:
         tries.append(time.monotonic())
         if len(tries) == 1:
             raise FileError("slide.tif: not readable just now", "a drive that answers")
@@ -85,14 +151,17 @@ def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkey
     entry = next(iter(session.project.entries.values()))
 
     def ask() -> bool:
-        session.build_levels(entry, 0, 0)
+        session.build_levels(entry, 0, 0, 0)
         return len(tries) > 1
 
     until(ask)
     assert tries[1] - tries[0] >= 0.2
     time.sleep(0.3)
     ask()
+    session.build_levels(entry, 0, 0, 2)  # made together with the first
     assert len(tries) == 2
+    session.build_levels(entry, 0, 0, 3)
+    until(lambda: len(tries) == 3)
 
 
 @pytest.fixture

@@ -220,9 +220,10 @@ class LabelStore:
         """Return the ids in a plane."""
         return {row[0] for row in self._all("SELECT DISTINCT object FROM held WHERE plane=? AND object>0", plane.id)}
 
-    def places_of(self, plane: Plane, label: int) -> list[Place]:
-        """Return the tiles that hold a label; 0 is background."""
-        rows = self._all("SELECT ty, tx FROM held WHERE plane=? AND object=? ORDER BY ty, tx", plane.id, label)
+    def places_of(self, plane: Plane, label: int | None = None) -> list[Place]:
+        """Return the tiles that hold a label, or any label; 0 is background."""
+        held = "FROM held WHERE plane=?1 AND (?2 IS NULL OR object=?2)"
+        rows = self._all(f"SELECT DISTINCT ty, tx {held} ORDER BY ty, tx", plane.id, label)
         return [(ty, tx) for ty, tx in rows]
 
     def reserve(self, image: str, count: int = 1) -> int:

@@ -65,6 +65,7 @@ class Learning:
         self.store.note("kind", kind)
         self._predictions.clear()
         self._end_live()
+        self._show_live({"state": "paused" if self._paused else "waiting"})
         self.follow()
 
     def models(self) -> list[str]:
@@ -99,8 +100,9 @@ class Learning:
                 self._live.send(self._view)
 
     def follow(self) -> None:
-        """Start the training once there are objects to learn from."""
-        if self._live is None and sum(self.store.counts().values()) >= LEAST_OBJECTS:
+        """Start the training once there is something to learn from; it waits until that is enough."""
+        counts = self.store.counts()
+        if self._live is None and (sum(counts.values()) >= LEAST_OBJECTS or (self.kind == "classes" and counts)):
             self.begin()
 
     def look(self, plane: Plane, rect: Rect) -> None:
@@ -169,20 +171,23 @@ class Learning:
 
     def _describe(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the state of learning for the page, with a sentence for the person."""
-        state, objects = message["state"], message.get("objects", 0)
-        text = message.get("text", "")
+        state, text = message["state"], message.get("text", "")
         if not text:
-            start = message.get("start", "")
-            if objects < LEAST_OBJECTS:
-                text = "Paint two objects, and learning begins."
+            step, start, classes = message.get("step", 0), message.get("start", ""), self.kind == "classes"
+            if not message.get("enough"):
+                two = "two classes, or a class and background" if classes else "two objects"
+                text = f"Paint {two}, and learning begins."
             elif state == "paused":
-                text = f"Paused at step {message.get('step', 0)}."
+                text = f"Paused at step {step}."
             elif state == "waiting":
                 text = "Learning begins."
             else:
-                text = f"Learning from {objects} objects: step {message.get('step', 0)}. Started {start}."
-                if not message.get("background"):
+                known = "classes" if classes else "objects"
+                text = f"Learning from {message[known]} {known}: step {step}. Started {start}."
+                if not classes and not message.get("background"):
                     text += " Paint some background too: press X."
+            if passed_over := message.get("passed_over"):
+                text = "\n".join([text, "Not learned from:", *passed_over])
         return {
             "state": state,
             "text": text,
@@ -306,7 +311,7 @@ class Learning:
                 "id": ids[one["path"]].id,
                 "name": ids[one["path"]].name,
                 "t": one["place"].get("T", 0),
-                "z": one["place"].get("Z", 0),
+                "z": one["place"].get("Z"),
                 "disagreement": one["disagreement"],
             }
             for one in found

@@ -33,6 +33,9 @@ _PROBES, _PROBE_SIDE = 4, 256  # parts of an image, per axis, from which its win
 _CACHED_FROM = 3  # images with more levels than this keep coarser levels on the disk
 _SOURCE = "source"  # names the file that the cached levels were made of
 _AT_ONCE = 2  # levels that are made of finer ones while the page waits
+SHOWN_FIRST = 3
+"""So many channels the page shows when an image is opened; their coarser levels are made together."""
+
 Tile = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -145,15 +148,16 @@ class Pyramid:
         """
         return self._tile(entry, (t, z, channel), level, place, depth=_AT_ONCE)
 
-    def build(self, entry: Entry, t: int, z: int) -> Iterator[float]:
-        """Make all coarser tiles of a plane; yield the share that is done, 0..1."""
+    def build(self, entry: Entry, t: int, z: int, channel: int = 0) -> Iterator[float]:
+        """Make all coarser tiles of a channel, or of all `SHOWN_FIRST`; yield the share that is done, 0..1."""
         shown = self.shown(entry)
         levels = levels_of(shown.sides)
+        channels = range(min(shown.channels, SHOWN_FIRST)) if channel < SHOWN_FIRST else (channel,)
         for level in range(1, levels):
             places = list(_places(shown.sides, level))
             for number, place in enumerate(places, start=1):
-                for channel in range(min(shown.channels, 3)):
-                    self._tile(entry, (t, z, channel), level, place, depth=1)
+                for one in channels:
+                    self._tile(entry, (t, z, one), level, place, depth=1)
                 # The finest of these levels is nearly all of the work.
                 yield (number / len(places) * 0.75 if level == 1 else 0.75 + 0.25 * level / levels)
 

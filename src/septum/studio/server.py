@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from septum.errors import SeptumError
+from septum.errors import FileError, SeptumError
 from septum.export.settings import Form
 from septum.settings import MaskKind, Settings, expectation
 from septum.studio.label_store import Edit, EditConflictError
@@ -112,7 +112,8 @@ def _guarded(answer: Answer) -> Callable[[Request], Any]:
             answered: Response = await answer(request)
             return answered
         except SeptumError as error:
-            code = 409 if isinstance(error, EditConflictError) else 400
+            # The page sends an edit again later if the disk was full (503), not if the edit was refused.
+            code = 409 if isinstance(error, EditConflictError) else 503 if isinstance(error, FileError) else 400
             return JSONResponse({"error": name_fields(str(error), FIELDS)}, status_code=code)
         except ValidationError as error:
             return JSONResponse({"error": f"a request that does not fit: {expectation(error)}"}, status_code=400)
@@ -181,7 +182,7 @@ class _Api:
                 return Response(status_code=404)
             tile = session.pyramid.tile(entry, place, t=at["t"], z=at["z"], channel=at["channel"], level=at["level"])
             if tile is None:
-                session.build_levels(entry, at["t"], at["z"])
+                session.build_levels(entry, at["t"], at["z"], at["channel"])
                 return Response(status_code=202)
             return _array(tile)
 

@@ -18,7 +18,7 @@ from septum.studio.label_levels import LabelLevels
 from septum.studio.label_store import Edit, LabelStore, Plane
 from septum.studio.learning import Learning
 from septum.studio.project import Entry, Project
-from septum.studio.pyramid import Pyramid, Shown
+from septum.studio.pyramid import SHOWN_FIRST, Pyramid, Shown
 from septum.studio.settings import StudioSettings
 from septum.studio.tile_grid import SIDE, levels_of
 from septum.words import pluralize
@@ -51,7 +51,8 @@ class Session:
         self.hub = Hub()
         self.learning = Learning(settings, self.project, self.store, self.hub)
         self._edit_lock = threading.Lock()
-        self._building: dict[tuple[str, int, int], float] = {}  # planes, and when to try again
+        # Planes with a channel of those that are made together, and when to try again.
+        self._building: dict[tuple[str, int, int, int], float] = {}
         self._writer = _MaskWriter(self)
 
     def close(self) -> None:
@@ -110,6 +111,8 @@ class Session:
         self.plane(entry, 0, 0)  # refuses labels of other sides
         with self._edit_lock:
             read = masks.read_existing(self.project, self.store, entry, shown)
+            if read is not None:
+                self._writer.mark_written(entry, self.store.latest_edit(entry.name))
         if read is not None:
             self.hub.send("note", text=read)
         height, width = shown.sides
@@ -124,11 +127,8 @@ class Session:
             "bits": shown.bits,
             "windows": shown.windows,
             "levels": levels_of(shown.sides),
-            "written": self._is_written(shown),
+            "written": _is_written(shown),
         }
-
-    def _is_written(self, shown: Shown) -> bool:
-        return shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= masks.MOST_PIXELS
 
     def edit(self, entry: Entry, t: int, z: int, request: Mapping[str, Any]) -> Edit:
         """Do one edit, tell all pages, and write the mask soon.
@@ -161,7 +161,7 @@ class Session:
             for error in self._writer.flush():
                 raise error  # a training would miss what was annotated
             for entry in self.project.entries.values():
-                self._write_large(entry)
+                self._writer.write_large(entry)
         self.learning.start_job(kind, dict(options))
 
     def step(self, entry: Entry, *, undo: bool) -> Edit | None:
@@ -180,26 +180,30 @@ class Session:
             tiles = [[*place, version] for place, version in one.versions.items()]
             self.hub.send("labels", image=entry.id, t=one.plane.t, z=one.plane.z, tiles=tiles, objects=objects)
         self.learning.follow()
-        if self._is_written(self.pyramid.shown(entry)):
-            self._writer.write_soon(entry)
+        self._writer.write_soon(entry)
 
-    def build_levels(self, entry: Entry, t: int, z: int) -> None:
-        """Make the coarser levels of a large plane in the background, once; after a failure again, but not at once."""
-        if time.monotonic() < self._building.get((entry.id, t, z), 0.0):
+    def build_levels(self, entry: Entry, t: int, z: int, channel: int) -> None:
+        """Make the coarser levels of a large plane in the background, once; after a failure again, but not at once.
+
+        Those of the first three channels, which the page shows first, are made together.
+        """
+        key = (entry.id, t, z, 0 if channel < SHOWN_FIRST else channel)
+        if time.monotonic() < self._building.get(key, 0.0):
             return
-        self._building[(entry.id, t, z)] = math.inf
-        threading.Thread(target=self._build, args=(entry, t, z), daemon=True, name="septum-levels").start()
+        self._building[key] = math.inf
+        threading.Thread(target=self._build, args=(entry, key), daemon=True, name="septum-levels").start()
 
-    def _build(self, entry: Entry, t: int, z: int) -> None:
+    def _build(self, entry: Entry, key: tuple[str, int, int, int]) -> None:
+        _, t, z, channel = key
         told = 0.0
         try:
-            for share in self.pyramid.build(entry, t, z):
+            for share in self.pyramid.build(entry, t, z, channel):
                 if share - told >= 0.05:
                     told = share
                     self.hub.send("levels", image=entry.id, t=t, z=z, share=share)
             self.hub.send("levels", image=entry.id, t=t, z=z, share=1.0)
         except (SeptumError, OSError, MemoryError) as error:
-            self._building[(entry.id, t, z)] = time.monotonic() + _RETRY_S
+            self._building[key] = time.monotonic() + _RETRY_S
             self.hub.send("failure", text=f"{entry.name}: coarser levels are not made yet: {error}")
 
     def newest_mask(self, entry: Entry) -> Path | None:
@@ -212,14 +216,9 @@ class Session:
         """
         for error in self._writer.flush():
             raise error
-        self._write_large(entry)
+        self._writer.write_large(entry)
         file = self.project.mask_path(entry)
         return file if file.is_file() else None
-
-    def _write_large(self, entry: Entry) -> None:
-        """Write the mask of an image that is too large to be written after each edit."""
-        if self.store.planes(entry.name) and not self._is_written(self.pyramid.shown(entry)):
-            self.write_mask(entry)
 
     def write_mask(self, entry: Entry) -> None:
         """Write the mask of an image, and tell all pages which file of somebody else was moved for it.
@@ -234,18 +233,36 @@ class Session:
 
 
 class _MaskWriter:
-    """Writes masks in the background, a pause after the last edit of an image; those that failed again and again."""
+    """Writes masks in the background, a pause after the last edit of an image; those that failed again and again.
+
+    The store keeps which edit of an image was written last: what an earlier process did not write is written at the
+    start. Masks of large images are written when they are asked for.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._waiting: dict[str, Entry] = {}
+        self._waiting: dict[str, Entry] = {e.id: e for e in session.project.entries.values() if self._is_due(e)}
         self._failed: dict[str, Entry] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._wake = threading.Event()
+        if self._waiting:
+            self._wake.set()
         self._closed = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="septum-masks")
         self._thread.start()
+
+    def _is_due(self, entry: Entry) -> bool:
+        """Return True if an image was edited after its mask was written or read last."""
+        store = self._session.store
+        latest, written = store.latest_edit(entry.name), store.note(f"written {entry.name}")
+        if written is None:  # no mask yet, or one of a version of Septum that did not keep this
+            return latest > 0 and store.note(f"mask {entry.name}") is None
+        return str(latest) != written
+
+    def mark_written(self, entry: Entry, edit: int) -> None:
+        """Keep that the mask of an image holds an edit; see `LabelStore.latest_edit`."""
+        self._session.store.note(f"written {entry.name}", str(edit))
 
     def write_soon(self, entry: Entry) -> None:
         with self._lock:
@@ -263,33 +280,62 @@ class _MaskWriter:
             self.flush()
 
     def flush(self) -> list[SeptumError]:
-        """Write all masks that wait, and those that failed before; return the errors of those that failed again."""
-        session = self._session
+        """Write all masks that wait, and those that failed before; return the errors of those that failed again.
+
+        A mask that another thread writes at this moment is waited for.
+        """
         errors: list[SeptumError] = []
-        with self._lock:
-            before, self._failed = self._failed, {}
-            self._waiting = {**before, **self._waiting}
-        while True:
+        with self._writing:
             with self._lock:
-                if not self._waiting:
-                    return errors
-                _, entry = self._waiting.popitem()
-            with self._writing:
+                before, self._failed = self._failed, {}
+                self._waiting = {**before, **self._waiting}
+            while True:
+                with self._lock:
+                    if not self._waiting:
+                        return errors
+                    _, entry = self._waiting.popitem()
                 try:
-                    session.write_mask(entry)
-                    session.hub.send("written", image=entry.id)
+                    self._write(entry, large=False)
                 except SeptumError as error:
                     errors.append(error)
                     with self._lock:
                         self._failed[entry.id] = entry
                     if entry.id not in before:
-                        session.hub.send("failure", text=f"{error} (tried again every {_RETRY_S:.0f} seconds)")
+                        text = f"{error} (tried again every {_RETRY_S:.0f} seconds)"
+                        self._session.hub.send("failure", text=text)
+
+    def write_large(self, entry: Entry) -> None:
+        """Write the mask of an image that is too large to be written after each edit.
+
+        Raises
+        ------
+        SeptumError
+            If it cannot be written.
+        """
+        if self._session.store.planes(entry.name):
+            with self._writing:
+                self._write(entry, large=True)
+
+    def _write(self, entry: Entry, *, large: bool) -> None:
+        session = self._session
+        shown = session.pyramid.shown(entry)
+        if large == _is_written(shown):
+            return
+        edit = session.store.latest_edit(entry.name)  # before the mask is written: later edits may be in it or not
+        session.write_mask(entry)
+        self.mark_written(entry, edit)
+        session.hub.send("written", image=entry.id)
 
     def close(self) -> None:
         self._closed = True
         self._wake.set()
         self._thread.join()
         self.flush()
+
+
+def _is_written(shown: Shown) -> bool:
+    """Return True if the mask of an image is written after each edit."""
+    return shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= masks.MOST_PIXELS
 
 
 def _lock(project: Project) -> Any:

@@ -72,6 +72,6 @@ FIELDS = {
 """What the page calls options of the command line."""
 
 LEAST_OBJECTS = 2
-"""Learning begins with this many objects."""
+"""Learning begins with this many objects, or classes; background is one of the classes."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -15,7 +15,13 @@ from septum.studio.messages import read_message, write_message
 from septum.studio.settings import FIELDS
 from septum.words import name_fields
 
-_SENTENCES = ("text", "warning", "failed", "failures")  # parts of a message that the page shows as they are
+_SENTENCES = (
+    "text",
+    "warning",
+    "failed",
+    "failures",
+    "passed_over",
+)  # parts of a message that the page shows as they are
 
 
 class Channel:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septum.errors import DataError
 from septum.io.files import read_image, write_image
 from septum.prediction.model import open_model
 from septum.studio.label_store import LabelStore, Plane
-from septum.studio.live.samples import LiveSamples, PlaneImage, with_rim
+from septum.studio.live.samples import MOST_TILES, LiveSamples, PlaneImage, with_rim
 from septum.studio.live.training import LiveTraining
 from septum.studio.project import Project
 from septum.studio.tile_grid import SIDE, Rect, empty_tile
@@ -84,7 +83,7 @@ def test_only_annotated_tiles_become_samples_and_only_changed_ones_are_read_agai
     samples = LiveSamples(project, store, "objects")
     samples.refresh()
     (first,) = samples.samples
-    assert samples.objects == 3 and samples.background
+    assert samples.objects == 3 and 0 in samples.labels and samples.passed_over == {}
     assert np.array_equal(first.image, read_image(project.root / "images" / "a.tif").array.astype(np.float32))
     known = first.mask[:96, :128] != -1
     assert known.sum() < 0.3 * known.size and known[36:44].all()
@@ -99,6 +98,29 @@ def test_only_annotated_tiles_become_samples_and_only_changed_ones_are_read_agai
     store.undo("a.tif")
     samples.refresh()
     assert samples.objects == 0 and samples.samples == ()
+
+
+def test_of_more_than_most_tiles_evenly_chosen_ones_are_learned_from(tmp_path: Path) -> None:
+    sides = (16, SIDE * (MOST_TILES + 2))
+    write_image(tmp_path / "strip.tif", np.zeros(sides, np.uint8), axes="YX")
+    project = Project(tmp_path)
+    store = LabelStore(project.work / "labels.sqlite")
+    plane = store.plane("strip.tif", 0, 0, sides)
+    for number in range(MOST_TILES + 2):
+        tile = empty_tile()
+        tile[4:8, 250:254] = number + 1
+        store.write(plane, "brush", {(0, number): tile})
+    samples = LiveSamples(project, store, "objects")
+    samples.refresh()
+    assert samples.objects == MOST_TILES + 2
+    before = samples.samples
+    assert len(before) == MOST_TILES and before[0].mask.max() == 1 and before[-1].mask.max() == MOST_TILES + 2
+    tile = store.tile(plane, (0, MOST_TILES + 1)).copy()
+    tile[4:8, 250:254] = -1
+    store.write(plane, "eraser", {(0, MOST_TILES + 1): tile})
+    samples.refresh()
+    assert samples.objects == MOST_TILES + 1 and len(samples.samples) == MOST_TILES
+    assert samples.samples[0] is before[0] and samples.samples[-1].mask.max() == MOST_TILES + 1
 
 
 def test_a_section_is_read_as_an_image(project: Project) -> None:
@@ -195,8 +217,50 @@ def test_labels_of_an_image_that_was_replaced_by_one_of_another_size_are_not_lea
 ) -> None:
     store, _ = painted
     write_image(project.root / "images" / "a.tif", np.zeros((50, 60), np.uint8), axes="YX")
-    with pytest.raises(DataError, match=r"a\.tif: an image of 50 x 60 pixels with labels of 96 x 128"):
-        LiveSamples(Project(project.root), store, "objects").refresh()
+    samples = LiveSamples(Project(project.root), store, "objects")
+    samples.refresh()
+    assert samples.samples == () and samples.objects == 0 and not samples.enough
+    assert samples.passed_over == {"a.tif": "a.tif: an image of 50 x 60 pixels with labels of 96 x 128"}
+
+
+def test_images_that_cannot_be_read_or_have_other_channels_are_named_and_the_others_learned(
+    project: Project, painted: tuple[LabelStore, Plane]
+) -> None:
+    store, plane = painted
+    images = project.root / "images"
+    write_image(images / "color.png", np.zeros((3, 20, 30), np.uint8), axes="CYX")
+    (images / "damaged.png").write_bytes(b"this is no image")
+    tile = empty_tile()
+    tile[:10, :10] = 1
+    for name, sides in (("b.png", SIDES), ("color.png", (20, 30)), ("damaged.png", (20, 30))):
+        store.write(store.plane(name, 0, 0, sides), "brush", {(0, 0): tile})
+    wire = Wire(plane)
+    LiveTraining(task(project), wire).run()
+    told = [m for m in wire.messages if m["topic"] == "live" and "objects" in m][-1]
+    assert told["enough"] and told["objects"] == 4  # of a.tif and b.png
+    other, unreadable = told["passed_over"]
+    if "damaged" in other:
+        other, unreadable = unreadable, other
+    assert other == "color.png: 3 channels, those learned from have 1" and "damaged.png" in unreadable
+
+
+def test_a_class_and_background_are_enough_to_learn_from(project: Project) -> None:
+    store = LabelStore(project.work / "labels.sqlite")
+    plane = store.plane("a.tif", 0, 0, SIDES)
+    samples = LiveSamples(project, store, "classes")
+    tile = empty_tile()
+    tile[10:20, 10:20] = 1
+    store.write(plane, "brush", {(0, 0): tile})
+    samples.refresh()
+    assert not samples.enough
+    tile = tile.copy()
+    tile[30:40, 10:20] = 0
+    store.write(plane, "background", {(0, 0): tile})
+    samples.refresh()
+    assert samples.enough and samples.labels == {0, 1}
+    as_objects = LiveSamples(project, store, "objects")
+    as_objects.refresh()
+    assert not as_objects.enough
 
 
 def test_classes_are_learned_as_classes(project: Project, painted: tuple[LabelStore, Plane]) -> None:

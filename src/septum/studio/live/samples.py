@@ -7,6 +7,7 @@ another object lies there.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +17,17 @@ from numpy.typing import NDArray
 from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.targets import UNANNOTATED
+from septum.errors import SeptumError
 from septum.io.image import Image
-from septum.pairing.sample import Sample, on_grid
+from septum.pairing.sample import Sample, evenly_chosen, on_grid
 from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.project import Entry, Project
+from septum.studio.settings import LEAST_OBJECTS
 from septum.studio.tile_grid import Place, tile_box
 from septum.training.plan import Plan
 from septum.training.prepare import Prepared, prepare
+from septum.words import pluralize
 
 MOST_TILES = 48
 """Tiles that are learned from at once, evenly chosen; each takes up to ten megabytes."""
@@ -82,6 +86,21 @@ class LiveSamples:
         Images and labels.
     kind
         Whether labels are objects or classes.
+
+    Attributes
+    ----------
+    passed_over
+        Why annotated images are not learned from, by name: they cannot be read, or have other channels than most.
+    channels
+        Of the images that are learned from.
+    labels
+        All labels of these images: objects or classes, and 0 for background.
+    objects
+        The number of their objects, or of objects and classes in all planes.
+    area_px
+        Usual area of an object, on the working grid; 0 if it is not known.
+    scale
+        Pixels of the working grid for each pixel of an image.
     """
 
     project: Project
@@ -93,9 +112,11 @@ class LiveSamples:
         self._samples: dict[Key, tuple[int, Sample]] = {}
         self._prepared: dict[Key, tuple[int, Prepared]] = {}
         self._stats: dict[int, NDArray[np.float32]] = {}
+        self._channels: dict[int, int] = {}
+        self.passed_over: dict[str, str] = {}
+        self.channels = 0
+        self.labels: set[int] = set()
         self.objects = 0
-        self.background = False
-        self.highest = 0
         self.area_px = 0.0
         self.scale = 1.0
 
@@ -109,33 +130,70 @@ class LiveSamples:
 
     def refresh(self) -> None:
         """Read the labels that have changed."""
-        found: dict[Key, tuple[int, Sample]] = {}
-        self.objects, self.highest, self.background, areas = 0, 0, False, []
+        self.passed_over = {}
+        learned = self._alike_planes()
+        tiles = [(entry, plane, place) for entry, plane in learned for place in self.store.places_of(plane)]
+        self._samples = self._read_changed([tiles[i] for i in evenly_chosen(len(tiles), MOST_TILES)])
+        self.labels, self.objects = set(), 0
+        for entry, plane in learned:
+            if entry.name not in self.passed_over:
+                held = self.store.objects(plane)
+                self.objects += len(held)
+                self.labels |= held | ({0} if self.store.places_of(plane, 0) else set())
+        areas: list[int] = []
+        for _, sample in list(self._samples.values())[:8]:
+            sizes = np.bincount(sample.mask[sample.mask > 0]) if self.kind == "objects" else np.zeros(0, int)
+            areas += sizes[sizes > 0].tolist()
+        self.area_px = float(np.median(areas)) if areas else 0.0
+
+    @property
+    def enough(self) -> bool:
+        """Return True if there is enough to learn from: two objects, or two classes, one of which may be background."""
+        known = self.objects if self.kind == "objects" else len(self.labels)
+        return known >= LEAST_OBJECTS and bool(self._samples)
+
+    def _alike_planes(self) -> list[tuple[Entry, Plane]]:
+        """Return the annotated planes of images that can be opened and have as many channels as most of them."""
+        opened: list[tuple[Entry, Plane, int]] = []
         for plane in self.store.planes():
             entry = self._entries.get(plane.image)
             if entry is None:
                 continue
-            versions = self.store.versions(plane)
-            held = self.store.objects(plane)
-            self.objects += len(held)
-            self.highest = max([self.highest, *held])
-            self.background |= bool(self.store.places_of(plane, 0))
-            for place in sorted(versions):
-                near = sum(versions.get((place[0] + dy, place[1] + dx), 0) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-                before = self._samples.get((plane.id, place))
-                if before is None or before[0] != near:
-                    sample = self._read(entry, plane, place)
-                    before = None if sample is None else (near, sample)
-                if before is not None:
-                    found[(plane.id, place)] = before
-        if len(found) > MOST_TILES:
-            kept = np.linspace(0, len(found) - 1, MOST_TILES).round().astype(int)
-            found = {key: found[key] for key in np.array(list(found), object)[kept].tolist()}
-        self._samples = found
-        for _, sample in list(found.values())[:8]:
-            sizes = np.bincount(sample.mask[sample.mask > 0]) if self.kind == "objects" else np.zeros(0, int)
-            areas += sizes[sizes > 0].tolist()
-        self.area_px = float(np.median(areas)) if areas else 0.0
+            try:
+                opened.append((entry, plane, self._channels_of(entry, plane)))
+            except SeptumError as error:
+                self.passed_over[entry.name] = error.given
+        counts = Counter(channels for *_, channels in opened)
+        self.channels = counts.most_common(1)[0][0] if counts else 0
+        for entry, _, channels in opened:
+            if channels != self.channels:
+                others = f"those learned from have {self.channels}"
+                self.passed_over[entry.name] = f"{entry.name}: {pluralize(channels, 'channel')}, {others}"
+        return [(entry, plane) for entry, plane, channels in opened if channels == self.channels]
+
+    def _channels_of(self, entry: Entry, plane: Plane) -> int:
+        if plane.id not in self._channels:
+            image = PlaneImage(self.project.open(entry), plane.t, plane.z)
+            self.store.plane(entry.name, plane.t, plane.z, image.shape[1:])  # refuses labels of other sides
+            self._channels[plane.id] = image.shape[0]
+        return self._channels[plane.id]
+
+    def _read_changed(self, tiles: list[tuple[Entry, Plane, Place]]) -> dict[Key, tuple[int, Sample]]:
+        """Return the samples of tiles, each with the sum of the versions around it; read those of another sum."""
+        read: dict[Key, tuple[int, Sample]] = {}
+        versions = {plane.id: self.store.versions(plane) for _, plane, _ in tiles}
+        for entry, plane, place in tiles:
+            around = [(place[0] + dy, place[1] + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+            near = sum(versions[plane.id].get(one, 0) for one in around)
+            before = self._samples.get((plane.id, place))
+            if before is None or before[0] != near:
+                try:
+                    before = near, self._read(entry, plane, place)
+                except SeptumError as error:
+                    self.passed_over[entry.name] = error.given
+                    continue
+            read[(plane.id, place)] = before
+        return read
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -167,7 +225,11 @@ class LiveSamples:
                 plane = planes[key[0]]
                 image = self.image(plane)
                 assert image is not None
-                common = [(float(o), float(s)) for o, s, _ in self.stats(plane, image, plan.normalization)]
+                try:
+                    common = [(float(o), float(s)) for o, s, _ in self.stats(plane, image, plan.normalization)]
+                except SeptumError as error:
+                    self.passed_over[plane.image] = error.given
+                    continue
                 fixed = NormalizeSettings(method="common", common=tuple(common), limit=plan.normalization.limit)
                 own = plan.model_copy(update={"normalization": fixed})
                 before = version, next(iter(prepare([sample], own, kind=self.kind)))
@@ -180,17 +242,14 @@ class LiveSamples:
         self._prepared.clear()
         self._stats.clear()
 
-    def _read(self, entry: Entry, plane: Plane, place: Place) -> Sample | None:
-        """Return a tile with context, in which only the tile itself is annotated; None if nothing in it is."""
+    def _read(self, entry: Entry, plane: Plane, place: Place) -> Sample:
+        """Return a tile with context, in which only the tile itself is annotated."""
         image = PlaneImage(self.project.open(entry), plane.t, plane.z)
-        plane = self.store.plane(entry.name, plane.t, plane.z, image.shape[1:])  # refuses labels of other sides
         core = tile_box(place).clip(plane.box)
         around = core.grow(int(_MARGIN / min(self.scale, 1.0))).clip(plane.box)
         labels = self.store.read(plane, around)
         known = np.zeros(labels.shape, bool)
         known[core.within(around)] = True
-        if (labels[core.within(around)] == UNANNOTATED).all():
-            return None
         part = image[(slice(0, image.shape[0]), slice(around.y0, around.y1), slice(around.x0, around.x1))]
         name = f"{plane.image} t{plane.t} z{plane.z} {place[0]} {place[1]}"
         mask = np.where(known | (labels > 0), labels, UNANNOTATED).astype(np.int32)

@@ -18,7 +18,6 @@ from septum.arrays.instances import ObjectSettings
 from septum.errors import DataError, ModelError, SeptumError
 from septum.models.named import file_of
 from septum.nn.device import find_device
-from septum.pairing.sample import Sample
 from septum.prediction.backend import for_scores
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.tiled import TiledPredictor, largest_output
@@ -28,12 +27,13 @@ from septum.studio.live.samples import LiveSamples
 from septum.studio.live.view import predict_view
 from septum.studio.messages import ServerLink
 from septum.studio.project import Project
-from septum.studio.settings import FITTING, LEAST_OBJECTS, NOTHING
+from septum.studio.settings import FITTING, NOTHING
 from septum.studio.tile_grid import Rect
 from septum.training.distributed import Processes
 from septum.training.fingerprint import Fingerprint, compute_fingerprint
 from septum.training.plan import Plan
 from septum.training.planner import LEAST_SCORE, STARTS
+from septum.training.prepare import Prepared
 from septum.training.presets import make_plan, working_scale
 from septum.training.pretrained import Pretrained, read_pretrained
 from septum.training.settings import TrainSettings
@@ -138,18 +138,31 @@ class LiveTraining:
             self._seen = version
             self._samples.refresh()
             self._due = True
-            enough = self._samples.objects >= LEAST_OBJECTS
-            if self._trainer is not None and enough:
-                if self._trainer.plan.network.classes != self._classes:
+            if self._trainer is not None and self._samples.enough:
+                network = self._trainer.plan.network
+                if (network.channels, network.classes) != (self._samples.channels, self._classes):
                     self._trainer = None
+                    self._samples.forget_prepared()
                 else:
-                    self._trainer.exchange_images(self._samples.prepared(self._trainer.plan))
+                    self._trainer.exchange_images(self._prepared(self._trainer.plan))
             self._tell(now=True)
-        return self._samples.objects >= LEAST_OBJECTS and bool(self._samples.samples)
+        return self._samples.enough
+
+    def _prepared(self, plan: Plan) -> tuple[Prepared, ...]:
+        """Return the annotated parts ready for training.
+
+        Raises
+        ------
+        DataError
+            If none of the images can be read any more.
+        """
+        if prepared := self._samples.prepared(plan):
+            return prepared
+        raise DataError("\n".join(self._samples.passed_over.values()), "an annotated image that can be read")
 
     @property
     def _classes(self) -> int:
-        return 2 if self._kind == "objects" else max(2, self._samples.highest + 1)
+        return 2 if self._kind == "objects" else max(2, max(self._samples.labels, default=0) + 1)
 
     def _learn(self) -> None:
         """Do a step; begin first if there is no training."""
@@ -179,7 +192,7 @@ class LiveTraining:
         if goes_on is None and scale != 1:
             self._samples.use_scale(scale)
             fingerprint = self._fingerprint()
-        start, words = (goes_on, "from where it ended") if goes_on is not None else self._choose_start(self._alike())
+        start, words = (goes_on, "from where it ended") if goes_on is not None else self._choose_start()
         plan, _ = make_plan(
             fingerprint, settings, gpu=self._device.torch.type != "cpu", bfloat16=self._device.bfloat16, start=start
         )
@@ -189,7 +202,7 @@ class LiveTraining:
             seed=0,
             device=self._device,
             processes=Processes(),
-            images=self._samples.prepared(plan),
+            images=self._prepared(plan),
             validator=Validator((), self._kind == "objects", plan, self._device),
         )
         wide = fingerprint.own_px
@@ -204,14 +217,9 @@ class LiveTraining:
         trainer.state.keep()
         return trainer
 
-    def _alike(self) -> tuple[Sample, ...]:
-        """Return the samples with as many channels as the first."""
-        samples = self._samples.samples
-        return tuple(s for s in samples if s.image.shape[0] == samples[0].image.shape[0])
-
     def _fingerprint(self) -> Fingerprint:
         scale = self._samples.scale
-        return compute_fingerprint(self._alike(), self._kind, classes=self._classes, scale=scale)
+        return compute_fingerprint(self._samples.samples, self._kind, classes=self._classes, scale=scale)
 
     def _last_model(self) -> Pretrained | None:
         """Return the model of an earlier time to go on with; None if there is none, or another start is asked for."""
@@ -228,7 +236,7 @@ class LiveTraining:
     def _fits(self, start: Pretrained) -> bool:
         return len(start.header.network.depths) == 2 and start.keeps_head(tuple(range(self._classes)))
 
-    def _choose_start(self, samples: tuple[Sample, ...]) -> tuple[Pretrained | None, str]:
+    def _choose_start(self) -> tuple[Pretrained | None, str]:
         """Choose the model to start from, with words for it."""
         if self._start == NOTHING:
             return None, "from nothing"
@@ -246,7 +254,7 @@ class LiveTraining:
         scores = {}
         for name in STARTS["objects"]:
             start = read_pretrained(file_of(name))
-            scores[name] = start.score(samples, lines=False, device=self._device)
+            scores[name] = start.score(self._samples.samples, lines=False, device=self._device)
         best = max(scores, key=lambda name: scores[name])
         if scores[best] >= LEAST_SCORE["objects"]:
             return read_pretrained(file_of(best)), f"from {best}, which found {scores[best]:.0%}"
@@ -264,8 +272,11 @@ class LiveTraining:
             {
                 "topic": "live",
                 "state": "paused" if self._paused else "waiting" if self._trainer is None else "learning",
+                "enough": self._samples.enough,
                 "objects": self._samples.objects,
-                "background": self._samples.background,
+                "classes": len(self._samples.labels),
+                "background": 0 in self._samples.labels,
+                "passed_over": list(self._samples.passed_over.values()),
                 "start": self._from,
                 "step": step,
                 "loss": loss,
@@ -279,8 +290,15 @@ class LiveTraining:
         if self._view is None or self._trainer is None:
             return
         plane, rect = self._view
+        try:
+            self._predict_part(plane, rect, self._trainer)
+        except SeptumError as error:
+            self._view = None  # the image cannot be read; the page asks again when it is opened
+            self._server.send({"topic": "failure", "text": str(error)})
+
+    def _predict_part(self, plane: Plane, rect: Rect, trainer: Trainer) -> None:
         image = self._samples.image(plane)
-        network = self._trainer.averaged_network()
+        network = trainer.averaged_network()
         if image is None or image.shape[0] != network.settings.channels or rect.empty:
             return
         begin = time.monotonic()
@@ -289,7 +307,7 @@ class LiveTraining:
             for_scores(network, self._device), self._device, largest_output(network.settings, self._device)
         )
         prepared_s = time.monotonic() - begin
-        plan = self._trainer.plan
+        plan = trainer.plan
         stats = self._samples.stats(plane, image, plan.normalization)
         objects = self._objects if self._kind == "objects" else None
         labels, sure = predict_view(tiler, image, stats, rect, scale=plan.scale, objects=objects)
@@ -304,7 +322,7 @@ class LiveTraining:
                 "rect": [rect.y0, rect.x0, rect.y1, rect.x1],
                 "objects": len(np.unique(labels[labels > 0])),
                 "seconds": seconds,
-                "step": self._trainer.counters.step,
+                "step": trainer.counters.step,
             },
             data,
         )
