@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from septum.io.files import read_mask
+from septum.io.files import read_mask, write_image
 from septum.studio.label_store import LabelStore
 from septum.studio.tile_grid import Rect
 
 from .conftest import Hands, Studio
 
 
-def labels(folder: Path, name: str = "a.tif") -> np.ndarray:
+def labels(folder: Path, name: str = "a.tif", z: int = 0) -> np.ndarray:
     store = LabelStore(folder / ".studio" / "labels.sqlite")
-    found = store.read(store.plane(name, 0, 0, (128, 128)), Rect(0, 0, 128, 128))
+    found = store.read(store.plane(name, 0, z, (128, 128)), Rect(0, 0, 128, 128))
     store.close()
     return found
 
@@ -144,6 +144,32 @@ def test_two_windows_show_the_same_and_overwrite_nothing(
     assert len({found[24, 24], found[64, 64], found[104, 104]}) == 3
     second.page.close()
     assert not second.errors
+
+
+def test_strokes_that_the_server_did_not_take_are_sent_again(hands: Hands, studio: Studio, folder: Path) -> None:
+    hands.open(studio.address)
+    hands.radius(6)
+    hands.page.route("**/api/edit/**", lambda route: route.abort())
+    hands.drag((24, 24), (24, 26))
+    hands.told("not saved", "saved")
+    hands.drag((64, 64), (64, 66))
+    hands.page.click("#download")
+    hands.told("Some edits are not saved yet")
+    hands.told("not saved", "saved")
+    assert (labels(folder) == -1).all()
+    hands.page.unroute("**/api/edit/**")
+    hands.saved()
+    found = labels(folder)
+    assert found[24, 24] > 0 and found[64, 64] > 0 and found[24, 24] != found[64, 64]
+
+
+def test_what_is_completed_of_a_stack_is_the_section_that_is_shown(hands: Hands, folder: Path) -> None:
+    write_image(folder / "images" / "a.tif", np.zeros((3, 128, 128), np.uint8), axes="ZYX")
+    hands.open(Studio(folder).address)
+    hands.told("This section is complete", "complete")
+    hands.page.click("#complete")
+    hands.saved()
+    assert (labels(folder, z=1) == 0).all() and (labels(folder, z=0) == -1).all()
 
 
 def test_learn_until_an_outline_appears_accept_correct_and_predict_all(

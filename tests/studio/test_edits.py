@@ -71,6 +71,17 @@ def test_an_outline_protects_other_objects(store: LabelStore, plane: Plane) -> N
     assert (labels == 1).sum() == 100 and (labels == 2).sum() == 100
 
 
+@pytest.mark.parametrize(("protect", "left"), [(True, 100), (False, 50)])
+def test_an_outline_of_background_protects_objects_if_asked_to(
+    store: LabelStore, plane: Plane, protect: bool, left: int
+) -> None:
+    block(store, plane, 1, Rect(10, 10, 20, 20))
+    corners = [(10, 15), (10, 30), (20, 30), (20, 15)]
+    do(store, plane, kind="polygon", points=corners, value=0, protect=protect)
+    labels = store.read(plane, WHOLE)
+    assert (labels == 1).sum() == left and (labels == 0).sum() == 200 - left
+
+
 def test_fill_stays_inside_a_ring_and_refuses_an_open_region(store: LabelStore, plane: Plane) -> None:
     block(store, plane, 4, Rect(500, 500, 530, 530))
     do(store, plane, kind="polygon", points=[(505, 505), (505, 525), (525, 525), (525, 505)], value=-1, protect=False)

@@ -79,7 +79,7 @@ def test_a_download_waits_for_a_mask_that_is_being_written(
     entry = next(iter(session.project.entries.values()))
     begun, go_on, write = threading.Event(), threading.Event(), masks.write_mask
 
-    def slow(*given: Any) -> Path | None:
+    def slow(*given: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
         return write(*given)

@@ -1,6 +1,7 @@
 // Requests to the server; addresses are relative, so that a proxy may put the page below another path.
 
 import type { Place, Rect } from "./grid";
+import { Refused } from "./saving";
 
 export interface ImageEntry {
   id: string;
@@ -69,7 +70,8 @@ export interface Prediction {
   sure: Uint8Array;
 }
 
-export class Conflict extends Error {}
+/** An edit on a state that another window has changed. */
+export class Conflict extends Refused {}
 
 async function checked(answer: Response): Promise<Response> {
   if (answer.ok) return answer;
@@ -80,7 +82,9 @@ async function checked(answer: Response): Promise<Response> {
   } catch {
     // the status says it
   }
-  throw answer.status === 409 ? new Conflict(text) : new Error(text);
+  if (answer.status === 409) throw new Conflict(text);
+  // 403: the server was started again with another key; 5xx: it could not do what was asked, as on a full disk.
+  throw answer.status < 500 && answer.status !== 403 ? new Refused(text) : new Error(text);
 }
 
 async function get<T>(path: string): Promise<T> {

@@ -4,7 +4,9 @@ import * as api from "./api";
 import { Painter, type Layer } from "./gl";
 import { clip, isEmpty, levelFor, type Rect } from "./grid";
 import { KEYS, actionOf } from "./keys";
+import { planeWord, sectionToOpen } from "./planes";
 import { Pointers, type Point } from "./pointers";
+import { Refused, Saving } from "./saving";
 import { Stroke } from "./stroke";
 import { Tiles } from "./tiles";
 import { fitScale, fitted, toImage, toScreen, visible, zoomed, type Size, type View } from "./view";
@@ -45,8 +47,9 @@ class Page {
   private drag: Point | null = null;
   private rect: Rect | null = null;
   private pointer: Point | null = null;
-  private saving: Promise<void> = Promise.resolve();
-  private unsaved = 0;
+  private saving = new Saving(() => this.showSaved(), (text) => this.say(text));
+  private lost = false; // the server did not answer
+  private outdated = false; // the page is to be loaded again, once all is saved
   private stale = new Map<string, [number, number, number]>();
   private predicted: { labels: WebGLTexture; sure: WebGLTexture; data: api.Prediction } | null = null;
   private losses: number[] = [];
@@ -105,8 +108,8 @@ class Page {
     if (value) list.value = value;
   }
 
-  private async open(id: string, t = 0, z = 0): Promise<void> {
-    await this.saving;
+  private async open(id: string, t = 0, z: number | null = null): Promise<void> {
+    await this.saving.idle();
     let info: api.ImageInfo;
     try {
       info = await api.image(id);
@@ -118,7 +121,7 @@ class Page {
     if (this.info) this.views.set(this.info.id, this.view);
     this.info = info;
     this.t = t;
-    this.z = z || (info.sections > 1 ? Math.floor(info.sections / 2) : 0);
+    this.z = sectionToOpen(info.sections, z);
     this.current = this.selected = 0;
     this.reserved = [];
     history.replaceState(null, "", `#${id}`);
@@ -130,6 +133,7 @@ class Page {
       window: [...window],
       color: info.channels === 1 ? [1, 1, 1] : COLORS[n % 3]!,
     }));
+    el("complete").textContent = `This ${planeWord(info)} is complete`;
     this.buildChannels();
     this.openPlane();
     if (!info.written) this.say("This image is large: its mask is written when you download it or train.");
@@ -252,23 +256,23 @@ class Page {
 
   // ---- saving
 
-  private queue(work: () => Promise<void>): void {
-    this.unsaved += 1;
-    el("saved").textContent = "saving";
-    this.saving = this.saving
-      .then(work)
-      .catch((error: unknown) => this.say((error as Error).message))
-      .then(async () => {
-        this.unsaved -= 1;
-        if (this.unsaved === 0) {
-          el("saved").textContent = "saved";
-          await this.renewStale();
-        }
-      });
+  private showSaved(): void {
+    const { unsaved, failing } = this.saving;
+    const done = this.lost ? "no connection" : "saved";
+    el("saved").textContent = unsaved === 0 ? done : failing ? "not saved" : "saving";
+    el("saved").classList.toggle("failing", failing);
+    if (unsaved > 0) return;
+    if (this.outdated) location.reload();
+    else this.renewStale().catch((error: unknown) => this.say((error as Error).message));
+  }
+
+  private loadAgain(): void {
+    this.outdated = true;
+    void this.saving.again();
   }
 
   private async renewStale(): Promise<void> {
-    if (this.unsaved > 0 || this.stroke || this.stale.size === 0) return;
+    if (this.saving.unsaved > 0 || this.stroke || this.stale.size === 0) return;
     const tiles = [...this.stale.values()];
     this.stale.clear();
     await this.tiles?.renew(tiles);
@@ -286,25 +290,26 @@ class Page {
   private save(stroke: Stroke): void {
     const tiles = this.tiles!;
     const plane = tiles.plane;
-    const changes = stroke.changes();
+    let changes = stroke.changes();
     if (changes.length === 0) return;
-    this.queue(async () => {
-      const send = async (one: Stroke, painted = one.changes()): Promise<void> => {
-        const done = await api.edit(plane, { kind: "paint", name: one.name, tiles: painted });
-        for (const [ty, tx, version] of done.tiles) {
-          const tile = tiles.labelTile(ty * 512, tx * 512);
-          if (tile) tile.version = version;
-        }
-      };
+    const send = async (): Promise<void> => {
       // Strokes before this one may have changed the versions since it was drawn.
       for (const one of changes) one.version = tiles.labelTile(one.ty * 512, one.tx * 512)?.version ?? one.version;
+      const done = await api.edit(plane, { kind: "paint", name: stroke.name, tiles: changes });
+      for (const [ty, tx, version] of done.tiles) {
+        const tile = tiles.labelTile(ty * 512, tx * 512);
+        if (tile) tile.version = version;
+      }
+    };
+    this.saving.add(async () => {
       try {
-        await send(stroke, changes);
+        await send();
       } catch (error) {
-        const places = changes.map((one): [number, number, number] => [one.ty, one.tx, -1]);
-        await tiles.renew(places);
+        if (!(error instanceof Refused)) throw error; // the stroke stays on the screen, and is sent again
+        await tiles.renew(changes.map((one): [number, number, number] => [one.ty, one.tx, -1]));
         if (!(error instanceof api.Conflict)) throw error;
-        await send(stroke.again());
+        changes = stroke.again().changes();
+        await send();
         this.say("This place was changed in another window; your stroke was painted on the new state.");
       }
     });
@@ -312,9 +317,9 @@ class Page {
 
   private request(body: object, after?: () => void): void {
     const tiles = this.tiles!;
-    this.queue(async () => {
+    this.saving.add(async () => {
       const done = await api.edit(tiles.plane, body);
-      await tiles.renew(done.tiles);
+      await tiles.renew(done.tiles).catch((error: unknown) => this.say((error as Error).message)); // the edit is done
       after?.();
       if (done.tiles.length === 0) this.say("Nothing has changed.");
     });
@@ -322,7 +327,7 @@ class Page {
 
   private step(way: "undo" | "redo"): void {
     const tiles = this.tiles!;
-    this.queue(async () => {
+    this.saving.add(async () => {
       const done = await api.step(tiles.plane.image, way);
       if (done.name === null) return this.say(way === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
       if (done.t !== this.t || done.z !== this.z) {
@@ -331,7 +336,7 @@ class Page {
         this.openPlane();
       } else await tiles.renew(done.tiles);
       this.say(`${way === "undo" ? "Undone" : "Done again"}: ${done.name}`);
-    });
+    }, false);
   }
 
   // ---- tools
@@ -849,7 +854,7 @@ class Page {
       "accept-view": () => this.act("acceptView"),
       complete: () => this.request({ kind: "complete" }),
       learn: () => this.send(() => api.live(el("learn").textContent === "Pause" ? "pause" : "resume")),
-      train: () => this.send(() => api.job("train", { budget_s: Number(choice("budget").value) })),
+      train: () => this.whenSaved(() => api.job("train", { budget_s: Number(choice("budget").value) })),
       predict: () => {
         const also = ["tables", "geojson", "rois"].filter((form) => input(form).checked);
         this.send(() => api.job("predict", { model: choice("model").value, also }));
@@ -858,6 +863,11 @@ class Page {
       stop: () => this.send(() => api.job("stop")),
     };
     for (const [id, work] of Object.entries(clicks)) el(id).onclick = work;
+    el("download").onclick = (event) => {
+      if (this.saving.unsaved === 0) return;
+      event.preventDefault();
+      this.sayUnsaved();
+    };
     choice("images").onchange = () => void this.open(choice("images").value);
     choice("model").onchange = () => (this.chosen = true);
     choice("start").onchange = () => this.send(() => api.live("restart", choice("start").value));
@@ -869,26 +879,33 @@ class Page {
     input("radius").oninput = () => this.setRadius(this.radius);
     for (const id of ["invert", "show-prediction", "show-doubt", "wash"]) input(id).oninput = () => this.draw();
     addEventListener("beforeunload", (event) => {
-      if (this.unsaved > 0) event.preventDefault();
+      if (this.saving.unsaved > 0) event.preventDefault();
     });
   }
 
   private send(work: () => Promise<unknown>): void {
-    this.saving.then(work).catch((error: unknown) => this.say((error as Error).message));
+    this.saving.idle().then(work).catch((error: unknown) => this.say((error as Error).message));
+  }
+
+  private whenSaved(work: () => Promise<unknown>): void {
+    this.send(async () => (this.saving.unsaved > 0 ? this.sayUnsaved() : work()));
+  }
+
+  private sayUnsaved(): void {
+    this.say("Some edits are not saved yet: wait until the page says \"saved\".");
   }
 
   private listen(): void {
     const stream = new EventSource("api/events");
     const on = <T>(topic: string, take: (data: T) => void): void =>
       stream.addEventListener(topic, (event) => take(JSON.parse((event as MessageEvent<string>).data) as T));
-    let lost = false;
     on("hello", () => {
-      if (lost) location.reload(); // the server was started again: the page shows its state
+      if (this.lost) this.loadAgain(); // the server was started again: the page shows its state
     });
     stream.onerror = () => {
-      lost = true;
-      el("saved").textContent = "no connection";
-      this.say("The server does not answer. Strokes that were shown as saved are saved.");
+      this.lost = true;
+      this.showSaved();
+      this.say("The server does not answer. Strokes that were shown as saved are saved; others are sent again.");
     };
     on<{ image: string; t: number; z: number; tiles: [number, number, number][]; objects: number }>("labels", (data) => {
       const entry = this.folder!.images.find((one) => one.id === data.image);
@@ -913,7 +930,7 @@ class Page {
       this.showJob(data);
       if (!data.running) void this.loadFolder();
     });
-    on<{ images: { id: string; name: string; t: number; z: number; disagreement: number }[] }>("suggested", (data) => {
+    on<{ images: { id: string; name: string; t: number; z: number | null; disagreement: number }[] }>("suggested", (data) => {
       el("suggested").replaceChildren(
         ...data.images.map((one) => {
           const item = document.createElement("li");
@@ -928,7 +945,7 @@ class Page {
     on<{ models: string[] }>("models", (data) => this.listModels(data.models));
     on<{ text: string }>("failure", (data) => this.say(data.text));
     on<{ text: string }>("note", (data) => this.say(data.text));
-    on("reload", () => location.reload());
+    on("reload", () => this.loadAgain());
   }
 }
 

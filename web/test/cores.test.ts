@@ -3,6 +3,7 @@ import test from "node:test";
 import { mayPaint, segmentSpans } from "../src/brush";
 import { levelFor, levelsOf, placesIn } from "../src/grid";
 import { KEYS, actionOf, keyName } from "../src/keys";
+import { planeWord, sectionToOpen } from "../src/planes";
 import { applyRuns, changedRuns } from "../src/runs";
 import { fitted, toImage, toScreen, visible, zoomed } from "../src/view";
 
@@ -114,4 +115,17 @@ test("keys that people know from other programs", () => {
   assert.equal(actionOf(press("?", { shiftKey: true })), "help");
   assert.equal(keyName(press("PageDown")), "pagedown");
   assert.equal(actionOf(press("w", { ctrlKey: true })), undefined);
+});
+
+test("a section that is asked for is opened, also the first; otherwise the middle", () => {
+  assert.equal(sectionToOpen(9, 0), 0);
+  assert.equal(sectionToOpen(9, 7), 7);
+  assert.equal(sectionToOpen(9, null), 4);
+  assert.equal(sectionToOpen(1, null), 0);
+});
+
+test("what is completed of a stack is a section", () => {
+  assert.equal(planeWord({ sections: 9, frames: 3 }), "section");
+  assert.equal(planeWord({ sections: 1, frames: 3 }), "frame");
+  assert.equal(planeWord({ sections: 1, frames: 1 }), "image");
 });

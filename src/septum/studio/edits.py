@@ -45,7 +45,7 @@ class Paint(Settings):
 
 
 class Polygon(Settings):
-    """The pixels whose centers lie inside an outline of (y, x) points become `value`."""
+    """The pixels whose centers lie inside an outline of (y, x) points become `value`; `protect` keeps objects."""
 
     kind: Literal["polygon"]
     points: Annotated[tuple[Point, ...], Field(min_length=3, max_length=20_000)]
@@ -242,7 +242,7 @@ def _polygon(store: LabelStore, plane: Plane, request: Polygon) -> Edit:
     # The page counts from the corner of the first pixel, the function from its center.
     inside = polygon2mask(box.sides, points - 0.5 - [box.y0, box.x0])
     labels = store.read(plane, box)
-    if request.protect and request.value > 0:
+    if request.protect:
         inside &= labels <= 0
     return _write_box(store, plane, "outline", box, np.full(box.sides, request.value, np.int32), inside)
 

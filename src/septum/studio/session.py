@@ -220,17 +220,6 @@ class Session:
         file = self.project.mask_path(entry)
         return file if file.is_file() else None
 
-    def write_mask(self, entry: Entry) -> None:
-        """Write the mask of an image, and tell all pages which file of somebody else was moved for it.
-
-        Raises
-        ------
-        SeptumError
-            If it cannot be written.
-        """
-        for note in masks.write_mask(self.project, self.store, entry, self.pyramid.shown(entry)).notes:
-            self.hub.send("note", text=note)
-
 
 class _MaskWriter:
     """Writes masks in the background, a pause after the last edit of an image; those that failed again and again.
@@ -322,7 +311,8 @@ class _MaskWriter:
         if large == _is_written(shown):
             return
         edit = session.store.latest_edit(entry.name)  # before the mask is written: later edits may be in it or not
-        session.write_mask(entry)
+        for note in masks.write_mask(session.project, session.store, entry, shown).notes:
+            session.hub.send("note", text=note)  # which file of somebody else was moved for the mask
         self.mark_written(entry, edit)
         session.hub.send("written", image=entry.id)
 
