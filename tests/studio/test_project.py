@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -66,7 +67,11 @@ def no_learning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("images", "painted"),
-    [(("images/p1/a.png", "images/p2/b.png"), "images/p1/a.png"), (("a.png", "raw/r.png"), "a.png")],
+    [
+        (("images/p1/a.png", "images/p2/b.png"), "p1/a.png"),
+        (("a.png", "raw/r.png"), "a.png"),
+        (("p1/a.png", "raw/r.png"), "p1/a.png"),
+    ],
 )
 def test_images_keep_their_names_and_labels_after_a_mask_was_written(
     tmp_path: Path, images: tuple[str, ...], painted: str
@@ -90,6 +95,17 @@ def test_a_note_of_folders_that_does_not_fit_is_left_out(folder: Path, note: str
     (folder / ".studio").mkdir()
     (folder / ".studio" / "folders.json").write_text(note, encoding="utf-8")
     assert Project(folder).images == folder / "images"
+
+
+def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(FileError, match=r"\.studio: may not be written"):
+        Session(StudioSettings(folder=folder))
 
 
 def test_images_of_one_name_that_would_share_a_mask_are_passed_over_and_named(tmp_path: Path) -> None:
@@ -153,6 +169,24 @@ def test_drawn_objects_are_shown_and_a_painted_mask_takes_their_place(tmp_path: 
     assert session.store.objects(plane) == {7}
     session.close()
     assert [pair.mask for pair in check([tmp_path / "images", tmp_path / "masks"]).pairs] == [file]
+
+
+def test_classes_of_drawn_objects_are_shown_where_labels_are_classes(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/a.png")
+    shapes = [
+        {"label": label, "shape_type": "rectangle", "points": [[at, at], [at + 8, at + 8]]}
+        for label, at in (("round", 2), ("flat", 20), ("round", 40))
+    ]
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}), encoding="utf-8")
+    session = Session(StudioSettings(folder=tmp_path))
+    session.store.note("kind", "classes")
+    entry = entry_of(session, "a.png")
+    session.describe(entry)
+    plane = session.plane(entry, 0, 0)
+    shown = session.store.read(plane, plane.box)
+    session.close()
+    assert [shown[at + 4, at + 4] for at in (2, 20, 40)] == [2, 1, 2]  # in the order of their names
 
 
 def test_masks_whose_names_fit_only_without_masks_of_the_studio_are_passed_over(tmp_path: Path) -> None:

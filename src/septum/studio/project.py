@@ -22,13 +22,12 @@ from pathlib import Path
 from septum.errors import FileError, SeptumError, UsageError
 from septum.io.annotations.formats import is_drawn
 from septum.io.atomic import as_error, whole_file
-from septum.io.files import list_images, open_image
+from septum.io.files import images_below, list_images, open_image
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
 from septum.pairing.folders import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
-    images_in,
     role_folders,
     subfolders,
     without_results,
@@ -102,10 +101,7 @@ class Project:
         if self._noted:
             return
         names = {role: place.relative_to(self.root).as_posix() for role, place in self._roles().items()}
-        try:
-            self.work.mkdir(exist_ok=True)
-        except OSError as error:
-            raise as_error(self._note, error) from error
+        self.make_work()
         with whole_file(self._note) as file:
             file.write_text(json.dumps(names), encoding="utf-8")
         self._noted = True
@@ -117,6 +113,19 @@ class Project:
     def work(self) -> Path:
         """Return the hidden folder of the studio."""
         return self.root / ".studio"
+
+    def make_work(self) -> None:
+        """Make the hidden folder of the studio.
+
+        Raises
+        ------
+        FileError
+            If it cannot be made: the folder may not be written, or the disk is full.
+        """
+        try:
+            self.work.mkdir(exist_ok=True)
+        except OSError as error:
+            raise as_error(self.work, error) from error
 
     @property
     def runs(self) -> Path:
@@ -254,7 +263,7 @@ def _folders(root: Path) -> tuple[Path, Path]:
     if roles is not None:
         return roles
     for folder in subfolders(root):
-        if folder.name.casefold() in IMAGE_FOLDERS and images_in(folder):
+        if folder.name.casefold() in IMAGE_FOLDERS and images_below(folder):
             return folder, root / "masks"
     masks = [p for p in subfolders(root) if p.name.casefold() in MASK_FOLDERS]
     return root, masks[0] if masks else root / "masks"

@@ -332,7 +332,7 @@ def _lock(project: Project) -> Any:
     """Lock the folder for this process."""
     from filelock import FileLock, Timeout
 
-    project.work.mkdir(exist_ok=True)
+    project.make_work()
     lock = FileLock(project.work / ".lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
