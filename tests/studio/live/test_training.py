@@ -244,6 +244,22 @@ def test_images_that_cannot_be_read_or_have_other_channels_are_named_and_the_oth
     assert other == "color.png: 3 channels, those learned from have 1" and "damaged.png" in unreadable
 
 
+def test_an_image_that_came_while_learning_is_learned_from_and_one_that_is_gone_is_named(
+    project: Project, painted: tuple[LabelStore, Plane]
+) -> None:
+    store, _ = painted
+    samples = LiveSamples(project, store, "objects")
+    samples.refresh()
+    write_image(project.root / "images" / "c.png", np.zeros((20, 30), np.uint8), axes="YX")
+    tile = empty_tile()
+    tile[:10, :10] = 1
+    for name in ("c.png", "gone.png"):
+        store.write(store.plane(name, 0, 0, (20, 30)), "brush", {(0, 0): tile})
+    samples.refresh()
+    assert samples.objects == 4 and len(samples.samples) == 2
+    assert samples.passed_over == {"gone.png": "gone.png: not in the folder any more"}
+
+
 def test_a_class_and_background_are_enough_to_learn_from(project: Project) -> None:
     store = LabelStore(project.work / "labels.sqlite")
     plane = store.plane("a.tif", 0, 0, SIDES)

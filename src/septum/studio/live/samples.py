@@ -90,7 +90,7 @@ class LiveSamples:
     Attributes
     ----------
     passed_over
-        Why annotated images are not learned from, by name: they cannot be read, or have other channels than most.
+        Why annotated images are not learned from, by name: gone, not readable, or of other channels than most.
     channels
         Of the images that are learned from.
     labels
@@ -109,6 +109,7 @@ class LiveSamples:
 
     def __post_init__(self) -> None:
         self._entries: dict[str, Entry] = {e.name: e for e in self.project.entries.values()}
+        self._gone: set[str] = set()
         self._samples: dict[Key, tuple[int, Sample]] = {}
         self._prepared: dict[Key, tuple[int, Prepared]] = {}
         self._stats: dict[int, NDArray[np.float32]] = {}
@@ -155,9 +156,12 @@ class LiveSamples:
     def _alike_planes(self) -> list[tuple[Entry, Plane]]:
         """Return the annotated planes of images that can be opened and have as many channels as most of them."""
         opened: list[tuple[Entry, Plane, int]] = []
-        for plane in self.store.planes():
+        planes = self.store.planes()
+        self._find_new({plane.image for plane in planes})
+        for plane in planes:
             entry = self._entries.get(plane.image)
             if entry is None:
+                self.passed_over[plane.image] = f"{plane.image}: not in the folder any more"
                 continue
             try:
                 opened.append((entry, plane, self._channels_of(entry, plane)))
@@ -170,6 +174,13 @@ class LiveSamples:
                 others = f"those learned from have {self.channels}"
                 self.passed_over[entry.name] = f"{entry.name}: {pluralize(channels, 'channel')}, {others}"
         return [(entry, plane) for entry, plane, channels in opened if channels == self.channels]
+
+    def _find_new(self, annotated: set[str]) -> None:
+        """List the images of the folder again where an annotated one is not known: it may have come since."""
+        if annotated - self._entries.keys() - self._gone:
+            self.project.renew()
+            self._entries = {e.name: e for e in self.project.entries.values()}
+            self._gone = annotated - self._entries.keys()
 
     def _channels_of(self, entry: Entry, plane: Plane) -> int:
         if plane.id not in self._channels:
