@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from septum.errors import FileError
-from septum.report.plots import axis, loss_plot, read_log, scores_plot, sizes_plot, smoothed, tick_text, whisker
+from septum.report.plots import (
+    LEFT,
+    axis,
+    loss_plot,
+    read_log,
+    scores_plot,
+    sizes_plot,
+    smoothed,
+    tick_text,
+    whisker,
+    with_start,
+)
 
 
 def write_log(path: Path, lines: list[str]) -> Path:
@@ -47,6 +58,17 @@ def test_scores_are_drawn_where_they_were_computed() -> None:
     plot = scores_plot(steps, {"SEG": scores, "AP50": scores / 2}, 4)
     assert plot.count('<circle class="dot c0"') == plot.count('<circle class="dot c1"') == 2
     assert ">score on held-out images<" in plot
+
+
+def test_scores_before_the_first_step_are_drawn_at_step_0() -> None:
+    steps, scores = np.arange(1.0, 5), {"SEG": np.array([np.nan, 0.5, np.nan, 0.75])}
+    assert with_start(steps, scores, {})[0].tolist() == [1, 2, 3, 4]
+    from_0, found = with_start(steps, scores, {"SEG": 0.25, "AP": 0.5})
+    assert from_0.tolist() == [0, 1, 2, 3, 4]
+    assert list(found) == ["SEG"] and found["SEG"][[0, 2, 4]].tolist() == [0.25, 0.5, 0.75]
+    plot = scores_plot(from_0, found, 0)
+    assert plot.count('<circle class="dot c0"') == 3
+    assert f'cx="{LEFT:.1f}"' in plot
 
 
 def test_plots_have_round_ticks_and_escaped_texts() -> None:

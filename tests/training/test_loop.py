@@ -12,7 +12,7 @@ import torch
 
 import septum
 from septum.errors import DataError, SeptumError, UsageError
-from septum.events import Event, Warned
+from septum.events import Event, Warned, Working
 from septum.io.files import write_image
 from septum.io.tensors import read_model
 from septum.nn import deep_supervision as supervised_module
@@ -24,7 +24,8 @@ from septum.prediction.settings import PredictSettings
 from septum.training import loop as train_module
 from septum.training import planner as planning
 from septum.training import trainer as trainer_module
-from septum.training.events import Planned, Resumed, Step, Trained, Validated
+from septum.training.events import Planned, Resumed, Step, Stopped, Trained, Validated
+from septum.training.interrupt import StopRequest
 from septum.training.loop import train
 from septum.training.settings import TrainSettings
 
@@ -363,8 +364,42 @@ def test_a_training_is_not_worse_than_the_model_that_it_starts_from(
     events = list(train(_settings(data, tmp_path / "run", steps=2, **begun)))
     assert [e.step for e in events if isinstance(e, Validated)] == [0, 1, 2]
     assert any("the weights of its start" in e.text for e in events if isinstance(e, Warned)) == (best_step == 0)
-    assert open_model(model, "cpu").header.training["best_step"] == best_step
+    training = open_model(model, "cpu").header.training
+    assert training["best_step"] == best_step
+    assert training["start_scores"] == next(e.scores for e in events if isinstance(e, Validated))
     assert (_tensors(model) == _tensors(start)) == (best_step == 0)
+
+
+def test_a_stop_while_the_start_is_scored_changes_nothing(
+    data: Path, whole: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("uninterrupted", "stopped"):
+        scores = iter([0.5, 0.1, 0.4])  # the start scores best
+        monkeypatch.setattr(trainer_module, "selection_score", lambda _, scores=scores: next(scores))
+        out, stop = tmp_path / name, StopRequest()
+        begun = _settings(data, out, steps=2, from_model=whole[0] / "model.safetensors", width=None, depth=None)
+        if name == "stopped":
+            first = list[Event]()
+            for event in train(begun, stop):
+                first.append(event)
+                if isinstance(event, Working) and "scoring held-out images" in event.text:
+                    stop.request()
+            assert isinstance(first[-1], Stopped) and not any(isinstance(e, Validated | Step) for e in first)
+        events = list(train(begun))
+        log = [row.split(",") for row in (out / "log.csv").read_text().splitlines()]
+        training = open_model(out / "model.safetensors", "cpu").header.training
+        found.append(
+            (
+                [e.step for e in events if isinstance(e, Validated)],
+                training["best_step"],
+                training["start_scores"],
+                _tensors(out / "model.safetensors"),
+                [[*row[:3], *row[4:]] for row in log],  # without the seconds
+            )
+        )
+    assert found[0][:2] == ([0, 1, 2], 0)
+    assert found[1] == found[0]
 
 
 def test_compiling_is_refused_without_a_gpu(data: Path, tmp_path: Path) -> None:

@@ -239,6 +239,8 @@ def test_validations_that_became_slower_leave_the_budget_to_the_steps(monkeypatc
     assert held_out.affordable(planned, 4, Schedule(None, 600.0)) == 10
     assert held_out.affordable(planned, 4, Schedule(None, 0.01)) == 5, "the last one, at the end of the training"
     assert held_out.affordable(planned, 4, Schedule(100, None)) == 10, "without a budget nothing depends on the clock"
+    assert held_out.affordable(planned, 0, Schedule(None, 0.01)) == 10, "before any validation its time is not known"
+    assert held_out.affordable(planned, 0, Schedule(None, 0.01), start=1) == 1
 
 
 def test_a_clock_that_is_too_coarse_for_a_validation_leaves_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +249,8 @@ def test_a_clock_that_is_too_coarse_for_a_validation_leaves_the_plan(monkeypatch
     monkeypatch.setattr(validate_module.time, "monotonic", lambda: 0.0)
     assert held_out.plan_validations("whole", clock) == 10  # type: ignore[arg-type]
     assert held_out.affordable(10, 4, clock) == 10
+    of_5 = Schedule(None, 5.5 * 1e-6 * held_out.most_scored / 0.05)  # time for 5 validations of a microsecond an image
+    assert [held_out.affordable(10, 1, of_5, start=start) for start in (0, 1)] == [5, 4]
 
 
 def test_an_image_of_usual_size_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def _ensemble_header(
     first: ModelHeader, series: Series, trained: Sequence[Trained], objects: ObjectSettings
 ) -> ModelHeader:
     """Return the header of the ensemble, without scores, from the header of the first network."""
-    training = {name: value for name, value in first.training.items() if name != "best_step"}
+    training = {name: value for name, value in first.training.items() if name not in ("best_step", "start_scores")}
     training |= {"steps": sum(t.steps for t in trained), "seconds": round(series.budget.spent_s, 1)}
     training |= {"parts": [part.title for part in series.outline.parts]}
     return first.model_copy(update={"members": len(trained), "objects": objects, "scores": {}, "training": training})

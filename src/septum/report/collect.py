@@ -179,6 +179,7 @@ def build_report(
         images=tuple(gallery.lines()),
         worst=tuple(gallery.worst),
         best=tuple(gallery.best),
+        start_scores=header.training.get("start_scores", {}),
         objects=object_figures(images) if images and header.kind == "objects" else None,
         reliability=reliability(images) if images else None,
         timing=_timing(settings.out, trained, images, begin),

@@ -161,7 +161,9 @@ def _plots(report: RunReport) -> dict[str, Markup | dict[str, int] | None]:
         drawn["loss_plot"] = plots.loss_plot(steps, columns["loss"], report.best_step)
         scores = {n: v for n, v in columns.items() if n in report.model_scores and np.isfinite(v).any()}
         if scores:
-            drawn["scores_plot"] = plots.scores_plot(steps, scores, report.best_step)
+            drawn["scores_plot"] = plots.scores_plot(
+                *plots.with_start(steps, scores, report.start_scores), report.best_step
+            )
             drawn["score_lines"] = {name: number for number, name in enumerate(scores)}
     if report.objects is not None and report.objects.true:
         drawn["sizes_plot"] = plots.sizes_plot(report.objects.diameter_px, report.objects.iou, report.objects.found)

@@ -164,6 +164,22 @@ def loss_plot(steps: Array, loss: Array, best_step: int) -> Markup:
     return frame.drawing("Training loss over steps; the dashed line is the step whose weights were kept", marks)
 
 
+def with_start(steps: Array, scores: Mapping[str, Array], start: Mapping[str, float]) -> tuple[Array, dict[str, Array]]:
+    """Return steps and scores with those before the first step, which the log does not hold.
+
+    Parameters
+    ----------
+    steps, scores
+        See `scores_plot`.
+    start
+        Scores at step 0 by name, in 0..1; may be empty.
+    """
+    if not start:
+        return steps, dict(scores)
+    first = {name: np.array([start.get(name, math.nan)]) for name in scores}
+    return np.append(0.0, steps), {name: np.append(first[name], values) for name, values in scores.items()}
+
+
 def scores_plot(steps: Array, scores: Mapping[str, Array], best_step: int) -> Markup:
     """Draw the scores of held-out images over the steps.
 

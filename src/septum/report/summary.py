@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,8 @@ class RunReport(Event):
         Figures of the training; `budget_s` is None if steps were asked for. For several trainings `best_step` is 0.
     held_out : int
         Number of held-out images.
+    start_scores : dict
+        Scores before the first step, of the weights of another model; empty without them.
     model_scores : dict
         Scores in the model file, of all held-out images.
     scores : dict
@@ -176,6 +178,7 @@ class RunReport(Event):
     command: str
     seed: int
     fingerprint: str
+    start_scores: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     curve: Curve | None = None
     remarks: tuple[str, ...] = ()
@@ -223,6 +226,7 @@ def metrics(report: RunReport) -> dict[str, Any]:
         "best_step": report.best_step,
         "held_out": report.held_out,
         "scored": len(report.images),
+        "start_scores": report.start_scores,
         "model_scores": report.model_scores,
         "scores": {name: asdict(score) for name, score in report.scores.items()},
         "images": [asdict(line) for line in report.images],

@@ -42,7 +42,6 @@ SAVE_SECONDS = 60.0
 """A checkpoint is written after this time; when it is written does not change the training."""
 UNREAD_LOSSES = {"cuda": 10, "mps": 10}
 """Losses that stay unread on a GPU: reading one waits until the GPU has done everything before it."""
-
 KEEP_STEPS = 25
 """The state to roll back to is renewed after this number of steps."""
 
@@ -199,7 +198,7 @@ class _Session:
         counters, processes = trainer.counters, trainer.processes
         with schedule.spend("preparing"):
             yield from self._begin(checkpoint)
-        if checkpoint is None:
+        if counters.step == 0 and counters.best is None:  # new, or stopped before the start was scored
             if self.starts_trained:  # so that a short training does not end with worse weights than it began with
                 with schedule.spend("validating"):
                     yield from self._validate({})
@@ -220,7 +219,8 @@ class _Session:
                     stopped = not (yield from self._validate(counters.row))
                 if stopped:
                     break
-            if schedule.plateau and schedule.anneal_start is None and self._is_plateau():
+            improves = counters.no_improvement < PATIENCE and schedule.progress < LATEST
+            if schedule.plateau and schedule.anneal_start is None and not improves:
                 schedule.anneal(counters.step, trainer.plan.optimizer.schedule)
                 counters.progress = schedule.progress
                 counters.anneal_start, counters.anneal_end = schedule.anneal_start, schedule.anneal_end
@@ -269,7 +269,8 @@ class _Session:
     def _reserve(self) -> None:
         """Reserve time for the remaining validations, and count the steps to a plateau."""
         counters, validator = self.trainer.counters, self.trainer.validator
-        self.validations = validator.affordable(self.validations, counters.validated, self.schedule)
+        start = int(counters.start is not None)
+        self.validations = validator.affordable(self.validations, counters.validated, self.schedule, start=start)
         self.schedule.reserved_s = validator.time_to_reserve(self.validations - counters.validated)
         self.schedule.to_plateau = (PATIENCE - counters.no_improvement) * self.trainer.pass_steps
 
@@ -291,9 +292,6 @@ class _Session:
         if schedule.open_ended:
             return schedule.progress >= 1 or counters.step % self.trainer.pass_steps == 0
         return schedule.progress >= 1 or schedule.progress >= (counters.validated + 1) / self.validations
-
-    def _is_plateau(self) -> bool:
-        return self.trainer.counters.no_improvement >= PATIENCE or self.schedule.progress >= LATEST
 
     def _validate(self, row: dict[str, float | int]) -> Generator[Event, None, bool]:
         """Score held-out images and add the scores to the row; return False if a stop was requested before the end."""
@@ -378,6 +376,7 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     training |= {"seconds": round(schedule.seconds, 1), "activities_s": spent, "septum": __version__}
     training |= {"torch": torch.__version__, "plan": plan.model_dump(mode="json")}
     header = ModelHeader(
+    training |= {} if counters.start is None else {"start_scores": counters.start}
         **rules.reading,
         network=plan.network,
         normalization=plan.normalization,

@@ -45,6 +45,8 @@ class Counters(BaseModel):
         As in `septum.training.schedule.Schedule`.
     affordable_px, most_scored
         What a validation judges, as in `septum.training.validation.Validator`; None before it is known.
+    start
+        Scores before the first step, of the weights of another model; None without them.
     row
         The line of the log of a step whose validation is not done yet; None between steps.
     """
@@ -66,6 +68,7 @@ class Counters(BaseModel):
     anneal_end: _Count | None = Field(validation_alias=AliasChoices("anneal_end", "cooling_end"))
     affordable_px: _Count | None = None
     most_scored: _Count | None = None
+    start: dict[str, float] | None = None
     row: dict[str, int | float] | None
 
     @classmethod

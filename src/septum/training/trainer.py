@@ -254,7 +254,9 @@ class Trainer:
         if not scores:
             return {}, False
         score = selection_score(scores)
-        if counters.step:
+        if not counters.step:
+            counters.start = {name: float(value) for name, value in scores.items() if math.isfinite(value)}
+        else:
             improved = score > counters.reference + GAIN
             counters.no_improvement = 0 if improved else counters.no_improvement + 1
             counters.reference = score if improved else counters.reference

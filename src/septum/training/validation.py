@@ -203,16 +203,16 @@ class Validator:
         pixels = math.prod(timed.sides)
         return self._predict_s / pixels, self._score_s / pixels
 
-    def affordable(self, planned: int, validated: int, clock: Schedule) -> int:
+    def affordable(self, planned: int, validated: int, clock: Schedule, *, start: int = 0) -> int:
         """Return how many of the planned validations fit into their share of a time budget, judged by the last one.
 
         An untrained network finds no objects, or thousands: what a validation takes is known after it only. Of the
-        `planned` ones, 1 or more, `validated` are done.
+        `planned` ones, 1 or more, `validated` are done; `start`, 0 or 1, before the first step, besides them.
         """
-        if clock.budget_s is None or not self.samples or not validated:
+        if clock.budget_s is None or not self.samples or not validated + start:
             return planned
         validation_s = self.processes.broadcast(self._validation_s)
-        return max(validated + 1, min(planned, int(_VALIDATION_SHARE * clock.budget_s / validation_s)))
+        return max(validated + 1, min(planned, int(_VALIDATION_SHARE * clock.budget_s / validation_s) - start))
 
     @property
     def _validation_s(self) -> float:
