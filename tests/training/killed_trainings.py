@@ -24,9 +24,9 @@ import torch
 from septum.nn import deep_supervision as supervised_module
 from septum.nn.optimizer import Optimizer
 from septum.training import loop as train_module
-from septum.training import run_folder as run_folder_module
 from septum.training import trainer as trainer_module
 from septum.training import validation as validate_module
+from septum.training.checkpoint import StepLog
 from septum.training.interrupt import StopRequest
 from septum.training.loop import train
 from septum.training.settings import TrainSettings
@@ -76,9 +76,9 @@ class Moments:
             return whole_text(path, data, *args, **kwargs)
 
         Path.write_bytes, Path.write_text = half_bytes, half_text  # type: ignore[method-assign, assignment]
-        append = run_folder_module.StepLog.append
+        append = StepLog.append
 
-        def half_line(log: run_folder_module.StepLog, row: Any) -> None:
+        def half_line(log: StepLog, row: Any) -> None:
             before = log.path.stat().st_size
             append(log, row)
             whole = log.path.read_bytes()
@@ -86,7 +86,7 @@ class Moments:
             self("half of a line")
             whole_bytes(log.path, whole)
 
-        run_folder_module.StepLog.append = half_line  # type: ignore[method-assign]
+        StepLog.append = half_line  # type: ignore[method-assign]
 
 
 def lose_a_step() -> None:

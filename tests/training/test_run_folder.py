@@ -87,6 +87,18 @@ def test_a_series_goes_on_after_its_base_model_was_moved(tmp_path: Path) -> None
         folder.check_same_settings(_settings(), {}, {"folds": 4})
 
 
+def test_a_series_in_the_folder_of_a_training_is_refused_for_its_kind_alone(tmp_path: Path) -> None:
+    folder = _begin(tmp_path / "training")
+    with pytest.raises(UsageError, match=r"other settings or data:\n  folds: not given -> 2\nexpected"):
+        folder.check_same_settings(_settings(), {}, {"folds": 2})
+    series = RunFolder(tmp_path / "series", parts=True)
+    series.check_same_settings(_settings(), {}, {"folds": 2})
+    with pytest.raises(UsageError, match=r"other settings or data:\n  folds: 2 -> not given\nexpected"):
+        _go_on(series)
+    with pytest.raises(UsageError, match=r"folds: 2 -> not given\n  seeds: not given -> 3\nexpected"):
+        series.check_same_settings(_settings(), {}, {"seeds": 3})
+
+
 def test_a_stored_value_out_of_range_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"settings\.json: width = -2: .*greater than or equal to 1"):
         _go_on(_begin(tmp_path, add={"width": -2}))
@@ -104,6 +116,24 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
     with pytest.raises(FileError, match="run"):
         RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["log.csv", "model.safetensors", "report.html", "metrics.json", "scores.json"])
+def test_a_folder_that_is_no_run_keeps_its_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("of the user")
+    with pytest.raises(UsageError, match=rf"holds {name}, which a training would replace.*\n.*a new folder"):
+        RunFolder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "of the user"
+
+
+def test_a_run_that_was_killed_before_it_wrote_its_settings_begins(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).lock():
+        RunFolder(tmp_path).write_json("plan.json", {})  # as in the folders of a series
+    (tmp_path / "notes.txt").write_text("of the user")
+    _go_on(RunFolder(tmp_path))
+    (tmp_path / "log.csv").touch()
+    _go_on(RunFolder(tmp_path))
 
 
 def test_the_log_has_a_line_for_each_step(tmp_path: Path) -> None:

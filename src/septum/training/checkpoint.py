@@ -1,10 +1,12 @@
-"""Checkpoints of a run: the last two states, from each of which the training goes on exactly."""
+"""What a run writes while it trains: the last two states, from each of which it goes on exactly, and the log."""
 
 from __future__ import annotations
 
+import csv
 import math
+import os
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from septum.errors import FileError, ModelError
 from septum.events import Event, Warned
-from septum.io.atomic import remove_parts
+from septum.io.atomic import as_error, remove_parts, whole_file
 from septum.io.formats import format_path
 from septum.io.tensors import read_tensors, write_tensors
 from septum.training.schedule import Activity
@@ -21,6 +23,8 @@ from septum.training.schedule import Activity
 if TYPE_CHECKING:  # files of checkpoints are read without PyTorch
     from septum.training.distributed import Processes
 
+# Columns of the log before the scores.
+_COLUMNS = ("step", "loss", "rate", "seconds")
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
@@ -161,3 +165,86 @@ def agreed_checkpoint(folder: Path, processes: Processes) -> Generator[Event, No
 def _steps(folder: Path) -> dict[int, Path]:
     matches = ((_NAME.fullmatch(p.name), p) for p in folder.iterdir())
     return {int(match.group(1)): p for match, p in matches if match is not None}
+
+
+class StepLog:
+    """``log.csv``: one line for each step, complete and in order also after a crash.
+
+    Parameters
+    ----------
+    path
+        The file.
+    scores
+        Names of the columns for scores; empty in lines without scores.
+    after
+        Number of steps done: later lines, and all after a torn or missing line, are removed.
+
+    Attributes
+    ----------
+    missing
+        How many of the first `after` lines were missing.
+    """
+
+    def __init__(self, path: Path, scores: Sequence[str], *, after: int) -> None:
+        self.path = path
+        self._columns = [*_COLUMNS, *scores]
+        self.missing = after - self.truncate(after)
+
+    def truncate(self, after: int) -> int:
+        """Remove the lines after the first `after` steps; return the number of lines left."""
+        rows = self._intact_rows()[:after]
+        with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        return len(rows)
+
+    def _intact_rows(self) -> list[dict[str, str]]:
+        """Return the lines before the first one that is torn or is not the next step."""
+        rows: list[dict[str, str]] = []
+        try:
+            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+                for number, row in enumerate(csv.reader(file)):
+                    if number == 0 and row != self._columns:
+                        return []
+                    if number and (len(row) != len(self._columns) or row[0] != str(number)):
+                        break
+                    if number:
+                        rows.append(dict(zip(self._columns, row, strict=True)))
+        except FileNotFoundError:
+            return []
+        except csv.Error:
+            pass  # torn by a crash
+        except OSError as error:
+            raise as_error(self.path, error) from None
+        return rows
+
+    def append(self, row: Mapping[str, float | int]) -> None:
+        """Append one line.
+
+        Raises
+        ------
+        FileError
+            If the disk is full or the file is gone.
+        """
+        values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(values)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def sync(self) -> None:
+        """Write the lines to the disk; called before a checkpoint with their steps, so that a power cut loses none."""
+        try:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    reason = as_error(path, error)
+    return FileError(
+        reason.given, reason.expected, f"{reason.todo}; the same command continues from the last checkpoint"
+    )

@@ -22,14 +22,14 @@ from septum.pairing.parts import describe_parts
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
-from septum.training.checkpoint import Checkpoint, agreed_checkpoint
+from septum.training.checkpoint import Checkpoint, StepLog, agreed_checkpoint
 from septum.training.distributed import Processes, check_compilable, processes_of_this_training
 from septum.training.events import Checked, Finished, Maps, Planned, Resumed, Saved, Step, Stopped, Trained, Validated
 from septum.training.interrupt import StopRequest
 from septum.training.planner import check_step_memory, describe_memory, memory_for_images, on_working_grid, plan_of_run
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
-from septum.training.run_folder import RunFolder, StepLog
+from septum.training.run_folder import RunFolder
 from septum.training.schedule import LATEST, PATIENCE, TIMED_STEPS, Schedule, short_budget
 from septum.training.settings import TrainSettings
 from septum.training.split import Split, learnable, split

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import socket
@@ -32,21 +31,26 @@ from septum.io.atomic import as_error, remove_parts, whole_file
 from septum.io.formats import format_path
 from septum.io.tensors import read_model
 from septum.prediction.model import ModelHeader
-from septum.training.checkpoint import Checkpoint
+from septum.training.checkpoint import Checkpoint, StepLog
 from septum.training.events import Trained
 from septum.training.plan import Plan
 from septum.training.settings import TrainSettings, changed_settings, fixed_settings, read_fixed_settings
+from septum.words import list_some
 
 _WRITTEN = (
     *("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock"),
     *("tensorboard", "mlflow.json"),
 )
+# Results of a run, never there before its settings; the plan is, in the folders of a series.
+_RESULTS = (
+    *("log.csv", "scores.json", "model.safetensors", "report.html", "metrics.json"),
+    *("folds.json", "seeds.json", "curve.json"),
+)
 # Changed images that are named in a message.
 _MAX_IMAGES = 10
-# Keys of settings.json besides the settings: the data, the model to start from, and the kinds of a series.
-_OTHER_KEYS = ("images", "data_fingerprint", "from", "folds", "seeds", "learning_curve")
-# Columns of the log before the scores.
-_COLUMNS = ("step", "loss", "rate", "seconds")
+# Keys of settings.json besides the settings: the kinds of a series, the data, and the model to start from.
+_KINDS = ("folds", "seeds", "learning_curve")
+_OTHER_KEYS = ("images", "data_fingerprint", "from", *_KINDS)
 
 
 class RunFolder:
@@ -63,6 +67,8 @@ class RunFolder:
     ------
     FileError
         If the folder cannot be created, is a file, or holds links where this program writes.
+    UsageError
+        If the folder is no run and holds files that a run would replace.
     """
 
     def __init__(self, path: Path, *, parts: bool = False) -> None:
@@ -76,6 +82,14 @@ class RunFolder:
                 raise FileError(
                     f"{format_path(path / name)}: is a link", "a run folder without links in it", "give another -o"
                 )
+        foreign = [name for name in _RESULTS if (path / name).exists()]
+        if foreign and not (path / "settings.json").exists():
+            raise UsageError(
+                f"{format_path(path)} holds {list_some(foreign, 4)}, which a training would replace, and is not the "
+                "folder of a run: it has no settings.json",
+                "a new folder, or the folder of a run",
+                "give another -o",
+            )
         try:
             (path if parts else self.checkpoints).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -177,7 +191,8 @@ class RunFolder:
         changed = changed_settings(before, now)
         lines = [f"  {option}: {words}" for option, words in changed.items()]
         lines += _changed_values(others, more)
-        lines += _changed_images(old_images if isinstance(old_images, dict) else {}, images)
+        if images and old_images and isinstance(old_images, dict):  # a series leaves them to its trainings
+            lines += _changed_images(old_images, images)
         if not lines:
             return
         todo = "repeat the earlier command, or give a new folder with -o"
@@ -278,11 +293,13 @@ def _owner(note: Path) -> dict[str, str] | None:
 
 
 def _changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a line for each value that differs and is not a setting of this version."""
+    """Return a line for each value that differs and is not a setting; if the kinds differ, of the kinds alone."""
     lines = []
-    for name in sorted({*before, *now}):
+    other_kind = any(before.get(name) != now.get(name) for name in _KINDS)
+    for name in _KINDS if other_kind else sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         if name in _OTHER_KEYS and old != new:
+            old, new = ("not given" if value is None else value for value in (old, new))
             lines.append(f"  {name}: {old} -> {new}")
         elif name not in _OTHER_KEYS and old:
             lines.append(f"  {name}: {old} -> not a setting of this version")
@@ -315,86 +332,3 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
             "the plan that training wrote",
             "name the folder of a training, or train again with another -o",
         ) from None
-
-
-class StepLog:
-    """``log.csv``: one line for each step, complete and in order also after a crash.
-
-    Parameters
-    ----------
-    path
-        The file.
-    scores
-        Names of the columns for scores; empty in lines without scores.
-    after
-        Number of steps done: later lines, and all after a torn or missing line, are removed.
-
-    Attributes
-    ----------
-    missing
-        How many of the first `after` lines were missing.
-    """
-
-    def __init__(self, path: Path, scores: Sequence[str], *, after: int) -> None:
-        self.path = path
-        self._columns = [*_COLUMNS, *scores]
-        self.missing = after - self.truncate(after)
-
-    def truncate(self, after: int) -> int:
-        """Remove the lines after the first `after` steps; return the number of lines left."""
-        rows = self._intact_rows()[:after]
-        with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        return len(rows)
-
-    def _intact_rows(self) -> list[dict[str, str]]:
-        """Return the lines before the first one that is torn or is not the next step."""
-        rows: list[dict[str, str]] = []
-        try:
-            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
-                for number, row in enumerate(csv.reader(file)):
-                    if number == 0 and row != self._columns:
-                        return []
-                    if number and (len(row) != len(self._columns) or row[0] != str(number)):
-                        break
-                    if number:
-                        rows.append(dict(zip(self._columns, row, strict=True)))
-        except FileNotFoundError:
-            return []
-        except csv.Error:
-            pass  # torn by a crash
-        except OSError as error:
-            raise as_error(self.path, error) from None
-        return rows
-
-    def append(self, row: Mapping[str, float | int]) -> None:
-        """Append one line.
-
-        Raises
-        ------
-        FileError
-            If the disk is full or the file is gone.
-        """
-        values = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-        try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns, restval="").writerow(values)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-
-    def sync(self) -> None:
-        """Write the lines to the disk; called before a checkpoint with their steps, so that a power cut loses none."""
-        try:
-            with self.path.open("rb+") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> FileError:
-    reason = as_error(path, error)
-    return FileError(
-        reason.given, reason.expected, f"{reason.todo}; the same command continues from the last checkpoint"
-    )
