@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +132,27 @@ def test_too_few_images_are_refused(disks: Path, tmp_path: Path) -> None:
     settings = TrainSettings(data=(disks,), out=tmp_path / "run", steps=2, device="cpu")
     with pytest.raises(DataError, match="a learning curve with 4 images for training and 1 held out"):
         list(train_curve(settings))
+
+
+@pytest.mark.parametrize(("number", "held_out"), [(8, 0), (12, 2)])
+def test_images_that_alone_hold_a_class_are_not_counted_as_held_out(tmp_path: Path, number: int, held_out: int) -> None:
+    """Of the first 8 images each has a class of its own; further ones have the class of the first."""
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(number):
+        mask = np.full((24, 24), i if i < 8 else 0, np.uint8)
+        np.save(tmp_path / "data" / "masks" / f"{'abcdefghijkl'[i]}.npy", mask)
+        np.save(tmp_path / "data" / "images" / f"{'abcdefghijkl'[i]}.npy", rng.normal(50, 5, mask.shape))
+    small = {"kind": "classes", "steps": 1, "device": "cpu", "width": 2, "depth": 1, "tile": 36, "batch": 2}
+    asked = TrainSettings.model_validate({"data": (tmp_path / "data",), "out": tmp_path / "run", **small})
+    if held_out < 2:
+        with pytest.raises(DataError, match=f"{number - held_out} images for training and {held_out} held out"):
+            list(train_curve(asked))
+        return
+    planned = [event.lines[0] for event in islice(train_curve(asked), 40) if isinstance(event, Planned)]
+    assert planned[0].endswith(f"and {number - held_out} images, scored on the same {held_out}")
+    assert planned[1].startswith(f"2 of {number - held_out} images for training, {held_out} held out")
 
 
 @pytest.fixture(scope="module")

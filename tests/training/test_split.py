@@ -129,6 +129,57 @@ def test_copies_are_never_on_both_sides_of_a_fold() -> None:
         assert len({2, 7} & set(fold.held_out)) in (0, 2)
 
 
+def test_copies_in_two_sequences_are_never_on_both_sides_of_a_fold() -> None:
+    samples = _samples(("a", 4), ("b", 4), ("c", 4))
+    samples = [replace(s, copy_of="x" if s.name in ("a0", "b0") else "") for s in samples]
+    for number in (3, 4):  # whole sequences, and blocks of them
+        folds = make_folds(samples, number, seed=0)
+        assert sorted(i for fold in folds for i in fold.held_out) == list(range(12))
+        for fold in folds:
+            held, trained = ({samples[i].copy_of for i in part} - {""} for part in (fold.held_out, fold.train))
+            assert not held & trained
+    whole = make_folds(samples, 3, seed=0)
+    assert sorted(fold.sentence[13:60] for fold in whole)[1].startswith(
+        "7 images for training (1 near-duplicate of the"
+    )
+    assert folds_sentence(whole, samples) == (
+        "3 folds of 4 images: groups stay whole, copies of held-out images are left out of the training"
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_copies_in_two_groups_are_never_on_both_sides(seed: int) -> None:
+    samples = [replace(s, name=f"p{i // 2}_{i % 2}") for i, s in enumerate(_samples(("", 10)))]
+    samples = [replace(s, copy_of="x" if s.name in ("p1_0", "p2_0") else "") for s in samples]
+    found = split(samples, SplitSettings(group=r"p\d"), seed=seed)
+    held, trained = ({samples[i].name for i in part} for part in (found.held_out, found.train))
+    copied = bool(held & {"p1_0", "p2_0"})
+    assert len(trained & {"p1_0", "p2_0"}) == (0 if copied else 2)
+    left = " (1 near-duplicate of them left out)" if copied else ""
+    names = ", ".join(sorted(held))
+    assert found.sentence == f"{8 - copied} images for training{left}, 2 held out for validation: {names}"
+
+
+def test_a_group_that_alone_holds_a_class_is_trained_on_as_a_whole() -> None:
+    samples = _samples(("", 6))
+    for i, value in enumerate([0, 1, 2, 0, 1, 1]):
+        samples[i] = replace(samples[i], name=f"p{i // 2}_{i}", mask=np.full((4, 4), value, np.int32))
+    chosen = [split(samples, SplitSettings(group=r"p\d"), seed=seed, classes=True) for seed in range(8)]
+    for found in chosen:
+        assert {2} <= {int(samples[i].mask.max()) for i in found.train}  # of the images of p1 alone
+        assert not {samples[i].name[:2] for i in found.train} & {samples[i].name[:2] for i in found.held_out}
+    said = {found.sentence.rpartition("; ")[2] for found in chosen if "; " in found.sentence}
+    assert said == {"p1_2 and 1 more of its group are trained on: no other training image holds class 2"}
+
+
+def test_a_pattern_that_matches_alike_in_every_name_is_refused() -> None:
+    samples = [replace(s, name=f"patient01_{i}") for i, s in enumerate(_samples(("", 5)))]
+    for fold in (None, (1, 5)):
+        with pytest.raises(DataError, match="matches 'patient01' in all 5 names, which makes 1 group"):
+            split(samples, SplitSettings(group=r"patient\d+", fold=fold), seed=0)
+    assert split(samples[:1], SplitSettings(group=r"patient\d+"), seed=0).train == (0,)
+
+
 def test_a_pattern_groups_images_and_no_group_is_on_both_sides() -> None:
     samples = [replace(s, name=f"patient{i % 3}_image{i}") for i, s in enumerate(_samples(("", 9)))]
     for k in (1, 2, 3):
@@ -148,7 +199,7 @@ def test_a_pattern_groups_images_and_no_group_is_on_both_sides() -> None:
 def test_too_few_images_for_folds_are_refused() -> None:
     with pytest.raises(DataError, match="2 annotated images for 3 folds"):
         make_folds(_samples(("", 2)), 3, seed=0)
-    with pytest.raises(DataError, match="no image to train on that is not next to"):
+    with pytest.raises(DataError, match="no image to train on but neighbors or copies"):
         make_folds(_samples(("stack", 3)), 3, seed=0)
 
 
@@ -184,3 +235,5 @@ def test_a_held_out_image_with_the_only_pixels_of_a_class_is_trained_on() -> Non
         "3 is trained on: no other training image holds class 2",
         "4 is trained on: no other training image holds class 3",
     )
+    samples[2:4] = [replace(sample, copy_of="x") for sample in samples[2:4]]
+    assert train_on_every_class(samples, [0, 1], [2, 3])[0] == [0, 1, 2, 3]  # never a copy on the other side

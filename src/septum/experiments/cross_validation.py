@@ -10,13 +10,15 @@ from septum.events import Event
 from septum.experiments.ensemble import finish_ensemble
 from septum.experiments.held_out import OUT_OF_FOLD, HeldOutShare
 from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, run_series
+from septum.pairing.grouping import grouped
 from septum.pairing.sample import Sample
 from septum.prediction.model import open_model
 from septum.report.summary import json_ready
+from septum.settings import MaskKind
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest
 from septum.training.settings import TrainSettings
-from septum.training.split import folds_sentence, grouped, make_folds
+from septum.training.split import folds_sentence, make_folds
 
 _NOTE = (
     "Every image was predicted by the one network that was not trained on it. The model averages all networks, which "
@@ -52,7 +54,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
     yield from run_series(settings, SeriesKind("folds", folds, partial(_outline, settings, folds), _finish), stop)
 
 
-def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample]) -> Outline:
+def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample], _: MaskKind) -> Outline:
     """Return one training for each fold."""
     parts = []
     for k in range(1, folds + 1):

@@ -25,7 +25,7 @@ from septum.evaluation.object_scores import object_examples
 from septum.experiments.events import HeldOutDone
 from septum.io.atomic import as_error
 from septum.io.files import read_image, write_image
-from septum.pairing.sample import Sample, evenly_chosen, on_grid
+from septum.pairing.sample import Sample, evenly_chosen, learnable, on_grid
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, smallest_integer
 from septum.report.gallery import predicted_sample, spread_order
@@ -36,7 +36,6 @@ from septum.training.model_selection import (
     decision_options,
     tune_objects,
 )
-from septum.training.split import learnable
 from septum.training.validation import MOST_SCORED
 
 OUT_OF_FOLD, HELD_OUT = "out-of-fold", "held-out"

@@ -34,6 +34,7 @@ from septum.report.curve import Curve
 from septum.report.gallery import Gallery, ScoredSample, estimates, predicted_sample, resampled, spread_order
 from septum.report.numbers import SCORE_TITLES
 from septum.report.summary import json_ready
+from septum.settings import MaskKind
 from septum.training.events import Saved, Trained
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import selection_names
@@ -74,9 +75,9 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
     yield from run_series(settings, SeriesKind("learning_curve", True, partial(_outline, settings), _finish), stop)
 
 
-def _outline(settings: TrainSettings, samples: Sequence[Sample]) -> Outline:
+def _outline(settings: TrainSettings, samples: Sequence[Sample], kind: MaskKind) -> Outline:
     """Return one training for each number of images."""
-    chosen = split(samples, settings.split, seed=settings.seed)
+    chosen = split(samples, settings.split, seed=settings.seed, classes=kind == "classes")
     held_out = len(chosen.held_out)
     sizes = subsets(len(chosen.train), held_out)
     limits = {n: settings.split.model_copy(update={"limit": n}) for n in sizes}

@@ -14,6 +14,7 @@ from septum.experiments.series import Outline, Series, SeriesKind, SeriesPart, r
 from septum.io.formats import format_path
 from septum.pairing.sample import Sample
 from septum.report.summary import json_ready
+from septum.settings import MaskKind
 from septum.training.events import Trained
 from septum.training.interrupt import StopRequest
 from septum.training.model_selection import selection_score
@@ -53,15 +54,16 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
     yield from run_series(settings, SeriesKind("seeds", seeds, partial(_outline, settings, seeds), _finish), stop)
 
 
-def _outline(settings: TrainSettings, seeds: int, samples: Sequence[Sample]) -> Outline:
+def _outline(settings: TrainSettings, seeds: int, samples: Sequence[Sample], kind: MaskKind) -> Outline:
     """Return one training for each seed, all with the split of the first."""
     first, last = settings.seed, settings.seed + seeds - 1
     split_seed = first if settings.split.seed is None else settings.split.seed
     same = settings.split.model_copy(update={"seed": split_seed})
+    held_out = split(samples, same, seed=split_seed, classes=kind == "classes").held_out
     return Outline(
         [SeriesPart(f"seed-{seed}", f"seed {seed}", same, seed) for seed in range(first, last + 1)],
         f"{seeds} trainings with seeds {first} to {last} on the same images",
-        predictions=len(split(samples, same, seed=split_seed).held_out),
+        predictions=len(held_out),
     )
 
 

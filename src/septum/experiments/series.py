@@ -29,6 +29,7 @@ from septum.pairing.sample import Sample
 from septum.prediction.model import open_model
 from septum.report.collect import TrainingLog, observe, rebuilt_command
 from septum.report.summary import RunReport
+from septum.settings import MaskKind
 from septum.training.distributed import Processes, described_processes
 from septum.training.events import Checked, Planned, Stopped, Trained
 from septum.training.interrupt import StopRequest
@@ -252,14 +253,15 @@ class SeriesKind:
     name, value : str, int or bool
         The request, as ``settings.json`` holds it: ``"folds"``, 5.
     outline : callable
-        Returns the trainings on the given samples; raises `SeptumError` if there are too few.
+        Returns the trainings on the given samples, whose masks have this meaning; raises `SeptumError` if there are too
+        few.
     finish : callable
         Yields the events after the last training, Trained at the end.
     """
 
     name: str
     value: int | bool
-    outline: Callable[[Sequence[Sample]], Outline]
+    outline: Callable[[Sequence[Sample], MaskKind], Outline]
     finish: Callable[[Series, Sequence[Trained]], Iterator[Event]]
 
     @property
@@ -301,7 +303,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
             yield Checked(report)
             log.add(Checked(report))
             loaded = load_data(report)
-            outline = kind.outline(loaded.samples)
+            outline = kind.outline(loaded.samples, report.rules.kind)
             folder.check_same_settings(settings, {}, {kind.name: kind.value})
             yield Planned((outline.sentence,))
             words = [kind.option] if kind.value is True else [kind.option, str(kind.value)]

@@ -1,9 +1,11 @@
-"""Make pairs of matched files: their names, their groups and their places in them."""
+"""Make pairs of matched files: their names, their groups and their places in them; group samples by a pattern."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,7 @@ from septum.errors import DataError
 from septum.io.formats import format_path, image_stem, natural_key
 from septum.pairing.names import Matches, composed
 from septum.pairing.pair import Pair, Pairing
+from septum.pairing.sample import Sample
 from septum.words import list_some
 
 
@@ -61,3 +64,29 @@ def no_partner(images: Sequence[Path], masks: Sequence[Path]) -> DataError:
         "names alike, such as cell1.tif and cell1.tif or cell1_mask.tif",
         "rename the masks after their images",
     )
+
+
+def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
+    """Return the samples grouped by the text that a pattern matches in their names (its first group, if it has one).
+
+    Raises
+    ------
+    DataError
+        If a name does not match, or all names match alike.
+    """
+    matches = [re.search(pattern, sample.name) for sample in samples]
+    missed = [format_path(sample.name) for sample, match in zip(samples, matches, strict=True) if match is None]
+    if missed:
+        raise DataError(
+            f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {list_some(missed, 4)}",
+            "a regular expression that matches in the name of every image",
+            "correct the expression; names are those of the files, without their ending",
+        )
+    keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in matches if m is not None]
+    if len(samples) > 1 and len(set(keys)) == 1:
+        raise DataError(
+            f"--group {pattern!r} matches {keys[0]!r} in all {len(samples)} names, which makes 1 group",
+            "at least two groups, because a group is trained on or held out as a whole",
+            "give a --group that makes more groups, or leave it out",
+        )
+    return [replace(sample, group=f"={key}") for sample, key in zip(samples, keys, strict=True)]

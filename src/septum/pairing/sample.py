@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,10 @@ from septum.arrays.normalize import NormalizeSettings, statistics
 from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.targets import drop_unannotated
 from septum.kept import KeptValues
+from septum.settings import MaskKind
+
+MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
+"""Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,14 @@ def evenly_chosen(count: int, number: int) -> list[int]:
     """Return `number` of the integers 0..count - 1, evenly spaced; all of them if there are no more."""
     places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
     return places
+
+
+def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:
+    """Choose images to learn decisions about objects from: any first ones of them are spread over the samples."""
+    chosen = evenly_chosen(len(samples), MOST_LEARNED) if kind == "objects" else []
+    spread = sorted(chosen, key=lambda place: place * 0.618 % 1)
+    pixels = np.cumsum([math.prod(samples[i].sides) for i in spread])
+    return tuple(samples[i] for i, total in zip(spread, pixels, strict=True) if total <= _LEARNED_PIXELS)
 
 
 def judged_objects(labels: NDArray[np.int32], sample: Sample) -> NDArray[np.int32]:

@@ -19,6 +19,7 @@ from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
 from septum.nn.device import deterministic, find_device, report_memory_shortage, reused_memory
 from septum.pairing.parts import describe_parts
+from septum.pairing.sample import learnable
 from septum.prediction.backend import for_scores
 from septum.prediction.domain_shift import TrainingDomain, training_domain
 from septum.prediction.model import ModelHeader, save_model
@@ -32,7 +33,7 @@ from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.schedule import LATEST, PATIENCE, TIMED_STEPS, Schedule, short_budget
 from septum.training.settings import TrainSettings
-from septum.training.split import Split, learnable, split
+from septum.training.split import Split, split
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
 from septum.version import __version__
@@ -375,8 +376,8 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     spent = {activity: round(seconds, 1) for activity, seconds in schedule.activities_s.items()}
     training |= {"seconds": round(schedule.seconds, 1), "activities_s": spent, "septum": __version__}
     training |= {"torch": torch.__version__, "plan": plan.model_dump(mode="json")}
-    header = ModelHeader(
     training |= {} if counters.start is None else {"start_scores": counters.start}
+    header = ModelHeader(
         **rules.reading,
         network=plan.network,
         normalization=plan.normalization,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,13 +11,10 @@ import numpy as np
 from septum import seeding
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
-from septum.pairing.sample import Sample, StoredSample, evenly_chosen
-from septum.settings import MaskKind
+from septum.pairing.grouping import grouped
+from septum.pairing.sample import Sample, StoredSample
 from septum.training.settings import SplitSettings
-from septum.words import list_some, pluralize
-
-MOST_LEARNED, _LEARNED_PIXELS = 100, 1 << 25
-"""Training images, and pixels of them, from which decisions about objects are learned: memory holds them all."""
+from septum.words import pluralize
 
 # One in this many images is held out.
 _FIFTH = 5
@@ -59,26 +54,19 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
     Raises
     ------
     DataError
-        If there are fewer images, or groups, than folds, or a pattern does not match the name of an image.
+        If there are fewer images, or groups, than folds, or a pattern makes no groups (`grouped`).
     """
-    seed = settings.seed if settings.seed is not None else seed
+    seed, keep_groups = settings.seed if settings.seed is not None else seed, settings.group is not None
     if settings.group is not None:
         samples = grouped(samples, settings.group)
-    groups = len({s.group for s in samples}) if settings.group is not None else 1
     if settings.names is not None:
         train, held_out = named(samples, settings.names)
         result = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
     elif settings.fold is not None:
         number, folds = settings.fold
-        result = make_folds(samples, folds, seed=seed, keep_groups=settings.group is not None)[number - 1]
-    elif groups > 1:
-        result = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
+        result = make_folds(samples, folds, seed=seed, keep_groups=keep_groups)[number - 1]
     else:
-        train, held_out = hold_out(samples, seed=seed)
-        moved: tuple[str, ...] = ()
-        if classes:
-            train, held_out, moved = train_on_every_class(samples, train, held_out)
-        result = Split(tuple(train), tuple(held_out), "; ".join((split_sentence(samples, held_out), *moved)))
+        result = _split_once(samples, seed=seed, classes=classes, keep_groups=keep_groups)
     if settings.limit is None:
         return result
     subset = nested_order(samples, result.train, seed=seed)[: settings.limit]
@@ -87,24 +75,21 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
     return Split(tuple(sorted(subset)), result.held_out, sentence)
 
 
-def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
-    """Return the samples grouped by the text that a pattern matches in their names (its first group, if it has one).
-
-    Raises
-    ------
-    DataError
-        If a name does not match.
-    """
-    matches = [re.search(pattern, sample.name) for sample in samples]
-    missed = [format_path(sample.name) for sample, match in zip(samples, matches, strict=True) if match is None]
-    if missed:
-        raise DataError(
-            f"--group {pattern!r} does not match {len(missed)} of {len(samples)} names: {list_some(missed, 4)}",
-            "a regular expression that matches in the name of every image",
-            "correct the expression; names are those of the files, without their ending",
-        )
-    keys = ["".join((m.group(1) if m.re.groups else m.group(0)) or "") for m in matches if m is not None]
-    return [replace(sample, group=f"={key}") for sample, key in zip(samples, keys, strict=True)]
+def _split_once(samples: Sequence[Sample], *, seed: int, classes: bool, keep_groups: bool) -> Split:
+    """Hold out about a fifth of the images, of groups that must not be cut whole ones; `classes` as in `split`."""
+    groups = len({sample.group for sample in samples}) if keep_groups else 1
+    if groups > 1:
+        first = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
+        train, held_out = list(first.train), list(first.held_out)
+    else:
+        train, held_out = hold_out(samples, seed=seed)
+    moved: tuple[str, ...] = ()
+    if classes:
+        train, held_out, moved = train_on_every_class(samples, train, held_out, keep_groups=keep_groups)
+    copies = _copies_of(samples, held_out)
+    train = [i for i in range(len(samples)) if i not in copies and i not in set(held_out)]
+    sentence = split_sentence(samples, held_out, copies=len(copies))
+    return Split(tuple(train), tuple(held_out), "; ".join((sentence, *moved)))
 
 
 def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups: bool = False) -> list[Split]:
@@ -113,7 +98,7 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
     Sequences and stacks stay whole if there are at least as many of them (and of single images) as folds: the largest
     first, each goes to the fold with the fewest images. Otherwise each is cut into contiguous blocks, and the images
     next to a block are left out of the training of its fold: neighbors are near-duplicates and must not be on both
-    sides.
+    sides. So are copies of held-out images (`Sample.copy_of`) in other groups or blocks.
 
     Parameters
     ----------
@@ -150,15 +135,17 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
     folds = []
     for place, part in enumerate(parts):
         held_out = tuple(sorted(part))
-        left_out = {j for i in part for j in neighbors.get(i, ())} - set(part)
+        beside = {j for i in part for j in neighbors.get(i, ())} - set(part)
+        copies = _copies_of(samples, part) - beside
+        left_out = beside | copies
         train = tuple(i for i in range(len(samples)) if i not in left_out and i not in set(part))
         if not train:
             raise DataError(
-                f"fold {place + 1} of {number}: no image to train on that is not next to a held-out one",
+                f"fold {place + 1} of {number}: no image to train on but neighbors or copies of held-out ones",
                 "more images in the sequence",
                 "give another number of --folds, or annotate more images",
             )
-        left = f" ({len(left_out)} next to them left out)" if left_out else ""
+        left = _left_out_words(len(beside), len(copies))
         trained = f"fold {place + 1} of {number}: {pluralize(len(train), 'image')} for training{left}"
         folds.append(Split(train, held_out, f"{trained}, {len(held_out)} held out: {_names(samples, held_out)}"))
     return folds
@@ -169,11 +156,11 @@ def folds_sentence(folds: Sequence[Split], samples: Sequence[Sample]) -> str:
     sizes = sorted({len(fold.held_out) for fold in folds})
     size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     start = f"{len(folds)} folds of {size} {'image' if sizes[-1] == 1 else 'images'}"
-    if any(len(fold.train) + len(fold.held_out) < len(samples) for fold in folds):
+    if len(_groups(samples)) < len(folds):
         return f"{start}: contiguous blocks, those next to a block are left out of its training"
-    if any(sample.group for sample in samples):
-        return f"{start}: groups stay whole"
-    return f"{start}, drawn at random"
+    copied = any(len(fold.train) + len(fold.held_out) < len(samples) for fold in folds)
+    left = ", copies of held-out images are left out of the training" if copied else ""
+    return f"{start}: groups stay whole{left}" if any(s.group for s in samples) else f"{start}, drawn at random{left}"
 
 
 def nested_order(samples: Sequence[Sample], chosen: Sequence[int], *, seed: int) -> list[int]:
@@ -262,14 +249,27 @@ def _random_fifth(copies: Sequence[Sequence[int]], seed: int) -> set[int]:
     return held
 
 
-def split_sentence(samples: Sequence[Sample], held_out: Sequence[int]) -> str:
-    """Describe in one sentence which images are held out."""
+def _copies_of(samples: Sequence[Sample], held_out: Sequence[int]) -> set[int]:
+    """Return the images that are copies of held-out ones, and are not held out themselves."""
+    held = {samples[i].copy_of for i in held_out} - {""}
+    return {i for i, sample in enumerate(samples) if sample.copy_of in held} - set(held_out)
+
+
+def _left_out_words(beside: int, copies: int) -> str:
+    """Describe the images next to held-out ones, and the copies of held-out ones, that are not trained on."""
+    words = [f"{beside} next to them"] * bool(beside)
+    words += [f"{copies} near-duplicate{'s' * (copies > 1)} of them"] * bool(copies)
+    return f" ({' and '.join(words)} left out)" if words else ""
+
+
+def split_sentence(samples: Sequence[Sample], held_out: Sequence[int], *, copies: int = 0) -> str:
+    """Describe in one sentence which images are held out; `copies` of them are not trained on."""
     if not held_out:
         many = "one image only" if len(samples) == 1 else f"{len(samples)} images for training"
         if len(samples) > 1 and len({s.copy_of for s in samples}) == 1 and samples[0].copy_of:
             many = "all images are copies of one"
         return f"{many}: none is held out, so no score can be given"
-    trained = f"{pluralize(len(samples) - len(held_out), 'image')} for training"
+    trained = f"{pluralize(len(samples) - len(held_out) - copies, 'image')} for training{_left_out_words(0, copies)}"
     return f"{trained}, {len(held_out)} held out for validation: {_names(samples, held_out)}"
 
 
@@ -333,16 +333,18 @@ def _neighbors(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> Ma
 
 
 def train_on_every_class(
-    samples: Sequence[Sample], train: Sequence[int], held_out: Sequence[int]
+    samples: Sequence[Sample], train: Sequence[int], held_out: Sequence[int], *, keep_groups: bool = False
 ) -> tuple[list[int], list[int], tuple[str, ...]]:
-    """Move held-out images into the training if no training image holds one of their classes.
+    """Move held-out images into the training if no training image holds one of their classes, each with its copies.
 
     Parameters
     ----------
     samples
         All annotated images; masks hold classes.
     train, held_out
-        From `hold_out`.
+        Indices into `samples`.
+    keep_groups
+        Move whole groups.
 
     Returns
     -------
@@ -356,12 +358,30 @@ def train_on_every_class(
         if value in known:
             continue
         index = max((i for i in held if value in held[i]), key=lambda i: held[i][value])
-        known |= set(held.pop(index))
-        moved.append(index)
+        together = _together(samples, index, held, keep_groups)
+        known.update(*(held.pop(i) for i in together))
+        moved += together
+        which, more = "of its group" if keep_groups else "like it", len(together) - 1
+        words = f"and {more} more {which} are" if more else "is"
         sentences.append(
-            f"{format_path(samples[index].name)} is trained on: no other training image holds class {value}"
+            f"{format_path(samples[index].name)} {words} trained on: no other training image holds class {value}"
         )
     return sorted(moved), sorted(held), tuple(sentences)
+
+
+def _together(samples: Sequence[Sample], index: int, held: Collection[int], keep_groups: bool) -> list[int]:
+    """Return a held-out image and those of `held` that must stay on its side: its copies, and the group if it is kept.
+
+    So must the copies and groups of these.
+    """
+    found = {index}
+    while True:
+        groups = {samples[i].group for i in found} if keep_groups else set()
+        copies = {samples[i].copy_of for i in found} - {""}
+        more = {i for i in held if samples[i].group in groups or samples[i].copy_of in copies} - found
+        if not more:
+            return sorted(found)
+        found |= more
 
 
 def _classes(sample: Sample) -> dict[int, int]:
@@ -371,11 +391,3 @@ def _classes(sample: Sample) -> dict[int, int]:
         mask = sample.mask
         counts = np.bincount(mask[mask >= 0])
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-
-
-def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:
-    """Choose images to learn decisions about objects from: any first ones of them are spread over the samples."""
-    chosen = evenly_chosen(len(samples), MOST_LEARNED) if kind == "objects" else []
-    spread = sorted(chosen, key=lambda place: place * 0.618 % 1)
-    pixels = np.cumsum([math.prod(samples[i].sides) for i in spread])
-    return tuple(samples[i] for i, total in zip(spread, pixels, strict=True) if total <= _LEARNED_PIXELS)
