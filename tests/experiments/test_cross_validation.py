@@ -37,9 +37,25 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 
 
 @pytest.fixture(scope="module")
-def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    out = tmp_path_factory.mktemp("folds") / "run"
-    return out, list(train_folds(_settings(disks, out), 2))
+def before_the_report() -> set[str]:
+    """Return the names of the files in the run folder before its report is written; filled by `run`."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def run(disks: Path, tmp_path_factory: pytest.TempPathFactory, before_the_report: set[str]) -> tuple[Path, list[Any]]:
+    out, events = tmp_path_factory.mktemp("folds") / "run", list[Any]()
+    for event in train_folds(_settings(disks, out), 2):
+        events.append(event)
+        if isinstance(event, RunReport) and event.folder == out:
+            before_the_report.update(path.name for path in out.iterdir())
+    return out, events
+
+
+def test_a_run_is_complete_before_its_report_is_written(
+    run: tuple[Path, list[Any]], before_the_report: set[str]
+) -> None:
+    assert {"model.safetensors", "scores.json", "plan.json", "folds.json"} <= before_the_report
 
 
 def _tensors(model: Path) -> dict[str, bytes]:

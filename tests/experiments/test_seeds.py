@@ -19,6 +19,7 @@ from septum.io.files import read_image
 from septum.io.tensors import read_model
 from septum.prediction.model import open_model
 from septum.report.gallery import predicted_sample
+from septum.report.summary import RunReport
 from septum.training.events import Trained
 from septum.training.loop import train
 from septum.training.model_selection import choose, tune_objects
@@ -31,9 +32,25 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 
 
 @pytest.fixture(scope="module")
-def run(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    out = tmp_path_factory.mktemp("seeds") / "run"
-    return out, list(train_seeds(_settings(disks, out, seed=4), 3))
+def before_the_report() -> set[str]:
+    """Return the names of the files in the run folder before its report is written; filled by `run`."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def run(disks: Path, tmp_path_factory: pytest.TempPathFactory, before_the_report: set[str]) -> tuple[Path, list[Any]]:
+    out, events = tmp_path_factory.mktemp("seeds") / "run", list[Any]()
+    for event in train_seeds(_settings(disks, out, seed=4), 3):
+        events.append(event)
+        if isinstance(event, RunReport) and event.folder == out:
+            before_the_report.update(path.name for path in out.iterdir())
+    return out, events
+
+
+def test_a_run_is_complete_before_its_report_is_written(
+    run: tuple[Path, list[Any]], before_the_report: set[str]
+) -> None:
+    assert {"model.safetensors", "scores.json", "plan.json", "seeds.json"} <= before_the_report
 
 
 def test_the_first_seed_equals_a_single_training_and_all_share_its_split(

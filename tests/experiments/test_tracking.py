@@ -16,7 +16,7 @@ from septum.experiments import tracking as tracking_module
 from septum.experiments.events import PartStarted, PartTrained, SeedsCompared
 from septum.experiments.tracking import MLflow, Outcome, TensorBoard, Value, flat_settings, open_trackers, track
 from septum.report.curve import Curve
-from septum.training.events import Planned, Saved, Step, Trained
+from septum.training.events import Planned, Saved, Step, Trained, Validated
 from septum.training.interrupt import StopRequest
 from septum.training.loop import train
 from septum.training.settings import TrainSettings
@@ -135,6 +135,17 @@ def test_a_resumed_training_continues_its_log_and_a_finished_one_is_not_logged_t
     list(track(train(_settings(disks, tmp_path)), tmp_path, [late]))
     assert late.figures[""]["final/SEG"] == again.figures[""]["final/SEG"]
     assert late.finished == {"": ["plan.json", "model.safetensors"]}
+
+
+def test_a_training_that_was_killed_before_its_first_checkpoint_is_logged_again(tmp_path: Path) -> None:
+    """A training that starts from a model begins with a validation, at step 0."""
+    again = Memory(ended=[""])  # a log of the killed training exists
+    _folder(tmp_path, 0)
+    events = [Validated(0, 2, {"SEG": 0.5}, True), Step(1, 2, 0.7, 1e-3, 1.0), Step(2, 2, 0.6, 1e-3, 2.0)]
+    list(track(events, tmp_path, [again]))
+    assert again.begun == [("", 0)]
+    assert again.figures[""]["train/loss"] == [(1, 0.7), (2, 0.6)]
+    assert again.figures[""]["held-out/SEG"] == [(0, 0.5)]
 
 
 def _folder(path: Path, seed: int) -> None:

@@ -29,14 +29,14 @@ from septum.report import collect as run_report
 from septum.report import gallery as gallery_module
 from septum.report import page as page_module
 from septum.report.cases import CONFUSED_COLOR, draw, pictures
-from septum.report.collect import observe, rebuilt_command
+from septum.report.collect import TrainingLog, observe, rebuilt_command
 from septum.report.events import Reporting
 from septum.report.gallery import CASES, Case, Gallery, ScoredSample, estimates, own_scores
 from septum.report.pictures import IGNORED_GRAY, PREDICTED_COLOR, TRUTH_COLOR, panel_size
 from septum.report.summary import RunReport, merged_and_split, object_figures, reliability
 from septum.training import loop as train_module
 from septum.training import validation
-from septum.training.events import Checked, Maps, Step
+from septum.training.events import Checked, Maps, Planned, Step
 from septum.training.loop import train
 from septum.training.settings import TrainSettings
 
@@ -532,6 +532,13 @@ def test_the_worst_and_the_best_are_kept(monkeypatch: pytest.MonkeyPatch, object
     problems = list(short.fill(None, list(quality), 0.0))  # type: ignore[arg-type]
     assert len(short.images) == 1
     assert problems == ["the report shows 1 of 20 held-out images, to keep the time"]
+
+
+def test_the_device_is_named_beside_images_that_stay_in_their_files() -> None:
+    log = TrainingLog()
+    assert log.device == ""
+    log.add(Planned(("4 images", "a reason", "device: CPU (no GPU)", "images are read from their files")))
+    assert log.device == "CPU (no GPU)"
 
 
 def test_the_report_takes_at_most_the_time_left_by_the_training(tmp_path: Path) -> None:

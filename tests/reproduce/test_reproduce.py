@@ -218,6 +218,7 @@ def test_a_complete_reproduction_is_not_repeated_and_other_settings_are_refused(
     assert not of(again, Step)
     assert not of(again, ImageDone)
     assert again[-1].results == events[-1].results
+    assert again[-1].seconds > sum(training.seconds for training in again[-1].trainings)  # of the first session, too
     with pytest.raises(UsageError, match="folds: 2 -> 3"):
         list(reproduce(tiny("isbi2012", sections, out, folds=3)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from septum.errors import UsageError
@@ -79,12 +79,21 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
             HeldOutShare(partial(open_model, one.model, series.settings.device), fold)
             for one, fold in zip(trained, images, strict=True)
         ]
-        done = yield from finish_ensemble(
-            series, trained, place=series.settings.out / OUT_OF_FOLD, shares=shares, plan={"folds": names}, note=_NOTE
-        )
         entries = [
             {"folder": p.folder, "held_out": n, "scores": t.scores, "steps": t.steps, "seconds": round(t.seconds, 1)}
             for p, n, t in zip(parts, names, trained, strict=True)
         ]
-        series.folder.write_json("folds.json", json_ready({"scores": done.scores, "folds": entries}))
+
+        def write_summary(scores: Mapping[str, float]) -> None:
+            series.folder.write_json("folds.json", json_ready({"scores": scores, "folds": entries}))
+
+        done = yield from finish_ensemble(
+            series,
+            trained,
+            place=series.settings.out / OUT_OF_FOLD,
+            shares=shares,
+            plan={"folds": names},
+            note=_NOTE,
+            write_summary=write_summary,
+        )
     yield done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def finish_ensemble(
     shares: Sequence[HeldOutShare],
     plan: Mapping[str, Any],
     note: str,
+    write_summary: Callable[[Mapping[str, float]], None],
 ) -> Generator[Event, None, Trained]:
     """Predict the held-out images, tune and score on all of them, and write the networks as one model.
 
@@ -56,6 +57,8 @@ def finish_ensemble(
         Entries of ``plan.json`` beside the plan of the first training and the names of the held-out images.
     note
         Images that the scores are of, for the report.
+    write_summary
+        Writes the files of this kind of series, given the scores; all files are there before the report.
 
     Yields
     ------
@@ -84,6 +87,7 @@ def finish_ensemble(
     first_plan = read_plan_file(series.part_folder(series.outline.parts[0]))
     series.folder.write_json("plan.json", {**first_plan, "held_out": [s.name for s in samples], **plan})
     series.folder.write_json("scores.json", json_ready(scores))
+    write_summary(scores)
     networks = [network for one in trained for network in trained_networks(one.model)]
     # The model is written last: it marks a complete run.
     save_model(series.folder.model, networks, header.model_copy(update={"scores": scores}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from septum.errors import UsageError
@@ -80,15 +80,24 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
         note = f"The model averages {len(trained)} networks; single ones, mean ± standard deviation: {spread}."
         held_out = series.held_out(series.outline.parts[0])
         share = HeldOutShare(partial(open_ensemble, [t.model for t in trained], series.settings.device), held_out)
-        done = yield from finish_ensemble(
-            series, trained, place=series.settings.out / HELD_OUT, shares=[share], plan={}, note=note if names else ""
-        )
         single = {
             n: {"values": compared.scores[n], "mean": compared.mean(n), "deviation": compared.deviation(n)}
             for n in names
         }
-        summary = {"seeds": compared.seeds, "single": single, "averaged": done.scores}
-        series.folder.write_json("seeds.json", json_ready(summary))
+
+        def write_summary(scores: Mapping[str, float]) -> None:
+            summary = {"seeds": compared.seeds, "single": single, "averaged": scores}
+            series.folder.write_json("seeds.json", json_ready(summary))
+
+        done = yield from finish_ensemble(
+            series,
+            trained,
+            place=series.settings.out / HELD_OUT,
+            shares=[share],
+            plan={},
+            note=note if names else "",
+            write_summary=write_summary,
+        )
         if names and selection_score(done.scores) < selection_score({n: compared.mean(n) for n in names}):
             yield Warned(
                 "the average of the networks scores lower than a single network does: train longer, or use the model "

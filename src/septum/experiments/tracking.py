@@ -162,6 +162,7 @@ class _Follower:
                 self._begin(after=0)
                 self.tracker.log(step, {"train/loss": loss, "train/rate": rate})
             case Validated(step, _, scores):
+                self._begin(after=0)  # a training that starts from a model is scored before its first step
                 self._log(step, {f"held-out/{name}": value for name, value in scores.items()})
             case SeedsCompared(scores=scores):
                 self._log(0, {f"seeds/{name}-mean": event.mean(name) for name in scores})

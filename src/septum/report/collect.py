@@ -65,6 +65,11 @@ class TrainingLog:
     predicted: Mapping[str, tuple[NDArray[np.float16], float]] = field(default_factory=dict)
     trained: Trained | None = None
 
+    @property
+    def device(self) -> str:
+        """Return the device and the reason for it; ``""`` if the plan does not say."""
+        return next((line.removeprefix("device: ") for line in self.planned if line.startswith("device: ")), "")
+
     def add(self, event: object) -> None:
         """Keep the content of an event."""
         match event:
@@ -167,19 +172,19 @@ def build_report(
         split=log.planned[0] if log.planned else "",
         reasons=tuple(str(reason) for reason in stored.get("reasons", [])),
         plan=header.training.get("plan", {}),
-        device=log.planned[-1].removeprefix("device: ") if len(log.planned) > 1 else model.device.name,
+        device=log.device or model.device.name,
         warnings=tuple(log.warnings),
         steps=trained.steps,
         best_step=int(header.training.get("best_step", 0)),
         seconds=trained.seconds,
         budget_s=settings.budget_s,
         held_out=len(stored.get("held_out", [])),
+        start_scores=header.training.get("start_scores", {}),
         model_scores=trained.scores,
         scores=estimates(images, header.kind, values=values, seed=settings.seed) if images else {},
         images=tuple(gallery.lines()),
         worst=tuple(gallery.worst),
         best=tuple(gallery.best),
-        start_scores=header.training.get("start_scores", {}),
         objects=object_figures(images) if images and header.kind == "objects" else None,
         reliability=reliability(images) if images else None,
         timing=_timing(settings.out, trained, images, begin),

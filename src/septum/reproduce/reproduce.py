@@ -83,7 +83,7 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     SeptumError
         If the data are missing or do not fit, the folder holds something else, or a training or prediction fails.
     """
-    begin = time.monotonic()
+    begin, earlier_s = time.monotonic(), 0.0
     protocol = PROTOCOLS[settings.name]
     data = find_data(protocol, settings.data)
     _check_same_settings(settings)
@@ -91,9 +91,11 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
     trainings = []
     for index, part in enumerate(parts):
         yield FoldStarted(part.name, index, len(parts), part.description)
+        before = time.monotonic()
         trained = yield from _train(settings, protocol, part, len(parts), stop)
         if trained is None:
             return
+        earlier_s += max(0.0, trained.seconds - (time.monotonic() - before))
         trainings.append(Training(part.name, part.description, trained.steps, trained.seconds, trained.scores))
         yield from _predict(settings, protocol, part)
     scored = [p for p in parts if not p.test]
@@ -110,7 +112,7 @@ def reproduce(settings: ReproduceSettings, stop: StopRequest | None = None) -> I
         trainings=tuple(trainings),
         notes=(protocol.differs, *_notes(parts, evaluation)),
         examples=tuple(_examples(protocol, evaluation, scored)),
-        seconds=time.monotonic() - begin,
+        seconds=time.monotonic() - begin + earlier_s,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command(settings),
         settings=settings,

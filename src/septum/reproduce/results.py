@@ -96,7 +96,10 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Reproduced(Event):
-    """The last event: the content of ``reproduction.json``, and images to look at."""
+    """The last event: the content of ``reproduction.json``, and images to look at.
+
+    `seconds` are those of the trainings, in all sessions, and of everything else in the last session.
+    """
 
     folder: Path
     protocol: Protocol
