@@ -169,10 +169,17 @@ def with_start(steps: Array, scores: Mapping[str, Array], start: Mapping[str, fl
 
     Parameters
     ----------
-    steps, scores
-        See `scores_plot`.
+    steps
+        ``(n,) float64``, rising, above 0.
+    scores
+        By name ``(n,) float64`` in 0..1, NaN at steps without a validation.
     start
         Scores at step 0 by name, in 0..1; may be empty.
+
+    Returns
+    -------
+    steps, scores
+        ``(n + 1,) float64`` each; as given if `start` is empty.
     """
     if not start:
         return steps, dict(scores)

@@ -87,7 +87,8 @@ def _split_once(samples: Sequence[Sample], *, seed: int, classes: bool, keep_gro
     if classes:
         train, held_out, moved = train_on_every_class(samples, train, held_out, keep_groups=keep_groups)
     copies = _copies_of(samples, held_out)
-    train = [i for i in range(len(samples)) if i not in copies and i not in set(held_out)]
+    away = copies.union(held_out)
+    train = [i for i in range(len(samples)) if i not in away]
     sentence = split_sentence(samples, held_out, copies=len(copies))
     return Split(tuple(train), tuple(held_out), "; ".join((sentence, *moved)))
 
@@ -137,8 +138,8 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
         held_out = tuple(sorted(part))
         beside = {j for i in part for j in neighbors.get(i, ())} - set(part)
         copies = _copies_of(samples, part) - beside
-        left_out = beside | copies
-        train = tuple(i for i in range(len(samples)) if i not in left_out and i not in set(part))
+        away = beside.union(copies, part)
+        train = tuple(i for i in range(len(samples)) if i not in away)
         if not train:
             raise DataError(
                 f"fold {place + 1} of {number}: no image to train on but neighbors or copies of held-out ones",
