@@ -98,7 +98,8 @@ def subsets(training: int, held_out: int) -> list[int]:
     if training < _LEAST_TRAINING or held_out < _LEAST_HELD_OUT:
         raise DataError(
             f"a learning curve with {pluralize(training, 'image')} for training and {held_out} held out",
-            f"at least {_LEAST_TRAINING} for training and {_LEAST_HELD_OUT} held out: 8 images, or two groups of them",
+            f"at least {_LEAST_TRAINING} for training and {_LEAST_HELD_OUT} held out: 8 images, or two groups of them; "
+            "an image that alone holds a class is trained on",
             "annotate more images first: with this few, any more will help",
         )
     return sorted({max(1, -(-training // k)) for k in (8, 4, 2, 1)})
