@@ -116,7 +116,11 @@ def test_a_mask_that_an_earlier_process_did_not_write_is_written(
     assert file is not None and (read_mask(file).array == 7).sum() == 5
 
 
-def test_a_mask_that_was_only_looked_at_is_not_written_at_the_next_start(folder: Path) -> None:
+@pytest.mark.parametrize("most", [masks.MOST_PIXELS, 1000])
+def test_a_mask_that_was_only_looked_at_is_not_written_and_is_the_one_to_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(masks, "MOST_PIXELS", most)
     (folder / "masks").mkdir()
     write_image(folder / "masks" / "a.png", np.ones((96, 128), np.uint8), axes="YX", labels=True)
     before = (folder / "masks" / "a.png").read_bytes()
@@ -124,7 +128,7 @@ def test_a_mask_that_was_only_looked_at_is_not_written_at_the_next_start(folder:
         session = Session(StudioSettings(folder=folder))
         entry = next(iter(session.project.entries.values()))
         session.describe(entry)
-        session.newest_mask(entry)
+        assert session.newest_mask(entry) == folder / "masks" / "a.png"
         session.close()
     assert [p.name for p in (folder / "masks").iterdir()] == ["a.png"]
     assert (folder / "masks" / "a.png").read_bytes() == before

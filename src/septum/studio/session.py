@@ -217,8 +217,11 @@ class Session:
         for error in self._writer.flush():
             raise error
         self._writer.write_large(entry)
-        file = self.project.mask_path(entry)
-        return file if file.is_file() else None
+        return self.mask_file(entry)
+
+    def mask_file(self, entry: Entry) -> Path | None:
+        """Return the mask of an image that is on the disk: that of the studio, or one that was there before."""
+        return next((f for f in (self.project.mask_path(entry), entry.mask) if f is not None and f.is_file()), None)
 
 
 class _MaskWriter:
@@ -294,14 +297,15 @@ class _MaskWriter:
                         self._session.hub.send("failure", text=text)
 
     def write_large(self, entry: Entry) -> None:
-        """Write the mask of an image that is too large to be written after each edit.
+        """Write the mask of an image that is too large to be written after each edit, if it has changed.
 
         Raises
         ------
         SeptumError
             If it cannot be written.
         """
-        if self._session.store.planes(entry.name):
+        missing = self._session.mask_file(entry) is None
+        if self._session.store.planes(entry.name) and (missing or self._is_due(entry)):
             with self._writing:
                 self._write(entry, large=True)
 
