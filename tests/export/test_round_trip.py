@@ -43,3 +43,29 @@ def test_regions_are_read_back_as_the_same_objects(tmp_path: Path, form: Form) -
         pairs = np.unique(np.stack([labels.ravel(), read.ravel()]), axis=1)
         assert pairs.shape[1] == len(np.unique(labels)) == len(np.unique(read))  # one number for each object
         np.testing.assert_array_equal(labels == 0, read == 0)
+
+
+@pytest.mark.parametrize("form", ["geojson", "rois", "coco"])
+@pytest.mark.parametrize("axes", ["TYX", "ZYX", "TZYX"])
+def test_stacks_and_volumes_are_read_back_as_the_same_objects(tmp_path: Path, axes: str, form: Form) -> None:
+    sides = {"T": 2, "Z": 3, "Y": 20, "X": 24}
+    frames = [volume(t, tuple(sides[axis] for axis in axes if axis != "T")) for t in range(2 if "T" in axes else 1)]
+    labels = np.stack(frames) if "T" in axes else frames[0]
+    for part, values in (("images", np.full(labels.shape, 7, np.uint8)), ("labels", labels)):
+        (tmp_path / part).mkdir()
+        write_image(tmp_path / part / "a.tif", values, axes=axes)
+    conversion = ConvertSettings(data=(tmp_path / "images", tmp_path / "labels"), out=tmp_path / "masks")
+    list(export_labels(ConvertAndExportSettings(conversion=conversion, to=(form,))))
+    (event,) = write_labels(ConvertSettings(data=(tmp_path / "images", tmp_path / "masks"), out=tmp_path / "again"))
+    assert isinstance(event, Converted)
+    read = read_image(event.written, labels=True).array.reshape(len(frames), *frames[0].shape)
+    for own, back in zip(frames, read, strict=True):
+        pairs = np.unique(np.stack([own.ravel(), back.ravel()]), axis=1)
+        assert pairs.shape[1] == len(np.unique(own)) == len(np.unique(back)) > 3
+        np.testing.assert_array_equal(own == 0, back == 0)
+
+
+def volume(seed: int, sides: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return objects that pass several sections, if there are three axes."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=sides), 1)
+    return ndimage.label(smooth > np.quantile(smooth, 0.6))[0].astype(np.uint8)

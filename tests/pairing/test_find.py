@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -312,3 +313,22 @@ def test_numbers_match_exactly_the_same_numbers_in_any_order(images: set[int], m
     assert found.pairs == [(Path(f"images/frame{n}.tif"), Path(f"masks/{n:04d}_truth7.png")) for n in common]
     assert found.images_left == [Path(f"images/frame{n}.tif") for n in sorted(images - masks)]
     assert found.masks_left == [Path(f"masks/{n:04d}_truth7.png") for n in sorted(masks - images)]
+
+
+def test_links_multiply_no_pair_and_their_search_ends(tmp_path: Path) -> None:
+    for patient, part in product(("p1", "p2"), ("images", "masks")):
+        touch(tmp_path / "folders" / part / patient, "a.png", "b.png")
+        touch(tmp_path / "parts" / patient / part, "a.png", "b.png")
+        touch(tmp_path / "samples" / patient / part, "a.png")
+    for part, link in product(("images", "masks"), ("latest", "newest")):
+        (tmp_path / "folders" / part / link).symlink_to(".")
+    for layout in ("parts", "samples"):
+        (tmp_path / layout / "latest").symlink_to("p2")
+    for layout, names in (
+        ("folders", ["p1_a", "p1_b", "p2_a", "p2_b"]),
+        ("parts", ["p1_a", "p1_b", "p2_a", "p2_b"]),
+        ("samples", ["p1", "p2"]),
+    ):
+        pairing = find_pairs([tmp_path / layout])
+        assert [pair.name for pair in pairing.pairs] == names
+        assert not pairing.unmatched_images and not pairing.unmatched_masks and not pairing.unread

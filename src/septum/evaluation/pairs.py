@@ -245,7 +245,7 @@ def _with_ignored(pairs: ScoredPairs, ignore: Path) -> ScoredPairs:
         truths: BySubfolder = {}
         for item in pairs.items:
             truths.setdefault(tuple(Path(item.name.casefold()).parent.parts), []).append(item.truth)
-        masks = dict(match_by_subfolder(truths, by_subfolder(ignore)).pairs)
+        masks = dict(match_by_subfolder(truths, by_subfolder(images_below(ignore), ignore)).pairs)
         if lacking := [i.truth for i in pairs.items if i.truth not in masks]:
             raise DataError(
                 f"{format_path(ignore)}: no mask for {format_names(lacking)}",

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
+from septum.folders import below
 from septum.io.atomic import whole_file, whole_folder
 from septum.io.formats import (
     FORMATS,
@@ -253,22 +254,15 @@ def _matches(given: str | Path) -> list[Path]:
     return matches or _no_images(path, folder=path.is_dir())
 
 
-def images_below(folder: Path, *, most: int = 8) -> list[Path]:
-    """Return the images in a folder and its subfolders, in natural order, without hidden ones.
+def images_below(folder: Path) -> list[Path]:
+    """Return the images in a folder and its subfolders, in natural order, without hidden ones; see `below`."""
+    return sorted(with_scenes(p for p in below(folder, is_zarr) if is_image_file(p)), key=natural_key)
 
-    Parameters
-    ----------
-    folder
-        The folder.
-    most
-        Levels of subfolders that are entered.
-    """
-    inside = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    found = with_scenes(p for p in inside if is_image_file(p))
-    for path in inside if most else ():
-        if path.is_dir() and not is_zarr(path):
-            found += images_below(path, most=most - 1)
-    return sorted(found, key=natural_key)
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images directly in a folder, in natural order, without hidden ones."""
+    inside = (p for p in folder.iterdir() if is_image_file(p) and not p.name.startswith("."))
+    return sorted(with_scenes(inside), key=natural_key)
 
 
 def with_scenes(files: Iterable[Path]) -> list[Path]:

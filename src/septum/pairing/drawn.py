@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError
+from septum.folders import below
 from septum.io.annotations.drawing import Drawing
 from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings, split_place
 from septum.io.formats import format_path, image_stem, image_suffix, is_zarr, natural_key
@@ -17,26 +18,12 @@ from septum.pairing.names import Matches, composed
 from septum.pairing.pair import Pair, Pairing
 from septum.words import list_some
 
-_MOST_LEVELS = 8
 _CELLPOSE = "_seg.npy"
 
 
-def drawn_below(folder: Path, *, most: int = _MOST_LEVELS) -> list[Path]:
-    """Return the files of drawn objects in a folder and its subfolders, in natural order, without hidden ones.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    most
-        Levels of subfolders that are entered.
-    """
-    inside = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    found = [p for p in inside if drawn_format(p) is not None]
-    for path in inside if most else ():
-        if path.is_dir() and not is_zarr(path):
-            found += drawn_below(path, most=most - 1)
-    return sorted(found, key=natural_key)
+def drawn_below(folder: Path) -> list[Path]:
+    """Return the files of drawn objects in a folder and its subfolders, in natural order, as `below` does."""
+    return sorted((p for p in below(folder, is_zarr) if drawn_format(p) is not None), key=natural_key)
 
 
 def pair_drawn(images: Sequence[Path], files: Sequence[Path], *roots: Path) -> Pairing:
@@ -92,8 +79,8 @@ def match_drawn(images: Sequence[Path], files: Sequence[Path], *roots: Path) -> 
     """Match images with files of drawn objects.
 
     A file that lists its images (COCO, CVAT) belongs to those: by path, by name, or by name without suffix. Others are
-    matched by their names as masks are; ``a.tif.geojson``, ``a_seg.npy`` and ``a_RoiSet.zip`` belong to ``a.tif``. A
-    file of any name belongs to the only image of its folder.
+    matched by their names as masks are; ``a.tif.geojson``, ``a_seg.npy`` and ``a_RoiSet.zip`` belong to ``a.tif``. The
+    only file of a folder, or of all folders, belongs to the only image there whatever its name.
 
     Parameters
     ----------
@@ -119,7 +106,8 @@ def match_drawn(images: Sequence[Path], files: Sequence[Path], *roots: Path) -> 
         kind = drawn_format(path)
         if kind is not None and kind.many:
             _match_listed(matches, path, images)
-    _match_single(matches, [p for p in files if (kind := drawn_format(p)) is not None and not kind.many], roots)
+    single = [p for p in files if (kind := drawn_format(p)) is not None and not kind.many]
+    _match_single(matches, images, single, roots)
     matches.pairs.sort(key=lambda pair: natural_key(pair[0]))
     return matches
 
@@ -139,6 +127,8 @@ def _match_listed(matches: Matches, path: Path, images: Sequence[Path]) -> None:
         if found is None:
             matches.masks_left.append(place_of(path, drawing))
             continue
+        if found in owners and split_place(owners[found])[0] == path:
+            raise _listed_twice(found, path, [one.image for one in drawings if _listed(one, by_name) == found])
         if found in owners:
             raise _claimed(found, owners[found], place_of(path, drawing))
         owners[found] = place_of(path, drawing)
@@ -156,8 +146,8 @@ def _listed(drawing: Drawing, by_name: dict[str, list[Path]]) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _match_single(matches: Matches, files: Sequence[Path], roots: Sequence[Path]) -> None:
-    """Match files that hold the objects of one image each."""
+def _match_single(matches: Matches, all_images: Sequence[Path], files: Sequence[Path], roots: Sequence[Path]) -> None:
+    """Match files that hold the objects of one image each with the images that are left."""
     renamed: dict[Path, Path] = {}
     for path in files:
         if (mask := _as_mask(path)) in renamed:
@@ -168,12 +158,9 @@ def _match_single(matches: Matches, files: Sequence[Path], roots: Sequence[Path]
     pairs = [(image, renamed[mask]) for image, mask in joined.pairs]
     images, left = joined.images_left, [renamed[mask] for mask in joined.masks_left]
     for path in list(left):
-        stated = _stated_image(path, images) if drawn_format_name(path) == "labelme" else None
-        alone = [one for one in images if one.parent == path.parent]
-        beside = [one for one in left if one.parent == path.parent]
-        only = alone if alone else images if len(left) == 1 else []
-        image = only[0] if stated is None and len(beside) == len(only) == 1 else stated
-        if image is not None:
+        image = _stated_image(path, images) if drawn_format_name(path) == "labelme" else None
+        image = image or _only_image(path, all_images, files)
+        if image in images:
             pairs.append((image, path))
             images.remove(image)
             left.remove(path)
@@ -192,6 +179,13 @@ def _stated_image(path: Path, images: Sequence[Path]) -> Path | None:
     name = _folded(read_drawing(path).image)
     found = [image for image in images if _folded(image.name) == name]
     return found[0] if len(found) == 1 else None
+
+
+def _only_image(path: Path, images: Sequence[Path], files: Sequence[Path]) -> Path | None:
+    """Return the image of a file of any name: the only image, and the file the only one, of their folder or of all."""
+    if any(image.parent == path.parent for image in images):
+        images, files = ([one for one in paths if one.parent == path.parent] for paths in (images, files))
+    return images[0] if len(images) == len(files) == 1 else None
 
 
 def _as_mask(path: Path) -> Path:
@@ -233,4 +227,12 @@ def _claimed(image: Path, first: Path, second: Path) -> DataError:
         f"two files hold objects of the image {format_path(image.name)}: {names}",
         "one of them for it",
         "move the other one away, or name the images and the file: IMAGES FILE",
+    )
+
+
+def _listed_twice(image: Path, path: Path, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"{format_path(path)} lists the image {format_path(image.name)} {len(names)} times: {list_some(names, 4)}",
+        "one entry with all objects of an image; of a stack in COCO, an entry for each plane, with t and z",
+        "move the objects to one of the entries, and remove the others",
     )

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
+from septum.folders import distinct
 from septum.io.annotations.formats import drawn_format
-from septum.io.files import images_below
+from septum.io.files import images_below, images_in
 from septum.io.formats import (
     SUFFIXES,
     format_of,
@@ -30,7 +31,6 @@ from septum.pairing.folders import (
     BySubfolder,
     by_subfolder,
     fields_of_view,
-    images_in,
     match_below,
     match_by_subfolder,
     object_folders,
@@ -125,7 +125,7 @@ def _one_folder(folder: Path) -> Pairing:
     if not images_in(folder):
         if parts := _parts(folder):
             return _pool(parts)
-        by = by_subfolder(folder)
+        by = by_subfolder(images_below(folder), folder)
         if not _data_sets_in(folder) and any(names_a_mask(p) for files in by.values() for p in files):
             return _side_by_side(by, folder)
     if not _data_sets_in(folder) and (files := drawn_below(folder)) and images_below(folder):
@@ -139,7 +139,7 @@ _SPLITS = re.compile(r"(?:train|val|valid|validation|test|eval|dev)(?:ing)?\d*",
 
 def _parts(folder: Path) -> list[Path]:
     """Return the subfolders (patients, say) that hold images and masks each; none if one is a part to hold out."""
-    parts = [p for p in subfolders(folder) if _holds_roles(p)]
+    parts = [p for p in distinct(subfolders(folder)) if _holds_roles(p)]
     return [] if any(_SPLITS.fullmatch(p.name) for p in parts) else parts
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.io.files import images_below
+from septum.folders import distinct
+from septum.io.files import images_below, images_in
 from septum.io.formats import format_path, is_zarr, natural_key
 from septum.pairing.names import Matches, composed, match
 from septum.words import join_words
@@ -34,11 +36,6 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(inside, key=natural_key)
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder` in natural order, without hidden ones."""
-    return images_below(folder, most=0)
-
-
 def match_below(images: Path, masks: Path) -> Matches:
     """Match the images in a folder and its subfolders with the masks in the same subfolders of another folder.
 
@@ -50,10 +47,8 @@ def match_below(images: Path, masks: Path) -> Matches:
     DataError
         If two files claim the same partner; the message names both.
     """
-    own = by_subfolder(images)
-    kept = set(without_results([path for paths in own.values() for path in paths], images, masks))
-    own = {key: inside for key, paths in own.items() if (inside := [path for path in paths if path in kept])}
-    return match_by_subfolder(own, by_subfolder(masks))
+    kept = without_results(images_below(images), images, masks)
+    return match_by_subfolder(by_subfolder(kept, images), by_subfolder(images_below(masks), masks))
 
 
 def without_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Path]:
@@ -92,12 +87,19 @@ def _all_in_one(by: BySubfolder) -> BySubfolder:
     return {(): [path for files in by.values() for path in files]}
 
 
-def by_subfolder(folder: Path) -> BySubfolder:
-    """Return the images below a folder by their subfolder, without words for images and masks."""
+def by_subfolder(paths: Iterable[Path], folder: Path) -> BySubfolder:
+    """Return files below a folder by their subfolder, without words for images and masks."""
     by: BySubfolder = {}
-    for path in images_below(folder):
+    for path in paths:
         by.setdefault(subfolder_key(path, folder), []).append(path)
     return by
+
+
+def common_subfolders(paths: Iterable[Path]) -> dict[Path, Path]:
+    """Return the folder of each file, relative to the folder that all of them have in common."""
+    folders = {path: path.absolute().parent for path in paths}
+    root = os.path.commonpath(folders.values()) if folders else ""
+    return {path: folder.relative_to(root) for path, folder in folders.items()}
 
 
 def subfolder_key(path: Path, folder: Path) -> tuple[str, ...]:
@@ -167,7 +169,7 @@ def object_folders(folder: Path) -> list[tuple[Path, Path]]:
     ``ID/images/ID.png`` with ``ID/masks/*.png``. Empty unless every folder in `folder` with images is such a sample.
     """
     folders = []
-    for sample in subfolders(folder):
+    for sample in distinct(subfolders(folder)):
         inside = {p.name.casefold(): p for p in subfolders(sample)}
         images = next((inside[name] for name in IMAGE_FOLDERS if name in inside), None)
         if images is None:

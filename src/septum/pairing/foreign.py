@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from septum.folders import below
 from septum.io.annotations.formats import drawn_format
 from septum.io.formats import format_path, image_stem, is_image, is_zarr
 from septum.words import list_some, pluralize
@@ -52,16 +53,8 @@ class ForeignFile:
 
 def unread_images(folder: Path) -> tuple[ForeignFile, ...]:
     """Return the files below a folder that are images of formats that are not read, in the order of their names."""
-    found: list[ForeignFile] = []
-    for path in sorted(folder.iterdir()):
-        suffix = path.suffix.casefold()
-        if path.name.startswith(".") or is_image(path) or is_zarr(path):
-            continue
-        if path.is_dir():
-            found += unread_images(path)
-        elif suffix in _UNREAD:
-            found.append(ForeignFile(path, suffix, f"save {suffix} files as {_UNREAD[suffix]}"))
-    return tuple(found)
+    found = ((path, path.suffix.casefold()) for path in sorted(below(folder, is_zarr)) if not is_image(path))
+    return tuple(ForeignFile(p, end, f"save {end} files as {_UNREAD[end]}") for p, end in found if end in _UNREAD)
 
 
 def drawn_objects(folder: Path) -> tuple[ForeignFile, ...]:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from septum.arrays.targets import without_alpha
 from septum.errors import FileError
-from septum.io.files import read_image
+from septum.io.files import images_in, read_image
 from septum.io.formats import format_path, is_zarr
 from septum.io.image import Image
-from septum.pairing.folders import images_in
 
 
 def is_object_folder(path: Path) -> bool:

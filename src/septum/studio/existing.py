@@ -9,17 +9,10 @@ from pathlib import Path
 
 from septum.errors import UsageError
 from septum.io.annotations.formats import split_place
+from septum.io.files import images_below, images_in
 from septum.io.formats import format_path
 from septum.pairing.drawn import drawn_below, match_drawn
-from septum.pairing.folders import (
-    BySubfolder,
-    by_subfolder,
-    images_in,
-    match_by_subfolder,
-    subfolder_key,
-    subfolders,
-    without_results,
-)
+from septum.pairing.folders import by_subfolder, match_by_subfolder, subfolders, without_results
 from septum.pairing.names import Matches, masks_beside, match, stem_key
 from septum.words import list_some
 
@@ -116,7 +109,7 @@ def _mask_images(
     images: Sequence[Path], folder: Path, masks: Path, written_to: Callable[[Path], Path], passed_over: PassedOver
 ) -> dict[Path, Path]:
     """Return, by image, the image file of its mask."""
-    files = [path for paths in by_subfolder(masks).values() for path in paths]
+    files = images_below(masks)
     exist, known = set(files), set(images)
     unmatched = _match(images, files, folder, masks).images_left
     planned = {written_to(image) for image in unmatched if image in known} - exist
@@ -129,12 +122,7 @@ def _mask_images(
 
 
 def _match(images: Sequence[Path], files: Sequence[Path], folder: Path, masks: Path) -> Matches:
-    images_by: BySubfolder = {}
-    masks_by: BySubfolder = {}
-    for paths, place, by in ((images, folder, images_by), (files, masks, masks_by)):
-        for path in paths:
-            by.setdefault(subfolder_key(path, place), []).append(path)
-    return match_by_subfolder(images_by, masks_by)
+    return match_by_subfolder(by_subfolder(images, folder), by_subfolder(files, masks))
 
 
 def _refuse_object_masks(images: Sequence[Path], masks: Path) -> None:

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from septum.errors import FileError
-from septum.io.annotations.drawing import Bitmap, Drawing, DrawnObject, Ring, refuse, ring
+from septum.io.annotations.drawing import Bitmap, Drawing, DrawnObject, Ring, join_sections, refuse, ring
 from septum.io.annotations.rle import decode_runs, uncompressed
-from septum.io.annotations.texts import mapping, read_json, sequence, size_of, text
+from septum.io.annotations.texts import mapping, read_json, sequence, size_of, text, whole
 from septum.io.formats import DAMAGE, check_memory, damaged
 
 
 def read_coco(path: Path) -> tuple[Drawing, ...]:
     """Read a COCO file; one drawing for each image, also for those without objects.
+
+    Images of one name and size that state different ``t`` and ``z``, as Septum writes the planes of a stack, are one
+    image. Objects of one ``label`` in several sections of a volume are one object.
 
     Raises
     ------
@@ -36,7 +39,9 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
         given = f"{len(listed)} images with {len(images)} different ids"
         raise refuse(path, given, "an id of its own for each image", "export it again")
     classes = {text(one.get("id")): text(one.get("name")) for one in map(mapping, sequence(document.get("categories")))}
+    planes = _planes(images)
     found: dict[str, list[DrawnObject]] = defaultdict(list)
+    labels: dict[str, list[str]] = defaultdict(list)
     refused: dict[str, list[tuple[str, str]]] = defaultdict(list)
     crowds: dict[str, int] = defaultdict(int)
     for number, one in enumerate(map(mapping, sequence(document.get("annotations"))), start=1):
@@ -52,18 +57,35 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
             raise
         except DAMAGE as error:
             raise damaged(path, "COCO", f"{name}: {error}") from error
+        image, place = planes[image]
         if not parts and bitmap is None:
             refused[image].append(("box without an outline" if one.get("bbox") else "object without an outline", name))
             continue
         crowds[image] += one.get("iscrowd") == 1
-        found[image].append(DrawnObject(name, parts, bitmap, classes.get(category, "")))
+        found[image].append(DrawnObject(name, parts, bitmap, classes.get(category, ""), place))
+        labels[image].append(text(one.get("label")))
     drawings = []
-    for key, one in images.items():
+    for key in dict.fromkeys(first for first, _ in planes.values()):
+        one, objects = images[key], join_sections(found[key], labels[key])
         size = size_of(one.get("height"), one.get("width"))
         notes = (f"{crowds[key]} marked as crowds, each read as one object",) if crowds[key] else ()
         file_name = text(one.get("file_name")) or key
-        drawings.append(Drawing("COCO", tuple(found[key]), tuple(refused[key]), notes, file_name, size))
+        drawings.append(Drawing("COCO", objects, tuple(refused[key]), notes, file_name, size))
     return tuple(drawings)
+
+
+def _planes(images: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, dict[str, int]]]:
+    """Return the first plane of its stack and the own page of each image, by ids; outside of stacks itself and none."""
+    by_name: dict[tuple[str, object], list[str]] = defaultdict(list)
+    for key, one in images.items():
+        by_name[text(one.get("file_name")) or key, size_of(one.get("height"), one.get("width"))].append(key)
+    planes: dict[str, tuple[str, dict[str, int]]] = {key: (key, {}) for key in images}
+    for keys in by_name.values():
+        pages = [(whole(images[key].get("t")), whole(images[key].get("z"))) for key in keys]
+        stated = [{"T": t, "Z": z} for t, z in pages if t is not None and z is not None and min(t, z) >= 0]
+        if 1 < len(keys) == len(set(pages)) == len(stated):
+            planes |= {key: (keys[0], page) for key, page in zip(keys, stated, strict=True)}
+    return planes
 
 
 def _shape(

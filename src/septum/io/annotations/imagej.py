@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _NO_AREA = {"LINE": "line", "FREELINE": "line", "POLYLINE": "line", "ANGLE": "angle", "POINT": "point", "NOROI": "text"}
 _BY_PLACE = re.compile(r"(?:\d{4,}-){1,2}\d{4,}(?:-\d+)?")  # names that ImageJ makes of slice, y and x
+_OF_SEPTUM = re.compile(r"^(\d{4,})-z\d{3,}(?:-t\d{3,})?$")  # label, section and frame, as Septum names what it writes
 _CURVE = 16  # straight lines that one curve becomes
 
 
@@ -45,7 +46,7 @@ def read_rois(path: Path) -> tuple[Drawing, ...]:
             _add(name, data, objects, refused)
     except (*DAMAGE, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise damaged(path, "ImageJ ROI", error) from error
-    names = ["" if _BY_PLACE.fullmatch(one.name) else one.name for one in objects]
+    names = ["" if _BY_PLACE.fullmatch(one.name) else _OF_SEPTUM.sub(r"\1", one.name) for one in objects]
     return (Drawing("ImageJ", join_sections(objects, names), tuple(refused)),)
 
 

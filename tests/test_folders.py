@@ -1,0 +1,39 @@
+"""Folders are entered once each, whatever links lead to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from septum.folders import below, distinct
+
+
+def files(folder: Path, **more: int) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in below(folder, lambda p: p.suffix == ".zarr", **more))
+
+
+def test_files_below_a_folder_to_a_level_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("a.txt", "p/b.txt", "p/q/c.txt", ".d/e.txt", "p/.f.txt", "g.zarr/h.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert files(tmp_path) == ["a.txt", "g.zarr", "p/b.txt", "p/q/c.txt"]
+    assert files(tmp_path, most=1) == ["a.txt", "g.zarr", "p/b.txt"]
+    assert files(tmp_path, most=0) == ["a.txt", "g.zarr"]
+
+
+def test_links_to_the_folder_itself_or_above_are_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "data" / "p").mkdir(parents=True)
+    (tmp_path / "data" / "p" / "a.txt").touch()
+    (tmp_path / "b.txt").touch()
+    for name, target in (("x", "."), ("y", "."), ("up", ".."), ("p/back", "..")):
+        (tmp_path / "data" / name).symlink_to(target)
+    assert files(tmp_path / "data") == ["p/a.txt"]
+
+
+def test_a_folder_goes_before_links_to_it_and_of_two_links_the_first_counts(tmp_path: Path) -> None:
+    for name in ("elsewhere/a.txt", "data/p2/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    for name, target in (("latest", "p2"), ("q", tmp_path / "elsewhere"), ("r", tmp_path / "elsewhere")):
+        (tmp_path / "data" / name).symlink_to(target)
+    assert files(tmp_path / "data") == ["p2/b.txt", "q/a.txt"]
+    assert [path.name for path in distinct(sorted((tmp_path / "data").iterdir()))] == ["p2", "q"]
