@@ -11,7 +11,7 @@ import pytest
 
 from septum.errors import FileError
 from septum.io.atomic import remove_parts, whole_file
-from septum.io.files import write_image
+from septum.io.files import read_image, write_image
 from septum.io.tensors import write_model
 from septum.training.checkpoint import newest_checkpoint, save_checkpoint
 
@@ -84,6 +84,23 @@ def test_a_link_may_point_to_another_disk_or_to_nothing_yet(tmp_path: Path) -> N
         assert temporary.parent == tmp_path / "far"
         temporary.write_text("new")
     assert (tmp_path / "far" / "real.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_is_written_through_a_link(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "far").mkdir()
+    real, link = tmp_path / "far" / "real.ome.zarr", tmp_path / "link.ome.zarr"
+    if exists:
+        write_image(real, np.zeros((8, 9), np.uint8), axes="YX")
+    link.symlink_to("far/real.ome.zarr")
+    write_image(link, np.full((8, 9), 7, np.uint8), axes="YX")
+    assert link.is_symlink()
+    assert (read_image(real).array == 7).all()
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.parent.name in ("far", tmp_path.name)) == [
+        "far",
+        "link.ome.zarr",
+        "real.ome.zarr",
+    ]
 
 
 def test_file_and_folder_are_synced_around_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

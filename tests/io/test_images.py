@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,21 @@ def test_names_in_messages_stay_on_one_line() -> None:
     assert format_path(Path("cells 🔬.tif")) == "cells 🔬.tif"
     assert format_path("a\nb\x1b[31m") == r"'a\nb\x1b[31m'"
     assert format_path("bad\udcff") == r"'bad\udcff'"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".nii.gz", ".npy", ".ome.zarr"])
+def test_names_that_are_not_utf8_are_written_and_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    values = np.arange(72, dtype=np.uint8).reshape(8, 9)
+    write_image(path, values, axes="YX")
+    np.testing.assert_array_equal(read_image(path).array.squeeze(), values)
+    assert list_images([tmp_path]) == [path]
+
+
+def test_a_tiff_of_an_ordinary_name_keeps_its_identifier(tmp_path: Path) -> None:
+    write_image(tmp_path / "é.tif", np.zeros((8, 9), np.uint8), axes="YX")
+    assert str(uuid.uuid5(uuid.NAMESPACE_URL, "septum:é.tif")).encode() in (tmp_path / "é.tif").read_bytes()
 
 
 def test_list_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -62,21 +64,32 @@ def test_color_of_16_bits_is_not_cut_to_8(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.array, deep)
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def write_rows(path: Path, bits: int, color: int, rows: list[bytes], *, more: bytes = b"") -> None:
+    """Write three columns of packed pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, len(rows), bits, color, 0, 0, 0))
+    packed = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + more + packed + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_transparent_color_of_16_bits_is_no_channel(tmp_path: Path, labels: bool) -> None:
+    deep = (COLOR.astype(np.uint16) * 250).astype(">u2")
+    transparent = chunk(b"tRNS", deep[0, 1].tobytes())
+    write_rows(tmp_path / "a.png", 16, 2, [row.tobytes() for row in deep], more=transparent)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", labels=labels).array, np.moveaxis(deep, -1, 0))
+
+
 def test_gray_of_few_bits_keeps_its_values(tmp_path: Path) -> None:
-    import struct
-    import zlib
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     for bits, packed, values in [
         (1, [0b10100000], [1, 0, 1]),
         (2, [0b00011100], [0, 1, 3]),
         (4, [0x0F, 0x70], [0, 15, 7]),
     ]:
-        header = struct.pack(">IIBBBBB", 3, 1, bits, 0, 0, 0, 0)
-        body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes([0, *packed]))) + chunk(b"IEND", b"")
-        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+        write_rows(tmp_path / "a.png", bits, 0, [bytes(packed)])
         array = read_image(tmp_path / "a.png", labels=True).array
         assert array.tolist() == [[values]]
         assert array.dtype == (bool if bits == 1 else np.uint8)

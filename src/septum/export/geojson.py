@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from septum.export.outlines import trace_outlines
 from septum.export.runs import Frame, complete_objects
-from septum.io.atomic import whole_file
+from septum.io.atomic import storable, whole_file
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "septum")
 _COLORS = ((255, 176, 0), (0, 190, 255), (120, 200, 60), (230, 80, 160), (150, 110, 240), (240, 110, 60))
@@ -72,7 +72,7 @@ def write_geojson(
     with whole_file(path) as part, open_text(part) as file:
         file.write('{"type":"FeatureCollection","features":[')
         for frame in frames:
-            known = name or Path(frame.labels.name).name
+            known = storable(name or Path(frame.labels.name).name)
             for runs in complete_objects(frame, height=height):
                 for outline in trace_outlines(runs):
                     polygons = [[_closed(ring, stretch) for ring in polygon] for polygon in outline.polygons]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from septum.errors import UsageError
 from septum.export.measure import Columns
-from septum.io.atomic import whole_file
+from septum.io.atomic import storable, whole_file
 
 _ROWS = 10_000  # that are turned to text at a time
 
@@ -90,7 +90,7 @@ def write_csv(path: Path, columns: Columns) -> None:
     columns
         ``(N,)`` each: texts, integers, floats of any values (in the fewest digits that are exact), or bool, as 0 and 1.
     """
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         count = len(next(iter(columns.values()), ()))
@@ -137,7 +137,7 @@ def write_parquet(path: Path, columns: Columns) -> None:
     arrays = {}
     for name, column in columns.items():
         missing = column < 0 if name in ("t", "z") else np.isnan(column) if column.dtype.kind == "f" else None
-        values = column.tolist() if column.dtype.kind == "O" else column
+        values = [storable(text) for text in column.tolist()] if column.dtype.kind == "O" else column
         arrays[name] = pyarrow.array(values, pyarrow.string() if column.dtype.kind == "O" else None, mask=missing)
     with whole_file(path) as part:
         parquet.write_table(pyarrow.table(arrays), part)

@@ -43,10 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     FileError
         If the folder is missing, may not be written, or the disk is full: every `OSError`, as a sentence.
     """
-    try:
-        target = path.resolve() if path.is_symlink() else path  # a link is written through, not replaced
-    except OSError as error:
-        raise as_error(path, error) from error
+    target = written_through(path)
     ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
     temporary = target.parent / f"{_PREFIX}{secrets.token_hex(6)}{ending}"
     try:
@@ -71,14 +68,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        A new folder beside `path`, with a hidden name of the same ending.
+        A new folder beside the one to be, with a hidden name of the same ending.
 
     Raises
     ------
     FileError
         Every `OSError`, as a sentence.
     """
-    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}"
+    temporary = written_through(path).parent / f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}"
     try:
         temporary.mkdir()
         yield temporary
@@ -87,6 +84,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise as_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def written_through(path: Path) -> Path:
+    """Return the place to write to: where a link leads to, so that the link is not replaced."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except OSError as error:
+        raise as_error(path, error) from error
 
 
 def rename(path: Path, target: Path, *, waits_s: Sequence[float] = _WAITS_S) -> None:
@@ -123,6 +128,11 @@ def remove_parts(folder: Path) -> None:
             shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
+def storable(name: str) -> str:
+    r"""Return a name as text that UTF-8 can hold: a byte that is no letter of the locale stands as ``\udce9``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def sync_file(path: Path) -> None:
     """Wait until a file is on the disk."""
     descriptor = os.open(path, os.O_RDWR)
@@ -135,11 +145,14 @@ def sync_file(path: Path) -> None:
 def replace_folder(new: Path, path: Path) -> None:
     """Give the finished folder `new` the name `path`; an older folder or file of that name is removed.
 
+    A link is written through: `new` lies beside its target.
+
     Raises
     ------
     FileError
         If the names lie on different disks, or may not be written.
     """
+    path = written_through(path)
     old = path.with_name(f"{_PREFIX}{secrets.token_hex(6)}{path.suffix}")
     try:
         if path.exists():

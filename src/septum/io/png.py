@@ -54,7 +54,8 @@ def open_png(path: Path, *, axes: str | None, labels: bool) -> StoredImage:
     check_claim(path, "PNG", shape=shape, claimed=claimed, length=length, ratio=DEFLATE)
     try:
         tag = _orientation(_check_chunks(path))
-        array = _decode_deep(path) if depth == 16 and color else _decode_png(path, depth, color, labels)
+        deep = depth == 16 and color
+        array = _decode_deep(path)[..., :channels] if deep else _decode_png(path, depth, color, labels)
     except DAMAGE as error:
         raise damaged(path, "PNG", error) from error
     if color in (4, 6) and not labels:
@@ -102,7 +103,7 @@ def _check_chunks(path: Path) -> bytes:
 
 
 def _decode_deep(path: Path) -> NDArray[Any]:
-    # Pillow cuts 16-bit color down to 8 bits.
+    # Pillow cuts 16-bit color down to 8 bits. Of a transparent color this makes alpha, which the file does not hold.
     import imagecodecs
 
     return np.asarray(imagecodecs.png_decode(path.read_bytes()))

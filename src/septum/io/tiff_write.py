@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.atomic import whole_file
+from septum.io.atomic import storable, whole_file
 from septum.io.files import WriteRequest
 from septum.io.formats import format_path
 from septum.io.scratch import ShardedArray
@@ -82,7 +82,8 @@ def wants_predictor(dtype: np.dtype[Any]) -> bool:
 def ome_notes(name: str, axes: str, pixel_size_um: Mapping[str, float]) -> dict[str, Any]:
     """Return the entries of the OME description of a file called `name`."""
     # Made of the name: with a random one, as is usual, the same result would never have the same bytes.
-    notes: dict[str, Any] = {"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"septum:{name}"))}
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, f"septum:{storable(name)}")
+    notes: dict[str, Any] = {"axes": axes, "UUID": str(identity)}
     for axis, micrometers in pixel_size_um.items():
         if axis in "ZYX" and axis in axes:
             notes |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}

@@ -16,6 +16,7 @@ from septum.arrays.instances import label_each, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
 from septum.axes import spatial
 from septum.errors import UsageError
+from septum.io.atomic import written_through
 from septum.io.files import images_below, list_images
 from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
 from septum.io.image import Image
@@ -148,11 +149,10 @@ def result_files(settings: PredictSettings, images: Mapping[Path, Path] | None =
         return [(image, labels_place(image, str(settings.label_image))) for image in images]
     targets = {image: settings.out / folder / _result_name(image, settings) for image, folder in images.items()}
     if len(set(targets.values())) < len(targets) and not any(url_of(image) for image in targets):
-        common = Path(os.path.commonpath([image.absolute().parent for image in targets]))
-        targets = {
-            image: settings.out / image.absolute().parent.relative_to(common) / target.name
-            for image, target in targets.items()
-        }
+        from septum.pairing.folders import common_subfolders
+
+        folders = common_subfolders(targets)
+        targets = {image: settings.out / folders[image] / target.name for image, target in targets.items()}
     first: dict[Path, Path] = {}
     for image, target in targets.items():
         if target.resolve() == image.resolve():
@@ -213,6 +213,7 @@ def written_by_pieces(target: Path, *, label_image: bool) -> bool:
 
 def work_folder(target: Path) -> Path:
     """Return the folder of an unfinished result that is predicted block by block; a hash stands for a long name."""
+    target = written_through(target)
     name = f"{target.name}.unfinished"
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f"{hashlib.blake2b(os.fsencode(target.name), digest_size=16).hexdigest()}.unfinished"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Event, Warned
-from septum.io.atomic import as_error, replace_folder, whole_file
+from septum.io.atomic import as_error, replace_folder, whole_file, written_through
 from septum.io.files import read_image, write_image
 from septum.io.formats import format_path
 from septum.pairing import ctc
@@ -168,7 +168,7 @@ def fetch(settings: FetchSettings) -> Iterator[Event]:
             "a new folder, or an empty one",
             "give another -o",
         )
-    work = out.parent / f".{out.name}.download"
+    work = written_through(out).parent / f".{out.name}.download"
     try:
         shutil.rmtree(work, ignore_errors=True)  # of a download that was killed
         work.mkdir(parents=True)
