@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import os
+import shutil
+import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -347,6 +352,70 @@ def test_an_image_that_is_missing_is_named_before_anything_is_written(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def flat(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, np.full((4, 4), value, np.uint8), axes="YX")
+
+
+def means(out: Path) -> list[tuple[str, str]]:
+    return [(row["image"], row["mean_0"]) for row in rows_of(out / "objects.csv")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "message"),
+    [
+        (["a.png"], ["p1/a.png", "p2/a.png"], r"2 images of this name: .*p1/a\.png, .*p2/a\.png"),
+        (["a.png"], ["a.png", "a.tif"], r"2 images of this name: .*a\.png, .*a\.tif"),
+        (["a.png", "a-2.png"], ["a.png"], r"labels/a-2\.png and .*labels/a\.png both fit the image .*images/a\.png"),
+        (["b.png"], ["a.png"], r"b\.png: no image of this name"),
+    ],
+)
+def test_a_label_image_never_takes_the_intensities_of_another_image(
+    tmp_path: Path, labels: list[str], images: list[str], message: str
+) -> None:
+    for part, names in (("labels", labels), ("images", images)):
+        for value, name in enumerate(names, start=1):
+            flat(tmp_path / part / name, value)
+    with pytest.raises(UsageError, match=message):
+        convert(tmp_path / "labels", tmp_path / "out", ("tables",), images=tmp_path / "images")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_files_belong_together_whatever_their_names(tmp_path: Path) -> None:
+    flat(tmp_path / "b.png", 1)
+    flat(tmp_path / "a.png", 7)
+    convert(tmp_path / "b.png", tmp_path / "out", ("tables",), images=tmp_path / "a.png")
+    assert means(tmp_path / "out") == [("a.png", "7.0")]
+
+
+@pytest.mark.parametrize("images", ["cells/images", None])
+def test_label_images_in_subfolders_keep_them(tmp_path: Path, images: str | None) -> None:
+    for value, patient in enumerate(("p1", "p2"), start=1):
+        flat(tmp_path / "cells" / "images" / patient / "a.tif", 10 * value)
+        flat(tmp_path / "cells" / "masks" / patient / "a.png", value)
+    data = tmp_path / "cells" / ("masks" if images else "")
+    more = {"images": tmp_path / images} if images else {}
+    convert(data, tmp_path / "out", ("tables", "geojson", "rois", "coco"), **more)
+    assert means(tmp_path / "out") == [("p1/a.tif", "10.0"), ("p2/a.tif", "20.0")]
+    assert [path.is_file() for path in (tmp_path / "out/p1/a.geojson", tmp_path / "out/p2/a.rois.zip")] == [True] * 2
+    coco = json.loads((tmp_path / "out" / "objects.coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["p1/a.tif", "p2/a.tif"]
+
+
+def test_converted_results_have_the_names_that_also_gives_them(model: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "in" / f"p{number}").mkdir(parents=True)
+        write_image(tmp_path / "in" / f"p{number}" / "a.tif", spots(number), axes="YX")
+    forms: tuple[Form, ...] = ("geojson", "tables", "coco")
+    run(model, [tmp_path / "in"], tmp_path / "also", forms)
+    for path in (tmp_path / "also").rglob("a.tif"):
+        (tmp_path / "results" / path.parent.name).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "results" / path.parent.name)
+    convert(tmp_path / "results", tmp_path / "out", forms, images=tmp_path / "in")
+    for name in ("p1/a.geojson", "p2/a.geojson", "objects.csv", "objects.coco.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "also" / name).read_bytes(), name
+
+
 def test_classes_are_one_row_and_one_region_each(tmp_path: Path) -> None:
     classes = np.zeros((20, 20), np.uint8)
     classes[2:6, 2:6] = classes[10:14, 10:14] = 1
@@ -368,6 +437,22 @@ def test_parquet_holds_the_table_of_the_csv(tmp_path: Path) -> None:
     assert list(table) == list(row)
     assert table["image"] == ["a.png"]
     assert float(row["solidity"]) == table["solidity"][0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_name_that_is_not_utf8_does_not_stop_an_export(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_image(tmp_path / f"{name}.tif", np.tri(9, dtype=np.uint8), axes="YX")
+    events = convert(tmp_path / f"{name}.tif", tmp_path / "out", ALL, images=tmp_path / f"{name}.tif")
+    assert all(isinstance(event, Exported) for event in events)
+    (row,) = rows_of(tmp_path / "out" / "objects.csv")
+    assert (row["image"], row["area_px"]) == (r"caf\udce9.tif", "45")
+    (feature,) = json.loads((tmp_path / "out" / f"{name}.geojson").read_text())["features"]
+    assert uuid.UUID(feature["id"]).version == 5
+    if importlib.util.find_spec("pyarrow"):
+        from pyarrow import parquet
+
+        assert parquet.read_table(tmp_path / "out" / "objects.parquet")["image"].to_pylist() == [r"caf\udce9.tif"]
 
 
 def test_an_overlay_shows_outlines_on_the_image_and_large_images_are_reduced(tmp_path: Path) -> None:

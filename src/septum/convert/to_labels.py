@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from septum.kept import Memory
 from septum.pairing.drawn_masks import class_numbers
 from septum.pairing.find import find_pairs
 from septum.pairing.fit import Grid, grid_of
+from septum.pairing.folders import common_subfolders
 from septum.pairing.pair import Pair
 from septum.words import pluralize
 
@@ -139,10 +139,10 @@ def _write(
     selection = Selection(level=settings.level, pixel_size=settings.pixel_size)
     files = Files(axes=settings.axes, selection=selection, memory=Memory(kept_bytes=0), classes=classes)
     annotated = {pair.image: pair for pair in pairs if pair.mask is not None}
-    root = Path(os.path.commonpath([path.parent.absolute() for path in annotated])) if annotated else Path()
+    folders = common_subfolders(annotated)
     for image, pair in annotated.items():
         assert pair.mask is not None
-        place = settings.out / image.parent.absolute().relative_to(root) / image.name
+        place = settings.out / folders[image] / image.name
         try:
             yield _convert(pair.mask, image, place, files)
         except SeptumError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,8 @@ from septum.io.files import list_images
 from septum.io.formats import format_of, format_path, image_stem, is_zarr
 from septum.io.selection import Selection
 from septum.pairing.find import find_pairs
-from septum.pairing.folders import role_folders
+from septum.pairing.folders import by_subfolder, common_subfolders, role_folders, subfolder_key
+from septum.words import list_some
 
 if TYPE_CHECKING:
     from septum.prediction.events import ImageDone
@@ -97,21 +98,22 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
     Raises
     ------
     UsageError, DataError
-        If there are no label images, two of one name, or a label image lacks its image where one is named or needed.
+        If there are no label images, two of one name, or a label image has no image, several, or that of another one,
+        where images are named or needed.
     """
     asked = settings.conversion
-    images = _label_images(settings)
-    maps = {} if settings.probabilities is None else _partners(list(images), settings.probabilities)
+    images, folders = _label_images(settings)
+    maps = {} if settings.probabilities is None else _partners(folders, asked.data, settings.probabilities)
     selection = Selection(level=asked.level, pixel_size=asked.pixel_size)
     if selection.of_level and not all(images.values()):
         raise UsageError(
             f"{selection.of_level} without images", "the images of the label images", "add --images IMAGES"
         )
     bases: dict[Path, Path] = {}
-    for path in images:
-        base = asked.out / image_stem(path)
+    for path, folder in folders.items():
+        base = asked.out / folder / image_stem(path)
         if base in bases:
-            given = f"{bases[base]} and {path} would both be written to {base.name}"
+            given = f"{bases[base]} and {path} would both be written to {base.relative_to(asked.out)}"
             raise UsageError(given, "label images of different names", "convert them into different folders")
         bases[base] = path
     if asked.out.exists() and not asked.out.is_dir():
@@ -126,7 +128,7 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
             image = images[path]
             labels = LabelFile(
                 path,
-                (image or path).name,
+                (folders[path] / (image or path).name).as_posix(),
                 image=image,
                 probabilities=maps.get(path),
                 classes=asked.kind == "classes",
@@ -148,15 +150,27 @@ def export_labels(settings: ConvertAndExportSettings) -> Iterator[Exported | Not
             yield exporter.finish()
 
 
-def _label_images(settings: ConvertAndExportSettings) -> dict[Path, Path | None]:
-    """Return the label images, and the image of each as far as it is known."""
+def _label_images(settings: ConvertAndExportSettings) -> tuple[dict[Path, Path | None], dict[Path, Path]]:
+    """Return the image of each label image as far as it is known, and the subfolder of each result."""
     data = settings.conversion.data
     if settings.images is None and _is_data_set(data):
-        pairs = find_pairs(data).pairs
-        return {pair.mask: pair.image for pair in pairs if pair.mask is not None}
-    labels = list_images(data)
-    images = {} if settings.images is None else _partners(labels, settings.images)
-    return {path: images.get(path) for path in labels}
+        owners = {pair.mask: pair.image for pair in find_pairs(data).pairs if pair.mask is not None}
+        folders = common_subfolders(owners.values())
+        return dict(owners), {path: folders[image] for path, image in owners.items()}
+    folders = _subfolders(list_images(data), data)
+    images = {} if settings.images is None else _partners(folders, data, settings.images)
+    return {path: images.get(path) for path in folders}, folders
+
+
+def _subfolders(labels: Sequence[Path], data: Sequence[Path]) -> dict[Path, Path]:
+    """Return the subfolder of each label image below the folder that is named, as predictions have.
+
+    If two results would have one name, those below the folder that all have in common.
+    """
+    roots = {path: next((one for one in data if path.parent.is_relative_to(one)), path.parent) for path in labels}
+    folders = {path: path.parent.relative_to(root) for path, root in roots.items()}
+    names = {folder / image_stem(path) for path, folder in folders.items()}
+    return folders if len(names) == len(folders) else common_subfolders(labels)
 
 
 def _is_data_set(data: Sequence[Path]) -> bool:
@@ -165,27 +179,61 @@ def _is_data_set(data: Sequence[Path]) -> bool:
     return len(folders) == len(data) and (len(data) == 2 or (len(data) == 1 and role_folders(data[0]) is not None))
 
 
-def _partners(labels: Sequence[Path], place: Path) -> dict[Path, Path]:
+def _partners(labels: Mapping[Path, Path], data: Sequence[Path], place: Path) -> dict[Path, Path]:
     """Return the image of each label image: of the same name, or of the longest name with which it begins.
+
+    Parameters
+    ----------
+    labels
+        Each with its subfolder. Images in a subfolder of the same name are preferred.
+    data
+        The files and folders that were named. One file of labels and one image belong together whatever their names.
+    place
+        The folder of images, or one image.
 
     Raises
     ------
     UsageError
-        If a label image has no image.
+        If a label image has no image or several, or an image several label images.
     """
     images = list_images([place])
-    if len(images) == 1 == len(labels):
-        return {labels[0]: images[0]}
-    by_stem = {image_stem(path): path for path in images}
-    found = {}
-    for path in labels:
-        stem = image_stem(path)
-        begins = [s for s in by_stem if s == stem or (stem.startswith(s) and not stem[len(s)].isalnum())]
-        if not begins:
+    if len(images) == len(labels) == 1 and images == [place] and list(labels) == list(data):
+        return dict.fromkeys(labels, place)
+    everywhere, inside = _by_stem(images), {key: _by_stem(own) for key, own in by_subfolder(images, place).items()}
+    owners: dict[Path, Path] = {}
+    for path, folder in labels.items():
+        image = _partner(path, inside.get(subfolder_key(folder / path.name, Path()), everywhere), place)
+        if image in owners:
+            given = f"{format_path(owners[image])} and {format_path(path)} both fit the image {format_path(image)}"
             raise UsageError(
-                f"{path}: no image of this name in {place}",
-                f"an image named like it, such as {stem}.tif",
-                "rename one of them",
+                given, "an image of its own for each", "add the image that is missing, or convert them one by one"
             )
-        found[path] = by_stem[max(begins, key=len)]
-    return found
+        owners[image] = path
+    return {path: image for image, path in owners.items()}
+
+
+def _by_stem(images: Sequence[Path]) -> dict[str, list[Path]]:
+    by: dict[str, list[Path]] = {}
+    for path in images:
+        by.setdefault(image_stem(path), []).append(path)
+    return by
+
+
+def _partner(path: Path, images: Mapping[str, Sequence[Path]], place: Path) -> Path:
+    """Return the only image, of those by their stems, whose name is that of a label image or its longest beginning."""
+    stem = image_stem(path)
+    begins = (stem[:end] for end in range(len(stem), 0, -1) if not stem[end : end + 1].isalnum())
+    found = next((images[begin] for begin in begins if begin in images), ())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{format_path(path)}: {len(found)} images of this name: {list_some(map(format_path, found), 4)}",
+            "one image",
+            "name the folder of the images, or put the label images into subfolders of the same names",
+        )
+    raise UsageError(
+        f"{format_path(path)}: no image of this name in {format_path(place)}",
+        f"an image named like it, such as {stem}.tif",
+        "rename one of them, or name the two: septum convert LABELS --images IMAGE",
+    )

@@ -21,6 +21,7 @@ from septum.export.overlay import write_overlay
 from septum.export.runs import Frame, split_labels
 from septum.export.settings import Form
 from septum.export.tables import ObjectTable, has_parquet, join_tables, write_csv, write_parquet
+from septum.io.atomic import as_error
 from septum.io.files import open_image
 from septum.io.formats import format_of
 from septum.io.image import Image
@@ -153,7 +154,7 @@ class Exporter:
             if "properties" in self.forms:
                 notes += _write_properties(labels, tables)
             if "geojson" in self.forms:
-                written.append(base.with_name(f"{base.name}.geojson"))
+                written.append(_beside(base, ".geojson"))
                 sure = _Confidence(labels, frames)
                 write_geojson(
                     written[-1],
@@ -167,13 +168,13 @@ class Exporter:
             if level and (plain := [form for form in ("rois", "coco") if form in self.forms]):
                 notes.append(f"{' and '.join(plain)} in pixels of level {level}, geojson of the largest level")
             if "rois" in self.forms:
-                written.append(base.with_name(f"{base.name}.rois.zip"))
+                written.append(_beside(base, ".rois.zip"))
                 write_rois(written[-1], frames)
             if "overlay" in self.forms:
                 if image is None:
                     notes.append("no overlay: the image is not known")
                 else:
-                    written.append(base.with_name(f"{base.name}.overlay.png"))
+                    written.append(_beside(base, ".overlay.png"))
                     write_overlay(written[-1], frames[len(frames) // 2], image)
             if "coco" in self.forms:  # the last that can fail: the file of all images holds only what is complete
                 self._open_coco().add(labels.name, frames, classes=labels.classes)
@@ -237,6 +238,15 @@ class Exporter:
                 head["confidence"] = np.array([sure.value(frame, label) for label in head["label"].tolist()])
             tables.append(ObjectTable(labels.name, frame.t if "T" in axes else None, frame.z, head | columns))
         return tables
+
+
+def _beside(base: Path, ending: str) -> Path:
+    """Return the place of a file of one label image, in a folder that exists."""
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise as_error(base.parent, error) from error
+    return base.with_name(f"{base.name}{ending}")
 
 
 def _stretch(image: Image | None) -> tuple[float, float]:
