@@ -258,6 +258,23 @@ def test_det_needs_markers_and_sequences_are_averaged(tmp_path):
     assert two["SEG"].value == pytest.approx((one["SEG"].value + 1) / 2)
 
 
+def test_a_sequence_that_only_one_of_two_predictions_has_is_scored_in_either_order(tmp_path):
+    cells = grid(ids=6)
+    for sequence in ("01", "02"):
+        save(tmp_path / f"truth/{sequence}_GT/SEG", {"man_seg001": cells})
+        save(tmp_path / f"both/{sequence}_RES", {"mask001": cells})
+    save(tmp_path / "one/01_RES", {"mask000": cells})
+    save(tmp_path / "one/02_RES", {"mask001": cells})
+    for given in (("both", "one"), ("one", "both")):
+        result = run(tuple(tmp_path / name for name in given), tmp_path / "truth")
+        both, one = (scores(result, given.index(name)) for name in ("both", "one"))
+        assert both["SEG 01"].value == both["SEG 02"].value == both["SEG"].value == 1
+        assert one["SEG 02"].value == one["SEG"].value == 1 and "SEG 01" not in one
+        (failure,) = result.results[given.index("one")].failures
+        assert failure.name == "01_GT/SEG/man_seg001.tif"  # both sequences have a truth of this name
+        assert any("1 prediction without truth, not scored: 01_RES/mask000.tif" in n for n in result.notes)
+
+
 def test_slices_of_3d_truth(tmp_path):
     volume = np.zeros((6, 48, 48), np.uint16)
     volume[2] = grid(ids=9)
@@ -363,6 +380,20 @@ def test_truths_of_0_and_1_beside_0_and_255_mean_the_same(tmp_path):
         metrics=("pixels",),
     )
     assert scores(result)["Dice"].value == scores(result)["Dice 255"].value == 1
+
+
+def test_a_class_that_only_one_of_two_predictions_has_is_scored_in_either_order(tmp_path):
+    first, second = np.array([[0, 1, 1, 1]] * 4, np.uint8), np.array([[0, 1, 2, 2]] * 4, np.uint8)
+    truth = save(tmp_path / "t", {"x": first, "y": second})
+    both, one = save(tmp_path / "both", {"x": first, "y": second}), save(tmp_path / "one", {"x": first})
+    alone = scores(run(both, truth, metrics=("pixels",)))
+    assert alone["Dice 2"].value == 1
+    for given in ((both, one), (one, both)):
+        result = run(given, truth, metrics=("pixels",))
+        found = scores(result, given.index(both))
+        assert {name: score.value for name, score in found.items()} == {n: s.value for n, s in alone.items()}
+        assert math.isnan(scores(result, given.index(one))["Dice 2"].value)
+        assert not any("not classes" in n for n in result.notes)
 
 
 def test_values_that_are_not_classes_count_as_wrong(tmp_path):

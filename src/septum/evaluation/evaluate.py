@@ -94,32 +94,36 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         If the paths do not go together, nothing fits, or not one image could be scored.
     """
     paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
-    task, readings, notes = _task(settings, paired[0])
-    collected = [_collect(pairs, task, _with_predicted(readings, pairs, task)) for pairs in paired]
+    task, readings, notes = _task(settings, paired)
+    collected = [_collect(p, settings.truth, task, _with_predicted(readings, p, task)) for p in paired]
     families = _families(task, collected)
     results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
     differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
-    notes += _notes(settings.predicted, paired, collected)
+    notes += _notes(paired, collected)
     if len(collected) == 2 and (left := len(set(collected[0].names) ^ set(collected[1].names))):
         notes.append(f"differences leave out {pluralize(left, 'image')} that only one prediction has")
     evaluation = Evaluation(task.metrics, tuple(results), differences, tuple(notes), ())
     return evaluation if settings.out is None else write_results(evaluation, settings.out)
 
 
-def _task(settings: EvaluateSettings, pairs: ScoredPairs) -> tuple[ScoreTask, Readings, list[str]]:
-    """Choose the metrics and infer the meaning of the truth's values; each file is read once for both."""
+def _task(settings: EvaluateSettings, paired: Sequence[ScoredPairs]) -> tuple[ScoreTask, Readings, list[str]]:
+    """Choose the metrics and infer the meaning of the truth's values; each file is read once for both.
+
+    The truth is that of all predictions: one of them may lack the only image of a class or of a sequence.
+    """
     readings = Readings(settings.metrics is not None and "isbi" in settings.metrics, settings.axes)
-    sequences = tuple(sorted({i.sequence for i in pairs.items}))
-    if settings.metrics is None and pairs.challenge:
+    items = {i.truth: i for pairs in reversed(paired) for i in pairs.items}
+    sequences = tuple(sorted({i.sequence for i in items.values()}))
+    if settings.metrics is None and paired[0].challenge:
         note = "metrics: ctc, because the truth has the challenge's layout and may name only some objects"
         return ScoreTask(("ctc",), sequences=sequences), readings, [note]
     if settings.metrics is not None and not {"pixels", "instances"} & set(settings.metrics):
         return ScoreTask(settings.metrics, sequences=sequences), readings, []
-    masks = list(_censuses({i.truth: i for i in pairs.items}.values(), settings.axes, "truth"))
+    masks = list(_censuses(items.values(), settings.axes, "truth"))
     notes: list[str] = []
     metrics: tuple[Metric, ...] = settings.metrics or ()
     if not metrics:
-        meaning = infer_label_kind(masks, objects=True if all(is_drawn(i.truth) for i in pairs.items) else None)
+        meaning = infer_label_kind(masks, objects=True if all(map(is_drawn, items)) else None)
         metrics = ("instances",) if meaning.kind == "objects" else ("pixels",)
         doubt = meaning.unclear or ("a guess" if meaning.guess else "")
         because = f"because the truth holds {meaning.reason}" + (f" ({doubt})" if doubt else "")
@@ -173,13 +177,13 @@ def _with_predicted(readings: Readings, pairs: ScoredPairs, task: ScoreTask) -> 
     return replace(readings, predicted_background=background_value(counted))
 
 
-def _collect(pairs: ScoredPairs, task: ScoreTask, readings: Readings) -> _Collected:
+def _collect(pairs: ScoredPairs, truth: Path, task: ScoreTask, readings: Readings) -> _Collected:
     """Score every frame; name each file that fails, and leave it out."""
     collected = _Collected()
     first: SeptumError | None = None
     if pairs.missing:
         message = f"no prediction in {format_path(pairs.predicted)}; the scores are of the other images"
-        collected.failures.append(Failure(format_names(pairs.missing), message))
+        collected.failures.append(Failure(format_names(pairs.missing, truth), message))
     for item in pairs.items:
         if item.markers and "ctc" not in task.metrics:
             continue
@@ -285,18 +289,18 @@ def _reliability(collected: _Collected) -> tuple[Bin, ...]:
     )
 
 
-def _notes(predicted: Sequence[Path], paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> list[str]:
+def _notes(paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> list[str]:
     notes = []
-    for path, items, frames in zip(predicted, paired, collected, strict=True):
-        where = f"{format_path(path)}: " if len(predicted) > 1 else ""
+    for items, frames in zip(paired, collected, strict=True):
+        where = f"{format_path(items.predicted)}: " if len(paired) > 1 else ""
         count = len(frames.names)
         for note, times in frames.notes.items():
             notes.append(where + note + ("" if times == count else f" (in {times} of {count} images)"))
         if items.unread:
             notes.append(f"{where}passed over {describe(items.unread)}; {way_out(items.unread)}")
         if items.unscored:
-            unscored = pluralize(len(items.unscored), "prediction")
-            notes.append(f"{where}{unscored} without truth, not scored: {format_names(items.unscored)}")
+            unscored = f"{pluralize(len(items.unscored), 'prediction')} without truth, not scored"
+            notes.append(f"{where}{unscored}: {format_names(items.unscored, items.predicted)}")
     if any(len(c.names) < 2 for c in collected):
         notes.append("no interval: a bootstrap over images needs at least two")
     return notes

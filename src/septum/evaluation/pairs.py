@@ -258,7 +258,11 @@ def _with_ignored(pairs: ScoredPairs, ignore: Path) -> ScoredPairs:
     return replace(pairs, items=items)
 
 
-def format_names(paths: Sequence[Path]) -> str:
-    """Return the first three names, and the number of further ones."""
-    listed = ", ".join(format_path(p.name) for p in paths[:3])
+def format_names(paths: Sequence[Path], folder: Path | None = None) -> str:
+    """Return the first three names, with the subfolders of `folder` they lie in, and the number of further ones."""
+    listed = ", ".join(format_path(_below(path, folder)) for path in paths[:3])
     return listed if len(paths) <= 3 else f"{listed} and {len(paths) - 3} more"
+
+
+def _below(path: Path, folder: Path | None) -> str:
+    return path.relative_to(folder).as_posix() if folder is not None and folder in path.parents else path.name
