@@ -17,7 +17,7 @@ from septum.experiments import series as series_job
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
 from septum.io.files import write_image
 from septum.prediction import predict as predict_job
-from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
+from septum.prediction.events import ImageDone, ImageFailed, ImageSkipped, ImageStarted, Predicted, TileDone
 from septum.report.curve import Curve
 from septum.training import loop as train_job
 from septum.training.events import Planned, Saved, Step, Trained, Validated
@@ -386,6 +386,42 @@ def test_predict_exit_codes(
         assert err.endswith(f"failed: image{good + bad - 1}.png: not an image\n")
 
 
+def test_images_that_had_a_result_are_counted_and_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
+        assert settings.skip_existing
+        for name in "ab":
+            yield ImageSkipped(Path(f"{name}.png"), Path(f"out/{name}.png"))
+        yield ImageStarted(Path("c.png"), 2, 3, 1, (572, 572), 0, 1 << 29, None)
+        yield ImageDone(Path("c.png"), Path("out/c.png"), 0.5, 7)
+        yield Predicted(1, 0, 1.0, 1 << 29)
+
+    monkeypatch.setattr(predict_job, "predict_files", predict_files)
+    code, out, err = run("predict", "m.safetensors", "in", "-o", "out", "--skip-existing")
+    assert code == 0
+    assert out == ("1 image in 1.0 s, results in out; at most 512 MB of memory; 2 images had a result already\n")
+    assert "c.png: 1 tile of 572 x 572 pixels" in err  # the first image that is predicted speaks for all
+    _, out, _ = run("predict", "m.safetensors", "in", "-o", "out", "--skip-existing", "--json")
+    assert [image["path"] for image in json.loads(out)["skipped"]] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("also", [(), ("--also", "tables")])
+def test_a_stopped_prediction_says_how_to_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, also: tuple[str, ...]
+) -> None:
+    def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
+        yield ImageSkipped(Path("a.png"), Path("out/a.png"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_job, "predict_files", predict_files)
+    code, _, err = run("predict", "m.safetensors", "in", "-o", "out", *also)
+    assert code == 130
+    option = "--skip-existing in place of --also" if also else "--skip-existing"
+    assert (
+        f"stopped: the results in out are whole; the same command with {option} predicts the other images, "
+        "and continues one that was predicted block by block"
+    ) in err
+
+
 def test_each_failed_image_is_named_once_where_all_fail(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
         errors = [FileError(f"{name}.png: not an image", "a PNG file") for name in "ab"]
@@ -419,6 +455,7 @@ def test_json_of_a_prediction_is_one_document(run: Run, monkeypatch: pytest.Monk
         "peak_bytes": 1 << 29,
         "exported": [],
         "shards": 0,
+        "skipped": [],
         "warnings": [],
     }
     assert err == "failed: image1.png: not an image\n"

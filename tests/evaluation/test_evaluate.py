@@ -382,6 +382,18 @@ def test_truths_of_0_and_1_beside_0_and_255_mean_the_same(tmp_path):
     assert scores(result)["Dice"].value == scores(result)["Dice 255"].value == 1
 
 
+def test_all_images_of_a_prediction_hold_class_values_or_all_hold_places(tmp_path):
+    places = {"x": np.array([[0, 0, 1, 2]] * 4, np.uint8), "y": np.array([[0, 0, 0, 2]] * 4, np.uint8)}
+    values = {name: np.array([0, 2, 4], np.uint8)[array] for name, array in places.items()}
+    truth = save(tmp_path / "t", values)
+    for name, given in (("places", places), ("values", values)):
+        result = run(save(tmp_path / name, given), truth, metrics=("pixels",))
+        assert scores(result)["wrong pixels"].value == 0
+        assert scores(result)["recall 4"].value == 1
+    both = run((tmp_path / "places", tmp_path / "values"), truth, metrics=("pixels",))
+    assert [scores(both, k)["wrong pixels"].value for k in (0, 1)] == [0, 0]
+
+
 def test_a_class_that_only_one_of_two_predictions_has_is_scored_in_either_order(tmp_path):
     first, second = np.array([[0, 1, 1, 1]] * 4, np.uint8), np.array([[0, 1, 2, 2]] * 4, np.uint8)
     truth = save(tmp_path / "t", {"x": first, "y": second})

@@ -152,6 +152,17 @@ def test_images_without_objects_follow_the_first_that_holds_some(model: Path, tm
     assert _said(events) == []
 
 
+def test_images_that_have_a_result_count_for_the_scale_of_the_others(model: Path, tmp_path: Path) -> None:
+    folder = _write(tmp_path / "in", 40, 0, 10, 41, 20, 0)
+    scales = _scales(_run(model, folder, tmp_path / "out"))
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for name in ("1.tif", "3.tif", "4.tif", "5.tif"):
+        (tmp_path / "out" / name).unlink()
+    events = _run(model, folder, tmp_path / "out", skip_existing=True)
+    assert _scales(events) == [scales[k] for k in (1, 3, 4, 5)]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+
+
 def _shards(model: Path, folder: Path, out: Path) -> list[Event]:
     return [event for part in ((1, 2), (2, 2)) for event in _run(model, folder, out, shard=part)]
 

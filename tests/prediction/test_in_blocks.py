@@ -21,6 +21,7 @@ from septum.io.files import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import block_stages, tile_plan
 from septum.prediction import predict as predict_module
+from septum.prediction.block_store import BlockTask
 from septum.prediction.events import BlockDone, ImageDone, ImageStarted, ShardDone
 from septum.prediction.in_memory import predict_objects
 from septum.prediction.model import ModelHeader, open_model, save_model
@@ -276,6 +277,46 @@ def test_another_model_or_image_does_not_resume_a_work_folder(flat: Path, tmp_pa
     _image(image, 40, 50, seed=1)
     with pytest.raises(UsageError, match="source_stamp was"):
         _run(flat, image, tmp_path / "out", in_blocks=True)
+
+
+def test_an_image_that_is_named_in_another_way_resumes(
+    flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, out = _image(tmp_path / "a.tif", 46, 60), tmp_path / "out"
+    plan = out / "a.tif.unfinished/plan.json"
+    monkeypatch.chdir(tmp_path)
+    _run(flat, Path("a.tif"), out, in_blocks=True, shard=(1, 3))
+    assert json.loads(plan.read_text())["source"] == str(image)
+    plan.write_text(plan.read_text().replace(json.dumps(str(image)), '"a.tif"'))  # as 0.2.0 wrote it
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    events = _run(flat, image, out, in_blocks=True, shard=(2, 3))
+    assert [r.resumed for r in events if isinstance(r, ImageStarted)] == [True]
+    assert json.loads(plan.read_text())["source"] == str(image)
+    other = _image(Path("a.tif"), 46, 60)
+    os.utime(other, ns=(1, 1))
+    with pytest.raises(UsageError, match="something else"):
+        _run(flat, other, out, in_blocks=True)
+
+
+def test_parts_that_run_together_compute_each_block_once(
+    flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, computed = _image(tmp_path / "a.tif", 46, 60), list[object]()
+    original = block_stages.Blocks.steps
+
+    def counted(blocks: block_stages.Blocks, task: BlockTask) -> object:
+        computed.append(task)
+        return original(blocks, task)
+
+    monkeypatch.setattr(block_stages.Blocks, "steps", counted)
+    given = {"model": flat, "inputs": (str(image),), "out": tmp_path / "out", "device": "cpu", "tile": 16}
+    given |= {"in_blocks": True, "scale": 1.0}
+    parts = [predict_files(PredictSettings.model_validate(given | {"shard": (part, 3)})) for part in (1, 2, 3)]
+    while parts:  # in step, as parts that begin together
+        parts = [part for part in parts if next(part, None) is not None]
+    assert len({task.stage for task in computed}) > 1  # type: ignore[attr-defined]
+    assert len(computed) == len(set(computed))
 
 
 def test_parts_of_a_job_array_are_joined(flat: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def predict(settings: PredictAndExportSettings, display: Display) -> None:
     MODEL is a model file, the folder of a run, or a model that comes with Septum: cells, membranes or nuclei ('septum
     info nuclei' shows its card). INPUT is any number of images, folders of images, or patterns ('*.tif'). The results
     are like the training masks: numbered objects, or classes. An image that does not fit into the memory is predicted
-    block by block; if that is stopped, the same command resumes.
+    block by block. If the command is stopped, the same command with --skip-existing predicts the other images, and
+    continues an image that was predicted block by block.
 
     Example: septum predict nuclei images/ -o results --also tables,geojson
     """
@@ -30,7 +31,7 @@ def predict(settings: PredictAndExportSettings, display: Display) -> None:
     outcome = Outcome()
     try:
         with (
-            stoppable(lambda: f"the results in {place} are whole; the same command continues with the others"),
+            stoppable(lambda: f"the results in {place} are whole; {_continuation(settings)}"),
             Progress("images", display, waiting="opening the model and the first image") as progress,
         ):
             follow_prediction(predict_and_export(settings), progress, outcome)
@@ -46,6 +47,11 @@ def predict(settings: PredictAndExportSettings, display: Display) -> None:
         raise typer.Exit(1)
 
 
+def _continuation(settings: PredictAndExportSettings) -> str:
+    command = f"the same command with --skip-existing{' in place of --also' if settings.also else ''}"
+    return f"{command} predicts the other images, and continues one that was predicted block by block"
+
+
 def _summary(outcome: Outcome, place: str) -> str:
     from septum.report.numbers import format_seconds
     from septum.words import format_bytes
@@ -56,6 +62,8 @@ def _summary(outcome: Outcome, place: str) -> str:
     words += f"; at most {format_bytes(outcome.peak_bytes)} of memory"
     if outcome.exported:
         words += f"; {pluralize(len(outcome.exported), 'file')} for other programs"
+    if outcome.skipped:
+        words += f"; {pluralize(len(outcome.skipped), 'image')} had a result already"
     return words + (f"; {len(outcome.failed)} failed" if outcome.failed else "")
 
 

@@ -23,6 +23,7 @@ from septum.prediction.events import (
     BlockDone,
     ImageDone,
     ImageFailed,
+    ImageSkipped,
     ImageStarted,
     Opened,
     Predicted,
@@ -112,7 +113,7 @@ def say_training(learned: Learned, display: Display, warnings: list[str], *, com
 class Outcome:
     """The outcome of a prediction: images done, images failed and files for other programs in order; time; memory.
 
-    `shards`: number of images of which this process did a part of the blocks.
+    `shards`: number of images of which this process did a part of the blocks; `skipped`: images that had a result.
     """
 
     done: list[ImageDone] = field(default_factory=list)
@@ -121,6 +122,7 @@ class Outcome:
     peak_bytes: int = 0
     exported: list[Path] = field(default_factory=list)
     shards: int = 0
+    skipped: list[ImageSkipped] = field(default_factory=list)
 
 
 def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome) -> None:
@@ -128,6 +130,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
     from septum.export.results import Exported
 
     index = count = 0
+    started = False
     finished: set[Path] = set()  # an image that is done may fail after that, for another program
     for record in job:
         match record:
@@ -135,7 +138,8 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 progress.say(words)
             case ImageStarted(path, index, count):
                 # Of many small images the first speaks for all, unless details are asked for.
-                (progress.say if index == 0 or record.blocks else progress.detail)(layout_text(record))
+                (progress.say if record.blocks or not started else progress.detail)(layout_text(record))
+                started = True
                 progress.show(index, count, note=path.name)
             case TileDone(path, tile, tiles):
                 # The last part of an image is to make its objects and to write them.
@@ -161,6 +165,10 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
                 progress.say(
                     f"{path}: this part is done, {what}; put them together with the same command without --shard"
                 )
+            case ImageSkipped(path, output):
+                outcome.skipped.append(record)
+                finished.add(path)
+                progress.detail(f"{path}: its result is there: {output}")
             case ImageFailed(path):
                 outcome.failed.append(record)
                 finished.add(path)

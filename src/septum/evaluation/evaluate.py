@@ -95,7 +95,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     paired = [pair_with_truth(p, settings.truth, ignore=settings.ignore_mask) for p in settings.predicted]
     task, readings, notes = _task(settings, paired)
-    collected = [_collect(p, settings.truth, task, _with_predicted(readings, p, task)) for p in paired]
+    collected = [_collect(p, settings.truth, *_with_predicted(task, readings, p)) for p in paired]
     families = _families(task, collected)
     results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
     differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
@@ -165,7 +165,21 @@ def _censuses(
             continue
 
 
-def _with_predicted(readings: Readings, pairs: ScoredPairs, task: ScoreTask) -> Readings:
+def _with_predicted(task: ScoreTask, readings: Readings, pairs: ScoredPairs) -> tuple[ScoreTask, Readings]:
+    """Return task and readings with the meaning of the values of a prediction, which all its images have in common.
+
+    Of most truths a class value is no place of another class; then no image is read for it.
+    """
+    if "pixels" in task.metrics and any(task.classes.index(v) != v for v in task.classes if v < len(task.classes)):
+        values = set[int]()
+        for mask in _censuses(pairs.items, readings.axes, "prediction"):
+            values.update(mask.values, [0] if mask.background else [])
+        places = set(range(len(task.classes)))
+        task = replace(task, places=values <= places and not values <= set(task.classes))
+    return task, _with_background(task, readings, pairs)
+
+
+def _with_background(task: ScoreTask, readings: Readings, pairs: ScoredPairs) -> Readings:
     """Return the readings with the background of a prediction of ids; only a prediction without 0 is read for it."""
     if not {"instances", "ctc"} & set(task.metrics) or task.pieces:
         return readings

@@ -40,6 +40,9 @@ class ScoreTask:
         Values of the truth whose pixels do not count (pixels).
     mixed
         Some truths hold 0 and 1, others 0 and 255, with the same meaning (pixels).
+    places
+        Some images of the prediction hold values that are no class values, but places among them: all images are read
+        by places (pixels).
     pieces
         The truth has one value for all objects: each connected piece is an object (instances).
     sequences
@@ -50,6 +53,7 @@ class ScoreTask:
     classes: tuple[int, ...] = ()
     unknown: tuple[int, ...] = ()
     mixed: bool = False
+    places: bool = False
     pieces: bool = False
     sequences: tuple[str, ...] = ()
 
@@ -209,7 +213,7 @@ def _integers(frame: ScoredFrame) -> NDArray[np.integer[Any]]:
 
 def _score_pixels(frame: ScoredFrame, task: ScoreTask, result: FrameColumns) -> None:
     classes, truth = task.classes, _class_truth(frame.truth, task)
-    predicted = _class_map(frame, classes, result)
+    predicted = _class_map(frame, task, result)
     table = contingency.table(truth, predicted, ignore=frame.ignore)
     columns = np.zeros((len(classes) + 1, 9))
     columns[:, :3] = pixel.columns(table, classes=classes)
@@ -245,13 +249,14 @@ def _distances(
     return (*found[0], *(found[1] if spacing else (0.0, 0.0)), 1.0, float(spacing is not None))
 
 
-def _class_map(frame: ScoredFrame, classes: Sequence[int], result: FrameColumns) -> NDArray[np.integer[Any]]:
+def _class_map(frame: ScoredFrame, task: ScoreTask, result: FrameColumns) -> NDArray[np.integer[Any]]:
     """Return the prediction in the class values of the truth, from probabilities, class indices or gray values."""
+    classes = task.classes
     if frame.probability is not None:
         return _most_probable(frame, frame.probability, classes, result)
     table, labels = np.asarray(classes), _integers(frame)
     values = contingency.values(labels)
-    if set(values.tolist()) <= set(classes):
+    if set(values.tolist()) <= set(classes) and not task.places:
         return labels
     if values[0] >= 0 and values[-1] < len(classes):
         shown_values = ", ".join(f"{k} as {v}" for k, v in enumerate(classes) if k in values)

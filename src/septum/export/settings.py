@@ -72,6 +72,9 @@ class PredictAndExportSettings(Settings):
         also = f"--also {format_forms(self.also)}"
         if self.also and asked.output == "probabilities":
             raise UsageError(f"{also} with --output probabilities", "objects or classes", "leave one of them out")
+        if self.also and asked.skip_existing:
+            todo = "leave --also out, then run: septum convert RESULTS --images IMAGES -o OUT --to "
+            raise UsageError(f"{also} with --skip-existing", "all results", todo + format_forms(self.also))
         if self.also and asked.shard is not None:
             todo = "leave --also out, and give it to the run without --shard, or to septum convert"
             raise UsageError(f"{also} with --shard", "whole results", todo)

@@ -22,6 +22,26 @@ from septum.io.zarr import read_description, read_node
 from septum.io.zarr_write import write_group
 
 
+def label_image_path(image: Path, name: str) -> Path:
+    """Return the path of a label image of `image`, whether there is one or not.
+
+    Parameters
+    ----------
+    image
+        The folder of an OME-Zarr image.
+    name
+        Name of the label image: a folder.
+
+    Raises
+    ------
+    UsageError
+        If the name is impossible.
+    """
+    if not name or name in (".", "..") or set(name) & set("/\\:") or name.startswith((".", "__")):
+        raise UsageError(f"the name {name!r} of a label image", "a name of a folder", "such as cells")
+    return image / "labels" / name
+
+
 def labels_place(image: Path, name: str) -> Path:
     """Return the place of a label image of `image`, after checking that it can be put there.
 
@@ -50,9 +70,7 @@ def labels_place(image: Path, name: str) -> Path:
             "an OME-Zarr 0.5 image",
             "give -o FOLDER in place of --label-image, or save the image as 0.5",
         )
-    if not name or name in (".", "..") or set(name) & set("/\\:") or name.startswith((".", "__")):
-        raise UsageError(f"the name {name!r} of a label image", "a name of a folder", "such as cells")
-    place = image / "labels" / name
+    place = label_image_path(image, name)
     if place.exists():
         raise UsageError(f"{format_path(place)} exists", "a name that is not in use", "give another name, or delete it")
     return place

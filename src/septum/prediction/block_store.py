@@ -17,9 +17,10 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from os import stat_result
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +29,11 @@ from numpy.typing import NDArray
 from septum.arrays.resample import scaled_sides
 from septum.errors import FileError, UsageError
 from septum.io.atomic import as_error, rename, whole_file
-from septum.io.formats import split_scene
+from septum.io.formats import local_path, split_scene, url_of
+from septum.io.nnunet import channel_files
 from septum.io.scratch import load_arrays, save_arrays
-from septum.prediction.settings import Output
+from septum.prediction.outputs import work_folder
+from septum.prediction.settings import Output, PredictSettings
 from septum.settings import Settings
 
 Arrays = dict[str, NDArray[Any]]
@@ -192,9 +195,7 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
     if not folder.exists():
         try:
             new.mkdir(parents=True)
-            with whole_file(new / "plan.json") as temporary:
-                # Not by pydantic: a path can hold bytes that are no letters of the locale.
-                temporary.write_text(json.dumps(plan.model_dump(mode="json"), indent=2), encoding="utf-8")
+            _save_plan(new, plan)
             rename(new, folder)  # fails if another process was first: its folder is kept
             return Work(folder, plan), False
         except OSError as error:
@@ -206,6 +207,10 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
     free = {"tile", "version", "engine"}  # the result does not depend on them
     ours, theirs = (p.model_dump(mode="json", exclude=free) for p in (plan, work.plan))
     changed = [name for name in ours if ours[name] != theirs[name]]
+    if "source" in changed and _is_same_file(Path(plan.source), Path(work.plan.source)):
+        changed.remove("source")
+        work = Work(folder, work.plan.model_copy(update={"source": plan.source}))
+        _save_plan(folder, work.plan)  # workers open the image by this path
     if changed:
         listed = "; ".join(f"{name} was {theirs[name]}, is {ours[name]}" for name in changed)
         raise UsageError(
@@ -216,6 +221,29 @@ def start_work(folder: Path, plan: BlockPlan) -> tuple[Work, bool]:
     return work, True
 
 
+def _save_plan(folder: Path, plan: BlockPlan) -> None:
+    with whole_file(folder / "plan.json") as temporary:
+        # Not by pydantic: a path can hold bytes that are no letters of the locale.
+        temporary.write_text(json.dumps(plan.model_dump(mode="json"), indent=2), encoding="utf-8")
+
+
+def _is_same_file(path: Path, earlier: Path) -> bool:
+    """Return True if two paths lead to one file, or the earlier one, of 0.2.0, is relative to a folder not known now.
+
+    That the file has not changed is told by its stamp.
+    """
+    relative = not earlier.is_absolute() and path.parts[-len(earlier.parts) :] == earlier.parts
+    return relative or path.resolve() == earlier.resolve()
+
+
+def absolute(location: Path | str) -> Path:
+    """Return the path by which a process that runs in another folder finds the same file; addresses stay as they are.
+
+    Links are not followed: the name of an image tells its format.
+    """
+    return Path(location) if url_of(location) is not None else local_path(location).absolute()
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
@@ -224,12 +252,49 @@ def digest(path: Path) -> str:
 
 def stamp(location: str | Path | None) -> str:
     """Return a stamp that changes with an image: size and time of its file, or of the metadata file of a folder."""
-    path = split_scene(Path(location or ""))[0]
-    for part in (path / "zarr.json", path / ".zattrs", path / ".zarray", path):
-        if part.is_file():
-            state = part.stat()
-            return f"{state.st_size} bytes at {state.st_mtime_ns}"
-    return "remote"
+    state = _state(Path(location or ""))
+    return "remote" if state is None else f"{state.st_size} bytes at {state.st_mtime_ns}"
+
+
+def _state(location: Path) -> stat_result | None:
+    path = split_scene(location)[0]
+    parts = (path / "zarr.json", path / ".zattrs", path / ".zarray", path)
+    return next((part.stat() for part in parts if part.is_file()), None)
+
+
+def finished_images(
+    files: Sequence[tuple[Path, Path]], settings: PredictSettings, regions: Mapping[Path, Path]
+) -> frozenset[Path]:
+    """Return the images that have a result already, to be left out.
+
+    Parameters
+    ----------
+    files
+        Each image and its result.
+    settings
+        Settings of the prediction; see `skip_existing` there.
+    regions
+        The masks of parts to predict, by image.
+    """
+    finished = []
+    for image, target in files:
+        # The metadata of an image that a label image is written into change with it.
+        made_from = [settings.model, regions.get(image), image if settings.label_image is None else None]
+        if _has_result(target, [path for path in made_from if path is not None]):
+            finished.append(image)
+    return frozenset(finished)
+
+
+def _has_result(target: Path, made_from: Sequence[Path]) -> bool:
+    """Return True if there is a result that is not older than the files that it is made from, and none is unfinished.
+
+    A result that exists is complete, as results are written aside and renamed. The time of a remote image is not known.
+    """
+    result = _state(target)
+    if result is None or work_folder(target).exists():
+        return False
+    files = [part for path in made_from for part in ([path] if path.exists() else channel_files(path))]
+    return all(result.st_mtime_ns >= state.st_mtime_ns for state in map(_state, files) if state is not None)
 
 
 def pending(work: Work, stage: str, frames: int, blocks: int) -> list[BlockTask]:

@@ -141,6 +141,14 @@ class ShardDone(Event):
 
 
 @dataclass(frozen=True)
+class ImageSkipped(Event):
+    """Image `path` is not predicted, as asked: it has a result, the file or label image `output`."""
+
+    path: Path
+    output: Path
+
+
+@dataclass(frozen=True)
 class ImageFailed(Event):
     """Image `path` could not be predicted; `message` is the error. The other images are predicted."""
 

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from septum.errors import SeptumError, UsageError
+from septum.events import Event, Warned
 from septum.io.files import open_image
 from septum.io.selection import Selection
 from septum.prediction.block_stages import Blocks
-from septum.prediction.block_store import BlockTask, digest, open_work
+from septum.prediction.block_store import BlockTask, absolute, digest, open_work
+from septum.prediction.in_memory import PredictionFailure
 from septum.prediction.memory import peak_bytes
 from septum.prediction.model import open_model
+from septum.prediction.scale import ScaleState
+from septum.prediction.settings import PredictSettings
 from septum.words import pluralize
+
+ImageWork = tuple[PredictSettings, tuple[Path, Path], ScaleState, int]
+"""The settings; an image and its result; what earlier images tell about the scale; the number of images to come."""
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class WorkersEnded:
+    """In place of a result: each of `count` workers ended while it computed it, one after the other."""
+
+    count: int
+
+    def error(self, work: str, todo: str) -> SeptumError:
+        """Return the error that says that the workers ended at this work, and what to do besides giving memory."""
+        return SeptumError(
+            f"{work} ended {pluralize(self.count, 'worker')}, one after the other",
+            "workers with enough memory",
+            f"start workers with more memory, or allow less with --max-memory; {todo}",
+        )
 
 
 class DaskExecutor:
@@ -47,31 +74,81 @@ class DaskExecutor:
         """
         folder = str(blocks.work.folder.resolve())
         values = [(folder, self.device, task) for task in tasks]
-        for number, _ in enumerate(self.map(compute_block, values), start=1):
+        for number, (_, done) in enumerate(self.map(compute_block, values), start=1):
+            if isinstance(done, WorkersEnded):
+                raise done.error("a block", "the same command goes on, finished blocks are kept")
             yield float(number)
 
-    def map(self, function: Callable[[Any], Any], values: Sequence[Any]) -> Iterator[Any]:
-        """Call a function with each value on any worker; yield the results in the order of completion."""
+    def predict_images(
+        self,
+        function: Callable[[ImageWork], Sequence[Event | PredictionFailure]],
+        settings: PredictSettings,
+        images: Sequence[tuple[tuple[Path, Path], ScaleState]],
+    ) -> Iterator[Event | PredictionFailure]:
+        """Predict whole images, each on one worker; an image that ends its workers does not stop the others.
+
+        Workers may run in other folders: they get absolute paths, and events have the paths that the user typed.
+
+        Parameters
+        ----------
+        function
+            Predicts an image on a worker, and returns its events.
+        settings
+            Settings of the prediction.
+        images
+            Each image and its result, and what earlier images tell about the scale.
+        """
+        paths = {name: absolute(path) for name in ("model", "region") if (path := getattr(settings, name)) is not None}
+        settings = settings.model_copy(update=paths)
+        later = max(0, len(images) // self.processes - 1)
+        typed = {absolute(path): path for files, _ in images for path in files}
+        work = [(settings, (absolute(image), absolute(target)), state, later) for (image, target), state in images]
+        for (_, files, *_), events in self.map(function, work):
+            if isinstance(events, WorkersEnded):
+                image = typed[files[0]]
+                todo = "the same command with --skip-existing predicts this image alone"
+                yield PredictionFailure(image, events.error(f"{image}: the image", todo))
+                continue
+            for event in events:
+                yield _as_typed(event, {path: typed[path] for path in files})
+
+    def map(self, function: Callable[[T], R], values: Sequence[T]) -> Iterator[tuple[T, R | WorkersEnded]]:
+        """Call a function with each value on any worker; yield values and results in the order of completion."""
         from distributed import KilledWorker, as_completed
 
-        futures = self.client.map(function, values, pure=False)
+        calls = dict(zip(self.client.map(function, values, pure=False), values, strict=True))
         try:
-            for future in as_completed(futures):
-                yield future.result()
-        except KilledWorker as error:
-            raise SeptumError(
-                f"a part of the work ended {pluralize(error.allowed_failures + 1, 'worker')}, one after the other",
-                "workers with enough memory",
-                "start workers with more memory, or allow less with --max-memory; the same command goes on, "
-                "finished blocks are kept",
-            ) from None
+            for future in as_completed(calls):
+                try:
+                    result = future.result()
+                except KilledWorker as error:
+                    result = WorkersEnded(error.allowed_failures + 1)
+                yield calls[future], result
         finally:
-            self.client.cancel(futures)
+            self.client.cancel(list(calls))
 
     def peak_bytes(self) -> int:
         """Return the largest memory that any of the processes has held."""
         peaks: dict[str, int] = self.client.run(peak_bytes)
         return max(peak_bytes(), *peaks.values())
+
+
+def _as_typed(event: Event | PredictionFailure, typed: Mapping[Path, Path]) -> Event | PredictionFailure:
+    """Return an event of a worker with the paths that the user typed, by the paths that were sent."""
+
+    def words(text: str) -> str:
+        for path, name in typed.items():
+            text = text.replace(str(path), str(name))
+        return text
+
+    fields = ("path", "output")
+    changes: dict[str, Any] = {f: typed[getattr(event, f)] for f in fields if getattr(event, f, None) in typed}
+    if isinstance(event, Warned):
+        changes["text"] = words(event.text)
+    if isinstance(event, PredictionFailure):
+        error = event.error
+        changes["error"] = type(error)(words(error.given), words(error.expected), words(error.todo))
+    return replace(event, **changes)
 
 
 @contextmanager

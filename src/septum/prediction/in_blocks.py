@@ -21,6 +21,7 @@ from septum.prediction.block_store import (
     BlockPlan,
     BlockTask,
     Work,
+    absolute,
     digest,
     pending,
     remove_leftovers,
@@ -95,9 +96,12 @@ def _compute_stages(job: ImageJob, blocks: Blocks, executor: DaskExecutor | None
 
 
 def compute(blocks: Blocks, tasks: Sequence[BlockTask]) -> Iterator[float]:
-    """Compute blocks in this process; yield the number of blocks done after each step, parts as fractions."""
+    """Compute blocks in this process; yield the number of blocks done after each step, parts as fractions.
+
+    Blocks that another part of a job array has done in the meantime are counted only.
+    """
     for number, task in enumerate(tasks):
-        for share in blocks.steps(task):
+        for share in [1.0] if blocks.work.is_done(task) else blocks.steps(task):
             yield number + share
 
 
@@ -125,7 +129,7 @@ def _block_plan(job: ImageJob) -> BlockPlan:
         version=__version__,
         model=str(job.settings.model.resolve()),
         model_sha256=digest(job.settings.model),
-        source=str(source.location),
+        source=str(absolute(source.location or "")),
         source_stamp=stamp(source.location),
         axes=source.axes,
         shape=source.shape,

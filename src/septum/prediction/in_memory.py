@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
 from septum.arrays.tiles import Readable
+from septum.axes import spatial
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.files import write_image
@@ -30,11 +31,12 @@ from septum.prediction.frames import (
     Scale,
     frame_spacing,
     split_frames,
+    walked_axes,
     working_frame,
 )
 from septum.prediction.memory import operations
 from septum.prediction.model import Model
-from septum.prediction.outputs import find_objects, join_frames, postprocess, resolve_output
+from septum.prediction.outputs import find_objects, postprocess, resolve_output
 from septum.prediction.pipeline import BackgroundWriter
 from septum.prediction.tiled import TiledPredictor, halved_text, largest_output, open_inside, region_probabilities
 from septum.prediction.tta import averaged_probabilities
@@ -127,7 +129,7 @@ def _write(job: ImageJob, results: Sequence[Future[Result]], begin: float) -> li
     """
     try:
         made, confidence = zip(*(result.result() for result in results), strict=True)
-        joined, axes = join_frames(made, job.source, job.model.rank), job.source.axes
+        joined, axes = _join_frames(made, job.source, job.model.rank), job.source.axes
         if joined.shape[axes.index("C")] == 1:  # also in formats that do not store axes
             joined, axes = joined.squeeze(axes.index("C")), axes.replace("C", "")
         size = job.source.pixel_size_um
@@ -245,7 +247,7 @@ def predict_image(
         postprocess(probabilities, model, resolved, spacing=spacing, sides=sides, objects=found.objects(spacing))[0]
         for probabilities, spacing, sides in _predicted_frames(model, image, found, stats)
     ]
-    return join_frames(results, image, model.rank)
+    return _join_frames(results, image, model.rank)
 
 
 def predict_objects(
@@ -277,7 +279,7 @@ def predict_objects(
         for probabilities, spacing, sides in _predicted_frames(model, image, found)
     ]
     confidence = [one for _, one in made if one is not None]
-    return join_frames([labels[None] for labels, _ in made], image, model.rank), confidence or None
+    return _join_frames([labels[None] for labels, _ in made], image, model.rank), confidence or None
 
 
 def _predicted_frames(
@@ -307,3 +309,29 @@ def frame_operations(model: Model, frames: Sequence[Readable], scale: Scale | No
     """Return the number of operations of an image whose frames are computed in one tile each."""
     sides = model.network.geometry.input_for(working_frame(frames[0], scale).shape[1:])
     return operations(model.header.network, sides) * len(frames) * model.header.members
+
+
+def _join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
+    """Join the results of frames in the axes of the image.
+
+    Parameters
+    ----------
+    results
+        For each frame, in order, ``(C', *S)`` of any dtype, any values.
+    source
+        The image.
+    rank
+        Number of spatial axes of a frame, 2 or 3.
+
+    Returns
+    -------
+    ndarray
+        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
+    """
+    lengths = dict(zip(source.axes, source.shape, strict=True))
+    walked = walked_axes(source.axes, rank)
+    stack = np.stack(results)
+    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
+    now = [*walked, "C", *spatial(source.axes)[-rank:]]
+    joined: NDArray[Any] = stack.transpose([now.index(a) for a in source.axes])
+    return joined

@@ -14,16 +14,14 @@ from numpy.typing import DTypeLike, NDArray
 from septum.arrays.boundaries import draw_boundaries
 from septum.arrays.instances import label_each, outline_threshold, quantize
 from septum.arrays.resample import Resampled, resample_labels
-from septum.axes import spatial
 from septum.errors import UsageError
 from septum.io.atomic import written_through
 from septum.io.files import images_below, list_images
 from septum.io.formats import SUFFIXES, format_of, image_stem, image_suffix, is_zarr, local_path, result_suffix, url_of
-from septum.io.image import Image
 from septum.io.nnunet import join_channels
-from septum.io.zarr_labels import labels_place
-from septum.prediction.frames import Objects, walked_axes
-from septum.prediction.model import Model, ModelHeader
+from septum.io.zarr_labels import label_image_path
+from septum.prediction.frames import Objects
+from septum.prediction.model import Model, ModelHeader, names_model
 from septum.prediction.settings import Output, PredictSettings, unknown_output
 from septum.words import join_words, pluralize
 
@@ -52,6 +50,19 @@ def resolve_output(output: str | None, model: Model) -> Output:
             resolved: Output = known
             return resolved
     raise unknown_output(output)
+
+
+def check_order(settings: PredictSettings) -> None:
+    """Raise `UsageError` if an input is a model and the model is none: both were given in the other order."""
+    if not settings.model.exists() or names_model(settings.model):  # a misspelled model is no image
+        return
+    model = next((given for given in settings.inputs if names_model(Path(given))), None)
+    if model is not None:
+        raise UsageError(
+            f"{settings.model} as model, {model} as image",
+            "the model first, then the images",
+            f"swap them: {model} {settings.model}",
+        )
 
 
 def input_images(inputs: Sequence[str], out: Path | None = None) -> tuple[dict[Path, Path], list[str]]:
@@ -139,14 +150,15 @@ def result_files(settings: PredictSettings, images: Mapping[Path, Path] | None =
     Raises
     ------
     UsageError
-        If two results would have the same name, or a result would overwrite an input.
+        If two results would have the same name, a result would overwrite an input, or a label image has an impossible
+        name.
     FileError
         If there are no images.
     """
     if images is None:
         images = input_images(settings.inputs, settings.out)[0]
     if settings.out is None:
-        return [(image, labels_place(image, str(settings.label_image))) for image in images]
+        return [(image, label_image_path(image, str(settings.label_image))) for image in images]
     targets = {image: settings.out / folder / _result_name(image, settings) for image, folder in images.items()}
     if len(set(targets.values())) < len(targets) and not any(url_of(image) for image in targets):
         from septum.pairing.folders import common_subfolders
@@ -365,29 +377,3 @@ def smallest_integer(low: int, high: int) -> DTypeLike:
     """Return the smallest integer type that holds low..high, unsigned if possible."""
     kinds = (np.uint8, np.uint16, np.uint32, np.uint64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
     return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-
-
-def join_frames(results: Sequence[NDArray[Any]], source: Image, rank: int) -> NDArray[Any]:
-    """Join the results of frames in the axes of the image.
-
-    Parameters
-    ----------
-    results
-        For each frame, in order, ``(C', *S)`` of any dtype, any values.
-    source
-        The image.
-    rank
-        Number of spatial axes of a frame, 2 or 3.
-
-    Returns
-    -------
-    ndarray
-        ``([T,] C', [Z,] Y, X)``, the axes of `source`: any values, the dtype of the results.
-    """
-    lengths = dict(zip(source.axes, source.shape, strict=True))
-    walked = walked_axes(source.axes, rank)
-    stack = np.stack(results)
-    stack = stack.reshape(*(lengths[a] for a in walked), *stack.shape[1:])
-    now = [*walked, "C", *spatial(source.axes)[-rank:]]
-    joined: NDArray[Any] = stack.transpose([now.index(a) for a in source.axes])
-    return joined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -16,10 +16,11 @@ from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event, Warned
 from septum.io.image import Image
 from septum.io.selection import Selection
+from septum.io.zarr_labels import labels_place
 from septum.nn.device import free_bytes
-from septum.prediction.block_store import open_work
+from septum.prediction.block_store import finished_images, open_work
 from septum.prediction.domain_shift import image_warnings
-from septum.prediction.events import ImageFailed, ImageStarted, Opened, Predicted, TileDone
+from septum.prediction.events import ImageDone, ImageFailed, ImageSkipped, ImageStarted, Opened, Predicted, TileDone
 from septum.prediction.frames import (
     FoundScale,
     ImageFrame,
@@ -33,8 +34,9 @@ from septum.prediction.frames import (
 from septum.prediction.in_blocks import predict_in_blocks
 from septum.prediction.in_memory import PredictionFailure, failure, frame_operations, predict_in_memory
 from septum.prediction.memory import peak_bytes, resident_bytes, usual_limit
-from septum.prediction.model import Model, model_file, names_model, open_model
+from septum.prediction.model import Model, model_file, open_model
 from septum.prediction.outputs import (
+    check_order,
     input_images,
     makes_objects,
     region_files,
@@ -58,26 +60,13 @@ if TYPE_CHECKING:
 _OVERLAP_SHARE, _SMALL_FILE = 0.25, 64
 
 
-def _check_order(settings: PredictSettings) -> None:
-    """Raise `UsageError` if an input is a model and the model is none: both were given in the other order."""
-    if not settings.model.exists() or names_model(settings.model):  # a misspelled model is no image
-        return
-    model = next((given for given in settings.inputs if names_model(Path(given))), None)
-    if model is not None:
-        raise UsageError(
-            f"{settings.model} as model, {model} as image",
-            "the model first, then the images",
-            f"swap them: {model} {settings.model}",
-        )
-
-
 def predict_files(settings: PredictSettings) -> Iterator[Event]:
     """Predict images and write the results under the names of the images.
 
     Yields
     ------
-    Opened of a model that comes with Septum; ImageStarted, TileDone or BlockDone, Warned, ImageDone or ImageFailed for
-    each image; Predicted at the end.
+    Opened of a model that comes with Septum; ImageSkipped for each image that is left out; ImageStarted, TileDone or
+    BlockDone, Warned, ImageDone or ImageFailed for each other image; Predicted at the end.
 
     Raises
     ------
@@ -86,7 +75,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
         predicted: the error of the first image.
     """
     begin = time.monotonic()
-    _check_order(settings)
+    check_order(settings)
     settings = settings.model_copy(update={"model": model_file(settings.model)})
     images, messages = input_images(settings.inputs, settings.out)
     files = result_files(settings, images)
@@ -104,9 +93,14 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
             raise FileError(given, "a folder that can be written", "give another -o") from None
     yield from map(Warned, messages)
     failures: list[SeptumError] = []
-    warned: set[str] = set()
+    done, warned = 0, set[str]()
+    others = frozenset(image for k, (image, _) in enumerate(files) if not _in_shard(k, settings.shard))
+    skipped = finished_images(files, settings, regions) if settings.skip_existing else frozenset[Path]()
+    yield from (ImageSkipped(image, target) for image, target in files if image in skipped - others)
     with _executor(settings) as executor:
-        for event in _predict_all(files, _Run(settings, model, output, ScaleFinder(model), asked, executor, regions)):
+        run = _Run(settings, model, output, ScaleFinder(model), asked, executor, regions, others, skipped)
+        for event in _predict_all(files, run):
+            done += isinstance(event, ImageDone)
             if isinstance(event, PredictionFailure):
                 failures.append(event.error)
                 yield ImageFailed(event.path, str(event.error))
@@ -117,7 +111,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
         if len(failures) == len(files):
             raise failures[0]
         peak = executor.peak_bytes() if executor is not None else peak_bytes()
-        yield Predicted(len(files) - len(failures), len(failures), time.monotonic() - begin, peak)
+        yield Predicted(done, len(failures), time.monotonic() - begin, peak)
 
 
 def _executor(settings: PredictSettings) -> Any:
@@ -133,8 +127,9 @@ def _executor(settings: PredictSettings) -> Any:
 class _Run:
     """What all images of a prediction have in common.
 
-    `finder` measures scales unless one is `asked` for; `regions`: masks of the parts to predict; `later`: about the
-    number of images of later calls.
+    `finder` measures scales unless one is `asked` for; `regions`: masks of the parts to predict; `others`: images of
+    other parts of a job array; `skipped`: images that have a result; `later`: about the number of images that come in
+    later calls.
     """
 
     settings: PredictSettings
@@ -144,7 +139,19 @@ class _Run:
     asked: float | None
     executor: DaskExecutor | None = None
     regions: Mapping[Path, Path] = field(default_factory=dict)
+    others: frozenset[Path] = frozenset()
+    skipped: frozenset[Path] = frozenset()
     later: int = 0
+
+    def is_own(self, image: Path) -> bool:
+        """Return True if this process, or its workers, predict an image as a whole."""
+        return image not in self.others and image not in self.skipped
+
+    def must_open(self, image: Path, target: Path) -> bool:
+        """Return True if an image is predicted, here or in shared blocks, or may give the scale of later ones."""
+        by_blocks = written_by_pieces(target, label_image=self.settings.label_image is not None)
+        measured = self.asked is None and self.finder.measures and not self.finder.decided
+        return self.is_own(image) or measured or (by_blocks and image not in self.skipped)
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,12 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
     whole: list[tuple[tuple[Path, Path], ScaleState]] = []
     with Prefetcher(partial(_open, run=run)) as ahead, BackgroundWriter[Event | PredictionFailure]() as writer:
         for index, (path, target) in enumerate(files):
+            own = run.is_own(path)
+            if not run.must_open(path, target):
+                continue
             try:
+                if run.settings.label_image is not None and path not in run.skipped:
+                    labels_place(path, run.settings.label_image)
                 with ahead.take(path) as image:
                     state = run.finder.state
                     plan = partial(_plan, image, _Place(target, index, len(files)), run)
@@ -186,28 +198,32 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
                         yield from writer.wait()
                         job = plan(job.found, engine=job.plan.engine)
                     if job.overlap:
-                        _open_next(ahead, files[index + 1 :], run)
-                    here = run.executor is None and _in_shard(index, run.settings.shard)
+                        _open_next(ahead, next((f for f in files[index + 1 :] if run.must_open(*f)), None), run)
+                    here = own and run.executor is None
                     if found is None and (here or job.plan.block is not None or not run.finder.decided):
                         job = settle(job, run.finder, plan)
                         if writer.busy and not job.overlap:
                             yield from writer.wait()
+                    own = own or (job.plan.block is not None and path not in run.skipped)  # its blocks are shared
+                    if not own:
+                        continue
                     if job.plan.block is None and run.executor is not None:
                         whole.append(((path, target), state))
                         continue
                     yield from _said(image, job)
                     if job.plan.block is not None:
                         yield from predict_in_blocks(job, run.executor)
-                    elif here:
+                    else:
                         yield from predict_in_memory(job, writer)
             except (SeptumError, MemoryError, torch.OutOfMemoryError) as error:
                 yield from writer.wait()
-                yield failure(path, error, run.model)
+                if own or (path in run.others and len(run.others) == len(files)):
+                    yield failure(path, error, run.model)
+                elif path in run.others:
+                    yield Warned(f"{path} cannot be predicted; the part of the job array that has it says why")
         yield from writer.wait()
     if run.executor is not None:
-        later = max(0, len(whole) // run.executor.processes - 1)
-        for events in run.executor.map(predict_on_worker, [(run.settings, *each, later) for each in whole]):
-            yield from events
+        yield from run.executor.predict_images(predict_on_worker, run.settings, whole)
 
 
 def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
@@ -215,12 +231,13 @@ def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
 
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
-    """Open an image and compare it with the training images; workers compare the images that they predict whole."""
+    """Open an image and compare it with the training images; who predicts an image whole compares it."""
     selection = Selection.asked(run.settings)
     source, message = open_for_model(path, run.model, axes=run.settings.axes, selection=selection)
     try:
         image = _OpenedImage(path, source, split_frames(source, run.model), None, message)
-        return image if run.executor is not None else replace(image, warnings=_warnings(image, run.model))
+        here = run.executor is None and run.is_own(path)
+        return replace(image, warnings=_warnings(image, run.model)) if here else image
     except BaseException:
         source.close()
         raise
@@ -233,11 +250,11 @@ def _warnings(image: _OpenedImage, model: Model) -> list[Warned]:
     return axes + [Warned(text, cause) for cause, text in warnings]
 
 
-def _open_next(ahead: Prefetcher[_OpenedImage], files: Sequence[tuple[Path, Path]], run: _Run) -> None:
+def _open_next(ahead: Prefetcher[_OpenedImage], following: tuple[Path, Path] | None, run: _Run) -> None:
     """Open the next image ahead, unless it may be large: opening can mean reading it."""
-    if not files or run.executor is not None:
+    if following is None or run.executor is not None:
         return
-    path = files[0][0]
+    path = following[0]
     with suppress(OSError):  # the error is raised when it is the turn of this image
         if not path.is_file() or path.stat().st_size <= _limit(run.settings) // _SMALL_FILE:
             ahead.begin(path)
@@ -261,7 +278,7 @@ def predict_on_worker(
         that this worker will predict later.
     """
     settings, files, state, later = work
-    alone = settings.model_copy(update={"workers": None})
+    alone = settings.model_copy(update={"workers": None, "skip_existing": False})
     model = _opened(settings.model, settings.device)
     asked = asked_factor(settings.scale, settings.object_size, model.header)
     run = _Run(alone, model, resolve_output(settings.output, model), ScaleFinder(model, state), asked, later=later)

@@ -134,6 +134,9 @@ class PredictSettings(Settings):
         ``"labels"``: object ids. ``"classes"``: the most probable class of each pixel, by its value in the training
         masks. ``"probabilities"``: float32 maps, one (of the object or second class) for two classes, else one for
         each class. None: the kind of the training masks, labels or classes.
+    skip_existing
+        Leave out images whose result exists and is not older than the image, the model and the mask of the region. A
+        label image inside an image is compared with the model and the mask only.
     tta
         Average over rotated and mirrored versions (test-time augmentation): about eight times the work.
     scale
@@ -212,6 +215,10 @@ class PredictSettings(Settings):
             metavar="NAME",
         ),
     ] = None
+    skip_existing: Annotated[
+        bool,
+        Option(help="Leave out images that have a result, unless the image or the model is newer.", heading=RESULTS),
+    ] = False
     tta: Annotated[
         bool, Option(help="Average over rotated and mirrored versions: slower, slightly better.", heading=RESULTS)
     ] = False
