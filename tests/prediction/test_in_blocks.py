@@ -192,6 +192,18 @@ def test_finished_blocks_are_not_computed_again(flat: Path, tmp_path: Path, monk
     assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["a.tif"]
 
 
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_a_link_to_a_result_is_written_through(flat: Path, tmp_path: Path, in_blocks: bool) -> None:
+    image = _image(tmp_path / "a.tif", 46, 60)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.ome.zarr").symlink_to(tmp_path / "far" / "result.ome.zarr")
+    _run(flat, image, tmp_path / "out", in_blocks=in_blocks, format="ome.zarr")
+    assert (tmp_path / "out" / "a.ome.zarr").is_symlink()
+    assert [p.name for p in (tmp_path / "far").iterdir()] == ["result.ome.zarr"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.ome.zarr"]
+
+
 def test_a_resumed_prediction_keeps_its_blocks_with_any_memory(
     flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
