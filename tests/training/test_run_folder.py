@@ -127,6 +127,14 @@ def test_a_folder_that_is_no_run_keeps_its_files(tmp_path: Path, name: str) -> N
     assert (tmp_path / name).read_text() == "of the user"
 
 
+def test_a_plan_in_a_folder_that_is_no_run_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"monday": "count cells"}')
+    with pytest.raises(UsageError, match=r"holds plan\.json"):
+        RunFolder(tmp_path, parts=True)
+    with pytest.raises(FileError, match=r"plan\.json: damaged"):
+        RunFolder(tmp_path).read_plan()
+
+
 def test_a_run_that_was_killed_before_it_wrote_its_settings_begins(tmp_path: Path) -> None:
     with RunFolder(tmp_path).lock():
         RunFolder(tmp_path).write_json("plan.json", {})  # as in the folders of a series

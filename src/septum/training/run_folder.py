@@ -41,7 +41,7 @@ _WRITTEN = (
     *("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock"),
     *("tensorboard", "mlflow.json"),
 )
-# Results of a run, never there before its settings; the plan is, in the folders of a series.
+# Results of a run, never there before its settings; the plan is, in the folder of each training of a series.
 _RESULTS = (
     *("log.csv", "scores.json", "model.safetensors", "report.html", "metrics.json"),
     *("folds.json", "seeds.json", "curve.json"),
@@ -82,7 +82,7 @@ class RunFolder:
                 raise FileError(
                     f"{format_path(path / name)}: is a link", "a run folder without links in it", "give another -o"
                 )
-        foreign = [name for name in _RESULTS if (path / name).exists()]
+        foreign = [name for name in (*_RESULTS, *["plan.json"] * parts) if (path / name).exists()]
         if foreign and not (path / "settings.json").exists():
             raise UsageError(
                 f"{format_path(path)} holds {list_some(foreign, 4)}, which a training would replace, and is not the "
