@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -117,6 +118,35 @@ def test_a_stopped_run_ends_bit_identical(
     assert second[-1].scores == whole[1][-1].scores  # type: ignore[union-attr]
     spent = second[-1].activities_s  # type: ignore[union-attr]
     assert 0 < sum(spent.values()) <= second[-1].seconds  # type: ignore[union-attr]
+
+
+def _hold_out_others(run: Path) -> str:
+    """Write a plan as of a version that held out other images; return its text."""
+    plan = json.loads((run / "plan.json").read_text())
+    text = json.dumps(plan | {"held_out": ["another"]})
+    (run / "plan.json").write_text(text)
+    return text
+
+
+def test_a_run_of_a_version_that_held_out_other_images_is_not_mixed_with_this_one(
+    data: Path, whole: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
+    for event in train(_settings(data, tmp_path / "begun")):
+        if isinstance(event, Step) and event.step == 2:
+            break
+    _hold_out_others(tmp_path / "begun")
+    with pytest.raises(UsageError, match="the run began with another held out") as error:
+        list(train(_settings(data, tmp_path / "begun")))
+    assert "finish the run with the version that began it" in str(error.value)
+
+    shutil.copytree(whole[0], tmp_path / "done")
+    text = _hold_out_others(tmp_path / "done")
+    again, last = list(train(_settings(data, tmp_path / "done")))[-1], whole[1][-1]
+    assert isinstance(again, Trained) and isinstance(last, Trained)
+    assert (again.steps, again.scores) == (last.steps, last.scores)
+    assert (tmp_path / "done" / "plan.json").read_text() == text
 
 
 def test_a_stopped_run_with_the_cpu_engine_ends_bit_identical(

@@ -111,12 +111,13 @@ def _train(
         origin: dict[str, Any] = {"data_fingerprint": fingerprint(loaded.images)}
         origin |= {} if start is None else {"from": start.provenance()}
         if processes.first:
-            names, start_name = [samples[i].name for i in parts.held_out], None if start is None else start.name
             folder.check_same_settings(settings, loaded.images, origin)
-            folder.write_plan(plan, reasons, held_out=names, start=start_name)
         origin |= {"seed": settings.seed, "preset": settings.preset}
         checkpoint = yield from agreed_checkpoint(folder.checkpoints, processes)
         done = folder.finished(checkpoint, origin) if processes.first else None
+        if processes.first and done is None:
+            names, start_name = [samples[i].name for i in parts.held_out], None if start is None else start.name
+            folder.write_plan(plan, reasons, held_out=names, start=start_name)
         lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})", *describe_memory(loaded))
         yield Planned(lines if done is None else lines[:1])
         if processes.any(done is not None):
@@ -235,10 +236,9 @@ class _Session:
         # Also at the end: tuning and scoring can take long, and may be stopped as well.
         if processes.first:
             yield self._save()
-        if processes.any(self.stop.requested):
+        if stopped := processes.any(self.stop.requested):
             yield Stopped(counters.step, self.folder.path)
-            return True
-        return False
+        return stopped
 
     def _begin(self, checkpoint: Checkpoint | None) -> Iterator[Event]:
         """Go to the state of the checkpoint, open the log and plan the validations."""

@@ -78,14 +78,15 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
 def _split_once(samples: Sequence[Sample], *, seed: int, classes: bool, keep_groups: bool) -> Split:
     """Hold out about a fifth of the images, of groups that must not be cut whole ones; `classes` as in `split`."""
     groups = len({sample.group for sample in samples}) if keep_groups else 1
+    choices = [hold_out(samples, seed=seed)]
     if groups > 1:
-        first = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)[0]
-        train, held_out = list(first.train), list(first.held_out)
-    else:
-        train, held_out = hold_out(samples, seed=seed)
-    moved: tuple[str, ...] = ()
-    if classes:
-        train, held_out, moved = train_on_every_class(samples, train, held_out, keep_groups=keep_groups)
+        folds = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)
+        choices = [(list(fold.train), list(fold.held_out)) for fold in folds]
+    for train, chosen in choices:  # the next groups, if the training needs all of these
+        rest = train_on_every_class(samples, train, chosen, keep_groups=keep_groups) if classes else (train, chosen, ())
+        _, held_out, moved = rest
+        if held_out:
+            break
     copies = _copies_of(samples, held_out)
     away = copies.union(held_out)
     train = [i for i in range(len(samples)) if i not in away]
@@ -141,10 +142,13 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
         away = beside.union(copies, part)
         train = tuple(i for i in range(len(samples)) if i not in away)
         if not train:
+            which = "" if keep_groups else f"fold {place + 1} of {number}: "
             raise DataError(
-                f"fold {place + 1} of {number}: no image to train on but neighbors or copies of held-out ones",
-                "more images in the sequence",
-                "give another number of --folds, or annotate more images",
+                f"{which}no image to train on but neighbors or copies of held-out ones",
+                "groups without copies in all others" if keep_groups else "more images in the sequence",
+                "give a --group that keeps copies together (septum check names them)"
+                if keep_groups
+                else "give another number of --folds, or annotate more images",
             )
         left = _left_out_words(len(beside), len(copies))
         trained = f"fold {place + 1} of {number}: {pluralize(len(train), 'image')} for training{left}"
