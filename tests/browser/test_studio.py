@@ -163,6 +163,27 @@ def test_strokes_that_the_server_did_not_take_are_sent_again(hands: Hands, studi
     assert found[24, 24] > 0 and found[64, 64] > 0 and found[24, 24] != found[64, 64]
 
 
+def test_strokes_of_a_section_that_was_left_are_shown_again_and_saved(hands: Hands, folder: Path) -> None:
+    write_image(folder / "images" / "a.tif", np.zeros((3, 128, 128), np.uint8), axes="ZYX")
+    hands.open(Studio(folder).address)
+    hands.radius(6)
+    hands.page.route("**/api/edit/**", lambda route: route.abort())
+    hands.drag((24, 24), (24, 26))
+    hands.told("not saved", "saved")
+    hands.key("ArrowRight")
+    hands.page.wait_for_timeout(300)
+    hands.key("ArrowLeft")
+    hands.page.mouse.move(*hands.at(24, 24))
+    hands.told("object", "where")
+    hands.drag((64, 64), (64, 66))
+    hands.key("ArrowRight")
+    hands.page.unroute("**/api/edit/**")
+    hands.saved()
+    found = labels(folder, z=1)
+    assert found[24, 24] > 0 and found[64, 64] > 0 and found[24, 24] != found[64, 64]
+    assert (labels(folder, z=2) == -1).all()
+
+
 def test_what_is_completed_of_a_stack_is_the_section_that_is_shown(hands: Hands, folder: Path) -> None:
     write_image(folder / "images" / "a.tif", np.zeros((3, 128, 128), np.uint8), axes="ZYX")
     hands.open(Studio(folder).address)

@@ -6,7 +6,7 @@ import { clip, isEmpty, levelFor, type Rect } from "./grid";
 import { KEYS, actionOf } from "./keys";
 import { planeWord, sectionToOpen } from "./planes";
 import { Pointers, type Point } from "./pointers";
-import { Refused, Saving } from "./saving";
+import { Saving } from "./saving";
 import { Stroke } from "./stroke";
 import { Tiles } from "./tiles";
 import { fitScale, fitted, toImage, toScreen, visible, zoomed, type Size, type View } from "./view";
@@ -26,6 +26,7 @@ const stage = el("stage");
 class Page {
   private painter = new Painter(canvas);
   private tiles: Tiles | null = null;
+  private kept: Tiles[] = []; // of planes that are not shown, with strokes that are not saved
   private info: api.ImageInfo | null = null;
   private folder: api.Folder | null = null;
   private view: View = { y: 0, x: 0, scale: 1 };
@@ -147,16 +148,31 @@ class Page {
 
   private openPlane(): void {
     const info = this.info!;
-    this.tiles?.close();
+    this.endStroke();
+    this.putAway();
     this.dropPrediction();
     this.outline = [];
     this.rect = null;
     const plane = { image: info.id, t: this.t, z: this.z };
-    this.tiles = new Tiles(plane, info, this.painter, () => this.draw(), (text) => this.say(text));
+    const kept = this.kept.find(({ plane: one }) => one.image === plane.image && one.t === plane.t && one.z === plane.z);
+    this.kept = this.kept.filter((one) => one !== kept);
+    this.tiles = kept ?? new Tiles(plane, info, this.painter, () => this.draw(), (text) => this.say(text));
+    kept?.wake().catch((error: unknown) => this.say((error as Error).message));
     this.buildPlanes();
     this.look();
     void this.loadPrediction();
     this.draw();
+  }
+
+  /** Leave the plane that is shown; its tiles stay while strokes on them are not saved. */
+  private putAway(): void {
+    if (this.tiles) this.kept.push(this.tiles);
+    this.tiles = null;
+    this.kept = this.kept.filter((one) => {
+      if (one.strokes.size > 0) one.rest();
+      else one.close();
+      return one.strokes.size > 0;
+    });
   }
 
   private async reserve(): Promise<void> {
@@ -287,32 +303,11 @@ class Page {
     void this.renewStale();
   }
 
-  private save(stroke: Stroke): void {
-    const tiles = this.tiles!;
-    const plane = tiles.plane;
-    let changes = stroke.changes();
-    if (changes.length === 0) return;
-    const send = async (): Promise<void> => {
-      // Strokes before this one may have changed the versions since it was drawn.
-      for (const one of changes) one.version = tiles.labelTile(one.ty * 512, one.tx * 512)?.version ?? one.version;
-      const done = await api.edit(plane, { kind: "paint", name: stroke.name, tiles: changes });
-      for (const [ty, tx, version] of done.tiles) {
-        const tile = tiles.labelTile(ty * 512, tx * 512);
-        if (tile) tile.version = version;
-      }
-    };
-    this.saving.add(async () => {
-      try {
-        await send();
-      } catch (error) {
-        if (!(error instanceof Refused)) throw error; // the stroke stays on the screen, and is sent again
-        await tiles.renew(changes.map((one): [number, number, number] => [one.ty, one.tx, -1]));
-        if (!(error instanceof api.Conflict)) throw error;
-        changes = stroke.again().changes();
-        await send();
-        this.say("This place was changed in another window; your stroke was painted on the new state.");
-      }
-    });
+  /** The stroke that is drawn ends here, and is saved. */
+  private endStroke(): void {
+    const stroke = this.stroke;
+    this.stroke = null;
+    if (stroke?.finish()) this.saving.add(() => stroke.save((text) => this.say(text)));
   }
 
   private request(body: object, after?: () => void): void {
@@ -464,9 +459,7 @@ class Page {
 
   private up(at: Point): void {
     if (this.stroke) {
-      const stroke = this.stroke;
-      this.stroke = null;
-      this.save(stroke);
+      this.endStroke();
       void this.renewStale();
     } else if (this.drag && this.tool === "outline" && this.outline.length > 3) {
       const far = Math.hypot(at.y - this.drag.y, at.x - this.drag.x);

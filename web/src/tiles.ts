@@ -3,6 +3,7 @@
 import * as api from "./api";
 import { SIDE, placesIn, type Place, type Rect } from "./grid";
 import type { Layer, Look, Painter } from "./gl";
+import type { Stroke } from "./stroke";
 import type { Size, View } from "./view";
 
 const MOST_IMAGE = 220;
@@ -40,6 +41,8 @@ export class Tiles {
   private queue: (() => Promise<void>)[] = [];
   private running = 0;
   private closed = false;
+  /** Strokes that are drawn or not saved: their tiles stay, and show them over what is loaded. */
+  readonly strokes = new Set<Stroke>();
 
   constructor(
     readonly plane: api.Plane,
@@ -54,6 +57,24 @@ export class Tiles {
     for (const one of this.asked.values()) one.abort();
     for (const one of this.images.values()) this.painter.free(one.texture);
     for (const one of this.labelTiles.values()) this.painter.free(one.texture);
+  }
+
+  /** Keep the tiles of strokes only, while another plane is shown. */
+  rest(): void {
+    this.queue = [];
+    for (const one of this.asked.values()) one.abort();
+    for (const one of this.images.values()) this.painter.free(one.texture);
+    this.images.clear();
+    for (const [key, tile] of this.labelTiles) if (!this.isPainted(tile)) this.drop(this.labelTiles, key);
+  }
+
+  /** Show a plane again that has rested: others may have changed the tiles that stayed. */
+  async wake(): Promise<void> {
+    await this.renew([...this.labelTiles.values()].map(({ place }) => [place.ty, place.tx, -1]));
+  }
+
+  private isPainted(tile: LabelTile): boolean {
+    return [...this.strokes].some((stroke) => stroke.has(tile));
   }
 
   /** Fetch what is missing of a view, and forget what was asked for and is not visible any more. */
@@ -113,30 +134,36 @@ export class Tiles {
     }
     const texture = this.painter.texture(tile.data, tile.height, tile.width);
     this.images.set(key, { texture, height: tile.height, width: tile.width });
-    while (this.images.size > MOST_IMAGE) this.dropOldest(this.images);
+    while (this.images.size > MOST_IMAGE) this.drop(this.images, this.images.keys().next().value!);
     this.changed();
   }
 
   private async loadLabels(level: number, place: Place, signal?: AbortSignal): Promise<void> {
+    const key = keyOf(level, place);
+    const asked = this.labelTiles.get(key)?.version;
     const { data, version } = await api.labels(this.plane, level, place, signal);
     if (this.closed) return;
-    const key = keyOf(level, place);
     const old = this.labelTiles.get(key);
     if (old) {
+      if (old.version !== asked && old.version > version) return; // a stroke was saved since this was read
       old.data.set(data);
       old.version = version;
+      for (const stroke of this.strokes) stroke.repaint(old);
       this.painter.refresh(old.texture, old.data, 0, SIDE);
     } else {
       this.labelTiles.set(key, { place, data, version, texture: this.painter.texture(data, SIDE, SIDE) });
-      while (this.labelTiles.size > MOST_LABELS) this.dropOldest(this.labelTiles);
+      while (this.labelTiles.size > MOST_LABELS) {
+        const [oldest] = [...this.labelTiles].find(([, tile]) => !this.isPainted(tile)) ?? [];
+        if (oldest === undefined) break;
+        this.drop(this.labelTiles, oldest);
+      }
     }
     this.changed();
   }
 
-  private dropOldest<T extends { texture: WebGLTexture }>(map: Map<string, T>): void {
-    const [key, oldest] = map.entries().next().value as [string, T];
+  private drop<T extends { texture: WebGLTexture }>(map: Map<string, T>, key: string): void {
+    this.painter.free(map.get(key)!.texture);
     map.delete(key);
-    this.painter.free(oldest.texture);
   }
 
   /** Coarser tiles were made: those that were missing are asked for again. */
@@ -163,11 +190,7 @@ export class Tiles {
 
   /** Load tiles of level 0 anew whose version is another; coarser ones are dropped. */
   async renew(tiles: [number, number, number][]): Promise<void> {
-    for (const [key, tile] of this.labelTiles)
-      if (!key.startsWith("0/")) {
-        this.labelTiles.delete(key);
-        this.painter.free(tile.texture);
-      }
+    for (const key of this.labelTiles.keys()) if (!key.startsWith("0/")) this.drop(this.labelTiles, key);
     await Promise.all(
       tiles.map(async ([ty, tx, version]) => {
         const tile = this.labelTiles.get(keyOf(0, { ty, tx }));
