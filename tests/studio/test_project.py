@@ -88,6 +88,71 @@ def test_images_keep_their_names_and_labels_after_a_mask_was_written(
     session.close()
 
 
+def test_labels_of_a_version_without_a_note_choose_the_folder_of_images(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png", "raw/r.png")
+    session = Session(StudioSettings(folder=tmp_path))
+    paint(session, "a.png")
+    session.close()
+    note = tmp_path / ".studio" / "folders.json"
+    for other in (None, {"images": "raw", "masks": "masks"}):  # none, or a wrong one
+        note.unlink()
+        if other is not None:
+            note.write_text(json.dumps(other), encoding="utf-8")
+        session = Session(StudioSettings(folder=tmp_path))
+        assert objects(session) == {"a.png": 1}
+        paint(session, "a.png")
+        session.close()
+        assert json.loads(note.read_text(encoding="utf-8")) == {"images": ".", "masks": "masks"}
+
+
+def test_images_that_were_moved_into_a_folder_keep_their_labels(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png", "b.png")
+    session = Session(StudioSettings(folder=tmp_path))
+    paint(session, "a.png")
+    session.close()
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).rename(tmp_path / "images" / name)
+    session = Session(StudioSettings(folder=tmp_path))
+    assert objects(session) == {"a.png": 1, "b.png": 0}
+    assert session.project.images == tmp_path / "images"
+    session.close()
+
+
+def test_a_mask_beside_that_of_the_studio_is_named_and_moved_at_the_next_edit(tmp_path: Path) -> None:
+    make_images(tmp_path, "images/p1/a.png", "images/p1/b.png")
+    session = Session(StudioSettings(folder=tmp_path))
+    own = paint(session, "p1/a.png")
+    session.close()
+    for name in ("a.png", "b.png"):
+        make_mask(tmp_path / "masks" / "p1" / name)
+    session = Session(StudioSettings(folder=tmp_path))
+    assert objects(session) == {"p1/a.png": 1, "p1/b.png": 0}
+    assert [e.mask for e in session.project.entries.values()] == [own, tmp_path / "masks" / "p1" / "b.png"]
+    reason = "masks of images for which the studio wrote a mask; move one of the two away"
+    assert session.project.passed_over == [f"masks/p1/a.png: {reason}"]
+    assert paint(session, "p1/a.png", 9) == own
+    assert session.overview()["passed_over"] == []
+    session.close()
+    assert (tmp_path / ".studio" / "originals" / "p1" / "a.png").is_file()
+    assert (tmp_path / "masks" / "p1" / "b.png").is_file()
+
+
+def test_a_mask_that_was_copied_in_while_its_image_was_open_is_moved(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png", "img_a.png")
+    session = Session(StudioSettings(folder=tmp_path))
+    session.describe(entry_of(session, "a.png"))
+    make_mask(tmp_path / "masks" / "a_mask.png")
+    other = paint(session, "img_a.png")
+    assert (tmp_path / "masks" / "a_mask.png").is_file()  # that of a.png
+    file = paint(session, "a.png")
+    session.close()
+    assert file is not None and other is not None
+    assert sorted((tmp_path / "masks").iterdir()) == [file, other]
+    assert (tmp_path / ".studio" / "originals" / "a_mask.png").is_file()
+    Session(StudioSettings(folder=tmp_path)).close()
+
+
 @pytest.mark.parametrize(
     "note", ["", "[]", '{"images": "../..", "masks": "masks"}', '{"images": "gone", "masks": "m"}']
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 import tracemalloc
@@ -166,6 +167,32 @@ def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkey
     assert len(tries) == 2
     session.build_levels(entry, 0, 0, 3)
     until(lambda: len(tries) == 3)
+
+
+@pytest.mark.parametrize(("copied", "painted"), [(False, True), (True, True), (True, False)])
+def test_edits_that_an_older_version_did_not_write_are_written(folder: Path, copied: bool, painted: bool) -> None:
+    file = folder / "masks" / "a.tif"
+    if copied:
+        file.parent.mkdir()
+        write_image(file, np.ones((96, 128), np.uint8), axes="YX", labels=True)
+    session = Session(StudioSettings(folder=folder))
+    entry = next(e for e in session.project.entries.values() if e.name == "a.tif")
+    session.describe(entry)
+    if not copied:
+        session.edit(entry, 0, 0, stroke(30 * SIDE + 40, 8, 7))
+    session.close()
+    store = LabelStore(folder / ".studio" / "labels.sqlite")  # killed after an edit, by a version without these notes
+    if painted:
+        plane = store.plane("a.tif", 0, 0, (96, 128))
+        labels = store.tile(plane, (0, 0)).copy()
+        labels[30, 40:48] = 9
+        store.write(plane, "brush", {(0, 0): labels})
+    with sqlite3.connect(folder / ".studio" / "labels.sqlite") as db:
+        db.execute("DELETE FROM note WHERE key LIKE 'written %'")
+    store.close()
+    Session(StudioSettings(folder=folder)).close()
+    assert (read_mask(file).array[0, 30, 40:48] == (9 if painted else 1)).all()
+    assert (folder / ".studio" / "originals" / "a.tif").is_file() == (copied and painted)
 
 
 @pytest.fixture

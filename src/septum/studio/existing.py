@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from septum.errors import UsageError
+from septum.errors import DataError, UsageError
 from septum.io.annotations.formats import split_place
 from septum.io.files import images_below, images_in
 from septum.io.formats import format_path
 from septum.pairing.drawn import drawn_below, match_drawn
-from septum.pairing.folders import by_subfolder, match_by_subfolder, subfolders, without_results
-from septum.pairing.names import Matches, masks_beside, match, stem_key
+from septum.pairing.folders import by_subfolder, match_by_subfolder, subfolder_key, subfolders, without_results
+from septum.pairing.names import Matches, image_key, mask_key, masks_beside, match, stem_key
 from septum.words import list_some
 
 _MOST_NAMES = 4
@@ -67,7 +67,12 @@ class PassedOver:
 
 
 def find_masks(
-    images: Sequence[Path], folder: Path, masks: Path, written_to: Callable[[Path], Path], passed_over: PassedOver
+    images: Sequence[Path],
+    folder: Path,
+    masks: Path,
+    written_to: Callable[[Path], Path],
+    written: Callable[[], Mapping[Path, Path]],
+    passed_over: PassedOver,
 ) -> dict[Path, Path]:
     """Return, by image, the mask that exists: a file, or the place of drawn objects.
 
@@ -79,6 +84,8 @@ def find_masks(
         The folder that holds them, and the folder of masks, which may be missing.
     written_to
         Returns the mask file that the studio writes for an image without a mask.
+    written
+        Returns the masks that the studio wrote, by image; each is the mask of its image where others fit as well.
     passed_over
         Takes the masks that fit no image.
 
@@ -87,14 +94,26 @@ def find_masks(
     UsageError
         If there is a folder of masks for each image, with a file for each object.
     DataError
-        If two files claim the same image.
+        If two files claim the same image, of which the studio wrote none.
     FileError
         If a file of drawn objects cannot be read.
     """
     found: dict[Path, Path] = {}
     if masks.is_dir():
         _refuse_object_masks([path for path in images if path.parent == folder], masks)
-        found = _mask_images(images, folder, masks, written_to, passed_over)
+        files = images_below(masks)
+        try:
+            found = _mask_images(images, files, folder, masks, written_to)
+        except DataError:
+            others = find_others(written(), files, images, folder, masks)
+            if not others:
+                raise
+            for path in others:
+                passed_over.add(path, "masks of images for which the studio wrote a mask; move one of the two away")
+            files = [path for path in files if path not in set(others)]
+            found = _mask_images(images, files, folder, masks, written_to)
+        for path in sorted(set(files).difference(found.values())):
+            passed_over.add(path, "masks that fit no image by name; name them after their images")
     places = [*(drawn_below(masks) if masks.is_dir() else ()), *without_results(drawn_below(folder), folder, masks)]
     drawn = [path for path in dict.fromkeys(places) if _is_utf8(path)]
     if drawn:
@@ -105,20 +124,50 @@ def find_masks(
     return found
 
 
+def find_others(
+    written: Mapping[Path, Path], files: Sequence[Path], images: Sequence[Path], folder: Path, masks: Path
+) -> list[Path]:
+    """Return the masks that fit, by their names, an image that has a mask of the studio.
+
+    Parameters
+    ----------
+    written
+        The masks of the studio by image; they are left out.
+    files
+        Masks in `masks`.
+    images
+        All images.
+    folder, masks
+        The folders that hold the images and the masks.
+    """
+    stems = {(image.parent, stem_key(image)) for image in images}
+    taken = set()
+    for image in written:
+        place = subfolder_key(image, folder)
+        taken.add((place, stem_key(image)))
+        if (
+            image.parent,
+            image_key(image),
+        ) not in stems:  # a_mask.png is that of a.png, if there is one, not of img_a.png
+            taken.add((place, image_key(image)))
+    own = set(written.values())
+    return [
+        file
+        for file in files
+        if file not in own and taken & {(subfolder_key(file, masks), key) for key in (stem_key(file), mask_key(file))}
+    ]
+
+
 def _mask_images(
-    images: Sequence[Path], folder: Path, masks: Path, written_to: Callable[[Path], Path], passed_over: PassedOver
+    images: Sequence[Path], files: Sequence[Path], folder: Path, masks: Path, written_to: Callable[[Path], Path]
 ) -> dict[Path, Path]:
     """Return, by image, the image file of its mask."""
-    files = images_below(masks)
     exist, known = set(files), set(images)
     unmatched = _match(images, files, folder, masks).images_left
     planned = {written_to(image) for image in unmatched if image in known} - exist
     # Some names fit only as long as no mask is named after its image, and the studio names masks so.
     matches = _match(images, [*files, *planned], folder, masks)
-    pairs = {image: mask for image, mask in matches.pairs if image in known and mask in exist}
-    for path in sorted(exist.difference(pairs.values())):
-        passed_over.add(path, "masks that fit no image by name; name them after their images")
-    return pairs
+    return {image: mask for image, mask in matches.pairs if image in known and mask in exist}
 
 
 def _match(images: Sequence[Path], files: Sequence[Path], folder: Path, masks: Path) -> Matches:

@@ -19,13 +19,14 @@ from septum.arrays.targets import UNANNOTATED
 from septum.errors import DataError, FileError
 from septum.io.annotations.formats import is_drawn, split_place
 from septum.io.atomic import as_error
-from septum.io.files import read_mask, write_image
+from septum.io.files import images_in, read_mask, write_image
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
 from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_write import create_zarr
 from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
 from septum.pairing.fit import fit_mask, grid_of
+from septum.studio.existing import find_others
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.project import Entry, Project, signature
 from septum.studio.pyramid import Shown
@@ -65,6 +66,26 @@ def read_existing(project: Project, store: LabelStore, entry: Entry, shown: Show
     store.write_planes("read mask", ((plane, _tiles(plane, labels[plane.t, plane.z])) for plane in planes))
     store.note(key, signature(file))
     return f"read {format_path(file)}"
+
+
+def mask_file(project: Project, entry: Entry) -> Path | None:
+    """Return the mask of an image that is on the disk: that of the studio, or one that was there before."""
+    return next((f for f in (project.mask_path(entry), entry.mask) if f is not None and f.is_file()), None)
+
+
+def may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
+    """Return True if the mask of an image may lack edits, as far as is known without the edit that it holds.
+
+    A mask that another program has changed lacks none: it is read again. One that was only read is complete.
+    """
+    noted, file = store.note(f"mask {entry.name}"), mask_file(project, entry)
+    if noted is None or file is None:
+        return noted is None
+    if signature(file) != noted:
+        return False
+    if _is_own(project, store, entry, file):
+        return True
+    return any(v > 1 for plane in store.planes(entry.name) for v in store.versions(plane).values())
 
 
 def _read(project: Project, store: LabelStore, entry: Entry, place: Path, shown: Shown) -> Image:
@@ -253,7 +274,7 @@ def _write_parts(store: LabelStore, planes: list[Plane], about: _Content, target
 def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) -> tuple[str, ...]:
     """Move masks out of the way that the studio did not write, so that each image has one mask and none is lost."""
     notes = []
-    for file in dict.fromkeys((entry.mask, target)):
+    for file in dict.fromkeys((entry.mask, target, *_others(project, entry, target))):
         if file is None or is_drawn(file) or not file.exists():  # a training prefers masks to drawn objects
             continue
         own = file == target and _is_own(project, store, entry, target)
@@ -274,6 +295,17 @@ def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) 
         notes.append(f"{before} was moved to {after}: {why}")
     store.note(f"own {entry.name}", target.relative_to(project.root).as_posix())
     return tuple(notes)
+
+
+def _others(project: Project, entry: Entry, target: Path) -> list[Path]:
+    """Return masks of an image that were copied in since the masks were listed."""
+    if not target.parent.is_dir():
+        return []
+    entries = project.entries.values()
+    images, files = [e.path for e in entries], images_in(target.parent)
+    found = find_others({entry.path: target}, files, images, project.images, project.masks)
+    listed = {e.mask for e in entries if e.id != entry.id} if found else set()
+    return [file for file in found if file not in listed]
 
 
 def _is_own(project: Project, store: LabelStore, entry: Entry, target: Path) -> bool:

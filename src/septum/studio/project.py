@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from septum.errors import FileError, SeptumError, UsageError
+from septum.errors import DataError, FileError, SeptumError, UsageError
 from septum.io.annotations.formats import is_drawn
 from septum.io.atomic import as_error, whole_file
 from septum.io.files import images_below, list_images, open_image
-from septum.io.formats import format_path, image_stem
+from septum.io.formats import format_path, image_stem, split_scene
 from septum.io.image import Image
 from septum.pairing.folders import (
     IMAGE_FOLDERS,
@@ -35,6 +39,7 @@ from septum.pairing.folders import (
 from septum.studio.existing import PassedOver, find_masks
 
 _OPEN_IMAGES = 8
+_ANNOTATED = "SELECT DISTINCT image FROM plane WHERE id IN (SELECT plane FROM tile)"
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,9 @@ class Project:
         self._opened: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
         noted = _noted_folders(self._note)
-        self.images, self.masks = noted or _folders(self.root)
-        self._noted = noted is not None
+        annotated = [row[0] for row in _ask(self.labels, _ANNOTATED)]
+        self.images, self.masks = _choose_folders(self.root, noted, annotated)
+        self._noted = noted == (self.images, self.masks)
         self.passed_over: list[str] = []
         self.scan()
 
@@ -113,6 +119,11 @@ class Project:
     def work(self) -> Path:
         """Return the hidden folder of the studio."""
         return self.root / ".studio"
+
+    @property
+    def labels(self) -> Path:
+        """Return the file of the labels; see `septum.studio.label_store.LabelStore`."""
+        return self.work / "labels.sqlite"
 
     def make_work(self) -> None:
         """Make the hidden folder of the studio.
@@ -158,7 +169,7 @@ class Project:
                 "a folder of images",
                 "; ".join(passed_over.lines()) or "copy images into it",
             )
-        masks = find_masks(images, self.images, self.masks, self._written_to, passed_over)
+        masks = find_masks(images, self.images, self.masks, self._written_to, self._written, passed_over)
         entries = {}
         for path in images:
             name = path.relative_to(self.images).as_posix()
@@ -182,6 +193,17 @@ class Project:
 
     def _written_to(self, image: Path) -> Path:
         return self.masks / image.relative_to(self.images).parent / f"{image_stem(image)}.tif"
+
+    def _written(self) -> dict[Path, Path]:
+        """Return the masks that the studio wrote and that exist, by image."""
+        written = {}
+        for name, noted in _ask(self.labels, "SELECT substr(key, 5), value FROM note WHERE key LIKE 'own %'"):
+            mask = self.root / noted
+            if Path(noted).is_absolute():  # of version 0.2.0; the folder may have moved since
+                mask = self.masks / Path(name).parent / Path(noted).name
+            if mask.is_file():
+                written[self.images / name] = mask
+        return written
 
     def open(self, entry: Entry) -> Image:
         """Return an opened image; a few stay open.
@@ -257,13 +279,47 @@ def _noted_folders(note: Path) -> tuple[Path, Path] | None:
     return (root / images, root / masks) if (root / images).is_dir() else None
 
 
-def _folders(root: Path) -> tuple[Path, Path]:
-    """Return the folders of images and of masks: of a data set, or the folder itself and ``masks`` in it."""
+def _choose_folders(root: Path, noted: tuple[Path, Path] | None, annotated: Sequence[str]) -> tuple[Path, Path]:
+    """Return the folders of images and of masks under which most annotated images lie, by their names.
+
+    A note alone is not enough: images may have been moved since, and older versions of Septum made none.
+    """
+
+    def count(folders: tuple[Path, Path]) -> int:
+        return sum(split_scene(folders[0] / name)[0].exists() for name in annotated)
+
+    if noted is not None and count(noted) == len(annotated):
+        return noted
+    try:
+        return max([*([noted] if noted else []), *_likely_folders(root)], key=count)  # of equal ones the first
+    except DataError:
+        if noted is None:
+            raise
+        return noted
+
+
+def _likely_folders(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield folders of images and of masks: of a data set, or the folder itself and ``masks`` in it; likely ones first.
+
+    Raises
+    ------
+    DataError
+        If several folders could be that of the images, or of the masks.
+    """
     roles = role_folders(root)
     if roles is not None:
-        return roles
+        yield roles
     for folder in subfolders(root):
         if folder.name.casefold() in IMAGE_FOLDERS and images_below(folder):
-            return folder, root / "masks"
+            yield folder, root / "masks"
     masks = [p for p in subfolders(root) if p.name.casefold() in MASK_FOLDERS]
-    return root, masks[0] if masks else root / "masks"
+    yield root, masks[0] if masks else root / "masks"
+
+
+def _ask(labels: Path, question: str) -> list[Any]:
+    """Return what a file of labels answers; nothing without one, or if it is damaged, which `LabelStore` says."""
+    try:
+        with closing(sqlite3.connect(f"{labels.as_uri()}?mode=ro", uri=True, timeout=20)) as db:
+            return db.execute(question).fetchall()
+    except sqlite3.Error:
+        return []

@@ -45,7 +45,7 @@ class Session:
         self.settings = settings
         self.project = Project(settings.folder, settings.axes)
         self._folder_lock = _lock(self.project)
-        self.store = LabelStore(self.project.work / "labels.sqlite")
+        self.store = LabelStore(self.project.labels)
         self.levels = LabelLevels(self.store)
         self.pyramid = Pyramid(self.project)
         self.hub = Hub()
@@ -221,7 +221,7 @@ class Session:
 
     def mask_file(self, entry: Entry) -> Path | None:
         """Return the mask of an image that is on the disk: that of the studio, or one that was there before."""
-        return next((f for f in (self.project.mask_path(entry), entry.mask) if f is not None and f.is_file()), None)
+        return masks.mask_file(self.project, entry)
 
 
 class _MaskWriter:
@@ -249,7 +249,7 @@ class _MaskWriter:
         store = self._session.store
         latest, written = store.latest_edit(entry.name), store.note(f"written {entry.name}")
         if written is None:  # no mask yet, or one of a version of Septum that did not keep this
-            return latest > 0 and store.note(f"mask {entry.name}") is None
+            return latest > 0 and masks.may_lack_edits(self._session.project, store, entry)
         return str(latest) != written
 
     def mark_written(self, entry: Entry, edit: int) -> None:
