@@ -116,8 +116,8 @@ def _train(
         checkpoint = yield from agreed_checkpoint(folder.checkpoints, processes)
         done = folder.finished(checkpoint, origin) if processes.first else None
         if processes.first and done is None:
-            names, start_name = [samples[i].name for i in parts.held_out], None if start is None else start.name
-            folder.write_plan(plan, reasons, held_out=names, start=start_name)
+            names, name = [samples[i].name for i in parts.held_out], None if start is None else start.name
+            folder.write_plan(plan, reasons, held_out=names, start=name, begun=checkpoint is not None)
         lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})", *describe_memory(loaded))
         yield Planned(lines if done is None else lines[:1])
         if processes.any(done is not None):

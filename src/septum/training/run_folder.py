@@ -246,17 +246,17 @@ class RunFolder:
             raise self._damaged("plan.json") from None
 
     def write_plan(
-        self, plan: Plan, reasons: Sequence[str], *, held_out: Sequence[str], start: str | None = None
+        self, plan: Plan, reasons: Sequence[str], *, held_out: Sequence[str], start: str | None = None, begun: bool
     ) -> None:
         """Write the plan, its reasons, the names of the held-out images and that of the start (`read_plan`).
 
         Raises
         ------
         UsageError
-            If an earlier start held out other images: another version of Septum may divide them otherwise.
+            If a run that has `begun` held out other images: another version of Septum may divide them otherwise.
         """
         before = (self._read_json("plan.json") or {}).get("held_out", held_out)
-        if sorted(before) != sorted(held_out):
+        if begun and sorted(before) != sorted(held_out):
             raise UsageError(
                 f"{format_path(self.path)}: the run began with {list_some(before, 5) or 'no image'} held out, "
                 f"this version of Septum holds out {list_some(held_out, 5) or 'none'}",
