@@ -44,6 +44,16 @@ def test_a_number_that_surrounds_all_objects_is_read_as_the_background(data: Dat
     ]
 
 
+def test_minus_one_is_not_annotated_where_any_mask_holds_zero(data: Data) -> None:
+    def mask(n: int, ids: np.ndarray, _: Path) -> np.ndarray:
+        return np.where(ids == 0, -1 if n == 2 else 0, ids).astype(np.int16)
+
+    report = check([data(mask)])
+    assert lines(report, "mended") == []
+    sample = {sample.name: sample for sample in load_samples(report)}["c2"]
+    assert set(np.unique(sample.mask)[:2]) == {-1, 1}
+
+
 def test_samples_hold_zero_for_the_background(data: Data) -> None:
     truth: dict[str, np.ndarray] = {}
 

@@ -14,6 +14,7 @@ import pytest
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
 from septum.errors import SeptumError
+from septum.experiments import run
 from septum.export.settings import PredictAndExportSettings
 from septum.io.files import read_mask
 from septum.nn.unet import UNet, UNetSettings
@@ -63,6 +64,17 @@ def test_all_images_are_predicted_into_a_folder(folder: Path, model: Path) -> No
     assert last["topic"] == "job" and last["done"] == 2
     shares = [m["share"] for m in wire.messages]
     assert shares == sorted(shares) and shares[-1] == 1
+
+
+@pytest.mark.parametrize(("kind", "background"), [("objects", 0), ("classes", None)])
+def test_what_is_not_annotated_is_no_background(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, background: int | None
+) -> None:
+    asked: list[TrainSettings] = []
+    monkeypatch.setattr(run, "run_training", lambda settings, stop: asked.append(settings) or [])
+    task = {"task": "train", "data": [str(folder)], "out": str(folder / "runs"), "budget_s": 60.0, "kind": kind}
+    run_job({**task, "axes": None, "device": "cpu"}, Wire())
+    assert [settings.background for settings in asked] == [background]
 
 
 def test_images_are_ranked(folder: Path, model: Path) -> None:

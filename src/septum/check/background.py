@@ -59,11 +59,13 @@ def background_value(masks: Sequence[Census]) -> int:
     """Return the value of the background of masks of ids in which it is not 0; 0 if that is not certain.
 
     Another value is the background if all masks without 0 agree on the value that surrounds the others, and several
-    masks do, or one of which it fills half.
+    masks do, or one of which it fills half. -1 is so only if no mask holds 0: beside 0 it is what nobody annotated.
     """
     full = [m for m in masks if not m.background and len(m.values) + (m.ignored > 0) > 1]
     value = common_surrounding(full)
     certain = value is not None and (len(full) > 1 or share_of(full[0], value) >= _ALONE)
+    if value == UNANNOTATED and any(m.background for m in masks):
+        return 0
     return value if value is not None and certain else 0
 
 

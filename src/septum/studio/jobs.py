@@ -64,6 +64,7 @@ def _events(task: dict[str, Any], stop: StopRequest) -> Iterator[Event]:
                 out=Path(task["out"]),
                 budget_s=task["budget_s"],
                 kind=task["kind"],
+                background=0 if task["kind"] == "objects" else None,  # masks of the studio: -1 is not annotated
                 axes=task["axes"],
                 device=task["device"],
             )
