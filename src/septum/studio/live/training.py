@@ -158,7 +158,8 @@ class LiveTraining:
         """
         if prepared := self._samples.prepared(plan):
             return prepared
-        raise DataError("\n".join(self._samples.passed_over.values()), "an annotated image that can be read")
+        given = "\n".join(self._samples.passed_over.values())
+        raise DataError(given, "an annotated image that can be read", "look whether the images are still in the folder")
 
     @property
     def _classes(self) -> int:
