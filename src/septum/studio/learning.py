@@ -171,26 +171,9 @@ class Learning:
 
     def _describe(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the state of learning for the page, with a sentence for the person."""
-        state, text = message["state"], message.get("text", "")
-        if not text:
-            step, start, classes = message.get("step", 0), message.get("start", ""), self.kind == "classes"
-            if not message.get("enough"):
-                two = "two classes, or a class and background" if classes else "two objects"
-                text = f"Paint {two}, and learning begins."
-            elif state == "paused":
-                text = f"Paused at step {step}."
-            elif state == "waiting":
-                text = "Learning begins."
-            else:
-                known = "classes" if classes else "objects"
-                text = f"Learning from {message[known]} {known}: step {step}. Started {start}."
-                if not classes and not message.get("background"):
-                    text += " Paint some background too: press X."
-            if passed_over := message.get("passed_over"):
-                text = "\n".join([text, "Not learned from:", *passed_over])
         return {
-            "state": state,
-            "text": text,
+            "state": message["state"],
+            "text": describe_learning(message, self.kind),
             "start": message.get("start", ""),
             "step": message.get("step", 0),
             "loss": message.get("loss"),
@@ -350,3 +333,35 @@ class Learning:
         self._end_live()
         if self._job is not None:
             self._job.close()
+
+
+def describe_learning(message: dict[str, Any], kind: MaskKind) -> str:
+    """Return sentences for the panel of the page.
+
+    Parameters
+    ----------
+    message
+        What the training that goes on has sent; a `text` in it is what is said.
+    kind
+        Whether labels are objects or classes.
+    """
+    text = str(message.get("text", ""))
+    if text:
+        return text
+    state, step, classes = message["state"], message.get("step", 0), kind == "classes"
+    if not message.get("enough"):
+        two = "two classes, or a class and background" if classes else "two objects"
+        text = f"Paint {two}, and learning begins."
+    elif state == "paused":
+        text = f"Paused at step {step}."
+    elif state == "waiting":
+        text = "Learning begins."
+    else:
+        read, tiles = message["tiles"]
+        some = f" ({read} of {tiles} tiles)" if read < tiles else ""
+        text = f"Learning from {message[kind]} {kind}{some}: step {step}. Started {message.get('start', '')}."
+        if not classes and not message.get("background"):
+            text += " Paint some background too: press X."
+    if passed_over := message.get("passed_over"):
+        text = "\n".join([text, "Not learned from:", *passed_over])
+    return text

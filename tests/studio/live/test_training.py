@@ -12,7 +12,8 @@ import pytest
 from septum.io.files import read_image, write_image
 from septum.prediction.model import open_model
 from septum.studio.label_store import LabelStore, Plane
-from septum.studio.live.samples import MOST_TILES, LiveSamples, PlaneImage, with_rim
+from septum.studio.learning import describe_learning
+from septum.studio.live.samples import MOST_TILES, LiveSamples, PlaneImage, choose_tiles, with_rim
 from septum.studio.live.training import LiveTraining
 from septum.studio.project import Project
 from septum.studio.tile_grid import SIDE, Rect, empty_tile
@@ -112,7 +113,7 @@ def test_of_more_than_most_tiles_evenly_chosen_ones_are_learned_from(tmp_path: P
         store.write(plane, "brush", {(0, number): tile})
     samples = LiveSamples(project, store, "objects")
     samples.refresh()
-    assert samples.objects == MOST_TILES + 2
+    assert samples.objects == samples.tiles == MOST_TILES + 2
     before = samples.samples
     assert len(before) == MOST_TILES and before[0].mask.max() == 1 and before[-1].mask.max() == MOST_TILES + 2
     tile = store.tile(plane, (0, MOST_TILES + 1)).copy()
@@ -120,7 +121,38 @@ def test_of_more_than_most_tiles_evenly_chosen_ones_are_learned_from(tmp_path: P
     store.write(plane, "eraser", {(0, MOST_TILES + 1): tile})
     samples.refresh()
     assert samples.objects == MOST_TILES + 1 and len(samples.samples) == MOST_TILES
-    assert samples.samples[0] is before[0] and samples.samples[-1].mask.max() == MOST_TILES + 1
+    kept = {id(s) for s in samples.samples} & {id(s) for s in before}
+    assert len(kept) == MOST_TILES - 1  # one comes in place of the erased one
+    # A tile that was left out is learned from once it is painted on; of the others only its neighbors are read again.
+    (left_out,) = set(range(1, MOST_TILES + 2)) - {s.mask.max() for s in samples.samples}
+    before = samples.samples
+    tile = store.tile(plane, (0, left_out - 1)).copy()
+    tile[8:10, 250:254] = left_out
+    store.write(plane, "brush", {(0, left_out - 1): tile})
+    samples.refresh()
+    assert samples.samples[-1].mask.max() == left_out and samples.tiles == MOST_TILES + 1
+    assert len({id(s) for s in samples.samples} & {id(s) for s in before}) >= MOST_TILES - 3
+
+
+def test_tiles_that_are_learned_from_stay_while_those_that_change_come_in() -> None:
+    many = {(plane, (0, x)): 1 for plane in range(3) for x in range(40)}
+    chosen = choose_tiles(many, {}, [])
+    assert len(set(chosen)) == MOST_TILES and {plane for plane, _ in chosen} == {0, 1, 2}
+    assert choose_tiles(many, many, chosen) == chosen
+    other = next(key for key in many if key not in chosen)
+    painted = {**many, other: 2, (7, (0, 0)): 1}  # and one of a new image
+    later = choose_tiles(painted, many, chosen)
+    assert later[-2:] == [other, (7, (0, 0))] and len(later) == MOST_TILES
+    assert len(set(chosen) - set(later)) == 2
+    for version in range(3, 103):  # painting one image only leaves tiles of the others
+        newer = {**painted, (7, (0, version)): 1}
+        later, painted = choose_tiles(newer, painted, later), newer
+    counts = [sum(plane == one for one, _ in later) for plane in (0, 1, 2, 7)]
+    assert min(counts) >= 10 and sum(counts) == MOST_TILES and later[-1] == (7, (0, 102))
+    assert choose_tiles(dict.fromkeys(chosen[:5], 1), many, chosen) == chosen[:5]
+    fewer = {key: 1 for key in many if key[0] > 0}  # an image is gone: others take its place
+    assert len(choose_tiles(fewer, many, chosen)) == MOST_TILES
+    assert set(choose_tiles(fewer, many, chosen)) >= {key for key in chosen if key[0] > 0}
 
 
 def test_a_section_is_read_as_an_image(project: Project) -> None:
@@ -238,6 +270,11 @@ def test_images_that_cannot_be_read_or_have_other_channels_are_named_and_the_oth
     LiveTraining(task(project), wire).run()
     told = [m for m in wire.messages if m["topic"] == "live" and "objects" in m][-1]
     assert told["enough"] and told["objects"] == 4  # of a.tif and b.png
+    assert told["tiles"] == [2, 2]
+    later = {**told, "state": "learning", "step": 3, "start": "from nothing"}
+    assert describe_learning(later, "objects").startswith("Learning from 4 objects: step 3. Started from nothing.")
+    later["tiles"] = [48, 99]
+    assert describe_learning(later, "objects").startswith("Learning from 4 objects (48 of 99 tiles): step 3.")
     other, unreadable = told["passed_over"]
     if "damaged" in other:
         other, unreadable = unreadable, other
@@ -258,6 +295,23 @@ def test_an_image_that_came_while_learning_is_learned_from_and_one_that_is_gone_
     samples.refresh()
     assert samples.objects == 4 and len(samples.samples) == 2
     assert samples.passed_over == {"gone.png": "gone.png: not in the folder any more"}
+
+
+def test_an_image_that_comes_back_is_learned_from(
+    project: Project, painted: tuple[LabelStore, Plane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = painted
+    tile = empty_tile()
+    tile[:10, :10] = 1
+    store.write(store.plane("c.png", 0, 0, (20, 30)), "brush", {(0, 0): tile})
+    samples = LiveSamples(project, store, "objects")
+    samples.refresh()
+    write_image(project.root / "images" / "c.png", np.zeros((20, 30), np.uint8), axes="YX")
+    samples.refresh()  # too soon: the folder is not listed for each edit
+    assert samples.passed_over == {"c.png": "c.png: not in the folder any more"} and samples.objects == 3
+    monkeypatch.setattr("septum.studio.live.samples.LOOK_AGAIN_S", 0.0)
+    samples.refresh()
+    assert samples.passed_over == {} and samples.objects == 4
 
 
 def test_a_class_and_background_are_enough_to_learn_from(project: Project) -> None:

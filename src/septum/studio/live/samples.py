@@ -7,7 +7,9 @@ another object lies there.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,13 +32,17 @@ from septum.training.prepare import Prepared, prepare
 from septum.words import pluralize
 
 MOST_TILES = 48
-"""Tiles that are learned from at once, evenly chosen; each takes up to ten megabytes."""
+"""Tiles that are learned from at once; each takes up to ten megabytes."""
+
+LOOK_AGAIN_S = 5.0
+"""Seconds until annotated images that were not in the folder are looked for again."""
 
 _MARGIN = 192  # context around a tile in pixels
 _WHOLE = 16_000_000  # planes of at most this many pixels are read whole for their statistics
 _PARTS, _PART = 5, 512  # of larger ones regular parts are read
 
 Key = tuple[int, Place]
+"""A tile: the id of its plane and its place."""
 
 
 class PlaneImage:
@@ -93,6 +99,8 @@ class LiveSamples:
         Why annotated images are not learned from, by name: gone, not readable, or of other channels than most.
     channels
         Of the images that are learned from.
+    tiles
+        The number of their annotated tiles, of which at most `MOST_TILES` are learned from.
     labels
         All labels of these images: objects or classes, and 0 for background.
     objects
@@ -110,12 +118,16 @@ class LiveSamples:
     def __post_init__(self) -> None:
         self._entries: dict[str, Entry] = {e.name: e for e in self.project.entries.values()}
         self._gone: set[str] = set()
+        self._looked_at = 0.0
+        self._versions: dict[Key, int] = {}
+        self._chosen: list[Key] = []
         self._samples: dict[Key, tuple[int, Sample]] = {}
         self._prepared: dict[Key, tuple[int, Prepared]] = {}
         self._stats: dict[int, NDArray[np.float32]] = {}
         self._channels: dict[int, int] = {}
         self.passed_over: dict[str, str] = {}
         self.channels = 0
+        self.tiles = 0
         self.labels: set[int] = set()
         self.objects = 0
         self.area_px = 0.0
@@ -133,8 +145,12 @@ class LiveSamples:
         """Read the labels that have changed."""
         self.passed_over = {}
         learned = self._alike_planes()
-        tiles = [(entry, plane, place) for entry, plane in learned for place in self.store.places_of(plane)]
-        self._samples = self._read_changed([tiles[i] for i in evenly_chosen(len(tiles), MOST_TILES)])
+        versions = {plane.id: self.store.versions(plane) for _, plane in learned}
+        tiles = {(plane.id, place): (e, plane) for e, plane in learned for place in self.store.places_of(plane)}
+        present = {(plane, place): versions[plane][place] for plane, place in tiles}
+        self._chosen = choose_tiles(present, self._versions, self._chosen)
+        self._versions, self.tiles = present, len(tiles)
+        self._samples = self._read_changed([(*tiles[key], key[1]) for key in self._chosen], versions)
         self.labels, self.objects = set(), 0
         for entry, plane in learned:
             if entry.name not in self.passed_over:
@@ -177,8 +193,10 @@ class LiveSamples:
 
     def _find_new(self, annotated: set[str]) -> None:
         """List the images of the folder again where an annotated one is not known: it may have come since."""
-        if annotated - self._entries.keys() - self._gone:
+        unknown = annotated - self._entries.keys()
+        if unknown - self._gone or (unknown and time.monotonic() - self._looked_at >= LOOK_AGAIN_S):
             self.project.renew()
+            self._looked_at = time.monotonic()
             self._entries = {e.name: e for e in self.project.entries.values()}
             self._gone = annotated - self._entries.keys()
 
@@ -189,10 +207,11 @@ class LiveSamples:
             self._channels[plane.id] = image.shape[0]
         return self._channels[plane.id]
 
-    def _read_changed(self, tiles: list[tuple[Entry, Plane, Place]]) -> dict[Key, tuple[int, Sample]]:
+    def _read_changed(
+        self, tiles: list[tuple[Entry, Plane, Place]], versions: dict[int, dict[Place, int]]
+    ) -> dict[Key, tuple[int, Sample]]:
         """Return the samples of tiles, each with the sum of the versions around it; read those of another sum."""
         read: dict[Key, tuple[int, Sample]] = {}
-        versions = {plane.id: self.store.versions(plane) for _, plane, _ in tiles}
         for entry, plane, place in tiles:
             around = [(place[0] + dy, place[1] + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
             near = sum(versions[plane.id].get(one, 0) for one in around)
@@ -267,6 +286,36 @@ class LiveSamples:
         pixels = np.nan_to_num(part.astype(np.float32))
         sample = on_grid(Sample(name, "", 0, pixels, mask, None, None), self.scale)
         return replace(sample, mask=with_rim(sample.mask)) if self.kind == "objects" else sample
+
+
+def choose_tiles(present: Mapping[Key, int], before: Mapping[Key, int], chosen: Sequence[Key]) -> list[Key]:
+    """Choose the tiles to learn from: those that have changed, and those chosen before as far as there is room.
+
+    Parameters
+    ----------
+    present
+        The version of each annotated tile.
+    before
+        The same when tiles were last chosen; empty at first.
+    chosen
+        The tiles that were chosen then, those changed longest ago first.
+
+    Returns
+    -------
+    list
+        All tiles, or `MOST_TILES` of them: evenly chosen ones where more have changed. Where a tile has to leave, it
+        is of the plane with most chosen tiles, the one changed longest ago.
+    """
+    changed = [key for key, version in present.items() if before.get(key) != version]
+    changed = [changed[i] for i in evenly_chosen(len(changed), MOST_TILES)]
+    new = set(changed)
+    kept = [key for key in chosen if key in present and key not in new]
+    while len(kept) + len(changed) > MOST_TILES:
+        tiles_of = Counter(plane for plane, _ in kept)
+        kept.remove(next(key for key in kept if tiles_of[key[0]] == max(tiles_of.values())))
+    others = [key for key in present if key not in new.union(kept)]
+    filled = [others[i] for i in evenly_chosen(len(others), MOST_TILES - len(kept) - len(changed))]
+    return [*filled, *kept, *changed]
 
 
 def with_rim(labels: NDArray[np.int32]) -> NDArray[np.int32]:

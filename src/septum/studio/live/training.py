@@ -277,6 +277,7 @@ class LiveTraining:
                 "objects": self._samples.objects,
                 "classes": len(self._samples.labels),
                 "background": 0 in self._samples.labels,
+                "tiles": [len(self._samples.samples), self._samples.tiles],
                 "passed_over": list(self._samples.passed_over.values()),
                 "start": self._from,
                 "step": step,
