@@ -194,8 +194,7 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
     inside = [p for p in subfolders(folder) if p.name.casefold() in MASK_FOLDERS and images_in(p)]
     if files and inside:
         given = f"{pluralize(len(files), 'image')} beside the folder {format_path(inside[0].name)}"
-        todo = f"move the images to {format_path(folder / 'images')}, then name {folder}"
-        return DataError(f"{format_path(folder)}: {given}", _LAYOUTS, todo)
+        return DataError(f"{format_path(folder)}: {given}", _LAYOUTS, f"name both: {folder} {inside[0]}")
     if files:
         beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
         todo = f"name both: {folder} {beside[0]}" if beside else _OWN_FOLDER
