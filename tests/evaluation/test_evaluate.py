@@ -392,6 +392,10 @@ def test_all_images_of_a_prediction_hold_class_values_or_all_hold_places(tmp_pat
         assert scores(result)["recall 4"].value == 1
     both = run((tmp_path / "places", tmp_path / "values"), truth, metrics=("pixels",))
     assert [scores(both, k)["wrong pixels"].value for k in (0, 1)] == [0, 0]
+    wrong = save(tmp_path / "wrong", values | {"y": np.array([[0, 0, 0, 1]] * 4, np.uint8)})
+    result = run(wrong, truth, metrics=("pixels",))
+    assert scores(result)["wrong pixels"].value == 1 / 8
+    assert any("not classes of the truth count as wrong: 1" in note for note in result.notes)
 
 
 def test_a_class_that_only_one_of_two_predictions_has_is_scored_in_either_order(tmp_path):

@@ -41,8 +41,8 @@ class ScoreTask:
     mixed
         Some truths hold 0 and 1, others 0 and 255, with the same meaning (pixels).
     places
-        Some images of the prediction hold values that are no class values, but places among them: all images are read
-        by places (pixels).
+        All images of the prediction are read by places among the class values, or none is; None: a value has the same
+        meaning in both readings, so that each image tells (pixels).
     pieces
         The truth has one value for all objects: each connected piece is an object (instances).
     sequences
@@ -53,7 +53,7 @@ class ScoreTask:
     classes: tuple[int, ...] = ()
     unknown: tuple[int, ...] = ()
     mixed: bool = False
-    places: bool = False
+    places: bool | None = None
     pieces: bool = False
     sequences: tuple[str, ...] = ()
 
@@ -258,7 +258,7 @@ def _class_map(frame: ScoredFrame, task: ScoreTask, result: FrameColumns) -> NDA
     values = contingency.values(labels)
     if set(values.tolist()) <= set(classes) and not task.places:
         return labels
-    if values[0] >= 0 and values[-1] < len(classes):
+    if task.places is not False and values[0] >= 0 and values[-1] < len(classes):
         shown_values = ", ".join(f"{k} as {v}" for k, v in enumerate(classes) if k in values)
         result.notes.append(f"predicted classes were read by their place among the truth's values: {shown_values}")
         return np.asarray(table[labels])
