@@ -65,6 +65,7 @@ export class Tiles {
     for (const one of this.asked.values()) one.abort();
     for (const one of this.images.values()) this.painter.free(one.texture);
     this.images.clear();
+    this.later.clear();
     for (const [key, tile] of this.labelTiles) if (!this.isPainted(tile)) this.drop(this.labelTiles, key);
   }
 

@@ -177,3 +177,26 @@ test("a stroke that the server refuses is taken off the screen", async () => {
   await saving.idle();
   assert.deepEqual([tiles.labelAt(100, 60), saving.unsaved, said, server.version], [-1, 0, ["no such image"], 0]);
 });
+
+test("coarser tiles that were not made yet are asked for when a plane is shown again", async () => {
+  let asked = 0;
+  globalThis.fetch = (async (path: string) => {
+    if (path.startsWith("api/labels"))
+      return new Response(new Int32Array(SIDE * SIDE).buffer, { headers: { "x-version": "0" } });
+    asked += 1;
+    return new Response(null, { status: 202 });
+  }) as typeof fetch;
+  const tiles = new Tiles(plane, size, painter, () => undefined, assert.fail);
+  const soon = (): Promise<void> => new Promise((done) => setTimeout(done, 5));
+  const want = (): void => tiles.want({ y0: 0, x0: 0, y1: SIDE, x1: SIDE }, 0, [0], 0);
+  want();
+  await soon();
+  want();
+  await soon();
+  assert.equal(asked, 1);
+  tiles.rest();
+  await tiles.wake();
+  want();
+  await soon();
+  assert.equal(asked, 2);
+});
