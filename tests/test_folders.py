@@ -1,4 +1,4 @@
-"""Folders are entered once each, whatever links lead to them."""
+"""Links to folders are followed, except those that lead back."""
 
 from __future__ import annotations
 
@@ -29,11 +29,28 @@ def test_links_to_the_folder_itself_or_above_are_not_entered(tmp_path: Path) -> 
     assert files(tmp_path / "data") == ["p/a.txt"]
 
 
-def test_a_folder_goes_before_links_to_it_and_of_two_links_the_first_counts(tmp_path: Path) -> None:
-    for name in ("elsewhere/a.txt", "data/p2/b.txt"):
-        (tmp_path / name).parent.mkdir(parents=True)
+def test_a_folder_is_entered_by_each_of_its_names(tmp_path: Path) -> None:
+    for name in ("elsewhere/a.txt", "elsewhere/s/c.txt", "data/p2/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    elsewhere = tmp_path / "elsewhere"
+    for name, target in (("latest", "p2"), ("q", elsewhere), ("r", elsewhere), ("t", elsewhere / "s")):
+        (tmp_path / "data" / name).symlink_to(target)
+    expected = ["latest/b.txt", "p2/b.txt", "q/a.txt", "q/s/c.txt", "r/a.txt", "r/s/c.txt", "t/c.txt"]
+    assert files(tmp_path / "data") == expected
+
+
+def test_links_in_a_ring_end_where_they_lead_back(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").touch()
+        (tmp_path / name / other).symlink_to(tmp_path / other)
+    assert files(tmp_path) == ["a/a.txt", "a/b/b.txt", "b/a/a.txt", "b/b.txt"]
+
+
+def test_distinct_folders_are_those_without_links_to_others_and_the_first_of_several_links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "p2").mkdir(parents=True)
     for name, target in (("latest", "p2"), ("q", tmp_path / "elsewhere"), ("r", tmp_path / "elsewhere")):
         (tmp_path / "data" / name).symlink_to(target)
-    assert files(tmp_path / "data") == ["p2/b.txt", "q/a.txt"]
     assert [path.name for path in distinct(sorted((tmp_path / "data").iterdir()))] == ["p2", "q"]

@@ -1,4 +1,4 @@
-"""Walk through folders, each once: links may lead to a folder twice, or back to the folder that holds them."""
+"""Walk through folders; links may lead to one folder by several names, or back to the folder that holds them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 def below(folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders, in no order, without hidden ones.
 
-    Links are followed last, in the order of their names, and only to folders that were not entered and do not hold
-    `folder`.
+    Links are followed, except to `folder`, to a folder that holds it, and to a subfolder that holds the link. A
+    subfolder to which several names lead is entered by each of them.
 
     Parameters
     ----------
@@ -26,22 +26,18 @@ def below(folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8) -> I
     OSError
         If a folder cannot be read.
     """
-    entered = {_identity(parent) for parent in folder.resolve().parents}
-    folders, links = [(folder, most)], list[tuple[Path, int]]()
-    while folders or links:
-        if not folders:
-            links.sort()
-        place, levels = folders.pop() if folders else links.pop(0)
-        if (known := _identity(place)) in entered:
+    folders = [(folder, most, frozenset(map(_identity, folder.resolve().parents)))]
+    while folders:
+        place, levels, above = folders.pop()
+        if (known := _identity(place)) in above:
             continue
-        entered.add(known)
         for path in place.iterdir():
             if path.name.startswith("."):
                 continue
             if is_whole(path) or not path.is_dir():
                 yield path
             elif levels:
-                (links if path.is_symlink() else folders).append((path, levels - 1))
+                folders.append((path, levels - 1, above | {known}))
 
 
 def distinct(folders: Iterable[Path]) -> list[Path]:

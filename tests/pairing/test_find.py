@@ -332,3 +332,20 @@ def test_links_multiply_no_pair_and_their_search_ends(tmp_path: Path) -> None:
         pairing = find_pairs([tmp_path / layout])
         assert [pair.name for pair in pairing.pairs] == names
         assert not pairing.unmatched_images and not pairing.unmatched_masks and not pairing.unread
+
+
+def test_a_folder_that_several_links_lead_to_gives_pairs_for_each(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "stains",
+        *(f"{part}/{n}.png" for part in ("images/phase", "images/fluo", "masks/phase") for n in "ab"),
+    )
+    (tmp_path / "stains" / "masks" / "fluo").symlink_to("phase")
+    pairs = {(p.name, p.mask) for p in find_pairs([tmp_path / "stains"]).pairs}
+    masks = tmp_path / "stains" / "masks"
+    assert pairs == {(f"{s}_{n}", masks / s / f"{n}.png") for s, n in product(("fluo", "phase"), "ab")}
+
+    touch(tmp_path / "pool" / "p1", "a.png", "sub/b.png")
+    touch(tmp_path / "visits", "masks/p1/a.png", "masks/p2/b.png").joinpath("images").mkdir()
+    for link, target in (("p1", "p1"), ("p2", "p1/sub")):
+        (tmp_path / "visits" / "images" / link).symlink_to(tmp_path / "pool" / target)
+    assert partners(find_pairs([tmp_path / "visits"])) == {"a.png": "a.png", "b.png": "b.png"}
