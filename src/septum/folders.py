@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 
-def below(folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8) -> Iterator[Path]:
+def below(
+    folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8, unread: list[Path] | None = None
+) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders, in no order, without hidden ones.
 
     Links are followed, except to `folder`, to a folder that holds it, and to a subfolder that holds the link. A
@@ -20,6 +22,8 @@ def below(folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8) -> I
         Returns True for a folder that counts as a file and is not entered, such as an image of Zarr.
     most
         Levels of subfolders that are entered.
+    unread
+        Takes the folders that may not be read, which are passed over; None: they are an error.
 
     Raises
     ------
@@ -31,7 +35,14 @@ def below(folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8) -> I
         place, levels, above = folders.pop()
         if (known := _identity(place)) in above:
             continue
-        for path in place.iterdir():
+        try:
+            inside = list(place.iterdir())
+        except PermissionError:
+            if unread is None:
+                raise
+            unread.append(place)
+            continue
+        for path in inside:
             if path.name.startswith("."):
                 continue
             if is_whole(path) or not path.is_dir():

@@ -14,6 +14,7 @@ from scipy import ndimage
 from septum.check.check import Report, check
 from septum.check.repair import fix
 from septum.check.samples import load_samples
+from septum.io.files import write_image
 from septum.metrics.aggregate import class_columns, finish_classes
 from septum.metrics.contingency import table
 from septum.training.events import Planned, Trained
@@ -213,6 +214,18 @@ def test_layout_is_trained_on_without_an_option(tmp_path: Path, make: Callable[[
     *_, last = train(settings)
     assert isinstance(last, Trained)
     assert last.steps == 2
+
+
+def test_images_in_a_subfolder_beside_other_images_are_named_with_the_reason(tmp_path: Path) -> None:
+    for name in ("a", "p1/b", "p1/c"):
+        for file in (tmp_path / f"{name}.png", tmp_path / "masks" / f"{Path(name).name}.png"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_image(file, np.eye(40, dtype=np.uint8), axes="YX")
+    write_image(tmp_path / "masks" / "d.png", np.eye(40, dtype=np.uint8), axes="YX")
+    report = check([tmp_path, tmp_path / "masks"])
+    files = {issue.code: [path.name for path in issue.files] for issue in report.issues}
+    assert files["deeper-image"] == ["b.png", "c.png"]
+    assert files["unpaired-mask"] == ["d.png"]
 
 
 def test_masks_of_the_field_of_view_and_of_a_second_annotator_are_named(tmp_path: Path) -> None:

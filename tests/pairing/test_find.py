@@ -168,9 +168,33 @@ def test_side_by_side(tmp_path: Path) -> None:
     refused(tmp_path / "a.png", tmp_path / "a_mask.png", tmp_path / "readme.md", kind=UsageError)
 
 
+@pytest.mark.parametrize(
+    ("folder", "made"), [("runs", "runs/1/settings.json"), ("predictions", ".studio/labels.sqlite")]
+)
+def test_folders_of_a_person_that_are_named_as_results_hold_images(tmp_path: Path, folder: str, made: str) -> None:
+    touch(tmp_path, f"{folder}/1/a.png", f"{folder}/1/b.png", "masks/a.png", "masks/b.png", "raw/a.png")
+    pairing = find_pairs([tmp_path / folder / "1", tmp_path / "masks"])
+    (tmp_path / "raw" / "a.png").unlink()
+    assert (
+        partners(find_pairs([tmp_path, tmp_path / "masks"]))
+        == partners(pairing)
+        == {"a.png": "a.png", "b.png": "b.png"}
+    )
+    touch(tmp_path, made, "raw/a.png")
+    assert partners(find_pairs([tmp_path, tmp_path / "masks"])) == {"a.png": "a.png"}
+
+
+def test_images_in_subfolders_beside_images_in_the_folder_are_set_aside(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "p1/b.png", "p1/c.png", *(f"masks/{n}.png" for n in "abc"))
+    pairing = find_pairs([tmp_path, tmp_path / "masks"])
+    assert partners(pairing) == {"a.png": "a.png"}
+    assert pairing.set_aside == ((tmp_path / "p1" / "b.png", "subfolder"), (tmp_path / "p1" / "c.png", "subfolder"))
+
+
 @pytest.mark.parametrize("inside", ["", "p1/"])
 def test_masks_and_results_in_a_folder_of_images_are_no_images(tmp_path: Path, inside: str) -> None:
     touch(tmp_path, *(f"{inside}{n}.png" for n in "abc"), f"masks/{inside}a.tif", "predictions/b.tif", "runs/1/b.png")
+    (tmp_path / ".studio").mkdir()
     (tmp_path / "predictions" / "c.geojson").write_text('{"type": "FeatureCollection", "features": []}')
     pairing = find_pairs([tmp_path, tmp_path / "masks"])
     assert partners(pairing) == {"a.png": "a.tif"}

@@ -173,6 +173,31 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(
         Session(StudioSettings(folder=folder))
 
 
+@pytest.mark.parametrize("image", ["a.png", "p1/a.png", "images/a.png"])
+def test_a_subfolder_that_may_not_be_read_is_passed_over_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str
+) -> None:
+    def refuse(name: str) -> None:
+        allowed = getattr(Path, name)
+
+        def checked(self: Path) -> Any:
+            if "lost+found" in (self if name == "iterdir" else self.parent).parts:
+                raise PermissionError(errno.EACCES, "Permission denied", str(self))
+            return allowed(self)
+
+        monkeypatch.setattr(Path, name, checked)
+
+    make_images(tmp_path, image)
+    (tmp_path / "images" / "lost+found" if image.startswith("images") else tmp_path / "lost+found").mkdir()
+    for name in ("iterdir", "is_file"):  # a test may run as a user who may read everything
+        refuse(name)
+    project = Project(tmp_path)
+    assert len(names(project)) == 1
+    place = "images/lost+found" if image.startswith("images") else "lost+found"
+    assert project.passed_over == [f"{place}: a folder that may not be read"]
+    Session(StudioSettings(folder=tmp_path)).close()
+
+
 def test_images_of_one_name_that_would_share_a_mask_are_passed_over_and_named(tmp_path: Path) -> None:
     make_images(tmp_path, "a.png", "a.tif", "b.png", "c.png", "sub/a.png")
     project = Project(tmp_path)

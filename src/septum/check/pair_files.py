@@ -20,6 +20,7 @@ from septum.check.statistics import PairStatistics
 from septum.errors import SeptumError
 from septum.io.annotations.raster import Filled, list_names
 from septum.pairing.foreign import annotations_beside
+from septum.pairing.names import mask_key, stem_key
 from septum.pairing.pair import Pairing
 from septum.words import list_some, pluralize
 
@@ -38,6 +39,14 @@ UNPAIRED_MASK = IssueKind(
     "without an image",
     "left out",
     todo="add the image of each, or give each the name of its image",
+)
+DEEPER_IMAGE = IssueKind(
+    "deeper-image",
+    "warning",
+    "image",
+    "in a subfolder, while other images lie directly in the folder that also holds the masks",
+    "passed over, with their masks",
+    todo="move each to the other images",
 )
 UNREAD_FORMAT = IssueKind(
     "unread-format",
@@ -109,6 +118,7 @@ ALL_TO_FIX = IssueKind(
 KINDS = (
     UNPAIRED_IMAGE,
     UNPAIRED_MASK,
+    DEEPER_IMAGE,
     UNREAD_FORMAT,
     UNREADABLE,
     GOLD_UNREADABLE,
@@ -145,13 +155,17 @@ def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observ
     where = ", ".join(f"{count} {suffix} in {folder}" for (suffix, folder), count in counts.items())
     for file in pairing.unread:
         yield Observation(UNREAD_FORMAT, file.path, text=f"{UNREAD_FORMAT.text} ({where})")
+    deeper = {stem_key(path) for path, role in pairing.set_aside if role == "subfolder"}
     for path in pairing.unmatched_masks:
-        yield Observation(UNPAIRED_MASK, path)
+        if deeper.isdisjoint((stem_key(path), mask_key(path))):
+            yield Observation(UNPAIRED_MASK, path)
     for path, role in pairing.set_aside:
         if role == "second annotator":
             yield Observation(SECOND_ANNOTATOR, path)
         elif role == "drawn objects":
             yield Observation(SPARE_DRAWN, path)
+        elif role == "subfolder":
+            yield Observation(DEEPER_IMAGE, path)
         elif role == "field of view":
             yield Observation(FIELD_UNUSABLE, path, "no image of this name")
     for pair in pairs:

@@ -254,9 +254,10 @@ def _matches(given: str | Path) -> list[Path]:
     return matches or _no_images(path, folder=path.is_dir())
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path, unread: list[Path] | None = None) -> list[Path]:
     """Return the images in a folder and its subfolders, in natural order, without hidden ones; see `below`."""
-    return sorted(with_scenes(p for p in below(folder, is_zarr) if is_image_file(p)), key=natural_key)
+    found = below(folder, is_zarr, unread=unread)
+    return sorted(with_scenes(p for p in found if is_image_file(p)), key=natural_key)
 
 
 def images_in(folder: Path) -> list[Path]:

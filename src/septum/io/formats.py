@@ -266,9 +266,9 @@ def is_image(path: Path) -> bool:
 
 
 def is_zarr(path: Path) -> bool:
-    """Return True if `path` is a folder of Zarr: an image or a group of images, not a folder of files."""
+    """Return True if `path` is a folder of Zarr: an image or a group, not of files, nor one that may not be read."""
     named = (kind := format_of(path.name)) is not None and kind.folder
-    return path.is_dir() and (named or any((path / name).is_file() for name in _ZARR_DOCUMENTS))
+    return path.is_dir() and (named or any(os.path.isfile(path / name) for name in _ZARR_DOCUMENTS))  # noqa: PTH113
 
 
 def is_image_file(path: Path) -> bool:

@@ -21,9 +21,10 @@ from septum.words import list_some
 _CELLPOSE = "_seg.npy"
 
 
-def drawn_below(folder: Path) -> list[Path]:
-    """Return the files of drawn objects in a folder and its subfolders, in natural order, as `below` does."""
-    return sorted((p for p in below(folder, is_zarr) if drawn_format(p) is not None), key=natural_key)
+def drawn_below(folder: Path, unread: list[Path] | None = None) -> list[Path]:
+    """Return the files of drawn objects in a folder and its subfolders, in natural order; see `below`."""
+    found = below(folder, is_zarr, unread=unread)
+    return sorted((p for p in found if drawn_format(p) is not None), key=natural_key)
 
 
 def pair_drawn(images: Sequence[Path], files: Sequence[Path], *roots: Path) -> Pairing:

@@ -31,6 +31,7 @@ from septum.pairing.folders import (
     BySubfolder,
     by_subfolder,
     fields_of_view,
+    images_deeper,
     match_below,
     match_by_subfolder,
     object_folders,
@@ -267,6 +268,7 @@ def _two_folders(images: Path, masks: Path) -> Pairing:
     aside = [(p, "second annotator") for p in second_annotators(images, masks)]
     fields = match(files, fields_of_view(masks))
     aside += [(p, "field of view") for p in fields.masks_left]
+    aside += [(p, "subfolder") for p in images_deeper(images, masks)]
     of_image = dict(fields.pairs)
     seen = tuple(replace(pair, field=of_image.get(pair.image)) for pair in pairing.pairs)
     unread = tuple(dict.fromkeys((*unread_images(images), *unread_images(masks))))

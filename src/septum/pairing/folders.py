@@ -20,7 +20,6 @@ BySubfolder = dict[tuple[str, ...], list[Path]]
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth")
 
-_MADE = {"runs", "predictions", *MASK_FOLDERS}  # folders of masks and of results that the studio makes beside images
 _ROLE_WORDS = {*IMAGE_FOLDERS, *MASK_FOLDERS, "raw", "seg", "rois", "shapes"}
 
 # Sets of retinal vessels keep drawn masks beside masks of the field of view.
@@ -55,7 +54,8 @@ def without_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Pa
     """Return the files in a folder of images that belong to the images, in the same order.
 
     Where the folder of masks lies in it, these are the files directly inside, or those in subfolders if there are none,
-    but not those in folders of masks, trainings and predictions; elsewhere all files are returned.
+    but not those in folders of masks, and in ``runs`` and ``predictions`` of trainings and the studio; elsewhere all
+    files are returned.
 
     Parameters
     ----------
@@ -64,11 +64,39 @@ def without_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Pa
     images, masks
         The folders of images and of masks.
     """
-    if images == masks or not masks.absolute().is_relative_to(images.absolute()):
+    if not _holds(images, masks):
         return list(paths)
     if direct := [path for path in paths if path.parent == images]:
         return direct
-    return [p for p in paths if not (p.is_relative_to(masks) or p.relative_to(images).parts[0].casefold() in _MADE)]
+    return _no_results(paths, images, masks)
+
+
+def images_deeper(images: Path, masks: Path) -> list[Path]:
+    """Return the images that `without_results` leaves out because other images lie directly in the folder."""
+    if not _holds(images, masks) or not images_in(images):
+        return []
+    return _no_results([path for path in images_below(images) if path.parent != images], images, masks)
+
+
+def _holds(images: Path, masks: Path) -> bool:
+    return images != masks and masks.absolute().is_relative_to(images.absolute())
+
+
+def _no_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Path]:
+    """Return files in a folder of images without those of masks, trainings and predictions."""
+    made = {masks, *(folder for folder in subfolders(images) if _is_made(folder))}
+    return [path for path in paths if made.isdisjoint(path.parents)]
+
+
+def _is_made(folder: Path) -> bool:
+    """Return True for a folder in one of images that holds masks, or results of the studio or of trainings."""
+    match folder.name.casefold():
+        case "predictions":
+            return (folder.parent / ".studio").is_dir()
+        case "runs":
+            return (folder.parent / ".studio").is_dir() or any(folder.glob("*/settings.json"))
+        case name:
+            return name in MASK_FOLDERS
 
 
 def match_by_subfolder(images_by: BySubfolder, masks_by: BySubfolder) -> Matches:

@@ -69,7 +69,8 @@ class Pairing:
         Facts of the ``dataset.json`` of nnU-Net or the Medical Segmentation Decathlon; None if there is none.
     set_aside
         Files that are not used, with the reason: masks of a ``"second annotator"``, of the ``"field of view"`` of no
-        image, or ``"drawn objects"`` of an image that has a mask.
+        image, ``"drawn objects"`` of an image that has a mask, or images in a ``"subfolder"`` beside images directly in
+        the folder.
     """
 
     pairs: tuple[Pair, ...]

@@ -26,11 +26,17 @@ class PassedOver:
     ----------
     root
         The folder of the studio.
+
+    Attributes
+    ----------
+    unread
+        Folders that may not be read.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, list[str]] = defaultdict(list)
+        self.unread: list[Path] = []
 
     def add(self, path: Path, reason: str) -> None:
         """Name a file, and the reason for which it is passed over."""
@@ -39,6 +45,9 @@ class PassedOver:
 
     def lines(self) -> list[str]:
         """Return a phrase for each reason, with the first names: ``"a.png, b.png: a link ..."``."""
+        for folder in dict.fromkeys(self.unread):
+            self.add(folder, "a folder that may not be read")
+        self.unread.clear()
         return [f"{list_some(names, _MOST_NAMES)}: {reason}" for reason, names in self._names.items()]
 
     def keep_images(self, found: Sequence[Path], masks: Path) -> list[Path]:
@@ -101,7 +110,7 @@ def find_masks(
     found: dict[Path, Path] = {}
     if masks.is_dir():
         _refuse_object_masks([path for path in images if path.parent == folder], masks)
-        files = images_below(masks)
+        files = images_below(masks, passed_over.unread)
         try:
             found = _mask_images(images, files, folder, masks, written_to)
         except DataError:
@@ -114,7 +123,8 @@ def find_masks(
             found = _mask_images(images, files, folder, masks, written_to)
         for path in sorted(set(files).difference(found.values())):
             passed_over.add(path, "masks that fit no image by name; name them after their images")
-    places = [*(drawn_below(masks) if masks.is_dir() else ()), *without_results(drawn_below(folder), folder, masks)]
+    places = drawn_below(masks, passed_over.unread) if masks.is_dir() else []
+    places += without_results(drawn_below(folder, passed_over.unread), folder, masks)
     drawn = [path for path in dict.fromkeys(places) if _is_utf8(path)]
     if drawn:
         matches = match_drawn(images, drawn, folder, masks)

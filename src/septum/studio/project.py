@@ -18,7 +18,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from septum.errors import DataError, FileError, SeptumError, UsageError
 from septum.io.annotations.formats import is_drawn
 from septum.io.atomic import as_error, whole_file
-from septum.io.files import images_below, list_images, open_image
+from septum.io.files import images_below, images_in, open_image
 from septum.io.formats import format_path, image_stem, split_scene
 from septum.io.image import Image
 from septum.pairing.folders import (
@@ -84,7 +84,8 @@ class Project:
         self._lock = threading.Lock()
         noted = _noted_folders(self._note)
         annotated = [row[0] for row in _ask(self.labels, _ANNOTATED)]
-        self.images, self.masks = _choose_folders(self.root, noted, annotated)
+        with _as_errors():
+            self.images, self.masks = _choose_folders(self.root, noted, annotated)
         self._noted = noted == (self.images, self.masks)
         self.passed_over: list[str] = []
         self.scan()
@@ -158,10 +159,12 @@ class Project:
         DataError
             If two files claim the same image.
         FileError
-            If a file of drawn objects cannot be read.
+            If a file of drawn objects cannot be read, or a folder that is needed.
         """
-        found = without_results(list_images([self.images]), self.images, self.masks)
         passed_over = PassedOver(self.root)
+        with _as_errors():
+            found = images_in(self.images) or images_below(self.images, passed_over.unread)
+            found = without_results(found, self.images, self.masks)
         images = passed_over.keep_images(found, self.masks)
         if not images:
             raise UsageError(
@@ -169,7 +172,8 @@ class Project:
                 "a folder of images",
                 "; ".join(passed_over.lines()) or "copy images into it",
             )
-        masks = find_masks(images, self.images, self.masks, self._written_to, self._written, passed_over)
+        with _as_errors():
+            masks = find_masks(images, self.images, self.masks, self._written_to, self._written, passed_over)
         entries = {}
         for path in images:
             name = path.relative_to(self.images).as_posix()
@@ -310,10 +314,23 @@ def _likely_folders(root: Path) -> Iterator[tuple[Path, Path]]:
     if roles is not None:
         yield roles
     for folder in subfolders(root):
-        if folder.name.casefold() in IMAGE_FOLDERS and images_below(folder):
+        if folder.name.casefold() in IMAGE_FOLDERS and images_below(folder, []):
             yield folder, root / "masks"
     masks = [p for p in subfolders(root) if p.name.casefold() in MASK_FOLDERS]
     yield root, masks[0] if masks else root / "masks"
+
+
+@contextmanager
+def _as_errors() -> Iterator[None]:
+    """Turn errors of folders that cannot be read into words."""
+    try:
+        yield
+    except OSError as error:
+        raise FileError(
+            f"{format_path(error.filename or 'the folder')}: cannot be read ({error.strerror})",
+            "folders that you may read",
+            "check its rights, or move it away",
+        ) from error
 
 
 def _ask(labels: Path, question: str) -> list[Any]:
