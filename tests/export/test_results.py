@@ -10,6 +10,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,9 @@ def means(out: Path) -> list[tuple[str, str]]:
         (["a.png"], ["a.png", "a.tif"], r"2 images of this name: .*a\.png, .*a\.tif"),
         (["a.png", "a-2.png"], ["a.png"], r"labels/a-2\.png and .*labels/a\.png both fit the image .*images/a\.png"),
         (["b.png"], ["a.png"], r"b\.png: no image of this name"),
+        (["p3/b.png"], ["p2/b.png"], r"p3/b\.png: no image of this name in .*images/p3"),
+        (["p1/a.png", "p3/b.png"], ["p1/a.png", "p2/b.png"], r"p3/b\.png: no image of this name in .*images/p3"),
+        (["p1/a.png", "p1/b.png"], ["p1/a.png", "p2/b.png"], r"p1/b\.png: no image of this name in .*images/p1"),
     ],
 )
 def test_a_label_image_never_takes_the_intensities_of_another_image(
@@ -400,6 +404,35 @@ def test_label_images_in_subfolders_keep_them(tmp_path: Path, images: str | None
     assert [path.is_file() for path in (tmp_path / "out/p1/a.geojson", tmp_path / "out/p2/a.rois.zip")] == [True] * 2
     coco = json.loads((tmp_path / "out" / "objects.coco.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["p1/a.tif", "p2/a.tif"]
+
+
+@pytest.mark.parametrize("named", [["labels/p1", "labels/p2"], ["labels/p*/*.png"], ["labels/p1/a.png", "labels/p2"]])
+def test_several_folders_of_label_images_take_the_images_of_the_same_subfolders(
+    tmp_path: Path, named: list[str]
+) -> None:
+    for value, (part, name) in enumerate(product(("p1", "p2"), ("a", "b")), start=1):
+        flat(tmp_path / "images" / part / f"{name}.tif", value)
+    flat(tmp_path / "labels" / "p1" / "a.png", 1)
+    flat(tmp_path / "labels" / "p2" / "b.png", 1)
+    data = tuple(tmp_path / one for one in named)
+    asked = ConvertSettings(data=data, out=tmp_path / "out")
+    more: dict[str, Any] = {"to": parse_targets("tables"), "images": tmp_path / "images"}
+    assert all(
+        isinstance(event, Exported) for event in export_labels(ConvertAndExportSettings(conversion=asked, **more))
+    )
+    assert [mean for _, mean in means(tmp_path / "out")] == ["1.0", "4.0"]
+    (tmp_path / "labels" / "p2").rename(tmp_path / "labels" / "p3")
+    again = ConvertSettings(data=tuple(tmp_path / one.replace("p2", "p3") for one in named), out=tmp_path / "out")
+    with pytest.raises(UsageError, match=r"p3/b\.png: no image of this name in .*images/p3"):
+        list(export_labels(ConvertAndExportSettings(conversion=again, **more)))
+
+
+@pytest.mark.parametrize(("labels", "images"), [("labels/p1", "images"), ("labels", "images/p1")])
+def test_images_lie_in_one_folder_or_label_images_in_the_named_one(tmp_path: Path, labels: str, images: str) -> None:
+    flat(tmp_path / "labels" / "p1" / "a.png", 1)
+    flat(tmp_path / images / ("p9" if images == "images" else "") / "a.tif", 7)
+    convert(tmp_path / labels, tmp_path / "out", ("tables",), images=tmp_path / images)
+    assert [mean for _, mean in means(tmp_path / "out")] == ["7.0"]
 
 
 def test_converted_results_have_the_names_that_also_gives_them(model: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,7 +186,7 @@ def _partners(labels: Mapping[Path, Path], data: Sequence[Path], place: Path) ->
     Parameters
     ----------
     labels
-        Each with its subfolder. Images in a subfolder of the same name are preferred.
+        Each with its subfolder. If images lie in subfolders, too, it takes one of the subfolder of the same name.
     data
         The files and folders that were named. One file of labels and one image belong together whatever their names.
     place
@@ -201,8 +202,9 @@ def _partners(labels: Mapping[Path, Path], data: Sequence[Path], place: Path) ->
         return dict.fromkeys(labels, place)
     everywhere, inside = _by_stem(images), {key: _by_stem(own) for key, own in by_subfolder(images, place).items()}
     owners: dict[Path, Path] = {}
-    for path, folder in labels.items():
-        image = _partner(path, inside.get(subfolder_key(folder / path.name, Path()), everywhere), place)
+    for path, key in _subfolder_keys(labels, inside).items():
+        own = inside.get(key, {} if key and any(inside) else everywhere)
+        image = _partner(path, own, place.joinpath(*key) if any(inside) else place)
         if image in owners:
             given = f"{format_path(owners[image])} and {format_path(path)} both fit the image {format_path(image)}"
             raise UsageError(
@@ -210,6 +212,22 @@ def _partners(labels: Mapping[Path, Path], data: Sequence[Path], place: Path) ->
             )
         owners[image] = path
     return {path: image for image, path in owners.items()}
+
+
+def _subfolder_keys(labels: Mapping[Path, Path], inside: Collection[tuple[str, ...]]) -> dict[Path, tuple[str, ...]]:
+    """Return the subfolder of which each label image takes an image, as the key of `by_subfolder`.
+
+    It is the subfolder of the label image. If images lie in no such one, it is counted from the folder that all label
+    images have in common, where images lie in such subfolders: LABELS/p1 and LABELS/p2 were named.
+    """
+    own = {path: subfolder_key(folder / path.name, Path()) for path, folder in labels.items()}
+    if any(key in inside for key in own.values() if key):
+        return own
+    with suppress(ValueError):  # on Windows, files on two drives have no folder in common
+        common = {path: subfolder_key(folder / path.name, Path()) for path, folder in common_subfolders(labels).items()}
+        if any(key in inside for key in common.values() if key):
+            return common
+    return own
 
 
 def _by_stem(images: Sequence[Path]) -> dict[str, list[Path]]:
