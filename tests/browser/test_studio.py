@@ -221,3 +221,42 @@ def test_learn_until_an_outline_appears_accept_correct_and_predict_all(
     with hands.page.expect_download() as download:
         hands.page.click("#download")
     assert download.value.suggested_filename == "a.tif"
+
+
+def test_an_image_that_cannot_be_opened_is_named_and_the_next_one_is_opened(hands: Hands, folder: Path) -> None:
+    for name in ("0.png", "aa.png"):
+        (folder / "images" / name).write_text("no image")
+    write_image(folder / "images" / "twin.png", np.zeros((8, 8), np.uint8), axes="YX")
+    write_image(folder / "images" / "twin.tif", np.zeros((8, 8), np.uint8), axes="YX")
+    hands.open(Studio(folder).address)
+    assert "Passed over: " in hands.page.inner_text("#message") and "0.png" in hands.page.inner_text("#message")
+    shown = "document.getElementById('images').selectedOptions[0].text"
+    assert hands.page.evaluate(shown) == "a.tif"
+    hands.key("d")  # over the second one that cannot be opened
+    hands.until(f"{shown} === 'b.tif'")
+    hands.told("aa.png")
+    hands.key("a")
+    hands.until(f"{shown} === 'a.tif'")
+    hands.page.wait_for_timeout(500)  # numbers of new objects come from the server
+    hands.radius(6)
+    hands.drag((24, 24), (24, 26))
+    hands.saved()
+    assert labels(folder)[24, 24] > 0
+
+
+def test_the_tools_are_off_while_no_image_can_be_opened(hands: Hands, folder: Path) -> None:
+    for name in ("a.tif", "b.tif"):
+        (folder / "images" / name).write_text("no image")
+    hands.page.goto(Studio(folder).address)
+    hands.told("b.tif")
+    assert hands.page.is_disabled("#tool-brush") and hands.page.is_disabled("#undo")
+    for key in ("b", "g", "Control+z", "0", "+", "a", "d"):
+        hands.key(key)
+    hands.drag((24, 24), (24, 26))
+    hands.page.mouse.wheel(0, 100)
+    hands.page.click("#next")
+    hands.page.wait_for_timeout(500)
+    assert hands.page.inner_text("#saved") == "saved"
+    write_image(folder / "images" / "b.tif", np.zeros((128, 128), np.uint8), axes="YX")
+    hands.page.select_option("#images", label="b.tif")
+    hands.until("!document.getElementById('tool-brush').disabled")

@@ -142,6 +142,82 @@ def test_the_page_says_what_is_missing_before_learning_begins(session: Session) 
     assert session.learning.live_state["text"] == asked
 
 
+class FakeChild:
+    """Stands for a child process."""
+
+    def __init__(self, task: dict[str, Any], receive: Any, ended: Any) -> None:
+        self.task, self.ended, self.running = task, ended, True
+        self.commands: list[str] = []
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.commands.append(message["command"])
+
+    def close(self) -> None:
+        self.running = False
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[FakeChild]:
+    started: list[FakeChild] = []
+
+    def start(*given: Any) -> FakeChild:
+        started.append(FakeChild(*given))
+        return started[-1]
+
+    monkeypatch.setattr("septum.studio.learning.Child", start)
+    return started
+
+
+def test_learning_begins_with_a_mask_that_is_read_and_names_those_that_are_not(
+    folder: Path, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((96, 128), np.uint8)
+    mask[:10], mask[50:60] = 1, 2
+    (folder / "masks").mkdir()
+    for name in ("a.png", "b.png"):
+        write_image(folder / "masks" / name, mask, axes="YX", labels=True)
+    session = Session(StudioSettings(folder=folder))
+    told: list[tuple[str, Any]] = []
+    monkeypatch.setattr(session.hub, "send", lambda topic, **values: told.append((topic, values.get("objects"))))
+    text = session.overview()["live"]["text"]
+    assert text == (
+        "Paint two objects, and learning begins. 2 images with a mask are not learned from yet: open each once."
+    )
+    assert not children
+    first, second = session.project.entries.values()
+    assert session.describe(first)["objects"] == 2
+    assert ("labels", 2) in told
+    assert [child.task["task"] for child in children] == ["live"]
+    assert session.overview()["live"]["text"].endswith("1 image with a mask is not learned from yet: open it once.")
+    session.describe(second)
+    assert session.overview()["live"]["text"] == "Paint two objects, and learning begins."
+    session.close()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_learning_goes_on_after_a_job_that_paused_it(session: Session, children: list[FakeChild], paused: bool) -> None:
+    first, _ = session.project.entries.values()
+    session.edit(first, 0, 0, stroke(0, 5, 7))
+    session.edit(first, 0, 0, stroke(10, 5, 8, version=1))
+    (live,) = children
+    if paused:
+        session.learning.command("pause", None)
+    session.start_job("predict", {"model": "nuclei"})
+    assert live.commands == ["pause"]
+    children[-1].ended("")
+    assert live.commands == (["pause"] if paused else ["pause", "resume"])
+
+
+def test_a_studio_that_is_closed_during_a_job_starts_no_learning(session: Session, children: list[FakeChild]) -> None:
+    first, _ = session.project.entries.values()
+    session.edit(first, 0, 0, stroke(0, 5, 7))
+    session.edit(first, 0, 0, stroke(10, 5, 8, version=1))
+    session.start_job("predict", {"model": "nuclei"})
+    session.learning.close()
+    children[-1].ended("killed")
+    assert len(children) == 2
+
+
 def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
 

@@ -49,6 +49,7 @@ export interface ImageInfo {
   windows: [number, number][];
   levels: number;
   written: boolean;
+  objects: number | null; // null: nothing is annotated
 }
 
 export interface Edited {

@@ -18,6 +18,7 @@ const choice = (id: string): HTMLSelectElement => el<HTMLSelectElement>(id);
 const TOOLS = ["brush", "eraser", "fill", "outline", "pick", "cut", "rectangle"] as const;
 type Tool = (typeof TOOLS)[number];
 const COLORS: [number, number, number][] = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
+const MOST_FAILED = 3; // images that cannot be opened, each with its reason
 const BRUSH_SCALE = 0.35; // below, labels are shown at coarser levels, and the brush rests
 
 const canvas = el<HTMLCanvasElement>("canvas");
@@ -67,8 +68,8 @@ class Page {
     this.resize();
     await this.loadFolder();
     const hash = location.hash.slice(1);
-    const images = this.folder!.images;
-    await this.open(images.some((one) => one.id === hash) ? hash : images[0]!.id);
+    const ids = this.folder!.images.map((one) => one.id);
+    await this.openFirst(ids.includes(hash) ? [hash, ...ids.filter((id) => id !== hash)] : ids, this.passedOver());
     this.listen();
   }
 
@@ -81,7 +82,19 @@ class Page {
     this.listModels(this.folder.models);
     this.showLive(live);
     if (this.folder.job) this.showJob(this.folder.job);
-    if (this.folder.passed_over.length > 0) this.say(`Passed over: ${this.folder.passed_over.join("; ")}`);
+    if (this.passedOver().length > 0) this.say(this.passedOver().join("\n"));
+    this.enable();
+  }
+
+  private passedOver(): string[] {
+    const names = this.folder!.passed_over;
+    return names.length > 0 ? [`Passed over: ${names.join("; ")}`] : [];
+  }
+
+  /** What changes an image or its view is off while none is open. */
+  private enable(): void {
+    const ids = "#undo, #redo, #accept-view, #complete, #fit, #one, #contrast";
+    for (const one of document.querySelectorAll<HTMLButtonElement>(`#tools button, ${ids}`)) one.disabled = !this.info;
   }
 
   private listModels(models: string[]): void {
@@ -109,18 +122,41 @@ class Page {
     if (value) list.value = value;
   }
 
-  private async open(id: string, t = 0, z: number | null = null): Promise<void> {
+  private count(id: string, objects: number): void {
+    const entry = this.folder!.images.find((one) => one.id === id);
+    if (!entry) return;
+    entry.objects = objects;
+    entry.annotated = true;
+    this.listImages();
+  }
+
+  /** Open the first of these images that can be opened; say which cannot, below what was told before. */
+  private async openFirst(ids: string[], told: string[] = [], t = 0, z: number | null = null): Promise<void> {
     await this.saving.idle();
-    let info: api.ImageInfo;
-    try {
-      info = await api.image(id);
-    } catch (error) {
-      this.say((error as Error).message);
-      choice("images").value = this.info?.id ?? "";
-      return;
+    const failed: string[] = [];
+    let info: api.ImageInfo | null = null;
+    for (const id of ids) {
+      try {
+        info = await api.image(id);
+        break;
+      } catch (error) {
+        failed.push((error as Error).message);
+        if (error instanceof TypeError) break; // the server does not answer
+      }
     }
+    const lines = [...told, ...failed.slice(0, MOST_FAILED)];
+    if (failed.length > MOST_FAILED) lines.push(`${failed.length - MOST_FAILED} more images cannot be opened.`);
+    if (info && !info.written) lines.push("This image is large: its mask is written when you download it or train.");
+    if (lines.length > 0) this.say(lines.join("\n"));
+    if (info) await this.show(info, t, z);
+    else choice("images").value = this.info?.id ?? "";
+  }
+
+  private async show(info: api.ImageInfo, t: number, z: number | null): Promise<void> {
+    const { id } = info;
     if (this.info) this.views.set(this.info.id, this.view);
     this.info = info;
+    if (info.objects !== null) this.count(id, info.objects);
     this.t = t;
     this.z = sectionToOpen(info.sections, z);
     this.current = this.selected = 0;
@@ -136,8 +172,8 @@ class Page {
     }));
     el("complete").textContent = `This ${planeWord(info)} is complete`;
     this.buildChannels();
+    this.enable();
     this.openPlane();
-    if (!info.written) this.say("This image is large: its mask is written when you download it or train.");
     await this.reserve();
   }
 
@@ -538,6 +574,7 @@ class Page {
   // ---- keys and buttons
 
   act(action: string): void {
+    if (!this.info && !["help", "next", "previous", "learn"].includes(action)) return this.say("No image is open.");
     if ((TOOLS as readonly string[]).includes(action)) return this.setTool(action as Tool);
     const middle = this.size();
     const zoom = (factor: number): void => this.zoomBy(factor, middle.height / 2, middle.width / 2);
@@ -603,13 +640,14 @@ class Page {
 
   private turn(by: number): void {
     const images = this.folder!.images;
-    const at = images.findIndex((one) => one.id === this.info!.id);
-    const next = images[at + by];
-    if (next) void this.open(next.id);
+    const at = images.findIndex((one) => one.id === this.info?.id);
+    const rest = by > 0 ? images.slice(at + 1) : images.slice(0, Math.max(0, at)).reverse();
+    if (rest.length > 0) void this.openFirst(rest.map((one) => one.id));
   }
 
   private turnPlane(by: number): void {
-    const info = this.info!;
+    const { info } = this;
+    if (!info) return;
     if (info.sections > 1) this.z = Math.max(0, Math.min(info.sections - 1, this.z + by));
     else if (info.frames > 1) this.t = Math.max(0, Math.min(info.frames - 1, this.t + by));
     else return;
@@ -629,7 +667,8 @@ class Page {
   }
 
   private zoomBy(factor: number, sy: number, sx: number): void {
-    const least = Math.min(0.5, fitScale(this.info!, this.size()) / 2);
+    if (!this.info) return;
+    const least = Math.min(0.5, fitScale(this.info, this.size()) / 2);
     this.setView(zoomed(this.view, this.size(), sy, sx, factor, least));
   }
 
@@ -861,7 +900,7 @@ class Page {
       event.preventDefault();
       this.sayUnsaved();
     };
-    choice("images").onchange = () => void this.open(choice("images").value);
+    choice("images").onchange = () => void this.openFirst([choice("images").value]);
     choice("model").onchange = () => (this.chosen = true);
     choice("start").onchange = () => this.send(() => api.live("restart", choice("start").value));
     choice("kind").onchange = () =>
@@ -901,12 +940,7 @@ class Page {
       this.say("The server does not answer. Strokes that were shown as saved are saved; others are sent again.");
     };
     on<{ image: string; t: number; z: number; tiles: [number, number, number][]; objects: number }>("labels", (data) => {
-      const entry = this.folder!.images.find((one) => one.id === data.image);
-      if (entry) {
-        entry.objects = data.objects;
-        entry.annotated = true;
-        this.listImages();
-      }
+      this.count(data.image, data.objects);
       if (data.image === this.info?.id && data.t === this.t && data.z === this.z) this.later(data.tiles);
     });
     on<{ image: string; t: number; z: number; share: number }>("levels", (data) => {
@@ -929,7 +963,7 @@ class Page {
           const item = document.createElement("li");
           const button = document.createElement("button");
           button.textContent = `${one.name} (${one.disagreement.toFixed(3)})`;
-          button.onclick = () => void this.open(one.id, one.t, one.z);
+          button.onclick = () => void this.openFirst([one.id], [], one.t, one.z);
           item.append(button);
           return item;
         }),

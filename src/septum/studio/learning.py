@@ -21,6 +21,7 @@ from septum.studio.label_store import LabelStore, Plane
 from septum.studio.project import Project
 from septum.studio.settings import FITTING, LEAST_OBJECTS, NOTHING, StudioSettings
 from septum.studio.tile_grid import Rect
+from septum.words import pluralize
 
 _RESTARTS = 3
 _MOST_PIXELS = 16_000_000  # of a predicted file that is shown
@@ -49,6 +50,7 @@ class Learning:
         self._job: Child | None = None
         self._start = None if self.settings.from_model is None else str(self.settings.from_model)
         self._paused = False
+        self._paused_by_job = False  # learning goes on after the job
         self._failures = 0
         self._view: dict[str, Any] | None = None
         self._predictions: dict[int, Prediction] = {}
@@ -105,6 +107,11 @@ class Learning:
         if self._live is None and (sum(counts.values()) >= LEAST_OBJECTS or (self.kind == "classes" and counts)):
             self.begin()
 
+    def follow_masks(self) -> None:
+        """Learn from a mask that was read, and say of how many images it is not yet read."""
+        self.follow()
+        self._show_live(self._told)
+
     def look(self, plane: Plane, rect: Rect) -> None:
         """Predict this part of a plane from now on."""
         place = {"plane": plane.id, "image": plane.image, "t": plane.t, "z": plane.z, "sides": plane.sides}
@@ -123,6 +130,7 @@ class Learning:
         if command not in ("pause", "resume", "restart"):
             raise UsageError(f"command {command}: not known", "pause, resume or restart", "reload the page")
         self._paused = command == "pause"
+        self._paused_by_job = False
         if command == "restart":
             self._start = start if start in (FITTING, NOTHING) else str(self._model(str(start)))
             self._predictions.clear()
@@ -173,12 +181,17 @@ class Learning:
         """Return the state of learning for the page, with a sentence for the person."""
         return {
             "state": message["state"],
-            "text": describe_learning(message, self.kind),
+            "text": describe_learning({"unread_masks": self._unread_masks(), **message}, self.kind),
             "start": message.get("start", ""),
             "step": message.get("step", 0),
             "loss": message.get("loss"),
             "kind": self.kind,
         }
+
+    def _unread_masks(self) -> int:
+        """Return the number of images whose mask nobody has opened: its labels are not known."""
+        given = {entry.name for entry in self.project.entries.values() if entry.mask is not None}
+        return len(given - self.store.counts().keys()) if given else 0
 
     def _live_ended(self, reason: str) -> None:
         """Start the process again if it has crashed; not for ever."""
@@ -253,6 +266,7 @@ class Learning:
                 raise UsageError(f"job {kind}: not known", "train, predict or suggest", "reload the page")
             if self._live is not None and not self._paused:
                 self.command("pause", None)  # both would share the processor
+                self._paused_by_job = True
             self.job_state = {"kind": kind, "running": True, "text": "starting", "share": 0.0, "scores": {}}
             self._job = Child({"task": kind, **task, **common}, self._take_job, self._job_ended)
             self._show_job({})
@@ -312,6 +326,8 @@ class Learning:
             text = f"stopped: {text}"
         self._predictions.clear()
         self._show_job({"running": False, "text": text})
+        if self._paused_by_job:
+            self.command("resume", None)
 
     def _show_job(self, changed: dict[str, Any]) -> None:
         self.job_state = {**(self.job_state or {}), **{k: v for k, v in changed.items() if k != "topic"}}
@@ -330,6 +346,7 @@ class Learning:
 
     def close(self) -> None:
         """End all processes; a training saves its state."""
+        self._paused_by_job = False
         self._end_live()
         if self._job is not None:
             self._job.close()
@@ -362,6 +379,9 @@ def describe_learning(message: dict[str, Any], kind: MaskKind) -> str:
         text = f"Learning from {message[kind]} {kind}{some}: step {step}. Started {message.get('start', '')}."
         if not classes and not message.get("background"):
             text += " Paint some background too: press X."
+    if unread := message.get("unread_masks"):
+        are, each = ("is", "it") if unread == 1 else ("are", "each")
+        text += f" {pluralize(unread, 'image')} with a mask {are} not learned from yet: open {each} once."
     if passed_over := message.get("passed_over"):
         text = "\n".join([text, "Not learned from:", *passed_over])
     return text

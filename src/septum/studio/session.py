@@ -113,8 +113,11 @@ class Session:
             read = masks.read_existing(self.project, self.store, entry, shown)
             if read is not None:
                 self._writer.mark_written(entry, self.store.latest_edit(entry.name))
+        objects = self.store.counts().get(entry.name)
         if read is not None:
             self.hub.send("note", text=read)
+            self.hub.send("labels", image=entry.id, t=0, z=0, tiles=[], objects=objects or 0)
+            self.learning.follow_masks()
         height, width = shown.sides
         return {
             "id": entry.id,
@@ -128,6 +131,7 @@ class Session:
             "windows": shown.windows,
             "levels": levels_of(shown.sides),
             "written": _is_written(shown),
+            "objects": objects,
         }
 
     def edit(self, entry: Entry, t: int, z: int, request: Mapping[str, Any]) -> Edit:
