@@ -87,3 +87,11 @@ def test_planes_of_a_stack_in_coco_are_one_image(tmp_path: Path) -> None:
     (pair,) = find_pairs([tmp_path]).pairs
     assert pair.mask is not None
     assert [one.place for one in read_drawing(pair.mask).objects] == [{"T": 0, "Z": 0}, {"T": 1, "Z": 0}]
+
+
+def test_the_only_plane_of_a_stack_in_coco_keeps_its_page(tmp_path: Path) -> None:
+    image(tmp_path / "s.tif")
+    coco(tmp_path / "cells.json", [{"file_name": "s.tif", "t": 0, "z": 2}])
+    (pair,) = find_pairs([tmp_path]).pairs
+    assert pair.mask is not None
+    assert [one.place for one in read_drawing(pair.mask).objects] == [{"T": 0, "Z": 2}]

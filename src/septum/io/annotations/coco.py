@@ -24,7 +24,7 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
     """Read a COCO file; one drawing for each image, also for those without objects.
 
     Images of one name and size that state different ``t`` and ``z``, as Septum writes the planes of a stack, are one
-    image. Objects of one ``label`` in several sections of a volume are one object.
+    image, also if one plane is left. Objects of one ``label`` in several sections of a volume are one object.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
 
 
 def _planes(images: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, dict[str, int]]]:
-    """Return the first plane of its stack and the own page of each image, by ids; outside of stacks itself and none."""
+    """Return the first plane of its stack and the page of each image, by ids; itself and none if it states no page."""
     by_name: dict[tuple[str, object], list[str]] = defaultdict(list)
     for key, one in images.items():
         by_name[text(one.get("file_name")) or key, size_of(one.get("height"), one.get("width"))].append(key)
@@ -83,7 +83,7 @@ def _planes(images: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, dic
     for keys in by_name.values():
         pages = [(whole(images[key].get("t")), whole(images[key].get("z"))) for key in keys]
         stated = [{"T": t, "Z": z} for t, z in pages if t is not None and z is not None and min(t, z) >= 0]
-        if 1 < len(keys) == len(set(pages)) == len(stated):
+        if len(keys) == len(set(pages)) == len(stated):
             planes |= {key: (keys[0], page) for key, page in zip(keys, stated, strict=True)}
     return planes
 
