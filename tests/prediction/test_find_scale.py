@@ -18,7 +18,7 @@ from septum.io.files import open_image, read_image, write_image
 from septum.io.image import Image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction.domain_shift import TrainingDomain
-from septum.prediction.events import BlockDone, ImageDone
+from septum.prediction.events import BlockDone, ImageDone, ImageFailed
 from septum.prediction.frames import ImageFrame
 from septum.prediction.model import ModelHeader, open_model, save_model
 from septum.prediction.predict import predict_files
@@ -178,6 +178,32 @@ def test_parts_of_a_job_array_and_blocks_find_the_same_scales(model: Path, tmp_p
         expected = read_image(tmp_path / f"alone/{number}.tif").array
         for way in ("shards", "blocks"):
             np.testing.assert_array_equal(read_image(tmp_path / f"{way}/{number}.tif").array, expected)
+
+
+@pytest.mark.parametrize("way", ["at once", "part after part", "again"])
+def test_images_that_have_label_images_count_for_the_scale_of_the_others(model: Path, tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, width in enumerate((20, 0, 0, 20)):
+        image = _disks(width, seed=number) if width else np.full((240, 240), 20, np.uint16)
+        write_image(folder / f"{number}.ome.zarr", image, axes="YX")
+
+    def run(shard: tuple[int, int] | None = None) -> list[Event]:
+        given = {"model": model, "inputs": (str(folder),), "label_image": "cells", "device": "cpu", "shard": shard}
+        return list(predict_files(PredictSettings.model_validate(given)))
+
+    if way == "again":
+        run(shard=(1, 2))
+        events = run()
+        failed = [(e.path.name, "cells exists" in e.message) for e in events if isinstance(e, ImageFailed)]
+        assert failed == [("0.ome.zarr", True), ("2.ome.zarr", True)]
+        expected = 2
+    else:
+        events = [event for part in ((1, 2), (2, 2)) for event in run(part)] if way == "part after part" else run()
+        expected = 4
+    assert not [e.text for e in events if isinstance(e, Warned) and "job array" in e.text]
+    assert len(_scales(events)) == expected
+    assert len(set(_scales(events))) == 1 and 0.4 < _scales(events)[0] < 0.6  # as image 0 tells
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from septum.io.files import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import in_blocks, tile_plan
 from septum.prediction import predict as predict_module
+from septum.prediction.block_store import finished_images
 from septum.prediction.events import BlockDone, ImageDone, ImageFailed, ImageSkipped, ImageStarted, Predicted
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.predict import predict_files
@@ -85,6 +86,18 @@ def test_images_are_left_out_whose_result_is_newer_than_image_and_model(model: P
     _made_later(model, than=images[2])
     assert _names(_run(model, images, out, skip_existing=True), ImageSkipped) == []
     assert _names(_run(model, images, out), ImageSkipped) == []
+
+
+def test_an_image_of_a_file_of_several_is_compared_with_its_file(tmp_path: Path) -> None:
+    slides, result, model = (tmp_path / name for name in ("slides.czi", "slides#2.tif", "model"))
+    for path in (slides, model, result):
+        path.write_bytes(b"content")
+    settings = PredictSettings(model=model, inputs=("slides.czi#2",), out=tmp_path)
+    image = Path(f"{slides}#2")
+    _made_later(result, than=slides)
+    assert finished_images([(image, result)], settings, {}) == {image}
+    _made_later(slides, than=result)
+    assert finished_images([(image, result)], settings, {}) == frozenset()
 
 
 def test_an_unfinished_result_goes_on_though_an_older_result_exists(model: Path, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def _has_result(target: Path, made_from: Sequence[Path]) -> bool:
     result = _state(target)
     if result is None or work_folder(target).exists():
         return False
-    files = [part for path in made_from for part in ([path] if path.exists() else channel_files(path))]
+    files = [part for path in made_from for part in ([path] if split_scene(path)[0].exists() else channel_files(path))]
     return all(result.st_mtime_ns >= state.st_mtime_ns for state in map(_state, files) if state is not None)
 
 

@@ -92,11 +92,11 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
             given = f"{folder}: {error.strerror}"
             raise FileError(given, "a folder that can be written", "give another -o") from None
     yield from map(Warned, messages)
-    failures: list[SeptumError] = []
-    done, warned = 0, set[str]()
-    others = frozenset(image for k, (image, _) in enumerate(files) if not _in_shard(k, settings.shard))
+    failures, done, warned = list[SeptumError](), 0, set[str]()
+    part, parts = settings.shard or (1, 1)
+    others = frozenset(image for k, (image, _) in enumerate(files) if k % parts != part - 1)
     skipped = finished_images(files, settings, regions) if settings.skip_existing else frozenset[Path]()
-    yield from (ImageSkipped(image, target) for image, target in files if image in skipped - others)
+    yield from (ImageSkipped(image, target) for image, target in files if image in skipped and image not in others)
     with _executor(settings) as executor:
         run = _Run(settings, model, output, ScaleFinder(model), asked, executor, regions, others, skipped)
         for event in _predict_all(files, run):
@@ -150,8 +150,12 @@ class _Run:
     def must_open(self, image: Path, target: Path) -> bool:
         """Return True if an image is predicted, here or in shared blocks, or may give the scale of later ones."""
         by_blocks = written_by_pieces(target, label_image=self.settings.label_image is not None)
-        measured = self.asked is None and self.finder.measures and not self.finder.decided
-        return self.is_own(image) or measured or (by_blocks and image not in self.skipped)
+        return self.is_own(image) or self.is_searching or (by_blocks and image not in self.skipped)
+
+    @property
+    def is_searching(self) -> bool:
+        """True while the scale is not decided, which each image may decide, also one that is not predicted."""
+        return self.asked is None and self.finder.measures and not self.finder.decided
 
 
 @dataclass(frozen=True)
@@ -181,14 +185,15 @@ class _Place:
 def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | PredictionFailure]:
     """Predict every image; an image that fails does not stop the others."""
     whole: list[tuple[tuple[Path, Path], ScaleState]] = []
+    label = run.settings.label_image
     with Prefetcher(partial(_open, run=run)) as ahead, BackgroundWriter[Event | PredictionFailure]() as writer:
         for index, (path, target) in enumerate(files):
             own = run.is_own(path)
             if not run.must_open(path, target):
                 continue
             try:
-                if run.settings.label_image is not None and path not in run.skipped:
-                    labels_place(path, run.settings.label_image)
+                if label is not None and own and not run.is_searching:
+                    labels_place(path, label)
                 with ahead.take(path) as image:
                     state = run.finder.state
                     plan = partial(_plan, image, _Place(target, index, len(files)), run)
@@ -204,9 +209,12 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
                         job = settle(job, run.finder, plan)
                         if writer.busy and not job.overlap:
                             yield from writer.wait()
-                    own = own or (job.plan.block is not None and path not in run.skipped)  # its blocks are shared
-                    if not own:
+                    shared = job.plan.block is not None and path not in run.skipped
+                    if not own and (not shared or (label is not None and target.exists())):
                         continue
+                    if label is not None:  # an image that cannot get labels has told about the scale all the same
+                        labels_place(path, label)
+                    own = True
                     if job.plan.block is None and run.executor is not None:
                         whole.append(((path, target), state))
                         continue
@@ -224,10 +232,6 @@ def _predict_all(files: list[tuple[Path, Path]], run: _Run) -> Iterator[Event | 
         yield from writer.wait()
     if run.executor is not None:
         yield from run.executor.predict_images(predict_on_worker, run.settings, whole)
-
-
-def _in_shard(index: int, shard: tuple[int, int] | None) -> bool:
-    return shard is None or index % shard[1] == shard[0] - 1
 
 
 def _open(path: Path, run: _Run) -> _OpenedImage:
@@ -358,15 +362,12 @@ def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, e
     limit, held = _limit(settings) // _processes(run), resident_bytes()
     plan = plan_prediction(request, held=held, limit=limit, device_limit=free_bytes(model.device))
     if plan.block is not None and not pieces:
+        larger = max(found.factors) > 1
+        otherwise = f"; --scale 1 predicts it without enlarging it {found.factors[-1]:.2g} times" if larger else ""
         raise UsageError(
             f"{target.name}: the image and its result do not fit into {format_bytes(_limit(settings))}",
             "a format that is written piece by piece",
-            "write --format tif or ome.zarr, or give more with --max-memory"
-            + (
-                f"; --scale 1 predicts it without enlarging it {found.factors[-1]:.2g} times"
-                if max(found.factors) > 1
-                else ""
-            ),
+            f"write --format tif or ome.zarr, or give more with --max-memory{otherwise}",
         )
     several = plan.block is None and (count > 1 or len(frames) > 1)
     overlap = several and plan.peak_bytes - held <= (limit - held) * _OVERLAP_SHARE
