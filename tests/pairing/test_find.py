@@ -184,6 +184,16 @@ def test_folders_of_a_person_that_are_named_as_results_hold_images(tmp_path: Pat
     assert partners(find_pairs([tmp_path, tmp_path / "masks"])) == {"a.png": "a.png"}
 
 
+def test_a_subfolder_named_as_one_of_masks_holds_images_where_the_masks_have_it_too(tmp_path: Path) -> None:
+    touch(tmp_path, "gt/a.png", "p1/b.png", "labels/c.png", "seg/gt/a.png", "seg/p1/b.png")
+    pairing = find_pairs([tmp_path, tmp_path / "seg"])
+    assert [(p.image.relative_to(tmp_path).as_posix(), p.mask) for p in pairing.pairs] == [
+        ("gt/a.png", tmp_path / "seg" / "gt" / "a.png"),
+        ("p1/b.png", tmp_path / "seg" / "p1" / "b.png"),
+    ]
+    assert not pairing.unmatched_images and not pairing.unmatched_masks
+
+
 def test_images_in_subfolders_beside_images_in_the_folder_are_set_aside(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "p1/b.png", "p1/c.png", *(f"masks/{n}.png" for n in "abc"))
     pairing = find_pairs([tmp_path, tmp_path / "masks"])

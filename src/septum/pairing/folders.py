@@ -55,7 +55,7 @@ def without_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Pa
 
     Where the folder of masks lies in it, these are the files directly inside, or those in subfolders if there are none,
     but not those in folders of masks, and in ``runs`` and ``predictions`` of trainings and the studio; elsewhere all
-    files are returned.
+    files are returned. A subfolder named like one of masks holds images if the folder of masks has the same subfolder.
 
     Parameters
     ----------
@@ -84,11 +84,11 @@ def _holds(images: Path, masks: Path) -> bool:
 
 def _no_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Path]:
     """Return files in a folder of images without those of masks, trainings and predictions."""
-    made = {masks, *(folder for folder in subfolders(images) if _is_made(folder))}
+    made = {masks, *(folder for folder in subfolders(images) if _is_made(folder, masks))}
     return [path for path in paths if made.isdisjoint(path.parents)]
 
 
-def _is_made(folder: Path) -> bool:
+def _is_made(folder: Path, masks: Path) -> bool:
     """Return True for a folder in one of images that holds masks, or results of the studio or of trainings."""
     match folder.name.casefold():
         case "predictions":
@@ -96,7 +96,7 @@ def _is_made(folder: Path) -> bool:
         case "runs":
             return (folder.parent / ".studio").is_dir() or any(folder.glob("*/settings.json"))
         case name:
-            return name in MASK_FOLDERS
+            return name in MASK_FOLDERS and not (masks / folder.name).is_dir()
 
 
 def match_by_subfolder(images_by: BySubfolder, masks_by: BySubfolder) -> Matches:
