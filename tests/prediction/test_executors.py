@@ -24,7 +24,7 @@ from septum.io.files import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import executors as module
 from septum.prediction.block_store import BlockTask
-from septum.prediction.events import ImageDone, ImageFailed
+from septum.prediction.events import BlockDone, ImageDone, ImageFailed
 from septum.prediction.executors import compute_block, open_executor
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.predict import predict_files
@@ -169,9 +169,24 @@ def test_an_image_that_ends_its_workers_does_not_stop_the_others(
     failed = {event.path: event.message for event in events if isinstance(event, ImageFailed)}
     assert set(failed) == {Path("in/1.tif"), Path("in/bad.tif")}
     assert failed[Path("in/1.tif")].startswith(f"{Path('in/1.tif')}: the image ended 4 workers, one after the other")
-    assert "--skip-existing" in failed[Path("in/1.tif")]
+    assert "--skip-existing, and without --also" in failed[Path("in/1.tif")]  # which are refused together
     with pytest.raises(SeptumError, match=r"a block ended 4 workers[\s\S]*finished blocks are kept"):
         _on_workers(monkeypatch, tmp_path, relative | {"inputs": ("in/0.tif",), "in_blocks": True}, deadly="unfinished")
+
+
+@needs_dask
+def test_the_last_image_without_a_result_is_divided_among_the_workers(
+    relative: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = {"in/1.tif": tmp_path / "alone", "in": tmp_path / "out"}
+    for given, out in alone.items():
+        settings = relative | {"inputs": (given,), "out": out, "device": "cpu"}
+        list(predict_files(PredictSettings.model_validate(settings)))
+    (tmp_path / "out/1.tif").unlink()
+    events = _on_workers(monkeypatch, tmp_path / "elsewhere", relative | {"skip_existing": True})
+    assert [e.path.name for e in events if isinstance(e, ImageDone)] == ["1.tif"]
+    assert any(isinstance(e, BlockDone) for e in events)
+    np.testing.assert_array_equal(*(read_image(out / "1.tif").array for out in alone.values()))
 
 
 @needs_dask

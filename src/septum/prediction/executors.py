@@ -106,7 +106,7 @@ class DaskExecutor:
         for (_, files, *_), events in self.map(function, work):
             if isinstance(events, WorkersEnded):
                 image = typed[files[0]]
-                todo = "the same command with --skip-existing predicts this image alone"
+                todo = "the same command with --skip-existing, and without --also, predicts only what has no result"
                 yield PredictionFailure(image, events.error(f"{image}: the image", todo))
                 continue
             for event in events:

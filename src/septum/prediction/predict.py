@@ -331,8 +331,8 @@ def _engine(image: _OpenedImage, scale: Scale | None, run: _Run, left: int) -> b
 def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, engine: bool | None = None) -> ImageJob:
     """Plan an image at a scale: in memory if it fits, else block by block.
 
-    Workers get blocks of an image; if there is an image for each worker, each gets whole images. `engine`: Septum's
-    engine computes; None: by rule.
+    Workers get blocks of an image; if there is an image to predict for each worker, each gets whole images. `engine`:
+    Septum's engine computes; None: by rule.
     """
     model, settings, frames = run.model, run.settings, image.frames
     target, index, count = place.target, place.index, place.count
@@ -342,7 +342,9 @@ def _plan(image: _OpenedImage, place: _Place, run: _Run, found: FoundScale, *, e
     # The blocks of an unfinished result are kept, although others might suit the memory of today better.
     unfinished = work_folder(target)
     begun = open_work(unfinished).plan.block if unfinished.exists() else None
-    shared = run.executor is not None and count < run.executor.processes
+    # Parts of a job array see other results, and must agree: they count all images.
+    predicted = count - len(run.skipped) if settings.shard is None else count
+    shared = run.executor is not None and predicted < run.executor.processes
     request = Request(
         network=model.header.network,
         members=model.header.members,
