@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from septum.studio.label_store import LabelStore
 from septum.studio.tile_grid import Rect
 
 from .conftest import Hands, Studio
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return str(listening.getsockname()[1])
 
 
 def labels(folder: Path, name: str = "a.tif", z: int = 0) -> np.ndarray:
@@ -260,3 +266,42 @@ def test_the_tools_are_off_while_no_image_can_be_opened(hands: Hands, folder: Pa
     write_image(folder / "images" / "b.tif", np.zeros((128, 128), np.uint8), axes="YX")
     hands.page.select_option("#images", label="b.tif")
     hands.until("!document.getElementById('tool-brush').disabled")
+
+
+def test_a_message_does_not_move_the_image(hands: Hands, studio: Studio) -> None:
+    hands.open(studio.address)
+    size = "JSON.stringify(document.getElementById('canvas').getBoundingClientRect())"
+    before = hands.page.evaluate(size)
+    hands.page.evaluate("document.getElementById('message').textContent = 'one line\\n'.repeat(9)")
+    hands.page.evaluate("document.getElementById('where').textContent = 'y 1000 '.repeat(99)")
+    hands.page.evaluate("document.getElementById('saved').textContent = 'no connection'")
+    assert hands.page.evaluate(size) == before
+    assert hands.page.is_visible("#message")
+
+
+def test_a_page_of_a_killed_server_says_to_open_the_new_address_and_then_sends_its_strokes(
+    browser: Any, folder: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 800, "height": 480})
+    hands, second = Hands(context.new_page()), Hands(context.new_page())
+    port = free_port()
+    studio = Studio(folder, "--port", port)
+    hands.open(studio.address)
+    hands.radius(6)
+    studio.kill()
+    hands.drag((24, 24), (24, 26))
+    hands.told("not saved", "saved")
+    again = Studio(folder, "--port", port)
+    hands.told("open its new address in this browser")
+    second.open(again.address)
+    hands.saved()
+    assert labels(folder)[24, 24] > 0
+    second.radius(6)
+    second.drag((64, 64), (64, 66))
+    second.saved()
+    hands.page.mouse.move(*hands.at(64, 64))
+    hands.page.wait_for_timeout(400)
+    hands.page.mouse.move(*hands.at(64, 65))
+    hands.told("object", "where")  # the first page hears of edits again
+    assert not hands.errors and not second.errors
+    context.close()

@@ -208,6 +208,22 @@ def test_learning_goes_on_after_a_job_that_paused_it(session: Session, children:
     assert live.commands == (["pause"] if paused else ["pause", "resume"])
 
 
+def test_suggested_images_are_kept_for_pages_that_are_opened_later(session: Session, children: list[FakeChild]) -> None:
+    _, second = session.project.entries.values()
+    session.start_job("suggest", {"model": "nuclei"})
+    found = {"path": str(second.path), "place": {"Z": 3}, "disagreement": 0.5}
+    session.learning._take_job({"text": "1 image ranked", "share": 1.0, "suggested": [found]}, b"")
+    children[-1].ended("")
+    children[-1].running = False
+    expected = [{"id": second.id, "name": second.name, "t": 0, "z": 3, "disagreement": 0.5}]
+    assert session.overview()["job"]["suggested"] == expected
+    session.start_job("predict", {"model": "nuclei"})
+    assert session.overview()["job"]["suggested"] == expected
+    children[-1].running = False
+    session.start_job("suggest", {"model": "nuclei"})
+    assert session.overview()["job"]["suggested"] == []
+
+
 def test_a_studio_that_is_closed_during_a_job_starts_no_learning(session: Session, children: list[FakeChild]) -> None:
     first, _ = session.project.entries.values()
     session.edit(first, 0, 0, stroke(0, 5, 7))

@@ -35,6 +35,15 @@ export interface JobState {
   share: number;
   scores: Record<string, number>;
   report: boolean;
+  suggested: Suggested[];
+}
+
+export interface Suggested {
+  id: string;
+  name: string;
+  t: number;
+  z: number | null;
+  disagreement: number;
 }
 
 export interface ImageInfo {
@@ -74,6 +83,13 @@ export interface Prediction {
 /** An edit on a state that another window has changed. */
 export class Conflict extends Refused {}
 
+/** The server does not know the key of this page, as after it was started again. */
+export class OtherKey extends Error {
+  constructor(text: string) {
+    super(`${text}\nIf the server was started again, open its new address in this browser: what is not saved is then sent.`);
+  }
+}
+
 async function checked(answer: Response): Promise<Response> {
   if (answer.ok) return answer;
   let text = `${answer.status}`;
@@ -84,8 +100,8 @@ async function checked(answer: Response): Promise<Response> {
     // the status says it
   }
   if (answer.status === 409) throw new Conflict(text);
-  // 403: the server was started again with another key; 5xx: it could not do what was asked, as on a full disk.
-  throw answer.status < 500 && answer.status !== 403 ? new Refused(text) : new Error(text);
+  if (answer.status === 403) throw new OtherKey(text.trim());
+  throw answer.status < 500 ? new Refused(text) : new Error(text); // 5xx: it could not do what was asked, as on a full disk
 }
 
 async function get<T>(path: string): Promise<T> {

@@ -6,7 +6,7 @@ import { clip, isEmpty, levelFor, type Rect } from "./grid";
 import { KEYS, actionOf } from "./keys";
 import { planeWord, sectionToOpen } from "./planes";
 import { Pointers, type Point } from "./pointers";
-import { Saving } from "./saving";
+import { AGAIN_MS, Saving } from "./saving";
 import { Stroke } from "./stroke";
 import { Tiles } from "./tiles";
 import { fitScale, fitted, toImage, toScreen, visible, zoomed, type Size, type View } from "./view";
@@ -141,7 +141,7 @@ class Page {
         break;
       } catch (error) {
         failed.push((error as Error).message);
-        if (error instanceof TypeError) break; // the server does not answer
+        if (error instanceof TypeError || error instanceof api.OtherKey) break; // it does not answer for any image
       }
     }
     const lines = [...told, ...failed.slice(0, MOST_FAILED)];
@@ -831,11 +831,25 @@ class Page {
     el("job-text").textContent = [job.text, scores.join(", ")].filter((one) => one).join("\n");
     el("share").hidden = el("stop").hidden = !job.running;
     el<HTMLProgressElement>("share").value = job.share;
+    this.showSuggested(job.suggested);
     for (const id of ["train", "predict", "suggest"]) el<HTMLButtonElement>(id).disabled = job.running;
     const report = el<HTMLAnchorElement>("report");
     report.hidden = !job.report;
     report.href = "api/report/";
     document.body.dataset.job = job.running ? "running" : "done";
+  }
+
+  private showSuggested(images: api.Suggested[]): void {
+    el("suggested").replaceChildren(
+      ...images.map((one) => {
+        const item = document.createElement("li");
+        const button = document.createElement("button");
+        button.textContent = `${one.name} (${one.disagreement.toFixed(3)})`;
+        button.onclick = () => void this.openFirst([one.id], [], one.t, one.z);
+        item.append(button);
+        return item;
+      }),
+    );
   }
 
   // ---- events
@@ -937,7 +951,11 @@ class Page {
     stream.onerror = () => {
       this.lost = true;
       this.showSaved();
-      this.say("The server does not answer. Strokes that were shown as saved are saved; others are sent again.");
+      if (stream.readyState !== EventSource.CLOSED)
+        return this.say("The server does not answer. Strokes that were shown as saved are saved; others are sent again.");
+      // The server refuses the stream, and the browser does not ask again: it was started again with another key.
+      api.folder().catch((error: unknown) => this.say((error as Error).message));
+      setTimeout(() => this.listen(), AGAIN_MS);
     };
     on<{ image: string; t: number; z: number; tiles: [number, number, number][]; objects: number }>("labels", (data) => {
       this.count(data.image, data.objects);
@@ -956,18 +974,6 @@ class Page {
     on<api.JobState>("job", (data) => {
       this.showJob(data);
       if (!data.running) void this.loadFolder();
-    });
-    on<{ images: { id: string; name: string; t: number; z: number | null; disagreement: number }[] }>("suggested", (data) => {
-      el("suggested").replaceChildren(
-        ...data.images.map((one) => {
-          const item = document.createElement("li");
-          const button = document.createElement("button");
-          button.textContent = `${one.name} (${one.disagreement.toFixed(3)})`;
-          button.onclick = () => void this.openFirst([one.id], [], one.t, one.z);
-          item.append(button);
-          return item;
-        }),
-      );
     });
     on<{ models: string[] }>("models", (data) => this.listModels(data.models));
     on<{ text: string }>("failure", (data) => this.say(data.text));

@@ -3,7 +3,7 @@
 /** An edit that the server has refused, and would refuse again. */
 export class Refused extends Error {}
 
-const AGAIN_MS = 5000;
+export const AGAIN_MS = 5000;
 
 interface Waiting {
   work: () => Promise<void>;

@@ -267,7 +267,9 @@ class Learning:
             if self._live is not None and not self._paused:
                 self.command("pause", None)  # both would share the processor
                 self._paused_by_job = True
-            self.job_state = {"kind": kind, "running": True, "text": "starting", "share": 0.0, "scores": {}}
+            kept = [] if kind == "suggest" else (self.job_state or {}).get("suggested", [])
+            state = {"kind": kind, "running": True, "text": "starting", "share": 0.0, "scores": {}}
+            self.job_state = {**state, "suggested": kept}
             self._job = Child({"task": kind, **task, **common}, self._take_job, self._job_ended)
             self._show_job({})
 
@@ -298,12 +300,12 @@ class Learning:
         if warning := message.pop("warning", None):
             self.hub.send("failure", text=warning)
         if found := message.pop("suggested", None):
-            self._suggest(found)
+            message["suggested"] = self._named(found)
         self._show_job(message)
 
-    def _suggest(self, found: list[dict[str, Any]]) -> None:
+    def _named(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ids = {str(entry.path): entry for entry in self.project.entries.values()}
-        images = [
+        return [
             {
                 "id": ids[one["path"]].id,
                 "name": ids[one["path"]].name,
@@ -313,7 +315,6 @@ class Learning:
             }
             for one in found
         ]
-        self.hub.send("suggested", images=images)
 
     def _job_ended(self, reason: str) -> None:
         state = self.job_state or {}
@@ -336,7 +337,7 @@ class Learning:
     def describe_job(self) -> dict[str, Any]:
         """Return the state of the last job for the page."""
         state = self.job_state or {}
-        shown = {key: state.get(key) for key in ("kind", "running", "text", "share", "scores")}
+        shown = {key: state.get(key) for key in ("kind", "running", "text", "share", "scores", "suggested")}
         return {**shown, "report": self.report() is not None}
 
     def report(self) -> Path | None:
