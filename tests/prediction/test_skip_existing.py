@@ -14,6 +14,7 @@ from septum.errors import UsageError
 from septum.events import Event, Warned
 from septum.export.settings import PredictAndExportSettings
 from septum.io.files import read_image, write_image
+from septum.io.zarr_labels import write_labels
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import in_blocks, tile_plan
 from septum.prediction import predict as predict_module
@@ -98,6 +99,18 @@ def test_an_image_of_a_file_of_several_is_compared_with_its_file(tmp_path: Path)
     assert finished_images([(image, result)], settings, {}) == {image}
     _made_later(slides, than=result)
     assert finished_images([(image, result)], settings, {}) == frozenset()
+
+
+def test_an_image_is_predicted_again_if_one_of_its_chunks_is_newer(model: Path, tmp_path: Path) -> None:
+    images, out = _images(tmp_path / "in", 3, ".ome.zarr"), tmp_path / "out"
+    _run(model, images, out)
+    chunk = next(path for path in (images[0] / "0").rglob("*") if path.is_file() and path.name != "zarr.json")
+    _made_later(chunk, than=out / "0.ome.zarr/zarr.json")
+    write_labels(images[1], "drawn", np.ones((20, 20), np.uint8), axes="YX")
+    for path in (images[1] / "labels").rglob("*"):
+        _made_later(path, than=out / "1.ome.zarr/zarr.json")
+    events = _run(model, images, out, skip_existing=True)
+    assert (_names(events, ImageDone), _names(events, ImageSkipped)) == (["0.ome.zarr"], ["1.ome.zarr", "2.ome.zarr"])
 
 
 def test_an_unfinished_result_goes_on_though_an_older_result_exists(model: Path, tmp_path: Path) -> None:

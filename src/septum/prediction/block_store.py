@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from os import stat_result
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -256,7 +256,7 @@ def stamp(location: str | Path | None) -> str:
     return "remote" if state is None else f"{state.st_size} bytes at {state.st_mtime_ns}"
 
 
-def _state(location: Path) -> stat_result | None:
+def _state(location: Path) -> os.stat_result | None:
     path = split_scene(location)[0]
     parts = (path / "zarr.json", path / ".zattrs", path / ".zarray", path)
     return next((part.stat() for part in parts if part.is_file()), None)
@@ -294,7 +294,20 @@ def _has_result(target: Path, made_from: Sequence[Path]) -> bool:
     if result is None or work_folder(target).exists():
         return False
     files = [part for path in made_from for part in ([path] if split_scene(path)[0].exists() else channel_files(path))]
-    return all(result.st_mtime_ns >= state.st_mtime_ns for state in map(_state, files) if state is not None)
+    return not any(_is_newer(split_scene(path)[0], result.st_mtime_ns) for path in files)
+
+
+def _is_newer(path: Path, time_ns: int) -> bool:
+    """Return True if a file, or any file of a folder but its label images, is newer: chunks are written in place."""
+    if not path.is_dir():
+        return path.exists() and path.stat().st_mtime_ns > time_ns
+    with os.scandir(path) as entries:
+        return any(
+            entry.name != "labels" and _is_newer(Path(entry.path), time_ns)
+            if entry.is_dir(follow_symlinks=False)
+            else entry.stat(follow_symlinks=False).st_mtime_ns > time_ns
+            for entry in entries
+        )
 
 
 def pending(work: Work, stage: str, frames: int, blocks: int) -> list[BlockTask]:
