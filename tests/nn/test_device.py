@@ -160,8 +160,9 @@ def test_freed_memory_stays_in_the_process_during_a_training() -> None:
             del maps
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-    if faults(2, megabytes=40) < 10_000:  # of 4096 bytes: blocks above 32 MB always go back to the system
+    # Of 4096 bytes: blocks above 32 MB go back to the system, if no free memory of the process is as large.
+    if faults(1, megabytes=400) < 50_000:
         pytest.skip("this system does not count the page faults of a process, or its pages are larger than 4096 bytes")
     with reused_memory():
         assert faults(8, megabytes=10) < 5_000
-    assert faults(2, megabytes=40) > 10_000  # large blocks go back to the system, as before
+    assert faults(1, megabytes=400) > 50_000  # large blocks go back to the system, as before

@@ -95,3 +95,14 @@ def test_the_only_plane_of_a_stack_in_coco_keeps_its_page(tmp_path: Path) -> Non
     (pair,) = find_pairs([tmp_path]).pairs
     assert pair.mask is not None
     assert [one.place for one in read_drawing(pair.mask).objects] == [{"T": 0, "Z": 2}]
+
+
+def test_frames_in_files_of_their_own_are_no_pages(tmp_path: Path) -> None:
+    for t in range(3):
+        image(tmp_path / f"f{t}.tif")
+    coco(tmp_path / "cells.json", [{"file_name": f"f{t}.tif", "t": t, "z": 0} for t in range(3)])
+    pairs = find_pairs([tmp_path]).pairs
+    assert len(pairs) == 3
+    for pair in pairs:
+        assert pair.mask is not None
+        assert [one.place for one in read_drawing(pair.mask).objects] == [{}]

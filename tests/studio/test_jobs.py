@@ -66,14 +66,16 @@ def test_all_images_are_predicted_into_a_folder(folder: Path, model: Path) -> No
     assert shares == sorted(shares) and shares[-1] == 1
 
 
-@pytest.mark.parametrize(("kind", "background"), [("objects", 0), ("classes", None)])
+@pytest.mark.parametrize(
+    ("kind", "written", "background"), [("objects", True, 0), ("objects", False, None), ("classes", True, None)]
+)
 def test_what_is_not_annotated_is_no_background(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, background: int | None
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, written: bool, background: int | None
 ) -> None:
     asked: list[TrainSettings] = []
     monkeypatch.setattr(run, "run_training", lambda settings, stop: asked.append(settings) or [])
     task = {"task": "train", "data": [str(folder)], "out": str(folder / "runs"), "budget_s": 60.0, "kind": kind}
-    run_job({**task, "axes": None, "device": "cpu"}, Wire())
+    run_job({**task, "written": written, "axes": None, "device": "cpu"}, Wire())
     assert [settings.background for settings in asked] == [background]
 
 
@@ -131,7 +133,7 @@ def test_a_model_is_trained_on_what_was_annotated_though_other_images_have_no_ma
     assert read_mask(folder / "masks" / "a.tif").array.max() == 4
     wire, out = Wire(), folder / "runs" / "studio-1"
     data = [str(project.images), str(project.masks)]
-    task = {"task": "train", "data": data, "out": str(out), "budget_s": 10.0, "kind": "objects"}
+    task = {"task": "train", "data": data, "out": str(out), "budget_s": 10.0, "kind": "objects", "written": True}
     run_job({**task, "axes": None, "device": "cpu"}, wire)
     last = wire.messages[-1]
     assert last["share"] == 1 and last["model"] == str(out / "model.safetensors")

@@ -153,6 +153,17 @@ def test_a_mask_that_was_copied_in_while_its_image_was_open_is_moved(tmp_path: P
     Session(StudioSettings(folder=tmp_path)).close()
 
 
+def test_the_mask_of_a_second_person_stays_where_it_is(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png")
+    make_mask(tmp_path / "masks" / "a_manual1.png")
+    make_mask(tmp_path / "masks" / "a_manual2.png")
+    session = Session(StudioSettings(folder=tmp_path))
+    session.describe(entry_of(session, "a.png"))
+    paint(session, "a.png")
+    session.close()
+    assert (tmp_path / "masks" / "a_manual2.png").is_file()
+
+
 @pytest.mark.parametrize(
     "note", ["", "[]", '{"images": "../..", "masks": "masks"}', '{"images": "gone", "masks": "m"}']
 )

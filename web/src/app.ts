@@ -947,6 +947,8 @@ class Page {
       stream.addEventListener(topic, (event) => take(JSON.parse((event as MessageEvent<string>).data) as T));
     on("hello", () => {
       if (this.lost) this.loadAgain(); // the server was started again: the page shows its state
+      // Nobody has told what another window painted between the load of the page and this stream.
+      else this.later((this.tiles?.places ?? []).map(({ ty, tx }): [number, number, number] => [ty, tx, Infinity]));
     });
     stream.onerror = () => {
       this.lost = true;

@@ -184,6 +184,13 @@ export class Tiles {
     return tile ? tile.data[(Math.floor(y) % SIDE) * SIDE + (Math.floor(x) % SIDE)]! : -1;
   }
 
+  /** The places of the tiles of level 0 that are here or on their way. */
+  get places(): Place[] {
+    const asked = [...this.asked.keys()].filter((key) => key.startsWith("labels/")).map((key) => key.slice("labels/".length));
+    const keys = [...this.labelTiles.keys(), ...asked].filter((key) => key.startsWith("0/"));
+    return keys.map((key) => key.split("/").map(Number)).map(([, ty, tx]) => ({ ty: ty!, tx: tx! }));
+  }
+
   touched(tile: LabelTile, y0: number, y1: number): void {
     this.painter.refresh(tile.texture, tile.data, y0, y1);
     this.changed();
@@ -194,8 +201,10 @@ export class Tiles {
     for (const key of this.labelTiles.keys()) if (!key.startsWith("0/")) this.drop(this.labelTiles, key);
     await Promise.all(
       tiles.map(async ([ty, tx, version]) => {
-        const tile = this.labelTiles.get(keyOf(0, { ty, tx }));
-        if (tile && tile.version !== version) await this.loadLabels(0, { ty, tx });
+        const key = keyOf(0, { ty, tx });
+        const tile = this.labelTiles.get(key);
+        // One that is on its way may have been read before the change.
+        if (tile ? tile.version !== version : this.asked.has(`labels/${key}`)) await this.loadLabels(0, { ty, tx });
       }),
     );
     this.changed();

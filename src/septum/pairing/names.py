@@ -75,6 +75,11 @@ def masks_beside(paths: Sequence[Path]) -> list[Path]:
     return [p for p in paths if names_a_mask(p) and (p.parent, mask_key(p)) in images]
 
 
+def is_second(mask: Path) -> bool:
+    """Return True if a mask is named as that of a second person (``a_2nd_manual.png``), beside that of the first."""
+    return _SECOND.search(image_stem(mask)) is not None
+
+
 def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
     """Match masks to images by name: equal stems; else equal up to words such as ``_mask``; else by common patterns.
 
@@ -87,7 +92,7 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
     DataError
         If two files claim the same partner, or are channels of one image; the message names both.
     """
-    seconds = [m for m in masks if _SECOND.search(image_stem(m))]
+    seconds = [m for m in masks if is_second(m)]
     if len(seconds) < len(masks):
         firsts = {mask_key(m) for m in masks if m not in set(seconds)}
         seconds = [m for m in seconds if mask_key(m) in firsts]

@@ -13,7 +13,7 @@ from septum.io.files import images_below, images_in
 from septum.io.formats import format_path
 from septum.pairing.drawn import drawn_below, match_drawn
 from septum.pairing.folders import by_subfolder, match_by_subfolder, subfolder_key, subfolders, without_results
-from septum.pairing.names import Matches, image_key, mask_key, masks_beside, match, stem_key
+from septum.pairing.names import Matches, image_key, is_second, mask_key, masks_beside, match, stem_key
 from septum.words import list_some
 
 _MOST_NAMES = 4
@@ -155,16 +155,16 @@ def find_others(
     for image in written:
         place = subfolder_key(image, folder)
         taken.add((place, stem_key(image)))
-        if (
-            image.parent,
-            image_key(image),
-        ) not in stems:  # a_mask.png is that of a.png, if there is one, not of img_a.png
+        # a_mask.png is that of a.png, if there is one, not of img_a.png
+        if (image.parent, image_key(image)) not in stems:
             taken.add((place, image_key(image)))
     own = set(written.values())
     return [
         file
         for file in files
-        if file not in own and taken & {(subfolder_key(file, masks), key) for key in (stem_key(file), mask_key(file))}
+        if file not in own
+        and not is_second(file)
+        and taken & {(subfolder_key(file, masks), key) for key in (stem_key(file), mask_key(file))}
     ]
 
 

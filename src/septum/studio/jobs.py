@@ -64,7 +64,8 @@ def _events(task: dict[str, Any], stop: StopRequest) -> Iterator[Event]:
                 out=Path(task["out"]),
                 budget_s=task["budget_s"],
                 kind=task["kind"],
-                background=0 if task["kind"] == "objects" else None,  # masks of the studio: -1 is not annotated
+                # In masks that the studio wrote, -1 is not annotated; those of other programs tell their background.
+                background=0 if task["kind"] == "objects" and task["written"] else None,
                 axes=task["axes"],
                 device=task["device"],
             )

@@ -250,6 +250,7 @@ class Learning:
             if kind == "train":
                 task = {"data": self._training_data(), "out": str(self._new_run()), "kind": self.kind}
                 task["budget_s"] = float(options.get("budget_s", 1800))
+                task["written"] = any(self.store.note(f"own {name}") for name in self.project.entries)
             elif kind == "predict":
                 out = self.project.predictions
                 task = {"model": str(self._model(str(options.get("model")))), "inputs": files, "out": str(out)}

@@ -83,7 +83,8 @@ def _planes(images: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, dic
     for keys in by_name.values():
         pages = [(whole(images[key].get("t")), whole(images[key].get("z"))) for key in keys]
         stated = [{"T": t, "Z": z} for t, z in pages if t is not None and z is not None and min(t, z) >= 0]
-        if len(keys) == len(set(pages)) == len(stated):
+        # Of several images of one plane each, none is a stack.
+        if (len(keys) > 1 or len(by_name) == 1) and len(keys) == len(set(pages)) == len(stated):
             planes |= {key: (keys[0], page) for key, page in zip(keys, stated, strict=True)}
     return planes
 

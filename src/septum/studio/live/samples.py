@@ -147,7 +147,8 @@ class LiveSamples:
         learned = self._alike_planes()
         versions = {plane.id: self.store.versions(plane) for _, plane in learned}
         tiles = {(plane.id, place): (e, plane) for e, plane in learned for place in self.store.places_of(plane)}
-        present = {(plane, place): versions[plane][place] for plane, place in tiles}
+        # A tile that came between the two readings has no version yet: the next reading finds it changed.
+        present = {(plane, place): versions[plane].get(place, 0) for plane, place in tiles}
         self._chosen = choose_tiles(present, self._versions, self._chosen)
         self._versions, self.tiles = present, len(tiles)
         self._samples = self._read_changed([(*tiles[key], key[1]) for key in self._chosen], versions)
