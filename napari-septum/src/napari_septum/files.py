@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from septum.io.files import list_images, open_image, write_image
+from septum.io.files import images_in, list_images, open_image, write_image
 from septum.io.formats import image_stem, is_image_file, is_zarr
 from septum.io.image import Image
 from septum.io.ngff import read_multiscale
 from septum.io.zarr import read_node
-from septum.pairing.folders import MASK_FOLDERS, images_in
+from septum.pairing.folders import MASK_FOLDERS
 
 from napari_septum.axes import layer_axes, name_axes, pixel_size_um
 from napari_septum.layers import LayerData, as_array, levels_of

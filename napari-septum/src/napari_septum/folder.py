@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from septum.axes import ORDER
 from septum.errors import DataError, FileError
-from septum.io.files import list_images, write_image
+from septum.io.files import images_in, list_images, write_image
 from septum.io.formats import image_stem
-from septum.pairing.folders import images_in
 from septum.pairing.names import match
 
 from napari_septum.layers import axes_of, finest, layer_pixel_size, sides_of
