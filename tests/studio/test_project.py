@@ -1,4 +1,4 @@
-"""Which images a folder holds, which masks belong to them, and what is passed over."""
+"""Which images a folder holds, which masks belong to them, and which files are passed over."""
 
 from __future__ import annotations
 

@@ -140,8 +140,10 @@ def test_a_run_that_was_killed_before_it_wrote_its_settings_begins(tmp_path: Pat
         RunFolder(tmp_path).write_json("plan.json", {})  # as in the folders of a series
     (tmp_path / "notes.txt").write_text("of the user")
     _go_on(RunFolder(tmp_path))
+    assert RunFolder(tmp_path).read_settings()
     (tmp_path / "log.csv").touch()
     _go_on(RunFolder(tmp_path))
+    assert (tmp_path / "notes.txt").read_text() == "of the user"
 
 
 def test_the_log_has_a_line_for_each_step(tmp_path: Path) -> None:

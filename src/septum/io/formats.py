@@ -266,7 +266,7 @@ def is_image(path: Path) -> bool:
 
 
 def is_zarr(path: Path) -> bool:
-    """Return True if `path` is a folder of Zarr: an image or a group, not of files, nor one that may not be read."""
+    """Return True if `path` is a folder of Zarr: an image or a group. One that may not be read is none."""
     named = (kind := format_of(path.name)) is not None and kind.folder
     return path.is_dir() and (named or any(os.path.isfile(path / name) for name in _ZARR_DOCUMENTS))  # noqa: PTH113
 

@@ -1,4 +1,4 @@
-"""Masks that exist in a folder, paired with the images as for a training; and what is passed over, with the reason."""
+"""Masks that exist in a folder, paired with the images as for a training; files that are passed over, by reason."""
 
 from __future__ import annotations
 

@@ -360,7 +360,7 @@ def describe_learning(message: dict[str, Any], kind: MaskKind) -> str:
     Parameters
     ----------
     message
-        What the training that goes on has sent; a `text` in it is what is said.
+        Message of the training that goes on. Where it holds a `text`, this text is returned.
     kind
         Whether labels are objects or classes.
     """

@@ -150,7 +150,7 @@ class Project:
         return self.root / "predictions"
 
     def scan(self) -> None:
-        """List the images and the masks that exist; what is passed over is named, with the reason.
+        """List the images and the masks that exist; name each file that is passed over, with the reason.
 
         Raises
         ------

@@ -34,7 +34,7 @@ _CACHED_FROM = 3  # images with more levels than this keep coarser levels on the
 _SOURCE = "source"  # names the file that the cached levels were made of
 _AT_ONCE = 2  # levels that are made of finer ones while the page waits
 SHOWN_FIRST = 3
-"""So many channels the page shows when an image is opened; their coarser levels are made together."""
+"""Number of channels that the page shows when an image is opened; their coarser levels are made together."""
 
 Tile = NDArray[np.uint8] | NDArray[np.uint16]
 
