@@ -153,6 +153,17 @@ def test_a_mask_that_was_copied_in_while_its_image_was_open_is_moved(tmp_path: P
     Session(StudioSettings(folder=tmp_path)).close()
 
 
+def test_images_in_a_subfolder_beside_other_images_are_named(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png")
+    (tmp_path / "raw").mkdir()
+    make_images(tmp_path / "raw", "r.png")
+    project = Project(tmp_path)
+    assert [entry.name for entry in project.entries.values()] == ["a.png"]
+    assert project.passed_over == [
+        "raw/r.png: in a subfolder, while other images lie in the folder itself; move it to them"
+    ]
+
+
 def test_the_mask_of_a_second_person_stays_where_it_is(tmp_path: Path) -> None:
     make_images(tmp_path, "a.png")
     make_mask(tmp_path / "masks" / "a_manual1.png")
@@ -214,7 +225,8 @@ def test_images_of_one_name_that_would_share_a_mask_are_passed_over_and_named(tm
     project = Project(tmp_path)
     assert names(project) == ["b.png", "c.png"]
     assert project.passed_over == [
-        "a.png, a.tif: images of one name would share one mask; rename them, or move one away"
+        "sub/a.png: in a subfolder, while other images lie in the folder itself; move it to them",
+        "a.png, a.tif: images of one name would share one mask; rename them, or move one away",
     ]
     for name in ("b.png", "c.png"):
         (tmp_path / name).unlink()

@@ -71,11 +71,14 @@ def without_results(paths: Sequence[Path], images: Path, masks: Path) -> list[Pa
     return _no_results(paths, images, masks)
 
 
-def images_deeper(images: Path, masks: Path) -> list[Path]:
-    """Return the images that `without_results` leaves out because other images lie directly in the folder."""
+def images_deeper(images: Path, masks: Path, unread: list[Path] | None = None) -> list[Path]:
+    """Return the images that `without_results` leaves out because other images lie directly in the folder.
+
+    `unread` takes the folders that may not be read, as in `septum.folders.below`.
+    """
     if not _holds(images, masks) or not images_in(images):
         return []
-    return _no_results([path for path in images_below(images) if path.parent != images], images, masks)
+    return _no_results([path for path in images_below(images, unread) if path.parent != images], images, masks)
 
 
 def _holds(images: Path, masks: Path) -> bool:

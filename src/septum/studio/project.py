@@ -32,6 +32,7 @@ from septum.io.image import Image
 from septum.pairing.folders import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
+    images_deeper,
     role_folders,
     subfolders,
     without_results,
@@ -165,6 +166,8 @@ class Project:
         with _as_errors():
             found = images_in(self.images) or images_below(self.images, passed_over.unread)
             found = without_results(found, self.images, self.masks)
+            for path in images_deeper(self.images, self.masks, passed_over.unread):
+                passed_over.add(path, "in a subfolder, while other images lie in the folder itself; move it to them")
         images = passed_over.keep_images(found, self.masks)
         if not images:
             raise UsageError(
