@@ -158,9 +158,17 @@ class Hands:
     def until(self, true: str, seconds: float = 60) -> None:
         """Wait until an expression is true; the page's own rules forbid what `wait_for_function` does."""
         end = time.monotonic() + seconds
-        while not self.page.evaluate(true):
+        while not self._now(true):
             assert time.monotonic() < end, true
             self.page.wait_for_timeout(100)
+
+    def _now(self, true: str) -> bool:
+        try:
+            return bool(self.page.evaluate(true))
+        except Exception as error:  # the page loads itself again, for example after its server was started again
+            if "Execution context was destroyed" not in str(error):
+                raise
+            return False
 
     def told(self, text: str, where: str = "message") -> None:
         """Wait until the page shows a text."""
