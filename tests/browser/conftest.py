@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -122,7 +123,19 @@ class Hands:
         self.page.wait_for_selector("#images option", state="attached")
         self.until("document.getElementById('images').value !== '' && location.hash !== ''")
         self.page.wait_for_load_state("load")
-        self.page.wait_for_timeout(300)
+        self.see((2, 2))
+
+    def see(self, point: tuple[float, float], seconds: float = 60) -> str:
+        """Move the pointer at a place until the page tells what is there; return that."""
+        end = time.monotonic() + seconds
+        for turn in itertools.count():
+            self.page.mouse.move(*self.at(point[0], point[1] + turn % 2 / 4))
+            told = str(self.page.text_content("#where"))
+            if told and "not loaded" not in told:
+                return told
+            assert time.monotonic() < end, f"the page tells nothing about {point}"
+            self.page.wait_for_timeout(100)
+        raise AssertionError
 
     def at(self, y: float, x: float, sides: tuple[int, int] = (128, 128)) -> tuple[float, float]:
         """Return the place on the screen of a point of an image that is shown whole."""

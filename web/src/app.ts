@@ -135,9 +135,11 @@ class Page {
     await this.saving.idle();
     const failed: string[] = [];
     let info: api.ImageInfo | null = null;
+    let numbers: number[] = []; // known before it is shown, so that a stroke on what is shown has one
     for (const id of ids) {
       try {
         info = await api.image(id);
+        numbers = (await api.reserve(id)).ids;
         break;
       } catch (error) {
         failed.push((error as Error).message);
@@ -148,11 +150,11 @@ class Page {
     if (failed.length > MOST_FAILED) lines.push(`${failed.length - MOST_FAILED} more images cannot be opened.`);
     if (info && !info.written) lines.push("This image is large: its mask is written when you download it or train.");
     if (lines.length > 0) this.say(lines.join("\n"));
-    if (info) await this.show(info, t, z);
+    if (info) this.show(info, numbers, t, z);
     else choice("images").value = this.info?.id ?? "";
   }
 
-  private async show(info: api.ImageInfo, t: number, z: number | null): Promise<void> {
+  private show(info: api.ImageInfo, numbers: number[], t: number, z: number | null): void {
     const { id } = info;
     if (this.info) this.views.set(this.info.id, this.view);
     this.info = info;
@@ -160,7 +162,9 @@ class Page {
     this.t = t;
     this.z = sectionToOpen(info.sections, z);
     this.current = this.selected = 0;
-    this.reserved = [];
+    this.pointer = null; // it was a place of the image before
+    el("where").textContent = "";
+    this.reserved = numbers;
     history.replaceState(null, "", `#${id}`);
     choice("images").value = id;
     el<HTMLAnchorElement>("download").href = `api/mask/${id}`;
@@ -174,7 +178,6 @@ class Page {
     this.buildChannels();
     this.enable();
     this.openPlane();
-    await this.reserve();
   }
 
   private firstView(info: api.ImageInfo): View {
@@ -268,6 +271,7 @@ class Page {
       painter.drawLabels(labels, sure, { ...look, selected: -2 }, doubt, data.rect, sides, view, canvasSize);
     }
     if (!this.hidden) tiles.drawLabels(rect, this.labelLevel, look, view, canvasSize);
+    this.showPlace();
     this.drawShapes();
   }
 
@@ -406,8 +410,12 @@ class Page {
     el("tool-swap").setAttribute("aria-pressed", String(this.background));
   }
 
-  private valueFor(at: Point, erase: boolean): { value: number; exempt: number } {
-    const start = this.tiles!.labelAt(at.y, at.x);
+  /** The label of a point as it is shown, -1 where nothing is annotated; undefined while it is not loaded. */
+  private labelAt(y: number, x: number): number | undefined {
+    return this.tiles!.labelAt(y, x, this.labelLevel);
+  }
+
+  private valueFor(start: number, erase: boolean): { value: number; exempt: number } {
     if (erase) return { value: -1, exempt: start };
     if (this.background) return { value: 0, exempt: start };
     if (choice("kind").value === "classes") return { value: Number(input("class-value").value), exempt: start };
@@ -427,20 +435,24 @@ class Page {
     if (!this.info || !this.tiles) return;
     canvas.focus();
     el("message").textContent = "";
-    const label = this.tiles.labelAt(at.y, at.x);
+    const label = this.labelAt(at.y, at.x);
+    const free = this.tool === "outline" || this.tool === "cut" || this.tool === "rectangle";
+    if (label === undefined && (at.ctrl || this.merging || !free))
+      return this.say("The labels of this place are not loaded yet: try again in a moment.");
+    const start = label ?? -1;
     if (this.merging && this.selected) {
       this.merging = false;
       this.showHint();
-      if (label > 0 && label !== this.selected) this.request({ kind: "merge", object: label, into: this.selected });
+      if (start > 0 && start !== this.selected) this.request({ kind: "merge", object: start, into: this.selected });
       return;
     }
-    if (at.ctrl || this.tool === "pick") return this.pick(label);
+    if (at.ctrl || this.tool === "pick") return this.pick(start);
     switch (this.tool) {
       case "brush":
       case "eraser": {
         if (this.labelLevel > 0) return this.say("Zoom in to paint; outlines work at any zoom.");
         const erase = this.tool === "eraser" || at.alt || at.eraser;
-        const { value, exempt } = this.valueFor(at, erase);
+        const { value, exempt } = this.valueFor(start, erase);
         if (value === 0 && !erase && !this.background) return; // no id yet
         if (value > 0) this.selected = value;
         const brush = { value, exempt, protect: input("protect").checked, radius: this.radius };
@@ -451,7 +463,7 @@ class Page {
       case "fill": {
         // What an object encloses becomes part of that object; select another one to fill with it.
         const inside = !at.alt && !this.background && choice("kind").value === "objects" && this.selected > 0;
-        const value = inside ? this.selected : this.valueFor(at, at.alt).value;
+        const value = inside ? this.selected : this.valueFor(start, at.alt).value;
         return this.request({ kind: "fill", y: Math.floor(at.y), x: Math.floor(at.x), value });
       }
       case "outline":
@@ -485,12 +497,20 @@ class Page {
         y1: Math.ceil(Math.max(at.y, this.drag.y)),
         x1: Math.ceil(Math.max(at.x, this.drag.x)),
       };
-    if (this.info) {
-      const label = this.tiles!.labelAt(at.y, at.x);
-      const what = label > 0 ? `object ${label}` : label === 0 ? "background" : "not annotated";
-      el("where").textContent = `y ${Math.floor(at.y)}  x ${Math.floor(at.x)}  ${what}  ${Math.round((this.view.scale / this.density) * 100)} %`;
-    }
+    this.showPlace();
     this.drawShapes(); // a stroke draws the tiles itself
+  }
+
+  /** Say what is under the pointer. */
+  private showPlace(): void {
+    if (!this.tiles || !this.pointer) return;
+    const { y, x } = this.pointer;
+    const label = this.labelAt(y, x);
+    const percent = Math.round((this.view.scale / this.density) * 100);
+    let what = "not annotated";
+    if (label === undefined) what = "not loaded yet";
+    else if (label >= 0) what = label > 0 ? `object ${label}` : "background";
+    el("where").textContent = `y ${Math.floor(y)}  x ${Math.floor(x)}  ${what}  ${percent} %`;
   }
 
   private up(at: Point): void {
@@ -547,7 +567,7 @@ class Page {
     if (points.length < 2) return;
     const counts = new Map<number, number>();
     for (const [y, x] of points) {
-      const label = this.tiles!.labelAt(y, x);
+      const label = this.labelAt(y, x) ?? -1;
       if (label > 0) counts.set(label, (counts.get(label) ?? 0) + 1);
     }
     const under = [...counts].sort((a, b) => b[1] - a[1])[0]?.[0];

@@ -2,7 +2,7 @@
 
 import * as api from "./api";
 import { mayPaint, segmentSpans } from "./brush";
-import { SIDE } from "./grid";
+import { SIDE, type Place } from "./grid";
 import { changedRuns } from "./runs";
 import { Refused } from "./saving";
 import type { LabelTile, Tiles } from "./tiles";
@@ -22,11 +22,15 @@ interface PaintedTile {
   runs: number[];
 }
 
+const placeKey = ({ ty, tx }: Place): string => `${ty}/${tx}`;
+
 /** A stroke; the tiles know it until it is saved or taken back. */
 export class Stroke {
   private readonly before = new Map<LabelTile, Int32Array>(); // while it is drawn
   private readonly runs = new Map<LabelTile, number[]>(); // once it is drawn
   private readonly points: [number, number, number][] = []; // y, x, radius
+  private readonly awaited = new Map<string, Place>(); // tiles that were painted on and are not here yet
+  private drawn = false;
 
   constructor(
     readonly tiles: Tiles,
@@ -60,9 +64,14 @@ export class Stroke {
         const until = Math.min(end, (Math.floor(from / SIDE) + 1) * SIDE);
         const tile = this.tiles.labelTile(span.y, from);
         if (tile) paint(tile, span.y % SIDE, from % SIDE, (from % SIDE) + until - from);
+        else this.await({ ty: Math.floor(span.y / SIDE), tx: Math.floor(from / SIDE) });
         from = until;
       }
     }
+  }
+
+  private await(place: Place): void {
+    this.awaited.set(placeKey(place), place);
   }
 
   private readonly rows = new Map<LabelTile, [number, number]>();
@@ -83,15 +92,15 @@ export class Stroke {
     return this.before.has(tile) || this.runs.has(tile);
   }
 
-  /** Paint over a tile of this stroke that was loaded anew. */
+  /** Paint over a tile of this stroke that was loaded. */
   repaint(tile: LabelTile): void {
-    if (!this.has(tile)) return;
+    if (!this.awaited.delete(placeKey(tile.place)) && !this.has(tile)) return;
     const before = tile.data.slice();
     for (let n = 0; n < this.points.length; n++)
       this.segment(n, (at, row, from, until) => {
         if (at === tile) this.paint(tile, row, from, until);
       });
-    if (this.runs.has(tile)) this.runs.set(tile, changedRuns(before, tile.data));
+    if (this.drawn) this.runs.set(tile, changedRuns(before, tile.data));
     else this.before.set(tile, before);
   }
 
@@ -104,15 +113,17 @@ export class Stroke {
     }
   }
 
-  /** The stroke is drawn: what comes later is not part of it. Tells whether it changed a pixel. */
+  /** The stroke is drawn: what comes later is not part of it. Tells whether there is something to save. */
   finish(): boolean {
+    this.drawn = true;
     for (const [tile, before] of this.before) {
       const runs = changedRuns(before, tile.data);
       if (runs.length > 0) this.runs.set(tile, runs);
     }
     this.before.clear();
-    if (this.runs.size === 0) this.tiles.strokes.delete(this);
-    return this.runs.size > 0;
+    const any = this.runs.size + this.awaited.size > 0;
+    if (!any) this.tiles.strokes.delete(this);
+    return any;
   }
 
   /** The runs of changed pixels of each tile. */
@@ -125,6 +136,7 @@ export class Stroke {
   /** Save the stroke: on its tiles as they are now, where another window has changed them. */
   async save(say: (text: string) => void): Promise<void> {
     try {
+      await Promise.all([...this.awaited.values()].map((place) => this.tiles.load(place)));
       await this.send();
     } catch (error) {
       if (!(error instanceof Refused)) throw error; // the stroke stays on the screen, and is sent again

@@ -152,7 +152,12 @@ export class Tiles {
       for (const stroke of this.strokes) stroke.repaint(old);
       this.painter.refresh(old.texture, old.data, 0, SIDE);
     } else {
-      this.labelTiles.set(key, { place, data, version, texture: this.painter.texture(data, SIDE, SIDE) });
+      const tile = { place, data, version, texture: this.painter.texture(data, SIDE, SIDE) };
+      this.labelTiles.set(key, tile);
+      if (level === 0 && this.strokes.size > 0) {
+        for (const stroke of this.strokes) stroke.repaint(tile);
+        this.painter.refresh(tile.texture, data, 0, SIDE);
+      }
       while (this.labelTiles.size > MOST_LABELS) {
         const [oldest] = [...this.labelTiles].find(([, tile]) => !this.isPainted(tile)) ?? [];
         if (oldest === undefined) break;
@@ -178,10 +183,17 @@ export class Tiles {
     return this.labelTiles.get(keyOf(0, { ty: Math.floor(y / SIDE), tx: Math.floor(x / SIDE) }));
   }
 
-  labelAt(y: number, x: number): number {
+  /** The label of a point as a level shows it; undefined if its tile is not here. Outside of the image it is -1. */
+  labelAt(y: number, x: number, level = 0): number | undefined {
     if (y < 0 || x < 0 || y >= this.size.height || x >= this.size.width) return -1;
-    const tile = this.labelTile(y, x);
-    return tile ? tile.data[(Math.floor(y) % SIDE) * SIDE + (Math.floor(x) % SIDE)]! : -1;
+    const [row, column] = [Math.floor(y / 2 ** level), Math.floor(x / 2 ** level)];
+    const tile = this.labelTiles.get(keyOf(level, { ty: Math.floor(row / SIDE), tx: Math.floor(column / SIDE) }));
+    return tile?.data[(row % SIDE) * SIDE + (column % SIDE)];
+  }
+
+  /** Load a tile of level 0. */
+  load(place: Place): Promise<void> {
+    return this.loadLabels(0, place);
   }
 
   /** The places of the tiles of level 0 that are here or on their way. */

@@ -200,3 +200,45 @@ test("coarser tiles that were not made yet are asked for when a plane is shown a
   await soon();
   assert.equal(asked, 2);
 });
+
+test("a stroke over a tile that is not loaded yet is painted once it is, before or after the stroke ends", async () => {
+  for (const early of [true, false]) {
+    const { server, saving } = begun();
+    const tiles = new Tiles(plane, size, painter, () => undefined, assert.fail);
+    const stroke = new Stroke(tiles, size, { value: 3, radius: 4, protect: true, exempt: -1 }, "stroke");
+    stroke.to(100, 50);
+    if (early) await tiles.load({ ty: 0, tx: 0 });
+    stroke.to(100, 90);
+    assert.ok(stroke.finish());
+    saving.add(() => stroke.save(() => undefined));
+    await saving.idle();
+    assert.deepEqual([tiles.labelAt(100, 50), tiles.labelAt(100, 90), saving.unsaved, tiles.strokes.size], [3, 3, 0, 0]);
+    assert.ok(server.count(3) > 300);
+    assert.deepEqual(tileOf(tiles).data, server.data);
+  }
+});
+
+test("a stroke over a tile that cannot be loaded waits", async () => {
+  const { server, saving, draw } = begun();
+  const taken = globalThis.fetch;
+  globalThis.fetch = (async () => Promise.reject(new TypeError("Failed to fetch"))) as typeof fetch;
+  const tiles = new Tiles(plane, size, painter, () => undefined, assert.fail);
+  draw(tiles, 100, 1);
+  await saving.idle();
+  assert.equal(saving.unsaved, 1);
+  tiles.rest();
+  globalThis.fetch = taken;
+  await saving.again();
+  assert.deepEqual([saving.unsaved, tiles.strokes.size], [0, 0]);
+  assert.ok(server.count(1) > 300);
+});
+
+test("a label is read at the level that is shown; one that is not loaded is not known", async () => {
+  const { server } = begun();
+  server.data[3 * SIDE + 5] = 8;
+  const tiles = new Tiles(plane, { height: 4 * SIDE, width: 4 * SIDE }, painter, () => undefined, assert.fail);
+  tiles.want({ y0: 0, x0: 0, y1: 4 * SIDE, x1: 4 * SIDE }, 2, [], 2);
+  while (tiles.labelAt(0, 0, 2) === undefined) await new Promise((done) => setTimeout(done, 1));
+  assert.deepEqual([tiles.labelAt(14, 21, 2), tiles.labelAt(16, 21, 2)], [8, -1]);
+  assert.deepEqual([tiles.labelAt(14, 21), tiles.labelAt(-1, 21)], [undefined, -1]);
+});
