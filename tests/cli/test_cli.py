@@ -17,7 +17,15 @@ from septum.experiments import series as series_job
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, SeedsCompared
 from septum.io.files import write_image
 from septum.prediction import predict as predict_job
-from septum.prediction.events import ImageDone, ImageFailed, ImageSkipped, ImageStarted, Predicted, TileDone
+from septum.prediction.events import (
+    ImageDone,
+    ImageFailed,
+    ImageSkipped,
+    ImageStarted,
+    Opened,
+    Predicted,
+    TileDone,
+)
 from septum.report.curve import Curve
 from septum.training import loop as train_job
 from septum.training.events import Planned, Saved, Step, Trained, Validated
@@ -384,6 +392,21 @@ def test_predict_exit_codes(
     assert err.count("failed: image") == bad
     if bad:
         assert err.endswith(f"failed: image{good + bad - 1}.png: not an image\n")
+
+
+def test_images_of_workers_are_counted_out_of_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict_files(settings: predict_job.PredictSettings) -> Iterator[Event]:
+        yield Opened(3, None)
+        for name in "ab":
+            yield ImageDone(Path(f"{name}.png"), Path(f"out/{name}.png"), 0.5, 7)
+        yield ImageFailed(Path("c.png"), "not an image")
+        yield Predicted(2, 1, 1.0, 1 << 29)
+
+    monkeypatch.setattr(predict_job, "predict_files", predict_files)
+    code, _, err = run("predict", "m.safetensors", "in", "-o", "out", "--workers", "2")
+    assert code == 1
+    counts = [line for line in err.splitlines() if " images" in line]
+    assert [line.split()[0] for line in counts] == ["1/3", "2/3", "3/3"]
 
 
 def test_images_that_had_a_result_are_counted_and_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

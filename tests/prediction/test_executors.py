@@ -24,7 +24,7 @@ from septum.io.files import read_image, write_image
 from septum.nn.unet import UNet, UNetSettings
 from septum.prediction import executors as module
 from septum.prediction.block_store import BlockTask
-from septum.prediction.events import BlockDone, ImageDone, ImageFailed
+from septum.prediction.events import BlockDone, ImageDone, ImageFailed, Opened
 from septum.prediction.executors import compute_block, open_executor
 from septum.prediction.model import ModelHeader, save_model
 from septum.prediction.predict import predict_files
@@ -165,6 +165,7 @@ def test_an_image_that_ends_its_workers_does_not_stop_the_others(
 ) -> None:
     (tmp_path / "in/bad.tif").write_bytes(b"no image")
     events = _on_workers(monkeypatch, tmp_path / "elsewhere", relative, deadly="1.tif")
+    assert [event.images for event in events if isinstance(event, Opened)] == [4]
     assert [event.path.name for event in events if isinstance(event, ImageDone)] == ["0.tif", "2.tif"]
     failed = {event.path: event.message for event in events if isinstance(event, ImageFailed)}
     assert set(failed) == {Path("in/1.tif"), Path("in/bad.tif")}

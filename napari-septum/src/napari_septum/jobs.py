@@ -177,7 +177,7 @@ def describe(event: Event) -> Update | None:
             return Update(text)
         case Warned(text):
             return Update(warning=text)
-        case Opened(words):
+        case Opened(_, str(words)):
             return Update(words)
         case Checked(report):
             warnings = [line.removeprefix(_WARNING) for line in report.lines() if line.startswith(_WARNING)]

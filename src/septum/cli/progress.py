@@ -134,8 +134,9 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
     finished: set[Path] = set()  # an image that is done may fail after that, for another program
     for record in job:
         match record:
-            case Opened(words):
-                progress.say(words)
+            case Opened(count, words):
+                if words is not None:
+                    progress.say(words)
             case ImageStarted(path, index, count):
                 # Of many small images the first speaks for all, unless details are asked for.
                 (progress.say if record.blocks or not started else progress.detail)(layout_text(record))
@@ -172,6 +173,7 @@ def follow_prediction(job: Iterable[Event], progress: Progress, outcome: Outcome
             case ImageFailed(path):
                 outcome.failed.append(record)
                 finished.add(path)
+                progress.show(len(finished), count, note=path.name)
                 progress.say(f"{path} failed")
             case Warned(text):
                 progress.warn(text)

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened(Event):
-    """The model that predicts is one that comes with Septum; `words` state for what it was made."""
+    """The model is open, and `images` images are found; `words` state for what a model that comes with Septum was made.
 
-    words: str
+    `words` is None for any other model.
+    """
+
+    images: int
+    words: str | None
 
 
 @dataclass(frozen=True)

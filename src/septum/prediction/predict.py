@@ -65,8 +65,9 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
 
     Yields
     ------
-    Opened of a model that comes with Septum; ImageSkipped for each image that is left out; ImageStarted, TileDone or
-    BlockDone, Warned, ImageDone or ImageFailed for each other image; Predicted at the end.
+    Opened; ImageSkipped for each image that is left out; ImageStarted, TileDone or BlockDone, Warned, ImageDone or
+    ImageFailed for each other image; Predicted at the end. Of whole images that Dask's workers predict there is no
+    ImageStarted and no TileDone.
 
     Raises
     ------
@@ -83,8 +84,7 @@ def predict_files(settings: PredictSettings) -> Iterator[Event]:
     model = open_model(settings.model, settings.device)
     output = resolve_output(settings.output, model)
     asked = asked_factor(settings.scale, settings.object_size, model.header)
-    if (words := model.header.describe_release()) is not None:
-        yield Opened(words)
+    yield Opened(len(files), model.header.describe_release())
     for folder in dict.fromkeys(target.parent for _, target in files) if settings.out is not None else ():
         try:
             folder.mkdir(parents=True, exist_ok=True)
