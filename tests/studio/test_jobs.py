@@ -22,12 +22,12 @@ from septum.prediction.model import ModelHeader, save_model
 from septum.settings import Settings, flag_of, options_of
 from septum.studio.jobs import run_job
 from septum.studio.label_store import LabelStore
-from septum.studio.messages import read_message
+from septum.studio.processes.messages import read_message
+from septum.studio.processes.worker import Channel
 from septum.studio.project import Project
 from septum.studio.server import STATIC
 from septum.studio.settings import FIELDS
 from septum.studio.tile_grid import SIDE, empty_tile
-from septum.studio.worker import Channel
 from septum.training.settings import TrainSettings
 
 

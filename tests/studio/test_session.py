@@ -17,7 +17,7 @@ import pytest
 from septum.errors import FileError, SeptumError
 from septum.io.files import open_image, read_mask, write_image
 from septum.studio import masks
-from septum.studio.label_store import LabelStore
+from septum.studio.label_store import EditConflictError, LabelStore
 from septum.studio.project import Entry, Project
 from septum.studio.pyramid import Pyramid
 from septum.studio.session import Session
@@ -46,8 +46,8 @@ def until(true: Any, seconds: float = 30) -> None:
 def test_a_mask_that_could_not_be_written_is_written_without_another_edit(
     session: Session, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("septum.studio.session._WRITE_AFTER_S", 0.05)
-    monkeypatch.setattr("septum.studio.session._RETRY_S", 0.05)
+    monkeypatch.setattr("septum.studio.background._WRITE_AFTER_S", 0.05)
+    monkeypatch.setattr("septum.studio.background.RETRY_S", 0.05)
     told: list[str] = []
     monkeypatch.setattr(session.hub, "send", lambda topic, **values: told.append(topic))
     entry = next(iter(session.project.entries.values()))
@@ -168,29 +168,103 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[FakeChild]:
     return started
 
 
-def test_learning_begins_with_a_mask_that_is_read_and_names_those_that_are_not(
-    folder: Path, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def add_masks(folder: Path, *names: str) -> None:
+    """Write masks with two objects."""
     mask = np.zeros((96, 128), np.uint8)
     mask[:10], mask[50:60] = 1, 2
-    (folder / "masks").mkdir()
-    for name in ("a.png", "b.png"):
+    (folder / "masks").mkdir(exist_ok=True)
+    for name in names:
         write_image(folder / "masks" / name, mask, axes="YX", labels=True)
+
+
+def counts(session: Session) -> list[int]:
+    return [image["objects"] for image in session.overview()["images"]]
+
+
+def test_learning_begins_with_masks_that_nobody_has_opened(
+    folder: Path, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_masks(folder, "a.png", "b.png")
+    before = {path: path.read_bytes() for path in (folder / "masks").iterdir()}
     session = Session(StudioSettings(folder=folder))
     told: list[tuple[str, Any]] = []
     monkeypatch.setattr(session.hub, "send", lambda topic, **values: told.append((topic, values.get("objects"))))
-    text = session.overview()["live"]["text"]
-    assert text == (
-        "Paint two objects, and learning begins. 2 images with a mask are not learned from yet: open each once."
-    )
-    assert not children
-    first, second = session.project.entries.values()
-    assert session.describe(first)["objects"] == 2
-    assert ("labels", 2) in told
+    session.begin()
+    until(lambda: children)
+    assert told.count(("labels", 2)) == 2 and counts(session) == [2, 2]
     assert [child.task["task"] for child in children] == ["live"]
-    assert session.overview()["live"]["text"].endswith("1 image with a mask is not learned from yet: open it once.")
-    session.describe(second)
     assert session.overview()["live"]["text"] == "Paint two objects, and learning begins."
+    add_masks(folder, "a.png")  # changed by another program
+    write_image(folder / "masks" / "a.png", np.zeros((96, 128), np.uint8), axes="YX", labels=True)
+    until(lambda: counts(session) == [0, 2])
+    until(lambda: children[0].commands == ["masks", "masks"])
+    session.close()
+    assert {path: path.read_bytes() for path in (folder / "masks").iterdir()}.keys() == before.keys()
+
+
+def test_a_mask_that_cannot_be_read_and_a_large_one_are_named_and_the_others_learned(
+    folder: Path, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("c.png", "d.png"):
+        write_image(folder / "images" / name, np.zeros((96, 128), np.uint8), axes="YX")
+    write_image(folder / "images" / "large.png", np.zeros((96, 200), np.uint8), axes="YX")
+    add_masks(folder, "b.png", "d.png")
+    (folder / "masks" / "a.png").write_bytes(b"this is no image")
+    write_image(folder / "masks" / "c.png", np.zeros((20, 20), np.uint8), axes="YX", labels=True)
+    write_image(folder / "masks" / "large.png", np.ones((96, 200), np.uint8), axes="YX", labels=True)
+    monkeypatch.setattr("septum.studio.background.MOST_READ", 96 * 199)
+    session = Session(StudioSettings(folder=folder))
+    session.begin()
+    until(lambda: children)
+    assert counts(session) == [0, 2, 0, 2, 0]
+    text = session.overview()["live"]["text"]
+    assert "1 image with a large mask is not learned from yet: open it once.\nNot learned from:\n" in text
+    assert "masks/a.png: " in text and "c.png: a mask of 20 x 20 pixels" in text and text.count("\n") == 3
+    large = next(entry for entry in session.project.entries.values() if entry.name == "large.png")
+    assert session.describe(large)["objects"] == 1
+    until(lambda: "large mask" not in session.overview()["live"]["text"])
+    add_masks(folder, "a.png")
+    until(lambda: counts(session) == [2, 2, 0, 2, 1])
+    until(lambda: "a.png" not in session.overview()["live"]["text"])
+    assert "c.png: a mask of 20 x 20 pixels" in session.overview()["live"]["text"]
+    session.close()
+
+
+def test_a_mask_that_is_read_is_entered_with_the_note_that_it_was_read_or_not_at_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_masks(folder, "a.png")
+    before = (folder / "masks" / "a.png").read_bytes()
+    session = Session(StudioSettings(folder=folder))
+    entry = next(iter(session.project.entries.values()))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(masks, "mark_written", killed)
+        with pytest.raises(KeyboardInterrupt):
+            session.describe(entry)
+    assert session.store.counts() == {}
+    session.close()
+    again = Session(StudioSettings(folder=folder))
+    assert again.describe(entry)["objects"] == 2
+    again.close()
+    assert [p.name for p in (folder / "masks").iterdir()] == ["a.png"]
+    assert (folder / "masks" / "a.png").read_bytes() == before
+
+
+def test_reading_in_the_background_does_not_undo_a_stroke(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_masks(folder, "a.png")
+    session = Session(StudioSettings(folder=folder))
+    entry = next(iter(session.project.entries.values()))
+    found = masks.find_existing(session.project, session.store, entry, session.project.open(entry))
+    assert found is not None
+    session.edit(entry, 0, 0, stroke(0, 5, 7))
+    with pytest.raises(EditConflictError):
+        masks.enter_existing(session.store, found)
+    assert counts(session)[0] == 1
+    assert masks.unread(session.project, session.store, entry) is None  # the stroke is not written yet
     session.close()
 
 
@@ -243,7 +317,7 @@ def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkey
             raise FileError("slide.tif: not readable just now", "a drive that answers")
         yield 1.0
 
-    monkeypatch.setattr("septum.studio.session._RETRY_S", 0.2)
+    monkeypatch.setattr("septum.studio.session.RETRY_S", 0.2)
     monkeypatch.setattr(session.pyramid, "build", build)
     entry = next(iter(session.project.entries.values()))
 

@@ -127,7 +127,8 @@ class Page {
     if (!entry) return;
     entry.objects = objects;
     entry.annotated = true;
-    this.listImages();
+    const option = [...choice("images").options].find((one) => one.value === id);
+    if (option) option.text = `${entry.name} (${objects})`;
   }
 
   /** Open the first of these images that can be opened; say which cannot, below what was told before. */

@@ -15,7 +15,7 @@ from septum.experiments.events import ReportWritten
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, TileDone
 from septum.report.numbers import format_scores, format_seconds
 from septum.review.suggest import Judged, Suggested
-from septum.studio.messages import ServerLink
+from septum.studio.processes.messages import ServerLink
 from septum.training.events import Checked, Resumed, Step, Trained, Validated
 from septum.training.interrupt import StopRequest
 

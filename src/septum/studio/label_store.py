@@ -8,21 +8,19 @@ work after a restart too.
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.errors import DataError, FileError, SeptumError
-from septum.io.formats import format_path
-from septum.studio.tile_grid import SIDE, Place, Rect, changed_box, clip_tile, empty_tile, pack, tile_box, unpack
+from septum.errors import DataError, SeptumError
+from septum.studio.database import Database
+from septum.studio.tile_change import TileChange, compare_tile, held_in
+from septum.studio.tile_grid import SIDE, Place, Rect, clip_tile, empty_tile, pack, tile_box, unpack
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS plane(id INTEGER PRIMARY KEY, image TEXT, t INT, z INT, h INT, w INT, UNIQUE(image, t, z));
@@ -38,6 +36,10 @@ CREATE TABLE IF NOT EXISTS image(name TEXT PRIMARY KEY, reserved INT);
 CREATE TABLE IF NOT EXISTS note(key TEXT PRIMARY KEY, value TEXT);
 """
 _CACHED_TILES = 64
+_EMPTY = empty_tile()
+_EMPTY.flags.writeable = False
+READ = "read mask"
+"""The name of the edit by which a mask that exists is read."""
 
 
 class EditConflictError(SeptumError):
@@ -76,7 +78,19 @@ class Edit:
     others: tuple[Edit, ...] = ()
 
 
-class LabelStore:
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Changes of planes of an image, ready to be written; see `LabelStore.compare`.
+
+    `latest` is the latest edit that they were made on.
+    """
+
+    image: str
+    latest: int
+    planes: tuple[tuple[Plane, tuple[TileChange, ...]], ...]
+
+
+class LabelStore(Database):
     """The labels of all images of a folder.
 
     Parameters
@@ -91,49 +105,11 @@ class LabelStore:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.RLock()
-        self._path = path
-        with self._errors():
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=20)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
+        super().__init__(path, _SCHEMA)
         self._cache: OrderedDict[tuple[int, Place], tuple[int, NDArray[np.int32]]] = OrderedDict()
 
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn errors of SQLite into words."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise FileError(
-                f"{format_path(self._path)}: {error}",
-                "a file of labels that can be read and written",
-                "free some space and check the disk; if the file is damaged, move it away: masks are read again",
-            ) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._cache.clear()
-                if self._db.in_transaction:  # on a full disk SQLite may have ended it
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _all(self, question: str, *values: Any) -> list[Any]:
-        with self._lock, self._errors():
-            return self._db.execute(question, values).fetchall()
+    def _undone(self) -> None:
+        self._cache.clear()
 
     def plane(self, image: str, t: int, z: int, sides: tuple[int, int]) -> Plane:
         """Return a plane of an image of these sides; it is entered if it is new.
@@ -145,7 +121,7 @@ class LabelStore:
         """
         found = self._all("SELECT id, h, w FROM plane WHERE image=? AND t=? AND z=?", image, t, z)
         if not found:
-            with self._transaction() as db:
+            with self.transaction() as db:
                 db.execute("INSERT INTO plane(image, t, z, h, w) VALUES(?, ?, ?, ?, ?)", (image, t, z, *sides))
             return self.plane(image, t, z, sides)
         number, *before = found[0]
@@ -157,7 +133,7 @@ class LabelStore:
                     "the image that was painted on",
                     "put that image back, or give the new one another name",
                 )
-            with self._transaction() as db:
+            with self.transaction() as db:
                 db.execute("UPDATE plane SET h=?, w=? WHERE id=?", (*sides, plane.id))
         return plane
 
@@ -173,6 +149,17 @@ class LabelStore:
     def versions(self, plane: Plane) -> dict[Place, int]:
         """Return the version of each tile of a plane that was ever painted."""
         return {(ty, tx): v for ty, tx, v in self._all("SELECT ty, tx, version FROM tile WHERE plane=?", plane.id)}
+
+    def all_versions(self) -> dict[int, dict[Place, int]]:
+        """Return the same for all planes, by their ids."""
+        found: dict[int, dict[Place, int]] = {}
+        for plane, ty, tx, version in self._all("SELECT plane, ty, tx, version FROM tile"):
+            found.setdefault(plane, {})[(ty, tx)] = version
+        return found
+
+    def edited(self) -> set[int]:
+        """Return the ids of the planes that a person has edited; those of which only a mask was read are left out."""
+        return {row[0] for row in self._all("SELECT DISTINCT plane FROM edit WHERE name!=?", READ)}
 
     def version(self, plane: Plane, place: Place) -> int:
         """Return the version of a tile: the number of its changes."""
@@ -194,7 +181,9 @@ class LabelStore:
                 self._cache.move_to_end((plane.id, place))
                 return cached[1]
             found = self._all("SELECT data FROM tile WHERE plane=? AND ty=? AND tx=?", plane.id, *place)
-            array = unpack(found[0][0], (SIDE, SIDE)) if found else empty_tile()
+            if not found:
+                return _EMPTY
+            array = unpack(found[0][0], (SIDE, SIDE))
             array.flags.writeable = False
             self._cache[(plane.id, place)] = (version, array)
             while len(self._cache) > _CACHED_TILES:
@@ -228,7 +217,7 @@ class LabelStore:
 
     def reserve(self, image: str, count: int = 1) -> int:
         """Return the first of `count` ids that no object of an image has or had; no later call returns them."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             highest = db.execute(
                 "SELECT max(object) FROM held JOIN plane ON plane.id=held.plane WHERE image=?", (image,)
             ).fetchone()[0]
@@ -237,18 +226,19 @@ class LabelStore:
             db.execute("INSERT OR REPLACE INTO image(name, reserved) VALUES(?, ?)", (image, first + count - 1))
         return first
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of objects of each image that has labels."""
+    def counts(self, image: str | None = None) -> dict[str, int]:
+        """Return the number of objects of each image that has labels, or of one image."""
         rows = self._all(
-            "SELECT image, count(DISTINCT CASE WHEN object>0 THEN plane * 4294967296 + object END) FROM held "
-            "JOIN plane ON plane.id=held.plane GROUP BY image"
+            "SELECT image, count(DISTINCT CASE WHEN object>0 THEN plane * 4294967296 + object END) FROM plane "
+            "JOIN held ON plane.id=held.plane WHERE ?1 IS NULL OR image=?1 GROUP BY image",
+            image,
         )
-        return {image: int(count) for image, count in rows}
+        return {name: int(count) for name, count in rows}
 
     def note(self, key: str, value: str | None = None) -> str | None:
         """Return a value that is kept for a key; with `value`, keep it."""
         if value is not None:
-            with self._transaction() as db:
+            with self.transaction() as db:
                 db.execute("INSERT OR REPLACE INTO note(key, value) VALUES(?, ?)", (key, value))
         found = self._all("SELECT value FROM note WHERE key=?", key)
         return str(found[0][0]) if found else None
@@ -283,56 +273,63 @@ class LabelStore:
         EditConflictError
             If a tile has another version: nothing is changed.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             for place, version in (expected or {}).items():
                 if self.version(plane, place) != version:
                     raise EditConflictError(
                         f"tile {place} was changed in another window", f"version {version}", "paint on the new state"
                     )
-            return self._enter(db, plane, name, changes)[1]
+            return self._enter(db, plane, name, self._compare(plane, changes))[1]
 
-    def write_planes(
-        self, name: str, changes: Iterable[tuple[Plane, Mapping[Place, NDArray[np.int32]]]]
-    ) -> Edit | None:
-        """Replace tiles in several planes of one image, as one edit; None if nothing changes.
+    def compare(
+        self, image: str, changes: Iterable[tuple[Plane, Mapping[Place, NDArray[np.int32]]]], latest: int
+    ) -> Changes:
+        """Make changes of planes of one image ready; others may read and write meanwhile.
 
-        Parameters
-        ----------
-        name
-            As in `write`.
-        changes
-            Planes, each with ``(SIDE, SIDE)`` int32 labels by tile, as in `write`.
+        `changes` are planes, each with ``(SIDE, SIDE)`` int32 labels by tile as in `write`, `latest` the edit that
+        they were made on (`latest_edit`).
         """
-        with self._transaction() as db:
-            entered = [self._enter(db, plane, name, tiles) for plane, tiles in changes]
+        return Changes(image, latest, tuple((plane, self._compare(plane, tiles)) for plane, tiles in changes))
+
+    def write_planes(self, name: str, changes: Changes) -> Edit | None:
+        """Do the changes of `compare` as one edit, with a name as in `write`; None if nothing changes.
+
+        Raises
+        ------
+        EditConflictError
+            If the image was edited since: nothing is changed.
+        """
+        with self.transaction() as db:
+            if self.latest_edit(changes.image) != changes.latest:
+                raise EditConflictError(f"{changes.image}: edited meanwhile", "no edit", "do it again")
+            entered = [self._enter(db, plane, name, differing) for plane, differing in changes.planes]
             numbers = [number for number, _ in entered if number is not None]
             db.executemany("INSERT INTO joined VALUES(?, ?)", [(number, numbers[0]) for number in numbers])
             return _join([edit for number, edit in entered if number is not None])
 
+    def _compare(self, plane: Plane, tiles: Mapping[Place, NDArray[np.int32]]) -> tuple[TileChange, ...]:
+        compared = (
+            compare_tile(place, self.tile(plane, place), clip_tile(tile, place, plane.sides))
+            for place, tile in tiles.items()
+        )
+        return tuple(change for change in compared if change is not None)
+
     def _enter(
-        self, db: sqlite3.Connection, plane: Plane, name: str, changes: Mapping[Place, NDArray[np.int32]]
+        self, db: sqlite3.Connection, plane: Plane, name: str, changes: Sequence[TileChange]
     ) -> tuple[int | None, Edit]:
         """Replace tiles of a plane and enter the edit; return its number, None without a change."""
-        differing = {}
-        for place, after in changes.items():
-            before = self.tile(plane, place)
-            after = clip_tile(after, place, plane.sides)
-            box = changed_box(before, after)
-            if box is not None:
-                differing[place] = (box, before, after)
-        if not differing:
+        if not changes:
             return None, Edit(name, plane, {})
         _forget_undone(db, plane.image)
         row = db.execute("INSERT INTO edit(plane, name, at, undone) VALUES(?, ?, ?, 0)", (plane.id, name, time.time()))
         versions = {}
-        for place, (box, before, after) in differing.items():
-            part = box.within(Rect(0, 0, SIDE, SIDE))
-            corners = (box.y0, box.x0, box.y1, box.x1)
+        for one in changes:
+            corners = (one.box.y0, one.box.x0, one.box.y1, one.box.x1)
             db.execute(
                 "INSERT INTO change VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row.lastrowid, *place, *corners, pack(before[part]), pack(after[part])),
+                (row.lastrowid, *one.place, *corners, one.before, one.after),
             )
-            versions[place] = self._replace(db, plane, place, after)
+            versions[one.place] = self._replace(db, plane, one.place, one.whole, one.held)
         return row.lastrowid, Edit(name, plane, versions)
 
     def undo(self, image: str) -> Edit | None:
@@ -344,7 +341,7 @@ class LabelStore:
         return self._step(image, undo=False)
 
     def _step(self, image: str, *, undo: bool) -> Edit | None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(
                 "SELECT edit.id, edit.name, plane.id, t, z, h, w, coalesce(first, edit.id) FROM edit "
                 "JOIN plane ON plane.id=edit.plane LEFT JOIN joined ON joined.edit=edit.id "
@@ -369,18 +366,15 @@ class LabelStore:
             box = Rect(*corners)
             array = self.tile(edit.plane, (ty, tx)).copy()
             array[box.within(Rect(0, 0, SIDE, SIDE))] = unpack(data, box.sides)
-            edit.versions[(ty, tx)] = self._replace(db, edit.plane, (ty, tx), array)
+            edit.versions[(ty, tx)] = self._replace(db, edit.plane, (ty, tx), pack(array), held_in(array))
         db.execute("UPDATE edit SET undone=? WHERE id=?", (int(undo), number))
         return edit
 
-    def _replace(self, db: sqlite3.Connection, plane: Plane, place: Place, array: NDArray[np.int32]) -> int:
+    def _replace(self, db: sqlite3.Connection, plane: Plane, place: Place, whole: bytes, held: list[int]) -> int:
         version = self.version(plane, place) + 1
-        db.execute("INSERT OR REPLACE INTO tile VALUES(?, ?, ?, ?, ?)", (plane.id, *place, version, pack(array)))
+        db.execute("INSERT OR REPLACE INTO tile VALUES(?, ?, ?, ?, ?)", (plane.id, *place, version, whole))
         db.execute("DELETE FROM held WHERE plane=? AND ty=? AND tx=?", (plane.id, *place))
-        held = np.unique(array)
-        db.executemany(
-            "INSERT INTO held VALUES(?, ?, ?, ?)", [(plane.id, int(v), *place) for v in held[held >= 0].tolist()]
-        )
+        db.executemany("INSERT INTO held VALUES(?, ?, ?, ?)", [(plane.id, label, *place) for label in held])
         self._cache.pop((plane.id, place), None)
         return version
 

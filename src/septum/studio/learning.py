@@ -14,16 +14,17 @@ from septum.io.files import read_mask
 from septum.io.formats import image_stem
 from septum.models.named import NAMES
 from septum.settings import MaskKind
-from septum.studio.child import Child
+from septum.studio.background import UnreadMasks
 from septum.studio.edits import Prediction
 from septum.studio.hub import Hub
 from septum.studio.label_store import LabelStore, Plane
+from septum.studio.processes.child import Child
 from septum.studio.project import Project
 from septum.studio.settings import FITTING, LEAST_OBJECTS, NOTHING, StudioSettings
 from septum.studio.tile_grid import Rect
-from septum.words import pluralize
 
 _RESTARTS = 3
+_MOST_NAMED = 8  # images that are not learned from, each with its reason
 _MOST_PIXELS = 16_000_000  # of a predicted file that is shown
 
 
@@ -55,6 +56,7 @@ class Learning:
         self._view: dict[str, Any] | None = None
         self._predictions: dict[int, Prediction] = {}
         self._told: dict[str, Any] = {"state": "waiting"}
+        self._unread = UnreadMasks()
         self.live_state = self._describe(self._told)
 
     @property
@@ -103,14 +105,23 @@ class Learning:
 
     def follow(self) -> None:
         """Start the training once there is something to learn from; it waits until that is enough."""
+        if self._live is not None:
+            return
         counts = self.store.counts()
-        if self._live is None and (sum(counts.values()) >= LEAST_OBJECTS or (self.kind == "classes" and counts)):
+        if sum(counts.values()) >= LEAST_OBJECTS or (self.kind == "classes" and counts):
             self.begin()
 
-    def follow_masks(self) -> None:
-        """Learn from a mask that was read, and say of how many images it is not yet read."""
+    def show_unread(self, unread: UnreadMasks) -> None:
+        """Say which masks are not read yet."""
+        if unread != self._unread:
+            self._unread = unread
+            self._show_live(self._told)
+
+    def learn_masks(self) -> None:
+        """Learn from masks that were read: of all annotated tiles, those to learn from are chosen again."""
         self.follow()
-        self._show_live(self._told)
+        if self._live is not None:
+            self._live.send({"command": "masks"})
 
     def look(self, plane: Plane, rect: Rect) -> None:
         """Predict this part of a plane from now on."""
@@ -181,17 +192,12 @@ class Learning:
         """Return the state of learning for the page, with a sentence for the person."""
         return {
             "state": message["state"],
-            "text": describe_learning({"unread_masks": self._unread_masks(), **message}, self.kind),
+            "text": describe_learning(message, self.kind, self._unread),
             "start": message.get("start", ""),
             "step": message.get("step", 0),
             "loss": message.get("loss"),
             "kind": self.kind,
         }
-
-    def _unread_masks(self) -> int:
-        """Return the number of images whose mask nobody has opened: its labels are not known."""
-        given = {entry.name for entry in self.project.entries.values() if entry.mask is not None}
-        return len(given - self.store.counts().keys()) if given else 0
 
     def _live_ended(self, reason: str) -> None:
         """Start the process again if it has crashed; not for ever."""
@@ -354,7 +360,7 @@ class Learning:
             self._job.close()
 
 
-def describe_learning(message: dict[str, Any], kind: MaskKind) -> str:
+def describe_learning(message: dict[str, Any], kind: MaskKind, unread: UnreadMasks | None = None) -> str:
     """Return sentences for the panel of the page.
 
     Parameters
@@ -363,6 +369,8 @@ def describe_learning(message: dict[str, Any], kind: MaskKind) -> str:
         Message of the training that goes on. Where it holds a `text`, this text is returned.
     kind
         Whether labels are objects or classes.
+    unread
+        Masks that are not read yet.
     """
     text = str(message.get("text", ""))
     if text:
@@ -381,9 +389,9 @@ def describe_learning(message: dict[str, Any], kind: MaskKind) -> str:
         text = f"Learning from {message[kind]} {kind}{some}: step {step}. Started {message.get('start', '')}."
         if not classes and not message.get("background"):
             text += " Paint some background too: press X."
-    if unread := message.get("unread_masks"):
-        are, each = ("is", "it") if unread == 1 else ("are", "each")
-        text += f" {pluralize(unread, 'image')} with a mask {are} not learned from yet: open {each} once."
-    if passed_over := message.get("passed_over"):
-        text = "\n".join([text, "Not learned from:", *passed_over])
+    unread = unread or UnreadMasks()
+    text += unread.text
+    if passed_over := [*message.get("passed_over", ()), *unread.failed]:
+        lines, more = passed_over[:_MOST_NAMED], len(passed_over) - _MOST_NAMED
+        text = "\n".join([text, "Not learned from:", *lines, *([f"and {more} more images"] if more > 0 else [])])
     return text

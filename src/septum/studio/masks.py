@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,58 @@ from septum.arrays.targets import UNANNOTATED
 from septum.errors import DataError, FileError
 from septum.io.annotations.formats import is_drawn, split_place
 from septum.io.atomic import as_error
-from septum.io.files import images_in, read_mask, write_image
+from septum.io.files import images_in, read_mask
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
-from septum.io.tiff_write import write_tiff_from
-from septum.io.zarr_write import create_zarr
 from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
 from septum.pairing.fit import fit_mask, grid_of
 from septum.studio.existing import find_others
-from septum.studio.label_store import LabelStore, Plane
+from septum.studio.label_store import READ, Changes, Edit, EditConflictError, LabelStore, Plane
+from septum.studio.mask_file import MaskContent, write_parts, write_whole
 from septum.studio.project import Entry, Project, signature
 from septum.studio.pyramid import Shown
-from septum.studio.tile_grid import HIGHEST_ID, SIDE, Place, Rect, empty_tile, image_box, tile_box
+from septum.studio.tile_grid import HIGHEST_ID, Place, empty_tile, image_box, tile_box
 
 MOST_PIXELS = 100_000_000
 """Masks of more pixels are not written after each edit, but when they are asked for."""
 
 
-def read_existing(project: Project, store: LabelStore, entry: Entry, shown: Shown) -> str | None:
-    """Read the mask of an image into the labels, if it was not written by the studio or has changed since.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A mask that exists and is not in the labels yet, or has changed since.
 
-    Returns
-    -------
-    str or None
-        A sentence if a mask was read.
+    Attributes
+    ----------
+    entry, file
+        The image, and the file of its mask.
+    changes
+        What differs from the labels.
+    key, before, now
+        The note that tells which file was read last, its value when this one was found, and its value afterwards.
+    """
+
+    entry: Entry
+    file: Path
+    changes: Changes
+    key: str
+    before: str | None
+    now: str
+
+
+def unread(project: Project, store: LabelStore, entry: Entry) -> str | None:
+    """Return the signature of the mask of an image if it is to be read: the studio has neither read nor written it.
+
+    The mask of an image with edits that are not written yet is not read: it is moved aside when they are written.
+    """
+    place = _place(project, entry)
+    if place is None or is_due(project, store, entry):
+        return None
+    _, before, now = _note(store, entry, place)
+    return None if before == now else now
+
+
+def find_existing(project: Project, store: LabelStore, entry: Entry, image: Image) -> Found | None:
+    """Read the mask of an image, if it is to be read; to be entered by `enter_existing`.
 
     Raises
     ------
@@ -51,21 +79,61 @@ def read_existing(project: Project, store: LabelStore, entry: Entry, shown: Show
     FileError
         If it cannot be read.
     """
+    latest = store.latest_edit(entry.name)  # before anything else: later edits are newer than what the file holds
+    place = _place(project, entry)
+    if place is None or unread(project, store, entry) is None:
+        return None
+    key, before, now = _note(store, entry, place)
+    file, sides = split_place(place)[0], _sides(image)
+    project.note_folders()
+    labels = _as_planes(file, _read(project, store, entry, place, image), sides)
+    places = product(range(sides["T"]), range(sides["Z"]))
+    planes = [store.plane(entry.name, t, z, (sides["Y"], sides["X"])) for t, z in places]
+    tiles = ((plane, _tiles(plane, labels[plane.t, plane.z])) for plane in planes)
+    return Found(entry, file, store.compare(entry.name, tiles, latest), key, before, now)
+
+
+def enter_existing(store: LabelStore, found: Found) -> Edit | None:
+    """Enter a mask into the labels together with the note that it was read; None if that changes nothing.
+
+    Raises
+    ------
+    EditConflictError
+        If the image was edited, or the mask was entered, since it was found.
+    """
+    with store.transaction():
+        done = store.write_planes(READ, found.changes)
+        if store.note(found.key) != found.before:
+            raise EditConflictError(f"{format_path(found.file)}: read already", "a mask that is new", "go on")
+        store.note(found.key, found.now)
+        mark_written(store, found.entry, store.latest_edit(found.entry.name))
+    return done
+
+
+def mark_written(store: LabelStore, entry: Entry, edit: int) -> None:
+    """Keep that the mask of an image holds an edit; see `LabelStore.latest_edit`."""
+    store.note(f"written {entry.name}", str(edit))
+
+
+def is_due(project: Project, store: LabelStore, entry: Entry) -> bool:
+    """Return True if an image was edited after its mask was written or read last."""
+    latest, written = store.latest_edit(entry.name), store.note(f"written {entry.name}")
+    if written is None:  # no mask yet, or one of a version of Septum that did not keep this
+        return latest > 0 and _may_lack_edits(project, store, entry)
+    return str(latest) != written
+
+
+def _place(project: Project, entry: Entry) -> Path | None:
+    """Return the mask of an image that is on the disk, or the place of its drawn objects."""
     own = project.mask_path(entry)
     place = own if own.is_file() else entry.mask
-    file = None if place is None else split_place(place)[0]
-    if place is None or file is None or not file.exists():
-        return None
+    return place if place is not None and split_place(place)[0].exists() else None
+
+
+def _note(store: LabelStore, entry: Entry, place: Path) -> tuple[str, str | None, str]:
+    """Return the key and the value of the note which file was read or written last, and its value for the file."""
     key = f"{'drawn' if is_drawn(place) else 'mask'} {entry.name}"
-    if store.note(key) == signature(file):
-        return None
-    project.note_folders()
-    labels = _as_planes(file, _read(project, store, entry, place, shown), shown)
-    places = product(range(shown.frames), range(shown.sections))
-    planes = [store.plane(entry.name, t, z, shown.sides) for t, z in places]
-    store.write_planes("read mask", ((plane, _tiles(plane, labels[plane.t, plane.z])) for plane in planes))
-    store.note(key, signature(file))
-    return f"read {format_path(file)}"
+    return key, store.note(key), signature(split_place(place)[0])
 
 
 def mask_file(project: Project, entry: Entry) -> Path | None:
@@ -73,7 +141,7 @@ def mask_file(project: Project, entry: Entry) -> Path | None:
     return next((f for f in (project.mask_path(entry), entry.mask) if f is not None and f.is_file()), None)
 
 
-def may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
+def _may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
     """Return True if the mask of an image may lack edits, as far as is known without the edit that it holds.
 
     A mask that another program has changed lacks none: it is read again. One that was only read is complete.
@@ -88,20 +156,30 @@ def may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
     return any(v > 1 for plane in store.planes(entry.name) for v in store.versions(plane).values())
 
 
-def _read(project: Project, store: LabelStore, entry: Entry, place: Path, shown: Shown) -> Image:
+def _read(project: Project, store: LabelStore, entry: Entry, place: Path, image: Image) -> Image:
     """Read a mask on the grid of its image."""
-    grid = grid_of(project.open(entry))
+    grid, sides = grid_of(image), _sides(image)
     if is_drawn(place):
         classes = class_numbers(e.mask for e in project.entries.values()) if store.note("kind") == "classes" else None
         return read_drawn_mask(place, grid, classes=classes)[0]
     # Masks of the studio state their axes, and leave out those of length 1.
     axes = None if _is_own(project, store, entry, place) else project.axes
-    return fit_mask(read_mask(place, axes=axes, sides=shown.sides), grid)[0]
+    return fit_mask(read_mask(place, axes=axes, sides=(sides["Y"], sides["X"])), grid)[0]
 
 
-def _as_planes(file: Path, image: Image, shown: Shown) -> NDArray[np.int32]:
-    """Return a mask as ``(T, Z, Y, X)`` int32 labels."""
-    sides = {"T": shown.frames, "C": 1, "Z": shown.sections, "Y": shown.sides[0], "X": shown.sides[1]}
+def _sides(image: Image) -> dict[str, int]:
+    """Return the lengths of the axes of the mask of an image: T, C, Z, Y and X."""
+    lengths = dict(zip(image.axes, image.shape, strict=True))
+    return {axis: 1 if axis == "C" else lengths.get(axis, 1) for axis in "TCZYX"}
+
+
+def count_pixels(image: Image) -> int:
+    """Return the number of pixels of the mask of an image."""
+    return prod(_sides(image).values())
+
+
+def _as_planes(file: Path, image: Image, sides: dict[str, int]) -> NDArray[np.int32]:
+    """Return a mask as ``(T, Z, Y, X)`` int32 labels; `sides` are those of its image."""
     found = dict(zip(image.axes, image.shape, strict=True))
     if any(found.get(axis, 1) != side for axis, side in sides.items()):
         given, wanted = (_describe_sides({axis: at.get(axis, 1) for axis in sides}) for at in (found, sides))
@@ -119,7 +197,7 @@ def _as_planes(file: Path, image: Image, shown: Shown) -> NDArray[np.int32]:
             f"-1 for not annotated, 0 for background, ids up to {HIGHEST_ID}",
             "move it out of the folder",
         )
-    return mask.astype(np.int32).reshape((shown.frames, shown.sections, *shown.sides))
+    return mask.astype(np.int32).reshape([sides[axis] for axis in "TZYX"])
 
 
 def _describe_sides(sides: dict[str, int]) -> str:
@@ -137,6 +215,11 @@ def _tiles(plane: Plane, labels: NDArray[np.int32]) -> dict[Place, NDArray[np.in
         tiles[place] = empty_tile()
         tiles[place][part.within(whole)] = labels[part.within(image_box(plane.sides))]
     return tiles
+
+
+def is_written(shown: Shown) -> bool:
+    """Return True if the mask of an image is written after each edit."""
+    return shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= MOST_PIXELS
 
 
 @dataclass(frozen=True)
@@ -185,34 +268,18 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
         raise as_error(target, error) from error
     lengths = {"T": shown.frames, "Z": shown.sections, "Y": shown.sides[0], "X": shown.sides[1]}
     axes = "".join(a for a, n in lengths.items() if a in "YX" or n > 1)
-    about = _Content(
+    about = MaskContent(
         shape=tuple(lengths[a] for a in axes),
         axes=axes,
         dtype=np.dtype(np.int32 if lowest < 0 else np.uint16 if highest < 2**16 else np.uint32),
         pixel_size_um=dict(project.open(entry).pixel_size_um),
     )
-    if shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= MOST_PIXELS:
-        _write_whole(store, planes, about, target)
+    if is_written(shown):
+        write_whole(store, planes, about, target)
     else:
-        _write_parts(store, planes, about, target, project.work / "parts" / entry.id)
+        write_parts(store, planes, about, target, project.work / "parts" / entry.id)
     store.note(f"mask {entry.name}", signature(target))
     return WrittenMask(target, notes)
-
-
-@dataclass(frozen=True)
-class _Content:
-    """A mask to be written: sides by axes, values, and pixel size."""
-
-    shape: tuple[int, ...]
-    axes: str
-    dtype: np.dtype[Any]
-    pixel_size_um: dict[str, float]
-
-    def place(self, plane: Plane, part: Rect) -> tuple[slice, ...]:
-        """Return the slices of a part of a plane."""
-        at = {"T": slice(plane.t, plane.t + 1), "Z": slice(plane.z, plane.z + 1)}
-        at |= {"Y": slice(part.y0, part.y1), "X": slice(part.x0, part.x1)}
-        return tuple(at[a] for a in self.axes)
 
 
 def _range(store: LabelStore, planes: list[Plane], shown: Shown) -> tuple[int, int]:
@@ -226,49 +293,6 @@ def _range(store: LabelStore, planes: list[Plane], shown: Shown) -> tuple[int, i
             tile = store.tile(plane, place)[tile_box(place).clip(plane.box).within(tile_box(place))]
             low, high = min(low, int(tile.min())), max(high, int(tile.max()))
     return (UNANNOTATED, high) if high == UNANNOTATED else (low, high)
-
-
-def _write_whole(store: LabelStore, planes: list[Plane], about: _Content, target: Path) -> None:
-    mask = np.full(about.shape, UNANNOTATED, np.int32)
-    for plane in planes:
-        mask[about.place(plane, plane.box)] = store.read(plane, plane.box)
-    size = about.pixel_size_um
-    write_image(target, mask.astype(about.dtype), axes=about.axes, pixel_size_um=size, labels=True)
-
-
-def _write_parts(store: LabelStore, planes: list[Plane], about: _Content, target: Path, folder: Path) -> None:
-    """Write a mask by way of an array on the disk, of which each part holds whole tiles."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        sides = {"Y": SIDE, "X": SIDE}
-        block = tuple(sides.get(a, 1) for a in about.axes)
-        array = create_zarr(
-            folder / "mask.ome.zarr",
-            shape=about.shape,
-            axes=about.axes,
-            dtype=about.dtype,
-            chunks=block,
-            shards=block,
-            pixel_size_um=about.pixel_size_um,
-            labels=True,
-        )
-        by_section = {(plane.t, plane.z): plane for plane in planes}
-        frames, sections = (about.shape[about.axes.index(a)] if a in about.axes else 1 for a in "TZ")
-        for t, z in product(range(frames), range(sections)):
-            plane = by_section.get((t, z), Plane(-1, "", t, z, (about.shape[-2], about.shape[-1])))
-            painted = store.versions(plane)
-            for place in plane.box.places():
-                part = tile_box(place).clip(plane.box)
-                values = store.read(plane, part) if place in painted else np.full(part.sides, UNANNOTATED, np.int32)
-                index = about.place(plane, part)
-                array.write(index, values.astype(about.dtype).reshape([s.stop - s.start for s in index]))
-        for _ in write_tiff_from(array, target):
-            pass
-    except OSError as error:
-        raise as_error(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def make_app(session: Session, access: Access) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await run_in_threadpool(session.learning.follow)
+        await run_in_threadpool(session.begin)
         yield
         await run_in_threadpool(session.close)
 

@@ -12,19 +12,17 @@ from typing import Any
 from septum.errors import SeptumError, UsageError
 from septum.io.formats import format_path
 from septum.studio import masks
+from septum.studio.background import RETRY_S, MaskReader, MaskWriter, tell_labels
 from septum.studio.edits import REQUEST, Accept, edit
 from septum.studio.hub import Hub
 from septum.studio.label_levels import LabelLevels
-from septum.studio.label_store import Edit, LabelStore, Plane
+from septum.studio.label_store import Edit, EditConflictError, LabelStore, Plane
 from septum.studio.learning import Learning
 from septum.studio.project import Entry, Project
-from septum.studio.pyramid import SHOWN_FIRST, Pyramid, Shown
+from septum.studio.pyramid import SHOWN_FIRST, Pyramid
 from septum.studio.settings import StudioSettings
 from septum.studio.tile_grid import SIDE, levels_of
 from septum.words import pluralize
-
-_WRITE_AFTER_S = 1.5  # a mask is written after this pause of editing
-_RETRY_S = 30.0  # what failed is tried again after this time
 
 
 class Session:
@@ -53,12 +51,20 @@ class Session:
         self._edit_lock = threading.Lock()
         # Planes with a channel of those that are made together, and when to try again.
         self._building: dict[tuple[str, int, int, int], float] = {}
-        self._writer = _MaskWriter(self)
+        self._writer = MaskWriter(self.project, self.store, self.pyramid, self.hub)
+        tell, done = self.learning.show_unread, self.learning.learn_masks
+        self._reader = MaskReader(self.project, self.store, self.hub, self._edit_lock, tell, done)
+
+    def begin(self) -> None:
+        """Go on learning, and read the masks that exist in the background."""
+        self.learning.follow()
+        self._reader.begin()
 
     def close(self) -> None:
         """Write masks that are not written yet, and end everything."""
         self.hub.close()
         self.learning.close()
+        self._reader.close()
         self._writer.close()
         self.store.close()
         self._folder_lock.release()
@@ -84,6 +90,7 @@ class Session:
         """Return the images of the folder and the state, for the page."""
         counts = self.store.counts()
         self.project.renew()
+        self._reader.look()
         return {
             "folder": format_path(self.project.root),
             "images": [
@@ -109,15 +116,7 @@ class Session:
             self._building = {key: at for key, at in self._building.items() if key[0] != entry.id}
         shown = self.pyramid.shown(entry)
         self.plane(entry, 0, 0)  # refuses labels of other sides
-        with self._edit_lock:
-            read = masks.read_existing(self.project, self.store, entry, shown)
-            if read is not None:
-                self._writer.mark_written(entry, self.store.latest_edit(entry.name))
-        objects = self.store.counts().get(entry.name)
-        if read is not None:
-            self.hub.send("note", text=read)
-            self.hub.send("labels", image=entry.id, t=0, z=0, tiles=[], objects=objects or 0)
-            self.learning.follow_masks()
+        self._read_mask(entry)
         height, width = shown.sides
         return {
             "id": entry.id,
@@ -130,9 +129,25 @@ class Session:
             "bits": shown.bits,
             "windows": shown.windows,
             "levels": levels_of(shown.sides),
-            "written": _is_written(shown),
-            "objects": objects,
+            "written": masks.is_written(shown),
+            "objects": self.store.counts(entry.name).get(entry.name),
         }
+
+    def _read_mask(self, entry: Entry) -> None:
+        """Read the mask of an image, unless the labels hold it."""
+        image = self.project.open(entry)
+        with self._edit_lock:
+            found = masks.find_existing(self.project, self.store, entry, image)
+            if found is None:
+                return
+            try:
+                done = masks.enter_existing(self.store, found)
+            except EditConflictError:  # it has just been read in the background
+                return
+        self.hub.send("note", text=f"read {format_path(found.file)}")
+        tell_labels(self.hub, self.store, entry, done)
+        self.learning.learn_masks()
+        self._reader.look()  # one mask less is not read yet
 
     def edit(self, entry: Entry, t: int, z: int, request: Mapping[str, Any]) -> Edit:
         """Do one edit, tell all pages, and write the mask soon.
@@ -179,10 +194,7 @@ class Session:
     def _changed(self, entry: Entry, done: Edit) -> None:
         if not done.versions:
             return
-        objects = self.store.counts().get(entry.name, 0)
-        for one in (done, *done.others):
-            tiles = [[*place, version] for place, version in one.versions.items()]
-            self.hub.send("labels", image=entry.id, t=one.plane.t, z=one.plane.z, tiles=tiles, objects=objects)
+        tell_labels(self.hub, self.store, entry, done)
         self.learning.follow()
         self._writer.write_soon(entry)
 
@@ -207,7 +219,7 @@ class Session:
                     self.hub.send("levels", image=entry.id, t=t, z=z, share=share)
             self.hub.send("levels", image=entry.id, t=t, z=z, share=1.0)
         except (SeptumError, OSError, MemoryError) as error:
-            self._building[key] = time.monotonic() + _RETRY_S
+            self._building[key] = time.monotonic() + RETRY_S
             self.hub.send("failure", text=f"{entry.name}: coarser levels are not made yet: {error}")
 
     def newest_mask(self, entry: Entry) -> Path | None:
@@ -226,114 +238,6 @@ class Session:
     def mask_file(self, entry: Entry) -> Path | None:
         """Return the mask of an image that is on the disk: that of the studio, or one that was there before."""
         return masks.mask_file(self.project, entry)
-
-
-class _MaskWriter:
-    """Writes masks in the background, a pause after the last edit of an image; those that failed again and again.
-
-    The store keeps which edit of an image was written last: what an earlier process did not write is written at the
-    start. Masks of large images are written when they are asked for.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._waiting: dict[str, Entry] = {e.id: e for e in session.project.entries.values() if self._is_due(e)}
-        self._failed: dict[str, Entry] = {}
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._wake = threading.Event()
-        if self._waiting:
-            self._wake.set()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, daemon=True, name="septum-masks")
-        self._thread.start()
-
-    def _is_due(self, entry: Entry) -> bool:
-        """Return True if an image was edited after its mask was written or read last."""
-        store = self._session.store
-        latest, written = store.latest_edit(entry.name), store.note(f"written {entry.name}")
-        if written is None:  # no mask yet, or one of a version of Septum that did not keep this
-            return latest > 0 and masks.may_lack_edits(self._session.project, store, entry)
-        return str(latest) != written
-
-    def mark_written(self, entry: Entry, edit: int) -> None:
-        """Keep that the mask of an image holds an edit; see `LabelStore.latest_edit`."""
-        self._session.store.note(f"written {entry.name}", str(edit))
-
-    def write_soon(self, entry: Entry) -> None:
-        with self._lock:
-            self._waiting[entry.id] = entry
-        self._wake.set()
-
-    def _run(self) -> None:
-        while not self._closed:
-            self._wake.wait(_RETRY_S if self._failed else None)
-            self._wake.clear()
-            if self._closed:
-                return
-            while not self._closed and self._wake.wait(_WRITE_AFTER_S):
-                self._wake.clear()
-            self.flush()
-
-    def flush(self) -> list[SeptumError]:
-        """Write all masks that wait, and those that failed before; return the errors of those that failed again.
-
-        A mask that another thread writes at this moment is waited for.
-        """
-        errors: list[SeptumError] = []
-        with self._writing:
-            with self._lock:
-                before, self._failed = self._failed, {}
-                self._waiting = {**before, **self._waiting}
-            while True:
-                with self._lock:
-                    if not self._waiting:
-                        return errors
-                    _, entry = self._waiting.popitem()
-                try:
-                    self._write(entry, large=False)
-                except SeptumError as error:
-                    errors.append(error)
-                    with self._lock:
-                        self._failed[entry.id] = entry
-                    if entry.id not in before:
-                        text = f"{error} (tried again every {_RETRY_S:.0f} seconds)"
-                        self._session.hub.send("failure", text=text)
-
-    def write_large(self, entry: Entry) -> None:
-        """Write the mask of an image that is too large to be written after each edit, if it has changed.
-
-        Raises
-        ------
-        SeptumError
-            If it cannot be written.
-        """
-        missing = self._session.mask_file(entry) is None
-        if self._session.store.planes(entry.name) and (missing or self._is_due(entry)):
-            with self._writing:
-                self._write(entry, large=True)
-
-    def _write(self, entry: Entry, *, large: bool) -> None:
-        session = self._session
-        shown = session.pyramid.shown(entry)
-        if large == _is_written(shown):
-            return
-        edit = session.store.latest_edit(entry.name)  # before the mask is written: later edits may be in it or not
-        for note in masks.write_mask(session.project, session.store, entry, shown).notes:
-            session.hub.send("note", text=note)  # which file of somebody else was moved for the mask
-        self.mark_written(entry, edit)
-        session.hub.send("written", image=entry.id)
-
-    def close(self) -> None:
-        self._closed = True
-        self._wake.set()
-        self._thread.join()
-        self.flush()
-
-
-def _is_written(shown: Shown) -> bool:
-    """Return True if the mask of an image is written after each edit."""
-    return shown.sides[0] * shown.sides[1] * shown.frames * shown.sections <= masks.MOST_PIXELS
 
 
 def _lock(project: Project) -> Any:

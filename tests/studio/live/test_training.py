@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from septum.io.files import read_image, write_image
 from septum.prediction.model import open_model
-from septum.studio.label_store import LabelStore, Plane
+from septum.studio.label_store import READ, LabelStore, Plane
 from septum.studio.learning import describe_learning
 from septum.studio.live.samples import MOST_TILES, LiveSamples, PlaneImage, choose_tiles, with_rim
 from septum.studio.live.training import LiveTraining
@@ -153,6 +154,38 @@ def test_tiles_that_are_learned_from_stay_while_those_that_change_come_in() -> N
     fewer = {key: 1 for key in many if key[0] > 0}  # an image is gone: others take its place
     assert len(choose_tiles(fewer, many, chosen)) == MOST_TILES
     assert set(choose_tiles(fewer, many, chosen)) >= {key for key in chosen if key[0] > 0}
+
+
+def test_tiles_of_masks_that_are_read_do_not_take_the_place_of_painted_ones_and_are_chosen_evenly_at_the_end(
+    tmp_path: Path,
+) -> None:
+    sides = (16, SIDE * MOST_TILES)
+    for name in "abc":
+        write_image(tmp_path / f"{name}.tif", np.zeros(sides, np.uint8), axes="YX")
+    project = Project(tmp_path)
+    store = LabelStore(project.work / "labels.sqlite")
+    tile = empty_tile()
+    tile[4:8, 250:254] = 1
+
+    def read(name: str) -> None:
+        tiles = {(0, number): tile for number in range(MOST_TILES)}
+        store.write_planes(READ, store.compare(name, [(store.plane(name, 0, 0, sides), tiles)], 0))
+
+    def learned_from() -> Counter[str]:
+        return Counter(sample.name[0] for sample in samples.samples)
+
+    store.write(store.plane("a.tif", 0, 0, sides), "brush", {(0, 5): tile})
+    samples = LiveSamples(project, store, "objects")
+    samples.refresh()
+    read("b.tif")
+    assert samples.refresh() and learned_from() == {"a": 1, "b": MOST_TILES - 1}
+    read("c.tif")
+    assert not samples.refresh() and learned_from() == {"a": 1, "b": MOST_TILES - 1}
+    samples.choose_anew()
+    assert samples.refresh() and learned_from()["a"] == 1 and abs(learned_from()["b"] - learned_from()["c"]) <= 1
+    store.write(store.plane("c.tif", 0, 0, sides), "eraser", {(0, 6): np.where(tile == 1, 2, -1).astype(np.int32)})
+    samples.refresh()
+    assert samples.samples[-1].name == "c.tif t0 z0 0 6" and learned_from()["a"] == 1
 
 
 def test_a_section_is_read_as_an_image(project: Project) -> None:

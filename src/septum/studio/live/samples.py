@@ -82,6 +82,16 @@ class PlaneImage:
         return np.concatenate(rows, axis=1)
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a plane holds: its annotated tiles, whether one holds background, and objects, at these versions."""
+
+    versions: dict[Place, int]
+    places: list[Place]
+    background: bool
+    objects: set[int]
+
+
 @dataclass
 class LiveSamples:
     """The annotated tiles of a folder, prepared again only where labels have changed.
@@ -120,6 +130,7 @@ class LiveSamples:
         self._gone: set[str] = set()
         self._looked_at = 0.0
         self._versions: dict[Key, int] = {}
+        self._held: dict[int, _Held] = {}
         self._chosen: list[Key] = []
         self._samples: dict[Key, tuple[int, Sample]] = {}
         self._prepared: dict[Key, tuple[int, Prepared]] = {}
@@ -141,28 +152,50 @@ class LiveSamples:
             self.forget_prepared()
             self.refresh()
 
-    def refresh(self) -> None:
-        """Read the labels that have changed."""
+    def refresh(self) -> bool:
+        """Read the labels that have changed; return True if the parts to learn from are others than before."""
+        before, passed_over = self._samples, self.passed_over
         self.passed_over = {}
-        learned = self._alike_planes()
-        versions = {plane.id: self.store.versions(plane) for _, plane in learned}
-        tiles = {(plane.id, place): (e, plane) for e, plane in learned for place in self.store.places_of(plane)}
+        learned, edited = self._alike_planes(), self.store.edited()
+        versions = self.store.all_versions()
+        self._held = {plane.id: self._read_held(plane, versions.get(plane.id, {})) for _, plane in learned}
+        tiles = {(plane.id, place): (e, plane) for e, plane in learned for place in self._held[plane.id].places}
         # A tile that came between the two readings has no version yet: the next reading finds it changed.
-        present = {(plane, place): versions[plane].get(place, 0) for plane, place in tiles}
-        self._chosen = choose_tiles(present, self._versions, self._chosen)
+        present = {(plane, place): self._held[plane].versions.get(place, 0) for plane, place in tiles}
+        # Tiles that came with a mask do not take the place of those that a person paints.
+        came = {key: present[key] for key in present.keys() - self._versions.keys() if key[0] not in edited}
+        self._chosen = choose_tiles(present, self._versions | (came if self._versions else {}), self._chosen)
         self._versions, self.tiles = present, len(tiles)
         self._samples = self._read_changed([(*tiles[key], key[1]) for key in self._chosen], versions)
         self.labels, self.objects = set(), 0
         for entry, plane in learned:
             if entry.name not in self.passed_over:
-                held = self.store.objects(plane)
-                self.objects += len(held)
-                self.labels |= held | ({0} if self.store.places_of(plane, 0) else set())
+                held = self._held[plane.id]
+                self.objects += len(held.objects)
+                self.labels |= held.objects | ({0} if held.background else set())
+        self.area_px = self._usual_area()
+        near = [{key: version for key, (version, _) in samples.items()} for samples in (before, self._samples)]
+        return near[0] != near[1] or passed_over != self.passed_over
+
+    def choose_anew(self) -> None:
+        """Choose the tiles anew at the next refresh, but keep those of planes that a person has edited."""
+        edited = self.store.edited()
+        self._chosen = [key for key in self._chosen if key[0] in edited]
+
+    def _read_held(self, plane: Plane, versions: dict[Place, int]) -> _Held:
+        """Return what a plane holds; it is read if its tiles have changed."""
+        before = self._held.get(plane.id)
+        if before is not None and before.versions == versions:
+            return before
+        background = bool(self.store.places_of(plane, 0))
+        return _Held(versions, self.store.places_of(plane), background, self.store.objects(plane))
+
+    def _usual_area(self) -> float:
         areas: list[int] = []
         for _, sample in list(self._samples.values())[:8]:
             sizes = np.bincount(sample.mask[sample.mask > 0]) if self.kind == "objects" else np.zeros(0, int)
             areas += sizes[sizes > 0].tolist()
-        self.area_px = float(np.median(areas)) if areas else 0.0
+        return float(np.median(areas)) if areas else 0.0
 
     @property
     def enough(self) -> bool:

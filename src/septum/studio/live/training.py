@@ -25,7 +25,7 @@ from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.live.samples import LiveSamples
 from septum.studio.live.view import predict_view
-from septum.studio.messages import ServerLink
+from septum.studio.processes.messages import ServerLink
 from septum.studio.project import Project
 from septum.studio.settings import FITTING, NOTHING
 from septum.studio.tile_grid import Rect
@@ -124,6 +124,9 @@ class LiveTraining:
             case {"command": "resume"}:
                 self._paused, self._due = False, True
                 self._tell(now=True)
+            case {"command": "masks"}:
+                self._samples.choose_anew()
+                self._seen = -1
             case {"command": "restart", "start": start}:
                 self._start, self._trainer = start, None
                 self._samples.forget_prepared()
@@ -136,14 +139,14 @@ class LiveTraining:
         version = int(self._changes.execute("PRAGMA data_version").fetchone()[0])
         if version != self._seen:
             self._seen = version
-            self._samples.refresh()
-            self._due = True
+            changed = self._samples.refresh()
+            self._due = self._due or changed
             if self._trainer is not None and self._samples.enough:
                 network = self._trainer.plan.network
                 if (network.channels, network.classes) != (self._samples.channels, self._classes):
                     self._trainer = None
                     self._samples.forget_prepared()
-                else:
+                elif changed:
                     self._trainer.exchange_images(self._prepared(self._trainer.plan))
             self._tell(now=True)
         return self._samples.enough

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any, BinaryIO, cast
 
-from septum.studio.messages import read_message, write_message
+from septum.studio.processes.messages import read_message, write_message
 
 _END_S = 10.0
 
@@ -21,7 +21,7 @@ class Child:
     Parameters
     ----------
     task
-        What it does: ``{"task": "live", ...}``, for `septum.studio.worker`.
+        What it does: ``{"task": "live", ...}``, for `septum.studio.processes.worker`.
     receive
         Takes each message and its data, in a thread of its own; at the end, `ended` takes the last lines that the
         process printed, ``""`` if it ended as it should.
@@ -31,7 +31,7 @@ class Child:
         self, task: Mapping[str, Any], receive: Callable[[dict[str, Any], bytes], None], ended: Callable[[str], None]
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "septum.studio.worker"],
+            [sys.executable, "-m", "septum.studio.processes.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from septum.errors import SeptumError
-from septum.studio.messages import read_message, write_message
+from septum.studio.processes.messages import read_message, write_message
 from septum.studio.settings import FIELDS
 from septum.words import name_fields
 

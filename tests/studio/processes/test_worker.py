@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from septum.studio.child import Child
+from septum.studio.processes.child import Child
 from septum.studio.project import Project
 
 
