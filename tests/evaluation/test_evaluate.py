@@ -258,6 +258,21 @@ def test_det_needs_markers_and_sequences_are_averaged(tmp_path):
     assert two["SEG"].value == pytest.approx((one["SEG"].value + 1) / 2)
 
 
+def test_sequences_of_one_frame_have_an_interval_together_and_none_alone(tmp_path):
+    for k in range(2):
+        save(tmp_path / "set" / f"0{k}_GT" / "SEG", {"man_seg000": grid(ids=9)})
+        save(tmp_path / "set" / f"0{k}_RES", {"mask000": np.roll(grid(ids=9), 1 + k, 0)})
+        save(tmp_path / "other" / f"0{k}_RES", {"mask000": grid(ids=9)})
+    result = run((tmp_path / "set", tmp_path / "other"), tmp_path / "set")
+    ours, change = scores(result), {d.name: d for d in result.differences}
+    both, first, second = ours["SEG"], ours["SEG 00"], ours["SEG 01"]
+    assert (both.low, both.high) == pytest.approx((second.value, first.value))
+    assert math.isnan(first.low) and math.isnan(second.high)
+    assert 0 < change["SEG"].low < change["SEG"].value < change["SEG"].high and math.isnan(change["SEG 00"].low)
+    told = [n for n in result.notes if "no interval" in n]
+    assert told[0] == f"{tmp_path / 'set'}: no interval of SEG 00, SEG 01: only one image or sequence defines the score"
+
+
 def test_a_sequence_that_only_one_of_two_predictions_has_is_scored_in_either_order(tmp_path):
     cells = grid(ids=6)
     for sequence in ("01", "02"):

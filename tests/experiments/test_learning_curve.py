@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,18 @@ def test_a_wide_interval_is_inconclusive() -> None:
     assert not describe_gain("dice", 1, float("nan"), (2, 0.6, 0.55, 0.62))[0]
 
 
+def test_a_curve_that_one_image_decides_has_no_interval() -> None:
+    """Of three held-out images only one holds objects."""
+    nothing = np.zeros((10, 100), np.int32)
+    empty = ScoredSample("e", "", (10, 100), 0.1, *[table(nothing, nothing)] * 2, np.zeros((15, 3)))
+    header: Any = SimpleNamespace(kind="objects", class_values=(0, 1))
+    images = [[_scored(0, seg), empty, empty] for seg in (0.6, 0.7, 0.75, 0.78)]
+    found = fit_curve(SIZES, images, header, seed=0)
+    assert found.values == pytest.approx((0.6, 0.7, 0.75, 0.78)) and found.ahead[0][1] > 0.78
+    assert np.isnan([*found.intervals, *(one[2:] for one in found.ahead)]).all()
+    assert not found.clear and found.words.startswith("the curve is inconclusive: only one held-out image")
+
+
 @pytest.mark.parametrize(("left", "scored"), [(None, 9), (8.0, 9), (2.9, 2)])
 def test_held_out_images_are_scored_until_only_the_time_of_the_report_is_left(
     left: float | None, scored: int, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +218,8 @@ def test_the_curve_is_in_the_report_and_in_a_file(run: tuple[TrainSettings, list
     plot = text[text.index('<section id="more">') :]
     plot = plot[: plot.index("</figure>")]
     assert (plot.count('class="dot c0"'), plot.count('class="ci"'), plot.count('path class="band"')) == (4, 4, 1)
+    bare = replace(found, ahead=tuple((*one[:2], np.nan, np.nan) for one in found.ahead))
+    assert page(replace(report, curve=bare)).count("no interval") == text.count("no interval") + len(found.ahead)
 
 
 def test_a_finished_run_returns_the_curve_without_training(run: tuple[TrainSettings, list[Any]]) -> None:
@@ -214,6 +229,12 @@ def test_a_finished_run_returns_the_curve_without_training(run: tuple[TrainSetti
     again = list(train_curve(settings))
     assert not any(isinstance(r, Step | RunReport) for r in again)
     assert [r for r in again if isinstance(r, Curve)] == [r for r in events if isinstance(r, Curve)]
+    stored = json.loads((settings.out / "curve.json").read_text())
+    stored["ahead"] = [[n, value, None, None] for n, value, *_ in stored["ahead"]]
+    (settings.out / "curve.json").write_text(json.dumps(stored))
+    again = list(train_curve(settings))
+    assert not any(isinstance(r, Step | RunReport) for r in again), "a curve without intervals is complete"
+    assert np.isnan(next(r for r in again if isinstance(r, Curve)).ahead[0][2])
     with pytest.raises(UsageError, match="steps: 12 -> 13"):
         list(train_curve(settings.model_copy(update={"steps": 13})))
 

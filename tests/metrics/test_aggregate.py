@@ -70,6 +70,49 @@ def test_estimates_have_the_interval_of_their_bootstrap_samples():
     assert one.value == finish(rows[0])["dice"] and math.isnan(one.low) and math.isnan(one.high)
 
 
+def interval(found: aggregate.Estimate) -> tuple[float, float]:
+    return found.low, found.high
+
+
+@pytest.mark.parametrize("count", [2, 5, 10])
+def test_images_that_are_groups_of_one_vary_as_images_on_their_own(count):
+    rows = np.stack([aggregate.class_columns(contingency.table(*pair), classes=4) for pair in images(6, count=count)])
+    finish, names = aggregate.finish_classes(range(4)), [f"folder {k}" for k in range(count)]
+    alone, apart = (aggregate.estimates(rows, finish, groups=g, seed=0)["dice"] for g in ([""] * count, names))
+    assert apart == alone and apart.low < apart.value < apart.high
+    better = [aggregate.differences(rows, 2 * rows[::-1], finish, groups=g, seed=0) for g in ([""] * count, names)]
+    assert better[0] == better[1] and better[1]["dice"].low < better[1]["dice"].high
+
+
+def test_whole_groups_are_drawn_where_there_are_six_and_images_otherwise():
+    """Three equal images in each group say no more than one of them."""
+    single = np.stack([aggregate.class_columns(contingency.table(*pair), classes=4) for pair in images(7, count=6)])
+    rows, finish = single.repeat(3, axis=0), aggregate.finish_classes(range(4))
+    found = aggregate.estimates(rows, finish, groups=list("aaabbbcccdddeeefff"), seed=0)["dice"]
+    one_each = aggregate.estimates(single, finish, groups=[""] * 6, seed=0)["dice"]
+    assert interval(found) == pytest.approx(interval(one_each), abs=1e-12)
+    few = aggregate.estimates(rows[:15], finish, groups=list("aaabbbcccdddeee"), seed=0)
+    assert few == aggregate.estimates(rows[:15], finish, groups=[""] * 15, seed=0)
+    mixed = aggregate.estimates(rows[:8], finish, groups=["a", "a", "a", "", "", "", "", ""], seed=0)["dice"]
+    summed = np.concatenate([rows[:3].sum(axis=0, keepdims=True), rows[3:8]])
+    assert mixed == aggregate.estimates(summed, finish, groups=[""] * 6, seed=0)["dice"], "an image is a group"
+
+
+def test_a_score_that_one_image_defines_has_no_interval():
+    """Only the third image holds class 3: no draw of images shows how its score varies."""
+    pairs = [tuple(np.where(a == 3, 3 * (k == 2), a) for a in pair) for k, pair in enumerate(images(8))]
+    rows = np.stack([aggregate.class_columns(contingency.table(*pair), classes=4) for pair in pairs])
+    finish, groups = aggregate.finish_classes(range(4)), [""] * 5
+    found = aggregate.estimates(rows, finish, groups=groups, seed=0)
+    assert 0 < found["dice 3"].value < 1 and all(map(math.isnan, interval(found["dice 3"])))
+    assert found["dice 2"].low < found["dice 2"].value < found["dice 2"].high
+    assert np.isnan(aggregate.resampled(rows, finish, groups=groups, seed=0)["dice 3"]).all()
+    worse = np.stack([aggregate.class_columns(contingency.table(t, 0 * p), classes=4) for t, p in pairs])
+    change = aggregate.differences(rows, worse, finish, groups=groups, seed=0)
+    assert change["dice 3"].value < 0 and all(map(math.isnan, interval(change["dice 3"])))
+    assert change["dice 2"].low < change["dice 2"].high < 0
+
+
 def test_differences_of_equal_predictions_are_0():
     rows = np.stack([aggregate.class_columns(contingency.table(*pair), classes=4) for pair in images(4)])
     finish = aggregate.finish_classes(range(4))

@@ -177,18 +177,18 @@ def test_a_perfect_binary_map_is_calibrated():
     assert calibration.finish(calibration.columns(truth[None].astype(np.float32), truth)) == 0
 
 
-def test_bootstrap_is_seeded_and_keeps_strata():
-    strata = np.array([0, 0, 0, 1, 1])
-    drawn = bootstrap.weights(strata, seed=3)
-    assert np.array_equal(drawn, bootstrap.weights(strata, seed=3))
-    assert not np.array_equal(drawn, bootstrap.weights(strata, seed=4))
-    assert (drawn[:, :3].sum(axis=1) == 3).all() and (drawn[:, 3:].sum(axis=1) == 2).all()
+def test_bootstrap_is_seeded_and_draws_as_many_images_as_there_are():
+    drawn = bootstrap.weights(5, seed=3)
+    assert np.array_equal(drawn, bootstrap.weights(5, seed=3))
+    assert not np.array_equal(drawn, bootstrap.weights(5, seed=4))
+    assert (drawn.sum(axis=1) == 5).all()
+    assert drawn[:2].tolist() == [[1, 1, 0, 1, 2], [0, 0, 1, 3, 1]], "intervals of earlier versions repeat"
 
 
 def test_bootstrap_interval_of_a_mean_equals_the_normal_one():
     values = np.random.default_rng(1).normal(5, 2, 400)
     columns = np.stack([values, np.ones(400)], axis=1)
-    sums = bootstrap.resample(columns, bootstrap.weights(np.zeros(400, np.int64), seed=0, repeats=4000))
+    sums = bootstrap.resample(columns, bootstrap.weights(400, seed=0, repeats=4000))
     low, high = bootstrap.interval(sums[:, 0] / sums[:, 1])
     error = values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)

@@ -408,12 +408,21 @@ def test_estimates_pool_all_images_and_have_intervals_over_images() -> None:
     assert 0 < found["SEG"].low < 0.75 < found["SEG"].high <= 1
     one = estimates([good], "objects", values=(0, 1), seed=0)["SEG"]
     assert (one.value, np.isnan(one.low)) == (1.0, True)
-    # Frames of one sequence are drawn among themselves: each sequence keeps its share.
-    apart = [scored(strip((1, 10)), strip((1, 10)), "a")] * 2 + [scored(strip((1, 10)), strip((0, 10)), "b")] * 2
-    assert estimates(apart, "objects", values=(0, 1), seed=0)["SEG"].low == 0.5
     classes = estimates([good, bad], "classes", values=(0, 5), seed=0)
     assert classes["dice"].value == pytest.approx(20 / 30)
     assert classes["pixel_error"].value == pytest.approx(10 / 30)
+
+
+def test_images_of_one_group_each_have_an_interval() -> None:
+    """Ten images in ten subfolders vary as ten images in one folder."""
+    truth = strip((1, 10), (0, 5))
+    found = [strip((1, 10 - k % 5), (0, 5 + k % 5)) for k in range(10)]
+    apart, together = (
+        estimates([scored(truth, f, g.format(k)) for k, f in enumerate(found)], "objects", values=(0, 1), seed=0)
+        for g in ("plate {}", "")
+    )
+    assert apart == together
+    assert apart["SEG"].low < apart["SEG"].value < apart["SEG"].high
 
 
 def test_parts_of_one_image_are_drawn_together() -> None:

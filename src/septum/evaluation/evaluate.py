@@ -38,7 +38,7 @@ from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
 from septum.pairing.foreign import describe, way_out
-from septum.words import pluralize
+from septum.words import list_some, pluralize
 
 __all__ = ["EvaluateSettings", "Evaluation", "evaluate"]
 
@@ -99,7 +99,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     families = _families(task, collected)
     results = [_result(p, c, families, settings.seed) for p, c in zip(settings.predicted, collected, strict=True)]
     differences = _differences(collected, families, settings.seed) if len(collected) == 2 else ()
-    notes += _notes(paired, collected)
+    notes += _notes(paired, collected, results)
     if len(collected) == 2 and (left := len(set(collected[0].names) ^ set(collected[1].names))):
         notes.append(f"differences leave out {pluralize(left, 'image')} that only one prediction has")
     evaluation = Evaluation(task.metrics, tuple(results), differences, tuple(notes), ())
@@ -219,7 +219,7 @@ def _add(collected: _Collected, frames: Sequence[ScoredFrame], task: ScoreTask) 
         scored = score_frame(frame, task)
         collected.names.append(frame.name)
         collected.frames.append((frame.item.predicted, frame.item.truth))
-        collected.groups.append(f"{frame.item.sequence}/{frame.item.markers}")
+        collected.groups.append(frame.item.sequence)
         collected.rows.append(scored.columns)
         collected.objects += scored.objects
         for note in (*frame.notes, *scored.notes):
@@ -303,9 +303,11 @@ def _reliability(collected: _Collected) -> tuple[Bin, ...]:
     )
 
 
-def _notes(paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> list[str]:
+def _notes(
+    paired: Sequence[ScoredPairs], collected: Sequence[_Collected], results: Sequence[ScoredPrediction]
+) -> list[str]:
     notes = []
-    for items, frames in zip(paired, collected, strict=True):
+    for items, frames, result in zip(paired, collected, results, strict=True):
         where = f"{format_path(items.predicted)}: " if len(paired) > 1 else ""
         count = len(frames.names)
         for note, times in frames.notes.items():
@@ -315,6 +317,9 @@ def _notes(paired: Sequence[ScoredPairs], collected: Sequence[_Collected]) -> li
         if items.unscored:
             unscored = f"{pluralize(len(items.unscored), 'prediction')} without truth, not scored"
             notes.append(f"{where}{unscored}: {format_names(items.unscored, items.predicted)}")
+        bare = [score.name for score in result.scores if math.isnan(score.low) and math.isfinite(score.value)]
+        if bare and count > 1:
+            notes.append(f"{where}no interval of {list_some(bare, 4)}: only one image or sequence defines the score")
     if any(len(c.names) < 2 for c in collected):
         notes.append("no interval: a bootstrap over images needs at least two")
     return notes

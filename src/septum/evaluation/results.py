@@ -85,7 +85,7 @@ class Score:
     value
         Value; NaN if not defined.
     low, high
-        95 % bootstrap interval over images; NaN with fewer than two images.
+        95 % bootstrap interval over images or sequences; NaN where one of them alone defines the score.
     higher_is_better
         False for errors and distances.
     headline

@@ -10,15 +10,18 @@ for classification performance", BMC Medical Informatics and Decision Making 12:
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from septum import seeding
 from septum.errors import DataError
@@ -139,9 +142,19 @@ def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:
 def _read_curve(series: Series) -> Curve | None:
     """Read the curve of an earlier start; None if there is none."""
     try:
-        return TypeAdapter(Curve).validate_json((series.folder.path / "curve.json").read_bytes())
-    except (OSError, ValidationError):
+        stored = json.loads((series.folder.path / "curve.json").read_bytes())
+        return TypeAdapter(Curve).validate_python(_with_nan(stored))
+    except (OSError, ValueError):  # a ValidationError is a ValueError
         return None
+
+
+def _with_nan(stored: Any) -> Any:
+    """Return JSON content with the numbers that are not defined: `json_ready` wrote them as None."""
+    if isinstance(stored, dict):
+        return {name: _with_nan(value) for name, value in stored.items()}
+    if isinstance(stored, list):
+        return [_with_nan(value) for value in stored]
+    return math.nan if stored is None else stored
 
 
 def predict_with_each(
@@ -247,8 +260,13 @@ def describe_gain(name: str, images: int, now: float, ahead: tuple[int, float, f
     title = SCORE_TITLES.get(name, name)
     number, value, low, high = ahead
     more = pluralize(number - images, "more image")
-    if not np.isfinite(now + value + low + high):
+    if not np.isfinite(now + value):
         return False, f"the curve is inconclusive: {title} is not defined on these held-out images"
+    if not np.isfinite(low + high):
+        return False, (
+            f"the curve is inconclusive: only one held-out image, or group of them, defines {title}, so that it has no "
+            f"interval; it is {now:.2f} and would be about {value:.2f} with {more}"
+        )
     if high - low > _WIDEST:
         return False, (
             f"the curve is inconclusive: with {more} {title} could be anything from {low:.2f} to {high:.2f}, now it is "

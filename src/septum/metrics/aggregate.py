@@ -20,6 +20,10 @@ from septum.metrics.contingency import Table
 Array = NDArray[np.float64]
 Finish = Callable[[Array], dict[str, Array]]
 
+LEAST_GROUPS = 6
+"""Bootstrap samples draw whole groups where there are this many. All of six independent groups lie on one side of the
+true score in 3 % of all cases, all of five in 6 %: five whole groups have no 95 % interval."""
+
 # Scores of objects of held-out images: their names there, and the names of `finish_instances`.
 _OBJECTS = {
     "AP50": "AP@0.50",
@@ -69,7 +73,7 @@ class ScoreFamily:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score over all images with its 95 % bootstrap interval over images; NaN where not defined."""
+    """A score over all images with its 95 % bootstrap interval over images or groups; NaN where not defined."""
 
     value: float
     low: float
@@ -86,16 +90,18 @@ def estimates(rows: Array, finish: Finish, *, groups: Sequence[str], seed: int) 
     finish
         Turns their sum into scores.
     groups
-        Group of each image; images of one group are drawn among themselves (the frames of a sequence).
+        Group of each image, such as its sequence; ``""`` is an image on its own. Of `LEAST_GROUPS` or more groups, an
+        image on its own counted as one, whole groups are drawn, because images of one group are alike; otherwise images
+        are drawn.
     seed
         Seed of the bootstrap.
 
     Returns
     -------
     dict
-        By name of the score; the interval is NaN with fewer than two images, which do not vary.
+        By name of the score; the interval is NaN where one image, or one whole group, alone defines the score.
     """
-    return _with_intervals(finish(rows.sum(axis=0)), _samples(rows, finish, groups, seed))
+    return _with_intervals(finish(rows.sum(axis=0)), resampled(rows, finish, groups=groups, seed=seed))
 
 
 def differences(
@@ -116,7 +122,7 @@ def differences(
         By name of the score: second minus first, with its interval.
     """
     before, after = finish(first.sum(axis=0)), finish(second.sum(axis=0))
-    drawn = [_samples(rows, finish, groups, seed) for rows in (first, second)]
+    drawn = [resampled(rows, finish, groups=groups, seed=seed) for rows in (first, second)]
     return _with_intervals(
         {name: after[name] - before[name] for name in before},
         {name: drawn[1][name] - drawn[0][name] for name in drawn[0]},
@@ -137,24 +143,34 @@ def resampled(rows: Array, finish: Finish, *, groups: Sequence[str], seed: int) 
     Returns
     -------
     dict
-        By name ``(bootstrap.REPEATS,) float64`` scores.
+        By name ``(bootstrap.REPEATS,) float64`` scores; all are NaN where one image, or one whole group, alone defines
+        the score: nothing varies then.
     """
-    strata = np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64)
-    return finish(bootstrap.resample(rows, bootstrap.weights(strata, seed=seed)))
+    drawn = _whole_groups(rows, groups)
+    samples = finish(bootstrap.resample(drawn, bootstrap.weights(len(drawn), seed=seed)))
+    if len(drawn) < 2:
+        return {name: np.full(bootstrap.REPEATS, np.nan) for name in samples}
+    without = finish(drawn.sum(axis=0) - drawn)  # each of them left out
+    return {
+        name: values if np.isfinite(without[name]).all() else np.full_like(values, np.nan)
+        for name, values in samples.items()
+    }
 
 
-def _samples(rows: Array, finish: Finish, groups: Sequence[str], seed: int) -> dict[str, Array]:
-    """Return the scores of the bootstrap samples; nothing with fewer than two images, which do not vary."""
-    return resampled(rows, finish, groups=groups, seed=seed) if len(rows) > 1 else {}
+def _whole_groups(rows: Array, groups: Sequence[str]) -> Array:
+    """Return the sums of the rows of each group, or the rows if there are fewer than `LEAST_GROUPS` groups."""
+    keys = [group or place for place, group in enumerate(groups)]
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    if not LEAST_GROUPS <= len(places) < len(rows):
+        return rows
+    sums = np.zeros((len(places), *rows.shape[1:]))
+    np.add.at(sums, [places[key] for key in keys], rows)
+    return sums
 
 
 def _with_intervals(values: dict[str, Array], samples: dict[str, Array]) -> dict[str, Estimate]:
     """Pair each score with the interval of its bootstrap values; NaN where there are none."""
-    nan = float("nan")
-    return {
-        name: Estimate(float(value), *(bootstrap.interval(samples[name]) if samples else (nan, nan)))
-        for name, value in values.items()
-    }
+    return {name: Estimate(float(value), *bootstrap.interval(samples[name])) for name, value in values.items()}
 
 
 def object_columns(gold: Table, full: Table) -> Array:

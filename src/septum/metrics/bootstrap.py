@@ -1,8 +1,8 @@
 """Bootstrap intervals over images: how far a score would move with other images of the same kind.
 
 Every score of the package is a function of sums over images. A bootstrap sample draws as many images as there are, with
-replacement, so its sums are the rows of the images weighted by how often each image was drawn. Percentile intervals;
-source: Efron and Tibshirani 1993, chapter 13.
+replacement, so its sums are the rows of the images weighted by how often each image was drawn. Where whole groups of
+images are drawn, a row is the sum of a group. Percentile intervals; source: Efron and Tibshirani 1993, chapter 13.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ REPEATS = 1000
 LEVEL = 0.95
 
 
-def weights(strata: NDArray[np.int64], *, seed: int, repeats: int = REPEATS) -> NDArray[np.float64]:
+def weights(number: int, *, seed: int, repeats: int = REPEATS) -> NDArray[np.float64]:
     """Draw how often each image occurs in each bootstrap sample.
 
     Parameters
     ----------
-    strata
-        ``(n,) int64``, one label per image, any values: images with the same label are drawn among themselves (the
-        frames of a sequence).
+    number
+        Number of images, or of whole groups of images.
     seed
-        Seed of the run. Equal seeds and strata give equal draws, so that two predictions of the same images are
+        Seed of the run. Equal seeds and numbers give equal draws, so that two predictions of the same images are
         compared draw by draw.
     repeats
         Number of bootstrap samples.
@@ -33,14 +32,10 @@ def weights(strata: NDArray[np.int64], *, seed: int, repeats: int = REPEATS) -> 
     Returns
     -------
     ndarray
-        ``(repeats, n) float64`` counts, 0 to n.
+        ``(repeats, number) float64`` counts, 0 to `number`.
     """
-    drawn = np.zeros((repeats, strata.size))
-    for k, stratum in enumerate(np.unique(strata)):
-        members = np.flatnonzero(strata == stratum)
-        random = generator(seed, "bootstrap", k)
-        drawn[:, members] = random.multinomial(members.size, np.full(members.size, 1 / members.size), size=repeats)
-    return drawn
+    random = generator(seed, "bootstrap", 0)
+    return random.multinomial(number, np.full(number, 1 / number), size=repeats).astype(np.float64)
 
 
 def resample(columns: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,7 +44,7 @@ def resample(columns: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArra
     Parameters
     ----------
     columns
-        ``(n, ...) float64``, one row per image, any finite values.
+        ``(n, ...) float64``, one row per image or group, any finite values.
     drawn
         ``(repeats, n) float64`` counts from `weights`.
 

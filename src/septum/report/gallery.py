@@ -249,7 +249,7 @@ def estimates(
     values
         Value of each class in the masks.
     seed
-        Seed of the bootstrap. Frames of one group are drawn among themselves.
+        Seed of the bootstrap, which draws images or whole groups (`septum.metrics.aggregate.estimates`).
     """
     rows, groups, finish = _whole_rows(images, kind, values)
     return aggregate.estimates(rows, finish, groups=groups, seed=seed)
