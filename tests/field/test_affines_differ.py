@@ -98,6 +98,26 @@ def test_masks_of_another_orientation_lie_on_their_images(
         np.testing.assert_array_equal(sample.mask, organs(n).transpose())
 
 
+@pytest.mark.parametrize("unit", ["micron", "mm", "unknown"])
+def test_masks_in_another_unit_than_their_images_lie_on_them(tmp_path: Path, unit: str) -> None:
+    for n in range(2):
+        stored, affine = half_a_turn(organs(n))
+        # A mask saved with the affine of its image, but without its header, states no unit.
+        affine = np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine if unit == "mm" else affine
+        image = 100 + 60 * organs(n) + np.random.default_rng(n).normal(0, 5, organs(n).shape)
+        files = (("images", image.astype(np.int16), SCANNER, "micron"), ("masks", stored, affine, unit))
+        for folder, array, place, in_unit in files:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            volume = nib.Nifti1Image(array, place)
+            volume.header.set_xyzt_units(in_unit)
+            nib.save(volume, tmp_path / folder / f"p{n}.nii")
+    report = check([tmp_path], kind="classes")
+    assert len(found(report, "mask-oriented")) == 2
+    assert not {"affines-differ", "affines-conflict"} & {issue.code for issue in report.issues}
+    for n, sample in enumerate(load_samples(report)):
+        np.testing.assert_array_equal(sample.mask, organs(n).transpose())
+
+
 def test_the_message_names_both_orientations(save: Callable[..., tuple[Path, Path]]) -> None:
     report = check(save(half_a_turn, other_order))
     assert found(report, "mask-oriented")[:2] == ("RAS, image LPS", "ILP, image LPS")

@@ -102,6 +102,20 @@ def test_units(tmp_path: Path, unit: str, factor: float) -> None:
     )
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("mm", 1), ("micron", 1e-3), ("meter", 1000), ("unknown", 1)])
+def test_size_and_place_are_the_same_after_a_round_trip_in_any_unit(tmp_path: Path, unit: str, mm: float) -> None:
+    image = nib.Nifti1Image(VOLUME, AFFINE)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    read = read_image(tmp_path / "a.nii")
+    np.testing.assert_allclose(read.affine, np.diag([mm, mm, mm, 1]) @ AFFINE, rtol=1e-6)
+    write_image(tmp_path / "b.nii", read.array[0], axes="ZYX", pixel_size_um=read.pixel_size_um, affine=read.affine)
+    again = read_image(tmp_path / "b.nii")
+    assert again.pixel_size_um == pytest.approx(read.pixel_size_um)
+    np.testing.assert_allclose(again.affine, read.affine, rtol=1e-6)
+    assert nib.load(tmp_path / "b.nii").header.get_xyzt_units()[0] == "mm"
+
+
 def test_voxel_sizes_of_1_without_a_unit_are_unknown(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOLUME, np.eye(4))
     image.header.set_xyzt_units("unknown")

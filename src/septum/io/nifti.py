@@ -24,8 +24,8 @@ _NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540, the size of its header
 def open_nifti(path: Path, *, axes: str | None, labels: bool = False) -> StoredImage:
     """Open a ``.nii`` or ``.nii.gz`` (NIfTI-1 or -2) as it is stored: dimensions ``X Y Z T C``, no reorientation.
 
-    Slope and intercept are applied where the file has them (the values are then float64). Millimeters become
-    micrometers. Packed RGB becomes three channels. A packed file is unpacked whole at once: gzip proves only at its end
+    Slope and intercept are applied where the file has them (the values are then float64). Pixel sizes become
+    micrometers and the affine millimeters, whatever the unit of the file; without a unit, millimeters are meant. Packed RGB becomes three channels. A packed file is unpacked whole at once: gzip proves only at its end
     that nothing was damaged, and it cannot be entered in the middle.
 
     Parameters
@@ -81,7 +81,7 @@ def _unpack(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: in
 
 
 def _read_header(path: Path, packed: bool) -> tuple[Any, dict[str, float], Affine | None]:
-    """Return the header, the pixel size and the affine; raise `FileError` if they are impossible."""
+    """Return the header, the pixel size and the affine in millimeters; raise `FileError` if they are impossible."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
     from nibabel.spatialimages import HeaderDataError
@@ -103,7 +103,8 @@ def _read_header(path: Path, packed: bool) -> tuple[Any, dict[str, float], Affin
         header.get_slope_inter()  # raises where they are impossible
         unit = header.get_xyzt_units()[0]
         zooms = [abs(float(str(z))) for z in header.get_zooms()]  # shortest decimals: 0.0005, not 0.0005000000237
-        affine = tuple(tuple(float(v) for v in row) for row in header.get_best_affine())
+        in_mm = np.diag([*[_MICROMETERS[unit] / 1000] * 3, 1]) @ header.get_best_affine()
+        affine = tuple(tuple(float(v) for v in row) for row in in_mm)
     except (*DAMAGE, HeaderDataError) as error:
         raise damaged(path, "NIfTI", error) from error
     if unit == "unknown" and all(z == 1 for z in zooms[:3]):

@@ -7,7 +7,9 @@ here, for training and scores alike; what they do not prove is left as it is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -180,10 +182,11 @@ def _orient(mask: Image, grid: Grid) -> Image | None:
         return None
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
-    turn = ornt_transform(io_orientation(np.asarray(mask.affine)), io_orientation(np.asarray(grid.affine)))
+    placed = _in_unit_of(grid_of(mask), grid)
+    turn = ornt_transform(io_orientation(placed), io_orientation(np.asarray(grid.affine)))
     if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
         return None
-    affine = np.asarray(mask.affine) @ inv_ornt_aff(turn, grid_of(mask).sides_xyz)
+    affine = placed @ inv_ornt_aff(turn, grid_of(mask).sides_xyz)
     turned_axes = mask.axes if "Z" in mask.axes else mask.axes.replace("Y", "ZY")
     array = mask.array if "Z" in mask.axes else np.expand_dims(mask.array, mask.axes.index("Y"))
     turned = apply_orientation(array.transpose(), turn).transpose()  # X Y Z C T and back
@@ -202,6 +205,18 @@ def _comparable(mask: Grid, image: Grid) -> bool:
         and all(grid.file_axes.startswith("XY") for grid in (mask, image))
         and all(abs(np.linalg.det(np.asarray(grid.affine)[:3, :3])) > 0 for grid in (mask, image))
     )
+
+
+def _in_unit_of(mask: Grid, image: Grid) -> NDArray[np.float64]:
+    """Return the affine of a mask, with the unit of its image where the header of one of them lacks it.
+
+    Masks saved with the affine of an image in micrometers, but without its header, state no unit: their voxels seem to
+    be 1,000 times as large. Where the sizes differ by 1,000 or a power of it, the same numbers mean the same place.
+    """
+    own, other = np.asarray(mask.affine), np.asarray(image.affine)
+    times = math.cbrt(abs(np.linalg.det(other[:3, :3]) / np.linalg.det(own[:3, :3])))
+    power = 1000.0 ** round(math.log(times, 1000))
+    return np.diag([power] * 3 + [1.0]) @ own if math.isclose(times, power, rel_tol=1e-2) else own
 
 
 def _distance(affine: NDArray[np.float64], grid: Grid) -> float:
@@ -244,15 +259,15 @@ def disagreement(mask: Grid, image: Grid) -> Disagreement | None:
         return None
     assert mask.affine is not None
     assert image.affine is not None
-    if _distance(np.asarray(mask.affine), image) < _SAME_VOXEL:
+    placed = _in_unit_of(mask, image)
+    if _distance(placed, image) < _SAME_VOXEL:
         return None
     codes = orientation_codes(image.affine), orientation_codes(mask.affine)
     if codes[0] != codes[1]:
         certain = not (_is_default(mask) or _is_default(image))
         return Disagreement(f"image {codes[0]}, mask {codes[1]}", certain)
-    corners = np.asarray(mask.affine)[:3, 3] - np.asarray(image.affine)[:3, 3]
-    apart = float(np.linalg.norm(corners))
-    steps = [np.linalg.norm(np.asarray(grid.affine)[:3, :3], axis=0) for grid in (image, mask)]
+    apart = float(np.linalg.norm(placed[:3, 3] - np.asarray(image.affine)[:3, 3]))
+    steps = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (np.asarray(image.affine), placed)]
     if not np.allclose(steps[0], steps[1], rtol=1e-2):
         sizes = [" x ".join(f"{s:.3g}" for s in step) for step in steps]
         return Disagreement(f"voxels of {sizes[0]} mm, mask {sizes[1]} mm", False)
@@ -263,8 +278,9 @@ def _is_default(grid: Grid) -> bool:
     """Return True for affines that stand for an unknown place: the identity, or centered and mirrored along X."""
     affine, sides = np.asarray(grid.affine), np.asarray(grid.sides_xyz)
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    if np.allclose(affine[:3, :3], np.diag(steps), atol=_NAMED) and np.allclose(affine[:3, 3], 0, atol=_NAMED):
+    equal = partial(np.allclose, rtol=0, atol=_NAMED * steps.max())
+    if equal(affine[:3, :3], np.diag(steps)) and equal(affine[:3, 3], 0):
         return True
     centered = np.diag([*(steps * (-1, 1, 1)), 1.0])
     centered[:3, 3] = -centered[:3, :3] @ ((sides - 1) / 2)
-    return bool(np.allclose(affine, centered, atol=_NAMED * steps.max()))
+    return bool(equal(affine, centered))
