@@ -85,6 +85,52 @@ def test_axes_of_drawn_objects_alone_are_refused(tmp_path: Path) -> None:
     assert [one.values for one in written] == [1] and not failed
 
 
+def listing(path: Path, *images: str) -> Path:
+    """Write COCO that lists images, each with an object one pixel wider than that of the last one."""
+    listed = [{"id": n, "file_name": name, "height": 12, "width": 14} for n, name in enumerate(images)]
+    drawn = [{"id": n, "image_id": n, "segmentation": [[1, 1, n + 2, 1, n + 2, 2, 1, 2]]} for n in range(len(images))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": listed, "annotations": drawn}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("images", "written"),
+    [
+        (("p1/a.png", "p2/a.png"), ("p1/a.png", "p2/a.png")),
+        (("train/a.png", "train/b.png"), ("a.png", "b.png")),
+        (("a.png", "a.tif"), ("a.png.png", "a.tif.png")),
+        (("../../p1/a.png", "/etc/a.png", "C:\\p\\a.png"), ("p1/a.png", "etc/a.png", "p/a.png")),
+        (("a  b.png", "a b.png"), ("a  b.png", "a b.png")),
+        (("a\0.png", "b\ud800.png"), ("a.png", "b?.png")),
+    ],
+)
+def test_drawn_objects_alone_keep_the_folders_of_their_images_inside_of_the_output(
+    tmp_path: Path, images: tuple[str, ...], written: tuple[str, ...]
+) -> None:
+    found, failed = convert(listing(tmp_path / "set" / "cells.json", *images), out=tmp_path / "out")
+    assert not failed
+    assert [one.written.relative_to(tmp_path / "out").as_posix() for one in found] == list(written)
+    sizes = [int((read_image(one.written).array > 0).sum()) for one in found]
+    assert sizes == list(range(1, len(images) + 1))
+
+
+def test_files_of_several_folders_keep_them(tmp_path: Path) -> None:
+    found, failed = convert(
+        listing(tmp_path / "x" / "cells.json", "a.png"),
+        listing(tmp_path / "y" / "cells.json", "a.png"),
+        out=tmp_path / "out",
+    )
+    assert not failed
+    assert [one.written.relative_to(tmp_path / "out").as_posix() for one in found] == ["x/a.png", "y/a.png"]
+
+
+def test_a_name_that_no_file_can_have_fails_alone(tmp_path: Path) -> None:
+    found, failed = convert(listing(tmp_path / "cells.json", "x" * 300 + ".png", "b.png"), out=tmp_path / "out")
+    assert [one.written.name for one in found] == ["b.png"]
+    assert [one.source.name for one in failed] == ["cells.json#" + "x" * 100]
+
+
 def test_a_file_named_as_drawn_objects_that_holds_none_is_refused_by_name(tmp_path: Path) -> None:
     Image.fromarray(IDS).save(tmp_path / "a.png")
     (tmp_path / "bad.json").write_text("{")

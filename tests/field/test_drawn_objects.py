@@ -304,11 +304,12 @@ def test_files_that_state_sizes_are_converted_without_images(tmp_path: Path) -> 
     qupath(tmp_path / "p3.geojson", 3)
     data = tuple(tmp_path / name for name in ("all.json", "p2_seg.npy", "p3.geojson"))
     events = list(write_labels(ConvertSettings(data=data, out=tmp_path / "out")))
-    assert [e.written.name for e in events if isinstance(e, Converted)] == ["p0.png", "p1.png", "p2.png"]
+    written = [e.written for e in events if isinstance(e, Converted)]
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == ["set/p0.png", "set/p1.png", "p2.png"]
     (failed,) = (e for e in events if isinstance(e, NotConverted))
     assert failed.reason.startswith(f"{tmp_path / 'p3.geojson'}: the file does not state the size of its image")
     for n in range(3):
-        assert np.array_equal(read_image(tmp_path / f"out/p{n}.png", labels=True).array[0], ids(n))
+        assert np.array_equal(read_image(written[n], labels=True).array[0], ids(n))
 
 
 def test_predictions_are_scored_against_drawn_objects(tmp_path: Path) -> None:

@@ -72,6 +72,22 @@ def coco(path: Path, entries: list[dict[str, object]]) -> None:
     path.write_text(json.dumps({"images": listed, "annotations": drawn, "categories": categories}))
 
 
+@pytest.mark.parametrize(
+    "names", [("a.png", "a.tif"), ("a  b.tif", "a b.tif"), ("a\nb.tif", "c.tif"), ("x" * 230 + ".tif",)]
+)
+def test_images_that_a_file_lists_have_their_objects_whatever_their_names(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        image(tmp_path / name)
+    coco(tmp_path / "cells.json", [{"file_name": name} for name in names])
+    pairs = find_pairs([tmp_path]).pairs
+    assert [pair.image.name for pair in pairs] == sorted(names)
+    for pair in pairs:
+        assert pair.mask is not None
+        assert read_drawing(pair.mask).image == pair.image.name
+
+
 @pytest.mark.parametrize("more", [[{}, {}], [{"t": 0, "z": 0}, {"t": 0, "z": 0}], [{"t": 0, "z": 0}, {"z": 1}]])
 def test_a_file_that_lists_an_image_twice_says_so(tmp_path: Path, more: list[dict[str, int]]) -> None:
     image(tmp_path / "s.tif")

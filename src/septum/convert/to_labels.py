@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,17 @@ from septum.check.repair import lossless_place, smallest_dtype
 from septum.convert.settings import ConvertSettings
 from septum.errors import DataError, SeptumError, UsageError
 from septum.events import Event
-from septum.io.annotations.formats import drawn_format, is_named_as_drawn, place_of, read_drawing, read_drawings
+from septum.io.annotations.drawing import Drawing
+from septum.io.annotations.formats import (
+    drawn_format,
+    is_named_as_drawn,
+    place_of,
+    read_drawing,
+    read_drawings,
+    split_place,
+)
 from septum.io.annotations.raster import list_names
+from septum.io.atomic import as_error
 from septum.io.files import open_image, write_image
 from septum.io.formats import format_path, image_stem, image_suffix, result_suffix
 from septum.io.image import Affine
@@ -62,7 +72,8 @@ def write_labels(settings: ConvertSettings) -> Iterator[Converted | NotConverted
 
     The values are those that `septum train` reads: ids of objects, or values of classes; -1 is not annotated. Images in
     subfolders have their label images in subfolders of the same names. Files of drawn objects that state the size of
-    their images (COCO, CVAT, labelme, Cellpose) need no images.
+    their images (COCO, CVAT, labelme, Cellpose) need no images; the folders that they state for them are kept, as far
+    as they lead inside of `out`.
 
     Parameters
     ----------
@@ -109,16 +120,20 @@ def _of_images(settings: ConvertSettings) -> str:
 
 def _write_drawn(settings: ConvertSettings) -> Iterator[Converted | NotConverted]:
     """Write the objects of files without their images."""
-    places = []
+    images: dict[Path, Path] = {}  # by the places of their objects; of one image in a file, the file stands for it
     for path in settings.data:
         kind = drawn_format(path)
         try:
-            many = kind is not None and kind.many
-            places += [place_of(path, drawing) for drawing in read_drawings(path)] if many else [path]
+            if kind is not None and kind.many:
+                images |= {place_of(path, drawing): _image_of(path, drawing) for drawing in read_drawings(path)}
+            else:
+                images[path] = path
         except SeptumError as error:
             yield NotConverted(path, str(error))
-    files = Files(memory=Memory(kept_bytes=0), classes=class_numbers(places) if settings.kind == "classes" else None)
-    for place in places:
+    files = Files(memory=Memory(kept_bytes=0), classes=class_numbers(images) if settings.kind == "classes" else None)
+    folders = common_subfolders(images.values())
+    stems = Counter(image.with_name(image_stem(image)) for image in dict.fromkeys(images.values()))
+    for place in images:
         try:
             drawing = read_drawing(place)
             size = drawing.size if drawing.labels is None else drawing.labels.shape
@@ -126,10 +141,19 @@ def _write_drawn(settings: ConvertSettings) -> Iterator[Converted | NotConverted
                 given = f"{format_path(place)}: the file does not state the size of its image"
                 raise DataError(given, "the image", f"name both: septum convert IMAGE {format_path(place.name)}")
             axes = "C" + "ZYX"[-len(size) :]
-            name = image_stem(Path(drawing.image.replace("\\", "/"))) or place.stem.removesuffix("_seg")
-            yield _write_mask(place, settings.out / f"{name}.png", Grid(axes, (1, *size), axes[1:]), files)
+            image = _image_of(split_place(place)[0], drawing)
+            name = image_stem(image) if stems[image.with_name(image_stem(image))] < 2 else image.name
+            target = settings.out / folders[images[place]] / f"{name}.png"
+            yield _write_mask(place, target, Grid(axes, (1, *size), axes[1:]), files)
         except SeptumError as error:
             yield NotConverted(place, str(error))
+
+
+def _image_of(path: Path, drawing: Drawing) -> Path:
+    """Return where the image of a drawing would lie: always in the folder of its file, or in a subfolder."""
+    stated = drawing.image.replace("\\", "/").encode(errors="replace").decode().replace("\0", "")
+    inside = [part for part in stated.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
+    return path.parent.joinpath(*inside or [path.stem.removesuffix("_seg")])
 
 
 def _write(
@@ -177,10 +201,14 @@ def _write_mask(
         array, axes = array[0], axes[1:]
     array = array.astype(smallest_dtype(array))
     place = lossless_place(place, array, axes)
-    if place.exists():
+    try:
+        written = place.exists()
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise as_error(place, error) from error
+    if written:
         given = f"{format_path(place)} was written already, for another image of this name"
         raise DataError(given, "names that differ", "convert the folders one by one, each with an -o of its own")
-    place.parent.mkdir(parents=True, exist_ok=True)
     write_image(place, array, axes=axes, pixel_size_um=pixel_size_um, affine=affine, labels=True)
     return Converted(mask, place, len(np.unique(array[array > 0])), _notes(files, mask))
 

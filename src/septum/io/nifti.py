@@ -25,8 +25,9 @@ def open_nifti(path: Path, *, axes: str | None, labels: bool = False) -> StoredI
     """Open a ``.nii`` or ``.nii.gz`` (NIfTI-1 or -2) as it is stored: dimensions ``X Y Z T C``, no reorientation.
 
     Slope and intercept are applied where the file has them (the values are then float64). Pixel sizes become
-    micrometers and the affine millimeters, whatever the unit of the file; without a unit, millimeters are meant. Packed RGB becomes three channels. A packed file is unpacked whole at once: gzip proves only at its end
-    that nothing was damaged, and it cannot be entered in the middle.
+    micrometers and the affine millimeters, whatever the unit of the file; without a unit, millimeters are meant. Packed
+    RGB becomes three channels. A packed file is unpacked whole at once: gzip proves only at its end that nothing was
+    damaged, and it cannot be entered in the middle.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from septum.errors import DataError
 from septum.folders import below
 from septum.io.annotations.drawing import Drawing
 from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings, split_place
+from septum.io.annotations.texts import text
 from septum.io.formats import format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing.folders import BySubfolder, match_by_subfolder, subfolder_key
 from septum.pairing.grouping import make_pairing
@@ -129,7 +130,7 @@ def _match_listed(matches: Matches, path: Path, images: Sequence[Path]) -> None:
             matches.masks_left.append(place_of(path, drawing))
             continue
         if found in owners and split_place(owners[found])[0] == path:
-            raise _listed_twice(found, path, [one.image for one in drawings if _listed(one, by_name) == found])
+            raise _listed_twice(found, path, [text(one.image) for one in drawings if _listed(one, by_name) == found])
         if found in owners:
             raise _claimed(found, owners[found], place_of(path, drawing))
         owners[found] = place_of(path, drawing)

@@ -590,6 +590,71 @@ def test_files_are_recognized_by_what_they_hold(tmp_path: Path) -> None:
         assert drawn_format(tmp_path / name) is None
 
 
+@pytest.mark.parametrize("name", ["COCO", "labelme", "CVAT"])
+def test_a_large_file_is_recognized_wherever_its_words_stand(tmp_path: Path, name: str) -> None:
+    path, far = one_of_each(tmp_path)[name], 100_000 * "A"
+    if name == "CVAT":
+        path.write_text(path.read_text().replace("<image", f"<meta>{far}</meta><image", 1))
+    else:
+        document = json.loads(path.read_text())
+        document |= {"imageData": far} if name == "labelme" else {}
+        for one in document.get("annotations", ()):
+            one["description"] = far
+        path.write_text(json.dumps(document, sort_keys=True) + " " * 100_000)
+    found = drawn_format(path)
+    assert found is not None
+    assert found.name == name
+    assert len(read_drawings(path)[0].objects) > 0
+
+
+def test_a_file_is_looked_at_again_after_it_was_written_again(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    assert drawn_format(tmp_path / "a.json") is None
+    assert drawn_format(coco(tmp_path / "a.json")) is not None
+
+
+def listing(path: Path, *images: str) -> Path:
+    """Write COCO that lists images, each with an object of another size."""
+    listed = [{"id": f"  {n}", "file_name": one, "height": 40, "width": 50} for n, one in enumerate(images)]
+    drawn = [
+        {"id": n, "image_id": f"  {n}", "segmentation": [[2, 2, 4 + n, 2, 4 + n, 5, 2, 5]]} for n in range(len(images))
+    ]
+    return write_json(path, {"images": listed, "annotations": drawn})
+
+
+@pytest.mark.parametrize(
+    ("images", "keys"),
+    [
+        (("a.png", "a.tif", "b.tif"), ["a.png", "a.tif", "b"]),
+        (("p1/a.png", "p2/a.png"), ["p1:a", "p2:a"]),
+        (("a.png", "a.png"), ["a.png", "a.png (2)"]),
+        (("a  b.png", "a b.png", "a\nb.png"), ["a  b", "a b", "a_b"]),
+        (("x" + "y" * 120 + ".png", "z" + "y" * 120 + ".png"), ["y" * 100, "y" * 96 + " (2)"]),
+        (("ü" * 90 + ".png",), ["ü" * 50]),
+    ],
+)
+def test_each_image_of_a_file_has_a_place_of_its_own(tmp_path: Path, images: tuple[str, ...], keys: list[str]) -> None:
+    path = listing(tmp_path / "cells.json", *images)
+    drawings = read_drawings(path)
+    assert [one.key for one in drawings] == keys
+    assert [one.image for one in drawings] == list(images)
+    for drawing in drawings:
+        assert read_drawing(place_of(path, drawing)) is drawing
+
+
+@pytest.mark.parametrize("name", ["a  b.png", "a\nb.png", "x" * 230 + ".png"])
+def test_names_of_images_are_read_as_they_are(tmp_path: Path, name: str) -> None:
+    written = [
+        listing(tmp_path / "a.json", name),
+        labelme(tmp_path / "b.json", shape("polygon", FREE.tolist()), imagePath=name),
+        cvat(tmp_path / "c.xml", ""),
+    ]
+    in_xml = written[2].read_text()
+    stated = in_xml.partition('name="')[2].partition('"')[0]
+    written[2].write_text(in_xml.replace(f'name="{stated}"', 'name="' + name.replace("\n", "&#10;") + '"', 1))
+    assert [read_drawings(path)[0].image for path in written] == [name] * 3
+
+
 @pytest.mark.parametrize("name", ["ImageJ", "GeoJSON", "COCO", "labelme", "CVAT", "napari", "Cellpose"])
 def test_damaged_files_end_in_a_message(tmp_path: Path, name: str) -> None:
     path = one_of_each(tmp_path)[name]

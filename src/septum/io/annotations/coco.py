@@ -16,7 +16,7 @@ import numpy as np
 from septum.errors import FileError
 from septum.io.annotations.drawing import Bitmap, Drawing, DrawnObject, Ring, join_sections, refuse, ring
 from septum.io.annotations.rle import decode_runs, uncompressed
-from septum.io.annotations.texts import mapping, read_json, sequence, size_of, text, whole
+from septum.io.annotations.texts import exact, mapping, read_json, sequence, size_of, text, whole
 from septum.io.formats import DAMAGE, check_memory, damaged
 
 
@@ -34,11 +34,13 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
     """
     document = mapping(read_json(path, "COCO"))
     listed = [mapping(one) for one in sequence(document.get("images"))]
-    images = {text(one.get("id")): one for one in listed}
+    images = {exact(one.get("id")): one for one in listed}
     if len(images) < len(listed):
         given = f"{len(listed)} images with {len(images)} different ids"
         raise refuse(path, given, "an id of its own for each image", "export it again")
-    classes = {text(one.get("id")): text(one.get("name")) for one in map(mapping, sequence(document.get("categories")))}
+    classes = {
+        exact(one.get("id")): text(one.get("name")) for one in map(mapping, sequence(document.get("categories")))
+    }
     planes = _planes(images)
     found: dict[str, list[DrawnObject]] = defaultdict(list)
     labels: dict[str, list[str]] = defaultdict(list)
@@ -46,11 +48,15 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
     crowds: dict[str, int] = defaultdict(int)
     for number, one in enumerate(map(mapping, sequence(document.get("annotations"))), start=1):
         name = f"annotation {text(one.get('id')) or number}"
-        image, category = text(one.get("image_id")), text(one.get("category_id"))
+        image, category = exact(one.get("image_id")), exact(one.get("category_id"))
         if image not in images:
-            raise refuse(path, f"{name} names the image {image or '-'}", "the id of a listed image", "export it again")
+            raise refuse(
+                path, f"{name} names the image {text(image) or '-'}", "the id of a listed image", "export it again"
+            )
         if category and classes and category not in classes:
-            raise refuse(path, f"{name} names the class {category}", "the id of a listed class", "export it again")
+            raise refuse(
+                path, f"{name} names the class {text(category)}", "the id of a listed class", "export it again"
+            )
         try:
             parts, bitmap = _shape(path, one.get("segmentation"), mapping(images[image]))
         except FileError:
@@ -69,7 +75,7 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
         one, objects = images[key], join_sections(found[key], labels[key])
         size = size_of(one.get("height"), one.get("width"))
         notes = (f"{crowds[key]} marked as crowds, each read as one object",) if crowds[key] else ()
-        file_name = text(one.get("file_name")) or key
+        file_name = exact(one.get("file_name")) or key
         drawings.append(Drawing("COCO", objects, tuple(refused[key]), notes, file_name, size))
     return tuple(drawings)
 
@@ -78,7 +84,7 @@ def _planes(images: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, dic
     """Return the first plane of its stack and the page of each image, by ids; itself and none if it states no page."""
     by_name: dict[tuple[str, object], list[str]] = defaultdict(list)
     for key, one in images.items():
-        by_name[text(one.get("file_name")) or key, size_of(one.get("height"), one.get("width"))].append(key)
+        by_name[exact(one.get("file_name")) or key, size_of(one.get("height"), one.get("width"))].append(key)
     planes: dict[str, tuple[str, dict[str, int]]] = {key: (key, {}) for key in images}
     for keys in by_name.values():
         pages = [(whole(images[key].get("t")), whole(images[key].get("z"))) for key in keys]

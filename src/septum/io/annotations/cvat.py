@@ -46,7 +46,7 @@ class _Images:
         size = size_of(_number(image, "height"), _number(image, "width"))
         objects = [one for _, one in sorted(self._objects, key=lambda pair: pair[0])]
         self.drawings.append(
-            Drawing("CVAT", tuple(objects), tuple(self._refused), image=text(image.get("name")), size=size)
+            Drawing("CVAT", tuple(objects), tuple(self._refused), image=image.get("name", ""), size=size)
         )
 
     def _shape(self, kind: str, values: Mapping[str, str]) -> None:

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError
-from septum.io.formats import format_path, image_stem
+from septum.io.formats import format_path
 
 Ring = NDArray[np.float64]
 """Corners of a closed outline, ``(N, 2)`` float64, x and y of any finite values, in pixels."""
 
-_LONGEST_KEY = 100
 PAGE = "page"
 """Key of `DrawnObject.place` for a page of a stack of which the file does not state the axis."""
 
@@ -87,11 +86,13 @@ class Drawing:
     notes
         How the file was read where that is not plain, as phrases.
     image
-        Name of the image as the file states it; ``""`` if it states none.
+        Name of the image exactly as the file states it; ``""`` if it states none.
     size
         Height and width of the image in pixels as the file states them, or None.
     labels
         ``(*S)`` integers, 0 background, ids from 1, of a file that holds them; None for drawn shapes.
+    key
+        Name of the image in the place of a mask, see `septum.io.annotations.formats.read_drawings`.
     """
 
     program: str
@@ -101,12 +102,7 @@ class Drawing:
     image: str = ""
     size: tuple[int, int] | None = None
     labels: NDArray[np.integer[Any]] | None = None
-
-    @property
-    def key(self) -> str:
-        """Name of the image without its suffix and with ``:`` between its folders: part of the place of a mask."""
-        name = self.image.replace("\\", "/").replace("/", ":")
-        return image_stem(Path(name))[-_LONGEST_KEY:] if name else ""
+    key: str = ""
 
 
 def refuse(path: Path, given: str, expected: str, todo: str) -> FileError:

@@ -1,23 +1,27 @@
 """The table of formats of drawn objects: how a file is recognized, and which module reads it.
 
 The objects of one image of a file that holds several (COCO, CVAT) have the place ``FILE#KEY``, in which the key is the
-name of the image without its suffix.
+name of the image; see `read_drawings`.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
 from septum.io.annotations.drawing import Drawing, refuse
-from septum.io.formats import DAMAGE, is_image, is_image_file
+from septum.io.annotations.texts import text
+from septum.io.formats import DAMAGE, image_stem, is_image, is_image_file
 
-_HEAD = 1 << 16  # bytes of a text that are searched for the words of a program
+_BLOCK = 1 << 16  # bytes of a text that are searched for the words of a program at once
+_LONGEST_WORD = 32
+_LONGEST_KEY = 100  # bytes: a place is a path, whose names may not be of any length
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class DrawnFormat:
     suffixes
         Ends of file names in lower case.
     words
-        Sets of words, one of which the first bytes of a text hold completely; empty if the file decides otherwise.
+        Sets of words, one of which a text holds completely; empty if the file decides otherwise.
     reader
         ``module:function`` in this folder, imported at first use.
     many
         True if a file holds the objects of many images.
+    table
+        True if the words name columns, and so stand at the beginning of the text.
     """
 
     name: str
@@ -43,6 +49,7 @@ class DrawnFormat:
     words: tuple[tuple[str, ...], ...]
     reader: str
     many: bool = False
+    table: bool = False
 
     def read(self, path: Path) -> tuple[Drawing, ...]:
         """Read a file; see the reader."""
@@ -71,7 +78,7 @@ DRAWN_FORMATS = (
         "geojson:read_geojson",
     ),
     DrawnFormat("CVAT", (".xml",), (("<annotations", "<image "), ("<annotations", "<track ")), "cvat:read_cvat", True),
-    DrawnFormat("napari", (".csv",), (("shape-type", "vertex-index", "axis-0"),), "napari:read_napari"),
+    DrawnFormat("napari", (".csv",), (("shape-type", "vertex-index", "axis-0"),), "napari:read_napari", table=True),
 )
 
 
@@ -82,20 +89,36 @@ def is_named_as_drawn(path: Path) -> bool:
 
 
 def drawn_format(path: Path) -> DrawnFormat | None:
-    """Return the format of a file of drawn objects by its name and its first bytes; None for other files."""
+    """Return the format of a file of drawn objects by its name and the words in it; None for other files."""
     name = path.name.casefold()
-    rows = [row for row in DRAWN_FORMATS if name.endswith(row.suffixes) and len(path.stem) and not name.startswith(".")]
+    rows = tuple(row for row in DRAWN_FORMATS if name.endswith(row.suffixes) and path.stem and not name.startswith("."))
     if not rows or not path.is_file() or is_image_file(path):
         return None
     if name.endswith(".zip"):
         return rows[0] if _holds_rois(path) else None
     if not rows[0].words:
         return rows[0]
-    head = ""
-    with suppress(OSError), path.open("rb") as file:
-        head = file.read(_HEAD).decode("utf-8", "replace")
-    # Words in the text, or its last bytes where a list of COCO's comes late.
-    return next((row for row in rows if any(all(word in head for word in words) for words in row.words)), None)
+    with suppress(OSError):
+        status = path.stat()
+        return _by_words(path, rows, (status.st_mtime_ns, status.st_size))
+    return None
+
+
+@lru_cache(maxsize=1 << 12)
+def _by_words(path: Path, rows: tuple[DrawnFormat, ...], _: object) -> DrawnFormat | None:
+    """Return the format whose words a text holds first. Words can come late: behind the pixels of labelme, say."""
+    wanted = [(row, {word.encode() for word in words}) for row in rows for words in row.words]
+    missing = set().union(*(words for _, words in wanted))
+    with path.open("rb") as file:
+        end = b""
+        while block := file.read(_BLOCK):
+            found = end + block
+            missing -= {word for word in missing if word in found}
+            fitting = next((row for row, words in wanted if not words & missing), None)
+            if fitting is not None or all(row.table for row in rows):
+                return fitting
+            end = found[-_LONGEST_WORD:]
+    return None
 
 
 def _holds_rois(path: Path) -> bool:
@@ -126,6 +149,10 @@ def place_of(path: Path, drawing: Drawing) -> Path:
 def read_drawings(path: Path) -> tuple[Drawing, ...]:
     """Read all drawings of a file; the last files read stay in memory, since a file may hold many images.
 
+    Each has a key of its own: the name of its image without the suffix, ``:`` between its folders. The suffix stays
+    where several images have the same name without it, and a number follows where keys would still be equal. No key
+    is longer than 100 bytes; of a longer name it is the end.
+
     Raises
     ------
     FileError
@@ -142,7 +169,24 @@ def _read_cached(path: Path, _: object) -> tuple[Drawing, ...]:
         raise refuse(
             path, "not a file of drawn objects", ", ".join(row.name for row in DRAWN_FORMATS), "check the name"
         )
-    return kind.read(path)
+    drawings = kind.read(path)
+    return tuple(replace(one, key=key) for one, key in zip(drawings, _keys(drawings), strict=True))
+
+
+def _keys(drawings: Sequence[Drawing]) -> Iterator[str]:
+    """Yield a key for each drawing, see `read_drawings`."""
+    flat = [one.image.replace("\\", "/").replace("/", ":") or str(number) for number, one in enumerate(drawings, 1)]
+    names = ["".join(letter if letter.isprintable() else "_" for letter in name) for name in flat]
+    stems = [image_stem(Path(name)) for name in names]
+    counts, taken = Counter(stems), set[str]()
+    for name, stem in zip(names, stems, strict=True):
+        full = (stem if counts[stem] == 1 else name).encode()
+        key, number = full[-_LONGEST_KEY:].decode(errors="ignore"), 2
+        while key in taken:
+            end = f" ({number})"
+            key, number = full[len(end) - _LONGEST_KEY :].decode(errors="ignore") + end, number + 1
+        taken.add(key)
+        yield key
 
 
 def read_drawing(place: Path) -> Drawing:
@@ -162,7 +206,7 @@ def read_drawing(place: Path) -> Drawing:
     drawings = read_drawings(path)
     fitting = [one for one in drawings if not key or one.key == key]
     if len(fitting) != 1:
-        images = ", ".join(one.image for one in drawings[:4])
+        images = ", ".join(text(one.image) for one in drawings[:4])
         given = f"{len(fitting)} of its {len(drawings)} images fit" + (f" ({images} ...)" if images else "")
         raise refuse(path, given, "one image", "name the images and this file together")
     return fitting[0]

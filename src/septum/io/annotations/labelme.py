@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from septum.io.annotations.drawing import Bitmap, Drawing, DrawnObject, ellipse, rectangle, ring
-from septum.io.annotations.texts import mapping, read_json, sequence, size_of, text, whole
+from septum.io.annotations.texts import exact, mapping, read_json, sequence, size_of, text, whole
 from septum.io.formats import DAMAGE, DEFLATE, damaged
 
 _NO_AREA = {"line": "line", "linestrip": "line", "point": "point", "points": "point"}
@@ -41,7 +41,7 @@ def read_labelme(path: Path) -> tuple[Drawing, ...]:
     except DAMAGE as error:
         raise damaged(path, "labelme", error) from error
     size = size_of(document.get("imageHeight"), document.get("imageWidth"))
-    image = text(document.get("imagePath")).replace("\\", "/").rpartition("/")[2]
+    image = exact(document.get("imagePath")).replace("\\", "/").rpartition("/")[2]
     return (Drawing("labelme", tuple(objects), tuple(refused), image=image, size=size),)
 
 

@@ -61,14 +61,19 @@ def sequence(value: object) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-def text(value: object) -> str:
-    """Return a JSON string or number as printable text of at most 200 characters; ``""`` for anything else."""
+def exact(value: object) -> str:
+    """Return a JSON string or number as it is, as for names that are compared; ``""`` for anything else."""
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return ""
     try:
-        words = " ".join(str(value).split())[:200]
+        return str(value)
     except ValueError:  # an integer of thousands of digits
         return ""
+
+
+def text(value: object) -> str:
+    """Return a JSON string or number as printable text of at most 200 characters, for messages; see `exact`."""
+    words = " ".join(exact(value).split())[:200]
     return "".join(letter for letter in words if letter.isprintable())
 
 
