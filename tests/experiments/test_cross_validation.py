@@ -235,3 +235,12 @@ def test_all_folds_start_from_the_model_that_the_first_chose(nuclei: Path, tmp_p
     assert isinstance(events[-1], Trained)
     again = list(train_folds(settings, 3))
     assert isinstance(again[-1], Trained)
+
+
+def test_folds_of_which_one_has_no_object_to_train_on_are_refused_before_the_first(disks: Path, tmp_path: Path) -> None:
+    shutil.copytree(disks, tmp_path / "data")
+    for name in "bcde":
+        np.save(tmp_path / "data" / "masks" / f"{name}.npy", np.zeros((44, 44), np.uint8))
+    with pytest.raises(DataError, match=r"fold . of 5: no image to train on holds an object"):
+        list(train_folds(_settings(tmp_path / "data", tmp_path / "run", kind="objects"), 5))
+    assert not (tmp_path / "run" / "fold-1").exists()

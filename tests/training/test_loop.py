@@ -99,6 +99,22 @@ def test_the_same_seed_gives_the_same_bits(data: Path, whole: tuple[Path, list[E
     assert _steps(other) != _steps(whole[1])
 
 
+@pytest.mark.parametrize("seed", [0, 1])  # without the rule, the image with objects would be held out with one of them
+def test_the_only_image_with_objects_is_never_held_out(tmp_path: Path, seed: int) -> None:
+    for name, (image, labels) in {"cells": disks(0), "control": disks(1)}.items():
+        for kind, array in (("images", image), ("masks", labels if name == "cells" else np.zeros_like(labels))):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / "data" / kind / f"{name}.npy", array)
+    settings = _settings(tmp_path / "data", tmp_path / "run", steps=2, seed=seed, kind="objects")
+    events = list(train(settings))
+    planned = next(e for e in events if isinstance(e, Planned))
+    assert planned.lines[0] == "2 images for training: none is held out, so no score can be given"
+    assert any("cannot be divided into training and held-out ones" in e.text for e in events if isinstance(e, Warned))
+    assert isinstance(events[-1], Trained) and events[-1].scores == {}
+    with pytest.raises(UsageError, match="without held-out images"):
+        list(train(settings.model_copy(update={"out": tmp_path / "plateau", "until_plateau": True})))
+
+
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_stopped_run_ends_bit_identical(
     data: Path, whole: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int

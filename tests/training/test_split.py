@@ -166,7 +166,7 @@ def test_a_group_that_alone_holds_a_class_is_trained_on_as_a_whole(groups: int) 
     for i, value in enumerate([0, 1, 2] + [0, 1, 1] * groups):
         if i < len(samples):
             samples[i] = replace(samples[i], name=f"p{i // 2}_{i}", mask=np.full((4, 4), value, np.int32))
-    chosen = [split(samples, SplitSettings(group=r"p\d"), seed=seed, classes=True) for seed in range(12)]
+    chosen = [split(samples, SplitSettings(group=r"p\d"), seed=seed, kind="classes") for seed in range(12)]
     for found in chosen:
         trained, held_out = ({samples[i].name[:2] for i in part} for part in (found.train, found.held_out))
         assert "p1" in trained  # of whose images alone one holds class 2
@@ -250,3 +250,81 @@ def test_a_held_out_image_with_the_only_pixels_of_a_class_is_trained_on() -> Non
     )
     samples[2:4] = [replace(sample, copy_of="x") for sample in samples[2:4]]
     assert train_on_every_class(samples, [0, 1], [2, 3])[0] == [0, 1, 2, 3]  # never a copy on the other side
+
+
+def _with_objects(samples: list[Sample], *holders: int) -> list[Sample]:
+    """Return the samples with an object in the masks of `holders`, and no object in the others."""
+    cell = np.eye(4, dtype=np.int32) * 7
+    return [replace(sample, mask=cell) if i in holders else sample for i, sample in enumerate(samples)]
+
+
+def _sides(found: Split, *holders: int) -> tuple[int, int]:
+    """Return how many of `holders` are trained on, and how many are held out."""
+    return len(set(holders) & set(found.train)), len(set(holders) & set(found.held_out))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_objects_are_trained_on_and_held_out_wherever_few_images_hold_any(seed: int) -> None:
+    for groups, holders in [
+        ([("", 3)], (0, 2)),
+        ([("", 30)], (3, 20)),
+        ([("stack", 30)], (2, 3, 4, 5)),  # the last fifth of the stack is empty
+        ([("a", 10), ("b", 10), ("", 4)], (0, 9, 12)),
+    ]:
+        found = split(_with_objects(_samples(*groups), *holders), SplitSettings(), seed=seed, kind="objects")
+        assert min(_sides(found, *holders)) >= 1, (groups, found)
+        assert not found.warning
+    usual = _with_objects(_samples(("", 20)), *range(20))
+    assert split(usual, SplitSettings(), seed=seed, kind="objects") == split(usual, SplitSettings(), seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_only_image_with_objects_is_trained_on_and_the_lack_of_a_score_is_reported(seed: int) -> None:
+    for count in (2, 6):
+        found = split(_with_objects(_samples(("", count)), 1), SplitSettings(), seed=seed, kind="objects")
+        assert (found.train, found.held_out) == (tuple(range(count)), ())
+        assert found.sentence == f"{count} images for training: none is held out, so no score can be given"
+        assert found.warning == (
+            "the images with objects cannot be divided into training and held-out ones: no score is possible, and how "
+            "objects are made is not tuned; draw objects in another image"
+        )
+    assert not split(_with_objects(_samples(("", 1)), 0), SplitSettings(), seed=seed, kind="objects").warning
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_with_objects_are_trained_on_and_held_out_as_a_whole(seed: int) -> None:
+    samples = [replace(s, name=f"p{i // 2}_{i % 2}") for i, s in enumerate(_samples(("", 20)))]
+    holders = (4, 15)  # in two of ten groups, which some seeds would hold out together
+    found = split(_with_objects(samples, *holders), SplitSettings(group=r"p\d"), seed=seed, kind="objects")
+    assert _sides(found, *holders) == (1, 1)
+    trained, held_out = ({samples[i].name[:2] for i in part} for part in (found.train, found.held_out))
+    assert not trained & held_out
+    alone = split(_with_objects(samples, 4, 5), SplitSettings(group=r"p\d"), seed=seed, kind="objects")
+    assert alone.held_out == () and alone.warning.endswith("draw objects in another group")
+
+
+def test_a_training_without_any_object_is_refused() -> None:
+    samples = _with_objects(_samples(("", 6)), 2)
+    with pytest.raises(DataError, match="no image to train on holds an object"):
+        split(_samples(("", 3)), SplitSettings(), seed=0, kind="objects")
+    with pytest.raises(DataError, match="no image to train on holds an object"):
+        split(samples, SplitSettings(names=("2",)), seed=0, kind="objects")
+    assert split(samples, SplitSettings(names=("0",)), seed=0, kind="objects").warning == (
+        "the held-out images hold no object: no score is possible, and how objects are made is not tuned; draw objects "
+        "in more images"
+    )
+    assert not split(samples, SplitSettings(names=()), seed=0, kind="objects").warning
+    for k in (1, 2, 3):  # each of them, so that the first one is not trained in vain
+        with pytest.raises(DataError, match=r"fold . of 3: no image to train on holds an object") as error:
+            split(samples, SplitSettings(fold=(k, 3)), seed=0, kind="objects")
+        assert error.value.todo == "draw objects in more images, or give another --seed or number of --folds"
+
+
+def test_every_subset_of_the_training_images_holds_an_object() -> None:
+    samples = _with_objects(_samples(("", 20)), 3, 11)
+    for seed in range(8):
+        whole = split(samples, SplitSettings(), seed=seed, kind="objects")
+        parts = [split(samples, SplitSettings(limit=n), seed=seed, kind="objects") for n in (1, 2, 5, 12)]
+        assert [len(part.train) for part in parts] == [1, 2, 5, 12]
+        assert all(_sides(part, 3, 11) == (1, 1) for part in parts)
+        assert set(parts[0].train) < set(parts[1].train) < set(parts[2].train) < set(parts[3].train) < set(whole.train)

@@ -54,7 +54,7 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
     yield from run_series(settings, SeriesKind("folds", folds, partial(_outline, settings, folds), _finish), stop)
 
 
-def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample], _: MaskKind) -> Outline:
+def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample], kind: MaskKind) -> Outline:
     """Return one training for each fold."""
     parts = []
     for k in range(1, folds + 1):
@@ -63,7 +63,7 @@ def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample], _: 
     group = settings.split.group
     samples = grouped(samples, group) if group else samples
     seed = settings.seed if settings.split.seed is None else settings.split.seed
-    assigned = make_folds(samples, folds, seed=seed, keep_groups=group is not None)
+    assigned = make_folds(samples, folds, seed=seed, keep_groups=group is not None, kind=kind)
     return Outline(parts, folds_sentence(assigned, samples), predictions=len(samples))
 
 

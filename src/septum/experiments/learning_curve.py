@@ -80,7 +80,7 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
 
 def _outline(settings: TrainSettings, samples: Sequence[Sample], kind: MaskKind) -> Outline:
     """Return one training for each number of images."""
-    chosen = split(samples, settings.split, seed=settings.seed, classes=kind == "classes")
+    chosen = split(samples, settings.split, seed=settings.seed, kind=kind)
     held_out = len(chosen.held_out)
     sizes = subsets(len(chosen.train), held_out)
     limits = {n: settings.split.model_copy(update={"limit": n}) for n in sizes}

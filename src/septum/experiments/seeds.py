@@ -59,7 +59,7 @@ def _outline(settings: TrainSettings, seeds: int, samples: Sequence[Sample], kin
     first, last = settings.seed, settings.seed + seeds - 1
     split_seed = first if settings.split.seed is None else settings.split.seed
     same = settings.split.model_copy(update={"seed": split_seed})
-    held_out = split(samples, same, seed=split_seed, classes=kind == "classes").held_out
+    held_out = split(samples, same, seed=split_seed, kind=kind).held_out
     return Outline(
         [SeriesPart(f"seed-{seed}", f"seed {seed}", same, seed) for seed in range(first, last + 1)],
         f"{seeds} trainings with seeds {first} to {last} on the same images",

@@ -33,10 +33,10 @@ from septum.settings import MaskKind
 from septum.training.distributed import Processes, described_processes
 from septum.training.events import Checked, Planned, Stopped, Trained
 from septum.training.interrupt import StopRequest
-from septum.training.loop import MEMORY_ADVICE, train
+from septum.training.loop import train
 from septum.training.planner import memory_for_images
 from septum.training.run_folder import RunFolder, read_plan_file
-from septum.training.settings import SplitSettings, TrainSettings
+from septum.training.settings import MEMORY_ADVICE, SplitSettings, TrainSettings
 
 # Share of a budget that is reserved for the predictions after the last training: until the report of the first training
 # has shown how long a prediction takes, and at most.

@@ -1,11 +1,12 @@
-"""Make pairs of matched files: their names, their groups and their places in them; group samples by a pattern."""
+"""Make pairs of matched files: their names, groups and places in these; find samples that belong together."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -90,3 +91,52 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
             "give a --group that makes more groups, or leave it out",
         )
     return [replace(sample, group=f"={key}") for sample, key in zip(samples, keys, strict=True)]
+
+
+def sequences(samples: Sequence[Sample]) -> list[list[int]]:
+    """Return sequences and stacks, each in order of time or depth, and single images with their copies."""
+    groups: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        own = f"copy of {sample.copy_of}" if sample.copy_of else f"{index}"
+        groups.setdefault(f"in {sample.group}" if sample.group else own, []).append(index)
+    return [sorted(members, key=lambda i: samples[i].position) for members in groups.values()]
+
+
+def neighbors(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> Mapping[int, list[int]]:
+    """Return, by image, the images before and after it in its sequence."""
+    near: dict[int, list[int]] = {}
+    for members in groups:
+        if samples[members[0]].group:
+            for before, after in pairwise(members):
+                near.setdefault(before, []).append(after)
+                near.setdefault(after, []).append(before)
+    return near
+
+
+def copy_groups(samples: Sequence[Sample]) -> list[list[int]]:
+    """Return the indices of the images, copies of one another in one list."""
+    same: dict[tuple[str, int], list[int]] = {}
+    for index, sample in enumerate(samples):
+        same.setdefault((sample.copy_of, 0) if sample.copy_of else ("", index), []).append(index)
+    return list(same.values())
+
+
+def copies_of(samples: Sequence[Sample], held_out: Sequence[int]) -> set[int]:
+    """Return the images that are copies of held-out ones, and are not held out themselves."""
+    held = {samples[i].copy_of for i in held_out} - {""}
+    return {i for i, sample in enumerate(samples) if sample.copy_of in held} - set(held_out)
+
+
+def inseparable(samples: Sequence[Sample], index: int, held: Collection[int], keep_groups: bool) -> list[int]:
+    """Return a held-out image and those of `held` that must stay on its side: its copies, and the group if it is kept.
+
+    So must the copies and groups of these.
+    """
+    found = {index}
+    while True:
+        groups = {samples[i].group for i in found} if keep_groups else set()
+        copies = {samples[i].copy_of for i in found} - {""}
+        more = {i for i in held if samples[i].group in groups or samples[i].copy_of in copies} - found
+        if not more:
+            return sorted(found)
+        found |= more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -209,6 +209,25 @@ def evenly_chosen(count: int, number: int) -> list[int]:
     """Return `number` of the integers 0..count - 1, evenly spaced; all of them if there are no more."""
     places: list[int] = np.unique(np.linspace(0, count - 1, min(count, number)).astype(int)).tolist()
     return places
+
+
+def class_pixels(sample: Sample) -> dict[int, int]:
+    """Return the number of annotated pixels of each class in a mask of classes."""
+    counts = sample.source.counts if isinstance(sample, StoredSample) else None
+    if counts is None:
+        mask = sample.mask
+        counts = np.bincount(mask[mask >= 0])
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def holds_objects(samples: Iterable[Sample]) -> bool:
+    """Return True if a mask of objects holds one, in any of the samples."""
+    return any(_objects_in(sample) for sample in samples)
+
+
+def _objects_in(sample: Sample) -> bool:
+    counts = sample.source.counts if isinstance(sample, StoredSample) else None
+    return bool((sample.mask > 0).any() if counts is None else counts[1:].any())
 
 
 def learnable(samples: Sequence[Sample], kind: MaskKind) -> tuple[Sample, ...]:

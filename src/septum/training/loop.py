@@ -32,7 +32,7 @@ from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.schedule import LATEST, PATIENCE, TIMED_STEPS, Schedule, short_budget
-from septum.training.settings import TrainSettings
+from septum.training.settings import MEMORY_ADVICE, TrainSettings
 from septum.training.split import Split, split
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
@@ -45,11 +45,6 @@ UNREAD_LOSSES = {"cuda": 10, "mps": 10}
 """Losses that stay unread on a GPU: reading one waits until the GPU has done everything before it."""
 KEEP_STEPS = 25
 """The state to roll back to is renewed after this number of steps."""
-
-MEMORY_ADVICE = (
-    "give a smaller batch, tile or network (--batch, --tile and --width of septum train), or close other programs"
-)
-"""What to do if the memory is not enough for a training; several commands train."""
 
 
 def train(
@@ -167,7 +162,9 @@ def _open_data(
             "one data set on a drive that all machines share",
             "copy the data to such a drive, or to the same place on all machines",
         )
-    parts = split(loaded.samples, settings.split, seed=settings.seed, classes=report.rules.kind == "classes")
+    parts = split(loaded.samples, settings.split, seed=settings.seed, kind=report.rules.kind)
+    if parts.warning:
+        yield Warned(parts.warning)
     report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
     if given is None:
         start = Trial(loaded.samples, tuple(loaded.samples[i] for i in parts.held_out))

@@ -36,6 +36,11 @@ Precision = Literal["float32", "bfloat16"]
 
 DEFAULT_BUDGET_S = 1800.0
 
+MEMORY_ADVICE = (
+    "give a smaller batch, tile or network (--batch, --tile and --width of septum train), or close other programs"
+)
+"""What to do if the memory is not enough for a training; several commands train."""
+
 # Names of fields in settings.json of earlier versions.
 _RENAMED = {"early_stop": "until_plateau", "ignore": "ignore_values"}
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}

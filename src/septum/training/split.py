@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-
-import numpy as np
 
 from septum import seeding
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
-from septum.pairing.grouping import grouped
-from septum.pairing.sample import Sample, StoredSample
+from septum.pairing.grouping import copies_of, copy_groups, grouped, inseparable, neighbors, sequences
+from septum.pairing.sample import Sample, class_pixels, holds_objects
+from septum.settings import MaskKind
 from septum.training.settings import SplitSettings
 from septum.words import pluralize
 
@@ -30,14 +29,17 @@ class Split:
         Indices into the samples, rising; no image is in both, some may be in neither.
     sentence
         Description in words.
+    warning
+        Why no score is possible although there are several images, and what to do; ``""`` otherwise.
     """
 
     train: tuple[int, ...]
     held_out: tuple[int, ...]
     sentence: str
+    warning: str = ""
 
 
-def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, classes: bool = False) -> Split:
+def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, kind: MaskKind | None = None) -> Split:
     """Choose the images for training and those for validation.
 
     Parameters
@@ -48,13 +50,15 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
         Images to hold out, and images to train on.
     seed
         Of the run.
-    classes
-        True if masks hold classes: then the default split trains on every class.
+    kind
+        What masks hold. The default split trains on every class; of objects, there are some in the training and among
+        the held-out images. None: what masks hold does not count.
 
     Raises
     ------
     DataError
-        If there are fewer images, or groups, than folds, or a pattern makes no groups (`grouped`).
+        If there are fewer images, or groups, than folds, a pattern makes no groups (`grouped`), or no image to train on
+        holds an object.
     """
     seed, keep_groups = settings.seed if settings.seed is not None else seed, settings.group is not None
     if settings.group is not None:
@@ -64,37 +68,88 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, clas
         result = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
     elif settings.fold is not None:
         number, folds = settings.fold
-        result = make_folds(samples, folds, seed=seed, keep_groups=keep_groups)[number - 1]
+        result = make_folds(samples, folds, seed=seed, keep_groups=keep_groups, kind=kind)[number - 1]
     else:
-        result = _split_once(samples, seed=seed, classes=classes, keep_groups=keep_groups)
+        result = _split_once(samples, seed=seed, kind=kind, keep_groups=keep_groups)
+    if kind == "objects":
+        _require_objects(samples, result.train)
+        result = replace(result, warning=_warning(samples, result, settings))
     if settings.limit is None:
         return result
-    subset = nested_order(samples, result.train, seed=seed)[: settings.limit]
+    order = nested_order(samples, result.train, seed=seed)
+    subset = order[: settings.limit]
+    if kind == "objects" and not holds_objects(samples[i] for i in subset):
+        subset[-1] = next(i for i in order if holds_objects([samples[i]]))
     held = f"{len(result.held_out)} held out for validation: {_names(samples, result.held_out)}"
     sentence = f"{len(subset)} of {len(result.train)} images for training, {held}"
-    return Split(tuple(sorted(subset)), result.held_out, sentence)
+    return replace(result, train=tuple(sorted(subset)), sentence=sentence)
 
 
-def _split_once(samples: Sequence[Sample], *, seed: int, classes: bool, keep_groups: bool) -> Split:
-    """Hold out about a fifth of the images, of groups that must not be cut whole ones; `classes` as in `split`."""
-    groups = len({sample.group for sample in samples}) if keep_groups else 1
-    choices = [hold_out(samples, seed=seed)]
-    if groups > 1:
-        folds = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)
-        choices = [(list(fold.train), list(fold.held_out)) for fold in folds]
-    for train, chosen in choices:  # the next groups, if the training needs all of these
-        rest = train_on_every_class(samples, train, chosen, keep_groups=keep_groups) if classes else (train, chosen, ())
-        _, held_out, moved = rest
-        if held_out:
+def _split_once(samples: Sequence[Sample], *, seed: int, kind: MaskKind | None, keep_groups: bool) -> Split:
+    """Hold out about a fifth of the images, of groups that must not be cut whole ones; `kind` as in `split`."""
+    held_out, moved = list[int](), tuple[str, ...]()
+    for held_out in _choices(samples, seed=seed, kind=kind, keep_groups=keep_groups):
+        train = _others(samples, held_out)
+        if kind == "classes":
+            _, held_out, moved = train_on_every_class(samples, train, held_out, keep_groups=keep_groups)
+        divided = kind != "objects" or all(holds_objects(samples[i] for i in side) for side in (train, held_out))
+        if held_out and divided:
             break
-    copies = _copies_of(samples, held_out)
-    away = copies.union(held_out)
-    train = [i for i in range(len(samples)) if i not in away]
-    sentence = split_sentence(samples, held_out, copies=len(copies))
+    else:
+        held_out = []
+    train = _others(samples, held_out)
+    sentence = split_sentence(samples, held_out, copies=len(samples) - len(train) - len(held_out))
     return Split(tuple(train), tuple(held_out), "; ".join((sentence, *moved)))
 
 
-def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups: bool = False) -> list[Split]:
+def _choices(samples: Sequence[Sample], *, seed: int, kind: MaskKind | None, keep_groups: bool) -> Iterator[list[int]]:
+    """Yield the images that may be held out, best first: each further choice if objects or classes forbid those before.
+
+    The last choices are for sets of which few images hold objects: a fifth of these images, or single groups.
+    """
+    groups = len({sample.group for sample in samples}) if keep_groups else 1
+    if groups > 1:
+        for number in (min(_FIFTH, groups), *[groups] * (kind == "objects")):
+            yield from (list(fold.held_out) for fold in make_folds(samples, number, seed=seed, keep_groups=True))
+        return
+    yield hold_out(samples, seed=seed)[1]
+    if kind == "objects":
+        holders = [i for i, sample in enumerate(samples) if holds_objects([sample])]
+        yield [holders[i] for i in hold_out([samples[i] for i in holders], seed=seed)[1]]
+
+
+def _others(samples: Sequence[Sample], held_out: Sequence[int]) -> list[int]:
+    """Return the images to train on: those that are neither held out nor copies of held-out ones."""
+    away = copies_of(samples, held_out).union(held_out)
+    return [i for i in range(len(samples)) if i not in away]
+
+
+def _require_objects(samples: Sequence[Sample], train: Sequence[int], which: str = "") -> None:
+    """Raise `DataError` if no image to train on holds an object; the message begins with `which`."""
+    if not holds_objects(samples[i] for i in train):
+        raise DataError(
+            f"{which}no image to train on holds an object",
+            "objects in the masks of some images for training",
+            "draw objects in more images, or "
+            + ("give another --seed or number of --folds" if which else "hold out other images"),
+        )
+
+
+def _warning(samples: Sequence[Sample], chosen: Split, settings: SplitSettings) -> str:
+    """Return a warning if no held-out image holds an object; of one image, or if none is to be held out, ``""``."""
+    if len(samples) == 1 or settings.names == () or holds_objects(samples[i] for i in chosen.held_out):
+        return ""
+    if chosen.held_out:
+        why, where = "the held-out images hold no object", "more images"
+    else:
+        why = "the images with objects cannot be divided into training and held-out ones"
+        where = f"another {'group' if settings.group else 'image'}"
+    return f"{why}: no score is possible, and how objects are made is not tuned; draw objects in {where}"
+
+
+def make_folds(
+    samples: Sequence[Sample], number: int, *, seed: int, keep_groups: bool = False, kind: MaskKind | None = None
+) -> list[Split]:
     """Split images into folds so that each is held out once.
 
     Sequences and stacks stay whole if there are at least as many of them (and of single images) as folds: the largest
@@ -112,13 +167,15 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
         Of the order of equally large groups.
     keep_groups
         Never cut a group.
+    kind
+        What masks hold; of objects, each fold needs some to train on. None: what masks hold does not count.
 
     Raises
     ------
     DataError
-        If there are not enough images or groups, or a fold would have no image to train on.
+        If there are not enough images or groups, or a fold would have no image, or no object, to train on.
     """
-    groups = _groups(samples)
+    groups = sequences(samples)
     if len(groups) < number and keep_groups:
         raise DataError(
             f"{pluralize(len(groups), 'group')} for {number} folds",
@@ -133,25 +190,26 @@ def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups
         )
     cut = len(groups) < number
     parts = _blocks(groups, number, seed) if cut else _whole_groups(groups, number, seed)
-    neighbors = _neighbors(samples, groups) if cut else {}
+    near = neighbors(samples, groups) if cut else {}
     folds = []
     for place, part in enumerate(parts):
         held_out = tuple(sorted(part))
-        beside = {j for i in part for j in neighbors.get(i, ())} - set(part)
-        copies = _copies_of(samples, part) - beside
+        beside = {j for i in part for j in near.get(i, ())} - set(part)
+        copies = copies_of(samples, part) - beside
         away = beside.union(copies, part)
         train = tuple(i for i in range(len(samples)) if i not in away)
+        which = f"fold {place + 1} of {number}: "
         if not train:
-            which = "" if keep_groups else f"fold {place + 1} of {number}: "
             raise DataError(
-                f"{which}no image to train on but neighbors or copies of held-out ones",
+                f"{'' if keep_groups else which}no image to train on but neighbors or copies of held-out ones",
                 "groups without copies in all others" if keep_groups else "more images in the sequence",
                 "give a --group that keeps copies together (septum check names them)"
                 if keep_groups
                 else "give another number of --folds, or annotate more images",
             )
-        left = _left_out_words(len(beside), len(copies))
-        trained = f"fold {place + 1} of {number}: {pluralize(len(train), 'image')} for training{left}"
+        if kind == "objects":
+            _require_objects(samples, train, which)
+        trained = f"{which}{pluralize(len(train), 'image')} for training{_left_out_words(len(beside), len(copies))}"
         folds.append(Split(train, held_out, f"{trained}, {len(held_out)} held out: {_names(samples, held_out)}"))
     return folds
 
@@ -161,7 +219,7 @@ def folds_sentence(folds: Sequence[Split], samples: Sequence[Sample]) -> str:
     sizes = sorted({len(fold.held_out) for fold in folds})
     size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     start = f"{len(folds)} folds of {size} {'image' if sizes[-1] == 1 else 'images'}"
-    if len(_groups(samples)) < len(folds):
+    if len(sequences(samples)) < len(folds):
         return f"{start}: contiguous blocks, those next to a block are left out of its training"
     copied = any(len(fold.train) + len(fold.held_out) < len(samples) for fold in folds)
     left = ", copies of held-out images are left out of the training" if copied else ""
@@ -208,11 +266,11 @@ def hold_out(samples: Sequence[Sample], *, seed: int) -> tuple[list[int], list[i
         groups.setdefault(sample.group, []).append(index)
     single = [i for group, members in groups.items() if not group or len(members) == 1 for i in members]
     groups = {group: members for group, members in groups.items() if group and len(members) > 1}
-    held = _random_fifth([[single[i] for i in same] for same in _copies([samples[i] for i in single])], seed)
+    held = _random_fifth([[single[i] for i in same] for same in copy_groups([samples[i] for i in single])], seed)
     for members in groups.values():
         members.sort(key=lambda i: samples[i].position)
         held.update(members[len(members) - _fifth(len(members)) :])
-    for same in _copies(samples):
+    for same in copy_groups(samples):
         if not held.issuperset(same):
             held.difference_update(same)
     return [i for i in range(len(samples)) if i not in held], sorted(held)
@@ -236,14 +294,6 @@ def named(samples: Sequence[Sample], names: Sequence[str]) -> tuple[list[int], l
     return [i for i in range(len(samples)) if i not in set(held)], held
 
 
-def _copies(samples: Sequence[Sample]) -> list[list[int]]:
-    """Return the indices of the images, copies of one another in one list."""
-    same: dict[tuple[str, int], list[int]] = {}
-    for index, sample in enumerate(samples):
-        same.setdefault((sample.copy_of, 0) if sample.copy_of else ("", index), []).append(index)
-    return list(same.values())
-
-
 def _random_fifth(copies: Sequence[Sequence[int]], seed: int) -> set[int]:
     """Draw a fifth of the images; copies of one image are drawn together."""
     wanted = min(_fifth(sum(map(len, copies))), len(copies) - 1)  # the copies of one image may be all there are
@@ -252,12 +302,6 @@ def _random_fifth(copies: Sequence[Sequence[int]], seed: int) -> set[int]:
         if len(held) < wanted:
             held.update(copies[i])
     return held
-
-
-def _copies_of(samples: Sequence[Sample], held_out: Sequence[int]) -> set[int]:
-    """Return the images that are copies of held-out ones, and are not held out themselves."""
-    held = {samples[i].copy_of for i in held_out} - {""}
-    return {i for i, sample in enumerate(samples) if sample.copy_of in held} - set(held_out)
 
 
 def _left_out_words(beside: int, copies: int) -> str:
@@ -286,15 +330,6 @@ def _names(samples: Sequence[Sample], chosen: Sequence[int]) -> str:
 def _fifth(count: int) -> int:
     """Return a fifth, rounded: 1 for 2 to 7 images, 0 for one."""
     return max(1, round(count / _FIFTH)) if count > 1 else 0
-
-
-def _groups(samples: Sequence[Sample]) -> list[list[int]]:
-    """Return sequences and stacks, each in order of time or depth, and single images with their copies."""
-    groups: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        own = f"copy of {sample.copy_of}" if sample.copy_of else f"{index}"
-        groups.setdefault(f"in {sample.group}" if sample.group else own, []).append(index)
-    return [sorted(members, key=lambda i: samples[i].position) for members in groups.values()]
 
 
 def _whole_groups(groups: Sequence[Sequence[int]], number: int, seed: int) -> list[list[int]]:
@@ -326,17 +361,6 @@ def _blocks(groups: Sequence[Sequence[int]], number: int, seed: int) -> list[lis
     return held
 
 
-def _neighbors(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> Mapping[int, list[int]]:
-    """Return, by image, the images before and after it in its sequence."""
-    near: dict[int, list[int]] = {}
-    for members in groups:
-        if samples[members[0]].group:
-            for before, after in pairwise(members):
-                near.setdefault(before, []).append(after)
-                near.setdefault(after, []).append(before)
-    return near
-
-
 def train_on_every_class(
     samples: Sequence[Sample], train: Sequence[int], held_out: Sequence[int], *, keep_groups: bool = False
 ) -> tuple[list[int], list[int], tuple[str, ...]]:
@@ -356,14 +380,14 @@ def train_on_every_class(
     train, held_out, sentences
         Indices into `samples`, rising, and one sentence for each moved image.
     """
-    held = {i: _classes(samples[i]) for i in held_out}
-    known = {value for i in train for value in _classes(samples[i])}
+    held = {i: class_pixels(samples[i]) for i in held_out}
+    known = {value for i in train for value in class_pixels(samples[i])}
     moved, sentences = list(train), []
     for value in sorted({v for values in held.values() for v in values} - known):
         if value in known:
             continue
         index = max((i for i in held if value in held[i]), key=lambda i: held[i][value])
-        together = _together(samples, index, held, keep_groups)
+        together = inseparable(samples, index, held, keep_groups)
         known.update(*(held.pop(i) for i in together))
         moved += together
         which, more = "of its group" if keep_groups else "like it", len(together) - 1
@@ -372,27 +396,3 @@ def train_on_every_class(
             f"{format_path(samples[index].name)} {words} trained on: no other training image holds class {value}"
         )
     return sorted(moved), sorted(held), tuple(sentences)
-
-
-def _together(samples: Sequence[Sample], index: int, held: Collection[int], keep_groups: bool) -> list[int]:
-    """Return a held-out image and those of `held` that must stay on its side: its copies, and the group if it is kept.
-
-    So must the copies and groups of these.
-    """
-    found = {index}
-    while True:
-        groups = {samples[i].group for i in found} if keep_groups else set()
-        copies = {samples[i].copy_of for i in found} - {""}
-        more = {i for i in held if samples[i].group in groups or samples[i].copy_of in copies} - found
-        if not more:
-            return sorted(found)
-        found |= more
-
-
-def _classes(sample: Sample) -> dict[int, int]:
-    """Return the number of annotated pixels of each class in a mask."""
-    counts = sample.source.counts if isinstance(sample, StoredSample) else None
-    if counts is None:
-        mask = sample.mask
-        counts = np.bincount(mask[mask >= 0])
-    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
