@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from septum.check.issues import IssueKind
 from septum.check.label_kind import infer_label_kind
 from septum.check.samples import load_samples
 from septum.errors import DataError, SeptumError, UsageError
+from septum.io.files import write_image
+from septum.settings import MaskKind
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -401,6 +404,51 @@ def test_two_values_are_classes_unless_objects_are_asked_for() -> None:
     asked = infer_label_kind(masks, kind="objects")
     assert (asked.kind, asked.pieces) == ("objects", True)
     assert asked.reason == "objects, one per connected piece, 5 per image (as asked)"
+
+
+def stated(kind: MaskKind | None, *masks: np.ndarray) -> list[Census]:
+    return [replace(one, stated=kind) for one in of(*masks)]
+
+
+def test_files_that_state_what_their_values_are_decide_before_the_values() -> None:
+    organs = [np.where(cells(9, seed=n) > 0, 1 + cells(9, seed=n) % 3, 0) for n in range(3)]
+    assert infer_label_kind(stated(None, *organs)).kind == "classes"
+    read = infer_label_kind(stated("objects", *organs))
+    assert (read.kind, read.guess, read.reason) == ("objects", False, "object ids, 3 per image (as the files state)")
+    varied = [cells(4 + 3 * n, seed=n) for n in range(4)]
+    assert infer_label_kind(stated("classes", *varied)).values == tuple(range(14))
+    assert infer_label_kind(stated("classes", *varied), objects=True).kind == "classes"  # before the folders
+    assert infer_label_kind(stated("classes", *varied), kind="objects").kind == "objects"  # after the person
+    some = infer_label_kind([*stated("objects", *organs), *stated(None, *varied)])
+    assert (some.kind, some.guess) == ("objects", False)
+
+
+def test_an_object_that_is_alone_in_its_image_stays_one_object_if_the_file_states_objects() -> None:
+    alone = np.where(cells(5) == 1, 17, 0)
+    alone[40:44, 40:44] = 17
+    assert infer_label_kind(stated(None, alone, alone), kind="objects").pieces
+    read = infer_label_kind(stated("objects", alone, alone))
+    assert (read.kind, read.pieces) == ("objects", False)
+
+
+def test_what_is_not_annotated_is_not_the_background_of_files_that_state_objects() -> None:
+    drawn = [cells(n + 3, seed=n).astype(np.int32) for n in range(3)]
+    sparse = [np.where(mask > 0, mask, -1) for mask in drawn]
+    assert infer_label_kind(stated(None, *sparse), kind="objects").background == -1
+    assert infer_label_kind(stated("objects", *sparse)).background == 0
+
+
+def test_files_that_state_different_kinds_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    for number, kind in enumerate(("objects", "objects", "classes")):
+        mask = cells(4, seed=number)
+        pair(tmp_path, str(number), mask)
+        write_image(tmp_path / "masks" / f"{number}.tif", mask.astype(np.uint16), axes="YX", labels=kind)
+    report = check([tmp_path])
+    (error,) = report.errors
+    assert error.code == "kind-unclear"
+    assert "masks hold classes in 1 mask and objects in 2 masks, as the files state" in "\n".join(report.lines())
+    assert "give --kind objects or --kind classes" in "\n".join(report.lines())
+    assert not check([tmp_path], kind="objects").errors
 
 
 def test_ids_that_vary_are_objects() -> None:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
+from septum.check.check import check
 from septum.errors import DataError
 from septum.io.files import read_mask, write_image
+from septum.io.tiff import stated_kind
+from septum.studio import masks
 from septum.studio.project import Entry
 from septum.studio.session import Session
 from septum.studio.settings import StudioSettings
@@ -142,3 +146,59 @@ def test_a_stack_of_masks_that_is_read_is_one_edit(tmp_path: Path, monkeypatch: 
     assert [labels_of(session, entry, z).max() for z in range(3)] == [-1, -1, -1]
     assert session.step(entry, undo=True) is None
     session.close()
+
+
+def test_a_mask_states_what_its_values_are_and_the_check_reads_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("septum.studio.background._WRITE_AFTER_S", 0.01)
+    (folder / "masks").mkdir()
+    write_image(folder / "masks" / "b.png", square(3, 10, 10).astype(np.uint8), axes="YX", labels=True)
+    untouched = (folder / "masks" / "b.png").read_bytes()
+    session, entry = opened(folder)
+    session.describe(next(e for e in session.project.entries.values() if e.name == "b.png"))
+    for value, row in ((17, 0), (18, 4)):  # from the values alone their kind is a guess
+        paint(session, entry, value, row=row)
+    file = session.newest_mask(entry)
+    assert file is not None and stated_kind(read_mask(file)) == "objects"
+    report = check([folder / "images", folder / "masks"])
+    assert report.label_kind.kind == "objects" and not report.label_kind.guess
+    session.set_kind("classes")
+    file = session.newest_mask(entry)
+    session.close()
+    assert file is not None and stated_kind(read_mask(file)) == "classes"
+    report = check([folder / "images", folder / "masks"])
+    assert (report.label_kind.kind, report.label_kind.values) == ("classes", (0, 3, 17, 18))
+    assert not (folder / ".studio" / "originals").exists()
+    assert (folder / "masks" / "b.png").read_bytes() == untouched
+
+
+def test_the_kind_that_was_chosen_before_a_crash_is_stated_after_the_next_start(folder: Path) -> None:
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    file = session.newest_mask(entry)
+    assert file is not None
+    session.store.note("kind", "classes")  # and nothing else was done
+    session.close()
+    session = Session(StudioSettings(folder=folder))
+    assert session.newest_mask(entry) == file
+    session.close()
+    assert stated_kind(read_mask(file)) == "classes"
+
+
+@pytest.mark.parametrize("most", [masks.MOST_PIXELS, 1000])
+def test_other_programs_read_a_mask_that_states_its_kind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(masks, "MOST_PIXELS", most)
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    file = session.newest_mask(entry)
+    session.close()
+    assert file is not None and stated_kind(read_mask(file)) == "objects"
+    with tifffile.TiffFile(file) as tiff:
+        assert tiff.is_ome
+        assert tiff.asarray().shape == SIDES and (tiff.asarray()[0, :5] == 7).all()
+    from skimage.io import imread
+
+    assert imread(file).shape == SIDES

@@ -33,6 +33,7 @@ from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatist
 from septum.errors import SeptumError, UsageError
 from septum.io.annotations.formats import is_drawn
 from septum.io.image import Image
+from septum.io.tiff import stated_kind
 from septum.pairing.fit import Grid, disagreement, grid_of, orientation_codes
 from septum.pairing.object_folders import is_object_folder
 from septum.pairing.pair import Pair
@@ -144,7 +145,7 @@ def _mask_statistics_in_parts(
         if read.problem or read.mends:
             return None
         labels, pixels = files.interpreted(read.array, zeros=zeros), fill_holes(image[(slice(None), *window)])
-        counted.append(census(labels, pixels))
+        counted.append(replace(census(labels, pixels), stated=stated_kind(mask)))
         agreements.append(measure_agreement(pixels, labels))
     met = {value for value in files.ignore if (figures.values == value).any()}
     background = files.background if files.background is not None else 0 if zeros else files.found_background
@@ -230,13 +231,13 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
 def _mask_statistics(path: Path, grid: Grid | None, images: NDArray[Any] | None, files: Files) -> MaskStatistics:
     mask, changes = files.fitted(path, grid)
     labels, frames = files.labels(path, grid), image_frames(mask)
-    stored = files.mask(path, grid).affine
+    stored, kind = files.mask(path, grid).affine, stated_kind(files.mask(path, grid))
     problem = next((frame.problem for frame in labels if frame.problem), "")
     readable = labels if not problem else []
     comparable = images is not None and images.shape[0] == len(readable)
     fits = comparable and images is not None and images.shape[2:] == frames.shape[2:]
     counted = tuple(
-        census(frame.array, fill_holes(images[number]) if fits and images is not None else None)
+        replace(census(frame.array, fill_holes(images[number]) if fits and images is not None else None), stated=kind)
         for number, frame in enumerate(readable)
     )
     orientation = reorder = likely_order = None

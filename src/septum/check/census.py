@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, local_extreme, relabel_consecutive
+from septum.settings import MaskKind
 
 MOST_TRAITS = 64
 """Masks of up to this many values have a `Trait` of each value."""
@@ -75,6 +76,8 @@ class Census:
         Value that surrounds the others, 0 and `UNANNOTATED` included (`surrounding_value`).
     rims
         Values that lie only along the borders of others (`is_rim`).
+    stated
+        What the file states that its values are (`septum.io.tiff.stated_kind`); None if it does not.
     """
 
     values: tuple[int, ...]
@@ -89,6 +92,7 @@ class Census:
     traits: tuple[Trait, ...] = ()
     surrounding: int | None = None
     rims: tuple[int, ...] = ()
+    stated: MaskKind | None = None
 
     @property
     def split(self) -> int:

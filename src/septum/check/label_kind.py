@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from septum.check.statistics import PairStatistics
 from septum.errors import DataError
 from septum.io.selection import EVERYTHING, Selection
 from septum.settings import MaskKind
-from septum.words import list_some
+from septum.words import list_some, pluralize
 
 CLASS_VALUES = IssueKind("class-values", "mended", mend="numbered from 0")
 MASK_MIXED = IssueKind(
@@ -206,8 +207,8 @@ def infer_label_kind(
 ) -> LabelKind:
     """Infer from all masks whether their values are object ids or classes.
 
-    The user (`kind`) and the layout of the folders (`objects`) decide first. Otherwise, in this order, with the reason
-    of each rule:
+    The user (`kind`), the mask files that state it, and the layout of the folders (`objects`) decide first, in this
+    order; files that contradict one another leave it unclear. Otherwise, in this order, with the reason of each rule:
 
     1. One value beside the background, in all masks: classes. Whether its pieces are objects cannot be known.
        Masks of 0 and 1 beside masks of 0 and 255 mean the same.
@@ -222,8 +223,7 @@ def infer_label_kind(
        stack show the same structures again, in which ids keep their places as organs do: from fewer than three stacks
        or separate images, more than 16 values are ids.
 
-    Masks of ids in which no pixel is 0 may have another value for the background; see
-    `septum.check.background.background_value`.
+    Masks of ids without 0 may have another value for the background (`septum.check.background.background_value`).
 
     Parameters
     ----------
@@ -240,12 +240,14 @@ def infer_label_kind(
     values = sorted({v for m in masks for v in m.values})
     background = any(m.background for m in masks)
     every = ([0] if background else []) + values
-    kind = kind or ("classes" if objects is False else None)
+    stated = Counter(m.stated for m in masks if m.stated)
+    if kind is None and stated["objects"]:
+        return _stated_ids(masks, values, stated)
+    kind = kind or ("classes" if stated or objects is False else None)
     if kind == "objects" or (kind is None and objects):
         return _ids(masks, values, source="as asked" if kind else "as the layout says", sure=kind is None)
     if values == [1, 255] and background and all(len(m.values) == 1 for m in filled):
-        reason = "0 and 1 in some, 0 and 255 in others, read as the same"
-        return LabelKind("classes", (0, 255), (), reason, mixed=True)
+        return LabelKind("classes", (0, 255), (), "0 and 1 in some, 0 and 255 in others, read as the same", mixed=True)
     ignore = _ignore(every) or (rims(filled) if len(every) > 2 else ())
     every = [value for value in every if value not in ignore]
     classes = LabelKind("classes", tuple(every), ignore, _classes_of(every))
@@ -264,8 +266,20 @@ def infer_label_kind(
         return replace(classes, reason=reason, guess=len(filled) < _SURE)
     if len(values) <= _FEW and _attached(filled):
         return replace(classes, reason=classes.reason + ", which touch one another", guess=True)
-    few = max(len(m.values) for m in filled) <= _FEW
-    return _ids(masks, values, guess=few or traits == "likely")
+    return _ids(masks, values, guess=traits == "likely" or max(len(m.values) for m in filled) <= _FEW)
+
+
+def _stated_ids(masks: Sequence[Census], values: Sequence[int], stated: Mapping[MaskKind, int]) -> LabelKind:
+    """Return the ids that some files state; unclear if others state classes.
+
+    If all state it, 0 is the background, and -1 is not annotated.
+    """
+    if len(stated) > 1:
+        unclear = " and ".join(f"{kind} in {pluralize(n, 'mask')}" for kind, n in sorted(stated.items()))
+        return LabelKind("objects", (), (), "object ids", guess=True, unclear=f"{unclear}, as the files state")
+    sure = all(m.stated for m in masks if m.values)
+    found = _ids(masks, values, source="as the files state", sure=sure)
+    return replace(found, ignore=(), background=0) if sure else found
 
 
 def is_binary(mask: Census, label_kind: LabelKind) -> bool:

@@ -20,6 +20,7 @@ from septum.check.split_ids import separate_split_ids
 from septum.check.statistics import PairStatistics
 from septum.errors import DataError, FileError, UsageError
 from septum.io.annotations.formats import is_drawn
+from septum.io.tiff import stated_kind
 from septum.pairing.ctc import markers
 
 
@@ -158,7 +159,8 @@ def _write_mask(
     array = array.astype(smallest_dtype(array))
     target = lossless_place(target, array, written)
     _make_folder(target.parent)
-    write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine)
+    kind = report.label_kind.kind if stated_kind(report.files.mask(path, pair.grid)) else False
+    write_image(target, array, axes=written, pixel_size_um=mask.pixel_size_um, affine=mask.affine, labels=kind)
     whole = [f"{issue.message}: {issue.kind.mend}" for issue in report.mended if not issue.files]
     field = done.get(pair.field, []) if pair.field is not None else []
     return RepairedFile(path, target, (*done.get(path, ()), *field, *whole, *_named_axes(report)))

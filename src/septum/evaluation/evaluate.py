@@ -34,6 +34,7 @@ from septum.evaluation.scores import ScoreTask, score_frame
 from septum.io.annotations.formats import is_drawn
 from septum.io.files import read_mask
 from septum.io.formats import format_path
+from septum.io.tiff import stated_kind
 from septum.metrics import aggregate
 from septum.metrics.aggregate import ScoreFamily
 from septum.metrics.calibration import BINS
@@ -160,7 +161,8 @@ def _censuses(
                 truth, predicted, _ = read_fitted(item, axes=named_axes)
                 mask = truth if role == "truth" else predicted
             labels, axes, _ = labels_of(mask, role)
-            yield from [census(part) for part in (labels if "T" in axes else labels[None])]
+            stated = None if drawn else stated_kind(mask)
+            yield from [replace(census(part), stated=stated) for part in (labels if "T" in axes else labels[None])]
         except SeptumError:
             continue
 

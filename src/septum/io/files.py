@@ -40,6 +40,7 @@ from septum.io.formats import (
 from septum.io.image import Affine, Image, StoredImage
 from septum.io.remote import glob_urls, list_folder
 from septum.io.selection import EVERYTHING, Selection, check_axes, select
+from septum.settings import MaskKind
 
 
 def open_image(
@@ -324,14 +325,15 @@ class WriteRequest:
         Micrometers per pixel by axis, as far as they are known.
     affine
         4 x 4, index (x, y, z, 1) to scanner millimeters; for NIfTI.
-    labels
-        True if the values are ids.
+    labels, kind
+        True if the values are ids or classes; which of the two, if that is known.
     """
 
     path: Path
     pixel_size_um: Mapping[str, float] = field(default_factory=dict)
     affine: Affine | None = None
     labels: bool = False
+    kind: MaskKind | None = None
 
 
 def write_image(
@@ -341,7 +343,7 @@ def write_image(
     axes: str,
     pixel_size_um: Mapping[str, float] | None = None,
     affine: Affine | None = None,
-    labels: bool = False,
+    labels: bool | MaskKind = False,
 ) -> None:
     """Write an image as a whole or not at all; the suffix decides the format.
 
@@ -360,7 +362,8 @@ def write_image(
     affine
         Position in the scanner of a NIfTI image, see `septum.io.image.Image`; other formats cannot keep it.
     labels
-        True if the values are ids: OME-Zarr states it, and its coarser levels never mix ids.
+        True if the values are ids or classes: OME-Zarr states it, and its coarser levels never mix ids. Which of the
+        two, if that is known: TIFF states it (`septum.io.tiff.stated_kind`).
 
     Raises
     ------
@@ -389,6 +392,7 @@ def write_image(
         array = array.transpose(permutation)
         if "C" in axes and array.shape[axes.index("C")] == 1:
             array, axes = array.squeeze(axes.index("C")), axes.replace("C", "")
-    request = WriteRequest(path, dict(pixel_size_um or {}), affine, labels)
+    known = labels if isinstance(labels, str) else None
+    request = WriteRequest(path, dict(pixel_size_um or {}), affine, bool(labels), known)
     with (whole_folder if kind.folder else whole_file)(path) as temporary:
         kind.load_writer()(temporary, array, axes, request)

@@ -6,26 +6,33 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import FileError, SeptumError
 from septum.io.formats import DAMAGE, DEFLATE, LZW, STORED, UNBOUNDED, check_claim, damaged, format_path
-from septum.io.image import MICROMETERS, Reader, StoredImage
+from septum.io.image import MICROMETERS, Image, Reader, StoredImage
 from septum.io.npy import mapped_reader
 from septum.io.remote import open_url, rows_reader
 from septum.io.selection import picked
 from septum.io.upright import TAG, turn_upright
+from septum.settings import MaskKind
 from septum.words import reason_of
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 _RATIO = {1: STORED, 5: LZW, 8: DEFLATE, 32773: 128, 32946: DEFLATE}  # by the number of the compression
+CHANNELS: Mapping[MaskKind, str] = {"objects": "object numbers (Septum)", "classes": "class numbers (Septum)"}
+"""Names of the channel of a mask, by which its OME description states what the values are."""
+
 _WHITE_IS_ZERO = 0  # photometric interpretation
 _MEANINGLESS_DPI = (0.0, 1.0, 72.0, 96.0)  # defaults of programs that know no size
 # Kinds of files that hold a slide, and beside it its label, a thumbnail and a picture of the whole glass.
@@ -110,7 +117,8 @@ class _Opened:
                 read, names, shape = _merge_channels(read, names, shape)
             names = _name_axes(self.place, names, shape)
             size = {a: v for a, v in size.items() if a in names}
-        stored = StoredImage(shape, dtype, axes or names, read, True, size, stated=stated)
+        channels = _ome_channels(self.file.ome_metadata) if self.labels and self.file.is_ome else ()
+        stored = StoredImage(shape, dtype, axes or names, read, True, size, stated=stated, channels=channels)
         return stored if tag in (None, 1) else turn_upright(stored, tag)
 
     def coarser(self, series: Any, others: Sequence[Any]) -> list[StoredImage]:
@@ -357,15 +365,28 @@ def _step(tag: Any) -> float:
     return units / pixels if pixels and units else 0.0
 
 
-def _ome_size(xml: str) -> dict[str, float]:
+def stated_kind(mask: Image) -> MaskKind | None:
+    """Return what the values of a mask are, as its file states it by `CHANNELS`; None if it does not."""
+    return next((kind for kind, name in CHANNELS.items() if mask.channel_names == (name,)), None)
+
+
+def _ome_channels(xml: str) -> tuple[str, ...]:
+    pixels = _ome_pixels(xml)
+    return () if pixels is None else tuple(e.get("Name", "") for e in pixels if e.tag.endswith("}Channel"))
+
+
+def _ome_pixels(xml: str) -> Element | None:
     from xml.etree import ElementTree
 
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
-        return {}
-    pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
-    size = {}
+        return None
+    return next((e for e in root.iter() if e.tag.endswith("}Pixels")), None)
+
+
+def _ome_size(xml: str) -> dict[str, float]:
+    pixels, size = _ome_pixels(xml), {}
     for axis in "ZYX" if pixels is not None else "":
         value = pixels.get(f"PhysicalSize{axis}") if pixels is not None else None
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm") if pixels is not None else ""

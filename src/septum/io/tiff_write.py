@@ -21,7 +21,9 @@ from septum.io.atomic import storable, whole_file
 from septum.io.files import WriteRequest
 from septum.io.formats import format_path
 from septum.io.scratch import ShardedArray
+from septum.io.tiff import CHANNELS
 from septum.io.zarr_write import SMALLEST, ZarrTarget, halve
+from septum.settings import MaskKind
 
 BIG = 2 << 30  # bytes from which a file is a BigTIFF
 _TILE = 512
@@ -61,7 +63,7 @@ def write_tiff(path: Path, array: NDArray[Any], axes: str, request: WriteRequest
         path,
         np.ascontiguousarray(array),
         ome=True,
-        metadata=ome_notes(request.path.name, axes, request.pixel_size_um),
+        metadata=ome_notes(request.path.name, axes, request.pixel_size_um, request.kind),
         photometric="rgb" if rgb else "minisblack",
         compression="zlib",
         predictor=wants_predictor(array.dtype),
@@ -79,11 +81,13 @@ def wants_predictor(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype in (np.uint8, np.uint16)
 
 
-def ome_notes(name: str, axes: str, pixel_size_um: Mapping[str, float]) -> dict[str, Any]:
-    """Return the entries of the OME description of a file called `name`."""
+def ome_notes(name: str, axes: str, pixel_size_um: Mapping[str, float], kind: MaskKind | None = None) -> dict[str, Any]:
+    """Return the entries of the OME description of a file called `name`, a mask if `kind` is given."""
     # Made of the name: with a random one, as is usual, the same result would never have the same bytes.
     identity = uuid.uuid5(uuid.NAMESPACE_URL, f"septum:{storable(name)}")
     notes: dict[str, Any] = {"axes": axes, "UUID": str(identity)}
+    if kind is not None:
+        notes["Channel"] = {"Name": [CHANNELS[kind]]}
     for axis, micrometers in pixel_size_um.items():
         if axis in "ZYX" and axis in axes:
             notes |= {f"PhysicalSize{axis}": float(micrometers), f"PhysicalSize{axis}Unit": "µm"}
@@ -133,7 +137,9 @@ def to_stored(array: NDArray[Any], path: Path, *, dtype: np.dtype[Any] | None = 
     return array.astype(wanted, copy=False)
 
 
-def write_tiff_from(source: ZarrTarget, path: Path, *, smallest: int = SMALLEST) -> Iterator[float]:
+def write_tiff_from(
+    source: ZarrTarget, path: Path, *, smallest: int = SMALLEST, kind: MaskKind | None = None
+) -> Iterator[float]:
     """Write an image as a tiled OME-TIFF with a pyramid, as a whole or not at all, in bounded memory.
 
     Tiles are 512 x 512, compressed by deflate; X and Y are halved from level to level (OME-TIFF halves no other axes).
@@ -147,6 +153,8 @@ def write_tiff_from(source: ZarrTarget, path: Path, *, smallest: int = SMALLEST)
         The file to write.
     smallest
         Levels are made until neither X nor Y is longer.
+    kind
+        What the values of a mask are, if that is known; the file states it.
 
     Yields
     ------
@@ -158,7 +166,7 @@ def write_tiff_from(source: ZarrTarget, path: Path, *, smallest: int = SMALLEST)
     FileError
         If `source` cannot be read, the disk is full, or integers of 64 bits do not fit into 32.
     """
-    job = _Job(source, path, smallest)
+    job = _Job(source, path, smallest, kind)
     thread = threading.Thread(target=job.run, name="write TIFF", daemon=True)
     thread.start()
     try:
@@ -184,6 +192,7 @@ class _Job:
     source: ZarrTarget
     path: Path
     smallest: int
+    kind: MaskKind | None = None
     done: int = 0
     stopped: bool = False
     error: BaseException | None = None
@@ -229,6 +238,7 @@ class _Job:
         written = axes.replace("C", "") + "S" if rgb else axes.replace("C", "") if channels == 1 else axes
         tile = tuple(min(_TILE, -(-self.shapes[0][axes.index(a)] // 16) * 16) for a in "YX")
         size = sum(math.prod(s) for s in self.shapes) * dtype.itemsize
+        notes = ome_notes(self.path.name, written, self.source.pixel_size_um, self.kind)
         with tifffile.TiffWriter(file, ome=True, bigtiff=size > BIG) as writer:
             source: ShardedArray = self.source
             for level, shape in enumerate(self.shapes):
@@ -242,7 +252,7 @@ class _Job:
                     photometric="rgb" if rgb else "minisblack",
                     compression="zlib",
                     predictor=not self.source.labels and wants_predictor(dtype),
-                    metadata=ome_notes(self.path.name, written, self.source.pixel_size_um) if level == 0 else None,
+                    metadata=notes if level == 0 else None,
                     subifds=len(self.shapes) - 1 if level == 0 else None,
                     subfiletype=1 if level else 0,
                     buffersize=_BUFFER,

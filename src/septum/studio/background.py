@@ -193,16 +193,21 @@ class MaskWriter:
 
     def __init__(self, project: Project, store: LabelStore, pyramid: Pyramid, hub: Hub) -> None:
         self._project, self._store, self._pyramid, self._hub = project, store, pyramid, hub
-        self._waiting = {e.id: e for e in project.entries.values() if masks.is_due(project, store, e)}
+        self._waiting: dict[str, Entry] = {}
         self._failed: dict[str, Entry] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._wake = threading.Event()
-        if self._waiting:
-            self._wake.set()
+        self.write_due()
         self._closed = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="septum-masks")
         self._thread.start()
+
+    def write_due(self) -> None:
+        """Write all masks soon that lack an edit, or state another kind than labels are now."""
+        for entry in self._project.entries.values():
+            if masks.is_due(self._project, self._store, entry):
+                self.write_soon(entry)
 
     def write_soon(self, entry: Entry) -> None:
         """Write the mask of an image after a pause of editing."""
@@ -263,9 +268,10 @@ class MaskWriter:
         if large == masks.is_written(shown):
             return
         edit = self._store.latest_edit(entry.name)  # before the mask is written: later edits may be in it or not
-        for note in masks.write_mask(self._project, self._store, entry, shown).notes:
+        written = masks.write_mask(self._project, self._store, entry, shown)
+        for note in written.notes:
             self._hub.send("note", text=note)  # which file of somebody else was moved for the mask
-        masks.mark_written(self._store, entry, edit)
+        masks.mark_written(self._store, entry, edit, written.kind)
         self._hub.send("written", image=entry.id)
 
     def close(self) -> None:

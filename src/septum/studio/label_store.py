@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import DataError, SeptumError
+from septum.settings import MaskKind
 from septum.studio.database import Database
 from septum.studio.tile_change import TileChange, compare_tile, held_in
 from septum.studio.tile_grid import SIDE, Place, Rect, clip_tile, empty_tile, pack, tile_box, unpack
@@ -242,6 +243,11 @@ class LabelStore(Database):
                 db.execute("INSERT OR REPLACE INTO note(key, value) VALUES(?, ?)", (key, value))
         found = self._all("SELECT value FROM note WHERE key=?", key)
         return str(found[0][0]) if found else None
+
+    @property
+    def kind(self) -> MaskKind:
+        """Return whether the labels are objects or classes."""
+        return "classes" if self.note("kind") == "classes" else "objects"
 
     def latest_edit(self, image: str) -> int:
         """Return a number that changes with each edit, undo and redo of an image; 0 without labels."""

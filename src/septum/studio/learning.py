@@ -62,7 +62,7 @@ class Learning:
     @property
     def kind(self) -> MaskKind:
         """Return whether labels are objects or classes."""
-        return "classes" if self.store.note("kind") == "classes" else "objects"
+        return self.store.kind
 
     def set_kind(self, kind: MaskKind) -> None:
         """Say whether labels are objects or classes; learning begins anew."""

@@ -15,17 +15,19 @@ from septum.io.atomic import as_error
 from septum.io.files import write_image
 from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_write import create_zarr
+from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
 from septum.studio.tile_grid import SIDE, Rect, tile_box
 
 
 @dataclass(frozen=True)
 class MaskContent:
-    """A mask to be written: sides by axes, values, and pixel size."""
+    """A mask to be written: sides by axes, values, whether they are objects or classes, and pixel size."""
 
     shape: tuple[int, ...]
     axes: str
     dtype: np.dtype[Any]
+    kind: MaskKind
     pixel_size_um: dict[str, float]
 
     def place(self, plane: Plane, part: Rect) -> tuple[slice, ...]:
@@ -41,7 +43,7 @@ def write_whole(store: LabelStore, planes: list[Plane], about: MaskContent, targ
     for plane in planes:
         mask[about.place(plane, plane.box)] = store.read(plane, plane.box)
     size = about.pixel_size_um
-    write_image(target, mask.astype(about.dtype), axes=about.axes, pixel_size_um=size, labels=True)
+    write_image(target, mask.astype(about.dtype), axes=about.axes, pixel_size_um=size, labels=about.kind)
 
 
 def write_parts(store: LabelStore, planes: list[Plane], about: MaskContent, target: Path, folder: Path) -> None:
@@ -71,7 +73,7 @@ def write_parts(store: LabelStore, planes: list[Plane], about: MaskContent, targ
                 values = store.read(plane, part) if place in painted else np.full(part.sides, UNANNOTATED, np.int32)
                 index = about.place(plane, part)
                 array.write(index, values.astype(about.dtype).reshape([s.stop - s.start for s in index]))
-        for _ in write_tiff_from(array, target):
+        for _ in write_tiff_from(array, target, kind=about.kind):
             pass
     except OSError as error:
         raise as_error(target, error) from error

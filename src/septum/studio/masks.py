@@ -24,6 +24,7 @@ from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
 from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
 from septum.pairing.fit import fit_mask, grid_of
+from septum.settings import MaskKind
 from septum.studio.existing import find_others
 from septum.studio.label_store import READ, Changes, Edit, EditConflictError, LabelStore, Plane
 from septum.studio.mask_file import MaskContent, write_parts, write_whole
@@ -110,17 +111,18 @@ def enter_existing(store: LabelStore, found: Found) -> Edit | None:
     return done
 
 
-def mark_written(store: LabelStore, entry: Entry, edit: int) -> None:
-    """Keep that the mask of an image holds an edit; see `LabelStore.latest_edit`."""
-    store.note(f"written {entry.name}", str(edit))
+def mark_written(store: LabelStore, entry: Entry, edit: int, kind: MaskKind | None = None) -> None:
+    """Keep that the mask of an image holds an edit (`LabelStore.latest_edit`), and the kind that its file states."""
+    store.note(f"written {entry.name}", f"{edit} {kind or ''}".strip())
 
 
 def is_due(project: Project, store: LabelStore, entry: Entry) -> bool:
-    """Return True if an image was edited after its mask was written or read last."""
+    """Return True if an image was edited after its mask was written or read, or if that states another kind now."""
     latest, written = store.latest_edit(entry.name), store.note(f"written {entry.name}")
     if written is None:  # no mask yet, or one of a version of Septum that did not keep this
         return latest > 0 and _may_lack_edits(project, store, entry)
-    return str(latest) != written
+    edit, _, kind = written.partition(" ")
+    return str(latest) != edit or kind not in ("", store.kind)
 
 
 def _place(project: Project, entry: Entry) -> Path | None:
@@ -160,7 +162,7 @@ def _read(project: Project, store: LabelStore, entry: Entry, place: Path, image:
     """Read a mask on the grid of its image."""
     grid, sides = grid_of(image), _sides(image)
     if is_drawn(place):
-        classes = class_numbers(e.mask for e in project.entries.values()) if store.note("kind") == "classes" else None
+        classes = class_numbers(e.mask for e in project.entries.values()) if store.kind == "classes" else None
         return read_drawn_mask(place, grid, classes=classes)[0]
     # Masks of the studio state their axes, and leave out those of length 1.
     axes = None if _is_own(project, store, entry, place) else project.axes
@@ -230,11 +232,14 @@ class WrittenMask:
     ----------
     path
         The file; None if nothing is annotated.
+    kind
+        What it states that its values are.
     notes
         A sentence for each mask of somebody else that was moved to ``.studio/originals``.
     """
 
     path: Path | None
+    kind: MaskKind
     notes: tuple[str, ...]
 
 
@@ -258,11 +263,12 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
         if plane.t < shown.frames and plane.z < shown.sections
     ]
     lowest, highest = _range(store, planes, shown)
+    kind = store.kind
     notes = _set_aside(project, store, entry, target)
     try:
         if highest == UNANNOTATED:
             target.unlink(missing_ok=True)
-            return WrittenMask(None, notes)
+            return WrittenMask(None, kind, notes)
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise as_error(target, error) from error
@@ -271,6 +277,7 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
     about = MaskContent(
         shape=tuple(lengths[a] for a in axes),
         axes=axes,
+        kind=kind,
         dtype=np.dtype(np.int32 if lowest < 0 else np.uint16 if highest < 2**16 else np.uint32),
         pixel_size_um=dict(project.open(entry).pixel_size_um),
     )
@@ -279,7 +286,7 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
     else:
         write_parts(store, planes, about, target, project.work / "parts" / entry.id)
     store.note(f"mask {entry.name}", signature(target))
-    return WrittenMask(target, notes)
+    return WrittenMask(target, kind, notes)
 
 
 def _range(store: LabelStore, planes: list[Plane], shown: Shown) -> tuple[int, int]:

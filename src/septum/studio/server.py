@@ -249,7 +249,7 @@ class _Api:
 
     async def kind(self, request: Request) -> Response:
         asked = KindChoice.model_validate(await request.json())
-        await run_in_threadpool(self._session.learning.set_kind, asked.kind)
+        await run_in_threadpool(self._session.set_kind, asked.kind)
         return JSONResponse({})
 
     async def job(self, request: Request) -> Response:

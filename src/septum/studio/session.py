@@ -11,6 +11,7 @@ from typing import Any
 
 from septum.errors import SeptumError, UsageError
 from septum.io.formats import format_path
+from septum.settings import MaskKind
 from septum.studio import masks
 from septum.studio.background import RETRY_S, MaskReader, MaskWriter, tell_labels
 from septum.studio.edits import REQUEST, Accept, edit
@@ -165,6 +166,11 @@ class Session:
             done = edit(self.store, plane, asked, prediction)
         self._changed(entry, done)
         return done
+
+    def set_kind(self, kind: MaskKind) -> None:
+        """Say whether labels are objects or classes; masks that were written state it soon."""
+        self.learning.set_kind(kind)
+        self._writer.write_due()
 
     def start_job(self, kind: str, options: Mapping[str, Any]) -> None:
         """Write all masks, and start a job; see `Learning.start_job`.
