@@ -200,7 +200,7 @@ def test_wrong_requests_are_refused_before_any_training(
         list(train_folds(_settings(disks, tmp_path / "b"), 1))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="--folds with several processes"):
+    with pytest.raises(UsageError, match="several processes for septum train --folds 2"):
         list(train_folds(_settings(disks, tmp_path / "c"), 2))
     assert not (tmp_path / "b").exists()
 

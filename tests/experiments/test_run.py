@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from septum.cli.main import main
 from septum.errors import DataError, FileError, UsageError
 from septum.events import Warned
+from septum.experiments import cross_validation, learning_curve, seeds
 from septum.experiments.events import PartTrained, ReportWritten, SeedsCompared
 from septum.experiments.run import run_training
+from septum.experiments.series import SeriesKind, run_series
 from septum.report.summary import RunReport
 from septum.training.events import Step, Stopped, Trained
 from septum.training.interrupt import StopRequest
@@ -42,6 +47,49 @@ class Log:
 
     def end(self, outcome: str, files: Any = ()) -> None:
         self.outcome = outcome
+
+
+KINDS: dict[str, Callable[[TrainSettings], Iterator[Any]]] = {
+    "septum train --folds 5": lambda settings: cross_validation.train_folds(settings, 5),
+    "septum experiment seeds --count 4": lambda settings: seeds.train_seeds(settings, 4),
+    "septum experiment learning-curve": learning_curve.train_curve,
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainSettings, SeriesKind]]:
+    """Settings and kinds of the series that were asked for; none is trained."""
+    found: list[tuple[TrainSettings, SeriesKind]] = []
+    for module in (cross_validation, seeds, learning_curve):
+        monkeypatch.setattr(module, "run_series", lambda settings, kind, _: found.append((settings, kind)) or iter(()))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_of_each_kind_repeats_its_run(
+    kind: str, asked: list[tuple[TrainSettings, SeriesKind]], tmp_path: Path
+) -> None:
+    settings = _settings(tmp_path / "it's", tmp_path / "a run", seed=3)
+    list(KINDS[kind](settings))
+    (_, first) = asked.pop()
+    with pytest.raises(SystemExit) as left:
+        main(shlex.split(first.command_line(settings))[1:])
+    assert not left.value.code
+    again, second = asked.pop()
+    assert (again, second.name, second.value) == (settings, first.name, first.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_processes_are_refused_by_the_name_of_the_command(
+    kind: str, asked: list[tuple[TrainSettings, SeriesKind]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MASTER_ADDR": "localhost", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    list(KINDS[kind](_settings(tmp_path / "data", tmp_path / "run")))
+    with pytest.raises(UsageError, match=f"several processes for {kind}\n") as refused:
+        next(run_series(*asked.pop()))
+    assert "without torchrun or srun" in str(refused.value) and "--devices" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_single_training_writes_its_report_and_its_log(disks: Path, tmp_path: Path) -> None:

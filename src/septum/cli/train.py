@@ -9,6 +9,7 @@ import typer
 
 from septum.cli import options
 from septum.cli.progress import follow_training, orderly, say_training
+from septum.errors import UsageError
 from septum.experiments.settings import RunSettings
 from septum.progress import Display, Progress
 
@@ -24,14 +25,17 @@ def train(settings: RunSettings, display: Display) -> None:
     Example: septum train cells -o runs/cells --budget 20m
     """
     from septum.experiments.run import run_training
-    from septum.experiments.series import several_processes
     from septum.experiments.tracking import open_trackers
     from septum.training.distributed import launch, starts_processes
 
     run = settings.training.out
     trackers = open_trackers(run, **settings.trackers.model_dump())  # refuses what is not installed before all work
     if settings.folds is not None and settings.devices > 1:
-        raise several_processes("--folds")
+        raise UsageError(
+            "--folds with several processes",
+            "one process",
+            "leave --devices out, and start one run for each GPU, or train without --folds",
+        )
     if starts_processes(settings.devices):
         raise typer.Exit(launch(settings.devices, [sys.executable, "-m", "septum", *sys.argv[1:]]))
     with (

@@ -51,7 +51,8 @@ def train_folds(settings: TrainSettings, folds: int, stop: StopRequest | None = 
     """
     if folds < 2:
         raise UsageError(f"--folds {folds}", "2 or more", "leave --folds out to train once")
-    yield from run_series(settings, SeriesKind("folds", folds, partial(_outline, settings, folds), _finish), stop)
+    outline, options = partial(_outline, settings, folds), ("--folds", str(folds))
+    yield from run_series(settings, SeriesKind("folds", folds, ("train",), options, outline, _finish), stop)
 
 
 def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample], kind: MaskKind) -> Outline:

@@ -75,7 +75,8 @@ def train_curve(settings: TrainSettings, stop: StopRequest | None = None) -> Ite
     SeptumError
         As `septum.training.loop.train`; and if there are too few images for a curve.
     """
-    yield from run_series(settings, SeriesKind("learning_curve", True, partial(_outline, settings), _finish), stop)
+    command, outline = ("experiment", "learning-curve"), partial(_outline, settings)
+    yield from run_series(settings, SeriesKind("learning_curve", True, command, (), outline, _finish), stop)
 
 
 def _outline(settings: TrainSettings, samples: Sequence[Sample], kind: MaskKind) -> Outline:

@@ -51,7 +51,9 @@ def train_seeds(settings: TrainSettings, seeds: int, stop: StopRequest | None = 
     """
     if seeds < 2:
         raise UsageError(f"{seeds} seeds", "2 or more", "train once with: septum train")
-    yield from run_series(settings, SeriesKind("seeds", seeds, partial(_outline, settings, seeds), _finish), stop)
+    command, options = ("experiment", "seeds"), ("--count", str(seeds))
+    outline = partial(_outline, settings, seeds)
+    yield from run_series(settings, SeriesKind("seeds", seeds, command, options, outline, _finish), stop)
 
 
 def _outline(settings: TrainSettings, seeds: int, samples: Sequence[Sample], kind: MaskKind) -> Outline:

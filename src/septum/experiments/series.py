@@ -13,6 +13,7 @@ them (`septum.experiments.ensemble.finish_ensemble`, or the learning curve). All
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -252,6 +253,8 @@ class SeriesKind:
     ----------
     name, value : str, int or bool
         The request, as ``settings.json`` holds it: ``"folds"``, 5.
+    command, options : sequence of str
+        The words of the command that asks for it: ``("experiment", "seeds")``, ``("--count", "5")``.
     outline : callable
         Returns the trainings on the given samples, whose masks have this meaning; raises `SeptumError` if there are too
         few.
@@ -261,13 +264,14 @@ class SeriesKind:
 
     name: str
     value: int | bool
+    command: Sequence[str]
+    options: Sequence[str]
     outline: Callable[[Sequence[Sample], MaskKind], Outline]
     finish: Callable[[Series, Sequence[Trained]], Iterator[Event]]
 
-    @property
-    def option(self) -> str:
-        """The option of the command line: ``"--learning-curve"``."""
-        return f"--{self.name.replace('_', '-')}"
+    def command_line(self, settings: TrainSettings) -> str:
+        """Return the command line that repeats a run of these settings."""
+        return rebuilt_command(settings, self.command, self.options)
 
 
 def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | None = None) -> Iterator[Event]:
@@ -293,7 +297,12 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
         As `septum.training.loop.train`; if there are too few images for the trainings; or in one of several processes.
     """
     budget, log = TimeBudget(settings.budget_s), TrainingLog()
-    refuse_processes(kind.option)
+    if described_processes().world > 1:
+        raise UsageError(
+            f"several processes for {shlex.join(['septum', *kind.command, *kind.options])}",
+            "one process, because each training of this command has one",
+            "start it without torchrun or srun; start one run for each GPU to use several",
+        )
     with report_memory_shortage("this training", MEMORY_ADVICE):
         folder = RunFolder(settings.out, parts=True)
         with folder.lock() as warning:
@@ -306,23 +315,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
             outline = kind.outline(loaded.samples, report.rules.kind)
             folder.check_same_settings(settings, {}, {kind.name: kind.value})
             yield Planned((outline.sentence,))
-            words = [kind.option] if kind.value is True else [kind.option, str(kind.value)]
-            series = Series(settings, folder, loaded, outline, rebuilt_command(settings, words), budget, log)
+            series = Series(settings, folder, loaded, outline, kind.command_line(settings), budget, log)
             trained = yield from series.train_parts(stop or StopRequest())
             if trained is not None:
                 yield from kind.finish(series, trained)
-
-
-def refuse_processes(option: str) -> None:
-    """Raise `UsageError` in one of several processes: a series trains in one process."""
-    if described_processes().world > 1:
-        raise several_processes(option)
-
-
-def several_processes(option: str) -> UsageError:
-    """Return the error of a series that was asked for with several processes."""
-    return UsageError(
-        f"{option} with several processes",
-        "one process",
-        f"leave --devices out, and start one run for each GPU, or train without {option}",
-    )

@@ -252,6 +252,14 @@ def _versions(model: Model) -> dict[str, str]:
     }
 
 
-def rebuilt_command(settings: TrainSettings, more: Sequence[str] = ()) -> str:
-    """Return the command line that repeats a training, quoted for a POSIX shell; `more` are words to add to it."""
-    return shlex.join(["septum", "train", *command_line(settings), *more])
+def rebuilt_command(settings: TrainSettings, command: Sequence[str] = ("train",), options: Sequence[str] = ()) -> str:
+    """Return the command line that repeats a training, quoted for a POSIX shell.
+
+    Parameters
+    ----------
+    settings
+        Settings of the training.
+    command, options
+        Words before and after those of the settings: ``("experiment", "seeds")`` and ``("--count", "5")``.
+    """
+    return shlex.join(["septum", *command, *command_line(settings), *options])
