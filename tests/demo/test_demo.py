@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from septum.demo.demo import BASELINE, DemoDone, demo
+from septum.demo.demo import BASELINE, DemoDone, demo, write_studio_images
 from septum.demo.otsu_watershed import otsu_watershed
 from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
-from septum.errors import FileError
+from septum.errors import FileError, UsageError
 from septum.events import Event
 from septum.experiments.events import ReportWritten
 from septum.metrics import ctc
@@ -96,6 +96,37 @@ def test_a_picture_is_drawn_of_each_test_image(ran, tmp_path):
         height, width, _ = read(path).shape
         assert height > 2 * 256  # enlarged twice, with a caption
         assert width > 4 * 2 * 256
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_demo_of_another_seed_is_refused_before_any_file_is_changed(ran):
+    out, _ = ran
+    before = contents(out)
+    asked = DemoSettings(out=out, budget_s=3.0, training=3, tests=2, device="cpu", seed=1)
+    with pytest.raises(UsageError, match=r"cells-01\.png exists and is not the file that this demo makes") as refused:
+        next(iter(demo(asked)))
+    assert "another -o, or the --seed of the demo" in str(refused.value)
+    assert contents(out) == before
+
+
+def test_images_with_painted_masks_are_not_replaced(tmp_path):
+    asked = DemoSettings(out=tmp_path, training=3, studio=True)
+    folder = write_studio_images(asked)
+    assert sorted(path.name for path in folder.iterdir()) == ["images"]
+    (folder / "masks").mkdir()
+    (folder / "masks" / "cells-01.png").write_bytes(b"painted")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match=r"\(3 files\)"):
+        write_studio_images(asked.model_copy(update={"seed": 7}))
+    assert contents(tmp_path) == before
+    (folder / "images" / "cells-02.png").unlink()
+    written = (folder / "images" / "cells-01.png").stat().st_mtime_ns
+    assert write_studio_images(asked) == folder, "the same demo goes on"
+    assert contents(tmp_path) == before
+    assert (folder / "images" / "cells-01.png").stat().st_mtime_ns == written
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from septum import seeding
 from septum.demo.otsu_watershed import otsu_watershed
 from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
-from septum.errors import FileError
+from septum.errors import FileError, SeptumError, UsageError
 from septum.events import Event
 from septum.io.files import read_image, write_image
+from septum.io.formats import format_path
 from septum.metrics import ctc, matching
 from septum.metrics.contingency import Table, table
 from septum.report.pictures import Compared
 from septum.training.events import Stopped
 from septum.training.interrupt import StopRequest
+from septum.words import pluralize
 
 BASELINE = "Otsu + watershed"
 # In two minutes on two cores, steps of one tile reach a better score than half as many steps of the planned two.
@@ -75,7 +77,7 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     Raises
     ------
     SeptumError
-        If the folder cannot be written, or holds a demo of another seed or length.
+        If the folder cannot be written, or holds a demo of another seed or length; no file is changed then.
     """
     # These import torch; the command line prints its first line before.
     from septum.experiments.run import run_training
@@ -85,8 +87,8 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
 
     begin = time.monotonic()
     out = settings.out
-    _write_images(out / "training", "cells", settings.seed, settings.training)
-    tests = _write_images(out / "test", "test", settings.seed, settings.tests)
+    tests = _made(out / "test", "test", settings.seed, settings.tests)
+    _write(_made(out / "training", "cells", settings.seed, settings.training) | tests)
     asked = TrainSettings(
         data=(out / "training",),
         out=out / "run",
@@ -107,7 +109,7 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
             device=settings.device,
         )
     )
-    rows = yield from _compare(tests, out)
+    rows = yield from _compare([path for path in tests if path.parent.name == "images"], out)
     yield DemoDone(rows, out, time.monotonic() - begin)
 
 
@@ -116,32 +118,51 @@ def write_studio_images(settings: DemoSettings) -> Path:
 
     Raises
     ------
-    FileError
-        If the folder cannot be written.
+    SeptumError
+        If the folder cannot be written, or holds other images of these names: masks may have been painted on them.
     """
     folder = settings.out / "studio"
-    _write_images(folder, "cells", settings.seed, settings.training, masks=False)
+    made = _made(folder, "cells", settings.seed, settings.training)
+    _write({path: pixels for path, pixels in made.items() if path.parent.name == "images"})
     return folder
 
 
-def _write_images(folder: Path, name: str, seed: int, count: int, *, masks: bool = True) -> list[Path]:
-    """Write `count` images, and masks, as a data folder; return the files of the images."""
-    paths = []
-    for part in ("images", "masks") if masks else ("images",):
-        try:
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(
-                f"{folder / part}: {error.strerror}", "a folder that can be written", "give another -o"
-            ) from None
+def _made(folder: Path, name: str, seed: int, count: int) -> dict[Path, NDArray[np.unsignedinteger]]:
+    """Make `count` images and masks of a data folder: ``(1, Y, X) uint8`` and ``(1, Y, X) uint16`` by file."""
+    files: dict[Path, NDArray[np.unsignedinteger]] = {}
     for index in range(count):
         image, labels = generate(seeding.number(seed, f"demo {name}", index))
         file = f"{name}-{index + 1:02d}.png"
-        write_image(folder / "images" / file, image.astype(np.uint8), axes="CYX")
-        if masks:
-            write_image(folder / "masks" / file, labels.astype(np.uint16), axes="YX")
-        paths.append(folder / "images" / file)
-    return paths
+        files[folder / "images" / file] = image.astype(np.uint8)
+        files[folder / "masks" / file] = labels[None].astype(np.uint16)
+    return files
+
+
+def _write(files: Mapping[Path, NDArray[np.unsignedinteger]]) -> None:
+    """Write the files that do not exist yet; refuse all if one of them exists and holds other pixels."""
+    if other := [path for path, pixels in files.items() if path.exists() and not _holds(path, pixels)]:
+        count = pluralize(len(other), "file")
+        raise UsageError(
+            f"{format_path(other[0])} exists and is not the file that this demo makes ({count})",
+            "a new folder, or the folder of a demo with the same --seed and version of Septum",
+            "give another -o, or the --seed of the demo in this folder; nothing was changed",
+        )
+    for folder in dict.fromkeys(path.parent for path in files):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: {error.strerror}", "a folder that can be written", "give another -o") from None
+    for path, pixels in files.items():
+        if not path.exists():
+            write_image(path, pixels, axes="CYX")
+
+
+def _holds(path: Path, pixels: NDArray[np.unsignedinteger]) -> bool:
+    """Return True if a file holds these pixels."""
+    try:
+        return np.array_equal(read_image(path).array, pixels)
+    except SeptumError:
+        return False
 
 
 def _compare(tests: list[Path], out: Path) -> Generator[Compared, None, tuple[tuple[str, float, float], ...]]:
