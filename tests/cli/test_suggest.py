@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
@@ -75,6 +76,33 @@ def test_json_is_one_document_and_pictures_are_written(
     assert first["regions"][0]["disagreement"] == pytest.approx(first["disagreement"], rel=1e-5)
     assert Path(first["picture"]) == tmp_path / "next" / f"01-{Path(first['image']).stem}.png"
     assert len(list((tmp_path / "next").iterdir())) == 3
+
+
+def test_pictures_of_an_earlier_run_are_replaced_and_no_file_of_a_user(
+    model: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("suggest", model, new, "-o", tmp_path / "next", "--device", "cpu")
+    _run(capsys, *asked)
+    first = min((tmp_path / "next").iterdir())
+    code, _, err = _run(capsys, *asked, "-n", 1)
+    assert (code, [path.name for path in (tmp_path / "next").iterdir()]) == (0, [first.name])
+    assert "warning" not in err
+    mine = {"02-mine.png": first.read_bytes(), "03-notes.png": b"no picture", "notes.txt": b"x", "10-b.npy": b"y"}
+    for name, content in mine.items():  # the first is a renamed picture of Septum
+        (tmp_path / "next" / name).write_bytes(content)
+    (tmp_path / "next" / "05-link.png").symlink_to(first)
+    with Image.open(first) as picture:  # painted on by a program that keeps the texts of a picture
+        texts = PngInfo()
+        texts.add_text("Septum", picture.info["Septum"])
+        picture.putpixel((0, 0), (1, 2, 3))
+        picture.save(first, pnginfo=texts)
+    for path in new.glob("*.npy"):
+        path.rename(new / f"new {path.name}")
+    code, _, err = _run(capsys, *asked, "-n", 1)
+    names = {path.name for path in (tmp_path / "next").iterdir()}
+    assert names == {f"01-new {first.name[3:]}", first.name, *mine, "05-link.png"}
+    assert all((tmp_path / "next" / name).read_bytes() == content for name, content in mine.items())
+    assert f"warning: {tmp_path / 'next'} keeps 4 other pictures, such as {first.name}: Septum removes only" in err
 
 
 def test_a_picture_shows_the_frame_where_the_region_is(tmp_path: Path) -> None:

@@ -64,9 +64,14 @@ def suggest(settings: SuggestSettings, display: Display) -> None:
 def _pictures(found: Suggested, out: Path | None) -> list[Path | None]:
     if out is None:
         return [None] * len(found.suggestions)
-    from septum.review.pictures import draw_suggestion
+    from septum.io.formats import format_path
+    from septum.review.pictures import draw_suggestions
 
-    return [draw_suggestion(one, rank, out) for rank, one in enumerate(found.suggestions, start=1)]
+    written, others = draw_suggestions(found.suggestions, out)
+    if others:
+        kept = f"{pluralize(len(others), 'other picture')}, such as {format_path(others[0].name)}"
+        typer.echo(f"warning: {format_path(out)} keeps {kept}: Septum removes only its own, unchanged ones", err=True)
+    return list(written)
 
 
 def _lines(found: Suggested, out: Path | None, *, verbose: bool) -> list[str]:
