@@ -102,6 +102,21 @@ def test_files_are_written(objects, tmp_path):
     assert len(listed) == 28 and (listed[0]["y"], listed[0]["z"]) == ("5.5", "")
 
 
+def test_an_earlier_table_of_objects_does_not_stay_beside_scores_without_objects(objects, tmp_path):
+    predicted, truth, _, _ = objects
+    out = tmp_path / "out"
+    assert (out / "objects.csv") in run(predicted, truth, out=out).files
+    result = run(predicted, truth, out=out, metrics=("pixels",))
+    assert (
+        sorted(f.name for f in out.iterdir())
+        == ["per_image.csv", "scores.json"]
+        == sorted(f.name for f in result.files)
+    )
+    (out / "objects.csv").write_text("name,size\nmine,3\n")
+    run(predicted, truth, out=out, metrics=("pixels",))
+    assert (out / "objects.csv").read_text() == "name,size\nmine,3\n", "a file of the user"
+
+
 def test_intervals_repeat_with_the_seed(objects):
     predicted, truth, _, _ = objects
     first, again, other = (scores(run(predicted, truth, seed=s))["AP"] for s in (1, 1, 2))

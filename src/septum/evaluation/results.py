@@ -16,9 +16,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from septum.errors import FileError
-from septum.io.atomic import whole_file
+from septum.io.atomic import as_error, whole_file
 from septum.io.formats import format_path
 from septum.settings import AXES, Option, Settings
+
+_OBJECT_COLUMNS = ("prediction", "image", "kind", "id", "partner", "iou", "area_px", "z", "y", "x")
 
 Metric = Literal["isbi", "ctc", "instances", "pixels"]
 
@@ -262,7 +264,8 @@ class Evaluation:
 def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
     """Write the three files into `folder`, created if missing, and return the evaluation with their paths.
 
-    Undefined values are ``null`` in JSON and empty in CSV. ``objects.csv`` is written only if there are objects.
+    Undefined values are ``null`` in JSON and empty in CSV. ``objects.csv`` is written only if there are objects;
+    without them that of an earlier evaluation is removed.
 
     Raises
     ------
@@ -292,7 +295,7 @@ def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
         files.append(folder / "objects.csv")
         _write_csv(
             files[-1],
-            ["prediction", "image", "kind", "id", "partner", "iou", "area_px", "z", "y", "x"],
+            _OBJECT_COLUMNS,
             (
                 [r.predicted, o.image, o.kind, o.id, o.partner, o.iou, o.area_px]
                 + [math.nan] * (3 - len(o.center_px))
@@ -301,7 +304,22 @@ def write_results(evaluation: Evaluation, folder: Path) -> Evaluation:
                 for o in r.objects
             ),
         )
+    else:
+        _remove_table(folder / "objects.csv", _OBJECT_COLUMNS)
     return replace(evaluation, files=tuple(files))
+
+
+def _remove_table(path: Path, header: Sequence[str]) -> None:
+    """Remove a table of an earlier evaluation; another file of this name, which has another first line, stays."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            written = file.readline().rstrip("\n") == ",".join(header)
+        if written:
+            path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise as_error(path, error) from None
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
