@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septum.arrays.instances import AREAS, ObjectSettings
+from septum.arrays.instances import AREAS, ObjectSettings, label_objects
 from septum.arrays.normalize import NormalizeSettings
 from septum.evaluation.candidates import candidate_columns, object_sizes
 from septum.metrics import isbi, pixel
@@ -107,6 +107,21 @@ def test_small_seeds_in_noise_are_dropped() -> None:
 def test_without_images_the_default_settings_are_chosen() -> None:
     assert tune_objects(lambda *_: {}, [], fill_holes=True) == untuned(fill_holes=True)
     assert untuned(lines=True) == AREAS
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_without_a_score_above_0_the_settings_stay_untuned(found: bool) -> None:
+    """Two touching cells: the first candidate of the grid would join them."""
+    y, x = np.mgrid[:60, :80]
+    middle = np.minimum(np.hypot(y - 30, x - 28), np.hypot(y - 30, x - 50))
+    cells = (1 / (1 + np.exp(middle - 13))).astype(np.float16)
+    mask = np.zeros(cells.shape, np.int32)  # a held-out image without objects, or objects where none are predicted
+    mask[2:6, 2:30] = mask[2:6, 40:70] = int(found)
+    sample = Sample("0", "", 0, np.zeros((1, *mask.shape), np.float32), mask, gold=None, spacing_um=None)
+    tuned = tune_objects(lambda choices, _: {0: candidate_columns(sample, cells, choices)}, [sample])
+    assert tuned == untuned()
+    counts = [label_objects(cells.astype(np.float32), s).max() for s in (tuned, candidates([500])[0])]
+    assert counts == [2, 1]
 
 
 def _membranes(*, width: int = 2, gap: int = 0) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Model selection: the main scores of held-out images, the selection score, candidate settings, learned decisions.
 
 The selection score decides which weights are kept, which candidate settings turn probabilities into objects, whether
-decisions about objects are learned, and whether a training still improves. To change how a model is chosen, change this
-file.
+decisions about objects are learned, and whether a training still improves: all of this is changed here.
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ So the threshold and the seed level are chosen by how well they separate objects
 
 # Parts of the images that are left out in turn when learned decisions are judged.
 _FOLDS = 5
-
 # Ratio of neighboring candidates for `septum.arrays.instances.ObjectSettings.min_size_px`, at most.
 _MIN_SIZE_STEP = 1.25
 # Part of the usual object, by its size, that is kept whatever false objects there are.
@@ -333,7 +331,7 @@ def tune_objects(
     """Choose how objects, or areas between lines, are made.
 
     Thresholds, seed level, merge ratio and growth are tuned first, then the outline level, the seed share, and the
-    smallest size.
+    smallest size. As long as all candidates score 0, nothing can be chosen, and the settings are those of `untuned`.
 
     Parameters
     ----------
@@ -351,17 +349,22 @@ def tune_objects(
     """
     sizes = object_sizes(samples, lines=lines)
     choices = first or first_candidates(sizes, lines=lines, fill_holes=fill_holes)
-    columns = measure(choices, ())
+    best, columns = untuned(lines=lines, fill_holes=fill_holes), measure(choices, ())
     if not columns:
-        return untuned(lines=lines, fill_holes=fill_holes)
-    best = choices[choose(columns, lines=lines)[0]]
+        return best
+    best = _best_of(choices, columns, lines) or best
     for name, values in refinements(sizes, lines=lines).items():
         choices = tuple(best.model_copy(update={name: value}) for value in values)
-        refined = measure(choices, columns.keys())
-        if not refined:
+        if not (refined := measure(choices, columns.keys())):
             break
-        best = choices[choose(refined, lines=lines)[0]]
+        best = _best_of(choices, refined, lines) or best
     return best
+
+
+def _best_of(choices: Sequence[ObjectSettings], columns: CandidateColumns, lines: bool) -> ObjectSettings | None:
+    """Return the best candidate; None if all score 0: the first of them is an extreme of the grid."""
+    index, scores = choose(columns, lines=lines)
+    return choices[index] if selection_score(scores) > 0 else None
 
 
 def gather_columns(processes: Processes, columns: CandidateColumns) -> CandidateColumns:
@@ -380,21 +383,18 @@ def gather_columns(processes: Processes, columns: CandidateColumns) -> Candidate
 def gather_examples(processes: Processes, examples: Sequence[JudgedExample]) -> list[JudgedExample]:
     """Return the examples of all processes in each of them, held-out images first, in the order of their places."""
     if processes.world > 1:
-        flat = [np.array([len(one.options), one.held_out, one.place]) for one in examples]
-        packed = [array for head, one in zip(flat, examples, strict=True) for array in (head, *_packed(one))]
+        packed = [array for one in examples for array in _packed(one)]
         examples = [one for arrays in processes.gather(packed) for one in _unpacked(arrays)]
     return sorted(examples, key=lambda one: (not one.held_out, one.place))
 
 
-def _packed(example: JudgedExample) -> list[NDArray[np.int64]]:
-    return [one.packed() for one in example.options]
+def _packed(one: JudgedExample) -> list[NDArray[np.int64]]:
+    return [np.array([len(one.options), one.held_out, one.place]), *(option.packed() for option in one.options)]
 
 
 def _unpacked(arrays: Sequence[NDArray[np.int64]]) -> list[JudgedExample]:
-    found, place = [], 0
-    while place < len(arrays):
-        options, held_out, number = (int(n) for n in arrays[place])
-        parts = arrays[place + 1 : place + 1 + options]
-        found.append(JudgedExample(tuple(ObjectExample.unpacked(p) for p in parts), bool(held_out), number))
-        place += 1 + options
+    found, rest = [], iter(arrays)
+    for options, held_out, place in rest:
+        parts = tuple(map(ObjectExample.unpacked, itertools.islice(rest, int(options))))
+        found.append(JudgedExample(parts, bool(held_out), int(place)))
     return found
