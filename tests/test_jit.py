@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numba
 import pytest
 
@@ -14,3 +16,21 @@ def test_loops_compile_without_a_writable_cache_folder():
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(twice)
     assert lazy_jit(twice)(21) == 42
+
+
+def test_loops_compile_where_the_disk_takes_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk ended any command that needed a loop for the first time: "error: file: No space left on device"."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+
+    @lazy_jit
+    def once_more(x):
+        return x + 1
+
+    @lazy_jit
+    def thrice(x):
+        return once_more(x) + once_more(x) + x
+
+    for folder in list((tmp_path / "cache").iterdir()):
+        folder.rmdir()
+        folder.write_bytes(b"")  # neither read nor written as a folder
+    assert thrice(2) == 8

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from numba import njit
 
@@ -13,11 +15,26 @@ def lazy_jit(function: Function) -> Function:
     """Compile a function on its first call, cache the machine code on disk, and release the GIL while it runs.
 
     The cache lies beside the module or in the user's cache folder. If neither can be written, as in some containers,
-    each run compiles again, which takes many seconds.
+    or the disk is full, each run compiles again, which takes many seconds.
     """
-    machine_code: Function
+    machine_code: Any
     try:
         machine_code = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # "no locator available": no folder for the cache is writable
         machine_code = njit(nogil=True)(function)
-    return machine_code
+    cache = machine_code._cache  # numba has no public name for it, and an error of its files would end the program
+    for name in ("load_overload", "save_overload"):
+        setattr(cache, name, _or_none(getattr(cache, name)))
+    compiled: Function = machine_code
+    return compiled
+
+
+def _or_none(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that returns None where the disk refuses."""
+
+    def call(*arguments: Any) -> Any:
+        with suppress(OSError):
+            return method(*arguments)
+        return None
+
+    return call
