@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def below(
                 yield path
             elif levels:
                 folders.append((path, levels - 1, above | {known}))
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Return True for a link whose target does not exist, such as a file that git-annex has not fetched."""
+    if not path.is_symlink():
+        return False
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
 
 
 def distinct(folders: Iterable[Path]) -> list[Path]:

@@ -97,6 +97,21 @@ def test_one_broken_file_is_named_and_the_others_are_used(tmp_path: Path, role: 
     assert [s.name for s in load_samples(report)] == ["a0", "a1", "a2"]
 
 
+@pytest.mark.parametrize("role", ["images", "masks"])
+def test_a_file_that_was_not_fetched_is_named_once_and_its_partner_is_no_fault(tmp_path: Path, role: str) -> None:
+    for n in range(3):
+        pair(tmp_path, f"a{n}", cells(4, seed=n))
+    (tmp_path / role / "a1.tif").unlink()
+    (tmp_path / role / "a1.tif").symlink_to("../.git/annex/objects/nothing.tif")
+    report = check([tmp_path])
+    assert not {"unpaired-image", "unpaired-mask", "unreadable"} & codes(report)
+    (issue,) = [one for one in report.issues if one.code == "not-fetched"]
+    assert issue.line() == (
+        "1 link that leads nowhere: a1.tif; left out; fetch the files, as with `git annex get` or `datalad get`"
+    )
+    assert [s.name for s in load_samples(report)] == ["a0", "a2"]
+
+
 def test_a_set_of_broken_files_only_is_an_error_that_names_them(tmp_path: Path) -> None:
     pair(tmp_path, "a", cells(4))
     whole = (tmp_path / "images/a.tif").read_bytes()

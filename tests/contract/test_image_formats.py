@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
-from septum.io.files import read_image, write_image
+from septum.io.files import list_images, read_image, write_image
 from septum.io.formats import is_image
 from septum.io.image import Image
 
@@ -190,11 +190,22 @@ def test_empty_text_and_noise_are_no_images(tmp_path: Path, kind: Format) -> Non
         (b"cell,area\n1,20\n", "text that begins 'cell,area"),
         (bytes(range(7, 207)), "bytes that begin 07 08"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"/annex/objects/MD5E-s37--9a.tif\n", "git-annex pointer"),
     ]:
         path.write_bytes(content)
         with pytest.raises(FileError, match=message) as raised:
             read_image(path)
         assert raised.value.expected and raised.value.todo
+
+
+@each_format
+def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path: Path, kind: Format) -> None:
+    path = tmp_path / f"image{kind.suffix}"
+    path.symlink_to(f"../.git/annex/objects/nothing{kind.suffix}")
+    assert list_images([tmp_path]) == [path]
+    with pytest.raises(FileError, match="a link that leads nowhere") as raised:
+        read_image(path)
+    assert "git annex get" in raised.value.todo
 
 
 @each_format

@@ -62,6 +62,16 @@ def test_what_has_no_partner_and_what_does_not_fit_is_named(tmp_path: Path) -> N
     assert failed[1].reason == "no partner"
 
 
+def test_a_link_that_leads_nowhere_is_named_with_the_next_step(tmp_path: Path) -> None:
+    data = objects(tmp_path / "data")
+    (tmp_path / "data/a/images/a.png").unlink()
+    (tmp_path / "data/a/images/a.png").symlink_to("../.git/annex/objects/nothing.png")
+    written, (failed,) = convert(data, out=tmp_path / "out")
+    assert [one.written.name for one in written] == ["b.png"]
+    assert "a.png: a link that leads nowhere" in failed.reason
+    assert "git annex get" in failed.reason
+
+
 def test_a_folder_that_holds_files_is_not_written_to(tmp_path: Path) -> None:
     data = objects(tmp_path / "data")
     with pytest.raises(UsageError, match="a folder that holds files"):

@@ -278,6 +278,17 @@ def test_two_results_of_the_same_name_are_refused_before_anything_is_written(fla
     assert not (tmp_path / "out").exists()
 
 
+def test_a_link_that_leads_nowhere_fails_alone(flat: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", _noise(8, 8))
+    (tmp_path / "in" / "b.npy").symlink_to("../.git/annex/objects/nothing.npy")
+    events = _run(flat, [tmp_path / "in"], tmp_path / "out")
+    (failed,) = [event for event in events if isinstance(event, ImageFailed)]
+    assert failed.path.name == "b.npy"
+    assert "a link that leads nowhere" in failed.message
+    assert [path.stem for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
 def test_an_input_is_never_overwritten(flat: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", _noise(8, 8))
     before = (tmp_path / "a.npy").read_bytes()

@@ -234,6 +234,15 @@ def test_images_of_one_name_that_would_share_a_mask_are_passed_over_and_named(tm
         project.scan()
 
 
+def test_a_link_that_leads_nowhere_is_passed_over_and_its_mask_is_no_fault(tmp_path: Path) -> None:
+    make_images(tmp_path, "b.png")
+    (tmp_path / "a.png").symlink_to(".git/annex/objects/nothing.png")
+    make_mask(tmp_path / "masks" / "a.png")
+    project = Project(tmp_path)
+    assert names(project) == ["b.png"]
+    assert project.passed_over == ["a.png: a link that leads nowhere; fetch the file, as with `git annex get`"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_not_utf8_is_passed_over_and_named(tmp_path: Path) -> None:
     make_images(tmp_path, "a.png", "b.png")

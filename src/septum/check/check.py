@@ -182,7 +182,7 @@ def check_data(settings: DataSettings, memory: Memory | None = None) -> Report:
     )
 
 
-_UNUSABLE = (pair_files.UNREADABLE, smoothing.MASK_JPEG)
+_UNUSABLE = (pair_files.UNREADABLE, pair_files.NOT_FETCHED, smoothing.MASK_JPEG)
 
 
 def check(

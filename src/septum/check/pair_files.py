@@ -18,6 +18,7 @@ from septum.check.issues import IssueKind, Observation
 from septum.check.reading import Files
 from septum.check.statistics import PairStatistics
 from septum.errors import SeptumError
+from septum.folders import leads_nowhere
 from septum.io.annotations.raster import Filled, list_names
 from septum.pairing.foreign import annotations_beside
 from septum.pairing.names import mask_key, stem_key
@@ -58,6 +59,15 @@ UNREAD_FORMAT = IssueKind(
 )
 UNREADABLE = IssueKind(
     "unreadable", "warning", "file", "that cannot be read", "left out", todo="export each again", leaves_out=True
+)
+NOT_FETCHED = IssueKind(
+    "not-fetched",
+    "warning",
+    "link",
+    "that leads nowhere",
+    "left out",
+    todo="fetch the files, as with `git annex get` or `datalad get`",
+    leaves_out=True,
 )
 GOLD_UNREADABLE = IssueKind(
     "gold-unreadable", "warning", "gold mask", "that cannot be read", "not used for scores", todo="export each again"
@@ -121,6 +131,7 @@ KINDS = (
     DEEPER_IMAGE,
     UNREAD_FORMAT,
     UNREADABLE,
+    NOT_FETCHED,
     GOLD_UNREADABLE,
     SECOND_ANNOTATOR,
     MASK_FOLDER,
@@ -177,8 +188,12 @@ def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observ
 def detect_in_pair(pair: PairStatistics) -> Iterator[Observation]:
     """Yield the files of a pair that cannot be read, and its mask of the field of view: used, or not usable."""
     for path, reason in pair.unreadable:
-        needed = path in (pair.image, pair.mask)
-        yield Observation(UNREADABLE if needed else GOLD_UNREADABLE, path, short_reason(reason, path))
+        if path not in (pair.image, pair.mask):
+            yield Observation(GOLD_UNREADABLE, path, short_reason(reason, path))
+        elif leads_nowhere(path):
+            yield Observation(NOT_FETCHED, path)
+        else:
+            yield Observation(UNREADABLE, path, short_reason(reason, path))
     if pair.image_stats is None or pair.mask_stats is None:
         return
     if pair.mask_stats.filled is not None:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
-from septum.folders import below
+from septum.folders import below, leads_nowhere
 from septum.io.atomic import whole_file, whole_folder
 from septum.io.formats import (
     FORMATS,
@@ -148,21 +148,23 @@ def find_format(location: Path | str) -> ImageFormat:
         return _remote_format(location)
     if is_zarr(location):
         return next(kind for kind in FORMATS if kind.folder)
+    place = split_scene(location)[0]
     try:
-        with split_scene(location)[0].open("rb") as file:
+        with place.open("rb") as file:
             head = file.read(64)
     except IsADirectoryError as error:
         raise FileError(f"{format_path(location)}: is a folder", "an image", "name a file in it") from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if leads_nowhere(place):
+            todo = "fetch it, as with `git annex get` or `datalad get`"
+            raise FileError(f"{format_path(location)}: a link that leads nowhere", "the image itself", todo) from error
         raise FileError(f"{format_path(location)} does not exist", "an image", "check the name") from error
     except OSError as error:
-        raise FileError(
-            f"{format_path(location)}: cannot be read ({error.strerror})", "a file you may read", "check its rights"
-        ) from error
+        given = f"{format_path(location)}: cannot be read ({error.strerror})"
+        raise FileError(given, "a file you may read", "check its rights") from error
     if not head:
-        raise FileError(
-            f"{format_path(location)}: the file is empty (0 bytes)", "an image", "copy it again from the original"
-        )
+        given = f"{format_path(location)}: the file is empty (0 bytes)"
+        raise FileError(given, "an image", "copy it again from the original")
     suffix = image_suffix(location)
     named = format_of(location.name)
     if named is not None and named.by_suffix:
@@ -185,10 +187,11 @@ def _remote_format(url: str) -> ImageFormat:
 
 def _no_image(path: Path, head: bytes) -> FileError:
     kind = format_of(path.name)
-    if head.startswith(b"version https://git-lfs"):
-        return FileError(
-            f"{format_path(path)}: a Git LFS pointer, not the image", "the image itself", "run: git lfs pull"
-        )
+    pointers = {b"version https://git-lfs": ("Git LFS", "lfs pull"), b"/annex/objects/": ("git-annex", "annex get")}
+    for magic, (program, command) in pointers.items():
+        if head.startswith(magic):
+            given = f"{format_path(path)}: a {program} pointer, not the image"
+            return FileError(given, "the image itself", f"run: git {command}")
     if kind is not None and any(head.startswith(magic[:2]) for magic in kind.magic):
         return damaged(path, kind.name, "its first bytes are wrong")
     text = all(b in b"\t\n\r" or 32 <= b < 127 for b in head[:64])

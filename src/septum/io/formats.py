@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import FileError
+from septum.folders import leads_nowhere
 from septum.words import reason_of
 
 
@@ -274,13 +275,15 @@ def is_zarr(path: Path) -> bool:
 def is_image_file(path: Path) -> bool:
     """Return True if `path` exists and is named as an image: a file, or a folder of Zarr.
 
-    Hidden files are none, nor are pictures of results (``a.overlay.png``) and files that Cellpose keeps beside an image
-    (``a_seg.npy`` of Python objects, and ``a_flows.tif`` beside ``a.png``).
+    A link that leads nowhere is one, so that the image is named as one that cannot be read. Hidden files are none, nor
+    are pictures of results (``a.overlay.png``) and files that Cellpose keeps beside an image (``a_seg.npy`` of Python
+    objects, and ``a_flows.tif`` beside ``a.png``).
     """
     kind = format_of(path.name)
     if kind is None or path.name.startswith(".") or _is_note(path):
         return False
-    return path.is_dir() if kind.folder else split_scene(path)[0].is_file()
+    place = split_scene(path)[0]
+    return (place.is_dir() if kind.folder else place.is_file()) or leads_nowhere(place)
 
 
 def _is_note(path: Path) -> bool:
@@ -391,10 +394,7 @@ def check_claim(path: Path | str, kind: str, *, shape: tuple[int, ...], claimed:
         If `length` bytes cannot become `claimed` bytes.
     """
     if claimed > length * ratio + (_SMALL if ratio > STORED else 0):
-        sides = " x ".join(str(n) for n in shape)
-        raise FileError(
-            f"{format_path(path)}: the {kind} file claims {sides} values ({claimed:,} bytes) but holds only "
-            f"{length:,} bytes",
-            "a file as long as the image it describes",
-            "it is cut off or forged: copy it again from the original",
-        )
+        sides = " x ".join(map(str, shape))
+        given = f"the {kind} file claims {sides} values ({claimed:,} bytes) but holds only {length:,} bytes"
+        todo = "it is cut off or forged: copy it again from the original"
+        raise FileError(f"{format_path(path)}: {given}", "a file as long as the image it describes", todo)

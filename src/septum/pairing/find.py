@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.folders import distinct
+from septum.folders import distinct, leads_nowhere
 from septum.io.annotations.formats import drawn_format
 from septum.io.files import images_below, images_in
 from septum.io.formats import (
@@ -96,7 +96,7 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
 
 def _find(paths: list[Path]) -> Pairing:
     for path in paths:
-        if not split_scene(path)[0].exists():
+        if not (place := split_scene(path)[0]).exists() and not leads_nowhere(place):
             raise UsageError(f"{format_path(path)} does not exist", _LAYOUTS, "check the spelling")
     folders = [p.is_dir() and not is_zarr(p) for p in paths]
     if len(paths) == 1 and folders[0]:

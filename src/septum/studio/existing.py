@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
+from septum.folders import leads_nowhere
 from septum.io.annotations.formats import split_place
 from septum.io.files import images_below, images_in
 from septum.io.formats import format_path
@@ -57,6 +58,8 @@ class PassedOver:
         for path in found:
             if not _is_utf8(path):
                 self.add(path, "a name that is not UTF-8; rename the file")
+            elif leads_nowhere(path):
+                self.add(path, "a link that leads nowhere; fetch the file, as with `git annex get`")
             elif not path.resolve().is_relative_to(self._root):
                 self.add(path, "a link to a file outside of the folder")
             elif path in beside:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import DataError, FileError, SeptumError, UsageError
+from septum.folders import leads_nowhere
 from septum.io.annotations.formats import is_drawn
 from septum.io.atomic import as_error, whole_file
 from septum.io.files import images_below, images_in, open_image
@@ -175,8 +176,10 @@ class Project:
                 "a folder of images",
                 "; ".join(passed_over.lines()) or "copy images into it",
             )
+        # The masks of images that lead nowhere fit an image, but one that is not there.
+        gone = [path for path in found if leads_nowhere(path)]
         with _as_errors():
-            masks = find_masks(images, self.images, self.masks, self._written_to, self._written, passed_over)
+            masks = find_masks([*images, *gone], self.images, self.masks, self._written_to, self._written, passed_over)
         entries = {}
         for path in images:
             name = path.relative_to(self.images).as_posix()
